@@ -265,6 +265,25 @@ def data_of(name: str) -> DataSet:
     return colours(splits=SPLITS)
 
 
+class Killed(BaseException):
+    """In place of a signal that can't be caught."""
+
+
+class Dies(NullCallback):
+    """Ends the process after a step, or before a classifier is written (None)."""
+
+    def __init__(self, at: int | None) -> None:
+        self.at = at
+
+    def step(self, done: int, values: Mapping[str, float]) -> None:
+        if done == self.at:
+            raise Killed
+
+    def progress(self, what: str, done: int, total: int | None) -> None:
+        if self.at is None and what == "calibrating":
+            raise Killed
+
+
 class Told(NullCallback):
     """Remembers how far each kind of work was said to be, and interrupts after some steps if that is asked."""
 
@@ -272,7 +291,7 @@ class Told(NullCallback):
         self.last: dict[str, tuple[int, int]] = {}
         self.stop_after, self.plan = stop_after, None
 
-    def progress(self, what: str, done: int, total: int) -> None:
+    def progress(self, what: str, done: int, total: int | None) -> None:
         self.last[what] = (done, total)
 
     def start(self, plan: RunPlan) -> None:

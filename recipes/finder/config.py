@@ -1,10 +1,10 @@
 """The settings of a person finder."""
 
-import math
 from dataclasses import dataclass
 from typing import Literal
 
 from uniemox.errors import ConfigError
+from uniemox.training.config import check_numbers
 
 SIDE_STEP = 32  # px; the coarsest map's stride
 
@@ -41,15 +41,10 @@ class FinderConfig:
     """So many images that can't be read are left out; one more stops the training."""
 
     def __post_init__(self) -> None:
-        minimum_of = {"width": 1, "epochs": 1, "batch_size": 1, "seed": 0, "workers": 0, "max_unreadable": 0}
-        for name, minimum in minimum_of.items():
-            if getattr(self, name) < minimum:
-                raise ConfigError(f"{name} must be at least {minimum}, got {getattr(self, name)}")
+        least_of = {"width": 1, "epochs": 1, "batch_size": 1, "seed": 0, "workers": 0, "max_unreadable": 0}
+        check_numbers(self, above={"lr": 0, "start_lr_scale": 0}, at_least=least_of)
         if self.size < 2 * SIDE_STEP or self.size % SIDE_STEP:
             raise ConfigError(f"size must be a multiple of {SIDE_STEP} px, at least two of them, got {self.size}")
-        for name in ("lr", "start_lr_scale"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise ConfigError(f"{name} must be above 0 and finite, got {getattr(self, name)}")
         if not 0 <= self.min_confidence <= 1:
             raise ConfigError(f"min_confidence must be from 0 to 1, got {self.min_confidence}")
         if not 0 < self.held_out <= 0.5:

@@ -2,7 +2,7 @@
 
 import math
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from hashlib import sha256
@@ -22,15 +22,17 @@ from uniemox.data.order import BatchOrder, steps_in_epoch
 from uniemox.data.sample import Broken, Sample, decode_sample
 from uniemox.data.seen import hashes_of, seen_file, write_hashes
 from uniemox.errors import DataError, ImageError
+from uniemox.io.progress import Progress, silent
 from uniemox.model.encoder import fast_precision
 from uniemox.persons.box import Detection, select
 from uniemox.persons.fitting import fit_images
 from uniemox.persons.layouts import CENTRES, CENTRES_NMS_OVERLAP, decode_centres_map
 from uniemox.training.hardware import ready_to_train
 from uniemox.training.journal import Callback, NullCallback
-from uniemox.training.optimization import parameter_groups_of, update
+from uniemox.training.optimization import parameter_groups_of, update, warmup_cosine
 from uniemox.training.run_folder import begin_run
-from uniemox.training.trainer import SingleRun
+from uniemox.training.state import Checkpoints
+from uniemox.training.trainer import Trainer
 from uniemox.views.loader import BrokenCount
 from uniemox.views.patches import PixelStats, normalise
 
@@ -41,7 +43,6 @@ WEIGHT_DECAY, MAX_GRAD_NORM = 0.02, 5.0
 LOOK_AT = 16  # held-out images at a time
 SHOWN_FROM = 0.02  # heat from which held-out boxes are compared
 MAX_PEOPLE = 100  # of an image
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,21 +141,18 @@ def _train(
     optimizer = torch.optim.AdamW(groups, lr=0.0, fused=True)
     batches = list(_places(len(samples), config))
     views = packed(FinderViews(samples, config.seed, config.min_confidence))
-    steps = SingleRun(
-        folder=run,
+    trainer = Trainer(
+        out=run,
         model=network,
         optimizer=optimizer,
-        what="training",
-        total=len(batches),
-        batch_size=config.batch_size,
-        samples=len(samples),
-        lr=config.lr,
-        warmup=WARMUP,
+        set_lr=warmup_cosine(optimizer, config.lr, steps=len(batches), warmup=WARMUP),
+        checkpoints=Checkpoints(run, keep=1),
         broken=broken,
         callback=callback,
-    ).steps(lambda start: finder_loader(views, batches[start:], config.workers))
+    )
+    plan = trainer.plan_small_run("training", config, samples=len(samples))
     network.train()
-    with closing(steps):
+    with closing(trainer.steps(plan, finder_loader(views, batches[plan.done :], config.workers))) as steps:
         for step in steps:
             [batch] = step.batches
             stacked = np.stack([view.pixels for view in batch.samples])
@@ -185,7 +183,7 @@ def look_for_people(
     samples: Sequence[Sample],
     config: FinderConfig,
     broken: BrokenCount,
-    on_progress: Progress = lambda *_: None,
+    on_progress: Progress = silent,
 ) -> tuple[list[Known], list[tuple[Detection, ...]]]:
     """Who is known to be in images, and the boxes that the network finds there, however unsure."""
     known: list[Known] = []

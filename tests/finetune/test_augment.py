@@ -106,11 +106,6 @@ def test_at_least_one_bit_of_a_colour_is_left(magnitude: int, bits: int) -> None
     assert posterize(image) == ImageOps.posterize(image, bits)
 
 
-def test_without_randaugment_views_are_those_of_pre_training(sample: Sample) -> None:
-    views = AugmentedViews(ViewConfig(size=48), 3, None)(sample, 2)
-    assert same(views, TrainViews(ViewConfig(size=48), 3)(sample, 2))
-
-
 @pytest.mark.parametrize("task", ["label", "distribution", "affect"])
 def test_all_off_only_normalises(task: str) -> None:
     scene, person, targets = images(3), images(3, seed=1), torch.rand(3, 2)
@@ -166,14 +161,6 @@ def test_both_views_and_the_targets_are_mixed_alike(count: int, seed: int) -> No
         torch.testing.assert_close(targets[-1], before[-1])
 
 
-def test_rows_still_sum_to_one() -> None:
-    shares = torch.rand(7, 5, generator=torch.Generator().manual_seed(0)).softmax(dim=1)
-    for seed in range(10):
-        seed_all(seed)
-        _, _, targets = augment_batch(images(7), None, shares, AugmentConfig(), task="label", device=CPU)
-        torch.testing.assert_close(targets.sum(dim=1), torch.ones(7))
-
-
 def test_erasing_is_timms_on_each_view_alone() -> None:
     scene, person = images(6, 32), images(6, 32, seed=1)
     seed_all(2)
@@ -198,12 +185,6 @@ def test_the_same_seed_gives_the_same_batch_and_the_input_is_left_alone() -> Non
     assert torch.equal(results[0][2], results[1][2])
     assert torch.equal(scene, images(5))
     assert torch.equal(targets, torch.eye(5))
-
-
-def test_one_stream_alone() -> None:
-    scene, person, _ = augment_batch(None, images(2), torch.eye(2), AugmentConfig(), task="label", device=CPU)
-    assert scene is None
-    assert person.shape == (2, 3, 16, 16)
 
 
 def test_batches_that_do_not_fit_are_refused() -> None:

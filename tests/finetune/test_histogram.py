@@ -1,6 +1,5 @@
 """Relation histogram: a run like any other, from no encoder."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -11,22 +10,16 @@ import pytest
 import torch
 
 from tests.data.tree import says
-from tests.runs import CPU, FOLDER, SIZE, SPLITS, colours, one_thread, tiny_finetuning, uniemox
+from tests.runs import CPU, FOLDER, SIZE, SPLITS, colours, tiny_finetuning, uniemox
 from uniemox.checkpoints.classifier import load_classifier
 from uniemox.data.seen import read_seen
 from uniemox.errors import ConfigError, DataError
 from uniemox.evaluate.run import evaluate
-from uniemox.finetune.config import FinetuneConfig, NetworkConfig
+from uniemox.finetune.config import NetworkConfig
 from uniemox.finetune.run import finetune
 from uniemox.io.onnx_sessions import open_session
 from uniemox.predict.explain.grad_cam import grad_cam
 from uniemox.predict.opening import load
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    with one_thread():
-        yield
 
 
 @cache
@@ -59,14 +52,6 @@ def test_logits_are_adjusted_by_the_shares_of_the_classes(tmp_path: Path) -> Non
     counts = torch.tensor([sum(s.label == i for s in data.samples if s.split == "train") for i in range(8)])
     shares = (counts / counts.sum()).clamp(min=1 / counts.sum())
     torch.testing.assert_close(heads[1].bias, heads[0].bias - 0.5 * shares.log())
-
-
-@pytest.mark.parametrize(
-    "changes", [{"logit_adjustment": -1.0}, {"logit_adjustment": 1.0, "method": "knn", "init": "x"}]
-)
-def test_adjustments_that_can_not_be(changes: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError, match="logit_adjustment"):
-        FinetuneConfig(**changes)
 
 
 def test_it_refuses_what_it_was_fitted_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

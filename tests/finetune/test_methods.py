@@ -1,6 +1,6 @@
 """Fine-tuning with methods that relate regions: they learn, see what they should, and their files say the same."""
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import count, repeat
 from pathlib import Path
@@ -11,9 +11,9 @@ import torch
 from safetensors.torch import load_file
 
 from tests.data.tree import says
-from tests.runs import PLAIN, Told, colours, one_thread, tiny_finetuning
+from tests.runs import PLAIN, Dies, Killed, Told, colours, tiny_finetuning
 from uniemox.checkpoints.classifier import load_classifier
-from uniemox.data.sample import decode_sample
+from uniemox.data.sample import DataSet, Sample, decode_sample
 from uniemox.data.source import open_data
 from uniemox.data.synthetic import synthetic
 from uniemox.errors import ConfigError, StoppedError
@@ -23,11 +23,10 @@ from uniemox.evaluate.run_records import read_run
 from uniemox.export.onnx import WithFeatures, has_maps
 from uniemox.finetune import fitting
 from uniemox.finetune.config import AugmentConfig, FinetuneConfig, NetworkConfig
-from uniemox.finetune.evaluator import Evaluator
 from uniemox.finetune.fitting import fit_after_encoder
 from uniemox.finetune.network import network_of
 from uniemox.finetune.run import finetune
-from uniemox.finetune.step import Objective
+from uniemox.finetune.samples import FinetuneRun, Parts
 from uniemox.model.config import REGION_METHODS
 from uniemox.model.detectors import Candidates
 from uniemox.model.methods.ccim import Ccim
@@ -44,12 +43,6 @@ START = "scratch:timm:test_vit"
 SMALL = NetworkConfig(fused_width=16, dropout=0.0)
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    with one_thread():
-        yield
-
-
 def config(method: str, network: NetworkConfig = SMALL, **changes: object) -> FinetuneConfig:
     return tiny_finetuning(START, method=method, network=network, **changes)
 
@@ -60,16 +53,11 @@ def short(method: str) -> FinetuneConfig:
     return config(method, replace(SMALL, confounders=4), schedule=schedule)
 
 
-class Killed(BaseException):
-    """In place of a signal that can't be caught."""
-
-
-class Ends(Told):
-    """Stops after some steps, or is killed when all are done (None)."""
-
-    def progress(self, what: str, done: int, total: int) -> None:
-        if what == "calibrating":
-            raise Killed
+def begun(settings: FinetuneConfig, data: DataSet, train: Sequence[Sample]) -> FinetuneRun:
+    """A run on these images before its first step."""
+    parts = Parts(list(train), [], [], "independent")
+    network = network_of(settings, data, data.samples)
+    return FinetuneRun(config=settings, data=data, network=network, parts=parts, callback=NullCallback())
 
 
 @pytest.mark.parametrize("method", REGION_METHODS)
@@ -79,14 +67,11 @@ def test_thirty_two_images_are_learned_by_heart(method: str, monkeypatch: pytest
     data = synthetic(32)
     settings = config(method)
     torch.manual_seed(0)
-    network = network_of(settings, data, data.samples)
-    model = network.classifier
-    model.method.prepare(data.samples, data.labels)
-    evaluator = Evaluator(settings, data.labels, network.stats, NullCallback())
-    objective = Objective(task="label", method=model.method)
-    fit_after_encoder(model, evaluator, data.samples, objective)
-    found = evaluator.outputs(model, data.samples, what="scoring")
-    assert (found.values.argmax(axis=1) == evaluator.target(found.samples).argmax(dim=1).numpy()).mean() >= 31 / 32
+    run = begun(settings, data, data.samples)
+    run.model.method.prepare(data.samples, data.labels)
+    fit_after_encoder(run)
+    found = run.outputs(data.samples, "scoring")
+    assert (found.values.argmax(axis=1) == run.target(found.samples).argmax(dim=1).numpy()).mean() >= 31 / 32
 
 
 def test_a_run_ends_in_files_that_say_the_same(tmp_path: Path) -> None:
@@ -111,10 +96,10 @@ def test_a_run_ends_in_files_that_say_the_same(tmp_path: Path) -> None:
 
 def test_a_stopped_run_comes_to_the_same_bits(tmp_path: Path) -> None:
     """Its surroundings are clustered once, before the first step; the person is hidden in both parts alike."""
-    for name, stops in (("whole", [None]), ("stopped", [2, None])):
-        for at in stops:
+    for name, callbacks in (("whole", [Dies(None)]), ("stopped", [Told(stop_after=2), Dies(None)])):
+        for callback in callbacks:
             with pytest.raises((Killed, StoppedError)):
-                finetune(short("emoticon"), synthetic(80), tmp_path / name, resume=True, callback=Ends(at))
+                finetune(short("emoticon"), synthetic(80), tmp_path / name, resume=True, callback=callback)
     whole, stopped = (
         load_file(Checkpoints(tmp_path / name, 2).found()[-1] / "model.safetensors") for name in ("whole", "stopped")
     )
@@ -130,19 +115,18 @@ def test_with_a_frozen_encoder_a_method_starts_as_the_linear_probe(
     data = synthetic(64)
     settings = config(method, replace(SMALL, frozen_encoder=True, confounders=4 if method == "emoticon" else 0))
     torch.manual_seed(0)
-    network = network_of(settings, data, data.samples)
-    model, evaluator = network.classifier, Evaluator(settings, data.labels, network.stats, NullCallback())
+    run = begun(settings, data, data.samples[:40])
+    model = run.model
     if isinstance(model.head, Ccim):
         model.head.of_confounders.weight.data.zero_()
-    objective = Objective(task="label", method=model.method)
     monkeypatch.setattr(fitting, "steps_for", lambda images: 20)
     monkeypatch.setattr(fitting, "_scorer", lambda *_: lambda: 0.5)
-    fit_after_encoder(model, evaluator, data.samples[:40], objective, selection=data.samples[40:])
-    found = evaluator.outputs(model, data.samples[:40], what="scoring")
-    encoded = evaluator.outputs(model, data.samples[:40], what="scoring", encoded=True)
+    fit_after_encoder(run, selection=data.samples[40:])
+    found = run.outputs(data.samples[:40], "scoring")
+    encoded = run.outputs(data.samples[:40], "scoring", encoded=True)
     with torch.no_grad():
         features = model.eval().fuse(torch.from_numpy(encoded.values))[:, : model.method.linear]
-    target = evaluator.target(found.samples).numpy()
+    target = run.target(found.samples).numpy()
     linear, _ = fitting.fit_head(features.numpy(), target, task="label", seed=settings.seed)
     np.testing.assert_allclose(found.values, linear(features).detach().numpy(), atol=1e-3)
 

@@ -3,7 +3,6 @@
 import copy
 import json
 import shutil
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from torch import Tensor
 
 from tests.data.tree import says
 from tests.export.networks import info_of
-from tests.runs import BOTH, SIZE, finetuned, one_thread, pretrained
+from tests.runs import BOTH, SIZE, finetuned, pretrained
 from uniemox.checkpoints import load_published
 from uniemox.checkpoints.classifier import describe_encoder, load_classifier, save_classifier
 from uniemox.classifier_info import ClassifierInfo, NetworkSpec
@@ -28,12 +27,6 @@ from uniemox.training.optimization import parameter_groups
 from uniemox.views.patches import IMAGENET
 
 SCENE = NetworkConfig()
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    with one_thread():
-        yield
 
 
 def build(init: object, config: NetworkConfig = SCENE, seed: int = 0) -> BuiltNetwork:

@@ -18,7 +18,6 @@ from uniemox.teacher.features import StoredTeacher, save_features
 from uniemox.teacher.fitted import FittedTeacher
 from uniemox.teacher.fitting import fit_teacher
 from uniemox.teacher.opening import open_teacher, open_timm_tower
-from uniemox.teacher.protocol import PairedTeacher
 from uniemox.teacher.sources import TimmImageTower
 
 
@@ -48,7 +47,7 @@ def test_image_towers_by_name(tmp_path: Path) -> None:
     save_file(timm.create_model("test_resnet").state_dict(), tmp_path / "w.safetensors")
     for source in (f"timm:test_resnet@{tmp_path}/w.safetensors", f"onnx:{onnx_mean(tmp_path / 'mean.onnx', 'n')}"):
         teacher = open_teacher(source)
-        assert isinstance(teacher, PairedTeacher)
+        assert teacher.width
         assert teacher.image_features(torch.rand(2, 3, 8, 8), ["", ""]).shape == (2, teacher.width)
         with pytest.raises(TeacherError, match="no text side"):
             teacher.text_features(["a"])
@@ -82,37 +81,18 @@ def test_several_towers_are_one(tmp_path: Path) -> None:
 
 def test_a_teacher_is_asked_once_for_many_runs(tmp_path: Path) -> None:
     teacher = fit_teacher(colours(tmp_path), replace(QUICK, epochs=1), tmp_path / "teacher")
-    done = uniemox(
-        "teacher",
-        "store",
-        "--teacher",
-        f"fitted:{tmp_path}/teacher",
-        "--data",
-        "synthetic:8",
-        "--out",
-        tmp_path / "new" / "f.npz",
-    )
-    assert done.returncode == 0, done.stderr
+    words = ["teacher", "store", "--teacher", f"fitted:{tmp_path}/teacher", "--data", "synthetic:8", "--out"]
+    assert uniemox(*words, tmp_path / "new" / "f.npz").returncode == 0
     stored = StoredTeacher(tmp_path / "new" / "f.npz")
     data = synthetic(8)
     assert set(stored.image_rows) == {sample.key for sample in data.samples}
     texts = distinct_texts(data.samples, with_emotion=False)
     torch.testing.assert_close(stored.text_features(texts), teacher.text_features(texts))
-    alone = ["--data", "synthetic:8", "--out", tmp_path / "g.npz", "--images-alone"]
-    assert uniemox("teacher", "store", "--teacher", f"fitted:{tmp_path}/teacher", *alone).returncode == 0
+    assert uniemox(*words, tmp_path / "g.npz", "--images-alone").returncode == 0
     assert StoredTeacher(tmp_path / "g.npz").text_rows == {}
 
 
 @pytest.mark.parametrize("source", ["", "clip", "clip:", "nothing:x", "runs/teacher"])
 def test_unknown_kinds_are_refused(source: str) -> None:
     with pytest.raises(TeacherError, match=says(f"{source!r} is no teacher", "fitted:FOLDER")):
-        open_teacher(source)
-
-
-@pytest.mark.parametrize(
-    ("source", "message"),
-    [("clip:ViT-B-999@openai", "no model 'ViT-B-999'"), ("timm:resnet18@/nowhere", "no file /nowhere")],
-)
-def test_names_and_files_reach_the_teachers(source: str, message: str) -> None:
-    with pytest.raises(TeacherError, match=message):
         open_teacher(source)

@@ -13,8 +13,8 @@ from torch import Tensor
 from tests.networks import clip_folder, load_npz
 from uniemox.errors import TeacherError
 from uniemox.teacher.features import StoredTeacher, TextCachedTeacher, save_features
-from uniemox.teacher.protocol import PairedTeacher
-from uniemox.teacher.sources import ClipTeacher, OnnxImageTower, TimmImageTower
+from uniemox.teacher.opening import open_timm_tower
+from uniemox.teacher.sources import ClipTeacher, OnnxImageTower
 
 
 class CountingTeacher:
@@ -106,7 +106,7 @@ def test_timm_tower_with_real_weights_tells_images_apart(shared: Path) -> None:
     from tests.networks import images_of
 
     weights = shared / "models" / "mobilenetv2_100.imagenet_features.safetensors"
-    tower = TimmImageTower.load("mobilenetv2_100", weights)
+    tower = open_timm_tower(f"timm:mobilenetv2_100@{weights}")
     paths = sorted((shared / "data" / "flickr8k" / "images").iterdir())[:6]
     pixels = images_of(paths, 224) / 255
     features = tower.image_features(pixels)
@@ -114,20 +114,16 @@ def test_timm_tower_with_real_weights_tells_images_apart(shared: Path) -> None:
     near = tower.image_features(images_of(paths, 224, box=(0.02, 0.02, 0.98, 0.98)) / 255)
     similar = torch.nn.functional.normalize(near) @ torch.nn.functional.normalize(features).T
     assert (similar.argmax(1) == torch.arange(6)).all()
-    teacher = PairedTeacher(tower)
-    assert torch.equal(teacher.image_features(pixels, []), features)
-    with pytest.raises(TeacherError, match="no text side"):
-        teacher.text_features(["a"])
 
 
 def test_timm_tower_refuses_what_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(TeacherError, match="no model 'resnet_nope'"):
-        TimmImageTower.load("resnet_nope")
+        open_timm_tower("timm:resnet_nope")
     with pytest.raises(TeacherError, match="there is no file"):
-        TimmImageTower.load("resnet18", tmp_path / "no.safetensors")
+        open_timm_tower(f"timm:resnet18@{tmp_path}/no.safetensors")
     save_file({"weight": torch.zeros(2)}, tmp_path / "other.safetensors")
     with pytest.raises(TeacherError, match="resnet18"):
-        TimmImageTower.load("resnet18", tmp_path / "other.safetensors")
+        open_timm_tower(f"timm:resnet18@{tmp_path}/other.safetensors")
 
 
 def test_timm_tower_takes_files_with_a_classifier(tmp_path: Path) -> None:
@@ -136,7 +132,7 @@ def test_timm_tower_takes_files_with_a_classifier(tmp_path: Path) -> None:
     torch.manual_seed(0)
     network = timm.create_model("resnet18", num_classes=5).eval()
     save_file(network.state_dict(), tmp_path / "classifier.safetensors")
-    tower = TimmImageTower.load("resnet18", tmp_path / "classifier.safetensors")
+    tower = open_timm_tower(f"timm:resnet18@{tmp_path}/classifier.safetensors")
     pixels = torch.rand(2, 3, *tower.size)
     expected = network.forward_head(network.forward_features((pixels - 0.5) / 0.2), pre_logits=True)
     tower.mean, tower.std = (0.5,) * 3, (0.2,) * 3
@@ -147,7 +143,7 @@ def test_teachers_refuse_files_that_are_none(golden: Path, tmp_path: Path) -> No
     for i, content in enumerate([b"", b"<html>", b"\x80\x02}q\x00."]):
         (tmp_path / f"bad{i}.pth").write_bytes(content)
         with pytest.raises(TeacherError, match="resnet18"):
-            TimmImageTower.load("resnet18", tmp_path / f"bad{i}.pth")
+            open_timm_tower(f"timm:resnet18@{tmp_path}/bad{i}.pth")
         folder = tmp_path / str(i)
         folder.mkdir()
         (clip_folder(golden, folder) / "open_clip_pytorch_model.bin").write_bytes(content)
@@ -185,11 +181,6 @@ def test_onnx_tower_refuses_what_is_no_network(tmp_path: Path, shared: Path) -> 
         OnnxImageTower(onnx_mean(tmp_path / "open.onnx", "n", "height"))
     with pytest.raises(TeacherError, match=r"features of shape \(N, C\)"):
         OnnxImageTower(shared / "models" / "yolox_nano.onnx")
-
-
-def test_towers_of_two_widths_are_no_teacher() -> None:
-    with pytest.raises(TeacherError, match=r"4 channels.*6"):
-        PairedTeacher(CountingTeacher(4), CountingTeacher(6))
 
 
 def stored_file(path: Path) -> Path:
@@ -309,10 +300,3 @@ def test_threads_may_share_a_cache(tmp_path: Path) -> None:
     for asked, found in zip(texts, results, strict=True):
         assert torch.equal(found, CountingTeacher().text_features(asked))
     assert cached.text_features([]).shape == (0, 4)
-
-
-def test_clip_through_the_cache(tiny_clip: ClipTeacher, tmp_path: Path) -> None:
-    """Float32, 1e-5: a text's feature depends slightly on the batch it was computed in."""
-    cached = TextCachedTeacher(tiny_clip, tmp_path / "texts")
-    texts = ["A photo.", "A bright photo of a beach.", "A photo."]
-    torch.testing.assert_close(cached.text_features(texts), tiny_clip.text_features(texts), rtol=1e-5, atol=1e-5)

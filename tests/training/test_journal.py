@@ -36,8 +36,9 @@ def test_what_a_killed_process_wrote_of_later_steps_is_cut(tmp_path: Path) -> No
     assert read_metrics(tmp_path) == [{"step": 1, "loss": 0.1}]
 
 
-def test_other_processes_write_nothing(tmp_path: Path) -> None:
-    with Journal(tmp_path, 0, is_written=False) as journal:
+def test_other_processes_write_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("uniemox.training.journal.rank", lambda: 1)
+    with Journal(tmp_path, 0) as journal:
         journal.write(1, {"loss": 0.5})
         journal.image(1, "scene", Image.new("RGB", (2, 2)))
     assert list(tmp_path.iterdir()) == []

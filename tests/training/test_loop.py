@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from contextlib import closing, nullcontext
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,8 +15,9 @@ from tests.data.tree import says
 from tests.drawn import Stored
 from uniemox.data.sample import Broken, Sample
 from uniemox.errors import DataError, DivergedError, StoppedError
-from uniemox.training.journal import ActivationCount, Journal, NullCallback, RunPlan, memory_estimate, read_metrics
-from uniemox.training.loop import training_steps
+from uniemox.training.journal import ActivationCount, NullCallback, RunPlan, memory_estimate, read_metrics
+from uniemox.training.state import Checkpoints
+from uniemox.training.trainer import Trainer
 from uniemox.views.loader import BrokenCount, ViewBatch
 
 NONE = torch.empty(0, 3, 0, 0, dtype=torch.uint8)
@@ -32,12 +34,25 @@ def plan(steps: int, done: int = 0, accumulation: int = 1) -> RunPlan:
         samples=16,
         parameters=1_500_000,
         memory_bytes=2_000_000_000,
-        device="cpu",
-        processes=1,
     )
 
 
-NOTHING_SAVED = {"save": lambda done: None, "wait_until_saved": lambda: None, "save_every": ()}
+def batches(count: int, **fields: object) -> list[ViewBatch]:
+    return [ViewBatch(**{"scene": NONE, "person": NONE, "samples": (SAMPLE,), "person_sources": ()} | fields)] * count
+
+
+def trainer(folder: Path, callback: NullCallback, *, save_every: tuple[int, ...] = (3,), limit: int = 0) -> Trainer:
+    model = torch.nn.Linear(1, 1)
+    return Trainer(
+        out=folder,
+        model=model,
+        optimizer=torch.optim.SGD(model.parameters()),
+        set_lr=lambda done: None,
+        checkpoints=Checkpoints(folder, 1),
+        broken=BrokenCount(limit),
+        callback=callback,
+        save_every=save_every,
+    )
 
 
 class Seen(NullCallback):
@@ -54,43 +69,25 @@ class Seen(NullCallback):
 
 
 def run(
-    folder: Path,
-    plan: RunPlan,
-    *,
-    save_every: tuple[int, ...] = (3,),
-    stop_at: int = -1,
-    broken: int = 0,
-    limit: int = 0,
-    is_empty: bool = False,
+    folder: Path, plan: RunPlan, *, stop_at: int = -1, broken: int = 0, is_empty: bool = False, **options: Any
 ) -> tuple[list[int], list[int], list[int]]:
     """Saves, what the callback saw, and the sizes of the steps' lists of batches."""
     saved, sizes, callback = [], [], Seen()
     faults = tuple(Broken(f"{i}.jpg", f"{i}.jpg: cut off") for i in range(broken))
-    samples = () if is_empty else (SAMPLE,)
-    batches = [ViewBatch(NONE, NONE, samples, (), faults) for _ in range((plan.steps - plan.done) * plan.accumulation)]
-
-    with Journal(folder, plan.done) as journal:
-        steps = training_steps(
-            batches,
-            plan=plan,
-            save=saved.append,
-            wait_until_saved=lambda: None,
-            save_every=save_every,
-            broken=BrokenCount(limit),
-            journal=journal,
-            callback=callback,
-        )
-        try:
-            with closing(steps):
-                for step in steps:
-                    sizes.append(len(step.batches))
-                    if step.done == stop_at:
-                        os.kill(os.getpid(), signal.SIGTERM)
-                    step.report({"loss": (step.done + 1) / 2})
-        except StoppedError as error:
-            assert error.exit_code == 143
-            assert f"stopped after step {stop_at + 1} of {plan.steps}" in str(error)
-            saved.append(-1)
+    count = (plan.steps - plan.done) * plan.accumulation
+    loader = batches(count, broken=faults, samples=() if is_empty else (SAMPLE,))
+    steps = trainer(folder, callback, **options).steps(plan, loader, lambda done, _: saved.append(done))
+    try:
+        with closing(steps):
+            for step in steps:
+                sizes.append(len(step.batches))
+                if step.done == stop_at:
+                    os.kill(os.getpid(), signal.SIGTERM)
+                step.report({"loss": (step.done + 1) / 2})
+    except StoppedError as error:
+        assert error.exit_code == 143
+        assert f"stopped after step {stop_at + 1} of {plan.steps}" in str(error)
+        saved.append(-1)
     return saved, callback.steps, sizes
 
 
@@ -103,27 +100,24 @@ def test_it_saves_at_multiples_and_at_the_end(tmp_path: Path) -> None:
 
 
 def test_an_error_in_a_step_gives_the_signals_back(tmp_path: Path) -> None:
-    before, batches = signal.getsignal(signal.SIGTERM), [ViewBatch(NONE, NONE, (SAMPLE,), (), ())] * 2
-    options = {**NOTHING_SAVED, "broken": BrokenCount(0), "callback": NullCallback()}
+    before = signal.getsignal(signal.SIGTERM)
 
-    def fail(journal: Journal) -> None:
-        with closing(training_steps(batches, plan=plan(2), journal=journal, **options)) as steps:  # type: ignore[arg-type]
+    def fail() -> None:
+        with closing(trainer(tmp_path, NullCallback()).steps(plan(2), batches(2))) as steps:
             for _ in steps:
                 assert signal.getsignal(signal.SIGTERM) != before
                 raise DataError("wrong")
 
-    with Journal(tmp_path, 0) as journal, pytest.raises(DataError, match="wrong"):
-        fail(journal)
+    with pytest.raises(DataError, match="wrong"):
+        fail()
     assert signal.getsignal(signal.SIGTERM) == before
 
 
 def test_the_share_of_images_with_a_person_is_logged(tmp_path: Path) -> None:
     sources = ("target", "whole_image_nobody_found", "largest", "whole_image_nobody_looked")
-    batches = [ViewBatch(NONE, NONE, (SAMPLE,) * 4, sources, ())]
-    with Journal(tmp_path, 0) as journal:
-        options = {**NOTHING_SAVED, "broken": BrokenCount(0), "callback": NullCallback()}
-        for step in training_steps(batches, plan=plan(1), journal=journal, **options):  # type: ignore[arg-type]
-            step.report({"loss": 1.0})
+    loader = batches(1, samples=(SAMPLE,) * 4, person_sources=sources)
+    for step in trainer(tmp_path, NullCallback()).steps(plan(1), loader):
+        step.report({"loss": 1.0})
     assert read_metrics(tmp_path)[0]["with_person"] == 0.5
 
 
@@ -139,20 +133,14 @@ def test_it_goes_on_where_it_was(tmp_path: Path) -> None:
 def test_a_signal_stops_it_after_the_step_and_a_save(tmp_path: Path) -> None:
     assert run(tmp_path, plan(8), stop_at=3) == ([3, 4, -1], [1, 2, 3, 4], [1] * 4)
     assert run(tmp_path, plan(8), stop_at=2)[0] == [3, -1]  # one save, where both ask for it
+    assert run(tmp_path, plan(2), stop_at=1)[:2] == ([2], [1, 2])  # in the last step it lets the run end
 
 
-def test_a_signal_in_the_last_step_lets_the_run_end(tmp_path: Path) -> None:
-    assert run(tmp_path, plan(2), stop_at=1)[:2] == ([2], [1, 2])
-
-
-def test_too_many_broken_images_stop_it_before_the_step(tmp_path: Path) -> None:
+def test_broken_images_stop_it_before_the_step(tmp_path: Path) -> None:
     assert run(tmp_path, plan(2), broken=2, limit=2)[1] == [1, 2]  # the same ones in each epoch count once
     with pytest.raises(DataError, match=says("3 images can't be read, more than the 2", "2.jpg: cut off")):
         run(tmp_path, plan(2), broken=3, limit=2)
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
-
-
-def test_a_batch_of_nothing_but_broken_images_stops_it(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=says("none of 2 images of a batch can be read: 1.jpg: cut off")):
         run(tmp_path, plan(2), broken=2, limit=9, is_empty=True)
 
@@ -162,22 +150,15 @@ def test_a_run_that_diverges_stops_or_warns(tmp_path: Path, stops: bool) -> None
     """When it stops, what diverged is not saved: the last checkpoint is one of before."""
     saved, warned, callback = [], [], NullCallback()
     callback.warn = lambda done, trouble: warned.append((done, trouble))
-    batches, losses = [ViewBatch(NONE, NONE, (SAMPLE,), (), ())] * 60, [1.0] * 30 + [9.0] * 30
-    with Journal(tmp_path, 0) as journal:
-        steps = training_steps(
-            batches,
-            plan=replace(plan(60), stops_on_divergence=stops),
-            save=saved.append,
-            wait_until_saved=lambda: None,
-            save_every=(20,),
-            broken=BrokenCount(0),
-            journal=journal,
-            callback=callback,
-        )
-        ends = pytest.raises(DivergedError, match=says("last checkpoint is of step 20", "--optimizer.base-lr"))
-        with ends if stops else nullcontext(), closing(steps):
-            for step in steps:
-                step.report({"loss": losses[step.done], "grad_norm": 1.0})
+    losses = [1.0] * 30 + [9.0] * 30
+    diverging = replace(plan(60), stops_on_divergence=stops)
+    steps = trainer(tmp_path, callback, save_every=(20,)).steps(
+        diverging, batches(60), lambda done, _: saved.append(done)
+    )
+    ends = pytest.raises(DivergedError, match=says("last checkpoint is of step 20", "--optimizer.base-lr"))
+    with ends if stops else nullcontext(), closing(steps):
+        for step in steps:
+            step.report({"loss": losses[step.done], "grad_norm": 1.0})
     assert saved == ([20] if stops else [20, 40, 60])
     assert len(warned) == 1
     assert 30 < warned[0][0] < 60

@@ -89,8 +89,14 @@ def test_the_rate_grows_with_the_batch() -> None:
 
 
 def test_the_cosine_after_a_warm_up_begins_at_its_top() -> None:
-    shares = [warmup_cosine(step, 40, 0.1) for step in range(40)]
+    optimizer = torch.optim.SGD([{"params": [torch.zeros(1)], "lr_scale": 2.0}], lr=0.0)
+    shares = []
+    for steps in (40, 1):
+        set_lr = warmup_cosine(optimizer, 0.5, steps=steps, warmup=0.1)
+        for step in range(steps):
+            set_lr(step)
+            shares.append(optimizer.param_groups[0]["lr"])
+    assert shares.pop() == 1
     assert shares[:5] == [0.25, 0.5, 0.75, 1.0, 1.0]
     assert shares[4:] == sorted(shares[4:], reverse=True)
     assert 0 < shares[-1] < 0.01
-    assert warmup_cosine(0, 1, 0.1) == 1

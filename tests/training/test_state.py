@@ -20,7 +20,7 @@ from tests.data.tree import says
 from uniemox.errors import CheckpointError, ConfigError
 from uniemox.training import state as state_module
 from uniemox.training.config import SaveConfig
-from uniemox.training.state import MODEL, STATE, Checkpoints, Progress
+from uniemox.training.state import MODEL, STATE, Checkpoints, ResumePoint
 
 FILE_EVENTS = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.truncate", "shutil.rmtree", "os.chmod"}
 
@@ -43,7 +43,7 @@ def trained(seed: int) -> tuple[nn.Module, torch.optim.Optimizer]:
 
 def save(run: Path, step: int, score: float | None = None, keep: int = 2) -> Path:
     checkpoints = Checkpoints(run, keep)
-    path = checkpoints.save(Progress(step, score, {"mean": torch.tensor([float(step)])}), *network(step))
+    path = checkpoints.save(ResumePoint(step, score, {"mean": torch.tensor([float(step)])}), *network(step))
     checkpoints.wait()
     return path
 
@@ -96,7 +96,7 @@ def test_a_checkpoint_comes_back_whole(tmp_path: Path) -> None:
 def test_every_so_many_stay_for_good(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path, 1, keep_every=4)
     for step in range(1, 12):
-        checkpoints.save(Progress(step, None, {}), *network(step))
+        checkpoints.save(ResumePoint(step), *network(step))
     checkpoints.wait()
     assert steps(tmp_path) == [4, 8, 11]
 
@@ -201,7 +201,7 @@ def test_what_is_written_beside_the_training_is_what_was_there(tmp_path: Path, m
     monkeypatch.setattr(state_module, "write_tensors", slow)
     checkpoints, (model, optimizer) = Checkpoints(tmp_path, 2), network(1)
     before = [parameter.detach().clone() for parameter in model.parameters()]
-    checkpoints.save(Progress(1, None, {}), model, optimizer)
+    checkpoints.save(ResumePoint(1), model, optimizer)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.zero_()
@@ -212,9 +212,9 @@ def test_what_is_written_beside_the_training_is_what_was_there(tmp_path: Path, m
     assert all(map(torch.equal, before, model.parameters()))
     shutil.rmtree(tmp_path / "checkpoints")
     (tmp_path / "checkpoints").write_text("a file")
-    checkpoints.save(Progress(2, None, {}), model, optimizer)
+    checkpoints.save(ResumePoint(2), model, optimizer)
     with pytest.raises(CheckpointError, match="can't be written"):
-        checkpoints.save(Progress(3, None, {}), model, optimizer)
+        checkpoints.save(ResumePoint(3), model, optimizer)
 
 
 def test_a_folder_that_cannot_be_made_is_an_error(tmp_path: Path) -> None:
@@ -267,7 +267,7 @@ def test_tensors_on_any_device_and_of_any_layout_are_saved(tmp_path: Path) -> No
     model, optimizer = network()
     more: dict[str, Tensor] = {"part": torch.arange(6.0).reshape(2, 3).T}
     checkpoints = Checkpoints(tmp_path, 1)
-    checkpoints.save(Progress(1, 0.5, more), model, optimizer)
+    checkpoints.save(ResumePoint(1, 0.5, more), model, optimizer)
     progress = checkpoints.load(checkpoints.found()[0], model)
     assert progress.score == 0.5
     assert torch.equal(progress.more["part"], more["part"])

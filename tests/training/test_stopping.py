@@ -26,7 +26,7 @@ from tests.runs import (
 from uniemox.io.files import METRICS
 from uniemox.io.stopping import SIGNALS, StopRequest
 from uniemox.pretrain.run import pretrain
-from uniemox.training.loop import is_stop_requested
+from uniemox.training.trainer import is_stop_requested
 
 CPU = torch.device("cpu")
 WORDS = {"schedule__epochs": 20, "save__every_steps": 1000, "hardware__workers": 1}

@@ -10,7 +10,7 @@ from tests.processes import wait_until
 from uniemox.errors import ConfigError, MissingPackageError
 from uniemox.io.files import CONFIG
 from uniemox.training.journal import Journal, read_metrics
-from uniemox.training.trackers import MLFLOW_ID, WANDB_ID, Mlflow, open_trackers
+from uniemox.training.trackers import MLFLOW_ID, WANDB_ID, _Mlflow, open_trackers
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def test_mlflow_has_every_step_of_a_run_that_resumed(run: Path) -> None:
     number = (run / MLFLOW_ID).read_text().strip()
     train(run, "mlflow", 4, 5)
     assert (run / MLFLOW_ID).read_text().strip() == number
-    client = Mlflow(run, 5).client
+    client = _Mlflow(run).client
     found = sorted((one.step, one.value) for one in client.get_metric_history(number, "loss"))
     assert found == [(step, 1 / step) for step in range(1, 6)]
     assert client.get_run(number).info.status == "RUNNING"  # by the client above

@@ -2,7 +2,7 @@
 
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -15,24 +15,24 @@ import open_clip
 import torch
 
 from uniemox.bench.counting import device_name, matmul_peak, parameter_count, timed
-from uniemox.bench.step import random_clip, step_multiply_adds
+from uniemox.bench.step import step_multiply_adds
 from uniemox.checkpoints.timm_networks import TIMM, TimmSource
 from uniemox.data.order import steps_in_epoch
 from uniemox.data.prompts import distinct_texts
 from uniemox.data.sample import DataSet
 from uniemox.errors import ConfigError
 from uniemox.pretrain.config import PretrainConfig
-from uniemox.pretrain.run import TEXTS, PretrainRun, build_model, build_trainer, compile_teacher
-from uniemox.pretrain.step import PretrainBatch, pretrain_step, teacher_features
+from uniemox.pretrain.run import TEXTS, build_model, build_trainer, masked_views, plan_run, set_up
+from uniemox.pretrain.step import PretrainBatch, make_batch, pretrain_step, teacher_features
 from uniemox.teacher.features import StoredTeacher, TextCachedTeacher, save_features
 from uniemox.teacher.protocol import Teacher
 from uniemox.teacher.sources import ClipTeacher
 from uniemox.training.config import SaveConfig, ScheduleConfig
-from uniemox.training.hardware import count_workers, precision_of, ready_to_train, setup_device, wrap
-from uniemox.training.journal import Journal, NullCallback, RunPlan
-from uniemox.training.state import Progress
-from uniemox.training.trainer import run_order
-from uniemox.views.loader import build_loader
+from uniemox.training.hardware import count_workers, precision_of, setup_device, wrap
+from uniemox.training.journal import Journal, NullCallback
+from uniemox.training.state import ResumePoint
+from uniemox.training.trainer import Trainer, load_batches
+from uniemox.views.loader import ViewBatch
 
 WARMUP = 3  # steps that are not counted
 WIDTH = 512  # channels of a stored teacher
@@ -43,17 +43,26 @@ PARTS = 5  # times that each part is measured
 class TrainBench:
     """Medians. The parts are measured one after the other, each alone; in a run some go on beside each other."""
 
-    images_per_s: float  # of the whole run, from the end of one step to the end of the next
-    waiting: float  # share of the run's time in which a step waits for its images
-    mfu: float  # model FLOPs utilisation of the run: a fraction of peak_tflops
-    step_images_per_s: float  # of bare steps on one batch: teacher, forward, backward, optimiser
-    loading_images_per_s: float  # of the loader alone
-    teacher_ms: float  # of the features of one batch; 0 where they are stored
+    images_per_s: float
+    """Of the whole run, from the end of one step to the end of the next."""
+    waiting: float
+    """Share of the run's time in which a step waits for its images."""
+    mfu: float
+    """Model FLOPs utilisation of the run: a fraction of peak_tflops."""
+    step_images_per_s: float
+    """Of bare steps on one batch: teacher, forward, backward, optimiser."""
+    loading_images_per_s: float
+    """Of the loader alone."""
+    teacher_ms: float
+    """Of the features of one batch; 0 where they are stored."""
     optimizer_ms: float
     log_ms: float
-    checkpoint_s: float  # until it is on the disk; a run writes it beside its next steps
-    peak_tflops: float  # TFLOP/s of the best matrix product of the run's precision, measured here
-    gflop_per_image: float  # forward and twice that backward, and the teacher's forward where it runs in the step
+    checkpoint_s: float
+    """Until it is on the disk; a run writes it beside its next steps."""
+    peak_tflops: float
+    """TFLOP/s of the best matrix product of the run's precision, measured here."""
+    gflop_per_image: float
+    """Forward and twice that backward, and the teacher's forward where it runs in the step."""
     parameters_m: float
     batch_size: int
     steps: int
@@ -63,7 +72,9 @@ class TrainBench:
     device: str
     torch_version: str
 
-    as_dict = asdict
+    def as_dict(self) -> dict[str, Any]:
+        """All fields."""
+        return asdict(self)
 
 
 def bench_train(
@@ -83,7 +94,7 @@ def bench_train(
         schedule=ScheduleConfig(epochs=epochs, warmup_epochs=0),
         save=SaveConfig(every_steps=steps + WARMUP),
     )
-    dtype = getattr(torch, precision)
+    dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
     with tempfile.TemporaryDirectory(prefix="uniemox-train-") as folder:
         out = Path(folder)
         teacher = random_teacher(config, data, out, device)
@@ -91,19 +102,24 @@ def bench_train(
         clip: Any = teacher.teacher if isinstance(teacher, TextCachedTeacher) else teacher
         visual = clip.model.visual if isinstance(clip, ClipTeacher) else None
         gflop = 2 * step_multiply_adds(model, visual) / 1e9
-        ready_to_train(model, device)
-        model.set_grad_checkpointing(config.hardware.grad_checkpointing)
-        if config.hardware.compile:
-            compile_teacher(teacher)
+        set_up(config, model, teacher, device)
         peak = matmul_peak(device, dtype)
         clock = _Clock(on_step)
-        run = PretrainRun(config, data, model, teacher, build_trainer(config, data, out, model, clock))
-        runner, plan = wrap(model, device, compiled=config.hardware.compile), run.plan(0)
-        with closing(run.steps(plan)) as timed_steps:
+        trainer = build_trainer(config, data, out, model, clock)
+        runner, plan = wrap(model, device, compiled=config.hardware.compile), plan_run(config, data, trainer, teacher)
+        views = masked_views(config, data, model)
+
+        def take_step(batches: Sequence[PretrainBatch]) -> dict[str, float]:
+            norm = config.optimizer.max_grad_norm
+            return pretrain_step(
+                runner, trainer.optimizer, batches, teacher=teacher, precision=precision, max_grad_norm=norm
+            )
+
+        with closing(trainer.steps(plan, load_batches(config, views, plan))) as timed_steps:
             for step in timed_steps:
-                losses = _take_step(run, runner, [run.batch(views) for views in step.batches])
+                losses = take_step([make_batch(one, with_emotion=config.teacher.with_emotion) for one in step.batches])
                 step.report(losses | {"lr": 0.0, "epoch": 0.0})
-        parts = _time_parts(run, runner, plan)
+        parts = _time_parts(config, trainer, teacher, load_batches(config, views, plan), take_step)
         peak = max(peak, matmul_peak(device, dtype))
     seconds = [end - start for start, end in pairwise(clock.ends[WARMUP - 1 :])]
     images_per_s = config.batch_size / median(seconds)
@@ -111,7 +127,12 @@ def bench_train(
         images_per_s=images_per_s,
         waiting=sum(clock.waits[WARMUP:]) / sum(seconds),
         mfu=images_per_s * gflop * 1e9 / peak,
-        **parts,
+        step_images_per_s=config.batch_size / parts["step"],
+        loading_images_per_s=config.batch_size / parts["loading"],
+        teacher_ms=1000 * parts["teacher"],
+        optimizer_ms=1000 * parts["optimizer"],
+        log_ms=1000 * parts["log"],
+        checkpoint_s=parts["checkpoint"],
         peak_tflops=peak / 1e12,
         gflop_per_image=gflop,
         parameters_m=parameter_count(model) / 1e6,
@@ -139,7 +160,8 @@ def random_teacher(config: PretrainConfig, data: DataSet, out: Path, device: tor
     kind, _, name = config.teacher.source.partition(":")
     if kind == "clip" and config.teacher.view == "augmented" and not name.startswith("local-dir:"):
         architecture = name.partition("@")[0]
-        clip = ClipTeacher(random_clip(architecture).to(device), open_clip.get_tokenizer(architecture))
+        network = open_clip.create_model(architecture, load_weights=False, pretrained_text=False)
+        clip = ClipTeacher(network.to(device), open_clip.get_tokenizer(architecture))
         return TextCachedTeacher(clip, out / TEXTS) if config.model.needs_text_features else clip
     keys = [sample.key for sample in data.samples]
     texts = distinct_texts(data.samples, config.teacher.with_emotion)
@@ -149,24 +171,20 @@ def random_teacher(config: PretrainConfig, data: DataSet, out: Path, device: tor
     return StoredTeacher(path)
 
 
-def _take_step(run: PretrainRun, runner: Any, batches: Sequence[PretrainBatch]) -> dict[str, float]:
-    return pretrain_step(
-        runner,
-        run.trainer.optimizer,
-        batches,
-        teacher=run.teacher,
-        precision=precision_of(run.config.hardware),
-        max_grad_norm=run.config.optimizer.max_grad_norm,
-    )
-
-
-def _time_parts(run: PretrainRun, runner: Any, plan: RunPlan) -> dict[str, float]:
-    """Each part of a step, alone: medians, by the names of the result's fields."""
-    config, trainer, device = run.config, run.trainer, next(run.model.parameters()).device
-    loader = iter(build_loader(run.views, run_order(config, plan), plan.workers))
-    batches = [run.batch(views) for views in islice(loader, config.accumulation)]
+def _time_parts(
+    config: PretrainConfig,
+    trainer: Trainer,
+    teacher: Teacher | None,
+    loader: Iterable[ViewBatch],
+    take_step: Callable[[Sequence[PretrainBatch]], object],
+) -> dict[str, float]:
+    """Median seconds of each part of a step, alone."""
+    device, left = next(trainer.model.parameters()).device, iter(loader)
+    batches = [
+        make_batch(views, with_emotion=config.teacher.with_emotion) for views in islice(left, config.accumulation)
+    ]
     began = time.perf_counter()
-    others = sum(1 for _ in loader)
+    others = sum(1 for _ in left)
     loading = (time.perf_counter() - began) / others
 
     def median_of(call: Callable[[], object]) -> float:
@@ -175,22 +193,22 @@ def _time_parts(run: PretrainRun, runner: Any, plan: RunPlan) -> dict[str, float
     def ask() -> None:
         with torch.autocast(device.type, torch.bfloat16, enabled=precision_of(config.hardware) == "bfloat16"):
             for batch in batches:
-                teacher_features(batch, run.teacher, config.model, device)
+                teacher_features(batch, teacher, config.model, device)
 
     def save() -> None:
-        trainer.checkpoints.save(Progress(plan.steps, None, {}), run.model, trainer.optimizer)
+        trainer.checkpoints.save(ResumePoint(1), trainer.model, trainer.optimizer)
         trainer.checkpoints.wait()
 
-    is_asked = run.teacher is not None and not isinstance(run.teacher, StoredTeacher)
-    with Journal(trainer.out, plan.steps) as journal:
-        log = median_of(partial(journal.write, plan.steps, {"total": 1.0, "lr": 1.0, "grad_norm": 1.0}))
+    is_asked = teacher is not None and not isinstance(teacher, StoredTeacher)
+    with Journal(trainer.out, 0) as journal:
+        log = median_of(partial(journal.write, 1, {"total": 1.0, "lr": 1.0, "grad_norm": 1.0}))
     return {
-        "loading_images_per_s": config.batch_size / (loading * config.accumulation),
-        "step_images_per_s": config.batch_size / median_of(lambda: _take_step(run, runner, batches)),
-        "teacher_ms": 1000 * median_of(ask) if is_asked else 0.0,
-        "optimizer_ms": 1000 * median_of(trainer.optimizer.step),
-        "log_ms": 1000 * log,
-        "checkpoint_s": median_of(save),
+        "loading": loading * config.accumulation,
+        "step": median_of(lambda: take_step(batches)),
+        "teacher": median_of(ask) if is_asked else 0.0,
+        "optimizer": median_of(trainer.optimizer.step),
+        "log": log,
+        "checkpoint": median_of(save),
     }
 
 

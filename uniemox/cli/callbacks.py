@@ -30,7 +30,7 @@ class ConsoleCallback:
     ) -> None:
         self.bar.stop()
 
-    def progress(self, what: str, done: int, total: int) -> None:
+    def progress(self, what: str, done: int, total: int | None) -> None:
         """A bar of its own, or a line now and then."""
         if rank() == 0:
             self.bar.start()

@@ -154,7 +154,6 @@ def store(
     device = setup_device(HardwareConfig())
     keep_freed_memory()
     with progress_bar() as progress:
-        task = progress.add_task("asking the teacher about images", total=len(found))
         stored = store_features(
             open_teacher(teacher, device),
             teacher,
@@ -162,7 +161,7 @@ def store(
             out,
             texts=[] if asked.images_alone else distinct_texts(found.samples, asked.with_emotion),
             device=device,
-            on_progress=lambda done: progress.update(task, completed=done),
+            on_progress=progress.show,
         )
     print(f"wrote {out}: {stored} of {len(found)} images; use it with --teacher.source stored:{out}")
 

@@ -14,7 +14,7 @@ from uniemox.evaluate.metrics import Array
 from uniemox.io.files import CONFIG, EVALUATIONS, METRICS, WEIGHTS, open_regular
 from uniemox.io.html import element, join, table
 from uniemox.training.journal import IMAGES, read_metrics
-from uniemox.training.run_folder import read_json, with_new_names
+from uniemox.training.run_folder import read_json
 
 KINDS = {"pretrain": "pre-training", "finetune": "fine-tuning"}
 MEASURES = {"confusion": "accuracy", "kl": "kl", "ccc": "ccc"}  # what only scores of one kind have: what they rank by
@@ -116,8 +116,6 @@ def read_run(path: Path) -> SavedRun:
         raise DataError(f"{path} holds no run that can be read: {error}") from error
     if record.get("kind") not in KINDS:
         raise DataError(f"{path} holds no run of {' or '.join(KINDS)}: {CONFIG} says kind {record.get('kind')!r}")
-    if isinstance(record.get("config"), dict):
-        record["config"] = with_new_names(record["config"])
     missing = []
     if not (path / WEIGHTS).exists():
         missing.append(f"There is no {WEIGHTS}: the run is not finished.")

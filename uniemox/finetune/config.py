@@ -6,8 +6,15 @@ from typing import Any, Literal, cast, get_args
 
 from uniemox.classifier_info import Streams
 from uniemox.errors import ConfigError
-from uniemox.model.config import REGION_METHODS, check_fusion, check_name
-from uniemox.training.config import HardwareConfig, OptimizerConfig, SaveConfig, ScheduleConfig
+from uniemox.model.config import REGION_METHODS, check_fusion, check_name, is_foreign
+from uniemox.training.config import (
+    HardwareConfig,
+    OptimizerConfig,
+    SaveConfig,
+    ScheduleConfig,
+    check_batches,
+    check_numbers,
+)
 from uniemox.views.config import ViewConfig
 
 Fit = Literal["full", "probe", "knn", "mean", "histogram"]
@@ -91,9 +98,7 @@ class AugmentConfig:
                 "augment.randaugment must be None or a name such as rand-m9-mstd0.5-inc1, with parts m, n, p, mstd, "
                 f"mmax, inc and their numbers, got {self.randaugment!r}"
             )
-        for name in ("mixup", "cutmix"):
-            if not 0 <= getattr(self, name) < float("inf"):
-                raise ConfigError(f"augment.{name} must be a finite number of at least 0, got {getattr(self, name)}")
+        check_numbers(self, "augment.", at_least={"mixup": 0, "cutmix": 0})
         if not 0 <= self.smoothing < 1:
             raise ConfigError(f"augment.smoothing must be at least 0 and below 1, got {self.smoothing}")
         if not 0 <= self.erasing <= 1:
@@ -207,6 +212,12 @@ class FinetuneConfig:
         return replace(config, view=replace(config.view, hide_person=True)) if hides_person else config
 
     @property
+    def own_packages(self) -> list[str]:
+        """Packages of the user's own that its method and fusion come from."""
+        names = (self.method, self.network.fusion or "")
+        return [name.partition(".")[0] for name in names if is_foreign(name)]
+
+    @property
     def reads_texts(self) -> bool:
         """True if training needs the annotations of the images."""
         return self.region_method is not None and _class_of(self.region_method).reads_texts
@@ -223,13 +234,8 @@ class FinetuneConfig:
 
     def __post_init__(self) -> None:
         check_name(self.method, (*get_args(Fit), *REGION_METHODS), "method")
-        for name in ("batch_size", "accumulation"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.batch_size % self.accumulation:
-            raise ConfigError(f"accumulation {self.accumulation} must divide batch_size {self.batch_size} evenly")
-        if not 0 < self.head_lr_scale < float("inf"):
-            raise ConfigError(f"head_lr_scale must be above 0, got {self.head_lr_scale}")
+        check_batches(self)
+        check_numbers(self, above={"head_lr_scale": 0}, at_least={"logit_adjustment": 0})
         if not 0 < self.fraction <= 1 or not 0 < self.holdout_fraction < 1:
             raise ConfigError(
                 f"fraction must be above 0 and at most 1, holdout_fraction between 0 and 1, got {self.fraction} and "
@@ -237,69 +243,65 @@ class FinetuneConfig:
             )
         if self.ema_decay is not None and not 0 < self.ema_decay < 1:
             raise ConfigError(f"ema_decay must lie between 0 and 1, got {self.ema_decay}; none turns it off")
-        if self.task == "affect" and (self.method == "knn" or self.class_weighting == "balanced"):
-            raise ConfigError(
-                "task affect has no classes: it goes with method full, probe or histogram, and class_weighting none"
-            )
-        self._check_logit_adjustment()
-        self._check_targets()
-        self._check_regions()
+        for refused in (self._wrong_method(), self._wrong_task(), self._wrong_regions()):
+            if refused:
+                raise ConfigError(refused)
+
+    def _wrong_method(self) -> str | None:
+        """Why the method does not go with other settings."""
         if self.method == "mean" and self.network.streams != "scene":
-            raise ConfigError(f"method mean joins heads on the scene, network.streams is {self.network.streams!r}")
+            return f"method mean joins heads on the scene, network.streams is {self.network.streams!r}"
         if self.method == "histogram" and self.init:
-            raise ConfigError(
-                f"method histogram starts from nothing: leave out init (--init), got {self.init!r}; probe fits "
-                "the same logistic regression on an encoder"
+            return (
+                f"method histogram starts from nothing: leave out init (--init), got {self.init!r}; probe fits the "
+                "same logistic regression on an encoder"
             )
         if self.method == "histogram" and self.network.streams == "both":
-            raise ConfigError(
+            return (
                 "method histogram looks at one view: give --network.streams scene or person, got network.streams='both'"
             )
-        if self.seed < 0 or self.max_unreadable < 0:
-            raise ConfigError(f"seed and max_unreadable must be at least 0, got {self.seed} and {self.max_unreadable}")
+        return None
 
-    def _check_logit_adjustment(self) -> None:
-        if not 0 <= self.logit_adjustment < float("inf"):
-            raise ConfigError(f"logit_adjustment must be a finite number of at least 0, got {self.logit_adjustment}")
+    def _wrong_task(self) -> str | None:
+        """Why the task does not go with other settings."""
+        if self.task == "affect" and (self.method == "knn" or self.class_weighting == "balanced"):
+            return "task affect has no classes: it goes with method full, probe or histogram, and class_weighting none"
+        if self.task == "affect" and self.region_method is not None:
+            return f"method {self.method} predicts labels: give task label or distribution, got 'affect'"
         if self.logit_adjustment > 0 and (self.task != "label" or self.method == "knn"):
-            raise ConfigError(
-                "logit_adjustment is of a linear head on labels: leave it 0 with method knn and with other tasks"
+            return "logit_adjustment is of a linear head on labels: leave it 0 with method knn and with other tasks"
+        if self.calibrate_on == "labels" and self.task != "distribution":
+            return f"calibrate_on labels is of task distribution, got task {self.task!r}; leave it out"
+        if self.distillation.teacher and (not self.trains_in_steps or self.task != "label"):
+            return (
+                f"distillation goes with method full, or others that train all of the network, and task label; got "
+                f"{self.method!r} and {self.task!r}"
             )
+        return None
 
-    def _check_regions(self) -> None:
+    def _wrong_regions(self) -> str | None:
+        """Why settings of methods that relate regions do not go with other settings."""
         network = self.network
         given = [name for name in ("frozen_encoder", "objects", "faces") if getattr(network, name)]
         if given and self.region_method is None:
-            raise ConfigError(
-                f"network.{given[0]} goes with methods {', '.join(REGION_METHODS)}, got method {self.method!r}"
-                + ("; method probe leaves the encoder as it is" if given[0] == "frozen_encoder" else "")
+            return f"network.{given[0]} goes with methods {', '.join(REGION_METHODS)}, got method {self.method!r}" + (
+                "; method probe leaves the encoder as it is" if given[0] == "frozen_encoder" else ""
             )
-        if self.region_method is not None and self.task == "affect":
-            raise ConfigError(f"method {self.method} predicts labels: give task label or distribution, got 'affect'")
-        if network.confounders and not (self._sees_person() and self.task != "affect"):
-            raise ConfigError(
+        if not network.confounders:
+            return None
+        if self.region_method is not None:
+            sees_person = bool({"person", "body", "face"} & {*_class_of(self.region_method).groups})
+        else:
+            sees_person = self.fit in ("full", "probe") and network.streams != "scene"
+        if not sees_person or self.task == "affect":
+            return (
                 "network.confounders frees what a person feels from their surroundings: it goes with methods stimuli, "
                 "rrla and emoticon, or full and probe with network.streams person or both; got method "
                 f"{self.method!r}, streams {network.streams!r}, task {self.task!r}"
             )
-        if network.confounders and self.logit_adjustment > 0:
-            raise ConfigError(
-                "logit_adjustment is of a linear head; network.confounders makes another, give one of both"
-            )
-
-    def _sees_person(self) -> bool:
-        if self.region_method is not None:
-            return bool({"person", "body", "face"} & {*_class_of(self.region_method).groups})
-        return self.fit in ("full", "probe") and self.network.streams != "scene"
-
-    def _check_targets(self) -> None:
-        if self.calibrate_on == "labels" and self.task != "distribution":
-            raise ConfigError(f"calibrate_on labels is of task distribution, got task {self.task!r}; leave it out")
-        if self.distillation.teacher and (not self.trains_in_steps or self.task != "label"):
-            raise ConfigError(
-                f"distillation goes with method full, or others that train all of the network, and task label; got "
-                f"{self.method!r} and {self.task!r}"
-            )
+        if self.logit_adjustment > 0:
+            return "logit_adjustment is of a linear head; network.confounders makes another, give one of both"
+        return None
 
 
 def _class_of(method: str) -> Any:

@@ -1,10 +1,10 @@
-"""Fitting around the steps: all that follows a frozen encoder before them, logits and distance after them."""
+"""Fitting of a fine-tuned network around its steps: all that follows the encoder before them, logits after them."""
 
 import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,10 +17,14 @@ from torch import Tensor, nn
 
 from uniemox.data.sample import Sample
 from uniemox.evaluate.calibration import fit_temperature
-from uniemox.finetune.config import FinetuneConfig, Task
-from uniemox.finetune.evaluator import Evaluator
+from uniemox.finetune.config import Task
+from uniemox.finetune.network import mean_head
+from uniemox.finetune.samples import FinetuneRun, check_same_division
 from uniemox.finetune.step import Objective, smooth
+from uniemox.io.progress import Progress, silent
+from uniemox.io.weight_names import Init
 from uniemox.model.classifier import MIN_IMAGES, Classifier, Distance, NeighbourHead
+from uniemox.model.methods.ccim import Ccim
 
 PENALTIES = tuple(10.0**power for power in range(-4, 3))  # sklearn's C, or ridge's alpha
 FOLDS, ITERATIONS = 5, 2000
@@ -28,7 +32,9 @@ BATCH, RATE, WEIGHT_DECAY, MAX_GRAD_NORM = 256, 4e-3, 0.05, 1.0  # of fusion and
 MAX_STEPS, MIN_STEPS, IMAGES_OF_A_STEP = 1000, 100, 2  # all steps from 2,000 images on
 WATCHED = 10  # times that held-out images are scored
 LOW_RATE = 1e-3  # tried as well where held-out images choose
-
+MAX_FITTED = 4_000  # training images that the distance is fitted on
+MAX_SURROUNDINGS = 20_000  # training images that a dictionary of confounders is fitted on
+FEATURES = "features of the training images"
 
 OwnTargets = Callable[[Tensor, float], Tensor | None]  # rows (N,) and progress to the targets of a method
 
@@ -74,7 +80,7 @@ def fit_fusion(
     seed: int,
     own: OwnTargets | None = None,
     score: Callable[[], float] | None = None,
-    on_progress: Callable[[int, int], None] = lambda done, total: None,
+    on_progress: Progress = silent,
 ) -> KeptWeights | None:
     """Train all that follows the encoder of a classifier, in place; the encoder is not asked.
 
@@ -82,7 +88,6 @@ def fit_fusion(
     method's own targets of some rows.  score: of images that are held out, asked
     before the first step and ten times with each of two learning rates; the weights with the highest stay. None: the
     last ones, with one rate.
-    on_progress: called with steps done and steps in all.
     Returns the moment that the score chose; None without a score.
     A linear head alone would not do: what scene and person say together is in no weighted sum of what each says.
     A few seconds to a few minutes; the same on every process.
@@ -97,7 +102,7 @@ def fit_fusion(
     for place, rate in enumerate(rates):
         _put(start, parameters)
         for done in _fit_steps(classifier, parameters, encoded, target, objective, seed, own, rate):
-            on_progress(place * steps + done, len(rates) * steps)
+            on_progress("fitting what follows the encoder", place * steps + done, len(rates) * steps)
             if score is not None and done % (steps // WATCHED) == 0 and (found := score()) > best:
                 best, kept, chosen = found, _copies(parameters), KeptWeights(done, rate)
     if score is None:
@@ -208,61 +213,81 @@ def _linear(coefficients: NDArray, offsets: NDArray, mean: NDArray, std: NDArray
     return head
 
 
-MAX_FITTED = 4_000  # training images that the distance is fitted on
-MAX_SURROUNDINGS = 20_000  # training images that a dictionary of confounders is fitted on
-FEATURES = "features of the training images"
+def fit_method(run: FinetuneRun, out: Path) -> KeptWeights | None:
+    """Fit all that follows the encoder by the run's method.  out: the run's folder.
+
+    Returns what held-out images chose; None where they chose nothing.
+    """
+    config, model = run.config, run.model
+    if config.fit == "mean":
+        sources = Init.parse(config.init).networks
+        check_same_division(out, sources)
+        model.head.load_state_dict(mean_head(sources, run.data.labels.labels).state_dict())
+        return None
+    if config.fit == "knn":  # the 20 nearest training images answer
+        found = run.outputs(run.parts.train, FEATURES, encoded=True)
+        model.head = NeighbourHead(fused(model, torch.from_numpy(found.values)), run.target(found.samples))
+        model.head.to(run.device)
+        return None
+    return fit_after_encoder(run, run.parts.selection if config.chooses_epoch else ())
 
 
-def fit_after_encoder(
-    model: Classifier,
-    evaluator: Evaluator,
-    train: Sequence[Sample],
-    objective: Objective,
-    selection: Sequence[Sample] = (),
-) -> KeptWeights | None:
+def fit_after_encoder(run: FinetuneRun, selection: Sequence[Sample] = ()) -> KeptWeights | None:
     """Fit all that follows the frozen encoder, in place: an optimiser may hold these parameters.
 
     selection: held-out images whose score chooses the weights; none: the last ones stay.
     Returns what held-out images chose; None where they chose nothing.
     """
-    config = evaluator.config
-    found = evaluator.outputs(model, train, encoded=True, what=FEATURES)
-    evaluator.encoded = None if config.trains_in_steps else found
-    target, weights = evaluator.target(found.samples), objective.class_weights
+    config, model, objective = run.config, run.model, run.objective
+    found = run.outputs(run.parts.train, FEATURES, encoded=True)
+    run.encoded = None if config.trains_in_steps else found
+    target, weights = run.target(found.samples), objective.class_weights
+
+    def probe(features: NDArray[np.float32]) -> nn.Linear:
+        by_class = None if weights is None else weights.numpy()
+        return fit_head(features, target.numpy(), task=config.task, seed=config.seed, class_weights=by_class)[0]
+
     if model.fusion is None and model.method is None and isinstance(model.head, nn.Linear):
-        model.head.load_state_dict(_linear_probe(found.values[:, 0], target, weights, config).state_dict())
+        model.head.load_state_dict(probe(found.values[:, 0]).state_dict())
         return None
-    encoded = torch.from_numpy(found.values)
+    encoded, method = torch.from_numpy(found.values), model.method
     smoothed = smooth(target, config.augment.smoothing) if config.task == "label" else target
-    own: OwnTargets | None = None
-    if model.method is not None:
-        method, samples = model.method, found.samples
 
-        def own(rows: Tensor, progress: float) -> Tensor | None:
-            return method.batch_targets([samples[row] for row in rows.tolist()], progress=progress)
+    def own(rows: Tensor, progress: float) -> Tensor | None:
+        assert method is not None
+        return method.batch_targets([found.samples[row] for row in rows.tolist()], progress=progress)
 
-    score = _scorer(model, evaluator, selection) if selection else None
-    if score is not None and model.method is not None and model.method.linear:
-        _start_as_probe(model, _linear_probe(fused(model, encoded)[:, : model.method.linear], target, weights, config))
-    reported = partial(evaluator.callback.progress, "fitting what follows the encoder")
-    return fit_fusion(model, encoded, smoothed, objective, config.seed, own, score, reported)
-
-
-def _linear_probe(features: Any, target: Tensor, weights: Tensor | None, config: FinetuneConfig) -> nn.Linear:
-    """features: (N, C), array or tensor.  target: (N, E).  weights: (E,), of the classes; None: all the same."""
-    class_weights = None if weights is None else weights.numpy()
-    head, _ = fit_head(
-        np.asarray(features), target.numpy(), task=config.task, seed=config.seed, class_weights=class_weights
-    )
-    return head
+    score = _scorer(run, selection) if selection else None
+    if score is not None and method is not None and method.linear:  # it starts as the probe, and adds to it
+        start = probe(fused(model, encoded)[:, : method.linear].numpy())
+        linear: Any = getattr(model.head, "linear", model.head)
+        with torch.no_grad():
+            linear.weight[:, : start.in_features] = start.weight.to(run.device)
+            linear.bias.copy_(start.bias)
+    own_targets = None if method is None else own
+    return fit_fusion(model, encoded, smoothed, objective, config.seed, own_targets, score, run.callback.progress)
 
 
-@torch.no_grad()
-def _start_as_probe(model: Classifier, probe: nn.Linear) -> None:
-    """Let a method that relates regions start as a linear probe of its first features, and add to it."""
-    linear: Any = getattr(model.head, "linear", model.head)
-    linear.weight[:, : probe.in_features] = probe.weight.to(linear.weight.device)
-    linear.bias.copy_(probe.bias)
+def _scorer(run: FinetuneRun, samples: Sequence[Sample]) -> Callable[[], float]:
+    """Return a function that scores these images; their encoder features are computed once.
+
+    The score is their mean log-likelihood at the best temperature. The accuracy on a few hundred images differs by
+    points from one moment to the next by chance, so the best of many would be chosen for its luck.
+    """
+    held_out = run.outputs(samples, "features of held-out images", encoded=True)
+    encoded, target = torch.from_numpy(held_out.values), run.target(held_out.samples)
+
+    @torch.no_grad()
+    def score() -> float:
+        values = run.model.head(fused(run.model, encoded).to(run.device)).cpu()
+        if run.config.task == "affect":
+            return run.score_of(values, target)
+        if not values.isfinite().all():  # a rate that is too high; the others may be fine
+            return -math.inf
+        shares = (values / fit_temperature(values.numpy(), target.numpy())).log_softmax(dim=1)
+        return float((target * shares).sum(dim=1).mean())
+
+    return score
 
 
 @torch.no_grad()
@@ -275,83 +300,51 @@ def fused(model: Classifier, encoded: Tensor) -> Tensor:
     return features
 
 
-def _scorer(model: Classifier, evaluator: Evaluator, samples: Sequence[Sample]) -> Callable[[], float]:
-    """Return a function that scores these images; their encoder features are computed once.
-
-    The score is their mean log-likelihood at the best temperature. The accuracy on a few hundred images differs by
-    points from one moment to the next by chance, so the best of many would be chosen for its luck.
-    """
-    held_out = evaluator.outputs(model, samples, encoded=True, what="features of held-out images")
-    encoded, target = torch.from_numpy(held_out.values), evaluator.target(held_out.samples)
-
-    @torch.no_grad()
-    def score() -> float:
-        values = model.head(fused(model, encoded).to(next(model.parameters()).device)).cpu()
-        if evaluator.config.task == "affect":
-            return evaluator.score_of(values, target)
-        if not values.isfinite().all():  # a rate that is too high; the others may be fine
-            return -math.inf
-        shares = (values / fit_temperature(values.numpy(), target.numpy())).log_softmax(dim=1)
-        return float((target * shares).sum(dim=1).mean())
-
-    return score
-
-
-def fit_neighbour_head(model: Classifier, evaluator: Evaluator, train: Sequence[Sample]) -> None:
-    """Let the 20 nearest training images answer."""
-    found = evaluator.outputs(model, train, encoded=True, what=FEATURES)
-    head = NeighbourHead(fused(model, torch.from_numpy(found.values)), evaluator.target(found.samples))
-    model.head = head.to(next(model.parameters()).device)
-
-
-def prepare_network(model: Classifier, evaluator: Evaluator, train: Sequence[Sample], *, is_new: bool) -> None:
+def prepare_network(run: FinetuneRun, *, is_new: bool) -> None:
     """Let a method read the training samples, and a new run's head what surrounds the people in them.
 
     The features of the surroundings are those of the run's own encoder as it starts; CCIM's paper has a network that
     was trained on places.
     """
+    model, head, train = run.model, run.model.head, run.parts.train
     if model.method is not None:
-        model.method.prepare(train, evaluator.labels)
-    if not is_new or not hasattr(model.head, "fit_surroundings"):
-        return
-    config = evaluator.config
-    rows = np.random.default_rng(config.seed).permutation(len(train))[:MAX_SURROUNDINGS]
-    hidden = replace(config, view=replace(config.view, hide_person=True))
-    surroundings = Evaluator(hidden, evaluator.labels, evaluator.stats, evaluator.callback)
-    head: Any = model.head
-    width = head.confounders.shape[1]
-    alone = Classifier(model.encoder, feature_width=width, outputs=1, streams="scene")
-    alone.to(next(model.parameters()).device)
-    chosen = [train[int(i)] for i in np.sort(rows)]
-    found = surroundings.outputs(alone, chosen, what="looking at surroundings", encoded=True)
-    head.fit_surroundings(found.values[:, 0], config.seed)
+        model.method.prepare(train, run.data.labels)
+    if is_new and isinstance(head, Ccim):
+        alone = Classifier(model.encoder, feature_width=head.confounders.shape[1], outputs=1, streams="scene")
+        view = replace(run.config.view, hide_person=True)
+        chosen = _some(train, MAX_SURROUNDINGS, run.config.seed)
+        found = run.outputs(chosen, "looking at surroundings", model=alone.to(run.device), view=view, encoded=True)
+        head.fit_surroundings(found.values[:, 0], run.config.seed)
 
 
 @torch.no_grad()
-def adjust_logits(head: nn.Module, target: Tensor, strength: float) -> None:
-    """Let rare classes be named more often (arXiv 2007.07314, equation 9).
-
-    target: (N, E), of the training images.  strength: τ, of at least 0.
-    """
+def adjust_logits(run: FinetuneRun) -> None:
+    """Let rare classes be named more often, if the run asks for it (arXiv 2007.07314, equation 9)."""
+    head, strength = run.model.head, run.config.logit_adjustment
     if strength > 0 and isinstance(head, nn.Linear):
+        target = run.target(run.parts.train)  # (N, E)
         shares = target.mean(dim=0).clamp(min=1 / len(target))  # (E,)
         head.bias.sub_(strength * shares.log().to(head.bias.device))
 
 
-def fit_distance(model: Classifier, evaluator: Evaluator, train: Sequence[Sample]) -> None:
+def fit_distance(run: FinetuneRun) -> None:
     """Let the classifier know what its training images are like, from up to 4,000 of them."""
-    order = np.random.default_rng(evaluator.config.seed).permutation(len(train))[:MAX_FITTED]
-    known = [train[int(i)] for i in np.sort(order)]
+    known, model = _some(run.parts.train, MAX_FITTED, run.config.seed), run.model
     if len(known) < MIN_IMAGES:
         return
-    if evaluator.encoded is None:
-        values = evaluator.outputs(model, known, what="what the training images are like", encoded=True).values
+    if run.encoded is None:
+        values = run.outputs(known, "what the training images are like", encoded=True).values
     else:
         chosen = {sample.key for sample in known}
-        values = evaluator.encoded.values[[sample.key in chosen for sample in evaluator.encoded.samples]]
-    features, device = fused(model, torch.from_numpy(values)), next(model.parameters()).device
-    if len(features) < MIN_IMAGES:
-        return
-    with torch.no_grad():
-        logits = None if evaluator.config.task == "affect" else model.head(features.to(device))
-    model.distance = Distance.fit(features, logits).to(device)
+        values = run.encoded.values[[sample.key in chosen for sample in run.encoded.samples]]
+    features = fused(model, torch.from_numpy(values))
+    if len(features) >= MIN_IMAGES:
+        with torch.no_grad():
+            logits = None if run.config.task == "affect" else model.head(features.to(run.device))
+        model.distance = Distance.fit(features, logits).to(run.device)
+
+
+def _some(samples: Sequence[Sample], count: int, seed: int) -> list[Sample]:
+    """At most that many of the samples, drawn at random, in their order."""
+    rows = np.random.default_rng(seed).permutation(len(samples))[:count]
+    return [samples[int(i)] for i in np.sort(rows)]

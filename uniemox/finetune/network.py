@@ -63,8 +63,10 @@ class Start:
     stats: PixelStats
     folded_norms: bool = False
 
-    def spec(self, **parts: Any) -> NetworkSpec:
-        """Return the description of a network with this encoder."""
+    def spec(self, config: NetworkConfig, size: int, **parts: Any) -> NetworkSpec:
+        """Return the description of a network with this encoder.  size: side of the views, px."""
+        if config.confounders:
+            parts |= {"head": "ccim", "confounders": (config.confounders, feature_width(self.encoder, size))}
         mean, std = self.stats
         return NetworkSpec(encoders=self.described, folded_norms=self.folded_norms, mean=mean, std=std, **parts)
 
@@ -101,21 +103,17 @@ def build_network(init: str, config: NetworkConfig, *, size: int, outputs: int) 
     size: side of the views, px.  outputs: E.  Raises CheckpointError, EncoderError, ShapeError or ConfigError.
     """
     parsed, start = open_start(init, config, size)
+    saved, folder = None, Path(parsed.networks[0])
+    if (
+        config.streams == "both"
+        and not parsed.from_scratch
+        and parsed.networks[0] not in IN_PACKAGE
+        and folder.is_dir()
+    ):
+        saved = _read_fusion(folder, config.fusion)
     width = feature_width(start.encoder, size)
-    saved = None
-    if config.streams == "both":
-        folder = Path(parsed.networks[0])
-        is_run = folder.is_dir() and parsed.networks[0] not in IN_PACKAGE
-        saved = _read_fusion(folder, config.fusion) if is_run and not parsed.from_scratch else None
-    confounders = (config.confounders, width) if config.confounders else None
-    spec = start.spec(
-        feature_width=width,
-        outputs=outputs,
-        streams=config.streams,
-        confounders=confounders,
-        head="ccim" if confounders else "linear",
-        **fusion_settings(saved, config),
-    )
+    spec = start.spec(config, size, feature_width=width, outputs=outputs, streams=config.streams)
+    spec = replace(spec, **fusion_settings(saved, config))
     classifier = build(spec, start.encoder)
     if saved is not None and spec.fusion == saved.name:
         classifier.embed.load_state_dict(_under(saved.tensors, "embed."))
@@ -131,10 +129,10 @@ def _build_region_network(
     """Build the classifier of a method that relates regions of what the encoder of `init` sees."""
     settings, size = config.network, config.view.size
     _, start = open_start(config.init, settings, size)
-    width = _freeze_unused(start.encoder, size)
-    confounders = (settings.confounders, feature_width(start.encoder, size)) if settings.confounders else None
     spec = start.spec(
-        feature_width=width,
+        settings,
+        size,
+        feature_width=_freeze_unused(start.encoder, size),
         outputs=len(labels),
         labels=labels.labels,
         method=method,
@@ -143,8 +141,6 @@ def _build_region_network(
         has_detector=bool(settings.objects),
         has_face_finder=bool(settings.faces),
         method_options=method_class(method).options_for(train, labels),
-        confounders=confounders,
-        head="ccim" if confounders else "linear",
     )
     classifier = build(spec, start.encoder)
     assert classifier.method is not None

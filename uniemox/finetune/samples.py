@@ -1,21 +1,34 @@
-"""Samples of a run: the parts that train, choose the epoch and calibrate; their targets and words."""
+"""Samples of a run: the parts that train, choose the epoch and calibrate; their targets, and what a network says."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from uniemox.classifier_info import CalibrationImages, from_affect
+from uniemox.classifier_info import CalibrationImages, ClassifierInfo, from_affect
 from uniemox.data.sample import DataSet, Sample
 from uniemox.data.splits import split_samples, take_fraction, write_splits
 from uniemox.errors import ConfigError, DataError, LabelError
+from uniemox.evaluate.calibration import calibrated
+from uniemox.evaluate.classifier_outputs import outputs_of, select_views
+from uniemox.evaluate.outputs import Outputs
 from uniemox.finetune.config import FinetuneConfig, Task
+from uniemox.finetune.network import BuiltNetwork
+from uniemox.finetune.step import FinetuneBatch, Objective, TeacherAnswers
 from uniemox.io.files import CONFIG, SPLITS
-from uniemox.labels import LabelSet
+from uniemox.labels import AFFECT, LabelSet
+from uniemox.losses.methods import concordance
+from uniemox.model.classifier import Classifier
+from uniemox.model.spec import with_fitted
+from uniemox.training.hardware import count_workers, precision_of
+from uniemox.training.journal import Callback
 from uniemox.training.run_folder import read_json
+from uniemox.views.config import ViewConfig
+from uniemox.views.loader import BrokenCount, ViewBatch
+from uniemox.views.patches import normalise
 
 MISSING = {
     "label": "no label of the set",
@@ -185,3 +198,130 @@ def check_same_division(run: Path, others: Sequence[str]) -> None:
             differ.append("data")
         if differ:
             raise ConfigError(f"{other} was made with another {' and '.join(differ)} than is asked for now")
+
+
+@dataclass(kw_only=True, slots=True)
+class FinetuneRun:
+    """A run's settings, network and samples, and what its network says of them."""
+
+    config: FinetuneConfig
+    data: DataSet
+    network: BuiltNetwork
+    parts: Parts
+    callback: Callback
+    answers: TeacherAnswers | None = None
+    encoded: Outputs | None = None
+    """What the encoder makes of the training images, where it stays as it is and was asked."""
+    broken: BrokenCount = field(init=False)
+    """Unreadable images of all that was asked."""
+
+    def __post_init__(self) -> None:
+        self.broken = BrokenCount(self.config.max_unreadable)
+
+    @property
+    def model(self) -> Classifier:
+        """The network that is trained."""
+        return self.network.classifier
+
+    @property
+    def device(self) -> torch.device:
+        """Where it is."""
+        return next(self.model.parameters()).device
+
+    @property
+    def objective(self) -> Objective:
+        """The loss."""
+        is_balanced = self.config.class_weighting == "balanced"
+        weights = class_weights(self.parts.train, self.data.labels) if is_balanced else None
+        return Objective(task=self.config.task, class_weights=weights, method=self.model.method)
+
+    def outputs(
+        self,
+        samples: Sequence[Sample],
+        what: str,
+        *,
+        model: Classifier | None = None,
+        view: ViewConfig | None = None,
+        encoded: bool = False,
+    ) -> Outputs:
+        """Logits, or what the encoder makes of each view.
+
+        what: is done, for the progress bar.  model: another one than the run's.  view: another one than the run's.
+        Raises DataError if more images can't be read than may be left out.
+        """
+        found = outputs_of(
+            model or self.model,
+            samples,
+            view or self.config.view,
+            stats=self.network.stats,
+            encoded=encoded,
+            precision=precision_of(self.config.hardware),
+            workers=count_workers(self.config.hardware, self.device),
+            on_progress=lambda done: self.callback.progress(what, done, len(samples)),
+        )
+        self.broken.add(found.broken)
+        return found
+
+    def probe(self, pixels: Tensor) -> None:
+        """Pass pixels, (2, 3, S, S) uint8, through the network, see `measure_plan`."""
+        views = normalise(pixels, self.device)
+        self.model.eval()  # grey images would go into the statistics of batch norms, once more each resume
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=precision_of(self.config.hardware) == "bfloat16"):
+            self.model(views, views)
+        self.model.train()
+
+    def target(self, samples: Sequence[Sample]) -> Tensor:
+        """(N, E), or (N, 2) valence and arousal; see `target_of`."""
+        return target_of(samples, self.config.task, self.data.labels)
+
+    def batch(self, views: ViewBatch, *, progress: float) -> FinetuneBatch:
+        """Views that the network looks at, and their targets.  progress: share of the steps that are done."""
+        used = select_views(self.model, views)
+        target = (self.answers.targets if self.answers else self.target)(views.samples)
+        method = self.model.method
+        own = None if method is None else method.batch_targets(views.samples, progress=progress)
+        return FinetuneBatch(scene=used.get("scene"), person=used.get("person"), target=target, own=own)
+
+    def score(self, model: Classifier) -> float:
+        """Score on the images that choose. Higher is better: mean recall of the classes, -KL, or concordance."""
+        found = self.outputs(self.parts.selection, "watching", model=model)
+        return self.score_of(torch.from_numpy(found.values), self.target(found.samples))
+
+    def score_of(self, values: Tensor, target: Tensor) -> float:
+        """See `score`.  values: (N, E) logits, or (N, 2) valence and arousal.  target: of the same shape."""
+        if self.config.task == "affect":
+            return float(concordance(values, target).mean())
+        if self.config.task == "distribution":
+            return -float((target * (target.clamp(min=1e-12).log() - values.log_softmax(dim=1))).sum(dim=1).mean())
+        hits = (values.argmax(dim=1) == target.argmax(dim=1)).float()
+        recalls = [hits[target[:, i] > 0].mean() for i in range(target.shape[1]) if (target[:, i] > 0).any()]
+        return float(torch.stack(recalls).mean())
+
+    def describe(self) -> ClassifierInfo:
+        """Return the classifier's metadata before calibration."""
+        view, labels = self.config.view, self.data.labels
+        return ClassifierInfo(
+            labels=AFFECT if self.config.task == "affect" else labels.labels,
+            label_set=labels.name,
+            kind=labels.kind,
+            task=self.config.task,
+            streams=self.model.streams,
+            hides_person=view.hide_person,
+            person=view.person,
+            size=view.size,
+            crop_fraction=view.crop_fraction,
+            mean=self.network.stats.mean,
+            std=self.network.stats.std,
+            trained_on=self.data.name_with_split("all"),
+            calibration_images=self.parts.calibration_images,
+            network=with_fitted(self.network.spec, self.model),
+        )
+
+    def calibrate(self) -> ClassifierInfo:
+        """Fit the temperature on held-out images, and return the classifier's metadata."""
+        labels = self.data.labels
+        task: Task = "label" if self.config.calibrate_on == "labels" else self.config.task
+        known = [sample for sample in self.parts.calibration if has_target(sample, task, labels)]
+        held_out = self.outputs(known, "calibrating")
+        target = target_of(held_out.samples, task, labels).numpy()
+        return calibrated(self.describe(), held_out.values, held_out.distances, target)

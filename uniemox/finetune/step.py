@@ -20,6 +20,7 @@ from uniemox.data.source import open_data
 from uniemox.errors import ConfigError, DataError, ShapeError
 from uniemox.finetune.config import AugmentConfig, DistillationConfig, Task
 from uniemox.io.files import replacing
+from uniemox.io.progress import Progress, silent
 from uniemox.labels import LabelSet
 from uniemox.losses.methods import affect_loss, distribution_loss
 from uniemox.losses.objective import soft_target_cross_entropy
@@ -27,8 +28,8 @@ from uniemox.model.config import Precision
 from uniemox.model.methods.relation import Relation
 from uniemox.predict.opening import load
 from uniemox.predict.prediction import Failure
-from uniemox.training.optimization import gradients, update
-from uniemox.training.processes import gather_numbers, rank, wait_for_all, world_size
+from uniemox.training.optimization import train_step
+from uniemox.training.processes import rank, wait_for_all
 from uniemox.views.config import ViewConfig
 from uniemox.views.patches import IMAGENET, IMAGENET_MEAN, PixelStats, normalise
 from uniemox.views.transforms import TrainViews, Views
@@ -203,24 +204,20 @@ def finetune_step(
     Raises NonFiniteLossError before any weight changes.
     """
     device = next(model.parameters()).device
-    images = sum(count for [count] in gather_numbers(sum(len(batch.target) for batch in batches)))
-    optimizer.zero_grad(set_to_none=True)
-    seen = torch.zeros((), device=device)
-    for i, batch in enumerate(batches):
-        share = len(batch.target) / images
-        with gradients(model, synchronise=i == len(batches) - 1):
-            if batch.own is not None:  # a mixture of two images has no targets of its own
-                augment = replace(augment, mixup=0.0, cutmix=0.0)
-            scene, person, target = augment_batch(
-                batch.scene, batch.person, batch.target, augment, task=objective.task, device=device, stats=stats
-            )
-            with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
-                output, features = model(scene=scene, person=person, with_features=True)
-            own = None if batch.own is None else batch.own.to(device)
-            loss = objective(output.float(), target, features.float(), own)
-            (loss * share * world_size()).backward()  # DDP takes the mean over processes
-        seen += loss.detach() * share
-    return update(model, optimizer, {"loss": seen}, max_grad_norm)
+
+    def losses_of(batch: FinetuneBatch) -> tuple[Tensor, dict[str, Tensor]]:
+        # A mixture of two images has no targets of a method's own.
+        mixed = augment if batch.own is None else replace(augment, mixup=0.0, cutmix=0.0)
+        scene, person, target = augment_batch(
+            batch.scene, batch.person, batch.target, mixed, task=objective.task, device=device, stats=stats
+        )
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+            output, features = model(scene=scene, person=person, with_features=True)
+        own = None if batch.own is None else batch.own.to(device)
+        loss = objective(output.float(), target, features.float(), own)
+        return loss, {"loss": loss}
+
+    return train_step(model, optimizer, batches, lambda batch: len(batch.target), losses_of, max_grad_norm)
 
 
 def seed_step(seed: int, done: int) -> None:
@@ -272,7 +269,7 @@ def ask_teacher(
     train: Sequence[Sample],
     labels: LabelSet,
     out: Path,
-    on_progress: Callable[[int, int], None] = lambda _done, _of: None,
+    on_progress: Progress = silent,
 ) -> TeacherAnswers:
     """Ask the teacher about each whole image once; the answers are saved in `out` for resuming.
 
@@ -284,30 +281,22 @@ def ask_teacher(
     samples = [*train, *open_unlabelled(config)]
     keys = [sample.key for sample in samples]
     path = out / FILE
-    if rank() > 0:
-        wait_for_all()
-    if path.exists():
-        with np.load(path, allow_pickle=False) as file:
-            known, values = file["keys"].tolist(), file["shares"]
-        if known != keys:
-            raise DataError(
-                f"{path} holds answers on other images; give the same --distillation.data, or another --out"
-            )
-    else:
-        values = _answers(config.teacher, samples, labels, on_progress)
+    if rank() == 0 and not path.exists():
+        answers = _answers(config.teacher, samples, labels, on_progress)
         with replacing(path) as partial, partial.open("wb") as to:
-            np.savez(to, keys=np.array(keys), shares=values)
-    if rank() == 0:
-        wait_for_all()
+            np.savez(to, keys=np.array(keys), shares=answers)
+    wait_for_all()
+    with np.load(path, allow_pickle=False) as file:
+        known, values = file["keys"].tolist(), file["shares"]
+    if known != keys:
+        raise DataError(f"{path} holds answers on other images; give the same --distillation.data, or another --out")
     is_read = np.isfinite(values).all(axis=1)
     shares = {key: torch.from_numpy(row) for key, row, is_good in zip(keys, values, is_read, strict=True) if is_good}
     unlabelled = [sample for sample in samples[len(train) :] if sample.key in shares]
     return TeacherAnswers(unlabelled, shares, config.weight, len(labels))
 
 
-def _answers(
-    teacher: str, samples: Sequence[Sample], labels: LabelSet, on_progress: Callable[[int, int], None]
-) -> np.ndarray:
+def _answers(teacher: str, samples: Sequence[Sample], labels: LabelSet, on_progress: Progress) -> np.ndarray:
     """(N, E) float32; rows of NaN for images that can't be read."""
     predictor = load(teacher, finder=None)
     if predictor.labels != labels.labels:
@@ -319,5 +308,5 @@ def _answers(
     for i, answer in enumerate(predictor.predict_each(images)):
         if not isinstance(answer, Failure):
             values[i] = [answer.scene[label] for label in labels.labels]
-        on_progress(i + 1, len(samples))
+        on_progress("asking the teacher", i + 1, len(samples))
     return values / values.sum(axis=1, keepdims=True)

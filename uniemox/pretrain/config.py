@@ -5,7 +5,7 @@ from typing import Literal
 
 from uniemox.errors import ConfigError
 from uniemox.model.config import ModelConfig
-from uniemox.training.config import HardwareConfig, OptimizerConfig, SaveConfig, ScheduleConfig
+from uniemox.training.config import HardwareConfig, OptimizerConfig, SaveConfig, ScheduleConfig, check_batches
 from uniemox.views.config import ViewConfig
 
 MAX_START_LR = 1e-3  # with 2e-3 a small distilled start fell from 29.0 to 23.5 % (docs/training.md)
@@ -85,11 +85,7 @@ class PretrainConfig:
     """Maximum number of unreadable images to skip before the run stops."""
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "accumulation"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.batch_size % self.accumulation:
-            raise ConfigError(f"accumulation {self.accumulation} must divide batch_size {self.batch_size} evenly")
+        check_batches(self)
         if self.diagnose_every < 0 or (self.diagnose_every and self.sharded):
             raise ConfigError(
                 f"diagnose_every must be at least 0, and 0 with sharded, got {self.diagnose_every} and {self.sharded}"
@@ -101,5 +97,3 @@ class PretrainConfig:
                 f"rate of {lr:g}; above {MAX_START_LR:g} the start {self.encoder.start} loses what it has learned. "
                 f"Give --optimizer.base-lr {MAX_START_LR * 256 / self.batch_size:.2g} or less, or --force-lr"
             )
-        if self.seed < 0 or self.max_unreadable < 0:
-            raise ConfigError(f"seed and max_unreadable must be at least 0, got {self.seed} and {self.max_unreadable}")

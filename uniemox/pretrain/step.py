@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, get_args
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,8 +15,8 @@ from uniemox.losses.config import LossWeights
 from uniemox.model.config import ModelConfig, Precision
 from uniemox.model.uniemox import ModelOutput, UniEmoX
 from uniemox.teacher.protocol import Teacher
-from uniemox.training.optimization import gradients, update
-from uniemox.training.processes import gather_numbers, gather_rows, world_size
+from uniemox.training.optimization import train_step
+from uniemox.training.processes import gather_rows
 from uniemox.views.loader import ViewBatch
 from uniemox.views.patches import mask_noise, normalise
 from uniemox.views.transforms import TrainViews, Views
@@ -65,30 +65,20 @@ def pretrain_step(
     Raises NonFiniteLossError, with the loss's name, before any weight changes, and ConfigError for batches that are
     empty or of different number: on all processes alike.
     """
-    if precision not in get_args(Precision):
-        raise ConfigError(f"there is no precision {precision!r}; choose one of {', '.join(get_args(Precision))}")
-    if max_grad_norm is not None and not max_grad_norm > 0:
-        raise ConfigError(f"max_grad_norm must be above 0, got {max_grad_norm}; None does not clip")
-    images = _count_images(batches)
-    optimizer.zero_grad(set_to_none=True)
-    seen: dict[str, Tensor] = {}
-    for i, batch in enumerate(batches):
-        share = len(batch.scene) / images
-        with gradients(model, synchronise=i == len(batches) - 1):
-            with autocast(model, precision):
-                output = model(**model_inputs(model, batch, teacher), weights=weights)
-                extra = {name: loss(output, batch) for name, loss in extra_losses.items()}
-            total = sum(extra.values(), start=output.total)
-            (total * share * world_size()).backward()  # DDP takes the mean over processes
-        for name, value in (output.losses | extra | {"total": total} | output.diagnostics).items():
-            seen[name] = seen.get(name, 0) + value.detach().float() * share
-    return update(model, optimizer, seen, max_grad_norm)
+
+    def losses_of(batch: PretrainBatch) -> tuple[Tensor, dict[str, Tensor]]:
+        with autocast(model, precision):
+            output = model(**model_inputs(model, batch, teacher), weights=weights)
+            extra = {name: loss(output, batch) for name, loss in extra_losses.items()}
+        total = sum(extra.values(), start=output.total)
+        return total, output.losses | extra | {"total": total} | output.diagnostics
+
+    return train_step(model, optimizer, batches, lambda batch: len(batch.scene), losses_of, max_grad_norm)
 
 
 def loss_gradient_norms(
     model: UniEmoX,
     batch: PretrainBatch,
-    *,
     teacher: Teacher | None = None,
     precision: Precision = "float32",
     weights: LossWeights | None = None,
@@ -170,19 +160,6 @@ def config_of(model: Any) -> ModelConfig:
     while not hasattr(model, "config"):
         model = model.module if isinstance(model, DistributedDataParallel) else model._orig_mod
     return model.config
-
-
-def _count_images(batches: Sequence[PretrainBatch]) -> int:
-    """Images of the step on all processes. Raises ConfigError on all of them if batches can't be joined."""
-    sizes = [len(batch.scene) for batch in batches]
-    everywhere = gather_numbers(sum(sizes), len(sizes), min(sizes, default=0))
-    images, batches_of, smallest = zip(*everywhere, strict=True)
-    if min(smallest) < 1 or len(set(batches_of)) > 1:
-        raise ConfigError(
-            "a step needs at least one batch, the same number on every process, and an image in each; "
-            f"got {list(batches_of)} batches, the smallest of {list(smallest)} images"
-        )
-    return sum(images)
 
 
 def _required(teacher: Teacher | None) -> Teacher:

@@ -19,7 +19,6 @@ import timm.data
 import timm.models
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from uniemox.data.colour import brightness, colorfulness
@@ -66,24 +65,17 @@ class ZeroShot:
 
         images: N of (3, H, W) in [0, 1].  fields: N, what is asked of each.
         """
-        cosines = self._image_features(images)  # (N, C)
-        shares = {name: (cosines @ words.T * TEMPERATURE).softmax(dim=1).cpu() for name, words in self.features.items()}
         found: list[dict[str, str]] = [{} for _ in images]
-        for i, asked in enumerate(fields):
-            for field in asked:
-                share, best = shares[field][i].max(dim=0)
-                if float(share) >= MIN_SHARE:
-                    found[i][field] = self.words[field][int(best)]
-        return found
-
-    def _image_features(self, images: Sequence[Tensor]) -> Tensor:
-        """Return features of unit length, (N, C). Images of one size form a batch; the teacher resizes them."""
-        features: dict[int, Tensor] = {}
-        for size in {image.shape for image in images}:
+        for size in {image.shape for image in images}:  # images of one size are a batch, which the teacher resizes
             rows = [i for i, image in enumerate(images) if image.shape == size]
-            found = self.teacher.image_features(torch.stack([images[i] for i in rows]), [""] * len(rows))
-            features |= dict(zip(rows, F.normalize(found, dim=-1), strict=True))
-        return torch.stack([features[i] for i in range(len(images))])
+            features = self.teacher.image_features(torch.stack([images[i] for i in rows]), [""] * len(rows))
+            cosines = F.normalize(features, dim=-1)  # (n, C)
+            for field, words in self.features.items():
+                shares, places = (cosines @ words.T * TEMPERATURE).softmax(dim=1).cpu().max(dim=1)
+                for i, share, place in zip(rows, shares.tolist(), places.tolist(), strict=True):
+                    if field in fields[i] and share >= MIN_SHARE:
+                        found[i][field] = self.words[field][place]
+        return found
 
 
 class ObjectClassifier:
@@ -196,7 +188,12 @@ def _attributes(samples: Sequence[Sample], describer: Describer) -> list[dict[st
             found.append(str(error))
             continue
         values = np.array(image)
-        found.append(attributes := _measured(values, sample))
+        attributes = {
+            "brightness": round(brightness(values), 1),
+            "colorfulness": round(colorfulness(values), 1),
+            "object": ["Person"] if sample.persons else [],
+        }
+        found.append(attributes)
         looked.append((attributes, sample, torch.from_numpy(values).permute(2, 0, 1).float() / 255))
     images = [pixels for _, _, pixels in looked]
     if images and describer.classifier:
@@ -207,14 +204,6 @@ def _attributes(samples: Sequence[Sample], describer: Describer) -> list[dict[st
         for (attributes, _, _), words in zip(looked, describer.zero_shot(images, fields), strict=True):
             attributes.update(words)
     return found
-
-
-def _measured(values: NDArray[np.uint8], sample: Sample) -> dict[str, Any]:
-    return {
-        "brightness": round(brightness(values), 1),
-        "colorfulness": round(colorfulness(values), 1),
-        "object": ["Person"] if sample.persons else [],
-    }
 
 
 def _classifier(name: str, weights: Path | None) -> tuple[nn.Module, int]:

@@ -1,9 +1,9 @@
 """The settings of a teacher of our own."""
 
-import math
 from dataclasses import dataclass
 
 from uniemox.errors import ConfigError
+from uniemox.training.config import check_numbers
 
 SMALL_PATCH_PX = 12  # of the small tower that is fitted where none is given
 
@@ -37,14 +37,10 @@ class FitConfig:
 
     def __post_init__(self) -> None:
         least_of = {"width": 1, "views": 1, "epochs": 1, "batch_size": 2, "seed": 0, "workers": 0, "max_unreadable": 0}
-        for name, least in least_of.items():
-            if getattr(self, name) < least:
-                raise ConfigError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        check_numbers(self, above={"lr": 0}, at_least=least_of)
         size = self.image_size
         if size is not None and (self.image_tower is not None or size < 2 * SMALL_PATCH_PX or size % SMALL_PATCH_PX):
             raise ConfigError(
                 f"image_size must be a multiple of {SMALL_PATCH_PX}, at least two of them, and not be given with "
                 f"image_tower, which has its own; got {size} and {self.image_tower}"
             )
-        if not 0 < self.lr < math.inf:
-            raise ConfigError(f"lr must be above 0 and finite, got {self.lr}")

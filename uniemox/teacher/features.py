@@ -6,7 +6,7 @@ import threading
 import uuid
 import zipfile
 import zlib
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from uniemox.data.sample import DataSet
 from uniemox.data.seen import STORED, seen_by
 from uniemox.errors import TeacherError
 from uniemox.io.files import open_regular, replacing
+from uniemox.io.progress import Progress, silent
 from uniemox.teacher.protocol import Teacher
 from uniemox.views.loader import ViewDataset, build_loader
 from uniemox.views.transforms import WholeViews
@@ -126,13 +127,13 @@ def store_features(
     texts: Sequence[str],
     with_person: bool = False,
     device: torch.device | str = "cpu",
-    on_progress: Callable[[int], None] = lambda done: None,
+    on_progress: Progress = silent,
 ) -> int:
     """Write a teacher's features of every whole image of a data set, and of texts, to one .npz file.
 
     source: the teacher's name, by which it is known what it has seen.  texts: distinct ones, see `distinct_texts`; none
     for a teacher without a text side.  with_person: the mean of its features of whole image and person instead of those
-    of the image.  device: where the teacher is.  on_progress: called with the number of images done.
+    of the image.  device: where the teacher is.
     Images that can't be read are left out. Returns how many could. Raises TeacherError if none can.
     """
     places = [[(0, i) for i in range(start, min(start + BATCH, len(data)))] for start in range(0, len(data), BATCH)]
@@ -144,7 +145,7 @@ def store_features(
             asked = [teacher.image_features(view.to(device).float() / 255, names).cpu() for view in views]
             rows.append(torch.stack(asked).mean(dim=0))  # (n, C)
             keys += names
-        on_progress(len(keys))
+        on_progress("asking the teacher about images", len(keys), len(data))
     if not rows:
         raise TeacherError(f"none of the images of {data.name} can be read, so there is nothing to ask the teacher")
     features = [teacher.text_features(texts[i : i + BATCH]).cpu() for i in range(0, len(texts), BATCH)]
@@ -194,24 +195,20 @@ class TextCachedTeacher:
         """texts: N.  Returns (N, C) float32, on the CPU."""
         if not texts:
             return torch.empty(0, self.width)
-        key_of = {text: self._key(text) for text in texts}
+        key_of = {text: hashlib.sha256(f"{self.fingerprint}\0{text}".encode()).digest() for text in texts}
         with self.lock:
-            if self._missing(key_of):
+            if key_of.values() - self.known.keys():
                 self._read_new()
-            if missing := self._missing(key_of):
-                self._ask(missing, key_of)
+            if missing := {text: key for text, key in key_of.items() if key not in self.known}:
+                self._ask(missing)
             return torch.from_numpy(np.stack([self.known[key_of[text]] for text in texts]))
 
-    def _missing(self, key_of: dict[str, bytes]) -> list[str]:
-        return [text for text, key in key_of.items() if key not in self.known]
-
-    def _ask(self, texts: list[str], key_of: dict[str, bytes]) -> None:
+    def _ask(self, key_of: dict[str, bytes]) -> None:
         """Ask the teacher, and keep what it says."""
-        values = self.teacher.text_features(texts).float().cpu().numpy()
-        keys = [key_of[text] for text in texts]
-        self._remember(keys, values)
+        values = self.teacher.text_features(list(key_of)).float().cpu().numpy()
+        self.known.update(zip(key_of.values(), values, strict=True))
         name = f"{uuid.uuid4().hex}{SUFFIX}"
-        rows = np.frombuffer(b"".join(keys), np.uint8).reshape(-1, KEY_BYTES)
+        rows = np.frombuffer(b"".join(key_of.values()), np.uint8).reshape(-1, KEY_BYTES)
         try:
             with replacing(self.folder / name) as partial:
                 safetensors.numpy.save_file({"keys": rows, "values": values}, partial)
@@ -232,11 +229,5 @@ class TextCachedTeacher:
             except (OSError, KeyError, safetensors.SafetensorError) as error:
                 raise TeacherError(f"{self.folder / name} can't be read ({error}); delete it, it is a cache") from error
             if keys.shape[1:] == (KEY_BYTES,) and values.shape == (len(keys), self.width):  # else another teacher's
-                self._remember([row.tobytes() for row in keys], values.astype(np.float32))
+                self.known.update(zip((row.tobytes() for row in keys), values.astype(np.float32), strict=True))
             self.read.add(name)
-
-    def _remember(self, keys: Iterable[bytes], values: NDArray[np.float32]) -> None:
-        self.known.update(zip(keys, values, strict=True))
-
-    def _key(self, text: str) -> bytes:
-        return hashlib.sha256(f"{self.fingerprint}\0{text}".encode()).digest()

@@ -9,19 +9,19 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import timm
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from uniemox.checkpoints.timm_networks import load_timm
-from uniemox.errors import CheckpointError, TeacherError
+from uniemox.errors import CheckpointError, ConfigError, TeacherError
 from uniemox.io.files import open_regular, read_limited, replacing
 from uniemox.model.encoder import build_encoder
 from uniemox.teacher.config import SMALL_PATCH_PX
 from uniemox.teacher.protocol import hash_module
 from uniemox.teacher.sources import join_networks, network_features
+from uniemox.training.run_folder import from_dict
 
 DESCRIPTION, WEIGHTS, RUN = "teacher.json", "teacher.safetensors", "fit"
 FORMAT = 1
@@ -145,7 +145,7 @@ class FittedTeacher(nn.Module):
 
 
 def build_network(name: str, size: int) -> nn.Module:
-    """An image tower with random weights and pooled features. Raises TeacherError for an unknown name.
+    """An image tower with random weights and pooled features. Raises CheckpointError for an unknown name.
 
     size: side of the small tower's input, px; other towers have their own.
     """
@@ -155,11 +155,7 @@ def build_network(name: str, size: int) -> nn.Module:
         for block in tower.blocks:
             block.attn.fused_attn = False  # it is fitted on the CPU, where the fused kernel's backward is slow
         return tower
-    if "," in name or "?" in name:
-        return join_networks([load_timm(one.partition("@")[0], None, pretrained=False) for one in name.split(",")])
-    if not timm.is_model(name):
-        raise TeacherError(f"timm has no model {name!r}; timm.list_models('*') lists what it has")
-    return timm.create_model(name, num_classes=0)
+    return join_networks([load_timm(one, None, pretrained=False) for one in name.split(",")])
 
 
 def words_of(text: str) -> list[str]:
@@ -184,19 +180,8 @@ def _read_description(path: Path) -> tuple[Architecture, Mapping[str, Any]]:
         parts = json.loads(read_limited(path))
         if parts["format"] != FORMAT:
             raise ValueError(f"it is of format {parts['format']!r}, this version reads {FORMAT}")
-        fields, about = parts["architecture"], dict(parts["about"])
-        height, width = map(int, fields["image_size"])
-        architecture = Architecture(
-            network=str(fields["network"]),
-            image_size=(height, width),
-            mean=tuple(map(float, fields["mean"])),
-            std=tuple(map(float, fields["std"])),
-            channels=int(fields["channels"]),
-            width=int(fields["width"]),
-            words=tuple(map(str, fields["words"])),
-        )
-    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
+        return from_dict(Architecture, parts["architecture"], "architecture"), dict(parts["about"])
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError, ConfigError) as error:
         raise TeacherError(
             f"{path} describes no fitted teacher ({error}); write one with uniemox teacher fit"
         ) from error
-    return architecture, about

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,10 +36,11 @@ from uniemox.teacher.fitted import (
 from uniemox.teacher.opening import open_timm_tower, timm_name
 from uniemox.teacher.protocol import fit_pixels
 from uniemox.teacher.sources import TimmImageTower
-from uniemox.training.journal import Callback, NullCallback
-from uniemox.training.optimization import parameter_groups_of, update
+from uniemox.training.journal import Callback, NullCallback, RunPlan
+from uniemox.training.optimization import parameter_groups_of, update, warmup_cosine
 from uniemox.training.run_folder import begin_run
-from uniemox.training.trainer import SingleRun
+from uniemox.training.state import Checkpoints
+from uniemox.training.trainer import Trainer
 from uniemox.views.config import ViewConfig
 from uniemox.views.loader import BrokenCount, ViewBatch, ViewDataset, build_loader
 from uniemox.views.patches import IMAGENET_MEAN, IMAGENET_STD
@@ -76,7 +78,6 @@ def texts_by_image(data: DataSet, with_emotion: bool) -> tuple[list[Sample], lis
 def look_at_pairs(
     dataset: ViewDataset,
     texts: Sequence[tuple[str, ...]],
-    *,
     views: int,
     look: Callable[[ViewBatch], Tensor],
     workers: int,
@@ -109,11 +110,6 @@ def look_at_pairs(
     if is_read.all():
         return Pairs(inputs, texts)
     return Pairs(inputs[:, is_read], [texts[i] for i in is_read.nonzero().flatten().tolist()])
-
-
-def both_views(batch: ViewBatch) -> Tensor:
-    """Scene and person of a batch: (N, 2, 3, S, S) uint8."""
-    return torch.stack([batch.scene, batch.person], dim=1)
 
 
 def sentences_of(texts: Sequence[str]) -> frozenset[str]:
@@ -151,18 +147,17 @@ def fit_teacher(
     tower = None if config.image_tower is None else open_timm_tower(config.image_tower)
     broken = BrokenCount(config.max_unreadable)
 
+    def look(batch: ViewBatch) -> Tensor:
+        if tower is None:
+            return torch.stack([batch.scene, batch.person], dim=1)  # (n, 2, 3, S, S)
+        return tower.image_features(batch.scene.float() / 255)  # (n, D)
+
     def look_at(which: list[int], views: int, what: str) -> Pairs:
         size = config.image_size or SMALL_PX if tower is None else max(tower.size)
         varied = TrainViews(ViewConfig(size=size, min_area=MIN_AREA), config.seed)
-        return look_at_pairs(
-            ViewDataset([samples[i] for i in which], varied if views else WholeViews(size)),
-            [texts[i] for i in which],
-            views=max(views, 1),
-            look=both_views if tower is None else lambda batch: tower.image_features(batch.scene.float() / 255),
-            workers=config.workers,
-            broken=broken,
-            on_progress=lambda done, total: callback.progress(what, done, total),
-        )
+        dataset = ViewDataset([samples[i] for i in which], varied if views else WholeViews(size))
+        progress = partial(callback.progress, what)
+        return look_at_pairs(dataset, [texts[i] for i in which], max(views, 1), look, config.workers, broken, progress)
 
     held = look_at(order[:held_out], 0, "looking at held-out images")
     shown = look_at(order[held_out:], config.views if tower is None else 0, "looking at images")
@@ -217,21 +212,18 @@ def _fit(teacher: FittedTeacher, pairs: Pairs, config: FitConfig, run: Path, cal
     optimizer = torch.optim.AdamW(groups, lr=0.0, betas=BETAS, fused=True)
     said = [sentences_of(several) for several in pairs.texts]
     steps_per_epoch = steps_in_epoch(len(said), config.batch_size)
-    steps = SingleRun(
-        folder=run,
+    trainer = Trainer(
+        out=run,
         model=model,
         optimizer=optimizer,
-        what="fitting",
-        total=config.epochs * steps_per_epoch,
-        batch_size=config.batch_size,
-        samples=len(said),
-        lr=config.lr,
-        warmup=WARMUP,
+        set_lr=warmup_cosine(optimizer, config.lr, steps=config.epochs * steps_per_epoch, warmup=WARMUP),
+        checkpoints=Checkpoints(run, keep=1),
         broken=BrokenCount(0),  # all images are in memory
         callback=callback,
-    ).steps(lambda start: _batches(len(said), config, start))
+    )
+    plan = trainer.plan_small_run("fitting", config, samples=len(said))
     teacher.train()
-    with closing(steps):
+    with closing(trainer.steps(plan, _batches(plan, config.seed))) as steps:
         for step in steps:
             [batch] = step.batches
             rows, epoch = batch.samples, step.done // steps_per_epoch
@@ -242,7 +234,9 @@ def _fit(teacher: FittedTeacher, pairs: Pairs, config: FitConfig, run: Path, cal
             optimizer.zero_grad()
             loss.backward()
             values = update(model, optimizer, {"loss": loss.detach()}, None)
-            step.report(values | {"lr": optimizer.param_groups[0]["lr"], "epoch": (step.done + 1) / steps_per_epoch})
+            step.report(
+                values | {"lr": optimizer.param_groups[0]["lr"], "epoch": (step.done + 1) / plan.steps_per_epoch}
+            )
     teacher.eval().requires_grad_(False)
 
 
@@ -264,17 +258,9 @@ class _Rows:
     person_sources: tuple[str, ...] = ()
 
 
-def _batches(images: int, config: FitConfig, start: int) -> Iterator[_Rows]:
-    order = RunOrder(
-        images,
-        batch_size=config.batch_size,
-        accumulation=1,
-        seed=config.seed,
-        start=start,
-        steps=config.epochs * steps_in_epoch(images, config.batch_size),
-        rank=0,
-        processes=1,
-    )
+def _batches(plan: RunPlan, seed: int) -> Iterator[_Rows]:
+    sizes = {"batch_size": plan.batch_size, "accumulation": 1, "start": plan.done, "steps": plan.steps}
+    order = RunOrder(plan.samples, seed=seed, rank=0, processes=1, **sizes)
     return (_Rows([i for _, i in batch]) for batch in order)
 
 

@@ -4,11 +4,11 @@ from collections.abc import Callable, Mapping
 
 import torch
 
-from uniemox.checkpoints.timm_networks import LOCAL, TIMM, load_timm
+from uniemox.checkpoints.timm_networks import load_timm
 from uniemox.errors import CheckpointError, TeacherError
 from uniemox.teacher.features import StoredTeacher
 from uniemox.teacher.fitted import FittedTeacher
-from uniemox.teacher.protocol import PairedTeacher, Teacher
+from uniemox.teacher.protocol import Teacher
 from uniemox.teacher.sources import ClipTeacher, OnnxImageTower, TimmImageTower, join_networks
 
 
@@ -39,9 +39,6 @@ def open_timm_tower(source: str, device: str | torch.device = "cpu") -> TimmImag
     sources = source.split(",")
     if not all(one.startswith("timm:") and one != "timm:" for one in sources):
         raise TeacherError(f"expected an image tower as timm:NAME or timm:NAME@FILE, got {source!r}")
-    if len(sources) == 1 and "?" not in source and not source.startswith(f"{TIMM}{LOCAL}"):
-        _, at, file = source.partition("@")
-        return TimmImageTower.load(timm_name(source), file if at else None, device)
     try:
         return TimmImageTower(join_networks([load_timm(one, None) for one in sources]).to(device))
     except CheckpointError as error:
@@ -68,6 +65,6 @@ KINDS: Mapping[str, Callable[[str, str | torch.device], Teacher]] = {
     "clip": _open_clip,
     "fitted": FittedTeacher.load,
     "stored": lambda file, _: StoredTeacher(file),
-    "timm": lambda what, device: PairedTeacher(open_timm_tower(f"timm:{what}", device)),
-    "onnx": lambda file, _: PairedTeacher(OnnxImageTower(file)),
+    "timm": lambda what, device: open_timm_tower(f"timm:{what}", device),
+    "onnx": lambda file, _: OnnxImageTower(file),
 }

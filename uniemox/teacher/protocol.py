@@ -1,9 +1,8 @@
-"""The teacher protocol, and teachers made of two towers."""
+"""The teacher protocol."""
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NoReturn, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -12,23 +11,8 @@ from torch import Tensor, nn
 from uniemox.errors import TeacherError
 
 
-class ImageTower(Protocol):
-    """The image side of a teacher, frozen."""
-
-    @property
-    def width(self) -> int:
-        """C, channels of its features."""
-
-    def image_features(self, pixels: Tensor, keys: Sequence[str]) -> Tensor:
-        """Ω of a batch, float32, not normalised.
-
-        pixels: (N, 3, H, W) in [0, 1]; the tower resizes and normalises them itself.  keys: N names of the images,
-        for towers that look features up.  Returns (N, C).
-        """
-
-
-class TextTower(Protocol):
-    """The text side of a teacher, frozen."""
+class Teacher(Protocol):
+    """Images and texts in one space, frozen. A teacher of images alone serves L3, see `refuse_texts`."""
 
     @property
     def width(self) -> int:
@@ -38,53 +22,20 @@ class TextTower(Protocol):
     def fingerprint(self) -> str:
         """A hash that changes with everything that its text features depend on."""
 
+    def image_features(self, pixels: Tensor, keys: Sequence[str]) -> Tensor:
+        """Ω of a batch, float32, not normalised.
+
+        pixels: (N, 3, H, W) in [0, 1]; the teacher resizes and normalises them itself.  keys: N names of the images,
+        for teachers that look features up.  Returns (N, C).
+        """
+
     def text_features(self, texts: Sequence[str]) -> Tensor:
         """Λ of a batch, float32, not normalised.  texts: N.  Returns (N, C)."""
 
 
-class Teacher(ImageTower, TextTower, Protocol):
-    """Both sides, in one space."""
-
-
-@dataclass(frozen=True, slots=True)
-class PairedTeacher:
-    """A teacher of two towers. Without a text side it serves L3 alone.
-
-    Raises TeacherError if the widths differ.
-    """
-
-    image: ImageTower
-    text: TextTower | None = None
-
-    def __post_init__(self) -> None:
-        if self.text is not None and self.text.width != self.image.width:
-            raise TeacherError(
-                f"the image tower gives {self.image.width} channels, the text tower {self.text.width}; a teacher needs "
-                "both in one space"
-            )
-
-    @property
-    def width(self) -> int:
-        """C, channels of its features."""
-        return self.image.width
-
-    @property
-    def fingerprint(self) -> str:
-        """Fingerprint of the text side."""
-        return self._text().fingerprint
-
-    def image_features(self, pixels: Tensor, keys: Sequence[str]) -> Tensor:
-        """Ω: see ImageTower."""
-        return self.image.image_features(pixels, keys)
-
-    def text_features(self, texts: Sequence[str]) -> Tensor:
-        """Λ: see TextTower. Raises TeacherError without a text side."""
-        return self._text().text_features(texts)
-
-    def _text(self) -> TextTower:
-        if self.text is None:
-            raise TeacherError("this teacher has no text side; fit one, or turn contrastive_feature_alignment (L2) off")
-        return self.text
+def refuse_texts(teacher: object, texts: Sequence[str] = ()) -> NoReturn:
+    """Raise TeacherError in place of the fingerprint and the text features of a teacher of images alone."""
+    raise TeacherError("this teacher has no text side; fit one, or turn contrastive_feature_alignment (L2) off")
 
 
 def fit_pixels(pixels: Tensor, size: tuple[int, int], mean: Sequence[float], std: Sequence[float]) -> Tensor:

@@ -14,12 +14,11 @@ import timm.models
 import torch
 from torch import Tensor, nn
 
-from uniemox.checkpoints.timm_networks import load_without_head
 from uniemox.errors import TeacherError
 from uniemox.io.onnx_external import external_files, leaves_folder
 from uniemox.io.onnx_sessions import RUNTIME_ERRORS, InferenceSession, get_available_providers
 from uniemox.model.encoder import ConcatEncoder
-from uniemox.teacher.protocol import fit_pixels, hash_module
+from uniemox.teacher.protocol import fit_pixels, hash_module, refuse_texts
 from uniemox.views.patches import IMAGENET_MEAN, IMAGENET_STD, PixelStats
 
 # What open_clip raises for a weight file that is missing, mangled or something else; the file decides which of them.
@@ -101,8 +100,10 @@ AT_ONCE = 16  # images that a CPU computes together: more don't fit into its cac
 class TimmImageTower:
     """Pooled features of a frozen timm network, with its own input size and normalisation.
 
-    model: built with num_classes=0; `TimmImageTower.load` is the usual way. Raises TeacherError for other networks.
+    model: built with num_classes=0; `open_timm_tower` is the usual way. Raises TeacherError for other networks.
     """
+
+    fingerprint, text_features = property(refuse_texts), refuse_texts
 
     def __init__(self, model: nn.Module) -> None:
         self.model = model.eval().requires_grad_(False)
@@ -117,27 +118,6 @@ class TimmImageTower:
                 "classes; build the network with num_classes=0 and pooling"
             )
         self.width: int = features.shape[1]
-
-    @classmethod
-    def load(cls, name: str, weights: str | Path | None = None, device: str | torch.device = "cpu") -> "TimmImageTower":
-        """A network of timm with weights.
-
-        name: timm's name.  weights: a local file of this network's weights, with a classifier or without; None: the
-        published ones, fetched from the hub or its cache.  device: where the tower runs; give the student's.
-        Raises TeacherError if there is no such network or the weights don't fit, CheckpointError for a file of weights
-        that asks for more than it holds.
-        """
-        if not timm.is_model(name):
-            raise TeacherError(f"timm has no model {name!r}; timm.list_models('*') lists what it has")
-        if weights is not None and not Path(weights).is_file():
-            raise TeacherError(f"there is no file {weights} with weights for {name}")
-        try:
-            model = timm.create_model(name, pretrained=weights is None, num_classes=0)
-            if weights is not None:
-                load_without_head(model, weights)
-            return cls(model.to(device))
-        except UNLOADABLE as error:
-            raise TeacherError(f"the weights of timm's {name} could not be loaded: {error}") from error
 
     @torch.no_grad()
     def image_features(self, pixels: Tensor, keys: Sequence[str] = ()) -> Tensor:
@@ -183,6 +163,8 @@ class OnnxImageTower:
     mean, std: of its input pixels on the scale of 0 to 1; ImageNet's by default.
     Raises TeacherError if the file is no such network.
     """
+
+    fingerprint, text_features = property(refuse_texts), refuse_texts
 
     def __init__(
         self,

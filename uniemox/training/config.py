@@ -1,10 +1,30 @@
 """Settings that all runs share."""
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from uniemox.errors import ConfigError
 from uniemox.model.config import Precision
+
+
+def check_numbers(
+    config: Any, section: str = "", *, above: Mapping[str, float] = {}, at_least: Mapping[str, float] = {}
+) -> None:
+    """Raise ConfigError, with the field's name, for a number out of its range or not finite. None passes."""
+    for words, limits in (("above", above), ("at least", at_least)):
+        for name, limit in limits.items():
+            value = getattr(config, name)
+            if value is not None and not (limit <= value < math.inf and (words == "at least" or value != limit)):
+                raise ConfigError(f"{section}{name} must be {words} {limit}, got {value}")
+
+
+def check_batches(config: Any) -> None:
+    """Raise ConfigError if a run can not divide its batch.  config: of pre-training or fine-tuning."""
+    check_numbers(config, at_least={"batch_size": 1, "accumulation": 1, "seed": 0, "max_unreadable": 0})
+    if config.batch_size % config.accumulation:
+        raise ConfigError(f"accumulation {config.accumulation} must divide batch_size {config.batch_size} evenly")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -21,10 +41,7 @@ class OptimizerConfig:
     """L2 norm to which a step's gradient is clipped; None does not clip."""
 
     def __post_init__(self) -> None:
-        if not 0 < self.base_lr < float("inf"):
-            raise ConfigError(f"optimizer.base_lr must be above 0, got {self.base_lr}")
-        if not 0 <= self.weight_decay < float("inf"):
-            raise ConfigError(f"optimizer.weight_decay must be at least 0, got {self.weight_decay}")
+        check_numbers(self, "optimizer.", above={"base_lr": 0}, at_least={"weight_decay": 0})
         if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
             raise ConfigError(f"optimizer.betas must be two numbers from 0 to below 1, got {self.betas}")
         if self.max_grad_norm is not None and not self.max_grad_norm > 0:
@@ -47,15 +64,12 @@ class ScheduleConfig:
     """The learning rate at the end; MAE's is 0."""
 
     def __post_init__(self) -> None:
-        if not 0 < self.epochs < float("inf"):
-            raise ConfigError(f"schedule.epochs must be above 0, got {self.epochs}")
+        check_numbers(self, "schedule.", above={"epochs": 0}, at_least={"min_lr": 0})
         if not 0 <= self.warmup_epochs <= self.epochs:
             raise ConfigError(
                 f"schedule.warmup_epochs must lie between 0 and schedule.epochs, got {self.warmup_epochs} and "
                 f"{self.epochs}"
             )
-        if not 0 <= self.min_lr < float("inf"):
-            raise ConfigError(f"schedule.min_lr must be at least 0, got {self.min_lr}")
 
     def steps(self, steps_per_epoch: int) -> int:
         """Steps of the whole run, at least one."""
@@ -83,10 +97,7 @@ class HardwareConfig:
     the cores, up to 8."""
 
     def __post_init__(self) -> None:
-        if self.threads is not None and self.threads < 1:
-            raise ConfigError(f"hardware.threads must be at least 1, got {self.threads}")
-        if self.workers is not None and self.workers < 0:
-            raise ConfigError(f"hardware.workers must be at least 0, got {self.workers}")
+        check_numbers(self, "hardware.", at_least={"threads": 1, "workers": 0})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -106,11 +117,7 @@ class SaveConfig:
     TensorBoard's alone."""
 
     def __post_init__(self) -> None:
-        for name in ("every_steps", "keep"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"save.{name} must be at least 1, got {getattr(self, name)}")
-        if self.keep_every < 0:
-            raise ConfigError(f"save.keep_every must be at least 0, got {self.keep_every}; 0 keeps none for good")
+        check_numbers(self, "save.", at_least={"every_steps": 1, "keep": 1, "keep_every": 0})
 
     @property
     def due(self) -> tuple[int, ...]:

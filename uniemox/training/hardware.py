@@ -4,8 +4,9 @@ import ctypes
 import math
 import platform
 import shutil
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -23,6 +24,7 @@ from uniemox.training.config import HardwareConfig
 from uniemox.training.processes import cores_of_process, is_bound, is_sharded, local_processes, local_rank, world_size
 from uniemox.views.loader import PREFETCH
 
+Run = TypeVar("Run", bound=Any)  # settings of pre-training or fine-tuning
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 MAX_INT = 2**31 - 1
 MAX_WORKERS = 8  # of one process, where nobody says
@@ -73,6 +75,11 @@ def precision_of(config: HardwareConfig) -> Precision:
     return config.precision or fast_precision()
 
 
+def with_precision(config: Run) -> Run:
+    """The settings of a run with `precision_of` its hardware, which it then keeps wherever it is resumed."""
+    return replace(config, hardware=replace(config.hardware, precision=precision_of(config.hardware)))
+
+
 def wrap(model: nn.Module, device: torch.device, *, compiled: bool) -> Any:
     """Wrap a model for training: in DistributedDataParallel if there are several processes, compiled.
 
@@ -90,8 +97,7 @@ def wrap(model: nn.Module, device: torch.device, *, compiled: bool) -> Any:
 def compile_blocks(model: nn.Module) -> bool:
     """Let each transformer block be compiled when it is first called; False, with nothing done, where that is no gain.
 
-    What is compiled for the first of equal blocks serves all of them. Blocks that drop their path are not equal: each
-    has a rate of its own, and would be compiled separately, up to torch's limit of eight.
+    What is compiled for the first of equal blocks serves all. Blocks that drop their path have rates of their own.
     """
     blocks = [module for module in model.modules() if isinstance(module, Block)]
     if not blocks or any(isinstance(part, DropPath) and part.drop_prob for block in blocks for part in block.modules()):
@@ -104,8 +110,7 @@ def compile_blocks(model: nn.Module) -> bool:
 def _average_each(_: None, bucket: dist.GradBucket) -> torch.futures.Future[torch.Tensor]:
     """Average the gradient of each parameter over the processes, one parameter at a time.
 
-    By default the gradients of a bucket go together, and the buckets change after the first step of a process. The
-    order of the sums, and so their last bits, would then depend on when a run was resumed.
+    The buckets of torch change after the first step of a process, and with them the last bits of their sums.
     """
     for gradient in bucket.gradients():
         dist.all_reduce(gradient.div_(world_size()))
@@ -115,12 +120,10 @@ def _average_each(_: None, bucket: dist.GradBucket) -> torch.futures.Future[torc
 
 
 def ready_to_train(model: nn.Module, device: torch.device) -> nn.Module:
-    """The model on its device, with the attention that trains fastest there: plain on the CPU, fused elsewhere.
+    """The model on its device, with timm's attention as it trains fastest there: plain on the CPU, fused elsewhere.
 
-    The fused kernel's backward is slow on the CPU. Only timm's modules have the switch, others are left alone.
     Convolutional networks keep their channels last in memory, except RepVGG on the CPU: there torch 2.15 corrupts
-    memory in the backward pass, and the process crashes or its loss becomes NaN within some steps.
-    On Linux freed memory is kept as well, see `keep_freed_memory`.
+    memory in the backward pass. On Linux freed memory is kept as well, see `keep_freed_memory`.
     """
     on_cpu = device.type == "cpu"
     module: Any

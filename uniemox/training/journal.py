@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import Literal, Protocol
+from typing import Literal, Protocol, Self
 
 import torch
 from PIL import Image
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from uniemox.errors import DataError
 from uniemox.io.files import METRICS, read_limited, write_text
-from uniemox.training.processes import kept_parameters
+from uniemox.training.processes import kept_parameters, rank
 from uniemox.training.trackers import open_trackers
 
 SHOWN_BYTES = 10**9  # less disk than that is nothing to mention
@@ -29,17 +29,22 @@ class RunPlan:
     steps: int
     done: int  # steps that an earlier process did
     batch_size: int  # images of a step, over all processes
-    accumulation: int  # batches of a step
+    accumulation: int = 1  # batches of a step
     samples: int  # training images
     parameters: int  # that are trained
     memory_bytes: int  # estimate for one process: weights, gradients, optimiser, activations
-    device: str
-    processes: int
+    device: str = "cpu"
+    processes: int = 1
     disk_bytes: int = 0  # that checkpoints will take at most
     is_sharded: bool = False  # whether the network is divided over the processes (FSDP2)
     workers: int = 0  # processes that load, of each process
     stops_on_divergence: bool = False
     cores: int = 0  # of this machine that may be used; 0: not known
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps of one pass over the samples."""
+        return self.samples // self.batch_size
 
     def __str__(self) -> str:
         images = self.steps * self.batch_size
@@ -58,23 +63,23 @@ class RunPlan:
 class Callback(Protocol):
     """Whoever watches a run."""
 
-    def progress(self, what: str, done: int, total: int) -> None:
-        """Called during long work before the first step or after a save."""
+    def progress(self, what: str, done: int, total: int | None) -> None:
+        """Called during long work before the first step or after a save, see `uniemox.io.progress`."""
 
     def start(self, plan: RunPlan) -> None:
-        """Told once, before the first step."""
+        """Called once, before the first step."""
 
     def warn(self, done: int, trouble: str) -> None:
-        """Told, once for each kind, that the run seems to go wrong.  done: steps so far.  trouble: a sentence."""
+        """Called, once for each kind, when the run seems to go wrong.  done: steps so far.  trouble: a sentence."""
 
     def step(self, done: int, values: Mapping[str, float]) -> None:
-        """Told after every step.  done: steps so far.  values: losses and more, by name."""
+        """Called after every step.  done: steps so far.  values: losses and more, by name."""
 
 
 class NullCallback:
     """A callback that does nothing."""
 
-    def progress(self, what: str, done: int, total: int) -> None:
+    def progress(self, what: str, done: int, total: int | None) -> None:
         """Nothing."""
 
     def start(self, plan: RunPlan) -> None:
@@ -87,40 +92,34 @@ class NullCallback:
         """Nothing."""
 
 
-class ActivationCount:
+class ActivationCount(torch.autograd.graph.saved_tensors_hooks):
     """Within it, the bytes that autograd keeps for the backward pass, parameters left out.
 
     model: whose forward pass runs within.
     """
 
     def __init__(self, model: nn.Module) -> None:
+        super().__init__(self._pack, lambda tensor: tensor)
         self.parameters = {parameter.untyped_storage().data_ptr() for parameter in kept_parameters(model)}
-        self.kept: dict[int, int] = {}
-        self.alive: list[Tensor] = []  # so that no address is used twice
-        self.hooks = torch.autograd.graph.saved_tensors_hooks(self._pack, lambda tensor: tensor)
+        self.kept: dict[int, tuple[int, object]] = {}  # bytes by address; what is kept lets no address be used twice
 
     @property
     def bytes(self) -> int:
         """Total size of all distinct tensors, in bytes."""
-        return sum(self.kept.values())
+        return sum(size for size, _ in self.kept.values())
 
-    def __enter__(self) -> "ActivationCount":
-        self.hooks.__enter__()
+    def __enter__(self) -> Self:  # type: ignore[override] # torch's gives nothing
+        super().__enter__()
         return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.hooks.__exit__(*exception)
-        self.alive.clear()
 
     def _pack(self, tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in self.parameters:
-            self.kept[storage.data_ptr()] = storage.nbytes()
-            self.alive.append(tensor)
+            self.kept[storage.data_ptr()] = storage.nbytes(), storage
         return tensor
 
 
-def memory_estimate(model: nn.Module, activation_bytes: int) -> int:
+def memory_estimate(model: nn.Module, activation_bytes: int = 0) -> int:
     """Bytes of a training process: 16 for each trained parameter that it keeps, and the activations of one batch."""
     trained = sum(parameter.numel() for parameter in kept_parameters(model) if parameter.requires_grad)
     return BYTES_OF_A_PARAMETER * trained + activation_bytes
@@ -133,14 +132,12 @@ class Journal:
     """The journal of one run.
 
     run: its folder.  step: steps that were done before; what a killed process wrote of later ones is taken out.
-    is_written: False for all processes but the first, which write nothing.  tracker: see `open_trackers`.
+    tracker: see `open_trackers`. The first process alone writes.
     """
 
-    def __init__(
-        self, run: Path, step: int, *, is_written: bool = True, tracker: Literal["wandb", "mlflow"] | None = None
-    ) -> None:
-        self.run, self.is_written = run, is_written
-        if not is_written:
+    def __init__(self, run: Path, step: int, tracker: Literal["wandb", "mlflow"] | None = None) -> None:
+        self.run, self.is_written = run, rank() == 0
+        if not self.is_written:
             return
         path = run / METRICS
         kept = [line for line in read_metrics(run) if line["step"] <= step] if path.exists() else []
@@ -197,14 +194,14 @@ def read_metrics(run: Path) -> list[dict[str, float]]:
 WINDOW = 20  # steps of whose values the middle one counts
 RISE, PART = 2.0, 0.5  # times the lowest, and by so much of what it was at first
 GROWTH = 20.0  # of gradients, times what they were
+REMEDY = "the learning rate may be too high: try half of --optimizer.base-lr, or more --schedule.warmup-epochs"
 
 
 class DivergenceWatch:
     """Looks at every step of a run, and tells each kind of trouble once."""
 
     def __init__(self) -> None:
-        self._losses: deque[float] = deque(maxlen=WINDOW)
-        self._norms: deque[float] = deque(maxlen=WINDOW)
+        self._window: deque[tuple[float, float]] = deque(maxlen=WINDOW)  # losses and norms
         self._first: tuple[float, float] | None = None  # middle loss and norm of the first window
         self._lowest = (0.0, 0)  # middle loss, and the step
         self._told: set[str] = set()
@@ -214,26 +211,26 @@ class DivergenceWatch:
         total = values.get("total", values.get("loss"))
         if total is None or "grad_norm" not in values:
             return None
-        self._losses.append(total)
-        self._norms.append(values["grad_norm"])
-        if len(self._losses) < WINDOW:
+        self._window.append((total, values["grad_norm"]))
+        if len(self._window) < WINDOW:
             return None
-        loss, norm = median(self._losses), median(self._norms)
+        loss, norm = map(median, zip(*self._window, strict=True))
         if self._first is None:
             self._first, self._lowest = (loss, norm), (loss, done)
-        if loss < self._lowest[0]:
-            self._lowest = loss, done
-        lowest, step = self._lowest
-        remedy = "the learning rate may be too high: try half of --optimizer.base-lr, or more --schedule.warmup-epochs"
-        if loss > RISE * lowest and loss > lowest + PART * abs(self._first[0]):
-            return self._once("loss", f"the loss was {lowest:.3g} at step {step:,} and is {loss:.3g} now; {remedy}")
-        if norm > GROWTH * self._first[1]:
-            sentence = f"gradients were {self._first[1]:.3g} long at first and are {norm:.3g} now; {remedy}"
-            return self._once("grad_norm", f"{sentence}; or set --optimizer.max-grad-norm")
-        return None
-
-    def _once(self, kind: str, sentence: str) -> str | None:
-        if kind in self._told:
+        self._lowest = min(self._lowest, (loss, done), key=lambda one: one[0])
+        (lowest, step), (first_loss, first_norm) = self._lowest, self._first
+        if loss > RISE * lowest and loss > lowest + PART * abs(first_loss):
+            kind, sentence = "loss", f"the loss was {lowest:.3g} at step {step:,} and is {loss:.3g} now; {REMEDY}"
+        elif norm > GROWTH * first_norm:
+            kind, sentence = (
+                "grad_norm",
+                (
+                    f"gradients were {first_norm:.3g} long at first and are {norm:.3g} now; {REMEDY}; or set "
+                    "--optimizer.max-grad-norm"
+                ),
+            )
+        else:
             return None
+        is_new = kind not in self._told
         self._told.add(kind)
-        return sentence
+        return sentence if is_new else None

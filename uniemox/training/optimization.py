@@ -1,9 +1,9 @@
 """AdamW, learning rates and weight decay by parameter, the schedule, and the update that ends a step."""
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, TypeVar
 
 import timm.optim
 import torch
@@ -15,11 +15,27 @@ from torch.nn.parallel import DistributedDataParallel
 
 from uniemox.errors import ConfigError, NonFiniteLossError
 from uniemox.training.config import ScheduleConfig
-from uniemox.training.processes import sum_over_processes, whole
+from uniemox.training.processes import gather_numbers, sum_over_processes, whole, world_size
+
+B = TypeVar("B")
+
+
+def build_optimizer(
+    model: Any,
+    *,
+    lr: float,
+    weight_decay: float = 0.05,
+    betas: tuple[float, float] = (0.9, 0.95),
+    layer_decay: float | None = None,
+    head_lr_scale: float | None = None,
+) -> torch.optim.AdamW:
+    """Fused AdamW over the parameters that train, see `parameter_groups`.  lr: the highest itself, not base_lr."""
+    groups = parameter_groups(model, weight_decay, layer_decay, head_lr_scale)
+    return torch.optim.AdamW(groups, lr=lr, betas=betas, fused=True)
 
 
 def parameter_groups(
-    model: Any, weight_decay: float, layer_decay: float | None, head_lr_scale: float = 1.0
+    model: Any, weight_decay: float, layer_decay: float | None = None, head_lr_scale: float | None = None
 ) -> list[dict[str, Any]]:
     """Groups for an optimiser of torch: every parameter that trains, once, with "weight_decay" and "lr_scale".
 
@@ -27,7 +43,7 @@ def parameter_groups(
     layer_decay: with it a layer of the encoder, counted down from the head, gets the learning rate times layer_decay to
     the power of its number (BEiT, arXiv 2106.08254); what follows the encoder's blocks has 1. Above 0, at most 1.
     None: "lr_scale" is 1 everywhere.
-    head_lr_scale: by which the learning rate of what is not the encoder's is multiplied in addition.
+    head_lr_scale: by which the learning rate of what is not the encoder's is multiplied in addition; None: 1.
     Raises ConfigError for another layer_decay, and if the encoder, not being timm's, doesn't say what its layers are.
     """
     if layer_decay is not None and not 0 < layer_decay <= 1:
@@ -44,10 +60,12 @@ def parameter_groups(
         groups = timm.optim.param_groups_layer_decay(
             seen, weight_decay, no_weight_decay_list=seen.undecayed(), layer_decay=layer_decay
         )
+    if layer_decay is None and head_lr_scale is None:
+        return [{**group, "lr_scale": 1.0} for group in groups]
     of_encoder = {id(parameter) for parameter in model.encoder.parameters()}
     result = []
     for group in groups:
-        for scale, inside in ((1.0, True), (head_lr_scale, False)):
+        for scale, inside in ((1.0, True), (1.0 if head_lr_scale is None else head_lr_scale, False)):
             own = [parameter for parameter in group["params"] if (id(parameter) in of_encoder) == inside]
             if own:
                 result.append({**group, "params": own, "lr_scale": scale * group.get("lr_scale", 1.0)})
@@ -113,26 +131,6 @@ class _SeenByTimm:
         return {*own, *(name for name, _ in self.named_parameters() if name.endswith(("_token", "pos_embed")))}
 
 
-def build_optimizer(
-    model: nn.Module,
-    *,
-    lr: float,
-    weight_decay: float = 0.05,
-    betas: tuple[float, float] = (0.9, 0.95),
-    layer_decay: float | None = None,
-) -> torch.optim.AdamW:
-    """Fused AdamW over the parameters that train; biases, norms and tokens are not decayed (timm's rule).
-
-    lr: the learning rate itself, not base_lr.  layer_decay: of the layers of `model.encoder`, see `parameter_groups`.
-    """
-    if layer_decay is not None:
-        groups = parameter_groups(model, weight_decay, layer_decay)
-        return torch.optim.AdamW(groups, lr=lr, betas=betas, fused=True)
-    tokens = [name for name, _ in model.named_parameters() if name.endswith(("cls_token", "mask_token"))]
-    groups = timm.optim.param_groups_weight_decay(model, weight_decay, no_weight_decay_list=tokens)
-    return torch.optim.AdamW(groups, lr=lr, betas=betas, fused=True)
-
-
 def build_schedule(optimizer: torch.optim.Optimizer, config: ScheduleConfig, steps_per_epoch: int) -> CosineLRScheduler:
     """timm's schedule over steps; `step_update(n)` sets the rates for the step after n steps, a function of n alone.
 
@@ -148,18 +146,59 @@ def build_schedule(optimizer: torch.optim.Optimizer, config: ScheduleConfig, ste
     )
 
 
-def warmup_cosine(step: int, steps: int, warmup: float) -> float:
-    """Share of the highest learning rate in a step: a linear warm-up, then half a cosine down to 0.
+def warmup_cosine(optimizer: torch.optim.Optimizer, lr: float, *, steps: int, warmup: float) -> Callable[[int], None]:
+    """Return what sets the learning rates of the step after n steps: a linear warm-up, then half a cosine down to 0.
 
-    warmup: share of the steps.  Unlike `build_schedule`, the cosine begins at its top, after the warm-up.
+    lr: the highest; groups get their lr_scale of it.  warmup: share of the steps.
+    Unlike `build_schedule`, the cosine begins at its top, after the warm-up.
     """
     rising = max(1, round(warmup * steps))
-    if step < rising:
-        return (step + 1) / rising
-    return (1 + math.cos(math.pi * (step - rising) / max(1, steps - rising))) / 2
+
+    def set_lr(done: int) -> None:
+        falling = (1 + math.cos(math.pi * (done - rising) / max(1, steps - rising))) / 2
+        now = lr * ((done + 1) / rising if done < rising else falling)
+        for group in optimizer.param_groups:
+            group["lr"] = now * group["lr_scale"]
+
+    return set_lr
 
 
-def gradients(model: nn.Module, *, synchronise: bool) -> AbstractContextManager[None]:
+def train_step(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    batches: Sequence[B],
+    size_of: Callable[[B], int],
+    losses_of: Callable[[B], tuple[Tensor, Mapping[str, Tensor]]],
+    max_grad_norm: float | None,
+) -> dict[str, float]:
+    """Forward and backward over the batches of all processes, then one update of the weights, see `update`.
+
+    batches: one, or several whose gradients accumulate; every process gives equally many.  size_of: images of a batch,
+    each of which counts the same.  losses_of: the forward pass: what is differentiated, and scalars by name.
+    Returns those, as means over all images of all processes, and the norm of the gradient.
+    Raises NonFiniteLossError before any weight changes, and ConfigError for batches that are empty or of different
+    number: on all processes alike.
+    """
+    sizes = [size_of(batch) for batch in batches]
+    images, counts, smallest = zip(*gather_numbers(sum(sizes), len(sizes), min(sizes, default=0)), strict=True)
+    if min(smallest) < 1 or len(set(counts)) > 1:
+        raise ConfigError(
+            "a step needs at least one batch, the same number on every process, and an image in each; "
+            f"got {list(counts)} batches, the smallest of {list(smallest)} images"
+        )
+    optimizer.zero_grad(set_to_none=True)
+    means: dict[str, Tensor] = {}
+    for i, batch in enumerate(batches):
+        share = sizes[i] / sum(images)
+        with _gradients(model, synchronise=i == len(batches) - 1):
+            loss, values = losses_of(batch)
+            (loss * share * world_size()).backward()  # DDP takes the mean over processes
+        for name, value in values.items():
+            means[name] = means.get(name, 0) + value.detach().float() * share
+    return update(model, optimizer, means, max_grad_norm)
+
+
+def _gradients(model: nn.Module, *, synchronise: bool) -> AbstractContextManager[None]:
     """Let DistributedDataParallel, or FSDP2, exchange gradients only after the last batch of a step."""
     inner = getattr(model, "_orig_mod", model)  # inside torch.compile
     if isinstance(inner, FSDPModule):

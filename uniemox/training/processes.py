@@ -29,8 +29,7 @@ class Launch:
 
     rank: int
     world_size: int
-    address: str
-    """Host name or IP address of the first process."""
+    address: str  # host name or IP address
     port: int
 
 
@@ -40,11 +39,10 @@ def is_torchrun(environment: Mapping[str, str] = os.environ) -> bool:
 
 
 def find_launch(environment: Mapping[str, str] = os.environ) -> Launch | None:
-    """The launch that the environment tells of; None for a process that is alone.
+    """The launch that the environment tells of; None for a process that is alone, as a batch script without srun is.
 
-    RANK and WORLD_SIZE come with MASTER_ADDR and MASTER_PORT. Of a step of SLURM (srun) with several tasks the first
-    machine of its list and a port made of its number are taken where MASTER_ADDR and MASTER_PORT don't say others. A
-    batch script of several tasks that calls us without srun is one process, and alone.
+    RANK and WORLD_SIZE come with MASTER_ADDR and MASTER_PORT. In a step of SLURM (srun) they default to the first
+    machine of its list and a port made of its number.
     Raises ConfigError for a part of the variables, or values that contradict each other.
     """
     if "RANK" in environment or "WORLD_SIZE" in environment:
@@ -105,18 +103,14 @@ def is_bound(environment: Mapping[str, str] = os.environ) -> bool:
 
 
 def job_of(environment: Mapping[str, str] = os.environ) -> str | None:
-    """Return torchrun's name of this process's job; None if it has none.
-
-    That is --rdzv-id, or a new name for each call with --standalone; "none" is what it says without either.
-    """
-    name = environment.get("TORCHELASTIC_RUN_ID", "none")
+    """Return the name of this process's job: --rdzv-id, or a new one for each call with --standalone; or None."""
+    name = environment.get("TORCHELASTIC_RUN_ID", "none")  # "none" is what torchrun says without either
     return None if name == "none" else name
 
 
 def is_restart(environment: Mapping[str, str] = os.environ) -> bool:
     """Return True if torchrun or SLURM restarted the processes after one of them died."""
-    counts = ("TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT")
-    return any(_number(environment, name, "0") > 0 for name in counts)
+    return any(_number(environment, f"{who}_RESTART_COUNT", "0") > 0 for who in ("TORCHELASTIC", "SLURM"))
 
 
 def first_node(nodes: str) -> str:
@@ -149,18 +143,16 @@ def process_group(device: torch.device) -> Iterator[None]:
 
     Raises ConfigError if the environment contradicts itself, or the others do not come within ten minutes.
     """
-    if dist.is_initialized():
-        yield
-        return
     # What the host must know, such as how many images the others have, goes over gloo: no GPU is waited for.
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-    if is_torchrun():
-        dist.init_process_group(backend, timeout=MAX_WAIT)
-    elif launch := find_launch():
-        _join(launch, backend)
-    else:
+    launch = None if dist.is_initialized() or is_torchrun() else find_launch()
+    if dist.is_initialized() or not (is_torchrun() or launch):
         yield
         return
+    if launch:
+        _join(launch, backend)
+    else:
+        dist.init_process_group(backend, timeout=MAX_WAIT)
     try:
         yield
     finally:
@@ -169,9 +161,8 @@ def process_group(device: torch.device) -> Iterator[None]:
 
 def _join(launch: Launch, backend: str) -> None:
     """Meet at the first process, which must be there soon; later waits may be long."""
-    is_first = launch.rank == 0
     try:
-        store = dist.TCPStore(launch.address, launch.port, launch.world_size, is_first, timeout=JOIN_WAIT)
+        store = dist.TCPStore(launch.address, launch.port, launch.world_size, launch.rank == 0, timeout=JOIN_WAIT)
     except (dist.DistError, RuntimeError, ValueError) as error:
         raise ConfigError(
             f"process {launch.rank} of {launch.world_size} did not meet the others at {launch.address}:{launch.port} "
@@ -279,7 +270,7 @@ def divided(values: Mapping[Any, Any], like: Mapping[Any, Any]) -> dict[Any, Any
 
 
 def divided_moments(state: Mapping[str, Any], optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """Load an optimiser's state of whole tensors; those as large as their parameter are divided like it."""
+    """The state of an optimiser, of whole tensors, those as large as their parameter divided like it."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     moments = {
         place: {name: _divide(value, parameters[place]) for name, value in of_one.items()}

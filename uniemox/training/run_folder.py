@@ -16,17 +16,9 @@ from uniemox.data.sample import DataSet, Sample
 from uniemox.data.seen import SEEN
 from uniemox.errors import ConfigError
 from uniemox.io.files import CHECKPOINTS, CONFIG, METRICS, PARTIAL, WEIGHTS, read_limited, write_text
-from uniemox.training.processes import is_restart, job_of
+from uniemox.training.processes import is_restart, job_of, rank, wait_for_all
 
 Config = TypeVar("Config")
-OLD_NAMES = {
-    "base_rate": "base_lr",
-    "min_rate": "min_lr",
-    "head_rate": "head_lr_scale",
-    "checkpointing": "grad_checkpointing",
-    "most_broken": "max_unreadable",
-}
-"""What settings were called before version 0.2, by their name of then."""
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -38,9 +30,7 @@ def from_dict(kind: type[Config], values: Mapping[str, Any], where: str) -> Conf
     """The config that `to_dict` wrote. Missing fields take their defaults.
 
     where: of what file, for errors.  Raises ConfigError for a name or value that the config does not take.
-    Settings are also read under their old names.
     """
-    values = with_new_names(values)
     names = [field.name for field in fields(kind)]  # type: ignore[arg-type] # a dataclass
     for name in values:
         if name not in names:
@@ -50,21 +40,20 @@ def from_dict(kind: type[Config], values: Mapping[str, Any], where: str) -> Conf
     return kind(**{name: _value(hints[name], value, f"{where}.{name}") for name, value in values.items()})
 
 
-def with_new_names(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings under today's names, those inside of settings as well.
-
-    >>> with_new_names({"optimizer": {"base_rate": 0.001}, "seed": 0})
-    {'optimizer': {'base_lr': 0.001}, 'seed': 0}
-    """
-    return {
-        OLD_NAMES.get(name, name): with_new_names(value) if isinstance(value, dict) else value
-        for name, value in values.items()
-    }
-
-
 def differences(ours: Any, theirs: Any) -> list[str]:
     """Describe the differences of two configs of one class: "model.fusion: 'gated' instead of 'attention'"."""
-    return _differences(to_dict(ours), to_dict(theirs), "")
+    mine, other = by_dotted_name(to_dict(ours)), by_dotted_name(to_dict(theirs))
+    return [
+        f"{name}: {value!r} instead of {other.get(name)!r}" for name, value in mine.items() if value != other.get(name)
+    ]
+
+
+def by_dotted_name(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings by dotted names: optimizer.base_lr."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        flat |= by_dotted_name(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
+    return flat
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -107,17 +96,6 @@ def _tuple(hint: Any, values: list[Any], where: str) -> tuple[Any, ...]:
     return tuple(_value(kind, value, where) for kind, value in zip(kinds, values, strict=True))
 
 
-def _differences(ours: Mapping[str, Any], theirs: Mapping[str, Any], prefix: str) -> list[str]:
-    found = []
-    for name, value in ours.items():
-        other = theirs.get(name)
-        if isinstance(value, dict) and isinstance(other, dict):
-            found += _differences(value, other, f"{prefix}{name}.")
-        elif value != other:
-            found.append(f"{prefix}{name}: {value!r} instead of {other!r}")
-    return found
-
-
 BEGUN = (METRICS, CHECKPOINTS, WEIGHTS)  # one of them is there from the first step on
 FREE = ("hardware.", "save.", "workers", "stop_on_divergence")  # settings that may change when a run is resumed
 PACKAGES = ("torch", "timm", "numpy", "pillow")
@@ -127,13 +105,19 @@ def begin_run(run: Path, kind: str, config: Any, data: DataSet | Sequence[Sample
     """Write config.json, or check that the existing one is of this run. Returns whether there is something to resume.
 
     kind: "pretrain", "finetune", "teacher" or "finder".  data: a data set, or samples without labels.
-    A run that ended before its first step starts from the beginning. One may continue with a lower learning rate,
-    because it
+    Of several processes the first does it, and the others wait.
+    A run that ended before its first step starts from the beginning. One may continue with a lower learning rate, if it
     diverged, say; config.json then names the earlier ones. A run that torchrun or SLURM restarts after a process died
     resumes without being asked.
     Raises ConfigError if the folder holds another run, if a run is there and resume was not asked for, or if settings
     or data differ from those that it began with.
     """
+    is_begun = rank() == 0 and _begin(run, kind, config, data, resume=resume)
+    wait_for_all()
+    return is_begun
+
+
+def _begin(run: Path, kind: str, config: Any, data: DataSet | Sequence[Sample], *, resume: bool) -> bool:
     path = run / CONFIG
     if run.exists() and not run.is_dir():
         raise ConfigError(f"{run} is a file; --out needs a folder")

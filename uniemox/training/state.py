@@ -10,7 +10,7 @@ import re
 import shutil
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +31,12 @@ UNREADABLE = (OSError, RuntimeError, ValueError, KeyError, TypeError, EOFError, 
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class ResumePoint:
     """Position of a run when it saved."""
 
     step: int  # steps that were done
-    score: float | None  # higher is better; None where nothing was compared
-    more: Mapping[str, Any]  # what the run handed to `save`
+    score: float | None = None  # higher is better; None where nothing was compared
+    more: Mapping[str, Any] = field(default_factory=dict)  # what else the run needs to go on
 
 
 class Checkpoints:
@@ -51,12 +51,7 @@ class Checkpoints:
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._written: Future[None] | None = None
 
-    def save(
-        self,
-        progress: Progress,
-        model: nn.Module,
-        optimizer: torch.optim.Optimizer,
-    ) -> Path:
+    def save(self, point: ResumePoint, model: nn.Module, optimizer: torch.optim.Optimizer) -> Path:
         """Begin to write a checkpoint, after which those that are neither new nor the best go. Returns its folder.
 
         The training may go on at once: what is written is a copy of weights and moments, on the CPU. Those that are
@@ -64,11 +59,11 @@ class Checkpoints:
         Raises CheckpointError if the one before it could not be written; those before that are left alone.
         """
         self.wait()
-        final = self.folder / f"step-{progress.step:08d}"
+        final = self.folder / f"step-{point.step:08d}"
         state = {
-            "step": progress.step,
-            "score": progress.score,
-            "more": dict(progress.more),
+            "step": point.step,
+            "score": point.score,
+            "more": dict(point.more),
             "optimizer": whole(optimizer.state_dict()),
         }
         weights = whole(model.state_dict())
@@ -85,7 +80,8 @@ class Checkpoints:
     def _write(self, final: Path, weights: dict[str, Tensor], state: dict[str, Any]) -> None:
         partial = final.with_name(final.name + PARTIAL)
         try:
-            self.clean()
+            for half_written in self.folder.glob(f"*{PARTIAL}"):  # by a process that was killed
+                shutil.rmtree(half_written)
             partial.mkdir(parents=True)
             write_tensors(partial / MODEL, weights)
             torch.save(state, partial / STATE)
@@ -125,22 +121,16 @@ class Checkpoints:
     def found(self) -> list[Path]:
         """Whole checkpoints, the oldest first."""
         self.wait()
-        return self._found()
+        return _found(self.folder)
 
-    def _found(self) -> list[Path]:
-        if not self.folder.is_dir():
-            return []
-        paths = [path for path in self.folder.iterdir() if re.fullmatch(r"step-\d{8,}", path.name)]
-        return sorted(paths, key=_step_of)
-
-    def load(self, path: Path, model: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> Progress:
+    def load(self, path: Path, model: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> ResumePoint:
         """Put weights, and the optimiser's state, back. Raises CheckpointError if the files don't fit the run."""
         try:
             read_weights(model, path / MODEL)
             state = read_state(path / STATE)
             if optimizer is not None:
                 optimizer.load_state_dict(divided_moments(state["optimizer"], optimizer))
-            return Progress(int(state["step"]), state["score"], state["more"])
+            return ResumePoint(int(state["step"]), state["score"], state["more"])
         except (*UNREADABLE, CheckpointError) as error:
             raise CheckpointError(
                 f"{path} can't be read: {error}. Delete this folder to go on from the checkpoint before it"
@@ -148,41 +138,40 @@ class Checkpoints:
 
     def best(self) -> Path | None:
         """The checkpoint with the highest score; the newest of equals."""
-        return self._best(self.found())
-
-    def _best(self, found: Sequence[Path]) -> Path | None:
-        scored = [(self._score(path), path) for path in found]
-        ranked = [(score, _step_of(path), path) for score, path in scored if score is not None]
-        return max(ranked, default=(0.0, 0, None))[2]
+        return _best(self.found())
 
     def finish(self) -> None:
         """Delete all but those that stay for good: the run is finished."""
-        self.wait()
-        for path in self._found():
+        for path in self.found():
             if not self._stays(path):
                 _discard(path)
 
     def _stays(self, path: Path) -> bool:
         return self.keep_every > 0 and _step_of(path) % self.keep_every == 0
 
-    def clean(self) -> None:
-        """Remove what a killed process left half written."""
-        if self.folder.is_dir():
-            for path in self.folder.glob(f"*{PARTIAL}"):
-                shutil.rmtree(path)
-
     def _prune(self) -> None:
-        found = self._found()
-        best = self._best(found)
+        found = _found(self.folder)
+        best = _best(found)
         for path in found[: -self.keep]:
             if path != best and not self._stays(path):
                 _discard(path)
 
-    def _score(self, path: Path) -> float | None:
-        try:
-            return read_state(path / STATE, mmap=True)["score"]
-        except (*UNREADABLE, CheckpointError) as error:
-            raise CheckpointError(f"{path} can't be read: {error}; delete this folder") from error
+
+def _found(folder: Path) -> list[Path]:
+    paths = folder.iterdir() if folder.is_dir() else ()
+    return sorted((path for path in paths if re.fullmatch(r"step-\d{8,}", path.name)), key=_step_of)
+
+
+def _best(found: Sequence[Path]) -> Path | None:
+    ranked = [(score, path) for path in found if (score := _score(path)) is not None]
+    return max(ranked, key=lambda one: (one[0], _step_of(one[1])), default=(0.0, None))[1]
+
+
+def _score(path: Path) -> float | None:
+    try:
+        return read_state(path / STATE, mmap=True)["score"]
+    except (*UNREADABLE, CheckpointError) as error:
+        raise CheckpointError(f"{path} can't be read: {error}; delete this folder") from error
 
 
 def was_finished(run: Path, made: str, config: SaveConfig) -> bool:

@@ -4,11 +4,10 @@ Which server, which account and whether anything is sent at all is each one's ow
 curves in the run's folder, MLFLOW_TRACKING_URI names a server or a database.
 """
 
-import json
 import time
 import warnings
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from secrets import token_hex
 from typing import Any, Literal, Protocol
@@ -17,7 +16,8 @@ from PIL import Image
 from torch.utils.tensorboard import SummaryWriter
 
 from uniemox.errors import ConfigError, MissingPackageError
-from uniemox.io.files import CONFIG, read_limited, write_text
+from uniemox.io.files import CONFIG, write_text
+from uniemox.training.run_folder import by_dotted_name, read_json
 
 TENSORBOARD = "tensorboard"
 WANDB_ID, MLFLOW_ID = "wandb_id.txt", "mlflow_id.txt"  # of the run there, under which it is continued
@@ -39,29 +39,27 @@ class Tracker(Protocol):
         """Send what still waits.  failed: the run did not come to its end."""
 
 
-class TensorBoard:
+class _TensorBoard:
     """Event files in RUN/tensorboard. What an earlier process wrote of later steps is hidden."""
 
     def __init__(self, run: Path, step: int) -> None:
         self.writer = SummaryWriter(str(run / TENSORBOARD), purge_step=step + 1)
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
-        """See Tracker."""
         for name, value in values.items():
             self.writer.add_scalar(name, value, step)
 
     def image(self, step: int, name: str, image: Image.Image) -> None:
-        """Not repeated here: RUN/pictures has it."""
+        pass  # RUN/pictures has it
 
     def close(self, *, failed: bool) -> None:
-        """See Tracker."""
         self.writer.close()
 
 
-class Wandb:
+class _Wandb:
     """A run of Weights & Biases, in its project uniemox; a run that resumes is continued there."""
 
-    def __init__(self, run: Path, step: int) -> None:
+    def __init__(self, run: Path) -> None:
         try:
             import wandb  # noqa: PLC0415 - an extra
         except ImportError:
@@ -83,31 +81,28 @@ class Wandb:
                 f"Weights & Biases does not start: {error}; WANDB_MODE=offline needs no account"
             ) from error
         write_text(kept, number + "\n")
-        self.picture: Callable[..., Any] = wandb.Image
+        self.picture: Any = wandb.Image
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
-        """See Tracker."""
         self.run.log(dict(values), step=step)
 
     def image(self, step: int, name: str, image: Image.Image) -> None:
-        """See Tracker."""
         self.run.log({name: self.picture(image)}, step=step)
 
     def close(self, *, failed: bool) -> None:
-        """See Tracker."""
         self.run.finish(exit_code=int(failed))
 
 
-class Mlflow:
+class _Mlflow:
     """A run of MLflow, in its experiment uniemox; a run that resumes is continued there."""
 
-    def __init__(self, run: Path, step: int) -> None:
+    def __init__(self, run: Path) -> None:
         try:
             from mlflow import MlflowClient, MlflowException  # noqa: PLC0415 - an extra
             from mlflow.entities import Metric, Param  # noqa: PLC0415
         except ImportError:
             raise MissingPackageError("save.tracker mlflow needs MLflow; run: pip install mlflow-skinny") from None
-        self.metric: Callable[..., Any] = Metric
+        self.metric: Any = Metric
         self.errors = (MlflowException, OSError)
         self.sent: deque[Any] = deque()  # steps that the server may not have yet
         kept = run / MLFLOW_ID
@@ -120,8 +115,9 @@ class Mlflow:
             found = self.client.get_experiment_by_name(PROJECT)
             experiment = self.client.create_experiment(PROJECT) if found is None else found.experiment_id
             self.id = self.client.create_run(experiment, run_name=_name_of(run)).info.run_id
-            params = _flat(_settings_of(run)).items()
-            self.client.log_batch(self.id, params=[Param(name, value[:MAX_PARAM_CHARACTERS]) for name, value in params])
+            settings = by_dotted_name(_settings_of(run)).items()
+            params = [Param(name, str(value)[:MAX_PARAM_CHARACTERS]) for name, value in settings]
+            self.client.log_batch(self.id, params=params)
         except self.errors as error:
             raise ConfigError(
                 f"MLflow does not start: {error}; see MLFLOW_TRACKING_URI, and delete {kept} if its run is gone"
@@ -129,7 +125,6 @@ class Mlflow:
         write_text(kept, self.id + "\n")
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
-        """See Tracker."""
         now_ms = time.time_ns() // 10**6
         points = [self.metric(name, value, now_ms, step) for name, value in values.items()]
         self.sent.append(self.client.log_batch(self.id, metrics=points, synchronous=False))
@@ -143,14 +138,12 @@ class Mlflow:
             warnings.warn(f"MLflow did not take a step: {error}", stacklevel=3)
 
     def image(self, step: int, name: str, image: Image.Image) -> None:
-        """See Tracker. A server that is gone costs the image, not the run."""
-        try:
+        try:  # a server that is gone costs the image, not the run
             self.client.log_image(self.id, image, key=name, step=step)
         except self.errors as error:
             warnings.warn(f"MLflow did not take the image {name} of step {step}: {error}", stacklevel=2)
 
     def close(self, *, failed: bool) -> None:
-        """See Tracker."""
         while self.sent:
             self._wait_for_oldest()
         try:
@@ -164,8 +157,8 @@ def open_trackers(run: Path, step: int, name: Literal["wandb", "mlflow"] | None)
 
     Raises MissingPackageError if its package is not installed, ConfigError if it does not start.
     """
-    more: dict[str, Callable[[Path, int], Tracker]] = {"wandb": Wandb, "mlflow": Mlflow}
-    return [TensorBoard(run, step), *([] if name is None else [more[name](run, step)])]
+    more: dict[str | None, list[type[_Wandb] | type[_Mlflow]]] = {None: [], "wandb": [_Wandb], "mlflow": [_Mlflow]}
+    return [_TensorBoard(run, step), *(kind(run) for kind in more[name])]
 
 
 def _name_of(run: Path) -> str:
@@ -174,15 +167,4 @@ def _name_of(run: Path) -> str:
 
 def _settings_of(run: Path) -> dict[str, Any]:
     """The settings of a run, of the file that it has written."""
-    try:
-        return json.loads(read_limited(run / CONFIG))["config"]
-    except (OSError, ValueError, KeyError):
-        return {}
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Nested settings by dotted names: optimizer.base_lr."""
-    flat: dict[str, str] = {}
-    for name, value in values.items():
-        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: str(value)}
-    return flat
+    return read_json(run / CONFIG)["config"] if (run / CONFIG).exists() else {}

@@ -1,26 +1,63 @@
-"""The steps of every run: resume, plan, order of the images, learning rate, journal and checkpoints."""
+"""The steps of every run: resume, plan, order of the images, learning rate, journal, checkpoints and stopping."""
 
-from collections.abc import Callable, Generator, Iterable, Sequence
-from contextlib import closing
-from dataclasses import dataclass
+import signal
+import time
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Generic, Literal, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from uniemox.data.order import RunOrder, steps_in_epoch
+from uniemox.data.sample import Broken
+from uniemox.errors import DataError, DivergedError, StoppedError
 from uniemox.io.parallel import usable_cores
+from uniemox.io.stopping import StopRequest
 from uniemox.training.hardware import check_shared_memory, count_workers
-from uniemox.training.journal import ActivationCount, Callback, Journal, RunPlan, memory_estimate
-from uniemox.training.loop import Batch, Step, training_steps
-from uniemox.training.optimization import warmup_cosine
-from uniemox.training.processes import is_sharded, rank, world_size
-from uniemox.training.state import Checkpoints, Progress
-from uniemox.views.loader import BrokenCount
+from uniemox.training.journal import ActivationCount, Callback, DivergenceWatch, Journal, RunPlan, memory_estimate
+from uniemox.training.optimization import build_schedule
+from uniemox.training.processes import gather_numbers, is_sharded, rank, wait_for_all, world_size
+from uniemox.training.state import Checkpoints, ResumePoint
+from uniemox.views.loader import BrokenCount, ViewBatch, ViewDataset, build_loader
 
-SAVE_EVERY = 500  # steps
+
+class Batch(Protocol):
+    """A batch from a loader."""
+
+    @property
+    def samples(self) -> Sequence[object]:
+        """Those that could be read."""
+
+    @property
+    def broken(self) -> Sequence[Broken]:
+        """Those that could not."""
+
+    @property
+    def person_sources(self) -> Sequence[str]:
+        """Source of each sample's person view; empty if there are no person views."""
+
+
 B = TypeVar("B", bound=Batch)
+
+
+@dataclass(frozen=True, slots=True)
+class Step(Generic[B]):
+    """One step that is to be done now."""
+
+    done: int
+    """Steps before it."""
+    batches: Sequence[B]
+    values: dict[str, float] = field(default_factory=dict)
+    """Losses and more, by name, for the log. Each step reports some."""
+
+    def report(self, values: Mapping[str, float]) -> None:
+        """Record the step's values."""
+        self.values.update(values)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,57 +66,147 @@ class Trainer:
 
     out: Path
     """The run's folder."""
-    model: nn.Module
+    model: Any
+    """A module of torch, on its device."""
     optimizer: torch.optim.Optimizer
-    checkpoints: Checkpoints
     set_lr: Callable[[int], object]
     """Set the learning rates of the step that follows n steps."""
+    checkpoints: Checkpoints
     broken: BrokenCount
+    """Counts the images that are skipped because they can't be read; it stops the run if they are too many."""
     callback: Callback
-    save_every: Sequence[int] = (SAVE_EVERY,)
+    save_every: Sequence[int] = (500,)
+    """A checkpoint is due at the multiples of each, in steps; there is always one at the end."""
     tracker: Literal["wandb", "mlflow"] | None = None
 
-    def resume(self) -> Progress | None:
-        """Load the newest checkpoint into model and optimizer; None if there is none."""
+    @classmethod
+    def of(
+        cls,
+        config: Any,
+        out: Path,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        callback: Callback,
+        *,
+        samples: int,
+        every_epoch: bool = False,
+    ) -> "Trainer":
+        """Return the trainer of a run.
+
+        config: of pre-training or fine-tuning.  samples: training images.  every_epoch: save after each as well.
+        """
+        steps_per_epoch = steps_in_epoch(samples, config.batch_size)
+        schedule = build_schedule(optimizer, config.schedule, steps_per_epoch)
+        return cls(
+            out=out,
+            model=model,
+            optimizer=optimizer,
+            set_lr=schedule.step_update,
+            checkpoints=Checkpoints(out, config.save.keep, config.save.keep_every),
+            broken=BrokenCount(config.max_unreadable),
+            callback=callback,
+            save_every=(*config.save.due, steps_per_epoch) if every_epoch else config.save.due,
+            tracker=config.save.tracker,
+        )
+
+    def resume(self) -> ResumePoint:
+        """Load the newest checkpoint into model and optimizer, if there is one."""
         saved = self.checkpoints.found()
-        return self.checkpoints.load(saved[-1], self.model, self.optimizer) if saved else None
+        return self.checkpoints.load(saved[-1], self.model, self.optimizer) if saved else ResumePoint(0)
+
+    def plan_small_run(self, what: str, config: Any, *, samples: int) -> RunPlan:
+        """Resume, and return the plan of a run in one process on the CPU.
+
+        config: of a teacher or a finder.  samples: training images.
+        """
+        return RunPlan(
+            what=what,
+            steps=config.epochs * steps_in_epoch(samples, config.batch_size),
+            done=self.resume().step,
+            batch_size=config.batch_size,
+            samples=samples,
+            parameters=trained_parameters(self.model),
+            memory_bytes=memory_estimate(self.model),
+        )
 
     def steps(
         self, plan: RunPlan, loader: Iterable[B], save: Callable[[int, Journal], object] | None = None
     ) -> Generator[Step[B]]:
-        """Yield the steps that the plan has left; each reports its values. Raises as `training_steps`.
+        """Yield the steps that the plan has left; each is timed, logged and saved when the next one is asked for.
 
         loader: batches from the plan's first step on.  save: called with the steps done; None saves a checkpoint.
-        Close it (contextlib.closing).
+        What is logged beside a step's own values: images_per_s, wait_s for the loader, and with_person, the share of
+        its images whose person view is a person and not the whole image.
+        Raises StoppedError after SIGTERM or Ctrl-C, when all is saved; DataError for too many unreadable images;
+        DivergedError, without a checkpoint, when the run seems to go wrong and the plan says to stop.
+        Close it (contextlib.closing), so that an error in a step gives the signals back.
         """
         self.callback.start(plan)
-        keep = save or self._save
-        with Journal(self.out, plan.done, is_written=rank() == 0, tracker=self.tracker) as journal:
-            steps = training_steps(
-                loader,
-                plan=plan,
-                save=lambda done: keep(done, journal),
-                wait_until_saved=self.checkpoints.wait,
-                save_every=self.save_every,
-                broken=self.broken,
-                journal=journal,
-                callback=self.callback,
-            )
-            with closing(steps):
-                for step in steps:
-                    self.set_lr(step.done)
-                    yield step
+        stream, watch, saved = iter(loader), DivergenceWatch(), plan.done
+        with Journal(self.out, plan.done, self.tracker) as journal, StopRequest() as stop, ExitStack() as at_end:
+            at_end.callback(self.checkpoints.wait)
+            for done in range(plan.done + 1, plan.steps + 1):
+                started = time.perf_counter()
+                step = Step(done - 1, list(islice(stream, plan.accumulation)))
+                waited = time.perf_counter() - started
+                self._check(step.batches)
+                self.set_lr(step.done)
+                yield step
+                assert step.values, "a step reports what it gave"
+                rate = plan.batch_size / (time.perf_counter() - started)
+                values = step.values | {"images_per_s": rate, "wait_s": waited} | _with_person(step.batches)
+                journal.write(done, values)
+                self.callback.step(done, values)
+                if trouble := watch.look(done, values):
+                    self.callback.warn(done, trouble)
+                    if plan.stops_on_divergence:
+                        raise _diverged(done, saved, trouble)
+                is_stopped = is_stop_requested(stop)
+                if is_stopped or done == plan.steps or any(done % steps == 0 for steps in self.save_every):
+                    (save or self._save)(done, journal)
+                    saved = done
+                if is_stopped and done < plan.steps:
+                    raise StoppedError(
+                        f"stopped after step {done:,} of {plan.steps:,}, which is saved in {self.out}; the same "
+                        "command with --resume continues",
+                        exit_code=128 + (stop.signal or signal.SIGTERM),
+                    )
+        wait_for_all()
+
+    def _check(self, batches: Sequence[B]) -> None:
+        for batch in batches:
+            self.broken.add(batch.broken)
+            if not batch.samples:
+                raise DataError(f"none of {len(batch.broken)} images of a batch can be read: {batch.broken[-1].reason}")
 
     def _save(self, done: int, _: Journal) -> None:
-        self.checkpoints.save(Progress(done, None, {}), self.model, self.optimizer)
+        self.checkpoints.save(ResumePoint(done), self.model, self.optimizer)
 
 
-def run_order(config: Any, plan: RunPlan) -> RunOrder:
-    """Return the order of the images that the plan has left, for this process.
+def is_stop_requested(stop: StopRequest) -> bool:
+    """Return True if any process was asked to stop; all processes get the same answer."""
+    asked = any(number for [number] in gather_numbers(stop.signal or 0))
+    if asked and stop.signal is None:
+        stop.signal = signal.SIGTERM
+    return asked
 
-    config: of pre-training or fine-tuning.
-    """
-    return RunOrder(
+
+def _with_person(batches: Sequence[Batch]) -> dict[str, float]:
+    sources = [source for batch in batches for source in batch.person_sources]
+    persons = sum(not source.startswith("whole_image") for source in sources)
+    return {"with_person": persons / len(sources)} if sources else {}
+
+
+def _diverged(done: int, saved: int, trouble: str) -> DivergedError:
+    return DivergedError(
+        f"stopped after step {done:,}: {trouble}. The last checkpoint is of step {saved:,}: the same command with "
+        "--resume and a lower --optimizer.base-lr continues from there; one with --no-stop-on-divergence never stops"
+    )
+
+
+def load_batches(config: Any, views: ViewDataset, plan: RunPlan) -> DataLoader[ViewBatch]:
+    """Load the batches that the plan has left, for this process.  config: of pre-training or fine-tuning."""
+    order = RunOrder(
         plan.samples,
         batch_size=config.batch_size,
         accumulation=config.accumulation,
@@ -89,22 +216,22 @@ def run_order(config: Any, plan: RunPlan) -> RunOrder:
         rank=rank(),
         processes=world_size(),
     )
+    return build_loader(views, order, plan.workers)
 
 
 def measure_plan(
-    what: str,
     config: Any,
     trainer: Trainer,
     probe: Callable[[Tensor], object],
     *,
     samples: int,
-    done: int,
+    has_ema: bool = False,
     **more: Any,
 ) -> RunPlan:
     """Return the plan of a run; memory is measured on two grey images.
 
-    what: is done: "fine-tuning".  config: of pre-training or fine-tuning.  probe: pass (2, 3, S, S) uint8 through the
-    model.  samples: training images.  done: steps before.  more: further fields of the plan.
+    config: of pre-training or fine-tuning.  probe: pass (2, 3, S, S) uint8 through the model.  samples: training
+    images.  more: further fields of the plan.
     """
     model = trainer.model
     device = next(model.parameters()).device
@@ -114,15 +241,15 @@ def measure_plan(
     images = config.batch_size / config.accumulation / world_size()  # of a batch of one process
     workers = count_workers(config.hardware, device)
     check_shared_memory(workers, int(images * pixels[0].numel() * 2))
+    steps = config.schedule.steps(steps_in_epoch(samples, config.batch_size))
     return RunPlan(
-        what=what,
-        steps=config.schedule.steps(steps_in_epoch(samples, config.batch_size)),
-        done=done,
+        steps=steps,
         batch_size=config.batch_size,
         accumulation=config.accumulation,
         samples=samples,
         parameters=trained_parameters(model),
         memory_bytes=memory_estimate(model, int(kept.bytes * images / 2)),
+        disk_bytes=trainer.checkpoints.need_space(model, steps=steps, has_ema=has_ema),
         device=str(device),
         processes=world_size(),
         is_sharded=is_sharded(model),
@@ -130,62 +257,6 @@ def measure_plan(
         cores=usable_cores(),
         **more,
     )
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SingleRun:
-    """A run in one process on the CPU, with a fixed number of steps."""
-
-    folder: Path
-    model: nn.Module
-    optimizer: torch.optim.Optimizer
-    what: str
-    """Is done: "fitting"."""
-    total: int
-    """Steps of the whole run."""
-    batch_size: int
-    samples: int
-    lr: float
-    """The highest; groups get their "lr_scale" of it."""
-    warmup: float
-    """Share of the steps in which it rises."""
-    broken: BrokenCount
-    callback: Callback
-
-    def steps(self, load_from: Callable[[int], Iterable[B]]) -> Generator[Step[B]]:
-        """Yield the steps that are left after the newest checkpoint; each reports its values.
-
-        load_from: batches from a step on.  Close it (contextlib.closing). Raises as `training_steps`.
-        """
-        trainer = Trainer(
-            out=self.folder,
-            model=self.model,
-            optimizer=self.optimizer,
-            checkpoints=Checkpoints(self.folder, keep=1),
-            set_lr=self._set_lr,
-            broken=self.broken,
-            callback=self.callback,
-        )
-        progress = trainer.resume()
-        start = 0 if progress is None else progress.step
-        plan = RunPlan(
-            what=self.what,
-            steps=self.total,
-            done=start,
-            batch_size=self.batch_size,
-            accumulation=1,
-            samples=self.samples,
-            parameters=trained_parameters(self.model),
-            memory_bytes=memory_estimate(self.model, 0),
-            device="cpu",
-            processes=1,
-        )
-        return trainer.steps(plan, load_from(start))
-
-    def _set_lr(self, done: int) -> None:
-        lr = self.lr * warmup_cosine(done, self.total, self.warmup)
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr * group["lr_scale"]
 
 
 def trained_parameters(model: nn.Module) -> int:

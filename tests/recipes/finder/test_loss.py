@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from recipes.finder.loss import boxes_of, build_targets, finder_loss, generalised_overlap
-from tests.finetune.figures import view_of
+from tests.recipes.finder.figures import view_of
 
 
 def test_targets_without_people() -> None:

@@ -21,7 +21,7 @@ from recipes.finder.loss import build_targets, finder_loss
 from recipes.finder.network import FinderNetwork, load_body
 from recipes.finder.run import FinderReport, fit_finder
 from recipes.finder.scores import Known, score
-from tests.finetune.figures import SAMPLES, figure, view_of
+from tests.recipes.finder.figures import SAMPLES, figure, view_of
 from tests.runs import Told
 from uniemox.data.sample import Sample, decode_sample
 from uniemox.data.seen import read_seen, seen_file

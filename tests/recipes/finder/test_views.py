@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from recipes.finder.views import FinderView, FinderViews, draw_crop, place_people, vary_light
 from tests.drawn import Stored
-from tests.finetune.figures import SAMPLES, figure
+from tests.recipes.finder.figures import SAMPLES, figure
 from uniemox.data.sample import Broken, Sample
 from uniemox.persons.box import Box
 
