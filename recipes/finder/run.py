@@ -23,7 +23,7 @@ from uniemox.data.sample import Broken, Sample, decode_sample
 from uniemox.data.seen import hashes_of, seen_file, write_hashes
 from uniemox.errors import DataError, ImageError
 from uniemox.model.encoder import fast_precision
-from uniemox.persons.box import Detection, select
+from uniemox.persons.box import Detection, Thresholds, select
 from uniemox.persons.fitting import fit_images
 from uniemox.persons.layouts import CENTRES, CENTRES_NMS_OVERLAP, decode_centres_map
 from uniemox.training.hardware import ready_to_train
@@ -211,15 +211,9 @@ def look_for_people(
 def _detect(graph: FinderGraph, images: Sequence[Any], size: int) -> list[tuple[Detection, ...]]:
     pixels, placements = fit_images(images, (size, size), CENTRES)
     boxes, confidences = decode_centres_map([graph(torch.from_numpy(pixels)).numpy()], (size, size))
+    least = Thresholds(SHOWN_FROM, CENTRES_NMS_OVERLAP, MAX_PEOPLE)
     return [
-        select(
-            placement.back(of_one),
-            heat,
-            image.size,
-            confidence=SHOWN_FROM,
-            nms_overlap=CENTRES_NMS_OVERLAP,
-            max_detections=MAX_PEOPLE,
-        )
+        select(placement.back(of_one), heat, image.size, least)
         for image, placement, of_one, heat in zip(images, placements, boxes, confidences, strict=True)
     ]
 

@@ -1,7 +1,5 @@
 """Whatever a network says: boxes inside the image, sorted, suppressed; and suppression against its definition."""
 
-from functools import partial
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -9,7 +7,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from uniemox.persons import layouts as decoding
-from uniemox.persons.box import select, suppress
+from uniemox.persons.box import Thresholds, select, suppress
 from uniemox.persons.fitting import Placement
 from uniemox.persons.layouts import LAYOUTS
 
@@ -48,7 +46,7 @@ def test_any_output_gives_boxes_inside_sorted(layout, seed: int, spread: float, 
     boxes, confidences = layout.decode(random_outputs(layout.name, seed, spread, holes), SIZE)
     assert boxes.shape == (2, confidences.shape[1], 4)
     placed = Placement(0.4, 0.5, 3, -2).back(boxes[1])
-    found = select(placed, confidences[1], (160, 90), confidence=0.2, nms_overlap=0.5, max_detections=7)
+    found = select(placed, confidences[1], (160, 90), Thresholds(0.2, 0.5, 7))
     assert len(found) <= 7
     for box, confidence in found:
         assert 0 <= box.x1 < box.x2 <= 160
@@ -100,7 +98,6 @@ def overlap_of(a: NDArray[np.floating], b: NDArray[np.floating]) -> float:
 
 def test_selection_leaves_out_what_is_no_box_in_the_image() -> None:
     boxes = np.array([[-5, 10, 20, 30], [200, 0, 300, 40], [5, 5, 5.5, 50], [np.nan, 0, 9, 9], [40, 0, 90, 90]])
-    found = partial(select, boxes, image=(100, 50), nms_overlap=0.5, max_detections=9)
-    sure = found(confidences=np.array([0.5, 0.9, 0.9, 0.9, 0.8]), confidence=0.5)
-    assert sure == (((40, 0, 90, 50), 0.8), ((0, 10, 20, 30), 0.5))
-    assert found(confidences=np.full(5, np.nan), confidence=0.0) == ()
+    found = select(boxes, np.array([0.5, 0.9, 0.9, 0.9, 0.8]), (100, 50), Thresholds(0.5, 0.5, 9))
+    assert found == (((40, 0, 90, 50), 0.8), ((0, 10, 20, 30), 0.5))
+    assert select(boxes, np.full(5, np.nan), (100, 50), Thresholds(0.0, 0.5, 9)) == ()

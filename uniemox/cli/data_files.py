@@ -75,8 +75,7 @@ class FinderOptions:
         on_cluster: of machines that may have no GPU; then it is the CPU where nothing else is asked for.
         """
         from uniemox.io.onnx_sessions import pick_provider
-        from uniemox.persons.config import DetectorConfig
-        from uniemox.persons.detector import load_detector
+        from uniemox.persons.detector import DetectorConfig, load_detector
         from uniemox.predict.opening import finder_file
 
         config = DetectorConfig(confidence=self.confidence, nms_overlap=self.overlap)
@@ -307,7 +306,7 @@ def _has_gpu() -> bool:
 
 def _fingerprint(file: Path | None) -> str | None:
     """16 hexadecimal digits of a file's content."""
-    from uniemox.persons.config import fingerprint_of
+    from uniemox.io.files import fingerprint_of
 
     return None if file is None else fingerprint_of([file], "")
 

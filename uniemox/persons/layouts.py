@@ -66,15 +66,14 @@ def decode_centres(outputs: Sequence[Array], size: Size) -> Decoded:
     return corners(raw[..., :2], raw[..., 2:4]), raw[..., 4] * raw[..., 5]
 
 
-def decode_nanodet(
-    outputs: Sequence[Array], size: Size, *, bins: int, strides: Sequence[int], offset: float
-) -> Decoded:
+def decode_nanodet(outputs: Sequence[Array], size: Size, *, strides: Sequence[int], offset: float) -> Decoded:
     """NanoDet (RangiLyu/nanodet): (N, n, classes + 4 * bins), classes first and probabilities already.
 
     The distances from a cell's point to left, top, right and bottom are means over bins 0, 1, 2, ... (in strides) of a
     softmax (arXiv 2006.04388). offset: the place of that point in its cell, 0.5 until NanoDet-Plus, that has it at 0.
     """
     raw = outputs[0]
+    bins = NANODET_BINS[raw.shape[2]]
     logits = raw[..., -4 * bins :].reshape(*raw.shape[:2], 4, bins)
     weights = np.exp(logits - logits.max(axis=-1, keepdims=True))
     grid, stride = cells(size, strides)
@@ -114,9 +113,8 @@ def decode_yolov3_maps(outputs: Sequence[Array], size: Size) -> Decoded:
     boxes, confidences = [], []
     for maps, (stride, shapes) in zip(finest_first(outputs), ANCHORS.items(), strict=True):
         n, channels, rows, columns = maps.shape
-        raw = maps.reshape(n, 3, channels // 3, rows, columns).transpose(
-            0, 3, 4, 1, 2
-        )  # (N, rows, columns, 3, 5 + classes)
+        raw = maps.reshape(n, 3, channels // 3, rows, columns)
+        raw = raw.transpose(0, 3, 4, 1, 2)  # (N, rows, columns, 3, 5 + classes)
         y, x = np.mgrid[:rows, :columns]
         grid = np.stack([x, y], axis=-1)[:, :, None].astype(np.float32)  # (rows, columns, 1, 2)
         anchors = np.array(shapes, dtype=np.float32)  # (3, 2)
@@ -248,11 +246,6 @@ def _is_nanodet(size: Size, outputs: Sequence[Array], *, strides: Sequence[int])
     return table is not None and _are_probabilities(table[..., : -4 * NANODET_BINS[table.shape[2]]])
 
 
-def _decode_nanodet(outputs: Sequence[Array], size: Size, *, strides: Sequence[int], offset: float) -> Decoded:
-    bins = NANODET_BINS[outputs[0].shape[2]]
-    return decode_nanodet(outputs, size, bins=bins, strides=strides, offset=offset)
-
-
 def _is_fastestdet(size: Size, outputs: Sequence[Array]) -> bool:
     if len(outputs) != 1 or outputs[0].ndim != 4:
         return False
@@ -341,7 +334,7 @@ LAYOUTS = (
         name="NanoDet-Plus",
         outputs="[N, n, classes + 4 * bins], n cells of strides 8, 16, 32, 64",
         matches=partial(_is_nanodet, strides=(8, 16, 32, 64)),
-        decode=partial(_decode_nanodet, strides=(8, 16, 32, 64), offset=0.0),
+        decode=partial(decode_nanodet, strides=(8, 16, 32, 64), offset=0.0),
         preparation=Preparation(fit="squash", order="BGR", mean=_NANODET_MEAN, std=_NANODET_STD),
         confidence=0.35,
         nms_overlap=0.6,
@@ -350,7 +343,7 @@ LAYOUTS = (
         name="NanoDet",
         outputs="[N, n, classes + 4 * bins], n cells of strides 8, 16, 32",
         matches=partial(_is_nanodet, strides=(8, 16, 32)),
-        decode=partial(_decode_nanodet, strides=(8, 16, 32), offset=0.5),
+        decode=partial(decode_nanodet, strides=(8, 16, 32), offset=0.5),
         preparation=Preparation(fit="centre", order="BGR", mean=_NANODET_MEAN, std=_NANODET_STD),
         confidence=0.35,
         nms_overlap=0.6,

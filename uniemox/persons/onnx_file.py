@@ -8,11 +8,11 @@ import numpy as np
 from PIL import Image
 
 from uniemox.errors import DetectorError
+from uniemox.io.files import fingerprint_of
 from uniemox.io.onnx_external import external_files, leaves_folder
 from uniemox.io.onnx_sessions import RUNTIME_ERRORS, InferenceSession, Session
-from uniemox.persons.box import Detection, select
-from uniemox.persons.config import DetectorConfig, fingerprint_of
-from uniemox.persons.fitting import UNMOVED, Size, fit_images
+from uniemox.persons.box import Detection, DetectorConfig, select
+from uniemox.persons.fitting import Size, fit_images
 from uniemox.persons.layouts import LAYOUTS, Array, recognise
 
 FREE_SIZE_PX = 416  # of inputs that take any size, until their layout is known
@@ -41,11 +41,9 @@ class OnnxDetector:
         self._size = _input_size(path, self._session.wide, layout.free_size_px)
         if layout.takes_size:
             self._batch = 1  # the zoo's graph scales all boxes by the first image's size
-        self._confidence = layout.confidence if config.confidence is None else config.confidence
-        self._nms_overlap = layout.nms_overlap if config.nms_overlap is None else config.nms_overlap
-        self._max_detections = config.max_detections
-        settings = f"{layout.name} {layout.revision} {self._size} {self._confidence} {self._nms_overlap}"
-        self.fingerprint = fingerprint_of([path, *others], f"{settings} {self._max_detections}")
+        self._thresholds = config.thresholds(layout.confidence, layout.nms_overlap)
+        settings = " ".join(map(str, (layout.name, layout.revision, self._size, *self._thresholds)))
+        self.fingerprint = fingerprint_of([path, *others], settings)
 
     def detect(self, images: Sequence[Image.Image]) -> list[tuple[Detection, ...]]:
         """People in upright RGB images of any size; boxes in px of each, clipped to it, most confident first."""
@@ -58,19 +56,9 @@ class OnnxDetector:
         pixels = np.concatenate([pixels, pixels[:1].repeat(missing, axis=0)])  # the graph's own batch, filled up
         outputs = self._run(pixels, (images[0].height, images[0].width))
         boxes, confidences = self.layout.decode(outputs, self._size)
-        found = []
-        for i, image in enumerate(images):
-            placement = UNMOVED if self.layout.takes_size else placements[i]
-            people = select(
-                placement.back(boxes[i]),
-                confidences[i],
-                image.size,
-                confidence=self._confidence,
-                nms_overlap=self._nms_overlap,
-                max_detections=self._max_detections,
-            )
-            found.append(people)
-        return found
+        if not self.layout.takes_size:
+            boxes = [placement.back(of_one) for placement, of_one in zip(placements, boxes, strict=False)]
+        return [select(boxes[i], confidences[i], image.size, self._thresholds) for i, image in enumerate(images)]
 
     def _run(self, pixels: Array, image: Size) -> list[Array]:
         """Outputs for a batch (N, 3, H, W), as float32.  image: height and width before it was fitted."""
