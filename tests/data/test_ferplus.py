@@ -63,7 +63,7 @@ def test_what_is_wrong_is_named(tmp_path: Path, rows: list[str], message: tuple[
 
 def test_a_table_without_its_columns(tmp_path: Path) -> None:
     (tmp_path / "votes.csv").write_text("path,split,neutral\na.jpg,train,1\n")
-    with pytest.raises(DataError, match=says("votes.csv:2", "there is no column happiness")):
+    with pytest.raises(DataError, match=says("votes.csv:1", "there is no column happiness")):
         read_ferplus(tmp_path)
 
 

@@ -10,7 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from uniemox.data.readers.csv_table import KNOWN, read_rows, read_text, sample_of_row
+from uniemox.data.readers.csv_table import KNOWN, parse_json, read_rows, read_text, sample_of_row
 from uniemox.data.readers.folders import SPLITS, checked_folder, inside, walk_files
 from uniemox.data.sample import DataSet, ImageFile, StoredImage, tell_apart
 from uniemox.errors import DataError, MissingPackageError
@@ -134,10 +134,7 @@ def _csv_rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
 def _json_rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
     for number, line in enumerate(read_text(path).split("\n"), start=1):
         if line.strip():
-            try:
-                row = json.loads(line)
-            except (ValueError, RecursionError) as error:
-                raise DataError(f"{path}:{number}: not JSON ({error})") from error
+            row = parse_json(line, f"{path}:{number}")
             if not isinstance(row, dict):
                 raise DataError(f"{path}:{number}: expected an object with file_name")
             yield number, row
