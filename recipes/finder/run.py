@@ -18,7 +18,7 @@ from recipes.finder.loss import build_targets, finder_loss
 from recipes.finder.network import FinderNetwork, load_body
 from recipes.finder.scores import FinderScores, Known, best_threshold
 from recipes.finder.views import FinderViews, finder_loader, packed
-from uniemox.data.order import BatchOrder, steps_in_epoch
+from uniemox.data.order import RunOrder, steps_in_epoch
 from uniemox.data.sample import Broken, Sample, decode_sample
 from uniemox.data.seen import hashes_of, seen_file, write_hashes
 from uniemox.errors import DataError, ImageError
@@ -173,10 +173,10 @@ def _places(samples: int, config: FinderConfig) -> Iterator[list[tuple[int, int,
     """Batches as (epoch, index, side of the view in px); each batch has one side, drawn at random."""
     rng = np.random.Generator(np.random.PCG64([config.seed, 1]))
     sides = range(config.size, math.ceil(MIN_SCALE * config.size) - 1, -SIDE_STEP)
-    for epoch in range(config.epochs):
-        for batch in BatchOrder(samples, batch_size=config.batch_size, seed=config.seed, epoch=epoch):
-            side = sides[int(rng.integers(len(sides)))]
-            yield [(*place, side) for place in batch]
+    steps = config.epochs * steps_in_epoch(samples, config.batch_size)
+    for batch in RunOrder(samples, batch_size=config.batch_size, seed=config.seed, steps=steps):
+        side = sides[int(rng.integers(len(sides)))]
+        yield [(*place, side) for place in batch]
 
 
 @torch.no_grad()

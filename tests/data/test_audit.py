@@ -144,11 +144,11 @@ def test_what_it_lists_makes_the_data_clean(dirty: Path, tmp_path: Path) -> None
 def test_processes_change_nothing(dirty: Path) -> None:
     data = open_data(f"folder:{dirty}")
     data = replace(data, samples=[*data.samples] * 4)
-    done: list[int] = []
-    several = scan(data.samples, PoolConfig(workers=2), done.append)
+    done: list[tuple[str, int, int | None]] = []
+    several = scan(data.samples, PoolConfig(workers=2), lambda *now: done.append(now))
     alone = scan(data.samples, PoolConfig(workers=1))
     assert [look.sha256 for look in several] == [look.sha256 for look in alone]
-    assert done[-1] == len(data)
+    assert done[-1] == ("looking at images", len(data), len(data))
     for a, b in zip(several, alone, strict=True):
         assert (a.problem, a.size, a.brightness) == (b.problem, b.size, b.brightness)
         assert a.thumb is b.thumb is None or np.array_equal(a.thumb, b.thumb)

@@ -14,9 +14,9 @@ def test_hashes_are_those_of_the_bytes(tmp_path: Path) -> None:
     (tmp_path / "b.jpg").write_bytes(b"")
     samples = [sample_of(tmp_path / name) for name in ("a.jpg", "none.jpg", "b.jpg", "a.jpg")]
     one, empty = (hashlib.sha256(data).hexdigest() for data in (b"one", b""))
-    told: list[int] = []
-    assert image_hashes(samples, told.append) == [one, "", empty, one]
-    assert told[-1] == 4
+    told: list[tuple[str, int, int | None]] = []
+    assert image_hashes(samples, lambda *now: told.append(now)) == [one, "", empty, one]
+    assert told[-1] == ("hashing images", 4, 4)
 
 
 def test_a_folder_in_an_images_place_is_unreadable(tmp_path: Path) -> None:
@@ -27,8 +27,8 @@ def test_many_images_are_hashed_by_several_processes_in_order(tmp_path: Path) ->
     for number in range(7):
         (tmp_path / f"{number}.jpg").write_bytes(bytes([number]))
     samples = [sample_of(tmp_path / f"{i % 7}.jpg") for i in range(3 * CHUNK + 5)]
-    told: list[int] = []
+    told: list[tuple[str, int, int | None]] = []
     expected = [hashlib.sha256(bytes([i % 7])).hexdigest() for i in range(len(samples))]
-    assert image_hashes(samples, told.append) == expected
+    assert image_hashes(samples, lambda *now: told.append(now)) == expected
     assert told == sorted(told)
-    assert told[-1] == len(samples)
+    assert told[-1] == ("hashing images", len(samples), len(samples))

@@ -57,9 +57,9 @@ def test_a_stopped_run_resumes(tmp_path: Path) -> None:
     with out.open("a") as file:
         file.write('{"key": "fear/0.jpg", "box')  # killed while it wrote
     detector, done = WhiteDetector(), []
-    report = find_people(data, lambda: detector, out, done.append, pool=one)
+    report = find_people(data, lambda: detector, out, lambda *now: done.append(now[1:]), pool=one)
     assert detector.seen == report.new == BATCH
-    assert (done[0], done[-1], report.pictures) == (BATCH, 2 * BATCH, 2 * BATCH)
+    assert (done[0], done[-1], report.pictures) == ((BATCH, 2 * BATCH), (2 * BATCH, 2 * BATCH), 2 * BATCH)
     assert find_people(data, WhiteDetector, out).new == 0
     at_once = tmp_path / "at_once.jsonl"
     find_people(data, WhiteDetector, at_once)

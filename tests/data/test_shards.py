@@ -17,7 +17,7 @@ import torch
 import webdataset
 
 from tests.drawn import class_folders, draw_image, jpeg_of
-from uniemox.data.order import BatchOrder
+from uniemox.data.order import RunOrder
 from uniemox.data.pool_config import PoolConfig
 from uniemox.data.sample import DataSet, Sample
 from uniemox.data.shards import ShardConfig, read_shards, write_shards
@@ -57,9 +57,14 @@ def by_key(data: DataSet) -> dict[str, Sample]:
 
 
 def test_what_goes_in_comes_out(data: DataSet, tmp_path: Path) -> None:
-    done: list[int] = []
-    assert write_shards(data, tmp_path / "out", ShardConfig(samples=4, pool=PoolConfig(workers=2)), done.append) == []
-    assert done[-1] == 10
+    done: list[tuple[str, int, int | None]] = []
+    assert (
+        write_shards(
+            data, tmp_path / "out", ShardConfig(samples=4, pool=PoolConfig(workers=2)), lambda *now: done.append(now)
+        )
+        == []
+    )
+    assert done[-1] == ("packing", 10, 10)
     found = open_data(f"shards:{tmp_path}/out")
     assert (found.labels.name, found.labels.labels, found.labels.kind) == (
         data.labels.name,
@@ -139,7 +144,7 @@ def test_epochs_can_be_left_and_entered_anywhere(data: DataSet, tmp_path: Path) 
 
     def batches(start: int, workers: int) -> list[torch.Tensor]:
         dataset = ViewDataset(by_address if workers else samples, TrainViews(ViewConfig(size=32), seed=0))
-        order = BatchOrder(len(samples), batch_size=2, seed=0, epoch=3, start=start)
+        order = RunOrder(len(samples), batch_size=2, seed=0, start=15 + start, steps=20)  # the fourth epoch
         return [batch.scene for batch in build_loader(dataset, order, workers)]
 
     whole = batches(0, 0)
@@ -207,7 +212,7 @@ def test_an_index_that_is_wrong_is_named(data: DataSet, tmp_path: Path) -> None:
 def test_a_stopped_run_goes_on(data: DataSet, tmp_path: Path) -> None:
     out, config = tmp_path / "out", ShardConfig(samples=4, pool=PoolConfig(workers=1))
 
-    def stop(done: int) -> None:
+    def stop(*now: object) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -309,7 +314,7 @@ def test_over_http_by_several_processes(data: DataSet, tmp_path: Path) -> None:
         Thread(target=server.serve_forever, daemon=True).start()
         samples = open_data(f"shards:http://127.0.0.1:{server.server_address[1]}/out").samples
         dataset = ViewDataset(samples, TrainViews(ViewConfig(size=32), seed=0))
-        order = BatchOrder(10, batch_size=5, seed=0, epoch=0)
+        order = RunOrder(10, batch_size=5, seed=0, steps=2)
         there = [batch.scene for batch in build_loader(dataset, order, 2)]
         server.shutdown()
     here = ViewDataset(read_shards(str(tmp_path / "out")).samples, TrainViews(ViewConfig(size=32), seed=0))

@@ -6,12 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from torch.utils.data._utils.pin_memory import pin_memory
 
 from tests.drawn import class_folders, draw_image, jpeg_of
-from uniemox.data.order import BatchOrder
+from uniemox.data.order import RunOrder
 from uniemox.data.sample import Broken
 from uniemox.data.source import open_data
 from uniemox.errors import ConfigError, DataError
@@ -31,8 +29,8 @@ def dataset(tmp_path: Path) -> ViewDataset:
 def test_workers_change_nothing(dataset: ViewDataset, method: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("uniemox.views.loader.loader_context", lambda: multiprocessing.get_context(method))
 
-    def run(workers: int, **options: int) -> list[ViewBatch]:
-        order = BatchOrder(len(dataset), batch_size=4, seed=1, epoch=2, **options)
+    def run(workers: int, start: int = 6, **options: int) -> list[ViewBatch]:
+        order = RunOrder(len(dataset), batch_size=4, seed=1, start=start, steps=9, **options)  # the third epoch
         return list(build_loader(dataset, order, workers))
 
     alone, several = run(0), run(2)
@@ -41,7 +39,7 @@ def test_workers_change_nothing(dataset: ViewDataset, method: str, monkeypatch: 
         assert torch.equal(a.scene, b.scene)
         assert torch.equal(a.person, b.person)
         assert a.samples == b.samples
-    later = run(2, start=2)
+    later = run(2, start=8)
     assert torch.equal(later[0].scene, alone[2].scene)
     parts = [run(0, rank=rank, processes=2) for rank in (0, 1)]
     for whole, first, second in zip(alone, *parts, strict=True):
@@ -56,31 +54,6 @@ def test_a_batch_is_copied_to_memory_that_a_gpu_reads(dataset: ViewDataset, monk
     assert [id(tensor) for tensor in pinned] == [id(batch.scene), id(batch.person)]
 
 
-@given(st.integers(1, 60), st.integers(1, 12), st.integers(0, 5), st.sampled_from([1, 2, 3]))
-def test_an_epoch_sees_every_sample_once(samples: int, batch: int, epoch: int, processes: int) -> None:
-    size = batch * processes
-    if samples < size:
-        with pytest.raises(ConfigError, match="do not fill a batch"):
-            BatchOrder(samples, batch_size=size, seed=0, epoch=epoch)
-        return
-    parts = [
-        list(BatchOrder(samples, batch_size=size, seed=0, epoch=epoch, rank=rank, processes=processes))
-        for rank in range(processes)
-    ]
-    seen = [index for part in parts for rows in part for _, index in rows]
-    assert len(seen) == len(set(seen)) == samples // size * size
-    assert all(e == epoch for part in parts for rows in part for e, _ in rows)
-    assert all(len(rows) == batch for part in parts for rows in part)
-
-
-def test_epochs_and_seeds_have_orders_of_their_own() -> None:
-    orders = [list(BatchOrder(50, batch_size=50, seed=s, epoch=e)) for s, e in ((0, 0), (0, 1), (1, 0), (0, 0))]
-    indices = [[index for _, index in order[0]] for order in orders]
-    assert indices[0] == indices[3]
-    assert indices[0] != indices[1]
-    assert indices[0] != indices[2]
-
-
 def test_packed_samples_are_the_samples(dataset: ViewDataset) -> None:
     samples = list(dataset.samples)
     packed = PackedSamples(samples)
@@ -92,22 +65,11 @@ def test_packed_samples_are_the_samples(dataset: ViewDataset) -> None:
     assert list(PackedSamples([])) == []
 
 
-def test_ranks_and_starts_that_do_not_exist_are_refused() -> None:
-    for wrong in ({"rank": 2}, {"rank": -1}, {"start": 7}, {"start": -1}):
-        with pytest.raises(ConfigError, match="there is no rank"):
-            BatchOrder(50, batch_size=8, seed=0, epoch=0, processes=2, **wrong)
-
-
-def test_batches_that_processes_cannot_share_are_refused() -> None:
-    with pytest.raises(ConfigError, match="3 processes can't share a batch of 8"):
-        BatchOrder(50, batch_size=8, seed=0, epoch=0, processes=3)
-
-
 def test_broken_images_are_left_out_and_named(dataset: ViewDataset) -> None:
     broken = Path(str(dataset.samples[3].image))
     broken.write_bytes(jpeg_of(draw_image(0))[:3000])
     Path(str(dataset.samples[5].image)).unlink()
-    batches = list(build_loader(dataset, BatchOrder(12, batch_size=6, seed=0, epoch=0), 0))
+    batches = list(build_loader(dataset, RunOrder(12, batch_size=6, seed=0, steps=2), 0))
     assert sum(len(batch.scene) for batch in batches) == 10
     found = dict(entry for batch in batches for entry in batch.broken)
     assert found.keys() == {dataset.samples[3].key, dataset.samples[5].key}
@@ -117,7 +79,7 @@ def test_broken_images_are_left_out_and_named(dataset: ViewDataset) -> None:
 def test_a_batch_of_broken_images_is_empty(dataset: ViewDataset) -> None:
     for sample in dataset.samples:
         Path(str(sample.image)).write_bytes(b"")
-    (batch,) = build_loader(dataset, BatchOrder(12, batch_size=12, seed=0, epoch=0), 0)
+    (batch,) = build_loader(dataset, RunOrder(12, batch_size=12, seed=0, steps=1), 0)
     assert len(batch.scene) == 0
     assert len(batch.broken) == 12
 

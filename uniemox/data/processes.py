@@ -17,7 +17,7 @@ from multiprocessing import parent_process
 from multiprocessing.context import BaseContext
 from pathlib import PurePath
 from threading import Thread
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,7 @@ from uniemox.errors import ConfigError, DataError, ImageError
 from uniemox.io.decoding.pool import Decoded, DecoderPool, look_here
 from uniemox.io.images import ENDINGS, MinSides
 from uniemox.io.parallel import DIED, map_on_ray, usable_cores
+from uniemox.io.progress import Progress, silent
 
 CHUNK = 32  # images that a process takes at once
 MAX_TEMP_DIR = 103 - len("/pymp-12345678/listener-12345678")  # characters; a socket's address has 103 on every system
@@ -118,7 +119,7 @@ def map_each(
     batches = [items[i : i + batch] for i in range(0, len(items), batch)]
     done, died = 0, 0
     for some, answers in zip(batches, map_batches(open_work, batches, pool, on_gpu=on_gpu), strict=True):
-        found: Iterable[R | None] = () if answers is None else answers
+        found: Iterable[R | None] = answers or ()
         if answers is None:
             alone = map_batches(open_work, [[item] for item in some], pool, on_gpu=on_gpu)
             found = (None if one is None else one[0] for one in alone)
@@ -130,30 +131,34 @@ def map_each(
 
 
 def map_samples(
-    function: Callable[[Sequence[Sample]], list[R]],
+    function: Callable[[Sample], R],
     samples: Sequence[Sample],
+    what: str,
     *,
     pool: PoolConfig = ONE_A_CORE,
-    on_progress: Callable[[int], None] = lambda _: None,
-    if_died: Callable[[Sample], R] | None = None,
+    on_progress: Progress = silent,
+    if_died: R | None = None,
 ) -> list[R]:
-    """Map a function over batches of samples, in order. Few samples need no processes.
+    """Results of a function for samples, in their order. Few samples need no processes.
 
-    on_progress: called with the number of samples done.  if_died: the error message for a sample at which a worker
-    died;
-    None: that is a DataError.
+    what: is reported as done.  if_died: the result for a sample at which a worker died; None: that is a DataError.
     """
     if len(samples) < 2 * CHUNK and pool == ONE_A_CORE:
         pool = PoolConfig(workers=1)
     found: list[R] = []
-    results = map_each(partial(_same, function), samples, pool, batch=CHUNK)
+    results = map_each(partial(_for_each, function), samples, pool, batch=CHUNK)
     for sample, one in zip(samples, results, strict=True):
-        if one is None and if_died is None:
+        answer = if_died if one is None else one
+        if answer is None:
             raise DataError(f"{sample.image}: {DIED}")
-        found.append(if_died(sample) if one is None and if_died is not None else cast(R, one))
+        found.append(answer)
         if len(found) % CHUNK == 0 or len(found) == len(samples):
-            on_progress(len(found))
+            on_progress(what, len(found), len(samples))
     return found
+
+
+def _for_each(function: Callable[[T], R]) -> Callable[[Sequence[T]], list[R]]:
+    return lambda items: list(map(function, items))
 
 
 class _Processes:
@@ -209,10 +214,6 @@ def _answer(batch: Any) -> Any:
     return _WORKER["work"](batch)
 
 
-def _same(function: T) -> T:
-    return function
-
-
 def _begin(open_work: Callable[[], Callable[[Any], Any]] | None) -> None:
     """Begin as a worker: Ctrl-C is the parent's, whose end is this process's."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -260,35 +261,27 @@ class Look:
 def scan(
     samples: Sequence[Sample],
     pool: PoolConfig = ONE_A_CORE,
-    on_progress: Callable[[int], None] = lambda _: None,
+    on_progress: Progress = silent,
     decoders: DecoderPool | None = None,
 ) -> list[Look]:
     """A look at every sample's image, in their order.
 
-    pool: who looks.  on_progress: called with the number of images done.
-    decoders: for files of strangers, in place of the pool; None: they are one's own.
+    pool: who looks.  decoders: for files of strangers, in place of the pool; None: they are one's own.
     """
-    if decoders is not None:
-        return _scan_in(decoders, samples, on_progress)
-    return map_samples(_look_at_all, samples, pool=pool, on_progress=on_progress, if_died=lambda _: Look("", DIED))
-
-
-def _scan_in(decoders: DecoderPool, samples: Sequence[Sample], on_progress: Callable[[int], None]) -> list[Look]:
+    what = "looking at images"
+    if decoders is None:
+        return map_samples(look_at, samples, what, pool=pool, on_progress=on_progress, if_died=Look("", DIED))
     threads = ThreadPoolExecutor(decoders.workers, thread_name_prefix="look")
     found: list[Look] = []
     try:
-        for look in threads.map(lambda sample: look_at(sample, decoders.look), samples):
+        for look in threads.map(partial(look_at, look=decoders.look), samples):
             found.append(look)
-            on_progress(len(found))
+            on_progress(what, len(found), len(samples))
     finally:
         if len(found) < len(samples):  # stopped: nobody waits for what is being decoded
             decoders.close()
         threads.shutdown(cancel_futures=True)
     return found
-
-
-def _look_at_all(samples: Sequence[Sample]) -> list[Look]:
-    return [look_at(sample) for sample in samples]
 
 
 def look_at(sample: Sample, look: Callable[..., Decoded] = look_here) -> Look:

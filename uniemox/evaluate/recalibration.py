@@ -96,7 +96,7 @@ def recalibrate(
             f"{data.name_with_split(split)} has {len(samples)} images with a label of {model}; at least "
             f"{MIN_IMAGES} are needed, and a hundred are better"
         )
-    hashes = image_hashes(samples, lambda done: on_progress("hashing", done, len(samples)))
+    hashes = image_hashes(samples, lambda _, done, total: on_progress("hashing", done, len(samples)))
     seen = seen_by_model(given if str(given) in IN_PACKAGE else source)
     refuse_seen(samples, hashes, seen, data.name)
     found = outputs_of_network(network, samples, lambda done: on_progress("calibrating", done, len(samples)))

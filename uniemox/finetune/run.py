@@ -91,7 +91,7 @@ def finetune(
         if rank() == 0:
             shown = replace(data, samples=[*parts.samples, *open_unlabelled(config.distillation)])
             sources = [config.init, config.distillation.teacher]
-            write_seen(out, shown, sources, lambda done: callback.progress("hashing images", done, len(shown)))
+            write_seen(out, shown, sources, lambda what, done, _: callback.progress(what, done, len(shown)))
         answers = None
         if config.distillation.teacher:
             reported = partial(callback.progress, "asking the teacher")

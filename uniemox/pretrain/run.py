@@ -226,7 +226,7 @@ def _open_run(
         encoder = None if config.encoder.start is None else build_encoder_of(config)
     if rank() == 0:
         sources = [config.encoder.start or "", config.teacher.source if config.model.needs_image_features else ""]
-        write_seen(out, data, sources, lambda done: callback.progress("hashing images", done, len(data)))
+        write_seen(out, data, sources, lambda what, done, _: callback.progress(what, done, len(data)))
     wait_for_all()
     teacher = prepare_teacher(opened, config.teacher, config.model, data, out, device, callback)
     model = build_model(config, None if teacher is None else teacher.width, encoder)
