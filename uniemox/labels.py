@@ -44,13 +44,6 @@ class LabelSet:
         return self.labels.index(label)
 
 
-_MIKELS_ALIASES = {
-    "amused": "amusement",
-    "angry": "anger",
-    "content": "contentment",
-    "excited": "excitement",
-    "sad": "sadness",
-}
 _EKMAN_ALIASES = {"angry": "anger", "happiness": "joy", "happy": "joy", "sad": "sadness"}
 _CAER_ALIASES = {"anger": "angry", "happiness": "happy", "joy": "happy", "sadness": "sad"}
 
@@ -58,7 +51,7 @@ MIKELS = LabelSet(
     "mikels",
     ("amusement", "anger", "awe", "contentment", "disgust", "excitement", "fear", "sadness"),
     "evoked",
-    _MIKELS_ALIASES,
+    {"amused": "amusement", "angry": "anger", "content": "contentment", "excited": "excitement", "sad": "sadness"},
 )
 """Mikels' eight (Behavior Research Methods 37, 2005): IAPSa, Abstract, ArtPhoto, FI, EmoSet, Emo8."""
 
@@ -82,12 +75,8 @@ FERPLUS = LabelSet(
 )
 """FER+ (Barsoum et al., ICMI 2016): the expression that a face shows."""
 
-POLARITY = LabelSet(
-    "polarity",
-    ("negative", "positive"),
-    "evoked",
-    {"neg": "negative", "pos": "positive", "0": "negative", "1": "positive"},
-)
+_SIGNS = {"neg": "negative", "pos": "positive", "0": "negative", "1": "positive"}
+POLARITY = LabelSet("polarity", ("negative", "positive"), "evoked", _SIGNS)
 """Sentiment, as Twitter I and II are labelled."""
 
 LABEL_SETS = (MIKELS, EKMAN, UBE, CAER, HECO, FERPLUS, POLARITY)
@@ -107,18 +96,15 @@ WORD_NORMS: Mapping[str, Mapping[str, tuple[float, float]]] = {
 }
 """Valence and arousal of a set's labels as words, 0 to 1, as people rated them: NRC-VAD (Mohammad, ACL 2018)."""
 
-_NEGATIVE = ("anger", "angry", "contempt", "disgust", "fear", "sad", "sadness", "negative")
-_POSITIVE = (
-    *("amusement", "awe", "contentment", "excitement", "joy", "love", "happy", "happiness", "peace"),
-    "positive",
-)
-_BRIDGES: Mapping[tuple[str, str], Mapping[str, str]] = {
-    ("mikels", "ekman"): {"amusement": "joy", "contentment": "joy", "excitement": "joy"},
-    ("mikels", "ube"): {"amusement": "joy", "contentment": "joy", "excitement": "joy"},
-    ("ekman", "mikels"): {},
-    ("ube", "mikels"): {},
-    ("ekman", "ube"): {},
-    ("ube", "ekman"): {},
+_SIGN_OF = {
+    **dict.fromkeys(("anger", "angry", "contempt", "disgust", "fear", "sad", "sadness", "negative"), "negative"),
+    **dict.fromkeys(("amusement", "awe", "contentment", "excitement", "joy", "love"), "positive"),
+    **dict.fromkeys(("happy", "happiness", "peace", "positive"), "positive"),
+}
+_TO_JOY = dict.fromkeys(("amusement", "contentment", "excitement"), "joy")
+_BRIDGES: Mapping[tuple[str, str], Mapping[str, str]] = {  # words that become others; the rest keep theirs
+    **dict.fromkeys((("mikels", "ekman"), ("mikels", "ube")), _TO_JOY),
+    **{pair: {} for pair in (("ekman", "mikels"), ("ube", "mikels"), ("ekman", "ube"), ("ube", "ekman"))},
     ("ferplus", "ekman"): {"happiness": "joy"},
     ("heco", "caer"): {"anger": "angry", "sadness": "sad", "happiness": "happy", "excitement": "happy"},
     ("caer", "heco"): {"angry": "anger", "sad": "sadness", "happy": "happiness"},
@@ -131,7 +117,7 @@ def polarities(labels: Sequence[str]) -> tuple[tuple[float, ...], ...]:
     >>> polarities(["awe", "fear", "surprise"])
     ((0.0, 1.0, 0.0), (1.0, 0.0, 0.0), (0.0, 0.0, 1.0))
     """
-    signs = ["negative" if one in _NEGATIVE else "positive" if one in _POSITIVE else "neither" for one in labels]
+    signs = [_SIGN_OF.get(label, "neither") for label in labels]
     rows = (tuple(float(sign == polarity) for sign in signs) for polarity in ("negative", "positive", "neither"))
     return tuple(row for row in rows if any(row))
 
@@ -192,9 +178,7 @@ def label_map(source: LabelSet, target: LabelSet) -> LabelMap:
     if set(source.labels) == set(target.labels):
         return LabelMap(source, target, {label: label for label in source.labels})
     if target.name == POLARITY.name:
-        signs = {"negative": _NEGATIVE, "positive": _POSITIVE}
-        found = {label: next((s for s, group in signs.items() if label in group), None) for label in source.labels}
-        return LabelMap(source, target, found)
+        return LabelMap(source, target, {label: _SIGN_OF.get(label) for label in source.labels})
     if source.name == CUSTOM:  # some of the other's labels, under no published set's name; below the reverse
         words = {label: target.aliases.get(label, label) for label in source.labels}
         if set(words.values()) <= set(target.labels):
@@ -218,10 +202,10 @@ def in_kind_of(target: LabelSet, source: LabelSet) -> LabelSet:
 
 def find_label_set(name: str) -> LabelSet:
     """The label set of that name. Raises LabelError, with all names, if there is none."""
-    for label_set in LABEL_SETS:
-        if label_set.name == name.lower():
-            return label_set
-    raise LabelError(f"there is no label set {name!r}; there are {', '.join(s.name for s in LABEL_SETS)}")
+    sets = {label_set.name: label_set for label_set in LABEL_SETS}
+    if name.lower() not in sets:
+        raise LabelError(f"there is no label set {name!r}; there are {', '.join(sets)}")
+    return sets[name.lower()]
 
 
 def recognise(words: Sequence[str], kind: Kind | None = None, asked: str | None = None) -> LabelSet:
@@ -233,17 +217,20 @@ def recognise(words: Sequence[str], kind: Kind | None = None, asked: str | None 
     asked: the name of the published set to take. Raises LabelError if there is none of that name.
     """
     if asked is not None:
-        label_set = find_label_set(asked)
-        return label_set if kind in (None, label_set.kind) else replace(label_set, kind=kind)
+        return _of_kind(find_label_set(asked), kind)
     names = sorted({clean(word) for word in words})
     for label_set in LABEL_SETS:
         known = {label_set.aliases.get(name, name) for name in names if not name.isdigit()}
         if len(known) * 2 > len(label_set) and known <= set(label_set.labels) and len(known) == len(names):
-            found = label_set if kind in (None, label_set.kind) else replace(label_set, kind=kind)
+            found = _of_kind(label_set, kind)
             if len(known) == len(label_set):
                 return found
             return replace(found, name=CUSTOM, labels=tuple(one for one in label_set.labels if one in known))
     return LabelSet(CUSTOM, tuple(names), kind or "evoked")
+
+
+def _of_kind(label_set: LabelSet, kind: Kind | None) -> LabelSet:
+    return label_set if kind in (None, label_set.kind) else replace(label_set, kind=kind)
 
 
 def clean(word: str) -> str:

@@ -207,9 +207,7 @@ def choose_scheme(
     """
     compared = ("train", "val" if "val" in ratios else "test")
     if not set(compared) <= set(ratios):
-        raise ConfigError(
-            f"schemes are compared by {compared[0]} and {compared[1]}; there are only {', '.join(ratios)}"
-        )
+        raise ConfigError(f"schemes are compared by {' and '.join(compared)}; there are only {', '.join(ratios)}")
     from sklearn.decomposition import PCA  # noqa: PLC0415 - a second to import
 
     if len(samples) < 2:
@@ -308,11 +306,8 @@ def plot_choice(choice: Choice, data: DataSet, path: Path) -> None:
     axes[0].legend(fontsize="x-small")
     ordered = sorted(choice.distances.values())
     axes[-1].plot(ordered, marker=".")
-    axes[-1].set(
-        title=f"{len(ordered)} schemes; seed {choice.seed} chosen",
-        xlabel="rank",
-        ylabel="Fréchet distance of train and val",
-    )
+    title = f"{len(ordered)} schemes; seed {choice.seed} chosen"
+    axes[-1].set(title=title, xlabel="rank", ylabel="Fréchet distance of train and val")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, dpi=110)

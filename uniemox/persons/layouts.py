@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -61,7 +61,6 @@ def decode_yolox(outputs: Sequence[Array], size: Size) -> Decoded:
 
 def decode_centres(outputs: Sequence[Array], size: Size) -> Decoded:
     """(N, n, 5 + classes) decoded in the graph: cx, cy, w, h in px of the input, objectness and classes."""
-    del size
     raw = outputs[0]
     return corners(raw[..., :2], raw[..., 2:4]), raw[..., 4] * raw[..., 5]
 
@@ -109,7 +108,6 @@ def decode_yolov3_maps(outputs: Sequence[Array], size: Size) -> Decoded:
 
     Per anchor: logits of the centre within its cell, log sizes against the anchor, logits of objectness and classes.
     """
-    del size
     boxes, confidences = [], []
     for maps, (stride, shapes) in zip(finest_first(outputs), ANCHORS.items(), strict=True):
         n, channels, rows, columns = maps.shape
@@ -129,7 +127,6 @@ def decode_zoo(outputs: Sequence[Array], size: Size) -> Decoded:
 
     The third output, what the graph's own suppression leaves at its own thresholds, is not used.
     """
-    del size
     boxes, scores = outputs[:2]
     return boxes[..., [1, 0, 3, 2]], scores[:, 0]
 
@@ -159,7 +156,6 @@ def decode_centres_map(outputs: Sequence[Array], size: Size) -> Decoded:
     Distances are from the middle of the cell; column i covers the px from 8 i to 8 i + 8 of the input, whose left edge
     is 0. A cell that one of its eight neighbours exceeds has confidence 0 (CenterNet, arXiv 1904.07850, section 4).
     """
-    del size
     maps = outputs[0]
     n, _, rows, columns = maps.shape
     y, x = (np.mgrid[:rows, :columns].astype(np.float32) + 0.5) * STRIDE
@@ -177,6 +173,8 @@ def highest_around(heat: Array) -> Array:
     return np.maximum(np.maximum(along[:, :-2], along[:, 2:]), along[:, 1:-1])  # (N, rows, columns)
 
 
+YOLOV3_CONFIDENCE, YOLOV3_NMS_OVERLAP = 0.8, 0.4
+"""As UniEmoX has them (models/model_yolo.py of its release)."""
 CLASS_COUNTS = (80, 1)  # COCO's, or persons alone
 WITH_OBJECTNESS = tuple(5 + classes for classes in CLASS_COUNTS)
 # Columns of NanoDet's table to bins a side: reg_max + 1 in its published configurations.
@@ -194,24 +192,20 @@ class Layout:
     """Whether these are its outputs for one grey image of that size."""
     decode: Callable[[Sequence[Array], Size], Decoded]
     preparation: Preparation
-    confidence: float
+    confidence: float = YOLOV3_CONFIDENCE
     """Least confidence if the user asks for none: what its authors show boxes from."""
-    nms_overlap: float
+    nms_overlap: float = YOLOV3_NMS_OVERLAP
     """Intersection over union above which the weaker of two boxes goes, as its authors have it."""
     free_size_px: int = 416
     """Side of the input where the graph takes any: YOLOv3's, as published."""
     takes_size: bool = False
     """The graph has a second input, (height, width) of the image, and its boxes are in px of the image."""
-    revision: int = 1
-    """Raise it when code changes boxes: it is part of every fingerprint."""
 
 
 def recognise(size: Size, outputs: Sequence[Array], *, takes_size: bool) -> Layout | None:
     """The layout of a graph from its outputs for one grey image; None if it is not known."""
-    for layout in LAYOUTS:
-        if layout.takes_size == takes_size and layout.matches(size, outputs):
-            return layout
-    return None
+    known = (layout for layout in LAYOUTS if layout.takes_size == takes_size and layout.matches(size, outputs))
+    return next(known, None)
 
 
 def _table(outputs: Sequence[Array], rows: int, columns: Sequence[int]) -> Array | None:
@@ -250,11 +244,8 @@ def _is_fastestdet(size: Size, outputs: Sequence[Array]) -> bool:
     if len(outputs) != 1 or outputs[0].ndim != 4:
         return False
     channels, rows, columns = outputs[0].shape[1:]
-    return (
-        channels in WITH_OBJECTNESS
-        and (rows * 16, columns * 16) == size
-        and _are_probabilities(np.delete(outputs[0], slice(1, 5), axis=1))
-    )
+    fits = channels in WITH_OBJECTNESS and (rows * 16, columns * 16) == size
+    return fits and _are_probabilities(np.delete(outputs[0], slice(1, 5), axis=1))
 
 
 def _is_yolov3_maps(size: Size, outputs: Sequence[Array]) -> bool:
@@ -274,7 +265,6 @@ def _is_yolov3_table(size: Size, outputs: Sequence[Array]) -> bool:
 
 
 def _is_zoo(size: Size, outputs: Sequence[Array]) -> bool:
-    del size
     if len(outputs) != 3 or [output.ndim for output in outputs[:2]] != [3, 3]:
         return False
     boxes, scores, indices = outputs
@@ -297,13 +287,8 @@ def _is_yunet(size: Size, outputs: Sequence[Array]) -> bool:
     return sorted(output.shape[1:] for output in outputs) == expected
 
 
-# Between what its authors have in their ONNX example (0.45) and in their evaluation (0.65): people stand close.
-YOLOX_NMS_OVERLAP = 0.5
-_YOLOX = Preparation(fit="corner", fill=114, order="BGR")
 _NANODET_MEAN, _NANODET_STD = (103.53, 116.28, 123.675), (57.375, 57.12, 58.395)
 _TO_ONE = (255.0, 255.0, 255.0)
-YOLOV3_CONFIDENCE, YOLOV3_NMS_OVERLAP = 0.8, 0.4
-"""As UniEmoX has them (models/model_yolo.py of its release)."""
 CENTRES = Preparation(fit="squash", order="RGB", averaged=True)
 """What `python -m recipes.finder fit` trains with; its files normalise px of 0 to 255 themselves."""
 CENTRES_CONFIDENCE, CENTRES_NMS_OVERLAP = 0.5, 0.6
@@ -311,24 +296,23 @@ CENTRES_CONFIDENCE, CENTRES_NMS_OVERLAP = 0.5, 0.6
 
 FACES = "YuNet (faces)"
 
+YOLOX = Layout(
+    name="YOLOX",
+    outputs="[N, n, 5 + classes], n cells of strides 8, 16, 32, raw",
+    matches=partial(_is_yolox, decoded=False),
+    decode=decode_yolox,
+    preparation=Preparation(fit="corner", fill=114, order="BGR"),
+    confidence=0.3,
+    nms_overlap=0.5,  # between the authors' ONNX example (0.45) and their evaluation (0.65): people stand close
+)
 LAYOUTS = (
-    Layout(
-        name="YOLOX",
-        outputs="[N, n, 5 + classes], n cells of strides 8, 16, 32, raw",
-        matches=partial(_is_yolox, decoded=False),
-        decode=decode_yolox,
-        preparation=_YOLOX,
-        confidence=0.3,
-        nms_overlap=YOLOX_NMS_OVERLAP,
-    ),
-    Layout(
+    YOLOX,
+    replace(
+        YOLOX,
         name="YOLOX, decoded in the graph",
         outputs="[N, n, 5 + classes], n cells of strides 8, 16, 32, boxes in px",
         matches=partial(_is_yolox, decoded=True),
         decode=decode_centres,
-        preparation=_YOLOX,
-        confidence=0.3,
-        nms_overlap=YOLOX_NMS_OVERLAP,
     ),
     Layout(
         name="NanoDet-Plus",
@@ -363,8 +347,6 @@ LAYOUTS = (
         matches=_is_yolov3_maps,
         decode=decode_yolov3_maps,
         preparation=Preparation(fit="squash", order="RGB", std=_TO_ONE),
-        confidence=YOLOV3_CONFIDENCE,
-        nms_overlap=YOLOV3_NMS_OVERLAP,
     ),
     Layout(
         name="YOLOv3, one table (YOLOv5 has the same)",
@@ -372,8 +354,6 @@ LAYOUTS = (
         matches=_is_yolov3_table,
         decode=decode_centres,
         preparation=Preparation(fit="centre", fill=114, order="RGB", std=_TO_ONE),
-        confidence=YOLOV3_CONFIDENCE,
-        nms_overlap=YOLOV3_NMS_OVERLAP,
     ),
     Layout(
         name="YOLOv3 of the ONNX model zoo",
@@ -381,8 +361,6 @@ LAYOUTS = (
         matches=_is_zoo,
         decode=decode_zoo,
         preparation=Preparation(fit="centre", fill=128, order="RGB", std=_TO_ONE, averaged=True),
-        confidence=YOLOV3_CONFIDENCE,
-        nms_overlap=YOLOV3_NMS_OVERLAP,
         takes_size=True,
     ),
     Layout(

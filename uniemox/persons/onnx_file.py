@@ -1,6 +1,7 @@
 """Person detectors in ONNX files, run by onnxruntime."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from uniemox.persons.layouts import LAYOUTS, Array, recognise
 
 FREE_SIZE_PX = 416  # of inputs that take any size, until their layout is known
 MAX_SIZE_PX = 4096
+REVISION = 1  # raise it when code changes boxes: it is part of every fingerprint
 MAX_CONCURRENT = 32  # images of a batch, so that a long list needs no more memory than a short one
 _TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(int32)": np.int32}
 
@@ -42,7 +44,7 @@ class OnnxDetector:
         if layout.takes_size:
             self._batch = 1  # the zoo's graph scales all boxes by the first image's size
         self._thresholds = config.thresholds(layout.confidence, layout.nms_overlap)
-        settings = " ".join(map(str, (layout.name, layout.revision, self._size, *self._thresholds)))
+        settings = " ".join(map(str, (layout.name, REVISION, self._size, *self._thresholds)))
         self.fingerprint = fingerprint_of([path, *others], settings)
 
     def detect(self, images: Sequence[Image.Image]) -> list[tuple[Detection, ...]]:
@@ -78,10 +80,10 @@ class OnnxDetector:
         declared = self._session.wide.get_inputs()[0].shape[0]
         if isinstance(declared, int):
             return declared
-        try:
-            return None if all(len(output) == 2 for output in self._run_grey(path, 2)) else 1
-        except DetectorError:
-            return 1
+        with suppress(DetectorError):
+            if all(len(output) == 2 for output in self._run_grey(path, 2)):
+                return None
+        return 1
 
 
 def _start(path: Path, threads: int | None, provider: str) -> Session:
@@ -95,17 +97,15 @@ def _input_size(path: Path, session: InferenceSession, free_size_px: int = FREE_
     """Height and width of the images it takes; free_size_px where it takes any."""
     inputs = session.get_inputs()
     shapes = [one.shape for one in inputs]
-    images_first = len(shapes) in (1, 2) and len(shapes[0]) == 4 and (shapes[0][1] == 3 or _is_free(shapes[0][1]))
+    images_first = (
+        len(shapes) in (1, 2) and len(shapes[0]) == 4 and (shapes[0][1] == 3 or not isinstance(shapes[0][1], int))
+    )
     if not images_first or any(one.type not in _TYPES for one in inputs) or (shapes[1:] and len(shapes[1]) != 2):
         raise DetectorError(f"{path}: {_describe(session, None)}. {_known()}")
-    height, width = (free_size_px if _is_free(side) else side for side in shapes[0][2:])
+    height, width = (side if isinstance(side, int) else free_size_px for side in shapes[0][2:])
     if not (32 <= height <= MAX_SIZE_PX and 32 <= width <= MAX_SIZE_PX):
         raise DetectorError(f"{path}: takes images of {width} x {height} px; expected 32 to {MAX_SIZE_PX}")
     return height, width
-
-
-def _is_free(side: int | str | None) -> bool:
-    return not isinstance(side, int)
 
 
 def _weights_beside(path: Path) -> list[Path]:
