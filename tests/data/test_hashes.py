@@ -10,6 +10,7 @@ from uniemox.data.processes import CHUNK
 
 def test_hashes_are_those_of_the_bytes(tmp_path: Path) -> None:
     assert image_hashes([]) == []
+    assert image_hashes([sample_of(tmp_path)]) == [""]  # a folder
     (tmp_path / "a.jpg").write_bytes(b"one")
     (tmp_path / "b.jpg").write_bytes(b"")
     samples = [sample_of(tmp_path / name) for name in ("a.jpg", "none.jpg", "b.jpg", "a.jpg")]
@@ -17,10 +18,6 @@ def test_hashes_are_those_of_the_bytes(tmp_path: Path) -> None:
     told: list[tuple[str, int, int | None]] = []
     assert image_hashes(samples, lambda *now: told.append(now)) == [one, "", empty, one]
     assert told[-1] == ("hashing images", 4, 4)
-
-
-def test_a_folder_in_an_images_place_is_unreadable(tmp_path: Path) -> None:
-    assert image_hashes([sample_of(tmp_path)]) == [""]
 
 
 def test_many_images_are_hashed_by_several_processes_in_order(tmp_path: Path) -> None:

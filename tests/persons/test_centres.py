@@ -4,14 +4,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image
 
 from tests.persons.graphs import write_constant
 from uniemox.errors import DetectorError
 from uniemox.persons.detector import load_detector
-from uniemox.persons.layouts import STRIDE, decode_centres_map, highest_around
+from uniemox.persons.layouts import STRIDE, decode_centres_map
 
 
 def one_person() -> np.ndarray:
@@ -21,23 +19,6 @@ def one_person() -> np.ndarray:
     maps[0, :, 5, 12] = (0.7, 20, 12, 28, 36)
     maps[0, :, 5, 13] = (0.6, 20, 12, 28, 36)
     return maps
-
-
-def plainly(heat: np.ndarray) -> np.ndarray:
-    """The highest of a cell and its neighbours, cell by cell."""
-    n, rows, columns = heat.shape
-    highest = np.empty_like(heat)
-    for i in range(n):
-        for y in range(rows):
-            for x in range(columns):
-                highest[i, y, x] = heat[i, max(y - 1, 0) : y + 2, max(x - 1, 0) : x + 2].max()
-    return highest
-
-
-@given(st.integers(1, 3), st.integers(1, 7), st.integers(1, 7), st.integers(0, 2**31))
-def test_highest_around(n: int, rows: int, columns: int, seed: int) -> None:
-    heat = np.random.default_rng(seed).random((n, rows, columns), dtype=np.float32)
-    np.testing.assert_array_equal(highest_around(heat), plainly(heat))
 
 
 def test_boxes_and_peaks() -> None:

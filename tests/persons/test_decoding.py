@@ -6,7 +6,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from uniemox.persons import layouts as decoding
 from uniemox.persons.box import Thresholds, select, suppress
 from uniemox.persons.fitting import Placement
 from uniemox.persons.layouts import LAYOUTS
@@ -63,17 +62,6 @@ def test_images_of_a_batch_do_not_touch(layout) -> None:
         alone = layout.decode([output[i : i + 1] for output in outputs], SIZE)
         for part, whole in zip(alone, together, strict=True):
             np.testing.assert_allclose(part[0], whole[i], rtol=1e-6)
-
-
-def test_cells_go_row_by_row_and_round_up() -> None:
-    grid, stride = decoding.cells((20, 33), (16, 32))
-    assert grid.tolist() == [[0, 0], [1, 0], [2, 0], [0, 1], [1, 1], [2, 1], [0, 0], [1, 0]]
-    assert stride.ravel().tolist() == [16] * 6 + [32] * 2
-
-
-def test_sigmoid_is_the_logistic_function_and_never_overflows() -> None:
-    x = np.array([-1e30, -3, 0, 2, 1e30], dtype=np.float32)
-    np.testing.assert_allclose(decoding.sigmoid(x), [0, 1 / (1 + np.e**3), 0.5, 1 / (1 + np.e**-2), 1], atol=1e-7)
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(0, 30), st.sampled_from([0.0, 0.3, 0.5, 1.0]))
