@@ -100,7 +100,7 @@ def map_batches(
         return
     workers = pool.workers or min(usable_cores(), MAX_ON_GPU if on_gpu else sys.maxsize)
     make_pool = partial(worker_pool, open_work=open_work, on_gpu=on_gpu)
-    yield from _in_processes(_Processes(make_pool, min(workers, len(batches))), batches)
+    yield from _in_processes(make_pool, min(workers, len(batches)), batches)
 
 
 def map_each(
@@ -161,51 +161,36 @@ def _for_each(function: Callable[[T], R]) -> Callable[[Sequence[T]], list[R]]:
     return lambda items: list(map(function, items))
 
 
-class _Processes:
-    """Processes that answer batches. One that dies takes the others with it: what they had is done again, alone."""
+def _in_processes(
+    make_pool: Callable[[int], ProcessPoolExecutor], workers: int, batches: Sequence[Any]
+) -> Iterator[Any]:
+    """Answers of processes. One that dies takes the others with it: what they had is done again, each alone."""
+    pool = make_pool(workers)
+    waiting: deque[tuple[Any, Future[Any]]] = deque()
 
-    def __init__(self, make_pool: Callable[[int], ProcessPoolExecutor], workers: int) -> None:
-        self.make_pool, self.workers = make_pool, workers
-        self.pool = make_pool(workers)
-        self.lone: ProcessPoolExecutor | None = None
-
-    def submit(self, batch: Any) -> Future[Any]:
-        try:
-            return self.pool.submit(_answer, batch)
-        except BrokenProcessPool:
-            self.pool.shutdown()
-            self.pool = self.make_pool(self.workers)
-            return self.pool.submit(_answer, batch)
-
-    def result(self, batch: Any, future: Future[Any]) -> Any:
-        """The answer to a batch; None where a process of its own dies at it as well."""
+    def next_answer() -> Any:
+        batch, future = waiting.popleft()
         with suppress(BrokenProcessPool):
             return future.result()
-        self.lone = self.lone or self.make_pool(1)
-        try:
-            return self.lone.submit(_answer, batch).result()
-        except BrokenProcessPool:
-            self.lone.shutdown()
-            self.lone = None
-            return None
+        with suppress(BrokenProcessPool), make_pool(1) as alone:
+            return alone.submit(_answer, batch).result()
+        return None
 
-    def close(self) -> None:
-        for pool in (self.pool, self.lone):
-            if pool is not None:
-                pool.shutdown(cancel_futures=True)
-
-
-def _in_processes(processes: _Processes, batches: Sequence[T]) -> Iterator[Any]:
-    waiting: deque[tuple[T, Future[Any]]] = deque()
     try:
         for batch in batches:
-            waiting.append((batch, processes.submit(batch)))
-            if len(waiting) > 2 * processes.workers:
-                yield processes.result(*waiting.popleft())
+            try:
+                future = pool.submit(_answer, batch)
+            except BrokenProcessPool:
+                pool.shutdown()
+                pool = make_pool(workers)
+                future = pool.submit(_answer, batch)
+            waiting.append((batch, future))
+            if len(waiting) > 2 * workers:
+                yield next_answer()
         while waiting:
-            yield processes.result(*waiting.popleft())
+            yield next_answer()
     finally:
-        processes.close()
+        pool.shutdown(cancel_futures=True)
 
 
 def _answer(batch: Any) -> Any:

@@ -17,7 +17,7 @@ from uniemox.evaluate.outputs import Outputs, outputs_of_network
 from uniemox.evaluate.run import file_of, is_onnx, map_to_data, seen_by_model
 from uniemox.intervals import Interval, bootstrap_interval
 from uniemox.io.files import ONNX, replacing
-from uniemox.io.onnx_metadata import with_metadata
+from uniemox.io.onnx_external import with_metadata
 from uniemox.io.weight_names import IN_PACKAGE
 from uniemox.predict.confidence import UNFAMILIAR, answers_of, familiarity_of, likely_sets
 from uniemox.predict.network import KEY
