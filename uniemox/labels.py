@@ -4,9 +4,11 @@ Three kinds are never mixed: what an image evokes in its viewer, what a person i
 to others, which is not what its owner feels.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 from uniemox.errors import LabelError
 
@@ -44,71 +46,17 @@ class LabelSet:
         return self.labels.index(label)
 
 
-_EKMAN_ALIASES = {"angry": "anger", "happiness": "joy", "happy": "joy", "sad": "sadness"}
-_CAER_ALIASES = {"anger": "angry", "happiness": "happy", "joy": "happy", "sadness": "sad"}
+_DATA: dict[str, Any] = json.loads(Path(__file__).with_name("label_sets.json").read_text("utf-8"))
+"""The sets with their sources, polarities of labels, words that become others between two sets, and norms."""
 
-MIKELS = LabelSet(
-    "mikels",
-    ("amusement", "anger", "awe", "contentment", "disgust", "excitement", "fear", "sadness"),
-    "evoked",
-    {"amused": "amusement", "angry": "anger", "content": "contentment", "excited": "excitement", "sad": "sadness"},
+LABEL_SETS = tuple(
+    LabelSet(name, tuple(one["labels"]), one["kind"], one["aliases"]) for name, one in _DATA["sets"].items()
 )
-"""Mikels' eight (Behavior Research Methods 37, 2005): IAPSa, Abstract, ArtPhoto, FI, EmoSet, Emo8."""
-
-EKMAN = LabelSet("ekman", ("anger", "disgust", "fear", "joy", "sadness", "surprise"), "evoked", _EKMAN_ALIASES)
-"""Ekman's six as Emotion6 names them (CVPR 2015)."""
-
-UBE = LabelSet("ube", ("anger", "fear", "joy", "love", "sadness", "surprise"), "evoked", _EKMAN_ALIASES)
-"""UnBiasedEmo (Panda et al., ECCV 2018)."""
-
-CAER = LabelSet("caer", ("angry", "disgust", "fear", "happy", "neutral", "sad", "surprise"), "felt", _CAER_ALIASES)
-"""CAER-S (Lee et al., ICCV 2019): what the person in the image feels."""
-
-HECO = LabelSet("heco", ("surprise", "excitement", "happiness", "peace", "disgust", "anger", "fear", "sadness"), "felt")
-"""HECO (Yang et al., ECCV 2022): what the person in the image feels; its own order."""
-
-FERPLUS = LabelSet(
-    "ferplus",
-    ("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt"),
-    "expressed",
-    {"happy": "happiness", "sad": "sadness", "angry": "anger"},
-)
-"""FER+ (Barsoum et al., ICMI 2016): the expression that a face shows."""
-
-_SIGNS = {"neg": "negative", "pos": "positive", "0": "negative", "1": "positive"}
-POLARITY = LabelSet("polarity", ("negative", "positive"), "evoked", _SIGNS)
-"""Sentiment, as Twitter I and II are labelled."""
-
-LABEL_SETS = (MIKELS, EKMAN, UBE, CAER, HECO, FERPLUS, POLARITY)
+MIKELS, EKMAN, UBE, CAER, HECO, FERPLUS, POLARITY = LABEL_SETS
 CUSTOM = "custom"  # name of a set of one's own
-
-WORD_NORMS: Mapping[str, Mapping[str, tuple[float, float]]] = {
-    "mikels": {
-        "amusement": (0.929, 0.837),
-        "anger": (0.167, 0.865),
-        "awe": (0.469, 0.740),
-        "contentment": (0.875, 0.610),
-        "disgust": (0.052, 0.775),
-        "excitement": (0.896, 0.684),
-        "fear": (0.073, 0.840),
-        "sadness": (0.052, 0.288),
-    }
-}
+WORD_NORMS: Mapping[str, Mapping[str, Sequence[float]]] = _DATA["word_norms"]
 """Valence and arousal of a set's labels as words, 0 to 1, as people rated them: NRC-VAD (Mohammad, ACL 2018)."""
-
-_SIGN_OF = {
-    **dict.fromkeys(("anger", "angry", "contempt", "disgust", "fear", "sad", "sadness", "negative"), "negative"),
-    **dict.fromkeys(("amusement", "awe", "contentment", "excitement", "joy", "love"), "positive"),
-    **dict.fromkeys(("happy", "happiness", "peace", "positive"), "positive"),
-}
-_TO_JOY = dict.fromkeys(("amusement", "contentment", "excitement"), "joy")
-_BRIDGES: Mapping[tuple[str, str], Mapping[str, str]] = {  # words that become others; the rest keep theirs
-    **dict.fromkeys((("mikels", "ekman"), ("mikels", "ube")), _TO_JOY),
-    **{pair: {} for pair in (("ekman", "mikels"), ("ube", "mikels"), ("ekman", "ube"), ("ube", "ekman"))},
-    ("ferplus", "ekman"): {"happiness": "joy"},
-    ("heco", "caer"): {"anger": "angry", "sadness": "sad", "happiness": "happy", "excitement": "happy"},
-    ("caer", "heco"): {"angry": "anger", "sad": "sadness", "happy": "happiness"},
-}
+_SIGN_OF: Mapping[str, str] = {label: sign for sign, labels in _DATA["polarities"].items() for label in labels}
 
 
 def polarities(labels: Sequence[str]) -> tuple[tuple[float, ...], ...]:
@@ -187,7 +135,7 @@ def label_map(source: LabelSet, target: LabelSet) -> LabelMap:
         own = {source.aliases.get(word, word): word for word in target.labels}
         if len(own) == len(target) and own.keys() <= set(source.labels):
             return LabelMap(source, target, {label: own.get(label) for label in source.labels})
-    bridge = _BRIDGES.get((source.name, target.name))
+    bridge = _DATA["bridges"].get(f"{source.name} -> {target.name}")
     if bridge is None:
         raise LabelError(f"no map from {source.name} to {target.name} is known")
     pairs = {label: bridge.get(label, label if label in target.labels else None) for label in source.labels}
