@@ -58,9 +58,11 @@ class OnnxDetector:
         pixels = np.concatenate([pixels, pixels[:1].repeat(missing, axis=0)])  # the graph's own batch, filled up
         outputs = self._run(pixels, (images[0].height, images[0].width))
         boxes, confidences = self.layout.decode(outputs, self._size)
-        if not self.layout.takes_size:
-            boxes = [placement.back(of_one) for placement, of_one in zip(placements, boxes, strict=False)]
-        return [select(boxes[i], confidences[i], image.size, self._thresholds) for i, image in enumerate(images)]
+        found = []
+        for image, placement, of_one, heat in zip(images, placements, boxes, confidences, strict=False):
+            placed = of_one if self.layout.takes_size else placement.back(of_one)
+            found.append(select(placed, heat, image.size, self._thresholds))
+        return found
 
     def _run(self, pixels: Array, image: Size) -> list[Array]:
         """Outputs for a batch (N, 3, H, W), as float32.  image: height and width before it was fitted."""

@@ -142,8 +142,8 @@ def inside(root: Path, name: str, where: str) -> Path:
 def _split_folders(root: Path) -> list[tuple[str | None, Path]]:
     """Split folders below root; root itself, without a split, if there are none."""
     checked_folder(root)
-    splits = [(SPLITS[path.name.lower()], path) for path in _folders(root) if path.name.lower() in SPLITS]
-    return splits or [(None, root)]
+    names = ((SPLITS.get(path.name.lower()), path) for path in _folders(root))
+    return [(split, path) for split, path in names if split] or [(None, root)]
 
 
 def _beside_lines(root: Path) -> Iterator[str]:
