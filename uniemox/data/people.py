@@ -41,13 +41,13 @@ class Sidecar:
         self.done: set[str] = set()
         try:
             self._lock = FileLock(path)
+            try:
+                self._open(header)
+            except BaseException:
+                self._lock.release()
+                raise
         except OSError as error:
             raise DataError(f"{path} can't be written ({error.strerror}); choose another file with --out") from error
-        try:
-            self._open(header)
-        except BaseException:
-            self._lock.release()
-            raise
 
     def _open(self, header: Mapping[str, Any]) -> None:
         path = self.path
@@ -62,10 +62,7 @@ class Sidecar:
             self.done = {line["key"] for line in lines}
             if good_bytes < path.stat().st_size:
                 os.truncate(path, good_bytes)  # the line at which the last run was stopped
-        try:
-            self._file = path.open("ab")
-        except OSError as error:
-            raise DataError(f"{path} can't be written ({error.strerror}); choose another file with --out") from error
+        self._file = path.open("ab")
         if not path.stat().st_size:
             self._write(header)
 
