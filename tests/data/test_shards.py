@@ -209,8 +209,9 @@ def test_an_index_that_is_wrong_is_named(data: DataSet, tmp_path: Path) -> None:
 def test_a_stopped_run_goes_on(data: DataSet, tmp_path: Path) -> None:
     out, config = tmp_path / "out", ShardConfig(samples=4, pool=ALONE)
 
-    def stop(*now: object) -> None:
-        raise KeyboardInterrupt
+    def stop(what: str, done: int, total: int | None) -> None:
+        if done:
+            raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         write_shards(data, out, config, stop)

@@ -146,6 +146,7 @@ def map_samples(
     if len(samples) < 2 * CHUNK and pool == ONE_A_CORE:
         pool = PoolConfig(workers=1)
     found: list[R] = []
+    on_progress(what, 0, len(samples))
     results = map_each(partial(_for_each, function), samples, pool, batch=CHUNK)
     for sample, one in zip(samples, results, strict=True):
         answer = if_died if one is None else one

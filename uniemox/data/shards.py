@@ -210,6 +210,7 @@ def write_shards(data: DataSet, out: Path, config: ShardConfig, on_progress: Pro
             return list(_object_in((out / INDEX).read_bytes(), str(out / INDEX)).get("broken", []))
         write_text(started, json.dumps(header))
         shards, broken, done = [], [], 0
+        on_progress("packing", 0, len(data))
         open_work = partial(_open_work, out.absolute(), data.labels, config)
         for (name, samples), shard in zip(plans, map_batches(open_work, plans, config.pool), strict=True):
             if shard is None:
