@@ -7,8 +7,14 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from uniemox import intervals
-from uniemox.errors import ConfigError, DataError, ShapeError
+from uniemox.errors import DataError, ShapeError
 from uniemox.intervals import bootstrap_interval, paired_bootstrap, percentile_interval, resampled_means
+
+
+def interval_of(scores: np.ndarray, groups: list | None = None, **draw: int) -> tuple[float, float]:
+    """`bootstrap_interval` with other draws."""
+    return percentile_interval(resampled_means(np.asarray(scores, float)[:, None], groups, **draw)[:, 0])
+
 
 NUMBERS = st.lists(st.floats(-100, 100), min_size=1, max_size=40)
 
@@ -32,8 +38,6 @@ def test_one_sample_has_no_spread() -> None:
         ({"per_sample": np.zeros((2, 2))}, ShapeError, r"scores \(2, 2\) must be \(N,\)"),
         ({"per_sample": np.array([1.0, np.nan])}, DataError, "sample 1 has a score that is not finite"),
         ({"per_sample": np.zeros(3), "groups": ["a"]}, ShapeError, "1 groups do not fit 3 samples"),
-        ({"per_sample": np.zeros(3), "resamples": 0}, ConfigError, "resamples must be at least 1, got 0"),
-        ({"per_sample": np.zeros(3), "level": 1.0}, ConfigError, r"between 0 and 1, for example 0.95, got 1.0"),
     ],
 )
 def test_bad_input_is_refused(arguments: dict, error: type[Exception], said: str) -> None:
@@ -50,7 +54,7 @@ def test_the_pair_must_be_of_the_same_images() -> None:
 @pytest.mark.parametrize(("right", "n"), [(30, 100), (380, 480), (19, 20)])
 def test_a_fraction_has_the_quantiles_of_the_binomial_distribution(right: int, n: int) -> None:
     """The mean of resampled zeros and ones is binomial; 20,000 resamples find its quantiles to within one count."""
-    low, high = bootstrap_interval(np.arange(n) < right, resamples=20_000)
+    low, high = interval_of(np.arange(n) < right, resamples=20_000)
     assert abs(low * n - stats.binom.ppf(0.025, n, right / n)) <= 1
     assert abs(high * n - stats.binom.ppf(0.975, n, right / n)) <= 1
 
@@ -58,7 +62,7 @@ def test_a_fraction_has_the_quantiles_of_the_binomial_distribution(right: int, n
 def test_agrees_with_scipy() -> None:
     scores = np.random.default_rng(0).gamma(2, size=150)
     theirs = stats.bootstrap((scores,), np.mean, n_resamples=20_000, method="percentile", rng=1).confidence_interval
-    np.testing.assert_allclose(bootstrap_interval(scores, resamples=20_000), theirs, atol=0.01)
+    np.testing.assert_allclose(interval_of(scores, resamples=20_000), theirs, atol=0.01)
 
 
 def test_agrees_with_a_plain_loop_over_groups() -> None:
@@ -70,20 +74,14 @@ def test_agrees_with_a_plain_loop_over_groups() -> None:
     for _ in range(10_000):
         drawn = rng.integers(len(members), size=len(members))
         means.append(np.concatenate([scores[members[i]] for i in drawn]).mean())
-    found = bootstrap_interval(scores, groups, resamples=10_000)
+    found = interval_of(scores, groups, resamples=10_000)
     np.testing.assert_allclose(found, np.quantile(means, [0.025, 0.975]), atol=0.01)
 
 
 def test_covers_the_truth_as_often_as_it_says() -> None:
     rng = np.random.default_rng(0)
-    intervals = [bootstrap_interval(rng.random(200) < 0.7, resamples=400) for _ in range(400)]
+    intervals = [interval_of(rng.random(200) < 0.7, resamples=400) for _ in range(400)]
     assert 0.92 <= np.mean([low <= 0.7 <= high for low, high in intervals]) <= 0.98
-
-
-def test_a_higher_level_is_wider() -> None:
-    scores = np.random.default_rng(0).normal(size=50)
-    inner, outer = bootstrap_interval(scores, level=0.5), bootstrap_interval(scores, level=0.99)
-    assert outer[0] < inner[0] < inner[1] < outer[1]
 
 
 def test_several_people_of_one_image_count_once() -> None:
@@ -104,8 +102,8 @@ def test_samples_without_a_group_are_drawn_alone() -> None:
 
 def test_the_seed_decides() -> None:
     scores = np.random.default_rng(0).random(30)
-    assert bootstrap_interval(scores, seed=1) == bootstrap_interval(scores, seed=1)
-    assert bootstrap_interval(scores, seed=1) != bootstrap_interval(scores, seed=2)
+    assert interval_of(scores) == interval_of(scores, seed=0) == bootstrap_interval(scores)
+    assert interval_of(scores, seed=1) != interval_of(scores, seed=2)
 
 
 def test_blocks_do_not_repeat_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,7 +131,7 @@ def test_what_is_undefined_is_left_out() -> None:
 def test_the_interval_holds_the_mean(values: list[float], seed: int) -> None:
     """True of the percentile interval up to the luck of the draw: with 400 resamples half of them are on each side."""
     scores = np.array(values)
-    low, high = bootstrap_interval(scores, resamples=400, seed=seed)
+    low, high = interval_of(scores, resamples=400, seed=seed)
     assert low - 1e-9 <= scores.mean() <= high + 1e-9
     assert scores.min() - 1e-9 <= low <= high <= scores.max() + 1e-9
 
@@ -143,17 +141,17 @@ def test_the_order_of_samples_changes_nothing(values: list[float], random: objec
     scores, groups = np.array(values), [i % 7 for i in range(len(values))]
     order = list(range(len(values)))
     random.shuffle(order)
-    assert bootstrap_interval(scores, resamples=50) == bootstrap_interval(scores[order], resamples=50)
+    assert interval_of(scores, resamples=50) == interval_of(scores[order], resamples=50)
     ones = (scores > 0).astype(float)
     regrouped = [groups[i] for i in order]
-    assert bootstrap_interval(ones, groups, resamples=50) == bootstrap_interval(ones[order], regrouped, resamples=50)
+    assert interval_of(ones, groups, resamples=50) == interval_of(ones[order], regrouped, resamples=50)
 
 
 @given(NUMBERS)
 def test_equal_models_differ_by_nothing(values: list[float]) -> None:
     scores = np.stack([values, values[::-1]])  # two seeds
     for ours in (scores, scores[0]):
-        found = paired_bootstrap(ours, ours, resamples=50)
+        found = paired_bootstrap(ours, ours)
         assert (found.difference, found.low, found.high, found.share_above_zero) == (0, 0, 0, 0)
 
 
@@ -161,17 +159,17 @@ def test_equal_models_differ_by_nothing(values: list[float]) -> None:
 def test_three_seeds_that_tie_are_not_above(rows: list[tuple[bool, bool, bool]]) -> None:
     """Thirds do not add up in floating point; seeds in another order must still tie exactly."""
     scores = np.array(rows).T  # (3, N)
-    found = paired_bootstrap(scores, scores[[2, 0, 1]], resamples=50)
+    found = paired_bootstrap(scores, scores[[2, 0, 1]])
     assert (found.difference, found.low, found.high, found.share_above_zero) == (0, 0, 0, 0)
 
 
 def test_the_pair_is_the_interval_of_the_gain() -> None:
     rng = np.random.default_rng(0)
     ours, theirs, groups = rng.random((3, 60)), rng.random((2, 60)), [i // 2 for i in range(60)]
-    found = paired_bootstrap(ours, theirs, groups, seed=3)
+    found = paired_bootstrap(ours, theirs, groups)
     gain = ours.mean(axis=0) - theirs.mean(axis=0)
     assert found.difference == pytest.approx(gain.mean())
-    assert (found.low, found.high) == pytest.approx(bootstrap_interval(gain, groups, seed=3))
+    assert (found.low, found.high) == pytest.approx(bootstrap_interval(gain, groups))
 
 
 def test_pairing_sees_what_two_intervals_do_not() -> None:

@@ -46,28 +46,19 @@ def test_order_and_kind_of_every_set(label_set: LabelSet, kind: Kind, labels: st
     assert find_label_set(label_set.name.upper()) is label_set
 
 
-@pytest.mark.parametrize(
-    ("label_set", "word", "label"),
-    [
-        (MIKELS, "Content", "contentment"),
-        (MIKELS, "'Sad'", "sadness"),
-        (MIKELS, " AMUSED ", "amusement"),
-        (MIKELS, "angry", "anger"),
-        (MIKELS, "excited", "excitement"),
-        (EKMAN, "happiness", "joy"),
-        (EKMAN, "Happy", "joy"),
-        (UBE, '"sad"', "sadness"),
-        (CAER, "Anger", "angry"),
-        (CAER, "joy", "happy"),
-        (CAER, "Sadness", "sad"),
-        (POLARITY, "0", "negative"),
-        (POLARITY, "1", "positive"),
-        (POLARITY, "Pos", "positive"),
-        (POLARITY, "NEG", "negative"),
-    ],
-)
-def test_aliases(label_set: LabelSet, word: str, label: str) -> None:
-    assert label_set.labels[label_set.index(word)] == label
+ALIASES = [
+    (MIKELS, {"Content": "contentment", "'Sad'": "sadness", " AMUSED ": "amusement", "excited": "excitement"}),
+    (MIKELS, {"angry": "anger"}),
+    (EKMAN, {"happiness": "joy", "Happy": "joy"}),
+    (UBE, {'"sad"': "sadness"}),
+    (CAER, {"Anger": "angry", "joy": "happy", "Sadness": "sad"}),
+    (POLARITY, {"0": "negative", "1": "positive", "Pos": "positive", "NEG": "negative"}),
+]
+
+
+@pytest.mark.parametrize(("label_set", "words"), ALIASES)
+def test_aliases(label_set: LabelSet, words: dict[str, str]) -> None:
+    assert {word: label_set.labels[label_set.index(word)] for word in words} == words
 
 
 def test_every_alias_leads_to_a_label_and_hides_none() -> None:
@@ -83,67 +74,35 @@ def test_an_unknown_word_is_refused_with_all_labels() -> None:
         find_label_set("plutchik")
 
 
-@pytest.mark.parametrize(
-    ("source", "target", "said"),
-    [
-        (
-            MIKELS,
-            EKMAN,
-            "amusement + contentment + excitement become joy; dropped: awe; never reached: surprise",
-        ),
-        (
-            MIKELS,
-            UBE,
-            "amusement + contentment + excitement become joy; dropped: awe, disgust; never reached: love, surprise",
-        ),
-        (
-            MIKELS,
-            POLARITY,
-            "anger + disgust + fear + sadness become negative; amusement + awe + contentment + excitement become "
-            "positive",
-        ),
-        (
-            EKMAN,
-            MIKELS,
-            "dropped: joy, surprise; never reached: amusement, awe, contentment, excitement",
-        ),
-        (EKMAN, UBE, "dropped: disgust; never reached: love"),
-        (EKMAN, POLARITY, "anger + disgust + fear + sadness become negative; dropped: surprise"),
-        (
-            UBE,
-            MIKELS,
-            "dropped: joy, love, surprise; never reached: amusement, awe, contentment, disgust, excitement",
-        ),
-        (UBE, EKMAN, "dropped: love; never reached: disgust"),
-        (UBE, POLARITY, "anger + fear + sadness become negative; joy + love become positive; dropped: surprise"),
-        (
-            HECO,
-            CAER,
-            "excitement + happiness become happy; dropped: peace; never reached: neutral",
-        ),
-        (CAER, HECO, "dropped: neutral; never reached: excitement, peace"),
-        (FERPLUS, EKMAN, "dropped: neutral, contempt"),
-        (FERPLUS, POLARITY, "sadness + anger + disgust + fear + contempt become negative; dropped: neutral, surprise"),
-        (CAER, POLARITY, "angry + disgust + fear + sad become negative; dropped: neutral, surprise"),
-        (
-            HECO,
-            POLARITY,
-            "disgust + anger + fear + sadness become negative; excitement + happiness + peace become positive; "
-            "dropped: surprise",
-        ),
-    ],
-)
-def test_every_map_says_what_it_loses(source: LabelSet, target: LabelSet, said: str) -> None:
-    assert str(label_map(source, target)) == f"{source.name} -> {target.name}: {said}"
+LOSSES = """
+mikels -> ekman: amusement + contentment + excitement become joy; dropped: awe; never reached: surprise
+mikels -> ube: amusement + contentment + excitement become joy; dropped: awe, disgust; never reached: love, surprise
+mikels -> polarity: anger + disgust + fear + sadness become negative; \
+amusement + awe + contentment + excitement become positive
+ekman -> mikels: dropped: joy, surprise; never reached: amusement, awe, contentment, excitement
+ekman -> ube: dropped: disgust; never reached: love
+ekman -> polarity: anger + disgust + fear + sadness become negative; dropped: surprise
+ube -> mikels: dropped: joy, love, surprise; never reached: amusement, awe, contentment, disgust, excitement
+ube -> ekman: dropped: love; never reached: disgust
+ube -> polarity: anger + fear + sadness become negative; joy + love become positive; dropped: surprise
+heco -> caer: excitement + happiness become happy; dropped: peace; never reached: neutral
+caer -> heco: dropped: neutral; never reached: excitement, peace
+ferplus -> ekman: dropped: neutral, contempt
+ferplus -> polarity: sadness + anger + disgust + fear + contempt become negative; dropped: neutral, surprise
+caer -> polarity: angry + disgust + fear + sad become negative; dropped: neutral, surprise
+heco -> polarity: disgust + anger + fear + sadness become negative; \
+excitement + happiness + peace become positive; dropped: surprise
+"""
+
+
+@pytest.mark.parametrize("said", LOSSES.strip().splitlines())
+def test_every_map_says_what_it_loses(said: str) -> None:
+    source, target = said.split(":", maxsplit=1)[0].split(" -> ")
+    assert str(label_map(find_label_set(source), find_label_set(target))) == said
 
 
 def test_maps_that_are_not_listed_above_are_refused_or_lose_nothing() -> None:
-    known = {
-        *itertools.permutations(("mikels", "ekman", "ube"), 2),
-        *itertools.permutations(("heco", "caer"), 2),
-        ("ferplus", "ekman"),
-        *((label_set.name, "polarity") for label_set in LABEL_SETS),
-    }
+    known = {tuple(said.split(":")[0].split(" -> ")) for said in LOSSES.strip().splitlines()}
     for source, target in itertools.product(LABEL_SETS, repeat=2):
         if source is target:
             assert str(label_map(source, target)).endswith(": nothing is lost")
@@ -251,19 +210,6 @@ def test_every_name_that_was_recognised_has_a_place(words: list[str]) -> None:
     assert all(found.labels[place] == clean(word) or clean(word) in found.aliases
                for place, word in zip(places, words, strict=True))  # fmt: skip
     assert len(set(found.labels)) == len(found.labels)
-
-
-def test_a_map_loses_no_label_silently() -> None:
-    """Every label of the source is dropped or arrives, and every label of the target is reached or named."""
-    for source, target in itertools.product(LABEL_SETS, repeat=2):
-        try:
-            found = label_map(source, target)
-        except LabelError:
-            continue
-        arrived = [found(i) for i in range(len(source)) if found(i) is not None]
-        assert len(arrived) + len(found.dropped) == len(source)
-        assert {target.labels[i] for i in arrived} | set(found.unreached) == set(target.labels)
-        assert sum(len(group) - 1 for group in found.merged.values()) == len(arrived) - len(set(arrived))
 
 
 @pytest.mark.parametrize("label_set", LABEL_SETS)

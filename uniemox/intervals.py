@@ -12,10 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from uniemox.errors import ConfigError, DataError, ShapeError
+from uniemox.errors import DataError, ShapeError
 
 Interval = tuple[float, float]
 Groups = Sequence[Hashable]
+LEVEL = 0.95  # part of the resamples inside an interval
 DRAWS = 2_000_000  # handled at a time: about 50 MB
 MANY, FEW = 20_000, 8
 """From so many units on those that are alike are drawn together, as a multinomial, if they are so many times fewer."""
@@ -33,20 +34,13 @@ class PairedDifference:
     """Part of the resamples in which ours is above theirs; a tie is not above."""
 
 
-def bootstrap_interval(
-    per_sample: NDArray[np.generic],
-    groups: Groups | None = None,
-    *,
-    resamples: int = 2000,
-    seed: int = 0,
-    level: float = 0.95,
-) -> Interval:
+def bootstrap_interval(per_sample: NDArray[np.generic], groups: Groups | None = None) -> Interval:
     """The percentile bootstrap interval of a mean.
 
-    per_sample: (N,) one score a sample.  groups: which samples are drawn together; None: each alone.  level: the part
-    of the resamples inside, above 0 and below 1. One unit alone has no spread: both ends are its mean.
+    per_sample: (N,) one score a sample.  groups: which samples are drawn together; None: each alone. One unit alone has
+    no spread: both ends are its mean.
     Raises DataError without samples or for a score that is not finite, ShapeError if the arguments do not fit
-    together, ConfigError for settings out of range.
+    together.
 
     >>> bootstrap_interval(np.array([1, 1, 1, 0, 1, 1, 0, 1, 1, 1]))
     (0.5, 1.0)
@@ -54,18 +48,11 @@ def bootstrap_interval(
     scores = np.asarray(per_sample, dtype=np.float64)
     if scores.ndim != 1:
         raise ShapeError(f"scores {scores.shape} must be (N,), one a sample")
-    means = resampled_means(scores[:, None], groups, resamples=resamples, seed=seed)  # (R, 1)
-    return percentile_interval(means[:, 0], level)
+    return percentile_interval(resampled_means(scores[:, None], groups)[:, 0])
 
 
 def paired_bootstrap(
-    ours: NDArray[np.generic],
-    theirs: NDArray[np.generic],
-    groups: Groups | None = None,
-    *,
-    resamples: int = 2000,
-    seed: int = 0,
-    level: float = 0.95,
+    ours: NDArray[np.generic], theirs: NDArray[np.generic], groups: Groups | None = None
 ) -> PairedDifference:
     """Compare two models from their scores of the same samples in the same order.
 
@@ -82,8 +69,8 @@ def paired_bootstrap(
     # Sums over seeds stay whole where scores are 0 or 1, so that a tie is a tie and not 1e-17.
     gain = first.sum(axis=0) * len(second) - second.sum(axis=0) * len(first)  # (N,)
     scale = len(first) * len(second)
-    means = resampled_means(gain[:, None], groups, resamples=resamples, seed=seed)[:, 0] / scale  # (R,)
-    low, high = percentile_interval(means, level)
+    means = resampled_means(gain[:, None], groups)[:, 0] / scale  # (R,)
+    low, high = percentile_interval(means)
     return PairedDifference(float(gain.mean() / scale), low, high, float((means > 0).mean()))
 
 
@@ -96,8 +83,6 @@ def resampled_means(
     where groups are of different sizes, its number of samples varies. Raises as `bootstrap_interval`.
     """
     values = np.asarray(terms, dtype=np.float64)
-    if resamples < 1:
-        raise ConfigError(f"resamples must be at least 1, got {resamples}")
     if values.ndim != 2:
         raise ShapeError(f"terms {values.shape} must be (N, K)")
     if not len(values):
@@ -133,17 +118,15 @@ def _draw(rng: np.random.Generator, alike: NDArray[np.int64], rows: int) -> NDAr
     return np.bincount(drawn.ravel(), minlength=rows * count).reshape(rows, count)
 
 
-def percentile_interval(values: NDArray[np.floating], level: float = 0.95) -> Interval:
-    """The middle part of a statistic's resamples; those where it is undefined (nan) are left out.
+def percentile_interval(values: NDArray[np.floating]) -> Interval:
+    """The middle 95 % of a statistic's resamples, (R,); those where it is undefined (nan) are left out.
 
-    values: (R,).  level: above 0 and below 1. Both ends are nan if all are. Raises ConfigError for another level.
+    Both ends are nan if all are.
     """
-    if not 0 < level < 1:
-        raise ConfigError(f"level must lie between 0 and 1, for example 0.95, got {level}")
     known = values[~np.isnan(values)]
     if not len(known):
         return float("nan"), float("nan")
-    low, high = np.quantile(known, [(1 - level) / 2, (1 + level) / 2])
+    low, high = np.quantile(known, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(low), float(high)
 
 

@@ -4,9 +4,11 @@ Three kinds are never mixed: what an image evokes in its viewer, what a person i
 to others, which is not what its owner feels.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 from uniemox.errors import LabelError
 
@@ -44,85 +46,17 @@ class LabelSet:
         return self.labels.index(label)
 
 
-_MIKELS_ALIASES = {
-    "amused": "amusement",
-    "angry": "anger",
-    "content": "contentment",
-    "excited": "excitement",
-    "sad": "sadness",
-}
-_EKMAN_ALIASES = {"angry": "anger", "happiness": "joy", "happy": "joy", "sad": "sadness"}
-_CAER_ALIASES = {"anger": "angry", "happiness": "happy", "joy": "happy", "sadness": "sad"}
+_DATA: dict[str, Any] = json.loads(Path(__file__).with_name("label_sets.json").read_text("utf-8"))
+"""The sets with their sources, polarities of labels, words that become others between two sets, and norms."""
 
-MIKELS = LabelSet(
-    "mikels",
-    ("amusement", "anger", "awe", "contentment", "disgust", "excitement", "fear", "sadness"),
-    "evoked",
-    _MIKELS_ALIASES,
+LABEL_SETS = tuple(
+    LabelSet(name, tuple(one["labels"]), one["kind"], one["aliases"]) for name, one in _DATA["sets"].items()
 )
-"""Mikels' eight (Behavior Research Methods 37, 2005): IAPSa, Abstract, ArtPhoto, FI, EmoSet, Emo8."""
-
-EKMAN = LabelSet("ekman", ("anger", "disgust", "fear", "joy", "sadness", "surprise"), "evoked", _EKMAN_ALIASES)
-"""Ekman's six as Emotion6 names them (CVPR 2015)."""
-
-UBE = LabelSet("ube", ("anger", "fear", "joy", "love", "sadness", "surprise"), "evoked", _EKMAN_ALIASES)
-"""UnBiasedEmo (Panda et al., ECCV 2018)."""
-
-CAER = LabelSet("caer", ("angry", "disgust", "fear", "happy", "neutral", "sad", "surprise"), "felt", _CAER_ALIASES)
-"""CAER-S (Lee et al., ICCV 2019): what the person in the image feels."""
-
-HECO = LabelSet("heco", ("surprise", "excitement", "happiness", "peace", "disgust", "anger", "fear", "sadness"), "felt")
-"""HECO (Yang et al., ECCV 2022): what the person in the image feels; its own order."""
-
-FERPLUS = LabelSet(
-    "ferplus",
-    ("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt"),
-    "expressed",
-    {"happy": "happiness", "sad": "sadness", "angry": "anger"},
-)
-"""FER+ (Barsoum et al., ICMI 2016): the expression that a face shows."""
-
-POLARITY = LabelSet(
-    "polarity",
-    ("negative", "positive"),
-    "evoked",
-    {"neg": "negative", "pos": "positive", "0": "negative", "1": "positive"},
-)
-"""Sentiment, as Twitter I and II are labelled."""
-
-LABEL_SETS = (MIKELS, EKMAN, UBE, CAER, HECO, FERPLUS, POLARITY)
+MIKELS, EKMAN, UBE, CAER, HECO, FERPLUS, POLARITY = LABEL_SETS
 CUSTOM = "custom"  # name of a set of one's own
-
-WORD_NORMS: Mapping[str, Mapping[str, tuple[float, float]]] = {
-    "mikels": {
-        "amusement": (0.929, 0.837),
-        "anger": (0.167, 0.865),
-        "awe": (0.469, 0.740),
-        "contentment": (0.875, 0.610),
-        "disgust": (0.052, 0.775),
-        "excitement": (0.896, 0.684),
-        "fear": (0.073, 0.840),
-        "sadness": (0.052, 0.288),
-    }
-}
+WORD_NORMS: Mapping[str, Mapping[str, Sequence[float]]] = _DATA["word_norms"]
 """Valence and arousal of a set's labels as words, 0 to 1, as people rated them: NRC-VAD (Mohammad, ACL 2018)."""
-
-_NEGATIVE = ("anger", "angry", "contempt", "disgust", "fear", "sad", "sadness", "negative")
-_POSITIVE = (
-    *("amusement", "awe", "contentment", "excitement", "joy", "love", "happy", "happiness", "peace"),
-    "positive",
-)
-_BRIDGES: Mapping[tuple[str, str], Mapping[str, str]] = {
-    ("mikels", "ekman"): {"amusement": "joy", "contentment": "joy", "excitement": "joy"},
-    ("mikels", "ube"): {"amusement": "joy", "contentment": "joy", "excitement": "joy"},
-    ("ekman", "mikels"): {},
-    ("ube", "mikels"): {},
-    ("ekman", "ube"): {},
-    ("ube", "ekman"): {},
-    ("ferplus", "ekman"): {"happiness": "joy"},
-    ("heco", "caer"): {"anger": "angry", "sadness": "sad", "happiness": "happy", "excitement": "happy"},
-    ("caer", "heco"): {"angry": "anger", "sad": "sadness", "happy": "happiness"},
-}
+_SIGN_OF: Mapping[str, str] = {label: sign for sign, labels in _DATA["polarities"].items() for label in labels}
 
 
 def polarities(labels: Sequence[str]) -> tuple[tuple[float, ...], ...]:
@@ -131,7 +65,7 @@ def polarities(labels: Sequence[str]) -> tuple[tuple[float, ...], ...]:
     >>> polarities(["awe", "fear", "surprise"])
     ((0.0, 1.0, 0.0), (1.0, 0.0, 0.0), (0.0, 0.0, 1.0))
     """
-    signs = ["negative" if one in _NEGATIVE else "positive" if one in _POSITIVE else "neither" for one in labels]
+    signs = [_SIGN_OF.get(label, "neither") for label in labels]
     rows = (tuple(float(sign == polarity) for sign in signs) for polarity in ("negative", "positive", "neither"))
     return tuple(row for row in rows if any(row))
 
@@ -192,9 +126,7 @@ def label_map(source: LabelSet, target: LabelSet) -> LabelMap:
     if set(source.labels) == set(target.labels):
         return LabelMap(source, target, {label: label for label in source.labels})
     if target.name == POLARITY.name:
-        signs = {"negative": _NEGATIVE, "positive": _POSITIVE}
-        found = {label: next((s for s, group in signs.items() if label in group), None) for label in source.labels}
-        return LabelMap(source, target, found)
+        return LabelMap(source, target, {label: _SIGN_OF.get(label) for label in source.labels})
     if source.name == CUSTOM:  # some of the other's labels, under no published set's name; below the reverse
         words = {label: target.aliases.get(label, label) for label in source.labels}
         if set(words.values()) <= set(target.labels):
@@ -203,7 +135,7 @@ def label_map(source: LabelSet, target: LabelSet) -> LabelMap:
         own = {source.aliases.get(word, word): word for word in target.labels}
         if len(own) == len(target) and own.keys() <= set(source.labels):
             return LabelMap(source, target, {label: own.get(label) for label in source.labels})
-    bridge = _BRIDGES.get((source.name, target.name))
+    bridge = _DATA["bridges"].get(f"{source.name} -> {target.name}")
     if bridge is None:
         raise LabelError(f"no map from {source.name} to {target.name} is known")
     pairs = {label: bridge.get(label, label if label in target.labels else None) for label in source.labels}
@@ -218,10 +150,10 @@ def in_kind_of(target: LabelSet, source: LabelSet) -> LabelSet:
 
 def find_label_set(name: str) -> LabelSet:
     """The label set of that name. Raises LabelError, with all names, if there is none."""
-    for label_set in LABEL_SETS:
-        if label_set.name == name.lower():
-            return label_set
-    raise LabelError(f"there is no label set {name!r}; there are {', '.join(s.name for s in LABEL_SETS)}")
+    sets = {label_set.name: label_set for label_set in LABEL_SETS}
+    if name.lower() not in sets:
+        raise LabelError(f"there is no label set {name!r}; there are {', '.join(sets)}")
+    return sets[name.lower()]
 
 
 def recognise(words: Sequence[str], kind: Kind | None = None, asked: str | None = None) -> LabelSet:
@@ -233,17 +165,20 @@ def recognise(words: Sequence[str], kind: Kind | None = None, asked: str | None 
     asked: the name of the published set to take. Raises LabelError if there is none of that name.
     """
     if asked is not None:
-        label_set = find_label_set(asked)
-        return label_set if kind in (None, label_set.kind) else replace(label_set, kind=kind)
+        return _of_kind(find_label_set(asked), kind)
     names = sorted({clean(word) for word in words})
     for label_set in LABEL_SETS:
         known = {label_set.aliases.get(name, name) for name in names if not name.isdigit()}
         if len(known) * 2 > len(label_set) and known <= set(label_set.labels) and len(known) == len(names):
-            found = label_set if kind in (None, label_set.kind) else replace(label_set, kind=kind)
+            found = _of_kind(label_set, kind)
             if len(known) == len(label_set):
                 return found
             return replace(found, name=CUSTOM, labels=tuple(one for one in label_set.labels if one in known))
     return LabelSet(CUSTOM, tuple(names), kind or "evoked")
+
+
+def _of_kind(label_set: LabelSet, kind: Kind | None) -> LabelSet:
+    return label_set if kind in (None, label_set.kind) else replace(label_set, kind=kind)
 
 
 def clean(word: str) -> str:

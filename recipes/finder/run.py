@@ -18,13 +18,13 @@ from recipes.finder.loss import build_targets, finder_loss
 from recipes.finder.network import FinderNetwork, load_body
 from recipes.finder.scores import FinderScores, Known, best_threshold
 from recipes.finder.views import FinderViews, finder_loader, packed
-from uniemox.data.order import BatchOrder, steps_in_epoch
+from uniemox.data.order import RunOrder, steps_in_epoch
 from uniemox.data.sample import Broken, Sample, decode_sample
 from uniemox.data.seen import hashes_of, seen_file, write_hashes
 from uniemox.errors import DataError, ImageError
 from uniemox.io.progress import Progress, silent
 from uniemox.model.encoder import fast_precision
-from uniemox.persons.box import Detection, select
+from uniemox.persons.box import Detection, Thresholds, select
 from uniemox.persons.fitting import fit_images
 from uniemox.persons.layouts import CENTRES, CENTRES_NMS_OVERLAP, decode_centres_map
 from uniemox.training.hardware import ready_to_train
@@ -171,10 +171,10 @@ def _places(samples: int, config: FinderConfig) -> Iterator[list[tuple[int, int,
     """Batches as (epoch, index, side of the view in px); each batch has one side, drawn at random."""
     rng = np.random.Generator(np.random.PCG64([config.seed, 1]))
     sides = range(config.size, math.ceil(MIN_SCALE * config.size) - 1, -SIDE_STEP)
-    for epoch in range(config.epochs):
-        for batch in BatchOrder(samples, batch_size=config.batch_size, seed=config.seed, epoch=epoch):
-            side = sides[int(rng.integers(len(sides)))]
-            yield [(*place, side) for place in batch]
+    steps = config.epochs * steps_in_epoch(samples, config.batch_size)
+    for batch in RunOrder(samples, batch_size=config.batch_size, seed=config.seed, steps=steps):
+        side = sides[int(rng.integers(len(sides)))]
+        yield [(*place, side) for place in batch]
 
 
 @torch.no_grad()
@@ -209,15 +209,9 @@ def look_for_people(
 def _detect(graph: FinderGraph, images: Sequence[Any], size: int) -> list[tuple[Detection, ...]]:
     pixels, placements = fit_images(images, (size, size), CENTRES)
     boxes, confidences = decode_centres_map([graph(torch.from_numpy(pixels)).numpy()], (size, size))
+    least = Thresholds(SHOWN_FROM, CENTRES_NMS_OVERLAP, MAX_PEOPLE)
     return [
-        select(
-            placement.back(of_one),
-            heat,
-            image.size,
-            confidence=SHOWN_FROM,
-            nms_overlap=CENTRES_NMS_OVERLAP,
-            max_detections=MAX_PEOPLE,
-        )
+        select(placement.back(of_one), heat, image.size, least)
         for image, placement, of_one, heat in zip(images, placements, boxes, confidences, strict=True)
     ]
 

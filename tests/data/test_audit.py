@@ -99,12 +99,17 @@ def dirty(tmp_path: Path) -> Path:
     return root
 
 
+def checked(source: str, **files: Path) -> Audit:
+    """The audit of a data set by this process alone."""
+    return audit(open_data(source, **files), pool=PoolConfig(workers=1))
+
+
 def names(found: Audit, kind: str) -> list[set[str]]:
     return [{member.sample.key for member in group.members} for group in getattr(found, kind)]
 
 
 def test_every_fault_is_found_and_nothing_else(dirty: Path) -> None:
-    found = audit(open_data(f"folder:{dirty}"), pool=PoolConfig(workers=1))
+    found = checked(f"folder:{dirty}")
     gone = {f"train/{label}/gone{k}.jpg" for label in ("anger", "awe", "disgust") for k in range(2)}
     leak = {"train/fear/0.jpg", "test/fear/leak.jpg"}
     conflict = {"train/awe/1.jpg", "train/fear/both.jpg"}
@@ -132,8 +137,8 @@ def test_every_fault_is_found_and_nothing_else(dirty: Path) -> None:
 def test_what_it_lists_makes_the_data_clean(dirty: Path, tmp_path: Path) -> None:
     source = f"folder:{dirty}"
     report = tmp_path / "check.json"
-    report.write_text(json.dumps(audit(open_data(source), pool=PoolConfig(workers=1)).as_dict()))
-    again = audit(open_data(source, exclude=report), pool=PoolConfig(workers=1))
+    report.write_text(json.dumps(checked(source).as_dict()))
+    again = checked(source, exclude=report)
     assert {kind: len(getattr(again, kind)) for kind in GROUPS if getattr(again, kind)} == {
         "wrong_endings": 1,
         "odd_modes": 2,
@@ -144,11 +149,11 @@ def test_what_it_lists_makes_the_data_clean(dirty: Path, tmp_path: Path) -> None
 def test_processes_change_nothing(dirty: Path) -> None:
     data = open_data(f"folder:{dirty}")
     data = replace(data, samples=[*data.samples] * 4)
-    done: list[int] = []
-    several = scan(data.samples, PoolConfig(workers=2), done.append)
+    done: list[tuple[str, int, int | None]] = []
+    several = scan(data.samples, PoolConfig(workers=2), lambda *now: done.append(now))
     alone = scan(data.samples, PoolConfig(workers=1))
     assert [look.sha256 for look in several] == [look.sha256 for look in alone]
-    assert done[-1] == len(data)
+    assert done[-1] == ("looking at images", len(data), len(data))
     for a, b in zip(several, alone, strict=True):
         assert (a.problem, a.size, a.brightness) == (b.problem, b.size, b.brightness)
         assert a.thumb is b.thumb is None or np.array_equal(a.thumb, b.thumb)
@@ -176,7 +181,7 @@ def test_another_data_set_is_compared_with(tmp_path: Path) -> None:
 def test_people_of_one_image_are_no_duplicates(tmp_path: Path) -> None:
     root = class_folders(tmp_path / "heco", ("Anger", "Peace"), each=2)
     (root / "boxes.csv").write_text("path,x1,y1,x2,y2\nAnger/0.jpg,0,0,50,50\nAnger/0.jpg,60,0,90,50\n")
-    found = audit(open_data(f"heco:{root}"), pool=PoolConfig(workers=1))
+    found = checked(f"heco:{root}")
     assert all(not getattr(found, kind) for kind in GROUPS)
 
 
@@ -203,7 +208,7 @@ def test_all_placeholders_of_fi_are_found(shared: Path) -> None:
 
 
 def test_the_page_shows_the_images(dirty: Path, tmp_path: Path) -> None:
-    found = audit(open_data(f"folder:{dirty}"), pool=PoolConfig(workers=1))
+    found = checked(f"folder:{dirty}")
     page = tmp_path / "out" / "page.html"
     write_page(found, page)
     text = page.read_text()
@@ -219,7 +224,7 @@ def test_names_cannot_write_html(tmp_path: Path) -> None:
     (root / "awe" / "<script>alert(1)<").mkdir()
     (root / "awe" / "<script>alert(1)<" / "a.jpg").write_bytes(b"no image")
     page = tmp_path / "page.html"
-    write_page(audit(open_data(f"folder:{root}"), pool=PoolConfig(workers=1)), page)
+    write_page(checked(f"folder:{root}"), page)
     assert "<script>" not in page.read_text()
     assert "&lt;script&gt;alert(1)&lt;/a.jpg" in page.read_text()
 
@@ -239,7 +244,7 @@ def test_one_file_listed_twice_leaks_and_contradicts(tmp_path: Path) -> None:
         "path,label,split\na.jpg,awe,train\na.jpg,awe,test\nb.jpg,awe,test\nb.jpg,fear,test\n"
     )
     (tmp_path / "other.csv").write_text("path,label\nc.jpg,awe\nb.jpg,awe\n")
-    found = audit(open_data(f"csv:{tmp_path}/t.csv"), pool=PoolConfig(workers=1))
+    found = checked(f"csv:{tmp_path}/t.csv")
     assert names(found, "leaks") == [{"a.jpg", "a.jpg#2"}]
     assert names(found, "label_conflicts") == [{"b.jpg", "b.jpg#2"}]
     assert not found.exact_duplicates
@@ -257,7 +262,7 @@ def test_people_of_one_image_do_not_contradict_each_other(tmp_path: Path) -> Non
         (tmp_path / f"{name}.jpg").write_bytes(jpeg_of(draw_image(1)))
     rows = [f"{name}.jpg,{label}" for name in ("a", "copy") for label in ("anger,0,0,50,50", "fear,60,0,90,50")]
     (tmp_path / "t.csv").write_text("path,label,x1,y1,x2,y2\n" + "\n".join([*rows, "a.jpg,fear,0,400,50,500"]))
-    found = audit(open_data(f"csv:{tmp_path}/t.csv"), pool=PoolConfig(workers=1))
+    found = checked(f"csv:{tmp_path}/t.csv")
     assert not found.label_conflicts
     assert names(found, "exact_duplicates") == [{"a.jpg", "a.jpg#2", "a.jpg#3", "copy.jpg", "copy.jpg#2"}]
     assert names(found, "wrong_boxes") == [{"a.jpg#3"}]
@@ -274,7 +279,7 @@ def test_frames_that_are_broken_are_found(tmp_path: Path) -> None:
     failed = 0
     for place in range(0, len(data), 997):
         (tmp_path / "awe" / "x.tif").write_bytes(data[: len(data) - place])
-        found = audit(open_data(f"folder:{tmp_path}"), pool=PoolConfig(workers=1))
+        found = checked(f"folder:{tmp_path}")
         failed += len(found.corrupt)
     assert failed > 10
 

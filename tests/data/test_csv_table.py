@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from tests.data.tree import put, write
 from uniemox.data.readers.csv_table import read_csv, read_rows, read_text, top_vote
-from uniemox.data.source import open_data
 from uniemox.errors import DataError, LabelError, UniemoxError
 from uniemox.labels import EKMAN, MIKELS
 from uniemox.persons.box import Box
@@ -197,12 +196,6 @@ def test_a_table_that_is_not_there(tmp_path: Path) -> None:
         read_csv(tmp_path)
     with pytest.raises(DataError, match="can't be read"):
         read_csv(tmp_path / ("x" * 300))
-
-
-def test_by_its_name_and_options(tmp_path: Path) -> None:
-    path = table_of(tmp_path, "path,label\na.jpg,awe\ngone.jpg,fear\n", "a.jpg")
-    data = open_data(f"csv:{path}?missing=skip&labels=mikels")
-    assert (data.labels, [sample.key for sample in data.samples]) == (MIKELS, ["a.jpg"])
 
 
 @pytest.mark.parametrize(

@@ -136,18 +136,9 @@ def test_people_beside_the_data_given_and_none(root: Path, tmp_path: Path) -> No
 
 @pytest.mark.parametrize(
     "boxes",
-    [
-        [[1, 2, 3, 4]],
-        [[1, 2, 3, "x", 0.5]],
-        [[3, 2, 1, 4, 0.5]],
-        [[1, 2, 3, 4, 1.5]],
-        [[1, 2, 3, 4, -0.5]],
-        [[1, 2, float("nan"), 4, 0.5]],
-        [None],
-        5,
-        {"a": 1},
-    ],
-)
+    [*([row] for row in ([1, 2, 3, 4], [1, 2, 3, "x", 0.5], [3, 2, 1, 4, 0.5], [1, 2, 3, 4, 1.5], [1, 2, 3, 4, -0.5])),
+     [[1, 2, float("nan"), 4, 0.5]], [None], 5, "x", {"a": 1}],
+)  # fmt: skip
 def test_wrong_boxes_are_named(root: Path, boxes: object) -> None:
     sidecar(root / PERSONS, {"awe/1.jpg": {"boxes": boxes}})
     said = rf"{re.escape(str(root / PERSONS))}, boxes of awe/1\.jpg: expected rows of x1, y1, x2, y2, confidence"
@@ -339,23 +330,7 @@ def test_changed_annotations_are_read_or_named(
     data = bytearray(FILES[name])
     for _ in range(draws.draw(st.integers(1, 3))):
         at = draws.draw(st.integers(0, len(data)))
-        pieces = [
-            b"[",
-            b"]",
-            b"{",
-            b"}",
-            b'"',
-            b",",
-            b":",
-            b"null",
-            b"NaN",
-            b"-1",
-            b"\\ud800",
-            b"\xff",
-            b"\n",
-            b"\0",
-            b"1e999",
-        ]
+        pieces = [*b'[ ] { } " , : null NaN -1 \\ud800 \xff \0 1e999'.split(b" "), b"\n"]
         put_in = draws.draw(st.one_of(st.sampled_from(pieces), st.binary(max_size=3)))
         data[at : at + draws.draw(st.integers(0, 10))] = put_in
     path = root / name

@@ -4,44 +4,48 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from uniemox.data.order import BatchOrder, RunOrder, steps_in_epoch
+from uniemox.data.order import RunOrder, steps_in_epoch
 from uniemox.errors import ConfigError
 
 
 def run(
-    samples: int = 20,
-    batch_size: int = 4,
-    accumulation: int = 1,
-    start: int = 0,
-    steps: int = 12,
-    rank: int = 0,
-    processes: int = 1,
-    seed: int = 0,
+    samples: int = 20, batch_size: int = 4, steps: int = 12, seed: int = 0, **more: int
 ) -> list[list[tuple[int, int]]]:
-    order = RunOrder(
-        samples,
-        batch_size=batch_size,
-        accumulation=accumulation,
-        seed=seed,
-        start=start,
-        steps=steps,
-        rank=rank,
-        processes=processes,
-    )
+    order = RunOrder(samples, batch_size=batch_size, seed=seed, steps=steps, **more)
     batches = list(order)
     assert len(batches) == len(order)
     return batches
 
 
-def test_an_epoch_holds_every_sample_at_most_once_and_short_batches_not() -> None:
-    batches = list(BatchOrder(10, batch_size=4, seed=0, epoch=3))
-    assert [len(batch) for batch in batches] == [4, 4]
-    seen = [index for batch in batches for _, index in batch]
-    assert len(set(seen)) == 8
-    assert {epoch for batch in batches for epoch, _ in batch} == {3}
-    assert list(BatchOrder(10, batch_size=4, seed=0, epoch=3)) == batches
-    assert list(BatchOrder(10, batch_size=4, seed=0, epoch=4)) != batches
-    assert list(BatchOrder(10, batch_size=4, seed=1, epoch=3)) != batches
+@given(st.integers(1, 60), st.integers(1, 12), st.integers(0, 5), st.sampled_from([1, 2, 3]))
+def test_an_epoch_holds_every_sample_at_most_once_and_short_batches_not(
+    samples: int, batch: int, epoch: int, processes: int
+) -> None:
+    size = batch * processes
+    per_epoch = max(samples, size) // size
+    place = {"batch_size": size, "start": epoch * per_epoch, "steps": (epoch + 1) * per_epoch}
+    if samples < size:
+        with pytest.raises(ConfigError, match="do not fill a batch"):
+            run(samples, **place)
+        return
+    parts = [run(samples, rank=rank, processes=processes, **place) for rank in range(processes)]
+    seen = [index for part in parts for rows in part for _, index in rows]
+    assert len(seen) == len(set(seen)) == per_epoch * size
+    assert all(e == epoch for part in parts for rows in part for e, _ in rows)
+    assert all(len(rows) == batch for part in parts for rows in part)
+
+
+def test_epochs_and_seeds_have_orders_of_their_own() -> None:
+    places = ((0, 0), (0, 1), (1, 0), (0, 0))
+    orders = [run(50, 50, steps=epoch + 1, seed=seed, start=epoch) for seed, epoch in places]
+    indices = [[index for _, index in order[0]] for order in orders]
+    assert indices[0] == indices[3]
+    assert indices[0] not in indices[1:3]
+
+
+def test_the_order_is_that_of_all_runs_so_far() -> None:
+    """Runs resume by it, so that it must never change."""
+    assert run(samples=5, batch_size=2, steps=3, seed=7) == [[(0, 2), (0, 0)], [(0, 4), (0, 1)], [(1, 3), (1, 0)]]
 
 
 def test_one_sample_is_a_data_set() -> None:
@@ -87,7 +91,6 @@ def test_epochs_are_told_apart_by_number() -> None:
         ({"accumulation": 0}, "accumulation must divide the batch of 4 evenly, got 0"),
         ({"processes": 3}, "3 processes can't share a batch of 4 evenly"),
         ({"accumulation": 4, "processes": 2}, "2 processes can't share a batch of 1 evenly"),
-        ({"rank": 1}, "there is no rank 1 of 1"),
     ],
 )
 def test_what_can_not_be_shared_out_is_refused(values: dict[str, int], message: str) -> None:

@@ -92,15 +92,6 @@ def test_nothing_else_that_is_drawn_leaks_the_emotion(samples: Sequence[Sample])
     assert "emotion" not in ScenePlan.__slots__, "what draws must not know the emotion"
 
 
-def test_the_guess_finds_a_leak(samples: Sequence[Sample]) -> None:
-    """One in four images of a scene darkened by its label is enough to be seen."""
-    leaky = [
-        replace(s, annotation={**_note(s), "brightness": (s.label or 0) / 10}) if i % 4 == 0 else s
-        for i, s in enumerate(samples)
-    ]
-    assert best_guess(leaky, ("brightness",)) > CHANCE + 0.1
-
-
 def test_the_law_is_a_latin_square() -> None:
     assert len(LAW) == len(STATES) == len(SURROUNDINGS) == len(MIKELS)
     for line in (*LAW, *zip(*LAW, strict=True)):
@@ -246,14 +237,6 @@ def test_pixels_follow_the_stated_level(field: str) -> None:
         drawn = np.stack([_pixels(replace(plan(0, index), **change)) for index in range(16)])
         means.append(drawn.mean() if field == "brightness" else np.ptp(drawn, axis=3).mean())
     assert (np.diff(means) > 3).all(), means
-
-
-def test_levels_show_across_scenes_too() -> None:
-    """Correlation of what is stated with what is measured, over 128 scenes of every kind; measured: 0.89 and 0.77."""
-    plans = [plan(0, index) for index in range(128)]
-    drawn = [_pixels(planned) for planned in plans]
-    assert np.corrcoef([p.brightness for p in plans], [d.mean() for d in drawn])[0, 1] > 0.8
-    assert np.corrcoef([p.colorfulness for p in plans], [np.ptp(d, axis=2).mean() for d in drawn])[0, 1] > 0.65
 
 
 def test_the_face_is_legible_in_the_crop_and_hardly_in_the_scene() -> None:

@@ -11,7 +11,7 @@ from uniemox.errors import ConfigError, DataError, LabelError, ShapeError
 from uniemox.evaluate import metrics
 from uniemox.evaluate.calibration import expected_calibration_error, softmax
 from uniemox.evaluate.scores import Scores, score_affect, score_classes, score_distributions
-from uniemox.intervals import bootstrap_interval
+from uniemox.intervals import percentile_interval, resampled_means
 from uniemox.labels import EKMAN, MIKELS, LabelSet
 
 
@@ -92,7 +92,8 @@ def test_the_interval_of_accuracy_is_the_bootstrap_of_its_mean() -> None:
     """The draws differ, because they depend on all that is scored; the quantiles must not."""
     logits, labels = classified(480)
     found = score_classes(logits, labels, MIKELS).accuracy_interval
-    alone = bootstrap_interval(logits.argmax(axis=1) == labels, resamples=20_000)
+    is_right = (logits.argmax(axis=1) == labels)[:, None]
+    alone = percentile_interval(resampled_means(is_right, resamples=20_000)[:, 0])
     np.testing.assert_allclose(found, alone, atol=3 / 480)
 
 
@@ -185,7 +186,7 @@ def test_distributions_are_the_means_of_the_single_measures() -> None:
         scores = measure(target, pred)
         assert getattr(found, name) == pytest.approx(scores.mean())
         width = scores.std() / len(scores) ** 0.5
-        expected = bootstrap_interval(scores, resamples=20_000)
+        expected = percentile_interval(resampled_means(scores[:, None], resamples=20_000)[:, 0])
         np.testing.assert_allclose(getattr(found, f"{name}_interval"), expected, atol=0.25 * width)
     assert found.accuracy == pytest.approx((target.argmax(axis=1) == logits.argmax(axis=1)).mean())
     assert (found.temperature, found.n) == (2, 120)

@@ -25,50 +25,30 @@ def png_with(count: int) -> bytes:
     return png_of([PNG[0], *[(b"abCd", b"")] * (count - len(PNG)), *PNG[1:]])
 
 
+def jpeg_with(piece: bytes, times: int) -> bytes:
+    return after_the_start(JPEG, 2, piece * times)
+
+
+def gif_with(piece: bytes) -> bytes:
+    return after_the_start(GIF, GIF_START, piece)
+
+
+def ppm_with(comment: int) -> bytes:
+    return b"P6\n" + b"#" * comment + b"\n10 10 255\n" + bytes(600)
+
+
 @pytest.mark.parametrize(
     ("just_read", "refused", "why"),
     [
-        (
-            progressive_jpeg(100 - OWN_SCANS, 64, 64),
-            progressive_jpeg(101 - OWN_SCANS, 64, 64),
-            "more than 100 scans",
-        ),
-        (
-            after_the_start(JPEG, 2, b"\xff\xe5\x00\x02" * 9_000),
-            after_the_start(JPEG, 2, b"\xff\xe5\x00\x02" * 10_000),
-            "more than 10,000 segments",
-        ),
-        (
-            after_the_start(JPEG, 2, b"\xff" * 65_536),
-            after_the_start(JPEG, 2, b"\xff" * 65_537),
-            "more than 65,536 bytes between",
-        ),
-        (
-            after_the_start(JPEG, 2, b"\xff\x00" * 32_768),
-            after_the_start(JPEG, 2, b"\xff\x00" * 32_769),
-            "more than 65,536 bytes between",
-        ),
+        (*(progressive_jpeg(count - OWN_SCANS, 64, 64) for count in (100, 101)), "more than 100 scans"),
+        (*(jpeg_with(b"\xff\xe5\x00\x02", count) for count in (9_000, 10_000)), "more than 10,000 segments"),
+        (*(jpeg_with(b"\xff", count) for count in (65_536, 65_537)), "more than 65,536 bytes between"),
+        (*(jpeg_with(b"\xff\x00", count) for count in (32_768, 32_769)), "more than 65,536 bytes between"),
         (png_with(50_000), png_with(50_001), "more than 50,000 chunks"),
-        (
-            after_the_start(GIF, GIF_START, b"!\xfe" + b"\1a" * 49_000 + b"\0"),
-            after_the_start(GIF, GIF_START, b"!\xfe" + b"\1a" * 50_000 + b"\0"),
-            "more than 50,000 blocks",
-        ),
-        (
-            after_the_start(GIF, GIF_START, bytes(49_000)),
-            after_the_start(GIF, GIF_START, bytes(50_000)),
-            "more than 50,000 blocks",
-        ),
-        (
-            b"P6\n" + b"#" * 65_000 + b"\n10 10 255\n" + bytes(600),
-            b"P6\n" + b"#" * 65_536 + b"\n10 10 255\n" + bytes(600),
-            "a header of more than 65,536 bytes",
-        ),
-        (
-            b"P1\n200 200\n" + b"1 " * 40_000,
-            b"P1\n3000 3000\n" + b"1" * 9_000_000,
-            "a PPM in text of 9 MiB",
-        ),
+        (*(gif_with(b"!\xfe" + b"\1a" * count + b"\0") for count in (49_000, 50_000)), "more than 50,000 blocks"),
+        (gif_with(bytes(49_000)), gif_with(bytes(50_000)), "more than 50,000 blocks"),
+        (ppm_with(65_000), ppm_with(65_536), "a header of more than 65,536 bytes"),
+        (b"P1\n200 200\n" + b"1 " * 40_000, b"P1\n3000 3000\n" + b"1" * 9_000_000, "a PPM in text of 9 MiB"),
         (tiled_tiff(64, 2048), tiled_tiff(64, 2064), "tiles of 2064 x 2064 px in an image of 4,096 px"),
     ],
 )

@@ -6,8 +6,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from tests.predict.networks import tiny_network
 from uniemox.errors import CheckpointError, DetectorError, TeacherError
-from uniemox.io.onnx_external import external_files, leaves_folder
+from uniemox.io.onnx_external import external_files, leaves_folder, with_metadata
 from uniemox.persons.detector import load_detector
 from uniemox.predict.network import Network
 
@@ -139,3 +140,26 @@ def test_names_outside_of_the_folder(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["w.bin", "sub/w.bin", "./w.bin", "m.onnx.data", "a..b"])
 def test_names_inside_of_the_folder(name: str) -> None:
     assert not leaves_folder(name)
+
+
+@pytest.mark.parametrize("length", [0, 5, 200, 70_000])
+def test_one_value_is_replaced_and_all_else_stays(tmp_path: Path, length: int) -> None:
+    path = tiny_network(tmp_path / "m.onnx", metadata={"first": "1", "uniemox": "old", "last": "3"})
+    before = onnx.load(path)
+    written = with_metadata(path.read_bytes(), "uniemox", "ä" * length)
+    after = onnx.load_from_string(written)
+    onnx.checker.check_model(after)
+    assert {one.key: one.value for one in after.metadata_props} == {"first": "1", "last": "3", "uniemox": "ä" * length}
+    assert after.graph == before.graph
+    assert after.opset_import == before.opset_import
+
+
+def test_a_key_that_was_not_there_is_added(tmp_path: Path) -> None:
+    path = tiny_network(tmp_path / "m.onnx", metadata={})
+    written = onnx.load_from_string(with_metadata(path.read_bytes(), "k", "v"))
+    assert [(one.key, one.value) for one in written.metadata_props] == [("k", "v")]
+
+
+def test_what_is_no_protocol_buffer_is_refused() -> None:
+    with pytest.raises(ValueError, match="no protocol buffer"):
+        with_metadata(b"\xff" * 20, "k", "v")

@@ -1,5 +1,7 @@
 """Results come in order, errors in their turn, and no more is taken ahead than was asked for."""
 
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -76,3 +78,25 @@ def test_a_session_leaves_the_other_cores_alone(
     for beside in parallel_map([view] * 6, lambda view: session.run(["logits"], {given.name: view})):
         np.testing.assert_allclose(beside, alone, rtol=1e-5)
     assert asked == opened
+
+
+FORK = """
+import gc, os, time
+from uniemox.io.onnx_sessions import open_session
+from uniemox.predict.opening import embedded_file
+class Cycle: pass
+dropped = Cycle()
+dropped.itself, dropped.session = dropped, open_session(embedded_file("small.onnx"), threads=2)
+gc.disable()
+del dropped
+child = os.fork()
+if child == 0:
+    gc.collect()
+    os._exit(0)
+os.waitpid(child, 0)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs fork")
+def test_a_forked_process_does_not_wait_for_the_threads_of_a_dropped_session() -> None:
+    subprocess.run([sys.executable, "-c", FORK], check=True, timeout=60)

@@ -1,15 +1,12 @@
 """Whatever a network says: boxes inside the image, sorted, suppressed; and suppression against its definition."""
 
-from functools import partial
-
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from uniemox.persons import layouts as decoding
-from uniemox.persons.box import select, suppress
+from uniemox.persons.box import Thresholds, select, suppress
 from uniemox.persons.fitting import Placement
 from uniemox.persons.layouts import LAYOUTS
 
@@ -48,7 +45,7 @@ def test_any_output_gives_boxes_inside_sorted(layout, seed: int, spread: float, 
     boxes, confidences = layout.decode(random_outputs(layout.name, seed, spread, holes), SIZE)
     assert boxes.shape == (2, confidences.shape[1], 4)
     placed = Placement(0.4, 0.5, 3, -2).back(boxes[1])
-    found = select(placed, confidences[1], (160, 90), confidence=0.2, nms_overlap=0.5, max_detections=7)
+    found = select(placed, confidences[1], (160, 90), Thresholds(0.2, 0.5, 7))
     assert len(found) <= 7
     for box, confidence in found:
         assert 0 <= box.x1 < box.x2 <= 160
@@ -65,17 +62,6 @@ def test_images_of_a_batch_do_not_touch(layout) -> None:
         alone = layout.decode([output[i : i + 1] for output in outputs], SIZE)
         for part, whole in zip(alone, together, strict=True):
             np.testing.assert_allclose(part[0], whole[i], rtol=1e-6)
-
-
-def test_cells_go_row_by_row_and_round_up() -> None:
-    grid, stride = decoding.cells((20, 33), (16, 32))
-    assert grid.tolist() == [[0, 0], [1, 0], [2, 0], [0, 1], [1, 1], [2, 1], [0, 0], [1, 0]]
-    assert stride.ravel().tolist() == [16] * 6 + [32] * 2
-
-
-def test_sigmoid_is_the_logistic_function_and_never_overflows() -> None:
-    x = np.array([-1e30, -3, 0, 2, 1e30], dtype=np.float32)
-    np.testing.assert_allclose(decoding.sigmoid(x), [0, 1 / (1 + np.e**3), 0.5, 1 / (1 + np.e**-2), 1], atol=1e-7)
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(0, 30), st.sampled_from([0.0, 0.3, 0.5, 1.0]))
@@ -100,7 +86,6 @@ def overlap_of(a: NDArray[np.floating], b: NDArray[np.floating]) -> float:
 
 def test_selection_leaves_out_what_is_no_box_in_the_image() -> None:
     boxes = np.array([[-5, 10, 20, 30], [200, 0, 300, 40], [5, 5, 5.5, 50], [np.nan, 0, 9, 9], [40, 0, 90, 90]])
-    found = partial(select, boxes, image=(100, 50), nms_overlap=0.5, max_detections=9)
-    sure = found(confidences=np.array([0.5, 0.9, 0.9, 0.9, 0.8]), confidence=0.5)
-    assert sure == (((40, 0, 90, 50), 0.8), ((0, 10, 20, 30), 0.5))
-    assert found(confidences=np.full(5, np.nan), confidence=0.0) == ()
+    found = select(boxes, np.array([0.5, 0.9, 0.9, 0.9, 0.8]), (100, 50), Thresholds(0.5, 0.5, 9))
+    assert found == (((40, 0, 90, 50), 0.8), ((0, 10, 20, 30), 0.5))
+    assert select(boxes, np.full(5, np.nan), (100, 50), Thresholds(0.0, 0.5, 9)) == ()

@@ -165,19 +165,19 @@ def test_what_was_seen_is_written_once(tmp_path: Path, data: DataSet) -> None:
     out, told = tmp_path / "seen", []
     assert read_seen(out) == set()
     gone = replace(data, samples=[*data.samples[:3], data.samples[0]])
-    write_seen(out, gone, [], told.append)
+    write_seen(out, gone, [], lambda *now: told.append(now))
     expected = {hashlib.sha256(sample.image.read()).hexdigest() for sample in data.samples[:3]}
     assert read_seen(out) == expected
-    assert told[-1] == 4
+    assert told[-1] == ("hashing images", 4, 4)
     before = (out / SEEN).read_bytes()
-    write_seen(out, data, [], told.append)
+    write_seen(out, data, [], lambda *now: told.append(now))
     assert (out / SEEN).read_bytes() == before
     after, other = tmp_path / "after", replace(data, samples=data.samples[4:5])
     write_seen(
-        after, other, [str(out), str(tmp_path / "mae.pth")], told.append
+        after, other, [str(out), str(tmp_path / "mae.pth")], lambda *now: told.append(now)
     )  # what it started from has seen, it has seen
     assert read_seen(after) > expected
-    write_seen(tmp_path / "third", other, [str(out / "encoder.safetensors")], told.append)
+    write_seen(tmp_path / "third", other, [str(out / "encoder.safetensors")], lambda *now: told.append(now))
     assert read_seen(tmp_path / "third") == read_seen(after)
 
 

@@ -9,7 +9,7 @@ import torch
 from torch.utils.data._utils.pin_memory import pin_memory
 
 from tests.drawn import class_folders, draw_image, jpeg_of
-from uniemox.data.order import BatchOrder
+from uniemox.data.order import RunOrder
 from uniemox.data.sample import Broken
 from uniemox.data.source import open_data
 from uniemox.errors import ConfigError, DataError
@@ -29,8 +29,8 @@ def dataset(tmp_path: Path) -> ViewDataset:
 def test_workers_change_nothing(dataset: ViewDataset, method: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("uniemox.views.loader.loader_context", lambda: multiprocessing.get_context(method))
 
-    def run(workers: int, **options: int) -> list[ViewBatch]:
-        order = BatchOrder(len(dataset), batch_size=4, seed=1, epoch=2, **options)
+    def run(workers: int, start: int = 6, **options: int) -> list[ViewBatch]:
+        order = RunOrder(len(dataset), batch_size=4, seed=1, start=start, steps=9, **options)  # the third epoch
         return list(build_loader(dataset, order, workers))
 
     alone, several = run(0), run(2)
@@ -39,7 +39,7 @@ def test_workers_change_nothing(dataset: ViewDataset, method: str, monkeypatch: 
         assert torch.equal(a.scene, b.scene)
         assert torch.equal(a.person, b.person)
         assert a.samples == b.samples
-    later = run(2, start=2)
+    later = run(2, start=8)
     assert torch.equal(later[0].scene, alone[2].scene)
     parts = [run(0, rank=rank, processes=2) for rank in (0, 1)]
     for whole, first, second in zip(alone, *parts, strict=True):
@@ -65,17 +65,11 @@ def test_packed_samples_are_the_samples(dataset: ViewDataset) -> None:
     assert list(PackedSamples([])) == []
 
 
-def test_ranks_and_starts_that_do_not_exist_are_refused() -> None:
-    for wrong in ({"rank": 2}, {"rank": -1}, {"start": 7}, {"start": -1}):
-        with pytest.raises(ConfigError, match="there is no rank"):
-            BatchOrder(50, batch_size=8, seed=0, epoch=0, processes=2, **wrong)
-
-
 def test_broken_images_are_left_out_and_named(dataset: ViewDataset) -> None:
     broken = Path(str(dataset.samples[3].image))
     broken.write_bytes(jpeg_of(draw_image(0))[:3000])
     Path(str(dataset.samples[5].image)).unlink()
-    batches = list(build_loader(dataset, BatchOrder(12, batch_size=6, seed=0, epoch=0), 0))
+    batches = list(build_loader(dataset, RunOrder(12, batch_size=6, seed=0, steps=2), 0))
     assert sum(len(batch.scene) for batch in batches) == 10
     found = dict(entry for batch in batches for entry in batch.broken)
     assert found.keys() == {dataset.samples[3].key, dataset.samples[5].key}
@@ -85,7 +79,7 @@ def test_broken_images_are_left_out_and_named(dataset: ViewDataset) -> None:
 def test_a_batch_of_broken_images_is_empty(dataset: ViewDataset) -> None:
     for sample in dataset.samples:
         Path(str(sample.image)).write_bytes(b"")
-    (batch,) = build_loader(dataset, BatchOrder(12, batch_size=12, seed=0, epoch=0), 0)
+    (batch,) = build_loader(dataset, RunOrder(12, batch_size=12, seed=0, steps=1), 0)
     assert len(batch.scene) == 0
     assert len(batch.broken) == 12
 

@@ -121,8 +121,7 @@ def check(
     theirs = None if against is None else open_data(against)
     say_parts(ours)
     with progress_bar() as progress:
-        task = progress.add_task("looking at images", total=len(ours) + (len(theirs) if theirs else 0))
-        found = audit(ours, theirs, pool=pool, on_progress=lambda done: progress.update(task, completed=done))
+        found = audit(ours, theirs, pool=pool, on_progress=progress.show)
     if html is not None:
         write_page(found, html)
         say(f"wrote {html}")
@@ -261,8 +260,7 @@ def _histograms(found: "DataSet") -> "NDArray[np.floating]":
     from uniemox.data.processes import scan
 
     with progress_bar() as progress:
-        task = progress.add_task("looking at colours", total=len(found))
-        looks = scan(found.samples, on_progress=lambda done: progress.update(task, completed=done))
+        looks = scan(found.samples, on_progress=lambda _, done, total: progress.show("looking at colours", done, total))
     readable = [look.histogram for look in looks if look.histogram is not None]
     if not readable:
         raise ConfigError(f"{found.name}: none of its images can be read, so there are no colours to compare")

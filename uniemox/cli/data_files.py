@@ -75,8 +75,7 @@ class FinderOptions:
         on_cluster: of machines that may have no GPU; then it is the CPU where nothing else is asked for.
         """
         from uniemox.io.onnx_sessions import pick_provider
-        from uniemox.persons.config import DetectorConfig
-        from uniemox.persons.detector import load_detector
+        from uniemox.persons.detector import DetectorConfig, load_detector
         from uniemox.predict.opening import finder_file
 
         config = DetectorConfig(confidence=self.confidence, nms_overlap=self.overlap)
@@ -129,13 +128,7 @@ def persons(
     found = open_data(source)
     seen = read_seen(Path(finder.detector), in_folder=False)
     with progress_bar() as progress:
-        task = progress.add_task("looking for people", total=len(found))
-        report = find_people(
-            *(found, open_detector, target, lambda done: progress.update(task, completed=done)),
-            pool=pool,
-            on_gpu=on_gpu,
-            seen=seen,
-        )
+        report = find_people(found, open_detector, target, progress.show, pool=pool, on_gpu=on_gpu, seen=seen)
     _list_broken(report.broken)
     if as_json:
         print(json.dumps({"file": str(target), **asdict(report)}))
@@ -290,8 +283,7 @@ def shard(
     config = ShardConfig(samples=samples, short_side_px=short_side, seed=seed, pool=pool)
     found = files.open(source)
     with progress_bar() as progress:
-        task = progress.add_task("packing", total=len(found))
-        broken = write_shards(found, folder, config, lambda done: progress.update(task, completed=done))
+        broken = write_shards(found, folder, config, progress.show)
     _list_broken(broken)
     if as_json:
         print(json.dumps({"folder": str(folder), "samples": len(found) - len(broken), "broken": broken}))
@@ -307,7 +299,7 @@ def _has_gpu() -> bool:
 
 def _fingerprint(file: Path | None) -> str | None:
     """16 hexadecimal digits of a file's content."""
-    from uniemox.persons.config import fingerprint_of
+    from uniemox.io.files import fingerprint_of
 
     return None if file is None else fingerprint_of([file], "")
 

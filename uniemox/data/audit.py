@@ -2,8 +2,8 @@
 
 import itertools
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from uniemox.data.pool_config import ONE_A_CORE, PoolConfig
 from uniemox.data.processes import Look, scan
 from uniemox.data.sample import DataSet, Sample
 from uniemox.errors import BoxError
+from uniemox.io.progress import Progress, silent
 from uniemox.persons.box import Box, touched_box
 
 PLACEHOLDER_TIMES, PLACEHOLDER_LABELS = 5, 3  # one image at least so often under at least so many labels
@@ -27,10 +28,14 @@ class Member:
 
     sample: Sample
     label: str | None
-    split: str | None
     look: Look
-    is_other: bool = False
+    is_other: bool
     """It belongs to the data set that is compared with."""
+
+    @property
+    def split(self) -> str | None:
+        """The split of its sample."""
+        return self.sample.split
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +44,11 @@ class Group:
 
     members: tuple[Member, ...]
     reason: str = ""
+
+    @property
+    def ours(self) -> list[Member]:
+        """Those of the audited data set."""
+        return [member for member in self.members if not member.is_other]
 
     def as_dict(self) -> dict[str, Any]:
         """Paths, labels and splits, in the same order; the data set if there are two, the reason if there is one."""
@@ -96,8 +106,7 @@ class Audit:
     def as_dict(self) -> dict[str, Any]:
         """All of it, as JSON."""
         groups = {name: [group.as_dict() for group in getattr(self, name)] for name in GROUPS}
-        drift = [{"splits": d.splits, "distance": d.distance, "by_chance": d.by_chance} for d in self.drift]
-        rest = {"classes": self.classes, "drift": drift, "exclude": self.exclude}
+        rest = {"classes": self.classes, "drift": list(map(asdict, self.drift)), "exclude": self.exclude}
         return {"data": self.name, "n": self.count, **groups, **rest}
 
 
@@ -113,18 +122,16 @@ def audit(
     against: DataSet | None = None,
     *,
     pool: PoolConfig = ONE_A_CORE,
-    on_progress: Callable[[int], None] = lambda _: None,
+    on_progress: Progress = silent,
 ) -> Audit:
-    """Look at every image of a data set, and of another one with which it must share none.
-
-    pool: who looks.  on_progress: called with the number of images done.
-    """
-    looks = scan([*data.samples, *(against.samples if against else ())], pool, on_progress)
+    """Look at every image of a data set, and of another one with which it must share none.  pool: who looks."""
+    of_both = [(owner, sample) for owner in (data, against) if owner is not None for sample in owner.samples]
+    looks = scan([sample for _, sample in of_both], pool, on_progress)
     members = [
-        Member(sample, owner.label_of(sample), sample.split, look, is_other)
-        for (owner, sample, is_other), look in zip(_both(data, against), looks, strict=True)
+        Member(sample, owner.label_of(sample), look, owner is not data)
+        for (owner, sample), look in zip(of_both, looks, strict=True)
     ]
-    ours = [member for member in members if not member.is_other]
+    ours = members[: len(data)]
     exact, same = _duplicates([member for member in members if member.look.sha256])
     found = Audit(data.name, len(data))
     for member in ours:
@@ -139,25 +146,18 @@ def audit(
                 groups.append(Group((member,), reason))
     found.exact_duplicates.extend(group for group in exact if _within(group) > 1)
     for group in same:
-        members_of_ours = [member for member in group.members if not member.is_other]
-        if len({member.look.sha256 for member in members_of_ours}) > 1:
+        if len({member.look.sha256 for member in group.ours}) > 1:
             found.near_duplicates.append(group)
         if _is_placeholder(group):
             found.placeholders.append(group)
         if _contradicts(group):
             found.label_conflicts.append(group)
-        if len({(member.is_other, None if member.is_other else member.split) for member in group.members}) > 1:
+        if len({"the other data set" if one.is_other else (one.split,) for one in group.members}) > 1:
             found.leaks.append(group)
     found.classes.update(_classes(data))
     found.drift.extend(_drift(ours))
     found.exclude.extend(_exclude(found, same))
     return found
-
-
-def _both(data: DataSet, against: DataSet | None) -> Iterable[tuple[DataSet, Sample, bool]]:
-    yield from ((data, sample, False) for sample in data.samples)
-    if against is not None:
-        yield from ((against, sample, True) for sample in against.samples)
 
 
 def _wrong_box(member: Member) -> str:
@@ -170,26 +170,21 @@ def _wrong_box(member: Member) -> str:
     return ""
 
 
-def _place(member: Member) -> tuple[str, str | None]:
-    """Several people of one image in one split have the same."""
-    return str(member.sample.image), member.split
-
-
 def _within(group: Group) -> int:
     """Different files of the audited data set in a group."""
-    return len({str(member.sample.image) for member in group.members if not member.is_other})
+    return len({str(member.sample.image) for member in group.ours})
 
 
 def _is_placeholder(group: Group) -> bool:
-    labels = {member.label for member in group.members if not member.is_other} - {None}
+    labels = {member.label for member in group.ours} - {None}
     return _within(group) >= PLACEHOLDER_TIMES and len(labels) >= PLACEHOLDER_LABELS
 
 
 def _contradicts(group: Group) -> bool:
     """Return whether one image, or one person in it, has several labels in the audited data set."""
     labels: dict[Box | None, set[str]] = defaultdict(set)
-    for member in group.members:
-        if not member.is_other and member.label is not None:
+    for member in group.ours:
+        if member.label is not None:
             labels[member.sample.target_box].add(member.label)
     return any(len(words) > 1 for words in labels.values())
 
@@ -240,23 +235,16 @@ def _distance(histograms: NDArray[np.float32], is_first: NDArray[np.bool_]) -> f
     return float(np.abs(means).sum() / 2 / 3)  # three channels
 
 
-def _exclude(found: Audit, same: Sequence[Group]) -> Iterable[dict[str, str]]:
+def _exclude(found: Audit, same: Sequence[Group]) -> list[dict[str, str]]:
     """Broken files, wrong boxes; every image of a placeholder or of several labels; all copies but one of the rest.
 
     Of the copies the one stays on which scores are measured; none does if the other data set has it.
     """
-    listed: set[str] = set()
-
-    def entry(member: Member, reason: str) -> Iterable[dict[str, str]]:
-        if member.sample.key not in listed:
-            listed.add(member.sample.key)
-            yield {"key": member.sample.key, "path": str(member.sample.image), "reason": reason}
-
+    reasons: dict[str, tuple[Member, str]] = {}  # the first one counts
     for group in (*found.corrupt, *found.wrong_boxes):
-        yield from entry(group.members[0], group.reason)
+        reasons.setdefault(group.members[0].sample.key, (group.members[0], group.reason))
     for group in same:
-        ours = [member for member in group.members if not member.is_other]
-        ours.sort(key=lambda member: (HELD_OUT.get(member.split or "", 2), member.sample.key))
+        ours = sorted(group.ours, key=lambda one: (HELD_OUT.get(one.split or "", 2), one.sample.key))
         if _is_placeholder(group):
             reason = "placeholder"
         elif _contradicts(group):
@@ -264,8 +252,9 @@ def _exclude(found: Audit, same: Sequence[Group]) -> Iterable[dict[str, str]]:
         elif len(ours) < len(group.members):
             reason = "also in the other data set"
         else:
-            kept = ours[0]
-            reason = f"copy of {kept.sample.key}"
-            ours = [member for member in ours if _place(member) != _place(kept)]
+            kept = ours[0].sample
+            reason = f"copy of {kept.key}"  # several people of one image in one split are none
+            ours = [one for one in ours if (str(one.sample.image), one.split) != (str(kept.image), kept.split)]
         for member in ours:
-            yield from entry(member, reason)
+            reasons.setdefault(member.sample.key, (member, reason))
+    return [{"key": key, "path": str(one.sample.image), "reason": reason} for key, (one, reason) in reasons.items()]

@@ -1,7 +1,7 @@
 """Hashes of images, and near duplicates."""
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 
 import numpy as np
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from uniemox.data.processes import map_samples
 from uniemox.data.sample import Sample
 from uniemox.io.parallel import parallel_map
+from uniemox.io.progress import Progress, silent
 
 FREQUENCIES = 8  # in each direction
 ALIKE = 0.85  # cosine of two descriptions, from which images may be the same; docs/data.md has the measurements
@@ -122,16 +123,9 @@ def _left_after_crop(first: NDArray[np.float32], second: NDArray[np.float32]) ->
     return np.sqrt((left.mean(axis=(2, 4)) ** 2).mean(axis=(1, 2, 3)))  # (M,)
 
 
-def image_hashes(samples: Sequence[Sample], on_progress: Callable[[int], None] = lambda _: None) -> list[str]:
-    """The sha256 of every sample's file, in their order; empty where it can't be read.
-
-    on_progress: called with the number of images done.
-    """
-    return map_samples(_hash_all, samples, on_progress=on_progress)
-
-
-def _hash_all(samples: Sequence[Sample]) -> list[str]:
-    return [_hash(sample) for sample in samples]
+def image_hashes(samples: Sequence[Sample], on_progress: Progress = silent) -> list[str]:
+    """The sha256 of every sample's file, in their order; empty where it can't be read."""
+    return map_samples(_hash, samples, "hashing images", on_progress=on_progress)
 
 
 def _hash(sample: Sample) -> str:

@@ -15,12 +15,14 @@ from PIL import Image
 
 from uniemox.data.pool_config import ONE_A_CORE, PoolConfig
 from uniemox.data.processes import map_each
-from uniemox.data.readers.csv_table import read_bytes
+from uniemox.data.readers.csv_table import parse_json, read_bytes
 from uniemox.data.sample import DataSet, Sample, decode_sample
 from uniemox.data.seen import seen_file, write_hashes
 from uniemox.errors import DataError, ImageError
 from uniemox.io.files import FileLock
+from uniemox.io.images import MinSides
 from uniemox.io.parallel import DIED
+from uniemox.io.progress import Progress, silent
 from uniemox.persons.box import Box, Detection
 from uniemox.persons.detector import Detector
 
@@ -39,13 +41,13 @@ class Sidecar:
         self.done: set[str] = set()
         try:
             self._lock = FileLock(path)
+            try:
+                self._open(header)
+            except BaseException:
+                self._lock.release()
+                raise
         except OSError as error:
             raise DataError(f"{path} can't be written ({error.strerror}); choose another file with --out") from error
-        try:
-            self._open(header)
-        except BaseException:
-            self._lock.release()
-            raise
 
     def _open(self, header: Mapping[str, Any]) -> None:
         path = self.path
@@ -60,10 +62,7 @@ class Sidecar:
             self.done = {line["key"] for line in lines}
             if good_bytes < path.stat().st_size:
                 os.truncate(path, good_bytes)  # the line at which the last run was stopped
-        try:
-            self._file = path.open("ab")
-        except OSError as error:
-            raise DataError(f"{path} can't be written ({error.strerror}); choose another file with --out") from error
+        self._file = path.open("ab")
         if not path.stat().st_size:
             self._write(header)
 
@@ -95,10 +94,7 @@ def _parse(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]], int]:
     whole, end, _ = read_bytes(path).rpartition(b"\n")  # in bytes: a last line may end inside a character
     values = []
     for number, line in enumerate(whole.split(b"\n") if end else [], start=1):
-        try:
-            value = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
-        except (ValueError, RecursionError) as error:  # ValueError: also no UTF-8, or a number of 4,300 digits
-            raise DataError(f"{path}:{number}: not JSON ({error}); remove the line") from error
+        value = parse_json(line, f"{path}:{number}", "; remove the line")
         if not isinstance(value, dict) or (number > 1 and not isinstance(value.get("key"), str)):
             raise DataError(f"{path}:{number}: expected an object with the field key; remove the line")
         values.append(value)
@@ -139,7 +135,7 @@ def find_people(
     data: DataSet,
     open_detector: Callable[[], Detector],
     out: Path,
-    on_progress: Callable[[int], None] = lambda _: None,
+    on_progress: Progress = silent,
     *,
     pool: PoolConfig = ONE_A_CORE,
     on_gpu: bool = False,
@@ -147,8 +143,8 @@ def find_people(
 ) -> PeopleReport:
     """Find the people in every image and append them to a sidecar; images that it has are not looked at again.
 
-    open_detector: called here and by every worker.  on_progress: called with the number of images done.  pool: who
-    looks; the file is the same.  on_gpu: the detector works on the GPU, and takes images in batches.
+    open_detector: called here and by every worker.  pool: who looks; the file is the same.  on_gpu: the detector works
+    on the GPU, and takes images in batches.
     seen: hashes of the images on which the detector was trained, kept beside the sidecar, see data/seen.py.
     """
     detector = open_detector()
@@ -162,7 +158,7 @@ def find_people(
     with Sidecar(out, header) as sidecar:
         waiting = [sample for key, sample in by_key.items() if key not in sidecar.done]
         before = len(by_key) - len(waiting)
-        on_progress(before)
+        on_progress("looking for people", before, len(by_key))
         open_work = partial(_open_work, open_detector, in_batches=on_gpu)
         with closing(map_each(open_work, waiting, pool, batch=BATCH, on_gpu=on_gpu)) as found:
             for done, (sample, rows) in enumerate(zip(waiting, found, strict=True), before + 1):
@@ -170,7 +166,7 @@ def find_people(
                     broken.append(rows or f"{sample.image}: {DIED}")
                 else:
                     sidecar.append(sample.image_key, {"boxes": rows})
-                on_progress(done)
+                on_progress("looking for people", done, len(by_key))
     _, lines = read_sidecar(out)
     counts = [len(line.get("boxes") or ()) for line in lines.values()]
     return PeopleReport(
@@ -218,23 +214,16 @@ def _open_work(
 
 def _rows_of(samples: Sequence[Sample], detector: Detector) -> list[list[list[float]] | str]:
     """People in images, x1, y1, x2, y2 in px of the full one and confidence; or why one can't be read."""
-    decoded = [_decoded(sample) for sample in samples]
+    decoded: list[tuple[Image.Image, tuple[int, int]] | str] = []
+    for sample in samples:
+        try:
+            decoded.append(decode_sample(sample, MinSides(short_px=DECODED_PX)))
+        except ImageError as error:
+            decoded.append(str(error))
     found = iter(detector.detect([one[0] for one in decoded if not isinstance(one, str)]))
     return [one if isinstance(one, str) else _scaled(next(found), *one) for one in decoded]
 
 
-def _decoded(sample: Sample) -> tuple[Image.Image, tuple[int, int]] | str:
-    try:
-        return decode_sample(sample, _shrink)
-    except ImageError as error:
-        return str(error)
-
-
 def _scaled(people: Sequence[Detection], image: Image.Image, full: tuple[int, int]) -> list[list[float]]:
     x, y = full[0] / image.width, full[1] / image.height
-    rows = [[box.x1 * x, box.y1 * y, box.x2 * x, box.y2 * y, confidence] for box, confidence in people]
-    return [[round(value, 3) for value in row] for row in rows]
-
-
-def _shrink(width: int, height: int) -> float:
-    return min(width, height) / DECODED_PX
+    return [[*(round(v * s, 3) for v, s in zip(box, (x, y, x, y), strict=True)), round(c, 3)] for box, c in people]

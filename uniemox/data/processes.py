@@ -17,7 +17,7 @@ from multiprocessing import parent_process
 from multiprocessing.context import BaseContext
 from pathlib import PurePath
 from threading import Thread
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,7 @@ from uniemox.errors import ConfigError, DataError, ImageError
 from uniemox.io.decoding.pool import Decoded, DecoderPool, look_here
 from uniemox.io.images import ENDINGS, MinSides
 from uniemox.io.parallel import DIED, map_on_ray, usable_cores
+from uniemox.io.progress import Progress, silent
 
 CHUNK = 32  # images that a process takes at once
 MAX_TEMP_DIR = 103 - len("/pymp-12345678/listener-12345678")  # characters; a socket's address has 103 on every system
@@ -99,7 +100,7 @@ def map_batches(
         return
     workers = pool.workers or min(usable_cores(), MAX_ON_GPU if on_gpu else sys.maxsize)
     make_pool = partial(worker_pool, open_work=open_work, on_gpu=on_gpu)
-    yield from _in_processes(_Processes(make_pool, min(workers, len(batches))), batches)
+    yield from _in_processes(make_pool, min(workers, len(batches)), batches)
 
 
 def map_each(
@@ -118,7 +119,7 @@ def map_each(
     batches = [items[i : i + batch] for i in range(0, len(items), batch)]
     done, died = 0, 0
     for some, answers in zip(batches, map_batches(open_work, batches, pool, on_gpu=on_gpu), strict=True):
-        found: Iterable[R | None] = () if answers is None else answers
+        found: Iterable[R | None] = answers or ()
         if answers is None:
             alone = map_batches(open_work, [[item] for item in some], pool, on_gpu=on_gpu)
             found = (None if one is None else one[0] for one in alone)
@@ -130,87 +131,73 @@ def map_each(
 
 
 def map_samples(
-    function: Callable[[Sequence[Sample]], list[R]],
+    function: Callable[[Sample], R],
     samples: Sequence[Sample],
+    what: str,
     *,
     pool: PoolConfig = ONE_A_CORE,
-    on_progress: Callable[[int], None] = lambda _: None,
-    if_died: Callable[[Sample], R] | None = None,
+    on_progress: Progress = silent,
+    if_died: R | None = None,
 ) -> list[R]:
-    """Map a function over batches of samples, in order. Few samples need no processes.
+    """Results of a function for samples, in their order. Few samples need no processes.
 
-    on_progress: called with the number of samples done.  if_died: the error message for a sample at which a worker
-    died;
-    None: that is a DataError.
+    what: is reported as done.  if_died: the result for a sample at which a worker died; None: that is a DataError.
     """
     if len(samples) < 2 * CHUNK and pool == ONE_A_CORE:
         pool = PoolConfig(workers=1)
     found: list[R] = []
-    results = map_each(partial(_same, function), samples, pool, batch=CHUNK)
+    on_progress(what, 0, len(samples))
+    results = map_each(partial(_for_each, function), samples, pool, batch=CHUNK)
     for sample, one in zip(samples, results, strict=True):
-        if one is None and if_died is None:
+        answer = if_died if one is None else one
+        if answer is None:
             raise DataError(f"{sample.image}: {DIED}")
-        found.append(if_died(sample) if one is None and if_died is not None else cast(R, one))
+        found.append(answer)
         if len(found) % CHUNK == 0 or len(found) == len(samples):
-            on_progress(len(found))
+            on_progress(what, len(found), len(samples))
     return found
 
 
-class _Processes:
-    """Processes that answer batches. One that dies takes the others with it: what they had is done again, alone."""
+def _for_each(function: Callable[[T], R]) -> Callable[[Sequence[T]], list[R]]:
+    return lambda items: list(map(function, items))
 
-    def __init__(self, make_pool: Callable[[int], ProcessPoolExecutor], workers: int) -> None:
-        self.make_pool, self.workers = make_pool, workers
-        self.pool = make_pool(workers)
-        self.lone: ProcessPoolExecutor | None = None
 
-    def submit(self, batch: Any) -> Future[Any]:
-        try:
-            return self.pool.submit(_answer, batch)
-        except BrokenProcessPool:
-            self.pool.shutdown()
-            self.pool = self.make_pool(self.workers)
-            return self.pool.submit(_answer, batch)
+def _in_processes(
+    make_pool: Callable[[int], ProcessPoolExecutor], workers: int, batches: Sequence[Any]
+) -> Iterator[Any]:
+    """Answers of processes. One that dies takes the others with it: what they had is done again, each alone."""
+    pool = make_pool(workers)
+    waiting: deque[tuple[Any, Future[Any]]] = deque()
 
-    def result(self, batch: Any, future: Future[Any]) -> Any:
-        """The answer to a batch; None where a process of its own dies at it as well."""
+    def next_answer() -> Any:
+        batch, future = waiting.popleft()
         with suppress(BrokenProcessPool):
             return future.result()
-        self.lone = self.lone or self.make_pool(1)
-        try:
-            return self.lone.submit(_answer, batch).result()
-        except BrokenProcessPool:
-            self.lone.shutdown()
-            self.lone = None
-            return None
+        with suppress(BrokenProcessPool), make_pool(1) as alone:
+            return alone.submit(_answer, batch).result()
+        return None
 
-    def close(self) -> None:
-        for pool in (self.pool, self.lone):
-            if pool is not None:
-                pool.shutdown(cancel_futures=True)
-
-
-def _in_processes(processes: _Processes, batches: Sequence[T]) -> Iterator[Any]:
-    waiting: deque[tuple[T, Future[Any]]] = deque()
     try:
         for batch in batches:
-            waiting.append((batch, processes.submit(batch)))
-            if len(waiting) > 2 * processes.workers:
-                yield processes.result(*waiting.popleft())
+            try:
+                future = pool.submit(_answer, batch)
+            except BrokenProcessPool:
+                pool.shutdown()
+                pool = make_pool(workers)
+                future = pool.submit(_answer, batch)
+            waiting.append((batch, future))
+            if len(waiting) > 2 * workers:
+                yield next_answer()
         while waiting:
-            yield processes.result(*waiting.popleft())
+            yield next_answer()
     finally:
-        processes.close()
+        pool.shutdown(cancel_futures=True)
 
 
 def _answer(batch: Any) -> Any:
     if "work" not in _WORKER:  # not while the worker begins: an error here is the batch's result
         _WORKER["work"] = _WORKER["open"]()
     return _WORKER["work"](batch)
-
-
-def _same(function: T) -> T:
-    return function
 
 
 def _begin(open_work: Callable[[], Callable[[Any], Any]] | None) -> None:
@@ -260,35 +247,27 @@ class Look:
 def scan(
     samples: Sequence[Sample],
     pool: PoolConfig = ONE_A_CORE,
-    on_progress: Callable[[int], None] = lambda _: None,
+    on_progress: Progress = silent,
     decoders: DecoderPool | None = None,
 ) -> list[Look]:
     """A look at every sample's image, in their order.
 
-    pool: who looks.  on_progress: called with the number of images done.
-    decoders: for files of strangers, in place of the pool; None: they are one's own.
+    pool: who looks.  decoders: for files of strangers, in place of the pool; None: they are one's own.
     """
-    if decoders is not None:
-        return _scan_in(decoders, samples, on_progress)
-    return map_samples(_look_at_all, samples, pool=pool, on_progress=on_progress, if_died=lambda _: Look("", DIED))
-
-
-def _scan_in(decoders: DecoderPool, samples: Sequence[Sample], on_progress: Callable[[int], None]) -> list[Look]:
+    what = "looking at images"
+    if decoders is None:
+        return map_samples(look_at, samples, what, pool=pool, on_progress=on_progress, if_died=Look("", DIED))
     threads = ThreadPoolExecutor(decoders.workers, thread_name_prefix="look")
     found: list[Look] = []
     try:
-        for look in threads.map(lambda sample: look_at(sample, decoders.look), samples):
+        for look in threads.map(partial(look_at, look=decoders.look), samples):
             found.append(look)
-            on_progress(len(found))
+            on_progress(what, len(found), len(samples))
     finally:
         if len(found) < len(samples):  # stopped: nobody waits for what is being decoded
             decoders.close()
         threads.shutdown(cancel_futures=True)
     return found
-
-
-def _look_at_all(samples: Sequence[Sample]) -> list[Look]:
-    return [look_at(sample) for sample in samples]
 
 
 def look_at(sample: Sample, look: Callable[..., Decoded] = look_here) -> Look:

@@ -9,6 +9,11 @@ from uniemox.errors import AnnotationError
 LEVELS = (0.2, 0.4, 0.6, 0.8)  # where the next word begins
 BRIGHTNESS = ("very dark", "dark", "moderately bright", "bright", "very bright")
 COLORFULNESS = ("nearly colorless", "muted", "moderately colorful", "colorful", "vivid")
+OPENINGS = {
+    "facial_expression": "The facial expression is",
+    "human_action": "The action is",
+    "emotion": "The overall emotion is",
+}
 MAX_OBJECTS = 8
 NOTHING_KNOWN = "A photo."
 
@@ -25,20 +30,11 @@ def describe(annotation: Mapping[str, object], with_emotion: bool) -> str:
     'A bright photo of an amusement park. It shows ferris wheel.'
     """
     objects = _words(annotation, "object")[:MAX_OBJECTS]
-    sentences = [
-        _photo(annotation),
-        f"It shows {_listed(objects)}." if objects else "",
-        *(
-            f"{opening} {word}."
-            for opening, field in (
-                ("The facial expression is", "facial_expression"),
-                ("The action is", "human_action"),
-                ("The overall emotion is", "emotion"),
-            )
-            if (with_emotion or field != "emotion") and (word := _word(annotation, field))
-        ),
-    ]
-    return " ".join(sentence for sentence in sentences if sentence) or NOTHING_KNOWN
+    sentences = [_photo(annotation), f"It shows {_listed(objects)}." if objects else ""]
+    for field, opening in OPENINGS.items():
+        if (with_emotion or field != "emotion") and (word := _word(annotation, field)):
+            sentences.append(f"{opening} {word}.")
+    return " ".join(filter(None, sentences)) or NOTHING_KNOWN
 
 
 def text_of(sample: Sample, with_emotion: bool) -> str:
@@ -53,23 +49,19 @@ def text_of(sample: Sample, with_emotion: bool) -> str:
 
 def _photo(annotation: Mapping[str, object]) -> str:
     """The opening sentence: brightness, colorfulness, scene."""
-    qualities = [
-        _level(annotation, field, words)
-        for field, words in (("brightness", BRIGHTNESS), ("colorfulness", COLORFULNESS))
-        if annotation.get(field) is not None
-    ]
+    qualities = []
+    for field, words in (("brightness", BRIGHTNESS), ("colorfulness", COLORFULNESS)):
+        value = annotation.get(field)
+        if value is None:
+            continue
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+            raise AnnotationError(f"{field} must be a number from 0 to 1, got {value!r}")
+        qualities.append(words[bisect_right(LEVELS, value)])
     scene = _word(annotation, "scene")
     if not qualities and not scene:
         return ""
     place = f" of {'an' if scene[0] in 'aeiou' else 'a'} {scene}" if scene else ""
     return f"A {', '.join(qualities)} photo{place}." if qualities else f"A photo{place}."
-
-
-def _level(annotation: Mapping[str, object], field: str, words: Sequence[str]) -> str:
-    value = annotation[field]
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
-        raise AnnotationError(f"{field} must be a number from 0 to 1, got {value!r}")
-    return words[bisect_right(LEVELS, value)]
 
 
 def _word(annotation: Mapping[str, object], field: str) -> str:

@@ -5,7 +5,7 @@ beside their own file. Each hands on what it started from: teacher -> pre-traini
 """
 
 import zipfile
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -14,15 +14,14 @@ from uniemox.data.near import image_hashes
 from uniemox.data.sample import DataSet, Sample
 from uniemox.errors import DataError
 from uniemox.io.files import open_regular, read_limited, write_text
+from uniemox.io.progress import Progress, silent
 from uniemox.io.weight_names import Init, weight_paths
 
 SEEN = "training_pictures.txt"
 STORED = "seen"  # name of the array in a file of stored features
 
 
-def write_seen(
-    folder: Path, data: DataSet, sources: Iterable[str], on_progress: Callable[[int], None] = lambda _: None
-) -> None:
+def write_seen(folder: Path, data: DataSet, sources: Iterable[str], on_progress: Progress = silent) -> None:
     """Keep the hashes of all images of a data set, and of those that its sources have seen. An existing file stays.
 
     sources: names of weights and teachers that are started from, see `seen_by`.
@@ -31,7 +30,7 @@ def write_seen(
         write_hashes(folder / SEEN, hashes_of(data.samples, on_progress).union(*map(seen_by, sources)))
 
 
-def hashes_of(samples: Collection[Sample], on_progress: Callable[[int], None] = lambda _: None) -> set[str]:
+def hashes_of(samples: Collection[Sample], on_progress: Progress = silent) -> set[str]:
     """The sha256 of every sample's file, and of the one that a packed image was made of."""
     found = {digest for digest in image_hashes(list(samples), on_progress) if digest}
     return found | {sample.source_sha256 for sample in samples if sample.source_sha256}

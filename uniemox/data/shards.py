@@ -17,11 +17,13 @@ from PIL import Image
 from uniemox.data.people import json_line
 from uniemox.data.pool_config import ONE_A_CORE, PoolConfig
 from uniemox.data.processes import map_batches
+from uniemox.data.readers.csv_table import parse_json
 from uniemox.data.sample import DataSet, Sample
 from uniemox.errors import ConfigError, DataError, ImageError, MissingPackageError
 from uniemox.io.files import MAX_TEXT_BYTES, PARTIAL, open_regular, read_limited, replacing, write_text
-from uniemox.io.images import MAX_BYTES, decode, open_image
+from uniemox.io.images import MAX_BYTES, MinSides, decode, open_image
 from uniemox.io.parallel import DIED
+from uniemox.io.progress import Progress, silent
 from uniemox.labels import LabelSet
 from uniemox.persons.box import Box, Detection
 
@@ -64,7 +66,7 @@ def read_shards(address: str) -> DataSet:
     Raises DataError, with the shard's name, if one is missing, cut off, or not as long as the index says.
     """
     system, root = open_address(address.rstrip("/"))
-    content = parse_json(_read(system, f"{root}/{INDEX}", address), f"{address}/{INDEX}")
+    content = _object_in(_read(system, f"{root}/{INDEX}", address), f"{address}/{INDEX}")
     if content.get("format") != FORMAT:
         raise DataError(f"{address}/{INDEX}: expected format {FORMAT}, got {content.get('format')!r}")
     try:
@@ -89,7 +91,7 @@ def read_shards(address: str) -> DataSet:
         for number, line in enumerate(lines[:count], start=1):
             where = f"{address}/{name}.jsonl:{number}"
             try:
-                samples.append(_sample_of(parse_json(line, where), tar, labels))
+                samples.append(_sample_of(_object_in(line, where), tar, labels))
             except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
                 raise DataError(f"{where}: {error} is missing or wrong; write the shards again") from error
     seen = frozenset(map(str, content.get("detector_seen", ())))
@@ -153,12 +155,9 @@ def _read(system: Any, path: str, address: str) -> bytes:
         raise DataError(f"{address}: {path.rsplit('/', 1)[-1]} can't be read ({error}); are these shards?") from error
 
 
-def parse_json(text: bytes | str, where: str) -> dict[str, Any]:
+def _object_in(text: bytes | str, where: str) -> dict[str, Any]:
     """An object of a shard's index. Raises DataError, with where it stands, for anything else."""
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{where}: not JSON ({error}); write the shards again") from error
+    value = parse_json(text, where, "; write the shards again")
     if not isinstance(value, dict):
         raise DataError(f"{where}: expected an object, got {type(value).__name__}")
     return value
@@ -188,13 +187,10 @@ class ShardConfig:
             raise ConfigError(f"short_side_px must be at least 16, got {self.short_side_px}")
 
 
-def write_shards(
-    data: DataSet, out: Path, config: ShardConfig, on_progress: Callable[[int], None] = lambda _: None
-) -> list[str]:
+def write_shards(data: DataSet, out: Path, config: ShardConfig, on_progress: Progress = silent) -> list[str]:
     """Write a data set as shards and return a line for every image that was left out because it is broken.
 
     Stopped and called again with the same data and settings it resumes with the next shard.
-    on_progress: called with the number of samples done.
     Raises DataError if the folder holds other shards or can't be written.
     """
     plans = list(_plan(data, config))
@@ -207,13 +203,14 @@ def write_shards(
         out.mkdir(parents=True, exist_ok=True)
         started = out / "shards.part.json"
         for file in (out / INDEX, started):
-            before = parse_json(file.read_bytes(), str(file)) if file.exists() else header
+            before = _object_in(file.read_bytes(), str(file)) if file.exists() else header
             if {name: before.get(name) for name in header} != header:
                 raise DataError(f"{out} holds shards of other data or settings; choose another folder")
         if (out / INDEX).exists():
-            return list(parse_json((out / INDEX).read_bytes(), str(out / INDEX)).get("broken", []))
+            return list(_object_in((out / INDEX).read_bytes(), str(out / INDEX)).get("broken", []))
         write_text(started, json.dumps(header))
         shards, broken, done = [], [], 0
+        on_progress("packing", 0, len(data))
         open_work = partial(_open_work, out.absolute(), data.labels, config)
         for (name, samples), shard in zip(plans, map_batches(open_work, plans, config.pool), strict=True):
             if shard is None:
@@ -221,7 +218,7 @@ def write_shards(
             shards.append({key: shard[key] for key in ("name", "samples", "bytes", "sha256")})
             broken += shard["broken"]
             done += len(samples)
-            on_progress(done)
+            on_progress("packing", done, len(data))
         shards.sort(key=lambda shard: shard["name"])
         content = {**header, "data": data.name_with_split("all"), "broken": sorted(broken), "shards": shards}
         write_text(out / INDEX, json.dumps(content, indent=1))
@@ -294,7 +291,8 @@ def _write_shard(
 def _packed(data: bytes, name: str, short_side_px: int | None) -> tuple[bytes, str, float]:
     """An image's bytes, its ending, and by how much it was scaled. Raises ImageError if it can't be decoded."""
     header = open_image(data, name)
-    image, full = decode(data, name, shrink=_half_of(short_side_px))
+    # At no less than twice the size wanted, so that the resampling is what decides on the sharpness.
+    image, full = decode(data, name, shrink=None if short_side_px is None else MinSides(short_px=2 * short_side_px))
     if short_side_px is None or min(full) <= short_side_px:
         return data, (header.format or "jpg").lower().replace("jpeg", "jpg"), 1.0
     scale = short_side_px / min(full)
@@ -302,11 +300,6 @@ def _packed(data: bytes, name: str, short_side_px: int | None) -> tuple[bytes, s
     buffer = io.BytesIO()
     image.resize(size, Image.Resampling.BICUBIC).save(buffer, "JPEG", quality=JPEG_QUALITY, optimize=True)
     return buffer.getvalue(), "jpg", scale
-
-
-def _half_of(short_side_px: int | None) -> Callable[[int, int], float] | None:
-    """Decode at no less than twice the size wanted, so that the resampling is what decides on the sharpness."""
-    return None if short_side_px is None else lambda width, height: min(width, height) / (2 * short_side_px)
 
 
 def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:

@@ -51,16 +51,13 @@ def combine(members: Sequence[tuple[str, DataSet]]) -> DataSet:
         parts.append(Part(name, data.name, len(data), "no labels" if mapping is None else str(mapping)))
         notes += [str(parts[-1]), *(f"{name}: {note}" for note in data.notes)]
     sides = {data.short_side_px for _, data in members}
-    source = ",".join(data.name for _, data in members)
-    side = sides.pop() if len(sides) == 1 else None
-    finders_saw = frozenset().union(*(data.detector_seen for _, data in members))
     return DataSet(
-        source,
+        ",".join(data.name for _, data in members),
         labels,
         samples,
         tuple(notes),
-        short_side_px=side,
-        detector_seen=finders_saw,
+        short_side_px=sides.pop() if len(sides) == 1 else None,
+        detector_seen=frozenset().union(*(data.detector_seen for _, data in members)),
         parts=tuple(parts),
     )
 
@@ -120,9 +117,6 @@ READERS: Mapping[str, Callable[..., DataSet]] = {
 OWN_READER = r"[A-Za-z_]\w*(?:\.\w+)+:[A-Za-z_]\w*"
 """A function of the user's own package that opens a path as a DataSet: mypackage.module:open_mine."""
 
-FILES = ("persons", "texts", "splits", "exclude")
-"""Options of every kind: files that say more of its images."""
-
 
 def open_data(
     source: str,
@@ -154,41 +148,40 @@ def open_data(
         raise ConfigError(
             f"{source!r}, named in a file, needs a reader of another package; name it on the command line"
         )
+    files = {"persons": persons, "texts": texts}
     if len(sources) > 1:
-        data = combine(
-            [(parse_source(one)[0].rpartition(":")[2], _open_one(one, None, None, with_texts)) for one in sources]
-        )
-        data = data if persons is None else _add_persons(data, persons)
-        data = data if texts is None else _add_texts(data, texts)
+        kinds = [parse_source(one)[0].rpartition(":")[2] for one in sources]
+        opened = [_open_one(one, {}, with_texts=with_texts) for one in sources]
+        data = _add_files(combine(list(zip(kinds, opened, strict=True))), files)
     else:
-        data = _open_one(source, persons, texts, with_texts)
-    if splits is not None:
-        data = read_splits(splits, data)
-    return data if exclude is None else _leave_out(data, exclude)
+        data = _open_one(source, files, with_texts=with_texts)
+    return _add_files(data, {"splits": splits, "exclude": exclude})
 
 
-def _open_one(source: str, persons: Path | None, texts: Path | None, with_texts: bool) -> DataSet:
-    """One data set, with the people and texts that are given or found in its folder."""
+def _add_files(data: DataSet, files: Mapping[str, Path | None]) -> DataSet:
+    """What files say of a data set's images, in the order of FILES."""
+    for name, add in FILES.items():
+        if (file := files.get(name)) is not None:
+            data = add(data, file)
+    return data
+
+
+def _open_one(source: str, files: Mapping[str, Path | None], *, with_texts: bool) -> DataSet:
+    """One data set, with the files that its name or `files` gives, and people and texts found in its folder."""
     kind, path, given = parse_source(source)
-    files = {name: Path(given.pop(name)) for name in FILES if name in given}
-    persons, texts = files.get("persons", persons), files.get("texts", texts)
+    files = {**files, **{name: Path(given.pop(name)) for name in FILES if name in given}}
     reader = READERS[kind] if kind in READERS else _own_reader(kind)
     argument: Any = path if kind == "shards" else _count(path) if kind == "synthetic" else Path(path)
     data = reader(argument, **_typed_options(kind, reader, given))
     if not isinstance(data, DataSet):
         raise ConfigError(f"{kind} must return a uniemox.DataSet, got {type(data).__name__}")
-    beside = None if kind in ("shards", "synthetic") else folder_of(source)
-    data = replace(data, name=source)
     if len({sample.key for sample in data.samples}) < len(data):
         raise DataError(f"{source}: two of its samples have one name; give each its own row or file")
-    for file, name, add in ((persons, PERSONS, _add_persons), (texts, TEXTS, _add_texts)):
-        if file is not None:
-            data = add(data, file)
-        elif beside is not None and (beside / name).is_file() and (name != TEXTS or with_texts):
-            data = add(data, beside / name)
-    if "splits" in files:
-        data = read_splits(files["splits"], data)
-    return _leave_out(data, files["exclude"]) if "exclude" in files else data
+    for name, usual in (("persons", PERSONS), ("texts", TEXTS)):
+        is_wanted = kind not in ("shards", "synthetic") and (name != "texts" or with_texts)
+        if files.get(name) is None and is_wanted and (beside := folder_of(source) / usual).is_file():
+            files[name] = beside
+    return _add_files(replace(data, name=source), files)
 
 
 def split_sources(source: str) -> list[str]:
@@ -348,3 +341,12 @@ def _leave_out(data: DataSet, file: Path) -> DataSet:
         raise DataError(f"{file} leaves nothing of {data.name}")
     note = f"{len(data) - len(samples)} of the {len(listed)} images listed in {file} were left out"
     return replace(data, samples=samples, notes=(*data.notes, note))
+
+
+FILES: Mapping[str, Callable[[DataSet, Path], DataSet]] = {
+    "persons": _add_persons,
+    "texts": _add_texts,
+    "splits": lambda data, file: read_splits(file, data),
+    "exclude": _leave_out,
+}
+"""Options of every kind: files that say more of its images, in the order in which they are read."""

@@ -19,7 +19,7 @@ from uniemox.io.files import write_text
 
 Scheme = dict[str, str]  # from key to split
 FORMAT = "uniemox-splits-1"
-ONE_SCHEME = "--schemes 1 draws one without comparing colours"
+ONE_SCHEME = "two are needed in every split that is compared: --schemes 1 draws one without comparing colours"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,15 +169,15 @@ def paper_split(
         if len(official) < len(data):
             raise ConfigError(f"{data.name}: the paper keeps the official splits of {kind}, but they are not there")
         return official, None
-    samples = [s for s in data.samples if recipe.of_split is None or s.split == recipe.of_split]
+    samples = [s for s in data.samples if recipe.of_split in (None, s.split)]
     if not samples:
         raise ConfigError(f"{data.name}: the paper divides the official split {recipe.of_split!r}, which is not there")
-    stratum = (lambda s: (s.label, s.domain)) if recipe.by_domain else (lambda s: s.label)
     if recipe.schemes > 1:
         if histograms is None:
             raise ConfigError(f"the paper's recipe of {kind} needs colour histograms")
         choice = choose_scheme(data.samples, recipe.ratios, histograms(), seeds=range(seed, seed + recipe.schemes))
         return choice.scheme, choice
+    stratum = (lambda s: (s.label, s.domain)) if recipe.by_domain else (lambda s: s.label)
     drawn = split_samples(samples, recipe.ratios, seed, stratum)
     return (drawn if recipe.of_split is None else official | drawn), None
 
@@ -207,15 +207,11 @@ def choose_scheme(
     """
     compared = ("train", "val" if "val" in ratios else "test")
     if not set(compared) <= set(ratios):
-        raise ConfigError(
-            f"schemes are compared by {compared[0]} and {compared[1]}; there are only {', '.join(ratios)}"
-        )
+        raise ConfigError(f"schemes are compared by {' and '.join(compared)}; there are only {', '.join(ratios)}")
     from sklearn.decomposition import PCA  # noqa: PLC0415 - a second to import
 
     if len(samples) < 2:
-        raise ConfigError(
-            f"{len(samples)} samples have no colours to compare; schemes need two in every split: {ONE_SCHEME}"
-        )
+        raise ConfigError(f"{len(samples)} samples have no colours to compare; {ONE_SCHEME}")
     projected = PCA(n_components=2, random_state=0).fit_transform(histograms)  # (N, 2)
     schemes = {seed: split_samples(samples, ratios, seed, fill_splits=True) for seed in seeds}
     distances = {}
@@ -224,9 +220,7 @@ def choose_scheme(
         distances[seed] = frechet_distance(*(projected[splits == split] for split in compared))
     best = min(distances, key=distances.__getitem__)
     if math.isinf(distances[best]):
-        raise ConfigError(
-            f"{len(samples)} samples are too few to compare schemes, two are needed in {compared[1]}: {ONE_SCHEME}"
-        )
+        raise ConfigError(f"{len(samples)} samples are too few to compare schemes; {ONE_SCHEME}")
     return Choice(schemes[best], best, distances, projected)
 
 
@@ -308,11 +302,8 @@ def plot_choice(choice: Choice, data: DataSet, path: Path) -> None:
     axes[0].legend(fontsize="x-small")
     ordered = sorted(choice.distances.values())
     axes[-1].plot(ordered, marker=".")
-    axes[-1].set(
-        title=f"{len(ordered)} schemes; seed {choice.seed} chosen",
-        xlabel="rank",
-        ylabel="Fréchet distance of train and val",
-    )
+    title = f"{len(ordered)} schemes; seed {choice.seed} chosen"
+    axes[-1].set(title=title, xlabel="rank", ylabel="Fréchet distance of train and val")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, dpi=110)

@@ -77,7 +77,7 @@ def fit_ratings(
     held_out, fold = cross_fitted(inputs, ratings, groups, blocks)
     distances = np.abs(held_out - ratings)
     weights, bias = ridge(inputs, ratings, blocks)
-    hashes = image_hashes(samples, lambda done: on_progress("hashing", done, len(samples)))
+    hashes = image_hashes(samples, lambda _, done, total: on_progress("hashing", done, len(samples)))
     tails = (1 - COVERAGE) / 2
     head = RatingHead(
         weights=weights.T.astype(np.float32),

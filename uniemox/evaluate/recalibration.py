@@ -17,7 +17,7 @@ from uniemox.evaluate.outputs import Outputs, outputs_of_network
 from uniemox.evaluate.run import file_of, is_onnx, map_to_data, seen_by_model
 from uniemox.intervals import Interval, bootstrap_interval
 from uniemox.io.files import ONNX, replacing
-from uniemox.io.onnx_metadata import with_metadata
+from uniemox.io.onnx_external import with_metadata
 from uniemox.io.weight_names import IN_PACKAGE
 from uniemox.predict.confidence import UNFAMILIAR, answers_of, familiarity_of, likely_sets
 from uniemox.predict.network import KEY
@@ -96,7 +96,7 @@ def recalibrate(
             f"{data.name_with_split(split)} has {len(samples)} images with a label of {model}; at least "
             f"{MIN_IMAGES} are needed, and a hundred are better"
         )
-    hashes = image_hashes(samples, lambda done: on_progress("hashing", done, len(samples)))
+    hashes = image_hashes(samples, lambda _, done, total: on_progress("hashing", done, len(samples)))
     seen = seen_by_model(given if str(given) in IN_PACKAGE else source)
     refuse_seen(samples, hashes, seen, data.name)
     found = outputs_of_network(network, samples, lambda done: on_progress("calibrating", done, len(samples)))

@@ -92,10 +92,10 @@ def evaluate(
         column_of(samples, by, data)  # raises before the images are looked at
     seen = set() if allow_seen else seen_by_model(model) | data.detector_seen
     if seen:
-        hashes = image_hashes(samples, lambda done: on_progress("hashing", done, len(samples)))
+        hashes = image_hashes(samples, lambda _, done, total: on_progress("hashing", done, len(samples)))
         refuse_seen(samples, hashes, seen, data.name, override="--allow-seen")
     if head is not None and not allow_seen:
-        hashes = image_hashes(samples, lambda done: on_progress("hashing", done, len(samples)))
+        hashes = image_hashes(samples, lambda _, done, total: on_progress("hashing", done, len(samples)))
         known = {digest for digest in hashes if digest and digest[:HASH_DIGITS] in head.seen}
         refuse_seen(samples, hashes, known, data.name, override="--allow-seen")
     outputs = answer(samples, lambda done: on_progress("evaluating", done, len(samples)))

@@ -8,6 +8,7 @@ import stat
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from hashlib import sha256
 from pathlib import Path
 from typing import IO, Any, BinaryIO
 
@@ -53,6 +54,17 @@ def _open_regular(path: str, flags: int) -> int:
     if stat.S_ISDIR(mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
     raise OSError(errno.EINVAL, "a pipe or device, not a file", path)
+
+
+def fingerprint_of(files: Sequence[Path], settings: str) -> str:
+    """16 hexadecimal digits of the files' content and the settings."""
+    digest = sha256(settings.encode() + b"\0")
+    for path in files:
+        with open_regular(path) as file:
+            while block := file.read(2**20):
+                digest.update(block)
+        digest.update(b"\0")
+    return digest.hexdigest()[:16]
 
 
 @contextmanager

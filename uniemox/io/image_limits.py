@@ -32,15 +32,8 @@ MAX_PPM_HEADER_BYTES = 65_536
 SMALL_FILE_BYTES, MAX_MEMORY_OF_SMALL_FILE = 10 * 2**20, 600 * 2**20
 """A file below the one may not take more than the other while it is decoded."""
 BYTES_A_PIXEL = {
-    "JPEG": 4,
-    "progressive": 10,
-    "PNG": 8,
-    "WEBP": 17,
-    "AVIF": 12,
-    "HEIF": 10,
-    "TIFF": 12,
-    "GIF": 8,
-    "BMP": 8,
+    **{"JPEG": 4, "progressive": 10, "PNG": 8, "WEBP": 17, "AVIF": 12},
+    **{"HEIF": 10, "TIFF": 12, "GIF": 8, "BMP": 8},
 }
 """That decoding takes at the most, by format; MPO counts as JPEG."""
 MAX_BOXES = 100
@@ -155,11 +148,8 @@ def _check_jpeg(data: bytes, name: str) -> None:
             pixels = max(pixels, width * height)
         scans += marker == _SOS
         _refuse_if(scans > MAX_SCANS, name, f"more than {MAX_SCANS} scans")
-        _refuse_if(
-            scans * pixels > MAX_SCANNED_PIXELS,
-            name,
-            f"more than {MAX_SCANNED_PIXELS // 10**6:,} megapixels in all its scans",
-        )
+        what = f"more than {MAX_SCANNED_PIXELS // 10**6:,} megapixels in all its scans"
+        _refuse_if(scans * pixels > MAX_SCANNED_PIXELS, name, what)
         at = start + max(2, length)
 
 

@@ -22,17 +22,8 @@ MAX_BYTES = 100 * 2**20
 MAX_PIXELS = 100_000_000
 MAX_SIDE_PX = 50_000
 MAX_ASPECT = 100  # a strip of 1 : 100 is no scene
-FORMATS = (
-    "JPEG",
-    "PNG",
-    "WEBP",
-    "GIF",
-    "BMP",
-    "TIFF",
-    "AVIF",
-    "PPM",
-    "HEIF",
-)  # an MPO is opened as the JPEG that it begins with
+# An MPO is opened as the JPEG that it begins with.
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM", "HEIF")
 ENDINGS = {
     **dict.fromkeys((".jpg", ".jpeg", ".jpe", ".jfif"), "JPEG"),
     **{".png": "PNG", ".webp": "WEBP", ".gif": "GIF", ".bmp": "BMP", ".tif": "TIFF", ".tiff": "TIFF"},
@@ -88,9 +79,8 @@ def open_image(data: bytes, name: str) -> Image.Image:
     width, height = image.size
     check_size(width, height, name)
     fmt = "JPEG" if image.format == "MPO" else str(image.format)
-    check_memory(
-        len(data), "progressive" if fmt == "JPEG" and "progressive" in image.info else fmt, width, height, name
-    )
+    kind = "progressive" if fmt == "JPEG" and "progressive" in image.info else fmt
+    check_memory(len(data), kind, width, height, name)
     if fmt == "TIFF":
         check_tiff(data, getattr(image, "tag_v2", {}), width * height, name)
     return image
@@ -263,16 +253,7 @@ _TURNS = {
 }
 # What Pillow's decoders raise for broken files.
 DECODING_ERRORS = (
-    *(OSError, ValueError, SyntaxError, EOFError, struct.error, OverflowError, IndexError, TypeError),
-    *(
-        ZeroDivisionError,
-        KeyError,
-        KeyError,
-        MemoryError,
-        Image.DecompressionBombError,
-        AttributeError,
-        NotImplementedError,
-        AssertionError,
-        RuntimeError,
-    ),
+    *(OSError, ValueError, SyntaxError, EOFError, struct.error, OverflowError, IndexError, TypeError, KeyError),
+    *(ZeroDivisionError, MemoryError, AttributeError, NotImplementedError, AssertionError, RuntimeError),
+    Image.DecompressionBombError,
 )

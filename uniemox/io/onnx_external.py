@@ -1,6 +1,6 @@
-"""Find the external weight files of an ONNX file, without the package onnx.
+"""Read and change ONNX files without the package onnx: their external weight files, their metadata.
 
-onnxruntime opens these files without asking. A classifier must not name any, a person detector only files in its own
+onnxruntime opens external files without asking. A classifier must not name any, a person detector only files in its own
 folder.
 """
 
@@ -25,6 +25,7 @@ _LEADS: dict[str, dict[int, str]] = {
 }
 _DATA, _PLACE = 13, 14  # TensorProto.external_data, .data_location
 _KEY, _VALUE = 1, 2  # StringStringEntryProto
+_METADATA = 14  # ModelProto.metadata_props
 _VARINT, _EIGHT, _BYTES, _FOUR = 0, 1, 2, 5  # kinds of fields
 
 
@@ -99,3 +100,30 @@ def _varint(content: mmap.mmap | bytes, start: int, end: int) -> tuple[int, int]
             return value, place + 1
         shift += 7
     raise ValueError(f"no protocol buffer, or cut off at byte {end}")
+
+
+def with_metadata(content: bytes, key: str, value: str) -> bytes:
+    """An ONNX file with another value of one key; all else stays as it was, to the byte.
+
+    Raises ValueError if it is no whole protocol buffer.
+    """
+    kept, first = [], 0
+    for number, kind, start, end in fields_of(content, 0, len(content)):
+        entry = {n: content[a:b] for n, _, a, b in fields_of(content, start, end)} if number == _METADATA else {}
+        if kind != _BYTES or entry.get(_KEY) != key.encode():
+            kept.append(content[first:end])
+        first = end
+    pair = _field(_KEY, key.encode()) + _field(_VALUE, value.encode())
+    return b"".join([*kept, _field(_METADATA, pair)])
+
+
+def _field(number: int, value: bytes) -> bytes:
+    return _packed(number << 3 | _BYTES) + _packed(len(value)) + value
+
+
+def _packed(value: int) -> bytes:
+    out = bytearray()
+    while value >= 0x80:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*out, value])

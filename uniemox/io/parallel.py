@@ -111,7 +111,10 @@ def map_on_ray(
         for row in answers.iter_rows():
             while next(due) != row["number"]:
                 yield None
-            yield _opened(row["answer"])
+            answer, error = pickle.loads(row["answer"])  # noqa: S301 - what a worker of ours has written
+            if error is not None:
+                raise error
+            yield answer
         yield from (None for _ in due)
 
 
@@ -131,10 +134,3 @@ class _Worker:
         except Exception as error:  # noqa: BLE001 - raised again where the answer is read
             answer = (None, error)
         return {"number": list(rows["number"]), "answer": [pickle.dumps(answer)]}
-
-
-def _opened(pickled: bytes) -> Any:
-    answer, error = pickle.loads(pickled)  # noqa: S301 - what a worker of ours has written
-    if error is not None:
-        raise error
-    return answer

@@ -1,14 +1,16 @@
 """Boxes, crops of a person, and the selection of detections."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from contextlib import suppress as ignoring
+from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from uniemox.classifier_info import PersonPolicy
-from uniemox.errors import BoxError
+from uniemox.errors import BoxError, ConfigError
 
 
 class Box(NamedTuple):
@@ -91,10 +93,6 @@ def suppress(boxes: NDArray[np.floating], confidences: NDArray[np.floating], thr
     return kept
 
 
-"""largest: the target where the data set names one, else the person with the largest area × confidence.  union: the box
-around everybody.  persons_only: the whole image, black where nobody is.  second_crop: no person; in training a second
-random crop of the image, as in the paper's released code, elsewhere the whole image."""
-
 Source = Literal[
     "target",
     "largest",
@@ -124,6 +122,9 @@ def choose_person(
     persons: what a detector found; None if no detector was run.  target: the person meant by the data set.  size: width
     and height of the image, px. Without a person it is the whole image, and `source` says why. People of whom less than
     a px is in the image don't count.
+    policy: largest takes the target where the data set names one, else the person with the largest area × confidence;
+    union the box around everybody; persons_only the whole image, black where nobody is; second_crop no person: in
+    training a second random crop of the image, as in the paper's released code, elsewhere the whole image.
     Raises BoxError for a target that does not touch the image.
     """
     whole = Box(0, 0, *size)
@@ -131,7 +132,10 @@ def choose_person(
         return PersonCrop(whole, "whole_image_second_crop")
     if target is not None and policy == "largest":
         return PersonCrop(touched_box(target, *size), "target")
-    seen = list(_seen(persons or (), size))
+    seen = []
+    for person in persons or ():
+        with ignoring(BoxError):
+            seen.append(Detection(clip_box(person.box, *size), person.confidence))
     boxes = [] if target is None else [touched_box(target, *size)]
     boxes += [person.box for person in seen]
     if not boxes:
@@ -143,13 +147,40 @@ def choose_person(
     return PersonCrop(max(seen, key=lambda person: person.box.area * person.confidence).box, "largest")
 
 
-def _seen(persons: Sequence[Detection], size: tuple[int, int]) -> Iterator[Detection]:
-    """People clipped to the image, without those of whom less than a px is in it."""
-    for person in persons:
-        try:
-            yield Detection(clip_box(person.box, *size), person.confidence)
-        except BoxError:
-            continue
+class Thresholds(NamedTuple):
+    """What boxes of a detector count."""
+
+    confidence: float
+    nms_overlap: float
+    max_detections: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DetectorConfig:
+    """Settings of a person detector."""
+
+    confidence: float | None = None
+    """Least confidence, 0 to 1: objectness times class, or as the layout defines it; None: the layout's own."""
+    nms_overlap: float | None = None
+    """Intersection over union, 0 to 1, above which the weaker of two boxes goes; None: the layout's own."""
+    max_detections: int = 100
+    """People an image at the most."""
+
+    def __post_init__(self) -> None:
+        for name in ("confidence", "nms_overlap"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value <= 1:  # nan is refused too
+                raise ConfigError(f"{name} is {value}; it must be from 0 to 1, or left out for the detector's own")
+        if self.max_detections < 1:
+            raise ConfigError(f"max_detections is {self.max_detections}; it must be at least 1")
+
+    def thresholds(self, confidence: float, nms_overlap: float) -> Thresholds:
+        """Return the thresholds, those of the layout where none are set."""
+        return Thresholds(
+            confidence if self.confidence is None else self.confidence,
+            nms_overlap if self.nms_overlap is None else self.nms_overlap,
+            self.max_detections,
+        )
 
 
 MAX_CANDIDATES = 1000
@@ -157,27 +188,18 @@ MAX_CANDIDATES = 1000
 
 
 def select(
-    boxes: NDArray[np.floating],
-    confidences: NDArray[np.floating],
-    image: tuple[int, int],
-    *,
-    confidence: float,
-    nms_overlap: float,
-    max_detections: int,
+    boxes: NDArray[np.floating], confidences: NDArray[np.floating], image: tuple[int, int], least: Thresholds
 ) -> tuple[Detection, ...]:
     """People in one image, clipped to it, most confident first.
 
     boxes: (M, 4) in px of the image.  confidences: (M,).  image: width and height in px.
-    Boxes that are less confident than `confidence`, are not finite or cover no px of the image are left out.
+    Boxes below the least confidence, and those that are not finite or cover no px of the image, are left out.
     """
-    candidates = np.flatnonzero((confidences >= confidence) & np.isfinite(boxes).all(axis=1))
+    candidates = np.flatnonzero((confidences >= least.confidence) & np.isfinite(boxes).all(axis=1))
     candidates = candidates[np.argsort(-confidences[candidates], kind="stable")][:MAX_CANDIDATES]
-    kept = candidates[suppress(boxes[candidates], confidences[candidates], nms_overlap)]
     found = []
-    for row in kept:
-        try:
+    for row in candidates[suppress(boxes[candidates], confidences[candidates], least.nms_overlap)]:
+        with ignoring(BoxError):  # outside the image, in the letterbox, or thinner than a px
             box = clip_box(Box(*map(float, boxes[row])), *image)
-        except BoxError:
-            continue  # outside the image, in the letterbox, or thinner than a px
-        found.append(Detection(box, float(min(confidences[row], 1.0))))
-    return tuple(found[:max_detections])
+            found.append(Detection(box, float(min(confidences[row], 1.0))))
+    return tuple(found[: least.max_detections])

@@ -12,9 +12,8 @@ import numpy as np
 from PIL import Image
 
 from uniemox.errors import ConfigError, DetectorError, MissingPackageError
-from uniemox.io.files import open_regular
-from uniemox.persons.box import Detection, select
-from uniemox.persons.config import DetectorConfig, fingerprint_of
+from uniemox.io.files import fingerprint_of, open_regular
+from uniemox.persons.box import Detection, DetectorConfig, select
 from uniemox.persons.fitting import Preparation, Size, fit_images
 from uniemox.persons.layouts import CLASS_COUNTS, YOLOV3_CONFIDENCE, YOLOV3_NMS_OVERLAP, Array, corners
 
@@ -36,14 +35,12 @@ class DarknetDetector:
         self._outputs = self._net.getUnconnectedOutLayersNames()
         self._cfg = cfg
         self._check(self._forward(np.full((1, 3, *SIZE), 0.5, dtype=np.float32)))
-        self._confidence = YOLOV3_CONFIDENCE if config.confidence is None else config.confidence
-        if self._confidence < MIN_CONFIDENCE:
+        self._thresholds = config.thresholds(YOLOV3_CONFIDENCE, YOLOV3_NMS_OVERLAP)
+        if self._thresholds.confidence < MIN_CONFIDENCE:
             raise ConfigError(
-                f"confidence is {self._confidence}, but OpenCV gives no Darknet box less than {MIN_CONFIDENCE} sure"
+                f"confidence is {config.confidence}, but OpenCV gives no Darknet box less than {MIN_CONFIDENCE} sure"
             )
-        self._nms_overlap = YOLOV3_NMS_OVERLAP if config.nms_overlap is None else config.nms_overlap
-        self._max_detections = config.max_detections
-        settings = f"darknet {REVISION} {SIZE} {self._confidence} {self._nms_overlap} {self._max_detections}"
+        settings = " ".join(map(str, ("darknet", REVISION, SIZE, *self._thresholds)))
         self.fingerprint = fingerprint_of([cfg, weights], settings)
 
     def detect(self, images: Sequence[Image.Image]) -> list[tuple[Detection, ...]]:
@@ -53,15 +50,7 @@ class DarknetDetector:
     def _detect(self, image: Image.Image) -> tuple[Detection, ...]:
         pixels, _ = fit_images([image], SIZE, PREPARATION)
         boxes, confidences = decode_rows(np.concatenate(self._forward(pixels)))
-        whole = np.array([image.width, image.height] * 2)
-        return select(
-            boxes * whole,
-            confidences,
-            image.size,
-            confidence=self._confidence,
-            nms_overlap=self._nms_overlap,
-            max_detections=self._max_detections,
-        )
+        return select(boxes * np.array(image.size * 2), confidences, image.size, self._thresholds)
 
     def _forward(self, pixels: Array) -> list[Array]:
         """Run the network: outputs of the [yolo] layers for one image (1, 3, H, W)."""

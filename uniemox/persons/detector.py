@@ -7,8 +7,9 @@ from typing import Protocol
 from PIL import Image
 
 from uniemox.errors import ConfigError, DetectorError
-from uniemox.persons.box import Detection
-from uniemox.persons.config import DetectorConfig
+from uniemox.persons.box import Detection, DetectorConfig
+
+__all__ = ["Detector", "DetectorConfig", "load_detector"]
 
 
 class Detector(Protocol):

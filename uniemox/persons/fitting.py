@@ -45,9 +45,6 @@ class Placement(NamedTuple):
         return (boxes - offset) / scale
 
 
-UNMOVED = Placement(1.0, 1.0, 0.0, 0.0)
-
-
 def sample_bilinear(image: Image.Image, width: int, height: int) -> Image.Image:
     """An image in another size, as OpenCV's bilinear resizing makes it: between the four nearest px, no average.
 

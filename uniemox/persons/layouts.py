@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -61,20 +61,18 @@ def decode_yolox(outputs: Sequence[Array], size: Size) -> Decoded:
 
 def decode_centres(outputs: Sequence[Array], size: Size) -> Decoded:
     """(N, n, 5 + classes) decoded in the graph: cx, cy, w, h in px of the input, objectness and classes."""
-    del size
     raw = outputs[0]
     return corners(raw[..., :2], raw[..., 2:4]), raw[..., 4] * raw[..., 5]
 
 
-def decode_nanodet(
-    outputs: Sequence[Array], size: Size, *, bins: int, strides: Sequence[int], offset: float
-) -> Decoded:
+def decode_nanodet(outputs: Sequence[Array], size: Size, *, strides: Sequence[int], offset: float) -> Decoded:
     """NanoDet (RangiLyu/nanodet): (N, n, classes + 4 * bins), classes first and probabilities already.
 
     The distances from a cell's point to left, top, right and bottom are means over bins 0, 1, 2, ... (in strides) of a
     softmax (arXiv 2006.04388). offset: the place of that point in its cell, 0.5 until NanoDet-Plus, that has it at 0.
     """
     raw = outputs[0]
+    bins = NANODET_BINS[raw.shape[2]]
     logits = raw[..., -4 * bins :].reshape(*raw.shape[:2], 4, bins)
     weights = np.exp(logits - logits.max(axis=-1, keepdims=True))
     grid, stride = cells(size, strides)
@@ -110,13 +108,11 @@ def decode_yolov3_maps(outputs: Sequence[Array], size: Size) -> Decoded:
 
     Per anchor: logits of the centre within its cell, log sizes against the anchor, logits of objectness and classes.
     """
-    del size
     boxes, confidences = [], []
     for maps, (stride, shapes) in zip(finest_first(outputs), ANCHORS.items(), strict=True):
         n, channels, rows, columns = maps.shape
-        raw = maps.reshape(n, 3, channels // 3, rows, columns).transpose(
-            0, 3, 4, 1, 2
-        )  # (N, rows, columns, 3, 5 + classes)
+        raw = maps.reshape(n, 3, channels // 3, rows, columns)
+        raw = raw.transpose(0, 3, 4, 1, 2)  # (N, rows, columns, 3, 5 + classes)
         y, x = np.mgrid[:rows, :columns]
         grid = np.stack([x, y], axis=-1)[:, :, None].astype(np.float32)  # (rows, columns, 1, 2)
         anchors = np.array(shapes, dtype=np.float32)  # (3, 2)
@@ -131,7 +127,6 @@ def decode_zoo(outputs: Sequence[Array], size: Size) -> Decoded:
 
     The third output, what the graph's own suppression leaves at its own thresholds, is not used.
     """
-    del size
     boxes, scores = outputs[:2]
     return boxes[..., [1, 0, 3, 2]], scores[:, 0]
 
@@ -161,7 +156,6 @@ def decode_centres_map(outputs: Sequence[Array], size: Size) -> Decoded:
     Distances are from the middle of the cell; column i covers the px from 8 i to 8 i + 8 of the input, whose left edge
     is 0. A cell that one of its eight neighbours exceeds has confidence 0 (CenterNet, arXiv 1904.07850, section 4).
     """
-    del size
     maps = outputs[0]
     n, _, rows, columns = maps.shape
     y, x = (np.mgrid[:rows, :columns].astype(np.float32) + 0.5) * STRIDE
@@ -179,6 +173,8 @@ def highest_around(heat: Array) -> Array:
     return np.maximum(np.maximum(along[:, :-2], along[:, 2:]), along[:, 1:-1])  # (N, rows, columns)
 
 
+YOLOV3_CONFIDENCE, YOLOV3_NMS_OVERLAP = 0.8, 0.4
+"""As UniEmoX has them (models/model_yolo.py of its release)."""
 CLASS_COUNTS = (80, 1)  # COCO's, or persons alone
 WITH_OBJECTNESS = tuple(5 + classes for classes in CLASS_COUNTS)
 # Columns of NanoDet's table to bins a side: reg_max + 1 in its published configurations.
@@ -196,24 +192,20 @@ class Layout:
     """Whether these are its outputs for one grey image of that size."""
     decode: Callable[[Sequence[Array], Size], Decoded]
     preparation: Preparation
-    confidence: float
+    confidence: float = YOLOV3_CONFIDENCE
     """Least confidence if the user asks for none: what its authors show boxes from."""
-    nms_overlap: float
+    nms_overlap: float = YOLOV3_NMS_OVERLAP
     """Intersection over union above which the weaker of two boxes goes, as its authors have it."""
     free_size_px: int = 416
     """Side of the input where the graph takes any: YOLOv3's, as published."""
     takes_size: bool = False
     """The graph has a second input, (height, width) of the image, and its boxes are in px of the image."""
-    revision: int = 1
-    """Raise it when code changes boxes: it is part of every fingerprint."""
 
 
 def recognise(size: Size, outputs: Sequence[Array], *, takes_size: bool) -> Layout | None:
     """The layout of a graph from its outputs for one grey image; None if it is not known."""
-    for layout in LAYOUTS:
-        if layout.takes_size == takes_size and layout.matches(size, outputs):
-            return layout
-    return None
+    known = (layout for layout in LAYOUTS if layout.takes_size == takes_size and layout.matches(size, outputs))
+    return next(known, None)
 
 
 def _table(outputs: Sequence[Array], rows: int, columns: Sequence[int]) -> Array | None:
@@ -248,20 +240,12 @@ def _is_nanodet(size: Size, outputs: Sequence[Array], *, strides: Sequence[int])
     return table is not None and _are_probabilities(table[..., : -4 * NANODET_BINS[table.shape[2]]])
 
 
-def _decode_nanodet(outputs: Sequence[Array], size: Size, *, strides: Sequence[int], offset: float) -> Decoded:
-    bins = NANODET_BINS[outputs[0].shape[2]]
-    return decode_nanodet(outputs, size, bins=bins, strides=strides, offset=offset)
-
-
 def _is_fastestdet(size: Size, outputs: Sequence[Array]) -> bool:
     if len(outputs) != 1 or outputs[0].ndim != 4:
         return False
     channels, rows, columns = outputs[0].shape[1:]
-    return (
-        channels in WITH_OBJECTNESS
-        and (rows * 16, columns * 16) == size
-        and _are_probabilities(np.delete(outputs[0], slice(1, 5), axis=1))
-    )
+    fits = channels in WITH_OBJECTNESS and (rows * 16, columns * 16) == size
+    return fits and _are_probabilities(np.delete(outputs[0], slice(1, 5), axis=1))
 
 
 def _is_yolov3_maps(size: Size, outputs: Sequence[Array]) -> bool:
@@ -281,7 +265,6 @@ def _is_yolov3_table(size: Size, outputs: Sequence[Array]) -> bool:
 
 
 def _is_zoo(size: Size, outputs: Sequence[Array]) -> bool:
-    del size
     if len(outputs) != 3 or [output.ndim for output in outputs[:2]] != [3, 3]:
         return False
     boxes, scores, indices = outputs
@@ -304,13 +287,8 @@ def _is_yunet(size: Size, outputs: Sequence[Array]) -> bool:
     return sorted(output.shape[1:] for output in outputs) == expected
 
 
-# Between what its authors have in their ONNX example (0.45) and in their evaluation (0.65): people stand close.
-YOLOX_NMS_OVERLAP = 0.5
-_YOLOX = Preparation(fit="corner", fill=114, order="BGR")
 _NANODET_MEAN, _NANODET_STD = (103.53, 116.28, 123.675), (57.375, 57.12, 58.395)
 _TO_ONE = (255.0, 255.0, 255.0)
-YOLOV3_CONFIDENCE, YOLOV3_NMS_OVERLAP = 0.8, 0.4
-"""As UniEmoX has them (models/model_yolo.py of its release)."""
 CENTRES = Preparation(fit="squash", order="RGB", averaged=True)
 """What `python -m recipes.finder fit` trains with; its files normalise px of 0 to 255 themselves."""
 CENTRES_CONFIDENCE, CENTRES_NMS_OVERLAP = 0.5, 0.6
@@ -318,30 +296,29 @@ CENTRES_CONFIDENCE, CENTRES_NMS_OVERLAP = 0.5, 0.6
 
 FACES = "YuNet (faces)"
 
+YOLOX = Layout(
+    name="YOLOX",
+    outputs="[N, n, 5 + classes], n cells of strides 8, 16, 32, raw",
+    matches=partial(_is_yolox, decoded=False),
+    decode=decode_yolox,
+    preparation=Preparation(fit="corner", fill=114, order="BGR"),
+    confidence=0.3,
+    nms_overlap=0.5,  # between the authors' ONNX example (0.45) and their evaluation (0.65): people stand close
+)
 LAYOUTS = (
-    Layout(
-        name="YOLOX",
-        outputs="[N, n, 5 + classes], n cells of strides 8, 16, 32, raw",
-        matches=partial(_is_yolox, decoded=False),
-        decode=decode_yolox,
-        preparation=_YOLOX,
-        confidence=0.3,
-        nms_overlap=YOLOX_NMS_OVERLAP,
-    ),
-    Layout(
+    YOLOX,
+    replace(
+        YOLOX,
         name="YOLOX, decoded in the graph",
         outputs="[N, n, 5 + classes], n cells of strides 8, 16, 32, boxes in px",
         matches=partial(_is_yolox, decoded=True),
         decode=decode_centres,
-        preparation=_YOLOX,
-        confidence=0.3,
-        nms_overlap=YOLOX_NMS_OVERLAP,
     ),
     Layout(
         name="NanoDet-Plus",
         outputs="[N, n, classes + 4 * bins], n cells of strides 8, 16, 32, 64",
         matches=partial(_is_nanodet, strides=(8, 16, 32, 64)),
-        decode=partial(_decode_nanodet, strides=(8, 16, 32, 64), offset=0.0),
+        decode=partial(decode_nanodet, strides=(8, 16, 32, 64), offset=0.0),
         preparation=Preparation(fit="squash", order="BGR", mean=_NANODET_MEAN, std=_NANODET_STD),
         confidence=0.35,
         nms_overlap=0.6,
@@ -350,7 +327,7 @@ LAYOUTS = (
         name="NanoDet",
         outputs="[N, n, classes + 4 * bins], n cells of strides 8, 16, 32",
         matches=partial(_is_nanodet, strides=(8, 16, 32)),
-        decode=partial(_decode_nanodet, strides=(8, 16, 32), offset=0.5),
+        decode=partial(decode_nanodet, strides=(8, 16, 32), offset=0.5),
         preparation=Preparation(fit="centre", order="BGR", mean=_NANODET_MEAN, std=_NANODET_STD),
         confidence=0.35,
         nms_overlap=0.6,
@@ -370,8 +347,6 @@ LAYOUTS = (
         matches=_is_yolov3_maps,
         decode=decode_yolov3_maps,
         preparation=Preparation(fit="squash", order="RGB", std=_TO_ONE),
-        confidence=YOLOV3_CONFIDENCE,
-        nms_overlap=YOLOV3_NMS_OVERLAP,
     ),
     Layout(
         name="YOLOv3, one table (YOLOv5 has the same)",
@@ -379,8 +354,6 @@ LAYOUTS = (
         matches=_is_yolov3_table,
         decode=decode_centres,
         preparation=Preparation(fit="centre", fill=114, order="RGB", std=_TO_ONE),
-        confidence=YOLOV3_CONFIDENCE,
-        nms_overlap=YOLOV3_NMS_OVERLAP,
     ),
     Layout(
         name="YOLOv3 of the ONNX model zoo",
@@ -388,8 +361,6 @@ LAYOUTS = (
         matches=_is_zoo,
         decode=decode_zoo,
         preparation=Preparation(fit="centre", fill=128, order="RGB", std=_TO_ONE, averaged=True),
-        confidence=YOLOV3_CONFIDENCE,
-        nms_overlap=YOLOV3_NMS_OVERLAP,
         takes_size=True,
     ),
     Layout(

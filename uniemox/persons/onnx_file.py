@@ -1,6 +1,7 @@
 """Person detectors in ONNX files, run by onnxruntime."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -8,15 +9,16 @@ import numpy as np
 from PIL import Image
 
 from uniemox.errors import DetectorError
+from uniemox.io.files import fingerprint_of
 from uniemox.io.onnx_external import external_files, leaves_folder
 from uniemox.io.onnx_sessions import RUNTIME_ERRORS, InferenceSession, Session
-from uniemox.persons.box import Detection, select
-from uniemox.persons.config import DetectorConfig, fingerprint_of
-from uniemox.persons.fitting import UNMOVED, Size, fit_images
+from uniemox.persons.box import Detection, DetectorConfig, select
+from uniemox.persons.fitting import Size, fit_images
 from uniemox.persons.layouts import LAYOUTS, Array, recognise
 
 FREE_SIZE_PX = 416  # of inputs that take any size, until their layout is known
 MAX_SIZE_PX = 4096
+REVISION = 1  # raise it when code changes boxes: it is part of every fingerprint
 MAX_CONCURRENT = 32  # images of a batch, so that a long list needs no more memory than a short one
 _TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(int32)": np.int32}
 
@@ -41,11 +43,9 @@ class OnnxDetector:
         self._size = _input_size(path, self._session.wide, layout.free_size_px)
         if layout.takes_size:
             self._batch = 1  # the zoo's graph scales all boxes by the first image's size
-        self._confidence = layout.confidence if config.confidence is None else config.confidence
-        self._nms_overlap = layout.nms_overlap if config.nms_overlap is None else config.nms_overlap
-        self._max_detections = config.max_detections
-        settings = f"{layout.name} {layout.revision} {self._size} {self._confidence} {self._nms_overlap}"
-        self.fingerprint = fingerprint_of([path, *others], f"{settings} {self._max_detections}")
+        self._thresholds = config.thresholds(layout.confidence, layout.nms_overlap)
+        settings = " ".join(map(str, (layout.name, REVISION, self._size, *self._thresholds)))
+        self.fingerprint = fingerprint_of([path, *others], settings)
 
     def detect(self, images: Sequence[Image.Image]) -> list[tuple[Detection, ...]]:
         """People in upright RGB images of any size; boxes in px of each, clipped to it, most confident first."""
@@ -59,17 +59,9 @@ class OnnxDetector:
         outputs = self._run(pixels, (images[0].height, images[0].width))
         boxes, confidences = self.layout.decode(outputs, self._size)
         found = []
-        for i, image in enumerate(images):
-            placement = UNMOVED if self.layout.takes_size else placements[i]
-            people = select(
-                placement.back(boxes[i]),
-                confidences[i],
-                image.size,
-                confidence=self._confidence,
-                nms_overlap=self._nms_overlap,
-                max_detections=self._max_detections,
-            )
-            found.append(people)
+        for image, placement, of_one, heat in zip(images, placements, boxes, confidences, strict=False):
+            placed = of_one if self.layout.takes_size else placement.back(of_one)
+            found.append(select(placed, heat, image.size, self._thresholds))
         return found
 
     def _run(self, pixels: Array, image: Size) -> list[Array]:
@@ -90,10 +82,10 @@ class OnnxDetector:
         declared = self._session.wide.get_inputs()[0].shape[0]
         if isinstance(declared, int):
             return declared
-        try:
-            return None if all(len(output) == 2 for output in self._run_grey(path, 2)) else 1
-        except DetectorError:
-            return 1
+        with suppress(DetectorError):
+            if all(len(output) == 2 for output in self._run_grey(path, 2)):
+                return None
+        return 1
 
 
 def _start(path: Path, threads: int | None, provider: str) -> Session:
@@ -107,17 +99,15 @@ def _input_size(path: Path, session: InferenceSession, free_size_px: int = FREE_
     """Height and width of the images it takes; free_size_px where it takes any."""
     inputs = session.get_inputs()
     shapes = [one.shape for one in inputs]
-    images_first = len(shapes) in (1, 2) and len(shapes[0]) == 4 and (shapes[0][1] == 3 or _is_free(shapes[0][1]))
+    images_first = (
+        len(shapes) in (1, 2) and len(shapes[0]) == 4 and (shapes[0][1] == 3 or not isinstance(shapes[0][1], int))
+    )
     if not images_first or any(one.type not in _TYPES for one in inputs) or (shapes[1:] and len(shapes[1]) != 2):
         raise DetectorError(f"{path}: {_describe(session, None)}. {_known()}")
-    height, width = (free_size_px if _is_free(side) else side for side in shapes[0][2:])
+    height, width = (side if isinstance(side, int) else free_size_px for side in shapes[0][2:])
     if not (32 <= height <= MAX_SIZE_PX and 32 <= width <= MAX_SIZE_PX):
         raise DetectorError(f"{path}: takes images of {width} x {height} px; expected 32 to {MAX_SIZE_PX}")
     return height, width
-
-
-def _is_free(side: int | str | None) -> bool:
-    return not isinstance(side, int)
 
 
 def _weights_beside(path: Path) -> list[Path]:

@@ -12,11 +12,10 @@ from PIL import Image
 
 from uniemox.classifier_info import ClassifierInfo, read_info
 from uniemox.errors import CheckpointError, ConfigError, ShapeError
-from uniemox.io.files import ONNX
+from uniemox.io.files import ONNX, fingerprint_of
 from uniemox.io.onnx_external import external_files
 from uniemox.io.onnx_sessions import RUNTIME_ERRORS, InferenceSession, Session
 from uniemox.persons.box import Box, Detection, choose_person
-from uniemox.persons.config import fingerprint_of
 from uniemox.predict.confidence import answers_of, familiarity_of
 from uniemox.predict.ratings import RatingHead
 from uniemox.predict.views import Pixels, hide, person_view, scene_box, scene_parts, scene_view

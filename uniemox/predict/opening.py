@@ -10,8 +10,7 @@ from uniemox.errors import CheckpointError, ConfigError, MissingPackageError
 from uniemox.io.files import ONNX
 from uniemox.io.hub import PREFIX, fetch
 from uniemox.io.weight_names import EMBEDDED, IN_PACKAGE
-from uniemox.persons.config import DetectorConfig
-from uniemox.persons.detector import Detector, load_detector
+from uniemox.persons.detector import Detector, DetectorConfig, load_detector
 from uniemox.predict.faces import FaceReader, MirrorDetector
 from uniemox.predict.network import Network
 from uniemox.predict.predictor import Predictor

@@ -14,9 +14,9 @@ from PIL import Image
 
 from uniemox.errors import ConfigError, ImageError, ImageNotFoundError
 from uniemox.io.decoding.pool import Decode, Decoders, decode_one
+from uniemox.io.files import fingerprint_of
 from uniemox.io.images import MinSides
 from uniemox.persons.box import Detection
-from uniemox.persons.config import fingerprint_of
 from uniemox.persons.detector import Detector
 from uniemox.predict.faces import FaceReader, detect_in, owners
 from uniemox.predict.images import ImageLike, content_of, map_images, path_of, read_any, walk

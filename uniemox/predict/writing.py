@@ -19,8 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from uniemox.errors import ConfigError, DataError
-from uniemox.io.files import FileLock, replacing
-from uniemox.persons.config import fingerprint_of
+from uniemox.io.files import FileLock, fingerprint_of, replacing
 from uniemox.predict.prediction import Failure, Prediction
 from uniemox.predict.predictor import Predictor
 from uniemox.predict.question import answers_in

@@ -175,7 +175,7 @@ def fit_teacher(
         "figures": _figures(teacher, held, is_frozen=tower is not None),
     }
     teacher.save(out)
-    seen = hashes_of(samples, lambda done: callback.progress("hashing images", done, len(samples)))
+    seen = hashes_of(samples, lambda what, done, _: callback.progress(what, done, len(samples)))
     write_hashes(out / SEEN, seen | seen_by(config.image_tower or ""))
     return teacher
 

@@ -135,7 +135,7 @@ def _stack(views: list[Tensor]) -> Tensor:
 
 
 def build_loader(dataset: ViewDataset, order: Iterable[list[tuple[int, int]]], workers: int) -> DataLoader[ViewBatch]:
-    """Batches in the given order, such as BatchOrder's.
+    """Batches in the given order, such as RunOrder's.
 
     workers: processes that decode; 0 decodes in this one. No number changes a batch.
     """

@@ -26,7 +26,7 @@ from tests.runs import Told
 from uniemox.data.sample import Sample, decode_sample
 from uniemox.data.seen import read_seen, seen_file
 from uniemox.errors import CheckpointError, ConfigError, DataError, StoppedError
-from uniemox.persons.box import Box, Detection, select
+from uniemox.persons.box import Box, Detection, Thresholds, select
 from uniemox.persons.detector import load_detector
 from uniemox.persons.layouts import decode_centres_map
 from uniemox.training.journal import read_metrics
@@ -154,7 +154,7 @@ def test_a_batch_can_be_learned(start: str) -> None:
     assert losses[-1] < losses[0] / 3
     maps = torch.cat([torch.sigmoid(heat)[:, None], distances], dim=1).detach().numpy()
     found = [
-        select(boxes, confidences, (64, 64), confidence=0.3, nms_overlap=0.6, max_detections=9)
+        select(boxes, confidences, (64, 64), Thresholds(0.3, 0.6, 9))
         for boxes, confidences in zip(*decode_centres_map([maps], (64, 64)), strict=True)
     ]
     assert score([Known(64, 64, people) for people in known], found).f_half > 0.8

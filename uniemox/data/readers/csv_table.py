@@ -2,13 +2,14 @@
 
 import csv
 import io
+import json
 import math
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
-from typing import Literal
+from typing import Any, Literal
 
-from uniemox.data.readers.folders import SPLITS, inside
+from uniemox.data.readers.folders import SPLITS, counted, inside
 from uniemox.data.sample import DataSet, ImageFile, Sample, StoredImage, tell_apart
 from uniemox.errors import DataError, LabelError
 from uniemox.io.files import plain_cell, read_limited
@@ -16,6 +17,14 @@ from uniemox.labels import LABEL_SETS, Kind, LabelSet, clean, recognise
 from uniemox.persons.box import Box
 
 csv.field_size_limit(2**20)
+
+
+def parse_json(text: str | bytes, where: str, remedy: str = "") -> Any:
+    """A JSON text as Python's values. Raises DataError with `where`."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:  # ValueError: also no UTF-8, or a number of more than 4,300 digits
+        raise DataError(f"{where}: not JSON ({error}){remedy}") from error
 
 
 def read_bytes(path: Path) -> bytes:
@@ -38,10 +47,13 @@ def read_text(path: Path) -> str:
         return data.decode("latin-1")
 
 
-def read_rows(path: Path, quote: str = '"', prose: tuple[str, ...] = ()) -> Iterator[tuple[int, dict[str, str]]]:
+def read_rows(
+    path: Path, quote: str = '"', *, columns: tuple[str, ...] = (), prose: tuple[str, ...] = ()
+) -> Iterator[tuple[int, dict[str, str]]]:
     """The rows of a table with a header, each with its line number, by column; commas, semicolons or tabs.
 
     Header and values come without outer blanks.
+    columns: those that must be there.
     prose: names of columns that may hold the delimiter without quotes if they are the last.
     Raises DataError, with file and line, for rows of another length.
     """
@@ -58,6 +70,8 @@ def read_rows(path: Path, quote: str = '"', prose: tuple[str, ...] = ()) -> Iter
     doubled = {name for name in header if header.count(name) > 1}
     if doubled:
         raise DataError(f"{path}:1: column {sorted(doubled)[0]!r} appears twice")
+    if missing := [name for name in columns if name not in header]:
+        raise DataError(f"{path}:1: there is no column {', '.join(missing)}; expected {', '.join(columns)}")
     try:
         for row in rows:
             if not any(value.strip() for value in row):
@@ -160,11 +174,11 @@ def read_csv(
     if not samples:
         raise DataError(f"{table}: none of its {absent} images is there")
     ties = sum(sample.label is None and sample.distribution is not None for sample in samples)
-    notes = (
-        f"{absent} rows were left out: their image is not there" if absent else "",
-        f"{ties} images have a tie of votes: a distribution, but no label" if ties else "",
+    notes = counted(
+        (absent, "rows were left out: their image is not there"),
+        (ties, "images have a tie of votes: a distribution, but no label"),
     )
-    return DataSet(str(table), label_set, tell_apart(samples), tuple(note for note in notes if note))
+    return DataSet(str(table), label_set, tell_apart(samples), notes)
 
 
 def _renamed(row: Mapping[str, str]) -> dict[str, str]:

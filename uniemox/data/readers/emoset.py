@@ -1,16 +1,15 @@
 """EmoSet (Yang et al., ICCV 2023): records, labels and attributes in JSON files."""
 
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 from uniemox.data.prompts import describe, plain
-from uniemox.data.readers.csv_table import read_text
-from uniemox.data.readers.folders import checked_folder, inside
+from uniemox.data.readers.csv_table import parse_json, read_text
+from uniemox.data.readers.folders import checked_folder, class_of, counted, inside
 from uniemox.data.sample import DataSet, ImageFile, Sample, tell_apart
-from uniemox.errors import AnnotationError, DataError, LabelError
+from uniemox.errors import AnnotationError, DataError
 from uniemox.labels import MIKELS, LabelSet
 
 SPLITS = ("train", "val", "test")
@@ -34,7 +33,7 @@ def read_emoset(root: Path, *, missing: Literal["fail", "skip"] = "fail") -> Dat
         raise DataError(f"{root}: none of train.json, val.json, test.json is there")
     samples, absent = [], 0
     for path in lists:
-        records = _read_json(path)
+        records = parse_json(read_text(path), str(path))
         if not isinstance(records, list):
             raise DataError(f"{path}: expected a list of records, got {type(records).__name__}")
         for i, record in enumerate(records):
@@ -48,10 +47,7 @@ def read_emoset(root: Path, *, missing: Literal["fail", "skip"] = "fail") -> Dat
                     continue
                 gone = annotation_path if os.path.isfile(image_path) else image_path
                 raise DataError(f"{where}: {gone} is not there; ?missing=skip leaves such records out")
-            try:
-                label = labels.index(word)
-            except LabelError as error:
-                raise DataError(f"{where}, emotion: {error}") from error
+            label = class_of(labels, word, f"{where}, emotion")
             annotation = _read_annotation(annotation_path, words, labels.labels[label])
             samples.append(
                 Sample(
@@ -65,13 +61,13 @@ def read_emoset(root: Path, *, missing: Literal["fail", "skip"] = "fail") -> Dat
             )
     if not samples:
         raise DataError(f"{root}: {absent} records, and no image of any of them is there")
-    notes = (f"{absent} records were left out: image or annotation is not there",) if absent else ()
+    notes = counted((absent, "records were left out: image or annotation is not there"))
     return DataSet(str(root), labels, tell_apart(samples), notes)
 
 
 def read_vocabulary(path: Path) -> dict[str, list[str]]:
     """Words of each attribute, in the order of their indices. Brightness and colorfulness are numbers, not words."""
-    info = _read_json(path)
+    info = parse_json(read_text(path), str(path))
     if not isinstance(info, dict) or not isinstance(info.get("emotion"), dict):
         raise DataError(f"{path}, emotion: expected {{label2idx: ..., idx2label: ...}}")
     vocabulary = {}
@@ -98,7 +94,7 @@ def _fields(record: Any, where: str) -> tuple[str, str, str]:
 
 def _read_annotation(path: Path, words: Mapping[str, set[str]], emotion: str) -> dict[str, Any]:
     """An annotation, its words checked. Raises AnnotationError with file and field."""
-    annotation = _read_json(path)
+    annotation = parse_json(read_text(path), str(path))
     if not isinstance(annotation, dict):
         raise AnnotationError(f"{path}: expected an object, got {type(annotation).__name__}")
     if str(annotation.setdefault("emotion", emotion)).lower() != emotion:
@@ -113,10 +109,3 @@ def _read_annotation(path: Path, words: Mapping[str, set[str]], emotion: str) ->
             if known and value and plain(value) not in known:
                 raise AnnotationError(f"{path}, {field}: {value!r} is not in the vocabulary of info.json")
     return annotation
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(read_text(path))
-    except (ValueError, RecursionError) as error:  # ValueError: a number of more than 4,300 digits
-        raise DataError(f"{path}: not JSON ({error})") from error

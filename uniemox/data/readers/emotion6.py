@@ -1,15 +1,16 @@
 """Emotion6 (Peng et al., CVPR 2015): search folders, vote shares, valence and arousal."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from uniemox.data.readers.csv_table import number, read_rows, shares, top_vote
-from uniemox.data.readers.folders import checked_folder, images_below
+from uniemox.data.readers.folders import checked_folder, class_of, counted, images_below
 from uniemox.data.sample import DataSet, ImageFile, Sample
-from uniemox.errors import DataError, LabelError
+from uniemox.errors import DataError
 from uniemox.labels import EKMAN
 
-Votes = dict[str, tuple[dict[str, float], float, float]]
+NAME, AFFECT = "[image_filename]", ("[valence]", "[arousal]")
+SHARES = {f"[prob. {emotion}]": emotion for emotion in (*EKMAN.labels, "neutral")}
 
 
 def read_emotion6(root: Path, *, label: Literal["folder", "vote"] = "folder") -> DataSet:
@@ -25,56 +26,36 @@ def read_emotion6(root: Path, *, label: Literal["folder", "vote"] = "folder") ->
     images = images_below(checked_folder(root / "images"))
     samples, unlabelled, without_row = [], 0, 0
     for key, path in images.items():
-        row = votes.get(key)
-        distribution, valence, arousal = row or (None, None, None)
-        if label == "vote":
-            word = None if distribution is None else top_vote(distribution)
-            if word is None or word == "neutral":
-                unlabelled += 1
-                continue
-        else:
-            word = key.split("/")[0]
-        without_row += row is None
-        try:
-            index = EKMAN.index(word)
-        except LabelError as error:
-            raise DataError(f"{path}: {error}") from error
+        known = votes.get(key, {})
+        word = key.split("/")[0] if label == "folder" else top_vote(known["distribution"]) if known else None
+        if label == "vote" and word in (None, "neutral"):
+            unlabelled += 1
+            continue
+        without_row += not known
         samples.append(
-            Sample(
-                key=f"images/{key}",
-                image=ImageFile(path),
-                label=index,
-                distribution=distribution,
-                valence=valence,
-                arousal=arousal,
-            )
+            Sample(key=f"images/{key}", image=ImageFile(path), label=class_of(EKMAN, str(word), str(path)), **known)
         )
     if not samples:
         raise DataError(f"{root / 'images'}: no images in its folders")
-    absent = len(votes.keys() - images.keys())
-    notes = (
-        f"{absent} rows of {table.name} are of images that are not there" if absent else "",
-        f"{without_row} images have no row in {table.name}: they have a label, but no votes" if without_row else "",
-        f"{unlabelled} images were left out: their vote is a tie, neutral, or missing" if unlabelled else "",
+    notes = counted(
+        (len(votes.keys() - images.keys()), f"rows of {table.name} are of images that are not there"),
+        (without_row, f"images have no row in {table.name}: they have a label, but no votes"),
+        (unlabelled, "images were left out: their vote is a tie, neutral, or missing"),
     )
-    return DataSet(str(root), EKMAN, samples, tuple(line for line in notes if line))
+    return DataSet(str(root), EKMAN, samples, notes)
 
 
-def _read_votes(table: Path) -> Votes:
-    """Shares, valence and arousal of each image."""
-    votes: Votes = {}
-    columns = {f"[prob. {emotion}]": emotion for emotion in (*EKMAN.labels, "neutral")}
-    for line, row in read_rows(table):
+def _read_votes(table: Path) -> dict[str, dict[str, Any]]:
+    """Fields of the sample of each image: distribution, valence and arousal."""
+    votes: dict[str, dict[str, Any]] = {}
+    for line, row in read_rows(table, columns=(NAME, *AFFECT, *SHARES)):
         where = f"{table}:{line}"
-        missing = {"[image_filename]", "[valence]", "[arousal]", *columns} - row.keys()
-        if missing:
-            raise DataError(f"{table}:1: there is no column {sorted(missing)[0]}")
-        distribution = shares(row, columns, where)
-        total = sum(float(row[column]) for column in columns)
+        distribution = shares(row, SHARES, where)
+        total = sum(float(row[column]) for column in SHARES)
         if abs(total - 1) > 0.01:
             raise DataError(f"{where}: the seven shares add up to {total:g}, not to 1")
-        affect = (number(row, field, where, low=1, high=9) for field in ("[valence]", "[arousal]"))
-        if row["[image_filename]"] in votes:
-            raise DataError(f"{where}: a second row of {row['[image_filename]']}")
-        votes[row["[image_filename]"]] = (distribution, *affect)  # type: ignore[assignment]
+        valence, arousal = (number(row, field, where, low=1, high=9) for field in AFFECT)
+        if row[NAME] in votes:
+            raise DataError(f"{where}: a second row of {row[NAME]}")
+        votes[row[NAME]] = {"distribution": distribution, "valence": valence, "arousal": arousal}
     return votes

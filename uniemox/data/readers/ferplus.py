@@ -3,7 +3,7 @@
 from pathlib import Path, PurePosixPath
 
 from uniemox.data.readers.csv_table import number, read_rows
-from uniemox.data.readers.folders import SPLITS, checked_folder, inside
+from uniemox.data.readers.folders import SPLITS, checked_folder, counted, inside
 from uniemox.data.sample import DataSet, ImageFile, Sample
 from uniemox.errors import DataError
 from uniemox.labels import FERPLUS
@@ -23,7 +23,7 @@ def read_ferplus(root: Path) -> DataSet:
     table = checked_folder(root) / "votes.csv"
     samples: dict[str, Sample] = {}
     repeated = 0
-    for line, row in read_rows(table):
+    for line, row in read_rows(table, columns=("path", "split", *COLUMNS)):
         sample = _sample(row, root / "images", f"{table}:{line}")
         if samples.setdefault(sample.key, sample) is not sample:
             repeated += 1
@@ -32,22 +32,19 @@ def read_ferplus(root: Path) -> DataSet:
     if not samples:
         raise DataError(f"{table}: no rows under the header")
     kinds = [sample.domain for sample in samples.values()]
-    notes = [f"{kinds.count(kind)} faces have {what}" for kind, what in _WITHOUT.items() if kind in kinds]
-    notes += [f"{repeated} rows stand twice in {table.name}, alike: they were taken once"] if repeated else []
-    return DataSet(str(root), FERPLUS, list(samples.values()), tuple(notes))
-
-
-_WITHOUT = {
-    "no majority": "votes, but no majority for one expression: a distribution, and no label",
-    "unknown": "a majority for unknown: no label",
-    "no face": "a majority for no face: no label",
-}
+    notes = counted(
+        (
+            kinds.count("no majority"),
+            "faces have votes, but no majority for one expression: a distribution, and no label",
+        ),
+        (kinds.count("unknown"), "faces have a majority for unknown: no label"),
+        (kinds.count("no face"), "faces have a majority for no face: no label"),
+        (repeated, f"rows stand twice in {table.name}, alike: they were taken once"),
+    )
+    return DataSet(str(root), FERPLUS, list(samples.values()), notes)
 
 
 def _sample(row: dict[str, str], images: Path, where: str) -> Sample:
-    missing = [name for name in ("path", "split", *COLUMNS) if name not in row]
-    if missing:
-        raise DataError(f"{where}: there is no column {', '.join(missing)}; expected path, split, {', '.join(COLUMNS)}")
     if row["split"] not in SPLITS:
         raise DataError(f"{where}: split must be one of {', '.join(SPLITS)}, got {row['split']!r}")
     votes = {name: number(row, name, where, low=0) for name in COLUMNS}

@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from uniemox.data.sample import DataSet, ImageFile, Sample
@@ -25,55 +25,48 @@ def read_folder(root: Path, *, labels: str | None = None, kind: Kind | None = No
     labels: the name of the published set to take, all of its classes; None looks the names up.
     kind: what the labels say, for your own classes; None takes that of the set found, else "evoked".
     """
-    places = [folder for split in _split_folders(root) for _, folder in _class_folders(root, split)]
-    with_images = {folder.name for folder in places if any(map(is_image_name, walk_files(folder)))}
-    if len(with_images) > 1:
-        return read_class_folders(root, lambda names: recognise(names, kind, labels))
+    places = [folder for _, folder in _class_folders(root)]
+    if len({folder.name for folder in places if any(map(is_image_name, walk_files(folder)))}) > 1:
+        return read_class_folders(root, recognise(sorted({folder.name for folder in places}), kind, labels))
     samples = [Sample(key=key, image=ImageFile(path)) for key, path in images_below(root).items()]
     if not samples:
         raise DataError(f"{root}: no images; expected <class>/<picture>, <split>/<class>/<picture>, or images alone")
-    return DataSet(
-        str(root), recognise((), kind, labels), samples, ("no folders of classes: the images have no labels",)
-    )
+    note = "no folders of classes: the images have no labels"
+    return DataSet(str(root), recognise((), kind, labels), samples, (note,))
 
 
 def read_fi(root: Path) -> DataSet:
     """FI (You et al., AAAI 2016): `[<split>/]<class>/<picture>`, Mikels' eight."""
-    return read_class_folders(root, lambda _: MIKELS)
+    return read_class_folders(root, MIKELS)
 
 
 def read_emo8(root: Path) -> DataSet:
     """Emo8 (arXiv 2409.18877): `[<split>/]<class>/[<style>/]<picture>`, Mikels' eight; the style is the domain."""
-    return read_class_folders(root, lambda _: MIKELS)
+    return read_class_folders(root, MIKELS)
 
 
 def read_ube(root: Path) -> DataSet:
     """UnBiasedEmo (Panda et al., ECCV 2018): `<class>/<search word>/<picture>`; the search word is the domain."""
-    return read_class_folders(root, lambda _: UBE)
+    return read_class_folders(root, UBE)
 
 
 def read_caer_s(root: Path) -> DataSet:
     """CAER-S (Lee et al., ICCV 2019): `<split>/<class>/<picture>`."""
-    return read_class_folders(root, lambda _: CAER)
+    return read_class_folders(root, CAER)
 
 
-def read_class_folders(root: Path, labels_of: Callable[[list[str]], LabelSet]) -> DataSet:
+def read_class_folders(root: Path, labels: LabelSet) -> DataSet:
     """Every image below class folders. Names of classes may be in any case, quoted, or an alias of the label set.
 
-    labels_of: the label set for the names of the class folders.
     Raises DataError if there are no class folders, or one is none of the labels.
     """
-    found = [place for split in _split_folders(root) for place in _class_folders(root, split)]
-    if not found:
+    places = _class_folders(root)
+    if not places:
         raise DataError(f"{root}: no class folders with images; expected <class>/<picture> or <split>/<class>/...")
-    labels = labels_of(sorted({folder.name for _, folder in found}))
     samples: list[Sample] = []
     ignored: Counter[str] = Counter()
-    for split, folder in found:
-        try:
-            label = labels.index(folder.name)
-        except LabelError as error:
-            raise DataError(f"{folder}: {error}; rename or remove the folder") from error
+    for split, folder in places:
+        label = class_of(labels, folder.name, str(folder), "; rename or remove the folder")
         for path in walk_files(folder):
             if not is_image_name(path):
                 ignored[path.suffix.lower() or path.name] += 1
@@ -90,7 +83,21 @@ def read_class_folders(root: Path, labels_of: Callable[[list[str]], LabelSet]) -
             )
     if not samples:
         raise DataError(f"{root}: its class folders hold no images")
-    return DataSet(str(root), labels, samples, (*_beside_lines(root), *ignored_lines(ignored)))
+    kinds = ((count, f"files that are no images were left out ({ending})") for ending, count in sorted(ignored.items()))
+    return DataSet(str(root), labels, samples, (*_beside_lines(root), *counted(*kinds)))
+
+
+def class_of(labels: LabelSet, word: str, where: str, remedy: str = "") -> int:
+    """The place of a label. Raises DataError if it is none of the set."""
+    try:
+        return labels.index(word)
+    except LabelError as error:
+        raise DataError(f"{where}: {error}{remedy}") from error
+
+
+def counted(*lines: tuple[int, str]) -> tuple[str, ...]:
+    """Notes that begin with a count, without those that count nothing."""
+    return tuple(f"{count} {what}" for count, what in lines if count)
 
 
 def walk_files(folder: Path) -> Iterator[Path]:
@@ -104,9 +111,7 @@ def walk_files(folder: Path) -> Iterator[Path]:
             continue
         if entry.is_dir(follow_symlinks=False):
             yield from walk_files(Path(entry.path))
-        elif entry.is_file() or (
-            entry.is_symlink() and not entry.is_dir()
-        ):  # a link to nothing is an image that can't be read
+        elif entry.is_file() or (entry.is_symlink() and not entry.is_dir()):  # a link to nothing can't be read
             yield Path(entry.path)
 
 
@@ -134,35 +139,31 @@ def inside(root: Path, name: str, where: str) -> Path:
     return root / relative
 
 
-def ignored_lines(ignored: Counter[str]) -> Iterator[str]:
-    """A line of warning for each kind of file that is no image."""
-    for ending, count in sorted(ignored.items()):
-        yield f"{count} files that are no images were left out ({ending})"
-
-
 def _split_folders(root: Path) -> list[tuple[str | None, Path]]:
     """Split folders below root; root itself, without a split, if there are none."""
     checked_folder(root)
-    splits = [(SPLITS[path.name.lower()], path) for path in _folders(root) if path.name.lower() in SPLITS]
-    return list(splits) or [(None, root)]
+    names = ((SPLITS.get(path.name.lower()), path) for path in _folders(root))
+    return [(split, path) for split, path in names if split] or [(None, root)]
 
 
 def _beside_lines(root: Path) -> Iterator[str]:
     """A line of warning for images outside class folders, and one for folders beside those of the splits."""
     splits = _split_folders(root)
-    loose = [p for _, folder in splits for p in folder.iterdir() if p.is_file() and is_image_name(p)]
-    beside = sorted({p.name for p in _folders(root)} - {p.name for _, p in splits}) if splits[0][0] else []
-    if splits[0][0]:
-        loose += [p for p in root.iterdir() if p.is_file() and is_image_name(p)]
+    folders, beside = {path for _, path in splits}, list[str]()
+    if root not in folders:
+        beside = sorted({path.name for path in _folders(root)} - {path.name for path in folders})
+    loose = [p for folder in {root, *folders} for p in folder.iterdir() if p.is_file() and is_image_name(p)]
     if loose:
         yield f"{len(loose)} images outside the class folders were left out: {min(p.name for p in loose)}"
     if beside:
         yield f"folders beside those of the splits were left out: {', '.join(beside)}"
 
 
-def _class_folders(root: Path, split: tuple[str | None, Path]) -> list[tuple[str | None, Path]]:
-    name, folder = split
-    return [(name, path) for path in _folders(folder) if any(walk_files(path))]
+def _class_folders(root: Path) -> list[tuple[str | None, Path]]:
+    """Split and folder of every class that holds files."""
+    return [
+        (split, path) for split, parent in _split_folders(root) for path in _folders(parent) if any(walk_files(path))
+    ]
 
 
 def _folders(folder: Path) -> list[Path]:

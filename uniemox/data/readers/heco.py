@@ -4,9 +4,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from uniemox.data.readers.csv_table import BOX, read_box, read_rows
-from uniemox.data.readers.folders import read_class_folders
+from uniemox.data.readers.folders import class_of, read_class_folders
 from uniemox.data.sample import DataSet, Sample, tell_apart
-from uniemox.errors import DataError, LabelError
+from uniemox.errors import DataError
 from uniemox.labels import HECO
 
 
@@ -18,7 +18,7 @@ def read_heco(root: Path, *, boxes: str = "boxes.csv") -> DataSet:
     boxes: name of the table inside the folder.
     Raises DataError, with file, line and column.
     """
-    data = read_class_folders(root, lambda _: HECO)
+    data = read_class_folders(root, HECO)
     table = root / boxes
     if not table.is_file():
         if boxes != "boxes.csv":
@@ -26,20 +26,12 @@ def read_heco(root: Path, *, boxes: str = "boxes.csv") -> DataSet:
         return data
     by_key = {sample.key: sample for sample in data.samples}
     people: dict[str, list[Sample]] = {}
-    for line, row in read_rows(table):
+    for line, row in read_rows(table, columns=("path", *BOX)):
         where = f"{table}:{line}"
-        absent = {"path", *BOX} - row.keys()
-        if absent:
-            raise DataError(f"{table}:1: there is no column {sorted(absent)[0]}")
         key = row["path"].replace("\\", "/")
         if key not in by_key:
             raise DataError(f"{where}, path: {key!r} is no image below {root}")
-        sample = replace(by_key[key], target_box=read_box(row, where))
-        if row.get("label"):
-            try:
-                sample = replace(sample, label=HECO.index(row["label"]))
-            except LabelError as error:
-                raise DataError(f"{where}, label: {error}") from error
-        people.setdefault(key, []).append(sample)
+        label = class_of(HECO, row["label"], f"{where}, label") if row.get("label") else by_key[key].label
+        people.setdefault(key, []).append(replace(by_key[key], target_box=read_box(row, where), label=label))
     samples = [person for sample in data.samples for person in people.get(sample.key, [sample])]
-    return DataSet(data.name, data.labels, tell_apart(samples), data.notes)
+    return replace(data, samples=tell_apart(samples))

@@ -10,7 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from uniemox.data.readers.csv_table import KNOWN, read_rows, read_text, sample_of_row
+from uniemox.data.readers.csv_table import KNOWN, parse_json, read_rows, read_text, sample_of_row
 from uniemox.data.readers.folders import SPLITS, checked_folder, inside, walk_files
 from uniemox.data.sample import DataSet, ImageFile, StoredImage, tell_apart
 from uniemox.errors import DataError, MissingPackageError
@@ -115,7 +115,9 @@ def _split_of(path: Path) -> str | None:
 def _metadata_rows(root: Path, path: Path, unread: set[str]) -> Iterator[Row]:
     """The rows of one metadata file; its folder may tell the split."""
     split = _split_of(path.parent.relative_to(root))
-    for number, row in _csv_rows(path) if path.suffix == ".csv" else _json_rows(path):
+    is_csv = path.suffix == ".csv"
+    for number, read in read_rows(path, prose=("text", "caption")) if is_csv else _json_rows(path):
+        row = {name: plain_cell(value) for name, value in read.items()} if is_csv else read
         where = f"{path}:{number}"
         label = next((name for name in LABELS if name in row), "label")
         image = inside(path.parent, _text(row.get("file_name")), f"{where}, file_name")
@@ -126,18 +128,10 @@ def _metadata_rows(root: Path, path: Path, unread: set[str]) -> Iterator[Row]:
         yield Row(where, cells, ImageFile(image))
 
 
-def _csv_rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    for number, row in read_rows(path, prose=("text", "caption")):
-        yield number, {name: plain_cell(value) for name, value in row.items()}
-
-
 def _json_rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
     for number, line in enumerate(read_text(path).split("\n"), start=1):
         if line.strip():
-            try:
-                row = json.loads(line)
-            except (ValueError, RecursionError) as error:
-                raise DataError(f"{path}:{number}: not JSON ({error})") from error
+            row = parse_json(line, f"{path}:{number}")
             if not isinstance(row, dict):
                 raise DataError(f"{path}:{number}: expected an object with file_name")
             yield number, row
@@ -188,7 +182,10 @@ def _columns(schema: Any, path: Path) -> tuple[str, str | None, Sequence[str]]:
     except (ValueError, LookupError, TypeError, RecursionError):
         features = {}
     types = {name: one for name, one in dict(features).items() if isinstance(one, dict)}
-    images = [name for name in schema.names if "bytes" in {field.name for field in _fields(schema.field(name).type)}]
+    kinds = {name: schema.field(name).type for name in schema.names}
+    images = [
+        name for name, kind in kinds.items() if any(kind.field(i).name == "bytes" for i in range(kind.num_fields))
+    ]
     images = ["image"] if "image" in images else images
     if len(images) != 1:
         raise DataError(
@@ -198,10 +195,6 @@ def _columns(schema: Any, path: Path) -> tuple[str, str | None, Sequence[str]]:
     classes = [name for name in schema.names if types.get(name, {}).get("_type") == "ClassLabel"]
     label = next((name for name in LABELS if name in schema.names), classes[0] if len(classes) == 1 else None)
     return images[0], label, [str(name) for name in types.get(label, {}).get("names") or ()]
-
-
-def _fields(kind: Any) -> list[Any]:
-    return [kind.field(i) for i in range(kind.num_fields)]
 
 
 def _label(value: Any, names: Sequence[str], where: str) -> str:

@@ -4,12 +4,12 @@ import re
 from pathlib import Path
 
 from uniemox.data.readers.csv_table import number, on_nine_points, read_rows
-from uniemox.data.readers.folders import checked_folder, inside
+from uniemox.data.readers.folders import checked_folder, counted, inside
 from uniemox.data.sample import DataSet, ImageFile, Sample
 from uniemox.errors import DataError
 from uniemox.labels import recognise
 
-COLUMNS = ("Theme", "Valence_mean", "Arousal_mean")
+RATINGS = ("Valence_mean", "Arousal_mean")
 
 
 def read_oasis(root: Path) -> DataSet:
@@ -19,21 +19,17 @@ def read_oasis(root: Path) -> DataSet:
     Rows without an image are counted in the notes. Raises DataError, with file, line and field, for anything else.
     """
     table, samples, absent = checked_folder(root) / "OASIS.csv", list[Sample](), 0
-    for line, row in read_rows(table):
+    for line, row in read_rows(table, columns=("Theme", *RATINGS)):
         where = f"{table}:{line}"
-        if missing := [name for name in COLUMNS if name not in row]:
-            raise DataError(f"{table}:1: there is no column {missing[0]}")
         name = f"images/{row['Theme']}.jpg"
         path = inside(root, name, f"{where}, Theme")
         if not path.is_file():
             absent += 1
             continue
-        valence, arousal = (
-            on_nine_points(number(row, field, where, low=1, high=7), 1, 7) for field in ("Valence_mean", "Arousal_mean")
-        )
+        valence, arousal = (on_nine_points(number(row, field, where, low=1, high=7), 1, 7) for field in RATINGS)
         group = re.sub(r"\s*\d+$", "", row["Theme"])
         samples.append(Sample(key=name, image=ImageFile(path), valence=valence, arousal=arousal, group=group))
     if not samples:
         raise DataError(f"{table}: none of its {absent} images is there; expected images/<Theme>.jpg")
-    notes = (f"{absent} rows were left out: their image is not there",) if absent else ()
+    notes = counted((absent, "rows were left out: their image is not there"))
     return DataSet(str(root), recognise((), None), samples, notes)
