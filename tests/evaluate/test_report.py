@@ -15,13 +15,13 @@ from uniemox.cli.report import report
 from uniemox.data.sample import DataSet
 from uniemox.data.source import open_data
 from uniemox.errors import DataError
-from uniemox.evaluate.calibration import softmax
 from uniemox.evaluate.report.page import write_report
 from uniemox.evaluate.run import Evaluation, write_evaluation
 from uniemox.evaluate.run_records import read_predictions, read_run
 from uniemox.evaluate.scores import score_affect, score_classes, score_distributions, score_groups
 from uniemox.intervals import paired_bootstrap
 from uniemox.labels import LabelSet
+from uniemox.predict.confidence import probabilities_of
 
 EVIL = "<script>alert('1')</script>&\"x\""
 VOID = ("meta", "img")
@@ -105,7 +105,7 @@ def score(run: Path, data: DataSet, logits: np.ndarray, by: list[str | None] | N
             "predicted": data.labels.labels[int(row.argmax())],
             "probabilities": dict(zip(data.labels.labels, row.round(6).tolist(), strict=True)),
         }
-        for sample, row in zip(data.samples, softmax(logits), strict=True)
+        for sample, row in zip(data.samples, probabilities_of(logits, None), strict=True)
     ]
     found = Evaluation(
         scores, None if by is None else score_groups(by, part, min_samples=2), tuple(notes), tuple(lines)
@@ -144,7 +144,7 @@ def test_an_evaluation(tmp_path: Path, photos: DataSet) -> None:
     assert [row[0] for row in page.rows if row[0].startswith(("x", "y"))] == ["x", "y ◂ worst"]
     assert "Worst: y, 0.125 from the best, x" in page.words
     assert "a note" in page.words
-    said = softmax(logits).max(axis=1).mean()
+    said = probabilities_of(logits, None).max(axis=1).mean()
     words = f"mean probability of the answer {said:.3f}, fraction right 0.812, ECE {scores['ece']:.3f}."
     assert [alt for alt in page.alts if alt.startswith("Reliability")] == [f"Reliability diagram: {words}"]
     examples = [alt for alt in page.alts if "true" in alt]

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -195,7 +196,7 @@ def test_distributions_and_affect_are_scored_by_their_own_measures() -> None:
     assert set(affect.predictions[0]) >= {"valence", "arousal"}
     target = np.array([sample.valence for sample in data_of("affect").only("test").samples])
     found = np.array([line["valence"] for line in affect.predictions])
-    error = affect.scores.as_dict()["valence"]["mae"]
+    error = affect.scores.valence.mae
     assert error == pytest.approx(np.abs(found - target).mean(), rel=1e-5)
     with pytest.raises(DataError, match="none of 10 has what the model predicts"):
         evaluate(finetuned("affect"), known(), hardware=CPU)
@@ -250,13 +251,17 @@ def tiny_classifier() -> Classifier:
 def test_outputs_do_not_depend_on_batches_or_workers() -> None:
     classifier, stats = tiny_classifier(), PixelStats((0.5,) * 3, (0.5,) * 3)
     data = colours(17)  # 68: a whole batch of 64 and a short one
-    told: list[int] = []
-    whole = outputs_of(classifier, data.samples, ViewConfig(size=32), stats=stats, workers=0, on_progress=told.append)
+    told: list[tuple[str, int, int | None]] = []
+
+    def tell(*progress: Any) -> None:
+        told.append(progress)
+
+    whole = outputs_of(classifier, data.samples, ViewConfig(size=32), stats=stats, workers=0, on_progress=tell)
     again = outputs_of(classifier, data.samples, ViewConfig(size=32), stats=stats, workers=2)
     assert np.array_equal(whole.values, again.values)
     last = outputs_of(classifier, data.samples[-1:], ViewConfig(size=32), stats=stats, workers=0)
     np.testing.assert_allclose(last.values[0], whole.values[-1], rtol=1e-4, atol=1e-6)
-    assert told == [64, 68]
+    assert told == [("evaluating", 64, 68), ("evaluating", 68, 68)]
     assert [sample.key for sample in whole.samples] == [sample.key for sample in data.samples]
     assert classifier.training  # as it was
     encoded = outputs_of(classifier, data.samples[:2], ViewConfig(size=32), stats=stats, encoded=True, workers=0)

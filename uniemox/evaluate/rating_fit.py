@@ -1,6 +1,6 @@
 """A head of valence and arousal, fitted to people's ratings on what a finished classifier computes, without torch."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -8,17 +8,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from uniemox.data.near import image_hashes
-from uniemox.data.sample import DataSet, Sample, decode_sample
-from uniemox.data.seen import seen_file, write_hashes
-from uniemox.errors import ConfigError, DataError, ImageError
-from uniemox.evaluate.recalibration import write_model
-from uniemox.evaluate.run import file_of, is_onnx, seen_by_model
-from uniemox.io.files import ONNX
-from uniemox.io.parallel import parallel_map
+from uniemox.data.sample import DataSet, Sample
+from uniemox.data.seen import read_seen, seen_file, write_hashes
+from uniemox.errors import ConfigError, DataError
+from uniemox.evaluate.outputs import measure_each
+from uniemox.evaluate.recalibration import open_file, write_model
+from uniemox.io.progress import Progress, silent
 from uniemox.labels import AFFECT
-from uniemox.predict.network import FEATURES, Network
-from uniemox.predict.opening import IN_PACKAGE, open_network
+from uniemox.predict.network import FEATURES, LOGITS, Array, Network
+from uniemox.predict.ranks import rank_correlation
 from uniemox.predict.ratings import HASH_DIGITS, HIGHEST, LOWEST, RatingHead, head_inputs
+from uniemox.predict.views import Pixels
 
 MIN_IMAGES, FOLDS, COVERAGE = 100, 10, 0.9
 PENALTY = 1.0  # of ridge regression, where all features together, and all labels together, have variance 1
@@ -46,7 +46,7 @@ def fit_ratings(
     model: str,
     data: DataSet,
     out: Path,
-    on_progress: Callable[[str, int, int], None] = lambda what, done, total: None,
+    on_progress: Progress = silent,
     *,
     split: str | None = None,
 ) -> RatingFit:
@@ -59,9 +59,7 @@ def fit_ratings(
     Raises DataError for fewer than 100 rated images, ConfigError for a model without features or with task affect,
     CheckpointError if out can't be written.
     """
-    given = Path(model)
-    source = file_of(given) if is_onnx(given) else given / ONNX
-    network = open_network(source)
+    source, network = open_file(model)
     if network.info.task == "affect" or FEATURES not in network.engine.outputs:
         raise ConfigError(f"{model} is no classifier that gives features; give one of uniemox finetune, task label")
     split, data = data.to_calibrate(split)
@@ -71,7 +69,7 @@ def fit_ratings(
             f"{data.name_with_split(split)} has {len(rated)} images with valence and arousal; at least {MIN_IMAGES} "
             "are needed"
         )
-    samples, inputs, blocks = _inputs(network, rated, lambda done: on_progress("looking", done, len(rated)))
+    samples, inputs, blocks = _inputs(network, rated, on_progress)
     ratings = np.array([[sample.valence, sample.arousal] for sample in samples])  # (N, 2)
     groups = [sample.group or sample.image_key for sample in samples]
     held_out, fold = cross_fitted(inputs, ratings, groups, blocks)
@@ -89,18 +87,17 @@ def fit_ratings(
         seen=frozenset(digest[:HASH_DIGITS] for digest in hashes if digest),
     )
     write_model(source, out, replace(network.info, ratings=head.to_dict()).to_json())
-    write_hashes(seen_file(out), set(seen_by_model(given if str(given) in IN_PACKAGE else source)))
+    write_hashes(seen_file(out), read_seen(source))
     inside = [distances[fold == i] <= limit_of(distances[fold != i]) for i in range(FOLDS)]
-    return RatingFit(
-        images=len(samples),
-        split=split,
-        groups=len(set(groups)),
-        spearman=_pair([rank_correlation(held_out[:, i], ratings[:, i]) for i in range(len(AFFECT))]),
-        mean_error=_pair(distances.mean(axis=0)),
-        mean_error_of_mean=_pair(np.abs(ratings - ratings.mean(axis=0)).mean(axis=0)),
-        half_width=_pair(head.half_widths),
-        coverage=_pair(np.concatenate(inside).mean(axis=0)),
-    )
+    measures = {
+        "spearman": [rank_correlation(held_out[:, i], ratings[:, i]) for i in range(len(AFFECT))],
+        "mean_error": distances.mean(axis=0),
+        "mean_error_of_mean": np.abs(ratings - ratings.mean(axis=0)).mean(axis=0),
+        "half_width": head.half_widths,
+        "coverage": np.concatenate(inside).mean(axis=0),
+    }
+    pairs = {name: (float(valence), float(arousal)) for name, (valence, arousal) in measures.items()}
+    return RatingFit(images=len(samples), split=split, groups=len(set(groups)), **pairs)
 
 
 def cross_fitted(
@@ -139,39 +136,19 @@ def limit_of(distances: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.sort(distances, axis=0)[place]
 
 
-def rank_correlation(a: NDArray[np.floating], b: NDArray[np.floating]) -> float:
-    """Spearman's, -1 to 1; 0 where one of them is constant."""
-    from scipy.stats import rankdata  # noqa: PLC0415 - half a second
-
-    ranks = rankdata(a), rankdata(b)
-    return 0.0 if min(map(np.std, ranks)) == 0 else float(np.corrcoef(*ranks)[0, 1])
-
-
 def _inputs(
-    network: Network, samples: Sequence[Sample], on_progress: Callable[[int], None]
+    network: Network, samples: Sequence[Sample], on_progress: Progress
 ) -> tuple[list[Sample], NDArray[np.float64], tuple[int, int]]:
-    """The samples that can be read, what a head reads of them, and the widths D and E."""
+    """Return the samples that can be read, the inputs of a head, (N, D + E), and the widths D and E."""
 
-    def look(sample: Sample) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
-        try:
-            image, full = decode_sample(sample)
-        except ImageError:
-            return None
-        return network.features([network.look(image, full, sample.persons, sample.target_box)])
+    def measure(views: Mapping[str, Pixels]) -> tuple[Array, Array]:
+        found = network.run([views], [FEATURES])
+        return found[FEATURES], found[LOGITS]
 
-    read, found = list[Sample](), list[tuple[NDArray[np.float32], NDArray[np.float32]]]()
-    for done, (sample, one) in enumerate(zip(samples, parallel_map(samples, look), strict=True), start=1):
-        if one is not None:
-            read.append(sample)
-            found.append(one)
-        on_progress(done)
+    found, read, _ = measure_each(network, samples, measure, "looking", on_progress)
     if len(read) < MIN_IMAGES:
         raise DataError(
             f"only {len(read)} of {len(samples)} rated images can be read; at least {MIN_IMAGES} are needed"
         )
     features, logits = (np.concatenate(part) for part in zip(*found, strict=True))
     return read, head_inputs(features, logits), (features.shape[1], logits.shape[1])
-
-
-def _pair(values: Sequence[float] | NDArray[np.floating]) -> tuple[float, float]:
-    return float(values[0]), float(values[1])

@@ -1,6 +1,5 @@
 """Recalibrate a model on the user's labelled images, without torch: `uniemox calibrate`."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,17 +9,17 @@ from numpy.typing import NDArray
 from uniemox.classifier_info import ClassifierInfo
 from uniemox.data.near import image_hashes
 from uniemox.data.sample import DataSet
-from uniemox.data.seen import refuse_seen, seen_file, write_hashes
+from uniemox.data.seen import read_seen, refuse_seen, seen_file, write_hashes
 from uniemox.errors import CheckpointError, ConfigError, DataError
 from uniemox.evaluate.calibration import calibrated, expected_calibration_error
 from uniemox.evaluate.outputs import Outputs, outputs_of_network
-from uniemox.evaluate.run import file_of, is_onnx, map_to_data, seen_by_model
+from uniemox.evaluate.run import file_of, is_onnx, map_to_data
 from uniemox.intervals import Interval, bootstrap_interval
 from uniemox.io.files import ONNX, replacing
 from uniemox.io.onnx_metadata import with_metadata
-from uniemox.io.weight_names import IN_PACKAGE
+from uniemox.io.progress import Progress, silent
 from uniemox.predict.confidence import UNFAMILIAR, answers_of, familiarity_of, likely_sets
-from uniemox.predict.network import KEY
+from uniemox.predict.network import KEY, Network
 from uniemox.predict.opening import open_network
 
 MIN_IMAGES, COVERAGE = 30, 0.9
@@ -65,7 +64,7 @@ def recalibrate(
     model: str,
     data: DataSet,
     out: Path,
-    on_progress: Callable[[str, int, int], None] = lambda what, done, total: None,
+    on_progress: Progress = silent,
     *,
     split: str | None = None,
 ) -> Recalibration:
@@ -79,9 +78,7 @@ def recalibrate(
     Raises DataError for fewer than 30 labelled images, or for some that the model was trained on; ConfigError for a
     model without probabilities, LabelError without a label map, CheckpointError if out can't be written.
     """
-    given = Path(model)
-    source = file_of(given) if is_onnx(given) else given / ONNX
-    network = open_network(source)
+    source, network = open_file(model)
     info = network.info
     if info.task != "label":
         raise ConfigError(f"{model} has task {info.task}; labels calibrate a classifier of labels alone")
@@ -97,9 +94,9 @@ def recalibrate(
             f"{MIN_IMAGES} are needed, and a hundred are better"
         )
     hashes = image_hashes(samples, lambda done: on_progress("hashing", done, len(samples)))
-    seen = seen_by_model(given if str(given) in IN_PACKAGE else source)
+    seen = read_seen(source)
     refuse_seen(samples, hashes, seen, data.name)
-    found = outputs_of_network(network, samples, lambda done: on_progress("calibrating", done, len(samples)))
+    found = outputs_of_network(network, samples, on_progress, what="calibrating")
     if len(found.samples) < MIN_IMAGES:
         raise DataError(f"only {len(found.samples)} of {len(samples)} images can be read; {MIN_IMAGES} are needed")
     truth = np.array([back[sample.label] for sample in found.samples])
@@ -113,15 +110,14 @@ def recalibrate(
 def _measured(
     info: ClassifierInfo, fitted: ClassifierInfo, found: Outputs, truth: NDArray[np.integer], split: str
 ) -> Recalibration:
-    """The change from info to fitted on the same outputs.  truth: (N,) places in the model's labels."""
+    """Measure the change from info to fitted on the same outputs.  truth: (N,) places in the model's labels."""
     before, after = (answers_of(one, found.values, found.distances) for one in (info, fitted))
     labels = np.unique(truth)
     is_right = labels[before[:, labels].argmax(axis=1)] == truth
-    familiarity = None if found.distances is None else familiarity_of(found.distances, fitted.distances)
-    coverage_before = size_before = None
-    if len(info.conformal_scores) >= MIN_IMAGES:
-        coverage_before, size_before = likely_sets(info.conformal_scores, COVERAGE, before, truth)
-    coverage_after, size_after = likely_sets(fitted.conformal_scores, COVERAGE, after, truth)
+    familiarity = familiarity_of(found.distances, fitted.distances)
+    has_sets = len(info.conformal_scores) >= MIN_IMAGES
+    sets_before = likely_sets(info.conformal_scores, COVERAGE, before, truth) if has_sets else (None, None)
+    sets_after = likely_sets(fitted.conformal_scores, COVERAGE, after, truth)
     return Recalibration(
         images=len(truth),
         split=split,
@@ -132,12 +128,19 @@ def _measured(
         accuracy_interval=bootstrap_interval(is_right, [one.group or one.image_key for one in found.samples]),
         chance=1 / len(labels),
         commonest=float(np.bincount(truth).max() / len(truth)),
-        coverage_before=coverage_before,
-        coverage_after=coverage_after,
-        set_size_before=size_before,
-        set_size_after=size_after,
+        coverage_before=sets_before[0],
+        coverage_after=sets_after[0],
+        set_size_before=sets_before[1],
+        set_size_after=sets_after[1],
         flagged=None if familiarity is None else float((familiarity < UNFAMILIAR).mean()),
     )
+
+
+def open_file(model: str) -> tuple[Path, Network]:
+    """Return the ONNX file of a model (embedded, small, the file itself, or in a run), and its network."""
+    given = Path(model)
+    source = file_of(given) if is_onnx(given) else given / ONNX
+    return source, open_network(source)
 
 
 def write_model(source: Path, out: Path, info: str) -> None:

@@ -41,7 +41,7 @@ class Evaluator:
             encoded=encoded,
             precision=precision_of(self.config.hardware),
             workers=count_workers(self.config.hardware, next(model.parameters()).device),
-            on_progress=lambda done: self.callback.progress(what, done, len(samples)),
+            on_progress=lambda _, done, total: self.callback.progress(what, done, len(samples)),
         )
         self.broken.add(found.broken)
         return found

@@ -72,17 +72,15 @@ def read_film(path: str, every_s: float) -> Iterator[Frame]:
 
 
 def _frames(path: str, process: subprocess.Popen[bytes]) -> Iterator[Frame]:
-    last: dict[str, Any] = {"end_s": 0.0, "error": "its decoder died, or took too long for a moment"}
-    shot = 0
-    while "end_s" not in (message := _next(process)):
-        if not message:
-            message = last
-            break
-        last["end_s"], shot = message["time_s"], message["shot"]
-        yield Frame(path, message["time_s"], shot, message["image"], tuple(message["size"]))
-    if message["error"] is not None:
-        where = f"beyond {message['end_s']:g} s" if shot else "as a film"
-        yield Frame(path, message["end_s"], shot, None, (0, 0), f"{path}: can't be read {where} ({message['error']})")
+    end_s, shot = 0.0, 0
+    while (message := _next(process)) and "end_s" not in message:
+        end_s, shot = message["time_s"], message["shot"]
+        yield Frame(path, end_s, shot, message["image"], tuple(message["size"]))
+    end_s = message.get("end_s", end_s)
+    error = message.get("error", None if message else "its decoder died, or took too long for a moment")
+    if error is not None:
+        where = f"beyond {end_s:g} s" if shot else "as a film"
+        yield Frame(path, end_s, shot, None, (0, 0), f"{path}: can't be read {where} ({error})")
 
 
 def _next(process: subprocess.Popen[bytes]) -> dict[str, Any]:

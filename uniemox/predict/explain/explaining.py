@@ -8,15 +8,15 @@ from typing import Literal
 
 from uniemox.errors import ConfigError
 from uniemox.persons.box import Detection
+from uniemox.predict.confidence import answers_of
 from uniemox.predict.explain.explanation import Explanation
-from uniemox.predict.explain.maps import MapMethod, heat_map, logits_of, views_of
+from uniemox.predict.explain.maps import heat_map, logits_of, views_of
 from uniemox.predict.explain.scores import MapScores, map_scores
 from uniemox.predict.images import ImageLike
 from uniemox.predict.opening import open_finder, open_network
 from uniemox.predict.predictor import Predictor
 
 Method = Literal["auto", "cam", "occlusion", "grad-cam"]
-PAIR: tuple[MapMethod, MapMethod] = ("cam", "occlusion")  # that are compared
 
 
 class Explainer:
@@ -35,18 +35,17 @@ class Explainer:
 
     def score(self, explanation: Explanation) -> MapScores:
         """Measure one of its maps, see `map_scores`. Raises ConfigError for valence and arousal."""
-        network = self.predictor.network
-        if network.info.task == "affect":
+        network, info = self.predictor.network, self.predictor.network.info
+        if info.task == "affect":
             raise ConfigError(
                 f"{self.name} gives valence and arousal; deletion and insertion are scores of probabilities"
             )
         views, _ = views_of(network, explanation.image, explanation.persons)
-        seen = network.info.views[0]
+        seen, index = info.views[0], info.labels.index(explanation.label)
         return map_scores(
-            lambda pixels: network.probabilities(logits_of(network, views | {seen: pixels})),
+            lambda pixels: answers_of(info, logits_of(network, views | {seen: pixels}))[:, index],
             views[seen][0],
             explanation.heat,
-            network.info.labels.index(explanation.label),
         )
 
 
@@ -70,15 +69,14 @@ def open_explainer(model: str | Path | None, method: Method = "auto") -> Explain
 def open_explainers(
     models: Sequence[str | Path | None], method: Method | Literal["both"]
 ) -> tuple[list[Explainer], list[str]]:
-    """Open explainers of several models and name them; with both, two of each model, in the order of `PAIR`.
+    """Open explainers of several models and name them; with both, one by cam and one by occlusion of each model.
 
     Raises as `open_explainer`.
     """
     if method != "both":
         explainers = [open_explainer(model, method) for model in models]
         return explainers, unique_names([one.name for one in explainers])
-    predictors = [_open_predictor(model) for model in models]
-    pairs = [(predictor, each) for predictor in predictors for each in PAIR]
+    pairs = [(predictor, each) for predictor in map(_open_predictor, models) for each in ("cam", "occlusion")]
     names = unique_names([f"{predictor.name} ({each})" for predictor, each in pairs])
     return [Explainer(predictor, partial(heat_map, method=each)) for predictor, each in pairs], names
 

@@ -58,7 +58,12 @@ def heat_map(
                 "its file is from before they were written; take method occlusion"
             )
         seen = network.info.views[0]
-        return "occlusion", occlusion_map(lambda pixels: _score(network, views | {seen: pixels}, index), views[seen][0])
+
+        def score(pixels: Array) -> NDArray[np.floating]:
+            logits = logits_of(network, views | {seen: pixels})
+            return (logits.astype(np.float64) if network.info.task == "affect" else log_softmax(logits))[:, index]
+
+        return "occlusion", occlusion_map(score, views[seen][0])
 
     return explain_by(find_map, predictor, image, label, persons)
 
@@ -116,20 +121,14 @@ def logits_of(network: Network, views: Mapping[str, Array]) -> Array:
     return network.logits(whole.get("scene"), whole.get("person"))
 
 
-def _score(network: Network, views: dict[str, Array], index: int) -> NDArray[np.floating]:
-    """Return the log-probability of a label, or the value itself for valence and arousal: (N,)."""
-    logits = logits_of(network, views)
-    return (logits.astype(np.float64) if network.info.task == "affect" else log_softmax(logits))[:, index]
-
-
 def occlusion_map(score: Score, pixels: Array) -> Array:
     """Measure how much the score falls when a place is covered (arXiv 1311.2901), in 98 passes.
 
     pixels: (3, S, S), normalised; S at least 16.  Returns (16, 16): for each place the mean fall over the large covers
     on it, plus the mean over the small covers on it, which lie on the 48 hottest places. It is negative where the score
-    rises. A cover has the mean colour of the image. Raises ShapeError for other pixels.
+    rises. A cover has the mean colour of the image. Raises ShapeError for smaller pixels.
     """
-    if pixels.ndim != 3 or pixels.shape[0] != 3 or min(pixels.shape[1:]) < CELLS:
+    if min(pixels.shape[1:]) < CELLS:
         raise ShapeError(f"expected pixels (3, S, S) with S at least {CELLS}, got {pixels.shape}")
     before = float(score(pixels[None])[0])
     starts = range(0, CELLS - COARSE + 1, COARSE_STEP)
