@@ -56,9 +56,9 @@ class AnswerHeader:
     @classmethod
     def of(cls, value: dict[str, Any]) -> Self:
         """Read the header off one answer in JSON form."""
-        likely, persons, faces = (value.get(name) is not None for name in ("likely", "persons", "faces"))
+        has = (value.get(name) is not None for name in ("likely", "persons", "faces"))
         names = str(value.get("model")), str(value.get("label_set"))
-        return cls(*names, tuple(value["scene"]), likely, persons, faces, "time_s" in value, value.get("asked"))
+        return cls(*names, tuple(value["scene"]), *has, "time_s" in value, value.get("asked"))
 
     @classmethod
     def of_question(
@@ -87,9 +87,8 @@ class ResultFile:
     resume: continue an existing file; images that could not be read are tried again.
     answered: header of the answers; a file must not mix several.
     with_bom: begin a CSV table with a byte-order mark, by which Excel recognises UTF-8.
-    Raises ConfigError for another ending, for a label with the name of a column, for an existing file that can't be
-    resumed, and for one that another process writes. Raises DataError for a damaged, unreadable or unwritable file,
-    MissingPackageError for Parquet without pyarrow.
+    Raises ConfigError for a name, labels or an existing file that don't fit, and for a file that another process
+    writes; DataError for a damaged, unreadable or unwritable file, MissingPackageError for Parquet without pyarrow.
     """
 
     def __init__(self, path: Path, *, resume: bool, answered: AnswerHeader, with_bom: bool = False) -> None:
