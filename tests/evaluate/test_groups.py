@@ -59,9 +59,9 @@ def test_of_equal_groups_the_first_name_is_worst() -> None:
 
 def test_divergence_is_worst_where_it_is_highest() -> None:
     target = np.tile([0.9, 0.1], (40, 1))
-    logits = np.log(np.concatenate([np.tile([0.8, 0.2], (20, 1)), np.tile([0.2, 0.8], (20, 1))]))
+    shares = np.concatenate([np.tile([0.8, 0.2], (20, 1)), np.tile([0.2, 0.8], (20, 1))])
     values = ["near"] * 20 + ["far"] * 20
-    found = score_groups(values, lambda places: score_distributions(logits[places], target[places]))
+    found = score_groups(values, lambda places: score_distributions(shares[places], target[places]))
     assert (found.measure, found.worst, found.best) == ("kl", "far", "near")
     assert found.gap == pytest.approx(found.groups["far"].kl - found.groups["near"].kl)
     assert found.gap > 0

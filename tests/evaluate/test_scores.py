@@ -5,6 +5,7 @@ from dataclasses import asdict
 
 import numpy as np
 import pytest
+from scipy.special import softmax
 from scipy.stats import spearmanr
 from sklearn import metrics as sklearn_metrics
 
@@ -15,19 +16,18 @@ from uniemox.evaluate.calibration import expected_calibration_error
 from uniemox.evaluate.scores import Scores, headline_of, score_affect, score_classes, score_distributions
 from uniemox.intervals import bootstrap_interval
 from uniemox.labels import MIKELS, LabelSet
-from uniemox.predict.confidence import probabilities_of
 
 
 def classified(n: int = 240, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Logits of Mikels' eight that are right about half of the time; sadness has no sample."""
+    """Probabilities of Mikels' eight that are right about half of the time; sadness has no sample."""
     rng = np.random.default_rng(seed)
     labels = rng.integers(7, size=n)
-    return rng.normal(size=(n, 8)) + 2 * np.eye(8)[labels], labels
+    return softmax(rng.normal(size=(n, 8)) + 2 * np.eye(8)[labels], axis=1), labels
 
 
 def voted(n: int = 120, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(seed)
-    return rng.normal(size=(n, 6)), rng.multinomial(15, np.full(6, 1 / 6), size=n) / 15
+    return softmax(rng.normal(size=(n, 6)), axis=1), rng.multinomial(15, np.full(6, 1 / 6), size=n) / 15
 
 
 def affect(n: int = 120, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -58,13 +58,12 @@ def test_bad_values_are_refused(score: object, values: tuple[object, ...], error
 
 
 def test_classes_are_the_single_metrics_together() -> None:
-    logits, labels = classified()
-    found = score_classes(logits, labels, MIKELS)
-    probabilities, predicted = probabilities_of(logits, None), logits.argmax(axis=1)
+    probabilities, labels = classified()
+    found, predicted = score_classes(probabilities, labels, MIKELS), probabilities.argmax(axis=1)
     assert found.n == 240
     assert found.labels == MIKELS.labels
     assert found.accuracy == (predicted == labels).mean()
-    assert found.top2_accuracy == metrics.top_k_accuracy(logits, labels, 2)
+    assert found.top2_accuracy == metrics.top_k_accuracy(probabilities, labels, 2)
     assert found.polarity_accuracy == metrics.polarity_accuracy(probabilities, labels, MIKELS)
     assert found.macro_f1 == pytest.approx(sklearn_metrics.f1_score(labels, predicted, average="macro"))
     assert found.ece == expected_calibration_error(probabilities, labels)
@@ -77,42 +76,42 @@ def test_classes_are_the_single_metrics_together() -> None:
 
 def test_the_interval_of_accuracy_is_the_bootstrap_of_its_mean() -> None:
     """The draws differ, because they depend on all that is scored; the quantiles must not."""
-    logits, labels = classified(480)
-    found = score_classes(logits, labels, MIKELS).accuracy_interval
-    alone = bootstrap_interval(logits.argmax(axis=1) == labels, resamples=20_000)
+    probabilities, labels = classified(480)
+    found = score_classes(probabilities, labels, MIKELS).accuracy_interval
+    alone = bootstrap_interval(probabilities.argmax(axis=1) == labels, resamples=20_000)
     np.testing.assert_allclose(found, alone, atol=3 / 480)
 
 
 def test_intervals_agree_with_a_plain_bootstrap() -> None:
-    logits, labels = classified()
-    predicted, rng = logits.argmax(axis=1), np.random.default_rng(1)
+    probabilities, labels = classified()
+    predicted, rng = probabilities.argmax(axis=1), np.random.default_rng(1)
     f1, recall = [], []
     for _ in range(1000):
         drawn = rng.integers(len(labels), size=len(labels))
         t, p = labels[drawn], predicted[drawn]
         f1.append(sklearn_metrics.f1_score(t, p, average="macro", zero_division=0))
         recall.append((p[t == 2] == 2).mean())
-    found = score_classes(logits, labels, MIKELS)
+    found = score_classes(probabilities, labels, MIKELS)
     np.testing.assert_allclose(found.macro_f1_interval, np.quantile(f1, [0.025, 0.975]), atol=0.015)
     np.testing.assert_allclose(found.per_class_interval["awe"], np.quantile(recall, [0.025, 0.975]), atol=0.03)
 
 
 def test_what_is_undefined_is_none() -> None:
-    logits, labels = classified()
-    found = score_classes(logits, labels, MIKELS)
+    probabilities, labels = classified()
+    found = score_classes(probabilities, labels, MIKELS)
     assert found.per_class_recall["sadness"] is None
     assert found.per_class_interval["sadness"] is None
     custom = LabelSet("custom", tuple("abcdefgh"), "evoked")
-    assert score_classes(logits, labels, custom).polarity_accuracy is None
+    assert score_classes(probabilities, labels, custom).polarity_accuracy is None
 
 
 def test_one_sample() -> None:
-    found = score_classes(np.array([[0.0, 1.0]]), np.array([1]), LabelSet("two", ("a", "b"), "felt"))
+    found = score_classes(np.array([[0.25, 0.75]]), np.array([1]), LabelSet("two", ("a", "b"), "felt"))
     assert (found.accuracy, found.accuracy_interval) == (1, (1, 1))
     assert found.per_class_recall == {"a": None, "b": 1}
     assert found.per_class_interval == {"a": None, "b": (1, 1)}
     assert (found.macro_f1, found.macro_f1_interval, found.top2_accuracy) == (1, (1, 1), 1)
-    assert found.ece == pytest.approx(1 - 1 / (1 + np.exp(-1)))
+    assert found.ece == pytest.approx(0.25)
     assert found.confusion == [[0, 0], [0, 1]]
     assert_json(found)
     assert_json(score_distributions(np.array([[0.0, 1.0]]), np.array([[0.5, 0.5]])))
@@ -121,15 +120,16 @@ def test_one_sample() -> None:
 
 def test_all_right_and_all_wrong() -> None:
     labels = np.arange(24) % 8
-    right, wrong = (score_classes(10 * np.eye(8)[given], labels, MIKELS) for given in (labels, (labels + 1) % 8))
+    right, wrong = (score_classes(np.eye(8)[given], labels, MIKELS) for given in (labels, (labels + 1) % 8))
     assert (right.accuracy, right.accuracy_interval, right.macro_f1_interval) == (1, (1, 1), (1, 1))
     assert (wrong.accuracy, wrong.accuracy_interval, wrong.macro_f1_interval) == (0, (0, 0), (0, 0))
 
 
 def test_grouped_people_of_an_image_widen_the_interval() -> None:
-    logits, labels = classified()
-    four = (np.tile(logits, (4, 1)), np.tile(labels, 4))
-    once, grouped = score_classes(logits, labels, MIKELS), score_classes(*four, MIKELS, groups=list(range(240)) * 4)
+    probabilities, labels = classified()
+    four = (np.tile(probabilities, (4, 1)), np.tile(labels, 4))
+    once = score_classes(probabilities, labels, MIKELS)
+    grouped = score_classes(*four, MIKELS, groups=list(range(240)) * 4)
     assert grouped.accuracy == pytest.approx(once.accuracy)
     assert grouped.accuracy_interval == pytest.approx(once.accuracy_interval)
     low, high = score_classes(*four, MIKELS).accuracy_interval
@@ -138,8 +138,8 @@ def test_grouped_people_of_an_image_widen_the_interval() -> None:
 
 def test_the_order_of_samples_changes_nothing() -> None:
     order = np.random.default_rng(3).permutation(120)
-    logits, labels = classified(120)
-    before, after = (asdict(score_classes(logits[o], labels[o], MIKELS)) for o in (slice(None), order))
+    probabilities, labels = classified(120)
+    before, after = (asdict(score_classes(probabilities[o], labels[o], MIKELS)) for o in (slice(None), order))
     assert after.pop("ece") == pytest.approx(before.pop("ece"))
     assert after == before
     for score, values in ((score_distributions, voted()), (score_affect, affect())):
@@ -157,14 +157,14 @@ def flat(content: object) -> list[float]:
 
 
 def test_distributions_are_the_means_of_the_single_measures() -> None:
-    logits, target = voted()
-    found = score_distributions(logits, target)
-    for name, scores in metrics.distribution_measures(target, probabilities_of(logits, None)).items():
+    predicted, target = voted()
+    found = score_distributions(predicted, target)
+    for name, scores in metrics.distribution_measures(target, predicted).items():
         assert getattr(found, name) == pytest.approx(scores.mean())
         width = scores.std() / len(scores) ** 0.5
         expected = bootstrap_interval(scores, resamples=20_000)
         np.testing.assert_allclose(getattr(found, f"{name}_interval"), expected, atol=0.25 * width)
-    assert found.accuracy == pytest.approx((target.argmax(axis=1) == logits.argmax(axis=1)).mean())
+    assert found.accuracy == pytest.approx((target.argmax(axis=1) == predicted.argmax(axis=1)).mean())
     assert (found.temperature, found.n) == (None, 120)
     assert_json(found)
 
@@ -172,7 +172,7 @@ def test_distributions_are_the_means_of_the_single_measures() -> None:
 def test_a_network_that_gives_the_votes_themselves() -> None:
     _, target = voted()
     shares = (target + 0.01) / (target + 0.01).sum(axis=1, keepdims=True)
-    found = score_distributions(np.log(shares), shares)
+    found = score_distributions(shares, shares)
     assert (found.kl, found.clark, found.canberra, found.chebyshev) == pytest.approx((0, 0, 0, 0), abs=1e-9)
     assert (found.cosine, found.intersection, found.accuracy) == pytest.approx((1, 1, 1))
 

@@ -10,7 +10,7 @@ import torch
 from uniemox.checkpoints.classifier import load_classifier
 from uniemox.classifier_info import ClassifierInfo, views_of
 from uniemox.data.sample import Broken, Sample
-from uniemox.evaluate.outputs import Outputs
+from uniemox.evaluate.outputs import Outputs, nothing_read
 from uniemox.io.progress import Progress, silent
 from uniemox.model.classifier import Classifier
 from uniemox.model.config import Precision
@@ -42,7 +42,7 @@ def outputs_of(
     """
     device = next(classifier.parameters()).device
     places = [[(0, i) for i in range(at, min(at + BATCH, len(samples)))] for at in range(0, len(samples), BATCH)]
-    batches, read, broken = list[tuple[np.ndarray, np.ndarray | None]](), list[Sample](), list[Broken]()
+    rows, distances, read, broken = list[np.ndarray](), list[np.ndarray](), list[Sample](), list[Broken]()
     was_training = classifier.training
     classifier.eval()
     for batch in build_loader(ViewDataset(samples, EvalViews(view)), places, workers):
@@ -51,12 +51,16 @@ def outputs_of(
                 views = select_views(classifier, batch)
                 pixels = {name: normalise(value, device, stats) for name, value in views.items()}
                 values, far = (classifier.encode(**pixels), None) if encoded else classifier.answer(**pixels)
-            batches.append((values.float().cpu().numpy(), None if far is None else far.cpu().numpy()))
+            rows.append(values.float().cpu().numpy())
+            distances += [] if far is None else [far.cpu().numpy()]
             read += batch.samples
         broken += batch.broken
         on_progress("evaluating", len(read) + len(broken), len(samples))
     classifier.train(was_training)
-    return Outputs.joined(batches, read, broken)
+    if not rows:
+        raise nothing_read(broken)
+    known = np.concatenate(distances) if distances else None
+    return Outputs(np.concatenate(rows), known, tuple(read), tuple(broken))
 
 
 def select_views(classifier: Classifier, batch: ViewBatch) -> dict[str, torch.Tensor]:

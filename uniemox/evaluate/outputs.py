@@ -1,9 +1,8 @@
 """Outputs of an ONNX network over a data set."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,9 +13,6 @@ from uniemox.errors import DataError, ImageError
 from uniemox.io.parallel import parallel_map
 from uniemox.io.progress import Progress, silent
 from uniemox.predict.network import DISTANCE, FEATURES, LOGITS, Array, Network
-from uniemox.predict.views import Pixels
-
-Item = TypeVar("Item")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,18 +23,6 @@ class Outputs:
     distances: NDArray[np.float32] | None  # (M,) from the training images; None: the classifier does not know them
     samples: tuple[Sample, ...]  # M
     broken: tuple[Broken, ...]
-
-    @classmethod
-    def joined(
-        cls, batches: Sequence[tuple[Array, Array | None]], samples: Sequence[Sample], broken: Sequence[Broken]
-    ) -> "Outputs":
-        """Join values and distances of batches. Raises DataError if there is no batch."""
-        if not batches:
-            reason = broken[0].reason if broken else "there is none"
-            raise DataError(f"none of {len(broken)} images can be read: {reason}")
-        distances = [far for _, far in batches if far is not None]
-        values = np.concatenate([part for part, _ in batches])
-        return cls(values, np.concatenate(distances) if distances else None, tuple(samples), tuple(broken))
 
 
 def outputs_of_network(
@@ -55,35 +39,30 @@ def outputs_of_network(
     what: name of the work, for on_progress.  Raises DataError if none of the images can be read.
     """
     head = network.rating_head if rated else None
-
-    def measure(views: Mapping[str, Pixels]) -> tuple[Array, Array | None]:
-        found = network.run([views], [] if head is None else [FEATURES])
-        if head is None:
-            return found[LOGITS], found.get(DISTANCE)
-        ratings = head.rate(found[FEATURES], found[LOGITS])
-        return from_affect(ratings).astype(np.float32), found.get(DISTANCE)
-
-    return Outputs.joined(*measure_each(network, samples, measure, what, on_progress))
+    found, read, broken = run_each(network, samples, [] if head is None else [FEATURES], what, on_progress)
+    values = found[LOGITS]
+    if head is not None:
+        values = from_affect(head.rate(found[FEATURES], values)).astype(np.float32)
+    return Outputs(values, found.get(DISTANCE), tuple(read), tuple(broken))
 
 
-def measure_each(
-    network: Network,
-    samples: Sequence[Sample],
-    measure: Callable[[Mapping[str, Pixels]], Item],
-    what: str,
-    on_progress: Progress,
-) -> tuple[list[Item], list[Sample], list[Broken]]:
-    """Return what `measure` makes of the network's views of each readable sample, these samples, and the others."""
+def run_each(
+    network: Network, samples: Sequence[Sample], more: Sequence[str], what: str, on_progress: Progress
+) -> tuple[dict[str, Array], list[Sample], list[Broken]]:
+    """Return a network's outputs by name, (M, ...) each, for the M readable samples; these, and the others.
 
-    def look(sample: Sample) -> Item | Broken:
+    more: names of outputs beside logits and distance.  Raises DataError if none of the images can be read.
+    """
+
+    def run(sample: Sample) -> dict[str, Array] | Broken:
         try:
             image, full = decode_sample(sample)
         except ImageError as error:
             return Broken(sample.key, str(error))
-        return measure(network.look(image, full, sample.persons, sample.target_box))
+        return network.run([network.look(image, full, sample.persons, sample.target_box)], more)
 
-    found, read, broken = list[Item](), list[Sample](), list[Broken]()
-    with closing(parallel_map(samples, look)) as results:
+    found, read, broken = list[dict[str, Array]](), list[Sample](), list[Broken]()
+    with closing(parallel_map(samples, run)) as results:
         for done, (sample, one) in enumerate(zip(samples, results, strict=True), start=1):
             if isinstance(one, Broken):
                 broken.append(one)
@@ -91,4 +70,11 @@ def measure_each(
                 found.append(one)
                 read.append(sample)
             on_progress(what, done, len(samples))
-    return found, read, broken
+    if not found:
+        raise nothing_read(broken)
+    return {name: np.concatenate([one[name] for one in found]) for name in found[0]}, read, broken
+
+
+def nothing_read(broken: Sequence[Broken]) -> DataError:
+    """Return the error of a data set without a readable image."""
+    return DataError(f"none of {len(broken)} images can be read: {broken[0].reason if broken else 'there is none'}")

@@ -31,7 +31,6 @@ from uniemox.predict.ratings import HASH_DIGITS, RatingHead
 if TYPE_CHECKING:
     from uniemox.training.config import HardwareConfig
 
-Logits = NDArray[np.floating]
 Opened = tuple[ClassifierInfo, Callable[..., Outputs], RatingHead | None]
 COVERAGE, MIN_SCORES = 0.9, 30  # of likely labels
 COLUMNS = ("domain", "split", "label", "group")
@@ -181,10 +180,7 @@ def column_of(samples: Sequence[Sample], name: str, data: DataSet) -> list[str |
         return [data.label_of(sample) for sample in samples]
     if name == "part" and data.parts:
         return [data.part_of(sample) for sample in samples]
-    if name in COLUMNS:
-        values = [getattr(sample, name) for sample in samples]
-    else:
-        values = [(sample.annotation or {}).get(name) for sample in samples]
+    values = [getattr(sample, name) if name in COLUMNS else (sample.annotation or {}).get(name) for sample in samples]
     if all(value is None for value in values):
         fields = sorted({key for sample in samples for key in sample.annotation or {}})
         raise ConfigError(f"{data.name} has no column {name!r}; it may have {', '.join([*COLUMNS, *fields])}")
@@ -229,7 +225,7 @@ class _Scorer:
             target = np.array([[sample.valence, sample.arousal] for sample in samples], dtype=np.float64)
             intervals = None if self.intervals is None else self.intervals[places]
             return score_affect(answers, target, groups=units, intervals=intervals)
-        shares = mapped(_log(answers), self.mapping)
+        shares = mapped(answers, self.mapping)
         if self.info.task == "distribution":
             target = np.stack([_shares(sample, self.labels) for sample in samples])
             return replace(score_distributions(shares, target, groups=units), temperature=temperature)
@@ -237,7 +233,7 @@ class _Scorer:
         scores = score_classes(shares, truth, self.labels, groups=units)
         if temperature is None:
             return scores
-        raw = expected_calibration_error(probabilities_of(mapped(values, self.mapping), None), truth)
+        raw = expected_calibration_error(mapped(probabilities_of(values, None), self.mapping), truth)
         return replace(scores, temperature=temperature, ece=raw, ece_calibrated=scores.ece)
 
     def trust(self) -> dict[str, float]:
@@ -255,7 +251,7 @@ class _Scorer:
     def predictions(self) -> list[dict[str, Any]]:
         """Return a line for every image."""
         lines, names = [], self.labels.labels
-        shares = None if self.mapping is None else probabilities_of(mapped(_log(self.answers), self.mapping), None)
+        shares = None if self.mapping is None else mapped(self.answers, self.mapping)
         for i, (sample, unit) in enumerate(zip(self.outputs.samples, self.units, strict=True)):
             line: dict[str, Any] = {"key": sample.key, "path": str(sample.image), "group": unit}
             if shares is None:
@@ -268,22 +264,16 @@ class _Scorer:
         return lines
 
 
-def _log(probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Logits of probabilities (N, E); those of 0 are finite."""
-    return np.log(np.maximum(probabilities, np.finfo(np.float64).tiny))
+def mapped(probabilities: NDArray[np.float64], mapping: LabelMap) -> NDArray[np.float64]:
+    """Return probabilities of the target's labels, (N, E'), from those of the source's, (N, E); rows of sum 1.
 
-
-def mapped(logits: Logits, mapping: LabelMap) -> Logits:
-    """Logits of the target's labels, (N, E'), from those of the source's, (N, E).
-
-    The probabilities of labels that become one add up. A label that nothing becomes has a probability of nearly 0.
+    Those of labels that become one add up. A label that nothing becomes has a probability of 0.
     """
-    columns = []
-    for label in range(len(mapping.target)):
-        sources = [i for i in range(len(mapping.source)) if mapping(i) == label]
-        merged = [logits[:, i] for i in sources] or [np.full(len(logits), -1e4, logits.dtype)]
-        columns.append(np.logaddexp.reduce(merged, axis=0))
-    return np.stack(columns, axis=1)
+    shares = np.zeros((len(probabilities), len(mapping.target)))
+    for i in range(len(mapping.source)):
+        if (label := mapping(i)) is not None:
+            shares[:, label] += probabilities[:, i]
+    return shares / np.maximum(shares.sum(axis=1, keepdims=True), np.finfo(np.float64).tiny)
 
 
 def map_to_data(ours: LabelSet, theirs: LabelSet) -> LabelMap:

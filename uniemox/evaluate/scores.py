@@ -30,7 +30,6 @@ from uniemox.evaluate.metrics import (
 )
 from uniemox.intervals import Groups, Interval, percentile_interval, resampled_means
 from uniemox.labels import LabelSet
-from uniemox.predict.confidence import probabilities_of
 from uniemox.predict.ranks import ranks
 
 UNKNOWN = "unknown"
@@ -151,15 +150,17 @@ def headline_of(scores: Scores) -> tuple[float | None, Interval | None]:
     return getattr(scores, scores.measure), getattr(scores, f"{scores.measure}_interval")
 
 
-def score_classes(logits: Array, labels: Labels, label_set: LabelSet, *, groups: Groups | None = None) -> ClassScores:
+def score_classes(
+    probabilities: Array, labels: Labels, label_set: LabelSet, *, groups: Groups | None = None
+) -> ClassScores:
     """Return every score of a classifier.
 
-    logits: (N, E), before the softmax.  labels: (N,), places in the label set.
+    probabilities: (N, E), rows of sum 1.  labels: (N,), places in the label set.
     groups: samples that are drawn together, see `bootstrap_interval`.
-    Raises DataError for no samples or logits that are not finite.
+    Raises DataError for no samples or probabilities that are not finite.
     """
-    check_finite(logits)
-    probabilities, predicted, names = probabilities_of(logits, None), logits.argmax(axis=1), label_set.labels
+    check_finite(probabilities)
+    predicted, names = probabilities.argmax(axis=1), label_set.labels
     labelled, given = np.eye(len(names))[labels], np.eye(len(names))[predicted]  # (N, E)
     is_right = (labels == predicted)[:, None]  # (N, 1)
     means = _with_resamples(np.hstack([is_right, labelled * given, labelled, given]), groups)  # (1 + R, 1 + 3 E)
@@ -169,7 +170,7 @@ def score_classes(logits: Array, labels: Labels, label_set: LabelSet, *, groups:
         **_estimates({"accuracy": means[:, 0], "macro_f1": macro_f1(hits, shares, given_shares)}),
         per_class_recall={name: value for name, (value, _) in zip(names, recalls, strict=True)},
         per_class_interval={name: interval for name, (_, interval) in zip(names, recalls, strict=True)},
-        top2_accuracy=top_k_accuracy(logits, labels, k=2),
+        top2_accuracy=top_k_accuracy(probabilities, labels, k=2),
         polarity_accuracy=polarity_accuracy(probabilities, labels, label_set),
         ece=expected_calibration_error(probabilities, labels),
         confusion=confusion_matrix(labels, predicted, len(names)).tolist(),
@@ -178,16 +179,15 @@ def score_classes(logits: Array, labels: Labels, label_set: LabelSet, *, groups:
     )
 
 
-def score_distributions(logits: Array, target: Array, *, groups: Groups | None = None) -> DistributionScores:
+def score_distributions(predicted: Array, target: Array, *, groups: Groups | None = None) -> DistributionScores:
     """Return every score of a network that predicts a distribution.
 
-    logits: (N, E), before the softmax.  target: (N, E), shares of votes with rows of sum 1.  groups: as
-    `score_classes`.  Raises DataError for no samples, or values that are not finite.
+    predicted, target: (N, E), shares of votes with rows of sum 1.  groups: as `score_classes`.
+    Raises DataError for no samples, or values that are not finite.
     """
-    check_finite(logits)
-    check_finite(target)
-    measures = distribution_measures(target, probabilities_of(logits, None))
-    measures["accuracy"] = (target.argmax(axis=1) == logits.argmax(axis=1)).astype(np.float64)
+    check_finite(np.hstack([predicted, target]))
+    measures = distribution_measures(target, predicted)
+    measures["accuracy"] = (target.argmax(axis=1) == predicted.argmax(axis=1)).astype(np.float64)
     means = _with_resamples(np.stack(list(measures.values()), axis=1), groups)  # (1 + R, 7)
     return DistributionScores(**_estimates(dict(zip(measures, means.T, strict=True))), n=len(target))
 

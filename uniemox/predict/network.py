@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,6 +46,14 @@ class Engine(Protocol):
 
     def run(self, outputs: Sequence[str], views: Mapping[str, Array]) -> list[Array]:
         """Return some of its outputs, for views (N, 3, S, S), normalised."""
+
+
+@runtime_checkable
+class HasGradients(Protocol):
+    """Engine that explains itself by gradients."""
+
+    def gradient_maps(self, views: Mapping[str, Array], index: int) -> dict[str, Array]:
+        """Return a map (h, w) of each view of one image for an output's index; see `grad_cam_maps`."""
 
 
 @dataclass(frozen=True, slots=True)

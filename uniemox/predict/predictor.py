@@ -76,9 +76,10 @@ class Predictor:
     def fingerprint(self) -> str:
         """16 hexadecimal digits that differ for predictors with other answers, whatever their models' names."""
         reader = self.face_reader
-        networks = (self.network, self.person_network, reader and reader.network)
-        parts = [network and network.engine.fingerprint for network in networks]
-        parts += [finder and finder.fingerprint for finder in (self.finder, reader and reader.finder)]
+        networks = (self.network, self.person_network, None if reader is None else reader.network)
+        finders = (self.finder, None if reader is None else reader.finder)
+        parts = [None if network is None else network.engine.fingerprint for network in networks]
+        parts += [None if finder is None else finder.fingerprint for finder in finders]
         return fingerprint_of([], " ".join(map(str, parts)))
 
     @property

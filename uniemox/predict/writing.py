@@ -56,9 +56,9 @@ class AnswerHeader:
     @classmethod
     def of(cls, value: dict[str, Any]) -> Self:
         """Read the header off one answer in JSON form."""
-        has = (value.get(name) is not None for name in ("likely", "persons", "faces"))
+        likely, persons, faces = (value.get(name) is not None for name in ("likely", "persons", "faces"))
         names = str(value.get("model")), str(value.get("label_set"))
-        return cls(*names, tuple(value["scene"]), *has, "time_s" in value, value.get("asked"))
+        return cls(*names, tuple(value["scene"]), likely, persons, faces, "time_s" in value, value.get("asked"))
 
     @classmethod
     def of_question(

@@ -371,7 +371,7 @@ def score_zero_shot(
         on_progress(len(shown))
     if not rows:
         raise DataError(f"none of the images of {data.name} can be read")
-    logits = np.concatenate(rows).astype(np.float32)  # (N, E)
+    probabilities = probabilities_of(np.concatenate(rows).astype(np.float32), None)  # (N, E)
     truth = np.array([sample.label for sample in shown])
     names = data.labels.labels
     predictions = tuple(
@@ -383,10 +383,10 @@ def score_zero_shot(
             "predicted": names[int(row.argmax())],
             "probabilities": {name: round(float(p), 6) for name, p in zip(names, row, strict=True)},
         }
-        for sample, label, row in zip(shown, truth, probabilities_of(logits, None), strict=True)
+        for sample, label, row in zip(shown, truth, probabilities, strict=True)
     )
     units = [sample.group or sample.image_key for sample in shown]
-    scores = score_classes(logits, truth, data.labels, groups=units)
+    scores = score_classes(probabilities, truth, data.labels, groups=units)
     out.mkdir(parents=True, exist_ok=True)
     notes = (f"zero-shot answers of {source}",)
     return write_evaluation(Evaluation(scores, None, notes, predictions), out, data, split)

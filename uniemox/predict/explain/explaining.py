@@ -1,8 +1,7 @@
 """Open the explainer of a model, which draws heat maps and scores them; torch only for Grad-CAM."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -10,28 +9,23 @@ from uniemox.errors import ConfigError
 from uniemox.persons.box import Detection
 from uniemox.predict.confidence import answers_of
 from uniemox.predict.explain.explanation import Explanation
-from uniemox.predict.explain.maps import heat_map, logits_of, views_of
+from uniemox.predict.explain.maps import Method, heat_map, logits_of, views_of
 from uniemox.predict.explain.scores import MapScores, map_scores
 from uniemox.predict.images import ImageLike
 from uniemox.predict.opening import open_finder, open_network
 from uniemox.predict.predictor import Predictor
 
-Method = Literal["auto", "cam", "occlusion", "grad-cam"]
-
 
 class Explainer:
-    """Explains the answers of a predictor and scores its maps.
+    """Explains the answers of a predictor and scores its maps.  method: as `heat_map`."""
 
-    draw: draws a map of the predictor's answer, as `heat_map`.
-    """
-
-    def __init__(self, predictor: Predictor, draw: Callable[..., Explanation] = heat_map) -> None:
-        self.predictor, self.draw, self.name = predictor, draw, predictor.name
+    def __init__(self, predictor: Predictor, method: Method = "auto") -> None:
+        self.predictor, self.method, self.name = predictor, method, predictor.name
         self.looks_at_people = predictor.network.info.needs_person
 
     def explain(self, image: ImageLike, label: str | None, persons: Sequence[Detection] | None = None) -> Explanation:
         """See `heat_map`."""
-        return self.draw(self.predictor, image, label, persons=persons)
+        return heat_map(self.predictor, image, label, method=self.method, persons=persons)
 
     def score(self, explanation: Explanation) -> MapScores:
         """Measure one of its maps, see `map_scores`. Raises ConfigError for valence and arousal."""
@@ -58,12 +52,12 @@ def open_explainer(model: str | Path | None, method: Method = "auto") -> Explain
     Raises CheckpointError or HubError for files that can't be used, ConfigError for grad-cam without a run.
     """
     if method != "grad-cam":
-        return Explainer(_open_predictor(model), partial(heat_map, method=method))
+        return Explainer(_open_predictor(model), method)
     if model is None:
         raise ConfigError("grad-cam needs a run: give --model RUN; the model of the package has cam")
-    from uniemox.predict.explain.grad_cam import gradient_map, open_in_torch  # noqa: PLC0415 - torch
+    from uniemox.predict.explain.grad_cam import open_in_torch  # noqa: PLC0415 - torch
 
-    return Explainer(open_in_torch(Path(model)), gradient_map)
+    return Explainer(open_in_torch(Path(model)), method)
 
 
 def open_explainers(
@@ -76,9 +70,9 @@ def open_explainers(
     if method != "both":
         explainers = [open_explainer(model, method) for model in models]
         return explainers, unique_names([one.name for one in explainers])
-    pairs = [(predictor, each) for predictor in map(_open_predictor, models) for each in ("cam", "occlusion")]
-    names = unique_names([f"{predictor.name} ({each})" for predictor, each in pairs])
-    return [Explainer(predictor, partial(heat_map, method=each)) for predictor, each in pairs], names
+    methods: tuple[Method, Method] = ("cam", "occlusion")
+    explainers = [Explainer(predictor, each) for predictor in map(_open_predictor, models) for each in methods]
+    return explainers, unique_names([f"{one.name} ({one.method})" for one in explainers])
 
 
 def _open_predictor(model: str | Path | None) -> Predictor:

@@ -17,7 +17,7 @@ from uniemox.model.classifier import Classifier
 from uniemox.model.encoder import ConcatEncoder
 from uniemox.persons.box import Detection
 from uniemox.predict.explain.explanation import Array, Explanation
-from uniemox.predict.explain.maps import explain_by
+from uniemox.predict.explain.maps import heat_map
 from uniemox.predict.images import ImageLike
 from uniemox.predict.network import DISTANCE, LOGITS, Network
 from uniemox.predict.opening import open_finder
@@ -41,10 +41,8 @@ def grad_cam(
     network that sees nothing else. With both streams each has its own map of the same answer.  Others: as `heat_map`.
     Raises as `heat_map`, and ConfigError for a view that the network lacks or a network without a last feature map.
     """
-    if stream is not None and stream not in info.views:
-        raise ConfigError(f"the network sees {' and '.join(info.views)}; there is no map of {stream}")
     predictor = Predictor(Network("grad-cam", info, TorchEngine(classifier)))
-    return gradient_map(predictor, image, label, stream=stream, persons=persons)
+    return heat_map(predictor, image, label, method="grad-cam", stream=stream, persons=persons)
 
 
 class TorchEngine:
@@ -62,29 +60,15 @@ class TorchEngine:
         found: Any = dict(zip((LOGITS, DISTANCE), self.classifier.answer(**self.tensors(views)), strict=True))
         return [found[name].float().cpu().numpy() for name in outputs]
 
+    def gradient_maps(self, views: Mapping[str, Array], index: int) -> dict[str, Array]:
+        """See `HasGradients`."""
+        maps = grad_cam_maps(self.classifier, index, **self.tensors(views))  # (V, h, w)
+        return dict(zip(views, maps.cpu().numpy(), strict=True))
+
     def tensors(self, views: Mapping[str, Array]) -> dict[str, Tensor]:
         """Return the views on the network's device."""
         device = next(self.classifier.parameters()).device
         return {name: torch.from_numpy(view).to(device) for name, view in views.items()}
-
-
-def gradient_map(
-    predictor: Predictor,
-    image: ImageLike,
-    label: str | None = None,
-    *,
-    stream: Stream | None = None,
-    persons: Sequence[Detection] | None = None,
-) -> Explanation:
-    """Explain as `grad_cam`, by a predictor of `open_in_torch`; its finder detects people where none are given."""
-    engine, seen = predictor.network.engine, predictor.network.info.views
-    assert isinstance(engine, TorchEngine)
-
-    def find_map(views: dict[str, Array], index: int) -> tuple[str, Array]:
-        maps = grad_cam_maps(engine.classifier, index, **engine.tensors(views))  # (V, h, w)
-        return "grad-cam", maps[0 if stream is None else seen.index(stream)].cpu().numpy()
-
-    return explain_by(find_map, predictor, image, label, persons, stream=stream)
 
 
 def open_in_torch(path: Path) -> Predictor:

@@ -89,13 +89,9 @@ def _order(heat: Array, shape: tuple[int, ...], rng: np.random.Generator) -> NDA
 def _area(classify: Classify, before: Array, after: Array, order: NDArray[np.intp]) -> float:
     """Return the area under the label's probability while places change from one image to the other; length 1."""
     ends = np.linspace(0, len(order), STEPS + 1).round().astype(int)
-    image, target = before.reshape(3, -1).copy(), after.reshape(3, -1)
-    found: list[float] = []
-    batch: list[Array] = []
-    for first, last in zip([0, *ends[:-1]], ends, strict=True):
-        image[:, order[first:last]] = target[:, order[first:last]]
-        batch.append(image.reshape(before.shape).copy())
-        if len(batch) == BATCH or last == len(order):
-            found += classify(np.stack(batch)).tolist()
-            batch = []
-    return float(np.trapezoid(found, ends / len(order)))
+    images = np.repeat(before.reshape(1, 3, -1), len(ends), axis=0)
+    for image, end in zip(images, ends, strict=True):
+        image[:, order[:end]] = after.reshape(3, -1)[:, order[:end]]
+    images = images.reshape(-1, *before.shape)
+    found = [classify(images[start : start + BATCH]) for start in range(0, len(images), BATCH)]
+    return float(np.trapezoid(np.concatenate(found), ends / len(order)))
