@@ -47,13 +47,6 @@ def test_agrees_with_scipy(seed: int) -> None:
         np.testing.assert_allclose(found[name], [theirs(t, p) for t, p in zip(target, pred, strict=True)], atol=1e-12)
 
 
-@given(SEEDS)
-def test_the_same_distribution_is_no_distance(seed: int) -> None:
-    for table in drawn(seed):
-        for name, values in distribution_measures(table, table).items():
-            np.testing.assert_allclose(values, 1 if name in ("cosine", "intersection") else 0, atol=1e-12)
-
-
 def test_opposites_by_hand() -> None:
     """Classes where both are 0 add nothing; the divergence from what was called impossible is large, not infinite."""
     found = distribution_measures(np.array([[1.0, 0.0, 0.0]]), np.array([[0.0, 1.0, 0.0]]))

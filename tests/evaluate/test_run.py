@@ -145,6 +145,8 @@ def test_what_is_evoked_is_never_held_against_what_is_felt() -> None:
         score(known((("awe", "a", 2),), LabelSet("custom", ("a", "b"), "evoked")))
     with pytest.raises(LabelError):
         score(replace(known(), labels=replace(MIKELS, kind="felt")))
+    with pytest.raises(LabelError, match="the model says what is felt"):
+        map_to_data(CAER, POLARITY)
 
 
 def test_images_without_label_are_left_out_and_counted() -> None:
@@ -215,12 +217,6 @@ def test_scores_and_predictions_are_kept_in_the_run(tmp_path: Path) -> None:
     assert write_evaluation(result, file, known(), "all", name="mine").name == "mine.json"
     with pytest.raises(ConfigError, match="an evaluation's name has letters"):
         write_evaluation(result, file, known(), "all", name="../mine")
-
-
-def test_what_is_felt_is_not_scored_on_polarity_of_what_is_evoked() -> None:
-    assert map_to_data(MIKELS, POLARITY).target == POLARITY
-    with pytest.raises(LabelError, match="the model says what is felt"):
-        map_to_data(CAER, POLARITY)
 
 
 def test_what_is_no_classifier_is_refused(tmp_path: Path) -> None:

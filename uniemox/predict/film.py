@@ -13,7 +13,7 @@ from typing import Any
 
 from PIL import Image
 
-from uniemox.errors import ConfigError, ImageError, MissingPackageError
+from uniemox.errors import ConfigError, MissingPackageError
 from uniemox.io.decoding.film import ANIMATIONS
 from uniemox.io.decoding.pool import process_settings
 
@@ -101,10 +101,3 @@ def _next(process: subprocess.Popen[bytes]) -> dict[str, Any]:
             watch.cancel()
         if message or not line:
             return message
-
-
-def frame_of(frame: Frame) -> tuple[Image.Image, tuple[int, int]]:
-    """Return the image, and the film's width and height. Raises ImageError for the last one of a broken film."""
-    if frame.image is None:
-        raise ImageError(frame.error)
-    return frame.image, frame.size

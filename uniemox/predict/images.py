@@ -16,7 +16,7 @@ from uniemox.io.decoding.pool import Decode, DecoderPool, Decoders, decode_one
 from uniemox.io.files import read_limited
 from uniemox.io.images import HEIF_ENDINGS, HEIF_NEEDS, MAX_BYTES, MinSides, check_size, decode_opened, is_image_name
 from uniemox.io.parallel import count_cores, parallel_map
-from uniemox.predict.film import FILMS, Frame, frame_of
+from uniemox.predict.film import FILMS, Frame
 
 ImageLike = str | os.PathLike[str] | bytes | BinaryIO | Image.Image | NDArray[Any] | Frame
 Item = TypeVar("Item")
@@ -35,7 +35,9 @@ def read_any(
     if isinstance(source, (str, os.PathLike)):
         return decode_file(_read_file(source), str(Path(source)), shrink=shrink)
     if isinstance(source, Frame):
-        return frame_of(source)
+        if source.image is None:
+            raise ImageError(source.error)
+        return source.image, source.size
     source = content_of(source)
     if isinstance(source, (bytes, bytearray, memoryview)):
         return decode_file(bytes(source), "image", shrink=shrink)

@@ -161,19 +161,20 @@ class Predictor:
         if batch_size < 1:
             raise ConfigError(f"batch_size must be at least 1, got {batch_size}")
         question = self._question(coverage, labels, with_embedding=with_embedding)
-        return map_images(images, partial(self._answer_or_fail, question=question), batch_size, decoders)
+
+        def answer(source: ImageLike, decode: Decode) -> Prediction | Failure:
+            try:
+                return self._answer(source, decode, question)
+            except ImageError as error:
+                return Failure(path=path_of(source), error=str(error))
+
+        return map_images(images, answer, batch_size, decoders)
 
     def _question(self, coverage: float | None, labels: str | None, *, with_embedding: bool = False) -> Question:
         faces = None if self.face_reader is None else self.face_reader.network
         return Question.of(
             self.network, self.person_network, faces, coverage=coverage, labels=labels, with_embedding=with_embedding
         )
-
-    def _answer_or_fail(self, source: ImageLike, decode: Decode, question: Question) -> Prediction | Failure:
-        try:
-            return self._answer(source, decode, question)
-        except ImageError as error:
-            return Failure(path=path_of(source), error=str(error))
 
     def _answer(self, source: ImageLike, decode: Decode, question: Question) -> Prediction:
         """Decode an image and answer. Raises ImageError."""

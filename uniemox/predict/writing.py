@@ -157,7 +157,7 @@ class ResultFile:
 def _check_name(path: Path, endings: Sequence[str]) -> None:
     """Raise ConfigError for another ending, MissingPackageError for Parquet without pyarrow."""
     if path.suffix not in endings:
-        raise ConfigError(f"{path}: expected a name that ends in {', '.join(endings)}")
+        raise ConfigError(f"{path}: expected a name that ends in {', '.join(endings[:-1])} or {endings[-1]}")
     if path.suffix == ".parquet":
         import_pyarrow()
 

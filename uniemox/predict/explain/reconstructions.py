@@ -126,7 +126,8 @@ def reconstruct_images(
         grid = own
         model.config = replace(model.config, mask=replace(model.config.mask, ratio=ratio))
         noise = mask_noise(names, own[0] * own[1], seed=seed, epoch=0, stream="explain")
-        truth = _truth(whole, model)  # (M, 3, S, S)
+        views = np.stack([scene_view(read_any(path)[0], model.image_size[0], 1.0) for path in whole])
+        truth = normalise(torch.from_numpy(views), torch.device("cpu"))  # (M, 3, S, S)
         made, hidden, errors[name] = _reconstruct(model, truth, noise)
         if not columns:
             seen = truth * (1 - hidden) + (0.5 - MEAN) / STD * hidden
@@ -137,12 +138,6 @@ def reconstruct_images(
     rows = [[(image, "") for image in row] for row in zip(*columns, strict=True)]
     sheet = draw_grid(titles, rows, cell_px=CELL_PX)
     return Reconstructions(sheet=sheet, pictures=len(whole), errors=errors, left_out=tuple(left_out))
-
-
-def _truth(paths: Sequence[Path], model: UniEmoX) -> Tensor:
-    """Return the middle squares, (M, 3, S, S), ImageNet-normalised."""
-    views = np.stack([scene_view(read_any(path)[0], model.image_size[0], 1.0) for path in paths])
-    return normalise(torch.from_numpy(views), torch.device("cpu"))
 
 
 def _reconstruct(model: UniEmoX, truth: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, float]:

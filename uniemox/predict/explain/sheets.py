@@ -91,10 +91,9 @@ def sheet_html(
     sections = []
     for row, name, first in zip(rows, names, first_column, strict=True):
         cells = [_figure(_small(first, 2 * CELL_PX), name if faces is None else f"{name}: {title}", title)]
-        cells += [
-            _figure(one.overlay(2 * CELL_PX), f"{_titled(model, one)}: {caption(one)}", f"what speaks for {one.label}")
-            for model, one in zip(columns, row, strict=True)
-        ]
+        for model, one in zip(columns, row, strict=True):
+            title_of_map = f"{model.removesuffix(f' ({one.method})')} ({one.method}): {caption(one)}"
+            cells.append(_figure(one.overlay(2 * CELL_PX), title_of_map, f"what speaks for {one.label}"))
         sections.append(f"<section>{''.join(cells)}</section>")
     key = f'{KEY[0]} <img alt="from dark to bright yellow" src="{_data_url(_scale((KEY_PX, LINE_PX)))}"> {KEY[1]}'
     return (
@@ -110,12 +109,6 @@ def caption(explanation: Explanation) -> str:
     value = explanation.probability
     text = f"{explanation.label} {value:.1f}" if explanation.label in AFFECT else f"{explanation.label} {value:.0%}"
     return f"{text}, methods disagree" if explanation.is_unlike else text
-
-
-def _titled(column: str, explanation: Explanation) -> str:
-    """Append the method to a column's name, unless it ends with it."""
-    method = f" ({explanation.method})"
-    return column if column.endswith(method) else column + method
 
 
 def _draw_key(sheet: Image.Image, top: int) -> None:
