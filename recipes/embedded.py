@@ -17,7 +17,6 @@ from pathlib import Path
 
 from recipes.finder.scores import read_labelled, score
 from uniemox.data.seen import SEEN
-from uniemox.evaluate.scores import json_ready
 from uniemox.io.files import replacing
 from uniemox.persons.detector import load_detector
 
@@ -144,7 +143,7 @@ def main() -> None:
     images, known = zip(*read_labelled(given.test_people), strict=True)
     scores = score(known, load_detector(OUT / "finder.onnx").detect(images))
     figures = {"people": scores.people, "recall": scores.recall, "large_recall": scores.large_recall}
-    (OUT / "finder.json").write_text(json.dumps(json_ready(figures | {"precision": scores.precision})))
+    (OUT / "finder.json").write_text(json.dumps(figures | {"precision": scores.precision}))
     made = "scene.onnx, small.onnx, finder.onnx, faces.onnx, expressions.onnx"
     print(f"\n{OUT}: {made}; figures in scene/evaluations and finder.json")
 

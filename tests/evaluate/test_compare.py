@@ -1,6 +1,7 @@
 """Recipes are compared over seeds: against the bootstrap of the stacked hits."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +39,7 @@ def test_seeds_are_pooled(runs: dict[str, Path]) -> None:
     groups = [str(i) for i in range(16)]
     assert found.difference == paired_bootstrap(ours, theirs, groups)
     assert found.ours_interval == bootstrap_interval(ours.mean(axis=0), groups)
-    assert json.loads(json.dumps(found.as_dict()))["theirs"] == list(found.theirs)
+    assert json.loads(json.dumps(asdict(found)))["theirs"] == list(found.theirs)
 
 
 def test_a_recipe_is_as_good_as_itself(runs: dict[str, Path]) -> None:

@@ -15,7 +15,7 @@ from tests.predict.networks import one, tiny_network
 from tests.runs import uniemox_here
 from uniemox.data.source import open_data
 from uniemox.errors import CheckpointError, ConfigError, DataError
-from uniemox.evaluate.rating_fit import PENALTY, cross_fitted, fit_ratings, limit_of, ridge
+from uniemox.evaluate.recalibration import PENALTY, cross_fitted, fit_ratings, limit_of, ridge
 from uniemox.predict.network import Network
 from uniemox.predict.predictor import Predictor
 from uniemox.predict.ratings import RatingHead, head_inputs

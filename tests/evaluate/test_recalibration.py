@@ -51,7 +51,9 @@ def test_temperature_and_scores_are_those_of_the_images_and_distances_stay(photo
     assert result.images == COUNT
     assert found.distances is not None
     familiarity = familiarity_of(found.distances, (1.0, 2.0))
-    assert network.info.temperature == pytest.approx(fit_temperature(found.values, truth, familiarity), rel=1e-2)
+    assert network.info.temperature == pytest.approx(
+        fit_temperature(found.values, np.eye(len(network.info.labels))[truth], familiarity), rel=1e-2
+    )
     assert network.info.distances == (1.0, 2.0)  # of the network's own training, which calibration does not change
     assert result.ece_after < result.ece_before
     limit = score_limit(network.info.conformal_scores, 0.9)

@@ -15,13 +15,13 @@ from uniemox.cli.report import report
 from uniemox.data.sample import DataSet
 from uniemox.data.source import open_data
 from uniemox.errors import DataError
-from uniemox.evaluate.calibration import softmax
 from uniemox.evaluate.report.page import write_report
 from uniemox.evaluate.run import Evaluation, write_evaluation
 from uniemox.evaluate.run_records import read_predictions, read_run
 from uniemox.evaluate.scores import score_affect, score_classes, score_distributions, score_groups
 from uniemox.intervals import paired_bootstrap
 from uniemox.labels import LabelSet
+from uniemox.predict.confidence import probabilities_of
 
 EVIL = "<script>alert('1')</script>&\"x\""
 VOID = ("meta", "img")
@@ -91,10 +91,11 @@ def score(run: Path, data: DataSet, logits: np.ndarray, by: list[str | None] | N
     """Score answers to all samples of a data set, and keep them as `uniemox evaluate` does."""
     truth = np.array([sample.label for sample in data.samples])
     groups = [sample.image_key for sample in data.samples]
-    scores = score_classes(logits, truth, data.labels, groups=groups)
+    probabilities = probabilities_of(logits, None)
+    scores = score_classes(probabilities, truth, data.labels, groups=groups)
 
     def part(places):
-        return score_classes(logits[places], truth[places], data.labels)
+        return score_classes(probabilities[places], truth[places], data.labels)
 
     lines = [
         {
@@ -105,7 +106,7 @@ def score(run: Path, data: DataSet, logits: np.ndarray, by: list[str | None] | N
             "predicted": data.labels.labels[int(row.argmax())],
             "probabilities": dict(zip(data.labels.labels, row.round(6).tolist(), strict=True)),
         }
-        for sample, row in zip(data.samples, softmax(logits), strict=True)
+        for sample, row in zip(data.samples, probabilities, strict=True)
     ]
     found = Evaluation(
         scores, None if by is None else score_groups(by, part, min_samples=2), tuple(notes), tuple(lines)
@@ -144,7 +145,7 @@ def test_an_evaluation(tmp_path: Path, photos: DataSet) -> None:
     assert [row[0] for row in page.rows if row[0].startswith(("x", "y"))] == ["x", "y ◂ worst"]
     assert "Worst: y, 0.125 from the best, x" in page.words
     assert "a note" in page.words
-    said = softmax(logits).max(axis=1).mean()
+    said = probabilities_of(logits, None).max(axis=1).mean()
     words = f"mean probability of the answer {said:.3f}, fraction right 0.812, ECE {scores['ece']:.3f}."
     assert [alt for alt in page.alts if alt.startswith("Reliability")] == [f"Reliability diagram: {words}"]
     examples = [alt for alt in page.alts if "true" in alt]
@@ -275,7 +276,8 @@ def test_a_head_that_was_fitted_has_no_curves(tmp_path: Path) -> None:
 def test_distributions_and_affect(tmp_path: Path) -> None:
     rng, run = np.random.default_rng(0), write_run(tmp_path / "run", "finetune")
     shares = rng.dirichlet(np.ones(3), 12)
-    spread = Evaluation(score_distributions(np.log(shares) / 2, shares), None, (), ({"key": "a", "label": None},))
+    predicted = probabilities_of(np.log(shares) / 2, None)
+    spread = Evaluation(score_distributions(predicted, shares), None, (), ({"key": "a", "label": None},))
     target = rng.uniform(1, 9, (12, 2))
     felt = score_affect(target + rng.normal(size=(12, 2)), target)
     affect = Evaluation(felt, None, (), ())

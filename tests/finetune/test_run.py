@@ -71,8 +71,8 @@ def test_colours_are_learned(name: str) -> None:
 
 
 def test_shares_of_votes_are_learned() -> None:
-    found = evaluate(finetuned("probe"), data_of("probe").only("test"), hardware=CPU).scores.as_dict()
-    assert found["kl"] < 0.1
+    found = evaluate(finetuned("probe"), data_of("probe").only("test"), hardware=CPU).scores
+    assert found.kl < 0.1
     _, info = load_classifier(finetuned("probe") / "model.safetensors")
     assert (info.task, info.label_set, info.kind, len(info.labels)) == ("distribution", "ekman", "evoked", 6)
 

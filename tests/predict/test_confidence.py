@@ -15,7 +15,7 @@ from tests.drawn import draw_image
 from tests.predict.networks import made, one, tiny_network, values
 from tests.runs import uniemox_here
 from uniemox.errors import ConfigError
-from uniemox.evaluate.calibration import conformal_scores, softmax
+from uniemox.evaluate.calibration import conformal_scores
 from uniemox.predict.confidence import MIN_WEIGHT, TRUSTED, familiarity_of, likely_labels, probabilities_of, score_limit
 from uniemox.predict.opening import load
 from uniemox.predict.predictor import Predictor
@@ -48,6 +48,7 @@ def test_familiarity_is_the_share_of_images_at_least_as_far(known: list[float], 
     [found] = familiarity_of(np.array([distance]), known)
     assert found == pytest.approx((sum(one >= distance for one in known) + 1) / (len(known) + 1))
     assert familiarity_of(np.array([0.0, 2e6]), known).tolist() == [1, 1 / (len(known) + 1)]
+    assert familiarity_of(None, known) is familiarity_of(np.array([0.0]), ()) is None
 
 
 def test_one_in_twenty_familiar_images_is_flagged() -> None:
@@ -150,10 +151,9 @@ def test_likely_labels_reach_the_asked_coverage(coverage: float, held_out: int) 
         logits = draw.normal(0, 2, (held_out + new, 6))
         wrong = np.exp(0.7 * logits + draw.normal(0, 0.5, logits.shape))  # the model is not quite right
         truth = (wrong.cumsum(axis=1) / wrong.sum(axis=1, keepdims=True) < draw.random((len(logits), 1))).sum(axis=1)
-        scores = conformal_scores(softmax(logits[:held_out]), np.eye(6)[truth[:held_out]])
+        scores = conformal_scores(probabilities_of(logits[:held_out], None), np.eye(6)[truth[:held_out]])
         limit = score_limit(scores, coverage)
-        exponentials = np.exp(logits[held_out:])
-        p = exponentials / exponentials.sum(axis=1, keepdims=True)
+        p = probabilities_of(logits[held_out:], None)
         hits += np.mean([label in likely_labels(row, limit) for row, label in zip(p, truth[held_out:], strict=True)])
     error = math.sqrt(coverage * (1 - coverage) * (1 / new + 1 / held_out) / draws)
     assert hits / draws >= coverage - 3 * error
@@ -196,10 +196,10 @@ def test_scores_are_one_minus_the_true_labels_probability() -> None:
 def test_two_thousand_of_many_scores_keep_the_coverage() -> None:
     draw = np.random.default_rng(0)
     logits, truth = draw.normal(0, 2, (7001, 4)), draw.integers(0, 4, 7001)
-    kept = conformal_scores(softmax(logits), np.eye(4)[truth])
+    p = probabilities_of(logits, None)
+    kept = conformal_scores(p, np.eye(4)[truth])
     assert len(kept) == 2000
     assert list(kept) == sorted(kept)
-    p = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     every = np.sort(1 - p[np.arange(7001), truth]).tolist()
     for coverage in (0.1, 0.5, 0.9, 0.99):
         assert 0 <= score_limit(kept, coverage) - score_limit(every, coverage) + 1e-5 < 0.005

@@ -12,8 +12,7 @@ from uniemox.cli.data_files import NO_FILES, FileOptions
 
 if TYPE_CHECKING:
     from uniemox.data.sample import DataSet
-    from uniemox.evaluate.rating_fit import RatingFit
-    from uniemox.evaluate.recalibration import Recalibration
+    from uniemox.evaluate.recalibration import RatingFit, Recalibration
 
 
 def calibrate(
@@ -99,7 +98,7 @@ def _count(result: "Recalibration | RatingFit") -> str:
 
 
 def _fit_ratings(model: str, data: "DataSet", out: Path, split: str | None, as_json: bool) -> None:
-    from uniemox.evaluate.rating_fit import fit_ratings
+    from uniemox.evaluate.recalibration import fit_ratings
 
     say_parts(data)
     with progress_bar() as progress:

@@ -1,6 +1,7 @@
 """The command that compares recipes over seeds."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -39,7 +40,7 @@ def compare(*, ours: Runs, theirs: Runs, baseline: Runs | None = None, as_json: 
 
     for found in run(ours, theirs, baseline or ()):
         if as_json:
-            print(json.dumps(found.as_dict()))
+            print(json.dumps(asdict(found)))
             continue
         print(f"{found.title}, {found.pictures:,} images")
         for name, values, interval in (

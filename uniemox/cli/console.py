@@ -3,6 +3,7 @@
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from textwrap import shorten
 from typing import TYPE_CHECKING, Annotated, Any
@@ -242,7 +243,7 @@ TRUST = {
 
 def score_tables(found: "Evaluation") -> Iterator[Table | str]:
     """Every score with its interval, the confusion matrix, and groups."""
-    values = found.scores.as_dict()
+    values = asdict(found.scores)
     table = Table("score", "value", "95 % interval")
     for name, value, interval in _flat(values | dict(found.trust)):
         table.add_row(TRUST.get(name.replace(" ", "_"), name), value, interval)
@@ -280,10 +281,12 @@ def _confusion(values: dict[str, Any]) -> Table:
 
 
 def _groups(by: "GroupScores") -> Table:
+    from uniemox.evaluate.scores import headline_of
+
     worst = "" if by.worst is None else f"; worst: {by.worst}, {by.gap:.3f} from the best"
     table = Table("group", "n", by.measure, "95 % interval", title=f"by group{worst}")
     for name, scores in by.groups.items():
-        line = scores.headline
-        bounds = "{:.4f} to {:.4f}".format(*line.interval) if line.interval else ""
-        table.add_row(Text(name), str(scores.n), "-" if line.value is None else f"{line.value:.4f}", bounds)
+        value, interval = headline_of(scores)
+        bounds = "{:.4f} to {:.4f}".format(*interval) if interval else ""
+        table.add_row(Text(name), str(scores.n), "-" if value is None else f"{value:.4f}", bounds)
     return table

@@ -46,8 +46,7 @@ def reconstruct(
     images = images_of(files, max_images=MAX_ROWS)
     stages = [stage for path in model for stage in open_reconstructors(path)]
     with progress_bar() as progress:
-        task = progress.add_task("reconstructing", total=len(stages))
-        result = reconstruct_images(stages, images, ratio=ratio, seed=seed, on_progress=lambda: progress.advance(task))
+        result = reconstruct_images(stages, images, ratio=ratio, seed=seed, on_progress=progress.show)
     write_whole(out, result.sheet)
     for error in result.left_out:
         say(f"left out: {error}")

@@ -2,15 +2,13 @@
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from uniemox.classifier_info import ClassifierInfo
-from uniemox.errors import ConfigError, DataError, ShapeError
-from uniemox.evaluate.metrics import Array, Labels, check_distributions, check_finite, check_labels
-from uniemox.predict.confidence import answers_of, familiarity_of, probabilities_of
+from uniemox.evaluate.metrics import Array, Labels, check_finite
+from uniemox.predict.confidence import answers_of, familiarity_of, log_softmax, probabilities_of
 
 BINS = 15
 MAX_SCORES = 2000  # that a classifier keeps for its likely labels
@@ -29,32 +27,11 @@ class Reliability:
     """(bins,) samples."""
 
 
-def softmax(logits: Array, temperature: float = 1.0) -> Array:
-    """Probabilities in float64.
-
-    logits: (N, E).  temperature: divides them; above 1 makes the probabilities flatter. Returns (N, E), rows of sum 1.
-    Raises ShapeError for another shape, ConfigError for a temperature that is not above 0.
-
-    >>> softmax(np.array([[0.0, np.log(3)]])).round(3).tolist()
-    [[0.25, 0.75]]
-    """
-    return np.exp(_log_softmax(logits, temperature))
-
-
 def reliability(probabilities: Array, labels: Labels, bins: int = BINS) -> Reliability:
-    """Confidence and accuracy in bins of equal width, for a reliability diagram.
+    """Measure confidence and accuracy in bins of equal width, for a reliability diagram.
 
     probabilities: (N, E), 0 to 1.  labels: (N,).  Bin i of n holds the top probabilities above i/n, up to (i+1)/n.
-    Raises DataError for probabilities outside of 0 to 1, ConfigError for less than one bin, else as `check_labels`.
     """
-    if bins < 1:
-        raise ConfigError(f"bins must be at least 1, got {bins}")
-    check_labels(probabilities, labels)
-    if probabilities.min() < 0 or probabilities.max() > 1 + 1e-6:
-        raise DataError(
-            f"probabilities go from {probabilities.min():.3g} to {probabilities.max():.3g}, not from 0 to 1; "
-            "are they logits? take their softmax first"
-        )
     top = probabilities.max(axis=1).astype(np.float64)  # (N,)
     is_right = probabilities.argmax(axis=1) == labels  # (N,)
     place = np.digitize(top, np.linspace(0, 1, bins + 1)[1:-1], right=True)  # (N,)
@@ -66,10 +43,9 @@ def reliability(probabilities: Array, labels: Labels, bins: int = BINS) -> Relia
 
 
 def expected_calibration_error(probabilities: Array, labels: Labels, bins: int = BINS) -> float:
-    """The mean over samples of the gap between confidence and accuracy of their bin (arXiv 1706.04599, equation 3).
+    """Return the mean over samples of the gap between confidence and accuracy of their bin (equation 3).
 
     probabilities: (N, E), 0 to 1.  labels: (N,).  A fraction, 0 to 1; it is biased upwards where bins hold few samples.
-    Raises as `reliability`.
 
     >>> expected_calibration_error(np.array([[0.75, 0.25]] * 4), np.array([0, 0, 0, 1]))
     0.0
@@ -79,30 +55,23 @@ def expected_calibration_error(probabilities: Array, labels: Labels, bins: int =
     return float((gap * table.count).sum() / table.count.sum())
 
 
-def fit_temperature(logits: Array, target: NDArray[Any], familiarity: NDArray[np.float64] | None = None) -> float:
-    """The temperature that minimises the mean negative log-likelihood (arXiv 1706.04599, section 4.2).
+def fit_temperature(logits: Array, target: Array, familiarity: NDArray[np.float64] | None = None) -> float:
+    """Return the temperature that minimises the mean negative log-likelihood (section 4.2).
 
-    logits: (N, E), of a split that is not the one to be scored.  target: (N,) labels, or (N, E) distributions. It lies
-    within 0.01 and 100: a split where every sample is right has no optimum, and gets 0.01. Where the temperature
-    changes nothing, 1.  familiarity: (N,), by which answers are drawn together (`probabilities_of`); the likelihood is
-    that of what is answered. Raises as `check_labels`, or as `check_distributions` for distributions.
+    logits: (N, E), of a split that is not the one to be scored.  target: (N, E) distributions. It lies within 0.01 and
+    100: a split where every sample is right has no optimum, and gets 0.01. Where the temperature changes nothing, 1.
+    familiarity: (N,), by which answers are drawn together (`probabilities_of`); the likelihood is that of what is
+    answered. Raises DataError for no sample, or logits that are not finite.
     """
-    from scipy.optimize import minimize_scalar  # noqa: PLC0415 - prediction takes softmax from here without scipy
+    from scipy.optimize import minimize_scalar  # noqa: PLC0415 - an ONNX file is evaluated without scipy
 
-    if target.ndim == 1:
-        check_labels(logits, target)
-        shares = np.eye(logits.shape[1])[target]  # (N, E)
-    else:
-        check_finite(logits)
-        check_distributions(target)
-        shares = np.asarray(target, dtype=np.float64)
-        if shares.shape != logits.shape:
-            raise ShapeError(f"logits {logits.shape} and target {shares.shape} must both be (N, E)")
+    check_finite(logits)
+    shares = np.asarray(target, dtype=np.float64)
 
     def loss(log_temperature: float) -> float:
         temperature = math.exp(log_temperature)
         if familiarity is None:
-            found = _log_softmax(logits, temperature)
+            found = log_softmax(np.asarray(logits, np.float64) / temperature)
         else:
             found = np.log(np.maximum(probabilities_of(logits, temperature, familiarity), np.finfo(np.float64).tiny))
         return float(-(shares * found).sum(axis=1).mean())
@@ -114,17 +83,7 @@ def fit_temperature(logits: Array, target: NDArray[Any], familiarity: NDArray[np
     return math.exp(min(ends, key=loss))
 
 
-def _log_softmax(logits: Array, temperature: float) -> Array:
-    if not temperature > 0:
-        raise ConfigError(f"a temperature must be above 0, got {temperature}")
-    if logits.ndim != 2 or not logits.shape[1]:
-        raise ShapeError(f"logits {logits.shape} must be (N, E)")
-    scaled = np.asarray(logits, dtype=np.float64) / temperature
-    scaled = scaled - scaled.max(axis=1, keepdims=True)
-    return scaled - np.log(np.exp(scaled).sum(axis=1, keepdims=True))
-
-
-def calibrated(info: ClassifierInfo, logits: Array, distances: Array | None, target: NDArray[Any]) -> ClassifierInfo:
+def calibrated(info: ClassifierInfo, logits: Array, distances: Array | None, target: Array) -> ClassifierInfo:
     """Return the classifier's metadata after calibration: temperature, distances, conformal scores.
 
     logits: (N, E).  distances: (N,) from the training images; None: it does not know them.  target: (N, E).
@@ -137,13 +96,12 @@ def calibrated(info: ClassifierInfo, logits: Array, distances: Array | None, tar
     info = replace(info, distances=known)
     if info.task == "affect":
         return info
-    familiarity = None if distances is None else familiarity_of(distances, known)
-    info = replace(info, temperature=fit_temperature(logits, target, familiarity))
+    info = replace(info, temperature=fit_temperature(logits, target, familiarity_of(distances, known)))
     return replace(info, conformal_scores=conformal_scores(answers_of(info, logits, distances), target))
 
 
-def conformal_scores(probabilities: np.ndarray, target: np.ndarray) -> tuple[float, ...]:
-    """1 - p(true label) of held-out samples, sorted, 5 digits: what likely labels are chosen by (arXiv 2107.07511).
+def conformal_scores(probabilities: Array, target: Array) -> tuple[float, ...]:
+    """Return 1 - p(true label) of held-out samples, sorted, 5 digits, by which likely labels are chosen.
 
     probabilities, target: (N, E); the true label is the target's highest.  Of more than 2,000 see `quantiles`.
     """
@@ -152,8 +110,8 @@ def conformal_scores(probabilities: np.ndarray, target: np.ndarray) -> tuple[flo
     return tuple(round(float(score), 5) for score in scores.clip(0, 1))
 
 
-def quantiles(values: np.ndarray) -> np.ndarray:
-    """Values (N,), sorted; of more than 2,000 as many, as far apart in rank, each one of the values."""
+def quantiles(values: Array) -> Array:
+    """Return values (N,), sorted; of more than 2,000 as many, as far apart in rank, each one of the values."""
     values = np.sort(values)
     if len(values) <= MAX_SCORES:
         return values

@@ -1,6 +1,7 @@
 """Outputs of a torch classifier over a data set."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -8,9 +9,9 @@ import torch
 
 from uniemox.checkpoints.classifier import load_classifier
 from uniemox.classifier_info import ClassifierInfo, views_of
-from uniemox.data.sample import Sample
-from uniemox.errors import DataError
-from uniemox.evaluate.outputs import Outputs
+from uniemox.data.sample import Broken, Sample
+from uniemox.evaluate.outputs import Outputs, nothing_read
+from uniemox.io.progress import Progress, silent
 from uniemox.model.classifier import Classifier
 from uniemox.model.config import Precision
 from uniemox.training.config import HardwareConfig
@@ -32,18 +33,17 @@ def outputs_of(
     encoded: bool = False,
     precision: Precision = "float32",
     workers: int = 1,
-    on_progress: Callable[[int], None] = lambda _: None,
+    on_progress: Progress = silent,
 ) -> Outputs:
-    """Logits, or what the encoder makes of each view, of all samples in the views of evaluation.
+    """Return logits, or what the encoder makes of each view, of all samples in the views of evaluation.
 
     The classifier is left in the mode it was in.
-    stats: what the encoder's pixels are normalised with.  on_progress: called with the number of samples done.
-    Raises DataError if none of the images can be read.
+    stats: what the encoder's pixels are normalised with.  Raises DataError if none of the images can be read.
     """
     device = next(classifier.parameters()).device
     places = [[(0, i) for i in range(at, min(at + BATCH, len(samples)))] for at in range(0, len(samples), BATCH)]
-    rows, distances, read, broken = [], [], [], []
-    was_training, done = classifier.training, 0
+    rows, distances, read, broken = list[np.ndarray](), list[np.ndarray](), list[Sample](), list[Broken]()
+    was_training = classifier.training
     classifier.eval()
     for batch in build_loader(ViewDataset(samples, EvalViews(view)), places, workers):
         if batch.samples:
@@ -55,24 +55,21 @@ def outputs_of(
             distances += [] if far is None else [far.cpu().numpy()]
             read += batch.samples
         broken += batch.broken
-        done += len(batch.samples) + len(batch.broken)
-        on_progress(done)
+        on_progress("evaluating", len(read) + len(broken), len(samples))
     classifier.train(was_training)
     if not rows:
-        raise DataError(f"none of {len(samples)} images can be read: {broken[0].reason if broken else 'there is none'}")
+        raise nothing_read(broken)
     known = np.concatenate(distances) if distances else None
     return Outputs(np.concatenate(rows), known, tuple(read), tuple(broken))
 
 
 def select_views(classifier: Classifier, batch: ViewBatch) -> dict[str, torch.Tensor]:
-    """The views that the classifier looks at, by name: (N, 3, S, S) uint8 each."""
+    """Return the views that the classifier looks at, by name: (N, 3, S, S) uint8 each."""
     views = {"scene": batch.scene, "person": batch.person}
     return {name: view for name, view in views.items() if name in views_of(classifier.streams)}
 
 
-def open_classifier(
-    weights: Path, hardware: HardwareConfig | None = None
-) -> tuple[ClassifierInfo, Callable[[Sequence[Sample], Callable[[int], None]], Outputs]]:
+def open_classifier(weights: Path, hardware: HardwareConfig | None) -> tuple[ClassifierInfo, Callable[..., Outputs]]:
     """Open a classifier: its metadata, and a function that returns its outputs for samples.
 
     weights: model.safetensors of a fine-tuning run.  Raises CheckpointError.
@@ -80,16 +77,6 @@ def open_classifier(
     classifier, info = load_classifier(weights)
     hardware = hardware or HardwareConfig()
     device = setup_device(hardware)
-    classifier.to(device)
-
-    def answer(samples: Sequence[Sample], on_progress: Callable[[int], None]) -> Outputs:
-        return outputs_of(
-            classifier,
-            samples,
-            ViewConfig.of(info),
-            stats=PixelStats(info.mean, info.std),
-            workers=count_workers(hardware, device),
-            on_progress=on_progress,
-        )
-
-    return info, answer
+    stats, workers = PixelStats(info.mean, info.std), count_workers(hardware, device)
+    view = ViewConfig.of(info)
+    return info, partial(outputs_of, classifier.to(device), view=view, stats=stats, workers=workers)

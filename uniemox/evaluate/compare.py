@@ -1,7 +1,7 @@
 """Is one recipe better than another? Runs of several seeds of each, on the same images."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -37,37 +37,36 @@ class Comparison:
     ours_over_baseline: PairedDifference | None = None
     theirs_over_baseline: PairedDifference | None = None
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return the JSON-serialisable form."""
-        return asdict(self)
-
 
 def compare(ours: Sequence[Path], theirs: Sequence[Path], baseline: Sequence[Path] = ()) -> list[Comparison]:
-    """Every evaluation that all runs share, their seeds pooled.
+    """Compare on every evaluation that all runs share, their seeds pooled.
 
     ours, theirs: folders of fine-tuning runs, at least one each.  baseline: of what both must beat, such as method
     histogram.
     Raises DataError if a folder holds no run, they share no evaluation, or predictions are not of the same images.
     """
-    kept = {path: read_run(path) for path in (*ours, *theirs, *baseline)}
-    titles = [{one.title: one for one in run.evaluations} for run in kept.values()]
-    for (path, run), found_titles in zip(kept.items(), titles, strict=True):
-        if len(found_titles) < len(run.evaluations):
-            twice = next(one.title for one in run.evaluations if found_titles[one.title] is not one)
-            raise DataError(f"{path} was scored twice on {twice}; remove one of the two from its evaluations")
-    shared = [title for title in titles[0] if all(title in others for others in titles)] if titles else []
+    found = {path: _by_title(path) for path in (*ours, *theirs, *baseline)}
+    shared = [title for title in next(iter(found.values()), ()) if all(title in others for others in found.values())]
     if not ours or not theirs or not shared:
         raise DataError("these runs were not scored on the same data; run uniemox evaluate with each of them")
     result = []
     for title in shared:
-        found: dict[Path, Predictions] = {}
-        for (path, _), evaluations in zip(kept.items(), titles, strict=True):
-            predictions = evaluations[title].predictions
-            if predictions is None:
+        for path, evaluations in found.items():
+            if evaluations[title] is None:
                 raise DataError(f"{path}: no labels were predicted for {title}; only classifiers can be compared so")
-            found[path] = predictions
-        result.append(_compare(title, *([found[path] for path in group] for group in (ours, theirs, baseline))))
+        groups = [[one for path in group if (one := found[path][title])] for group in (ours, theirs, baseline)]
+        result.append(_compare(title, *groups))
     return result
+
+
+def _by_title(path: Path) -> dict[str, Predictions | None]:
+    """Return what a run predicted, by the scored data; None for evaluations that keep no labels."""
+    found: dict[str, Predictions | None] = {}
+    for one in read_run(path).evaluations:
+        if one.title in found:
+            raise DataError(f"{path} was scored twice on {one.title}; remove one of the two from its evaluations")
+        found[one.title] = one.predictions
+    return found
 
 
 def chance_of(predictions: Predictions) -> tuple[float, float]:
@@ -90,23 +89,11 @@ def _compare(
     hits = np.array(rows, dtype=np.float64)  # (S, N)
     own, other, baseline_hits = np.split(hits, [len(ours), len(ours) + len(theirs)])
     commonest, uniform = chance_of(first)
-    compared: dict[str, Any] = {}
-    if baseline:
-        compared = {
-            "baseline": tuple(baseline_hits.mean(axis=1).tolist()),
-            "baseline_interval": bootstrap_interval(baseline_hits.mean(axis=0), first.groups),
-            "ours_over_baseline": paired_bootstrap(own, baseline_hits, first.groups),
-            "theirs_over_baseline": paired_bootstrap(other, baseline_hits, first.groups),
-        }
-    return Comparison(
-        title=title,
-        pictures=len(first.keys),
-        ours=tuple(own.mean(axis=1).tolist()),
-        ours_interval=bootstrap_interval(own.mean(axis=0), first.groups),
-        theirs=tuple(other.mean(axis=1).tolist()),
-        theirs_interval=bootstrap_interval(other.mean(axis=0), first.groups),
-        difference=paired_bootstrap(own, other, first.groups),
-        commonest=commonest,
-        uniform=uniform,
-        **compared,
-    )
+    compared: dict[str, Any] = {"difference": paired_bootstrap(own, other, first.groups)}
+    groups = {"ours": own, "theirs": other} | ({"baseline": baseline_hits} if baseline else {})
+    for name, group in groups.items():
+        compared[name] = tuple(group.mean(axis=1).tolist())
+        compared[f"{name}_interval"] = bootstrap_interval(group.mean(axis=0), first.groups)
+        if baseline and name != "baseline":
+            compared[f"{name}_over_baseline"] = paired_bootstrap(group, baseline_hits, first.groups)
+    return Comparison(title=title, pictures=len(first.keys), commonest=commonest, uniform=uniform, **compared)

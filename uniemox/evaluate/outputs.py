@@ -1,6 +1,6 @@
 """Outputs of an ONNX network over a data set."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 
@@ -11,7 +11,8 @@ from uniemox.classifier_info import from_affect
 from uniemox.data.sample import Broken, Sample, decode_sample
 from uniemox.errors import DataError, ImageError
 from uniemox.io.parallel import parallel_map
-from uniemox.predict.network import Network
+from uniemox.io.progress import Progress, silent
+from uniemox.predict.network import DISTANCE, FEATURES, LOGITS, Array, Network
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,41 +28,53 @@ class Outputs:
 def outputs_of_network(
     network: Network,
     samples: Sequence[Sample],
-    on_progress: Callable[[int], None] = lambda _: None,
+    on_progress: Progress = silent,
     *,
+    what: str = "evaluating",
     rated: bool = False,
 ) -> Outputs:
-    """Logits of all samples in the views of evaluation: the middle, and the people that the data set knows.
+    """Return logits of all samples in the views of evaluation: the middle, and the people that the data set knows.
 
     rated: valence and arousal of its head for ratings instead, as a network of task affect gives them (`from_affect`).
-    on_progress: called with the number of samples done.  Raises DataError if none of the images can be read.
+    what: name of the work, for on_progress.  Raises DataError if none of the images can be read.
     """
-    read, broken = list[Sample](), list[Broken]()
+    head = network.rating_head if rated else None
+    found, read, broken = run_each(network, samples, [] if head is None else [FEATURES], what, on_progress)
+    values = found[LOGITS]
+    if head is not None:
+        values = from_affect(head.rate(found[FEATURES], values)).astype(np.float32)
+    return Outputs(values, found.get(DISTANCE), tuple(read), tuple(broken))
 
-    def measure(sample: Sample) -> tuple[NDArray[np.float32], NDArray[np.float32] | None] | Broken:
+
+def run_each(
+    network: Network, samples: Sequence[Sample], more: Sequence[str], what: str, on_progress: Progress
+) -> tuple[dict[str, Array], list[Sample], list[Broken]]:
+    """Return a network's outputs by name, (M, ...) each, for the M readable samples; these, and the others.
+
+    more: names of outputs beside logits and distance.  Raises DataError if none of the images can be read.
+    """
+
+    def run(sample: Sample) -> dict[str, Array] | Broken:
         try:
             image, full = decode_sample(sample)
         except ImageError as error:
             return Broken(sample.key, str(error))
-        views = [network.look(image, full, sample.persons, sample.target_box)]
-        logits, distances = network.measure(views)
-        if rated and network.rating_head is not None:
-            ratings = network.rating_head.rate(*network.features(views))
-            return from_affect(ratings).astype(np.float32), distances
-        return logits, distances
+        return network.run([network.look(image, full, sample.persons, sample.target_box)], more)
 
-    found = list[tuple[NDArray[np.float32], NDArray[np.float32] | None]]()
-    with closing(parallel_map(samples, measure)) as results:
-        for done, (sample, measured) in enumerate(zip(samples, results, strict=True), start=1):
-            if isinstance(measured, Broken):
-                broken.append(measured)
+    found, read, broken = list[dict[str, Array]](), list[Sample](), list[Broken]()
+    with closing(parallel_map(samples, run)) as results:
+        for done, (sample, one) in enumerate(zip(samples, results, strict=True), start=1):
+            if isinstance(one, Broken):
+                broken.append(one)
             else:
+                found.append(one)
                 read.append(sample)
-                found.append(measured)
-            on_progress(done)
+            on_progress(what, done, len(samples))
     if not found:
-        reason = broken[0].reason if broken else "there is none"
-        raise DataError(f"none of {len(samples)} images can be read: {reason}")
-    values = np.concatenate([logits for logits, _ in found])
-    distances = [far for _, far in found if far is not None]
-    return Outputs(values, np.concatenate(distances) if distances else None, tuple(read), tuple(broken))
+        raise nothing_read(broken)
+    return {name: np.concatenate([one[name] for one in found]) for name in found[0]}, read, broken
+
+
+def nothing_read(broken: Sequence[Broken]) -> DataError:
+    """Return the error of a data set without a readable image."""
+    return DataError(f"none of {len(broken)} images can be read: {broken[0].reason if broken else 'there is none'}")

@@ -1,6 +1,9 @@
-"""Recalibrate a model on the user's labelled images, without torch: `uniemox calibrate`."""
+"""Fit a model to the user's images, without torch: its confidence to labels, or valence and arousal to ratings.
 
-from collections.abc import Callable
+`uniemox calibrate` writes the ONNX file again with what was fitted.
+"""
+
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,20 +13,24 @@ from numpy.typing import NDArray
 from uniemox.classifier_info import ClassifierInfo
 from uniemox.data.near import image_hashes
 from uniemox.data.sample import DataSet
-from uniemox.data.seen import refuse_seen, seen_file, write_hashes
+from uniemox.data.seen import read_seen, refuse_seen, seen_file, write_hashes
 from uniemox.errors import CheckpointError, ConfigError, DataError
 from uniemox.evaluate.calibration import calibrated, expected_calibration_error
-from uniemox.evaluate.outputs import Outputs, outputs_of_network
-from uniemox.evaluate.run import file_of, is_onnx, map_to_data, seen_by_model
+from uniemox.evaluate.outputs import Outputs, outputs_of_network, run_each
+from uniemox.evaluate.run import file_of, is_onnx, map_to_data
 from uniemox.intervals import Interval, bootstrap_interval
 from uniemox.io.files import ONNX, replacing
 from uniemox.io.onnx_external import with_metadata
-from uniemox.io.weight_names import IN_PACKAGE
+from uniemox.io.progress import Progress, silent
+from uniemox.labels import AFFECT
 from uniemox.predict.confidence import UNFAMILIAR, answers_of, familiarity_of, likely_sets
-from uniemox.predict.network import KEY
+from uniemox.predict.network import FEATURES, KEY, LOGITS, Network
 from uniemox.predict.opening import open_network
+from uniemox.predict.ranks import rank_correlation
+from uniemox.predict.ratings import HASH_DIGITS, HIGHEST, LOWEST, RatingHead, head_inputs
 
-MIN_IMAGES, COVERAGE = 30, 0.9
+MIN_IMAGES, MIN_RATED, FOLDS, COVERAGE = 30, 100, 10, 0.9
+PENALTY = 1.0  # of ridge regression, where all features together, and all labels together, have variance 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,12 +69,7 @@ class Recalibration:
 
 
 def recalibrate(
-    model: str,
-    data: DataSet,
-    out: Path,
-    on_progress: Callable[[str, int, int], None] = lambda what, done, total: None,
-    *,
-    split: str | None = None,
+    model: str, data: DataSet, out: Path, on_progress: Progress = silent, *, split: str | None = None
 ) -> Recalibration:
     """Write an ONNX model again with temperature and conformal scores of labelled images.
 
@@ -79,9 +81,7 @@ def recalibrate(
     Raises DataError for fewer than 30 labelled images, or for some that the model was trained on; ConfigError for a
     model without probabilities, LabelError without a label map, CheckpointError if out can't be written.
     """
-    given = Path(model)
-    source = file_of(given) if is_onnx(given) else given / ONNX
-    network = open_network(source)
+    source, network = open_file(model)
     info = network.info
     if info.task != "label":
         raise ConfigError(f"{model} has task {info.task}; labels calibrate a classifier of labels alone")
@@ -96,10 +96,10 @@ def recalibrate(
             f"{data.name_with_split(split)} has {len(samples)} images with a label of {model}; at least "
             f"{MIN_IMAGES} are needed, and a hundred are better"
         )
-    hashes = image_hashes(samples, lambda _, done, total: on_progress("hashing", done, len(samples)))
-    seen = seen_by_model(given if str(given) in IN_PACKAGE else source)
+    hashes = image_hashes(samples, on_progress)
+    seen = read_seen(source)
     refuse_seen(samples, hashes, seen, data.name)
-    found = outputs_of_network(network, samples, lambda done: on_progress("calibrating", done, len(samples)))
+    found = outputs_of_network(network, samples, on_progress, what="calibrating")
     if len(found.samples) < MIN_IMAGES:
         raise DataError(f"only {len(found.samples)} of {len(samples)} images can be read; {MIN_IMAGES} are needed")
     truth = np.array([back[sample.label] for sample in found.samples])
@@ -113,15 +113,14 @@ def recalibrate(
 def _measured(
     info: ClassifierInfo, fitted: ClassifierInfo, found: Outputs, truth: NDArray[np.integer], split: str
 ) -> Recalibration:
-    """The change from info to fitted on the same outputs.  truth: (N,) places in the model's labels."""
+    """Measure the change from info to fitted on the same outputs.  truth: (N,) places in the model's labels."""
     before, after = (answers_of(one, found.values, found.distances) for one in (info, fitted))
     labels = np.unique(truth)
     is_right = labels[before[:, labels].argmax(axis=1)] == truth
-    familiarity = None if found.distances is None else familiarity_of(found.distances, fitted.distances)
-    coverage_before = size_before = None
-    if len(info.conformal_scores) >= MIN_IMAGES:
-        coverage_before, size_before = likely_sets(info.conformal_scores, COVERAGE, before, truth)
-    coverage_after, size_after = likely_sets(fitted.conformal_scores, COVERAGE, after, truth)
+    familiarity = familiarity_of(found.distances, fitted.distances)
+    has_sets = len(info.conformal_scores) >= MIN_IMAGES
+    sets_before = likely_sets(info.conformal_scores, COVERAGE, before, truth) if has_sets else (None, None)
+    sets_after = likely_sets(fitted.conformal_scores, COVERAGE, after, truth)
     return Recalibration(
         images=len(truth),
         split=split,
@@ -132,12 +131,132 @@ def _measured(
         accuracy_interval=bootstrap_interval(is_right, [one.group or one.image_key for one in found.samples]),
         chance=1 / len(labels),
         commonest=float(np.bincount(truth).max() / len(truth)),
-        coverage_before=coverage_before,
-        coverage_after=coverage_after,
-        set_size_before=size_before,
-        set_size_after=size_after,
+        coverage_before=sets_before[0],
+        coverage_after=sets_after[0],
+        set_size_before=sets_before[1],
+        set_size_after=sets_after[1],
         flagged=None if familiarity is None else float((familiarity < UNFAMILIAR).mean()),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class RatingFit:
+    """The outcome of a fit, measured on groups that were held out; valence first, then arousal."""
+
+    images: int
+    split: str
+    groups: int
+    spearman: tuple[float, float]
+    """Rank correlation of held-out predictions."""
+    mean_error: tuple[float, float]
+    """Mean distance from the ratings, on the scale of 1 to 9."""
+    mean_error_of_mean: tuple[float, float]
+    """The same where every image gets the mean rating."""
+    half_width: tuple[float, float]
+    coverage: tuple[float, float]
+    """Of intervals whose width other groups decided."""
+
+
+def fit_ratings(
+    model: str, data: DataSet, out: Path, on_progress: Progress = silent, *, split: str | None = None
+) -> RatingFit:
+    """Write an ONNX classifier again with a head of valence and arousal.
+
+    model: embedded, small, an ONNX file, or a run that holds one.  data: with valence and arousal; images of one group
+    are held out together.  out: the file to write.  split: as `recalibrate` takes it.
+    The images may still be scored by their labels, because these were not read; the head knows them again, so that
+    their ratings are not.
+    Raises DataError for fewer than 100 rated images, ConfigError for a model without features or with task affect,
+    CheckpointError if out can't be written.
+    """
+    source, network = open_file(model)
+    if network.info.task == "affect" or FEATURES not in network.engine.outputs:
+        raise ConfigError(f"{model} is no classifier that gives features; give one of uniemox finetune, task label")
+    split, data = data.to_calibrate(split)
+    rated = [sample for sample in data.samples if sample.valence is not None and sample.arousal is not None]
+    if len(rated) < MIN_RATED:
+        raise DataError(
+            f"{data.name_with_split(split)} has {len(rated)} images with valence and arousal; at least {MIN_RATED} "
+            "are needed"
+        )
+    found, samples, _ = run_each(network, rated, [FEATURES], "looking", on_progress)
+    if len(samples) < MIN_RATED:
+        raise DataError(
+            f"only {len(samples)} of {len(rated)} rated images can be read; at least {MIN_RATED} are needed"
+        )
+    inputs = head_inputs(found[FEATURES], found[LOGITS])
+    blocks = (found[FEATURES].shape[1], found[LOGITS].shape[1])
+    ratings = np.array([[sample.valence, sample.arousal] for sample in samples])  # (N, 2)
+    groups = [sample.group or sample.image_key for sample in samples]
+    held_out, fold = cross_fitted(inputs, ratings, groups, blocks)
+    distances = np.abs(held_out - ratings)
+    weights, bias = ridge(inputs, ratings, blocks)
+    hashes = image_hashes(samples, on_progress)
+    tails = (1 - COVERAGE) / 2
+    head = RatingHead(
+        weights=weights.T.astype(np.float32),
+        bias=bias,
+        half_widths=limit_of(distances),
+        spread=np.quantile(ratings, [tails, 1 - tails], axis=0).T,
+        images=len(samples),
+        trained_on=data.name_with_split(split),
+        seen=frozenset(digest[:HASH_DIGITS] for digest in hashes if digest),
+    )
+    write_model(source, out, replace(network.info, ratings=head.to_dict()).to_json())
+    write_hashes(seen_file(out), read_seen(source))
+    inside = [distances[fold == i] <= limit_of(distances[fold != i]) for i in range(FOLDS)]
+    measures = {
+        "spearman": [rank_correlation(held_out[:, i], ratings[:, i]) for i in range(len(AFFECT))],
+        "mean_error": distances.mean(axis=0),
+        "mean_error_of_mean": np.abs(ratings - ratings.mean(axis=0)).mean(axis=0),
+        "half_width": head.half_widths,
+        "coverage": np.concatenate(inside).mean(axis=0),
+    }
+    pairs = {name: (float(valence), float(arousal)) for name, (valence, arousal) in measures.items()}
+    return RatingFit(images=len(samples), split=split, groups=len(set(groups)), **pairs)
+
+
+def cross_fitted(
+    inputs: NDArray[np.float64], ratings: NDArray[np.float64], groups: Sequence[str], blocks: Sequence[int]
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Predictions (N, 2) by fits that have not seen an image's group, and the number of the fold of each, (N,)."""
+    names = sorted(set(groups))
+    order = np.random.default_rng(0).permutation(len(names))
+    fold_of = {names[place]: i % FOLDS for i, place in enumerate(order)}
+    fold, found = np.array([fold_of[group] for group in groups]), np.empty_like(ratings)
+    for i in range(FOLDS):
+        weights, bias = ridge(inputs[fold != i], ratings[fold != i], blocks)
+        found[fold == i] = (inputs[fold == i] @ weights + bias).clip(LOWEST, HIGHEST)
+    return found, fold
+
+
+def ridge(
+    inputs: NDArray[np.float64], ratings: NDArray[np.float64], blocks: Sequence[int]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Weights (D + E, 2) and bias (2,) of ridge regression on standardised inputs.
+
+    inputs: (N, D + E).  ratings: (N, 2).  blocks: D and E. Each block has variance 1 in all, so that eight labels
+    count as much as thousands of features.
+    """
+    mean, std = inputs.mean(axis=0), inputs.std(axis=0) + 1e-6
+    scale = np.concatenate([np.full(width, width**-0.5) for width in blocks]) / std
+    x, middle = (inputs - mean) * scale, ratings.mean(axis=0)
+    dual = np.linalg.solve(x @ x.T + PENALTY * np.eye(len(x)), ratings - middle)  # (N, 2)
+    weights = scale[:, None] * (x.T @ dual)
+    return weights, middle - mean @ weights
+
+
+def limit_of(distances: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(2,) below which nine in ten of N new distances lie, by the conformal quantile.  distances: (N, 2)."""
+    place = min(int(np.ceil((len(distances) + 1) * COVERAGE)), len(distances)) - 1
+    return np.sort(distances, axis=0)[place]
+
+
+def open_file(model: str) -> tuple[Path, Network]:
+    """Return the ONNX file of a model (embedded, small, the file itself, or in a run), and its network."""
+    given = Path(model)
+    source = file_of(given) if is_onnx(given) else given / ONNX
+    return source, open_network(source)
 
 
 def write_model(source: Path, out: Path, info: str) -> None:

@@ -4,7 +4,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -17,21 +17,21 @@ from uniemox.data.near import image_hashes
 from uniemox.data.sample import DataSet, Sample
 from uniemox.data.seen import read_seen, refuse_seen
 from uniemox.errors import CheckpointError, ConfigError, DataError, LabelError
-from uniemox.evaluate.calibration import expected_calibration_error, softmax
+from uniemox.evaluate.calibration import expected_calibration_error
 from uniemox.evaluate.outputs import Outputs, outputs_of_network
 from uniemox.evaluate.scores import GroupScores, Scores, score_affect, score_classes, score_distributions, score_groups
 from uniemox.io.files import EVALUATIONS, WEIGHTS, write_text
+from uniemox.io.progress import Progress, silent
 from uniemox.io.weight_names import EMBEDDED, IN_PACKAGE
 from uniemox.labels import AFFECT, LabelMap, LabelSet, label_map
-from uniemox.predict.confidence import UNFAMILIAR, answers_of, familiarity_of, likely_sets
+from uniemox.predict.confidence import UNFAMILIAR, answers_of, familiarity_of, likely_sets, probabilities_of
 from uniemox.predict.opening import open_network
 from uniemox.predict.ratings import HASH_DIGITS, RatingHead
 
 if TYPE_CHECKING:
     from uniemox.training.config import HardwareConfig
 
-Logits = NDArray[np.floating]
-Answer = Callable[[Sequence[Sample], Callable[[int], None]], Outputs]
+Opened = tuple[ClassifierInfo, Callable[..., Outputs], RatingHead | None]
 COVERAGE, MIN_SCORES = 0.9, 30  # of likely labels
 COLUMNS = ("domain", "split", "label", "group")
 MAX_NAME = 120  # characters of a file made of names of data, of which there may be several
@@ -54,8 +54,8 @@ class Evaluation:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the JSON-serialisable form, without the predictions."""
-        found = self.scores.as_dict() | dict(self.trust) | {"notes": list(self.notes)}
-        return found if self.by is None else found | {"by": self.by.as_dict()}
+        found = asdict(self.scores) | dict(self.trust) | {"notes": list(self.notes)}
+        return found if self.by is None else found | {"by": asdict(self.by)}
 
 
 def evaluate(
@@ -66,7 +66,7 @@ def evaluate(
     task: Literal["affect"] | None = None,
     allow_seen: bool = False,
     hardware: "HardwareConfig | None" = None,
-    on_progress: Callable[[str, int, int], None] = lambda what, done, total: None,
+    on_progress: Progress = silent,
 ) -> Evaluation:
     """Score a classifier on all samples of a data set that have what it predicts.
 
@@ -79,26 +79,14 @@ def evaluate(
     Raises DataError for images that it has seen (`uniemox.data.seen`), or if nothing is left; LabelError where no map
     is known; ConfigError for a column that is not there.
     """
-    head = None
-    if task == "affect" and is_onnx(model):
-        info, answer, head = _open_rated(model)
-    else:
-        info, answer = _open_onnx(model) if is_onnx(model) else _open_classifier(model, hardware)
-        if task == "affect" and info.task != "affect":
-            raise ConfigError(f"{model} predicts labels; give its model.onnx, which may hold a head of ratings")
+    info, answer, head = _open_onnx(model, task) if is_onnx(model) else _open_run(model, task, hardware)
     mapping = None if info.task == "affect" else map_to_data(info.find_labels(), data.labels)
     samples, notes = _scorable(data, info, mapping)
     if by is not None:
         column_of(samples, by, data)  # raises before the images are looked at
-    seen = set() if allow_seen else seen_by_model(model) | data.detector_seen
-    if seen:
-        hashes = image_hashes(samples, lambda _, done, total: on_progress("hashing", done, len(samples)))
-        refuse_seen(samples, hashes, seen, data.name, override="--allow-seen")
-    if head is not None and not allow_seen:
-        hashes = image_hashes(samples, lambda _, done, total: on_progress("hashing", done, len(samples)))
-        known = {digest for digest in hashes if digest and digest[:HASH_DIGITS] in head.seen}
-        refuse_seen(samples, hashes, known, data.name, override="--allow-seen")
-    outputs = answer(samples, lambda done: on_progress("evaluating", done, len(samples)))
+    if not allow_seen:
+        _refuse_seen(model, data, samples, head, on_progress)
+    outputs = answer(samples=samples, on_progress=on_progress)
     if outputs.broken:
         notes.append(f"{len(outputs.broken)} images can't be read: {outputs.broken[0].reason}")
     if info.calibration_images == "selection":
@@ -119,32 +107,38 @@ def file_of(model: Path) -> Path:
     return EMBEDDED / IN_PACKAGE[str(model)] if str(model) in IN_PACKAGE else model
 
 
-def seen_by_model(model: Path) -> set[str]:
-    """Hashes of the images that a model was trained on."""
-    return read_seen(file_of(model))
-
-
-def _open_onnx(model: Path) -> tuple[ClassifierInfo, Answer]:
+def _open_onnx(model: Path, task: str | None) -> Opened:
     network = open_network(model)
-    return network.info, partial(outputs_of_network, network)
-
-
-def _open_rated(model: Path) -> tuple[ClassifierInfo, Answer, RatingHead | None]:
-    """A classifier by its head of valence and arousal. Raises ConfigError where it has none."""
-    network = open_network(model)
-    head = network.rating_head
-    if network.info.task != "affect" and head is None:
+    answer = partial(outputs_of_network, network, rated=task == "affect")
+    if task is None or network.info.task == "affect":
+        return network.info, answer, None
+    if network.rating_head is None:
         raise ConfigError(f"{model} has no head of valence and arousal; uniemox calibrate --ratings fits one")
-    return replace(network.info, task="affect", labels=AFFECT), partial(outputs_of_network, network, rated=True), head
+    return replace(network.info, task="affect", labels=AFFECT), answer, network.rating_head
 
 
-def _open_classifier(model: Path, hardware: "HardwareConfig | None") -> tuple[ClassifierInfo, Answer]:
+def _open_run(model: Path, task: str | None, hardware: "HardwareConfig | None") -> Opened:
     weights = model / WEIGHTS if model.is_dir() else model
     if not weights.is_file():  # said before torch is imported
         raise CheckpointError(f"{weights} can't be read: there is no such file")
     from uniemox.evaluate.classifier_outputs import open_classifier  # noqa: PLC0415 - torch
 
-    return open_classifier(weights, hardware)
+    info, answer = open_classifier(weights, hardware)
+    if task == "affect" and info.task != "affect":
+        raise ConfigError(f"{model} predicts labels; give its model.onnx, which may hold a head of ratings")
+    return info, answer, None
+
+
+def _refuse_seen(
+    model: Path, data: DataSet, samples: Sequence[Sample], head: RatingHead | None, on_progress: Progress
+) -> None:
+    """Raise DataError for samples that the model, its head of ratings or the person finder was trained on."""
+    seen = read_seen(file_of(model)) | data.detector_seen
+    if seen or head is not None:
+        hashes = image_hashes(samples, on_progress)
+        if head is not None:
+            seen |= {digest for digest in hashes if digest[:HASH_DIGITS] in head.seen}
+        refuse_seen(samples, hashes, seen, data.name, override="--allow-seen")
 
 
 def write_evaluation(
@@ -158,6 +152,7 @@ def write_evaluation(
 ) -> Path:
     """Keep scores, and what was predicted for every image, in the run's folder; a later one of its name replaces it.
 
+    model: a run's folder, a file in one, or embedded or small, which mean ./embedded and ./small.
     split: that was scored, or all.  name: of the files; None makes it of data and split.  persons: the file of people
     that was used.  Returns evaluations/NAME.json; the predictions are in NAME.jsonl, a line each.
     Raises ConfigError for a name that is none of a file.
@@ -165,7 +160,8 @@ def write_evaluation(
     name = _name_of(f"{data.name} {split}") if name is None else name
     if not re.fullmatch(r"\w[\w-]*", name):
         raise ConfigError(f"an evaluation's name has letters, digits, _ and -, got {name!r}")
-    path = run_of(model) / EVALUATIONS / f"{name}.json"
+    run = model if model.is_dir() or str(model) in IN_PACKAGE else model.parent
+    path = run / EVALUATIONS / f"{name}.json"
     about = {"data": data.name, "split": split, "persons": None if persons is None else str(persons)}
     write_text(path.with_suffix(".jsonl"), "".join(json.dumps(line) + "\n" for line in evaluation.predictions))
     write_text(path, json.dumps({**about, **evaluation.as_dict()}, indent=2) + "\n")
@@ -173,14 +169,9 @@ def write_evaluation(
 
 
 def _name_of(title: str) -> str:
-    """A file's name made of a title; a long one is cut, and ends with a hash of all of it."""
+    """Return a file's name made of a title; a long one is cut, and ends with a hash of all of it."""
     name = re.sub(r"\W+", "-", title).strip("-")
     return name if len(name) <= MAX_NAME else f"{name[:MAX_NAME]}-{hashlib.sha256(title.encode()).hexdigest()[:8]}"
-
-
-def run_of(model: Path) -> Path:
-    """The folder of a run, given itself or by its weights; ./embedded or ./small of the models in the package."""
-    return model if model.is_dir() or str(model) in IN_PACKAGE else model.parent
 
 
 def column_of(samples: Sequence[Sample], name: str, data: DataSet) -> list[str | None]:
@@ -189,10 +180,7 @@ def column_of(samples: Sequence[Sample], name: str, data: DataSet) -> list[str |
         return [data.label_of(sample) for sample in samples]
     if name == "part" and data.parts:
         return [data.part_of(sample) for sample in samples]
-    if name in COLUMNS:
-        values = [getattr(sample, name) for sample in samples]
-    else:
-        values = [(sample.annotation or {}).get(name) for sample in samples]
+    values = [getattr(sample, name) if name in COLUMNS else (sample.annotation or {}).get(name) for sample in samples]
     if all(value is None for value in values):
         fields = sorted({key for sample in samples for key in sample.annotation or {}})
         raise ConfigError(f"{data.name} has no column {name!r}; it may have {', '.join([*COLUMNS, *fields])}")
@@ -207,20 +195,37 @@ class _Scorer:
     labels: LabelSet
     mapping: LabelMap | None
     outputs: Outputs
-    head: RatingHead | None = None
+    head: RatingHead | None
+
+    @cached_property
+    def units(self) -> list[str]:
+        """(M,), images that are drawn together."""
+        return [sample.group or sample.image_key for sample in self.outputs.samples]
+
+    @cached_property
+    def familiarity(self) -> NDArray[np.float64] | None:
+        """(M,); None if the classifier can't tell."""
+        return familiarity_of(self.outputs.distances, self.info.distances)
+
+    @cached_property
+    def answers(self) -> NDArray[np.float64]:
+        """(M, E) probabilities in the classifier's labels, or valence and arousal, as prediction gives them."""
+        return answers_of(self.info, self.outputs.values, self.outputs.distances)
+
+    @cached_property
+    def intervals(self) -> NDArray[np.float64] | None:
+        """(M, 2, 2) of valence and arousal; None without a head of ratings."""
+        return None if self.head is None else self.head.intervals(self.answers, self.familiarity)
 
     def score(self, places: NDArray[np.intp]) -> Scores:
-        """places: (M,) of the samples that count."""
-        samples = [self.outputs.samples[i] for i in places]
-        values, temperature = self.outputs.values[places], self.info.temperature
-        units = [sample.group or sample.image_key for sample in samples]
-        answers = self.answers[places]
+        """Score the samples of some places, (M',)."""
+        samples, units = [self.outputs.samples[i] for i in places], [self.units[i] for i in places]
+        values, answers, temperature = self.outputs.values[places], self.answers[places], self.info.temperature
         if self.mapping is None:
             target = np.array([[sample.valence, sample.arousal] for sample in samples], dtype=np.float64)
-            return score_affect(
-                answers, target, groups=units, intervals=None if self.intervals is None else self.intervals[places]
-            )
-        shares = mapped(_log(answers), self.mapping)
+            intervals = None if self.intervals is None else self.intervals[places]
+            return score_affect(answers, target, groups=units, intervals=intervals)
+        shares = mapped(answers, self.mapping)
         if self.info.task == "distribution":
             target = np.stack([_shares(sample, self.labels) for sample in samples])
             return replace(score_distributions(shares, target, groups=units), temperature=temperature)
@@ -228,28 +233,14 @@ class _Scorer:
         scores = score_classes(shares, truth, self.labels, groups=units)
         if temperature is None:
             return scores
-        raw = expected_calibration_error(softmax(mapped(values, self.mapping)), truth)
+        raw = expected_calibration_error(mapped(probabilities_of(values, None), self.mapping), truth)
         return replace(scores, temperature=temperature, ece=raw, ece_calibrated=scores.ece)
-
-    @cached_property
-    def answers(self) -> NDArray[np.float64]:
-        """Return (M, E) probabilities in the classifier's labels, or valence and arousal, as prediction does."""
-        return answers_of(self.info, self.outputs.values, self.outputs.distances)
-
-    @cached_property
-    def intervals(self) -> NDArray[np.float64] | None:
-        """(M, 2, 2) of valence and arousal; None without a head of ratings."""
-        if self.head is None:
-            return None
-        distances, known = self.outputs.distances, self.info.distances
-        familiarity = familiarity_of(distances, known) if distances is not None and known else None
-        return self.head.intervals(self.answers, familiarity)
 
     def trust(self) -> dict[str, float]:
         """See Evaluation. Sets are scored in the model's own labels."""
-        found, distances = dict[str, float](), self.outputs.distances
-        if distances is not None and self.info.distances:
-            found["flagged"] = float((familiarity_of(distances, self.info.distances) < UNFAMILIAR).mean())
+        found = dict[str, float]()
+        if self.familiarity is not None:
+            found["flagged"] = float((self.familiarity < UNFAMILIAR).mean())
         is_own = self.mapping is not None and self.mapping.source.labels == self.mapping.target.labels
         if self.info.task == "label" and is_own and len(self.info.conformal_scores) >= MIN_SCORES:
             truth = np.array([sample.label for sample in self.outputs.samples])
@@ -258,40 +249,31 @@ class _Scorer:
         return found
 
     def predictions(self) -> list[dict[str, Any]]:
-        """A line for every image."""
-        lines = []
-        for sample, answer in zip(self.outputs.samples, self.answers, strict=True):
-            unit = sample.group or sample.image_key  # what is drawn together
+        """Return a line for every image."""
+        lines, names = [], self.labels.labels
+        shares = None if self.mapping is None else mapped(self.answers, self.mapping)
+        for i, (sample, unit) in enumerate(zip(self.outputs.samples, self.units, strict=True)):
             line: dict[str, Any] = {"key": sample.key, "path": str(sample.image), "group": unit}
-            if self.mapping is None:
-                line |= {"valence": float(answer[0]), "arousal": float(answer[1])}
+            if shares is None:
+                line |= {"valence": float(self.answers[i, 0]), "arousal": float(self.answers[i, 1])}
             else:
-                shares = softmax(mapped(_log(answer[None]), self.mapping))[0]
-                line["label"] = None if sample.label is None else self.labels.labels[sample.label]
-                line["predicted"] = self.labels.labels[int(shares.argmax())]
-                line["probabilities"] = {
-                    name: round(float(p), 6) for name, p in zip(self.labels.labels, shares, strict=True)
-                }
+                line["label"] = None if sample.label is None else names[sample.label]
+                line["predicted"] = names[int(shares[i].argmax())]
+                line["probabilities"] = {name: round(float(p), 6) for name, p in zip(names, shares[i], strict=True)}
             lines.append(line)
         return lines
 
 
-def _log(probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Logits of probabilities (N, E); those of 0 are finite."""
-    return np.log(np.maximum(probabilities, np.finfo(np.float64).tiny))
+def mapped(probabilities: NDArray[np.float64], mapping: LabelMap) -> NDArray[np.float64]:
+    """Return probabilities of the target's labels, (N, E'), from those of the source's, (N, E); rows of sum 1.
 
-
-def mapped(logits: Logits, mapping: LabelMap) -> Logits:
-    """Logits of the target's labels, (N, E'), from those of the source's, (N, E).
-
-    The probabilities of labels that become one add up. A label that nothing becomes has a probability of nearly 0.
+    Those of labels that become one add up. A label that nothing becomes has a probability of 0.
     """
-    columns = []
-    for label in range(len(mapping.target)):
-        sources = [i for i in range(len(mapping.source)) if mapping(i) == label]
-        merged = [logits[:, i] for i in sources] or [np.full(len(logits), -1e4, logits.dtype)]
-        columns.append(np.logaddexp.reduce(merged, axis=0))
-    return np.stack(columns, axis=1)
+    shares = np.zeros((len(probabilities), len(mapping.target)))
+    for i in range(len(mapping.source)):
+        if (label := mapping(i)) is not None:
+            shares[:, label] += probabilities[:, i]
+    return shares / np.maximum(shares.sum(axis=1, keepdims=True), np.finfo(np.float64).tiny)
 
 
 def map_to_data(ours: LabelSet, theirs: LabelSet) -> LabelMap:

@@ -142,10 +142,8 @@ def curves_of(metrics: list[dict[str, float]]) -> dict[str, tuple[NDArray[np.int
         for name, value in line.items():
             if name != "step" and isinstance(value, int | float):
                 points.setdefault(name, []).append((int(line["step"]), float(value)))
-    return {
-        name: (np.array([step for step, _ in found]), np.array([value for _, value in found], dtype=np.float64))
-        for name, found in points.items()
-    }
+    curves = {name: tuple(zip(*found, strict=True)) for name, found in points.items()}
+    return {name: (np.array(steps), np.array(values, np.float64)) for name, (steps, values) in curves.items()}
 
 
 def read_evaluation(file: Path) -> SavedEvaluation:
@@ -158,8 +156,8 @@ def read_evaluation(file: Path) -> SavedEvaluation:
         raise DataError(f"{file} holds no scores; run uniemox evaluate again")
     predictions, missing = None, None
     if "confusion" in values:
-        labels = values.get("labels")
-        if not isinstance(labels, list) or not _is_square(values["confusion"], len(labels)):
+        labels, shape = values.get("labels"), np.shape(np.array(values["confusion"], dtype=object))
+        if not isinstance(labels, list) or shape != (len(labels), len(labels)):
             raise DataError(f"{file}: its confusion matrix does not fit its labels; run uniemox evaluate again")
         try:
             predictions = read_predictions(file.with_suffix(".jsonl"), labels)
@@ -171,22 +169,20 @@ def read_evaluation(file: Path) -> SavedEvaluation:
 def read_predictions(file: Path, labels: list[str]) -> Predictions:
     """Read a classifier's answers. Raises DataError, with the line, for a malformed file."""
     places = {label: i for i, label in enumerate(labels)}
-    keys, groups, pairs, probabilities = [], [], [], []
+    rows = []
     for where, line in _lines(file):
         try:
             shares = np.array([line["probabilities"][label] for label in labels], dtype=np.float64)
-            pairs.append((places[line["label"]], places[line["predicted"]]))
-            keys.append(str(line["key"]))
-            groups.append(str(line["group"]))
+            answer = places[line["label"]], places[line["predicted"]]
+            rows.append((str(line["key"]), str(line["group"]), *answer, shares))
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(f"{where}: {error} is missing or wrong; run uniemox evaluate again") from error
-        if not (np.isfinite(shares).all() and shares.min() >= 0 and shares.max() <= 1):
+        if not (shares.min() >= 0 and shares.max() <= 1):
             raise DataError(f"{where}: probabilities must lie between 0 and 1; run uniemox evaluate again")
-        probabilities.append(shares)
-    if not keys:
+    if not rows:
         raise DataError(f"{file} is empty; run uniemox evaluate again")
-    both = np.array(pairs, dtype=np.int64)  # (N, 2)
-    return Predictions(tuple(keys), tuple(groups), both[:, 0], both[:, 1], np.stack(probabilities))
+    keys, groups, truth, predicted, probabilities = zip(*rows, strict=True)
+    return Predictions(keys, groups, np.array(truth), np.array(predicted), np.stack(probabilities))
 
 
 def _lines(file: Path) -> Iterator[tuple[str, Any]]:
@@ -197,11 +193,3 @@ def _lines(file: Path) -> Iterator[tuple[str, Any]]:
                 yield f"{file}:{number}", json.loads(line)
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{file} can't be read: {error}") from error
-
-
-def _is_square(matrix: Any, side: int) -> bool:
-    return (
-        isinstance(matrix, list)
-        and len(matrix) == side
-        and all(isinstance(row, list) and len(row) == side for row in matrix)
-    )

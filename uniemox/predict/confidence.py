@@ -16,15 +16,17 @@ MIN_WEIGHT = 0.2  # of the network's own probabilities: their order stays
 ROUNDING = 1e-5  # stored conformal scores are rounded to 5 digits
 
 
-def familiarity_of(distances: Array, held_out: Sequence[float]) -> NDArray[np.float64]:
+def familiarity_of(distances: Array | None, held_out: Sequence[float]) -> NDArray[np.float64] | None:
     """Return the share of held-out images that are at least as far from the training images as each image, 0 to 1.
 
     distances: (N,).  held_out: sorted distances of held-out images; the image itself is counted with them. This is the
-    conformal p-value of "this image is like them" (arXiv 2107.07511, section 4.4).
+    conformal p-value of "this image is like them" (arXiv 2107.07511, section 4.4). None where one of them is not known.
 
     >>> familiarity_of(np.array([1.0, 2.0, 9.0]), (1.0, 2.0, 3.0, 4.0)).tolist()
     [1.0, 0.8, 0.2]
     """
+    if distances is None or not held_out:
+        return None
     nearer = np.searchsorted(np.asarray(held_out), np.asarray(distances, np.float64))  # (N,)
     return (len(held_out) - nearer + 1) / (len(held_out) + 1)
 
@@ -36,9 +38,7 @@ def log_softmax(logits: Array) -> NDArray[np.float64]:
     return values - np.log(np.exp(values).sum(axis=1, keepdims=True))
 
 
-def probabilities_of(
-    logits: Array, temperature: float | None, familiarity: NDArray[np.float64] | None = None
-) -> NDArray[np.float64]:
+def probabilities_of(logits: Array, temperature: float | None, familiarity: Array | None = None) -> NDArray[np.float64]:
     """Return calibrated probabilities (N, E), rows of sum 1.
 
     logits: (N, E).  temperature: divides them (arXiv 1706.04599); None: 1.
@@ -64,17 +64,15 @@ def answers_of(info: ClassifierInfo, logits: Array, distances: Array | None = No
     """
     if info.task == "affect":
         return to_affect(np.asarray(logits, np.float64))
-    familiarity = familiarity_of(distances, info.distances) if distances is not None and info.distances else None
-    return probabilities_of(logits, info.temperature, familiarity)
+    return probabilities_of(logits, info.temperature, familiarity_of(distances, info.distances))
 
 
 def score_limit(scores: Sequence[float], coverage: float) -> float:
-    """Return the highest score of a likely label: the ⌈(n + 1) · coverage⌉-th of n held-out scores.
+    """Return the highest score of a likely label: the ⌈(n + 1) · coverage⌉-th of n sorted held-out scores.
 
     Split conformal prediction (arXiv 2107.07511, section 1). The score of a held-out image is 1 - p(its true label)
-    (LAC, Sadinle et al., JASA 2019).
-    scores: sorted.  coverage: share of images whose true label shall be in its set, between 0 and 1.
-    Raises ConfigError for another coverage, or for no or too few scores.
+    (LAC, Sadinle et al., JASA 2019).  coverage: share of images whose true label shall be in its set.
+    Raises ConfigError for a coverage that is not between 0 and 1, or for no or too few scores.
     """
     if not 0 < coverage < 1:
         raise ConfigError(f"coverage must lie strictly between 0 and 1, got {coverage}; try 0.9")

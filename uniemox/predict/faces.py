@@ -11,7 +11,7 @@ from uniemox.errors import ConfigError
 from uniemox.persons.box import Box, Detection, overlap
 from uniemox.persons.detector import Detector
 from uniemox.predict.network import Network
-from uniemox.predict.views import Pixels
+from uniemox.predict.views import Pixels, scaled_px
 
 MIN_FACE_PX = 16  # shorter side of a face; smaller ones get no answer
 SIDE, RISE = 1.14, 0.02
@@ -41,18 +41,15 @@ class MirrorDetector:
         places = [place for place, some in enumerate(found) if some]  # elsewhere no mirror image can change the answer
         mirrored = self.detector.detect([ImageOps.mirror(images[place]) for place in places])
         for place, back in zip(places, mirrored, strict=True):
-            found[place] = _in_both(found[place], [_mirrored(one, images[place].width) for one in back])
+            width = images[place].width
+            others = [one._replace(box=one.box._replace(x1=width - one.box.x2, x2=width - one.box.x1)) for one in back]
+            found[place] = _in_both(found[place], others)
         return found
-
-
-def _mirrored(found: Detection, width: int) -> Detection:
-    box = found.box
-    return found._replace(box=box._replace(x1=width - box.x2, x2=width - box.x1))
 
 
 def _in_both(found: Sequence[Detection], others: Sequence[Detection]) -> tuple[Detection, ...]:
     """Return the means of detections that overlap by half, most confident first."""
-    if not found or not others:
+    if not others:
         return ()
     shared = overlap(np.array([one.box for one in found]), np.array([one.box for one in others]))  # (M, N)
     means = []
@@ -90,9 +87,8 @@ class FaceReader:
         if min(face.x2 - face.x1, face.y2 - face.y1) < MIN_FACE_PX:
             return ()
         square = Box(0, 0, *full) if self.finder is None else face_square(face)
-        x, y = image.width / full[0], image.height / full[1]
-        part = (round(square.x1 * x), round(square.y1 * y), round(square.x2 * x), round(square.y2 * y))
-        grey = image.crop(part).convert("L").convert("RGB")  # what lies outside is black; FER+ has no colours
+        part = image.crop(scaled_px(square, image.size, full))  # what lies outside is black
+        grey = part.convert("L").convert("RGB")  # FER+ has no colours
         return tuple(self.network.look(one, one.size, None) for one in (grey, ImageOps.mirror(grey)))
 
 
@@ -108,7 +104,7 @@ def face_square(face: Box) -> Box:
     return Box(x - half, y - half, x + half, y + half)
 
 
-def owners(faces: Sequence[Box], persons: Sequence[Box] | None) -> list[int | None]:
+def owners(faces: Sequence[Box], persons: Sequence[Box]) -> list[int | None]:
     """Return the index of each face's owner among the persons; None without one.
 
     A face belongs to the person whose box holds most of it, the smallest of equals, if that is at least 0.7 of it. Of
@@ -116,10 +112,10 @@ def owners(faces: Sequence[Box], persons: Sequence[Box] | None) -> list[int | No
     """
     found: list[int | None] = [None] * len(faces)
     for i in sorted(range(len(faces)), key=lambda i: -faces[i].area):
-        shares = [(_inside(faces[i], box), -box.area, k) for k, box in enumerate(persons or ()) if k not in found]
-        best = max(shares, default=(0.0, 0.0, 0))
-        if best[0] >= MIN_INSIDE:
-            found[i] = best[2]
+        shares = [(_inside(faces[i], box), -box.area, k) for k, box in enumerate(persons) if k not in found]
+        share, _, owner = max(shares, default=(0.0, 0.0, 0))
+        if share >= MIN_INSIDE:
+            found[i] = owner
     return found
 
 

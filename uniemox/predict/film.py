@@ -13,7 +13,7 @@ from typing import Any
 
 from PIL import Image
 
-from uniemox.errors import ConfigError, ImageError, MissingPackageError
+from uniemox.errors import ConfigError, MissingPackageError
 from uniemox.io.decoding.film import ANIMATIONS
 from uniemox.io.decoding.pool import process_settings
 
@@ -72,17 +72,15 @@ def read_film(path: str, every_s: float) -> Iterator[Frame]:
 
 
 def _frames(path: str, process: subprocess.Popen[bytes]) -> Iterator[Frame]:
-    last: dict[str, Any] = {"end_s": 0.0, "error": "its decoder died, or took too long for a moment"}
-    shot = 0
-    while "end_s" not in (message := _next(process)):
-        if not message:
-            message = last
-            break
-        last["end_s"], shot = message["time_s"], message["shot"]
-        yield Frame(path, message["time_s"], shot, message["image"], tuple(message["size"]))
-    if message["error"] is not None:
-        where = f"beyond {message['end_s']:g} s" if shot else "as a film"
-        yield Frame(path, message["end_s"], shot, None, (0, 0), f"{path}: can't be read {where} ({message['error']})")
+    end_s, shot = 0.0, 0
+    while (message := _next(process)) and "end_s" not in message:
+        end_s, shot = message["time_s"], message["shot"]
+        yield Frame(path, end_s, shot, message["image"], tuple(message["size"]))
+    end_s = message.get("end_s", end_s)
+    error = message.get("error", None if message else "its decoder died, or took too long for a moment")
+    if error is not None:
+        where = f"beyond {end_s:g} s" if shot else "as a film"
+        yield Frame(path, end_s, shot, None, (0, 0), f"{path}: can't be read {where} ({error})")
 
 
 def _next(process: subprocess.Popen[bytes]) -> dict[str, Any]:
@@ -103,10 +101,3 @@ def _next(process: subprocess.Popen[bytes]) -> dict[str, Any]:
             watch.cancel()
         if message or not line:
             return message
-
-
-def frame_of(frame: Frame) -> tuple[Image.Image, tuple[int, int]]:
-    """Return the image, and the film's width and height. Raises ImageError for the last one of a broken film."""
-    if frame.image is None:
-        raise ImageError(frame.error)
-    return frame.image, frame.size

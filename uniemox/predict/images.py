@@ -16,7 +16,7 @@ from uniemox.io.decoding.pool import Decode, DecoderPool, Decoders, decode_one
 from uniemox.io.files import read_limited
 from uniemox.io.images import HEIF_ENDINGS, HEIF_NEEDS, MAX_BYTES, MinSides, check_size, decode_opened, is_image_name
 from uniemox.io.parallel import count_cores, parallel_map
-from uniemox.predict.film import FILMS, Frame, frame_of
+from uniemox.predict.film import FILMS, Frame
 
 ImageLike = str | os.PathLike[str] | bytes | BinaryIO | Image.Image | NDArray[Any] | Frame
 Item = TypeVar("Item")
@@ -29,15 +29,15 @@ def read_any(
 ) -> tuple[Image.Image, tuple[int, int]]:
     """Return the upright RGB image, and its full (width, height) in px.
 
-    source: a path; the bytes of a file, or a file opened as such; a PIL image of any mode; an array (H, W), (H, W, 3)
-    or (H, W, 4), uint8, or floats from 0 to 1.  shrink: as `images.decode`, for large JPEGs.  decode_file: of a pool,
-    for untrusted files.
-    Raises ImageError for any other type, and for a file that can't be decoded whole.
+    source: as `Predictor.predict` takes it.  shrink: as `images.decode`, for large JPEGs.  decode_file: of a pool, for
+    untrusted files.  Raises ImageError for any other type, and for a file that can't be decoded whole.
     """
     if isinstance(source, (str, os.PathLike)):
         return decode_file(_read_file(source), str(Path(source)), shrink=shrink)
     if isinstance(source, Frame):
-        return frame_of(source)
+        if source.image is None:
+            raise ImageError(source.error)
+        return source.image, source.size
     source = content_of(source)
     if isinstance(source, (bytes, bytearray, memoryview)):
         return decode_file(bytes(source), "image", shrink=shrink)
@@ -143,20 +143,14 @@ def list_images(names: Sequence[str], listed: Iterable[str] = ()) -> Iterator[st
             yield from (line.rstrip("\r\n") for line in listed if line.strip())
         elif os.path.isdir(name):
             yield from map(str, walk(Path(name)))
-        elif not os.path.exists(name) and glob.has_magic(name):
-            found = sorted(glob.iglob(name, recursive=True))
-            yield from _matched(found, has_folders="**" not in name) if found else [name]
-        else:
+        elif os.path.exists(name) or not glob.has_magic(name) or not (found := sorted(glob.glob(name, recursive=True))):
             yield name
-
-
-def _matched(found: Sequence[str], *, has_folders: bool) -> Iterator[str]:
-    """Yield the matched images, and those in matched folders unless the pattern matched them too."""
-    for name in found:
-        if not os.path.isdir(name):
-            yield from [name] if is_image_name(Path(name)) else []
-        elif has_folders:
-            yield from map(str, walk(Path(name)))
+        else:
+            for one in found:
+                if not os.path.isdir(one):
+                    yield from [one] if is_image_name(Path(one)) else []
+                elif "**" not in name:  # which matches the images in folders too
+                    yield from map(str, walk(Path(one)))
 
 
 def map_images(

@@ -4,21 +4,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from uniemox.classifier_info import ClassifierInfo, read_info
-from uniemox.errors import CheckpointError, ConfigError, ShapeError
+from uniemox.errors import CheckpointError, ConfigError
 from uniemox.io.files import ONNX, fingerprint_of
 from uniemox.io.onnx_external import external_files
 from uniemox.io.onnx_sessions import RUNTIME_ERRORS, InferenceSession, Session
 from uniemox.persons.box import Box, Detection, choose_person
 from uniemox.predict.confidence import answers_of, familiarity_of
 from uniemox.predict.ratings import RatingHead
-from uniemox.predict.views import Pixels, hide, person_view, scene_box, scene_parts, scene_view
+from uniemox.predict.views import Pixels, hide, person_view, scaled_px, scene_box, scene_parts, scene_view
 
 MAX_PX = 2 * 224 * 224  # of the views of one run: more are no faster, and need more memory
 Array = NDArray[np.float32]
@@ -45,6 +45,14 @@ class Engine(Protocol):
 
     def run(self, outputs: Sequence[str], views: Mapping[str, Array]) -> list[Array]:
         """Return some of its outputs, for views (N, 3, S, S), normalised."""
+
+
+@runtime_checkable
+class HasGradients(Protocol):
+    """Engine that explains itself by gradients."""
+
+    def gradient_maps(self, views: Mapping[str, Array], index: int) -> dict[str, Array]:
+        """Return a map (h, w) of each view of one image for an output's index; see `grad_cam_maps`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,17 +128,10 @@ class Network:
         parts = [Box(0, 0, *full)] if info.needs_person else scene_parts(full)
         if len(parts) == 1:
             return [self.look(image, full, persons)], scene_box(full, info.size, info.crop_fraction)
-        x, y = image.width / full[0], image.height / full[1]
-        cut = [image.crop((round(p.x1 * x), round(p.y1 * y), round(p.x2 * x), round(p.y2 * y))) for p in parts]
+        cut = [image.crop(scaled_px(part, image.size, full)) for part in parts]
         middle = scene_box((min(full), min(full)), info.size, info.crop_fraction)  # of a square
-        last = parts[-1]
-        view = Box(middle.x1, middle.y1, last.x1 + middle.x2, last.y1 + middle.y2)
+        view = middle._replace(x2=parts[-1].x1 + middle.x2, y2=parts[-1].y1 + middle.y2)
         return [self.look(one, one.size, None) for one in cut], view
-
-    @property
-    def knows_familiarity(self) -> bool:
-        """True if the network can tell how familiar an image is."""
-        return DISTANCE in self.engine.outputs and bool(self.info.distances)
 
     def answer(self, views: Sequence[Mapping[str, Pixels]], *, with_features: bool = False) -> Answers:
         """Return the answers for N images' views, see `look`.
@@ -140,13 +141,13 @@ class Network:
         if with_features and FEATURES not in self.engine.outputs:
             raise ConfigError(f"{self.name} gives no features; export it again")
         head = self.rating_head
-        found = self._run(views, [FEATURES] if with_features or head else [])
+        found = self.run(views, [FEATURES] if with_features or head else [])
         distances = found.get(DISTANCE)
         if distances is not None:
-            distances = np.where([is_blank(view) for view in views], FAR, distances)
+            distances = np.where([_is_blank(view) for view in views], FAR, distances)
         return Answers(
             answers_of(self.info, found[LOGITS], distances),
-            None if distances is None else familiarity_of(distances, self.info.distances),
+            familiarity_of(distances, self.info.distances),
             found[FEATURES] if with_features else None,
             None if head is None else head.rate(found[FEATURES], found[LOGITS]),
         )
@@ -161,18 +162,10 @@ class Network:
             return None
         return RatingHead.from_dict(self.info.ratings)
 
-    def features(self, views: Sequence[Mapping[str, Pixels]]) -> tuple[Array, Array]:
-        """Return features (N, D) and logits (N, E) of N images' views."""
-        found = self._run(views, [FEATURES])
-        return found[FEATURES], found[LOGITS]
-
-    def measure(self, views: Sequence[Mapping[str, Pixels]]) -> tuple[Array, Array | None]:
-        """Return logits (N, E) of N images' views, and their distances (N,) from the training images, if known."""
-        found = self._run(views, [])
-        return found[LOGITS], found.get(DISTANCE)
-
-    def _run(self, views: Sequence[Mapping[str, Pixels]], more: Sequence[str]) -> dict[str, Array]:
-        asked = [LOGITS, *([DISTANCE] if self.knows_familiarity else []), *more]
+    def run(self, views: Sequence[Mapping[str, Pixels]], more: Sequence[str] = ()) -> dict[str, Array]:
+        """Return outputs by name for N images' views: logits, the distance if it is known, and those in `more`."""
+        knows_distance = DISTANCE in self.engine.outputs and self.info.distances
+        asked = [LOGITS, *([DISTANCE] if knows_distance else []), *more]
         at_once = max(1, MAX_PX // self.info.size**2)
         parts = []
         for i in range(0, len(views), at_once):
@@ -183,26 +176,15 @@ class Network:
 
     def pixels(self, views: NDArray[np.uint8]) -> Array:
         """Normalise views (N, 3, S, S) uint8, RGB, to float32."""
-        if views.dtype != np.uint8:
-            raise ShapeError(f"expected images as uint8, 0 to 255, got {views.dtype}")
         return (views.astype(np.float32) - self._middle) / self._scale
 
     def logits(self, scene: Array | None, person: Array | None = None) -> Array:
         """Return logits (N, E), or valence and arousal (N, 2).
 
         scene, person: (N, 3, S, S) float32, from `pixels`; None for a view that its streams don't have.
-        Raises ShapeError if one is missing or of another shape.
         """
         given = {"scene": scene, "person": person}
-        views: dict[str, Array] = {}
-        for name in self.info.views:
-            view = given[name]
-            if view is None or view.ndim != 4 or view.shape[1:] != (3, self.info.size, self.info.size):
-                raise ShapeError(
-                    f"expected the {name} view as (N, 3, {self.info.size}, {self.info.size}), got "
-                    f"{'none' if view is None else view.shape}; this network reads streams={self.info.streams!r}"
-                )
-            views[name] = view
+        views = {name: view for name in self.info.views if (view := given[name]) is not None}
         return self.engine.run([LOGITS], views)[0]
 
     def maps(self, scene: Array) -> Array | None:
@@ -211,16 +193,13 @@ class Network:
             return None
         return self.engine.run([MAPS], {"scene": scene})[0]
 
-    def probabilities(self, logits: Array) -> NDArray[np.float64]:
-        """Return the probabilities for logits (N, E) of familiar images; see `answers_of`."""
-        return answers_of(self.info, logits)
-
 
 class _OnnxEngine:
     """An ONNX file in onnxruntime; see Engine."""
 
     def __init__(self, path: Path, threads: int | None) -> None:
         _check_file(path)
+        self._path = path
         try:
             self._session = Session(path, threads=threads)
             session = self._session.wide
@@ -238,18 +217,15 @@ class _OnnxEngine:
             self.info = read_info(metadata[KEY])
         except CheckpointError as error:
             raise CheckpointError(f"{path}: {error}") from error
-        inputs = {part.name: part for part in session.get_inputs()}
-        outputs = {part.name for part in session.get_outputs()}
-        sides = [self.info.size, self.info.size]
-        fits = all(part.type == "tensor(float)" and part.shape[1:] == [3, *sides] for part in inputs.values())
-        if set(inputs) != set(self.info.views) or LOGITS not in outputs or not fits:
-            found = ", ".join(f"{part.name} {part.shape} {part.type}" for part in inputs.values())
+        inputs, self.outputs = session.get_inputs(), frozenset(part.name for part in session.get_outputs())
+        size, names = self.info.size, {part.name for part in inputs}
+        fits = all(part.type == "tensor(float)" and part.shape[1:] == [3, size, size] for part in inputs)
+        if names != set(self.info.views) or LOGITS not in self.outputs or not fits:
+            found = ", ".join(f"{part.name} {part.shape} {part.type}" for part in inputs)
             raise CheckpointError(
-                f"{path}: expected inputs {', '.join(self.info.views)} [N, 3, {sides[0]}, {sides[0]}] as float and the "
-                f"output logits, got {found} and {', '.join(sorted(outputs))}; export it again"
+                f"{path}: expected inputs {', '.join(self.info.views)} [N, 3, {size}, {size}] as float and the output "
+                f"logits, got {found} and {', '.join(sorted(self.outputs))}; export it again"
             )
-        self.outputs = frozenset(outputs)
-        self._path = path
 
     @cached_property
     def fingerprint(self) -> str:
@@ -287,7 +263,7 @@ def run_views(
     return [np.concatenate(values) for values in zip(*parts, strict=True)]
 
 
-def is_blank(views: Mapping[str, Pixels]) -> bool:
+def _is_blank(views: Mapping[str, Pixels]) -> bool:
     """Return True if the views show nothing: no channel varies by more than the noise of a camera or of JPEG."""
     return all(view.reshape(3, -1).std(axis=1).max() < BLANK_STD for view in views.values())
 

@@ -72,11 +72,9 @@ def open_faces(
     if faces is None:
         return None
     network = open_network(embedded_file(EXPRESSIONS) if face_model is None else face_model, threads=threads)
-    if faces == "whole":
-        return FaceReader(network, None)
     if face_finder is not None:
         return FaceReader(network, load_detector(face_finder, threads=threads))
-    return FaceReader(network, open_embedded_faces(threads))
+    return FaceReader(network, None if faces == "whole" else open_embedded_faces(threads))
 
 
 def open_embedded_faces(threads: int | None = None) -> MirrorDetector:
@@ -125,7 +123,5 @@ def embedded_file(name: str) -> Path:
     if not path.is_file():
         others = {FINDER: "a person finder, or None (--no-persons)", FACE_FINDER: "a face finder (--face-finder)"}
         what = others.get(name, "a model")
-        raise CheckpointError(
-            f"this installation of uniemox comes without {path.name}; install it again, or give {what}"
-        )
+        raise CheckpointError(f"this installation of uniemox comes without {name}; install it again, or give {what}")
     return path

@@ -42,11 +42,7 @@ def plot_answer(
     image, scale = _read(source)
     _draw_boxes(image, persons, scale, PERSON_COLOUR)
     _draw_boxes(image, faces, scale, FACE_COLOUR)
-    panel = _bars(bars, title, likely, max(image.width, MIN_WIDTH_PX), is_affect=is_affect)
-    page = Image.new("RGB", (panel.width, image.height + panel.height), PAPER)
-    page.paste(image, ((panel.width - image.width) // 2, 0))
-    page.paste(panel, (0, image.height))
-    return page
+    return stacked([image, _bars(bars, title, likely, max(image.width, MIN_WIDTH_PX), is_affect=is_affect)])
 
 
 def plot_faces(source: ImageLike | None, faces: Labelled, caption: str, side_px: int) -> Image.Image:
@@ -57,10 +53,19 @@ def plot_faces(source: ImageLike | None, faces: Labelled, caption: str, side_px:
     image, scale = _read(source, side_px)
     letters = side_px // LETTERS
     _draw_boxes(image, faces, scale, FACE_COLOUR)
-    page = Image.new("RGB", (image.width, image.height + 2 * letters), PAPER)
-    page.paste(image, (0, 0))
-    text, font = fitted(caption, letters, page.width)
-    ImageDraw.Draw(page).text((0, image.height + letters // 3), text, fill=INK, font=font)
+    foot = Image.new("RGB", (image.width, 2 * letters), PAPER)
+    text, font = fitted(caption, letters, foot.width)
+    ImageDraw.Draw(foot).text((0, letters // 3), text, fill=INK, font=font)
+    return stacked([image, foot])
+
+
+def stacked(parts: Sequence[Image.Image]) -> Image.Image:
+    """Paste images one below the other, each in the middle."""
+    page = Image.new("RGB", (max(part.width for part in parts), sum(part.height for part in parts)), PAPER)
+    y = 0
+    for part in parts:
+        page.paste(part, ((page.width - part.width) // 2, y))
+        y += part.height
     return page
 
 

@@ -20,59 +20,44 @@ NOTEBOOK_PX = 640
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Person:
-    """A person detected in the image."""
+    """A person detected in the image; `schema.PERSON` says what its fields mean."""
 
     box: Box
-    """In px of the upright image."""
     confidence: float
-    """0 to 1, that this is a person."""
     emotions: dict[str, float] | None
-    """Probability of each emotion that the person may feel; None without a person model."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Face:
-    """A face detected in the image."""
+    """A face detected in the image; `schema.FACE` says what its fields mean."""
 
     box: Box
-    """In px of the upright image."""
     confidence: float
-    """0 to 1, that this is a face."""
     expressions: dict[str, float] | None
-    """Probability of each expression that others see, which is not what the owner feels; None: too small to tell."""
     person: int | None
-    """Index in `persons` of the face's owner; None: no detected person."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prediction:
-    """A model's answer about one image. `schema` lists the fields of its JSON form, with their meanings."""
+    """A model's answer about one image. `schema.FIELDS` says what its fields mean."""
 
     scene: dict[str, float]
     """Probability by label, with sum 1, in the labels' order; or valence and arousal, 1 to 9."""
     kind: Kind
     """evoked: what it makes people feel.  felt: what the people in it feel.  expressed: what a face shows."""
     persons: list[Person] | None
-    """Most confident first. []: no person was detected. None: there is no person finder."""
     likely: tuple[str, ...] | None
     """The labels that hold the true one with the coverage asked for, most probable first; None: not asked."""
     path: str | None
-    """None for an image from memory."""
     width_px: int
-    """Width of the upright image."""
     height_px: int
     label_set: str
     model: str
-    """Name of the model."""
     valence: float | None = None
-    """1 (negative) to 9 (positive); see `affect_from`. None where the model can't tell."""
     arousal: float | None = None
-    """1 (calm) to 9 (excited); None where the model has not learned it."""
     valence_interval: tuple[float, float] | None = None
-    """90 % interval of the mean rating, for images like those with ratings; wider for unfamiliar images.
-    None without a rating head."""
+    """90 % interval of the mean rating, for images like those with ratings; wider for unfamiliar images."""
     arousal_interval: tuple[float, float] | None = None
-    """90 % interval of arousal."""
     affect_from: Literal["ratings", "model", "norms"] | None = None
     """ratings: a head fitted to people's ratings of images. model: a network that predicts nothing else (task affect).
     norms: the expected word norm of the labels (NRC-VAD, valence alone). None: no source."""
@@ -80,13 +65,10 @@ class Prediction:
     """Similarity to the training images, 0 to 1: the share of images like them that are at least as far from them.
     Below 0.2 the probabilities are drawn towards each other. None: the model can't tell."""
     view: Box | None = None
-    """The part of the image that was judged, px."""
     faces: list[Face] | None = None
-    """Most confident first. []: no face was detected. None: faces were not asked for."""
     time_s: float | None = None
     """Moment of the film; None for an image."""
     shot: int | None = None
-    """Number of the shot between two cuts of the film, from 1."""
     embedding: NDArray[np.float32] | None = field(default=None, repr=False, compare=False)
     """(D,) features below the labels; None: not asked for."""
     source: ImageLike | None = field(default=None, repr=False, compare=False)

@@ -2,11 +2,11 @@
 
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import TypeGuard, overload
+from typing import Any, TypeGuard, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,7 +44,14 @@ class Predictor:
         face_reader: FaceReader | None = None,
     ) -> None:
         if person_network is not None:
-            _check_person_network(person_network, finder)
+            info = person_network.info
+            if finder is None:
+                raise ConfigError("a person model needs a person finder; give one, or leave the person model out")
+            if info.kind != "felt" or not info.has_person:
+                raise ConfigError(
+                    f"{person_network.name} says what is {info.kind}, from the {info.streams} view; a person model "
+                    "says what is felt, from the person view or both"
+                )
         self.network, self.finder, self.person_network = network, finder, person_network
         self.face_reader = face_reader
 
@@ -70,8 +77,8 @@ class Predictor:
         """16 hexadecimal digits that differ for predictors with other answers, whatever their models' names."""
         reader = self.face_reader
         networks = (self.network, self.person_network, None if reader is None else reader.network)
-        parts = [None if network is None else network.engine.fingerprint for network in networks]
         finders = (self.finder, None if reader is None else reader.finder)
+        parts = [None if network is None else network.engine.fingerprint for network in networks]
         parts += [None if finder is None else finder.fingerprint for finder in finders]
         return fingerprint_of([], " ".join(map(str, parts)))
 
@@ -108,12 +115,12 @@ class Predictor:
         """
         if isinstance(image, (list, tuple)):
             return list(self.predict_each(image, coverage=coverage, labels=labels))
-        if _is_folder(image):
-            found = list(self.predict_each(walk(Path(image)), coverage=coverage, labels=labels))
-            if not found:
-                raise ImageError(f"{os.fspath(image)}: no image in this folder or in those inside it")
-            return found
-        return self._answer(image, decode_one, self._question(coverage, labels))
+        if not _is_folder(image):
+            return self._answer(image, decode_one, self._question(coverage, labels))
+        found = list(self.predict_each(walk(Path(image)), coverage=coverage, labels=labels))
+        if not found:
+            raise ImageError(f"{os.fspath(image)}: no image in this folder or in those inside it")
+        return found
 
     def embed(self, images: ImageLike | ImageLikes) -> NDArray[np.float32]:
         """Return features (N, D) of N images, the input of the last layer: for search, clusters and other models.
@@ -121,13 +128,14 @@ class Predictor:
         images: as `predict` takes them.  Raises ImageError for the first that can't be read, ImageNotFoundError if it
         is missing, ConfigError for a model file without features.
         """
+        several = [images] if not isinstance(images, (list, tuple)) else images
         rows = []
-        for found in self.predict_each(_each_of(images), with_embedding=True):
+        for found in self.predict_each(walk(Path(images)) if _is_folder(images) else several, with_embedding=True):
             if isinstance(found, Failure):
                 is_missing = found.path is not None and not os.path.exists(found.path)
                 raise (ImageNotFoundError if is_missing else ImageError)(found.error)
-            if found.embedding is not None:
-                rows.append(found.embedding)
+            assert found.embedding is not None
+            rows.append(found.embedding)
         if not rows:
             raise ImageError("there is no image to embed")
         return np.stack(rows)
@@ -153,7 +161,14 @@ class Predictor:
         if batch_size < 1:
             raise ConfigError(f"batch_size must be at least 1, got {batch_size}")
         question = self._question(coverage, labels, with_embedding=with_embedding)
-        return map_images(images, partial(self._answer_or_fail, question=question), batch_size, decoders)
+
+        def answer(source: ImageLike, decode: Decode) -> Prediction | Failure:
+            try:
+                return self._answer(source, decode, question)
+            except ImageError as error:
+                return Failure(path=path_of(source), error=str(error))
+
+        return map_images(images, answer, batch_size, decoders)
 
     def _question(self, coverage: float | None, labels: str | None, *, with_embedding: bool = False) -> Question:
         faces = None if self.face_reader is None else self.face_reader.network
@@ -161,20 +176,14 @@ class Predictor:
             self.network, self.person_network, faces, coverage=coverage, labels=labels, with_embedding=with_embedding
         )
 
-    def _answer_or_fail(self, source: ImageLike, decode: Decode, question: Question) -> Prediction | Failure:
-        try:
-            return self._answer(source, decode, question)
-        except ImageError as error:
-            return Failure(path=path_of(source), error=str(error))
-
     def _answer(self, source: ImageLike, decode: Decode, question: Question) -> Prediction:
         """Decode an image and answer. Raises ImageError."""
         source, info = content_of(source), self.network.info
-        needs_full = (
-            info.needs_person or self.person_network is not None or self.face_reader is not None
-        )  # small people
-        short_px = SHRINK_MARGIN * math.floor(info.size / info.crop_fraction)  # of which `scene_view` cuts its middle
-        image, full = read_any(source, None if needs_full else MinSides(short_px=short_px), decode_file=decode)
+        shrink = None
+        if not info.needs_person and self.person_network is None and self.face_reader is None:  # people may be small
+            short_px = math.floor(info.size / info.crop_fraction)  # of which `scene_view` cuts its middle
+            shrink = MinSides(short_px=SHRINK_MARGIN * short_px)
+        image, full = read_any(source, shrink, decode_file=decode)
         people = self.find_people(image, full)
         views, view = self.network.look_at_all(image, full, people)
         judged = self.network.answer(views, with_features=question.with_embedding).mean()
@@ -201,7 +210,7 @@ class Predictor:
         labels: LabelMapping | None,
     ) -> list[Face]:
         found = reader.find(image, full)
-        persons = owners([face.box for face in found], None if people is None else [person.box for person in people])
+        persons = owners([face.box for face in found], [person.box for person in people or ()])
         looked = [reader.look(image, full, face.box) for face in found]
         views = [view for several in looked for view in several]
         rows = iter(reader.network.answer(views).values if views else ())
@@ -222,17 +231,12 @@ class Predictor:
 
 
 def predict_on_ray(
-    paths: Iterable[str],
-    open_predictor: Callable[[], Predictor],
-    *,
-    batch_size: int = 16,
-    coverage: float | None = None,
-    labels: str | None = None,
+    paths: Iterable[str], open_predictor: Callable[[], Predictor], *, batch_size: int = 16, **asked: Any
 ) -> Iterator[Prediction | Failure]:
     """Yield the prediction for each image, in the order of the paths, from all machines of a Ray cluster.
 
     paths: of images, the same on every machine; relative ones start at this process's folder.  open_predictor: called
-    once by every worker.  Other arguments as `Predictor.predict_each`.
+    once by every worker.  asked: coverage and labels, as `Predictor.predict_each`.
     `map_on_ray` says which cluster is used. Raises MissingPackageError without Ray.
     """
     from uniemox.io.parallel import DIED, map_on_ray  # noqa: PLC0415 - for a cluster alone
@@ -246,35 +250,17 @@ def predict_on_ray(
             taken.append(batch)
             yield batch
 
-    for answers in map_on_ray(partial(_open_work, open_predictor, coverage, labels), batches()):
+    for answers in map_on_ray(partial(_open_work, open_predictor, asked), batches()):
         batch = taken.pop(0)
         yield from [Failure(path=path, error=f"{path}: {DIED}") for path in batch] if answers is None else answers
 
 
 def _open_work(
-    open_predictor: Callable[[], Predictor], coverage: float | None, labels: str | None
+    open_predictor: Callable[[], Predictor], asked: Mapping[str, Any]
 ) -> Callable[[Sequence[str]], list[Prediction | Failure]]:
     predictor = open_predictor()
-    ask = partial(predictor.predict_each, coverage=coverage, labels=labels)
-    return lambda paths: list(ask(paths, batch_size=len(paths)))
-
-
-def _each_of(images: ImageLike | ImageLikes) -> Iterable[ImageLike]:
-    if isinstance(images, (list, tuple)):
-        return images
-    return walk(Path(images)) if _is_folder(images) else [images]
+    return lambda paths: list(predictor.predict_each(paths, batch_size=len(paths), **asked))
 
 
 def _is_folder(image: object) -> TypeGuard[str | os.PathLike[str]]:
     return isinstance(image, (str, os.PathLike)) and os.path.isdir(image)
-
-
-def _check_person_network(network: Network, finder: Detector | None) -> None:
-    info = network.info
-    if finder is None:
-        raise ConfigError("a person model needs a person finder; give one, or leave the person model out")
-    if info.kind != "felt" or not info.has_person:
-        raise ConfigError(
-            f"{network.name} says what is {info.kind}, from the {info.streams} view; a person model says what is felt, "
-            "from the person view or both"
-        )

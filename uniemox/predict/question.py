@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from uniemox.classifier_info import ClassifierInfo
 from uniemox.errors import ConfigError, LabelError
-from uniemox.labels import WORD_NORMS, LabelMap, LabelSet, find_label_set, in_kind_of, label_map
+from uniemox.labels import WORD_NORMS, LabelSet, find_label_set, in_kind_of, label_map
 from uniemox.persons.box import Box
 from uniemox.predict.confidence import likely_labels, score_limit
 from uniemox.predict.film import Frame
@@ -26,38 +26,22 @@ class LabelMapping:
     labels: tuple[str, ...]
     name: str
     """Name of the answer's label set."""
-    mapping: LabelMap | None = None
-    """Map from the network's labels; None: the answer is in them."""
-
-    @property
-    def dropped(self) -> tuple[str, ...]:
-        """Labels of the network without a counterpart in the answer's set."""
-        return () if self.mapping is None else self.mapping.dropped
+    targets: tuple[str | None, ...]
+    """(E,) the answer's label for each of the network's; None: it has no counterpart."""
 
     def named(self, probabilities: NDArray[np.float64]) -> dict[str, float]:
         """Return probability by label.  probabilities: (E,).
 
         Those of labels that become one label add up; without dropped labels the rest is divided by its sum.
         """
-        if self.mapping is None:
-            return {label: float(p) for label, p in zip(self.labels, probabilities, strict=True)}
         sums = dict.fromkeys(self.labels, 0.0)
-        for i, p in enumerate(probabilities):
-            label = self._target(i)
+        for label, p in zip(self.targets, probabilities, strict=True):
             if label is not None:
                 sums[label] += float(p)
+        if self.targets == self.labels:  # perhaps valence and arousal
+            return sums
         total = max(sum(sums.values()), np.finfo(np.float64).tiny)
         return {label: value / total for label, value in sums.items()}
-
-    def likely(self, indices: list[int], named: dict[str, float]) -> tuple[str, ...]:
-        """Return the answer's labels for indices of the network's, most probable first.  named: of `named`."""
-        found = {self._target(i) for i in indices} - {None}
-        return tuple(sorted((label for label in found if label), key=lambda label: -named[label]))
-
-    def _target(self, index: int) -> str | None:
-        if self.mapping is None:
-            return self.labels[index]
-        return self.mapping.pairs[self.mapping.source.labels[index]]
 
 
 def answers_in(source: LabelSet, target: str | None) -> LabelMapping:
@@ -67,13 +51,13 @@ def answers_in(source: LabelSet, target: str | None) -> LabelMapping:
     reached, which would always have probability 1.
     """
     if target is None:
-        return LabelMapping(source.labels, source.name)
+        return LabelMapping(source.labels, source.name, source.labels)
     mapping = label_map(source, find_label_set(target))
     reached = tuple(label for label in mapping.target.labels if label not in mapping.unreached)
     if len(reached) < MIN_REACHED:
         what = f"only {reached[0]} is" if reached else "no label is"
         raise LabelError(f"of {target} {what} reached by {', '.join(source.labels)}; answer in them (no other labels)")
-    return LabelMapping(reached, mapping.target.name, mapping)
+    return LabelMapping(reached, mapping.target.name, tuple(mapping.pairs[label] for label in source.labels))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,7 +83,7 @@ class Question:
         *,
         coverage: float | None,
         labels: str | None,
-        with_embedding: bool = False,
+        with_embedding: bool,
     ) -> "Question":
         """Check a question; see `Predictor.predict`. Raises ConfigError, LabelError if the networks can't answer it."""
         info = network.info
@@ -107,16 +91,17 @@ class Question:
             raise ConfigError(f"{network.name} gives valence and arousal; leave coverage and labels out")
         limit = None if coverage is None else score_limit(info.conformal_scores, coverage)
         scene = answers_in(info.find_labels(), labels)
-        if limit is not None and scene.dropped:
+        dropped = [label for label, target in zip(info.labels, scene.targets, strict=True) if target is None]
+        if limit is not None and dropped:
             raise ConfigError(
-                f"coverage can't be had in {scene.name}: {', '.join(scene.dropped)} of {network.name} has no "
+                f"coverage can't be had in {scene.name}: {', '.join(dropped)} of {network.name} has no "
                 "counterpart there, so that a set could lack the true label or be empty; leave coverage out, or labels"
             )
         return cls(
             network=network,
             scene=scene,
-            person=_also_in(person_network, labels),
-            face=_also_in(face_network, labels),
+            person=None if person_network is None else _also_in(person_network, labels),
+            face=None if face_network is None else _also_in(face_network, labels),
             limit=limit,
             norms=_norms_of(info),
             with_embedding=with_embedding,
@@ -138,7 +123,8 @@ class Question:
         probabilities = judged.values[0]
         scene, likely = self.scene.named(probabilities), None
         if self.limit is not None:
-            likely = self.scene.likely(likely_labels(probabilities, self.limit), scene)
+            targets = {self.scene.targets[i] for i in likely_labels(probabilities, self.limit)}
+            likely = tuple(label for label in sorted(scene, key=lambda label: -scene[label]) if label in targets)
         frame = source if isinstance(source, Frame) else None
         return Prediction(
             scene=scene,
@@ -169,17 +155,13 @@ class Question:
         if head is not None and judged.ratings is not None:
             valence, arousal = judged.ratings[0].tolist()
             valence_ends, arousal_ends = head.intervals(judged.ratings, judged.familiarity)[0].tolist()
-            return {
-                **{"valence": valence, "valence_interval": tuple(valence_ends)},
-                **{"arousal": arousal, "arousal_interval": tuple(arousal_ends), "affect_from": "ratings"},
-            }
+            found = {"valence": valence, "valence_interval": tuple(valence_ends), "affect_from": "ratings"}
+            return found | {"arousal": arousal, "arousal_interval": tuple(arousal_ends)}
         return {} if self.norms is None else {"valence": float(values @ self.norms), "affect_from": "norms"}
 
 
-def _also_in(network: Network | None, labels: str | None) -> LabelMapping | None:
+def _also_in(network: Network, labels: str | None) -> LabelMapping:
     """Map another network's answers to the asked set if its kind allows that; else they keep their labels."""
-    if network is None:
-        return None
     own = network.info.find_labels()
     can_map = labels is not None and in_kind_of(find_label_set(labels), own).kind == own.kind
     return answers_in(own, labels if can_map else None)

@@ -3,7 +3,7 @@
 import base64
 import binascii
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from uniemox.errors import CheckpointError
 from uniemox.predict.confidence import UNFAMILIAR, log_softmax
 
 LOWEST, HIGHEST = 1.0, 9.0
+SHAPES = {"bias": (2,), "half_widths": (2,), "spread": (2, 2)}
 HASH_DIGITS = 16  # of an image's SHA-256 that identify it
 Array = NDArray[np.floating]
 
@@ -56,31 +57,24 @@ class RatingHead:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form that a model's metadata hold."""
-        return {
-            "weights": base64.b64encode(self.weights.astype("<f4").tobytes()).decode(),
-            "bias": self.bias.tolist(),
-            "half_widths": self.half_widths.tolist(),
-            "spread": self.spread.tolist(),
-            "images": self.images,
-            "trained_on": self.trained_on,
-            "seen": "".join(sorted(self.seen)),
-        }
+        weights = base64.b64encode(self.weights.astype("<f4").tobytes()).decode()
+        arrays = {name: getattr(self, name).tolist() for name in SHAPES}
+        return asdict(self) | arrays | {"weights": weights, "seen": "".join(sorted(self.seen))}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "RatingHead":
         """Read the form that `to_dict` returns. Raises CheckpointError for others."""
         try:
             weights = np.frombuffer(base64.b64decode(values["weights"], validate=True), "<f4").reshape(2, -1)
-            bias, half_widths = (np.array(values[name], float).reshape(2) for name in ("bias", "half_widths"))
-            spread = np.array(values["spread"], float).reshape(2, 2)
+            arrays = {name: np.array(values[name], float).reshape(shape) for name, shape in SHAPES.items()}
             digits = str(values["seen"])
             seen = frozenset(digits[i : i + HASH_DIGITS] for i in range(0, len(digits), HASH_DIGITS))
-            head = cls(weights, bias, half_widths, spread, int(values["images"]), str(values["trained_on"]), seen)
+            images, trained_on = int(values["images"]), str(values["trained_on"])
         except (KeyError, TypeError, ValueError, binascii.Error) as error:
             raise CheckpointError(f"its head of valence and arousal can't be read ({error}); fit it again") from error
-        if not all(np.isfinite(part).all() for part in (weights, bias, half_widths, spread)) or half_widths.min() < 0:
+        if not all(np.isfinite(part).all() for part in (weights, *arrays.values())) or arrays["half_widths"].min() < 0:
             raise CheckpointError("its head of valence and arousal holds numbers that are not finite; fit it again")
-        return head
+        return cls(weights, **arrays, images=images, trained_on=trained_on, seen=seen)
 
 
 def head_inputs(features: Array, logits: Array) -> NDArray[np.float64]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from uniemox.errors import ConfigError
-from uniemox.labels import Kind
+from uniemox.labels import AFFECT, Kind
 
 DIGITS = 6  # after the point, of numbers in JSON
 Corners = tuple[float, float, float, float]
@@ -126,11 +126,12 @@ def as_dict(prediction: Any) -> dict[str, Any]:
     return {field.name: field.value(prediction) for field in FIELDS if is_of_film or not field.of_film}
 
 
-def table_fields(*, of_film: bool) -> list[Field]:
-    """Fields that tables hold, in the order of their columns."""
+def table_fields(labels: Sequence[str], *, of_film: bool) -> list[Field]:
+    """Fields that tables hold, in the order of their columns; valence and arousal only if they are not the labels."""
     fields = [field for field in FIELDS if field.columns != () and (of_film or not field.of_film)]
     order = {name: place for place, name in enumerate(COLUMN_ORDER)}
-    return sorted(fields, key=lambda field: order.get(field.name, len(order)))
+    fields.sort(key=lambda field: order.get(field.name, len(order)))
+    return [field for field in fields if field.name not in AFFECT or field.name not in labels]
 
 
 def columns_of(field: Field) -> tuple[str, ...]:

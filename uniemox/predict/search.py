@@ -119,7 +119,7 @@ def search(
         score, is_lowest_first = index.column(conditions[0][0]), "<" in conditions[0][1]
     places = np.flatnonzero(keep)
     best = places[np.argsort(score[places] * (1 if is_lowest_first else -1), kind="stable")[:count]]
-    values = [dict(zip(index.columns, row.tolist(), strict=True)) for row in index.values[best]]
+    values = [dict(zip(index.columns, row, strict=True)) for row in index.values[best].tolist()]
     return [Hit(str(index.paths[i]), float(score[i]), row) for i, row in zip(best, values, strict=True)]
 
 
@@ -146,7 +146,7 @@ def parse_mood(text: str) -> list[tuple[str, str, float]]:
 def _read(lines: Path) -> tuple[Index, frozenset[str]]:
     """Read the lines of an index; also return the images that could not be read."""
     paths, values, features, failed = [], [], [], set()
-    columns: Sequence[str] = ()
+    columns: tuple[str, ...] = ()
     for answer in read_lines(lines):
         if "scene" not in answer:
             failed.add(str(answer["path"]))
@@ -158,7 +158,7 @@ def _read(lines: Path) -> tuple[Index, frozenset[str]]:
         features.append(row / (np.linalg.norm(row) or 1))
     if not paths:
         raise DataError(f"{lines}: none of its {len(failed)} images could be read")
-    return Index(np.array(paths), tuple(columns), np.array(values, np.float32), np.stack(features)), frozenset(failed)
+    return Index(np.array(paths), columns, np.array(values, np.float32), np.stack(features)), frozenset(failed)
 
 
 def _save(cache: Path, index: Index, failed: Iterable[str], answered: AnswerHeader) -> None:

@@ -20,8 +20,8 @@ FRAMES = ("pandas", "polars")
 
 def reserved_names() -> set[str]:
     """Names of columns that no label may have."""
-    fields = [field for field in table_fields(of_film=True) if field.name not in ("scene", *AFFECT)]
-    return {"top", "top_value", "error"}.union(*({field.name, *columns_of(field)} for field in fields))
+    fields = {field.name for field in table_fields((), of_film=True)}
+    return fields.union(headings((), of_film=True)) - {"scene", *AFFECT}
 
 
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:
@@ -46,27 +46,23 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
 def write_csv(lines: Path, table: Path, labels: tuple[str, ...], *, of_film: bool, encoding: str) -> None:
     """Write a row for each answer.  lines: of `uniemox predict`.  encoding: utf-8 or utf-8-sig."""
     with table.open("w", encoding=encoding, errors="backslashreplace", newline="") as file:
-        rows = (as_cells(value, labels, of_film=of_film) for value in read_lines(lines))
+        rows = as_cells(read_lines(lines), labels, of_film=of_film)
         write_rows(file, chain([headings(labels, of_film=of_film)], rows), line_end="\r\n")
 
 
 def headings(labels: tuple[str, ...], *, of_film: bool) -> list[str]:
     """Names of a table's columns."""
     names: list[str] = []
-    for field in _fields_beside(labels, of_film=of_film):
+    for field in table_fields(labels, of_film=of_film):
         names += (*columns_of(field), *(labels if field.name == "scene" else ()))
     return [*names, "error"]
 
 
-def as_cells(value: dict[str, Any], labels: tuple[str, ...], *, of_film: bool) -> list[Any]:
-    """Return a table's row, under `headings`, for an answer or a failure in JSON form."""
-    cells = [cell for field in _fields_beside(labels, of_film=of_film) for cell in _cells(field, value, labels)]
-    return [*cells, value.get("error")]
-
-
-def _fields_beside(labels: tuple[str, ...], *, of_film: bool) -> list[Field]:
-    """Fields with columns; valence and arousal only where they are not the labels themselves."""
-    return [field for field in table_fields(of_film=of_film) if field.name not in AFFECT or field.name not in labels]
+def as_cells(answers: Iterable[dict[str, Any]], labels: tuple[str, ...], *, of_film: bool) -> Iterator[list[Any]]:
+    """Yield a table's row, under `headings`, for each answer or failure in JSON form."""
+    fields = table_fields(labels, of_film=of_film)
+    for value in answers:
+        yield [*(cell for field in fields for cell in _cells(field, value, labels)), value.get("error")]
 
 
 def _cells(field: Field, answer: dict[str, Any], labels: tuple[str, ...]) -> list[Any]:
@@ -89,7 +85,7 @@ def write_parquet(lines: Path, table: Path, labels: tuple[str, ...], *, of_film:
     import pyarrow.parquet  # type: ignore[import-untyped] # noqa: PLC0415 - an extra
 
     columns: dict[str, Any] = {}
-    for field in _fields_beside(labels, of_film=of_film):
+    for field in table_fields(labels, of_film=of_film):
         columns |= dict.fromkeys(labels, pa.float32()) if field.name == "scene" else {field.name: _arrow(field, pa)}
     schema = pa.schema(columns | {"error": pa.string()})
     rows = (_as_row(value) for value in read_lines(lines))
@@ -119,17 +115,14 @@ def _as_row(value: dict[str, Any]) -> dict[str, Any]:
     row = value | value.get("scene", {})
     for field in FIELDS:
         if field.parts and value.get(field.name) is not None:
-            row[field.name] = [{key: _pairs(part) for key, part in element.items()} for element in value[field.name]]
-    return row | {key: _utf8(value[key]) for key in ("path", "error") if value.get(key) is not None}
-
-
-def _pairs(value: Any) -> Any:
-    return list(value.items()) if isinstance(value, dict) else value
-
-
-def _utf8(text: str) -> str:
-    """Escape the bytes of a file name that are not UTF-8."""
-    return text.encode("utf-8", "backslashreplace").decode()
+            row[field.name] = [
+                {key: list(part.items()) if isinstance(part, dict) else part for key, part in element.items()}
+                for element in value[field.name]
+            ]
+    for key in ("path", "error"):  # bytes of a file name that are not UTF-8
+        if value.get(key) is not None:
+            row[key] = value[key].encode("utf-8", "backslashreplace").decode()
+    return row
 
 
 def import_pyarrow() -> Any:
@@ -153,6 +146,6 @@ def to_frame(answers: Prediction | Failure | Iterable[Prediction | Failure]) -> 
     if library is None:
         raise MissingPackageError("a data frame needs pandas or polars; run: pip install pandas")
     of_film = any("time_s" in value for value in values)
-    names, rows = headings(labels, of_film=of_film), [as_cells(value, labels, of_film=of_film) for value in values]
+    names, rows = headings(labels, of_film=of_film), list(as_cells(values, labels, of_film=of_film))
     columns = zip(*rows, strict=True) if rows else ((),) * len(names)
     return import_module(library).DataFrame(dict(zip(names, map(list, columns), strict=True)))

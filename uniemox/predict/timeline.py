@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw
 
 from uniemox.io.fonts import fitted, font_of
 from uniemox.labels import AFFECT
-from uniemox.predict.plot import INK, LABEL_COLOURS, PAPER, QUIET
+from uniemox.predict.plot import INK, LABEL_COLOURS, PAPER, QUIET, stacked
 from uniemox.predict.tables import read_lines
 
 WIDTH_PX, HEIGHT_PX, EDGE_PX, ROW_PX = 1200, 220, 16, 22
@@ -18,8 +18,6 @@ MAX_FILMS = 40
 TICKS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200)  # s between two marks
 MAX_TICKS = 12
 Answer = Mapping[str, Any]
-Across = Callable[[float], float]
-"""From seconds to px."""
 
 
 def draw_timelines(lines: Path) -> Image.Image | None:
@@ -29,21 +27,14 @@ def draw_timelines(lines: Path) -> Image.Image | None:
     line is valence, 1 at the bottom to 9 at the top.
     """
     answers = [value for value in read_lines(lines) if "time_s" in value]
-    films = {film: sorted(found, key=lambda one: one["time_s"]) for film, found in groupby(answers, _film_of)}
+    films = {
+        film: sorted(found, key=lambda one: one["time_s"])
+        for film, found in groupby(answers, lambda answer: answer["path"].rpartition("#t=")[0])
+    }
     if not films:
         return None
     colours = dict(zip(answers[0]["scene"], cycle(LABEL_COLOURS), strict=False))
-    parts = [_key(colours), *(_panel(film, found, colours) for film, found in list(films.items())[:MAX_FILMS])]
-    page = Image.new("RGB", (WIDTH_PX, sum(part.height for part in parts)), PAPER)
-    y = 0
-    for part in parts:
-        page.paste(part, (0, y))
-        y += part.height
-    return page
-
-
-def _film_of(answer: Answer) -> str:
-    return str(answer["path"]).rpartition("#t=")[0]
+    return stacked([_key(colours), *(_panel(*film, colours) for film in list(films.items())[:MAX_FILMS])])
 
 
 def _panel(film: str, answers: Sequence[Answer], colours: Mapping[str, str]) -> Image.Image:
@@ -64,7 +55,12 @@ def _panel(film: str, answers: Sequence[Answer], colours: Mapping[str, str]) -> 
         if before["shot"] != after["shot"]:
             x = across(after["time_s"])
             draw.line((x, TOP, x, BOTTOM), fill=PAPER, width=2)
-    _valence(draw, [(across(time + step / 2), answer) for time, answer in zip(times, answers, strict=True)])
+    values = [answer.get("valence", answer["scene"].get("valence")) for answer in answers]
+    valences = [(time, value) for time, value in zip(times, values, strict=True) if value is not None]
+    points = [(across(time + step / 2), BOTTOM - HEIGHT_PX * (value - 1) / 8) for time, value in valences]
+    if len(points) > 1:
+        draw.line(points, fill=PAPER, width=5)
+        draw.line(points, fill=INK, width=2)
     _ticks(draw, end, across)
     return panel
 
@@ -79,15 +75,7 @@ def _stack(draw: ImageDraw.ImageDraw, answer: Answer, colours: Mapping[str, str]
         y -= height
 
 
-def _valence(draw: ImageDraw.ImageDraw, moments: Sequence[tuple[float, Answer]]) -> None:
-    values = [(x, answer.get("valence", answer["scene"].get("valence"))) for x, answer in moments]
-    points = [(x, BOTTOM - HEIGHT_PX * (value - 1) / 8) for x, value in values if value is not None]
-    if len(points) > 1:
-        draw.line(points, fill=PAPER, width=5)
-        draw.line(points, fill=INK, width=2)
-
-
-def _ticks(draw: ImageDraw.ImageDraw, end: float, across: Across) -> None:
+def _ticks(draw: ImageDraw.ImageDraw, end: float, across: Callable[[float], float]) -> None:
     step = next((one for one in TICKS if end / one <= MAX_TICKS), TICKS[-1])
     font, time_s = font_of(13), 0.0
     while time_s < end:

@@ -1,7 +1,7 @@
 """Views for evaluation and prediction, the same to the bit, with numpy and Pillow alone."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,10 +22,8 @@ def hide(image: Image.Image, person: PersonCrop, full: tuple[int, int]) -> Image
     if person.source.startswith("whole_image"):
         return image
     pixels = np.array(image)
-    for box in person.keep or (person.box,):
-        x1, x2 = whole_px(box.x1, box.x2, image.width, full[0])
-        y1, y2 = whole_px(box.y1, box.y2, image.height, full[1])
-        pixels[y1:y2, x1:x2] = 0
+    for place in _places(person.keep or (person.box,), image.size, full):
+        pixels[place] = 0
     return Image.fromarray(pixels)
 
 
@@ -72,9 +70,15 @@ def scene_parts(full: tuple[int, int]) -> list[Box]:
 def person_view(image: Image.Image, person: PersonCrop, full: tuple[int, int], size: int) -> Pixels:
     """Resize the person's part of an image, squashed, bicubic.  Returns (3, size, size) uint8, RGB.
 
-    person: in px of the full image.  full: its width and height; the image may be a smaller copy.
+    person: in px of the full image; what lies outside of `person.keep` is black.  full: as `hide`.
     """
-    source = _black_out(image, person.keep, full) if person.keep else image
+    source = image
+    if person.keep:
+        pixels = np.asarray(image)
+        kept = np.zeros_like(pixels)
+        for place in _places(person.keep, image.size, full):
+            kept[place] = pixels[place]
+        source = Image.fromarray(kept)
     return to_planes(source.resize((size, size), Image.Resampling.BICUBIC, box=_scaled(person.box, image.size, full)))
 
 
@@ -92,15 +96,17 @@ def whole_px(low: float, high: float, decoded: int, full: int) -> tuple[int, int
     return first, min(max(int(high * decoded / full + 0.5), first + 1), decoded)
 
 
-def _black_out(image: Image.Image, boxes: Sequence[Box], full: tuple[int, int]) -> Image.Image:
-    """Black out what lies outside the boxes."""
-    pixels = np.asarray(image)
-    kept = np.zeros_like(pixels)
+def _places(boxes: Sequence[Box], size: tuple[int, int], full: tuple[int, int]) -> Iterator[tuple[slice, slice]]:
+    """Yield rows and columns of boxes, of the full image, in a copy of some size."""
     for box in boxes:
-        x1, x2 = whole_px(box.x1, box.x2, image.width, full[0])
-        y1, y2 = whole_px(box.y1, box.y2, image.height, full[1])
-        kept[y1:y2, x1:x2] = pixels[y1:y2, x1:x2]
-    return Image.fromarray(kept)
+        x, y = whole_px(box.x1, box.x2, size[0], full[0]), whole_px(box.y1, box.y2, size[1], full[1])
+        yield slice(*y), slice(*x)
+
+
+def scaled_px(box: Box, size: tuple[int, int], full: tuple[int, int]) -> tuple[int, int, int, int]:
+    """Return a box of the full image in whole px of a copy of some size."""
+    x, y = size[0] / full[0], size[1] / full[1]
+    return round(box.x1 * x), round(box.y1 * y), round(box.x2 * x), round(box.y2 * y)
 
 
 def _scaled(box: Box, size: tuple[int, int], full: tuple[int, int]) -> Box:

@@ -7,8 +7,10 @@ import json
 import os
 import shutil
 from array import array
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from hashlib import blake2b
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -84,28 +86,21 @@ class ResultFile:
     resume: continue an existing file; images that could not be read are tried again.
     answered: header of the answers; a file must not mix several.
     with_bom: begin a CSV table with a byte-order mark, by which Excel recognises UTF-8.
-    Raises ConfigError for another ending, for a label with the name of a column, for an existing file that can't be
-    resumed, and for one that another process writes. Raises DataError for a damaged, unreadable or unwritable file,
-    MissingPackageError for Parquet without pyarrow.
+    Raises ConfigError for a name, labels or an existing file that don't fit, and for a file that another process
+    writes; DataError for a damaged, unreadable or unwritable file, MissingPackageError for Parquet without pyarrow.
     """
 
     def __init__(self, path: Path, *, resume: bool, answered: AnswerHeader, with_bom: bool = False) -> None:
-        self.path, self.with_bom = path, with_bom
-        if path.suffix not in (LINES, *TABLES):
-            raise ConfigError(f"{path}: expected a name that ends in {', '.join((LINES, *TABLES))}")
+        self.path, self.with_bom, self.answered = path, with_bom, answered
+        _check_name(path, (LINES, *TABLES))
         self.lines = path if path.suffix == LINES else path.with_name(path.name + LINES)
-        if path.suffix == ".parquet":
-            import_pyarrow()
-        taken = [label for label in answered.labels if label in reserved_names()]
+        taken = reserved_names().intersection(answered.labels)
         if taken and path != self.lines:
-            raise ConfigError(f"{path}: a label can't be called {taken[0]!r}, as a column is; write {LINES} instead")
-        self.answered = answered
+            raise ConfigError(f"{path}: a label can't be called {min(taken)!r}, as a column is; write {LINES} instead")
         self._beside = {} if answered.asked is None else {"asked": answered.asked}
         self._done: NDArray[np.uint64] = np.empty(0, np.uint64)
-        try:
+        with _writing(self.lines):
             self._lock = FileLock(self.lines)
-        except OSError as error:
-            raise _unwritable(self.lines, error) from error
         try:
             self._open(resume=resume)
         except BaseException:
@@ -113,18 +108,15 @@ class ResultFile:
             raise
 
     def _open(self, *, resume: bool) -> None:
-        path = self.path
-        there = next((one for one in (self.lines, path) if os.path.exists(one)), None)
+        there = next((one for one in (self.lines, self.path) if os.path.exists(one)), None)
         if there is not None and not resume:
             raise ConfigError(f"{there} is there already; continue it (--resume), or choose another name")
-        if there == path and path != self.lines:
-            raise ConfigError(f"{path} is there, but not {self.lines}, which --resume needs; choose another name")
+        if there is not None and there != self.lines:
+            raise ConfigError(f"{there} is there, but not {self.lines}, which --resume needs; choose another name")
         if there is not None:
             self._done = _repair(self.lines, self.answered)
-        try:
+        with _writing(self.lines):
             self._file = self.lines.open("ab")
-        except OSError as error:
-            raise _unwritable(self.lines, error) from error
 
     def __len__(self) -> int:
         """Number of images that were answered when the file was opened."""
@@ -132,9 +124,9 @@ class ResultFile:
 
     def has(self, path: str) -> bool:
         """Return True if the image was answered when the file was opened."""
-        key = _key(path)
-        place = int(np.searchsorted(self._done, np.uint64(key)))
-        return place < len(self._done) and int(self._done[place]) == key
+        key = np.uint64(_key(path))
+        place = int(np.searchsorted(self._done, key))
+        return place < len(self._done) and bool(self._done[place] == key)
 
     def write(self, result: Prediction | Failure, more: Mapping[str, Any] | None = None) -> None:
         """Append an answer, with further fields; once it returns the answer outlives the process."""
@@ -145,13 +137,11 @@ class ResultFile:
         """Make the table from the lines, whole or not at all."""
         if self.path == self.lines:
             return
-        labels, of_film = self.answered.labels, self.answered.of_film
-        with replacing(self.path) as partial:
-            if self.path.suffix == ".csv":
-                encoding = "utf-8-sig" if self.with_bom else "utf-8"
-                write_csv(self.lines, partial, labels, of_film=of_film, encoding=encoding)
-            else:
-                write_parquet(self.lines, partial, labels, of_film=of_film)
+        write = write_parquet
+        if self.path.suffix == ".csv":
+            write = partial(write_csv, encoding="utf-8-sig" if self.with_bom else "utf-8")
+        with replacing(self.path) as file:
+            write(self.lines, file, self.answered.labels, of_film=self.answered.of_film)
 
     def __enter__(self) -> Self:
         return self
@@ -163,8 +153,21 @@ class ResultFile:
         self._lock.release()
 
 
-def _unwritable(path: Path, error: OSError) -> DataError:
-    return DataError(f"{path} can't be written ({error.strerror}); choose another name")
+def _check_name(path: Path, endings: Sequence[str]) -> None:
+    """Raise ConfigError for another ending, MissingPackageError for Parquet without pyarrow."""
+    if path.suffix not in endings:
+        raise ConfigError(f"{path}: expected a name that ends in {', '.join(endings[:-1])} or {endings[-1]}")
+    if path.suffix == ".parquet":
+        import_pyarrow()
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Turn errors of opening a file into DataError."""
+    try:
+        yield
+    except OSError as error:
+        raise DataError(f"{path} can't be written ({error.strerror}); choose another name") from error
 
 
 def _repair(path: Path, answered: AnswerHeader) -> NDArray[np.uint64]:
@@ -179,26 +182,13 @@ def _repair(path: Path, answered: AnswerHeader) -> NDArray[np.uint64]:
         if there != answered:
             what = answered.difference(there)
             raise ConfigError(f"{path} holds answers of another kind ({what}); ask as before, or choose another name")
-    _cut_last_line(path)
-    if failures:
-        with replacing(path) as partial, path.open("rb") as lines, partial.open("wb") as kept:
-            kept.writelines(line for line in lines if "scene" in json.loads(line))
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - 1))
+        is_cut = file.read() not in (b"", b"\n")
+    if failures or is_cut:
+        with replacing(path) as whole, path.open("rb") as lines, whole.open("wb") as kept:
+            kept.writelines(line for line in lines if line.endswith(b"\n") and "scene" in json.loads(line))
     return np.sort(np.frombuffer(keys, np.uint64)) if keys else np.empty(0, np.uint64)
-
-
-def _cut_last_line(path: Path) -> None:
-    """Remove an unfinished last line."""
-    with path.open("r+b") as file:
-        end = file.seek(0, os.SEEK_END)
-        while end > 0:
-            start = max(0, end - 2**16)
-            file.seek(start)
-            place = file.read(end - start).rfind(b"\n")
-            if place >= 0:
-                file.truncate(start + place + 1)
-                return
-            end = start
-        file.truncate(0)
 
 
 def _key(path: str) -> int:
@@ -216,18 +206,13 @@ class EmbeddingFile:
 
     def __init__(self, path: Path) -> None:
         self.path, self.names = path, path.with_name(path.name + ".txt")
-        if path.suffix not in EMBEDDINGS:
-            raise ConfigError(f"{path}: expected a name that ends in {' or '.join(EMBEDDINGS)}")
-        if path.suffix == ".parquet":
-            import_pyarrow()
+        _check_name(path, EMBEDDINGS)
         there = next((one for one in (path, self.names) if os.path.exists(one)), None)
         if there is not None:
             raise ConfigError(f"{there} is there already; choose another name")
-        try:
+        with _writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             self._rows, self._paths = TemporaryFile(dir=path.parent), TemporaryFile(dir=path.parent)  # noqa: SIM115
-        except OSError as error:
-            raise _unwritable(path, error) from error
         self.count, self.width = 0, 0
 
     def write(self, prediction: Prediction) -> None:
@@ -246,12 +231,12 @@ class EmbeddingFile:
         self._rows.flush()
         self._paths.seek(0)
         rows = np.memmap(self._rows, np.float32, "r", shape=(self.count, self.width))
-        with replacing(self.path) as partial:
+        with replacing(self.path) as file:
             if self.path.suffix == ".parquet":
-                self._write_parquet(rows, partial)
+                self._write_parquet(rows, file)
                 return
-            with partial.open("wb") as file:
-                np.save(file, rows)
+            with file.open("wb") as content:
+                np.save(content, rows)
             with replacing(self.names) as names, names.open("wb") as text:
                 shutil.copyfileobj(self._paths, text)
 

@@ -13,12 +13,12 @@ from uniemox.data.near import image_hashes
 from uniemox.data.sample import DataSet, Sample
 from uniemox.data.seen import refuse_seen, seen_by
 from uniemox.errors import DataError
-from uniemox.evaluate.calibration import softmax
 from uniemox.evaluate.run import Evaluation, write_evaluation
 from uniemox.evaluate.scores import score_classes
 from uniemox.model.methods.relation import method_class
 from uniemox.model.regions import DETECTED, Group, views_of_groups
 from uniemox.paper import paper_tables
+from uniemox.predict.confidence import probabilities_of
 from uniemox.reproduce.plan import OUT, Cell, Plan, Run, TableRow, plan_run
 from uniemox.reproduce.results import histogram_row, with_baseline
 from uniemox.reproduce.sources import COLUMNS, Target, union_of
@@ -371,7 +371,7 @@ def score_zero_shot(
         on_progress(len(shown))
     if not rows:
         raise DataError(f"none of the images of {data.name} can be read")
-    logits = np.concatenate(rows).astype(np.float32)  # (N, E)
+    probabilities = probabilities_of(np.concatenate(rows).astype(np.float32), None)  # (N, E)
     truth = np.array([sample.label for sample in shown])
     names = data.labels.labels
     predictions = tuple(
@@ -381,12 +381,12 @@ def score_zero_shot(
             "group": sample.group or sample.image_key,
             "label": names[int(label)],
             "predicted": names[int(row.argmax())],
-            "probabilities": {name: round(float(p), 6) for name, p in zip(names, softmax(row[None])[0], strict=True)},
+            "probabilities": {name: round(float(p), 6) for name, p in zip(names, row, strict=True)},
         }
-        for sample, label, row in zip(shown, truth, logits, strict=True)
+        for sample, label, row in zip(shown, truth, probabilities, strict=True)
     )
     units = [sample.group or sample.image_key for sample in shown]
-    scores = score_classes(logits, truth, data.labels, groups=units)
+    scores = score_classes(probabilities, truth, data.labels, groups=units)
     out.mkdir(parents=True, exist_ok=True)
     notes = (f"zero-shot answers of {source}",)
     return write_evaluation(Evaluation(scores, None, notes, predictions), out, data, split)

@@ -60,7 +60,7 @@ class ImageAnswer(
                 **{"likely": ["awe", "contentment"], "width_px": 640, "height_px": 427},
                 **{"label_set": "mikels", "model": "scene"},
             },
-            "x-columns": [[field.name, *columns_of(field)] for field in table_fields(of_film=False)],
+            "x-columns": [[field.name, *columns_of(field)] for field in table_fields((), of_film=False)],
         }
     )
 

@@ -160,7 +160,6 @@ def test_any_size_of_at_least_a_px_a_cell(size: int) -> None:
     assert heat.argmax() == COVER_CELLS**2 - 1
 
 
-@pytest.mark.parametrize("shape", [(3, 15, 15), (1, 32, 32), (32, 32), (1, 3, 32, 32)])
-def test_other_pixels_are_refused(shape: tuple[int, ...]) -> None:
+def test_pixels_smaller_than_the_cells_are_refused() -> None:
     with pytest.raises(ShapeError, match="expected pixels"):
-        occlusion_map(lambda batch: batch.mean(axis=(1, 2, 3)), np.zeros(shape, np.float32))
+        occlusion_map(lambda batch: batch.mean(axis=(1, 2, 3)), np.zeros((3, 15, 15), np.float32))

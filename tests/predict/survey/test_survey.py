@@ -117,18 +117,15 @@ def test_a_survey_without_readable_images_is_an_error(tmp_path: Path) -> None:
     assert "none of its 1 images could be read" in done.stderr
 
 
-@pytest.mark.parametrize("exif", [b"", b"Exif\0\0II*\0", b"Exif\0\0" + bytes(range(200))])
-def test_odd_exif_has_no_date(tmp_path: Path, exif: bytes) -> None:
-    draw_image(1).save(tmp_path / "a.jpg", exif=exif)
-    assert date_taken(tmp_path / "a.jpg") is None
-
-
 @pytest.mark.parametrize(("text", "date"), [("2019:05:03 1", "2019-05-03"), ("2019:13:03", None), ("yesterday", None)])
 def test_dates(tmp_path: Path, text: str, date: str | None) -> None:
     exif = Image.Exif()
     exif[306] = text
     draw_image(1).save(tmp_path / "a.jpg", exif=exif)
     assert date_taken(tmp_path / "a.jpg") == date
+    for odd in (b"", b"Exif\0\0II*\0", b"Exif\0\0" + bytes(range(200))):
+        draw_image(1).save(tmp_path / "b.jpg", exif=odd)
+        assert date_taken(tmp_path / "b.jpg") is None
 
 
 def line(place: int, **more: object) -> str:

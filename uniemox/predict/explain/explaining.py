@@ -1,52 +1,45 @@
 """Open the explainer of a model, which draws heat maps and scores them; torch only for Grad-CAM."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
 from uniemox.errors import ConfigError
 from uniemox.persons.box import Detection
+from uniemox.predict.confidence import answers_of
 from uniemox.predict.explain.explanation import Explanation
-from uniemox.predict.explain.maps import MapMethod, heat_map, logits_of, views_of
+from uniemox.predict.explain.maps import Method, heat_map, logits_of, views_of
 from uniemox.predict.explain.scores import MapScores, map_scores
 from uniemox.predict.images import ImageLike
 from uniemox.predict.opening import open_finder, open_network
 from uniemox.predict.predictor import Predictor
 
-Method = Literal["auto", "cam", "occlusion", "grad-cam"]
-PAIR: tuple[MapMethod, MapMethod] = ("cam", "occlusion")  # that are compared
-
 
 class Explainer:
-    """Explains the answers of a predictor and scores its maps.
+    """Explains the answers of a predictor and scores its maps.  method: as `heat_map`."""
 
-    draw: draws a map of the predictor's answer, as `heat_map`.
-    """
-
-    def __init__(self, predictor: Predictor, draw: Callable[..., Explanation] = heat_map) -> None:
-        self.predictor, self.draw, self.name = predictor, draw, predictor.name
+    def __init__(self, predictor: Predictor, method: Method = "auto") -> None:
+        self.predictor, self.method, self.name = predictor, method, predictor.name
         self.looks_at_people = predictor.network.info.needs_person
 
     def explain(self, image: ImageLike, label: str | None, persons: Sequence[Detection] | None = None) -> Explanation:
         """See `heat_map`."""
-        return self.draw(self.predictor, image, label, persons=persons)
+        return heat_map(self.predictor, image, label, method=self.method, persons=persons)
 
     def score(self, explanation: Explanation) -> MapScores:
         """Measure one of its maps, see `map_scores`. Raises ConfigError for valence and arousal."""
-        network = self.predictor.network
-        if network.info.task == "affect":
+        network, info = self.predictor.network, self.predictor.network.info
+        if info.task == "affect":
             raise ConfigError(
                 f"{self.name} gives valence and arousal; deletion and insertion are scores of probabilities"
             )
         views, _ = views_of(network, explanation.image, explanation.persons)
-        seen = network.info.views[0]
+        seen, index = info.views[0], info.labels.index(explanation.label)
         return map_scores(
-            lambda pixels: network.probabilities(logits_of(network, views | {seen: pixels})),
+            lambda pixels: answers_of(info, logits_of(network, views | {seen: pixels}))[:, index],
             views[seen][0],
             explanation.heat,
-            network.info.labels.index(explanation.label),
         )
 
 
@@ -59,28 +52,27 @@ def open_explainer(model: str | Path | None, method: Method = "auto") -> Explain
     Raises CheckpointError or HubError for files that can't be used, ConfigError for grad-cam without a run.
     """
     if method != "grad-cam":
-        return Explainer(_open_predictor(model), partial(heat_map, method=method))
+        return Explainer(_open_predictor(model), method)
     if model is None:
         raise ConfigError("grad-cam needs a run: give --model RUN; the model of the package has cam")
-    from uniemox.predict.explain.grad_cam import gradient_map, open_in_torch  # noqa: PLC0415 - torch
+    from uniemox.predict.explain.grad_cam import open_in_torch  # noqa: PLC0415 - torch
 
-    return Explainer(open_in_torch(Path(model)), gradient_map)
+    return Explainer(open_in_torch(Path(model)), method)
 
 
 def open_explainers(
     models: Sequence[str | Path | None], method: Method | Literal["both"]
 ) -> tuple[list[Explainer], list[str]]:
-    """Open explainers of several models and name them; with both, two of each model, in the order of `PAIR`.
+    """Open explainers of several models and name them; with both, one by cam and one by occlusion of each model.
 
     Raises as `open_explainer`.
     """
     if method != "both":
         explainers = [open_explainer(model, method) for model in models]
         return explainers, unique_names([one.name for one in explainers])
-    predictors = [_open_predictor(model) for model in models]
-    pairs = [(predictor, each) for predictor in predictors for each in PAIR]
-    names = unique_names([f"{predictor.name} ({each})" for predictor, each in pairs])
-    return [Explainer(predictor, partial(heat_map, method=each)) for predictor, each in pairs], names
+    methods: tuple[Method, Method] = ("cam", "occlusion")
+    explainers = [Explainer(predictor, each) for predictor in map(_open_predictor, models) for each in methods]
+    return explainers, unique_names([f"{one.name} ({one.method})" for one in explainers])
 
 
 def _open_predictor(model: str | Path | None) -> Predictor:

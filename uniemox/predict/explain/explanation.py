@@ -9,6 +9,7 @@ from PIL import Image, ImageDraw, ImageEnhance
 
 from uniemox.errors import ShapeError
 from uniemox.persons.box import Box, Detection
+from uniemox.predict.ranks import rank_correlation
 
 Array = NDArray[np.float32]
 COLOURS = ((0, 0, 4), (87, 16, 110), (188, 55, 84), (249, 142, 9), (252, 255, 164))
@@ -77,12 +78,12 @@ class Explanation:
 def normalised(values: NDArray[np.floating]) -> Array:
     """Scale a map (h, w) to heat: evidence against the label becomes 0, the largest value 1; all 0 without evidence.
 
-    Raises ShapeError for another shape or values that are not finite.
+    Raises ShapeError for values that are not finite.
 
     >>> normalised(np.array([[-1.0, 1.0], [0.0, 4.0]])).tolist()
     [[0.0, 0.25], [0.0, 1.0]]
     """
-    if values.ndim != 2 or not values.size or not np.isfinite(values).all():
+    if not np.isfinite(values).all():
         raise ShapeError(f"expected a map (h, w) of finite values, got {values.shape}; do the weights hold nan?")
     heat = np.maximum(values, 0).astype(np.float32)
     largest = heat.max()
@@ -91,32 +92,26 @@ def normalised(values: NDArray[np.floating]) -> Array:
 
 def enlarged(heat: Array, size: tuple[int, int]) -> Array:
     """Resize a map (h, w) bilinearly to (width, height) px.  Returns (height, width)."""
-    image = Image.fromarray(np.ascontiguousarray(heat, dtype=np.float32))
-    return np.asarray(image.resize(size, Image.Resampling.BILINEAR), dtype=np.float32)
+    return np.asarray(_resized(heat, size))
 
 
 def coloured(heat: Array, size: tuple[int, int]) -> Image.Image:
     """Draw heat (h, w), 0 to 1, as an image of (width, height) px in `COLOURS`."""
-    levels = Image.fromarray(np.ascontiguousarray(heat * 255, np.float32)).resize(size, Image.Resampling.BILINEAR)
-    image = levels.convert("L")
+    image = _resized(heat * 255, size).convert("L")
     steps = np.linspace(0, 255, len(COLOURS))
     channels = [np.interp(np.arange(256), steps, [colour[i] for colour in COLOURS]) for i in range(3)]
     image.putpalette(np.stack(channels, axis=-1).round().astype(np.uint8).tobytes())
     return image.convert("RGB")
 
 
+def _resized(values: Array, size: tuple[int, int]) -> Image.Image:
+    image = Image.fromarray(np.ascontiguousarray(values, np.float32))
+    return image.resize(size, Image.Resampling.BILINEAR)
+
+
 def map_agreement(one: Explanation, other: Explanation) -> float:
     """Return Spearman's rank correlation of two maps of one image, -1 to 1; 0 if one of them is constant."""
-    ranks = [_ranks(enlarged(each.heat, (GRID, GRID)).ravel()) for each in (one, other)]
-    a, b = (values - values.mean() for values in ranks)
-    scale = float(np.sqrt((a @ a) * (b @ b)))
-    return float(a @ b) / scale if scale else 0.0
-
-
-def _ranks(values: Array) -> NDArray[np.float64]:
-    """Return ranks (N,); equal values share their mean rank."""
-    _, place, count = np.unique(values, return_inverse=True, return_counts=True)
-    return (np.cumsum(count) - (count - 1) / 2)[place]
+    return rank_correlation(*(enlarged(each.heat, (GRID, GRID)).ravel() for each in (one, other)))
 
 
 def compared(row: Sequence[Explanation]) -> list[Explanation]:

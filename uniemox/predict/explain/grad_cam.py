@@ -1,7 +1,7 @@
 """Grad-CAM of a fine-tuned network, as figure 8 of the paper shows it (arXiv 1610.02391)."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,7 +17,7 @@ from uniemox.model.classifier import Classifier
 from uniemox.model.encoder import ConcatEncoder
 from uniemox.persons.box import Detection
 from uniemox.predict.explain.explanation import Array, Explanation
-from uniemox.predict.explain.maps import explain_by
+from uniemox.predict.explain.maps import heat_map
 from uniemox.predict.images import ImageLike
 from uniemox.predict.network import DISTANCE, LOGITS, Network
 from uniemox.predict.opening import open_finder
@@ -37,17 +37,12 @@ def grad_cam(
 ) -> Explanation:
     """Explain which parts of an image speak for a label.
 
-    classifier, info: of `load_classifier`.  label: None: the most probable.
-    stream: the view that is explained; None: the scene, or the person for a network that sees nothing else. With both
-    streams each has its own map of the same answer.
-    persons: people in the image, px, from whom `info.person` takes its view; None: the whole image is the person.
-    Raises ImageError for an unreadable image, LabelError for an unknown label, ConfigError for a view that the network
-    does not have or a network without a last feature map.
+    classifier, info: of `load_classifier`.  stream: the view that is explained; None: the scene, or the person for a
+    network that sees nothing else. With both streams each has its own map of the same answer.  Others: as `heat_map`.
+    Raises as `heat_map`, and ConfigError for a view that the network lacks or a network without a last feature map.
     """
-    if stream is not None and stream not in info.views:
-        raise ConfigError(f"the network sees {' and '.join(info.views)}; there is no map of {stream}")
     predictor = Predictor(Network("grad-cam", info, TorchEngine(classifier)))
-    return gradient_map(predictor, image, label, stream=stream, persons=persons)
+    return heat_map(predictor, image, label, method="grad-cam", stream=stream, persons=persons)
 
 
 class TorchEngine:
@@ -62,33 +57,18 @@ class TorchEngine:
     @torch.no_grad()
     def run(self, outputs: Sequence[str], views: Mapping[str, Array]) -> list[Array]:
         """See `Engine`."""
-        logits, distance = self.classifier.answer(**self.tensors(views))
-        found: dict[str, Any] = {LOGITS: logits, DISTANCE: distance}
+        found: Any = dict(zip((LOGITS, DISTANCE), self.classifier.answer(**self.tensors(views)), strict=True))
         return [found[name].float().cpu().numpy() for name in outputs]
+
+    def gradient_maps(self, views: Mapping[str, Array], index: int) -> dict[str, Array]:
+        """See `HasGradients`."""
+        maps = grad_cam_maps(self.classifier, index, **self.tensors(views))  # (V, h, w)
+        return dict(zip(views, maps.cpu().numpy(), strict=True))
 
     def tensors(self, views: Mapping[str, Array]) -> dict[str, Tensor]:
         """Return the views on the network's device."""
         device = next(self.classifier.parameters()).device
         return {name: torch.from_numpy(view).to(device) for name, view in views.items()}
-
-
-def gradient_map(
-    predictor: Predictor,
-    image: ImageLike,
-    label: str | None = None,
-    *,
-    stream: Stream | None = None,
-    persons: Sequence[Detection] | None = None,
-) -> Explanation:
-    """Explain as `grad_cam`, by a predictor of `open_in_torch`; its finder detects people where none are given."""
-    engine, seen = predictor.network.engine, predictor.network.info.views
-    assert isinstance(engine, TorchEngine)
-
-    def find_map(views: dict[str, Array], index: int) -> tuple[str, Array]:
-        maps = grad_cam_maps(engine.classifier, index, **engine.tensors(views))  # (V, h, w)
-        return "grad-cam", maps[0 if stream is None else seen.index(stream)].cpu().numpy()
-
-    return explain_by(find_map, predictor, image, label, persons, stream=stream)
 
 
 def open_in_torch(path: Path) -> Predictor:
@@ -135,21 +115,18 @@ def grad_cam_maps(classifier: Classifier, index: int, **views: Tensor) -> Tensor
 def _recorded(encoders: Sequence[nn.Module]) -> Iterator[dict[int, Tensor]]:
     """Record the feature map of each encoder's forward pass, by its number."""
     found: dict[int, Tensor] = {}
-    handles = []
-    for i, encoder in enumerate(encoders):
-        norm = _last_norm(encoder)
-        watched = [norm] if norm is not None else [part for part in encoder.modules() if part is not encoder]
+    with ExitStack() as hooks:
+        for i, encoder in enumerate(encoders):
+            norm = _last_norm(encoder)
+            watched = [norm] if norm is not None else [part for part in encoder.modules() if part is not encoder]
 
-        def keep(_: nn.Module, __: Any, output: Any, *, i: int = i, of_tokens: bool = norm is not None) -> None:
-            if isinstance(output, Tensor) and (of_tokens or (output.ndim == 4 and output.shape[2:].numel() > 1)):
-                found[i] = output
+            def keep(_: nn.Module, __: Any, output: Any, *, i: int = i, of_tokens: bool = norm is not None) -> None:
+                if isinstance(output, Tensor) and (of_tokens or (output.ndim == 4 and output.shape[2:].numel() > 1)):
+                    found[i] = output
 
-        handles += [part.register_forward_hook(keep) for part in watched]
-    try:
+            for part in watched:
+                hooks.enter_context(part.register_forward_hook(keep))
         yield found
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _last_norm(encoder: Any) -> nn.Module | None:
@@ -166,7 +143,5 @@ def _as_grid(encoder: Any, x: Tensor) -> Tensor:
         return x
     if x.ndim == 4:
         return x.permute(0, 3, 1, 2)
-    prefix = getattr(encoder, "num_prefix_tokens", 1)
-    rows, columns = encoder.patch_embed.grid_size
-    tokens = x[:, prefix:]  # (V, L, C)
-    return tokens.transpose(1, 2).reshape(len(x), -1, rows, columns)
+    tokens = x[:, getattr(encoder, "num_prefix_tokens", 1) :]  # (V, L, C)
+    return tokens.transpose(1, 2).unflatten(2, encoder.patch_embed.grid_size)

@@ -12,11 +12,11 @@ from uniemox.persons.box import Box, Detection, choose_person
 from uniemox.predict.confidence import log_softmax
 from uniemox.predict.explain.explanation import Array, Explanation, normalised
 from uniemox.predict.images import ImageLike, read_any
-from uniemox.predict.network import Network
+from uniemox.predict.network import HasGradients, Network
 from uniemox.predict.predictor import Predictor
 from uniemox.predict.views import scene_box
 
-MapMethod = Literal["auto", "cam", "occlusion"]
+Method = Literal["auto", "cam", "occlusion", "grad-cam"]
 Score = Callable[[Array], NDArray[np.floating]]
 """Pixels (N, 3, S, S) -> evidence for the label, (N,); a log-probability keeps apart what is nearly sure."""
 
@@ -32,67 +32,63 @@ def heat_map(
     image: ImageLike,
     label: str | None = None,
     *,
-    method: MapMethod = "auto",
+    method: Method = "auto",
+    stream: str | None = None,
     persons: Sequence[Detection] | None = None,
 ) -> Explanation:
     """Explain which parts of an image speak for a label.
 
     label: one of the predictor's; None: the most probable.
     method: cam, the class-activation map that convolutional networks have as an output, in one pass; occlusion, for any
-    network, in about a hundred; auto, cam where the network has it.
+    network, in about a hundred; auto, cam where the network has it; grad-cam, for a predictor of `open_in_torch`.
+    stream: name of the explained view; None: the scene, or the person for a network that sees nothing else.
     persons: people in the image, px; None: those that the predictor's finder detects, if the network needs them.
-    The map is of the scene view; of the person view for a network that sees nothing else.
-    Raises ImageError for an unreadable image, LabelError for an unknown label, ConfigError for cam without such maps.
+    Raises ImageError for an unreadable image, LabelError for an unknown label, ConfigError for a method or a view that
+    the network does not have.
     """
-    if method not in get_args(MapMethod):
-        raise ConfigError(f"there is no method {method!r}; choose one of {', '.join(get_args(MapMethod))}")
-    network = predictor.network
-
-    def find_map(views: dict[str, Array], index: int) -> tuple[str, Array]:
-        maps = None if method == "occlusion" or "scene" not in views else network.maps(views["scene"])
-        if maps is not None:
-            return "cam", maps[0, index]
-        if method == "cam":
-            raise ConfigError(
-                f"{predictor.name} has no class-activation maps: it is no convolutional network with a linear head, or "
-                "its file is from before they were written; take method occlusion"
-            )
-        seen = network.info.views[0]
-        return "occlusion", occlusion_map(lambda pixels: _score(network, views | {seen: pixels}, index), views[seen][0])
-
-    return explain_by(find_map, predictor, image, label, persons)
-
-
-def explain_by(
-    find_map: Callable[[dict[str, Array], int], tuple[str, Array]],
-    predictor: Predictor,
-    image: ImageLike,
-    label: str | None,
-    persons: Sequence[Detection] | None,
-    *,
-    stream: str | None = None,
-) -> Explanation:
-    """Explain an answer by a function from views (1, 3, S, S) and a label's index to a method's name and map (h, w).
-
-    stream: name of the explained view; None: the first.  Other arguments and errors as `heat_map`.
-    """
+    if method not in get_args(Method):
+        raise ConfigError(f"there is no method {method!r}; choose one of {', '.join(get_args(Method))}")
+    network, info = predictor.network, predictor.network.info
+    if stream is not None and stream not in info.views:
+        raise ConfigError(f"the network sees {' and '.join(info.views)}; there is no map of {stream}")
     decoded, _ = read_any(image)
-    network = predictor.network
-    if persons is None and network.info.needs_person:
+    if persons is None and info.needs_person:
         persons = predictor.find_people(decoded, decoded.size)
     views, box = views_of(network, decoded, persons, stream)
     answer = network.answer([network.look(decoded, decoded.size, persons)]).values[0]  # (E,)
-    index = int(answer.argmax()) if label is None else network.info.find_labels().index(label)
-    method, values = find_map(views, index)
+    index = int(answer.argmax()) if label is None else info.find_labels().index(label)
+    found, values = _find_map(network, views, stream or info.views[0], index, method)
     return Explanation(
-        label=network.info.labels[index],
+        label=info.labels[index],
         probability=float(answer[index]),
-        method=method,
+        method=found,
         heat=normalised(values),
         box=box,
         image=decoded,
         persons=None if persons is None else tuple(persons),
     )
+
+
+def _find_map(network: Network, views: Mapping[str, Array], seen: str, index: int, method: Method) -> tuple[str, Array]:
+    """Return the method that was used, and the map (h, w) of one view for a label's index."""
+    if method == "grad-cam":
+        if not isinstance(network.engine, HasGradients):
+            raise ConfigError(f"{network.name} has no gradients; grad-cam needs a run in torch")
+        return method, network.engine.gradient_maps(views, index)[seen]
+    maps = None if method == "occlusion" or seen != "scene" else network.maps(views["scene"])
+    if maps is not None:
+        return "cam", maps[0, index]
+    if method == "cam":
+        raise ConfigError(
+            f"{network.name} has no class-activation maps: it is no convolutional network with a linear head, or its "
+            "file is from before they were written; take method occlusion"
+        )
+
+    def score(pixels: Array) -> NDArray[np.floating]:
+        logits = logits_of(network, {**views, seen: pixels})
+        return (logits.astype(np.float64) if network.info.task == "affect" else log_softmax(logits))[:, index]
+
+    return "occlusion", occlusion_map(score, views[seen][0])
 
 
 def views_of(
@@ -116,20 +112,14 @@ def logits_of(network: Network, views: Mapping[str, Array]) -> Array:
     return network.logits(whole.get("scene"), whole.get("person"))
 
 
-def _score(network: Network, views: dict[str, Array], index: int) -> NDArray[np.floating]:
-    """Return the log-probability of a label, or the value itself for valence and arousal: (N,)."""
-    logits = logits_of(network, views)
-    return (logits.astype(np.float64) if network.info.task == "affect" else log_softmax(logits))[:, index]
-
-
 def occlusion_map(score: Score, pixels: Array) -> Array:
     """Measure how much the score falls when a place is covered (arXiv 1311.2901), in 98 passes.
 
     pixels: (3, S, S), normalised; S at least 16.  Returns (16, 16): for each place the mean fall over the large covers
     on it, plus the mean over the small covers on it, which lie on the 48 hottest places. It is negative where the score
-    rises. A cover has the mean colour of the image. Raises ShapeError for other pixels.
+    rises. A cover has the mean colour of the image. Raises ShapeError for smaller pixels.
     """
-    if pixels.ndim != 3 or pixels.shape[0] != 3 or min(pixels.shape[1:]) < CELLS:
+    if min(pixels.shape[1:]) < CELLS:
         raise ShapeError(f"expected pixels (3, S, S) with S at least {CELLS}, got {pixels.shape}")
     before = float(score(pixels[None])[0])
     starts = range(0, CELLS - COARSE + 1, COARSE_STEP)

@@ -10,20 +10,20 @@ import numpy as np
 import safetensors
 import safetensors.torch
 import torch
-from PIL import Image, ImageDraw
+from PIL import Image
 from torch import Tensor
 
 from uniemox.checkpoints.published import load_start
 from uniemox.checkpoints.reading import read_weight_file, state_of
 from uniemox.errors import CheckpointError, ConfigError, ImageError
 from uniemox.io.files import CONFIG, ENCODER, WEIGHTS, open_regular
-from uniemox.io.fonts import fitted
+from uniemox.io.progress import Progress, silent
 from uniemox.losses.config import LossWeights
 from uniemox.losses.objective import reconstruction_loss
 from uniemox.model.config import DecoderConfig, ModelConfig
 from uniemox.model.encoder import build_encoder
 from uniemox.model.uniemox import UniEmoX
-from uniemox.predict.explain.sheets import FONT_PX, GAP_PX, INK, LINE_PX, PAPER
+from uniemox.predict.explain.sheets import draw_grid
 from uniemox.predict.images import read_any
 from uniemox.predict.views import scene_view
 from uniemox.pretrain.config import PretrainConfig
@@ -38,19 +38,15 @@ PIXELS_ONLY = LossWeights(
     contrastive_feature_alignment=0.0,
     semantic_visual_alignment=0.0,
 )
+MEAN, STD = (torch.tensor(value).view(3, 1, 1) for value in (IMAGENET_MEAN, IMAGENET_STD))
 MAE_HEADS = 16  # of the published decoders; the tensors don't hold the number
 MAE_NAMES = {"decoder_embed.": "embed.", "decoder_blocks.": "decoder.blocks.", "decoder_norm.": "decoder.norm."}
 MAE_NAMES |= {"decoder_pred.": "decoder.pred.", "mask_token": "decoder.mask_token"}
 UNFIT = (OSError, RuntimeError, ValueError, KeyError, TypeError, safetensors.SafetensorError)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Stage:
-    """A pre-trained model at one step of its training."""
-
-    name: str
-    load: Callable[[], UniEmoX]
-    """Returns the model in eval mode. Raises CheckpointError."""
+Stage = tuple[str, Callable[[], UniEmoX]]
+"""A pre-trained model at one step of its training: its name, and a function that loads it in eval mode."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +70,7 @@ def open_reconstructors(path: Path) -> list[Stage]:
     Raises CheckpointError if there is none, ConfigError for a run without reconstruction.
     """
     if not path.is_dir():
-        return [Stage(name=path.stem, load=partial(_load_mae, path))]
+        return [(path.stem, partial(_load_mae, path))]
     record = read_json(path / CONFIG) if (path / CONFIG).is_file() else {}
     if record.get("kind") != "pretrain":
         raise CheckpointError(f"{path} is no run of uniemox pretrain; give one, or a checkpoint of MAE")
@@ -87,7 +83,7 @@ def open_reconstructors(path: Path) -> list[Stage]:
         files = {path.name: path / WEIGHTS}
     if not files:
         raise CheckpointError(f"{path} holds neither checkpoints nor {WEIGHTS}; has it begun?")
-    return [Stage(name=name, load=partial(_load_run, path, config, file)) for name, file in files.items()]
+    return [(name, partial(_load_run, path, config, file)) for name, file in files.items()]
 
 
 @torch.no_grad()
@@ -97,17 +93,15 @@ def reconstruct_images(
     *,
     ratio: float = 0.75,
     seed: int = 0,
-    on_progress: Callable[[], None] = lambda: None,
+    on_progress: Progress = silent,
 ) -> Reconstructions:
     """Reconstruct each image by each stage, all from the same visible patches.
 
     ratio: share of patches that is hidden, 0 to 1.  seed: for the masks, which also depend on the files' names.
-    on_progress: called when a stage is done.
-    Raises ConfigError without stages, for a ratio out of range, or if the models' numbers of patches differ;
-    ImageError if no image can be read.
+    on_progress: called when a stage, of at least one, is done.
+    Raises ConfigError for a ratio out of range, or if the models' numbers of patches differ; ImageError if no image can
+    be read.
     """
-    if not stages:
-        raise ConfigError("there is no model that reconstructs; give a pre-training run or a checkpoint of MAE")
     whole, left_out = [], []
     for path in paths:
         try:
@@ -121,32 +115,29 @@ def reconstruct_images(
     columns: list[list[Image.Image]] = []
     errors: dict[str, float] = {}
     grid: tuple[int, int] | None = None
-    for stage in stages:
-        model = stage.load()
+    for done, (name, load) in enumerate(stages, start=1):
+        model = load()
         own: tuple[int, int] = model.encoder.patch_embed.grid_size
         if grid not in (None, own):
             raise ConfigError(
-                f"{stage.name} has {own} rows and columns of patches, those before it {grid}; the same mask fits only "
+                f"{name} has {own} rows and columns of patches, those before it {grid}; the same mask fits only "
                 "models with as many: make a sheet for each"
             )
         grid = own
         model.config = replace(model.config, mask=replace(model.config.mask, ratio=ratio))
         noise = mask_noise(names, own[0] * own[1], seed=seed, epoch=0, stream="explain")
-        truth = _truth(whole, model)  # (M, 3, S, S)
-        made, hidden, errors[stage.name] = _reconstruct(model, truth, noise)
+        views = np.stack([scene_view(read_any(path)[0], model.image_size[0], 1.0) for path in whole])
+        truth = normalise(torch.from_numpy(views), torch.device("cpu"))  # (M, 3, S, S)
+        made, hidden, errors[name] = _reconstruct(model, truth, noise)
         if not columns:
-            seen = truth * (1 - hidden) + _normalised_grey() * hidden
+            seen = truth * (1 - hidden) + (0.5 - MEAN) / STD * hidden
             columns += [_to_images(truth), _to_images(seen)]
         columns.append(_to_images(made * hidden + truth * (1 - hidden)))
-        on_progress()
+        on_progress("reconstructing", done, len(stages))
     titles = ["image", f"{1 - ratio:.0%} seen", *(f"{name}: {value:.3f}" for name, value in errors.items())]
-    return Reconstructions(sheet=_draw(columns, titles), pictures=len(whole), errors=errors, left_out=tuple(left_out))
-
-
-def _truth(paths: Sequence[Path], model: UniEmoX) -> Tensor:
-    """Return the middle squares, (M, 3, S, S), ImageNet-normalised."""
-    views = np.stack([scene_view(read_any(path)[0], model.image_size[0], 1.0) for path in paths])
-    return normalise(torch.from_numpy(views), torch.device("cpu"))
+    rows = [[(image, "") for image in row] for row in zip(*columns, strict=True)]
+    sheet = draw_grid(titles, rows, cell_px=CELL_PX)
+    return Reconstructions(sheet=sheet, pictures=len(whole), errors=errors, left_out=tuple(left_out))
 
 
 def _reconstruct(model: UniEmoX, truth: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, float]:
@@ -211,27 +202,7 @@ def _fill(model: UniEmoX, tensors: Mapping[str, Any], path: Path) -> UniEmoX:
     return model.eval()
 
 
-def _normalised_grey() -> Tensor:
-    mean, std = (torch.tensor(value).view(3, 1, 1) for value in (IMAGENET_MEAN, IMAGENET_STD))
-    return (0.5 - mean) / std
-
-
 def _to_images(pixels: Tensor) -> list[Image.Image]:
-    """Convert (M, 3, S, S), ImageNet-normalised, to images."""
-    mean, std = (torch.tensor(value).view(3, 1, 1) for value in (IMAGENET_MEAN, IMAGENET_STD))
-    values = ((pixels * std + mean).clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).numpy()
-    return [Image.fromarray(one) for one in values]
-
-
-def _draw(columns: Sequence[Sequence[Image.Image]], titles: Sequence[str]) -> Image.Image:
-    step = CELL_PX + GAP_PX
-    sheet = Image.new("RGB", (step * len(columns) + GAP_PX, step * len(columns[0]) + LINE_PX + GAP_PX), PAPER)
-    draw = ImageDraw.Draw(sheet)
-    for j, (column, title) in enumerate(zip(columns, titles, strict=True)):
-        left = GAP_PX + j * step
-        text, font = fitted(title, FONT_PX, CELL_PX, keep_end=True)
-        draw.text((left, GAP_PX // 2), text, fill=INK, font=font)
-        for i, image in enumerate(column):
-            small = image.resize((CELL_PX, CELL_PX), Image.Resampling.BICUBIC)
-            sheet.paste(small, (left, LINE_PX + GAP_PX + i * step))
-    return sheet
+    """Convert (M, 3, S, S), ImageNet-normalised, to images of the sheet's size."""
+    values = ((pixels * STD + MEAN).clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).numpy()
+    return [Image.fromarray(one).resize((CELL_PX, CELL_PX), Image.Resampling.BICUBIC) for one in values]

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw
 
-from uniemox.errors import ShapeError
 from uniemox.io.fonts import fitted
 from uniemox.labels import AFFECT
 from uniemox.predict.explain.explanation import Explanation, coloured
@@ -35,29 +34,49 @@ def draw_sheet(
 ) -> Image.Image:
     """Draw all explanations as one image: each image next to its maps, several images a line where there is room.
 
-    rows: for each image one explanation a model.  columns: the models' names.  names: of the images.  faces: drawings
-    of what the faces show, in place of the images.
-    Raises ShapeError if their numbers don't fit.
+    rows: for each image, at least one, an explanation by each model.  columns: the models' names.  names: of the
+    images.  faces: drawings of what the faces show, in place of the images.
     """
-    title, shown = _first_column(rows, columns, names, faces)
+    title, first_column = _first_column(rows, faces)
     group_px = (CELL_PX + GAP_PX) * (len(columns) + 1)
     across = max(1, min(len(rows), MAX_WIDTH_PX // group_px))
-    lines = [_group(row, name, first) for row, name, first in zip(rows, names, shown, strict=True)]
-    bands = [lines[start : start + across] for start in range(0, len(lines), across)]
-    heights = [max(image.height for group in band for image, _ in group) + LINE_PX + GAP_PX for band in bands]
-    foot_px = LINE_PX + GAP_PX
-    sheet = Image.new("RGB", (across * group_px + GAP_PX, LINE_PX + GAP_PX + sum(heights) + foot_px), PAPER)
-    for place in range(across):
-        for j, heading in enumerate([title, *columns]):
-            _write(sheet, (GAP_PX + place * group_px + j * (CELL_PX + GAP_PX), GAP_PX // 2), heading)
-    top = LINE_PX + GAP_PX
-    for band, height in zip(bands, heights, strict=True):
-        for j, (image, text) in enumerate(cell for group in band for cell in group):
-            left = GAP_PX + j * (CELL_PX + GAP_PX)
-            sheet.paste(image, (left, top))
-            _write(sheet, (left, top + image.height + 2), text)
+    groups = [
+        [(_small(first), name), *((_small(one.overlay(CELL_PX)), caption(one)) for one in row)]
+        for row, name, first in zip(rows, names, first_column, strict=True)
+    ]
+    starts = range(0, len(groups), across)
+    lines = [[cell for group in groups[start : start + across] for cell in group] for start in starts]
+    sheet = draw_grid([title, *columns] * across, lines, foot_px=LINE_PX + GAP_PX)
+    _draw_key(sheet, sheet.height - LINE_PX - GAP_PX)
+    return sheet
+
+
+def draw_grid(
+    headings: Sequence[str],
+    rows: Sequence[Sequence[tuple[Image.Image, str]]],
+    *,
+    cell_px: int = CELL_PX,
+    foot_px: int = 0,
+) -> Image.Image:
+    """Draw images under headings, each with its caption below it.
+
+    rows: images of at most cell_px a side, with captions; "": none.  foot_px: free space below.
+    """
+    step, top = cell_px + GAP_PX, LINE_PX + GAP_PX
+    heights = [max(image.height + (LINE_PX if text else 0) for image, text in row) + GAP_PX for row in rows]
+    sheet = Image.new("RGB", (step * len(headings) + GAP_PX, top + sum(heights) + foot_px), PAPER)
+
+    def write(text: str, column: int, y: int) -> None:
+        line, font = fitted(text, FONT_PX, cell_px, keep_end=True)  # names of files differ at their ends
+        ImageDraw.Draw(sheet).text((GAP_PX + column * step, y), line, fill=INK, font=font)
+
+    for j, heading in enumerate(headings):
+        write(heading, j, GAP_PX // 2)
+    for row, height in zip(rows, heights, strict=True):
+        for j, (image, text) in enumerate(row):
+            sheet.paste(image, (GAP_PX + j * step, top))
+            write(text, j, top + image.height + 2)
         top += height
-    _draw_key(sheet, top)
     return sheet
 
 
@@ -66,25 +85,22 @@ def sheet_html(
     columns: Sequence[str],
     names: Sequence[str],
     faces: Sequence[Image.Image] | None = None,
-    notes: Sequence[str] = (),
 ) -> str:
-    """Return the sheet as an HTML page that needs no other file. Arguments and errors as `draw_sheet`."""
-    title, shown = _first_column(rows, columns, names, faces)
-    body = []
-    for row, name, first in zip(rows, names, shown, strict=True):
+    """Return the sheet as an HTML page that needs no other file. Arguments as `draw_sheet`."""
+    title, first_column = _first_column(rows, faces)
+    sections = []
+    for row, name, first in zip(rows, names, first_column, strict=True):
         cells = [_figure(_small(first, 2 * CELL_PX), name if faces is None else f"{name}: {title}", title)]
-        cells += [
-            _figure(one.overlay(2 * CELL_PX), f"{_titled(model, one)}: {caption(one)}", f"what speaks for {one.label}")
-            for model, one in zip(columns, row, strict=True)
-        ]
-        body.append(f"<section>{''.join(cells)}</section>")
-    below = "".join(f"<p>{html.escape(note)}</p>" for note in notes)
+        for model, one in zip(columns, row, strict=True):
+            title_of_map = f"{model.removesuffix(f' ({one.method})')} ({one.method}): {caption(one)}"
+            cells.append(_figure(one.overlay(2 * CELL_PX), title_of_map, f"what speaks for {one.label}"))
+        sections.append(f"<section>{''.join(cells)}</section>")
     key = f'{KEY[0]} <img alt="from dark to bright yellow" src="{_data_url(_scale((KEY_PX, LINE_PX)))}"> {KEY[1]}'
     return (
         '<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
         f"<title>Which parts of the image speak for the answer</title><style>{STYLE}</style>"
         f"<h1>Which parts of the image speak for the answer</h1><p class=key>{key}; {KEY[2]}.</p>"
-        f"<main>{''.join(body)}</main>{below}</html>\n"
+        f"<main>{''.join(sections)}</main></html>\n"
     )
 
 
@@ -93,23 +109,6 @@ def caption(explanation: Explanation) -> str:
     value = explanation.probability
     text = f"{explanation.label} {value:.1f}" if explanation.label in AFFECT else f"{explanation.label} {value:.0%}"
     return f"{text}, methods disagree" if explanation.is_unlike else text
-
-
-def _titled(column: str, explanation: Explanation) -> str:
-    """Append the method to a column's name, unless it ends with it."""
-    method = f" ({explanation.method})"
-    return column if column.endswith(method) else column + method
-
-
-def _group(row: Sequence[Explanation], name: str, first: Image.Image) -> list[tuple[Image.Image, str]]:
-    """Return the cells of one image: drawings, and the captions below them."""
-    return [(_small(first), name), *((_small(one.overlay(CELL_PX)), caption(one)) for one in row)]
-
-
-def _write(sheet: Image.Image, at: tuple[int, int], text: str) -> None:
-    """Write a text; a long one is cut at its start, because names differ at their ends."""
-    line, font = fitted(text, FONT_PX, CELL_PX, keep_end=True)
-    ImageDraw.Draw(sheet).text(at, line, fill=INK, font=font)
 
 
 def _draw_key(sheet: Image.Image, top: int) -> None:
@@ -147,19 +146,6 @@ def _small(image: Image.Image, side: int = CELL_PX) -> Image.Image:
 
 
 def _first_column(
-    rows: Sequence[Sequence[Explanation]],
-    columns: Sequence[str],
-    names: Sequence[str],
-    faces: Sequence[Image.Image] | None,
+    rows: Sequence[Sequence[Explanation]], faces: Sequence[Image.Image] | None
 ) -> tuple[str, Sequence[Image.Image]]:
-    """Return title and images of the first column. Raises ShapeError if the arguments' numbers don't fit."""
-    if not rows or not columns or len(rows) != len(names) or any(len(row) != len(columns) for row in rows):
-        raise ShapeError(
-            f"a sheet needs at least one image and model, a name for each image and an explanation for each model; "
-            f"got {len(rows)} rows of {[len(row) for row in rows][:5]}, {len(columns)} models and {len(names)} names"
-        )
-    if faces is None:
-        return "image", [row[0].image for row in rows]
-    if len(faces) != len(rows):
-        raise ShapeError(f"{len(faces)} images with faces do not fit {len(rows)} rows; give one a row")
-    return "what faces show", faces
+    return ("image", [row[0].image for row in rows]) if faces is None else ("what faces show", faces)

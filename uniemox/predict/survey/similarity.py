@@ -11,13 +11,13 @@ from uniemox.errors import ImageError, MissingPackageError
 from uniemox.io.decoding.pool import Decode
 from uniemox.io.images import MinSides
 from uniemox.predict.images import ImageLike, map_images, read_any
-from uniemox.predict.survey.summary import OnMap
+from uniemox.predict.survey.summary import Place
 
 FEWEST = 12  # images for a map
 CELL_PX, EDGE_PX = 44, 3
 
 
-def draw_map(images: Sequence[OnMap], colours: Mapping[str, str]) -> tuple[Image.Image, list[tuple[int, int]]]:
+def draw_map(images: Sequence[Place], colours: Mapping[str, str]) -> tuple[Image.Image, list[tuple[int, int]]]:
     """Draw the map; return it with (column, row) of each image.
 
     images: at least `FEWEST`.  colours: of the frames, by most probable label.
@@ -26,10 +26,10 @@ def draw_map(images: Sequence[OnMap], colours: Mapping[str, str]) -> tuple[Image
     cells = arrange(np.stack([image.features for image in images]))
     columns, rows = (max(place) + 1 for place in zip(*cells, strict=True))
     page = Image.new("RGB", (columns * CELL_PX, rows * CELL_PX), "white")
-    for image, small, (column, row) in zip(
-        images, thumbnails([one.path for one in images], CELL_PX), cells, strict=True
-    ):
-        tile = ImageOps.expand(small or _gone(), EDGE_PX, colours[image.top]).resize((CELL_PX, CELL_PX))
+    gone = Image.new("RGB", (CELL_PX, CELL_PX), "#888888")
+    small = thumbnails([image.path for image in images], CELL_PX)
+    for image, thumbnail, (column, row) in zip(images, small, cells, strict=True):
+        tile = ImageOps.expand(thumbnail or gone, EDGE_PX, colours[image.top]).resize((CELL_PX, CELL_PX))
         page.paste(tile, (column * CELL_PX, row * CELL_PX))
     return page, cells
 
@@ -69,7 +69,3 @@ def thumbnails(paths: Iterable[str], side_px: int) -> Iterable[Image.Image | Non
         return ImageOps.fit(image, (side_px, side_px))
 
     return map_images(paths, small, 16, None)
-
-
-def _gone() -> Image.Image:
-    return Image.new("RGB", (CELL_PX, CELL_PX), "#888888")

@@ -41,23 +41,13 @@ class Place:
     top: str
     value: float
     """The value that it is shown for."""
-    features: NDArray[np.float32] | None = None
+    features: NDArray[np.float32] = field(default_factory=lambda: np.empty(0, np.float32))
+    """(128,), see `pack`; empty where they are not known."""
 
     def is_like(self, other: "Place") -> bool:
         """Return whether two images are nearly the same: neighbouring frames, or copies."""
-        if self.features is None or other.features is None:
-            return False
         lengths = np.linalg.norm(self.features) * np.linalg.norm(other.features)
         return bool(self.features @ other.features > ALIKE * lengths)
-
-
-@dataclass(frozen=True, slots=True)
-class OnMap:
-    """An image that may be on the map."""
-
-    path: str
-    top: str
-    features: NDArray[np.float32]
 
 
 @dataclass(slots=True)
@@ -144,7 +134,8 @@ class Summary:
         """Images by the number of people in them."""
         self.shown: Counter[str] = Counter()
         """Faces by their most probable word; "" for those too small to tell."""
-        self.on_map: list[OnMap] = []
+        self.on_map: list[Place] = []
+        """Images on the map, drawn at random."""
         self.failures = 0
         self._groupings, self._random = groupings, Random(0)
         self._most = {label: _Highest(SHOWN) for label in labels}
@@ -177,34 +168,29 @@ class Summary:
             self.people[len(value["persons"])] += 1
         for face in value.get("faces") or ():
             self.shown[top_word(face["expressions"]) if face["expressions"] else ""] += 1
-        features = unpack(value["features"]) if value.get("features") else None
+        features = unpack(value.get("features") or "")
         for label, share in value["scene"].items():
             self._most[label].add(share, Place(path, top, share, features))
             self._least[label].add(-share, Place(path, top, share, features))
         if is_unfamiliar:
             self._unfamiliar.add(-value["familiarity"], Place(path, top, value["familiarity"], features))
-        if features is not None:
-            self._draw_for_map(OnMap(path, top, features))
-
-    def _draw_for_map(self, image: OnMap) -> None:
-        """Give every image the same chance to be on the map (Vitter's algorithm R)."""
-        is_full = len(self.on_map) >= MAX_ON_MAP
-        place = self._random.randrange(self.whole.images) if is_full else len(self.on_map)
-        if place < MAX_ON_MAP:
-            self.on_map[place : place + 1] = [image]
+        if len(features):  # every image has the same chance to be on the map (Vitter's algorithm R)
+            is_full = len(self.on_map) >= MAX_ON_MAP
+            at = self._random.randrange(self.whole.images) if is_full else len(self.on_map)
+            if at < MAX_ON_MAP:
+                self.on_map[at : at + 1] = [Place(path, top, value["scene"][top], features)]
 
     def shorten(self) -> None:
         """Name folders from the one that holds them all; turn many months into years."""
         for name, tallies in self.groups.items():
-            rename: Callable[[str], str] = str
+            names = {key: key for key in sorted(tallies)}
             if name == FOLDER and len(tallies) > 1:
-                rename = _below(tallies)
+                names = _below(names)
             elif name == DATE and len(tallies) > MAX_MONTHS:
-                rename = lambda month: month[:4] if month != UNDATED else month  # noqa: E731
-            shorter: dict[str, Tally] = {}
-            for key, tally in sorted(tallies.items()):
-                shorter.setdefault(rename(key), Tally(tally.columns)).merge(tally)
-            self.groups[name] = shorter
+                names = {month: month if month == UNDATED else month[:4] for month in names}
+            self.groups[name] = {}
+            for key, shorter in names.items():
+                self.groups[name].setdefault(shorter, Tally(len(self.columns))).merge(tallies[key])
 
 
 def summarise(lines: Path, groupings: Mapping[str, Grouping]) -> Summary:
@@ -261,10 +247,11 @@ def _columns_of(table: Path, columns: Sequence[str]) -> dict[str, Grouping]:
     return {name: grouping(place) for place, name in enumerate(columns)}
 
 
-def _below(folders: Iterable[str]) -> Callable[[str], str]:
-    absolute = [os.path.abspath(folder) for folder in folders]
+def _below(folders: Iterable[str]) -> dict[str, str]:
+    """Return the folders' paths below the one that holds them all."""
+    absolute = {folder: os.path.abspath(folder) for folder in folders}
     try:
-        common = os.path.commonpath(absolute)
+        common = os.path.commonpath(absolute.values())
     except ValueError:  # on several drives
-        return str
-    return lambda folder: os.path.relpath(os.path.abspath(folder), common)
+        return dict(zip(absolute, absolute, strict=True))
+    return {folder: os.path.relpath(path, common) for folder, path in absolute.items()}
