@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -31,21 +32,10 @@ IMAGES = [
 ]
 
 
-def row(image: int, answer: str | None, *, model: str = "m", url: str = CONFIG.url, **known: object) -> AnswerRow:
-    values = {
-        **{"endpoint": url, "model": model, "picture": str(image), "name": "n", "question_sha256": "q"},
-        **{
-            "answer": answer,
-            "word": None,
-            "is_refused": False,
-            "outcome": None,
-            "label": None,
-            "latency_s": 1.0,
-            "tokens_in": 100,
-        },
-        **{"tokens_out": 10, "attempts": 1, "cost": None, "error": None if answer else "HTTP 500", "time": "t"},
-    }
-    return AnswerRow(**{**values, **known})  # type: ignore[arg-type]
+def row(image: int, answer: str | None, *, model: str = "m", url: str = CONFIG.url, **known: Any) -> AnswerRow:
+    values = {"latency_s": 1.0, "tokens_in": 100, "tokens_out": 10, "error": None if answer else "HTTP 500", **known}
+    key = {"endpoint": url, "model": model, "picture": str(image), "name": "n", "question_sha256": "q"}
+    return AnswerRow(answer=answer, **key, **values)
 
 
 def results(*rows: AnswerRow, config: AskConfig = CONFIG, ours: dict[str, str] | None = None) -> Results:
