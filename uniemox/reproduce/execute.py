@@ -160,7 +160,7 @@ def _visible(gpus: int) -> list[str]:
 
 def gpus_of(run: Run) -> int:
     """Return the number of GPUs of a command; preparation of data uses none."""
-    return 0 if run.words[0] == "data" else run.processes
+    return 0 if run.kind.startswith("data ") else run.processes
 
 
 def _start(run: Run, gpus: tuple[str, ...] | None = None) -> _Started | None:

@@ -1,7 +1,7 @@
 """Plan of table III: every method under one protocol, and zero-shot CLIP."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,10 @@ from uniemox.evaluate.scores import score_classes
 from uniemox.model.methods.relation import method_class
 from uniemox.model.regions import DETECTED, Group, views_of_groups
 from uniemox.paper import paper_tables
-from uniemox.reproduce.plan import OUT, Cell, Plan, Run, TableRow, plan_run
+from uniemox.reproduce.plan import OUT, Cell, Plan, Run, TableRow
 from uniemox.reproduce.results import histogram_row, with_baseline
 from uniemox.reproduce.sources import COLUMNS, Target, union_of
-from uniemox.reproduce.study import CLIP, TRAINED, VIT_L_PARAMETERS_M, Method, Study
+from uniemox.reproduce.study import CLIP, TRAINED, VIT_L_PARAMETERS_M, Method, Options, Study
 from uniemox.teacher.opening import open_teacher
 from uniemox.views.loader import ViewDataset, build_loader
 from uniemox.views.transforms import WholeViews
@@ -67,10 +67,10 @@ RELATING: Mapping[str, str] = {  # rows that relate regions; the paper cites the
     "EmotiCon + CCIM": "emoticon",
 }
 DETECTORS: Mapping[str, tuple[str, tuple[Group, ...]]] = {  # the option that takes its file, and what it finds
-    "YOLOX-nano": ("--network.objects", DETECTED),
-    "YuNet": ("--network.faces", ("face",)),
+    "YOLOX-nano": ("network.objects", DETECTED),
+    "YuNet": ("network.faces", ("face",)),
 }
-CONFOUNDERS = {"demo": "16", "paper": "128"}  # of CCIM; 128 is what its paper takes for CAER-S
+CONFOUNDERS = {"demo": 16, "paper": 128}  # of CCIM; 128 is what its paper takes for CAER-S
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +81,8 @@ class Extra:
     init: str
     """For the scale of the paper."""
     gmac: float
-    changes: tuple[str, ...] = ()
-    """Options of fine-tuning."""
+    changes: Options = field(default_factory=dict)
+    """Of fine-tuning."""
 
 
 EXTRAS = (
@@ -90,7 +90,7 @@ EXTRAS = (
         "CLIP ViT-B/16, frozen, linear probe",
         "timm:vit_base_patch16_clip_224.openai",
         VIT_B_GMAC,
-        ("--method", "probe", "--network.drop-path", "0"),
+        {"method": "probe", "network.drop_path": 0},
     ),
     Extra("DINOv2 ViT-L/14", "timm:vit_large_patch14_dinov2.lvd142m", 81.0),
     Extra("DINOv3 ViT-L/16", "timm:vit_large_patch16_dinov3.lvd1689m", 61.6),
@@ -138,8 +138,8 @@ def table3(study: Study) -> Plan:
     return Plan(
         name="table3",
         title="Table III: methods under one protocol",
-        scale=study.scale,
-        about=ABOUT[study.scale],
+        scale=study.config.scale,
+        about=ABOUT[study.config.scale],
         columns=columns_of(study.targets),
         rows=with_baseline(rows, histogram_row(study)),
         reference=reference,
@@ -151,30 +151,31 @@ def told_once(rows: Sequence[TableRow]) -> tuple[list[TableRow], dict[str, str]]
 
     The methods of such a row stay as rows without runs, for the paper's figures.
     """
-    same: dict[tuple[Run, ...], list[TableRow]] = {}
+    same: dict[tuple[str, ...], list[TableRow]] = {}
     for row in rows:
-        runs = tuple(run for cell in row.cells.values() for run in cell.runs)
-        same.setdefault(runs, []).append(row)
+        same.setdefault(tuple(run.key for cell in row.cells.values() for run in cell.runs), []).append(row)
     found, cited, names = list[TableRow](), list[TableRow](), dict[str, str]()
-    for runs, group in same.items():
-        if not runs or len(group) == 1:
+    for keys, group in same.items():
+        if not keys or len(group) == 1:
             found += group
             continue
-        first, methods = group[0], [row.name for row in group]
-        cells = {column: replace(cell, paper=None) for column, cell in first.cells.items()}
-        found.append(TableRow(first.network, cells, network=f"stands for {', '.join(methods)}"))
+        first, why = group[0], f"the same run as {group[0].network}"
+        names |= dict.fromkeys((row.name for row in group), first.network)
+        methods = ", ".join(row.name for row in group)
+        found.append(TableRow(first.network, _without_paper(first), network=f"stands for {methods}"))
         for row in group:
-            why = f"the same run as {first.network}"
             empty = {column: Cell(cell.paper, why=why) for column, cell in row.cells.items()}
-            names[row.name] = first.network
             cited += [replace(row, cells=empty, network=why, is_cited=True)] if row.name != START else []
     return found + cited, names
 
 
+def _without_paper(row: TableRow) -> dict[str, Cell]:
+    return {column: replace(cell, paper=None) for column, cell in row.cells.items()}
+
+
 def columns_of(targets: tuple[Target, ...]) -> tuple[str, ...]:
     """Ours first, then the paper's that are not among them."""
-    ours = [target.name for target in targets]
-    return (*ours, *(name for name in COLUMNS.values() if name not in ours))
+    return tuple(dict.fromkeys([*(target.name for target in targets), *COLUMNS.values()]))
 
 
 def paper_only(entry: Mapping[str, Any], columns: tuple[str, ...], cells: Mapping[str, Cell]) -> dict[str, Cell]:
@@ -185,16 +186,15 @@ def paper_only(entry: Mapping[str, Any], columns: tuple[str, ...], cells: Mappin
 def _row(study: Study, entry: Mapping[str, Any]) -> TableRow:
     """A row of the paper's."""
     name = entry["method"]
-    columns = columns_of(study.targets)
-    costs = (entry.get("params_m"), entry.get("flops_g"))
-    method, network = relating_of(study, name) if name in RELATING else method_of(study, name)
+    method = relating_of(study, name) if name in RELATING else method_of(study, name)
+    network = method.network + (f"; {CLASS_PROTOTYPES}" if name == "EAP" else "")
     if name == SCRATCH and not study.is_demo:
         cells = {target.name: _of_union(study, method, target, entry.get(target.name)) for target in study.targets}
         network += ", trained on all data sets of the column's kind at once"
     else:
         cells = {target.name: study.cell(method, target, paper=entry.get(target.name)) for target in study.targets}
-    network += f"; {CLASS_PROTOTYPES}" if name == "EAP" else ""
-    return TableRow(name, paper_only(entry, columns, cells), network=network, paper_costs=costs)
+    cells = paper_only(entry, columns_of(study.targets), cells)
+    return TableRow(name, cells, network=network, paper_costs=(entry.get("params_m"), entry.get("flops_g")))
 
 
 def _of_union(study: Study, method: Method, target: Target, paper: float | None) -> Cell:
@@ -204,74 +204,69 @@ def _of_union(study: Study, method: Method, target: Target, paper: float | None)
     """
     same = [one for one in study.targets if one.data.labels.kind == target.data.labels.kind]
     given = [one for one in same if one.data.missing is None] or same
-    models = (study.finetune(method, union_of(given), seed=seed) for seed in method.starts)
-    runs = tuple(study.evaluate(model, target) for model in models)
-    return Cell(paper, runs, runs[0].missing or "")
+    models = [study.finetune(method, union_of(given), seed=seed) for seed in method.starts]
+    return study.scored(models, target, paper=paper)
 
 
-def method_of(study: Study, name: str) -> tuple[Method, str]:
-    """Start of a method, and its network."""
+def method_of(study: Study, name: str) -> Method:
+    """A method and its start."""
     gflop = 2 * TRAINED * GMAC.get(name, VIT_L_GMAC if name in VIT_L else VIT_B_GMAC)
-    parameters_m = PARAMETERS_M.get(name, VIT_L_PARAMETERS_M if name in VIT_L else VIT_B_PARAMETERS_M)
     if name == OURS:
         network = "the demo's ViT, pre-trained here" if study.is_demo else "ViT-L/16"
-        return Method(name=name, starts=study.pretrained(), has_fusion=True, gflop=gflop), network
+        return Method(name=name, starts=study.pretrained(), network=network, has_fusion=True, gflop=gflop)
     given, needs, lacks = study.weights.get(name), tuple[Run, ...](), None
-    is_random = given is None and (study.is_demo or name == SCRATCH)
     if given is not None:
         init = network = given
     elif study.is_demo and name in SMALL:
         init, network = f"scratch:timm:{SMALL[name][0]}", f"{SMALL[name][1]}, random weights"
     elif study.is_demo:
-        start = study.pretrain("as it is")  # for its network alone
+        start = study.pretrain()  # for its network alone
         init, needs, network = f"scratch:{start.folder}", (start,), "the demo's ViT, random weights"
     elif name == SCRATCH:
         init, network = "scratch:timm:vit_large_patch16_224", "ViT-L/16"
     else:
         init = network = PUBLISHED.get(name, f"{name}.pth")
         lacks = None if name in PUBLISHED else f"its checkpoint: --weights {name}={FILES.get(name, 'FILE')}"
-    changes = ("--network.drop-path", "0") if name in NO_DROP_PATH and not study.is_demo else ()
-    starts = dict.fromkeys(study.seeds, init)
     return Method(
         name=name,
-        starts=starts,
+        starts=dict.fromkeys(study.seeds, init),
+        network=network,
         needs=needs,
-        changes=changes,
-        is_random=is_random,
+        changes={"network.drop_path": 0} if name in NO_DROP_PATH and not study.is_demo else {},
+        is_random=given is None and (study.is_demo or name == SCRATCH),
         lacks=lacks,
         gflop=gflop,
-        parameters_m=parameters_m,
-    ), network
+        parameters_m=PARAMETERS_M.get(name, VIT_L_PARAMETERS_M if name in VIT_L else VIT_B_PARAMETERS_M),
+    )
 
 
-def relating_of(study: Study, name: str) -> tuple[Method, str]:
+def relating_of(study: Study, name: str) -> Method:
     """A method that relates regions: where it starts, and with what.
 
     In a demo that is our pre-training: from random weights nothing is learned there. Else it is what ours starts from.
     """
     groups = set(method_class(RELATING[name]).groups)
-    start, network = method_of(study, OURS if study.is_demo else "dBOT")
-    changes, lacks = ["--method", RELATING[name]], start.lacks
+    start = method_of(study, OURS if study.is_demo else "dBOT")
+    changes, lacks = dict[str, Any](method=RELATING[name]), start.lacks
     for detector, (option, found) in DETECTORS.items():
         if not groups & set(found):
             continue
-        file = study.weights.get(detector)
-        changes += [option, file] if file else []
-        if file is None and not study.is_demo:
+        if detector in study.weights:
+            changes[option] = study.weights[detector]
+        elif not study.is_demo:
             lacks = lacks or f"a detector: --weights {detector}=FILE.onnx"
     if name.endswith("CCIM"):
-        changes += ["--network.confounders", CONFOUNDERS[study.scale]]
+        changes["network.confounders"] = CONFOUNDERS[study.config.scale]
     if study.is_demo:
-        changes += ["--network.fused-width", "64"]  # as the demo's own fusion
-    return replace(start, name=name, changes=tuple(changes), looks_at=views_of_groups(groups), lacks=lacks), network
+        changes["network.fused_width"] = 64  # as the demo's own fusion
+    return replace(start, name=name, changes=changes, looks_at=views_of_groups(groups), lacks=lacks)
 
 
 def _start_alone(study: Study) -> TableRow:
     """Row of our pre-training's start, fine-tuned like all others; the gain over it is the method's."""
     name = SCRATCH if study.is_demo else "dBOT"
     row = _row(study, next(entry for entry in paper_tables()["table3"] if entry["method"] == name))
-    cells = {column: replace(cell, paper=None) for column, cell in row.cells.items()}
-    return TableRow(START, cells, network=f"the same runs as {name}")
+    return TableRow(START, _without_paper(row), network=f"the same runs as {name}")
 
 
 def _extra(study: Study, extra: Extra) -> TableRow:
@@ -291,23 +286,30 @@ def _extra(study: Study, extra: Extra) -> TableRow:
 
 def _zero_shot(study: Study) -> TableRow:
     """The teacher asked for the nearest class; there is one answer, whatever the seed."""
-    teacher = study.fit_teacher()
-    if teacher is not None and not study.with_emotion:
-        why = "the demo's teacher has read no word of an emotion: --with-emotion"
-        cells = {target.name: Cell(why=why) for target in study.targets}
-        return TableRow(ZERO_SHOT, paper_only({}, columns_of(study.targets), cells))
-    source = f"fitted:{teacher.folder}" if teacher is not None else study.teacher or CLIP
-    cells = {}
+    teacher, cells = study.fit_teacher(), dict[str, Cell]()
+    network = source = study.config.teacher or CLIP
+    if teacher is not None:
+        source, network = f"fitted:{teacher.folder}", "the teacher that the demo fitted, in CLIP's place"
     for target in study.targets:
         data = target.scored
-        words = ["reproduce", "zero-shot", "--teacher", source, "--data", data.source, "--split", target.split]
-        words += [*data.options, *data.people, "--out", OUT]
-        needs = [*([teacher] if teacher is not None else []), *data.needs]
-        run = plan_run(study.root, f"zero-shot on {target.name}", words, makes=None, needs=needs, data=data.digests)
-        scored = (data.source, target.split)
-        run = replace(run, images=target.scored_pictures, lacks=data.missing, scores=scored)
+        run = Run(
+            name=f"zero-shot on {target.name}",
+            kind="reproduce zero-shot",
+            options={
+                **{"teacher": source, "data": data.source, "split": target.split},
+                **{**data.files, **data.people, "out": OUT},
+            },
+            root=study.config.out,
+            needs=(*([] if teacher is None else [teacher]), *data.needs),
+            digests=data.digests,
+            images=target.scored_pictures,
+            lacks=data.missing,
+            scores=(data.source, target.split),
+        )
         cells[target.name] = Cell(None, (run,), run.missing or "")
-    network = "the teacher that the demo fitted, in CLIP's place" if teacher is not None else source
+    if teacher is not None and not study.with_emotion:
+        network, why = "", "the demo's teacher has read no word of an emotion: --with-emotion"
+        cells = dict.fromkeys(cells, Cell(why=why))
     return TableRow(ZERO_SHOT, paper_only({}, columns_of(study.targets), cells), network=network)
 
 
