@@ -33,7 +33,7 @@ MANY = ("fig7", "cross")
 def plans(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Plan]:
     """Of every target, at the scale of the paper, one seed."""
     folder = tmp_path_factory.mktemp("check")
-    small = {extra.name: "timm:test_vit.r160_in1k" for extra in EXTRAS} | {SCRATCH: "scratch:timm:test_vit"}
+    small = dict.fromkeys(EXTRAS, "timm:test_vit.r160_in1k") | {SCRATCH: "scratch:timm:test_vit"}
     data, weights = seven(folder / "data"), published(folder / "weights") | small
     for name, network in (("YOLOX-nano", YoloxNano()), ("YuNet", YuNet())):
         weights[name] = str(folder / f"{name}.onnx")

@@ -20,7 +20,7 @@ from uniemox.paper import paper_tables
 from uniemox.reproduce.ablations import NO_ALIGNMENT, NO_FUSION, NO_RECONSTRUCTION, NO_VISUAL, _obstacle
 from uniemox.reproduce.config import NAMES, Name, Scale
 from uniemox.reproduce.plan import Run
-from uniemox.reproduce.sources import PAPER_SIZES, parse_given
+from uniemox.reproduce.sources import PAPER_SETS, parse_given
 from uniemox.reproduce.study import BATCH, HISTOGRAM
 from uniemox.reproduce.table3 import EXTRAS, START, ZERO_SHOT
 
@@ -146,8 +146,8 @@ def test_table_three_has_every_row_of_the_paper_and_what_it_leaves_out() -> None
         assert not rows[told].cells["Scenes"].why
     assert rows["EmotiCon + CCIM"].cells["CAER-S"].paper == 91.17
     for extra in EXTRAS:
-        assert "--weights" in rows[extra.name].cells["Scenes"].why
-    assert set(planned("table3", "demo").columns) == {"Scenes", *PAPER_SIZES}
+        assert "--weights" in rows[extra].cells["Scenes"].why
+    assert set(planned("table3", "demo").columns) == {"Scenes", *PAPER_SETS}
 
 
 def test_what_a_plan_has_made_does_not_change_its_runs(tmp_path: Path) -> None:

@@ -38,8 +38,10 @@ def test_one_seed_has_the_interval_of_its_images(tmp_path: Path) -> None:
     assert found is not None
     assert (found.accuracy, found.over, found.seeds, found.pictures) == (0.9, "pictures", 1, 10)
     assert (found.low, found.high) == pytest.approx((0.7, 1.0))
-    assert found.chance == 0.5
-    assert not found.near_chance
+    assert (found.chance, found.near_chance) == (0.5, False)
+    guessing = score_of(Cell(runs=(scored(tmp_path, "guessing", HALF),)))
+    assert guessing is not None
+    assert guessing.near_chance  # by the interval and the commonest class
 
 
 def test_three_seeds_have_students_interval(tmp_path: Path) -> None:
@@ -53,12 +55,6 @@ def test_three_seeds_have_students_interval(tmp_path: Path) -> None:
     low, high = stats.t.interval(0.95, 2, loc=np.mean(values), scale=stats.sem(values))
     assert (found.low, found.high) == pytest.approx((low, min(high, 1.0)))
     assert (found.over, found.seeds) == ("seeds", 3)
-
-
-def test_near_chance_is_by_the_interval_and_the_commonest_class(tmp_path: Path) -> None:
-    found = score_of(Cell(runs=(scored(tmp_path, "x", HALF),)))
-    assert found is not None
-    assert found.near_chance
 
 
 def test_seeds_that_agree_do_not_make_few_images_a_result(tmp_path: Path) -> None:
@@ -76,10 +72,13 @@ def test_seed_intervals_hold_their_mean_and_stay_shares(values: list[float]) -> 
     assert np.mean(values) - 1e-12 <= high <= 1
 
 
-def test_an_evaluation_of_another_split_or_cut_off_is_none(tmp_path: Path) -> None:
+def test_an_evaluation_of_another_split_of_changed_images_or_cut_off_is_none(tmp_path: Path) -> None:
     run = scored(tmp_path, "x", RIGHT)
-    other = evaluation(run.needs[0], split="test")
-    assert find_evaluation(other) is None
+    changed = evaluation(run.needs[0], digests=("of changed images",))
+    assert changed.folder == run.folder
+    assert find_evaluation(run) is not None
+    assert find_evaluation(changed) is None
+    assert find_evaluation(evaluation(run.needs[0], split="test")) is None
     (run.folder / "evaluations" / f"{run.key}.json").write_text('{"data": "synth')
     assert find_evaluation(run) is None
 
@@ -108,14 +107,6 @@ def test_gains_over_three_seeds_have_students_interval(tmp_path: Path) -> None:
     with_two = gain(cell("few", ours, seeds=2), cell("theirs too", theirs, seeds=2))
     assert with_two is not None
     assert with_two.low >= low  # of images: two seeds have no interval of their own
-
-
-def test_scores_of_other_images_are_not_taken_for_these(tmp_path: Path) -> None:
-    run = scored(tmp_path, "x", RIGHT)
-    changed = evaluation(run.needs[0], digests=("of changed images",))
-    assert changed.folder == run.folder
-    assert find_evaluation(run) is not None
-    assert find_evaluation(changed) is None
 
 
 def test_marks(tmp_path: Path) -> None:
@@ -157,11 +148,9 @@ def test_every_figure_of_a_page_is_marked(tmp_path: Path) -> None:
     assert values["rows"][0]["paper_percent"] == 88.0
     assert records[2]["accuracy"] == ""
     assert "+40.0 (" in text
-    assert [run["is_done"] for run in values["runs"] if run["command"].startswith("uniemox evaluate")] == [
-        True,
-        True,
-        False,
-    ]
+    assert written(plan, tmp_path) == (text, values, records)  # the same twice
+    done = [run["is_done"] for run in values["runs"] if run["command"].startswith("uniemox evaluate")]
+    assert done == [True, True, False]
 
 
 def test_rows_that_do_not_beat_the_histogram_are_marked(tmp_path: Path) -> None:
@@ -193,11 +182,6 @@ def test_chance_is_a_row(tmp_path: Path) -> None:
     text, values, _ = written(table(cells), tmp_path)
     assert [(row["chance"], row["uniform"]) for row in values["rows"]] == [(0.5, 0.5), (5 / 9, 0.5)]
     assert "50.0 to 55.6 % the commonest class<br>50.0 % 1 / classes" in text
-
-
-def test_a_page_comes_out_the_same_twice(tmp_path: Path) -> None:
-    plan = full(tmp_path)
-    assert written(plan, tmp_path) == written(plan, tmp_path)
 
 
 def test_words_of_users_are_only_words(tmp_path: Path) -> None:

@@ -165,7 +165,7 @@ class Client:
         self.has_answered = False
         self._silent_since: float | None = None  # the first pause that was asked for since an answer
         self._key = key
-        proxies = {} if is_loopback(urlsplit(url).hostname or "") else None
+        proxies: dict[str, str] | None = {} if is_loopback(urlsplit(url).hostname or "") else None
         self._opener = urllib.request.OpenerDirector()  # nothing in it follows redirects, or raises for a status
         for handler in (urllib.request.ProxyHandler(proxies), HTTPHandler(), HTTPSHandler()):
             self._opener.add_handler(handler)

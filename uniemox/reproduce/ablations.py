@@ -9,7 +9,7 @@ from uniemox.labels import LabelSet
 from uniemox.paper import paper_tables
 from uniemox.reproduce.plan import Cell, Plan, Run, TableRow, option_words
 from uniemox.reproduce.results import HISTOGRAM_NETWORK, histogram_cell, histogram_row, with_baseline
-from uniemox.reproduce.sources import Target
+from uniemox.reproduce.sources import DataSource
 from uniemox.reproduce.study import HISTOGRAM, MAIN, SCRATCH_EPOCHS, Method, Options, Study
 from uniemox.reproduce.table3 import BUDGET, EXTRAS, OURS, SCRATCH, columns_of, method_of, paper_only
 
@@ -167,13 +167,13 @@ def cross(study: Study) -> Plan:
     )
 
 
-def _transferred(study: Study, models: list[Run], trained: Target, target: Target) -> Cell:
+def _transferred(study: Study, models: list[Run], trained: DataSource, target: DataSource) -> Cell:
     """models: trained on the first data set, one a seed."""
-    why = _obstacle(trained.data.labels, target.data.labels)
+    why = _obstacle(trained.labels, target.labels)
     return study.scored(models, target) if why is None else Cell(why=why)
 
 
-def _retuned(study: Study, method: Method, first: Target, target: Target) -> Cell:
+def _retuned(study: Study, method: Method, first: DataSource, target: DataSource) -> Cell:
     starts = {seed: study.finetune(method, first, seed=seed) for seed in method.starts}
     has_fusion = study.streams(first) == "both"  # a classifier of the scene keeps none
     name = f"{method.name} of {first.name}"
@@ -196,7 +196,7 @@ FRACTIONS = {"demo": (0.1, 0.25, 0.5, 1.0), "paper": (0.1, 0.2, 0.4, 0.6, 0.8, 1
 def fig7(study: Study) -> Plan:
     """Our pre-training, its start alone, and every method whose checkpoint was given, on growing parts of the data."""
     columns = {f"{part:.0%}": part for part in FRACTIONS[study.config.scale]}
-    given = [name for name in study.weights if name not in {extra.name for extra in EXTRAS}]
+    given = [name for name in study.weights if name not in EXTRAS]
     names = list(dict.fromkeys([SCRATCH if study.is_demo else "dBOT", *given, OURS]))
     rows: list[TableRow] = []
     for target in study.targets:

@@ -3,6 +3,7 @@
 import json
 import random
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from uniemox.reproduce.ablations import NO_ALIGNMENT, NO_VISUAL
 from uniemox.reproduce.config import Name
 from uniemox.reproduce.plan import OUT, Plan, Run
 from uniemox.reproduce.results import is_done
-from uniemox.reproduce.sources import Target, digest_of_weights
+from uniemox.reproduce.sources import DataSource, digest_of_weights
 from uniemox.reproduce.study import Study
 from uniemox.reproduce.table3 import OURS, SCRATCH, method_of
 from uniemox.training.run_folder import read_json
@@ -126,16 +127,11 @@ def fig4(study: Study) -> Plan:
 
 def fig6(study: Study) -> Plan:
     """The scheme whose splits agree best in their colours."""
-    data = _target(study, "fig6").data
-    run = Run(
-        name=f"choose a split of {data.name}",
-        kind="data split",
-        arguments=(data.origin, f"{OUT}/{SPLITS}"),
-        options={"schemes": SCHEMES, "plot": f"{OUT}/choice.png", **data.exclude},
-        root=study.config.out,
-        makes=SPLITS,
-        digests=data.digests,
-        lacks=data.missing,
+    data = _target(study, "fig6")
+    options = {"schemes": SCHEMES, "plot": f"{OUT}/choice.png", **data.exclude}
+    name, file = f"choose a split of {data.name}", f"{OUT}/{SPLITS}"
+    run = replace(data, needs=()).run(
+        study.config.out, name, "data split", data.origin, file, options=options, makes=SPLITS
     )
     about = (
         f"{SCHEMES} stratified schemes of 80/10/10; the one is kept whose training and validation images are closest "
@@ -195,31 +191,23 @@ def fig9(study: Study) -> Plan:
     return _plan(study, "fig9", "what is rebuilt", (about,), run, sheet)
 
 
-def _target(study: Study, figure: str) -> Target:
+def _target(study: Study, figure: str) -> DataSource:
     """The data set whose images the paper shows; where only others are given, the first of these."""
     targets = study.targets
     if study.is_demo:
         return targets[0]
     papers = next(target for target in targets if target.name == PAPER_DATA[figure])
-    is_given = [target for target in targets if target.data.digests]
+    is_given = [target for target in targets if target.digests]
     return papers if papers in is_given or not is_given else is_given[0]
 
 
-def _images(study: Study, target: Target, split: str = "") -> Run:
+def _images(study: Study, target: DataSource, split: str = "") -> Run:
     """Images as files.  split: if empty, of those that were not trained on."""
     data = target.scored
     options = {"data": data.source, "split": split or target.split, **data.files, **data.people}
     options |= {"count": SHOWN, "seed": study.seeds[0], "out": OUT}
-    return Run(
-        name="images to show",
-        kind="reproduce images",
-        options={**options, "with_emotion": True} if study.with_emotion else options,
-        root=study.config.out,
-        makes=LIST,
-        needs=data.needs,
-        digests=data.digests,
-        lacks=data.missing,
-    )
+    options |= {"with_emotion": True} if study.with_emotion else {}
+    return data.run(study.config.out, "images to show", "reproduce images", options=options, makes=LIST)
 
 
 def _plan(study: Study, name: Name, title: str, about: tuple[str, ...], run: Run, sheet: Callable[[], Html]) -> Plan:

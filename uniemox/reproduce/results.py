@@ -15,7 +15,7 @@ from uniemox.intervals import PairedDifference, paired_bootstrap
 from uniemox.io.files import EVALUATIONS
 from uniemox.io.html import UNKNOWN, Html, element, join
 from uniemox.reproduce.plan import Cell, Run, TableRow
-from uniemox.reproduce.sources import Target
+from uniemox.reproduce.sources import DataSource
 from uniemox.reproduce.study import HISTOGRAM, Study
 
 Mark = Literal["ours", "cited", "not run", "failed"]
@@ -160,7 +160,7 @@ class Margin:
     """The interval lies above 0; without one, the row's own interval lies above the histogram's accuracy."""
 
 
-def histogram_cell(study: Study, target: Target, *, fraction: float = 1.0) -> Cell:
+def histogram_cell(study: Study, target: DataSource, *, fraction: float = 1.0) -> Cell:
     """The histogram on a data set, scored as every method is."""
     return study.scored([study.fit_histogram(target, fraction=fraction)], target)
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from uniemox.data.people import PERSONS, TEXTS
 from uniemox.data.sample import DataSet, ImageFile
@@ -21,15 +22,16 @@ from uniemox.reproduce.config import ReproduceConfig
 from uniemox.reproduce.plan import OUT, Run
 from uniemox.training.run_folder import describe_data
 
-COLUMNS: Mapping[str, str] = {  # of table III, by kind
-    **{"ube": "UBE", "fi": "FI", "emotion6": "Emotion6", "emoset": "EmoSet", "emo8": "Emo8"},
-    **{"caer-s": "CAER-S", "heco": "HECO"},
+PAPER_SETS: Mapping[str, tuple[str, int, float, LabelSet]] = {  # by column of table III: kind and labels; images, table
+    "UBE": ("ube", 3046, 0.7, UBE),  # II and section III-A; the share of them that trains
+    "FI": ("fi", 23308, 0.8, MIKELS),
+    "Emotion6": ("emotion6", 1980, 0.7, EKMAN),
+    "EmoSet": ("emoset", 118000, 0.8, MIKELS),
+    "Emo8": ("emo8", 8930, 0.8, MIKELS),
+    "CAER-S": ("caer-s", 70000, 0.7, CAER),
+    "HECO": ("heco", 9385, 0.7, HECO),
 }
-PAPER_SIZES: Mapping[str, tuple[int, float]] = {  # images, table II and section III-A; share of them that trains
-    **{"UBE": (3046, 0.7), "FI": (23308, 0.8), "Emotion6": (1980, 0.7), "EmoSet": (118000, 0.8), "Emo8": (8930, 0.8)},
-    **{"CAER-S": (70000, 0.7), "HECO": (9385, 0.7)},
-}
-PAPER_LABELS: Mapping[str, LabelSet] = {"UBE": UBE, "Emotion6": EKMAN, "CAER-S": CAER, "HECO": HECO}  # others: Mikels
+COLUMNS: Mapping[str, str] = {kind: column for column, (kind, *_) in PAPER_SETS.items()}
 SCENES, NEW_SCENES, SCENES_NAME = "synthetic:3072", "synthetic:512?seed=1", "Scenes"
 SCENES_SHORT_SIDE_PX, OWN_SHORT_SIDE_PX = 144, 160
 PRETRAINING, EMOSET_SHARES = "EmoSet", {"train": 0.8, "val": 0.05, "test": 0.15}  # the paper's, as published
@@ -39,7 +41,7 @@ EMBEDDED = "embedded"  # the detector that comes with the package
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataSource:
-    """Data that commands open."""
+    """A data set on which methods are compared, as commands open it."""
 
     name: str
     """Its column."""
@@ -50,6 +52,11 @@ class DataSource:
     labels: LabelSet
     train: int
     """Images to train on."""
+    split: str = "test"
+    """What is scored."""
+    scored_pictures: int = 0
+    scored_source: "DataSource | None" = None
+    """Other data that are scored; None: these."""
     files: Mapping[str, Path] = field(default_factory=dict)
     """Options of the commands that open it: splits, exclude."""
     people: Mapping[str, Path] = field(default_factory=dict)
@@ -67,21 +74,36 @@ class DataSource:
     missing: str | None = None
     """What is not there."""
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Target:
-    """A data set on which methods are compared."""
-
-    data: DataSource
-    scored: DataSource
-    split: str
-    """Of `scored`: what is scored."""
-    scored_pictures: int
-
     @property
-    def name(self) -> str:
-        """Its column."""
-        return self.data.name
+    def scored(self) -> "DataSource":
+        """The data that are scored."""
+        return self.scored_source or self
+
+    def run(
+        self,
+        root: Path,
+        name: str,
+        kind: str,
+        *arguments: str,
+        options: Mapping[str, Any],
+        makes: str | None = None,
+        needs: tuple[Run, ...] = (),
+        digests: tuple[str, ...] = (),
+        images: int = 0,
+    ) -> Run:
+        """A run that reads these data: what makes them ready comes before it, and what they lack it lacks."""
+        return Run(
+            name=name,
+            kind=kind,
+            arguments=arguments,
+            options=options,
+            root=root,
+            makes=makes,
+            needs=(*self.needs, *needs),
+            digests=(*self.digests, *digests),
+            images=images,
+            lacks=self.missing,
+        )
 
 
 def parse_given(texts: Sequence[str]) -> dict[str, str]:
@@ -104,7 +126,9 @@ def parse_given(texts: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def targets_of(config: ReproduceConfig, given: Mapping[str, str], exclude: Mapping[str, Path]) -> tuple[Target, ...]:
+def targets_of(
+    config: ReproduceConfig, given: Mapping[str, str], exclude: Mapping[str, Path]
+) -> tuple[DataSource, ...]:
     """The data sets of a demo, synthetic scenes if none is given; or the paper's seven and whatever else is given.
 
     given, exclude: sources, and files of what is left out of them, by column.
@@ -116,58 +140,57 @@ def targets_of(config: ReproduceConfig, given: Mapping[str, str], exclude: Mappi
         _with_people(config, _divided(config, name, given[name], exclude.get(name))[0])
         if name in given
         else _absent(name)
-        for name in dict.fromkeys([*PAPER_SIZES, *given])
+        for name in dict.fromkeys([*PAPER_SETS, *given])
     )
 
 
-def _small(config: ReproduceConfig, name: str, source: str, exclude: Path | None) -> Target:
+def _small(config: ReproduceConfig, name: str, source: str, exclude: Path | None) -> DataSource:
     """A data set packed small, with people and texts where there are none. Shards stay as they are."""
     kind, _, query = parse_source(source)
     if kind == "synthetic":
         if query.get("seed") == "1":
             raise ConfigError(f"{source} draws the scenes that are scored ({NEW_SCENES}); choose another seed")
-        ours, _ = _scenes(config.out, name, source)
-        new, count = _scenes(config.out, f"new {name}", NEW_SCENES)
-        return Target(data=ours, scored=new, split="all", scored_pictures=count)
-    target, data = _divided(config, name, source, exclude)
+        new = _scenes(config.out, f"new {name}", NEW_SCENES)
+        ours, count = _scenes(config.out, name, source), len(open_data(NEW_SCENES))
+        return replace(ours, scored_source=new, split="all", scored_pictures=count)
+    ours, data = _divided(config, name, source, exclude)
     if kind == "shards":
-        return target
-    ours = target.data
-    files, needs, found = dict(ours.files), ours.needs, tuple[Run, ...]()
+        return ours
+    given, files, found, needs = replace(ours, needs=()), dict(ours.files), tuple[Run, ...](), ours.needs
     if all(sample.persons is None and sample.target_box is None for sample in data.samples):
-        found = (_find_people(config.out, ours, config.detector or EMBEDDED),)
+        found = (_find_people(config.out, given, config.detector or EMBEDDED),)
         files["persons"] = found[0].folder / PERSONS
-    needs += found
     if all(sample.text is None for sample in data.samples):
-        described = _describe(config, ours, found)
-        files["texts"] = described.folder / TEXTS
-        needs += (described,)
-    packed = _pack(config.out, name, source, OWN_SHORT_SIDE_PX, files=files, needs=needs, digests=ours.digests)
-    ours = replace(ours, source=f"shards:{packed.folder}", files={}, needs=(packed,), has_people=True, sizes={})
-    return replace(target, data=ours, scored=ours)
+        needs += (*found, _describe(config, given, found))
+        files["texts"] = needs[-1].folder / TEXTS
+    else:
+        needs += found
+    packed = _pack(config.out, replace(given, needs=needs), OWN_SHORT_SIDE_PX, files)
+    return replace(ours, source=f"shards:{packed.folder}", files={}, needs=(packed,), has_people=True, sizes={})
 
 
-def _scenes(root: Path, name: str, source: str) -> tuple[DataSource, int]:
-    """Drawn scenes, and how many they are."""
-    data, packed = open_data(source), _pack(root, name, source, SCENES_SHORT_SIDE_PX)
-    scenes = DataSource(
+def _scenes(root: Path, name: str, source: str) -> DataSource:
+    """Drawn scenes."""
+    data = open_data(source)
+    drawn = DataSource(
         name=name,
-        source=f"shards:{packed.folder}",
+        source=source,
         origin=source,
         labels=data.labels,
         train=sum(sample.split == "train" for sample in data.samples),
-        needs=(packed,),
         has_people=_has_people(data),
         is_synthetic=True,
     )
-    return scenes, len(data)
+    packed = _pack(root, drawn, SCENES_SHORT_SIDE_PX, {})
+    return replace(drawn, source=f"shards:{packed.folder}", needs=(packed,))
 
 
-def _divided(config: ReproduceConfig, name: str, source: str, exclude: Path | None) -> tuple[Target, DataSet]:
+def _divided(config: ReproduceConfig, name: str, source: str, exclude: Path | None) -> tuple[DataSource, DataSet]:
     """The files as they are, divided as the paper divides them, or 80/10/10 where they have no splits."""
     data, kind = open_data(source, exclude=exclude), parse_source(source)[0]
     left_out = {} if exclude is None else {"exclude": exclude}
     sizes = Counter(sample.split for sample in data.samples if sample.split)
+    split = "test" if sizes["test"] or not sizes["val"] else "val"
     is_paper = kind in PAPER_RECIPES and not config.is_demo
     ours = DataSource(
         name=name,
@@ -175,115 +198,76 @@ def _divided(config: ReproduceConfig, name: str, source: str, exclude: Path | No
         origin=source,
         labels=data.labels,
         train=sizes["train"],
+        split=split,
+        scored_pictures=sizes[split],
         files=left_out,
         digests=(_digest(data, source),),
         exclude=left_out,
         has_people=_has_people(data),
         sizes=sizes,
     )
-    split = "test" if sizes["test"] or not sizes["val"] else "val"
     if not is_paper and sizes["train"] and sizes[split]:
-        return Target(data=ours, scored=ours, split=split, scored_pictures=sizes[split]), data
-    run = Run(
-        name=f"split {name}",
-        kind="data split",
-        arguments=(source, f"{OUT}/{SPLITS}"),
-        options={**({"paper": True} if is_paper else {"ratio": "80/10/10"}), **left_out},
-        root=config.out,
-        makes=SPLITS,
-        digests=ours.digests,
-    )
-    recipe, scored = PAPER_RECIPES.get(kind) if is_paper else DEFAULT_RECIPE, sizes["test"]
+        return ours, data
+    how: dict[str, Any] = {"paper": True} if is_paper else {"ratio": "80/10/10"}
+    file = f"{OUT}/{SPLITS}"
+    run = ours.run(config.out, f"split {name}", "data split", source, file, options={**how, **left_out}, makes=SPLITS)
+    recipe = PAPER_RECIPES[kind] if is_paper else DEFAULT_RECIPE
+    ours = replace(ours, split="test", scored_pictures=sizes["test"], needs=(run,))
     if recipe is not None and recipe.of_split is None:  # else train stays as it was published
-        shares = recipe.ratios
-        ours, scored = replace(ours, train=round(len(data) * shares["train"])), round(len(data) * shares["test"])
-    ours = replace(ours, files={**left_out, "splits": run.folder / SPLITS}, needs=(run,))
-    return Target(data=ours, scored=ours, split="test", scored_pictures=scored), data
+        train, test = (round(len(data) * recipe.ratios[part]) for part in ("train", "test"))
+        ours = replace(ours, train=train, scored_pictures=test)
+    return replace(ours, files={**left_out, "splits": run.folder / SPLITS}), data
 
 
-def _with_people(config: ReproduceConfig, target: Target) -> Target:
+def _with_people(config: ReproduceConfig, data: DataSource) -> DataSource:
     """The people found where they are needed and not there: EmoSet is pre-trained on them, what is felt is theirs."""
-    data = target.data
     if data.has_people or not (data.name == PRETRAINING or data.labels.kind == "felt"):
-        return target
+        return data
     if config.detector is None:
         line = "--detector yolov3.cfg, or uniemox data persons beforehand"
-        ours = replace(data, missing=f"the people in {data.name}: {line}")
-    else:
-        run = _find_people(config.out, data, config.detector)
-        people = {"persons": run.folder / PERSONS}
-        ours = replace(data, people=people, needs=(*data.needs, run), has_people=True)
-    return replace(target, data=ours, scored=ours)
+        return replace(data, missing=f"the people in {data.name}: {line}")
+    run = _find_people(config.out, replace(data, needs=()), config.detector)
+    return replace(data, people={"persons": run.folder / PERSONS}, needs=(*data.needs, run), has_people=True)
 
 
-def _absent(name: str) -> Target:
-    images, share = PAPER_SIZES[name]
-    source = f"{next(kind for kind, column in COLUMNS.items() if column == name)}:"
-    data = DataSource(
+def _absent(name: str) -> DataSource:
+    kind, images, share, labels = PAPER_SETS[name]
+    return DataSource(
         name=name,
-        source=source + name,
-        origin=source + name,
-        labels=PAPER_LABELS.get(name, MIKELS),
+        source=f"{kind}:{name}",
+        origin=f"{kind}:{name}",
+        labels=labels,
         train=round(images * share),
         has_people=True,
         sizes={split: round(images * part) for split, part in EMOSET_SHARES.items()} if name == PRETRAINING else {},
-        missing=f"the data: --data {name}={source}PATH",
+        missing=f"the data: --data {name}={kind}:PATH",
     )
-    return Target(data=data, scored=data, split="test", scored_pictures=0)
 
 
-def _pack(
-    root: Path,
-    name: str,
-    source: str,
-    short_side_px: int,
-    *,
-    files: Mapping[str, Path] | None = None,
-    needs: tuple[Run, ...] = (),
-    digests: tuple[str, ...] = (),
-) -> Run:
+def _pack(root: Path, data: DataSource, short_side_px: int, files: Mapping[str, Path]) -> Run:
     """Shards of the data, images scaled to a short side."""
-    return Run(
-        name=f"pack {name}",
-        kind="data shard",
-        arguments=(source, OUT),
-        options={"short_side": short_side_px, **(files or {})},
-        root=root,
-        makes=INDEX,
-        needs=needs,
-        digests=digests,
-    )
+    options = {"short_side": short_side_px, **files}
+    return data.run(root, f"pack {data.name}", "data shard", data.origin, OUT, options=options, makes=INDEX)
 
 
 def _find_people(root: Path, data: DataSource, detector: str) -> Run:
     """A file of the people in all images."""
-    return Run(
-        name=f"find the people in {data.name}",
-        kind="data persons",
-        arguments=(data.origin,),
-        options={"detector": detector, "out": f"{OUT}/{PERSONS}"},
-        root=root,
-        digests=(*data.digests, *(digest_of_weights(detector) if detector != EMBEDDED else ())),
-    )
+    options = {"detector": detector, "out": f"{OUT}/{PERSONS}"}
+    digests = digest_of_weights(detector) if detector != EMBEDDED else ()
+    name = f"find the people in {data.name}"
+    return data.run(root, name, "data persons", data.origin, options=options, digests=digests)
 
 
 def _describe(config: ReproduceConfig, data: DataSource, found: tuple[Run, ...]) -> Run:
     """A file of texts.  found: the run that finds the people, if there is one."""
     network, _, file = (config.objects or "").partition("@")
-    options = {
-        "persons": found[0].folder / PERSONS if found else None,
-        "classifier": network,
-        "classifier_weights": file,
-    }
-    return Run(
-        name=f"describe {data.name}" + ("" if network else ", without objects (--objects names them)"),
-        kind="data describe",
-        arguments=(data.origin,),
-        options={"out": f"{OUT}/{TEXTS}", **{name: value for name, value in options.items() if value}},
-        root=config.out,
-        needs=found,
-        digests=(*data.digests, *(digest_of_weights(file) if file else ())),
-    )
+    options: dict[str, Any] = {"out": f"{OUT}/{TEXTS}"}
+    options |= {"persons": found[0].folder / PERSONS} if found else {}
+    options |= {"classifier": network} if network else {}
+    options |= {"classifier_weights": file} if file else {}
+    name = f"describe {data.name}" + ("" if network else ", without objects (--objects names them)")
+    digests = digest_of_weights(file) if file else ()
+    return data.run(config.out, name, "data describe", data.origin, options=options, needs=found, digests=digests)
 
 
 def _digest(data: DataSet, source: str) -> str:
@@ -313,18 +297,17 @@ def _hash(file: Path, size: int, time_ns: int) -> str:
         return hashlib.file_digest(content, "sha256").hexdigest()
 
 
-def union_of(targets: Sequence[Target]) -> Target:
+def union_of(members: Sequence[DataSource]) -> DataSource:
     """Join data sets to train on as one; each keeps its own splits and exclusions, and people where they are meant.
 
-    targets: at least one, labels of one kind. Labels become those of the first, through the label maps.
+    members: at least one, labels of one kind. Labels become those of the first, through the label maps.
     """
-    members = [target.data for target in targets]
     sources = []
     for data in members:
         files = {**data.files, **(data.people if data.labels.kind == "felt" else {})}
         mark = "" if not files else "&" if parse_source(data.source)[2] else "?"
         sources.append(f"{data.source}{mark}{'&'.join(f'{name}={file}' for name, file in files.items())}")
-    joined = DataSource(
+    return DataSource(
         name=" + ".join(data.name for data in members),
         source=",".join(sources),
         origin=",".join(data.origin for data in members),
@@ -335,7 +318,6 @@ def union_of(targets: Sequence[Target]) -> Target:
         has_people=all(data.has_people for data in members),
         missing=next((data.missing for data in members if data.missing), None),
     )
-    return Target(data=joined, scored=joined, split="test", scored_pictures=0)
 
 
 def _has_people(data: DataSet) -> bool:

@@ -2,13 +2,13 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from uniemox.io.files import ENCODER, ONNX
 from uniemox.reproduce.config import ReproduceConfig, Scale
 from uniemox.reproduce.plan import KEY, OUT, PRETRAININGS, Cell, Run, changed
-from uniemox.reproduce.sources import DataSource, Target, digest_of_weights
+from uniemox.reproduce.sources import DataSource, digest_of_weights
 
 Options = Mapping[str, Any]
 """Of a command, by name; see `Run.options`."""
@@ -63,7 +63,7 @@ class Study:
     """What is compared: settings, data sets, seeds and starts."""
 
     config: ReproduceConfig
-    targets: tuple[Target, ...]
+    targets: tuple[DataSource, ...]
     """The data sets on which methods are compared."""
     pretraining: DataSource
     """What is pre-trained on."""
@@ -104,14 +104,10 @@ class Study:
             "--pretrain-seeds N does it N times."
         )
 
-    def streams(self, target: Target) -> str:
+    def streams(self, target: DataSource) -> str:
         """Return the classifiers' views: the scene, and at the paper's scale the person if the label is theirs."""
-        needs_person = self.pretraining.has_people if self.is_demo else target.data.labels.kind == "felt"
+        needs_person = self.pretraining.has_people if self.is_demo else target.labels.kind == "felt"
         return "both" if needs_person else "scene"
-
-    def processes(self, images: int) -> int:
-        """Return the GPUs of a run by its number of training images; small sets use one, so several run at a time."""
-        return 1 if self.is_demo or images < LARGE_SET else self.config.gpus
 
     @property
     def _disk(self) -> Options:
@@ -132,17 +128,9 @@ class Study:
         data = self.pretraining
         epochs = max(1, round(TEACHER_STEPS / max(1, data.train * (1 - HELD_OUT) // 64)))
         options = {"data": data.source, "out": OUT, "resume": True, "epochs": epochs, "image_size": TEACHER_PX}
-        return Run(
-            name="teacher",
-            kind="teacher fit",
-            options=options if self.with_emotion else {**options, "without_emotion": True},
-            root=self.config.out,
-            makes="teacher.json",
-            needs=data.needs,
-            digests=data.digests,
-            images=2 * data.train * epochs,
-            lacks=data.missing,
-        )
+        options |= {} if self.with_emotion else {"without_emotion": True}
+        images = 2 * data.train * epochs
+        return data.run(self.config.out, "teacher", "teacher fit", options=options, makes="teacher.json", images=images)
 
     def pretrain(self, name: str = MAIN, changes: Options | None = None, *, seed: int = 0) -> Run:
         """Our pre-training, with other settings than the preset's.
@@ -152,7 +140,7 @@ class Study:
         config, data, changes = self.config, self.pretraining, changes or {}
         options: dict[str, Any] = {"preset": config.scale, "data": data.source, **data.files, **data.people}
         options |= {"split": config.pretrain_split, "out": OUT, "resume": True}
-        needs, digests, lacks, epochs = data.needs, data.digests, data.missing, self.epochs[0]
+        needs, digests, lacks, epochs = tuple[Run, ...](), tuple[str, ...](), data.missing, self.epochs[0]
         if changed(PRETRAININGS[config.scale](), changes).model.needs_image_features:
             fitted = self.fit_teacher()
             needs += () if fitted is None else (fitted,)
@@ -172,20 +160,17 @@ class Study:
             options["save.keep_every"] = max(1, epochs * images // PRETRAIN_BATCH[config.scale] // STAGES)
         if seed:
             options["seed"] = seed
-        return Run(
-            name=f"pretrain {name}" + (f", seed {seed}" if config.pretrain_seeds > 1 else ""),
-            kind="pretrain",
-            options=options,
-            root=config.out,
-            makes=ENCODER,
-            needs=needs,
-            digests=digests,
-            images=epochs * images,
-            gflop=0.0 if self.is_demo else PRETRAIN_GFLOP,
-            parameters_m=0.0 if self.is_demo else PRETRAIN_PARAMETERS_M,
-            processes=self.processes(images),
-            lacks=lacks,
-        )
+        name = f"pretrain {name}" + (f", seed {seed}" if config.pretrain_seeds > 1 else "")
+        known = {"needs": needs, "digests": digests, "images": epochs * images}
+        run = data.run(config.out, name, "pretrain", options=options, makes=ENCODER, **known)
+        return self._trained(replace(run, lacks=lacks), images, PRETRAIN_GFLOP, PRETRAIN_PARAMETERS_M)
+
+    def _trained(self, run: Run, images: int, gflop: float, parameters_m: float) -> Run:
+        """A run that trains on a number of images, with what it costs at the scale of the paper."""
+        if self.is_demo:
+            return run
+        processes = self.config.gpus if images >= LARGE_SET else 1  # small sets use one, so several run at a time
+        return replace(run, gflop=gflop, parameters_m=parameters_m, processes=processes)
 
     @property
     def _pretraining_images(self) -> int:
@@ -194,39 +179,37 @@ class Study:
             return data.train
         return sum(data.sizes.get(split, 0) for split in (data.sizes if "all" in splits else splits))
 
-    def finetune(self, method: Method, target: Target, *, seed: int, fraction: float = 1.0) -> Run:
+    def finetune(self, method: Method, target: DataSource, *, seed: int, fraction: float = 1.0) -> Run:
         """Fine-tuning on a data set, all methods alike."""
-        data, init, streams, scale = target.data, method.starts[seed], self.streams(target), self.config.scale
+        init, streams, scale = method.starts[seed], self.streams(target), self.config.scale
         epochs = self.epochs[1]
         if self.is_demo and method.is_random:
-            epochs += round(self.epochs[0] * self.pretraining.train / max(1.0, data.train * fraction))
-        options: dict[str, Any] = {"preset": scale, "data": data.source, **data.files}
-        options |= data.people if streams == "both" else {}
+            epochs += round(self.epochs[0] * self.pretraining.train / max(1.0, target.train * fraction))
+        options: dict[str, Any] = {"preset": scale, "data": target.source, **target.files}
+        options |= target.people if streams == "both" else {}
         options |= {"init": str(init.folder) if isinstance(init, Run) else init, "out": OUT, "resume": True}
         options |= {"seed": seed, **({"schedule.epochs": epochs} if self.is_demo else {})}
         if method.looks_at is None:  # else it is the method's own, as is how views are joined
             options |= self._views_of(method, streams, init)
         options |= {"fraction": fraction} if fraction < 1 else {}
-        options |= {**_smaller_batch(data.train * fraction, BATCH[scale]), **self._disk, **method.changes}
+        options |= {**_smaller_batch(target.train * fraction, BATCH[scale]), **self._disk, **method.changes}
         files = [method.changes[name] for name in ("network.objects", "network.faces") if name in method.changes]
         if isinstance(init, str) and not any(str(run.folder) in init for run in method.needs):
             files.append(init)  # what a run of the plan makes is in its folder's name
         epochs = 1 if method.changes.get("method") == "probe" else epochs
         views = method.looks_at or (2 if streams == "both" else 1)
-        return Run(
-            name=f"finetune {method.name} on {data.name}, seed {seed}",
-            kind="finetune",
+        run = target.run(
+            self.config.out,
+            f"finetune {method.name} on {target.name}, seed {seed}",
+            "finetune",
             options=options,
-            root=self.config.out,
             makes=ONNX,
-            needs=(*data.needs, *([init] if isinstance(init, Run) else []), *method.needs),
-            digests=(*data.digests, *(digest for file in files for digest in digest_of_weights(file))),
-            images=round(epochs * data.train * fraction),
-            gflop=0.0 if self.is_demo else method.gflop * views,
-            parameters_m=0.0 if self.is_demo else method.parameters_m,
-            processes=self.processes(data.train),
-            lacks=data.missing or method.lacks,
+            needs=(*([init] if isinstance(init, Run) else []), *method.needs),
+            digests=tuple(digest for file in files for digest in digest_of_weights(file)),
+            images=round(epochs * target.train * fraction),
         )
+        run = replace(run, lacks=run.lacks or method.lacks)
+        return self._trained(run, target.train, method.gflop * views, method.parameters_m)
 
     def _views_of(self, method: Method, streams: str, init: Run | str) -> dict[str, Any]:
         """Options that say what a method looks at, and how that is fused."""
@@ -237,49 +220,32 @@ class Study:
             options |= DEMO_FUSION if self.is_demo else PAPER_FUSION
         return options
 
-    def fit_histogram(self, target: Target, *, fraction: float = 1.0) -> Run:
+    def fit_histogram(self, target: DataSource, *, fraction: float = 1.0) -> Run:
         """Method histogram on the labels that the first seed of every row gets. It has no seeds of its own."""
-        data = target.data
-        options = {"preset": self.config.scale, "method": "histogram", "network.streams": "scene", "data": data.source}
-        options |= {**data.files, "out": OUT, "resume": True, "seed": self.seeds[0]}
-        return Run(
-            name=f"{HISTOGRAM} of {data.name}",
-            kind="finetune",
-            options=options if fraction == 1 else {**options, "fraction": fraction},
-            root=self.config.out,
-            makes=ONNX,
-            needs=data.needs,
-            digests=data.digests,
-            images=round(data.train * fraction),
-            lacks=data.missing,
-        )
+        options: dict[str, Any] = {"preset": self.config.scale, "method": "histogram", "network.streams": "scene"}
+        options |= {"data": target.source, **target.files, "out": OUT, "resume": True, "seed": self.seeds[0]}
+        options |= {"fraction": fraction} if fraction < 1 else {}
+        name, images = f"{HISTOGRAM} of {target.name}", round(target.train * fraction)
+        return target.run(self.config.out, name, "finetune", options=options, makes=ONNX, images=images)
 
-    def evaluate(self, model: Run, target: Target) -> Run:
+    def evaluate(self, model: Run, target: DataSource) -> Run:
         """Scores on images that were not trained on."""
         data, splits = target.scored, self.config.pretrain_split
         options = {"model": model.folder, "data": data.source, "split": target.split, **data.files}
         options |= data.people if self.streams(target) == "both" else {}
         if {target.split, "all"} & {*splits} and data.source == self.pretraining.source:
             options["allow_seen"] = True
-        return Run(
-            name=f"score {model.name}",
-            kind="evaluate",
-            options={**options, "name": KEY},
-            root=self.config.out,
-            digests=data.digests,
-            model=model,
-            scores=(data.source, target.split),
-            needs=(model, *data.needs),
-            images=target.scored_pictures,
-            lacks=data.missing,
-        )
+        options["name"] = KEY
+        run = data.run(self.config.out, f"score {model.name}", "evaluate", options=options)
+        scores = (data.source, target.split)
+        return replace(run, model=model, scores=scores, needs=(model, *run.needs), images=target.scored_pictures)
 
-    def cell(self, method: Method, target: Target, *, fraction: float = 1.0, paper: float | None = None) -> Cell:
+    def cell(self, method: Method, target: DataSource, *, fraction: float = 1.0, paper: float | None = None) -> Cell:
         """A method on a data set: fine-tuned and scored once a seed."""
         models = [self.finetune(method, target, seed=seed, fraction=fraction) for seed in method.starts]
         return self.scored(models, target, paper=paper)
 
-    def scored(self, models: list[Run], target: Target, *, paper: float | None = None) -> Cell:
+    def scored(self, models: list[Run], target: DataSource, *, paper: float | None = None) -> Cell:
         """Fine-tuning runs, one a seed, scored on a data set."""
         runs = tuple(self.evaluate(model, target) for model in models)
         return Cell(paper, runs, runs[0].missing or "")

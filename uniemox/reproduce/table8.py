@@ -1,6 +1,7 @@
 """Tables VIII and IX: what multimodal models answer to the paper's question, through `uniemox ask`."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from uniemox.evaluate.report.scores import BELOW
@@ -26,15 +27,10 @@ def multimodal(study: Study, name: Name) -> Plan:
     options = {"data": data.source, "split": target.split, **data.files, "endpoint": config.endpoint or "URL"}
     options |= {"model": config.model or ("NAME",), "with": ours.folder, "out": OUT}
     is_ready = config.endpoint is not None and config.model
-    run = Run(  # done by its mark: a result may lack questions that failed, which the same command asks again
-        name=f"ask about {target.name}",
-        kind="ask",
-        options=options if config.key_from is None else {**options, "key_from": config.key_from},
-        root=config.out,
-        needs=(ours, *data.needs),
-        digests=data.digests,
-        lacks=data.missing or (None if is_ready else "models to ask: --endpoint URL --model NAME"),
-    )
+    options |= {} if config.key_from is None else {"key_from": config.key_from}
+    # Done by its mark: a result may lack questions that failed, which the same command asks again.
+    run = data.run(config.out, f"ask about {target.name}", "ask", options=options, needs=(ours,))
+    run = replace(run, lacks=run.lacks or (None if is_ready else "models to ask: --endpoint URL --model NAME"))
     cited = paper_tables()
     histogram = histogram_cell(study, target)
 

@@ -56,7 +56,7 @@ def plan_of(name: Name, config: ReproduceConfig) -> Plan:
     study = Study(
         config=config,
         targets=targets,
-        pretraining=next(one.data for one in targets if config.is_demo or one.name == PRETRAINING),
+        pretraining=next(one for one in targets if config.is_demo or one.name == PRETRAINING),
         weights=weights,
         seeds=tuple(range(seeds)),
         with_emotion=not config.is_demo if config.with_emotion is None else config.with_emotion,
@@ -70,7 +70,7 @@ def plan_of(name: Name, config: ReproduceConfig) -> Plan:
     plan = replace(plan, about=(*plan.about, *notes))
     if not config.is_demo:
         return plan
-    if any(target.data.is_synthetic for target in targets):
+    if any(target.is_synthetic for target in targets):
         return replace(plan, title=f"A check on drawn scenes: {plan.title}", about=(CHECK, *plan.about))
     return replace(plan, about=(DEMO, *plan.about))
 
@@ -89,7 +89,7 @@ def _pairs(texts: tuple[str, ...], option: str) -> dict[str, str]:
 def _weights(texts: tuple[str, ...]) -> dict[str, str]:
     """Return values by row, in the table's spelling. Raises ConfigError for a row that is none."""
     names = [entry["method"] for entry in paper_tables()["table3"] if not entry.get("cited")]
-    names += [*(extra.name for extra in EXTRAS), *DETECTORS]
+    names += [*EXTRAS, *DETECTORS]
     known = {name.lower(): name for name in names}
     given = _pairs(texts, "weights")
     unknown = next((name for name in given if name.lower() not in known), None)
