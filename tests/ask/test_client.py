@@ -5,6 +5,7 @@ import time
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -45,19 +46,11 @@ def test_a_good_answer() -> None:
     assert (request.model, request.text, request.image) == ("llava", "Which?", IMAGE)
 
 
-def test_without_a_key_none_is_sent() -> None:
-    _, endpoint = asked(GOOD, key=None)
-    assert "Authorization" not in endpoint.requests[0].headers
-
-
-def test_what_is_missing_in_a_good_answer_is_none() -> None:
-    reply, _ = asked(says("Awe", tokens=None))
+def test_an_answer_may_come_in_parts_and_without_tokens_and_key() -> None:
+    parts: Any = [{"type": "text", "text": "Aw"}, {"type": "text", "text": "e"}]
+    reply, endpoint = asked(says(parts, tokens=None), key=None)
     assert (reply.answer, reply.tokens_in, reply.tokens_out) == ("Awe", None, None)
-
-
-def test_an_answer_in_parts_is_put_together() -> None:
-    reply, _ = asked(says([{"type": "text", "text": "Aw"}, {"type": "text", "text": "e"}]))  # type: ignore[arg-type]
-    assert reply.answer == "Awe"
+    assert "Authorization" not in endpoint.requests[0].headers
 
 
 @pytest.mark.parametrize(
@@ -104,12 +97,9 @@ def test_it_gives_up_and_says_why(trouble: Response, reason: str) -> None:
     assert reply.attempts == len(endpoint.requests) == 3
 
 
-def test_a_slow_answer_is_given_up() -> None:
+def test_answers_that_are_too_slow_or_too_large_are_given_up() -> None:
     reply, _ = asked(Response(200, GOOD.body, wait_s=1.0), timeout_s=0.2, attempts=1)
     assert reply.error == "no answer within 0.2 s"
-
-
-def test_a_response_that_is_too_large_is_not_read() -> None:
     reply, _ = asked(Response(200, b" " * (MAX_BYTES + 1)), attempts=1)
     assert "more than 4,194,304 bytes" in str(reply.error)
 
@@ -137,11 +127,6 @@ def test_what_stops_everything(response: Response, message: str) -> None:
             client_of(endpoint).ask("llava", MESSAGES)
         assert message in str(found.value)
         assert len(endpoint.requests) == 1
-
-
-def test_a_key_is_asked_for_where_one_is_wanted() -> None:
-    with serving(in_turn([error(401)])) as endpoint, pytest.raises(ConfigError, match="--key-from"):
-        client_of(endpoint, key=None).ask("llava", MESSAGES)
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
@@ -195,9 +180,9 @@ def test_an_answer_between_pauses_lets_it_go_on(monkeypatch: pytest.MonkeyPatch)
             assert asking._silent_since is None
 
 
-def test_nobody_there() -> None:
-    with serving(in_turn([GOOD])) as endpoint:
-        pass
+def test_nobody_there_or_a_key_wanted() -> None:
+    with serving(in_turn([error(401)])) as endpoint, pytest.raises(ConfigError, match="--key-from"):
+        client_of(endpoint, key=None).ask("llava", MESSAGES)
     with pytest.raises(ConfigError, match="nothing answers at"):
         client_of(endpoint).ask("llava", MESSAGES)
 

@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from uniemox.ask.config import AskConfig
 from uniemox.ask.page import PAGE, RESULT, names_of, write_results
 from uniemox.ask.question import AskedImage
 from uniemox.ask.record import AnswerRow
-from uniemox.ask.result import Results, agreement, summarise
+from uniemox.ask.result import AgreementWithOurs, Results, agreement, summarise
 from uniemox.data.sample import Sample
 from uniemox.intervals import bootstrap_interval
 from uniemox.labels import MIKELS
@@ -31,21 +32,10 @@ IMAGES = [
 ]
 
 
-def row(image: int, answer: str | None, *, model: str = "m", url: str = CONFIG.url, **known: object) -> AnswerRow:
-    values = {
-        **{"endpoint": url, "model": model, "picture": str(image), "name": "n", "question_sha256": "q"},
-        **{
-            "answer": answer,
-            "word": None,
-            "is_refused": False,
-            "outcome": None,
-            "label": None,
-            "latency_s": 1.0,
-            "tokens_in": 100,
-        },
-        **{"tokens_out": 10, "attempts": 1, "cost": None, "error": None if answer else "HTTP 500", "time": "t"},
-    }
-    return AnswerRow(**{**values, **known})  # type: ignore[arg-type]
+def row(image: int, answer: str | None, *, model: str = "m", url: str = CONFIG.url, **known: Any) -> AnswerRow:
+    values = {"latency_s": 1.0, "tokens_in": 100, "tokens_out": 10, "error": None if answer else "HTTP 500", **known}
+    key = {"endpoint": url, "model": model, "picture": str(image), "name": "n", "question_sha256": "q"}
+    return AnswerRow(answer=answer, **key, **values)
 
 
 def results(*rows: AnswerRow, config: AskConfig = CONFIG, ours: dict[str, str] | None = None) -> Results:
@@ -65,23 +55,17 @@ def test_scores() -> None:
     assert (found.n, found.accuracy, found.accuracy_of_named, found.failed, found.not_asked) == (4, 0.5, 1.0, 1, 0)
     assert found.accuracy_interval == bootstrap_interval(np.array([1, 0, 1, 0]))
     assert found.outcomes == {"label": 2, "unlisted": 2, "refused": 0, "empty": 0}
-    assert {label: (one.n, one.recall) for label, one in found.per_class.items() if one.n} == {
-        "fear": (2, 0.5),
-        "awe": (1, 1.0),
-        "anger": (1, 0.0),
-    }
+    recalls = {label: (one.n, one.recall) for label, one in found.per_class.items() if one.n}
+    assert recalls == {"fear": (2, 0.5), "awe": (1, 1.0), "anger": (1, 0.0)}
     assert found.per_class["sadness"].recall is None
     assert (found.latency_p50_s, found.latency_p95_s) == (3.0, pytest.approx(7.4))
     assert (found.tokens_in, found.tokens_out, found.cost, found.agreement) == (400, 40, None, None)
 
 
-def test_nothing_answered() -> None:
+def test_nothing_answered_or_refused_whatever_the_service_says() -> None:
     [found] = results().models
     assert (found.n, found.accuracy, found.accuracy_interval, found.not_asked) == (0, None, None, 5)
     assert (found.latency_p50_s, found.cost) == (None, None)
-
-
-def test_a_refusal_of_the_service_counts_whatever_it_says() -> None:
     [found] = results(row(0, "fear", is_refused=True)).models
     assert (found.outcomes["refused"], found.accuracy) == (1, 0.0)
 
@@ -127,10 +111,7 @@ def test_kappa_is_that_of_scikit_learn(pairs: list[tuple[str, str]]) -> None:
     else:
         assert found.kappa is None
     assert agreement(second, first) == found
-
-
-def test_no_images_in_common() -> None:
-    assert (agreement([], []).n, agreement([], []).percent, agreement([], []).kappa) == (0, None, None)
+    assert agreement([], []) == AgreementWithOurs(n=0, percent=None, kappa=None)
 
 
 def test_the_page_stands_alone_and_is_escaped(tmp_path: Path) -> None:

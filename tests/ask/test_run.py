@@ -59,13 +59,7 @@ def test_every_model_is_asked_once_about_every_image(data: DataSet, chosen: Sele
     assert {request.text for request in endpoint.requests} == {question(data.labels)}
     assert len(rows) == 16
     row = rows[key_of(chat_url(endpoint.url), "n", chosen.images[0].sha256)]
-    assert (row.answer, row.outcome, row.label, row.error, row.attempts) == (
-        "**Fear**.",
-        "label",
-        "fear",
-        None,
-        1,
-    )
+    assert (row.answer, row.outcome, row.label, row.error, row.attempts) == ("**Fear**.", "label", "fear", None, 1)
     assert (row.tokens_in, row.tokens_out, row.cost) == (300, 20, 0.0008)
     assert row.name == chosen.images[0].sample.key
     assert [str(plan) for plan in plans] == [
@@ -155,7 +149,12 @@ def test_a_line_that_was_cut_off_is_repaired(data: DataSet, chosen: Selection, t
     assert len(lines(tmp_path)) == 8
 
 
-def test_answers_to_another_question_are_not_mixed(data: DataSet, chosen: Selection, tmp_path: Path) -> None:
+def test_folders_that_can_not_be_made_or_answer_another_question(
+    data: DataSet, chosen: Selection, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataError, match="choose another --out"):
+        Record(tmp_path / "file", "Which?")
     with Record(tmp_path, "Another?"):
         pass
     with serving(in_turn([says("Awe")])) as endpoint, pytest.raises(DataError, match="made in another way"):
@@ -212,15 +211,12 @@ def test_a_model_that_only_fails_is_given_up(data: DataSet, chosen: Selection, t
     assert {line["error"] for line in lines(tmp_path)} == {"HTTP 400: it takes no images"}
 
 
-def test_a_few_failures_are_a_result(data: DataSet, chosen: Selection, tmp_path: Path) -> None:
-    with serving(in_turn([error(400, "no")])) as endpoint:
-        rows = run(config_of(endpoint), Selection(chosen.images[:4], ()), data, tmp_path)
+def test_a_few_failures_are_a_result_and_as_many_are_asked_at_a_time_as_allowed(
+    data: DataSet, chosen: Selection, tmp_path: Path
+) -> None:
+    with serving(in_turn([Response(400, error(400, "no").body, wait_s=0.1)])) as endpoint:
+        rows = run(config_of(endpoint, concurrency=3), Selection(chosen.images[:4], ()), data, tmp_path)
     assert [row.error for row in rows.values()] == ["HTTP 400: no"] * 4
-
-
-def test_as_many_at_a_time_as_allowed(data: DataSet, chosen: Selection, tmp_path: Path) -> None:
-    with serving(lambda request, number: Response(200, says("Awe").body, wait_s=0.1)) as endpoint:
-        run(config_of(endpoint, "m", "n", concurrency=3), chosen, data, tmp_path)
     assert endpoint.max_concurrent == 3
 
 
@@ -231,12 +227,6 @@ def test_images_that_vanish_stop_it(tmp_path: Path) -> None:
     (root / "awe" / "0.jpg").unlink()
     with serving(in_turn([says("Awe")])) as endpoint, pytest.raises(DataError, match="the data have changed"):
         run(config_of(endpoint), chosen, data, tmp_path / "out")
-
-
-def test_a_folder_that_can_not_be_made(data: DataSet, chosen: Selection, tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    with serving(in_turn([says("Awe")])) as endpoint, pytest.raises(DataError, match="choose another --out"):
-        run(config_of(endpoint), chosen, data, tmp_path / "file")
 
 
 @pytest.mark.parametrize(

@@ -23,9 +23,8 @@ from uniemox.finetune.run import finetune
 from uniemox.labels import MIKELS
 from uniemox.persons.box import Box, Detection
 from uniemox.reproduce.audit import audit, verify
-from uniemox.reproduce.costs import measure_run, plan_cost
+from uniemox.reproduce.costs import measure_run
 from uniemox.reproduce.figures import read_images, write_images
-from uniemox.reproduce.plan import plan_run
 from uniemox.reproduce.table3 import score_zero_shot
 from uniemox.training.config import HardwareConfig
 
@@ -118,18 +117,6 @@ def test_costs_are_measured_once_and_counted_right(tuned: Path) -> None:
     assert found.multiply_adds_g > 0
     assert found.size_px == 32
     assert measure_run(tuned) == found
-
-
-def test_the_cost_of_a_plan_is_its_images_at_the_measured_speed(tmp_path: Path) -> None:
-    run = plan_run(tmp_path, "x", ["pretrain"], makes=None)
-    object.__setattr__(run, "images", 86400 * 1000)
-    object.__setattr__(run, "gflop", 282.8)
-    assert plan_cost([run], images_per_s=1000, gpus=1).days == pytest.approx(1)
-    assert plan_cost([run], images_per_s=1000, gpus=8).days == pytest.approx(1 / 8)
-    assert plan_cost([run], images_per_s=None, gpus=1).days is None
-    assert plan_cost([], images_per_s=None, gpus=1).exaflop == 0
-    with pytest.raises(ConfigError, match="--images-per-s must be above 0"):
-        plan_cost([run], images_per_s=0, gpus=1)
 
 
 def test_shown_images_take_the_classes_in_turn(tmp_path: Path) -> None:

@@ -2,18 +2,26 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from tests.runs import uniemox_here
 from uniemox.cli.reproduce import images, table_or_figure, verify
-from uniemox.cli.reproduce_plan import Options
+from uniemox.cli.reproduce_plan import PlanOptions
 from uniemox.errors import ConfigError
+from uniemox.reproduce.config import Name, ReproduceConfig
+
+
+def show(target: Name, out: Path, **given: Any) -> None:
+    """The command with these options."""
+    config = {name: given.pop(name) for name in [*given] if name in ReproduceConfig.__dataclass_fields__}
+    table_or_figure(target, config=ReproduceConfig(out=out, **config), options=PlanOptions(**given))
 
 
 def test_a_dry_run_prints_the_commands_and_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    table_or_figure("table7", Options(out=tmp_path / "r", seeds=1, dry_run=True))
+    show("table7", tmp_path / "r", seeds=1, dry_run=True)
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 12  # each row has a teacher of its own
     assert lines[0].startswith(f"uniemox data shard synthetic:3072 {tmp_path}/r/runs/data-shard-")
@@ -22,17 +30,17 @@ def test_a_dry_run_prints_the_commands_and_writes_nothing(tmp_path: Path, capsys
     assert not (tmp_path / "r").exists()
 
 
-@pytest.mark.parametrize("name", ["seeds", "jobs", "gpus"])
+@pytest.mark.parametrize("name", ["seeds", "jobs", "gpus", "images_per_s"])
 def test_numbers_below_one_are_refused(name: str) -> None:
-    with pytest.raises(ConfigError, match=f"--{name} must be at least 1, got 0"):
-        Options(**{name: 0})  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=f"--{name.replace('_', '-')} must be (at least 1|above 0), got 0"):
+        show("table4", Path(), **{name: 0})
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="it would start on a GPU")
 def test_the_paper_scale_says_what_it_costs_and_starts_nothing_here(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    table_or_figure("table4", Options(scale="paper", out=tmp_path / "r", images_per_s=1000, gpus=8))
+    show("table4", tmp_path / "r", scale="paper", images_per_s=1000, gpus=8)
     said = capsys.readouterr()
     assert "229 runs, 363.3 million images through a network, 156.8 EFLOP of training" in said.err
     assert "0.80 days on 8 GPUs of 1,000 pre-training images/s, 283 TFLOP/s" in said.err
@@ -63,10 +71,10 @@ def test_a_measured_speed_is_a_number_or_a_file(given: str, hours: float | None,
 
 
 def test_tables_of_the_paper_need_nothing_to_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    table_or_figure("table1", Options(out=tmp_path, as_json=True))
+    show("table1", tmp_path, as_json=True)
     assert json.loads(capsys.readouterr().out)["name"] == "table1"
     assert "Melancholy" in (tmp_path / "table1-demo.html").read_text()
-    table_or_figure("table2", Options(out=tmp_path, data=["synthetic:64"]))
+    show("table2", tmp_path, data=("synthetic:64",))
     page = (tmp_path / "table2-demo.html").read_text()
     assert "23,308" in page
     assert "64 images, mikels (8), evoked" in page

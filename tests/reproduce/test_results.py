@@ -12,11 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from tests.reproduce.made import model_run, scored, table
+from tests.reproduce.made import evaluation, make_run, model_run, scored, table
 from uniemox.intervals import paired_bootstrap
 from uniemox.reproduce.execute import RunOutcome
 from uniemox.reproduce.page import write_page
-from uniemox.reproduce.plan import Cell, Plan, plan_evaluation, plan_run
+from uniemox.reproduce.plan import Cell, Plan
 from uniemox.reproduce.plots import LEFT_PX, WIDTH_PX, Dot, curves, dots
 from uniemox.reproduce.results import find_evaluation, gain, is_done, mark_of, score_of, seed_interval
 from uniemox.reproduce.table8 import _found
@@ -26,7 +26,7 @@ HALF = [True] * 5 + [False] * 5
 
 
 def test_no_run_is_no_score(tmp_path: Path) -> None:
-    open_run = plan_evaluation(model_run(tmp_path, "x"), data="synthetic:8", split="all")
+    open_run = evaluation(model_run(tmp_path, "x"))
     assert score_of(Cell()) is None
     assert score_of(Cell(runs=(open_run,))) is None
     assert find_evaluation(open_run) is None
@@ -38,8 +38,10 @@ def test_one_seed_has_the_interval_of_its_images(tmp_path: Path) -> None:
     assert found is not None
     assert (found.accuracy, found.over, found.seeds, found.pictures) == (0.9, "pictures", 1, 10)
     assert (found.low, found.high) == pytest.approx((0.7, 1.0))
-    assert found.chance == 0.5
-    assert not found.near_chance
+    assert (found.chance, found.near_chance) == (0.5, False)
+    guessing = score_of(Cell(runs=(scored(tmp_path, "guessing", HALF),)))
+    assert guessing is not None
+    assert guessing.near_chance  # by the interval and the commonest class
 
 
 def test_three_seeds_have_students_interval(tmp_path: Path) -> None:
@@ -53,12 +55,6 @@ def test_three_seeds_have_students_interval(tmp_path: Path) -> None:
     low, high = stats.t.interval(0.95, 2, loc=np.mean(values), scale=stats.sem(values))
     assert (found.low, found.high) == pytest.approx((low, min(high, 1.0)))
     assert (found.over, found.seeds) == ("seeds", 3)
-
-
-def test_near_chance_is_by_the_interval_and_the_commonest_class(tmp_path: Path) -> None:
-    found = score_of(Cell(runs=(scored(tmp_path, "x", HALF),)))
-    assert found is not None
-    assert found.near_chance
 
 
 def test_seeds_that_agree_do_not_make_few_images_a_result(tmp_path: Path) -> None:
@@ -76,10 +72,13 @@ def test_seed_intervals_hold_their_mean_and_stay_shares(values: list[float]) -> 
     assert np.mean(values) - 1e-12 <= high <= 1
 
 
-def test_an_evaluation_of_another_split_or_cut_off_is_none(tmp_path: Path) -> None:
+def test_an_evaluation_of_another_split_of_changed_images_or_cut_off_is_none(tmp_path: Path) -> None:
     run = scored(tmp_path, "x", RIGHT)
-    other = plan_evaluation(run.needs[0], data="synthetic:8", split="test")
-    assert find_evaluation(other) is None
+    changed = evaluation(run.needs[0], digests=("of changed images",))
+    assert changed.folder == run.folder
+    assert find_evaluation(run) is not None
+    assert find_evaluation(changed) is None
+    assert find_evaluation(evaluation(run.needs[0], split="test")) is None
     (run.folder / "evaluations" / f"{run.key}.json").write_text('{"data": "synth')
     assert find_evaluation(run) is None
 
@@ -110,16 +109,8 @@ def test_gains_over_three_seeds_have_students_interval(tmp_path: Path) -> None:
     assert with_two.low >= low  # of images: two seeds have no interval of their own
 
 
-def test_scores_of_other_images_are_not_taken_for_these(tmp_path: Path) -> None:
-    run = scored(tmp_path, "x", RIGHT)
-    changed = plan_evaluation(run.needs[0], data="synthetic:8", split="all", digests=["of changed images"])
-    assert changed.folder == run.folder
-    assert find_evaluation(run) is not None
-    assert find_evaluation(changed) is None
-
-
 def test_marks(tmp_path: Path) -> None:
-    done, missing = scored(tmp_path, "x", RIGHT), plan_evaluation(model_run(tmp_path, "y"), data="d", split="all")
+    done, missing = scored(tmp_path, "x", RIGHT), evaluation(model_run(tmp_path, "y"), "d")
     assert mark_of(Cell(paper=50.0, runs=(done,)), set()) == "ours"
     assert mark_of(Cell(paper=50.0, runs=(missing,)), set()) == "not run"
     assert mark_of(Cell(runs=(missing,)), {missing.key}) == "failed"
@@ -134,7 +125,7 @@ def written(plan: Plan, root: Path, failed: dict[str, str] | None = None) -> tup
 
 
 def full(root: Path) -> Plan:
-    waiting = plan_evaluation(model_run(root, "z"), data="synthetic:8", split="all")
+    waiting = evaluation(model_run(root, "z"))
     cells = {
         "good": Cell(paper=88.0, runs=(scored(root, "x", RIGHT),)),
         "base": Cell(runs=(scored(root, "y", HALF),)),
@@ -157,11 +148,9 @@ def test_every_figure_of_a_page_is_marked(tmp_path: Path) -> None:
     assert values["rows"][0]["paper_percent"] == 88.0
     assert records[2]["accuracy"] == ""
     assert "+40.0 (" in text
-    assert [run["is_done"] for run in values["runs"] if run["command"].startswith("uniemox evaluate")] == [
-        True,
-        True,
-        False,
-    ]
+    assert written(plan, tmp_path) == (text, values, records)  # the same twice
+    done = [run["is_done"] for run in values["runs"] if run["command"].startswith("uniemox evaluate")]
+    assert done == [True, True, False]
 
 
 def test_rows_that_do_not_beat_the_histogram_are_marked(tmp_path: Path) -> None:
@@ -195,14 +184,9 @@ def test_chance_is_a_row(tmp_path: Path) -> None:
     assert "50.0 to 55.6 % the commonest class<br>50.0 % 1 / classes" in text
 
 
-def test_a_page_comes_out_the_same_twice(tmp_path: Path) -> None:
-    plan = full(tmp_path)
-    assert written(plan, tmp_path) == written(plan, tmp_path)
-
-
 def test_words_of_users_are_only_words(tmp_path: Path) -> None:
     nasty = '<script>alert("1")</script>&'
-    run = plan_evaluation(model_run(tmp_path, nasty), data=nasty, split="all")
+    run = evaluation(model_run(tmp_path, nasty), nasty)
     cells = {nasty: Cell(runs=(scored(tmp_path, "x", RIGHT),)), "b": Cell(runs=(run,), why=nasty)}
     text, _, records = written(table(cells, title=nasty), tmp_path, {run.key: nasty})
     assert "<script>" not in text
@@ -212,7 +196,7 @@ def test_words_of_users_are_only_words(tmp_path: Path) -> None:
 
 
 def test_failures_are_shown_with_their_reason(tmp_path: Path) -> None:
-    run = plan_evaluation(model_run(tmp_path, "x"), data="d", split="all")
+    run = evaluation(model_run(tmp_path, "x"), "d")
     text, values, _ = written(table({"a": Cell(runs=(run,))}), tmp_path, {run.key: "exit code 9"})
     assert "exit code 9" in text
     assert values["rows"][0]["mark"] == "failed"
@@ -244,7 +228,7 @@ def test_drawings_leave_out_what_is_not_known() -> None:
 
 def test_multimodal_models_stand_beside_the_histogram(tmp_path: Path) -> None:
     """They are asked about a part of the split, so that nothing is paired: by their own intervals."""
-    run = plan_run(tmp_path, "ask", ["ask", "--out", "{out}"], makes=None)
+    run = make_run(tmp_path, "ask", "ask", options={"out": "{out}"})
     run.folder.mkdir(parents=True)
     about = {"n": 100, "outcomes": {"label": 90}, "agreement": None}
     models = [

@@ -7,9 +7,10 @@ from types import SimpleNamespace
 
 import pytest
 
+from tests.reproduce.made import make_run
 from uniemox.errors import ConfigError
 from uniemox.reproduce.costs import BYTES, NVLINK_GB_S, need_disk, simulate, step_seconds
-from uniemox.reproduce.plan import Run, plan_run
+from uniemox.reproduce.plan import Run
 from uniemox.reproduce.study import PRETRAIN_GFLOP
 
 SPEED = 1000.0
@@ -19,8 +20,8 @@ def work(
     root: Path, name: str, images: int, *, gpus: int = 1, parameters_m: float = 0.0, needs: Sequence[Run] = ()
 ) -> Run:
     """A run whose images cost what those of pre-training do; by the name, one of 1,024 or of 256 images a step."""
-    run = plan_run(root, name, [name.split(maxsplit=1)[0], "--out", name], makes=None, needs=needs)
-    return replace(run, images=images, gflop=PRETRAIN_GFLOP, parameters_m=parameters_m, processes=gpus)
+    known = {"images": images, "gflop": PRETRAIN_GFLOP, "parameters_m": parameters_m, "processes": gpus}
+    return make_run(root, name, name.split(maxsplit=1)[0], options={"out": name}, needs=tuple(needs), **known)
 
 
 def test_runs_that_need_each_other_follow_and_others_share_the_gpus(tmp_path: Path) -> None:

@@ -1,6 +1,5 @@
 """Requests to an OpenAI-compatible endpoint, with retries and pace."""
 
-import http.client
 import ipaddress
 import json
 import random
@@ -12,11 +11,14 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import IO, Any
+from http.client import HTTPException, HTTPResponse
+from typing import Any
 from urllib.parse import urlsplit
+from urllib.request import HTTPHandler, HTTPSHandler
 
 from uniemox.errors import ConfigError
 
@@ -126,12 +128,8 @@ def chat_url(endpoint: str, *, allow_http: bool = False) -> str:
         host, _ = parts.hostname, parts.port
     except ValueError:
         host = None
-    if (
-        not host
-        or parts.scheme not in ("http", "https")
-        or not endpoint.isascii()
-        or re.search(r"[\s\x00-\x1f]", endpoint)
-    ):
+    is_plain = endpoint.isascii() and not re.search(r"[\s\x00-\x1f]", endpoint)
+    if not host or parts.scheme not in ("http", "https") or not is_plain:
         raise ConfigError("endpoint must be an address such as https://api.openai.com/v1 or http://127.0.0.1:8000/v1")
     if parts.username is not None or parts.password is not None or parts.query or parts.fragment:
         raise ConfigError(
@@ -153,7 +151,7 @@ def is_loopback(host: str) -> bool:
 
 
 class Client:
-    """Asks one endpoint; several threads may share it.
+    """Asks one endpoint; several threads may share it. Redirects are not followed: the key would go along.
 
     url: of `chat_url`.  key: sent as a bearer token to this address only, or None.  timeout_s: of one attempt.
     """
@@ -167,9 +165,10 @@ class Client:
         self.has_answered = False
         self._silent_since: float | None = None  # the first pause that was asked for since an answer
         self._key = key
-        local = is_loopback(urlsplit(url).hostname or "")
-        proxies = urllib.request.ProxyHandler({} if local else None)
-        self._opener = urllib.request.build_opener(proxies, _NoRedirect())
+        proxies: dict[str, str] | None = {} if is_loopback(urlsplit(url).hostname or "") else None
+        self._opener = urllib.request.OpenerDirector()  # nothing in it follows redirects, or raises for a status
+        for handler in (urllib.request.ProxyHandler(proxies), HTTPHandler(), HTTPSHandler()):
+            self._opener.add_handler(handler)
 
     def ask(self, model: str, messages: Sequence[Mapping[str, Any]]) -> Reply | None:
         """The answer of a model, after as many attempts as are allowed; None if it was stopped before.
@@ -186,7 +185,7 @@ class Client:
             latency_s = round(time.monotonic() - started, 3)
             if isinstance(found, Reply):
                 self.has_answered, self._silent_since = True, None
-                return _with(found, latency_s, attempt)
+                return replace(found, latency_s=latency_s, attempts=attempt)
             if found.is_final or attempt == self.attempts:
                 return Reply(error=found.reason, latency_s=latency_s, attempts=attempt)
             self._wait(found, attempt)
@@ -211,7 +210,7 @@ class Client:
         self.pace.hold(trouble.wait_s)
 
     def _attempt(self, model: str, body: bytes) -> Reply | _Trouble:
-        """One request."""
+        """One request. Raises ConfigError where trying again is of no use."""
         headers = {"Content-Type": "application/json", "Accept": "application/json", "User-Agent": "uniemox"}
         request = urllib.request.Request(self.url, body, headers, method="POST")
         if self._key is not None:
@@ -219,17 +218,14 @@ class Client:
         deadline = time.monotonic() + self.timeout_s
         try:
             with self._opener.open(request, timeout=self.timeout_s) as response:
-                data = _read(response, MAX_BYTES, deadline)
-        except urllib.error.HTTPError as error:
-            with error:
-                return self._refused(model, error, deadline)
-        except (OSError, http.client.HTTPException) as error:
-            return self._unreached(error)
-        return self._reply(data)
-
-    def _unreached(self, error: Exception) -> _Trouble:
-        """Describe a failed connection. Raises ConfigError where trying again is of no use."""
-        reason = error.reason if isinstance(error, urllib.error.URLError) else error
+                if response.status < 300:
+                    return self._reply(_read(response, MAX_BYTES, deadline))
+                data = b""
+                with suppress(OSError, HTTPException):
+                    data = _read(response, MAX_ERROR_BYTES, deadline)
+                return self._refused(model, response.status, response.headers, data)
+        except (OSError, HTTPException) as error:
+            reason = error.reason if isinstance(error, urllib.error.URLError) else error
         if isinstance(reason, ssl.SSLCertVerificationError):
             raise ConfigError(f"{self.host} has no valid certificate ({reason.verify_message}); check --endpoint")
         if isinstance(reason, ConnectionRefusedError | socket.gaierror) and not self.has_answered:
@@ -238,21 +234,14 @@ class Client:
             return _Trouble(f"no answer within {self.timeout_s:g} s")
         return _Trouble(self._clean(f"connection failed: {type(reason).__name__}: {reason}"))
 
-    def _refused(self, model: str, error: urllib.error.HTTPError, deadline: float) -> Reply | _Trouble:
+    def _refused(self, model: str, status: int, headers: Mapping[str, str], data: bytes) -> Reply | _Trouble:
         """Describe a status other than 2xx. Raises ConfigError for what stops all questions."""
-        status = error.code
-        if 300 <= status < 400:
-            to = _host_of(error.headers.get("Location") or "") or "another address"
+        if status < 400:
+            to = self._clean(_host_of(headers.get("Location") or "")) or "another address"
             raise ConfigError(
-                self._clean(
-                    f"{self.url} redirects to {to}; it is not followed, because the key would go along. If you trust "
-                    "it, give that address as --endpoint"
-                )
+                f"{self.url} redirects to {to}; it is not followed, because the key would go along. If you trust it, "
+                "give that address as --endpoint"
             )
-        try:
-            data = _read(error, MAX_ERROR_BYTES, deadline)
-        except (OSError, http.client.HTTPException):
-            data = b""
         message, code = self._message(data)
         says = f"HTTP {status}" + (f": {message}" if message else "")
         if status == 401:
@@ -264,8 +253,8 @@ class Client:
             raise ConfigError(f"{self.host} says {says}; the account is empty. What was answered is kept")
         if status < 500 and code in FILTERED:
             return Reply(answer=message, is_refused=True)
-        again = status >= 500 or status in AGAIN
-        return _Trouble(says, is_final=not again, wait_s=retry_after(error.headers.get("Retry-After")))
+        is_final = status < 500 and status not in AGAIN
+        return _Trouble(says, is_final=is_final, wait_s=retry_after(headers.get("Retry-After")))
 
     def _reply(self, data: bytes) -> Reply | _Trouble:
         """The answer in a response."""
@@ -279,10 +268,14 @@ class Client:
             finish = choice.get("finish_reason")
         except (ValueError, RecursionError, KeyError, IndexError, TypeError, AttributeError) as error:
             return _Trouble(f"no answer in the response ({type(error).__name__}): {self._clean(_excerpt(data))}")
-        is_refused = finish == "content_filter" or (isinstance(refusal, str) and bool(refusal) and not text.strip())
-        answer = refusal if isinstance(refusal, str) and not text.strip() else text
+        is_declined = isinstance(refusal, str) and not text.strip()
         tokens_in, tokens_out = (count if type(count) is int and count >= 0 else None for count in counts)
-        return Reply(answer=self._hide(answer), is_refused=is_refused, tokens_in=tokens_in, tokens_out=tokens_out)
+        return Reply(
+            answer=self._hide(refusal if is_declined else text),
+            is_refused=finish == "content_filter" or (is_declined and bool(refusal)),
+            tokens_in=tokens_in,
+            tokens_out=tokens_out,
+        )
 
     def _message(self, data: bytes) -> tuple[str, str | None]:
         """Message and code of an error's body."""
@@ -303,16 +296,6 @@ class Client:
         return text.replace(self._key, KEY_HIDDEN) if self._key else text
 
 
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """Redirects are errors, as all other statuses are."""
-
-    def http_error_302(self, *_: object) -> None:
-        """None is followed, and none is read: the base class fails on an address that can't be."""
-        return
-
-    http_error_301 = http_error_303 = http_error_307 = http_error_308 = http_error_302  # type: ignore[assignment]
-
-
 def _host_of(address: str) -> str:
     """The host in an address that a server has sent; empty where it has none, or can't be read."""
     try:
@@ -321,38 +304,24 @@ def _host_of(address: str) -> str:
         return ""
 
 
-def _with(reply: Reply, latency_s: float, attempts: int) -> Reply:
-    return Reply(
-        answer=reply.answer,
-        is_refused=reply.is_refused,
-        tokens_in=reply.tokens_in,
-        tokens_out=reply.tokens_out,
-        latency_s=latency_s,
-        attempts=attempts,
-    )
-
-
-def _read(response: IO[bytes], limit: int, deadline: float) -> bytes:
+def _read(response: HTTPResponse, limit: int, deadline: float) -> bytes:
     """A body. Raises OSError if it is too large, too slow, or cut off."""
-    parts, size = [], 0
-    while part := response.read1(2**16):  # type: ignore[attr-defined] # both kinds of response have it
-        parts.append(part)
-        size += len(part)
-        if size > limit:
+    data = bytearray()
+    while part := response.read1(2**16):
+        data += part
+        if len(data) > limit:
             raise OSError(f"a response of more than {limit:,} bytes")
         if time.monotonic() > deadline:
             raise TimeoutError
-    if left := getattr(response, "length", None):
-        raise OSError(f"cut off after {size:,} bytes, {left:,} are missing")
-    return b"".join(parts)
+    if response.length:
+        raise OSError(f"cut off after {len(data):,} bytes, {response.length:,} are missing")
+    return bytes(data)
 
 
 def _text(content: Any) -> str:
     """The words of a message: a text, or a list of parts; none is an empty answer."""
-    if content is None:
-        return ""
-    if isinstance(content, str):
-        return content
+    if content is None or isinstance(content, str):
+        return content or ""
     return "".join(part["text"] for part in content if part.get("type") == "text")
 
 

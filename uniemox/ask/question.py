@@ -159,22 +159,16 @@ def labels_of_ours(
     if predictor.network.info.task == "affect":
         raise ConfigError(f"{model} tells valence and arousal, no labels; give a classifier")
     target = None if set(predictor.labels) == set(labels.labels) else labels.name
-    known_people: list[AskedImage] = []
-    rest: list[AskedImage] = []
-    looks_at_people = predictor.network.info.needs_person
-    for asked in images:
-        (known_people if looks_at_people and _knows_people(asked.sample) else rest).append(asked)
-    if rest and looks_at_people:
+    looks = predictor.network.info.needs_person
+    known = {one.sha256 for one in images if looks and (one.sample.persons is not None or one.sample.target_box)}
+    seen, rest = ([one for one in images if (one.sha256 in known) is is_known] for is_known in (True, False))
+    if rest and looks:
         predictor = Predictor(predictor.network, open_finder("embedded"))
     found: dict[str, str] = {}
-    for asked, label in chain(_seeing(predictor.network, known_people, target), _predicted(predictor, rest, target)):
+    for asked, label in chain(_seeing(predictor.network, seen, target), _predicted(predictor, rest, target)):
         found[asked.sha256] = label
         on_progress(len(found))
     return found
-
-
-def _knows_people(sample: Sample) -> bool:
-    return sample.persons is not None or sample.target_box is not None
 
 
 def _seeing(network: Network, images: Sequence[AskedImage], target: str | None) -> Iterator[tuple[AskedImage, str]]:

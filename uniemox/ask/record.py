@@ -1,17 +1,15 @@
 """Answers of endpoints: how they are read, and the file that keeps them."""
 
-import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
-from datetime import UTC, datetime
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self, get_type_hints
 
 from uniemox.ask.client import Reply
-from uniemox.ask.question import MAX_SIDE_PX, AskedImage
+from uniemox.ask.question import MAX_SIDE_PX
 from uniemox.data.people import Sidecar, read_sidecar
 from uniemox.errors import DataError
 from uniemox.labels import LabelSet, clean
@@ -57,6 +55,17 @@ class AnswerReader:
         label = self.spellings.get(_plain(_from_json(text)))
         return Reading("unlisted") if label is None else Reading("label", label)
 
+    def read_row(self, row: "AnswerRow") -> Reading:
+        """Read an answer, or else the follow-up's word, unless the service refused."""
+        if row.is_refused:
+            return Reading("refused")
+        first = self.read(row.answer or "")
+        return self.read(row.word) if first.outcome == "unlisted" and row.word is not None else first
+
+    def needs_word(self, row: "AnswerRow") -> bool:
+        """Return whether a model that answered in sentences is still to be asked for one word."""
+        return row.answer is not None and row.word is None and self.read_row(row).outcome == "unlisted"
+
 
 def _from_json(text: str) -> str:
     """The word that JSON says the answer is; other texts as they are."""
@@ -94,24 +103,24 @@ class AnswerRow:
     name: str
     """Of the image in its data set."""
     question_sha256: str
-    answer: str | None
+    answer: str | None = None
     """As it came; None if the question failed."""
-    word: str | None
+    word: str | None = None
     """What it said when it was asked for one word; None if it was not, or that failed, and in rows of version 0.1."""
-    is_refused: bool
+    is_refused: bool = False
     """By a field or filter of the service itself."""
-    outcome: str | None
-    """How the answer was read, see answers.py."""
-    label: str | None
-    latency_s: float
-    tokens_in: int | None
-    tokens_out: int | None
-    attempts: int
-    cost: float | None
+    outcome: str | None = None
+    """How the answer was read, see `AnswerReader`."""
+    label: str | None = None
+    latency_s: float = 0.0
+    tokens_in: int | None = None
+    tokens_out: int | None = None
+    attempts: int = 0
+    cost: float | None = None
     """At the prices that were given."""
-    error: str | None
+    error: str | None = None
     """Why it failed."""
-    time: str
+    time: str = ""
     """When, in UTC."""
 
     @property
@@ -119,71 +128,25 @@ class AnswerRow:
         """Return the key of this answer."""
         return key_of(self.endpoint, self.model, self.picture)
 
+    def with_reply(self, reply: Reply) -> "AnswerRow":
+        """Return the row with what came of the question, or of the follow-up: tokens, seconds, attempts add up."""
+        attempts = self.attempts + reply.attempts
+        if reply.error is not None:
+            return replace(self, attempts=attempts, error=reply.error, latency_s=self.latency_s or reply.latency_s)
+        known = {"attempts": attempts, "error": None, "is_refused": reply.is_refused}
+        tokens = {"tokens_in": reply.tokens_in, "tokens_out": reply.tokens_out}
+        if self.answer is None:
+            return replace(self, answer=reply.answer, latency_s=reply.latency_s, **known, **tokens)
+        for name, more in tokens.items():
+            before = getattr(self, name)
+            tokens[name] = None if before is None or more is None else before + more
+        latency_s = round(self.latency_s + reply.latency_s, 3)
+        return replace(self, word=reply.answer, latency_s=latency_s, **known, **tokens)
+
 
 def key_of(endpoint: str, model: str, image: str) -> str:
     """Return the key of an answer.  image: its sha256."""
     return f"{endpoint} {model} {image}"
-
-
-def row_of(
-    asked: AskedImage, source: tuple[str, str], reply: Reply | None, earlier: AnswerRow | None, *, question: str
-) -> AnswerRow:
-    """A row to keep, not read yet.
-
-    source: endpoint and model.  reply: to the question, or None where the answer is that of the earlier row.
-    question: its sha256.
-    """
-    if reply is None:
-        assert earlier is not None, "there is an answer"
-        return replace(earlier, time=_now())
-    return AnswerRow(
-        endpoint=source[0],
-        model=source[1],
-        picture=asked.sha256,
-        name=asked.sample.key,
-        question_sha256=question,
-        answer=reply.answer,
-        word=None,
-        is_refused=reply.is_refused,
-        outcome=None,
-        label=None,
-        latency_s=reply.latency_s,
-        tokens_in=reply.tokens_in,
-        tokens_out=reply.tokens_out,
-        attempts=reply.attempts,
-        cost=None,
-        error=reply.error,
-        time=_now(),
-    )
-
-
-def with_word(row: AnswerRow, reply: Reply) -> AnswerRow:
-    """The row with what came of the follow-up; tokens, seconds and attempts add up."""
-    if reply.error is not None:
-        return replace(row, attempts=row.attempts + reply.attempts, error=reply.error)
-    return replace(
-        row,
-        word=reply.answer,
-        is_refused=reply.is_refused,
-        latency_s=round(row.latency_s + reply.latency_s, 3),
-        tokens_in=_sum(row.tokens_in, reply.tokens_in),
-        tokens_out=_sum(row.tokens_out, reply.tokens_out),
-        attempts=row.attempts + reply.attempts,
-        error=None,
-    )
-
-
-def sha256_of(text: str) -> str:
-    """The sha256 of a question's text."""
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def _sum(first: int | None, second: int | None) -> int | None:
-    return None if first is None or second is None else first + second
 
 
 class Record:
@@ -218,13 +181,11 @@ class Record:
 def _row(line: Mapping[str, Any], path: Path) -> AnswerRow:
     """A row as it was kept; lines that a person changed may be wrong."""
     hints = get_type_hints(AnswerRow)
-    values: dict[str, Any] = {name: value for name, value in line.items() if name != "key"}
-    for part in fields(AnswerRow):
-        kind = hints[part.name] if hints[part.name] is not float else float | int
-        if not isinstance(values.get(part.name), kind):
-            raise DataError(f"{path}, {line['key']}: {part.name} is {values.get(part.name)!r}; remove the line")
-    given: dict[str, Any] = {part.name: values.get(part.name) for part in fields(AnswerRow)}
-    row = AnswerRow(**given)
+    given = {name: line.get(name) for name in hints}
+    for name, value in given.items():
+        if not isinstance(value, float | int if hints[name] is float else hints[name]):
+            raise DataError(f"{path}, {line['key']}: {name} is {value!r}; remove the line")
+    row = AnswerRow(**given)  # type: ignore[arg-type] # checked
     if row.key != line["key"]:
         raise DataError(f"{path}, {line['key']}: the row is of another question ({row.key}); remove the line")
     return row

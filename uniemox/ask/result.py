@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,6 @@ import numpy as np
 from uniemox.ask.config import AskConfig
 from uniemox.ask.question import AskedImage
 from uniemox.ask.record import OUTCOMES, AnswerReader, AnswerRow, Reading
-from uniemox.ask.run import read_row
 from uniemox.intervals import Interval, bootstrap_interval
 from uniemox.labels import LabelSet
 
@@ -52,19 +51,19 @@ class ModelResult:
     accuracy_of_named: float | None
     """Right answers of those that name a label."""
     outcomes: Mapping[str, int]
-    """Answers by how they were read, see answers.py."""
-    failed: int
+    """Answers by how they were read, see `AnswerReader`."""
+    failed: int = 0
     """Images whose last request failed."""
     not_asked: int
     per_class: Mapping[str, ClassResult]
     agreement: AgreementWithOurs | None
     """None without a model of ours."""
-    tokens_in: int
-    tokens_out: int
-    cost: float | None
+    tokens_in: int = 0
+    tokens_out: int = 0
+    cost: float | None = None
     """None if a price or a count of tokens is not known."""
-    latency_p50_s: float | None
-    latency_p95_s: float | None
+    latency_p50_s: float | None = None
+    latency_p95_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,27 +117,36 @@ def summarise(
 
     rows: of `run.ask`, from this endpoint and others.  data: the data set's name.
     """
-    reader = AnswerReader(labels)
-    sources = [(config.url, model) for model in config.models]
-    sources += [source for row in rows.values() if (source := (row.endpoint, row.model)) not in sources]
-    wanted = {asked.sha256 for asked in images}
-    by_source: dict[tuple[str, str], dict[str, AnswerRow]] = {source: {} for source in dict.fromkeys(sources)}
+    reader, wanted = AnswerReader(labels), {asked.sha256 for asked in images}
+    by_source: dict[tuple[str, str], list[AnswerRow]] = {(config.url, model): [] for model in config.models}
     for row in rows.values():
         if row.picture in wanted:
-            by_source[row.endpoint, row.model][row.picture] = row
-    answers, found = {}, []
+            by_source.setdefault((row.endpoint, row.model), []).append(row)
+    answers, found = dict[tuple[str, str], dict[str, ReadAnswer]](), []
     for source, theirs in by_source.items():
-        if not theirs and source[1] not in config.models:
-            continue
-        read = {image: ReadAnswer(row, read_row(reader, row)) for image, row in theirs.items() if row.error is None}
-        failed = sum(row.error is not None for row in theirs.values())
-        costs = _costs(config, source, [answered.row for answered in read.values()])
+        read = {row.picture: ReadAnswer(row, reader.read_row(row)) for row in theirs if row.error is None}
+        kept = [answer.row for answer in read.values()]
+        readings = {picture: answer.reading for picture, answer in read.items()}
+        one = _score(source, readings, images, labels, ours)
+        failed = len(theirs) - len(read)
+        latencies = [row.latency_s for row in kept]
         answers[source] = read
-        found.append(_score(source, read, failed, costs, images, labels, ours))
+        found.append(
+            replace(
+                one,
+                failed=failed,
+                not_asked=one.not_asked - failed,
+                tokens_in=sum(row.tokens_in or 0 for row in kept),
+                tokens_out=sum(row.tokens_out or 0 for row in kept),
+                cost=_costs(config, source, kept),
+                latency_p50_s=float(np.quantile(latencies, 0.5)) if latencies else None,
+                latency_p95_s=float(np.quantile(latencies, 0.95)) if latencies else None,
+            )
+        )
     ours_result = None
     if ours is not None:
         own = {asked.sha256: Reading("label", ours[asked.sha256]) for asked in images}
-        ours_result = _score(("", OURS), own, 0, None, images, labels, None)
+        ours_result = _score(("", OURS), own, images, labels, None)
     return Results(
         data=data,
         question=question,
@@ -171,25 +179,16 @@ def agreement(first: Sequence[str], second: Sequence[str]) -> AgreementWithOurs:
 
 def _score(
     source: tuple[str, str],
-    answers: Mapping[str, Any],
-    failed: int,
-    cost: float | None,
+    readings: Mapping[str, Reading],
     images: Sequence[AskedImage],
     labels: LabelSet,
     ours: Mapping[str, str] | None,
 ) -> ModelResult:
-    """answers: by image, ReadAnswer; or Reading, of ours."""
-    readings = {image: getattr(answer, "reading", answer) for image, answer in answers.items()}
-    rows = [answer.row for answer in answers.values() if isinstance(answer, ReadAnswer)]
+    """Score readings by image; the numbers of the requests are still missing."""
     asked = [image for image in images if image.sha256 in readings]
     hits = np.array([readings[image.sha256].label == image.label for image in asked], dtype=np.float64)
     outcomes = Counter(reading.outcome for reading in readings.values())
-    named = outcomes["label"]
-    latencies = [row.latency_s for row in rows]
-    both = [image.sha256 for image in asked if readings[image.sha256].label is not None]
-    shared = None
-    if ours is not None:
-        shared = agreement([ours[image] for image in both], [readings[image].label for image in both])
+    both = [(ours[image], reading.label) for image, reading in readings.items() if ours is not None and reading.label]
     accuracy, interval = _mean(hits)
     return ModelResult(
         model=source[1],
@@ -197,17 +196,11 @@ def _score(
         n=len(asked),
         accuracy=accuracy,
         accuracy_interval=interval,
-        accuracy_of_named=float(hits.sum() / named) if named else None,
+        accuracy_of_named=float(hits.sum() / outcomes["label"]) if outcomes["label"] else None,
         outcomes={name: outcomes[name] for name in OUTCOMES},
-        failed=failed,
-        not_asked=len(images) - len(asked) - failed,
+        not_asked=len(images) - len(asked),
         per_class={label: _of_class(label, asked, hits) for label in labels.labels},
-        agreement=shared,
-        tokens_in=sum(row.tokens_in or 0 for row in rows),
-        tokens_out=sum(row.tokens_out or 0 for row in rows),
-        cost=cost,
-        latency_p50_s=float(np.quantile(latencies, 0.5)) if latencies else None,
-        latency_p95_s=float(np.quantile(latencies, 0.95)) if latencies else None,
+        agreement=None if ours is None else agreement([own for own, _ in both], [other for _, other in both]),
     )
 
 
@@ -225,12 +218,11 @@ def _mean(hits: np.ndarray) -> tuple[float | None, Interval | None]:
 def _costs(config: AskConfig, source: tuple[str, str], rows: Sequence[AnswerRow]) -> float | None:
     """At the prices of this call where it is about this model, else at those of the call that asked."""
     is_priced = config.price_in is not None and source[0] == config.url and source[1] in config.models
-    total = 0.0
-    for row in rows:
-        cost = row.cost
-        if is_priced and row.tokens_in is not None and row.tokens_out is not None:
-            cost = config.cost(row.tokens_in, row.tokens_out)
-        if cost is None:
-            return None
-        total += cost
-    return total if rows else None
+    costs = [
+        config.cost(row.tokens_in, row.tokens_out)
+        if is_priced and row.tokens_in is not None and row.tokens_out is not None
+        else row.cost
+        for row in rows
+    ]
+    known = [cost for cost in costs if cost is not None]
+    return sum(known) if costs and len(known) == len(costs) else None

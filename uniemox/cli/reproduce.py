@@ -1,41 +1,38 @@
 """The commands that do the paper's tables and figures again."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from cyclopts import App, Parameter
 
 from uniemox.cli.console import JsonFlag, need, progress_bar, say
 from uniemox.cli.data_files import NO_FILES, FileOptions
-from uniemox.cli.plan_check import check_plan
 from uniemox.cli.reproduce_plan import (
-    DEFAULTS,
-    Options,
+    PlanOptions,
+    Switch,
+    check_plan,
     may_start,
-    plan_of_options,
     say_missing,
     say_outcome,
     show_simulation,
-    usual_jobs,
     with_progress,
 )
 from uniemox.errors import ConfigError, UniemoxError
-from uniemox.reproduce.names import Name
+from uniemox.reproduce.config import Name, ReproduceConfig
 
-if TYPE_CHECKING:
-    from uniemox.reproduce.plan import Plan
-
-Switch = Annotated[bool, Parameter(negative="")]
-
-reproduce = App(name="reproduce")
+DEFAULTS, NO_PLAN_OPTIONS = ReproduceConfig(), PlanOptions()
+reproduce = App(name="reproduce", default_parameter=Parameter(consume_multiple=True, negative_iterable=()))
 
 
 @reproduce.default
 def table_or_figure(
     target: Name,
     /,
-    options: Annotated[Options, Parameter(name="*")] = DEFAULTS,
+    *,
+    config: Annotated[ReproduceConfig, Parameter(name="*")] = DEFAULTS,
+    options: Annotated[PlanOptions, Parameter(name="*")] = NO_PLAN_OPTIONS,
 ) -> None:
     """Do a table or figure of the paper again: a plan of commands, each done once, and one page at the end.
 
@@ -64,44 +61,37 @@ def table_or_figure(
     ----------
     target
         A table, a figure, or cross: trained on one data set and scored on others.
-    options
-        How.
     """
     need("torch", "timm", "open_clip", "tensorboard", "onnxscript", "scipy", "sklearn", "matplotlib", extra="train")
     from uniemox.reproduce.execute import to_do
     from uniemox.reproduce.page import write_page
+    from uniemox.reproduce.targets import plan_of
 
     if options.plan:
-        show_simulation(target, options)
+        show_simulation(target, config, options)
         return
-    plan = plan_of_options(target, options)
-    if options.check or options.dry_run:
-        _look_at(plan, options)
+    plan = plan_of(target, config)
+    if options.check:
+        if not check_plan(plan, as_json=options.as_json):
+            raise ConfigError("some runs could not start; see above")
         return
-    if options.scale == "paper" and not may_start(plan, options.gpus, options.images_per_s):
+    if options.dry_run:
+        for run in plan.runs:
+            print(run.command)
+        say_missing(plan)
+        return
+    if not config.is_demo and not may_start(plan, config.gpus, options.images_per_s):
         return
     left = to_do(plan.runs)
     say(f"{target}: {len(plan.runs)} runs, {len(plan.runs) - len(left)} of them are done or not needed any more")
-    gpus = options.gpus if options.scale == "paper" else 0
-    outcome = with_progress(plan.runs, options.jobs or usual_jobs(options.scale, options.gpus), gpus)
-    path = write_page(plan, outcome, options.out)
+    outcome = with_progress(plan.runs, config, options.jobs)
+    path = write_page(plan, outcome, config.out)
     say_outcome(plan, outcome)
     say(f"wrote {path}, and .json and .csv beside it")
     if options.as_json:
         print(path.with_suffix(".json").read_text("utf-8"), end="")
     if outcome.failed:
         raise UniemoxError(f"{len(outcome.failed)} of {len(plan.runs)} runs failed; the same command tries them again")
-
-
-def _look_at(plan: "Plan", options: Options) -> None:
-    """Check the runs, or print their commands."""
-    if options.check:
-        if not check_plan(plan, as_json=options.as_json):
-            raise ConfigError("some runs could not start; see above")
-        return
-    for run in plan.runs:
-        print(run.command)
-    say_missing(plan)
 
 
 @reproduce.command
@@ -120,8 +110,6 @@ def verify(*runs: Path, as_json: JsonFlag = False) -> None:
         Print a JSON object a run.
     """
     need("torch", "timm", "scipy", extra="train")
-    from dataclasses import asdict
-
     from uniemox.reproduce.audit import audit
     from uniemox.reproduce.audit import verify as verify_run
 

@@ -1,9 +1,8 @@
-"""Options of a table or figure, the plan they ask for, and the messages about its runs."""
+"""What is done with the plan of a table or figure: runs, their check, their cost; and the messages about them."""
 
 import json
 import math
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
@@ -12,15 +11,16 @@ from rich.table import Table
 from uniemox.cli.console import JsonFlag, progress_bar, say, show_all
 from uniemox.errors import ConfigError
 from uniemox.io.files import read_limited
-from uniemox.reproduce.names import Name, Scale
+from uniemox.reproduce.config import Name, ReproduceConfig
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from uniemox.reproduce.execute import RunOutcome
     from uniemox.reproduce.plan import Plan, Run
 
 MAX_JOBS = 4  # of a demo, where nobody says
+SIMULATED_GPUS = (1, 8, 64)
 
 
 def speed_of(_: Any, tokens: Any) -> float:
@@ -38,55 +38,20 @@ def speed_of(_: Any, tokens: Any) -> float:
         ) from error
 
 
-Several = Annotated[list[str] | None, Parameter(negative="", consume_multiple=True)]
 Switch = Annotated[bool, Parameter(negative="")]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
-    """Options of a table or figure."""
+class PlanOptions:
+    """What is done with a plan."""
 
-    scale: Scale = "demo"
-    """demo: small networks and budgets, a check rather than evidence; paper: the published recipe."""
-    data: Several = None
-    """KIND:PATH or NAME=KIND:PATH, several after each other; a demo draws synthetic scenes if none is given."""
-    out: Path = Path("runs/reproduce")
-    """Folder of all runs and pages."""
-    weights: Several = None
-    """ROW=FILE or ROW=timm:NAME: where a row of table III starts, as --init of finetune takes it."""
-    exclude: Several = None
-    """NAME=FILE of `data check --json`, whose list "exclude" is left out of that data set."""
-    detector: str | None = None
-    """Finds people where data bring none, as --detector of `data persons`; a demo uses the package's own, the paper has
-    YOLOv3 (yolov3.cfg)."""
-    objects: str | None = None
-    """Network of timm that names objects in texts of a demo's own data, NAME or NAME@FILE; none if not given."""
-    pretrain_split: Annotated[tuple[str, ...], Parameter(negative="", consume_multiple=True)] = ("train",)
-    """Splits that are pre-trained on: train val, or all for the paper's 118,000 pairs, which hold EmoSet's test."""
-    seeds: int | None = None
-    """Seeds of fine-tuning; if not given 1 for table3 and what shows images, 3 for all else."""
-    pretrain_seeds: int = 1
-    """Pre-trainings of each kind, at most --seeds; the seeds of fine-tuning start from them in turn."""
     jobs: int | None = None
     """Runs at a time; if not given one for each core in a demo, up to 4, else 1."""
-    teacher: str | None = None
-    """Whose features are distilled, as --teacher.source of pretrain; a demo fits one, the paper has CLIP ViT-B/16."""
-    with_emotion: bool | None = None
-    """Whether the texts that teachers and pre-training read end with the emotion, the label in words; if not given as
-    in the paper's tables at its scale, and not in a demo."""
-    gpus: int = 1
-    """Of this machine, which a run uses together at the scale of the paper."""
     images_per_s: Annotated[float | None, Parameter(converter=speed_of)] = None
     """Pre-training images/s of one of the GPUs, to compute how long the scale of the paper takes: a number, or a file
     that `bench train --json` wrote."""
     loads_per_s: float | None = None
     """What `bench data` measured on one core, to compute how many cores load images for --plan."""
-    endpoint: str | None = None
-    """Of table8 and table9: the service that is asked, see `uniemox ask`."""
-    model: Several = None
-    """Of table8 and table9: its models, several after each other."""
-    key_from: str | None = None
-    """Of table8 and table9: name of the environment variable with the key."""
     dry_run: Switch = False
     """Print the commands in their order, for any scheduler, and do nothing."""
     check: Switch = False
@@ -97,81 +62,44 @@ class Options:
     """Print the page's figures, or what was checked, as one JSON object."""
 
     def __post_init__(self) -> None:
-        for name in ("seeds", "jobs", "gpus"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ConfigError(f"--{name} must be at least 1, got {value}")
+        if self.jobs is not None and self.jobs < 1:
+            raise ConfigError(f"--jobs must be at least 1, got {self.jobs}")
+        if self.images_per_s is not None and not self.images_per_s > 0:
+            raise ConfigError(f"--images-per-s must be above 0, got {self.images_per_s}")
 
 
-DEFAULTS = Options()
-SIMULATED_GPUS = (1, 8, 64)
+def check_plan(plan: "Plan", *, as_json: bool) -> bool:
+    """Print a line for every run of a plan, or one JSON object; whether all of them could start."""
+    from uniemox.reproduce.check import check_runs
+
+    with progress_bar() as progress:
+        task = progress.add_task("checking", total=len(plan.runs))
+        found = check_runs(plan.runs, lambda name: progress.advance(task))
+    lost = sum(entry.missing is not None for entry in found)
+    if as_json:
+        runs = [
+            {name: getattr(entry.run, name) for name in ("name", "key", "command")}
+            | {"found": entry.found, "missing": entry.missing}
+            for entry in found
+        ]
+        print(json.dumps({"target": plan.name, "scale": plan.scale, "can_start": not lost, "runs": runs}))
+        return not lost
+    for entry in found:
+        words = f"ok       {entry.run.name}: {entry.found}"
+        print(words if entry.missing is None else f"missing  {entry.run.name}: needs {entry.missing}")
+    print(f"{plan.title}: {len(found) - lost} of {len(found)} runs could start")
+    return not lost
 
 
-def plan_of_options(target: Name, options: Options) -> "Plan":
-    """The plan that the options ask for. Raises ConfigError for what they contradict."""
-    from uniemox.reproduce.sources import Finders
-    from uniemox.reproduce.table8 import ModelsToAsk
-    from uniemox.reproduce.targets import ReproduceOptions, plan_of
+def with_progress(runs: "Sequence[Run]", config: ReproduceConfig, jobs: int | None) -> "RunOutcome":
+    """Do the runs of a plan; a bar in a terminal, a line for each new run elsewhere.
 
-    asking = ModelsToAsk(endpoint=options.endpoint, models=tuple(options.model or ()), key_from=options.key_from)
-    return plan_of(
-        ReproduceOptions(
-            name=target,
-            scale=options.scale,
-            root=options.out,
-            data=tuple(options.data or ()),
-            exclude={name: Path(file) for name, file in _pairs(options.exclude, "exclude").items()},
-            weights=_weights(options.weights),
-            seeds=options.seeds,
-            teacher=options.teacher,
-            pretrain_seeds=options.pretrain_seeds,
-            with_emotion=options.with_emotion,
-            gpus=options.gpus,
-            finders=Finders(detector=options.detector, objects=options.objects),
-            pretrain_splits=options.pretrain_split,
-            asking=asking,
-        )
-    )
-
-
-def _pairs(texts: "Sequence[str] | None", option: str) -> dict[str, str]:
-    """NAME=VALUE, several. Raises ConfigError for another form."""
-    found = {}
-    for text in texts or ():
-        name, equals, value = text.partition("=")
-        if not equals or not name or not value:
-            raise ConfigError(f"--{option} takes NAME=VALUE, got {text!r}")
-        found[name] = value
-    return found
-
-
-def _weights(texts: "Sequence[str] | None") -> "Mapping[str, str]":
-    """Return values by row, in the table's spelling. Raises ConfigError for a row that is none."""
-    from uniemox.paper import paper_tables
-    from uniemox.reproduce.table3 import DETECTORS, EXTRAS
-
-    names = [entry["method"] for entry in paper_tables()["table3"] if not entry.get("cited")]
-    names += [*(extra.name for extra in EXTRAS), *DETECTORS]
-    known = {name.lower(): name for name in names}
-    found = {}
-    for name, value in _pairs(texts, "weights").items():
-        if name.lower() not in known:
-            raise ConfigError(f"--weights: nothing is called {name!r} that has weights; there are {', '.join(names)}")
-        found[known[name.lower()]] = value
-    return found
-
-
-def usual_jobs(scale: str, gpus: int) -> int:
-    """Runs at a time where nobody says: one a GPU at the scale of the paper, as many as they need of them."""
+    jobs: at a time; None: at the scale of the paper one a GPU, which they share out, else one a core.
+    """
     from uniemox.io.parallel import usable_cores
+    from uniemox.reproduce.execute import execute
 
-    return min(usable_cores(), MAX_JOBS) if scale == "demo" else gpus
-
-
-def with_progress(runs: "Sequence[Run]", jobs: int, gpus: int) -> "RunOutcome":
-    """Do the runs of a plan; a bar in a terminal, a line for each new run elsewhere.  gpus: shared out; 0: none are."""
-    from uniemox.reproduce.execute import execute as run_plan
-
+    usual = min(usable_cores(), MAX_JOBS) if config.is_demo else config.gpus
     said: list[str] = []
     with progress_bar() as progress:
         task = progress.add_task("starting", total=1000)
@@ -183,41 +111,36 @@ def with_progress(runs: "Sequence[Run]", jobs: int, gpus: int) -> "RunOutcome":
                 said.append(words)
                 say(f"{share:.0%} of the work is done; now: {words}")
 
-        return run_plan(runs, jobs=jobs, gpus=gpus, watch=show)
+        return execute(runs, jobs=jobs or usual, gpus=0 if config.is_demo else config.gpus, watch=show)
 
 
-def show_simulation(target: Name, options: Options) -> None:
+def show_simulation(target: Name, config: ReproduceConfig, options: PlanOptions) -> None:
     """Print the cost of the paper's scale on machines of several sizes. Raises ConfigError without a measured speed."""
     from uniemox.reproduce.costs import GPUS_OF_NODE, simulate
+    from uniemox.reproduce.targets import plan_of
 
-    if options.scale != "paper" or options.images_per_s is None or options.images_per_s <= 0:
+    speed, loads_per_s = options.images_per_s, options.loads_per_s
+    if config.is_demo or speed is None:
         raise ConfigError(
             "--plan is for --scale paper, and needs --images-per-s, which `uniemox bench train` measures on one GPU"
         )
     found = []
     for gpus in SIMULATED_GPUS:  # no run is spread over nodes: its gradients would travel longer than it computes
-        plan = plan_of_options(target, replace(options, gpus=min(gpus, GPUS_OF_NODE)))
-        found.append(simulate(plan.runs, gpus=gpus, images_per_s=options.images_per_s))
+        plan = plan_of(target, replace(config, gpus=min(gpus, GPUS_OF_NODE)))
+        found.append(simulate(plan.runs, gpus=gpus, images_per_s=speed))
     if options.as_json:
         print(json.dumps([asdict(one) for one in found]))
         return
-    table = Table(title=f"{target}, computed from {speed_in_words(options.images_per_s)} a GPU")
-    for heading in (
-        "GPUs",
-        "hours",
-        "GPUs busy",
-        "disk GB",
-        "gradients GB/s a GPU",
-        "images/s to load",
-        "cores that load",
-    ):
+    table = Table(title=f"{target}, computed from {speed_in_words(speed)} a GPU")
+    headings = ("GPUs", "hours", "GPUs busy", "disk GB", "gradients GB/s a GPU", "images/s to load", "cores that load")
+    for heading in headings:
         table.add_column(heading, justify="right")
     for one in found:
-        cores = "" if not options.loads_per_s else f"{math.ceil(one.loader_images_per_s / options.loads_per_s):,}"
+        cores = "" if not loads_per_s else f"{math.ceil(one.loader_images_per_s / loads_per_s):,}"
         numbers = (f"{one.hours:,.1f}", f"{one.busy:.0%}", f"{one.disk_gb:,.0f}", f"{one.network_gb_per_s:.1f}")
         table.add_row(str(one.gpus), *numbers, f"{one.loader_images_per_s:,.0f}", cores)
     show_all([table])
-    if not options.loads_per_s:
+    if not loads_per_s:
         say("how many cores that takes follows from `uniemox bench data`: give its images/s as --loads-per-s")
 
 
@@ -231,24 +154,28 @@ def speed_in_words(images_per_s: float) -> str:
 def may_start(plan: "Plan", gpus: int, images_per_s: float | None) -> bool:
     """Say what the scale of the paper costs; False if there is no GPU to start it on.
 
+    images_per_s: of one GPU, in pre-training steps of ViT-L/16. All other work is taken to run at the same
+    multiplications and additions a second, and several GPUs to share it without loss.
     Raises ConfigError where the disk can't hold it.
     """
     import torch
 
-    from uniemox.reproduce.costs import need_disk, plan_cost
+    from uniemox.reproduce.costs import need_disk
+    from uniemox.reproduce.study import PRETRAIN_GFLOP
 
-    cost = plan_cost(plan.runs, images_per_s=images_per_s, gpus=gpus)
+    images, gflop = sum(run.images for run in plan.runs if run.gflop), sum(run.images * run.gflop for run in plan.runs)
     say(
-        f"{plan.title}: {cost.runs} runs, {cost.images_m:,.1f} million images through a network, "
-        f"{cost.exaflop:,.1f} EFLOP of training"
+        f"{plan.title}: {len(plan.runs)} runs, {images / 1e6:,.1f} million images through a network, "
+        f"{gflop / 1e9:,.1f} EFLOP of training"
     )
-    if cost.days is None:
+    if images_per_s is None:
         say("how long that takes follows from `uniemox bench train` on the GPU: give its images/s as --images-per-s")
     else:
-        say(f"{cost.days:,.2f} days on {gpus} GPU{'s' if gpus > 1 else ''} of {speed_in_words(images_per_s or 0)}")
+        days = gflop / (images_per_s * PRETRAIN_GFLOP) / gpus / 86400
+        say(f"{days:,.2f} days on {gpus} GPU{'s' if gpus > 1 else ''} of {speed_in_words(images_per_s)}")
     say_missing(plan)
     is_possible = any(run.missing is None for run in plan.runs) or not plan.runs
-    if is_possible and (torch.cuda.is_available() or cost.images_m == 0):
+    if is_possible and (torch.cuda.is_available() or images == 0):
         need_disk(plan.runs, gpus=gpus)
         return True
     for run in plan.runs:

@@ -257,7 +257,7 @@ class FinetuneRun:
             encoded=encoded,
             precision=precision_of(self.config.hardware),
             workers=count_workers(self.config.hardware, self.device),
-            on_progress=lambda done: self.callback.progress(what, done, len(samples)),
+            on_progress=lambda _what, done, _total: self.callback.progress(what, done, len(samples)),
         )
         self.broken.add(found.broken)
         return found

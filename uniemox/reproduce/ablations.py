@@ -1,32 +1,32 @@
 """Plans of tables IV to VII, figure 7 and transfer: one model, its parts switched off or replaced."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from uniemox.errors import LabelError
 from uniemox.evaluate.run import map_to_data
 from uniemox.labels import LabelSet
 from uniemox.paper import paper_tables
-from uniemox.reproduce.plan import Cell, Plan, Run, TableRow
-from uniemox.reproduce.results import HISTOGRAM, NETWORK, fit_histogram, histogram_cell, histogram_row, with_baseline
-from uniemox.reproduce.sources import Target
-from uniemox.reproduce.study import SCRATCH_EPOCHS, Method, Study
+from uniemox.reproduce.plan import Cell, Plan, Run, TableRow, option_words
+from uniemox.reproduce.results import HISTOGRAM_NETWORK, histogram_cell, histogram_row, with_baseline
+from uniemox.reproduce.sources import DataSource
+from uniemox.reproduce.study import HISTOGRAM, MAIN, SCRATCH_EPOCHS, Method, Options, Study
 from uniemox.reproduce.table3 import BUDGET, EXTRAS, OURS, SCRATCH, columns_of, method_of, paper_only
 
-NO_RECONSTRUCTION = ("--model.losses.scene-reconstruction", "0", "--model.losses.person-reconstruction", "0")
-NO_ALIGNMENT = ("--model.losses.contrastive-feature-alignment", "0")
-NO_VISUAL = ("--model.losses.semantic-visual-alignment", "0")
+NO_RECONSTRUCTION = {"model.losses.scene_reconstruction": 0, "model.losses.person_reconstruction": 0}
+NO_ALIGNMENT = {"model.losses.contrastive_feature_alignment": 0}
+NO_VISUAL = {"model.losses.semantic_visual_alignment": 0}
+NO_FUSION = {"model.fusion": None}
 SAME = "Pre-training differs in what the row says and in nothing else; fine-tuning and scoring are the same for all."
 
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """A row: its key in the paper's table, and the options that make it."""
+    """A row: its key in the paper's table, and the options of pre-training that make it."""
 
     name: str
     key: str
-    changes: tuple[str, ...] = ()
-    has_fusion: bool = True
+    changes: Options = field(default_factory=dict)
     with_emotion: bool | None = None
     """In the texts; None: as the study has it."""
 
@@ -38,7 +38,7 @@ def table4(study: Study) -> Plan:
         Variant("without L1 (reconstruction)", "without_L1", NO_RECONSTRUCTION),
         Variant("without L2 (CFA)", "without_L2", NO_ALIGNMENT),
         Variant("without L3 (SVA)", "without_L3", NO_VISUAL),
-        Variant("without fusion", "without_fusion", ("--model.fusion", "none"), has_fusion=False),
+        Variant("without fusion", "without_fusion", NO_FUSION),
     )
     about = (
         SAME,
@@ -46,33 +46,27 @@ def table4(study: Study) -> Plan:
         "both streams, as in the demo, that row's Γ starts anew in fine-tuning.",
         "The paper's averages of its differences, +0.95 and +2.69, are not the means of its columns (0.81 and 2.55).",
     )
-    return _plan(study, "table4", "Table IV: parts of the method", "table4_ablation", variants, about, "all of it")
+    return _plan(study, "table4", "Table IV: parts of the method", "ablation", variants, about, "all of it")
 
 
 def table5(study: Study) -> Plan:
     """Mask ratios."""
-    ratios = ("0.25", "0.50", "0.75", "0.85")
-    variants = tuple(
-        Variant(f"{ratio} hidden", ratio, (*_from_scratch(study, "static"), "--model.mask.ratio", ratio))
-        for ratio in ratios
-    )
+    start = _from_scratch(study, "static")
+    variants = [
+        Variant(f"{ratio:.2f} hidden", f"{ratio:.2f}", {**start, "model.mask.ratio": ratio})
+        for ratio in (0.25, 0.5, 0.75, 0.85)
+    ]
     about = (f"{SAME} From random weights, with Γ4, as the paper's.",)
-    return _plan(
-        study, "table5", "Table V: share of hidden patches", "table5_mask_ratio", variants, about, "0.75 hidden"
-    )
+    title = "Table V: share of hidden patches"
+    return _plan(study, "table5", title, "mask_ratio", variants, about, "0.75 hidden")
 
 
 def table6(study: Study) -> Plan:
     """The four fusions."""
-    names = {
-        "dynamic": "dynamic (Γ1)",
-        "attention": "attention (Γ2)",
-        "gated": "gated (Γ3)",
-        "static": "static (Γ4)",
-    }
-    variants = tuple(Variant(key, key, _from_scratch(study, fusion)) for fusion, key in names.items())
+    names = ("dynamic (Γ1)", "attention (Γ2)", "gated (Γ3)", "static (Γ4)")
+    variants = [Variant(name, name, _from_scratch(study, name.split()[0])) for name in names]
     about = (f"{SAME} From random weights, as the paper's. κ = 3 sets of weights; Γ4 has none.",)
-    return _plan(study, "table6", "Table VI: fusions", "table6_fusion", variants, about, "attention (Γ2)")
+    return _plan(study, "table6", "Table VI: fusions", "fusion", variants, about, "attention (Γ2)")
 
 
 def table7(study: Study) -> Plan:
@@ -86,16 +80,15 @@ def table7(study: Study) -> Plan:
         "With the emotion in its texts pre-training sees the labels of its images, in words."
         + (" Each row has a teacher that was fitted on texts of its kind." if study.fit_teacher() else ""),
     )
-    return _plan(
-        study, "table7", "Table VII: labels in the texts", "table7_labels_in_text", variants, about, variants[0].name
-    )
+    title = "Table VII: labels in the texts"
+    return _plan(study, "table7", title, "labels_in_text", variants, about, variants[0].name)
 
 
-def _from_scratch(study: Study, fusion: str) -> tuple[str, ...]:
+def _from_scratch(study: Study, fusion: str) -> Options:
     """The demo always starts from random weights; its own Γ needs no option, so that runs are shared."""
     if study.is_demo:
-        return () if fusion == "gated" else ("--model.fusion", fusion)
-    return ("--encoder.start", "none", "--schedule.epochs", str(SCRATCH_EPOCHS), "--model.fusion", fusion)
+        return {} if fusion == "gated" else {"model.fusion": fusion}
+    return {"encoder.start": None, "schedule.epochs": SCRATCH_EPOCHS, "model.fusion": fusion}
 
 
 def _plan(
@@ -107,21 +100,22 @@ def _plan(
     about: tuple[str, ...],
     reference: str,
 ) -> Plan:
-    table: Mapping[str, Mapping[str, float]] = paper_tables()[key]
+    """Compare pre-trainings.  key: of the paper's table, after its name."""
+    table: Mapping[str, Mapping[str, float]] = paper_tables()[f"{name}_{key}"]
     columns, rows = columns_of(study.targets), []
     for variant in variants:
         paper = table[variant.key]
-        word = variant.name if variant.changes or variant.with_emotion else "as it is"
+        word = variant.name if variant.changes or variant.with_emotion else MAIN
         told = study if variant.with_emotion is None else replace(study, with_emotion=variant.with_emotion)
         starts = told.pretrained(word, variant.changes)
-        method = Method(name=f"UniEmoX, {word}", starts=starts, has_fusion=variant.has_fusion)
+        method = Method(name=f"UniEmoX, {word}", starts=starts, has_fusion=variant.changes != NO_FUSION)
         cells = {target.name: study.cell(method, target, paper=paper.get(target.name)) for target in study.targets}
-        network = " ".join(variant.changes)
+        network = " ".join(word for name, value in variant.changes.items() for word in option_words(name, value))
         rows.append(TableRow(variant.name, paper_only(paper, columns, cells), network=network))
     return Plan(
         name=name,
         title=title,
-        scale=study.scale,
+        scale=study.config.scale,
         about=about,
         columns=columns,
         rows=with_baseline(rows, histogram_row(study)),
@@ -136,23 +130,22 @@ ON, OF_FEW = ": trained on {}", f": {FEW:.0%} of its own labels"
 def cross(study: Study) -> Plan:
     """Every pair of data sets whose labels can be mapped, for our pre-training and for its start alone."""
     rows = []
-    start = SCRATCH if study.is_demo else "dBOT"
-    for name in (start, OURS):
-        method = method_of(study, name)[0]
+    for name in (SCRATCH if study.is_demo else "dBOT", OURS):
+        method = method_of(study, name)
         for trained in study.targets:
             models = [study.finetune(method, trained, seed=seed) for seed in method.starts]
             cells = {target.name: _transferred(study, models, trained, target) for target in study.targets}
             rows.append(TableRow(name + ON.format(trained.name), cells, baseline=HISTOGRAM + ON.format(trained.name)))
         few = {target.name: study.cell(method, target, fraction=FEW) for target in study.targets}
         rows.append(TableRow(name + OF_FEW, few, baseline=HISTOGRAM + OF_FEW))
-        if len(study.targets) > 1:
-            first = study.targets[0]
-            moved = {target.name: _retuned(study, method, first, target) for target in study.targets[1:]}
+        first, *others = study.targets
+        if others:
+            moved = {target.name: _retuned(study, method, first, target) for target in others}
             rows.append(
                 TableRow(f"{name}: {first.name}, then {FEW:.0%} of its own", moved, baseline=HISTOGRAM + OF_FEW)
             )
     for trained in study.targets:
-        models = [fit_histogram(study, trained)]
+        models = [study.fit_histogram(trained)]
         cells = {target.name: _transferred(study, models, trained, target) for target in study.targets}
         rows.append(TableRow(HISTOGRAM + ON.format(trained.name), cells))
     few = {target.name: histogram_cell(study, target, fraction=FEW) for target in study.targets}
@@ -164,27 +157,23 @@ def cross(study: Study) -> Plan:
         "images than the diagonal. What an image evokes is never mapped to what a person in it feels.",
         "The paper claims generality and fine-tunes on each data set by itself; it has no figures for this.",
     )
-    columns = tuple(target.name for target in study.targets)
     return Plan(
         name="cross",
         title="From one data set to others",
-        scale=study.scale,
+        scale=study.config.scale,
         about=about,
-        columns=columns,
+        columns=tuple(target.name for target in study.targets),
         rows=tuple(rows),
     )
 
 
-def _transferred(study: Study, models: Sequence[Run], trained: Target, target: Target) -> Cell:
+def _transferred(study: Study, models: list[Run], trained: DataSource, target: DataSource) -> Cell:
     """models: trained on the first data set, one a seed."""
-    why = _obstacle(trained.data.labels, target.data.labels)
-    if why is not None:
-        return Cell(why=why)
-    runs = tuple(study.evaluate(model, target) for model in models)
-    return Cell(runs=runs, why=runs[0].missing or "")
+    why = _obstacle(trained.labels, target.labels)
+    return study.scored(models, target) if why is None else Cell(why=why)
 
 
-def _retuned(study: Study, method: Method, first: Target, target: Target) -> Cell:
+def _retuned(study: Study, method: Method, first: DataSource, target: DataSource) -> Cell:
     starts = {seed: study.finetune(method, first, seed=seed) for seed in method.starts}
     has_fusion = study.streams(first) == "both"  # a classifier of the scene keeps none
     name = f"{method.name} of {first.name}"
@@ -201,28 +190,26 @@ def _obstacle(ours: LabelSet, theirs: LabelSet) -> str | None:
     return None
 
 
-DEMO_FRACTIONS = (0.1, 0.25, 0.5, 1.0)
-PAPER_FRACTIONS = (0.1, 0.2, 0.4, 0.6, 0.8, 1.0)
+FRACTIONS = {"demo": (0.1, 0.25, 0.5, 1.0), "paper": (0.1, 0.2, 0.4, 0.6, 0.8, 1.0)}
 
 
 def fig7(study: Study) -> Plan:
     """Our pre-training, its start alone, and every method whose checkpoint was given, on growing parts of the data."""
-    fractions = DEMO_FRACTIONS if study.is_demo else PAPER_FRACTIONS
-    start = SCRATCH if study.is_demo else "dBOT"
-    given = [name for name in study.weights if name not in {extra.name for extra in EXTRAS}]
-    names = list(dict.fromkeys([start, *given, OURS]))
+    columns = {f"{part:.0%}": part for part in FRACTIONS[study.config.scale]}
+    given = [name for name in study.weights if name not in EXTRAS]
+    names = list(dict.fromkeys([SCRATCH if study.is_demo else "dBOT", *given, OURS]))
     rows: list[TableRow] = []
     for target in study.targets:
         suffix = f", {target.name}" if len(study.targets) > 1 else ""
         own = []
         for name in names:
-            method, network = method_of(study, name)
+            method = method_of(study, name)
             if method.is_random:  # each of its runs sees as many images as our pre-training: one seed is what fits
                 method = replace(method, starts={study.seeds[0]: method.starts[study.seeds[0]]})
-            cells = {f"{part:.0%}": study.cell(method, target, fraction=part) for part in fractions}
-            own.append(TableRow(name + suffix, cells, network=network))
-        histograms = {f"{part:.0%}": histogram_cell(study, target, fraction=part) for part in fractions}
-        rows += with_baseline(own, TableRow(HISTOGRAM + suffix, histograms, network=NETWORK))
+            cells = {column: study.cell(method, target, fraction=part) for column, part in columns.items()}
+            own.append(TableRow(name + suffix, cells, network=method.network))
+        histograms = {column: histogram_cell(study, target, fraction=part) for column, part in columns.items()}
+        rows += with_baseline(own, TableRow(HISTOGRAM + suffix, histograms, network=HISTOGRAM_NETWORK))
     about = (
         "A smaller part of every class is contained in a larger one, and the same for all methods of a seed. All train "
         "for the same number of epochs, so that less data are fewer steps too."
@@ -232,9 +219,9 @@ def fig7(study: Study) -> Plan:
     return Plan(
         name="fig7",
         title="Figure 7: parts of the training data",
-        scale=study.scale,
+        scale=study.config.scale,
         about=about,
-        columns=tuple(f"{part:.0%}" for part in fractions),
+        columns=tuple(columns),
         rows=tuple(rows),
         reference=rows[0].name if len(study.targets) == 1 else None,
         is_curve=True,

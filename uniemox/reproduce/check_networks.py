@@ -1,9 +1,7 @@
 """Check weight files and networks of a plan without training."""
 
-import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +19,8 @@ from uniemox.errors import CheckpointError, TeacherError
 from uniemox.finetune.config import FinetuneConfig
 from uniemox.finetune.network import SavedFusion, fusion_settings
 from uniemox.io.files import ENCODER, WEIGHTS
-from uniemox.io.weight_names import IN_PACKAGE, Init, weight_paths
-from uniemox.model.classifier import Classifier, set_drop_path, token_encoder
+from uniemox.io.weight_names import IN_PACKAGE, Init
+from uniemox.model.classifier import set_drop_path, token_encoder
 from uniemox.model.detectors import YoloxNano, YuNet
 from uniemox.model.encoder import ConcatEncoder, build_encoder, check_plain
 from uniemox.model.regions import feature_map
@@ -62,9 +60,7 @@ def pretraining_network(config: PretrainConfig, planned_teachers: Mapping[str, F
 
     planned_teachers: of teachers that runs of the plan fit, by folder.  Raises what the run itself would raise.
     """
-    width = None
-    if config.model.needs_image_features:
-        width = teacher_width(config.teacher.source, planned_teachers)
+    width = teacher_width(config.teacher.source, planned_teachers) if config.model.needs_image_features else None
     encoder, start = _start_of(config)
     with META:
         return UniEmoX(encoder, replace(config.model, teacher_width=width)).train(), start
@@ -88,33 +84,28 @@ def start_key(config: FinetuneConfig, planned: Planned) -> str:
     return f"{start} {config.method} {config.network} {config.view.size}"
 
 
-def finetuning_network(
-    config: FinetuneConfig, planned: Planned, labels: Sequence[str]
-) -> tuple[tuple[int, ...], Trained, str]:
-    """Return the head's input for two images, the run's output, and its start.
+def finetuning_network(config: FinetuneConfig, planned: Planned, labels: tuple[str, ...]) -> tuple[int, Trained, str]:
+    """Return the width of the head's input, the run's output, and its start.
 
     planned: runs that are not done.  labels: of its data.  Raises what the run itself would raise.
     """
-    settings, size = config.network, config.view.size
+    settings, pixels = config.network, torch.zeros(2, 3, config.view.size, config.view.size, device=META)
     encoder, start = _encoder_of(config, planned)
     set_drop_path(encoder, settings.drop_path)
-    key = f"encoder of {start_key(config, planned)}"
+    for network, file in ((YoloxNano(), settings.objects), (YuNet(), settings.faces)):
+        if file:
+            load_detector_weights(network, Path(file))
     if config.region_method is not None:
-        with META:
-            width = feature_map(encoder.eval(), torch.zeros(2, 3, size, size)).shape[1]
-        for network, file in ((YoloxNano(), settings.objects), (YuNet(), settings.faces)):
-            if file:
-                load_detector_weights(network, Path(file))
-        spec = NetworkSpec(feature_width=width, labels=tuple(labels), method=config.region_method)
-        spec = replace(spec, fused_width=settings.fused_width, skip=settings.skip)
-        return (2, build(spec, nn.Identity()).width), Trained(lambda: _encoder_of(config, planned)[0], None, key), start
-    with META:
-        width = encoder.eval()(torch.zeros(2, 3, size, size)).shape[1]
+        spec = NetworkSpec(feature_width=feature_map(encoder.eval(), pixels).shape[1], labels=labels)
+        method, skip = config.region_method, settings.skip
+        spec = replace(spec, method=method, fused_width=settings.fused_width, skip=skip)
+    else:
         saved = planned[config.init].fusion if config.init in planned else None
-        spec = NetworkSpec(feature_width=width, streams=settings.streams, **fusion_settings(saved, settings))
-        left = None if spec.fusion is None else SavedFusion(spec.fusion, spec.fusion_heads, spec.fused_width)
-        classifier = build(spec, nn.Identity())
-    return _read_by_head(classifier, width), Trained(lambda: _encoder_of(config, planned)[0], left, key), start
+        fusion = fusion_settings(saved, settings)
+        spec = NetworkSpec(feature_width=encoder.eval()(pixels).shape[1], streams=settings.streams, **fusion)
+    left = None if spec.fusion is None else SavedFusion(spec.fusion, spec.fusion_heads, spec.fused_width)
+    key = f"encoder of {start_key(config, planned)}"
+    return build(spec, nn.Identity()).width, Trained(lambda: _encoder_of(config, planned)[0], left, key), start
 
 
 def teacher_width(source: str, planned: Mapping[str, FitConfig]) -> int:
@@ -134,17 +125,6 @@ def teacher_width(source: str, planned: Mapping[str, FitConfig]) -> int:
             )
         return int(known["embed_dim"])
     return open_teacher(source).width
-
-
-def _read_by_head(classifier: Classifier, width: int) -> tuple[int, ...]:
-    """Return the head's input for two images, (2, D) or (2, C3).
-
-    classifier: without its encoder.  width: D, channels of the encoder's features.
-    """
-    with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
-        classifier.to_empty(device="cpu")  # fake tensors, as autocast knows no meta device
-        views = 2 if classifier.streams == "both" else 1
-        return tuple(classifier.fuse(torch.zeros(2, views, width)).shape)
 
 
 def _start_of(config: PretrainConfig) -> tuple[Any, str]:
@@ -203,18 +183,3 @@ def _weights_of_timm(source: str) -> str:
     if config is None or not config.has_weights:
         raise CheckpointError(f"{source}: timm has no weights of it; give timm:NAME.TAG or timm:NAME@FILE")
     return f"{source}, {'in the cache' if is_cached(parsed.name) else 'fetched from the hub when it starts'}"
-
-
-def digest_of_weights(name: str) -> tuple[str, ...]:
-    """Hashes of the files that a name such as mae.pth, timm:NAME@FILE or fitted:FOLDER means, if there are any."""
-    files: list[Path] = []
-    for path in weight_paths(name):
-        files += sorted(file for file in path.iterdir() if file.is_file()) if path.is_dir() else [path]
-    stats = [(file, file.stat()) for file in files if file.is_file()]
-    return tuple(_hash(file, stat.st_size, stat.st_mtime_ns) for file, stat in stats)
-
-
-@cache  # many runs start from one file, which may have a gigabyte
-def _hash(file: Path, size: int, time_ns: int) -> str:
-    with file.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()

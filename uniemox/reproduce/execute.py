@@ -16,7 +16,7 @@ from typing import IO
 
 from uniemox.errors import ConfigError, StoppedError
 from uniemox.io.stopping import StopRequest
-from uniemox.reproduce.plan import MARKS, Run
+from uniemox.reproduce.plan import Run
 from uniemox.reproduce.results import is_done
 
 LOCKS, JOURNAL = "locks", "journal.jsonl"
@@ -33,8 +33,6 @@ class RunOutcome:
     """Now, or before."""
     failed: dict[str, str] = field(default_factory=dict)
     """By key: the last lines of the run's log, or which run it waited for in vain."""
-    not_there: dict[str, str] = field(default_factory=dict)
-    """By key: what is missing."""
     seconds: float = 0.0
 
 
@@ -47,11 +45,12 @@ class _Started:
     gpus: tuple[str, ...]
 
 
-Watch = Callable[[float, str], None]
-
-
 def execute(
-    runs: Sequence[Run], *, jobs: int = 1, gpus: int = 0, watch: Watch = lambda share, words: None
+    runs: Sequence[Run],
+    *,
+    jobs: int = 1,
+    gpus: int = 0,
+    watch: Callable[[float, str], None] = lambda share, words: None,
 ) -> RunOutcome:
     """Do every run of a plan that is not done, each after those that it needs.
 
@@ -61,20 +60,16 @@ def execute(
     Where a run fails, what needs it is left out and everything else runs. A run that another process does already,
     even one whose starter was killed, is waited for. After Ctrl-C or SIGTERM the running commands save and end;
     StoppedError is raised then, and the same plan resumes from there.
-    Raises ConfigError for fewer than one job, and for a run of more processes than there are GPUs.
+    Raises ConfigError for a run of more processes than there are GPUs.
     """
-    if jobs < 1:
-        raise ConfigError(f"--jobs must be at least 1, got {jobs}")
     free = _visible(gpus)
     most = max(map(gpus_of, runs), default=0)
     if gpus and most > len(free):
         raise ConfigError(f"a run of this plan has {most} processes, but there are {len(free)} GPUs; give fewer --gpus")
-    outcome, began = RunOutcome(), time.perf_counter()
-    ahead = work_ahead(runs)
+    began, ahead, total = time.perf_counter(), work_ahead(runs), sum(map(_weight, runs))
     waiting, running = sorted(to_do(runs), key=lambda run: -ahead[run.key]), list[_Started]()
-    finished = {run.key for run in runs} - {run.key for run in waiting}
-    outcome.done += [run for run in runs if run.key in finished]
-    total = sum(_weight(run) for run in runs)
+    open_keys = {run.key for run in waiting}
+    outcome = RunOutcome(done=[run for run in runs if run.key not in open_keys])
     with StopRequest() as stop:
         while waiting or running:
             if stop.signal is not None:
@@ -82,24 +77,20 @@ def execute(
             for started in [entry for entry in running if entry.process.poll() is not None]:
                 running.remove(started)
                 free += started.gpus
-                _end(started, outcome, finished)
+                _end(started, outcome)
+            finished = {run.key for run in outcome.done}
             waiting = [run for run in waiting if not _settle(run, outcome, finished)]
-            for run in waiting:
-                if len(running) == jobs:
-                    break
-                is_running = any(entry.run.key == run.key for entry in running)
-                if not is_running and all(needed.key in finished for needed in run.needs):
-                    own = tuple(free[: gpus_of(run)]) if gpus else None
-                    if own is not None and len(own) < gpus_of(run):
-                        break  # what is first in line gets them first
-                    started_now = _start(run, own)
-                    if started_now is not None:
-                        running.append(started_now)
-                        free = free[len(own or ()) :]
-            waiting = [run for run in waiting if all(entry.run.key != run.key for entry in running)]
-            share = sum(_weight(run) for run in runs if run.key in finished) / total if total else 1.0
+            for run in [run for run in waiting if all(needed.key in finished for needed in run.needs)]:
+                own = tuple(free[: gpus_of(run)]) if gpus else None
+                if len(running) == jobs or (own is not None and len(own) < gpus_of(run)):
+                    break  # what is first in line gets the GPUs first
+                if (now := _start(run, own)) is not None:
+                    waiting.remove(run)
+                    running.append(now)
+                    free = free[len(own or ()) :]
             idle = "waiting for another process" if waiting else "no run is left"
-            watch(share, ", ".join(entry.run.name for entry in running) or idle)
+            names = ", ".join(entry.run.name for entry in running) or idle
+            watch(sum(map(_weight, outcome.done)) / total if total else 1.0, names)
             if waiting or running:
                 time.sleep(LOOK_EVERY_S)
     outcome.seconds = time.perf_counter() - began
@@ -136,19 +127,18 @@ def work_ahead(runs: Sequence[Run]) -> dict[str, int]:
 
 
 def _settle(run: Run, outcome: RunOutcome, finished: set[str]) -> bool:
-    """Return whether nothing is left to do about a run: it is done, can't be done, or waits in vain."""
+    """Return whether nothing is left to do about a run: it can't be done, waits in vain, or another process did it."""
     if run.missing is not None:
-        outcome.not_there[run.key] = run.missing
         return True
     lost = next((needed for needed in run.needs if needed.key in outcome.failed), None)
     if lost is not None:
         outcome.failed[run.key] = f"it needs what failed: {lost.name}"
-        return True
-    is_ready = all(needed.key in finished for needed in run.needs)
-    if is_ready and run.key not in finished and is_done(run):
-        finished.add(run.key)
+    elif all(needed.key in finished for needed in run.needs) and is_done(run):
         outcome.done.append(run)
-    return run.key in finished
+        finished.add(run.key)
+    else:
+        return False
+    return True
 
 
 def _visible(gpus: int) -> list[str]:
@@ -160,7 +150,7 @@ def _visible(gpus: int) -> list[str]:
 
 def gpus_of(run: Run) -> int:
     """Return the number of GPUs of a command; preparation of data uses none."""
-    return 0 if run.words[0] == "data" else run.processes
+    return 0 if run.kind.startswith("data ") else run.processes
 
 
 def _start(run: Run, gpus: tuple[str, ...] | None = None) -> _Started | None:
@@ -169,7 +159,7 @@ def _start(run: Run, gpus: tuple[str, ...] | None = None) -> _Started | None:
     gpus: the only ones that it sees; None: all that this process does.
     """
     lock = run.root / LOCKS / f"{run.key}.lock"
-    for folder in (lock.parent, run.log.parent, run.root / MARKS):
+    for folder in (lock.parent, run.log.parent, run.mark.parent):
         folder.mkdir(parents=True, exist_ok=True)
     held = lock.open("w")
     try:
@@ -202,22 +192,25 @@ def _start(run: Run, gpus: tuple[str, ...] | None = None) -> _Started | None:
     return _Started(run, process, held, time.perf_counter(), gpus or ())
 
 
-def _end(started: _Started, outcome: RunOutcome, finished: set[str]) -> None:
+def _end(started: _Started, outcome: RunOutcome) -> None:
     """Write down how a command ended."""
     run, code = started.run, started.process.returncode
     if code == 0:
         run.mark.write_text(run.command + "\n", "utf-8")
     _clear(started)
-    _journal(started, code)
     if code == 0 and is_done(run):
-        finished.add(run.key)
         outcome.done.append(run)
-    else:
-        made = "" if code else "; it ended well, but what it should make is not there"
-        outcome.failed[run.key] = f"exit code {code}{made}: {_tail(run.log)} (all of it: {run.log})"
+        return
+    made = "" if code else "; it ended well, but what it should make is not there"
+    lines = [line.strip() for line in run.log.read_text("utf-8", "replace").splitlines() if line.strip()]
+    outcome.failed[run.key] = f"exit code {code}{made}: {' / '.join(lines[-TAIL:])} (all of it: {run.log})"
 
 
-def _journal(started: _Started, code: int) -> None:
+def _clear(started: _Started) -> None:
+    """Note a command that has ended, and let nothing that it left behind hold its lock for ever."""
+    with suppress(ProcessLookupError):
+        os.killpg(started.process.pid, signal.SIGKILL)
+    started.lock.close()
     run = started.run
     line = {
         "name": run.name,
@@ -225,15 +218,10 @@ def _journal(started: _Started, code: int) -> None:
         "command": run.command,
         "ended": datetime.now(UTC).isoformat(timespec="seconds"),
         "seconds": round(time.perf_counter() - started.began, 1),
-        "exit_code": code,
+        "exit_code": started.process.returncode,
     }
     with (run.root / JOURNAL).open("a", encoding="utf-8") as journal:
         journal.write(json.dumps(line) + "\n")
-
-
-def _tail(log: Path) -> str:
-    lines = [line.strip() for line in log.read_text("utf-8", "replace").splitlines() if line.strip()]
-    return " / ".join(lines[-TAIL:])
 
 
 def seconds_of(root: Path) -> dict[str, float]:
@@ -248,21 +236,13 @@ def seconds_of(root: Path) -> dict[str, float]:
     return found
 
 
-def _clear(entry: _Started) -> None:
-    """Let nothing of a command that has ended hold its lock: a reader that its death left behind would for ever."""
-    with suppress(ProcessLookupError):
-        os.killpg(entry.process.pid, signal.SIGKILL)
-    entry.lock.close()
-
-
 def _stop(running: Sequence[_Started], number: int) -> None:
     """Let the running commands save and end."""
-    for entry in running:
-        entry.process.send_signal(signal.SIGTERM)
-    for entry in running:
-        code = entry.process.wait()
-        _clear(entry)
-        _journal(entry, code)
+    for started in running:
+        started.process.send_signal(signal.SIGTERM)
+    for started in running:
+        started.process.wait()
+        _clear(started)
     raise StoppedError(
         f"stopped, and {len(running)} running commands with it; what is trained is saved, and the same command resumes",
         exit_code=128 + number,

@@ -2,8 +2,9 @@
 
 import json
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +18,15 @@ from uniemox.io.files import SPLITS, write_text
 from uniemox.io.html import Html, element, join, scaled_image
 from uniemox.io.images import decode
 from uniemox.reproduce.ablations import NO_ALIGNMENT, NO_VISUAL
-from uniemox.reproduce.check_networks import digest_of_weights
-from uniemox.reproduce.plan import OUT, Plan, Run, plan_run
+from uniemox.reproduce.config import Name
+from uniemox.reproduce.plan import OUT, Plan, Run
 from uniemox.reproduce.results import is_done
-from uniemox.reproduce.sources import Target
-from uniemox.reproduce.study import Method, Study
+from uniemox.reproduce.sources import DataSource, digest_of_weights
+from uniemox.reproduce.study import Study
 from uniemox.reproduce.table3 import OURS, SCRATCH, method_of
 from uniemox.training.run_folder import read_json
 
-LIST = "pictures.json"
+LIST, SHEET = "pictures.json", "sheet.png"
 MAX_SIDE_PX = 640
 
 
@@ -98,13 +99,16 @@ SHEET_PX = 1600
 SCHEMES = 100  # of figure 6; the paper says "many"
 COMPARED = ("DINO", "MAE", "MoCoV3", "SiameseIM", "TinyMIM", "dBOT")  # figure 8
 PAPER_DATA = {"fig4": "EmoSet", "fig6": "Emo8", "fig8": "EmoSet", "fig9": "EmoSet"}  # whose images the paper shows
-RECONSTRUCTION = (*NO_ALIGNMENT, *NO_VISUAL, "--model.losses.person-reconstruction", "0", "--model.fusion", "none")
+RECONSTRUCTION = {
+    **{**NO_ALIGNMENT, **NO_VISUAL},
+    **{"model.losses.person_reconstruction": 0, "model.fusion": None},
+}
 
 
 def fig4(study: Study) -> Plan:
     """Images and the texts that are made of their annotations."""
     target = _target(study, "fig4")
-    drawn = _images(study, target, None if study.is_demo else "train")
+    drawn = _images(study, target, "" if study.is_demo else "train")
 
     def sheet() -> Html:
         if not is_done(drawn):
@@ -117,29 +121,25 @@ def fig4(study: Study) -> Plan:
             shown.append(element("li", element("figure", scaled_image(image, text, max_side_px=SHOWN_PX), caption)))
         return element("ul", *shown, class_="examples")
 
-    about = (
-        "Texts as pre-training gives them to the teacher. The first images of a drawn order, the classes in turn.",
-        *_other_data(study, target, "fig4"),
-    )
-    return _plan(study, "fig4", "Figure 4: images and their texts", about, (drawn,), (sheet,))
+    about = "Texts as pre-training gives them to the teacher. The first images of a drawn order, the classes in turn."
+    return _plan(study, "fig4", "images and their texts", (about,), drawn, sheet)
 
 
 def fig6(study: Study) -> Plan:
     """The scheme whose splits agree best in their colours."""
-    target = _target(study, "fig6")
-    data = target.data
-    words = ["data", "split", data.origin, f"{OUT}/splits.json", "--schemes", str(SCHEMES)]
-    words += ["--plot", f"{OUT}/choice.png", *data.exclude]
-    run = plan_run(study.root, f"choose a split of {data.name}", words, makes=SPLITS, data=data.digests)
-    run = replace(run, lacks=data.missing)
+    data = _target(study, "fig6")
+    options = {"schemes": SCHEMES, "plot": f"{OUT}/choice.png", **data.exclude}
+    name, file = f"choose a split of {data.name}", f"{OUT}/{SPLITS}"
+    run = replace(data, needs=()).run(
+        study.config.out, name, "data split", data.origin, file, options=options, makes=SPLITS
+    )
     about = (
         f"{SCHEMES} stratified schemes of 80/10/10; the one is kept whose training and validation images are closest "
         "in the first two principal components of their colour histograms (Fréchet distance). The paper looks at plots "
-        "of the same and names no measure.",
-        *_other_data(study, target, "fig6"),
+        "of the same and names no measure."
     )
-    parts = (lambda: _sheet_of(run, "choice.png", "The schemes, and the one that was chosen"),)
-    return _plan(study, "fig6", "Figure 6: choice of a split", about, (run,), parts)
+    sheet = partial(_sheet_of, run, "choice.png", "The schemes, and the one that was chosen")
+    return _plan(study, "fig6", "choice of a split", (about,), run, sheet)
 
 
 def fig8(study: Study) -> Plan:
@@ -147,74 +147,76 @@ def fig8(study: Study) -> Plan:
     target = _target(study, "fig8")
     drawn = _images(study, target)
     names = [SCRATCH, *(name for name in COMPARED if name in study.weights), OURS]
-    methods: list[Method] = [method_of(study, name)[0] for name in names]
-    models = [study.finetune(method, target, seed=study.seeds[0]) for method in methods]
-    words: list[str | Path] = ["explain", drawn.folder]
-    for model in models:
-        words += ["--model", model.folder]
-    words += ["--method", "grad-cam", "--out", f"{OUT}/sheet.png"]
-    run = plan_run(study.root, "figure 8", words, makes="sheet.png", needs=[drawn, *models])
+    models = [study.finetune(method_of(study, name), target, seed=study.seeds[0]) for name in names]
+    run = Run(
+        name="figure 8",
+        kind="explain",
+        arguments=(drawn.folder,),
+        options={"model": tuple(model.folder for model in models), "method": "grad-cam", "out": f"{OUT}/{SHEET}"},
+        root=study.config.out,
+        makes=SHEET,
+        needs=(drawn, *models),
+    )
     about = (
         f"Columns from the left: {', '.join(names)}. A row is an image; the colour is the Grad-CAM of the answer in "
         "the last block.",
         "The paper says its own regions are more salient and gives no measure; `uniemox explain --scores` has one.",
-        *_other_data(study, target, "fig8"),
     )
-    parts = (lambda: _sheet_of(run, "sheet.png", f"Heat maps of {', '.join(names)}"),)
-    return _plan(study, "fig8", "Figure 8: where methods look", about, (run,), parts)
+    sheet = partial(_sheet_of, run, SHEET, f"Heat maps of {', '.join(names)}")
+    return _plan(study, "fig8", "where methods look", about, run, sheet)
 
 
 def fig9(study: Study) -> Plan:
     """Plan the reconstruction of hidden patches by our pre-training and by reconstruction alone."""
-    target = _target(study, "fig9")
-    drawn = _images(study, target)
+    drawn = _images(study, _target(study, "fig9"))
     mae = study.weights.get("MAE")
-    alone = study.pretrain("reconstruction alone", RECONSTRUCTION, needs_teacher=False)
-    whole = study.pretrain("as it is")
-    words: list[str | Path] = ["explain", "reconstruct", drawn.folder, "--model", whole.folder]
-    words += ["--model", alone.folder, *(["--model", mae] if mae else []), "--out", f"{OUT}/sheet.png"]
-    data = digest_of_weights(mae) if mae else ()
-    run = plan_run(study.root, "figure 9", words, makes="sheet.png", needs=[drawn, whole, alone], data=data)
+    alone, whole = study.pretrain("reconstruction alone", RECONSTRUCTION), study.pretrain()
+    run = Run(
+        name="figure 9",
+        kind="explain",
+        arguments=("reconstruct", drawn.folder),
+        options={"model": (whole.folder, alone.folder, *([mae] if mae else [])), "out": f"{OUT}/{SHEET}"},
+        root=study.config.out,
+        makes=SHEET,
+        needs=(drawn, whole, alone),
+        digests=digest_of_weights(mae) if mae else (),
+    )
     about = (
         "UniEmoX, and the same network trained by reconstruction of the scene alone, which is MAE's objective, on the "
         "same images for the same number of steps. The paper compares with MAE's own weights, which were trained on "
         "ten times as many images for eight times as many epochs: the last column"
-        + (f", of {mae}." if mae else " with --weights MAE=mae_visualize_vit_large.pth, a file with its decoder."),
-        *_other_data(study, target, "fig9"),
+        + (f", of {mae}." if mae else " with --weights MAE=mae_visualize_vit_large.pth, a file with its decoder.")
     )
-    parts = (lambda: _sheet_of(run, "sheet.png", "Images, what is hidden of them, and what is rebuilt"),)
-    return _plan(study, "fig9", "Figure 9: what is rebuilt", about, (run,), parts)
+    sheet = partial(_sheet_of, run, SHEET, "Images, what is hidden of them, and what is rebuilt")
+    return _plan(study, "fig9", "what is rebuilt", (about,), run, sheet)
 
 
-def _target(study: Study, figure: str) -> Target:
+def _target(study: Study, figure: str) -> DataSource:
     """The data set whose images the paper shows; where only others are given, the first of these."""
     targets = study.targets
     if study.is_demo:
         return targets[0]
     papers = next(target for target in targets if target.name == PAPER_DATA[figure])
-    is_given = [target for target in targets if target.data.digests]
+    is_given = [target for target in targets if target.digests]
     return papers if papers in is_given or not is_given else is_given[0]
 
 
-def _other_data(study: Study, target: Target, figure: str) -> tuple[str, ...]:
-    """Return the page's note if its images are not from the paper's data set."""
-    name = PAPER_DATA[figure]
-    is_papers = study.is_demo or target.name == name
-    return () if is_papers else (f"The images are of {target.name}; the paper shows {name}, which was not given.",)
+def _images(study: Study, target: DataSource, split: str = "") -> Run:
+    """Images as files.  split: if empty, of those that were not trained on."""
+    data = target.scored
+    options = {"data": data.source, "split": split or target.split, **data.files, **data.people}
+    options |= {"count": SHOWN, "seed": study.seeds[0], "out": OUT}
+    options |= {"with_emotion": True} if study.with_emotion else {}
+    return data.run(study.config.out, "images to show", "reproduce images", options=options, makes=LIST)
 
 
-def _images(study: Study, target: Target, split: str | None = None) -> Run:
-    """Images as files.  split: None: of those that were not trained on."""
-    data, split = target.scored, split or target.split
-    words = ["reproduce", "images", "--data", data.source, "--split", split, *data.options, *data.people]
-    words += ["--count", str(SHOWN), "--seed", str(study.seeds[0]), "--out", OUT]
-    words += ["--with-emotion"] if study.with_emotion else []
-    run = plan_run(study.root, "images to show", words, makes=LIST, needs=data.needs, data=data.digests)
-    return replace(run, lacks=data.missing)
-
-
-def _plan(study: Study, name: str, title: str, about: tuple[str, ...], runs: Sequence[Run], parts: tuple) -> Plan:
-    return Plan(name=name, title=title, scale=study.scale, about=about, more=tuple(runs), parts=parts)
+def _plan(study: Study, name: Name, title: str, about: tuple[str, ...], run: Run, sheet: Callable[[], Html]) -> Plan:
+    """A page that shows what a run made, with a note where the images are not of the paper's data set."""
+    shown, papers = _target(study, name).name, PAPER_DATA[name]
+    if not study.is_demo and shown != papers:
+        about += (f"The images are of {shown}; the paper shows {papers}, which was not given.",)
+    title, scale = f"Figure {name.removeprefix('fig')}: {title}", study.config.scale
+    return Plan(name=name, title=title, scale=scale, about=about, more=(run,), parts=(sheet,))
 
 
 def _sheet_of(run: Run, name: str, alt: str) -> Html:

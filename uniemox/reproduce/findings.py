@@ -24,16 +24,12 @@ class Findings:
     """Findings of one plan, after its runs."""
 
     def __init__(self, plan: Plan, outcome: RunOutcome, root: Path) -> None:
-        self.plan, self.outcome, self.root = plan, outcome, root
+        self.plan, self.outcome, self.seconds = plan, outcome, seconds_of(root)
         self.scores = {(row.name, name): score_of(cell) for row in plan.rows for name, cell in row.cells.items()}
         self.gains = dict(self._gains())
         self.margins = dict(self._margins())
         self.costs = {row.name: cost for row in plan.rows if (cost := _cost(row)) is not None}
-        self.ours = [name for name in plan.columns if any(self._is_planned(row, name) for row in plan.rows)]
-        self.seconds = seconds_of(root)
-
-    def _is_planned(self, row: TableRow, name: str) -> bool:
-        return bool(row.cells.get(name, Cell()).runs)
+        self.ours = [name for name in plan.columns if any(row.cells.get(name, Cell()).runs for row in plan.rows)]
 
     def _gains(self) -> Iterator[tuple[tuple[str, str], PairedDifference]]:
         reference = next((row for row in self.plan.rows if row.name == self.plan.reference), None)
@@ -69,11 +65,9 @@ class Findings:
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
+        plan = self.plan
         return {
-            "name": self.plan.name,
-            "title": self.plan.title,
-            "scale": self.plan.scale,
-            "reference": self.plan.reference,
+            **{"name": plan.name, "title": plan.title, "scale": plan.scale, "reference": plan.reference},
             "rows": list(self._records()),
             "costs": {name: asdict(cost) for name, cost in self.costs.items()},
             "runs": [
@@ -86,45 +80,35 @@ class Findings:
                     "failed": self.outcome.failed.get(run.key),
                     "seconds": self.seconds.get(run.key),
                 }
-                for run in self.plan.runs
+                for run in plan.runs
             ],
         }
 
     def as_csv(self) -> str:
         """A line for each method and data set."""
         buffer = io.StringIO()
-        write_rows(buffer, [CSV_FIELDS, *([record[name] for name in CSV_FIELDS] for record in self._records())])
+        write_rows(buffer, [CSV_FIELDS, *(list(record.values()) for record in self._records())])
         return buffer.getvalue()
 
     def _records(self) -> Iterator[dict[str, Any]]:
-        for row in self.plan.rows:
-            for name, cell in row.cells.items():
-                score, found = self.scores[row.name, name], self.gains.get((row.name, name))
-                margin = self.margins.get((row.name, name))
-                yield {
-                    "method": row.name,
-                    "network": row.network,
-                    "data": name,
-                    "mark": mark_of(cell, set(self.outcome.failed)),
-                    **dict.fromkeys(("accuracy", "low", "high", "over", "seeds", "pictures")),
-                    **dict.fromkeys(("chance", "uniform", "near_chance")),
-                    **({} if score is None else score.as_dict()),
-                    "paper_percent": cell.paper,
-                    "gain": None if found is None else found.difference,
-                    "gain_low": None if found is None else found.low,
-                    "gain_high": None if found is None else found.high,
-                    "over_histogram": None if margin is None else margin.difference,
-                    "over_histogram_low": None if margin is None else margin.low,
-                    "over_histogram_high": None if margin is None else margin.high,
-                    "beats_histogram": None if margin is None else margin.beats,
-                    "why": cell.why,
-                }
+        """A dictionary of `CSV_FIELDS`, in their order, for each method and data set."""
+        rows = {row.name: row for row in self.plan.rows}
+        for (method, name), score in self.scores.items():
+            row = rows[method]
+            cell, found, margin = row.cells[name], self.gains.get((method, name)), self.margins.get((method, name))
+            record = {"method": method, "network": row.network, "data": name}
+            record |= {"mark": mark_of(cell, set(self.outcome.failed)), "paper_percent": cell.paper, "why": cell.why}
+            record |= {} if score is None else asdict(score)
+            if found is not None:
+                record |= {"gain": found.difference, "gain_low": found.low, "gain_high": found.high}
+            if margin is not None:
+                over = {"": margin.difference, "_low": margin.low, "_high": margin.high}
+                record |= {f"over_histogram{end}": value for end, value in over.items()}
+                record["beats_histogram"] = margin.beats
+            yield dict.fromkeys(CSV_FIELDS) | record
 
 
 def _cost(row: TableRow) -> NetworkCost | None:
     """Return the cost of a row's first finished classifier; None if there is none."""
-    for cell in row.cells.values():
-        for run in cell.runs:
-            if is_done(run) and (run.folder / WEIGHTS).exists():
-                return measure_run(run.folder)
-    return None
+    runs = (run for cell in row.cells.values() for run in cell.runs if is_done(run))
+    return next((measure_run(run.folder) for run in runs if (run.folder / WEIGHTS).exists()), None)

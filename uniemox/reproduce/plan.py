@@ -7,37 +7,45 @@ is the same in them, and nothing is done twice.
 import hashlib
 import json
 import shlex
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cache
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, field, fields, replace
+from functools import cache, cached_property
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
+from uniemox.finetune.config import FinetuneConfig
+from uniemox.finetune.presets import PRESETS as FINETUNINGS
 from uniemox.io.html import Html
-from uniemox.reproduce.names import Scale
+from uniemox.pretrain.config import PretrainConfig
+from uniemox.pretrain.presets import PRESETS as PRETRAININGS
+from uniemox.reproduce.config import Scale
 
-OUT = "{out}"  # in the words of a run: its folder
+OUT, KEY = "{out}", "{key}"  # in arguments and options of a run: its folder, and its hash
 PACKAGES = ("uniemox", "torch", "timm", "numpy", "pillow")
+NOT_HASHED = ("name", "key_from")  # how scores are called; where the key of an endpoint lies changes no answer
 RUNS, MARKS, LOGS = "runs", "done", "logs"
-GROUPS = ("data", "teacher", "reproduce")  # commands of several
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Run:
     """One command."""
 
     name: str = field(compare=False)
     """What it does, for people; a table may call the same run otherwise."""
-    words: tuple[str, ...]
-    """What follows `uniemox`."""
+    kind: str
+    """What follows `uniemox`, such as finetune or data split."""
+    arguments: tuple[str | Path, ...] = ()
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """By name, dotted and with _ as in configs; several values are a tuple, and None is none."""
     root: Path
     """Where all runs of the table lie."""
-    key: str
-    """Hash of settings, data and versions."""
-    folder: Path
-    """Where it writes; scores go to the folder of the run that is scored."""
-    makes: str | None
+    digests: tuple[str, ...] = ()
+    """Hashes of what it reads besides the folders of other runs, whose own hashes are in their names."""
+    makes: str | None = None
     """What it writes last, in its folder; None: a mark says that it is done."""
+    model: "Run | None" = None
+    """The run that it evaluates, to whose folder scores go."""
     scores: tuple[str, str] | None = None
     """Data and split, of a run that evaluates."""
     needs: tuple["Run", ...] = ()
@@ -58,6 +66,38 @@ class Run:
         """Return what this run or its dependencies lack."""
         return self.lacks or next((run.missing for run in self.needs if run.missing), None)
 
+    @cached_property
+    def config(self) -> PretrainConfig | FinetuneConfig:
+        """Settings of a run that trains: its preset, changed by its options. Raises ConfigError."""
+        preset: Any = (PRETRAININGS if self.kind == "pretrain" else FINETUNINGS)[self.options["preset"]]()
+        known = {part.name for part in fields(preset)}
+        return changed(preset, {name: value for name, value in self.options.items() if name.split(".")[0] in known})
+
+    @cached_property
+    def key(self) -> str:
+        """Hash of command, data and versions; where the root lies and what the run is called do not matter."""
+        words = [word.replace(f"{self.root / RUNS}/", "") for word in self._words(without=NOT_HASHED)]
+        known = {"words": words, "data": sorted(self.digests), "versions": _versions()}
+        return hashlib.sha256(json.dumps(known, sort_keys=True).encode("utf-8", "surrogatepass")).hexdigest()[:12]
+
+    @property
+    def folder(self) -> Path:
+        """Return where it writes."""
+        return self.model.folder if self.model else self.root / RUNS / f"{self.kind.replace(' ', '-')}-{self.key}"
+
+    @cached_property
+    def words(self) -> tuple[str, ...]:
+        """What follows `uniemox` on the command line."""
+        folder, key = str(self.folder), self.key
+        return tuple(word.replace(OUT, folder).replace(KEY, key) for word in self._words())
+
+    def _words(self, without: Collection[str] = ()) -> Iterator[str]:
+        """Words with placeholders for folder and hash."""
+        yield from (*self.kind.split(), *map(str, self.arguments))
+        for name, value in self.options.items():
+            if name not in without:
+                yield from option_words(name, value)
+
     @property
     def command(self) -> str:
         """The line that a shell or a scheduler starts."""
@@ -77,55 +117,31 @@ class Run:
         return self.root / LOGS / f"{self.key}.log"
 
 
-def plan_run(
-    root: Path,
-    name: str,
-    words: Sequence[str | Path],
-    *,
-    makes: str | None,
-    needs: Sequence[Run] = (),
-    data: Sequence[str] = (),
-) -> Run:
-    """A run with a folder of its own, which replaces OUT in its words.
+def option_words(name: str, value: Any) -> Iterator[str]:
+    """An option as it is typed.
 
-    data: hashes of what it reads besides the folders of other runs, whose own hashes are in their names. Where the
-    root lies, what the run is called, and with how many processes it is run do not change the hash.
+    >>> [*option_words("teacher.with_emotion", False), *option_words("split", ("train", "val"))]
+    ['--teacher.no-with-emotion', '--split', 'train', '--split', 'val']
     """
-    key = _key(root, words, data)
-    kind = "-".join(str(word) for word in words[: 2 if words[0] in GROUPS else 1])
-    folder = root / RUNS / f"{kind}-{key}"
-    filled = tuple(str(word).replace(OUT, str(folder)) for word in words)
-    return Run(name=name, words=filled, root=root, key=key, folder=folder, makes=makes, needs=tuple(needs))
+    section, dot, last = name.replace("_", "-").rpartition(".")
+    option = f"--{section}{dot}{'no-' if value is False else ''}{last}"
+    for one in value if isinstance(value, tuple) else (value,):
+        yield option
+        if not isinstance(one, bool):
+            yield "none" if one is None else f"{one:g}" if isinstance(one, float) else str(one)
 
 
-def plan_evaluation(
-    model: Run,
-    *,
-    data: str,
-    split: str,
-    options: Sequence[str | Path] = (),
-    needs: Sequence[Run] = (),
-    digests: Sequence[str] = (),
-) -> Run:
-    """The evaluation of a fine-tuning run on a split of a data set; `all` is all of it."""
-    words = ["evaluate", "--model", model.folder, "--data", data, "--split", split, *options]
-    key = _key(model.root, words, digests)
-    return Run(
-        name=f"score {model.name}",
-        words=(*map(str, words), "--name", key),
-        root=model.root,
-        key=key,
-        folder=model.folder,
-        makes=None,
-        scores=(data, split),
-        needs=(model, *needs),
-    )
+def changed(config: Any, options: Mapping[str, Any]) -> Any:
+    """A config with other values, by dotted names. Raises ConfigError for what it does not take.
 
-
-def _key(root: Path, words: Sequence[str | Path], data: Sequence[str]) -> str:
-    plain = [str(word).replace(f"{root / RUNS}/", "") for word in words]
-    known = {"words": plain, "data": sorted(data), "versions": _versions()}
-    return hashlib.sha256(json.dumps(known, sort_keys=True).encode("utf-8", "surrogatepass")).hexdigest()[:12]
+    >>> changed(FinetuneConfig(), {"network.fusion": "gated", "seed": 3}).network.fusion
+    'gated'
+    """
+    values: dict[str, Any] = {name: value for name, value in options.items() if "." not in name}
+    for section in dict.fromkeys(name.split(".")[0] for name in options if "." in name):
+        inner = {name.partition(".")[2]: value for name, value in options.items() if name.startswith(f"{section}.")}
+        values[section] = changed(getattr(config, section), inner)
+    return replace(config, **values)
 
 
 @cache
@@ -180,24 +196,18 @@ class Plan:
     """Whether the columns are points on one axis, which are drawn as a line for each row."""
     more: tuple[Run, ...] = ()
     """Runs that fill no cell."""
-    parts: tuple[Callable[[], Html], ...] = field(default=())
+    parts: tuple[Callable[[], Html], ...] = ()
     """What stands below the table, made when the runs are done."""
 
     @property
     def runs(self) -> list[Run]:
         """Every run once, each after those that it needs."""
-        found: dict[str, Run] = {}
-        for row in self.rows:
-            for cell in row.cells.values():
-                for run in cell.runs:
-                    found |= {run.key: run for run in with_needs(run)}
-        for other in self.more:
-            found |= {run.key: run for run in with_needs(other)}
-        return list(found.values())
+        wanted = [run for row in self.rows for cell in row.cells.values() for run in cell.runs]
+        return list({run.key: run for last in [*wanted, *self.more] for run in _with_needs(last)}.values())
 
 
-def with_needs(run: Run) -> Iterator[Run]:
+def _with_needs(run: Run) -> Iterator[Run]:
     """All that a run needs, then the run; some may come twice."""
     for needed in run.needs:
-        yield from with_needs(needed)
+        yield from _with_needs(needed)
     yield run

@@ -1,9 +1,9 @@
 """Results of a plan: scores, intervals, marks against the baseline."""
 
 from collections.abc import Collection, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from math import sqrt
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from scipy.stats import t as student
@@ -12,11 +12,11 @@ from uniemox.errors import DataError
 from uniemox.evaluate.report.scores import BELOW
 from uniemox.evaluate.run_records import SavedEvaluation, read_evaluation
 from uniemox.intervals import PairedDifference, paired_bootstrap
-from uniemox.io.files import EVALUATIONS, ONNX
+from uniemox.io.files import EVALUATIONS
 from uniemox.io.html import UNKNOWN, Html, element, join
-from uniemox.reproduce.plan import OUT, Cell, Run, TableRow, plan_run
-from uniemox.reproduce.sources import Target
-from uniemox.reproduce.study import Study
+from uniemox.reproduce.plan import Cell, Run, TableRow
+from uniemox.reproduce.sources import DataSource
+from uniemox.reproduce.study import HISTOGRAM, Study
 
 Mark = Literal["ours", "cited", "not run", "failed"]
 MIN_SEEDS = 3  # of which an interval can be made
@@ -41,10 +41,6 @@ class Score:
     near_chance: bool
     """Whether the interval reaches down to chance."""
 
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return asdict(self)
-
 
 def is_done(run: Run) -> bool:
     """Return whether what the run makes is there."""
@@ -57,8 +53,8 @@ def find_evaluation(run: Run) -> SavedEvaluation | None:
     """The scores that an evaluating run wrote; None if there are none that can be read."""
     if run.scores is None:
         return None
-    is_own = run.folder.name.endswith(run.key)  # else it is the folder of the run that is scored
-    for file in sorted((run.folder / EVALUATIONS).glob("*.json" if is_own else f"{run.key}.json")):
+    name = "*" if run.model is None else run.key  # else it is the folder of the run that is scored
+    for file in sorted((run.folder / EVALUATIONS).glob(f"{name}.json")):
         try:
             found = read_evaluation(file)
         except DataError:  # cut off while it was written by hand, or of another version: it is made again
@@ -149,8 +145,7 @@ def mark_of(cell: Cell, failed: set[str]) -> Mark:
     return "cited" if cell.paper is not None and not cell.runs else "not run"
 
 
-HISTOGRAM = "colour histogram"
-NETWORK = "128 HSV bins and a 6 x 6 thumbnail of the scene, logistic regression; one run"
+HISTOGRAM_NETWORK = "128 HSV bins and a 6 x 6 thumbnail of the scene, logistic regression; one run"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,27 +160,15 @@ class Margin:
     """The interval lies above 0; without one, the row's own interval lies above the histogram's accuracy."""
 
 
-def fit_histogram(study: Study, target: Target, *, fraction: float = 1.0) -> Run:
-    """Method histogram on the labels that the first seed of every row gets. It has no seeds of its own."""
-    data = target.data
-    words = ["finetune", "--preset", study.scale, "--method", "histogram", "--network.streams", "scene"]
-    words += ["--data", data.source, *data.options, "--out", OUT, "--resume", "--seed", str(study.seeds[0])]
-    words += ["--fraction", f"{fraction:g}"] if fraction < 1 else []
-    run = plan_run(study.root, f"{HISTOGRAM} of {data.name}", words, makes=ONNX, needs=data.needs, data=data.digests)
-    return replace(run, images=round(data.train * fraction), lacks=data.missing)
-
-
-def histogram_cell(study: Study, target: Target, *, fraction: float = 1.0) -> Cell:
+def histogram_cell(study: Study, target: DataSource, *, fraction: float = 1.0) -> Cell:
     """The histogram on a data set, scored as every method is."""
-    run = study.evaluate(fit_histogram(study, target, fraction=fraction), target)
-    return Cell(runs=(run,), why=run.missing or "")
+    return study.scored([study.fit_histogram(target, fraction=fraction)], target)
 
 
 def histogram_row(study: Study) -> TableRow:
     """The histogram on all data sets."""
-    return TableRow(
-        HISTOGRAM, {target.name: histogram_cell(study, target) for target in study.targets}, network=NETWORK
-    )
+    cells = {target.name: histogram_cell(study, target) for target in study.targets}
+    return TableRow(HISTOGRAM, cells, network=HISTOGRAM_NETWORK)
 
 
 def with_baseline(rows: Sequence[TableRow], baseline: TableRow) -> tuple[TableRow, ...]:

@@ -5,47 +5,43 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 from uniemox.data.people import PERSONS, TEXTS
 from uniemox.data.sample import DataSet, ImageFile
 from uniemox.data.shards import INDEX
 from uniemox.data.source import open_data, parse_source
-from uniemox.data.splits import PAPER_RECIPES
+from uniemox.data.splits import PAPER_RECIPES, Recipe
 from uniemox.errors import ConfigError
 from uniemox.io.files import SPLITS
+from uniemox.io.weight_names import weight_paths
 from uniemox.labels import CAER, EKMAN, HECO, MIKELS, UBE, LabelSet
-from uniemox.reproduce.datasets import EMBEDDED, describe_run, find_people_run, pack_run, splits_run
-from uniemox.reproduce.plan import Run
+from uniemox.reproduce.config import ReproduceConfig
+from uniemox.reproduce.plan import OUT, Run
 from uniemox.training.run_folder import describe_data
 
-COLUMNS: Mapping[str, str] = {  # of table III, by kind
-    "ube": "UBE",
-    "fi": "FI",
-    "emotion6": "Emotion6",
-    "emoset": "EmoSet",
-    "emo8": "Emo8",
-    "caer-s": "CAER-S",
-    "heco": "HECO",
+PAPER_SETS: Mapping[str, tuple[str, int, float, LabelSet]] = {  # by column of table III: kind and labels; images, table
+    "UBE": ("ube", 3046, 0.7, UBE),  # II and section III-A; the share of them that trains
+    "FI": ("fi", 23308, 0.8, MIKELS),
+    "Emotion6": ("emotion6", 1980, 0.7, EKMAN),
+    "EmoSet": ("emoset", 118000, 0.8, MIKELS),
+    "Emo8": ("emo8", 8930, 0.8, MIKELS),
+    "CAER-S": ("caer-s", 70000, 0.7, CAER),
+    "HECO": ("heco", 9385, 0.7, HECO),
 }
-PAPER_SIZES: Mapping[str, tuple[int, float]] = {  # images, table II and section III-A; share of them that trains
-    "UBE": (3046, 0.7),
-    "FI": (23308, 0.8),
-    "Emotion6": (1980, 0.7),
-    "EmoSet": (118000, 0.8),
-    "Emo8": (8930, 0.8),
-    "CAER-S": (70000, 0.7),
-    "HECO": (9385, 0.7),
-}
-PAPER_LABELS: Mapping[str, LabelSet] = {"UBE": UBE, "Emotion6": EKMAN, "CAER-S": CAER, "HECO": HECO}  # others: Mikels
+COLUMNS: Mapping[str, str] = {kind: column for column, (kind, *_) in PAPER_SETS.items()}
 SCENES, NEW_SCENES, SCENES_NAME = "synthetic:3072", "synthetic:512?seed=1", "Scenes"
 SCENES_SHORT_SIDE_PX, OWN_SHORT_SIDE_PX = 144, 160
 PRETRAINING, EMOSET_SHARES = "EmoSet", {"train": 0.8, "val": 0.05, "test": 0.15}  # the paper's, as published
+DEFAULT_RECIPE = Recipe(ratios={"train": 0.8, "val": (1 - 0.8) / 2, "test": (1 - 0.8) / 2})
+EMBEDDED = "embedded"  # the detector that comes with the package
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataSource:
-    """Data that commands open."""
+    """A data set on which methods are compared, as commands open it."""
 
     name: str
     """Its column."""
@@ -56,11 +52,16 @@ class DataSource:
     labels: LabelSet
     train: int
     """Images to train on."""
-    options: tuple[str, ...] = ()
-    """Of the commands that open it."""
-    people: tuple[str, ...] = ()
+    split: str = "test"
+    """What is scored."""
+    scored_pictures: int = 0
+    scored_source: "DataSource | None" = None
+    """Other data that are scored; None: these."""
+    files: Mapping[str, Path] = field(default_factory=dict)
+    """Options of the commands that open it: splits, exclude."""
+    people: Mapping[str, Path] = field(default_factory=dict)
     """Options of the commands that look at people: where they were found."""
-    exclude: tuple[str, ...] = ()
+    exclude: Mapping[str, Path] = field(default_factory=dict)
     """Of the commands that open `origin`: what is left out of it."""
     needs: tuple[Run, ...] = ()
     """What makes it ready."""
@@ -73,31 +74,36 @@ class DataSource:
     missing: str | None = None
     """What is not there."""
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finders:
-    """Detectors of people and objects for data without them."""
-
-    detector: str | None = None
-    """As --detector of `uniemox data persons`; None: the package's own in a demo, none at the scale of the paper."""
-    objects: str | None = None
-    """A network of timm that names objects, NAME or NAME@FILE; None: texts name people alone."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Target:
-    """A data set on which methods are compared."""
-
-    data: DataSource
-    scored: DataSource
-    split: str
-    """Of `scored`: what is scored."""
-    scored_pictures: int
-
     @property
-    def name(self) -> str:
-        """Its column."""
-        return self.data.name
+    def scored(self) -> "DataSource":
+        """The data that are scored."""
+        return self.scored_source or self
+
+    def run(
+        self,
+        root: Path,
+        name: str,
+        kind: str,
+        *arguments: str,
+        options: Mapping[str, Any],
+        makes: str | None = None,
+        needs: tuple[Run, ...] = (),
+        digests: tuple[str, ...] = (),
+        images: int = 0,
+    ) -> Run:
+        """A run that reads these data: what makes them ready comes before it, and what they lack it lacks."""
+        return Run(
+            name=name,
+            kind=kind,
+            arguments=arguments,
+            options=options,
+            root=root,
+            makes=makes,
+            needs=(*self.needs, *needs),
+            digests=(*self.digests, *digests),
+            images=images,
+            lacks=self.missing,
+        )
 
 
 def parse_given(texts: Sequence[str]) -> dict[str, str]:
@@ -120,153 +126,148 @@ def parse_given(texts: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def demo_targets(
-    root: Path, given: Mapping[str, str], exclude: Mapping[str, Path], finders: Finders = Finders()
-) -> list[Target]:
-    """The data sets of a demo, packed small; synthetic scenes where none is given. Shards stay as they are."""
-    if not given:
-        return [_scenes(root, SCENES_NAME, SCENES)]
-    targets = []
-    for name, source in given.items():
-        kind = parse_source(source)[0]
-        if kind == "synthetic":
-            targets.append(_scenes(root, name, source))
-        else:
-            without = exclude.get(name)
-            is_packed = kind == "shards"
-            made = (
-                _as_published(root, name, source, without)
-                if is_packed
-                else _packed(root, name, source, without, finders)
-            )
-            targets.append(made)
-    return targets
+def targets_of(
+    config: ReproduceConfig, given: Mapping[str, str], exclude: Mapping[str, Path]
+) -> tuple[DataSource, ...]:
+    """The data sets of a demo, synthetic scenes if none is given; or the paper's seven and whatever else is given.
 
-
-def paper_targets(
-    root: Path, given: Mapping[str, str], exclude: Mapping[str, Path], finders: Finders = Finders()
-) -> list[Target]:
-    """The paper's seven, and whatever else is given; those that are not there are marked so."""
-    targets = [
-        _with_people(root, _as_published(root, name, given[name], exclude.get(name)), finders)
+    given, exclude: sources, and files of what is left out of them, by column.
+    """
+    if config.is_demo:
+        sources = given or {SCENES_NAME: SCENES}
+        return tuple(_small(config, name, source, exclude.get(name)) for name, source in sources.items())
+    return tuple(
+        _with_people(config, _divided(config, name, given[name], exclude.get(name))[0])
         if name in given
         else _absent(name)
-        for name in PAPER_SIZES
-    ]
-    others = [name for name in given if name not in PAPER_SIZES]
-    return targets + [
-        _with_people(root, _as_published(root, name, given[name], exclude.get(name)), finders) for name in others
-    ]
+        for name in dict.fromkeys([*PAPER_SETS, *given])
+    )
 
 
-def _scenes(root: Path, name: str, source: str) -> Target:
-    if parse_source(source)[2].get("seed") == "1":
-        raise ConfigError(f"{source} draws the scenes that are scored ({NEW_SCENES}); choose another seed")
-    data = open_data(source)
-    train = sum(sample.split == "train" for sample in data.samples)
-    packed = pack_run(root, name, source, (), (), SCENES_SHORT_SIDE_PX, ())
-    ours = _source(name, data, packed, train)
-    new = open_data(NEW_SCENES)
-    packed_new = pack_run(root, f"new {name}", NEW_SCENES, (), (), SCENES_SHORT_SIDE_PX, ())
-    return Target(data=ours, scored=_source(f"new {name}", new, packed_new, 0), split="all", scored_pictures=len(new))
-
-
-def _packed(root: Path, name: str, source: str, exclude: Path | None, finders: Finders) -> Target:
-    """Splits, people and texts where there are none, then shards."""
-    data = open_data(source, exclude=exclude)
-    digest = (_digest(data, source),)
-    options = [*_excluding(exclude)]
-    needs: list[Run] = []
-    splits, train, split, scored = splits_run(root, name, source, data, digest, options, ("--ratio", "80/10/10"))
-    if splits is not None:
-        needs.append(splits)
-        options += ["--splits", str(splits.folder / SPLITS)]
-    found: list[Run] = []
+def _small(config: ReproduceConfig, name: str, source: str, exclude: Path | None) -> DataSource:
+    """A data set packed small, with people and texts where there are none. Shards stay as they are."""
+    kind, _, query = parse_source(source)
+    if kind == "synthetic":
+        if query.get("seed") == "1":
+            raise ConfigError(f"{source} draws the scenes that are scored ({NEW_SCENES}); choose another seed")
+        new = _scenes(config.out, f"new {name}", NEW_SCENES)
+        ours, count = _scenes(config.out, name, source), len(open_data(NEW_SCENES))
+        return replace(ours, scored_source=new, split="all", scored_pictures=count)
+    ours, data = _divided(config, name, source, exclude)
+    if kind == "shards":
+        return ours
+    given, files, found, needs = replace(ours, needs=()), dict(ours.files), tuple[Run, ...](), ours.needs
     if all(sample.persons is None and sample.target_box is None for sample in data.samples):
-        found.append(find_people_run(root, name, source, finders.detector or EMBEDDED, digest))
-        options += ["--persons", str(found[0].folder / PERSONS)]
+        found = (_find_people(config.out, given, config.detector or EMBEDDED),)
+        files["persons"] = found[0].folder / PERSONS
     if all(sample.text is None for sample in data.samples):
-        described = describe_run(root, name, source, finders.objects, digest, found)
-        found.append(described)
-        options += ["--texts", str(described.folder / TEXTS)]
-    packed = pack_run(root, name, source, options, digest, OWN_SHORT_SIDE_PX, [*needs, *found])
-    ours = replace(_source(name, data, packed, train), digests=digest, exclude=_excluding(exclude), has_people=True)
-    return Target(data=ours, scored=ours, split=split, scored_pictures=scored)
-
-
-def _with_people(root: Path, target: Target, finders: Finders) -> Target:
-    """The people found where they are needed and not there: EmoSet is pre-trained on them, what is felt is theirs."""
-    data = target.data
-    if data.has_people or not (data.name == PRETRAINING or data.labels.kind == "felt"):
-        return target
-    if finders.detector is None:
-        line = "--detector yolov3.cfg, or uniemox data persons beforehand"
-        ours = replace(data, missing=f"the people in {data.name}: {line}")
+        needs += (*found, _describe(config, given, found))
+        files["texts"] = needs[-1].folder / TEXTS
     else:
-        run = find_people_run(root, data.name, data.origin, finders.detector, data.digests)
-        people = ("--persons", str(run.folder / PERSONS))
-        ours = replace(data, people=people, needs=(*data.needs, run), has_people=True)
-    return replace(target, data=ours, scored=ours)
+        needs += found
+    packed = _pack(config.out, replace(given, needs=needs), OWN_SHORT_SIDE_PX, files)
+    return replace(ours, source=f"shards:{packed.folder}", files={}, needs=(packed,), has_people=True, sizes={})
 
 
-def _as_published(root: Path, name: str, source: str, exclude: Path | None) -> Target:
-    """The files as they are, divided as the paper divides them."""
-    data = open_data(source, exclude=exclude)
-    digest = (_digest(data, source),)
-    options = [*_excluding(exclude)]
-    how = ("--paper",) if parse_source(source)[0] in PAPER_RECIPES else ("--ratio", "80/10/10")
-    splits, train, split, scored = splits_run(root, name, source, data, digest, options, how)
-    needs: tuple[Run, ...] = ()
-    if splits is not None:
-        needs = (splits,)
-        options += ["--splits", str(splits.folder / SPLITS)]
+def _scenes(root: Path, name: str, source: str) -> DataSource:
+    """Drawn scenes."""
+    data = open_data(source)
+    drawn = DataSource(
+        name=name,
+        source=source,
+        origin=source,
+        labels=data.labels,
+        train=sum(sample.split == "train" for sample in data.samples),
+        has_people=_has_people(data),
+        is_synthetic=True,
+    )
+    packed = _pack(root, drawn, SCENES_SHORT_SIDE_PX, {})
+    return replace(drawn, source=f"shards:{packed.folder}", needs=(packed,))
+
+
+def _divided(config: ReproduceConfig, name: str, source: str, exclude: Path | None) -> tuple[DataSource, DataSet]:
+    """The files as they are, divided as the paper divides them, or 80/10/10 where they have no splits."""
+    data, kind = open_data(source, exclude=exclude), parse_source(source)[0]
+    left_out = {} if exclude is None else {"exclude": exclude}
+    sizes = Counter(sample.split for sample in data.samples if sample.split)
+    split = "test" if sizes["test"] or not sizes["val"] else "val"
+    is_paper = kind in PAPER_RECIPES and not config.is_demo
     ours = DataSource(
         name=name,
         source=source,
         origin=source,
         labels=data.labels,
-        train=train,
-        options=tuple(options),
-        needs=needs,
-        digests=digest,
-        exclude=_excluding(exclude),
+        train=sizes["train"],
+        split=split,
+        scored_pictures=sizes[split],
+        files=left_out,
+        digests=(_digest(data, source),),
+        exclude=left_out,
         has_people=_has_people(data),
-        sizes=Counter(sample.split for sample in data.samples if sample.split),
+        sizes=sizes,
     )
-    return Target(data=ours, scored=ours, split=split, scored_pictures=scored)
+    if not is_paper and sizes["train"] and sizes[split]:
+        return ours, data
+    how: dict[str, Any] = {"paper": True} if is_paper else {"ratio": "80/10/10"}
+    file = f"{OUT}/{SPLITS}"
+    run = ours.run(config.out, f"split {name}", "data split", source, file, options={**how, **left_out}, makes=SPLITS)
+    recipe = PAPER_RECIPES[kind] if is_paper else DEFAULT_RECIPE
+    ours = replace(ours, split="test", scored_pictures=sizes["test"], needs=(run,))
+    if recipe is not None and recipe.of_split is None:  # else train stays as it was published
+        train, test = (round(len(data) * recipe.ratios[part]) for part in ("train", "test"))
+        ours = replace(ours, train=train, scored_pictures=test)
+    return replace(ours, files={**left_out, "splits": run.folder / SPLITS}), data
 
 
-def _absent(name: str) -> Target:
-    images, share = PAPER_SIZES[name]
-    kind = next(kind for kind, column in COLUMNS.items() if column == name)
-    data = DataSource(
+def _with_people(config: ReproduceConfig, data: DataSource) -> DataSource:
+    """The people found where they are needed and not there: EmoSet is pre-trained on them, what is felt is theirs."""
+    if data.has_people or not (data.name == PRETRAINING or data.labels.kind == "felt"):
+        return data
+    if config.detector is None:
+        line = "--detector yolov3.cfg, or uniemox data persons beforehand"
+        return replace(data, missing=f"the people in {data.name}: {line}")
+    run = _find_people(config.out, replace(data, needs=()), config.detector)
+    return replace(data, people={"persons": run.folder / PERSONS}, needs=(*data.needs, run), has_people=True)
+
+
+def _absent(name: str) -> DataSource:
+    kind, images, share, labels = PAPER_SETS[name]
+    return DataSource(
         name=name,
         source=f"{kind}:{name}",
         origin=f"{kind}:{name}",
-        labels=PAPER_LABELS.get(name, MIKELS),
+        labels=labels,
         train=round(images * share),
         has_people=True,
         sizes={split: round(images * part) for split, part in EMOSET_SHARES.items()} if name == PRETRAINING else {},
         missing=f"the data: --data {name}={kind}:PATH",
     )
-    return Target(data=data, scored=data, split="test", scored_pictures=0)
 
 
-def _source(name: str, data: DataSet, packed: Run, train: int) -> DataSource:
-    return DataSource(
-        name=name,
-        source=f"shards:{packed.folder}",
-        origin=data.name,
-        labels=data.labels,
-        train=train,
-        needs=(packed,),
-        has_people=_has_people(data),
-        is_synthetic=data.name.startswith("synthetic:"),
-    )
+def _pack(root: Path, data: DataSource, short_side_px: int, files: Mapping[str, Path]) -> Run:
+    """Shards of the data, images scaled to a short side."""
+    options = {"short_side": short_side_px, **files}
+    return data.run(root, f"pack {data.name}", "data shard", data.origin, OUT, options=options, makes=INDEX)
 
 
-def _excluding(exclude: Path | None) -> tuple[str, ...]:
-    return () if exclude is None else ("--exclude", str(exclude))
+def _find_people(root: Path, data: DataSource, detector: str) -> Run:
+    """A file of the people in all images."""
+    options = {"detector": detector, "out": f"{OUT}/{PERSONS}"}
+    digests = digest_of_weights(detector) if detector != EMBEDDED else ()
+    name = f"find the people in {data.name}"
+    return data.run(root, name, "data persons", data.origin, options=options, digests=digests)
+
+
+def _describe(config: ReproduceConfig, data: DataSource, found: tuple[Run, ...]) -> Run:
+    """A file of texts.  found: the run that finds the people, if there is one."""
+    network, _, file = (config.objects or "").partition("@")
+    options: dict[str, Any] = {"out": f"{OUT}/{TEXTS}"}
+    options |= {"persons": found[0].folder / PERSONS} if found else {}
+    options |= {"classifier": network} if network else {}
+    options |= {"classifier_weights": file} if file else {}
+    name = f"describe {data.name}" + ("" if network else ", without objects (--objects names them)")
+    digests = digest_of_weights(file) if file else ()
+    return data.run(config.out, name, "data describe", data.origin, options=options, needs=found, digests=digests)
 
 
 def _digest(data: DataSet, source: str) -> str:
@@ -281,38 +282,43 @@ def _digest(data: DataSet, source: str) -> str:
     return digest.hexdigest()
 
 
-def union_of(targets: Sequence[Target]) -> Target:
+def digest_of_weights(name: str) -> tuple[str, ...]:
+    """Hashes of the files that a name such as mae.pth, timm:NAME@FILE or fitted:FOLDER means, if there are any."""
+    files: list[Path] = []
+    for path in weight_paths(name):
+        files += sorted(file for file in path.iterdir() if file.is_file()) if path.is_dir() else [path]
+    stats = [(file, file.stat()) for file in files if file.is_file()]
+    return tuple(_hash(file, stat.st_size, stat.st_mtime_ns) for file, stat in stats)
+
+
+@cache  # many runs start from one file, which may have a gigabyte
+def _hash(file: Path, size: int, time_ns: int) -> str:
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
+
+
+def union_of(members: Sequence[DataSource]) -> DataSource:
     """Join data sets to train on as one; each keeps its own splits and exclusions, and people where they are meant.
 
-    targets: at least one, labels of one kind. Labels become those of the first, through the label maps.
+    members: at least one, labels of one kind. Labels become those of the first, through the label maps.
     """
     sources = []
-    for data in (target.data for target in targets):
-        words = (*data.options, *(data.people if data.labels.kind == "felt" else ()))
-        files = "&".join(f"{name[2:]}={value}" for name, value in zip(words[::2], words[1::2], strict=True))
+    for data in members:
+        files = {**data.files, **(data.people if data.labels.kind == "felt" else {})}
         mark = "" if not files else "&" if parse_source(data.source)[2] else "?"
-        sources.append(f"{data.source}{mark}{files}")
-    first = targets[0].data
-    joined = DataSource(
-        name=" + ".join(target.name for target in targets),
+        sources.append(f"{data.source}{mark}{'&'.join(f'{name}={file}' for name, file in files.items())}")
+    return DataSource(
+        name=" + ".join(data.name for data in members),
         source=",".join(sources),
-        origin=",".join(target.data.origin for target in targets),
-        labels=first.labels,
-        train=sum(target.data.train for target in targets),
-        needs=tuple(run for target in targets for run in target.data.needs),
-        digests=tuple(digest for target in targets for digest in target.data.digests),
-        has_people=all(target.data.has_people for target in targets),
-        missing=next((target.data.missing for target in targets if target.data.missing), None),
+        origin=",".join(data.origin for data in members),
+        labels=members[0].labels,
+        train=sum(data.train for data in members),
+        needs=tuple(run for data in members for run in data.needs),
+        digests=tuple(digest for data in members for digest in data.digests),
+        has_people=all(data.has_people for data in members),
+        missing=next((data.missing for data in members if data.missing), None),
     )
-    return Target(data=joined, scored=joined, split="test", scored_pictures=0)
 
 
 def _has_people(data: DataSet) -> bool:
     return any(sample.persons or sample.target_box for sample in data.samples)
-
-
-def pretraining_of(targets: Sequence[Target], *, is_demo: bool) -> DataSource:
-    """Return the data set of pre-training: the first of a demo, EmoSet for the paper."""
-    if is_demo:
-        return targets[0].data
-    return next(target.data for target in targets if target.name == PRETRAINING)

@@ -1,20 +1,21 @@
-"""Request for a reproduction, and the commands of all tables at both scales."""
+"""Runs of all tables at both scales: pre-training, fine-tuning and evaluation."""
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from uniemox.io.files import ENCODER, ONNX
-from uniemox.reproduce.check_networks import digest_of_weights
-from uniemox.reproduce.names import Scale
-from uniemox.reproduce.plan import OUT, Cell, Run, plan_evaluation, plan_run
-from uniemox.reproduce.sources import DataSource, Target
+from uniemox.reproduce.config import ReproduceConfig, Scale
+from uniemox.reproduce.plan import KEY, OUT, PRETRAININGS, Cell, Run, changed
+from uniemox.reproduce.sources import DataSource, digest_of_weights
 
-DEMO_FUSION = ("--network.fusion", "gated", "--network.fused-width", "64")  # Γ and C3 of preset demo's pre-training
-PAPER_FUSION = ("--network.fusion", "attention")  # Γ2, which the paper pre-trains with
+Options = Mapping[str, Any]
+"""Of a command, by name; see `Run.options`."""
+DEMO_FUSION: Options = {"network.fusion": "gated", "network.fused_width": 64}  # Γ and C3 of preset demo's pre-training
+PAPER_FUSION: Options = {"network.fusion": "attention"}  # Γ2, which the paper pre-trains with
 SCENE_EPOCHS, OWN_EPOCHS = (13, 1), (40, 12)  # of pre-training and fine-tuning on synthetic scenes, on other data
-TEACHER_STEPS, TEACHER_PX = 736, "72"  # of 64 images: places are told apart after some hundred, faces after these
+TEACHER_STEPS, TEACHER_PX = 736, 72  # of 64 images: places are told apart after some hundred, faces after these
 PRETRAIN_EPOCHS, SCRATCH_EPOCHS, FINETUNE_EPOCHS = 200, 150, 100  # the paper's
 LARGE_SET = 20_000  # training images from which a run uses all GPUs
 CLIP = "clip:ViT-B-16-quickgelu@openai"
@@ -26,6 +27,7 @@ MAIN = "as it is"  # the pre-training without changes
 STAGES = 4  # of a pre-training that figure 9 shows
 BATCH: Mapping[Scale, int] = {"demo": 64, "paper": 256}  # of the presets of fine-tuning
 PRETRAIN_BATCH: Mapping[Scale, int] = {"demo": 32, "paper": 1024}  # of the presets of pre-training
+HISTOGRAM = "colour histogram"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +37,9 @@ class Method:
     name: str
     starts: Mapping[int, Run | str]
     """By seed: a run, or what --init takes."""
-    changes: tuple[str, ...] = ()
+    network: str = ""
+    """What it really is, where the name alone does not say it."""
+    changes: Options = field(default_factory=dict)
     """Options of `uniemox finetune`."""
     needs: tuple[Run, ...] = ()
     """What must be there besides the starts."""
@@ -56,34 +60,24 @@ class Method:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Study:
-    """Settings of a reproduction."""
+    """What is compared: settings, data sets, seeds and starts."""
 
-    root: Path
-    """Where everything is written."""
-    scale: Scale
-    targets: tuple[Target, ...]
+    config: ReproduceConfig
+    targets: tuple[DataSource, ...]
     """The data sets on which methods are compared."""
     pretraining: DataSource
     """What is pre-trained on."""
     weights: Mapping[str, str]
     """By row of table III: a published checkpoint, or timm:NAME."""
-    seeds: tuple[int, ...] = (0,)
+    seeds: tuple[int, ...]
     """Of fine-tuning; each gives a figure."""
-    pretrain_seeds: int = 1
-    """Pre-trainings of each kind, with seeds from 0; the seeds of fine-tuning start from them in turn."""
-    teacher: str | None = None
-    """Whose features L2 and L3 distil; None: CLIP at the scale of the paper, one that is fitted at that of the demo."""
-    with_emotion: bool = False
+    with_emotion: bool
     """Whether the texts that teachers and pre-training read end with the emotion, the label in words."""
-    gpus: int = 1
-    """Of a machine, at the scale of the paper."""
-    pretrain_splits: tuple[str, ...] = ("train",)
-    """What is pre-trained on; all: every split."""
 
     @property
     def is_demo(self) -> bool:
         """Small networks and budgets, for two cores."""
-        return self.scale == "demo"
+        return self.config.is_demo
 
     @property
     def about_texts(self) -> str:
@@ -103,168 +97,168 @@ class Study:
     @property
     def about_pretraining(self) -> str:
         """Return the page's note on intervals and repeated pre-training."""
-        if self.pretrain_seeds > 1:
-            return f"Each pre-training was done with {self.pretrain_seeds} seeds, which the seeds of fine-tuning share."
+        if (seeds := self.config.pretrain_seeds) > 1:
+            return f"Each pre-training was done with {seeds} seeds, which the seeds of fine-tuning share."
         return (
             "Each pre-training was done once, with seed 0, so that intervals do not hold for pre-training again; "
             "--pretrain-seeds N does it N times."
         )
 
-    def streams(self, target: Target) -> str:
+    def streams(self, target: DataSource) -> str:
         """Return the classifiers' views: the scene, and at the paper's scale the person if the label is theirs."""
-        needs_person = self.pretraining.has_people if self.is_demo else target.data.labels.kind == "felt"
+        needs_person = self.pretraining.has_people if self.is_demo else target.labels.kind == "felt"
         return "both" if needs_person else "scene"
 
-    def processes(self, images: int) -> int:
-        """Return the GPUs of a run by its number of training images; small sets use one, so several run at a time."""
-        return 1 if self.is_demo or images < LARGE_SET else self.gpus
-
     @property
-    def _disk(self) -> tuple[str, ...]:
+    def _disk(self) -> Options:
         """Options by which hundreds of large runs fit on a disk."""
-        return () if self.is_demo else ("--save.no-keep-finished",)
+        return {} if self.is_demo else {"save.keep_finished": False}
 
     @property
     def epochs(self) -> tuple[int, int]:
-        """Return the options of pre-training and fine-tuning."""
+        """Return those of pre-training and fine-tuning."""
         if not self.is_demo:
             return PRETRAIN_EPOCHS, FINETUNE_EPOCHS
         return SCENE_EPOCHS if self.pretraining.is_synthetic else OWN_EPOCHS
 
     def fit_teacher(self) -> Run | None:
         """The teacher that the demo fits; None where there is one already."""
-        if self.teacher is not None or not self.is_demo:
+        if self.config.teacher is not None or not self.is_demo:
             return None
-        images = self.pretraining.train
-        epochs = max(1, round(TEACHER_STEPS / max(1, images * (1 - HELD_OUT) // 64)))
-        words = ["teacher", "fit", "--data", self.pretraining.source, "--out", OUT, "--resume", "--epochs", str(epochs)]
-        words += ["--image-size", TEACHER_PX, *([] if self.with_emotion else ["--without-emotion"])]
         data = self.pretraining
-        run = plan_run(self.root, "teacher", words, makes="teacher.json", needs=data.needs, data=data.digests)
-        return replace(run, images=2 * images * epochs, lacks=data.missing)
+        epochs = max(1, round(TEACHER_STEPS / max(1, data.train * (1 - HELD_OUT) // 64)))
+        options = {"data": data.source, "out": OUT, "resume": True, "epochs": epochs, "image_size": TEACHER_PX}
+        options |= {} if self.with_emotion else {"without_emotion": True}
+        images = 2 * data.train * epochs
+        return data.run(self.config.out, "teacher", "teacher fit", options=options, makes="teacher.json", images=images)
 
-    def pretrain(self, name: str, changes: Sequence[str] = (), *, needs_teacher: bool = True, seed: int = 0) -> Run:
+    def pretrain(self, name: str = MAIN, changes: Options | None = None, *, seed: int = 0) -> Run:
         """Our pre-training, with other settings than the preset's.
 
-        changes: options of `uniemox pretrain`.  needs_teacher: False where no loss needs one.
         Without changes the run keeps the checkpoints of each quarter, which figure 9 shows.
         """
-        data = self.pretraining
-        needs, epochs, digests = [*data.needs], self.epochs[0], [*data.digests]
-        words: list[str | Path] = ["pretrain", "--preset", self.scale, "--data", data.source, *data.options]
-        words += [*data.people, "--split", *self.pretrain_splits, "--out", OUT, "--resume"]
-        if needs_teacher:
+        config, data, changes = self.config, self.pretraining, changes or {}
+        options: dict[str, Any] = {"preset": config.scale, "data": data.source, **data.files, **data.people}
+        options |= {"split": config.pretrain_split, "out": OUT, "resume": True}
+        needs, digests, lacks, epochs = tuple[Run, ...](), tuple[str, ...](), data.missing, self.epochs[0]
+        if changed(PRETRAININGS[config.scale](), changes).model.needs_image_features:
             fitted = self.fit_teacher()
-            needs += [fitted] if fitted is not None else []
-            words += ["--teacher.source", f"fitted:{fitted.folder}" if fitted is not None else self.teacher or CLIP]
-            words += ["--teacher.with-emotion" if self.with_emotion else "--teacher.no-with-emotion"]
-            digests += digest_of_weights(self.teacher) if self.teacher else ()
-        lacks = data.missing
+            needs += () if fitted is None else (fitted,)
+            options["teacher.source"] = f"fitted:{fitted.folder}" if fitted is not None else config.teacher or CLIP
+            options["teacher.with_emotion"] = self.with_emotion
+            digests += digest_of_weights(config.teacher) if config.teacher else ()
         if self.is_demo:
-            words += ["--schedule.epochs", str(epochs)]
-        elif "--encoder.start" not in changes:
+            options["schedule.epochs"] = epochs
+        elif "encoder.start" not in changes:
             start = self.weights.get("dBOT")
-            words += ["--encoder.start", start or "dBOT.pth"]
+            options["encoder.start"] = start or "dBOT.pth"
             digests += digest_of_weights(start) if start else ()
             lacks = lacks or (None if start else "the weights that it starts from: --weights dBOT=FILE")
-        if "--schedule.epochs" in changes:
-            epochs = int(changes[list(changes).index("--schedule.epochs") + 1])
-        words += _smaller_batch(self._pretraining_images, PRETRAIN_BATCH[self.scale])
-        words += self._disk
-        words += changes
+        epochs, images = changes.get("schedule.epochs", epochs), self._pretraining_images
+        options |= {**_smaller_batch(images, PRETRAIN_BATCH[config.scale]), **self._disk, **changes}
         if not changes:
-            steps = epochs * int(self._pretraining_images) // PRETRAIN_BATCH[self.scale]
-            words += ["--save.keep-every", str(max(1, steps // STAGES))]
+            options["save.keep_every"] = max(1, epochs * images // PRETRAIN_BATCH[config.scale] // STAGES)
         if seed:
-            words += ["--seed", str(seed)]
-        name += f", seed {seed}" if self.pretrain_seeds > 1 else ""
-        run = plan_run(self.root, f"pretrain {name}", words, makes=ENCODER, needs=needs, data=digests)
-        images, gflop = epochs * self._pretraining_images, 0.0 if self.is_demo else PRETRAIN_GFLOP
-        processes = self.processes(self._pretraining_images)
-        parameters_m = 0.0 if self.is_demo else PRETRAIN_PARAMETERS_M
-        return replace(run, images=images, gflop=gflop, parameters_m=parameters_m, processes=processes, lacks=lacks)
+            options["seed"] = seed
+        name = f"pretrain {name}" + (f", seed {seed}" if config.pretrain_seeds > 1 else "")
+        known = {"needs": needs, "digests": digests, "images": epochs * images}
+        run = data.run(config.out, name, "pretrain", options=options, makes=ENCODER, **known)
+        return self._trained(replace(run, lacks=lacks), images, PRETRAIN_GFLOP, PRETRAIN_PARAMETERS_M)
+
+    def _trained(self, run: Run, images: int, gflop: float, parameters_m: float) -> Run:
+        """A run that trains on a number of images, with what it costs at the scale of the paper."""
+        if self.is_demo:
+            return run
+        processes = self.config.gpus if images >= LARGE_SET else 1  # small sets use one, so several run at a time
+        return replace(run, gflop=gflop, parameters_m=parameters_m, processes=processes)
 
     @property
     def _pretraining_images(self) -> int:
-        data = self.pretraining
-        if self.pretrain_splits == ("train",) or not data.sizes:
+        data, splits = self.pretraining, self.config.pretrain_split
+        if splits == ("train",) or not data.sizes:
             return data.train
-        chosen = data.sizes if "all" in self.pretrain_splits else self.pretrain_splits
-        return sum(data.sizes.get(split, 0) for split in chosen)
+        return sum(data.sizes.get(split, 0) for split in (data.sizes if "all" in splits else splits))
 
-    def finetune(self, method: Method, target: Target, *, seed: int, fraction: float = 1.0) -> Run:
+    def finetune(self, method: Method, target: DataSource, *, seed: int, fraction: float = 1.0) -> Run:
         """Fine-tuning on a data set, all methods alike."""
-        data, init, streams = target.data, method.starts[seed], self.streams(target)
+        init, streams, scale = method.starts[seed], self.streams(target), self.config.scale
         epochs = self.epochs[1]
         if self.is_demo and method.is_random:
-            epochs += round(self.epochs[0] * self.pretraining.train / max(1.0, data.train * fraction))
-        words: list[str | Path] = ["finetune", "--preset", self.scale, "--data", data.source, *data.options]
-        words += data.people if streams == "both" else ()
-        words += ["--init", init.folder if isinstance(init, Run) else init, "--out", OUT, "--resume"]
-        words += ["--seed", str(seed)]
-        words += ["--schedule.epochs", str(epochs)] if self.is_demo else []
+            epochs += round(self.epochs[0] * self.pretraining.train / max(1.0, target.train * fraction))
+        options: dict[str, Any] = {"preset": scale, "data": target.source, **target.files}
+        options |= target.people if streams == "both" else {}
+        options |= {"init": str(init.folder) if isinstance(init, Run) else init, "out": OUT, "resume": True}
+        options |= {"seed": seed, **({"schedule.epochs": epochs} if self.is_demo else {})}
         if method.looks_at is None:  # else it is the method's own, as is how views are joined
-            words += self._views_of(method, streams, init)
-        words += ["--fraction", f"{fraction:g}"] if fraction < 1 else []
-        words += _smaller_batch(data.train * fraction, BATCH[self.scale])
-        words += self._disk
-        words += method.changes
-        needs = [*data.needs, *([init] if isinstance(init, Run) else []), *method.needs]
-        name = f"finetune {method.name} on {data.name}, seed {seed}"
-        files = [word for word in method.changes if word.endswith(".onnx")]
+            options |= self._views_of(method, streams, init)
+        options |= {"fraction": fraction} if fraction < 1 else {}
+        options |= {**_smaller_batch(target.train * fraction, BATCH[scale]), **self._disk, **method.changes}
+        files = [method.changes[name] for name in ("network.objects", "network.faces") if name in method.changes]
         if isinstance(init, str) and not any(str(run.folder) in init for run in method.needs):
-            files += [init]  # what a run of the plan makes is in its folder's name
-        digests = (*data.digests, *(digest for file in files for digest in digest_of_weights(file)))
-        run = plan_run(self.root, name, words, makes=ONNX, needs=needs, data=digests)
-        epochs = 1 if "probe" in method.changes else epochs
-        images = round(epochs * data.train * fraction)
+            files.append(init)  # what a run of the plan makes is in its folder's name
+        epochs = 1 if method.changes.get("method") == "probe" else epochs
         views = method.looks_at or (2 if streams == "both" else 1)
-        gflop = 0.0 if self.is_demo else method.gflop * views
-        lacks = data.missing or method.lacks
-        parameters_m = 0.0 if self.is_demo else method.parameters_m
-        processes = self.processes(data.train)
-        return replace(run, images=images, gflop=gflop, parameters_m=parameters_m, processes=processes, lacks=lacks)
+        run = target.run(
+            self.config.out,
+            f"finetune {method.name} on {target.name}, seed {seed}",
+            "finetune",
+            options=options,
+            makes=ONNX,
+            needs=(*([init] if isinstance(init, Run) else []), *method.needs),
+            digests=tuple(digest for file in files for digest in digest_of_weights(file)),
+            images=round(epochs * target.train * fraction),
+        )
+        run = replace(run, lacks=run.lacks or method.lacks)
+        return self._trained(run, target.train, method.gflop * views, method.parameters_m)
 
-    def _views_of(self, method: Method, streams: str, init: Run | str) -> list[str]:
+    def _views_of(self, method: Method, streams: str, init: Run | str) -> dict[str, Any]:
         """Options that say what a method looks at, and how that is fused."""
-        words = ["--network.streams", streams] if self.is_demo or streams == "both" else []
+        options: dict[str, Any] = {"network.streams": streams} if self.is_demo or streams == "both" else {}
         if not self.is_demo and streams == "both" and isinstance(init, Run):
-            words += ["--network.pool", "token"]  # what Γ was pre-trained on
+            options["network.pool"] = "token"  # what Γ was pre-trained on
         if streams == "both" and not method.has_fusion:
-            words += DEMO_FUSION if self.is_demo else PAPER_FUSION
-        return words
+            options |= DEMO_FUSION if self.is_demo else PAPER_FUSION
+        return options
 
-    def evaluate(self, model: Run, target: Target) -> Run:
+    def fit_histogram(self, target: DataSource, *, fraction: float = 1.0) -> Run:
+        """Method histogram on the labels that the first seed of every row gets. It has no seeds of its own."""
+        options: dict[str, Any] = {"preset": self.config.scale, "method": "histogram", "network.streams": "scene"}
+        options |= {"data": target.source, **target.files, "out": OUT, "resume": True, "seed": self.seeds[0]}
+        options |= {"fraction": fraction} if fraction < 1 else {}
+        name, images = f"{HISTOGRAM} of {target.name}", round(target.train * fraction)
+        return target.run(self.config.out, name, "finetune", options=options, makes=ONNX, images=images)
+
+    def evaluate(self, model: Run, target: DataSource) -> Run:
         """Scores on images that were not trained on."""
-        data = target.scored
-        options = (*data.options, *(data.people if self.streams(target) == "both" else ()))
-        is_seen = bool({target.split, "all"} & {*self.pretrain_splits}) and data.source == self.pretraining.source
-        run = plan_evaluation(
-            model,
-            data=data.source,
-            split=target.split,
-            options=(*options, "--allow-seen") if is_seen else options,
-            needs=data.needs,
-            digests=data.digests,
-        )
-        return replace(run, images=target.scored_pictures, lacks=data.missing)
+        data, splits = target.scored, self.config.pretrain_split
+        options = {"model": model.folder, "data": data.source, "split": target.split, **data.files}
+        options |= data.people if self.streams(target) == "both" else {}
+        if {target.split, "all"} & {*splits} and data.source == self.pretraining.source:
+            options["allow_seen"] = True
+        options["name"] = KEY
+        run = data.run(self.config.out, f"score {model.name}", "evaluate", options=options)
+        scores = (data.source, target.split)
+        return replace(run, model=model, scores=scores, needs=(model, *run.needs), images=target.scored_pictures)
 
-    def cell(self, method: Method, target: Target, *, fraction: float = 1.0, paper: float | None = None) -> Cell:
+    def cell(self, method: Method, target: DataSource, *, fraction: float = 1.0, paper: float | None = None) -> Cell:
         """A method on a data set: fine-tuned and scored once a seed."""
-        runs = tuple(
-            self.evaluate(self.finetune(method, target, seed=seed, fraction=fraction), target) for seed in method.starts
-        )
+        models = [self.finetune(method, target, seed=seed, fraction=fraction) for seed in method.starts]
+        return self.scored(models, target, paper=paper)
+
+    def scored(self, models: list[Run], target: DataSource, *, paper: float | None = None) -> Cell:
+        """Fine-tuning runs, one a seed, scored on a data set."""
+        runs = tuple(self.evaluate(model, target) for model in models)
         return Cell(paper, runs, runs[0].missing or "")
 
-    def pretrained(self, name: str = MAIN, changes: Sequence[str] = ()) -> Mapping[int, Run | str]:
+    def pretrained(self, name: str = MAIN, changes: Options | None = None) -> Mapping[int, Run | str]:
         """Pre-trainings by seed of fine-tuning; the one without changes is shared by most tables."""
         return {
-            seed: self.pretrain(name, changes, seed=place % self.pretrain_seeds)
+            seed: self.pretrain(name, changes, seed=place % self.config.pretrain_seeds)
             for place, seed in enumerate(self.seeds)
         }
 
 
-def _smaller_batch(images: float, batch: int) -> list[str]:
+def _smaller_batch(images: float, batch: int) -> dict[str, int]:
     """A batch that so few images fill, with what is held out of them and what rounding by class takes."""
     fits = 0.75 * images
-    return [] if fits >= batch or not images else ["--batch-size", str(2 ** max(1, int(math.log2(max(fits, 2)))))]
+    return {} if fits >= batch or not images else {"batch_size": 2 ** max(1, int(math.log2(max(fits, 2))))}

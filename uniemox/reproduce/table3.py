@@ -1,7 +1,9 @@
 """Plan of table III: every method under one protocol, and zero-shot CLIP."""
 
+import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +21,10 @@ from uniemox.model.methods.relation import method_class
 from uniemox.model.regions import DETECTED, Group, views_of_groups
 from uniemox.paper import paper_tables
 from uniemox.predict.confidence import probabilities_of
-from uniemox.reproduce.plan import OUT, Cell, Plan, Run, TableRow, plan_run
+from uniemox.reproduce.plan import OUT, Cell, Plan, Run, TableRow
 from uniemox.reproduce.results import histogram_row, with_baseline
-from uniemox.reproduce.sources import COLUMNS, Target, union_of
-from uniemox.reproduce.study import CLIP, TRAINED, VIT_L_PARAMETERS_M, Method, Study
+from uniemox.reproduce.sources import COLUMNS, DataSource, union_of
+from uniemox.reproduce.study import CLIP, TRAINED, Method, Study
 from uniemox.teacher.opening import open_teacher
 from uniemox.views.loader import ViewDataset, build_loader
 from uniemox.views.transforms import WholeViews
@@ -33,104 +35,28 @@ BUDGET = (
     "what has no checkpoint starts from random weights and is fine-tuned for as many epochs more as make up the images "
     "that our pre-training sees"
 )
-SMALL: Mapping[str, tuple[str, str]] = {  # of timm, for the demo; other rows have the demo's plain ViT
-    "VGG-16": ("repvgg_a0", "RepVGG-A0"),
-    "ResNet-50": ("resnet10t", "ResNet-10-T"),
-    "DenseNet-121": ("ese_vovnet19b_slim_dw", "VoVNet-19 slim, timm's smallest network with dense aggregation"),
-    "BEiT": ("test_vit_relpos", "a ViT of 0.3 M with relative positions"),
-    "SimMIM": ("test_vit_relpos", "a ViT of 0.3 M with relative positions"),
-    "CAE": ("test_vit_relpos", "a ViT of 0.3 M with relative positions"),
-    "MixMAE": ("pvt_v2_b0", "PVTv2-B0, a small hierarchical transformer"),
-}
-PUBLISHED: Mapping[str, str] = {  # torchvision's weights, "the official PyTorch repository", as timm has them
-    "VGG-16": "timm:vgg16.tv_in1k",
-    "ResNet-50": "timm:resnet50.tv_in1k",
-    "DenseNet-121": "timm:densenet121.tv_in1k",
-}
-FILES: Mapping[str, str] = {  # of rows whose weights neither timm nor the row's name tells
-    "ViT": "vit_l_16-852ce7e3.pth (torchvision's ViT_L_16_Weights.IMAGENET1K_V1, download.pytorch.org/models)",
-}
-NO_DROP_PATH = ("VGG-16", "DenseNet-121")  # their layers can't be skipped
-GMAC: Mapping[str, float] = {"VGG-16": 15.47, "ResNet-50": 4.09, "DenseNet-121": 2.83, "MixMAE": 35.8}
-PARAMETERS_M: Mapping[str, float] = {"VGG-16": 134.3, "ResNet-50": 23.5, "DenseNet-121": 7.0}  # with their head
-VIT_L = (SCRATCH, "ViT", "MAE", "dBOT", OURS)
-VIT_L_GMAC, VIT_B_GMAC = 61.55, 17.56
-VIT_B_PARAMETERS_M = 85.8
-
-
-RELATING: Mapping[str, str] = {  # rows that relate regions; the paper cites their figures from elsewhere
-    "SOLVER": "solver",
-    "Stimuli-aware": "stimuli",
-    "MDAN": "mdan",
-    "EAP": "eap",
-    "RRLA": "rrla",
-    "EmotiCon + CCIM": "emoticon",
-}
+DATA: Mapping[str, Any] = json.loads(files("uniemox.reproduce").joinpath("table3.json").read_text("utf-8"))
+STARTS: Mapping[str, Mapping[str, Any]] = DATA["starts"]
+EXTRAS: Mapping[str, Mapping[str, Any]] = DATA["extras"]
+"""Rows that the paper does not have."""
+PROMPTS: Mapping[str, Sequence[str]] = DATA["prompts"]
+ABOUT: Mapping[str, Sequence[str]] = DATA["page"]
+"""By scale, what the page says above the table."""
+RELATING: Mapping[str, str] = {name: row["relating"] for name, row in STARTS.items() if "relating" in row}
+VIT_B_GMAC, VIT_B_PARAMETERS_M = 17.56, 85.8
 DETECTORS: Mapping[str, tuple[str, tuple[Group, ...]]] = {  # the option that takes its file, and what it finds
-    "YOLOX-nano": ("--network.objects", DETECTED),
-    "YuNet": ("--network.faces", ("face",)),
+    "YOLOX-nano": ("network.objects", DETECTED),
+    "YuNet": ("network.faces", ("face",)),
 }
-CONFOUNDERS = {"demo": "16", "paper": "128"}  # of CCIM; 128 is what its paper takes for CAER-S
-
-
-@dataclass(frozen=True, slots=True)
-class Extra:
-    """A row that the paper does not have."""
-
-    name: str
-    init: str
-    """For the scale of the paper."""
-    gmac: float
-    changes: tuple[str, ...] = ()
-    """Options of fine-tuning."""
-
-
-EXTRAS = (
-    Extra(
-        "CLIP ViT-B/16, frozen, linear probe",
-        "timm:vit_base_patch16_clip_224.openai",
-        VIT_B_GMAC,
-        ("--method", "probe", "--network.drop-path", "0"),
-    ),
-    Extra("DINOv2 ViT-L/14", "timm:vit_large_patch14_dinov2.lvd142m", 81.0),
-    Extra("DINOv3 ViT-L/16", "timm:vit_large_patch16_dinov3.lvd1689m", 61.6),
-    Extra("EVA-02 ViT-L/14", "timm:eva02_large_patch14_224.mim_m38m", 81.1),
-)
+CONFOUNDERS = {"demo": 16, "paper": 128}  # of CCIM; 128 is what its paper takes for CAER-S
 ZERO_SHOT = "CLIP ViT-B/16, zero-shot"
-NO_ANNOTATIONS = (
-    "EAP learns from the words of annotations. Where a data set has none, its only words are the labels, and it is a "
-    "class-prototype method; its cited figures are of a model that was pre-trained on millions of tagged images."
-)
 CLASS_PROTOTYPES = "class prototypes where data have no annotations; its cited figures can't be compared"
-ABOUT = {
-    "demo": (
-        f"Every network is small, and none has its published weights: {BUDGET}. Methods that are then the same network "
-        "from the same weights are one row. What can be compared is the way of training: UniEmoX is pre-trained here, "
-        "on the same images and with a teacher that was fitted on their texts, the others see labels only.",
-        "All are scored on the same other images. SOLVER, Stimuli-aware, MDAN, EAP, RRLA and EmotiCon with CCIM start "
-        "from our pre-training, so that these rows and UniEmoX differ in what follows the encoder; SOLVER, MDAN and "
-        "EAP see the scene alone. Their cited figures are those of their own papers.",
-        NO_ANNOTATIONS,
-    ),
-    "paper": (
-        "The published checkpoints, all fine-tuned with the paper's recipe and scored on the test split. UniEmoX "
-        "starts from dBOT's weights, so that dBOT's row is the start alone.",
-        "VGG-16 and DenseNet-121 have no blocks that could be skipped: they train without the drop path of 0.2. "
-        "VGG-16, ResNet-50, DenseNet-121 and ViT start from torchvision's weights, as in the paper.",
-        "SOLVER, Stimuli-aware, MDAN, EAP, RRLA and EmotiCon with CCIM start from dBOT's weights as well, so that "
-        "these rows differ in the method alone, in the form of its paper. Their cited figures are those of their own "
-        "papers, on other divisions.",
-        NO_ANNOTATIONS,
-        "On CAER-S and HECO the label is what one person feels: all methods look at the scene and at that person, and "
-        "fuse both. UniEmoX brings its own fusion; for the others an attention fusion (Γ2) starts anew.",
-    ),
-}
 
 
 def table3(study: Study) -> Plan:
     """The plan of table III."""
     rows = [_row(study, entry) for entry in paper_tables()["table3"]]
-    rows += [_start_alone(study), _zero_shot(study), *(_extra(study, extra) for extra in EXTRAS)]
+    rows += [_start_alone(study), _zero_shot(study), *(_extra(study, name) for name in EXTRAS)]
     reference = START
     if study.is_demo:
         rows, names = told_once(rows)
@@ -138,8 +64,8 @@ def table3(study: Study) -> Plan:
     return Plan(
         name="table3",
         title="Table III: methods under one protocol",
-        scale=study.scale,
-        about=ABOUT[study.scale],
+        scale=study.config.scale,
+        about=tuple(text.format(budget=BUDGET) for text in ABOUT[study.config.scale]),
         columns=columns_of(study.targets),
         rows=with_baseline(rows, histogram_row(study)),
         reference=reference,
@@ -151,30 +77,31 @@ def told_once(rows: Sequence[TableRow]) -> tuple[list[TableRow], dict[str, str]]
 
     The methods of such a row stay as rows without runs, for the paper's figures.
     """
-    same: dict[tuple[Run, ...], list[TableRow]] = {}
+    same: dict[tuple[str, ...], list[TableRow]] = {}
     for row in rows:
-        runs = tuple(run for cell in row.cells.values() for run in cell.runs)
-        same.setdefault(runs, []).append(row)
+        same.setdefault(tuple(run.key for cell in row.cells.values() for run in cell.runs), []).append(row)
     found, cited, names = list[TableRow](), list[TableRow](), dict[str, str]()
-    for runs, group in same.items():
-        if not runs or len(group) == 1:
+    for keys, group in same.items():
+        if not keys or len(group) == 1:
             found += group
             continue
-        first, methods = group[0], [row.name for row in group]
-        cells = {column: replace(cell, paper=None) for column, cell in first.cells.items()}
-        found.append(TableRow(first.network, cells, network=f"stands for {', '.join(methods)}"))
+        first, why = group[0], f"the same run as {group[0].network}"
+        names |= dict.fromkeys((row.name for row in group), first.network)
+        methods = ", ".join(row.name for row in group)
+        found.append(TableRow(first.network, _without_paper(first), network=f"stands for {methods}"))
         for row in group:
-            why = f"the same run as {first.network}"
             empty = {column: Cell(cell.paper, why=why) for column, cell in row.cells.items()}
-            names[row.name] = first.network
             cited += [replace(row, cells=empty, network=why, is_cited=True)] if row.name != START else []
     return found + cited, names
 
 
-def columns_of(targets: tuple[Target, ...]) -> tuple[str, ...]:
+def _without_paper(row: TableRow) -> dict[str, Cell]:
+    return {column: replace(cell, paper=None) for column, cell in row.cells.items()}
+
+
+def columns_of(targets: tuple[DataSource, ...]) -> tuple[str, ...]:
     """Ours first, then the paper's that are not among them."""
-    ours = [target.name for target in targets]
-    return (*ours, *(name for name in COLUMNS.values() if name not in ours))
+    return tuple(dict.fromkeys([*(target.name for target in targets), *COLUMNS.values()]))
 
 
 def paper_only(entry: Mapping[str, Any], columns: tuple[str, ...], cells: Mapping[str, Cell]) -> dict[str, Cell]:
@@ -185,150 +112,131 @@ def paper_only(entry: Mapping[str, Any], columns: tuple[str, ...], cells: Mappin
 def _row(study: Study, entry: Mapping[str, Any]) -> TableRow:
     """A row of the paper's."""
     name = entry["method"]
-    columns = columns_of(study.targets)
-    costs = (entry.get("params_m"), entry.get("flops_g"))
-    method, network = relating_of(study, name) if name in RELATING else method_of(study, name)
+    method = relating_of(study, name) if name in RELATING else method_of(study, name)
+    network = method.network + (f"; {CLASS_PROTOTYPES}" if name == "EAP" else "")
     if name == SCRATCH and not study.is_demo:
         cells = {target.name: _of_union(study, method, target, entry.get(target.name)) for target in study.targets}
         network += ", trained on all data sets of the column's kind at once"
     else:
         cells = {target.name: study.cell(method, target, paper=entry.get(target.name)) for target in study.targets}
-    network += f"; {CLASS_PROTOTYPES}" if name == "EAP" else ""
-    return TableRow(name, paper_only(entry, columns, cells), network=network, paper_costs=costs)
+    cells = paper_only(entry, columns_of(study.targets), cells)
+    return TableRow(name, cells, network=network, paper_costs=(entry.get("params_m"), entry.get("flops_g")))
 
 
-def _of_union(study: Study, method: Method, target: Target, paper: float | None) -> Cell:
+def _of_union(study: Study, method: Method, target: DataSource, paper: float | None) -> Cell:
     """Score a method that is trained on all data sets at once whose labels are of the target's kind.
 
     The paper trains its ViT from scratch on "training data from multiple datasets" (section IV-C) and names none.
     """
-    same = [one for one in study.targets if one.data.labels.kind == target.data.labels.kind]
-    given = [one for one in same if one.data.missing is None] or same
-    models = (study.finetune(method, union_of(given), seed=seed) for seed in method.starts)
-    runs = tuple(study.evaluate(model, target) for model in models)
-    return Cell(paper, runs, runs[0].missing or "")
+    same = [one for one in study.targets if one.labels.kind == target.labels.kind]
+    given = [one for one in same if one.missing is None] or same
+    models = [study.finetune(method, union_of(given), seed=seed) for seed in method.starts]
+    return study.scored(models, target, paper=paper)
 
 
-def method_of(study: Study, name: str) -> tuple[Method, str]:
-    """Start of a method, and its network."""
-    gflop = 2 * TRAINED * GMAC.get(name, VIT_L_GMAC if name in VIT_L else VIT_B_GMAC)
-    parameters_m = PARAMETERS_M.get(name, VIT_L_PARAMETERS_M if name in VIT_L else VIT_B_PARAMETERS_M)
+def _work_of(row: Mapping[str, Any]) -> dict[str, float]:
+    """Cost of an image in a training step, and the size, of an entry of the data."""
+    gflop = 2 * TRAINED * row.get("gmac", VIT_B_GMAC)
+    return {"gflop": gflop, "parameters_m": row.get("parameters_m", VIT_B_PARAMETERS_M)}
+
+
+def method_of(study: Study, name: str) -> Method:
+    """A method and its start."""
+    row = STARTS.get(name, {})
     if name == OURS:
         network = "the demo's ViT, pre-trained here" if study.is_demo else "ViT-L/16"
-        return Method(name=name, starts=study.pretrained(), has_fusion=True, gflop=gflop), network
+        return Method(name=name, starts=study.pretrained(), network=network, has_fusion=True, **_work_of(row))
     given, needs, lacks = study.weights.get(name), tuple[Run, ...](), None
-    is_random = given is None and (study.is_demo or name == SCRATCH)
     if given is not None:
         init = network = given
-    elif study.is_demo and name in SMALL:
-        init, network = f"scratch:timm:{SMALL[name][0]}", f"{SMALL[name][1]}, random weights"
+    elif study.is_demo and "small" in row:
+        init, network = f"scratch:timm:{row['small'][0]}", f"{row['small'][1]}, random weights"
     elif study.is_demo:
-        start = study.pretrain("as it is")  # for its network alone
+        start = study.pretrain()  # for its network alone
         init, needs, network = f"scratch:{start.folder}", (start,), "the demo's ViT, random weights"
     elif name == SCRATCH:
         init, network = "scratch:timm:vit_large_patch16_224", "ViT-L/16"
     else:
-        init = network = PUBLISHED.get(name, f"{name}.pth")
-        lacks = None if name in PUBLISHED else f"its checkpoint: --weights {name}={FILES.get(name, 'FILE')}"
-    changes = ("--network.drop-path", "0") if name in NO_DROP_PATH and not study.is_demo else ()
-    starts = dict.fromkeys(study.seeds, init)
+        init = network = row.get("published", f"{name}.pth")
+        lacks = None if "published" in row else f"its checkpoint: --weights {name}={row.get('file', 'FILE')}"
     return Method(
         name=name,
-        starts=starts,
+        starts=dict.fromkeys(study.seeds, init),
+        network=network,
         needs=needs,
-        changes=changes,
-        is_random=is_random,
+        changes={"network.drop_path": 0} if "drop_path" in row and not study.is_demo else {},
+        is_random=given is None and (study.is_demo or name == SCRATCH),
         lacks=lacks,
-        gflop=gflop,
-        parameters_m=parameters_m,
-    ), network
+        **_work_of(row),
+    )
 
 
-def relating_of(study: Study, name: str) -> tuple[Method, str]:
+def relating_of(study: Study, name: str) -> Method:
     """A method that relates regions: where it starts, and with what.
 
     In a demo that is our pre-training: from random weights nothing is learned there. Else it is what ours starts from.
     """
     groups = set(method_class(RELATING[name]).groups)
-    start, network = method_of(study, OURS if study.is_demo else "dBOT")
-    changes, lacks = ["--method", RELATING[name]], start.lacks
+    start = method_of(study, OURS if study.is_demo else "dBOT")
+    changes, lacks = dict[str, Any](method=RELATING[name]), start.lacks
     for detector, (option, found) in DETECTORS.items():
         if not groups & set(found):
             continue
-        file = study.weights.get(detector)
-        changes += [option, file] if file else []
-        if file is None and not study.is_demo:
+        if detector in study.weights:
+            changes[option] = study.weights[detector]
+        elif not study.is_demo:
             lacks = lacks or f"a detector: --weights {detector}=FILE.onnx"
     if name.endswith("CCIM"):
-        changes += ["--network.confounders", CONFOUNDERS[study.scale]]
+        changes["network.confounders"] = CONFOUNDERS[study.config.scale]
     if study.is_demo:
-        changes += ["--network.fused-width", "64"]  # as the demo's own fusion
-    return replace(start, name=name, changes=tuple(changes), looks_at=views_of_groups(groups), lacks=lacks), network
+        changes["network.fused_width"] = 64  # as the demo's own fusion
+    return replace(start, name=name, changes=changes, looks_at=views_of_groups(groups), lacks=lacks)
 
 
 def _start_alone(study: Study) -> TableRow:
     """Row of our pre-training's start, fine-tuned like all others; the gain over it is the method's."""
     name = SCRATCH if study.is_demo else "dBOT"
     row = _row(study, next(entry for entry in paper_tables()["table3"] if entry["method"] == name))
-    cells = {column: replace(cell, paper=None) for column, cell in row.cells.items()}
-    return TableRow(START, cells, network=f"the same runs as {name}")
+    return TableRow(START, _without_paper(row), network=f"the same runs as {name}")
 
 
-def _extra(study: Study, extra: Extra) -> TableRow:
-    given = study.weights.get(extra.name)
-    lacks = f'its weights: --weights "{extra.name}=timm:NAME@FILE"' if study.is_demo and given is None else None
-    method = Method(
-        name=extra.name,
-        starts=dict.fromkeys(study.seeds, given or extra.init),
-        changes=extra.changes,
-        lacks=lacks,
-        gflop=2 * TRAINED * extra.gmac,
-        parameters_m=VIT_B_PARAMETERS_M if extra.gmac == VIT_B_GMAC else VIT_L_PARAMETERS_M,
-    )
+def _extra(study: Study, name: str) -> TableRow:
+    row, given = EXTRAS[name], study.weights.get(name)
+    lacks = f'its weights: --weights "{name}=timm:NAME@FILE"' if study.is_demo and given is None else None
+    network = given or row["init"]
+    starts = dict.fromkeys(study.seeds, network)
+    method = Method(name=name, starts=starts, changes=row.get("changes", {}), lacks=lacks, **_work_of(row))
     cells = {target.name: study.cell(method, target) for target in study.targets}
-    return TableRow(extra.name, paper_only({}, columns_of(study.targets), cells), network=given or extra.init)
+    return TableRow(name, paper_only({}, columns_of(study.targets), cells), network=network)
 
 
 def _zero_shot(study: Study) -> TableRow:
     """The teacher asked for the nearest class; there is one answer, whatever the seed."""
-    teacher = study.fit_teacher()
-    if teacher is not None and not study.with_emotion:
-        why = "the demo's teacher has read no word of an emotion: --with-emotion"
-        cells = {target.name: Cell(why=why) for target in study.targets}
-        return TableRow(ZERO_SHOT, paper_only({}, columns_of(study.targets), cells))
-    source = f"fitted:{teacher.folder}" if teacher is not None else study.teacher or CLIP
-    cells = {}
+    teacher, cells = study.fit_teacher(), dict[str, Cell]()
+    network = source = study.config.teacher or CLIP
+    if teacher is not None:
+        source, network = f"fitted:{teacher.folder}", "the teacher that the demo fitted, in CLIP's place"
     for target in study.targets:
         data = target.scored
-        words = ["reproduce", "zero-shot", "--teacher", source, "--data", data.source, "--split", target.split]
-        words += [*data.options, *data.people, "--out", OUT]
-        needs = [*([teacher] if teacher is not None else []), *data.needs]
-        run = plan_run(study.root, f"zero-shot on {target.name}", words, makes=None, needs=needs, data=data.digests)
-        scored = (data.source, target.split)
-        run = replace(run, images=target.scored_pictures, lacks=data.missing, scores=scored)
+        options = {
+            "teacher": source,
+            "data": data.source,
+            "split": target.split,
+            **data.files,
+            **data.people,
+            "out": OUT,
+        }
+        name, needs = f"zero-shot on {target.name}", () if teacher is None else (teacher,)
+        run = data.run(study.config.out, name, "reproduce zero-shot", options=options, needs=needs)
+        run = replace(run, images=target.scored_pictures, scores=(data.source, target.split))
         cells[target.name] = Cell(None, (run,), run.missing or "")
-    network = "the teacher that the demo fitted, in CLIP's place" if teacher is not None else source
+    if teacher is not None and not study.with_emotion:
+        network, why = "", "the demo's teacher has read no word of an emotion: --with-emotion"
+        cells = dict.fromkeys(cells, Cell(why=why))
     return TableRow(ZERO_SHOT, paper_only({}, columns_of(study.targets), cells), network=network)
 
 
 FITTED = "The overall emotion is {}."  # the end of the texts that `teacher fit` reads
-PROMPTS: Mapping[str, tuple[str, ...]] = {
-    "evoked": (
-        "A photo that evokes {}.",
-        "A photo that makes people feel {}.",
-        "An image that makes its viewers feel {}.",
-        "A picture full of {}.",
-        FITTED,
-    ),
-    "felt": (
-        "A photo of a person who feels {}.",
-        "A person showing {}.",
-        "A photo of somebody feeling {}.",
-        "Someone in this scene feels {}.",
-        FITTED,
-    ),
-    "expressed": ("A photo of a face that shows {}.", "A face with an expression of {}.", "This face expresses {}."),
-}
 WHOLE_PX, BATCH = 224, 64
 SCALE = 100.0  # 1 / temperature, CLIP's largest
 

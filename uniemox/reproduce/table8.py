@@ -1,51 +1,36 @@
 """Tables VIII and IX: what multimodal models answer to the paper's question, through `uniemox ask`."""
 
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from uniemox.evaluate.report.scores import BELOW
 from uniemox.io.html import UNKNOWN, Html, element, interval, join, number, table
 from uniemox.paper import paper_tables
-from uniemox.reproduce.plan import OUT, Cell, Plan, Run, plan_run
-from uniemox.reproduce.results import HISTOGRAM, Score, histogram_cell, score_of
-from uniemox.reproduce.study import Study
+from uniemox.reproduce.config import Name
+from uniemox.reproduce.plan import OUT, Cell, Plan, Run
+from uniemox.reproduce.results import Score, histogram_cell, score_of
+from uniemox.reproduce.study import HISTOGRAM, Study
 from uniemox.reproduce.table3 import OURS, method_of
 from uniemox.training.run_folder import read_json
 
 RESULT = "result.json"
-SETS = {"table8": "UBE", "table9": "FI"}  # of the images that the paper shows
+SETS: Mapping[str, str] = {"table8": "UBE", "table9": "FI"}  # of the images that the paper shows
 HEADINGS = ("model", "accuracy", "95 % interval", "images", "no label named", "agrees with ours")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModelsToAsk:
-    """Whom to ask."""
-
-    endpoint: str | None = None
-    """Of OpenAI's protocol."""
-    models: tuple[str, ...] = ()
-    key_from: str | None = None
-    """Name of the environment variable that holds the key."""
-
-
-def table8(study: Study, asking: ModelsToAsk, name: str = "table8") -> Plan:
+def multimodal(study: Study, name: Name) -> Plan:
     """Several models side by side on images of one data set, ours with them."""
     target = next((t for t in study.targets if t.name == SETS[name]), study.targets[0])
-    ours = study.finetune(method_of(study, OURS)[0], target, seed=study.seeds[0])
-    data = target.scored
-    words: list[str | Path] = ["ask", "--data", data.source, "--split", target.split, *data.options]
-    words += ["--endpoint", asking.endpoint or "URL"]
-    for model in asking.models or ("NAME",):
-        words += ["--model", model]
-    words += ["--with", ours.folder, "--out", OUT]
-    run = plan_run(  # done by its mark: a result may lack questions that failed, which the same command asks again
-        study.root, f"ask about {target.name}", words, makes=None, needs=[ours, *data.needs], data=data.digests
-    )
-    if asking.key_from:  # where the key is does not change the answers
-        run = replace(run, words=(*run.words, "--key-from", asking.key_from))
-    is_ready = asking.endpoint is not None and bool(asking.models)
-    run = replace(run, lacks=data.missing or (None if is_ready else "models to ask: --endpoint URL --model NAME"))
+    ours = study.finetune(method_of(study, OURS), target, seed=study.seeds[0])
+    data, config = target.scored, study.config
+    options = {"data": data.source, "split": target.split, **data.files, "endpoint": config.endpoint or "URL"}
+    options |= {"model": config.model or ("NAME",), "with": ours.folder, "out": OUT}
+    is_ready = config.endpoint is not None and config.model
+    options |= {} if config.key_from is None else {"key_from": config.key_from}
+    # Done by its mark: a result may lack questions that failed, which the same command asks again.
+    run = data.run(config.out, f"ask about {target.name}", "ask", options=options, needs=(ours,))
+    run = replace(run, lacks=run.lacks or (None if is_ready else "models to ask: --endpoint URL --model NAME"))
     cited = paper_tables()
     histogram = histogram_cell(study, target)
 
@@ -57,7 +42,7 @@ def table8(study: Study, asking: ModelsToAsk, name: str = "table8") -> Plan:
     return Plan(
         name=name,
         title=f"Table {'VIII' if name == 'table8' else 'IX'}: multimodal models",
-        scale=study.scale,
+        scale=config.scale,
         about=(
             f"The question: {cited['mllm_prompt']} The labels are those of the data set.",
             "The paper shows one image that its own model answers rightly, and no accuracy. Here every model is "
@@ -66,11 +51,6 @@ def table8(study: Study, asking: ModelsToAsk, name: str = "table8") -> Plan:
         more=(run, *histogram.runs),
         parts=(answers,),
     )
-
-
-def table9(study: Study, asking: ModelsToAsk) -> Plan:
-    """The same on FI."""
-    return table8(study, asking, "table9")
 
 
 def _found(run: Run, histogram: Cell) -> Html:
