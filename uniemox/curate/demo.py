@@ -27,13 +27,14 @@ from uniemox.curate.collect.config import FetchConfig, PolitenessConfig
 from uniemox.curate.collect.run import fetch, search
 from uniemox.curate.collect.screen import screen
 from uniemox.curate.collect.sources import address_table
-from uniemox.curate.project import NONE, Progress, Project, create_project, searched_labels, silent
+from uniemox.curate.project import NONE, Project, create_project, searched_labels
 from uniemox.curate.release.config import ReleaseConfig
 from uniemox.curate.release.run import release
 from uniemox.curate.release.splitting import split
 from uniemox.curate.status import status
 from uniemox.curate.status_page import write_status_page
 from uniemox.data.synthetic import synthetic
+from uniemox.io.progress import Progress, silent
 
 ACCURACIES = {"Ada": 0.92, "Ben": 0.88}  # share of correct answers of each simulated annotator
 RATIOS = {"train": 0.8, "val": 0.1, "test": 0.1}

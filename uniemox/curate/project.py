@@ -5,7 +5,7 @@ import json
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,13 +26,6 @@ CONNECTIONS = 40  # one for each thread of the web application; further ones are
 BUSY_S = 30  # how long a writer waits for another one
 LEAVE_OUT = "leave out"  # the step of a batch that is about an annotator
 NONE, SKIP = "none", "skip"  # answers: no label fits; none is given, for a reason
-
-Progress = Callable[[str, int, int], None]
-"""Called with the name of the work, the finished items and all items."""
-
-
-def silent(what: str, done: int, total: int) -> None:
-    """Ignore progress."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,8 @@ from sqlalchemy import Connection, bindparam, func, insert, or_, select
 
 from uniemox.curate import tables as t
 from uniemox.curate.collect.screen import SCORED_AT_ONCE, samples_of, scorer
-from uniemox.curate.project import SKIP, Progress, Project, decisions, last_batch, left_out, silent, taken_down
+from uniemox.curate.project import SKIP, Project, decisions, last_batch, left_out, taken_down
+from uniemox.io.progress import Progress, silent
 
 BLOCK = 60  # tasks assigned at once
 RESERVED_S = 2 * 3600  # time that an image waits for an annotator it was assigned to

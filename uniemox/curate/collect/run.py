@@ -15,10 +15,11 @@ from uniemox.curate.collect.config import FetchConfig, PolitenessConfig
 from uniemox.curate.collect.fetch import Fetched, FetchFailure, Redirect, Robots, get_once
 from uniemox.curate.collect.politeness import Moved, fetch_all
 from uniemox.curate.collect.sources import Candidate, ImageSource
-from uniemox.curate.project import Progress, Project, follow_takedowns, silent, taken_down
+from uniemox.curate.project import Project, follow_takedowns, taken_down
 from uniemox.errors import DataError, ImageError
 from uniemox.io.files import read_limited
 from uniemox.io.images import open_image
+from uniemox.io.progress import Progress, silent
 
 OFFERED_AT_ONCE, FETCHED_AT_ONCE = 500, 50  # candidates in one transaction
 

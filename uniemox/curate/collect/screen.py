@@ -10,17 +10,7 @@ from sqlalchemy import bindparam, func, insert, select, true, update
 
 import uniemox
 from uniemox.curate import tables as t
-from uniemox.curate.project import (
-    Change,
-    Progress,
-    Project,
-    append,
-    decisions,
-    put_setting,
-    searched_labels,
-    silent,
-    taken_down,
-)
+from uniemox.curate.project import Change, Project, append, decisions, put_setting, searched_labels, taken_down
 from uniemox.data.audit import PLACEHOLDER_LABELS, PLACEHOLDER_TIMES
 from uniemox.data.near import near_groups
 from uniemox.data.processes import THUMB, Look, scan
@@ -28,6 +18,7 @@ from uniemox.data.sample import DataSet, ImageFile, Sample, decode_sample
 from uniemox.errors import ConfigError, ImageError
 from uniemox.io.decoding.pool import DecoderPool
 from uniemox.io.parallel import usable_cores
+from uniemox.io.progress import Progress, silent
 from uniemox.labels import LabelSet
 
 ACTOR = "screen"  # of automatic decisions

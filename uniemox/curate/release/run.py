@@ -15,7 +15,7 @@ from uniemox.curate import tables as t
 from uniemox.curate.annotate.agree import agreement_now
 from uniemox.curate.annotate.assignment import suggested_by
 from uniemox.curate.annotate.verdicts import OWNER_SAYS, Verdict, verdicts
-from uniemox.curate.project import SUFFIXES, Change, Progress, Project, append, silent, write_whole
+from uniemox.curate.project import SUFFIXES, Change, Project, append, write_whole
 from uniemox.curate.release.config import ABOUT, ReleaseConfig, ReleasedImage
 from uniemox.curate.release.documents import (
     answer_tables,
@@ -35,6 +35,7 @@ from uniemox.data.splits import write_splits
 from uniemox.errors import ConfigError, DataError, UniemoxError
 from uniemox.io.files import read_limited
 from uniemox.io.images import MAX_BYTES
+from uniemox.io.progress import Progress, silent
 
 MARK = ".uniemox-release"  # in a folder that may be written over
 IMAGES = "pictures"
