@@ -25,7 +25,7 @@ from uniemox.curate.annotate.access import invite
 from uniemox.curate.annotate.agree import agree
 from uniemox.curate.annotate.serving import served
 from uniemox.curate.annotate.verdicts import verdicts
-from uniemox.curate.collect.config import FetchConfig, PolitenessConfig
+from uniemox.curate.collect.config import CollectConfig
 from uniemox.curate.collect.run import fetch, search
 from uniemox.curate.collect.screen import screen
 from uniemox.curate.collect.sources import address_table
@@ -104,10 +104,9 @@ def all_steps(folder: Path, address: str, count: int, schemes: int) -> dict[str,
     lines = [f"{address}/{i}.jpg,{MIKELS.labels[i % 8]}" for i in range(count)]
     (folder / "addresses.csv").write_text("\n".join(["address,label", *lines]))
     with step("collect"):
-        search(project, [address_table(folder / "addresses.csv", project.plan)], count)
-        host = address.removeprefix("http://")
-        fetching = FetchConfig(private_hosts=(host,))
-        found["collected"] = fetch(project, fetching, PolitenessConfig(per_host_per_s=100_000))
+        config = CollectConfig(rate=100_000, private_hosts=(address.removeprefix("http://"),))
+        search(project, [address_table(folder / "addresses.csv", project.plan)], config)
+        found["collected"] = fetch(project, config)
     with step("screen"):
         found["screened"] = screen(project)
     with step("annotate"), served(project) as pages:

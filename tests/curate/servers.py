@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from tests.drawn import draw_image, jpeg_of
-from uniemox.curate.collect.config import FetchConfig
+from uniemox.curate.collect.config import CollectConfig
 
 JPEG = jpeg_of(draw_image(1, (160, 140)))
 
@@ -113,6 +113,7 @@ def misbehaving() -> Callable[[Handler], None]:
     return answer
 
 
-def local(server: ThreadingHTTPServer, **settings: object) -> FetchConfig:
+def local(server: ThreadingHTTPServer, **settings: object) -> CollectConfig:
     """Settings that let a test fetch from its server, and from no other."""
-    return FetchConfig(private_hosts=(server.host,), **{"timeout_s": 2.0, **settings})  # type: ignore[attr-defined,arg-type]
+    quick = {"timeout_s": 2.0, "rate": 1000.0, "tries": 2, "first_wait_s": 0.01}
+    return CollectConfig(private_hosts=(server.host,), **{**quick, **settings})  # type: ignore[attr-defined,arg-type]

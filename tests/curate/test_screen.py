@@ -10,7 +10,7 @@ from sqlalchemy import insert, select
 from tests.curate.places import take_back
 from tests.drawn import class_folders, draw_image, jpeg_of, plant
 from uniemox.curate import tables as t
-from uniemox.curate.collect.config import FetchConfig, PolitenessConfig
+from uniemox.curate.collect.config import CollectConfig
 from uniemox.curate.collect.run import fetch, search
 from uniemox.curate.collect.screen import ScreenConfig, remembered_config, screen
 from uniemox.curate.collect.sources import local_folder
@@ -23,7 +23,7 @@ from uniemox.data.sample import Sample
 from uniemox.errors import ConfigError, DataError
 
 PLAN = CollectionPlan(keywords={"awe": ("a",), "fear": ("f",), "anger": ("x",)}, check_every=0)
-QUICK = PolitenessConfig(per_host_per_s=1000)
+QUICK = CollectConfig(rate=1000)
 
 
 def collected(folder: Path, source: Path) -> Project:
@@ -33,8 +33,8 @@ def collected(folder: Path, source: Path) -> Project:
 
 
 def collect(project: Project, source: Path) -> None:
-    search(project, [local_folder(source, PLAN)], 1)
-    fetch(project, FetchConfig(), QUICK)
+    search(project, [local_folder(source, PLAN)], QUICK)
+    fetch(project, QUICK)
 
 
 def found(project: Project) -> dict[str, str]:
@@ -185,7 +185,7 @@ def test_status_after_an_undone_takedown(tmp_path: Path) -> None:
     assert screen(project) == {"kept": 2}  # as it was judged before; its file is not there to be looked at
     assert len(project.rows(select(t.looks))) == 1
     assert status(project)["next"] == "uniemox curate collect p"
-    fetch(project, FetchConfig(), QUICK)
+    fetch(project, QUICK)
     assert status(project)["next"] == "uniemox curate screen p"
     assert screen(project) == {"kept": 2}
     assert [row.problem for row in project.rows(select(t.looks))] == ["", ""]
@@ -210,7 +210,7 @@ def test_a_takedown_deletes_files_until_it_is_undone(tmp_path: Path) -> None:
     with project.store.write() as connection:
         batch = connection.scalar(select(t.batches.c.id).where(t.batches.c.step == "takedown"))
         undo(connection, int(batch), actor="owner")
-    assert fetch(project, FetchConfig(), QUICK)["fetched"] == 3
+    assert fetch(project, QUICK)["fetched"] == 3
     assert len(list((tmp_path / "p" / "pictures").rglob("*.jpg"))) == 3
     for which, error in (("http://nowhere.example/", DataError), ("abc", ConfigError), ("0" * 12, DataError)):
         with pytest.raises(error):

@@ -20,10 +20,11 @@ from uniemox.cli.curate_labels import (
     suggest,
 )
 from uniemox.cli.curate_tables import PACKAGES, AsJson, Folder, opened, status_tables
-from uniemox.curate.collect.config import FetchConfig, PolitenessConfig
+from uniemox.cli.settings import config_of, options_of
+from uniemox.curate.collect.config import INTERNAL, CollectConfig
 from uniemox.errors import ConfigError, DataError
 
-FETCHING, POLITENESS = FetchConfig(), PolitenessConfig()  # defaults of options
+COLLECT = options_of(CollectConfig(), without=INTERNAL)
 
 curate = App(
     name="curate",
@@ -69,12 +70,8 @@ def collect(
     /,
     *,
     source: list[str] | None = None,
-    per_keyword: int = 165,
-    rate: float = POLITENESS.per_host_per_s,
-    max_kb: int = FETCHING.max_bytes // 1024,
-    contact: str = FETCHING.contact,
-    licence: str | None = None,
     as_json: AsJson = False,
+    options: Annotated[Any, Parameter(name="*")] = COLLECT(),  # noqa: B008
 ) -> None:
     """Ask sources for images and download them; creates the project if there is none.
 
@@ -92,33 +89,21 @@ def collect(
         openverse, commons, bing, csv:TABLE (columns address, and keyword, label, page, title, licence, licence_address,
         author where known) or folder:PATH (LABEL/KEYWORD/IMAGE; 'folder:PATH?labels=none' takes images without labels).
         Default: download what is still waiting.
-    per_keyword
-        Results of a search; 165 for each of Emo8's 80 words make its 13,200 images.
-    rate
-        Requests per second to one host. Lower it if hosts refuse requests.
-    max_kb
-        Maximum size of a file, KiB; larger ones are refused.
-    contact
-        Your mail or web address, sent to the servers. Wikimedia asks for one.
-    licence
-        Filter of Bing: creativecommons, publicdomain, noncommercial or commercial. Default: no filter.
     """
     need(*PACKAGES, "icrawler", extra="curate")
-    if per_keyword < 1:
-        raise ConfigError(f"--per-keyword must be at least 1, got {per_keyword}")
     from uniemox.curate.collect.run import failures, fetch, search
     from uniemox.curate.collect.sources import open_source
     from uniemox.curate.plan import paper_plan
     from uniemox.curate.project import create_project, is_project
 
     known = opened(folder) if is_project(folder) or not source else None
-    files, politeness = FetchConfig(contact=contact, max_bytes=max_kb * 1024), PolitenessConfig(per_host_per_s=rate)
+    config = config_of(CollectConfig, options)
     plan = known.plan if known else paper_plan()
-    sources = [open_source(name, plan, files, politeness, licence) for name in source or ()]
+    sources = [open_source(name, plan, config) for name in source or ()]
     project = known or create_project(folder, plan)  # only after all sources were found
     with progress_bar() as progress:
-        problems = search(project, sources, per_keyword, progress.show)
-        counts = fetch(project, files, politeness, progress.show)
+        problems = search(project, sources, config, progress.show)
+        counts = fetch(project, config, progress.show)
     failed = [f"{number} x {reason}" for reason, number in failures(project).items()]
     for line in (*(f"incomplete: {problem}" for problem in problems), *failed[:8]):
         say(line)

@@ -23,7 +23,7 @@ from uniemox.curate.annotate.access import invite
 from uniemox.curate.annotate.agree import agree
 from uniemox.curate.annotate.serving import served
 from uniemox.curate.annotate.verdicts import verdicts
-from uniemox.curate.collect.config import FetchConfig, PolitenessConfig
+from uniemox.curate.collect.config import CollectConfig
 from uniemox.curate.collect.run import fetch, search
 from uniemox.curate.collect.screen import screen
 from uniemox.curate.collect.sources import address_table
@@ -53,9 +53,9 @@ def demo(folder: Path, *, count: int = 160, schemes: int = 20, progress: Progres
     with image_server(images) as address:
         table = folder / "addresses.csv"
         table.write_text(_table_of(address, images, count), "utf-8")
-        search(project, [address_table(table, project.plan)], count, progress)
-        fetching = FetchConfig(private_hosts=(urlsplit(address).netloc,))
-        fetch(project, fetching, PolitenessConfig(per_host_per_s=1000, tries=1), progress)
+        config = CollectConfig(rate=1000, tries=1, private_hosts=(urlsplit(address).netloc,))
+        search(project, [address_table(table, project.plan)], config, progress)
+        fetch(project, config, progress)
     screen(project, progress=progress)
     with served(project) as address:
         for seed, (name, accuracy) in enumerate(ACCURACIES.items()):

@@ -11,8 +11,8 @@ from urllib.request import url2pathname
 from sqlalchemy import func, insert, select, update
 
 from uniemox.curate import tables as t
-from uniemox.curate.collect.config import FetchConfig, PolitenessConfig
-from uniemox.curate.collect.fetch import Fetched, FetchFailure, Redirect, Robots, get_once
+from uniemox.curate.collect.config import CollectConfig
+from uniemox.curate.collect.fetch import FetchFailure, Redirect, Robots, get_once
 from uniemox.curate.collect.politeness import Moved, fetch_all
 from uniemox.curate.collect.sources import Candidate, ImageSource
 from uniemox.curate.project import Project, follow_takedowns, taken_down
@@ -44,21 +44,24 @@ class _Job:
     """Redirects that led to the address."""
 
 
-def search(project: Project, sources: Sequence[ImageSource], limit: int, progress: Progress = silent) -> list[str]:
+def search(
+    project: Project, sources: Sequence[ImageSource], config: CollectConfig, progress: Progress = silent
+) -> list[str]:
     """Ask every source for every keyword and save the candidates.
 
-    limit: results of a keyword. Finished searches for as many results are not repeated.
+    Finished searches for as many results are not repeated.
     Returns a line for each source that failed; the others are asked all the same.
     """
-    searches = [(source, *words) for source in sources for words in source.searches(project.plan)]
+    words = [(label, word) for label in project.plan.labels for word in project.plan.keywords[label]]
+    searches = [(source, *one) for source in sources for one in (words if source.is_searched else [(None, "")])]
     done = {(row.source, row.keyword, row.label): row.asked for row in project.rows(select(t.searches))}
     problems: dict[str, str] = {}
     for number, (source, label, keyword) in enumerate(searches):
         progress("asking", number, len(searches))
-        is_done = keyword != "" and done.get((source.name, keyword, label or ""), 0) >= limit
+        is_done = keyword != "" and done.get((source.name, keyword, label or ""), 0) >= config.per_keyword
         if source.name in problems or is_done:
             continue
-        count, candidates = 0, iter(source.offers(label, keyword, limit))
+        count, candidates = 0, iter(source.offers(label, keyword, config.per_keyword))
         try:
             while chunk := list(islice(candidates, OFFERED_AT_ONCE)):
                 _offer(project, source.name, chunk)
@@ -69,7 +72,7 @@ def search(project: Project, sources: Sequence[ImageSource], limit: int, progres
         row = {"source": source.name, "keyword": keyword, "label": label or ""}
         with project.store.write() as connection:
             connection.execute(t.searches.delete().filter_by(**row))
-            connection.execute(insert(t.searches).values(**row, asked=limit, found=count, at=time.time()))
+            connection.execute(insert(t.searches).values(**row, asked=config.per_keyword, found=count, at=time.time()))
     progress("asking", len(searches), len(searches))
     return list(problems.values())
 
@@ -88,9 +91,7 @@ def _offer(project: Project, source: str, chunk: Sequence[Candidate]) -> None:
             connection.execute(insert(t.candidates), [{**asdict(one), **more} for one in reversed(fresh.values())])
 
 
-def fetch(
-    project: Project, fetching: FetchConfig, politeness: PolitenessConfig, progress: Progress = silent
-) -> dict[str, int]:
+def fetch(project: Project, config: CollectConfig, progress: Progress = silent) -> dict[str, int]:
     """Fetch every waiting candidate and keep the images.
 
     Returns the numbers fetched, failed for good, and waiting for another run because their host was not available.
@@ -102,9 +103,9 @@ def fetch(
     jobs = [(row.address, _Job(row.id, row.source, row.address)) for row in rows]
     counts = {"fetched": 0, "failed": 0, "waiting": 0}
     ended: list[tuple[_Job, Kept | FetchFailure]] = []
-    robots = Robots(fetching)
+    robots = Robots(config)
     try:
-        with closing(fetch_all(jobs, lambda job: _fetch_one(project, job, fetching, robots), politeness)) as results:
+        with closing(fetch_all(jobs, lambda job: _fetch_one(project, job, config, robots), config)) as results:
             for number, result in enumerate(results, start=1):
                 ended.append(result)
                 if len(ended) >= FETCHED_AT_ONCE:
@@ -116,30 +117,29 @@ def fetch(
     return counts
 
 
-def _fetch_one(project: Project, job: _Job, fetching: FetchConfig, robots: Robots) -> Kept | FetchFailure | Moved[_Job]:
+def _fetch_one(project: Project, job: _Job, config: CollectConfig, robots: Robots) -> Kept | FetchFailure | Moved[_Job]:
     """Send one request. A redirect becomes another job, so that its host's rules and rate apply."""
-    result: Fetched | Redirect | FetchFailure
+    result: bytes | Redirect | FetchFailure
     if job.source == "folder":
         try:
-            data = read_limited(url2pathname(urlsplit(job.address).path), fetching.max_bytes)
+            result = read_limited(url2pathname(urlsplit(job.address).path), config.max_bytes)
         except OSError as error:
             return FetchFailure(f"can't be read ({error.strerror or error})")
-        result = Fetched(data, job.address)
     else:
-        result = robots.problem(job.address) or get_once(job.address, fetching)
+        result = robots.problem(job.address) or get_once(job.address, config)
     if isinstance(result, Redirect):
-        if job.redirects == fetching.max_redirects:
-            return FetchFailure(f"more than {fetching.max_redirects} redirects")
+        if job.redirects == config.max_redirects:
+            return FetchFailure(f"more than {config.max_redirects} redirects")
         return Moved(result.address, replace(job, address=result.address, redirects=job.redirects + 1))
     if isinstance(result, FetchFailure):
         return result
     try:
-        image = open_image(result.data, "it")
+        image = open_image(result, "it")
         image_format = str(image.format)
-        sha256 = project.keep_file(result.data, image_format)
+        sha256 = project.keep_file(result, image_format)
     except ImageError as error:
         return FetchFailure(f"no image: {error}")
-    return Kept(sha256, image_format, len(result.data), *image.size)
+    return Kept(sha256, image_format, len(result), *image.size)
 
 
 def _write_down(project: Project, ended: Sequence[tuple[_Job, Kept | FetchFailure]], counts: dict[str, int]) -> None:

@@ -5,14 +5,14 @@ import json
 import re
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from queue import Queue
 from typing import Any
 from urllib.parse import quote_plus, urlencode
 
-from uniemox.curate.collect.config import FetchConfig, PolitenessConfig
+from uniemox.curate.collect.config import CollectConfig
 from uniemox.curate.collect.fetch import FetchFailure, get
 from uniemox.curate.collect.politeness import fetch_all
 from uniemox.curate.plan import CollectionPlan
@@ -33,13 +33,10 @@ COMMONS_QUERY = {
 }
 BING = "https://www.bing.com"
 BING_MAX = 1000  # results that the service gives for a search
-BING_LICENCES = ("creativecommons", "publicdomain", "noncommercial", "commercial")
 PAUSES_S = {"openverse": 3.0, "commons": 1.0, "bing": 2.0}  # Openverse allows 20 requests a minute without a key
 MAX_LISTED = 8  # folders in a message
 ALIASES = {"url": "address", "license": "licence"}
 ALIASES |= dict.fromkeys(("license_address", "license_url"), "licence_address")
-Searches = list[tuple[str | None, str]]
-"""Label and keyword of each search."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,51 +57,44 @@ class Candidate:
     author: str = ""
 
 
-@dataclass(slots=True)
-class ListSource:
-    """A source that is a list of candidates already."""
-
-    name: str
-    candidates: list[Candidate]
-
-    def searches(self, plan: CollectionPlan) -> Searches:
-        """Return one search for everything."""
-        return [(None, "")]
-
-    def offers(self, label: str | None, keyword: str, limit: int) -> Iterator[Candidate]:
-        """Yield all candidates."""
-        yield from self.candidates
+Offers = Callable[[str | None, str, int], Iterator[Candidate]]
+"""Yields the candidates of a label and a keyword, about as many as a limit. Raises DataError if it can't be asked."""
 
 
 @dataclass(frozen=True, slots=True)
-class SearchService:
-    """A source that is asked for every keyword of the plan.
+class ImageSource:
+    """A source of candidates."""
+
+    name: str
+    offers: Offers
+    is_searched: bool = True
+    """It is asked for every keyword of the plan; otherwise once, for all that it has."""
+
+
+def list_source(name: str, candidates: Sequence[Candidate]) -> ImageSource:
+    """Return a source that is a list of candidates already."""
+    return ImageSource(name, lambda *_: iter(candidates), is_searched=False)
+
+
+def search_service(name: str, results: Callable[[str, int], Iterator[dict[str, str]]]) -> ImageSource:
+    """Return a source that is asked for keywords and gives each address once.
 
     results: yields the fields of candidates for a keyword in the service's order, about as many as the limit.
     """
 
-    name: str
-    results: Callable[[str, int], Iterator[dict[str, str]]]
-
-    def searches(self, plan: CollectionPlan) -> Searches:
-        """Return every keyword of the plan."""
-        return [(label, word) for label in plan.labels for word in plan.keywords[label]]
-
-    def offers(self, label: str | None, keyword: str, limit: int) -> Iterator[Candidate]:
-        """Yield the first results, each address once. Raises DataError for a service that can't be asked."""
+    def offers(label: str | None, keyword: str, limit: int) -> Iterator[Candidate]:
         seen: set[str] = set()
-        for rank, fields in enumerate(self.results(keyword, limit)):
+        for rank, fields in enumerate(results(keyword, limit)):
             if len(seen) >= limit:
                 return
-            if fields.get("address") and fields["address"] not in seen:
+            if fields["address"] and fields["address"] not in seen:
                 seen.add(fields["address"])
                 yield Candidate(rank=rank, keyword=keyword, label=label, **fields)
 
+    return ImageSource(name, offers)
 
-ImageSource = ListSource | SearchService
 
-
-def local_folder(root: Path, plan: CollectionPlan, *, with_labels: bool = True) -> ListSource:
+def local_folder(root: Path, plan: CollectionPlan, *, with_labels: bool = True) -> ImageSource:
     """Return `[<label>/][<keyword>/]<image>` below a folder in the order of names; others have no label.
 
     with_labels: top folders are labels; otherwise all folders are keywords, and no image has a label.
@@ -133,16 +123,16 @@ def local_folder(root: Path, plan: CollectionPlan, *, with_labels: bool = True) 
         keyword, title = "/".join(word for word in words if word), one_line(key)
         address = path.absolute().as_uri()
         candidates.append(Candidate(address=address, rank=rank, keyword=keyword, label=label, title=title))
-    return ListSource("folder", candidates)
+    return list_source("folder", candidates)
 
 
-def address_table(table: Path, plan: CollectionPlan) -> ListSource:
+def address_table(table: Path, plan: CollectionPlan) -> ImageSource:
     """Read a table with address (or url), and keyword, label, page, title, licence, licence_address, author.
 
     A row without a keyword takes its label as keyword, so that an address may have several labels.
     Raises DataError, with file and line, for an invalid row.
     """
-    return ListSource("csv", list(_read(table, plan)))
+    return list_source("csv", list(_read(table, plan)))
 
 
 def text_of(value: Any, limit: int = 500) -> str:
@@ -201,23 +191,21 @@ class PagedSearch:
     pause_s: between two requests.
     """
 
-    def __init__(self, fetching: FetchConfig, politeness: PolitenessConfig, *, pause_s: float) -> None:
-        self.fetching, self.politeness, self.pause_s = fetching, politeness, pause_s
+    def __init__(self, config: CollectConfig, *, pause_s: float) -> None:
+        self.config, self.pause_s = config, pause_s
         self._next_at = 0.0
 
     def __call__(self, address: str) -> bytes:
         """Return the bytes of a page. Raises DataError, with the address, after all tries."""
         time.sleep(max(0.0, self._next_at - time.monotonic()))
-        ((_, result),) = fetch_all([(address, address)], lambda one: get(one, self.fetching), self.politeness)
+        ((_, result),) = fetch_all([(address, address)], lambda one: get(one, self.config), self.config)
         self._next_at = time.monotonic() + self.pause_s
         if isinstance(result, FetchFailure):
             raise DataError(f"{address}: {result.reason}; earlier results are kept, run collect again to continue")
-        return result.data
+        return result
 
 
-def open_source(
-    name: str, plan: CollectionPlan, fetching: FetchConfig, politeness: PolitenessConfig, licence: str | None = None
-) -> ImageSource:
+def open_source(name: str, plan: CollectionPlan, config: CollectConfig) -> ImageSource:
     """Return the source of a name: folder:PATH, csv:TABLE or a service. Raises ConfigError for an unknown one."""
     kind, _, path = name.partition(":")
     if kind == "folder" and path:
@@ -229,13 +217,13 @@ def open_source(
         return address_table(Path(path), plan)
     if name not in PAUSES_S:
         raise ConfigError(f"{name!r} is no source; there are openverse, commons, bing, csv:TABLE and folder:PATH")
-    ask = PagedSearch(fetching, politeness, pause_s=PAUSES_S[name])
+    ask = PagedSearch(config, pause_s=PAUSES_S[name])
     if name == "bing":
-        return bing(ask, licence=licence)
+        return bing(ask, licence=config.licence)
     return openverse(ask) if name == "openverse" else commons(ask)
 
 
-def openverse(ask: PagedSearch, api: str = OPENVERSE) -> SearchService:
+def openverse(ask: PagedSearch, api: str = OPENVERSE) -> ImageSource:
     """Return the search of Openverse: openly licensed images with licence and author.  api: its address."""
 
     def results(keyword: str, limit: int) -> Iterator[dict[str, str]]:
@@ -246,27 +234,23 @@ def openverse(ask: PagedSearch, api: str = OPENVERSE) -> SearchService:
             rows = content.get("results") if isinstance(content, dict) else None
             if not isinstance(rows, list):
                 raise DataError(f"{api}: its answer has no list results; has its interface changed?")
-            for row in rows:
+            for row in map(_dict, rows):
                 count += 1
-                yield (
-                    {}
-                    if not isinstance(row, dict)
-                    else {
-                        "address": address_of(row.get("url")),
-                        "page": address_of(row.get("foreign_landing_url")),
-                        "title": text_of(row.get("title")),
-                        "licence": f"{text_of(row.get('license'))} {text_of(row.get('license_version'))}".strip(),
-                        "licence_address": address_of(row.get("license_url")),
-                        "author": text_of(row.get("creator")),
-                    }
-                )
+                yield {
+                    "address": address_of(row.get("url")),
+                    "page": address_of(row.get("foreign_landing_url")),
+                    "title": text_of(row.get("title")),
+                    "licence": f"{text_of(row.get('license'))} {text_of(row.get('license_version'))}".strip(),
+                    "licence_address": address_of(row.get("license_url")),
+                    "author": text_of(row.get("creator")),
+                }
             last = content.get("page_count")
             pages, page = last if isinstance(last, int) else 0, page + 1
 
-    return SearchService("openverse", results)
+    return search_service("openverse", results)
 
 
-def commons(ask: PagedSearch, api: str = COMMONS) -> SearchService:
+def commons(ask: PagedSearch, api: str = COMMONS) -> ImageSource:
     """Return the search of Wikimedia Commons: free images with licence and author.  api: its address."""
 
     def results(keyword: str, limit: int) -> Iterator[dict[str, str]]:
@@ -288,7 +272,7 @@ def commons(ask: PagedSearch, api: str = COMMONS) -> SearchService:
             if not rows or not more:
                 return
 
-    return SearchService("commons", results)
+    return search_service("commons", results)
 
 
 def _commons_fields(row: dict[str, Any]) -> dict[str, str]:
@@ -305,13 +289,11 @@ def _commons_fields(row: dict[str, Any]) -> dict[str, str]:
     }
 
 
-def bing(ask: PagedSearch, *, licence: str | None = None, site: str = BING) -> SearchService:
+def bing(ask: PagedSearch, *, licence: str | None = None, site: str = BING) -> ImageSource:
     """Return the image search of Bing, which Emo8 used. It gives about 1,000 results and no licences.
 
-    licence: filter, one of BING_LICENCES; None takes everything.  site: its address.
+    licence: filter; None takes everything.  site: its address.
     """
-    if licence is not None and licence not in BING_LICENCES:
-        raise ConfigError(f"licence must be one of {', '.join(BING_LICENCES)}, got {licence!r}")
 
     def results(keyword: str, limit: int) -> Iterator[dict[str, str]]:
         seen = set()
@@ -329,7 +311,7 @@ def bing(ask: PagedSearch, *, licence: str | None = None, site: str = BING) -> S
             if not fresh:  # the service repeats its last page for ever
                 return
 
-    return SearchService("bing", results)
+    return search_service("bing", results)
 
 
 def bing_pages(keyword: str, limit: int, licence: str | None) -> Iterator[str]:
