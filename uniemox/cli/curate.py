@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from cyclopts import App, Parameter
 
-from uniemox.cli.console import Files, need, progress_bar, say, show_all
+from uniemox.cli.console import Files, JsonFlag, need, progress_bar, say, show_all
 from uniemox.cli.curate_labels import (
     agree,
     export_answers,
@@ -70,7 +70,7 @@ def collect(
     /,
     *,
     source: list[str] | None = None,
-    as_json: AsJson = False,
+    as_json: JsonFlag = False,
     options: Annotated[Any, Parameter(name="*")] = COLLECT(),  # noqa: B008
 ) -> None:
     """Ask sources for images and download them; creates the project if there is none.
@@ -89,6 +89,8 @@ def collect(
         openverse, commons, bing, csv:TABLE (columns address, and keyword, label, page, title, licence, licence_address,
         author where known) or folder:PATH (LABEL/KEYWORD/IMAGE; 'folder:PATH?labels=none' takes images without labels).
         Default: download what is still waiting.
+    as_json
+        Print one JSON object.
     """
     need(*PACKAGES, "icrawler", extra="curate")
     from uniemox.curate.collect.run import failures, fetch, search
