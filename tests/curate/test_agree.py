@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import cohen_kappa_score
 
 from uniemox.curate.annotate.agree import agreement, codes_of, krippendorff_alpha, label_counts
-from uniemox.curate.annotate.verdicts import LatestAnswers, decide, disputed
+from uniemox.curate.annotate.verdicts import LatestAnswers, decide
 from uniemox.curate.release.documents import licence_report, terms_of
 from uniemox.errors import ConfigError, ShapeError
 
@@ -129,7 +129,6 @@ def test_the_owners_verdict_overrides_rules() -> None:
     assert found[0].shares == {"awe": 0.5, "fear": 0.5}
     assert decide(answers("aa"), {0: {"awe"}}, {0: "fear"})[0].shares == {"awe": 1.0}  # what annotators said
     assert decide(answers("a"), {}, {}, min_answers=1)[0].label == "awe"
-    assert disputed(answers("aa", "af", "afn", "an"), {3: "awe"}) == [2, 1]
     for wrong in ({"rule": "all"}, {"min_answers": 0}):
         with pytest.raises(ConfigError):
             decide(answers("aa"), {}, {}, **wrong)  # type: ignore[arg-type]

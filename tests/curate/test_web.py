@@ -16,15 +16,15 @@ from PIL import Image
 from sqlalchemy import select
 from starlette.testclient import TestClient
 
-from tests.curate.places import PLAN, project_of
+from tests.curate.places import PLAN, project_of, say
 from uniemox.curate import tables as t
 from uniemox.curate.annotate.access import account_of, invite, join, revoke
 from uniemox.curate.annotate.answers import Answer, AnswerWriter
 from uniemox.curate.annotate.assignment import TaskAssigner
 from uniemox.curate.annotate.serving import served, server
-from uniemox.curate.annotate.verdicts import read_answers
+from uniemox.curate.annotate.verdicts import disputed, read_answers
 from uniemox.curate.annotate.web import PAGES, Previews, create_app
-from uniemox.curate.project import Project, decisions
+from uniemox.curate.project import Change, Project, append, decisions
 from uniemox.errors import ConfigError, DataError
 from uniemox.serve.protocol import listen
 
@@ -340,11 +340,19 @@ def test_the_owner_invites_and_judges_what_is_disputed(project: Project, client:
     assert owner.post("/api/people/revoke", {"name": "Zoe"}).status_code == 404
 
 
+def test_images_with_most_different_answers_are_disputed_first(tmp_path: Path) -> None:
+    project = project_of(tmp_path / "p", ["awe"] * 4)
+    say(project, Ada="aaaa", Ben="affn", Cem="--n-")
+    with project.store.write() as connection:
+        append(connection, actor="me", step="by hand", note="", changes=[Change(4, "verdict", "awe")])
+    assert [row.picture_id for row in project.rows(disputed())] == [3, 2]
+
+
 def test_answers_per_image_are_limited(tmp_path: Path) -> None:
     project = project_of(tmp_path / "p", ["awe"] * 5, replace(PLAN, answers_per_picture=2))
     assigner = TaskAssigner(project)
     given = [
-        [task.picture for task in assigner.next_tasks(number_of(project, name), 0, 10)]
+        [task.picture_id for task in assigner.next_tasks(number_of(project, name), 0, 10)]
         for name in ("Ada", "Ben", "Cem")
     ]
     assert [len(images) for images in given] == [5, 5, 0]

@@ -16,8 +16,8 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from uniemox.curate import tables as t
-from uniemox.curate.project import Project, Store
-from uniemox.errors import ConfigError, DataError
+from uniemox.curate.project import Project, Store, person_of
+from uniemox.errors import ConfigError
 
 Role = Literal["annotator", "owner"]
 OWNER = "owner"  # the name of whoever serves the project
@@ -96,9 +96,7 @@ def is_invited(project: Project, name: str) -> bool:
 def revoke(project: Project, name: str) -> None:
     """End a person's access; the answers stay. Raises DataError for an unknown name."""
     with project.store.write() as connection:
-        number = connection.scalar(select(t.people.c.id).where(t.people.c.name == name))
-        if number is None:
-            raise DataError(f"nobody named {name!r} was invited; uniemox curate status lists who was")
+        number = person_of(connection, name)
         connection.execute(update(t.people).where(t.people.c.id == number).values(revoked_at=time.time()))
         connection.execute(t.sessions.delete().where(t.sessions.c.person_id == number))
 

@@ -15,12 +15,12 @@ from sqlalchemy import func, insert, select
 
 from uniemox.curate import tables as t
 from uniemox.curate.annotate.answers import DETAILS, Answer, AnswerIn, read_answer, save_answers
-from uniemox.curate.annotate.verdicts import last_answers
+from uniemox.curate.annotate.verdicts import LAST_ANSWERS
 from uniemox.curate.plan import CollectionPlan
-from uniemox.curate.project import NONE, SKIP, Project, inserted_id
+from uniemox.curate.project import NONE, SKIP, Project, inserted_id, write_whole
 from uniemox.data.readers.csv_table import read_text
 from uniemox.errors import DataError
-from uniemox.io.files import replacing, write_rows
+from uniemox.io.files import write_rows
 
 COLUMNS = ("sha256", "title", "annotator", "label", *DETAILS, "seconds", "at")
 AT_ONCE, PAUSE_S = 200, 0.02  # answers of one transaction; pause between two, so that annotators' answers get through
@@ -53,7 +53,7 @@ def given_answers(project: Project) -> Iterator[Given]:
         .join(t.images, t.images.c.id == t.tasks.c.picture_id)
         .outerjoin(titles, titles.c.picture_id == t.images.c.id)
         .outerjoin(t.details, t.details.c.answer_id == t.answers.c.id)
-        .where(t.answers.c.id.in_(last_answers()))
+        .where(t.answers.c.id.in_(LAST_ANSWERS))
         .order_by(t.images.c.id, t.people.c.id)
     )
     for row in project.rows(query):
@@ -69,7 +69,7 @@ def write_csv(project: Project, path: Path) -> int:
     ]
     text = io.StringIO()
     write_rows(text, [list(COLUMNS), *rows])
-    _write(path, text.getvalue().encode("utf-8-sig"))
+    write_whole(path, text.getvalue().encode("utf-8-sig"))
     return len(rows)
 
 
@@ -85,16 +85,8 @@ def write_label_studio(project: Project, path: Path) -> int:
         about = {"completed_by": {"email": one.annotator}, "lead_time": one.seconds, "was_cancelled": one.label == SKIP}
         task["annotations"].append({**about, "result": [choices] if labels else [], "meta": dict(one.details)})
         count += 1
-    _write(path, (json.dumps(list(tasks.values()), indent=1, ensure_ascii=False) + "\n").encode())
+    write_whole(path, (json.dumps(list(tasks.values()), indent=1, ensure_ascii=False) + "\n").encode())
     return count
-
-
-def _write(path: Path, data: bytes) -> None:
-    try:
-        with replacing(path) as partial:
-            partial.write_bytes(data)
-    except OSError as error:
-        raise DataError(f"{path} can't be written ({error.strerror}); choose another name") from error
 
 
 class Imported(NamedTuple):

@@ -5,13 +5,13 @@ import queue
 import re
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from sqlalchemy import Connection, bindparam, insert, select
+from sqlalchemy import Connection, insert, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from uniemox.curate import tables as t
@@ -24,11 +24,6 @@ DETAILS = ("labels", "intensity", "valence", "arousal", "comment", "skip", "sugg
 ID = r"^[A-Za-z0-9-]{8,64}$"
 MAX_ROWS = 2**53  # limit for row numbers: pages can't tell larger ones apart, and databases take none
 MAX_AT_ONCE = 2000  # answers of one transaction
-IN_A_QUERY = 500  # parameters that every database takes
-_OWNERS = select(t.tasks.c.id, t.tasks.c.person_id).where(t.tasks.c.id.in_(bindparam("values", expanding=True)))
-_SAVED = select(t.answers.c.id, t.answers.c.person_id, t.answers.c.client_id).where(
-    t.answers.c.client_id.in_(bindparam("values", expanding=True))
-)
 
 
 class Strict(BaseModel):
@@ -96,10 +91,7 @@ class Answer:
     """Fields besides the label, see tables.details."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Job:
-    answers: Sequence[Answer]
-    done: "Future[frozenset[str]]"
+_Job = tuple[Sequence[Answer], "Future[frozenset[str]]"]
 
 
 class AnswerWriter:
@@ -117,9 +109,9 @@ class AnswerWriter:
         An answer to a task of another person is not written. The future raises DataError if the database can't be
         written.
         """
-        job = _Job(answers, Future())
-        self._jobs.put(job)
-        return job.done
+        done: Future[frozenset[str]] = Future()
+        self._jobs.put((answers, done))
+        return done
 
     def close(self) -> None:
         """Write the waiting answers and end the thread."""
@@ -130,7 +122,7 @@ class AnswerWriter:
         job = self._jobs.get()
         while job is not None:
             jobs = [job]
-            while sum(len(one.answers) for one in jobs) < MAX_AT_ONCE and not self._jobs.empty():
+            while sum(len(answers) for answers, _ in jobs) < MAX_AT_ONCE and not self._jobs.empty():
                 job = self._jobs.get()
                 if job is None:
                     break
@@ -142,44 +134,40 @@ class AnswerWriter:
     def _write(self, jobs: Sequence[_Job]) -> None:
         try:
             with self.store.write() as connection:
-                saved = save_answers(connection, [answer for job in jobs for answer in job.answers])
+                saved = save_answers(connection, [answer for answers, _ in jobs for answer in answers])
         except SQLAlchemyError as error:
-            for job in jobs:
-                job.done.set_exception(DataError(f"answers can't be written: {error}"))
+            for _, done in jobs:
+                done.set_exception(DataError(f"answers can't be written: {error}"))
             return
-        for job in jobs:
-            job.done.set_result(frozenset(one.id for one in job.answers if (one.person, one.id) in saved))
+        for answers, done in jobs:
+            done.set_result(frozenset(one.id for one in answers if (one.person, one.id) in saved))
 
 
 def save_answers(connection: Connection, answers: Sequence[Answer]) -> set[tuple[int, str]]:
     """Add new answers and return person and id of all of these answers that are in the database now."""
-    owner = {row.id: row.person_id for row in _rows(connection, _OWNERS, {answer.task for answer in answers})}
-    ids, people = {answer.id for answer in answers}, {answer.person for answer in answers}
-    saved = {(row.person_id, row.client_id) for row in _rows(connection, _SAVED, ids) if row.person_id in people}
+    tasks, rows = t.tasks.c, t.answers.c
+    of_tasks = select(tasks.id, tasks.person_id).where(tasks.id.in_({answer.task for answer in answers}))
+    owner = {row.id: row.person_id for row in connection.execute(of_tasks)}
+    there = select(rows.person_id, rows.client_id).where(
+        rows.client_id.in_({answer.id for answer in answers}), rows.person_id.in_({answer.person for answer in answers})
+    )
+    saved = {(row.person_id, row.client_id) for row in connection.execute(there)}
     fresh: dict[tuple[int, str], Answer] = {}
     for one in answers:
         if (one.person, one.id) not in saved and owner.get(one.task) == one.person:
             fresh.setdefault((one.person, one.id), one)
     if fresh:
         now = time.time()
-        rows = [
-            {"person_id": one.person, "task_id": one.task, "client_id": one.id, "label": one.label}
-            | {"seconds": one.seconds, "at": now}
-            for one in fresh.values()
-        ]
-        connection.execute(insert(t.answers), rows)
-    detailed = {key: json.dumps(one.details) for key, one in fresh.items() if one.details}
-    if detailed:
-        added = [
-            (row.id, (row.person_id, row.client_id)) for row in _rows(connection, _SAVED, {id for _, id in detailed})
-        ]
-        rows = [{"answer_id": number, "content": detailed[key]} for number, key in added if key in detailed]
-        connection.execute(insert(t.details), rows)
+        added = connection.execute(
+            insert(t.answers).returning(rows.id, rows.person_id, rows.client_id),
+            [
+                {"person_id": one.person, "task_id": one.task, "client_id": one.id, "label": one.label}
+                | {"seconds": one.seconds, "at": now}
+                for one in fresh.values()
+            ],
+        )
+        details = [(row.id, fresh[row.person_id, row.client_id].details) for row in added]
+        contents = [{"answer_id": number, "content": json.dumps(content)} for number, content in details if content]
+        if contents:
+            connection.execute(insert(t.details), contents)
     return saved | fresh.keys()
-
-
-def _rows(connection: Connection, query: Any, values: Iterable[Any]) -> list[Any]:
-    """Return the rows of a query for all values, asked in parts."""
-    values = list(values)
-    parts = (values[i : i + IN_A_QUERY] for i in range(0, len(values), IN_A_QUERY))
-    return [row for part in parts for row in connection.execute(query, {"values": part})]

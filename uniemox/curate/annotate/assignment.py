@@ -1,38 +1,23 @@
 """Assignment of images to annotators: order, attention checks, and suggestions of a model."""
 
 import hashlib
+import heapq
 import json
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, func, insert, or_, select
+from sqlalchemy import Connection, func, insert, or_, select
 
 from uniemox.curate import tables as t
 from uniemox.curate.collect.screen import SCORED_AT_ONCE, samples_of, scorer
-from uniemox.curate.project import SKIP, Project, decisions, last_batch, left_out, taken_down
+from uniemox.curate.project import LEFT_OUT, SKIP, Project, last_batch, pool
 from uniemox.io.progress import Progress, silent
 
 BLOCK = 60  # tasks assigned at once
 RESERVED_S = 2 * 3600  # time that an image waits for an annotator it was assigned to
-_TASK = select(t.tasks.c.id, t.tasks.c.picture_id, t.tasks.c.check_label).where(
-    t.tasks.c.id == bindparam("task"), t.tasks.c.person_id == bindparam("person")
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Task:
-    """An image or an attention check for an annotator."""
-
-    id: int
-    picture: int | None
-    check_label: str | None
-    """Label that the image of an attention check asks for."""
-    suggestion: str | None = None
-    """Prediction of the model that the owner chose."""
 
 
 class TaskAssigner:
@@ -45,15 +30,18 @@ class TaskAssigner:
         self._lock = threading.Lock()
 
     def pool(self, connection: Connection) -> frozenset[int]:
-        """Return `pool`, cached until the next batch of decisions."""
+        """Return the images in the pool, cached until the next batch of decisions."""
         newest = last_batch(connection)
         with self._lock:
             if newest != self._pool_of:
-                self._pool, self._pool_of = pool(connection), newest
+                self._pool, self._pool_of = frozenset(connection.scalars(pool())), newest
             return self._pool
 
-    def next_tasks(self, person: int, after: int, limit: int) -> list[Task]:
-        """Return the next unanswered tasks with a number above `after`; assign new ones if there are too few."""
+    def next_tasks(self, person: int, after: int, limit: int) -> list[Any]:
+        """Return the next unanswered tasks with a number above `after`; assign new ones if there are too few.
+
+        They have id, picture_id, or check_label (asked for by an attention check), and suggestion (of a model).
+        """
         tasks = self._open_tasks(person, after, limit)
         while len(tasks) < limit and self._assign(person):
             tasks = self._open_tasks(person, after, limit)
@@ -69,13 +57,12 @@ class TaskAssigner:
         with self.project.store.read() as connection:
             return int(connection.scalar(answered) or 0), len(self.pool(connection))
 
-    def task_of(self, person: int, task: int) -> Task | None:
-        """Return one of a person's own tasks, if its image may still be shown."""
+    def task_of(self, person: int, task: int) -> Any:
+        """Return one of a person's own tasks; None if there is none, or its image may not be shown any more."""
+        query = select(t.tasks).where(t.tasks.c.id == task, t.tasks.c.person_id == person)
         with self.project.store.read() as connection:
-            row = connection.execute(_TASK, {"task": task, "person": person}).first()
-            if row is None or (row.picture_id is not None and row.picture_id not in self.pool(connection)):
-                return None
-        return Task(row.id, row.picture_id, row.check_label)
+            row = connection.execute(query).first()
+            return row if row is not None and row.picture_id in self.pool(connection) | {None} else None
 
     def suggestions(self, person: int, claims: Mapping[int, str]) -> dict[int, str]:
         """Return the label suggested for each task. The page's claims count only if suggestions were withdrawn."""
@@ -94,9 +81,9 @@ class TaskAssigner:
         rows = self.project.rows(query)
         return [{"task": row.task_id, "label": row.label, "details": json.loads(row.content or "{}")} for row in rows]
 
-    def _open_tasks(self, person: int, after: int, limit: int) -> list[Task]:
+    def _open_tasks(self, person: int, after: int, limit: int) -> list[Any]:
         query = (
-            select(t.tasks.c.id, t.tasks.c.picture_id, t.tasks.c.check_label, t.suggestions.c.label)
+            select(t.tasks.c.id, t.tasks.c.picture_id, t.tasks.c.check_label, t.suggestions.c.label.label("suggestion"))
             .outerjoin(t.answers, t.answers.c.task_id == t.tasks.c.id)
             .outerjoin(t.suggestions, t.suggestions.c.picture_id == t.tasks.c.picture_id)
             .where(t.tasks.c.person_id == person, t.tasks.c.id > after, t.answers.c.id.is_(None))
@@ -104,8 +91,7 @@ class TaskAssigner:
         )
         with self.project.store.read() as connection:
             allowed = self.pool(connection) | {None}
-            rows = (row for row in connection.execute(query) if row.picture_id in allowed)
-            return [Task(row.id, row.picture_id, row.check_label, row.label) for row in islice(rows, limit)]
+            return list(islice((row for row in connection.execute(query) if row.picture_id in allowed), limit))
 
     def _assign(self, person: int) -> bool:
         """Assign a block of tasks; return False if nothing is left for this person."""
@@ -115,8 +101,8 @@ class TaskAssigner:
             mine = set(connection.scalars(select(t.tasks.c.picture_id).where(t.tasks.c.person_id == person)))
             taken = {} if limit is None else _taken(connection)
             left = [p for p in self.pool(connection) if p not in mine and (limit is None or taken.get(p, 0) < limit)]
-        left.sort(key=lambda image: (-taken.get(image, 0), _order(person, image)))
-        chosen = left[: BLOCK if limit is None else 4 * BLOCK]  # some may be assigned to others meanwhile
+        count = BLOCK if limit is None else 4 * BLOCK  # some may be assigned to others meanwhile
+        chosen = heapq.nsmallest(count, left, key=lambda image: (-taken.get(image, 0), _order(person, image)))
         with self.project.store.write() as connection:  # short, because answers wait for it
             own = (t.tasks.c.person_id == person) & t.tasks.c.picture_id.in_(chosen)
             mine = set(connection.scalars(select(t.tasks.c.picture_id).where(own)))
@@ -129,16 +115,6 @@ class TaskAssigner:
         return bool(chosen)
 
 
-def pool(connection: Connection) -> frozenset[int]:
-    """Return the images that passed the screen and were not taken down."""
-    taken = taken_down(connection)
-    return frozenset(
-        image
-        for image, decision in decisions(connection, "screen").items()
-        if decision.value == "keep" and image not in taken
-    )
-
-
 def _taken(connection: Connection, among: Sequence[int] | None = None) -> dict[int, int]:
     """Count annotators who answered each image or were just assigned it.  among: None counts for all images."""
     is_reserved = t.tasks.c.given_at > time.time() - RESERVED_S
@@ -146,7 +122,7 @@ def _taken(connection: Connection, among: Sequence[int] | None = None) -> dict[i
         select(t.tasks.c.picture_id, func.count(func.distinct(t.tasks.c.person_id)).label("n"))
         .join(t.people, t.people.c.id == t.tasks.c.person_id)
         .outerjoin(t.answers, t.answers.c.task_id == t.tasks.c.id)
-        .where(t.tasks.c.picture_id.is_not(None), t.people.c.name.not_in(sorted(left_out(connection))))
+        .where(t.tasks.c.picture_id.is_not(None), t.people.c.name.not_in(LEFT_OUT))
         .where(or_(t.answers.c.label != SKIP, t.answers.c.id.is_(None) & is_reserved))
         .group_by(t.tasks.c.picture_id)
     )
@@ -177,9 +153,7 @@ def suggest(project: Project, model: str, progress: Progress = silent) -> int:
     model: as `uniemox.load` takes it.  Raises ConfigError if it does not know all labels of the plan.
     """
     score = scorer(model, project.plan.label_set, needs_all=True)
-    with project.store.read() as connection:
-        kept = pool(connection)
-    rows = [row for row in project.rows(select(t.images).order_by(t.images.c.id)) if row.id in kept]
+    rows = project.rows(select(t.images).where(t.images.c.id.in_(pool())).order_by(t.images.c.id))
     forget(project)
     count = 0
     for start in range(0, len(rows), SCORED_AT_ONCE):

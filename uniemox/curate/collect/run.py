@@ -151,7 +151,7 @@ def _write_down(project: Project, ended: Sequence[tuple[_Job, Kept | FetchFailur
     with project.store.write() as connection:
         query = select(t.images.c.sha256, t.images.c.id).where(t.images.c.sha256.in_(kept))
         ids = {row.sha256: row.id for row in connection.execute(query)}
-        taken = taken_down(connection)
+        taken = set(connection.scalars(taken_down()))
         fresh = [{**asdict(result), "added_at": now} for sha256, result in kept.items() if sha256 not in ids]
         if fresh:
             connection.execute(insert(t.images), fresh)

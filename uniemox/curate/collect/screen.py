@@ -10,7 +10,7 @@ from sqlalchemy import bindparam, func, insert, select, true, update
 
 import uniemox
 from uniemox.curate import tables as t
-from uniemox.curate.project import Change, Project, append, decisions, put_setting, searched_labels, taken_down
+from uniemox.curate.project import Change, Project, append, current, decisions, put_setting, searched_labels, taken_down
 from uniemox.data.audit import PLACEHOLDER_LABELS, PLACEHOLDER_TIMES
 from uniemox.data.near import near_groups
 from uniemox.data.processes import THUMB, Look, scan
@@ -76,17 +76,16 @@ def screen(
         for one in seen:
             old = before.get(one.id)
             value, reason = ("drop", reasons[one.id]) if one.id in reasons else ("keep", "")
-            if old is None or (old.batch in automatic and (old.value, old.reason) != (value, reason)):
+            if old is None or (old.batch_id in automatic and (old.value, old.reason) != (value, reason)):
                 changes.append(Change(one.id, "screen", value, reason))
         append(connection, actor=ACTOR, step="screen", note=f"{len(changes)} images judged", changes=changes)
         if groups:
-            rows = [{"number": number, "id": image} for image, number in groups.items()]
+            numbers = [{"number": number, "id": image} for image, number in groups.items()]
             in_group = update(t.looks).where(t.looks.c.picture_id == bindparam("id"))
-            connection.execute(in_group.values(near_group=bindparam("number")), rows)
-        gone = taken_down(connection)
-        now = [one for image, one in decisions(connection, "screen").items() if image not in gone]
-    counts = Counter("kept" if one.value == "keep" else one.reason.split(":")[0] for one in now)
-    return dict(counts)
+            connection.execute(in_group.values(near_group=bindparam("number")), numbers)
+    now = current("screen")
+    rows = project.rows(select(now).where(now.c.picture_id.not_in(taken_down())))
+    return dict(Counter("kept" if row.value == "keep" else row.reason.split(":")[0] for row in rows))
 
 
 def remembered_config(project: Project, min_side_px: int | None, min_score: float | None) -> ScreenConfig:
@@ -163,14 +162,9 @@ def _judge_group(
 def _look(project: Project, progress: Progress) -> None:
     query = select(t.images.c.id, t.images.c.sha256, t.images.c.format)
     query = query.outerjoin(t.looks, t.looks.c.picture_id == t.images.c.id).where(t.looks.c.picture_id.is_(None))
-    with project.store.read() as connection:
-        taken = taken_down(connection)
-    rows = [
-        row
-        for row in project.rows(query.order_by(t.images.c.id))
-        # after an undone takedown there is no file until collect has fetched it again
-        if row.id not in taken and project.image_path(row.sha256, row.format).exists()
-    ]
+    rows = project.rows(query.where(t.images.c.id.not_in(taken_down())).order_by(t.images.c.id))
+    # after an undone takedown there is no file until collect has fetched it again
+    rows = [row for row in rows if project.image_path(row.sha256, row.format).exists()]
     with DecoderPool(usable_cores()) as decoders:  # collected files may be made to block their decoder
         for start in range(0, len(rows), AT_ONCE):
             part = rows[start : start + AT_ONCE]
