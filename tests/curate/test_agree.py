@@ -11,7 +11,7 @@ from sklearn.metrics import cohen_kappa_score
 
 from uniemox.curate.annotate.agree import agreement, codes_of, krippendorff_alpha, label_counts
 from uniemox.curate.annotate.verdicts import LatestAnswers, decide
-from uniemox.curate.release.documents import licence_report, terms_of
+from uniemox.curate.release.documents import licence_counts, render, terms_of
 from uniemox.errors import ConfigError, ShapeError
 
 # Krippendorff, "Computing Krippendorff's Alpha-Reliability" (2011), section C: four observers, twelve units, one value
@@ -160,8 +160,8 @@ def test_terms(name: str, expected: tuple[bool | None, ...]) -> None:
 
 
 def test_the_report_of_licences_counts() -> None:
-    lines = licence_report(["by 2.0", "by 2.0", "", "by-nc-nd 4.0", "a|b"])
-    assert lines[2] == "| by 2.0 | 2 | yes | yes | yes |"
-    assert "| a\\|b | 1 | not known | not known | not known |" in lines
-    assert "5 images: 2 without a known licence, 1 exclude commercial use, 1 exclude changes." in lines
-    assert licence_report([])[-1].startswith("0 images")
+    text = render("licences.md", licences=licence_counts(["by 2.0", "by 2.0", "", "by-nc-nd 4.0", "a|b"]))
+    assert "\n| by 2.0 | 2 | yes | yes | yes |\n" in text
+    assert "| a\\|b | 1 | not known | not known | not known |" in text
+    assert "5 images: 2 without a known licence, 1 exclude commercial use, 1 exclude changes." in text
+    assert "0 images" in render("licences.md", licences=licence_counts([]))

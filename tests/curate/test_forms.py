@@ -61,7 +61,7 @@ def test_all_fields_of_an_answer_are_saved(tmp_path: Path) -> None:
     by_task = {row.id: row.picture_id for row in project.rows(select(t.tasks))}
     found = read_answers(project)
     assert found.by_picture == {by_task[first]: {"Ada": "fear"}, by_task[third]: {"Ada": "none"}}
-    assert found.several == {by_task[first]: {"Ada": ("fear", "awe")}}
+    assert found.details == {by_task[first]: {"Ada": said}}
     verdict = verdicts(project, rule="soft", min_answers=1)[by_task[first]]
     assert (verdict.label, verdict.shares) == ("fear", {"awe": 0.5, "fear": 0.5})
 

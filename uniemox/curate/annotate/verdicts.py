@@ -36,8 +36,8 @@ class LatestAnswers:
     """Names of all annotators with an answer."""
     by_picture: Mapping[int, Mapping[str, str]]
     """Label (or none) by image and name."""
-    several: Mapping[int, Mapping[str, tuple[str, ...]]] = field(default_factory=dict)
-    """All labels of answers with several, by image and name; the first one is the answer."""
+    details: Mapping[int, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
+    """Further fields of answers that have some, by image and name: labels (the first one is the answer), and more."""
 
 
 LAST_ANSWERS = select(func.max(t.answers.c.id)).group_by(t.answers.c.task_id)
@@ -62,14 +62,13 @@ def counted_answers() -> Select[Any]:
 def read_answers(project: Project) -> LatestAnswers:
     """Read the answers that count."""
     by_picture: dict[int, dict[str, str]] = defaultdict(dict)
-    several: dict[int, dict[str, tuple[str, ...]]] = defaultdict(dict)
+    details: dict[int, dict[str, Any]] = defaultdict(dict)
     for row in project.rows(counted_answers().order_by(t.tasks.c.picture_id, t.people.c.id)):
         by_picture[row.picture_id][row.name] = row.label
-        labels = json.loads(row.content or "{}").get("labels", ())
-        if len(labels) > 1:
-            several[row.picture_id][row.name] = tuple(labels)
+        if row.content:
+            details[row.picture_id][row.name] = json.loads(row.content)
     people = tuple(sorted({name for said in by_picture.values() for name in said}))
-    return LatestAnswers(people, dict(by_picture), dict(several))
+    return LatestAnswers(people, dict(by_picture), dict(details))
 
 
 def disputed() -> Select[Any]:
@@ -106,8 +105,8 @@ def decide(
     decided = {}
     for image, said in answers.by_picture.items():
         labels = list(said.values())
-        named = answers.several.get(image, {})
-        shares = shares_of([named.get(name, (label,)) for name, label in said.items()])
+        more = answers.details.get(image, {})
+        shares = shares_of([more.get(name, {}).get("labels", (label,)) for name, label in said.items()])
         if image in judged:
             label = None if judged[image] == NONE else judged[image]
             own = {} if label is None else {label: 1.0}

@@ -4,33 +4,35 @@ import hashlib
 import json
 import os
 import time
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from sqlalchemy import insert, or_, select, update
 
 from uniemox.curate import tables as t
 from uniemox.curate.annotate.agree import agreement_now
 from uniemox.curate.annotate.assignment import suggested_by
-from uniemox.curate.annotate.verdicts import OWNER_SAYS, Verdict, verdicts
+from uniemox.curate.annotate.verdicts import OWNER_SAYS, Verdict, read_answers, verdicts
 from uniemox.curate.project import SUFFIXES, Change, Project, append, write_whole
 from uniemox.curate.release.config import ABOUT, ReleaseConfig, ReleasedImage
 from uniemox.curate.release.documents import (
     answer_tables,
     as_csv,
-    croissant,
-    datasheet,
+    as_json,
     label_studio,
-    licence_report,
+    licence_counts,
+    render,
     statistics,
-    table_two,
     terms_of,
+    write_croissant,
 )
 from uniemox.curate.release.metadata import orientation_of, without_metadata
 from uniemox.curate.release.splitting import FILE, PLOT, kept_data, read_scheme
 from uniemox.curate.status import status
+from uniemox.data.source import public_name
 from uniemox.data.splits import write_splits
 from uniemox.errors import ConfigError, DataError, UniemoxError
 from uniemox.io.files import read_limited
@@ -77,14 +79,14 @@ def release(project: Project, folder: Path, config: ReleaseConfig, progress: Pro
 
 def _licensed(rows: list[ReleasedImage], config: ReleaseConfig) -> list[ReleasedImage]:
     """Return the images that may be released. Raises DataError, with the images in the way, if there are any."""
-    unknown = [row for row in rows if terms_of(row.licence).needs_credit is None]
+    unknown = [row for row in rows if terms_of(row.about["licence"]).needs_credit is None]
     if config.only_licensed:
         if len(unknown) == len(rows):
             raise DataError(f"none of {len(rows)} images has a known licence; nothing is left to release")
         names = {row.path for row in unknown}
         return [row for row in rows if row.path not in names]
     if unknown and config.licence:
-        lines = [f"{row.about.get('address') or row.sha256} ({row.label})" for row in unknown[:MAX_LISTED]]
+        lines = [f"{row.about['address'] or row.sha256} ({row.label})" for row in unknown[:MAX_LISTED]]
         if len(unknown) > MAX_LISTED:
             lines.append(f"and {len(unknown) - MAX_LISTED} more (provenance.csv of a release without --licence)")
         raise DataError(
@@ -137,9 +139,9 @@ def release_rows(project: Project, kept: Mapping[int, Verdict]) -> tuple[list[Re
         path = "/".join(part for part in (split, label, style, name) if part)
         file = project.image_path(sample.key, image_format)
         shares = sample.distribution or {}
-        by_owner = kept[image].reason == OWNER_SAYS
-        own = about.get(image, {})
-        rows.append(ReleasedImage(path, label, split, style, shares, sample.key, image, file, own, by_owner))
+        decided: Literal["owner", "annotators"] = "owner" if kept[image].reason == OWNER_SAYS else "annotators"
+        own = about.get(image, dict.fromkeys(ABOUT, ""))
+        rows.append(ReleasedImage(path, label, split, style, shares, sample.key, image, file, own, decided))
     if not rows:
         raise DataError(f"{project.folder}: no kept image has a split; draw them: uniemox curate split")
     return sorted(rows, key=lambda row: row.path), len(data) - len(rows)
@@ -150,12 +152,12 @@ def provenance(project: Project) -> dict[int, dict[str, str]]:
     query = select(t.candidates).where(t.candidates.c.picture_id.is_not(None)).order_by(t.candidates.c.id)
     fields: dict[int, dict[str, str]] = {}
     for row in project.rows(query):
-        if row.picture_id in fields and (fields[row.picture_id]["licence"] or not row.licence):
+        if row.picture_id in fields and (fields[row.picture_id]["licence"] or not row.about["licence"]):
             continue
         fetched = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(row.fetched_at)) if row.fetched_at else ""
         address = row.title if row.source == "folder" else row.address  # no paths of one's own disk
-        fields[row.picture_id] = {**{name: getattr(row, name) for name in ABOUT[1:-1]}, "fetched": fetched}
-        fields[row.picture_id]["address"] = address
+        known = {name: getattr(row, name) for name in ABOUT[1:-1]}
+        fields[row.picture_id] = {"address": address, **known, "fetched": fetched}
     return fields
 
 
@@ -200,38 +202,46 @@ def _place_images(
 def _write_texts(
     project: Project, folder: Path, config: ReleaseConfig, rows: Sequence[ReleasedImage], figures: Mapping[str, Any]
 ) -> None:
-    scheme = {row.path: row.split for row in rows}
     labels = project.plan.labels
-    answers, suggested = answer_tables(project, rows)
-    suggestions = suggested, suggested_by(project)
-    tables = {
+    answers, suggested = answer_tables(read_answers(project), rows)
+    stats = agreement_now(project)
+    agreement = stats.anonymous() if stats.pictures else None
+    values = {"figures": figures, "licences": licence_counts(row.about["licence"] for row in rows)}
+    about = {
+        "config": config,
+        "plan": project.plan,
+        "rows": rows,
+        "sources": Counter(row.about["source"] for row in rows),
+        "by_owner": sum(row.decided == "owner" for row in rows),
+        "suggested": suggested,
+        "models": [public_name(model) for model in suggested_by(project)],
+        "agreement": agreement,
+    }
+    texts = {
         "labels.csv": as_csv(["path", "label", "split", "domain"], ([r.path, r.label, r.split, r.style] for r in rows)),
         "soft_labels.csv": as_csv(
             ["path", "split", *labels], ([r.path, r.split, *(r.shares.get(name, 0) for name in labels)] for r in rows)
         ),
         "provenance.csv": as_csv(
             ["path", "sha256", *ABOUT, "decided"],
-            ([r.path, r.sha256, *(r.about.get(name, "") for name in ABOUT), r.decided] for r in rows),
+            ([r.path, r.sha256, *(r.about[name] for name in ABOUT), r.decided] for r in rows),
         ),
         **answers,
-    }
-    stats = agreement_now(project)
-    agreement = stats.anonymous() if stats.pictures else None
-    texts = {
-        "README.md": datasheet(config, project.plan, rows, figures, agreement, suggestions),
-        "licences.md": "\n".join(["# Licences", "", *licence_report(row.licence for row in rows)]) + "\n",
-        "statistics.md": table_two(figures),
-        "statistics.json": _json(figures),
-        "agreement.json": _json(agreement),
+        "README.md": render("datasheet.md", **values, **about),
+        "licences.md": render("licences.md", **values),
+        "statistics.md": render("statistics.md", **values),
+        "statistics.json": as_json(figures),
+        "agreement.json": as_json(agreement),
         "plan.json": project.plan.to_json() + "\n",
-        "label_studio.json": _json(label_studio(rows)),
+        "label_studio.json": as_json(label_studio(rows)),
     }
-    for name, text in {**tables, **texts}.items():
+    for name, text in texts.items():
         write_whole(folder / name, text.encode("utf-8", "replace"))
-    write_splits(folder / FILE, scheme, source=config.name, how=str((project.store.setting("split") or {}).get("how")))
+    scheme, drawn = {row.path: row.split for row in rows}, project.store.setting("split") or {}
+    write_splits(folder / FILE, scheme, source=config.name, how=str(drawn.get("how")))
     if (project.folder / PLOT).exists():
         write_whole(folder / PLOT, (project.folder / PLOT).read_bytes())
-    write_whole(folder / "croissant.json", _json(croissant(folder, config, rows, labels)).encode())
+    write_croissant(folder, config, len(rows), labels)
 
 
 def _write_checksums(folder: Path, sums: Mapping[str, str]) -> None:
@@ -241,10 +251,6 @@ def _write_checksums(folder: Path, sums: Mapping[str, str]) -> None:
         if path.is_file() and path.name not in (MARK, "SHA256SUMS"):
             lines.append(f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}")
     write_whole(folder / "SHA256SUMS", ("\n".join(lines) + "\n").encode())
-
-
-def _json(value: Any) -> str:
-    return json.dumps(value, indent=1, ensure_ascii=False) + "\n"
 
 
 @dataclass(frozen=True, slots=True)
