@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -115,15 +115,15 @@ def agreement(
         raise ShapeError(f"codes must be -1 to {len(labels) - 1}, got {codes.min()} to {codes.max()}")
     answered = codes[(codes != MISSING).sum(axis=1) >= 2]
     counts = label_counts(answered, len(labels))  # (U, E)
+    m = counts.sum(axis=1)  # (U,)
     return AgreementStats(
         labels=tuple(labels),
         pictures=len(answered),
-        answers=int(counts.sum()),
-        percent=_percent(counts, seed),
+        answers=int(m.sum()),
+        percent=_figure((counts * (counts - 1)).sum(axis=1, keepdims=True) / (m * (m - 1))[:, None], seed),
         alpha=_alpha(counts, seed),
         per_class={
-            label: _alpha(np.stack([counts[:, i], counts.sum(axis=1) - counts[:, i]], axis=1), seed)
-            for i, label in enumerate(labels)
+            label: _alpha(np.stack([counts[:, i], m - counts[:, i]], axis=1), seed) for i, label in enumerate(labels)
         },
         per_annotator={name: _with_others(answered[:, i], counts, seed) for i, name in enumerate(people)},
         pairs=tuple(
@@ -138,12 +138,8 @@ def codes_of(
     by_picture: Mapping[int, Mapping[str, str]], labels: Sequence[str], people: Sequence[str]
 ) -> NDArray[np.int64]:
     """Return answers as (images, annotators) indices into labels, -1 for no answer."""
-    place, column = {label: i for i, label in enumerate(labels)}, {name: i for i, name in enumerate(people)}
-    codes = np.full((len(by_picture), len(people)), MISSING)
-    for row, said in enumerate(by_picture.values()):
-        for name, label in said.items():
-            codes[row, column[name]] = place[label]
-    return codes
+    rows = [[labels.index(said[name]) if name in said else MISSING for name in people] for said in by_picture.values()]
+    return np.array(rows, dtype=np.int64).reshape(len(by_picture), len(people))
 
 
 def label_counts(codes: NDArray[np.integer], classes: int) -> Counts:
@@ -157,8 +153,12 @@ def krippendorff_alpha(counts: Counts) -> float:
     α = 1 - D_o / D_e. D_o is the disagreement of pairs inside an image, weighted by 1 / (m - 1) for its m answers; D_e
     is that of all pairs of answers. Images with one answer are left out.
     """
-    terms = _alpha_terms(counts[counts.sum(axis=1) >= 2])
-    return float(_alpha_from(terms.sum(axis=0, keepdims=True))[0]) if len(terms) else math.nan
+    counts = counts[counts.sum(axis=1) >= 2]
+    return (
+        float(_alpha_from(_alpha_terms(counts).mean(axis=0, keepdims=True), len(counts))[0])
+        if len(counts)
+        else math.nan
+    )
 
 
 def _alpha_terms(counts: Counts) -> Counts:
@@ -168,32 +168,23 @@ def _alpha_terms(counts: Counts) -> Counts:
     return np.column_stack([inside, m, counts])
 
 
-def _alpha_from(sums: Counts) -> Counts:
-    """Return α of sums of `_alpha_terms`, (R, 2 + E) -> (R,); nan where all answers are the same."""
-    inside, n, per_label = sums[:, 0], sums[:, 1], sums[:, 2:]
+def _alpha_from(means: Counts, images: int) -> Counts:
+    """Return α from means of its terms, (R, 2 + E) -> (R,); nan where all answers are the same."""
+    inside, n, per_label = means[:, 0], means[:, 1], means[:, 2:]
     expected = n**2 - (per_label**2).sum(axis=1)
     with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(expected > 0, 1 - (n - 1) * inside / expected, np.nan)
+        return np.where(expected > 0, 1 - (n - 1 / images) * inside / expected, np.nan)
 
 
 def _alpha(counts: Counts, seed: int) -> Figure:
-    if not len(counts):
-        return UNDEFINED
-    terms = _alpha_terms(counts)
-    sums = resampled_means(terms, resamples=RESAMPLES, seed=seed) * len(terms)  # (R, 2 + E)
-    return Figure(krippendorff_alpha(counts), *percentile_interval(_alpha_from(sums)))
-
-
-def _percent(counts: Counts, seed: int) -> Figure:
-    m = counts.sum(axis=1)
-    return _mean((counts * (counts - 1)).sum(axis=1) / (m * (m - 1)), seed)
+    return _figure(_alpha_terms(counts), seed, lambda means: _alpha_from(means, len(counts)))
 
 
 def _with_others(codes: NDArray[np.integer], counts: Counts, seed: int) -> Figure:
     """codes: (U,) of one annotator, counts: (U, E) of all."""
     rows = np.flatnonzero(codes != MISSING)
     same = counts[rows, codes[rows]] - 1
-    return _mean(same / (counts[rows].sum(axis=1) - 1), seed)
+    return _figure((same / (counts[rows].sum(axis=1) - 1))[:, None], seed)
 
 
 def _pair(
@@ -201,33 +192,30 @@ def _pair(
 ) -> Pair:
     both = (first != MISSING) & (second != MISSING)
     a, b = np.eye(classes)[first[both]], np.eye(classes)[second[both]]  # (U, E)
-    same = (a * b).sum(axis=1)
-    terms = np.column_stack([same, a, b])  # (U, 1 + 2 E)
-    [kappa] = _kappa_from(terms.mean(axis=0, keepdims=True))
-    kappas = _kappa_from(resampled_means(terms, resamples=RESAMPLES, seed=seed))
+    same = (a * b).sum(axis=1, keepdims=True)  # (U, 1)
+
+    def kappa(means: Counts) -> Counts:  # nan if chance alone always agrees
+        by_chance = (means[:, 1 : 1 + classes] * means[:, 1 + classes :]).sum(axis=1)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.where(by_chance < 1 - 1e-12, (means[:, 0] - by_chance) / (1 - by_chance), np.nan)
+
     return Pair(
-        name,
-        other,
-        int(both.sum()),
-        _mean(same, seed),
-        Figure(float(kappa), *percentile_interval(kappas)),
-        tuple(tuple(int(value) for value in row) for row in a.T @ b),
+        first=name,
+        second=other,
+        pictures=int(both.sum()),
+        percent=_figure(same, seed),
+        kappa=_figure(np.column_stack([same, a, b]), seed, kappa),
+        confusion=tuple(tuple(int(value) for value in row) for row in a.T @ b),
     )
 
 
-def _kappa_from(means: Counts) -> Counts:
-    """Return Cohen's κ from shares (R, 1 + 2 E): same answer, labels of either; nan if chance alone always agrees."""
-    classes = means.shape[1] // 2
-    by_chance = (means[:, 1 : 1 + classes] * means[:, 1 + classes :]).sum(axis=1)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(by_chance < 1 - 1e-12, (means[:, 0] - by_chance) / (1 - by_chance), np.nan)
-
-
-def _mean(values: Counts, seed: int) -> Figure:
-    if not len(values):
+def _figure(terms: Counts, seed: int, statistic: Callable[[Counts], Counts] = lambda means: means[:, 0]) -> Figure:
+    """Return a statistic of means over images with its interval.  terms: (U, K).  statistic: (R, K) means -> (R,)."""
+    if not len(terms):
         return UNDEFINED
-    means = resampled_means(values[:, None], resamples=RESAMPLES, seed=seed)[:, 0]
-    return Figure(float(values.mean()), *percentile_interval(means))
+    value = float(statistic(terms.mean(axis=0, keepdims=True))[0])
+    means = resampled_means(terms, resamples=RESAMPLES, seed=seed)  # (R, K)
+    return Figure(value, *percentile_interval(statistic(means)))
 
 
 def _without_nan(value: Any) -> Any:

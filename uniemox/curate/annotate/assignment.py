@@ -5,7 +5,7 @@ import heapq
 import json
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import islice
 from typing import Any
 
@@ -14,7 +14,7 @@ from sqlalchemy import Connection, func, insert, or_, select
 from uniemox.curate import tables as t
 from uniemox.curate.collect.screen import SCORED_AT_ONCE, samples_of, scorer
 from uniemox.curate.project import LEFT_OUT, SKIP, Project, last_batch, pool
-from uniemox.io.progress import Progress, silent
+from uniemox.io.progress import Progress, in_parts, silent
 
 BLOCK = 60  # tasks assigned at once
 RESERVED_S = 2 * 3600  # time that an image waits for an annotator it was assigned to
@@ -156,14 +156,17 @@ def suggest(project: Project, model: str, progress: Progress = silent) -> int:
     rows = project.rows(select(t.images).where(t.images.c.id.in_(pool())).order_by(t.images.c.id))
     forget(project)
     count = 0
-    for start in range(0, len(rows), SCORED_AT_ONCE):
-        part = rows[start : start + SCORED_AT_ONCE]
-        values = list(_best(part, score(samples_of(project, part)), project.plan.labels))
+    for part in in_parts(rows, SCORED_AT_ONCE, "predicting", progress):
+        values = []
+        for row, shares in zip(part, score(samples_of(project, part)), strict=True):
+            own = {label: share for label, share in (shares or {}).items() if label in project.plan.labels}
+            if own:
+                label = max(own, key=own.__getitem__)
+                values.append({"picture_id": row.id, "label": label, "share": own[label]})
         if values:
             with project.store.write() as connection:
                 connection.execute(insert(t.suggestions), values)
         count += len(values)
-        progress("predicting", start + len(part), len(rows))
     project.store.set("suggested by", sorted({*suggested_by(project), model}))
     return count
 
@@ -178,13 +181,3 @@ def suggested_by(project: Project) -> list[str]:
     """Return the names of all models whose suggestions were ever shown."""
     models: list[str] = project.store.setting("suggested by") or []
     return models
-
-
-def _best(
-    rows: Sequence[Any], predictions: Sequence[Mapping[str, float] | None], labels: Sequence[str]
-) -> Iterator[Any]:
-    for row, shares in zip(rows, predictions, strict=True):
-        own = {label: share for label, share in (shares or {}).items() if label in labels}
-        if own:
-            label = max(own, key=lambda one: own[one])
-            yield {"picture_id": row.id, "label": label, "share": own[label]}

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from sqlalchemy import bindparam, func, insert, select, true, update
 
 import uniemox
@@ -13,12 +14,12 @@ from uniemox.curate import tables as t
 from uniemox.curate.project import Change, Project, append, current, decisions, put_setting, searched_labels, taken_down
 from uniemox.data.audit import PLACEHOLDER_LABELS, PLACEHOLDER_TIMES
 from uniemox.data.near import near_groups
-from uniemox.data.processes import THUMB, Look, scan
+from uniemox.data.processes import THUMB, scan
 from uniemox.data.sample import DataSet, ImageFile, Sample, decode_sample
 from uniemox.errors import ConfigError, ImageError
 from uniemox.io.decoding.pool import DecoderPool
 from uniemox.io.parallel import usable_cores
-from uniemox.io.progress import Progress, silent
+from uniemox.io.progress import Progress, in_parts, silent
 from uniemox.labels import LabelSet
 
 ACTOR = "screen"  # of automatic decisions
@@ -166,41 +167,31 @@ def _look(project: Project, progress: Progress) -> None:
     # after an undone takedown there is no file until collect has fetched it again
     rows = [row for row in rows if project.image_path(row.sha256, row.format).exists()]
     with DecoderPool(usable_cores()) as decoders:  # collected files may be made to block their decoder
-        for start in range(0, len(rows), AT_ONCE):
-            part = rows[start : start + AT_ONCE]
-            looks = scan(samples_of(project, part), decoders=decoders)
+        for part in in_parts(rows, AT_ONCE, "looking at images", progress):
+            scanned = [
+                {"picture_id": row.id, "problem": look.problem, "width": look.size[0], "height": look.size[1]}
+                | {"thumb": _bytes_of(look.thumb), "histogram": _bytes_of(look.histogram, "<f4")}
+                for row, look in zip(part, scan(samples_of(project, part), decoders=decoders), strict=True)
+            ]
             with project.store.write() as connection:
-                connection.execute(
-                    insert(t.looks), [_look_row(row.id, look) for row, look in zip(part, looks, strict=True)]
-                )
-            progress("looking at images", start + len(part), len(rows))
+                connection.execute(insert(t.looks), scanned)
 
 
-def _look_row(image: int, look: Look) -> dict[str, Any]:
-    return {
-        "picture_id": image,
-        "problem": look.problem,
-        "width": look.size[0],
-        "height": look.size[1],
-        "thumb": None if look.thumb is None else look.thumb.tobytes(),
-        "histogram": None if look.histogram is None else look.histogram.astype("<f4").tobytes(),
-    }
+def _bytes_of(values: NDArray[Any] | None, dtype: str = "u1") -> bytes | None:
+    return None if values is None else values.astype(dtype).tobytes()
 
 
 def _look_at_benchmark(project: Project, data: DataSet, progress: Progress) -> None:
     """Scan new images of a test set."""
     known = {row.key for row in project.rows(select(t.benchmarks.c.key).where(t.benchmarks.c.name == data.name))}
     samples = list({sample.image_key: sample for sample in data.samples if sample.image_key not in known}.values())
-    for start in range(0, len(samples), AT_ONCE):
-        part = samples[start : start + AT_ONCE]
+    for part in in_parts(samples, AT_ONCE, f"looking at {data.name}", progress):
         rows = [
-            {"name": data.name, "key": sample.image_key, "sha256": look.sha256}
-            | {"thumb": None if look.thumb is None else look.thumb.tobytes()}
+            {"name": data.name, "key": sample.image_key, "sha256": look.sha256, "thumb": _bytes_of(look.thumb)}
             for sample, look in zip(part, scan(part), strict=True)
         ]
         with project.store.write() as connection:
             connection.execute(insert(t.benchmarks), rows)
-        progress(f"looking at {data.name}", start + len(part), len(samples))
 
 
 def scorer(model: str, labels: LabelSet, *, needs_all: bool = False) -> Scorer:
@@ -253,8 +244,7 @@ def _score(project: Project, score: Scorer, model: str, progress: Progress) -> N
     query = select(t.images.c.id, t.images.c.sha256, t.images.c.format).join(t.looks)
     query = query.where(t.looks.c.problem == "", true() if is_other else t.looks.c.score.is_(None))
     rows = project.rows(query.order_by(t.images.c.id))
-    for start in range(0, len(rows), SCORED_AT_ONCE):
-        part = rows[start : start + SCORED_AT_ONCE]
+    for part in in_parts(rows, SCORED_AT_ONCE, "asking the model", progress):
         values = []
         for row, shares in zip(part, score(samples_of(project, part)), strict=True):
             own = [shares.get(label, 0.0) for label in labels.get(row.id, ())] if shares else []
@@ -268,4 +258,3 @@ def _score(project: Project, score: Scorer, model: str, progress: Progress) -> N
             if values:
                 of_image = update(t.looks).where(t.looks.c.picture_id == bindparam("id"))
                 connection.execute(of_image.values(score=bindparam("share")), values)
-        progress("asking the model", start + len(part), len(rows))

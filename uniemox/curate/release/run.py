@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from sqlalchemy import insert, or_, select, update
 
@@ -30,7 +30,7 @@ from uniemox.curate.release.documents import (
     write_croissant,
 )
 from uniemox.curate.release.metadata import orientation_of, without_metadata
-from uniemox.curate.release.splitting import FILE, PLOT, kept_data, read_scheme
+from uniemox.curate.release.splitting import FILE, PLOT, kept_images, read_scheme
 from uniemox.curate.status import status
 from uniemox.data.source import public_name
 from uniemox.data.splits import write_splits
@@ -124,27 +124,31 @@ def _is_empty(project: Project, folder: Path) -> bool:
 
 def release_rows(project: Project, kept: Mapping[int, Verdict]) -> tuple[list[ReleasedImage], int]:
     """Return the images of a release in the order of their paths, and the number of images without a split."""
-    data, _ = kept_data(project, kept)
-    scheme = read_scheme(project)
-    numbers = {row.sha256: (row.id, row.format) for row in project.rows(select(t.images))}
-    about = provenance(project)
+    images, scheme, about = kept_images(project, kept), read_scheme(project), provenance(project)
     rows = []
-    for sample in data.samples:
-        split = scheme.get(sample.key)
+    for image in images:
+        split, verdict = scheme.get(image.sha256), kept[image.id]
         if split is None:
             continue
-        image, image_format = numbers[sample.key]
-        label, style = str(data.label_of(sample)), sample.domain or ""
-        name = f"{sample.key[:NAME_DIGITS]}.{SUFFIXES[image_format]}"
-        path = "/".join(part for part in (split, label, style, name) if part)
-        file = project.image_path(sample.key, image_format)
-        shares = sample.distribution or {}
-        decided: Literal["owner", "annotators"] = "owner" if kept[image].reason == OWNER_SAYS else "annotators"
-        own = about.get(image, dict.fromkeys(ABOUT, ""))
-        rows.append(ReleasedImage(path, label, split, style, shares, sample.key, image, file, own, decided))
+        label, style = str(verdict.label), image.style or ""
+        name = f"{image.sha256[:NAME_DIGITS]}.{SUFFIXES[image.format]}"
+        rows.append(
+            ReleasedImage(
+                path="/".join(part for part in (split, label, style, name) if part),
+                label=label,
+                split=split,
+                style=style,
+                shares=verdict.shares,
+                sha256=image.sha256,
+                picture=image.id,
+                file=project.image_path(image.sha256, image.format),
+                about=about.get(image.id, dict.fromkeys(ABOUT, "")),
+                decided="owner" if verdict.reason == OWNER_SAYS else "annotators",
+            )
+        )
     if not rows:
         raise DataError(f"{project.folder}: no kept image has a split; draw them: uniemox curate split")
-    return sorted(rows, key=lambda row: row.path), len(data) - len(rows)
+    return sorted(rows, key=lambda row: row.path), len(images) - len(rows)
 
 
 def provenance(project: Project) -> dict[int, dict[str, str]]:
