@@ -179,7 +179,7 @@ def test_a_form_with_consent_scales_and_languages(browser: object, tmp_path: Pat
         page.wait_for_selector("#picture:not([hidden])[alt='Bild 1']")
         assert page.get_by_label("Bemerkung").input_value() == "<b>dark</b> 1"
         assert page.get_by_role("radio", name="9, aufgeregt").is_checked()
-    said = [dict(one.details) for one in given_answers(project)]
+    said = [details for _, details in given_answers(project)]
     full = {"intensity": 7, "valence": 2, "arousal": 9, "comment": "<b>dark</b> 1", "labels": ["fear", "awe"]}
     assert sorted(said, key=len) == [{}, {"skip": "upsetting"}, full]
 

@@ -19,7 +19,7 @@ from starlette.testclient import TestClient
 from tests.curate.places import PLAN, project_of, say
 from uniemox.curate import tables as t
 from uniemox.curate.annotate.access import account_of, invite, join, revoke
-from uniemox.curate.annotate.answers import Answer, AnswerWriter
+from uniemox.curate.annotate.answers import AnswerIn, AnswerWriter
 from uniemox.curate.annotate.assignment import TaskAssigner
 from uniemox.curate.annotate.serving import served, server
 from uniemox.curate.annotate.verdicts import disputed, read_answers
@@ -385,14 +385,15 @@ def test_many_writers_at_once_lose_nothing(project: Project) -> None:
 
     def run(person: int, tasks: list[int]) -> None:
         for task in tasks:
-            acknowledged.extend(writer.save([Answer(person, task, f"{person}-{task}", "awe", 1.0)]).result())
+            own = AnswerIn(id=f"answer-{person}-{task}", task=task, label="awe", seconds=1.0)
+            acknowledged.extend(writer.save(person, [own]).result())
 
     threads = [threading.Thread(target=run, args=one) for one in people]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert writer.save([]).result() == frozenset()
+    assert writer.save(1, []).result() == frozenset()
     writer.close()
     assert len(acknowledged) == 48
     assert {row.client_id for row in project.rows(select(t.answers))} == set(acknowledged)

@@ -18,7 +18,7 @@ from PIL import Image
 
 from uniemox.curate.annotate.access import invite
 from uniemox.curate.annotate.agree import agree
-from uniemox.curate.annotate.answers import Answer, save_answers
+from uniemox.curate.annotate.answers import AnswerIn, save_answers
 from uniemox.curate.annotate.assignment import TaskAssigner
 from uniemox.curate.annotate.verdicts import verdicts
 from uniemox.curate.collect.config import CollectConfig
@@ -130,7 +130,7 @@ def annotate(project: Project, name: str, *, accuracy: float, seed: int, progres
         for task in tasks:
             correct = task.check_label or min(searched.get(task.picture_id, {NONE}))
             label = correct if rng.random() < accuracy else rng.choice((*project.plan.labels, NONE))
-            answers.append(Answer(person, task.id, secrets.token_hex(16), label, 1.0))
+            answers.append((person, AnswerIn(id=secrets.token_hex(16), task=task.id, label=label, seconds=1.0)))
         with project.store.write() as connection:
             save_answers(connection, answers)
         done += len(answers)

@@ -326,6 +326,11 @@ def history(connection: Connection, limit: int) -> list[dict[str, Any]]:
     return [{**row, "is_undone": bool(row["is_undone"])} for row in rows.mappings()]
 
 
+def utc(seconds: float) -> str:
+    """Return a time in UTC (ISO 8601).  seconds: since 1970."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
+
+
 def inserted_id(result: Any) -> int:
     """Return the key of the row that an insert added."""
     return int(result.inserted_primary_key[0])

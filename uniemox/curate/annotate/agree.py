@@ -121,9 +121,10 @@ def agreement(
         pictures=len(answered),
         answers=int(m.sum()),
         percent=_figure((counts * (counts - 1)).sum(axis=1, keepdims=True) / (m * (m - 1))[:, None], seed),
-        alpha=_alpha(counts, seed),
+        alpha=_figure(_alpha_terms(counts), seed, _alpha_from),
         per_class={
-            label: _alpha(np.stack([counts[:, i], m - counts[:, i]], axis=1), seed) for i, label in enumerate(labels)
+            label: _figure(_alpha_terms(np.stack([counts[:, i], m - counts[:, i]], axis=1)), seed, _alpha_from)
+            for i, label in enumerate(labels)
         },
         per_annotator={name: _with_others(answered[:, i], counts, seed) for i, name in enumerate(people)},
         pairs=tuple(
@@ -153,12 +154,8 @@ def krippendorff_alpha(counts: Counts) -> float:
     α = 1 - D_o / D_e. D_o is the disagreement of pairs inside an image, weighted by 1 / (m - 1) for its m answers; D_e
     is that of all pairs of answers. Images with one answer are left out.
     """
-    counts = counts[counts.sum(axis=1) >= 2]
-    return (
-        float(_alpha_from(_alpha_terms(counts).mean(axis=0, keepdims=True), len(counts))[0])
-        if len(counts)
-        else math.nan
-    )
+    terms = _alpha_terms(counts[counts.sum(axis=1) >= 2])
+    return float(_alpha_from(terms.sum(axis=0, keepdims=True))[0]) if len(terms) else math.nan
 
 
 def _alpha_terms(counts: Counts) -> Counts:
@@ -168,16 +165,12 @@ def _alpha_terms(counts: Counts) -> Counts:
     return np.column_stack([inside, m, counts])
 
 
-def _alpha_from(means: Counts, images: int) -> Counts:
-    """Return α from means of its terms, (R, 2 + E) -> (R,); nan where all answers are the same."""
-    inside, n, per_label = means[:, 0], means[:, 1], means[:, 2:]
+def _alpha_from(sums: Counts) -> Counts:
+    """Return α from sums of its terms, (R, 2 + E) -> (R,); nan where all answers are the same."""
+    inside, n, per_label = sums[:, 0], sums[:, 1], sums[:, 2:]
     expected = n**2 - (per_label**2).sum(axis=1)
     with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(expected > 0, 1 - (n - 1 / images) * inside / expected, np.nan)
-
-
-def _alpha(counts: Counts, seed: int) -> Figure:
-    return _figure(_alpha_terms(counts), seed, lambda means: _alpha_from(means, len(counts)))
+        return np.where(expected > 0, 1 - (n - 1) * inside / expected, np.nan)
 
 
 def _with_others(codes: NDArray[np.integer], counts: Counts, seed: int) -> Figure:
@@ -194,7 +187,8 @@ def _pair(
     a, b = np.eye(classes)[first[both]], np.eye(classes)[second[both]]  # (U, E)
     same = (a * b).sum(axis=1, keepdims=True)  # (U, 1)
 
-    def kappa(means: Counts) -> Counts:  # nan if chance alone always agrees
+    def kappa(sums: Counts) -> Counts:  # nan if chance alone always agrees
+        means = sums / len(same)
         by_chance = (means[:, 1 : 1 + classes] * means[:, 1 + classes :]).sum(axis=1)
         with np.errstate(divide="ignore", invalid="ignore"):
             return np.where(by_chance < 1 - 1e-12, (means[:, 0] - by_chance) / (1 - by_chance), np.nan)
@@ -209,13 +203,18 @@ def _pair(
     )
 
 
-def _figure(terms: Counts, seed: int, statistic: Callable[[Counts], Counts] = lambda means: means[:, 0]) -> Figure:
-    """Return a statistic of means over images with its interval.  terms: (U, K).  statistic: (R, K) means -> (R,)."""
-    if not len(terms):
+def _figure(terms: Counts, seed: int, statistic: Callable[[Counts], Counts] | None = None) -> Figure:
+    """Return a statistic of sums over images with its interval.
+
+    terms: (U, K), K values of each image.  statistic: (R, K) sums -> (R,); None: the mean of the first value.
+    """
+    count = len(terms)
+    if not count:
         return UNDEFINED
-    value = float(statistic(terms.mean(axis=0, keepdims=True))[0])
-    means = resampled_means(terms, resamples=RESAMPLES, seed=seed)  # (R, K)
-    return Figure(value, *percentile_interval(statistic(means)))
+    of_sums = statistic or (lambda sums: sums[:, 0] / count)
+    value = float(of_sums(terms.sum(axis=0, keepdims=True))[0])
+    sums = resampled_means(terms, resamples=RESAMPLES, seed=seed) * count  # (R, K)
+    return Figure(value, *percentile_interval(of_sums(sums)))
 
 
 def _without_nan(value: Any) -> Any:

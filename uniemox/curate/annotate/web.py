@@ -21,7 +21,7 @@ from sqlalchemy import func, select
 from uniemox.curate import tables as t
 from uniemox.curate.annotate import access
 from uniemox.curate.annotate.access import Annotator, Anybody, Owner
-from uniemox.curate.annotate.answers import MAX_ROWS, Answer, AnswerWriter, Strict, has_id, read_answer
+from uniemox.curate.annotate.answers import MAX_ROWS, AnswerWriter, Strict, has_id, read_answer
 from uniemox.curate.annotate.assignment import TaskAssigner
 from uniemox.curate.annotate.verdicts import counted_answers, disputed
 from uniemox.curate.project import (
@@ -213,12 +213,9 @@ def _add_annotator_routes(app: FastAPI) -> None:
         fits = [one for each in given.answers if (one := read_answer(each, project.plan.labels)) is not None]
         claims = {one.task: one.suggested for one in fits if one.suggested}
         shown = await asyncio.to_thread(assigner.suggestions, person.id, claims) if claims else {}
-        rows = [
-            Answer(person.id, one.task, one.id, one.label, one.seconds, one.details(shown.get(one.task)))
-            for one in fits
-        ]
+        checked = [one.model_copy(update={"suggested": shown.get(one.task)}) for one in fits]
         try:
-            saved = await asyncio.wrap_future(app.state.writer.save(rows))
+            saved = await asyncio.wrap_future(app.state.writer.save(person.id, checked))
         except DataError as error:
             raise HTTPException(503, "answers can't be saved now; they are kept in the page") from error
         ids = [one["id"] for one in given.answers if has_id(one)]

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
+from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
@@ -24,15 +25,8 @@ from uniemox.io.progress import Progress, silent
 OFFERED_AT_ONCE, FETCHED_AT_ONCE = 500, 50  # candidates in one transaction
 
 
-@dataclass(frozen=True, slots=True)
-class Kept:
-    """An image whose file has been written."""
-
-    sha256: str
-    format: str
-    bytes: int
-    width: int
-    height: int
+Kept = dict[str, Any]
+"""Row of tables.images for an image whose file has been written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +133,8 @@ def _fetch_one(project: Project, job: _Job, config: CollectConfig, robots: Robot
         sha256 = project.keep_file(result, image_format)
     except ImageError as error:
         return FetchFailure(f"no image: {error}")
-    return Kept(sha256, image_format, len(result), *image.size)
+    width, height = image.size
+    return {"sha256": sha256, "format": image_format, "bytes": len(result), "width": width, "height": height}
 
 
 def _write_down(project: Project, ended: Sequence[tuple[_Job, Kept | FetchFailure]], counts: dict[str, int]) -> None:
@@ -147,22 +142,22 @@ def _write_down(project: Project, ended: Sequence[tuple[_Job, Kept | FetchFailur
     if not ended:
         return
     now = time.time()
-    kept = {result.sha256: result for _, result in ended if isinstance(result, Kept)}
+    kept = {result["sha256"]: result for _, result in ended if not isinstance(result, FetchFailure)}
     with project.store.write() as connection:
         query = select(t.images.c.sha256, t.images.c.id).where(t.images.c.sha256.in_(kept))
         ids = {row.sha256: row.id for row in connection.execute(query)}
         taken = set(connection.scalars(taken_down()))
-        fresh = [{**asdict(result), "added_at": now} for sha256, result in kept.items() if sha256 not in ids]
+        fresh = [{**result, "added_at": now} for sha256, result in kept.items() if sha256 not in ids]
         if fresh:
             connection.execute(insert(t.images), fresh)
             ids = {row.sha256: row.id for row in connection.execute(query)}
         for job, result in ended:
-            image = {} if isinstance(result, FetchFailure) else {"picture_id": ids[result.sha256]}
+            image = {} if isinstance(result, FetchFailure) else {"picture_id": ids[result["sha256"]]}
             if isinstance(result, FetchFailure):
                 state, reason = "waiting" if result.may_pass else "failed", result.reason
-            elif ids[result.sha256] in taken:
+            elif ids[result["sha256"]] in taken:
                 state, reason = "failed", "taken down"
-                project.image_path(result.sha256, result.format).unlink(missing_ok=True)
+                project.image_path(result["sha256"], result["format"]).unlink(missing_ok=True)
             else:
                 state, reason = "fetched", ""
             counts[state] += 1

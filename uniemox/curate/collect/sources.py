@@ -5,7 +5,7 @@ import json
 import re
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from queue import Queue
@@ -25,6 +25,10 @@ from uniemox.labels import clean
 
 OPENVERSE = "https://api.openverse.org/v1/images/"
 OPENVERSE_PAGE = 20  # largest page without a key
+OPENVERSE_FIELDS = {
+    **{"address": "url", "page": "foreign_landing_url", "title": "title", "author": "creator"},
+    **{"licence": "license", "licence_address": "license_url"},
+}
 COMMONS = "https://commons.wikimedia.org/w/api.php"
 COMMONS_QUERY = {
     **{"action": "query", "format": "json", "formatversion": "2", "generator": "search", "gsrnamespace": "6"},
@@ -35,6 +39,9 @@ BING = "https://www.bing.com"
 BING_MAX = 1000  # results that the service gives for a search
 PAUSES_S = {"openverse": 3.0, "commons": 1.0, "bing": 2.0}  # Openverse allows 20 requests a minute without a key
 MAX_LISTED = 8  # folders in a message
+MAX_TEXT, MAX_LICENCE = 500, 200  # letters
+ADDRESSES = ("address", "page", "licence_address")
+FIELDS = (*ADDRESSES, "title", "licence", "author")  # of a candidate, besides label and keyword
 ALIASES = {"url": "address", "license": "licence"}
 ALIASES |= dict.fromkeys(("license_address", "license_url"), "licence_address")
 
@@ -132,17 +139,40 @@ def address_table(table: Path, plan: CollectionPlan) -> ImageSource:
     A row without a keyword takes its label as keyword, so that an address may have several labels.
     Raises DataError, with file and line, for an invalid row.
     """
-    return list_source("csv", list(_read(table, plan)))
+    labels: dict[tuple[str, str], str | None] = {}
+    candidates, of_word = [], _labels_by_word(plan)
+    for rank, (line, raw) in enumerate(read_rows(table)):
+        row = {ALIASES.get(name.lower(), name.lower()): plain_cell(value) for name, value in raw.items()}
+        where, fields = f"{table}:{line}", cleaned({name: row.get(name) for name in FIELDS})
+        if not fields["address"]:
+            raise DataError(f"{where}: expected http(s)://... in the column address, got {row.get('address')!r}")
+        label = plan.label_of(row.get("label", ""))
+        if row.get("label") and label is None:
+            raise DataError(f"{where}: {row['label']!r} is none of the labels {', '.join(plan.labels)}")
+        label = label or of_word.get(row.get("keyword", "").lower())
+        keyword = text_of(row.get("keyword", ""), 200) or label or ""
+        if labels.setdefault((fields["address"], keyword), label) != label:
+            raise DataError(f"{where}: {fields['address']} has the keyword {keyword!r} for another label; use another")
+        candidates.append(Candidate(rank=rank, keyword=keyword, label=label, **fields))
+    return list_source("csv", candidates)
 
 
-def text_of(value: Any, limit: int = 500) -> str:
+def cleaned(values: Mapping[str, Any]) -> dict[str, str]:
+    """Return fields of a candidate from what a stranger wrote: http addresses, and plain texts on one line."""
+    return {
+        name: address_of(value) if name in ADDRESSES else text_of(value, MAX_LICENCE if name == "licence" else MAX_TEXT)
+        for name, value in values.items()
+    }
+
+
+def text_of(value: Any, limit: int = MAX_TEXT) -> str:
     """Return a service's value as plain text on one line, without tags; empty unless it is a text or number."""
     if not isinstance(value, str | int | float):
         return ""
     return one_line(html.unescape(re.sub(r"<[^>]*>", " ", str(value))), limit)
 
 
-def one_line(text: str, limit: int = 500) -> str:
+def one_line(text: str, limit: int = MAX_TEXT) -> str:
     """Return a text on one line, without unprintable characters."""
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())[:limit]
 
@@ -151,34 +181,6 @@ def address_of(value: Any) -> str:
     """Return an http address; empty for anything else, such as javascript:."""
     text = value.strip() if isinstance(value, str) else ""
     return text if re.match(r"https?://", text) and len(text) <= 2000 else ""
-
-
-def _read(table: Path, plan: CollectionPlan) -> Iterator[Candidate]:
-    labels: dict[tuple[str, str], str | None] = {}
-    of_word = _labels_by_word(plan)
-    for rank, (line, raw) in enumerate(read_rows(table)):
-        row = {ALIASES.get(name.lower(), name.lower()): plain_cell(value) for name, value in raw.items()}
-        where = f"{table}:{line}"
-        if not address_of(row.get("address", "")):
-            raise DataError(f"{where}: expected http(s)://... in the column address, got {row.get('address')!r}")
-        label = plan.label_of(row.get("label", ""))
-        if row.get("label") and label is None:
-            raise DataError(f"{where}: {row['label']!r} is none of the labels {', '.join(plan.labels)}")
-        label = label or of_word.get(row.get("keyword", "").lower())
-        keyword = text_of(row.get("keyword", ""), 200) or label or ""
-        if labels.setdefault((row["address"], keyword), label) != label:
-            raise DataError(f"{where}: {row['address']} has the keyword {keyword!r} for another label; use another")
-        yield Candidate(
-            address=row["address"],
-            rank=rank,
-            keyword=keyword,
-            label=label,
-            page=address_of(row.get("page")),
-            title=text_of(row.get("title")),
-            licence=text_of(row.get("licence"), 200),
-            licence_address=address_of(row.get("licence_address")),
-            author=text_of(row.get("author")),
-        )
 
 
 def _labels_by_word(plan: CollectionPlan) -> dict[str, str]:
@@ -236,14 +238,9 @@ def openverse(ask: PagedSearch, api: str = OPENVERSE) -> ImageSource:
                 raise DataError(f"{api}: its answer has no list results; has its interface changed?")
             for row in map(_dict, rows):
                 count += 1
-                yield {
-                    "address": address_of(row.get("url")),
-                    "page": address_of(row.get("foreign_landing_url")),
-                    "title": text_of(row.get("title")),
-                    "licence": f"{text_of(row.get('license'))} {text_of(row.get('license_version'))}".strip(),
-                    "licence_address": address_of(row.get("license_url")),
-                    "author": text_of(row.get("creator")),
-                }
+                fields = cleaned({name: row.get(key) for name, key in OPENVERSE_FIELDS.items()})
+                fields["licence"] = f"{fields['licence']} {text_of(row.get('license_version'))}".strip()
+                yield fields
             last = content.get("page_count")
             pages, page = last if isinstance(last, int) else 0, page + 1
 
@@ -279,14 +276,10 @@ def _commons_fields(row: dict[str, Any]) -> dict[str, str]:
     infos = row.get("imageinfo")
     info = _dict(infos[0]) if isinstance(infos, list) and infos else {}
     values = {name: _dict(entry).get("value") for name, entry in _dict(info.get("extmetadata")).items()}
-    return {
-        "address": address_of(info.get("thumburl")) or address_of(info.get("url")),
-        "page": address_of(info.get("descriptionurl")),
-        "title": text_of(row.get("title")).removeprefix("File:"),
-        "licence": text_of(values.get("LicenseShortName")),
-        "licence_address": address_of(values.get("LicenseUrl")),
-        "author": text_of(values.get("Artist")),
-    }
+    named = {"licence": "LicenseShortName", "licence_address": "LicenseUrl", "author": "Artist"}
+    fields = {"page": info.get("descriptionurl"), **{name: values.get(key) for name, key in named.items()}}
+    address = address_of(info.get("thumburl")) or info.get("url")
+    return cleaned({"address": address, "title": text_of(row.get("title")).removeprefix("File:"), **fields})
 
 
 def bing(ask: PagedSearch, *, licence: str | None = None, site: str = BING) -> ImageSource:
@@ -302,11 +295,8 @@ def bing(ask: PagedSearch, *, licence: str | None = None, site: str = BING) -> I
             fresh = [row for row in rows if row.get("murl") not in seen]
             for row in fresh:
                 seen.add(row.get("murl"))
-                yield {
-                    "address": address_of(row.get("murl")),
-                    "page": address_of(row.get("purl")),
-                    "title": text_of(row.get("t")),
-                    "licence": f"Bing's filter {licence}" if licence else "",
+                yield cleaned({"address": row.get("murl"), "page": row.get("purl"), "title": row.get("t")}) | {
+                    "licence": f"Bing's filter {licence}" if licence else ""
                 }
             if not fresh:  # the service repeats its last page for ever
                 return

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,7 +15,7 @@ from uniemox.curate import tables as t
 from uniemox.curate.annotate.agree import agreement_now
 from uniemox.curate.annotate.assignment import suggested_by
 from uniemox.curate.annotate.verdicts import OWNER_SAYS, Verdict, read_answers, verdicts
-from uniemox.curate.project import SUFFIXES, Change, Project, append, write_whole
+from uniemox.curate.project import SUFFIXES, Change, Project, append, utc, write_whole
 from uniemox.curate.release.config import ABOUT, ReleaseConfig, ReleasedImage
 from uniemox.curate.release.documents import (
     answer_tables,
@@ -67,7 +66,10 @@ def release(project: Project, folder: Path, config: ReleaseConfig, progress: Pro
     rows = _licensed(everything, config)
     folder.mkdir(parents=True, exist_ok=True)
     write_whole(folder / MARK, b"uniemox curate release\n")
-    _register(project, folder, config, len(rows))
+    options = {"options": json.dumps(asdict(config)), "at": time.time(), "pictures": len(rows)}
+    with project.store.write() as connection:
+        connection.execute(t.releases.delete().where(t.releases.c.folder == str(folder)))
+        connection.execute(insert(t.releases).values(folder=str(folder), **options))
     sums, left_in = _place_images(folder / IMAGES, rows, progress, keep=config.metadata == "keep")
     figures = statistics(config.name, rows, status(project), project.plan)
     figures["metadata"] = {"asked": config.metadata, "still there": left_in}
@@ -94,32 +96,6 @@ def _licensed(rows: list[ReleasedImage], config: ReleaseConfig) -> list[Released
             "give --only-licensed to leave them out, or leave --licence out:\n" + "\n".join(lines)
         )
     return rows
-
-
-def _remove(folder: Path, sha256: Iterable[str]) -> bool:
-    """Remove images from a release, with the lists that may name them; return False if the release is gone.
-
-    The remaining images have to be written again. Raises OSError.
-    """
-    if not (folder / MARK).exists():
-        return False
-    names = {digest[:NAME_DIGITS] for digest in sha256}
-    paths = [path for path in (folder / IMAGES).rglob("*") if path.stem in names]
-    for path in paths:
-        path.unlink()
-    if paths:
-        for name in LISTS:
-            (folder / name).unlink(missing_ok=True)
-    return True
-
-
-def _is_empty(project: Project, folder: Path) -> bool:
-    """Return True, and save it, if a release has no image left."""
-    if any(path.is_file() for path in (folder / IMAGES).rglob("*")):
-        return False
-    with project.store.write() as connection:
-        connection.execute(update(t.releases).where(t.releases.c.folder == str(folder)).values(pictures=0))
-    return True
 
 
 def release_rows(project: Project, kept: Mapping[int, Verdict]) -> tuple[list[ReleasedImage], int]:
@@ -152,24 +128,17 @@ def release_rows(project: Project, kept: Mapping[int, Verdict]) -> tuple[list[Re
 
 
 def provenance(project: Project) -> dict[int, dict[str, str]]:
-    """Return the fields of each image's first candidate, preferring one with a licence."""
-    query = select(t.candidates).where(t.candidates.c.picture_id.is_not(None)).order_by(t.candidates.c.id)
+    """Return the fields of ABOUT of each image's first candidate, preferring one with a licence."""
+    candidates = t.candidates.c
+    query = select(t.candidates).where(candidates.picture_id.is_not(None))
     fields: dict[int, dict[str, str]] = {}
-    for row in project.rows(query):
-        if row.picture_id in fields and (fields[row.picture_id]["licence"] or not row.about["licence"]):
-            continue
-        fetched = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(row.fetched_at)) if row.fetched_at else ""
-        address = row.title if row.source == "folder" else row.address  # no paths of one's own disk
-        known = {name: getattr(row, name) for name in ABOUT[1:-1]}
-        fields[row.picture_id] = {"address": address, **known, "fetched": fetched}
+    for row in project.rows(query.order_by(candidates.licence == "", candidates.id)):
+        if row.picture_id not in fields:
+            fields[row.picture_id] = {name: getattr(row, name) for name in ABOUT[1:-1]} | {
+                "address": row.title if row.source == "folder" else row.address,  # no paths of one's own disk
+                "fetched": utc(row.fetched_at) if row.fetched_at else "",
+            }
     return fields
-
-
-def _register(project: Project, folder: Path, config: ReleaseConfig, count: int) -> None:
-    values = {"options": json.dumps(asdict(config)), "at": time.time(), "pictures": count}
-    with project.store.write() as connection:
-        connection.execute(t.releases.delete().where(t.releases.c.folder == str(folder)))
-        connection.execute(insert(t.releases).values(folder=str(folder), **values))
 
 
 def _place_images(
@@ -179,9 +148,11 @@ def _place_images(
 
     keep: leave metadata in the files.  Returns sha256 by path, and the number of files whose metadata can't be removed.
     """
-    wanted = {row.path for row in rows}
-    for path in [path for path in root.rglob("*") if path.is_file()] if root.exists() else []:
-        if path.relative_to(root).as_posix() not in wanted:
+    wanted = {root / row.path for row in rows}
+    for path in sorted(root.rglob("*"), reverse=True):  # what is in a folder before the folder
+        if path.is_dir() and not any(path.iterdir()):
+            path.rmdir()
+        elif path.is_file() and path not in wanted:
             path.unlink()
     sums, left_in = {}, 0
     for number, row in enumerate(rows, start=1):
@@ -197,9 +168,6 @@ def _place_images(
             raise DataError(f"{target}: can't be written ({error.strerror})") from error
         sums[row.path] = hashlib.sha256(data).hexdigest()
         progress("writing", number, len(rows))
-    for place, folders, files in os.walk(root, topdown=False):
-        if not folders and not files and Path(place) != root and not os.listdir(place):
-            os.rmdir(place)
     return sums, left_in
 
 
@@ -280,27 +248,26 @@ def take_down(project: Project, which: str, *, because: str, actor: str = "owner
     release is written again, so that a release that can't be written keeps them in no other.
     Raises DataError if there is no such image, ConfigError for a hash that is too short.
     """
-    query = select(t.images.c.id, t.images.c.sha256, t.images.c.format)
-    of_candidate = query.join(t.candidates, t.candidates.c.picture_id == t.images.c.id).distinct()
-    of_folder = of_candidate.where(t.candidates.c.source == "folder", t.candidates.c.title == which)
-    if which.startswith(("http://", "https://", "file://")):
-        query = of_candidate.where(or_(t.candidates.c.address == which, t.candidates.c.page == which))
-    elif project.rows(of_folder):
-        query = of_folder
-    elif len(which) < MIN_HASH or set(which.lower()) - set("0123456789abcdef"):
+    images, looks, candidates = t.images.c, t.looks.c, t.candidates.c
+    of_folder = (candidates.source == "folder") & (candidates.title == which)
+    named = or_(candidates.address == which, candidates.page == which, of_folder)
+    is_meant = images.id.in_(select(candidates.picture_id).where(named))
+    is_hash = len(which) >= MIN_HASH and not set(which.lower()) - set("0123456789abcdef")
+    if is_hash:
+        is_meant = or_(is_meant, images.sha256.like(f"{which.lower()}%"))
+    groups = select(looks.near_group).where(looks.picture_id.in_(select(images.id).where(is_meant)))
+    copies = select(looks.picture_id).where(looks.near_group.in_(groups))
+    rows = project.rows(select(t.images).where(or_(is_meant, images.id.in_(copies))))
+    if not rows and not is_hash and not which.startswith(("http://", "https://", "file://")):
         raise ConfigError(f"expected an address, or at least {MIN_HASH} digits of a sha256, got {which!r}")
-    else:
-        query = query.where(t.images.c.sha256.like(f"{which.lower()}%"))
-    rows = project.rows(query)
     if not rows:
         raise DataError(f"no image of {project.folder} has the address, page or hash {which}")
-    rows = _with_copies(project, rows)
     numbers = [row.id for row in rows]
     with project.store.write() as connection:
         changes = [Change(row.id, "taken", "yes", because) for row in rows]
         append(connection, actor=actor, step="takedown", note=f"{which}: {because}", changes=changes)
-        connection.execute(t.looks.delete().where(t.looks.c.picture_id.in_(numbers)))
-        taken = update(t.candidates).where(t.candidates.c.picture_id.in_(numbers))
+        connection.execute(t.looks.delete().where(looks.picture_id.in_(numbers)))
+        taken = update(t.candidates).where(candidates.picture_id.in_(numbers))
         connection.execute(taken.values(state="failed", reason="taken down"))
     for row in rows:
         project.image_path(row.sha256, row.format).unlink(missing_ok=True)
@@ -308,33 +275,34 @@ def take_down(project: Project, which: str, *, because: str, actor: str = "owner
     return _leave_releases(project, [row.sha256 for row in rows])
 
 
-def _with_copies(project: Project, rows: Sequence[Any]) -> list[Any]:
-    """Return the images and their near duplicates."""
-    numbers = [row.id for row in rows]
-    groups = select(t.looks.c.near_group).where(t.looks.c.picture_id.in_(numbers), t.looks.c.near_group.is_not(None))
-    query = select(t.images.c.id, t.images.c.sha256, t.images.c.format)
-    query = query.outerjoin(t.looks, t.looks.c.picture_id == t.images.c.id)
-    return project.rows(query.where(or_(t.images.c.id.in_(numbers), t.looks.c.near_group.in_(groups))))
-
-
 def _leave_releases(project: Project, sha256: Sequence[str]) -> TakenDown:
     """Remove images from every release that is still there, then write the non-empty ones again."""
-    there, gone, problems = [], [], []
-    for row in project.rows(select(t.releases).order_by(t.releases.c.id)):
+    releases = project.rows(select(t.releases).order_by(t.releases.c.id))
+    gone = [row.folder for row in releases if not (Path(row.folder) / MARK).exists()]
+    removed, written, problems = [], [], []
+    for row in releases:
         try:
-            if _remove(Path(row.folder), sha256):
-                there.append(row)
-            else:
-                gone.append(row.folder)
+            if row.folder not in gone:
+                _remove(Path(row.folder), sha256)
+                removed.append(row)
         except OSError as error:
             problems.append(f"{row.folder}: the images can't be removed ({error}); remove them by hand")
-    written = []
-    for row in there:
-        folder = Path(row.folder)
+    for row in removed:
         try:
-            if not _is_empty(project, folder):
-                release(project, folder, ReleaseConfig(**json.loads(row.options)))
+            if any(path.is_file() for path in (Path(row.folder) / IMAGES).rglob("*")):
+                release(project, Path(row.folder), ReleaseConfig(**json.loads(row.options)))
+            else:
+                with project.store.write() as connection:
+                    connection.execute(update(t.releases).where(t.releases.c.id == row.id).values(pictures=0))
             written.append(row.folder)
         except (UniemoxError, OSError) as error:
             problems.append(f"{row.folder}: the images are removed, but it can't be written again ({error})")
     return TakenDown(tuple(sha256), tuple(written), tuple(gone), tuple(problems))
+
+
+def _remove(folder: Path, sha256: Iterable[str]) -> None:
+    """Remove images from a release, with the lists that may name them. Raises OSError."""
+    names = {digest[:NAME_DIGITS] for digest in sha256}
+    paths = [path for path in (folder / IMAGES).rglob("*") if path.stem in names]
+    for path in paths + [folder / name for name in LISTS if paths]:
+        path.unlink(missing_ok=True)
