@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import cohen_kappa_score
 
-from uniemox.curate.annotate.agree import agreement, codes_of, krippendorff_alpha, label_counts
+from uniemox.curate.annotate.agree import agreement, krippendorff_alpha, label_counts
 from uniemox.curate.annotate.verdicts import LatestAnswers, decide
 from uniemox.curate.release.documents import licence_counts, render, terms_of
 from uniemox.errors import ConfigError, ShapeError
@@ -30,9 +30,8 @@ def plain_alpha(rows: list[list[int]]) -> float:
     units = [unit for unit in units if len(unit) > 1]
     values = [value for unit in units for value in unit]
     n = len(values)
-    observed = sum(sum(a != b for a, b in itertools.permutations(unit, 2)) / (len(unit) - 1) for unit in units) / max(
-        n, 1
-    )
+    within = sum(sum(a != b for a, b in itertools.permutations(unit, 2)) / (len(unit) - 1) for unit in units)
+    observed = within / max(n, 1)
     expected = sum(a != b for a, b in itertools.permutations(values, 2)) / max(n * (n - 1), 1)
     return math.nan if expected == 0 else 1 - observed / expected
 
@@ -132,11 +131,6 @@ def test_the_owners_verdict_overrides_rules() -> None:
     for wrong in ({"rule": "all"}, {"min_answers": 0}):
         with pytest.raises(ConfigError):
             decide(answers("aa"), {}, {}, **wrong)  # type: ignore[arg-type]
-
-
-def test_codes() -> None:
-    found = codes_of({5: {"x": "b"}, 9: {"x": "a", "y": "b"}}, ("a", "b"), ("x", "y"))
-    assert found.tolist() == [[1, -1], [0, 1]]
 
 
 @pytest.mark.parametrize(

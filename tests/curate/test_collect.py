@@ -63,17 +63,10 @@ def test_openverse() -> None:
         found = list(openverse(asking(server), server.address).offers("awe", "Wonder of the world", 100))
         few = list(openverse(asking(server), server.address).offers("awe", "Wonder of the world", 3))
     assert len(found) == 37
-    assert found[20] == Candidate(
-        address="https://live.example/2-0.jpg",
-        rank=20,
-        keyword="Wonder of the world",
-        label="awe",
-        page="https://example.org/2-0",
-        title="Big & wide",
-        licence="by-sa 4.0",
-        licence_address="https://creativecommons.org/licenses/by-sa/4.0/",
-        author="A. Author",
-    )
+    about = {"title": "Big & wide", "licence": "by-sa 4.0", "author": "A. Author"}
+    about |= {"page": "https://example.org/2-0", "licence_address": "https://creativecommons.org/licenses/by-sa/4.0/"}
+    search = {"rank": 20, "keyword": "Wonder of the world", "label": "awe"}
+    assert found[20] == Candidate(address="https://live.example/2-0.jpg", **search, **about)
     assert few == found[:3]
     assert len(server.paths) == 3
 
@@ -133,15 +126,9 @@ def test_bing() -> None:
         assert len(server.paths) == 3
         assert "license-L1" in server.paths[0]
     assert len(found) == 40
-    assert found[39] == Candidate(
-        address="https://pictures.example/39.png",
-        rank=39,
-        keyword="Panic & fear",
-        label="fear",
-        page="https://p.example/39",
-        title="T",
-        licence="Bing's filter publicdomain",
-    )
+    search = {"rank": 39, "keyword": "Panic & fear", "label": "fear"}
+    about = {"page": "https://p.example/39", "title": "T", "licence": "Bing's filter publicdomain"}
+    assert found[39] == Candidate(address="https://pictures.example/39.png", **search, **about)
     assert next(bing_pages("a", 40, None)) == "https://www.bing.com/images/async?q=a&first=0"
     with (
         serving(lambda handler: handler.send(b"<html>Solve this CAPTCHA</html>")) as server,

@@ -174,44 +174,32 @@ def test_settings_are_remembered(tmp_path: Path) -> None:
     assert remembered_config(project, None, 0.0) == ScreenConfig(min_side_px=64)
 
 
-def test_status_after_an_undone_takedown(tmp_path: Path) -> None:
-    class_folders(tmp_path / "in", ("awe",), each=2)
-    project = collected(tmp_path / "p", tmp_path / "in")
-    screen(project)
-    address = project.rows(select(t.candidates.c.address))[0].address
-    take_down(project, address, because="asked")
-    before = status(project)["next"]
-    take_back(project.store, 2)
-    assert screen(project) == {"kept": 2}  # as it was judged before; its file is not there to be looked at
-    assert len(project.rows(select(t.looks))) == 1
-    assert status(project)["next"] == "uniemox curate collect p"
-    fetch(project, QUICK)
-    assert status(project)["next"] == "uniemox curate screen p"
-    assert screen(project) == {"kept": 2}
-    assert [row.problem for row in project.rows(select(t.looks))] == ["", ""]
-    assert status(project)["next"] == before
-
-
 def test_a_takedown_deletes_files_until_it_is_undone(tmp_path: Path) -> None:
     class_folders(tmp_path / "in", ("awe",), each=2)
     write(tmp_path / "in" / "awe", copy=plant(draw_image(0), "scaled", random.Random(3)))
     project = collected(tmp_path / "p", tmp_path / "in")
     screen(project)
+    before = status(project)["next"]
     rows = {Path(row.title).name: row for row in project.rows(select(t.candidates))}
     done = take_down(project, rows["0.jpg"].address, because="asked")
     assert len(done.sha256) == 2  # its near duplicate too
     assert len(list((tmp_path / "p" / "pictures").rglob("*.jpg"))) == 1
-    again = tmp_path / "again"
-    write(again / "fear", other=(tmp_path / "in" / "awe" / "0.jpg").read_bytes())
-    collect(project, again)
+    write(tmp_path / "again" / "fear", other=(tmp_path / "in" / "awe" / "0.jpg").read_bytes())
+    collect(project, tmp_path / "again")
     assert screen(project)["kept"] == 1
     assert {Path(row.title).name: row.reason for row in project.rows(select(t.candidates))}["other.jpg"] == "taken down"
     assert len(list((tmp_path / "p" / "pictures").rglob("*.jpg"))) == 1
-    with project.store.write() as connection:
-        batch = connection.scalar(select(t.batches.c.id).where(t.batches.c.step == "takedown"))
-        undo(connection, int(batch), actor="owner")
+    [batch] = project.rows(select(t.batches.c.id).where(t.batches.c.step == "takedown"))
+    take_back(project.store, batch.id)
+    assert screen(project) == {"kept": 2, "near duplicate": 1}  # as before; the files are not there to be looked at
+    assert len(project.rows(select(t.looks))) == 1
+    assert status(project)["next"] == "uniemox curate collect p"
     assert fetch(project, QUICK)["fetched"] == 3
     assert len(list((tmp_path / "p" / "pictures").rglob("*.jpg"))) == 3
+    assert status(project)["next"] == "uniemox curate screen p"
+    assert screen(project) == {"kept": 2, "near duplicate": 1}
+    assert [row.problem for row in project.rows(select(t.looks))] == [""] * 3
+    assert status(project)["next"] == before
     for which, error in (("http://nowhere.example/", DataError), ("abc", ConfigError), ("0" * 12, DataError)):
         with pytest.raises(error):
             take_down(project, which, because="x")

@@ -57,10 +57,8 @@ def test_the_last_decision_holds_and_undo_can_be_undone() -> None:
     assert values(store) == {1: "keep", 2: "keep"}
     with store.read() as connection:
         told = history(connection, 10)
-    assert [(row["id"], row["is_undone"]) for row in told] == [
-        *((6, False), (5, True), (4, False), (3, False)),
-        *((2, True), (1, False)),
-    ]
+    assert [row["id"] for row in told] == [6, 5, 4, 3, 2, 1]
+    assert [row["id"] for row in told if row["is_undone"]] == [5, 2]
 
 
 @settings(max_examples=25)
@@ -92,14 +90,6 @@ def test_undo_equals_a_plain_replay(steps: list[tuple[str, int]]) -> None:
         if kind == "set" and holds(i):
             expected[number] = f"v{i}"
     assert values(store) == expected
-
-
-def test_an_empty_batch_is_not_written() -> None:
-    store = store_with(0)
-    with store.write() as connection:
-        assert append(connection, actor="me", step="s", note="", changes=[]) is None
-    with store.read() as connection:
-        assert history(connection, 5) == []
 
 
 def test_concurrent_writers_queue(tmp_path: Path) -> None:

@@ -3,87 +3,86 @@
 import heapq
 import random
 import time
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Any
 from urllib.parse import urlsplit
 
 from uniemox.curate.collect.config import CollectConfig
 from uniemox.curate.collect.fetch import FetchFailure
 
 MAX_LOST = 5  # consecutive addresses of a host that fail every time before the run gives the host up
-Job = TypeVar("Job")
-Done = TypeVar("Done")
 
 
 @dataclass(frozen=True, slots=True)
-class Moved(Generic[Job]):
-    """Work that continues as another job at another address, in the queue of that address's host."""
+class Job:
+    """An address to fetch."""
 
     address: str
-    job: Job
+    key: Any = None
+    """Whatever the caller knows it by."""
+    redirects: int = 0
+    """Redirects that led to the address."""
 
 
 def fetch_all(
-    jobs: Iterable[tuple[str, Job]], work: Callable[[Job], Done | FetchFailure | Moved[Job]], config: CollectConfig
-) -> Generator[tuple[Job, Done | FetchFailure], None, None]:
+    jobs: Iterable[Job], work: Callable[[Job], Any], config: CollectConfig
+) -> Generator[tuple[Job, Any], None, None]:
     """Run every job and yield each result when it is done, hosts in turn.
 
-    jobs: (address, job).  work: runs in a thread. A FetchFailure that may pass is tried again later, while other hosts
-    continue; a moved job joins the end of its new host's queue. Stopped early, it waits for running jobs and starts
-    no other.
+    work: runs in a thread. A FetchFailure that may pass is tried again later, while other hosts continue; if it returns
+    another job, that one joins the end of its host's queue. Stopped early, it waits for running jobs and starts no
+    other.
     """
-    hosts: dict[str, _Host[Job]] = {}
+    hosts: dict[str, _Host] = defaultdict(_Host)
     idle: list[tuple[float, str]] = []  # a heap: the time from which a host without a running request may be asked
 
-    def add(address: str, job: Job) -> None:
-        name = host_of(address)
-        host = hosts.setdefault(name, _Host(name))
-        host.queue.append((job, 0))
-        if not host.is_listed:
-            host.is_listed = True
-            heapq.heappush(idle, (host.next_at, name))
+    def add(job: Job) -> None:
+        name = host_of(job.address)
+        hosts[name].queue.append((job, 0))
+        if not hosts[name].is_listed:
+            hosts[name].is_listed = True
+            heapq.heappush(idle, (hosts[name].next_at, name))
 
-    for address, job in jobs:
-        add(address, job)
-    running: dict[Future[Done | FetchFailure | Moved[Job]], tuple[_Host[Job], Job, int]] = {}
+    for job in jobs:
+        add(job)
+    running: dict[Future[Any], tuple[str, Job, int]] = {}
     pool = ThreadPoolExecutor(config.workers, thread_name_prefix="fetch")
     try:
         while idle or running:
             now = time.monotonic()
             while idle and len(running) < config.workers and idle[0][0] <= now:
-                host = hosts[heapq.heappop(idle)[1]]
-                job, failures = host.queue.popleft()
-                host.next_at = now + (1 / config.rate if host.name else 0)  # local files have no host
-                running[pool.submit(work, job)] = host, job, failures
+                name = heapq.heappop(idle)[1]
+                job, failures = hosts[name].queue.popleft()
+                hosts[name].next_at = now + (1 / config.rate if name else 0)  # local files have no host
+                running[pool.submit(work, job)] = name, job, failures
             pause = max(0.0, idle[0][0] - now) if idle and len(running) < config.workers else None
             if not running:
                 time.sleep(pause or 0.0)
                 continue
             for future in wait(running, timeout=pause, return_when=FIRST_COMPLETED).done:
-                host, job, failures = running.pop(future)
-                result = future.result()
-                if isinstance(result, Moved):
-                    host.lost = 0
-                    add(result.address, result.job)
-                elif isinstance(result, FetchFailure) and result.may_pass:
+                name, job, failures = running.pop(future)
+                host, result = hosts[name], future.result()
+                if isinstance(result, FetchFailure) and result.may_pass:
                     yield from ((one, result) for one in host.failed(job, failures + 1, result, config))
                 else:
                     host.lost = 0
-                    yield job, result
+                    if isinstance(result, Job):
+                        add(result)
+                    else:
+                        yield job, result
                 host.is_listed = bool(host.queue)
                 if host.is_listed:
-                    heapq.heappush(idle, (host.next_at, host.name))
+                    heapq.heappush(idle, (host.next_at, name))
     finally:
         pool.shutdown(cancel_futures=True)
 
 
 @dataclass(slots=True)
-class _Host(Generic[Job]):
-    name: str
-    queue: "deque[tuple[Job, int]]" = field(default_factory=deque)  # jobs and how often each one failed
+class _Host:
+    queue: deque[tuple[Job, int]] = field(default_factory=deque)  # jobs and how often each one failed
     next_at: float = 0.0
     lost: int = 0  # consecutive addresses that were given up
     is_listed: bool = False  # it has a running request, or waits for its turn

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict
 from itertools import islice
 from typing import Any
 from urllib.parse import urlsplit
@@ -14,7 +14,7 @@ from sqlalchemy import func, insert, select, update
 from uniemox.curate import tables as t
 from uniemox.curate.collect.config import CollectConfig
 from uniemox.curate.collect.fetch import FetchFailure, Redirect, Robots, get_once
-from uniemox.curate.collect.politeness import Moved, fetch_all
+from uniemox.curate.collect.politeness import Job, fetch_all
 from uniemox.curate.collect.sources import Candidate, ImageSource
 from uniemox.curate.project import Project, follow_takedowns, taken_down
 from uniemox.errors import DataError, ImageError
@@ -27,15 +27,6 @@ OFFERED_AT_ONCE, FETCHED_AT_ONCE = 500, 50  # candidates in one transaction
 
 Kept = dict[str, Any]
 """Row of tables.images for an image whose file has been written."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Job:
-    candidate: int
-    source: str
-    address: str
-    redirects: int = 0
-    """Redirects that led to the address."""
 
 
 def search(
@@ -94,9 +85,9 @@ def fetch(project: Project, config: CollectConfig, progress: Progress = silent) 
         follow_takedowns(connection)
     query = select(t.candidates.c.id, t.candidates.c.source, t.candidates.c.address)
     rows = project.rows(query.where(t.candidates.c.state == "waiting").order_by(t.candidates.c.rank, t.candidates.c.id))
-    jobs = [(row.address, _Job(row.id, row.source, row.address)) for row in rows]
+    jobs = [Job(row.address, key=row) for row in rows]
     counts = {"fetched": 0, "failed": 0, "waiting": 0}
-    ended: list[tuple[_Job, Kept | FetchFailure]] = []
+    ended: list[tuple[Job, Kept | FetchFailure]] = []
     robots = Robots(config)
     try:
         with closing(fetch_all(jobs, lambda job: _fetch_one(project, job, config, robots), config)) as results:
@@ -111,10 +102,10 @@ def fetch(project: Project, config: CollectConfig, progress: Progress = silent) 
     return counts
 
 
-def _fetch_one(project: Project, job: _Job, config: CollectConfig, robots: Robots) -> Kept | FetchFailure | Moved[_Job]:
+def _fetch_one(project: Project, job: Job, config: CollectConfig, robots: Robots) -> Kept | FetchFailure | Job:
     """Send one request. A redirect becomes another job, so that its host's rules and rate apply."""
     result: bytes | Redirect | FetchFailure
-    if job.source == "folder":
+    if job.key.source == "folder":
         try:
             result = read_limited(url2pathname(urlsplit(job.address).path), config.max_bytes)
         except OSError as error:
@@ -124,7 +115,7 @@ def _fetch_one(project: Project, job: _Job, config: CollectConfig, robots: Robot
     if isinstance(result, Redirect):
         if job.redirects == config.max_redirects:
             return FetchFailure(f"more than {config.max_redirects} redirects")
-        return Moved(result.address, replace(job, address=result.address, redirects=job.redirects + 1))
+        return Job(result.address, job.key, job.redirects + 1)
     if isinstance(result, FetchFailure):
         return result
     try:
@@ -137,7 +128,7 @@ def _fetch_one(project: Project, job: _Job, config: CollectConfig, robots: Robot
     return {"sha256": sha256, "format": image_format, "bytes": len(result), "width": width, "height": height}
 
 
-def _write_down(project: Project, ended: Sequence[tuple[_Job, Kept | FetchFailure]], counts: dict[str, int]) -> None:
+def _write_down(project: Project, ended: Sequence[tuple[Job, Kept | FetchFailure]], counts: dict[str, int]) -> None:
     """Save images and the states of candidates in one short transaction."""
     if not ended:
         return
@@ -161,7 +152,7 @@ def _write_down(project: Project, ended: Sequence[tuple[_Job, Kept | FetchFailur
             else:
                 state, reason = "fetched", ""
             counts[state] += 1
-            of_candidate = update(t.candidates).where(t.candidates.c.id == job.candidate)
+            of_candidate = update(t.candidates).where(t.candidates.c.id == job.key.id)
             connection.execute(of_candidate.values(state=state, reason=reason, fetched_at=now, **image))
 
 
