@@ -27,11 +27,11 @@ from urllib.parse import urlsplit
 
 from sqlalchemy import select
 
+from tests.curate.places import served
 from tests.drawn import draw_image, jpeg_of
 from uniemox.curate import tables as t
 from uniemox.curate.annotate.access import invite
 from uniemox.curate.annotate.agree import agree
-from uniemox.curate.annotate.serving import served
 from uniemox.curate.annotate.verdicts import verdicts
 from uniemox.curate.collect.config import CollectConfig
 from uniemox.curate.collect.run import fetch, search

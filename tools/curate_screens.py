@@ -12,8 +12,8 @@ from typing import Any
 
 from playwright.sync_api import sync_playwright
 
+from tests.curate.places import served
 from uniemox.curate.annotate.access import invite
-from uniemox.curate.annotate.serving import served
 from uniemox.curate.collect.config import CollectConfig
 from uniemox.curate.collect.run import fetch, search
 from uniemox.curate.collect.screen import screen

@@ -9,11 +9,10 @@ import pytest
 from playwright import sync_api as playwright
 from sqlalchemy import select
 
-from tests.curate.places import PLAN, project_of, say
+from tests.curate.places import PLAN, project_of, say, served
 from uniemox.curate import tables as t
 from uniemox.curate.annotate.access import invite
 from uniemox.curate.annotate.answer_files import given_answers
-from uniemox.curate.annotate.serving import served
 from uniemox.curate.annotate.verdicts import read_answers
 from uniemox.curate.plan import AnswerForm
 from uniemox.curate.project import Project, decisions

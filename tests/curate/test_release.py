@@ -52,10 +52,10 @@ def made(project: Project, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def agreed(folder: Path, *, is_split: bool = True) -> Project:
-    """Twelve images on which Ada and Ben agree."""
+def agreed(folder: Path, *, is_split: bool = True, **others: str) -> Project:
+    """Twelve images on which Ada and Ben agree.  others: answers of more people."""
     project = project_of(folder / "p", [LABELS[i % 2] for i in range(12)], looks=True)
-    say(project, Ada="af" * 6, Ben="af" * 6)
+    say(project, **others, Ada="af" * 6, Ben="af" * 6)
     if is_split:
         split(project, verdicts(project), RATIOS, schemes=1)
     return project
@@ -231,14 +231,6 @@ def test_a_licence_is_refused_for_images_of_unknown_licence(tmp_path: Path) -> N
         release(project, out, ReleaseConfig(name="x", only_licensed=True))
 
 
-def released(folder: Path, *names: str) -> Project:
-    """Images released under each name."""
-    project = agreed(folder)
-    for name in names:
-        release(project, folder / name, ReleaseConfig(name=name))
-    return project
-
-
 def named_in(folder: Path, gone: str) -> list[str]:
     """Files of a release that tell of an image or hold it."""
     return [
@@ -249,7 +241,9 @@ def named_in(folder: Path, gone: str) -> list[str]:
 
 
 def test_a_release_that_can_t_be_written_again_keeps_the_image_in_none(tmp_path: Path) -> None:
-    project = released(tmp_path, "a", "b", "c", "moved")
+    project = agreed(tmp_path)
+    for name in ("a", "b", "c", "moved"):
+        release(project, tmp_path / name, ReleaseConfig(name=name))
     gone = project.rows(select(t.images.c.sha256).where(t.images.c.id == 4))[0].sha256
     assert "provenance.csv" in named_in(tmp_path / "c", gone)
     (tmp_path / "moved").rename(tmp_path / "elsewhere")
@@ -284,12 +278,11 @@ def test_taking_down_the_last_image_removes_all_lists(tmp_path: Path) -> None:
 
 
 def test_a_release_holds_the_current_agreement(tmp_path: Path) -> None:
-    project = project_of(tmp_path / "p", [LABELS[i % 2] for i in range(12)], looks=True)
-    say(project, Ada="fa" * 6, Ben="af" * 6, Cem="af" * 6)
+    project = agreed(tmp_path, is_split=False, Zoe="fa" * 6)
     agree(project)
     assert "before the last" not in status(project)["told"]["agree"]
     with project.store.write() as connection:
-        leave_out(connection, "Ada", actor="me")
+        leave_out(connection, "Zoe", actor="me")
     assert "on 12 images, before the last 1 steps;" in status(project)["told"]["agree"]
     split(project, verdicts(project), RATIOS, schemes=1)
     release(project, tmp_path / "out", ReleaseConfig(name="x"))

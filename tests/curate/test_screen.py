@@ -15,7 +15,7 @@ from uniemox.curate.collect.run import fetch, search
 from uniemox.curate.collect.screen import ScreenConfig, remembered_config, screen
 from uniemox.curate.collect.sources import local_folder
 from uniemox.curate.plan import CollectionPlan
-from uniemox.curate.project import Change, Project, append, create_project, decisions, undo
+from uniemox.curate.project import Change, Project, append, create_project, decisions
 from uniemox.curate.release.run import take_down
 from uniemox.curate.status import status
 from uniemox.data.readers.folders import read_folder
@@ -96,13 +96,11 @@ def test_a_persons_decision_stays_until_it_is_undone(tmp_path: Path) -> None:
     project = collected(tmp_path / "p", tmp_path / "in")
     assert screen(project) == {"kept": 3}
     with project.store.write() as connection:
-        batch = append(
-            connection, actor="Eva", step="by hand", note="", changes=[Change(1, "screen", "drop", "mismatch")]
-        )
+        change = Change(1, "screen", "drop", "mismatch")
+        batch = append(connection, actor="Eva", step="by hand", note="", changes=[change])
     assert batch is not None
     assert screen(project, ScreenConfig(min_side_px=64)) == {"kept": 2, "mismatch": 1}
-    with project.store.write() as connection:
-        undo(connection, batch, actor="Eva")
+    take_back(project.store, batch)
     assert screen(project) == {"kept": 3}
 
 

@@ -15,12 +15,12 @@ from PIL import Image
 from sqlalchemy import select
 from starlette.testclient import TestClient
 
-from tests.curate.places import PLAN, project_of, say
+from tests.curate.places import PLAN, project_of, say, served
 from uniemox.curate import tables as t
 from uniemox.curate.annotate.access import account_of, invite, join, revoke
 from uniemox.curate.annotate.answers import AnswerIn, AnswerWriter
 from uniemox.curate.annotate.assignment import TaskAssigner
-from uniemox.curate.annotate.serving import served, server
+from uniemox.curate.annotate.serving import server
 from uniemox.curate.annotate.verdicts import disputed, read_answers
 from uniemox.curate.annotate.web import PAGES, Previews, create_app
 from uniemox.curate.project import Change, Project, append, decisions

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
 from uniemox.errors import ConfigError, LabelError
 from uniemox.labels import MIKELS, Kind, LabelSet, clean, recognise
@@ -13,7 +13,6 @@ from uniemox.paper import paper_tables
 STYLES = ("cartoon", "natural", "realistic", "science fiction", "advertising")  # of Emo8, section IV
 Rule = Literal["both", "majority", "soft"]
 """Rule by which images are kept, see annotate.verdicts.decide."""
-RULES: tuple[Rule, ...] = get_args(Rule)
 MAX_LABELS = 20
 RESERVED = ("none", "skip")  # answers that are no labels
 MAX_TEXT = 20_000

@@ -323,7 +323,7 @@ def history(connection: Connection, limit: int) -> list[dict[str, Any]]:
     """Return the newest batches first: id, at, actor, step, note, changes, is_undone."""
     query = select(t.batches, func.count(t.events.c.id).label("changes"), IS_UNDONE).outerjoin(t.events)
     rows = connection.execute(query.group_by(t.batches.c.id).order_by(t.batches.c.id.desc()).limit(limit))
-    return [{**row, "is_undone": bool(row["is_undone"])} for row in rows.mappings()]
+    return [dict(row) for row in rows.mappings()]
 
 
 def utc(seconds: float) -> str:

@@ -91,7 +91,7 @@ def annotators(project: Project) -> list[dict[str, Any]]:
             "checks_passed": counts[row.id, "passed"],
             "median_s": median_s.get(row.id),
             "is_revoked": row.revoked_at is not None,
-            "is_left_out": bool(row.is_left_out),
+            "is_left_out": row.is_left_out,
         }
         for row in project.rows(people.where(t.people.c.role == "annotator").order_by(t.people.c.id))
     ]

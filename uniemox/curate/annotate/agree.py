@@ -13,7 +13,7 @@ from sqlalchemy import func, select
 from uniemox.curate import tables as t
 from uniemox.curate.annotate.verdicts import read_answers
 from uniemox.curate.project import NONE, Project, last_batch
-from uniemox.errors import DataError, ShapeError
+from uniemox.errors import DataError
 from uniemox.intervals import percentile_interval, resampled_means
 
 RESAMPLES = 1000
@@ -105,14 +105,7 @@ def agreement_now(project: Project, seed: int = 0) -> AgreementStats:
 def agreement(
     codes: NDArray[np.integer], labels: Sequence[str], people: Sequence[str], seed: int = 0
 ) -> AgreementStats:
-    """Return all statistics.
-
-    codes: (images, annotators) indices into labels, -1 for no answer.  Raises ShapeError if they don't fit.
-    """
-    if codes.ndim != 2 or codes.shape[1] != len(people):
-        raise ShapeError(f"codes {codes.shape} must be (images, {len(people)} annotators)")
-    if codes.size and not (codes.min() >= MISSING and codes.max() < len(labels)):
-        raise ShapeError(f"codes must be -1 to {len(labels) - 1}, got {codes.min()} to {codes.max()}")
+    """Return all statistics.  codes: (images, annotators) indices into labels, -1 for no answer."""
     answered = codes[(codes != MISSING).sum(axis=1) >= 2]
     counts = label_counts(answered, len(labels))  # (U, E)
     m = counts.sum(axis=1)  # (U,)
@@ -148,16 +141,6 @@ def label_counts(codes: NDArray[np.integer], classes: int) -> Counts:
     return np.stack([(codes == i).sum(axis=1) for i in range(classes)], axis=1).astype(np.float64)
 
 
-def krippendorff_alpha(counts: Counts) -> float:
-    """Return Krippendorff's α for nominal data from (U, E) counts of labels, one row an image; nan if undefined.
-
-    α = 1 - D_o / D_e. D_o is the disagreement of pairs inside an image, weighted by 1 / (m - 1) for its m answers; D_e
-    is that of all pairs of answers. Images with one answer are left out.
-    """
-    terms = _alpha_terms(counts[counts.sum(axis=1) >= 2])
-    return float(_alpha_from(terms.sum(axis=0, keepdims=True))[0]) if len(terms) else math.nan
-
-
 def _alpha_terms(counts: Counts) -> Counts:
     """Return the terms of α by image: disagreement inside, number of answers, and counts. (U, 2 + E)."""
     m = counts.sum(axis=1)  # (U,)
@@ -166,7 +149,11 @@ def _alpha_terms(counts: Counts) -> Counts:
 
 
 def _alpha_from(sums: Counts) -> Counts:
-    """Return α from sums of its terms, (R, 2 + E) -> (R,); nan where all answers are the same."""
+    """Return Krippendorff's α for nominal data from sums of its terms, (R, 2 + E) -> (R,); nan if all are equal.
+
+    α = 1 - D_o / D_e. D_o is the disagreement of pairs inside an image, weighted by 1 / (m - 1) for its m answers; D_e
+    is that of all pairs of answers.
+    """
     inside, n, per_label = sums[:, 0], sums[:, 1], sums[:, 2:]
     expected = n**2 - (per_label**2).sum(axis=1)
     with np.errstate(divide="ignore", invalid="ignore"):

@@ -6,7 +6,8 @@ import json
 import re
 import secrets
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
@@ -54,9 +55,7 @@ def write_csv(project: Project, path: Path) -> int:
         [one.sha256, one.title, one.annotator, one.label, *cells(details), round(one.seconds, 1), utc(one.at)]
         for one, details in given_answers(project)
     ]
-    text = io.StringIO()
-    write_rows(text, [list(COLUMNS), *rows])
-    write_whole(path, text.getvalue().encode("utf-8-sig"))
+    write_whole(path, as_csv(COLUMNS, rows).encode("utf-8-sig"))
     return len(rows)
 
 
@@ -201,3 +200,10 @@ def cells(details: Mapping[str, Any], names: Sequence[str] = DETAILS) -> list[An
     """Return some of the details as cells of a table."""
     values = [details.get(name) for name in names]
     return [";".join(value) if isinstance(value, list) else value for value in values]
+
+
+def as_csv(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """Return a table as text, safe for spreadsheets."""
+    text = io.StringIO()
+    write_rows(text, chain([header], rows))
+    return text.getvalue()

@@ -105,17 +105,15 @@ class AnswerWriter:
         self._thread.join()
 
     def _run(self) -> None:
-        job = self._jobs.get()
-        while job is not None:
+        for job in iter(self._jobs.get, None):
             jobs = [job]
             while sum(len(answers) for answers, _ in jobs) < MAX_AT_ONCE and not self._jobs.empty():
-                job = self._jobs.get()
-                if job is None:
+                more = self._jobs.get()
+                if more is None:
+                    self._jobs.put(None)  # the loop ends with it
                     break
-                jobs.append(job)
+                jobs.append(more)
             self._write(jobs)
-            if job is not None:
-                job = self._jobs.get()
 
     def _write(self, jobs: Sequence[_Job]) -> None:
         try:

@@ -9,9 +9,8 @@ from typing import Any
 from sqlalchemy import Select, func, select
 
 from uniemox.curate import tables as t
-from uniemox.curate.plan import RULES, Rule
+from uniemox.curate.plan import Rule
 from uniemox.curate.project import LEFT_OUT, NONE, SKIP, Project, current, pool, searched_labels
-from uniemox.errors import ConfigError
 
 OWNER_SAYS = "the owner's verdict"  # a reason
 
@@ -96,12 +95,7 @@ def decide(
     rule: `both` is the paper's. It keeps an image if all annotators name the same label and the image was searched for
     it, or for no label. `majority` keeps the label that more than half name. `soft` keeps every image with its shares,
     under the most frequent label, except ties.
-    Raises ConfigError for settings out of range.
     """
-    if rule not in RULES:
-        raise ConfigError(f"rule must be one of {', '.join(RULES)}, got {rule!r}")
-    if min_answers < 1:
-        raise ConfigError(f"min_answers must be at least 1, got {min_answers}")
     decided = {}
     for image, said in answers.by_picture.items():
         labels = list(said.values())

@@ -3,7 +3,7 @@
 import asyncio
 import io
 import threading
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import asdict
 from importlib.resources import files
@@ -17,6 +17,7 @@ from fastapi.responses import JSONResponse, RedirectResponse, Response
 from PIL import Image, ImageDraw
 from pydantic import Field
 from sqlalchemy import func, select
+from starlette.middleware.base import BaseHTTPMiddleware
 
 from uniemox.curate import tables as t
 from uniemox.curate.annotate import access
@@ -97,13 +98,11 @@ class NameIn(Strict):
     name: str = Field(max_length=100)
 
 
-def create_app(project: Project, addresses: Iterable[str], *, read_timeout_s: float = access.READ_TIMEOUT_S) -> FastAPI:
+def create_app(project: Project, addresses: Sequence[str]) -> FastAPI:
     """Create the application.
 
     addresses: of its pages, such as http://127.0.0.1:8000; requests for others are refused.
-    read_timeout_s: for the body of a request.
     """
-    addresses = tuple(addresses)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -113,7 +112,7 @@ def create_app(project: Project, addresses: Iterable[str], *, read_timeout_s: fl
         app.state.writer.close()
 
     app = FastAPI(title="uniemox curate", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
-    app.add_middleware(access.RequestGuard, addresses=addresses, read_timeout_s=read_timeout_s)
+    app.add_middleware(BaseHTTPMiddleware, dispatch=access.request_guard(addresses))
     app.add_exception_handler(RequestValidationError, _invalid)
     app.state.project, app.state.assigner, app.state.previews = project, TaskAssigner(project), Previews(project)
     app.state.is_secure = all(address.startswith("https://") for address in addresses)

@@ -1,7 +1,7 @@
 """Screen: drop unsuitable images automatically. People drop the rest on the page."""
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -138,26 +138,19 @@ def _judge(
     for number, one in zip(numbers, readable, strict=False):
         groups[number].append(one)
     for number, members in groups.items():
-        for one, reason in _judge_group(members, labels, in_tests.get(number), reasons):
-            reasons.setdefault(one.id, reason)
+        names = set().union(*(labels.get(one.id, ()) for one in members))
+        is_placeholder = sum(one.addresses for one in members) >= PLACEHOLDER_TIMES and len(names) >= PLACEHOLDER_LABELS
+        standing = [one for one in members if one.id not in reasons]
+        if number in in_tests:
+            reason = f"in a benchmark: {in_tests[number]}, nearly the same"
+        elif is_placeholder:
+            reason = f"placeholder: found under {', '.join(sorted(names))}"
+        elif standing:
+            best = max(standing, key=lambda one: (one.width * one.height, -one.id))
+            standing.remove(best)
+            reason = f"near duplicate: of image {best.id}"
+        reasons |= {one.id: reason for one in standing}
     return reasons, {one.id: number for number, members in groups.items() for one in members}
-
-
-def _judge_group(
-    members: Sequence[Any], labels: Mapping[int, set[str]], in_test: str | None, reasons: Mapping[int, str]
-) -> Iterable[tuple[Any, str]]:
-    """Yield images of one group that can't stay, with the reason."""
-    if in_test is not None:
-        yield from ((one, f"in a benchmark: {in_test}, nearly the same") for one in members)
-        return
-    names = set().union(*(labels.get(one.id, ()) for one in members))
-    if sum(one.addresses for one in members) >= PLACEHOLDER_TIMES and len(names) >= PLACEHOLDER_LABELS:
-        yield from ((one, f"placeholder: found under {', '.join(sorted(names))}") for one in members)
-        return
-    standing = [one for one in members if one.id not in reasons]
-    if standing:
-        best = max(standing, key=lambda one: (one.width * one.height, -one.id))
-        yield from ((one, f"near duplicate: of image {best.id}") for one in standing if one is not best)
 
 
 def _look(project: Project, progress: Progress) -> None:

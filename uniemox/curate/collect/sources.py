@@ -19,7 +19,7 @@ from uniemox.curate.plan import CollectionPlan
 from uniemox.data.readers.csv_table import read_rows
 from uniemox.data.readers.folders import checked_folder, images_below
 from uniemox.data.source import parse_source
-from uniemox.errors import ConfigError, DataError, LabelError, MissingPackageError
+from uniemox.errors import ConfigError, DataError, LabelError
 from uniemox.io.files import plain_cell
 from uniemox.labels import clean
 
@@ -305,12 +305,10 @@ def bing(ask: PagedSearch, *, licence: str | None = None, site: str = BING) -> I
 
 
 def bing_pages(keyword: str, limit: int, licence: str | None) -> Iterator[str]:
-    """Yield addresses of result pages, made by icrawler's feeder. Raises MissingPackageError without icrawler."""
-    try:
-        from icrawler.builtin.bing import BingFeeder  # type: ignore[import-untyped]  # noqa: PLC0415
-        from icrawler.utils import Signal  # type: ignore[import-untyped]  # noqa: PLC0415
-    except ImportError:
-        raise MissingPackageError("the source bing needs icrawler; run: pip install 'uniemox[curate]'") from None
+    """Yield addresses of result pages, made by icrawler's feeder."""
+    from icrawler.builtin.bing import BingFeeder  # type: ignore[import-untyped]  # noqa: PLC0415 - it takes a second
+    from icrawler.utils import Signal  # type: ignore[import-untyped]  # noqa: PLC0415
+
     feeder = BingFeeder(1, Signal(), None)
     feeder.out_queue = Queue()
     feeder.feed(quote_plus(keyword), 0, limit, {"license": licence} if licence else None)

@@ -1,26 +1,24 @@
 """Documents of a release: datasheet (Gebru et al., arXiv 1803.09010), licences, tables, Croissant, Label Studio."""
 
 import hashlib
-import io
 import json
 import logging
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from itertools import chain
 from pathlib import Path
 from statistics import fmean
 from typing import Any, NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from uniemox.curate.annotate.answer_files import cells
+from uniemox.curate.annotate.answer_files import as_csv, cells
 from uniemox.curate.annotate.verdicts import LatestAnswers
 from uniemox.curate.plan import CollectionPlan
 from uniemox.curate.release.config import ReleaseConfig, ReleasedImage
 from uniemox.errors import DataError, MissingPackageError
-from uniemox.io.files import write_rows, write_text
+from uniemox.io.files import write_text
 from uniemox.paper import paper_tables
 
 TABLES = ("labels.csv", "soft_labels.csv", "provenance.csv")
@@ -206,13 +204,6 @@ def answer_tables(answers: LatestAnswers, rows: Sequence[ReleasedImage]) -> tupl
     if means:
         tables["ratings.csv"] = as_csv(["path", "answers", *SCALES], means)
     return tables, suggested
-
-
-def as_csv(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """Return a table as text, safe for spreadsheets."""
-    text = io.StringIO()
-    write_rows(text, chain([header], rows))
-    return text.getvalue()
 
 
 def as_json(value: Any) -> str:

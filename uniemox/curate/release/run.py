@@ -13,13 +13,13 @@ from sqlalchemy import insert, or_, select, update
 
 from uniemox.curate import tables as t
 from uniemox.curate.annotate.agree import agreement_now
+from uniemox.curate.annotate.answer_files import as_csv
 from uniemox.curate.annotate.assignment import suggested_by
 from uniemox.curate.annotate.verdicts import OWNER_SAYS, Verdict, read_answers, verdicts
 from uniemox.curate.project import SUFFIXES, Change, Project, append, utc, write_whole
 from uniemox.curate.release.config import ABOUT, ReleaseConfig, ReleasedImage
 from uniemox.curate.release.documents import (
     answer_tables,
-    as_csv,
     as_json,
     label_studio,
     licence_counts,
