@@ -5,7 +5,7 @@ import heapq
 import json
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
@@ -61,8 +61,7 @@ class TaskAssigner:
         """Return one of a person's own tasks; None if there is none, or its image may not be shown any more."""
         query = select(t.tasks).where(t.tasks.c.id == task, t.tasks.c.person_id == person)
         with self.project.store.read() as connection:
-            row = connection.execute(query).first()
-            return row if row is not None and row.picture_id in self.pool(connection) | {None} else None
+            return next(self._allowed(connection, connection.execute(query)), None)
 
     def suggestions(self, person: int, claims: Mapping[int, str]) -> dict[int, str]:
         """Return the label suggested for each task. The page's claims count only if suggestions were withdrawn."""
@@ -90,8 +89,12 @@ class TaskAssigner:
             .order_by(t.tasks.c.id)
         )
         with self.project.store.read() as connection:
-            allowed = self.pool(connection) | {None}
-            return list(islice((row for row in connection.execute(query) if row.picture_id in allowed), limit))
+            return list(islice(self._allowed(connection, connection.execute(query)), limit))
+
+    def _allowed(self, connection: Connection, tasks: Iterable[Any]) -> Iterator[Any]:
+        """Yield the tasks whose image may be shown, and attention checks."""
+        images = self.pool(connection)
+        return (row for row in tasks if row.picture_id is None or row.picture_id in images)
 
     def _assign(self, person: int) -> bool:
         """Assign a block of tasks; return False if nothing is left for this person."""
