@@ -16,9 +16,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from uniemox.curate.annotate.answer_files import as_csv, cells
 from uniemox.curate.annotate.verdicts import LatestAnswers
 from uniemox.curate.plan import CollectionPlan
+from uniemox.curate.project import write_whole
 from uniemox.curate.release.config import ReleaseConfig, ReleasedImage
 from uniemox.errors import DataError, MissingPackageError
-from uniemox.io.files import write_text
 from uniemox.paper import paper_tables
 
 TABLES = ("labels.csv", "soft_labels.csv", "provenance.csv")
@@ -156,7 +156,7 @@ def write_croissant(folder: Path, config: ReleaseConfig, count: int, labels: Seq
         record_sets=[mlc.RecordSet(id="pictures", name="pictures", fields=fields)],
     )
     path = folder / "croissant.json"
-    write_text(path, as_json(json.loads(json.dumps(metadata.to_json(), default=str))))
+    write_whole(path, (json.dumps(metadata.to_json(), indent=1, ensure_ascii=False, default=str) + "\n").encode())
     logger = logging.getLogger("absl")
     level = logger.level
     logger.setLevel(logging.ERROR)  # the library prints warnings
