@@ -143,8 +143,8 @@ def screen(
     score = None if model is None else screening.scorer(model, project.plan.label_set)
     with progress_bar() as progress:
         others = [open_data(name) for name in against or ()]
-        scores = {"score": score, "model": model or ""}
-        counts = screening.screen(project, config, against=others, progress=progress.show, **scores)
+        shown = progress.show
+        counts = screening.screen(project, config, against=others, score=score, model=model or "", progress=shown)
     _print_counts(counts, f"uniemox curate invite {folder} NAME, then uniemox curate serve {folder}", as_json)
 
 

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import insert, or_, select, update
+from sqlalchemy import false, insert, or_, select, update
 
 from uniemox.curate import tables as t
 from uniemox.curate.annotate.agree import agreement_now
@@ -251,10 +251,9 @@ def take_down(project: Project, which: str, *, because: str, actor: str = "owner
     images, looks, candidates = t.images.c, t.looks.c, t.candidates.c
     of_folder = (candidates.source == "folder") & (candidates.title == which)
     named = or_(candidates.address == which, candidates.page == which, of_folder)
-    is_meant = images.id.in_(select(candidates.picture_id).where(named))
     is_hash = len(which) >= MIN_HASH and not set(which.lower()) - set("0123456789abcdef")
-    if is_hash:
-        is_meant = or_(is_meant, images.sha256.like(f"{which.lower()}%"))
+    has_hash = images.sha256.like(f"{which.lower()}%") if is_hash else false()
+    is_meant = or_(images.id.in_(select(candidates.picture_id).where(named)), has_hash)
     groups = select(looks.near_group).where(looks.picture_id.in_(select(images.id).where(is_meant)))
     copies = select(looks.picture_id).where(looks.near_group.in_(groups))
     rows = project.rows(select(t.images).where(or_(is_meant, images.id.in_(copies))))
