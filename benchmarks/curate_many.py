@@ -6,37 +6,99 @@ step, and the largest sum of the memory of this process and those that it starts
 """
 
 import argparse
+import http.client
 import json
 import os
+import random
+import secrets
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
+from sqlalchemy import select
+
+from tests.curate.places import served
 from tests.drawn import draw_image, jpeg_of
+from uniemox.curate import tables as t
 from uniemox.curate.annotate.access import invite
 from uniemox.curate.annotate.agree import agree
-from uniemox.curate.annotate.serving import served
 from uniemox.curate.annotate.verdicts import verdicts
-from uniemox.curate.collect.config import FetchConfig, PolitenessConfig
+from uniemox.curate.collect.config import CollectConfig
 from uniemox.curate.collect.run import fetch, search
 from uniemox.curate.collect.screen import screen
 from uniemox.curate.collect.sources import address_table
-from uniemox.curate.demo import RATIOS, annotate
-from uniemox.curate.project import create_project
+from uniemox.curate.demo import RATIOS
+from uniemox.curate.project import NONE, Project, create_project, searched_labels
 from uniemox.curate.release.config import ReleaseConfig
 from uniemox.curate.release.run import release
 from uniemox.curate.release.splitting import split
 from uniemox.labels import MIKELS
 
 SIZE, QUALITY = (1024, 768), 95  # 80 to 95 kB
+MAX_PER_REQUEST = 10
+
+
+class SimulatedBrowser:
+    """Session of a simulated annotator.  address: of the server, such as http://127.0.0.1:8000."""
+
+    def __init__(self, address: str, token: str) -> None:
+        self.address = address
+        self._connection = http.client.HTTPConnection(urlsplit(address).netloc, timeout=60)
+        self._headers = {"Origin": address, "Content-Type": "application/json"}
+        self.ask("POST", "/api/join", {"token": token})
+        self._headers["X-CSRF"] = self.ask("GET", "/api/me")["csrf"]
+
+    def ask(self, method: str, path: str, body: Any = None) -> Any:
+        """Return JSON, or the bytes of an image. Raises ConnectionError for any status but 200."""
+        self._connection.request(method, path, None if body is None else json.dumps(body), self._headers)
+        response = self._connection.getresponse()
+        data = response.read()
+        if response.status != 200:
+            raise ConnectionError(f"{method} {path}: {response.status} {data[:200]!r}")
+        if cookie := response.headers.get("Set-Cookie"):
+            self._headers["Cookie"] = cookie.partition(";")[0]
+        return json.loads(data) if response.headers.get_content_type() == "application/json" else data
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._connection.close()
+
+
+def annotate(project: Project, address: str, token: str, *, accuracy: float = 0.9, seed: int = 0) -> int:
+    """Answer every image over HTTP as a page does; return the number of answers.
+
+    accuracy: probability of the label that an image was searched for; else a random label, or none.
+    """
+    rng, done = random.Random(seed), 0
+    searched = searched_labels(project)
+    choices = (*project.plan.labels, NONE)
+    with closing(SimulatedBrowser(address, token)) as browser:
+        while tasks := browser.ask("GET", "/api/tasks?limit=60")["tasks"]:
+            for start in range(0, len(tasks), MAX_PER_REQUEST):
+                part = [task["id"] for task in tasks[start : start + MAX_PER_REQUEST]]
+                answers = []
+                for task, correct in zip(part, _correct_labels(project, part, searched), strict=True):
+                    browser.ask("GET", f"/api/pictures/{task}")
+                    label = correct if rng.random() < accuracy else rng.choice(choices)
+                    answers.append({"id": secrets.token_hex(16), "task": task, "label": label, "seconds": 1.0})
+                done += len(browser.ask("POST", "/api/answers", {"answers": answers})["saved"])
+    return done
+
+
+def _correct_labels(project: Project, numbers: Sequence[int], searched: Mapping[int, set[str]]) -> list[str]:
+    query = select(t.tasks.c.id, t.tasks.c.picture_id, t.tasks.c.check_label).where(t.tasks.c.id.in_(numbers))
+    known = {row.id: row.check_label or min(searched.get(row.picture_id, {NONE})) for row in project.rows(query)}
+    return [known[number] for number in numbers]
 
 
 def draw_one(path: Path) -> int:
@@ -104,10 +166,9 @@ def all_steps(folder: Path, address: str, count: int, schemes: int) -> dict[str,
     lines = [f"{address}/{i}.jpg,{MIKELS.labels[i % 8]}" for i in range(count)]
     (folder / "addresses.csv").write_text("\n".join(["address,label", *lines]))
     with step("collect"):
-        search(project, [address_table(folder / "addresses.csv", project.plan)], count)
-        host = address.removeprefix("http://")
-        fetching = FetchConfig(private_hosts=(host,))
-        found["collected"] = fetch(project, fetching, PolitenessConfig(per_host_per_s=100_000))
+        config = CollectConfig(rate=100_000, private_hosts=(address.removeprefix("http://"),))
+        search(project, [address_table(folder / "addresses.csv", project.plan)], config)
+        found["collected"] = fetch(project, config)
     with step("screen"):
         found["screened"] = screen(project)
     with step("annotate"), served(project) as pages:

@@ -34,11 +34,10 @@ with running([uniemox.load()]) as server:
 CURATE = """
 import urllib.request
 from pathlib import Path
-from tests.curate.places import project_of, say
+from tests.curate.places import project_of, say, served
 from uniemox.curate.annotate.agree import agree
 from uniemox.curate.release.config import ReleaseConfig
 from uniemox.curate.release.run import release
-from uniemox.curate.annotate.serving import served
 from uniemox.curate.release.splitting import split
 from uniemox.cli.curate import curate
 from uniemox.curate.annotate.verdicts import verdicts

@@ -12,9 +12,9 @@ from typing import Any
 
 from playwright.sync_api import sync_playwright
 
+from tests.curate.places import served
 from uniemox.curate.annotate.access import invite
-from uniemox.curate.annotate.serving import served
-from uniemox.curate.collect.config import FetchConfig, PolitenessConfig
+from uniemox.curate.collect.config import CollectConfig
 from uniemox.curate.collect.run import fetch, search
 from uniemox.curate.collect.screen import screen
 from uniemox.curate.collect.sources import local_folder
@@ -56,8 +56,8 @@ def draw_form(browser: Any, project: Project, folder: Path, out: Path) -> None:
     (folder / "in" / "awe").mkdir(parents=True)
     shutil.copy(next((project.folder / "pictures").rglob("*.jpg")), folder / "in" / "awe")
     long = create_project(folder / "project", replace(project.plan, answer=form, check_every=0))
-    search(long, [local_folder(folder / "in", long.plan)], 1)
-    fetch(long, FetchConfig(), PolitenessConfig())
+    search(long, [local_folder(folder / "in", long.plan)], CollectConfig())
+    fetch(long, CollectConfig())
     screen(long)
     with served(long) as address:
         page = browser.new_context(viewport={"width": 760, "height": 900}, locale="de-DE").new_page()

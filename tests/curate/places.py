@@ -1,15 +1,20 @@
 """Projects for the tests, with images that need no search."""
 
-from collections.abc import Mapping, Sequence
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from sqlalchemy import insert
 
 from tests.drawn import draw_image, jpeg_of
 from uniemox.curate import tables as t
+from uniemox.curate.annotate.serving import address_of, server
 from uniemox.curate.collect.screen import screen
 from uniemox.curate.plan import CollectionPlan
 from uniemox.curate.project import Change, Project, Store, append, create_project, undo
+from uniemox.serve.protocol import listen
 
 LABELS = ("awe", "fear")
 PLAN = CollectionPlan(keywords={"awe": ("Wonder",), "fear": ("Panic",)}, check_every=0)
@@ -65,3 +70,20 @@ def say(project: Project, **answers: str) -> None:
                     task = connection.execute(insert(t.tasks).values(**values)).inserted_primary_key[0]
                     said = {"client_id": f"{name}-{image}", "label": words[letter], "seconds": 1.5, "at": 0.0}
                     connection.execute(insert(t.answers).values(person_id=person, task_id=task, **said))
+
+
+@contextmanager
+def served(project: Project) -> Iterator[str]:
+    """Serve in a thread while the context lasts; yields the address."""
+    sock = listen("127.0.0.1", 0)
+    running = server(project, sock)
+    thread = threading.Thread(target=running.run, kwargs={"sockets": [sock]}, name="curate", daemon=True)
+    thread.start()
+    while not running.started and thread.is_alive():
+        time.sleep(0.01)
+    try:
+        yield address_of(sock)
+    finally:
+        running.should_exit = True
+        thread.join()
+        sock.close()

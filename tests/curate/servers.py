@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from tests.drawn import draw_image, jpeg_of
-from uniemox.curate.collect.config import FetchConfig
+from uniemox.curate.collect.config import CollectConfig
 
 JPEG = jpeg_of(draw_image(1, (160, 140)))
 
@@ -56,63 +56,58 @@ def serving(answer: Callable[[Handler], None]) -> Iterator[ThreadingHTTPServer]:
         server.server_close()
 
 
+def drip(handler: Handler, byte: bytes) -> None:
+    for _ in range(100):
+        handler.wfile.write(byte)
+        handler.wfile.flush()
+        time.sleep(0.05)
+
+
+def endless(handler: Handler, length: str = "") -> None:
+    handler.send_response(200)
+    handler.send_header(*(("Content-Length", length) if length else ("Connection", "close")))
+    handler.end_headers()
+    if length:
+        drip(handler, b"x")
+    else:
+        handler.wfile.write(b"x" * 400_000)
+
+
+FAULTS: dict[str, Callable[[Handler], None]] = {
+    "/drip": lambda handler: endless(handler, "1000"),
+    "/drip-header": lambda handler: drip(handler, b"H"),
+    "/promised": lambda handler: handler.send(b"", Content_Length=str(10**9)),
+    "/endless": endless,
+    "/cut": lambda handler: handler.send(JPEG[:200], Content_Length=str(len(JPEG)), Connection="close"),
+    "/gone": lambda handler: handler.connection.close(),
+    "/gzip": lambda handler: handler.send(JPEG, Content_Encoding="gzip"),
+    "/busy": lambda handler: handler.send(b"", 429, Retry_After="7"),
+    "/loop": lambda handler: handler.send(b"", 302, Location="/loop"),
+    "/moved": lambda handler: handler.send(b"", 301, Location="/ok.jpg"),
+    "/page": lambda handler: handler.send(b"<html>no image</html>", Content_Type="image/jpeg"),
+    "/robots.txt": lambda handler: handler.send(b"User-agent: *\nDisallow: /private/\n"),
+    "/missing": lambda handler: handler.send(b"", 404),
+}
+
+
 def misbehaving() -> Callable[[Handler], None]:
     """What a bad server answers, by path."""
     times: Counter[str] = Counter()
 
-    def answer(handler: Handler) -> None:  # noqa: PLR0912 - one line a fault
+    def answer(handler: Handler) -> None:
         path = handler.path.partition("?")[0]
         times[path] += 1
-        if path == "/drip":
-            handler.send_response(200)
-            handler.send_header("Content-Length", "1000")
-            handler.end_headers()
-            for _ in range(100):
-                handler.wfile.write(b"x")
-                handler.wfile.flush()
-                time.sleep(0.05)
-        elif path == "/drip-header":
-            for _ in range(100):
-                handler.wfile.write(b"H")
-                handler.wfile.flush()
-                time.sleep(0.05)
-        elif path == "/promised":
-            handler.send(b"", Content_Length=str(10**9))
-        elif path == "/endless":
-            handler.send_response(200)
-            handler.send_header("Connection", "close")
-            handler.end_headers()
-            for _ in range(200):
-                handler.wfile.write(b"x" * 2000)
-        elif path == "/cut":
-            handler.send(JPEG[:200], Content_Length=str(len(JPEG)))
-            handler.close_connection = True
-        elif path == "/gone":
-            handler.connection.close()
-        elif path == "/gzip":
-            handler.send(JPEG, Content_Encoding="gzip")
-        elif path == "/busy":
-            handler.send(b"", 429, Retry_After="7")
-        elif path == "/twice" and times[path] < 3:
+        if path == "/twice" and times[path] < 3:
             handler.send(b"", 503)
-        elif path == "/loop":
-            handler.send(b"", 302, Location="/loop")
-        elif path == "/moved":
-            handler.send(b"", 301, Location="/ok.jpg")
         elif path.startswith("/to/"):
             handler.send(b"", 302, Location=handler.path.removeprefix("/to/"))
-        elif path == "/page":
-            handler.send(b"<html>no image</html>", Content_Type="image/jpeg")
-        elif path == "/robots.txt":
-            handler.send(b"User-agent: *\nDisallow: /private/\n")
-        elif path == "/missing":
-            handler.send(b"", 404)
         else:
-            handler.send(JPEG)
+            FAULTS.get(path, lambda handler: handler.send(JPEG))(handler)
 
     return answer
 
 
-def local(server: ThreadingHTTPServer, **settings: object) -> FetchConfig:
+def local(server: ThreadingHTTPServer, **settings: object) -> CollectConfig:
     """Settings that let a test fetch from its server, and from no other."""
-    return FetchConfig(private_hosts=(server.host,), **{"timeout_s": 2.0, **settings})  # type: ignore[attr-defined,arg-type]
+    quick = {"timeout_s": 2.0, "rate": 1000.0, "tries": 2, "first_wait_s": 0.01}
+    return CollectConfig(private_hosts=(server.host,), **{**quick, **settings})  # type: ignore[attr-defined,arg-type]

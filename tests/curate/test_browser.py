@@ -9,11 +9,10 @@ import pytest
 from playwright import sync_api as playwright
 from sqlalchemy import select
 
-from tests.curate.places import PLAN, project_of, say
+from tests.curate.places import PLAN, project_of, say, served
 from uniemox.curate import tables as t
 from uniemox.curate.annotate.access import invite
 from uniemox.curate.annotate.answer_files import given_answers
-from uniemox.curate.annotate.serving import served
 from uniemox.curate.annotate.verdicts import read_answers
 from uniemox.curate.plan import AnswerForm
 from uniemox.curate.project import Project, decisions
@@ -179,7 +178,7 @@ def test_a_form_with_consent_scales_and_languages(browser: object, tmp_path: Pat
         page.wait_for_selector("#picture:not([hidden])[alt='Bild 1']")
         assert page.get_by_label("Bemerkung").input_value() == "<b>dark</b> 1"
         assert page.get_by_role("radio", name="9, aufgeregt").is_checked()
-    said = [dict(one.details) for one in given_answers(project)]
+    said = [details for _, details in given_answers(project)]
     full = {"intensity": 7, "valence": 2, "arousal": 9, "comment": "<b>dark</b> 1", "labels": ["fear", "awe"]}
     assert sorted(said, key=len) == [{}, {"skip": "upsetting"}, full]
 

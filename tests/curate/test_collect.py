@@ -5,6 +5,7 @@ import json
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
@@ -15,8 +16,8 @@ from tests.curate.places import take_back
 from tests.curate.servers import JPEG, Handler, local, misbehaving, serving
 from tests.drawn import class_folders, draw_image, jpeg_of
 from uniemox.curate import tables as t
-from uniemox.curate.collect.config import FetchConfig, PolitenessConfig
-from uniemox.curate.collect.fetch import MAX_RULES_BYTES, Robots
+from uniemox.curate.collect.config import CollectConfig
+from uniemox.curate.collect.fetch import MAX_RULES_KB, Robots
 from uniemox.curate.collect.run import failures, fetch, search
 from uniemox.curate.collect.sources import (
     Candidate,
@@ -34,11 +35,11 @@ from uniemox.curate.release.run import take_down
 from uniemox.errors import ConfigError, DataError, LabelError
 
 PLAN = CollectionPlan(keywords={"awe": ("Wonder",), "fear": ("Dread", "Panic")}, check_every=0)
-QUICK = PolitenessConfig(per_host_per_s=1000, tries=2, first_wait_s=0.01)
+QUICK = CollectConfig(rate=1000)
 
 
 def asking(server: object) -> PagedSearch:
-    return PagedSearch(local(server), QUICK, pause_s=0.0)  # type: ignore[arg-type]
+    return PagedSearch(local(server), pause_s=0.0)  # type: ignore[arg-type]
 
 
 def as_json(handler: Handler, value: object) -> None:
@@ -62,17 +63,10 @@ def test_openverse() -> None:
         found = list(openverse(asking(server), server.address).offers("awe", "Wonder of the world", 100))
         few = list(openverse(asking(server), server.address).offers("awe", "Wonder of the world", 3))
     assert len(found) == 37
-    assert found[20] == Candidate(
-        address="https://live.example/2-0.jpg",
-        rank=20,
-        keyword="Wonder of the world",
-        label="awe",
-        page="https://example.org/2-0",
-        title="Big & wide",
-        licence="by-sa 4.0",
-        licence_address="https://creativecommons.org/licenses/by-sa/4.0/",
-        author="A. Author",
-    )
+    about = {"title": "Big & wide", "licence": "by-sa 4.0", "author": "A. Author"}
+    about |= {"page": "https://example.org/2-0", "licence_address": "https://creativecommons.org/licenses/by-sa/4.0/"}
+    search = {"rank": 20, "keyword": "Wonder of the world", "label": "awe"}
+    assert found[20] == Candidate(address="https://live.example/2-0.jpg", **search, **about)
     assert few == found[:3]
     assert len(server.paths) == 3
 
@@ -132,15 +126,9 @@ def test_bing() -> None:
         assert len(server.paths) == 3
         assert "license-L1" in server.paths[0]
     assert len(found) == 40
-    assert found[39] == Candidate(
-        address="https://pictures.example/39.png",
-        rank=39,
-        keyword="Panic & fear",
-        label="fear",
-        page="https://p.example/39",
-        title="T",
-        licence="Bing's filter publicdomain",
-    )
+    search = {"rank": 39, "keyword": "Panic & fear", "label": "fear"}
+    about = {"page": "https://p.example/39", "title": "T", "licence": "Bing's filter publicdomain"}
+    assert found[39] == Candidate(address="https://pictures.example/39.png", **search, **about)
     assert next(bing_pages("a", 40, None)) == "https://www.bing.com/images/async?q=a&first=0"
     with (
         serving(lambda handler: handler.send(b"<html>Solve this CAPTCHA</html>")) as server,
@@ -148,7 +136,7 @@ def test_bing() -> None:
     ):
         list(bing(asking(server), site=server.address).offers("fear", "x", 20))
     with pytest.raises(ConfigError, match="licence must be one of"):
-        bing(asking(server), licence="any")
+        CollectConfig(licence="any")
 
 
 @pytest.mark.parametrize("content", [b"<html>", b"[]", b'{"results": 5}', b'{"error": {"info": "too many"}}'])
@@ -163,7 +151,7 @@ def test_unexpected_answers_of_services_are_errors(content: bytes) -> None:
 
 def test_a_busy_service_is_asked_again() -> None:
     with serving(misbehaving()) as server:
-        ask = PagedSearch(local(server), PolitenessConfig(tries=3, first_wait_s=0.01), pause_s=0.0)
+        ask = PagedSearch(local(server, tries=3), pause_s=0.0)
         assert ask(f"{server.address}/twice") == JPEG
         with pytest.raises(DataError, match="answered 404"):
             ask(f"{server.address}/missing")
@@ -196,7 +184,7 @@ def offered(folder: Path, *rows: str) -> Project:
     """A project with the candidates of a table; each row is address,label."""
     project = create_project(folder / "p", PLAN)
     path = table(folder, "address,label\n" + "".join(f"{row}\n" for row in rows))
-    assert search(project, [address_table(path, PLAN)], 1) == []
+    assert search(project, [address_table(path, PLAN)], QUICK) == []
     return project
 
 
@@ -210,7 +198,7 @@ def test_only_images_are_kept_and_failures_are_counted(tmp_path: Path) -> None:
     with serving(misbehaving()) as server:
         rows = [f"{server.address}/{name},awe" for name in names]
         project = offered(tmp_path, *rows, "http://127.0.0.1:1/x,awe")
-        counts = fetch(project, local(server, max_bytes=50_000), QUICK)
+        counts = fetch(project, local(server, max_kb=50))
         assert counts == {"fetched": 3, "failed": 5, "waiting": 2}
         found = states(project)
         assert [found[name][0] for name in names[:5]] == ["fetched", "fetched", "failed", "failed", "failed"]
@@ -219,8 +207,8 @@ def test_only_images_are_kept_and_failures_are_counted(tmp_path: Path) -> None:
         assert found["x"] == ("failed", "127.0.0.1 is 127.0.0.1, which is not on the public internet")
         assert found["cut"][0] == found["twice"][0] == "waiting"
         assert failures(project)["answered 503"] == 1
-        assert fetch(project, local(server, max_bytes=50_000), QUICK) == {"fetched": 1, "failed": 0, "waiting": 1}
-        search(project, [address_table(tmp_path / "addresses.csv", PLAN)], 1)
+        assert fetch(project, local(server, max_kb=50)) == {"fetched": 1, "failed": 0, "waiting": 1}
+        search(project, [address_table(tmp_path / "addresses.csv", PLAN)], QUICK)
         assert len(states(project)) == len(names) + 1  # nothing is offered twice
     rows = project.rows(select(t.images))
     assert [(row.bytes, row.width, row.height, row.format) for row in rows] == [(len(JPEG), 160, 140, "JPEG")]
@@ -231,7 +219,7 @@ def test_only_images_are_kept_and_failures_are_counted(tmp_path: Path) -> None:
 def test_an_address_under_two_labels_is_kept_under_both(tmp_path: Path) -> None:
     with serving(misbehaving()) as server:
         project = offered(tmp_path, f"{server.address}/ok.jpg,awe", f"{server.address}/ok.jpg,fear")
-        assert fetch(project, local(server), QUICK)["fetched"] == 2
+        assert fetch(project, local(server))["fetched"] == 2
     assert searched_labels(project) == {1: {"awe", "fear"}}
 
 
@@ -265,7 +253,7 @@ def test_a_redirect_obeys_rate_and_rules_of_its_host(tmp_path: Path, place: str,
         firsts = [stack.enter_context(serving(without_rules(to_last))) for _ in range(6)]
         project = offered(tmp_path, *(f"{server.address}/{i},awe" for i, server in enumerate(firsts)))
         hosts = tuple(server.host for server in (last, *firsts))
-        counts = fetch(project, FetchConfig(private_hosts=hosts, timeout_s=5), QUICK)
+        counts = fetch(project, replace(QUICK, private_hosts=hosts, timeout_s=5))
     assert (counts["fetched"], counts["failed"]) == (asked, 6 - asked)
     assert last.paths.count("/robots.txt") == 1
     assert at_once == [1] * asked
@@ -276,7 +264,7 @@ def test_a_redirect_obeys_rate_and_rules_of_its_host(tmp_path: Path, place: str,
 def test_redirects_end(tmp_path: Path) -> None:
     with serving(misbehaving()) as server:
         project = offered(tmp_path, f"{server.address}/loop,awe", f"{server.address}/to/file:///etc/passwd,awe")
-        assert fetch(project, local(server), QUICK) == {"fetched": 0, "failed": 2, "waiting": 0}
+        assert fetch(project, local(server)) == {"fetched": 0, "failed": 2, "waiting": 0}
         assert server.paths.count("/loop") == 6
     assert set(failures(project)) == {"more than 5 redirects", "not http or https but 'file'"}
 
@@ -285,7 +273,7 @@ def test_only_the_first_500_kib_of_robots_txt_count() -> None:
     def answer(handler: Handler) -> None:
         rules = b"User-agent: *\nDisallow: /private/\n"
         cut = b"Disallow: /all-of-it-is-behind-the-end\n"  # its beginning alone would forbid everything
-        handler.send((rules + b"#" * (MAX_RULES_BYTES - len(rules) - 12) + b"\n" + cut).ljust(600_000, b"#"))
+        handler.send((rules + b"#" * (MAX_RULES_KB * 1024 - len(rules) - 12) + b"\n" + cut).ljust(600_000, b"#"))
 
     with serving(answer) as server:
         rules = Robots(local(server))
@@ -298,7 +286,7 @@ def test_a_folder_and_resume_after_a_stop(tmp_path: Path) -> None:
     (tmp_path / "in" / "awe" / "Wonder").mkdir()
     (tmp_path / "in" / "awe" / "Wonder" / "<img src=x>ä.png").write_bytes(jpeg_of(draw_image(7)))
     project = create_project(tmp_path / "p", PLAN)
-    search(project, [local_folder(tmp_path / "in", PLAN)], 1)
+    search(project, [local_folder(tmp_path / "in", PLAN)], QUICK)
 
     class StopError(Exception):
         pass
@@ -308,10 +296,10 @@ def test_a_folder_and_resume_after_a_stop(tmp_path: Path) -> None:
             raise StopError
 
     with pytest.raises(StopError):
-        fetch(project, FetchConfig(), QUICK, stop)
+        fetch(project, QUICK, stop)
     done = project.rows(select(t.candidates.c.state))
     assert 2 <= [row.state for row in done].count("fetched") <= 7  # what was done is kept
-    fetch(project, FetchConfig(), QUICK)
+    fetch(project, QUICK)
     rows = project.rows(select(t.candidates).order_by(t.candidates.c.rank))
     assert {row.state for row in rows} == {"fetched"}
     assert [(row.label, row.keyword) for row in rows] == [*[("fear", "")] * 3, *[("awe", "")] * 3, ("awe", "Wonder")]
@@ -340,7 +328,7 @@ def test_a_failing_source_is_reported_and_the_others_are_asked(tmp_path: Path) -
     project = create_project(tmp_path / "p", PLAN)
     with serving(lambda handler: handler.send(b"no json")) as server:
         broken = openverse(asking(server), server.address)
-        problems = search(project, [broken, local_folder(tmp_path / "in", PLAN)], 5)
+        problems = search(project, [broken, local_folder(tmp_path / "in", PLAN)], replace(QUICK, per_keyword=5))
         assert len(server.paths) == 1
     assert len(problems) == 1
     assert "no JSON" in problems[0]
@@ -354,11 +342,11 @@ def test_finished_searches_are_not_repeated(tmp_path: Path) -> None:
     project = create_project(tmp_path / "p", PLAN)
     with serving(answer) as server:
         source = openverse(asking(server), server.address)
-        search(project, [source], 5)
+        search(project, [source], replace(QUICK, per_keyword=5))
         assert len(server.paths) == 3
-        search(project, [source], 5)
+        search(project, [source], replace(QUICK, per_keyword=5))
         assert len(server.paths) == 3
-        search(project, [source], 6)
+        search(project, [source], replace(QUICK, per_keyword=6))
         assert len(server.paths) == 6
 
 
@@ -367,17 +355,16 @@ def test_an_address_taken_down_is_not_fetched_again_from_any_source(tmp_path: Pa
     served = {"/1.jpg": JPEG}
     with serving(without_rules(lambda handler: handler.send(served[handler.path]))) as server:
         project = offered(tmp_path, f"{server.address}/1.jpg,awe")
-        fetch(project, local(server), QUICK)
+        fetch(project, local(server))
         take_down(project, f"{server.address}/1.jpg", because="asked")
         served["/1.jpg"] = other  # the same address, other bytes
         source = address_table(tmp_path / "addresses.csv", PLAN)
-        source.name = "another"
-        search(project, [source], 1)
+        search(project, [replace(source, name="another")], QUICK)
         asked = len(server.paths)
-        assert fetch(project, local(server), QUICK) == {"fetched": 0, "failed": 0, "waiting": 0}
+        assert fetch(project, local(server)) == {"fetched": 0, "failed": 0, "waiting": 0}
         assert len(server.paths) == asked
         assert [row.reason for row in project.rows(select(t.candidates))] == ["taken down"] * 2
         assert not list((tmp_path / "p" / "pictures").rglob("*.jpg"))
         take_back(project.store, 1)
-        assert fetch(project, local(server), QUICK) == {"fetched": 2, "failed": 0, "waiting": 0}
+        assert fetch(project, local(server)) == {"fetched": 2, "failed": 0, "waiting": 0}
         assert len(list((tmp_path / "p" / "pictures").rglob("*.jpg"))) == 1

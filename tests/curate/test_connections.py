@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.curate.places import project_of
+from tests.curate.places import project_of, served
 from uniemox.curate.annotate.access import invite
-from uniemox.curate.annotate.serving import served
 from uniemox.curate.project import Project
 
 
@@ -21,7 +20,7 @@ def project(tmp_path: Path) -> Project:
 
 @pytest.fixture
 def port(project: Project, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
-    monkeypatch.setattr("uniemox.curate.annotate.serving.READ_TIMEOUT_S", 0.5)
+    monkeypatch.setattr("uniemox.curate.annotate.access.READ_TIMEOUT_S", 0.5)
     monkeypatch.setattr("uniemox.curate.annotate.serving.MAX_CONNECTIONS", 8)
     with served(project) as address:
         yield int(address.rpartition(":")[2])
@@ -31,6 +30,12 @@ def connect(port: int, sent: bytes = b"") -> socket.socket:
     one = socket.create_connection(("127.0.0.1", port), timeout=20)
     one.sendall(sent)
     return one
+
+
+def head(port: int, length: int) -> bytes:
+    lines = ["POST /api/join HTTP/1.1", f"Host: 127.0.0.1:{port}", f"Origin: http://127.0.0.1:{port}"]
+    lines += ["Content-Type: application/json", f"Content-Length: {length}", "Connection: close", "", ""]
+    return "\r\n".join(lines).encode()
 
 
 def rest_of(one: socket.socket) -> bytes:
@@ -58,18 +63,14 @@ def test_missing_headers_time_out(port: int, sent: bytes) -> None:
 
 
 def test_a_missing_body_times_out_with_408(port: int) -> None:
-    head = f"POST /api/join HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nOrigin: http://127.0.0.1:{port}\r\n"
-    head += "Content-Type: application/json\r\nContent-Length: 60\r\n\r\n{"
-    answer = rest_of(connect(port, head.encode()))
+    answer = rest_of(connect(port, head(port, 60) + b"{"))
     assert answer.startswith(b"HTTP/1.1 408 ")
     assert b"the body was not there within 0.5 s" in answer
 
 
 def test_a_body_in_pieces_is_accepted(port: int, project: Project) -> None:
     body = json.dumps({"token": invite(project, "Ada")}).encode()
-    head = f"POST /api/join HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nOrigin: http://127.0.0.1:{port}\r\n"
-    head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
-    one = connect(port, head.encode())
+    one = connect(port, head(port, len(body)))
     for byte in body:
         one.sendall(bytes([byte]))
     answer = rest_of(one)

@@ -52,10 +52,10 @@ def made(project: Project, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def agreed(folder: Path, *, is_split: bool = True) -> Project:
-    """Twelve images on which Ada and Ben agree."""
+def agreed(folder: Path, *, is_split: bool = True, **others: str) -> Project:
+    """Twelve images on which Ada and Ben agree.  others: answers of more people."""
     project = project_of(folder / "p", [LABELS[i % 2] for i in range(12)], looks=True)
-    say(project, Ada="af" * 6, Ben="af" * 6)
+    say(project, **others, Ada="af" * 6, Ben="af" * 6)
     if is_split:
         split(project, verdicts(project), RATIOS, schemes=1)
     return project
@@ -64,6 +64,10 @@ def agreed(folder: Path, *, is_split: bool = True) -> Project:
 def rows_of(path: Path) -> list[dict[str, str]]:
     with path.open(newline="") as file:
         return list(csv.DictReader(file))
+
+
+def sums_match(folder: Path) -> bool:
+    return subprocess.run(["sha256sum", "-c", "--quiet", "SHA256SUMS"], cwd=folder, check=False).returncode == 0
 
 
 def test_related_images_stay_in_one_split(project: Project, made: Path) -> None:
@@ -112,8 +116,14 @@ def test_local_paths_are_relative_and_the_datasheet_names_sources(tmp_path: Path
     with project.store.write() as connection:
         values = {"source": "folder", "address": f"{tmp_path.as_uri()}/in/awe/1.jpg", "title": "awe/1.jpg"}
         connection.execute(update(t.candidates).where(t.candidates.c.picture_id == 1).values(**values))
+        first = dict(connection.execute(select(t.candidates).where(t.candidates.c.id == 2)).mappings().one())
+        connection.execute(update(t.candidates).where(t.candidates.c.id == 2).values(licence=""))
+        more = {"id": None, "address": "https://licensed.example/", "licence": "by 4.0"}
+        connection.execute(t.candidates.insert().values(**{**first, **more}))
     release(project, tmp_path / "out", ReleaseConfig(name="Mine"))
-    assert "awe/1.jpg" in {row["address"] for row in rows_of(tmp_path / "out" / "provenance.csv")}
+    assert {"awe/1.jpg", "https://licensed.example/"} < {
+        row["address"] for row in rows_of(tmp_path / "out" / "provenance.csv")
+    }
     assert str(tmp_path) not in (tmp_path / "out" / "provenance.csv").read_text()
     sheet = (tmp_path / "out" / "README.md").read_text()
     assert "1 from a folder of files that its makers had already" in sheet
@@ -133,16 +143,12 @@ def test_metadata_is_removed_or_kept(tmp_path: Path) -> None:
         files = list((out / "pictures").rglob("*.jpg"))
         assert len(files) == 12
         assert all((b"Secret" in path.read_bytes()) == is_there for path in files)
-        done = subprocess.run(["sha256sum", "-c", "--quiet", "SHA256SUMS"], cwd=out, capture_output=True, check=False)
-        assert done.returncode == 0
+        assert sums_match(out)
         assert ("is unchanged" in (out / "README.md").read_text()) == is_there
 
 
 def test_checksums_match(made: Path) -> None:
-    done = subprocess.run(
-        ["sha256sum", "-c", "--quiet", "SHA256SUMS"], cwd=made, capture_output=True, text=True, check=False
-    )
-    assert (done.returncode, done.stdout) == (0, "")
+    assert sums_match(made)
     listed = {line.split("  ", 1)[1] for line in (made / "SHA256SUMS").read_text().splitlines()}
     there = {path.relative_to(made).as_posix() for path in made.rglob("*") if path.is_file()}
     assert there - listed == {"SHA256SUMS", ".uniemox-release"}
@@ -200,26 +206,6 @@ def test_the_status_page_is_self_contained(project: Project, made: Path, tmp_pat
     assert "http" not in text.replace("http://www.w3.org", "")
 
 
-def test_a_takedown_removes_the_image_from_a_release(tmp_path: Path) -> None:
-    project = agreed(tmp_path, is_split=False)
-    with pytest.raises(DataError, match="curate split"):
-        release(project, tmp_path / "out", ReleaseConfig(name="x"))
-    split(project, verdicts(project), RATIOS, schemes=1)
-    release(project, tmp_path / "out", ReleaseConfig(name="x"))
-    before = {path.name: path.read_bytes() for path in (tmp_path / "out").rglob("*.jpg")}
-    gone = project.rows(select(t.images.c.sha256).where(t.images.c.id == 4))[0].sha256
-    done = take_down(project, "https://pictures.example/4.jpg", because="asked")
-    assert done.releases == (str(tmp_path / "out"),)
-    after = {path.name: path.read_bytes() for path in (tmp_path / "out").rglob("*.jpg")}
-    assert set(before) - set(after) == {f"{gone[:20]}.jpg"}
-    assert all(before[name] == data for name, data in after.items())
-    for path in (tmp_path / "out").iterdir():
-        assert not path.is_file() or gone[:20].encode() not in path.read_bytes(), path
-    assert hashlib.sha256((tmp_path / "out" / "labels.csv").read_bytes()).hexdigest() in (
-        (tmp_path / "out" / "SHA256SUMS").read_text()
-    )
-
-
 def test_a_licence_is_refused_for_images_of_unknown_licence(tmp_path: Path) -> None:
     project = agreed(tmp_path)
     with project.store.write() as connection:
@@ -245,14 +231,6 @@ def test_a_licence_is_refused_for_images_of_unknown_licence(tmp_path: Path) -> N
         release(project, out, ReleaseConfig(name="x", only_licensed=True))
 
 
-def released(folder: Path, *names: str) -> Project:
-    """Images released under each name."""
-    project = agreed(folder)
-    for name in names:
-        release(project, folder / name, ReleaseConfig(name=name))
-    return project
-
-
 def named_in(folder: Path, gone: str) -> list[str]:
     """Files of a release that tell of an image or hold it."""
     return [
@@ -263,19 +241,26 @@ def named_in(folder: Path, gone: str) -> list[str]:
 
 
 def test_a_release_that_can_t_be_written_again_keeps_the_image_in_none(tmp_path: Path) -> None:
-    project = released(tmp_path, "a", "b", "c", "moved")
+    project = agreed(tmp_path)
+    for name in ("a", "b", "c", "moved"):
+        release(project, tmp_path / name, ReleaseConfig(name=name))
     gone = project.rows(select(t.images.c.sha256).where(t.images.c.id == 4))[0].sha256
     assert "provenance.csv" in named_in(tmp_path / "c", gone)
     (tmp_path / "moved").rename(tmp_path / "elsewhere")
     (tmp_path / "b" / "README.md").unlink()
     (tmp_path / "b" / "README.md").mkdir()  # can't be written over
+    before = {path.name: path.read_bytes() for path in (tmp_path / "a").rglob("*.jpg")}
     done = take_down(project, "https://pictures.example/4.jpg", because="asked")
+    assert {path.name: path.read_bytes() for path in (tmp_path / "a").rglob("*.jpg")} == {
+        name: data for name, data in before.items() if name != f"{gone[:20]}.jpg"
+    }
     assert [named_in(tmp_path / name, gone) for name in "abc"] == [[], [], []]
     assert done.releases == (str(tmp_path / "a"), str(tmp_path / "c"))
     assert done.gone == (str(tmp_path / "moved"),)
     assert len(done.problems) == 1
     assert "b: the images are removed, but it can't be written again" in done.problems[0]
-    assert (tmp_path / "c" / "SHA256SUMS").exists()
+    digest = hashlib.sha256((tmp_path / "c" / "labels.csv").read_bytes()).hexdigest()
+    assert digest in (tmp_path / "c" / "SHA256SUMS").read_text()
 
 
 def test_taking_down_the_last_image_removes_all_lists(tmp_path: Path) -> None:
@@ -293,12 +278,11 @@ def test_taking_down_the_last_image_removes_all_lists(tmp_path: Path) -> None:
 
 
 def test_a_release_holds_the_current_agreement(tmp_path: Path) -> None:
-    project = project_of(tmp_path / "p", [LABELS[i % 2] for i in range(12)], looks=True)
-    say(project, Ada="fa" * 6, Ben="af" * 6, Cem="af" * 6)
+    project = agreed(tmp_path, is_split=False, Zoe="fa" * 6)
     agree(project)
     assert "before the last" not in status(project)["told"]["agree"]
     with project.store.write() as connection:
-        leave_out(connection, "Ada", actor="me")
+        leave_out(connection, "Zoe", actor="me")
     assert "on 12 images, before the last 1 steps;" in status(project)["told"]["agree"]
     split(project, verdicts(project), RATIOS, schemes=1)
     release(project, tmp_path / "out", ReleaseConfig(name="x"))
@@ -331,6 +315,8 @@ def test_errors_of_release_and_split(tmp_path: Path) -> None:
         agree(project)
     with pytest.raises(DataError, match="no image is kept"):
         split(project, verdicts(project), RATIOS)
+    with pytest.raises(DataError, match="curate split"):
+        release(agreed(tmp_path / "q", is_split=False), tmp_path / "out", ReleaseConfig(name="x"))
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.txt").write_text("mine")
     with pytest.raises(DataError, match="holds something else"):

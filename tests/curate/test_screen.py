@@ -10,12 +10,12 @@ from sqlalchemy import insert, select
 from tests.curate.places import take_back
 from tests.drawn import class_folders, draw_image, jpeg_of, plant
 from uniemox.curate import tables as t
-from uniemox.curate.collect.config import FetchConfig, PolitenessConfig
+from uniemox.curate.collect.config import CollectConfig
 from uniemox.curate.collect.run import fetch, search
 from uniemox.curate.collect.screen import ScreenConfig, remembered_config, screen
 from uniemox.curate.collect.sources import local_folder
 from uniemox.curate.plan import CollectionPlan
-from uniemox.curate.project import Change, Project, append, create_project, decisions, undo
+from uniemox.curate.project import Change, Project, append, create_project, decisions
 from uniemox.curate.release.run import take_down
 from uniemox.curate.status import status
 from uniemox.data.readers.folders import read_folder
@@ -23,7 +23,7 @@ from uniemox.data.sample import Sample
 from uniemox.errors import ConfigError, DataError
 
 PLAN = CollectionPlan(keywords={"awe": ("a",), "fear": ("f",), "anger": ("x",)}, check_every=0)
-QUICK = PolitenessConfig(per_host_per_s=1000)
+QUICK = CollectConfig(rate=1000)
 
 
 def collected(folder: Path, source: Path) -> Project:
@@ -33,8 +33,8 @@ def collected(folder: Path, source: Path) -> Project:
 
 
 def collect(project: Project, source: Path) -> None:
-    search(project, [local_folder(source, PLAN)], 1)
-    fetch(project, FetchConfig(), QUICK)
+    search(project, [local_folder(source, PLAN)], QUICK)
+    fetch(project, QUICK)
 
 
 def found(project: Project) -> dict[str, str]:
@@ -96,13 +96,11 @@ def test_a_persons_decision_stays_until_it_is_undone(tmp_path: Path) -> None:
     project = collected(tmp_path / "p", tmp_path / "in")
     assert screen(project) == {"kept": 3}
     with project.store.write() as connection:
-        batch = append(
-            connection, actor="Eva", step="by hand", note="", changes=[Change(1, "screen", "drop", "mismatch")]
-        )
+        change = Change(1, "screen", "drop", "mismatch")
+        batch = append(connection, actor="Eva", step="by hand", note="", changes=[change])
     assert batch is not None
     assert screen(project, ScreenConfig(min_side_px=64)) == {"kept": 2, "mismatch": 1}
-    with project.store.write() as connection:
-        undo(connection, batch, actor="Eva")
+    take_back(project.store, batch)
     assert screen(project) == {"kept": 3}
 
 
@@ -174,44 +172,32 @@ def test_settings_are_remembered(tmp_path: Path) -> None:
     assert remembered_config(project, None, 0.0) == ScreenConfig(min_side_px=64)
 
 
-def test_status_after_an_undone_takedown(tmp_path: Path) -> None:
-    class_folders(tmp_path / "in", ("awe",), each=2)
-    project = collected(tmp_path / "p", tmp_path / "in")
-    screen(project)
-    address = project.rows(select(t.candidates.c.address))[0].address
-    take_down(project, address, because="asked")
-    before = status(project)["next"]
-    take_back(project.store, 2)
-    assert screen(project) == {"kept": 2}  # as it was judged before; its file is not there to be looked at
-    assert len(project.rows(select(t.looks))) == 1
-    assert status(project)["next"] == "uniemox curate collect p"
-    fetch(project, FetchConfig(), QUICK)
-    assert status(project)["next"] == "uniemox curate screen p"
-    assert screen(project) == {"kept": 2}
-    assert [row.problem for row in project.rows(select(t.looks))] == ["", ""]
-    assert status(project)["next"] == before
-
-
 def test_a_takedown_deletes_files_until_it_is_undone(tmp_path: Path) -> None:
     class_folders(tmp_path / "in", ("awe",), each=2)
     write(tmp_path / "in" / "awe", copy=plant(draw_image(0), "scaled", random.Random(3)))
     project = collected(tmp_path / "p", tmp_path / "in")
     screen(project)
+    before = status(project)["next"]
     rows = {Path(row.title).name: row for row in project.rows(select(t.candidates))}
     done = take_down(project, rows["0.jpg"].address, because="asked")
     assert len(done.sha256) == 2  # its near duplicate too
     assert len(list((tmp_path / "p" / "pictures").rglob("*.jpg"))) == 1
-    again = tmp_path / "again"
-    write(again / "fear", other=(tmp_path / "in" / "awe" / "0.jpg").read_bytes())
-    collect(project, again)
+    write(tmp_path / "again" / "fear", other=(tmp_path / "in" / "awe" / "0.jpg").read_bytes())
+    collect(project, tmp_path / "again")
     assert screen(project)["kept"] == 1
     assert {Path(row.title).name: row.reason for row in project.rows(select(t.candidates))}["other.jpg"] == "taken down"
     assert len(list((tmp_path / "p" / "pictures").rglob("*.jpg"))) == 1
-    with project.store.write() as connection:
-        batch = connection.scalar(select(t.batches.c.id).where(t.batches.c.step == "takedown"))
-        undo(connection, int(batch), actor="owner")
-    assert fetch(project, FetchConfig(), QUICK)["fetched"] == 3
+    [batch] = project.rows(select(t.batches.c.id).where(t.batches.c.step == "takedown"))
+    take_back(project.store, batch.id)
+    assert screen(project) == {"kept": 2, "near duplicate": 1}  # as before; the files are not there to be looked at
+    assert len(project.rows(select(t.looks))) == 1
+    assert status(project)["next"] == "uniemox curate collect p"
+    assert fetch(project, QUICK)["fetched"] == 3
     assert len(list((tmp_path / "p" / "pictures").rglob("*.jpg"))) == 3
+    assert status(project)["next"] == "uniemox curate screen p"
+    assert screen(project) == {"kept": 2, "near duplicate": 1}
+    assert [row.problem for row in project.rows(select(t.looks))] == [""] * 3
+    assert status(project)["next"] == before
     for which, error in (("http://nowhere.example/", DataError), ("abc", ConfigError), ("0" * 12, DataError)):
         with pytest.raises(error):
             take_down(project, which, because="x")

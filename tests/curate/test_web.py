@@ -3,7 +3,6 @@
 import io
 import json
 import logging
-import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -16,15 +15,15 @@ from PIL import Image
 from sqlalchemy import select
 from starlette.testclient import TestClient
 
-from tests.curate.places import PLAN, project_of
+from tests.curate.places import PLAN, project_of, say, served
 from uniemox.curate import tables as t
 from uniemox.curate.annotate.access import account_of, invite, join, revoke
-from uniemox.curate.annotate.answers import Answer, AnswerWriter
+from uniemox.curate.annotate.answers import AnswerIn, AnswerWriter
 from uniemox.curate.annotate.assignment import TaskAssigner
-from uniemox.curate.annotate.serving import served, server
-from uniemox.curate.annotate.verdicts import read_answers
+from uniemox.curate.annotate.serving import server
+from uniemox.curate.annotate.verdicts import disputed, read_answers
 from uniemox.curate.annotate.web import PAGES, Previews, create_app
-from uniemox.curate.project import Project, decisions
+from uniemox.curate.project import Change, Project, append, decisions
 from uniemox.errors import ConfigError, DataError
 from uniemox.serve.protocol import listen
 
@@ -246,8 +245,10 @@ def test_access_ends_and_a_new_invitation_replaces_the_old(project: Project, cli
     revoke(project, "Ada")
     assert ada.get("/api/me").status_code == 401
     assert join(project.store, token) is None
-    fresh = invite(project, "Ada")
-    assert Browser(client, fresh).me["id"] == ada.me["id"]
+    again = Browser(client, invite(project, "Ada"))
+    assert again.me["id"] == ada.me["id"]
+    assert again.post("/api/leave", {}).status_code == 200
+    assert again.get("/api/me").status_code == 401
     assert join(project.store, token) is None
     assert account_of(project.store, "") is None
     with pytest.raises(DataError, match="nobody named"):
@@ -274,17 +275,6 @@ def test_invalid_addresses_of_the_server(project: Project) -> None:
             server(project, sock, "curate.example.org")
     with listen("127.0.0.1", 0) as sock, pytest.raises(ConfigError, match="can't listen"):
         listen("127.0.0.1", sock.getsockname()[1])
-
-
-def test_tcp_nodelay_is_set() -> None:
-    with listen("127.0.0.1", 0) as sock:
-        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
-
-
-def test_leaving_ends_the_session(project: Project, client: TestClient) -> None:
-    ada = Browser(client, invite(project, "Ada"))
-    assert ada.post("/api/leave", {}).status_code == 200
-    assert ada.get("/api/me").status_code == 401
 
 
 def test_the_owner_screens_judges_and_undoes(project: Project, client: TestClient) -> None:
@@ -340,11 +330,19 @@ def test_the_owner_invites_and_judges_what_is_disputed(project: Project, client:
     assert owner.post("/api/people/revoke", {"name": "Zoe"}).status_code == 404
 
 
+def test_images_with_most_different_answers_are_disputed_first(tmp_path: Path) -> None:
+    project = project_of(tmp_path / "p", ["awe"] * 4)
+    say(project, Ada="aaaa", Ben="affn", Cem="--n-")
+    with project.store.write() as connection:
+        append(connection, actor="me", step="by hand", note="", changes=[Change(4, "verdict", "awe")])
+    assert [row.picture_id for row in project.rows(disputed())] == [3, 2]
+
+
 def test_answers_per_image_are_limited(tmp_path: Path) -> None:
     project = project_of(tmp_path / "p", ["awe"] * 5, replace(PLAN, answers_per_picture=2))
     assigner = TaskAssigner(project)
     given = [
-        [task.picture for task in assigner.next_tasks(number_of(project, name), 0, 10)]
+        [task.picture_id for task in assigner.next_tasks(number_of(project, name), 0, 10)]
         for name in ("Ada", "Ben", "Cem")
     ]
     assert [len(images) for images in given] == [5, 5, 0]
@@ -377,14 +375,15 @@ def test_many_writers_at_once_lose_nothing(project: Project) -> None:
 
     def run(person: int, tasks: list[int]) -> None:
         for task in tasks:
-            acknowledged.extend(writer.save([Answer(person, task, f"{person}-{task}", "awe", 1.0)]).result())
+            own = AnswerIn(id=f"answer-{person}-{task}", task=task, label="awe", seconds=1.0)
+            acknowledged.extend(writer.save(person, [own]).result())
 
     threads = [threading.Thread(target=run, args=one) for one in people]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert writer.save([]).result() == frozenset()
+    assert writer.save(1, []).result() == frozenset()
     writer.close()
     assert len(acknowledged) == 48
     assert {row.client_id for row in project.rows(select(t.answers))} == set(acknowledged)

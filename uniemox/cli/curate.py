@@ -20,10 +20,11 @@ from uniemox.cli.curate_labels import (
     suggest,
 )
 from uniemox.cli.curate_tables import PACKAGES, AsJson, Folder, opened, status_tables
-from uniemox.curate.collect.config import FetchConfig, PolitenessConfig
+from uniemox.cli.settings import config_of, options_of
+from uniemox.curate.collect.config import INTERNAL, CollectConfig
 from uniemox.errors import ConfigError, DataError
 
-FETCHING, POLITENESS = FetchConfig(), PolitenessConfig()  # defaults of options
+COLLECT = options_of(CollectConfig(), without=INTERNAL)
 
 curate = App(
     name="curate",
@@ -39,19 +40,16 @@ curate = App(
 def init(folder: Folder, /, *, plan: Files = None, database: str | None = None) -> None:
     """Create a project.
 
-    Examples:
+    For example:
 
     uniemox curate init mine
 
     uniemox curate init mine --plan plan.json
 
-    Parameters
-    ----------
-    plan
-        JSON file {"keywords": {label: [word, ...]}}, optionally with kind, styles, answers_per_picture, check_every and
-        answer (questions to annotators). Default: the 8 x 10 words of Emo8 (table I).
-    database
-        SQLAlchemy URL, such as postgresql+psycopg://... Default: a file in the folder.
+    Args:
+        plan: JSON file {"keywords": {label: [word, ...]}}, optionally with kind, styles, answers_per_picture,
+            check_every and answer (questions to annotators). Default: the 8 x 10 words of Emo8 (table I).
+        database: SQLAlchemy URL, such as postgresql+psycopg://... Default: a file in the folder.
     """
     need(*PACKAGES, extra="curate")
     from uniemox.curate.plan import read_plan
@@ -69,59 +67,42 @@ def collect(
     /,
     *,
     source: list[str] | None = None,
-    per_keyword: int = 165,
-    rate: float = POLITENESS.per_host_per_s,
-    max_kb: int = FETCHING.max_bytes // 1024,
-    contact: str = FETCHING.contact,
-    licence: str | None = None,
     as_json: AsJson = False,
+    options: Annotated[Any, Parameter(name="*")] = COLLECT(),  # noqa: B008
 ) -> None:
     """Ask sources for images and download them; creates the project if there is none.
 
     Hosts get one request at a time, private networks none; the next call tries temporary failures again.
 
-    Examples:
+    For example:
 
     uniemox curate collect mine --source openverse --source commons --contact me@example.org
 
     uniemox curate collect mine --source folder:photos --source csv:addresses.csv
 
-    Parameters
-    ----------
-    source
-        openverse, commons, bing, csv:TABLE (columns address, and keyword, label, page, title, licence, licence_address,
-        author where known) or folder:PATH (LABEL/KEYWORD/IMAGE; 'folder:PATH?labels=none' takes images without labels).
-        Default: download what is still waiting.
-    per_keyword
-        Results of a search; 165 for each of Emo8's 80 words make its 13,200 images.
-    rate
-        Requests per second to one host. Lower it if hosts refuse requests.
-    max_kb
-        Maximum size of a file, KiB; larger ones are refused.
-    contact
-        Your mail or web address, sent to the servers. Wikimedia asks for one.
-    licence
-        Filter of Bing: creativecommons, publicdomain, noncommercial or commercial. Default: no filter.
+    Args:
+        source: openverse, commons, bing, csv:TABLE (columns address, and keyword, label, page, title, licence,
+            licence_address, author where known) or folder:PATH (LABEL/KEYWORD/IMAGE; 'folder:PATH?labels=none' takes
+            images without labels). Default: download what is still waiting.
     """
     need(*PACKAGES, "icrawler", extra="curate")
-    if per_keyword < 1:
-        raise ConfigError(f"--per-keyword must be at least 1, got {per_keyword}")
     from uniemox.curate.collect.run import failures, fetch, search
     from uniemox.curate.collect.sources import open_source
     from uniemox.curate.plan import paper_plan
     from uniemox.curate.project import create_project, is_project
 
     known = opened(folder) if is_project(folder) or not source else None
-    files, politeness = FetchConfig(contact=contact, max_bytes=max_kb * 1024), PolitenessConfig(per_host_per_s=rate)
+    config = config_of(CollectConfig, options)
     plan = known.plan if known else paper_plan()
-    sources = [open_source(name, plan, files, politeness, licence) for name in source or ()]
+    sources = [open_source(name, plan, config) for name in source or ()]
     project = known or create_project(folder, plan)  # only after all sources were found
     with progress_bar() as progress:
-        problems = search(project, sources, per_keyword, progress.show)
-        counts = fetch(project, files, politeness, progress.show)
-    failed = [f"{number} x {reason}" for reason, number in failures(project).items()]
-    for line in (*(f"incomplete: {problem}" for problem in problems), *failed[:8]):
-        say(line)
+        problems = search(project, sources, config, progress.show)
+        counts = fetch(project, config, progress.show)
+    for problem in problems:
+        say(f"incomplete: {problem}")
+    for reason, number in list(failures(project).items())[:8]:
+        say(f"{number} x {reason}")
     _print_counts(counts, f"uniemox curate screen {folder}", as_json, problems=problems)
 
 
@@ -138,37 +119,32 @@ def screen(
 ) -> None:
     """Drop images that are broken, tiny, placeholders, duplicates, or in a test set; people then drop the rest.
 
-    Examples:
+    For example:
 
     uniemox curate screen mine --against fi:photos/fi --against emoset:photos/emoset
 
     uniemox curate screen mine --model runs/fi --min-score 0.02
 
-    Parameters
-    ----------
-    against
-        KIND:PATH of a data set that must share no image with the new one; it is remembered.
-    min_side
-        Minimum length of the shorter side, px. Default: the value used last, at first 128.
-    model
-        Classifier whose scores sort the grid, least fitting images first. Its scores are kept until another one is
-        given.
-    min_score
-        Minimum probability, 0 to 1, that the model gives to an image's label; 0 drops none. Default: the value used
-        last, at first 0.
+    Args:
+        against: KIND:PATH of a data set that must share no image with the new one; it is remembered.
+        min_side: Minimum length of the shorter side, px. Default: the value used last, at first 128.
+        model: Classifier whose scores sort the grid, least fitting images first. Its scores are kept until another one
+            is given.
+        min_score: Minimum probability, 0 to 1, that the model gives to an image's label; 0 drops none. Default: the
+            value used last, at first 0.
     """
     project = opened(folder)
-    from uniemox.curate.collect.screen import remembered_config, scorer
-    from uniemox.curate.collect.screen import screen as run
+    from uniemox.curate.collect import screen as screening
     from uniemox.data.source import open_data
 
     if min_score and model is None and project.store.setting("scored by") is None:
         raise ConfigError("--min-score needs the shares of a --model")
-    config = remembered_config(project, min_side, min_score)
-    score = None if model is None else scorer(model, project.plan.label_set)
+    config = screening.remembered_config(project, min_side, min_score)
+    score = None if model is None else screening.scorer(model, project.plan.label_set)
     with progress_bar() as progress:
         others = [open_data(name) for name in against or ()]
-        counts = run(project, config, against=others, score=score, model=model or "", progress=progress.show)
+        shown = progress.show
+        counts = screening.screen(project, config, against=others, score=score, model=model or "", progress=shown)
     _print_counts(counts, f"uniemox curate invite {folder} NAME, then uniemox curate serve {folder}", as_json)
 
 
@@ -192,18 +168,15 @@ def takedown(folder: Folder, which: str, /, *, because: str) -> None:
 
     Fails, after all other work, if a release could not be written again.
 
-    Examples:
+    For example:
 
     uniemox curate takedown mine https://example.org/photo.jpg --because "asked for by the author"
 
     uniemox curate takedown mine 3f9c2a77d01b --because "shows a child"
 
-    Parameters
-    ----------
-    which
-        Address of the image or its page, or at least 12 digits of its sha256.
-    because
-        Reason, which is recorded.
+    Args:
+        which: Address of the image or its page, or at least 12 digits of its sha256.
+        because: Reason, which is recorded.
     """
     project = opened(folder)
     from uniemox.curate.release.run import take_down
@@ -254,8 +227,8 @@ def status(
         say(f"wrote {html}")
     if as_json:
         print(json.dumps(content))
-        return
-    show_all(status_tables(content))
+    else:
+        show_all(status_tables(content))
 
 
 @curate.command

@@ -35,14 +35,12 @@ def invite(folder: Folder, name: Name, /, *, address: Address = None) -> None:
     Example: uniemox curate invite mine Ada
     """
     project = opened(folder)
-    from uniemox.curate.annotate.access import invite as run
-    from uniemox.curate.annotate.access import is_invited
-    from uniemox.curate.annotate.serving import served_at
+    from uniemox.curate.annotate import access, serving
 
-    base = (address or served_at(project)).rstrip("/")
-    if is_invited(project, name):
+    base = (address or serving.served_at(project)).rstrip("/")
+    if access.is_invited(project, name):
         say(f"{name} was invited before: the old link and its sessions end, the answers stay")
-    print(f"{base}/join#{run(project, name)}")
+    print(f"{base}/join#{access.invite(project, name)}")
 
 
 def leave_out(folder: Folder, name: Name, /) -> None:
@@ -63,29 +61,25 @@ def suggest(folder: Folder, /, *, model: str = "embedded", off: bool = False) ->
 
     Suggestions bias answers towards the model. Each answer records its suggestion, and the release counts them.
 
-    Examples:
+    For example:
 
     uniemox curate suggest mine --model runs/fi
 
     uniemox curate suggest mine --off
 
-    Parameters
-    ----------
-    model
-        Model as for `uniemox predict`, with the labels of the project.
-    off
-        Show no suggestions any more.
+    Args:
+        model: Model as for `uniemox predict`, with the labels of the project.
+        off: Show no suggestions any more.
     """
     project = opened(folder)
-    from uniemox.curate.annotate.assignment import forget
-    from uniemox.curate.annotate.assignment import suggest as run
+    from uniemox.curate.annotate import assignment
 
     if off:
-        forget(project)
+        assignment.forget(project)
         print("annotators see no suggestions any more")
         return
     with progress_bar() as progress:
-        count = run(project, model, progress.show)
+        count = assignment.suggest(project, model, progress.show)
     print(f"annotators see the predictions of {model} for {count} images; --off ends it")
 
 
@@ -94,34 +88,27 @@ def serve(folder: Folder, /, *, host: str = "127.0.0.1", port: int = 8790, addre
 
     Prints a link for the owner. By default only this machine can open the pages. Only invited people see images.
 
-    Examples:
+    For example:
 
     uniemox curate serve mine
 
     uniemox curate serve mine --address https://curate.example.org
 
-    Parameters
-    ----------
-    host
-        Address to listen on.
-    port
-        Port to listen on; 0 takes a free one.
-    address
-        Public address of the pages, if there is an https proxy in front of this server.
+    Args:
+        host: Address to listen on.
+        port: Port to listen on; 0 takes a free one.
+        address: Public address of the pages, if there is an https proxy in front of this server.
     """
     project = opened(folder)
-    from uniemox.curate.annotate.access import OWNER
-    from uniemox.curate.annotate.access import invite as new_token
-    from uniemox.curate.annotate.serving import address_of, record_address
-    from uniemox.curate.annotate.serving import serve as run
+    from uniemox.curate.annotate import access, serving
     from uniemox.serve.protocol import listen
 
     sock = listen(host, port)
-    base = (address or address_of(sock)).rstrip("/")
-    record_address(project, base)
-    print(f"owner: {base}/join#{new_token(project, OWNER, 'owner')}", flush=True)
+    base = (address or serving.address_of(sock)).rstrip("/")
+    serving.record_address(project, base)
+    print(f"owner: {base}/join#{access.invite(project, access.OWNER, 'owner')}", flush=True)
     say(f"serving {base}; Ctrl-C ends it, and nothing is lost")
-    run(project, sock, address)
+    serving.serve(project, sock, address)
 
 
 def agree(folder: Folder, /, *, rule: RuleOption = None, as_json: AsJson = False) -> None:
@@ -160,20 +147,16 @@ def split(
     Near duplicates, an author's images and those of one page stay together. Writes splits.json and splits.png
     (figure 6) to the project.
 
-    Examples:
+    For example:
 
     uniemox curate split mine
 
     uniemox curate split mine --ratio 70/10/20 --schemes 1 --seed 3
 
-    Parameters
-    ----------
-    ratio
-        Shares of train, val and test.
-    schemes
-        Number of schemes to draw; 1 takes the first one without comparing colours.
-    seed
-        Random seed of the first scheme.
+    Args:
+        ratio: Shares of train, val and test.
+        schemes: Number of schemes to draw; 1 takes the first one without comparing colours.
+        seed: Random seed of the first scheme.
     """
     project = opened(folder)
     from uniemox.curate.annotate.verdicts import remembered_rule, verdicts
@@ -204,18 +187,15 @@ def release(
 ) -> None:
     """Write the data set: class folders, datasheet, Croissant, licences, statistics, checksums, Label Studio tasks.
 
-    Examples:
+    For example:
 
     uniemox curate release mine mine-1.0 --name "My Emo8" --licence CC-BY-4.0
 
     uniemox data show emo8:mine-1.0/pictures
 
-    Parameters
-    ----------
-    out
-        Folder to write to: an empty one, or one with a release.
-    name
-        Name of the data set.
+    Args:
+        out: Folder to write to: an empty one, or one with a release.
+        name: Name of the data set.
     """
     need("mlcroissant", extra="curate")
     project = opened(folder)
@@ -251,9 +231,9 @@ def export_answers(
     project = opened(folder)
     from uniemox.curate.annotate.answer_files import write_csv, write_label_studio
 
-    if out.suffix not in (".csv", ".json"):
+    write = {".csv": write_csv, ".json": write_label_studio}.get(out.suffix)
+    if write is None:
         raise ConfigError(f"{out}: give answers.csv, or tasks.json for Label Studio")
-    write = write_csv if out.suffix == ".csv" else write_label_studio
     print(f"wrote {out}: {write(project, out)} answers")
 
 

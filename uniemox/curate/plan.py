@@ -4,19 +4,19 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
 from uniemox.errors import ConfigError, LabelError
-from uniemox.labels import KINDS, MIKELS, Kind, LabelSet, clean, recognise
+from uniemox.labels import MIKELS, Kind, LabelSet, clean, recognise
 from uniemox.paper import paper_tables
 
 STYLES = ("cartoon", "natural", "realistic", "science fiction", "advertising")  # of Emo8, section IV
 Rule = Literal["both", "majority", "soft"]
 """Rule by which images are kept, see annotate.verdicts.decide."""
-RULES: tuple[Rule, ...] = get_args(Rule)
 MAX_LABELS = 20
 RESERVED = ("none", "skip")  # answers that are no labels
 MAX_TEXT = 20_000
+STRICT = {"extra": "forbid", "strict": True}  # how pydantic reads a plan file: no unknown fields, no converted types
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,10 +36,9 @@ class AnswerForm:
     consent: str = ""
     """Text that annotators have to agree to before the first image."""
 
+    __pydantic_config__ = STRICT
+
     def __post_init__(self) -> None:
-        for name, kind in self.__class__.__annotations__.items():
-            if not isinstance(getattr(self, name), kind):
-                raise ConfigError(f"answer: {name} must be {'true or false' if kind is bool else 'a text'}")
         if max(len(self.instructions), len(self.consent)) > MAX_TEXT:
             raise ConfigError(f"answer: instructions and consent may have {MAX_TEXT:,} letters each")
 
@@ -60,6 +59,8 @@ class CollectionPlan:
     """Images from one attention check to the next; 0: no checks."""
     answer: AnswerForm = AnswerForm()
 
+    __pydantic_config__ = STRICT
+
     def __post_init__(self) -> None:
         if not 2 <= len(self.keywords) <= MAX_LABELS:
             raise ConfigError(f"keywords: expected 2 to {MAX_LABELS} labels, got {len(self.keywords)}")
@@ -69,14 +70,12 @@ class CollectionPlan:
                 raise ConfigError(f"keywords: a label must be lower-case words and no path, got {label!r}")
             if label in RESERVED:
                 raise ConfigError(f"keywords: {label!r} can't be a label, because pages use it; take another word")
-            if not all(isinstance(word, str) and word.strip() for word in words):
+            if not all(word.strip() for word in words):
                 raise ConfigError(f"keywords: every search word of {label} must be a text that is not empty")
             for word in words:
                 other = label_of.setdefault(word.strip().lower(), label)
                 if other != label:  # its results would count for one of them only
                     raise ConfigError(f"keywords: {word!r} is searched for {other} and for {label}; leave it to one")
-        if self.kind not in KINDS:
-            raise ConfigError(f"kind must be one of {', '.join(KINDS)}, got {self.kind!r}")
         if not all(_is_name(style) for style in self.styles) or len(self.styles) > MAX_LABELS:
             raise ConfigError(f"styles must be at most {MAX_LABELS} names of folders, got {self.styles}")
         if self.answers_per_picture is not None and self.answers_per_picture < 1:
@@ -128,44 +127,20 @@ def read_plan(path: Path) -> CollectionPlan:
 
 def plan_of(content: object, where: str) -> CollectionPlan:
     """Return the plan of a JSON value. Raises ConfigError, beginning with where, if it is invalid."""
-    if not isinstance(content, dict):
-        raise ConfigError(f'{where}: expected {{"keywords": {{label: [word, ...]}}}}, got {type(content).__name__}')
-    fields = content if "keywords" in content else {"keywords": content}
-    known = CollectionPlan.__dataclass_fields__
-    unknown = sorted(set(fields) - set(known))
-    if unknown:
-        raise ConfigError(f"{where}: unknown field {unknown[0]!r}; known are {', '.join(known)}")
+    from pydantic import TypeAdapter, ValidationError  # noqa: PLC0415 - an extra
+
+    fields = content if isinstance(content, dict) and "keywords" in content else {"keywords": content}
     try:
-        for label, words in fields["keywords"].items():
-            if not isinstance(words, list | tuple):
-                raise ConfigError(f"keywords: expected a list of words for {label}, got {words!r}")
-        for name in ("answers_per_picture", "check_every"):
-            value = fields.get(name)
-            if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
-                raise ConfigError(f"{name} must be a whole number, got {value!r}")
-        form = fields.get("answer", {})
-        if not isinstance(form, dict) or set(form) - set(AnswerForm.__dataclass_fields__):
-            raise ConfigError(
-                f"answer: expected an object with some of {', '.join(AnswerForm.__dataclass_fields__)}, got {form!r}"
-            )
-        own = {
-            "keywords": {label: tuple(words) for label, words in fields["keywords"].items()},
-            "styles": tuple(fields.get("styles", STYLES)),
-            "answer": AnswerForm(**form),
-        }
-        return CollectionPlan(**{**fields, **own})
-    except (TypeError, AttributeError) as error:
-        raise ConfigError(f"{where}: a value has the wrong type ({error})") from error
+        return TypeAdapter(CollectionPlan).validate_json(json.dumps(fields))
+    except ValidationError as error:
+        place = ".".join(map(str, error.errors()[0]["loc"]))
+        known = ", ".join(CollectionPlan.__dataclass_fields__)
+        raise ConfigError(f"{where}: {place}: {error.errors()[0]['msg']}; a plan has {known}") from error
     except ConfigError as error:
         raise ConfigError(f"{where}: {error}") from error
 
 
-def _is_name(text: object) -> bool:
+def _is_name(text: str) -> bool:
     """Return True if a text is a valid folder name on every system."""
-    return (
-        isinstance(text, str)
-        and 0 < len(text) <= 60
-        and text == text.strip(" .")
-        and text.isprintable()
-        and not set(text) & set('/\\:*?"<>|')
-    )
+    is_plain = text.isprintable() and text == text.strip(" .") and not set(text) & set('/\\:*?"<>|')
+    return 0 < len(text) <= 60 and is_plain

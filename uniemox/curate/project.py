@@ -5,13 +5,27 @@ import json
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event, func, insert, inspect, select, update
+from sqlalchemy import (
+    Connection,
+    Engine,
+    Select,
+    Subquery,
+    create_engine,
+    event,
+    func,
+    insert,
+    inspect,
+    literal,
+    select,
+    update,
+)
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 
@@ -27,13 +41,6 @@ BUSY_S = 30  # how long a writer waits for another one
 LEAVE_OUT = "leave out"  # the step of a batch that is about an annotator
 NONE, SKIP = "none", "skip"  # answers: no label fits; none is given, for a reason
 
-Progress = Callable[[str, int, int], None]
-"""Called with the name of the work, the finished items and all items."""
-
-
-def silent(what: str, done: int, total: int) -> None:
-    """Ignore progress."""
-
 
 @dataclass(frozen=True, slots=True)
 class Change:
@@ -44,15 +51,6 @@ class Change:
     """screen, style, verdict or taken."""
     value: str
     reason: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Decision:
-    """The current decision about an image and a field."""
-
-    value: str
-    reason: str
-    batch: int
 
 
 class Store:
@@ -146,9 +144,9 @@ class Project:
             return list(connection.execute(query))
 
     def count(self, query: Any) -> int:
-        """Return the number that a query counts."""
+        """Return the number of rows of a query."""
         with self.store.read() as connection:
-            return int(connection.scalar(query) or 0)
+            return connection.scalar(select(func.count()).select_from(query.subquery())) or 0
 
 
 def create_project(folder: Path, plan: CollectionPlan | None = None, *, database: str | None = None) -> Project:
@@ -195,17 +193,18 @@ def write_whole(path: Path, data: bytes) -> None:
         with replacing(path) as partial:
             partial.write_bytes(data)
     except OSError as error:
-        raise DataError(f"{path}: can't be written ({error.strerror})") from error
+        raise DataError(f"{path}: can't be written ({error.strerror}); make room, or choose another name") from error
 
 
-def searched_labels(project: Project) -> dict[int, set[str]]:
-    """Return the labels whose keywords found each image, by image."""
-    query = select(t.candidates.c.picture_id, t.candidates.c.label).where(
-        t.candidates.c.picture_id.is_not(None), t.candidates.c.label.is_not(None)
-    )
-    labels: dict[int, set[str]] = {}
-    for row in project.rows(query.distinct()):
-        labels.setdefault(row.picture_id, set()).add(row.label)
+def searched_labels(project: Project, images: Sequence[int] | None = None) -> dict[int, set[str]]:
+    """Return the labels whose keywords found each image, by image.  images: None for all."""
+    candidates = t.candidates.c
+    query = select(candidates.picture_id, candidates.label).where(candidates.picture_id.is_not(None)).distinct()
+    if images is not None:
+        query = query.where(candidates.picture_id.in_(images))
+    labels: dict[int, set[str]] = defaultdict(set)
+    for row in project.rows(query.where(candidates.label.is_not(None))):
+        labels[row.picture_id].add(row.label)
     return labels
 
 
@@ -225,18 +224,18 @@ def append(connection: Connection, *, actor: str, step: str, note: str, changes:
     return batch
 
 
+def person_of(connection: Connection, name: str) -> int:
+    """Return the number of an invited person. Raises DataError for an unknown name."""
+    number: int | None = connection.scalar(select(t.people.c.id).where(t.people.c.name == name))
+    if number is None:
+        raise DataError(f"nobody named {name!r} was invited; uniemox curate status lists who was")
+    return number
+
+
 def leave_out(connection: Connection, name: str, *, actor: str) -> int:
     """Stop counting an annotator's answers, by a batch that can be undone. Raises DataError for an unknown name."""
-    if connection.scalar(select(t.people.c.id).where(t.people.c.name == name)) is None:
-        raise DataError(f"nobody named {name!r} was invited; uniemox curate status lists who was")
+    person_of(connection, name)
     return _new_batch(connection, actor=actor, step=LEAVE_OUT, note=name)
-
-
-def left_out(connection: Connection) -> set[str]:
-    """Return the names of annotators whose answers do not count."""
-    rows = connection.execute(select(t.batches.c.id, t.batches.c.note).where(t.batches.c.step == LEAVE_OUT))
-    gone = undone(connection)
-    return {row.note for row in rows if row.id not in gone}
 
 
 def undo(connection: Connection, batch: int, *, actor: str) -> int:
@@ -244,45 +243,71 @@ def undo(connection: Connection, batch: int, *, actor: str) -> int:
 
     Raises DataError for a number that does not exist or is undone already.
     """
-    row = connection.execute(select(t.batches.c.step, t.batches.c.note).where(t.batches.c.id == batch)).first()
+    query = select(t.batches.c.step, t.batches.c.note, IS_UNDONE).where(t.batches.c.id == batch)
+    row = connection.execute(query).first()
     if row is None:
         raise DataError(f"there is no batch {batch} to undo; uniemox curate status lists them")
-    if batch in undone(connection):
+    if row.is_undone:
         raise DataError(f"batch {batch} is undone already; undo what undid it, to have it back")
     number = _new_batch(connection, actor=actor, step="undo", note=f"{row.step} {batch}: {row.note}", undoes=batch)
     follow_takedowns(connection)
     return number
 
 
-def undone(connection: Connection) -> set[int]:
-    """Return the batches that do not hold: those undone by a batch that holds."""
-    undoes = select(t.batches.c.id, t.batches.c.undoes).where(t.batches.c.undoes.is_not(None))
-    gone: set[int] = set()
-    for row in connection.execute(undoes.order_by(t.batches.c.id.desc())):
-        if row.id not in gone:
-            gone.add(row.undoes)
-    return gone
+def _undone() -> Select[Any]:
+    """Return a query for the batches that do not hold.
+
+    Of several undos of a batch only the last one counts, because all others were undone. A batch is undone if the chain
+    from it to its last undo, to that one's last undo, and so on, has an odd number of undos.
+    """
+    batches = t.batches.c
+    newest = select(func.max(batches.id)).where(batches.undoes.is_not(None)).group_by(batches.undoes)
+    undos = select(batches.id, batches.undoes).where(batches.id.in_(newest)).cte("undos")
+    holding = undos.c.id.not_in(select(undos.c.undoes))
+    chain = select(undos.c.undoes.label("id"), literal(1).label("length")).where(holding).cte("chain", recursive=True)
+    longer = select(undos.c.undoes, chain.c.length + 1).join(undos, undos.c.id == chain.c.id)
+    chain = chain.union_all(longer)
+    return select(chain.c.id).where(chain.c.length % 2 == 1)
 
 
-def decisions(connection: Connection, field: str) -> dict[int, Decision]:
-    """Return the current decision about a field by image: the last one that was not undone."""
+UNDONE = _undone()
+IS_UNDONE = t.batches.c.id.in_(UNDONE).label("is_undone")
+LEFT_OUT = select(t.batches.c.note).where(t.batches.c.step == LEAVE_OUT, ~IS_UNDONE)
+"""Query for the names of annotators whose answers do not count."""
+
+
+def current(field: str) -> Subquery:
+    """Return the current decision about a field for each image, the last one that was not undone.
+
+    Its columns are picture_id, value, reason and batch_id.
+    """
     events = t.events.c
-    holds = events.field == field, events.batch_id.not_in(sorted(undone(connection)))
+    holds = events.field == field, events.batch_id.not_in(UNDONE)
     newest = select(func.max(events.id)).where(*holds).group_by(events.picture_id)
-    query = select(events.picture_id, events.value, events.reason, events.batch_id).where(events.id.in_(newest))
-    return {row.picture_id: Decision(row.value, row.reason, row.batch_id) for row in connection.execute(query)}
+    return select(t.events).where(events.id.in_(newest)).subquery()
 
 
-def taken_down(connection: Connection) -> set[int]:
-    """Return the images that were taken down; no step may use them."""
-    return {image for image, one in decisions(connection, "taken").items() if one.value == "yes"}
+def decisions(connection: Connection, field: str) -> dict[int, Any]:
+    """Return the rows of `current` by image."""
+    return {row.picture_id: row for row in connection.execute(select(current(field)))}
+
+
+def taken_down() -> Select[Any]:
+    """Return a query for the images that were taken down; no step may use them."""
+    taken = current("taken")
+    return select(taken.c.picture_id).where(taken.c.value == "yes")
+
+
+def pool() -> Select[Any]:
+    """Return a query for the images that passed the screen and were not taken down."""
+    screened = current("screen").c
+    return select(screened.picture_id).where(screened.value == "keep", screened.picture_id.not_in(taken_down()))
 
 
 def follow_takedowns(connection: Connection) -> None:
     """Queue candidates whose image's takedown was undone, and stop those whose address leads to a taken image."""
     candidates = t.candidates.c
-    addresses = select(candidates.address).where(candidates.picture_id.in_(sorted(taken_down(connection))))
-    is_free = ~candidates.address.in_(addresses)
+    is_free = candidates.address.not_in(select(candidates.address).where(candidates.picture_id.in_(taken_down())))
     again = update(t.candidates).where(candidates.reason == "taken down", is_free)
     connection.execute(again.values(state="waiting", reason=""))
     late = update(t.candidates).where(candidates.state == "waiting", ~is_free)
@@ -294,12 +319,16 @@ def last_batch(connection: Connection) -> int:
     return connection.scalar(select(func.max(t.batches.c.id))) or 0
 
 
-def history(connection: Connection, limit: int) -> list[Mapping[str, Any]]:
+def history(connection: Connection, limit: int) -> list[dict[str, Any]]:
     """Return the newest batches first: id, at, actor, step, note, changes, is_undone."""
-    gone = undone(connection)
-    query = select(t.batches, func.count(t.events.c.id).label("changes")).outerjoin(t.events)
+    query = select(t.batches, func.count(t.events.c.id).label("changes"), IS_UNDONE).outerjoin(t.events)
     rows = connection.execute(query.group_by(t.batches.c.id).order_by(t.batches.c.id.desc()).limit(limit))
-    return [{**row, "is_undone": row["id"] in gone} for row in rows.mappings()]
+    return [dict(row) for row in rows.mappings()]
+
+
+def utc(seconds: float) -> str:
+    """Return a time in UTC (ISO 8601).  seconds: since 1970."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
 
 
 def inserted_id(result: Any) -> int:

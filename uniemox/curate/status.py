@@ -1,16 +1,14 @@
 """Progress of a project, for the page and the terminal."""
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Mapping
-from statistics import median_high
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import case, func, select
 
 from uniemox.curate import tables as t
-from uniemox.curate.annotate.assignment import pool
-from uniemox.curate.annotate.verdicts import disputed, judged_labels, last_answers, read_answers
-from uniemox.curate.project import SKIP, Project, decisions, history, last_batch, left_out, taken_down
+from uniemox.curate.annotate.verdicts import LAST_ANSWERS, counted_answers, disputed
+from uniemox.curate.project import LEFT_OUT, SKIP, Project, current, history, last_batch, pool, taken_down
 
 MAX_BATCHES = 50
 
@@ -18,17 +16,22 @@ MAX_BATCHES = 50
 def status(project: Project) -> dict[str, Any]:
     """Return all steps with their counts, annotators, recent batches, and the next command, JSON-serialisable."""
     collected, screened = _collected(project), _screened(project)
-    answers, judged = read_answers(project), judged_labels(project)
     with project.store.read() as connection:
-        batches = [dict(row) for row in history(connection, MAX_BATCHES)]
+        batches = history(connection, MAX_BATCHES)
     releases = select(t.releases.c.folder, t.releases.c.pictures, t.releases.c.at).order_by(t.releases.c.id)
     people = annotators(project)
-    fully = sum(len(said) >= 2 for said in answers.by_picture.values())
+    answers = counted_answers().subquery().c
+    twice = select(answers.picture_id).group_by(answers.picture_id).having(func.count() >= 2)
+    judged = select(current("verdict").c.picture_id)
     steps = {
         "collect": collected,
         "screen": screened,
-        "annotate": {"answered twice": fully, "to answer": screened["kept"], "annotators": len(people)},
-        "agree": {"disputed": len(disputed(answers, judged)), "judged": len(judged)} | _figures(project),
+        "annotate": {
+            "answered twice": project.count(twice),
+            "to answer": screened["kept"],
+            "annotators": len(people),
+        },
+        "agree": {"disputed": project.count(disputed()), "judged": project.count(judged)} | _figures(project),
         "split": project.store.setting("split") or {},
         "release": {"releases": [dict(row._mapping) for row in project.rows(releases)]},
     }
@@ -63,37 +66,34 @@ def sentences(steps: Mapping[str, Any]) -> dict[str, str]:
 
 
 def annotators(project: Project) -> list[dict[str, Any]]:
-    """Return all invited annotators: answers, attention checks passed, time for an image, access."""
-    query = (
-        select(t.tasks.c.person_id, t.tasks.c.check_label, t.answers.c.label, t.answers.c.seconds)
-        .join(t.tasks, t.tasks.c.id == t.answers.c.task_id)
-        .where(t.answers.c.id.in_(last_answers()))
-    )
-    checks: dict[int, Counter[bool]] = defaultdict(Counter)
-    seconds: dict[int, list[float]] = defaultdict(list)
-    skipped: Counter[int] = Counter()
-    for row in project.rows(query):
-        if row.check_label is None and row.label != SKIP:
-            seconds[row.person_id].append(row.seconds)
-        elif row.check_label is None:
-            skipped[row.person_id] += 1
-        else:
-            checks[row.person_id][row.label == row.check_label] += 1
-    with project.store.read() as connection:
-        silenced = left_out(connection)
-    people = project.rows(select(t.people).where(t.people.c.role == "annotator").order_by(t.people.c.id))
+    """Return all invited annotators: answers, attention checks passed, median time for an image, access."""
+    kind = case(
+        (t.answers.c.label == t.tasks.c.check_label, "passed"),
+        (t.tasks.c.check_label.is_not(None), "missed"),
+        (t.answers.c.label == SKIP, "skipped"),
+        else_="answered",
+    ).label("kind")
+    person, seconds = t.tasks.c.person_id, t.answers.c.seconds
+    place = func.row_number().over(partition_by=(person, kind), order_by=seconds).label("place")
+    count = func.count().over(partition_by=(person, kind)).label("count")
+    query = select(person, kind, seconds, place, count).join(t.tasks, t.tasks.c.id == t.answers.c.task_id)
+    ranked = query.where(t.answers.c.id.in_(LAST_ANSWERS)).subquery()
+    medians = project.rows(select(ranked).where(ranked.c.place == ranked.c.count // 2 + 1))
+    counts = Counter({(row.person_id, row.kind): row.count for row in medians})
+    median_s = {row.person_id: row.seconds for row in medians if row.kind == "answered"}
+    people = select(t.people, t.people.c.name.in_(LEFT_OUT).label("is_left_out"))
     return [
         {
             "name": row.name,
-            "answered": len(seconds[row.id]),
-            "skipped": skipped[row.id],
-            "checks": checks[row.id].total(),
-            "checks_passed": checks[row.id][True],
-            "median_s": median_high(seconds[row.id]) if seconds[row.id] else None,
+            "answered": counts[row.id, "answered"],
+            "skipped": counts[row.id, "skipped"],
+            "checks": counts[row.id, "passed"] + counts[row.id, "missed"],
+            "checks_passed": counts[row.id, "passed"],
+            "median_s": median_s.get(row.id),
             "is_revoked": row.revoked_at is not None,
-            "is_left_out": row.name in silenced,
+            "is_left_out": row.is_left_out,
         }
-        for row in people
+        for row in project.rows(people.where(t.people.c.role == "annotator").order_by(t.people.c.id))
     ]
 
 
@@ -104,27 +104,24 @@ def _collected(project: Project) -> dict[str, Any]:
     for row in project.rows(select(*columns, func.count().label("n")).group_by(*columns).order_by(*columns)):
         states[row.state] += row.n
         sources[row.source] += row.n
-    images = project.count(select(func.count()).select_from(t.images))
+    images = project.count(select(t.images.c.id))
     return {"offered": sources.total(), **states, "different pictures": images, "sources": dict(sources)}
 
 
 def _screened(project: Project) -> dict[str, Any]:
-    with project.store.read() as connection:
-        screened = decisions(connection, "screen")
-        styles = Counter(one.value for one in decisions(connection, "style").values() if one.value)
-        kept = len(pool(connection))
-        taken = taken_down(connection)
-    reasons = Counter(
-        one.reason.split(":")[0] for number, one in screened.items() if one.value == "drop" and number not in taken
-    )
-    looked = project.count(select(func.count()).select_from(t.looks))
-    fresh = select(func.count(func.distinct(t.candidates.c.picture_id))).outerjoin(
-        t.looks, t.looks.c.picture_id == t.candidates.c.picture_id
-    )
-    to_look_at = project.count(fresh.where(t.candidates.c.state == "fetched", t.looks.c.picture_id.is_(None)))
-    dropped = dict(reasons.most_common())
-    counts = {"looked at": looked, "to look at": to_look_at, "kept": kept, "taken down": len(taken)}
-    return {**counts, "dropped": dropped, "styles": dict(styles)}
+    screened, styles = current("screen").c, current("style").c
+    is_dropped = screened.value == "drop", screened.picture_id.not_in(taken_down())
+    reasons = Counter(row.reason.split(":")[0] for row in project.rows(select(screened.reason).where(*is_dropped)))
+    tagged = select(styles.value, func.count().label("n")).where(styles.value != "").group_by(styles.value)
+    fresh = select(t.candidates.c.picture_id).where(t.candidates.c.state == "fetched").distinct()
+    return {
+        "looked at": project.count(select(t.looks.c.picture_id)),
+        "to look at": project.count(fresh.where(t.candidates.c.picture_id.not_in(select(t.looks.c.picture_id)))),
+        "kept": project.count(pool()),
+        "taken down": project.count(taken_down()),
+        "dropped": dict(reasons.most_common()),
+        "styles": {row.value: row.n for row in project.rows(tagged.order_by(func.count().desc()))},
+    }
 
 
 def _figures(project: Project) -> dict[str, Any]:
@@ -132,9 +129,8 @@ def _figures(project: Project) -> dict[str, Any]:
     saved = project.store.setting("agreement")
     if saved is None:
         return {}
-    newest = project.count(select(func.max(t.answers.c.id)))
     with project.store.read() as connection:
-        batch = last_batch(connection)
+        newest, batch = connection.scalar(select(func.max(t.answers.c.id))) or 0, last_batch(connection)
     shown = {
         name: {key: None if value is None else round(value, 3) for key, value in saved[name].items()}
         for name in ("percent", "alpha")

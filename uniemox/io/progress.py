@@ -1,10 +1,19 @@
-"""One way to report progress."""
+"""The signature by which long work reports how far it is."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
 
+Row = TypeVar("Row")
 Progress = Callable[[str, int, int | None], None]
-"""Called with what is being done, how much of it is done, and how much there is (None while that is unknown)."""
+"""Called with the name of the work, the finished items, and all items; None: their number is not known."""
 
 
 def silent(what: str, done: int, total: int | None) -> None:
-    """Report nothing."""
+    """Ignore progress."""
+
+
+def in_parts(rows: Sequence[Row], size: int, what: str, progress: Progress) -> Iterator[Sequence[Row]]:
+    """Yield rows in parts of a size, and report each part after the caller has dealt with it."""
+    for start in range(0, len(rows), size):
+        yield rows[start : start + size]
+        progress(what, min(start + size, len(rows)), len(rows))

@@ -10,14 +10,14 @@ from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
 from fastapi import Depends, HTTPException, Request
-from sqlalchemy import bindparam, insert, select, update
-from starlette.datastructures import Headers, MutableHeaders
-from starlette.responses import JSONResponse
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from sqlalchemy import insert, select, update
+from starlette.middleware.base import RequestResponseEndpoint
+from starlette.requests import ClientDisconnect
+from starlette.responses import JSONResponse, Response
 
 from uniemox.curate import tables as t
-from uniemox.curate.project import Project, Store
-from uniemox.errors import ConfigError, DataError
+from uniemox.curate.project import Project, Store, person_of
+from uniemox.errors import ConfigError
 
 Role = Literal["annotator", "owner"]
 OWNER = "owner"  # the name of whoever serves the project
@@ -39,15 +39,6 @@ HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Permissions-Policy": "camera=(), microphone=(), geolocation=()",
 }
-_ACCOUNT = (  # built once, because every request runs it
-    select(t.people.c.id, t.people.c.name, t.people.c.role, t.sessions.c.csrf)
-    .join(t.sessions, t.sessions.c.person_id == t.people.c.id)
-    .where(
-        t.sessions.c.token_hash == bindparam("secret"),
-        t.sessions.c.began_at > bindparam("since"),
-        t.people.c.revoked_at.is_(None),
-    )
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,9 +87,7 @@ def is_invited(project: Project, name: str) -> bool:
 def revoke(project: Project, name: str) -> None:
     """End a person's access; the answers stay. Raises DataError for an unknown name."""
     with project.store.write() as connection:
-        number = connection.scalar(select(t.people.c.id).where(t.people.c.name == name))
-        if number is None:
-            raise DataError(f"nobody named {name!r} was invited; uniemox curate status lists who was")
+        number = person_of(connection, name)
         connection.execute(update(t.people).where(t.people.c.id == number).values(revoked_at=time.time()))
         connection.execute(t.sessions.delete().where(t.sessions.c.person_id == number))
 
@@ -125,9 +114,12 @@ def leave(store: Store, secret: str) -> None:
 
 def account_of(store: Store, secret: str) -> Account | None:
     """Return the person of a session; None if the session has ended or never existed."""
+    people, sessions = t.people.c, t.sessions.c
+    query = select(people.id, people.name, people.role, sessions.csrf).join(t.sessions)
+    is_valid = (sessions.token_hash == _hash(secret)) & (sessions.began_at > time.time() - SESSION_S)
     with store.read() as connection:
-        row = connection.execute(_ACCOUNT, {"secret": _hash(secret), "since": time.time() - SESSION_S}).first()
-    return None if row is None else Account(row.id, row.name, row.role, row.csrf)
+        row = connection.execute(query.where(is_valid, people.revoked_at.is_(None))).first()
+    return None if row is None else Account(*row)
 
 
 def has_agreed(project: Project, person: int) -> bool:
@@ -181,46 +173,23 @@ Annotator = Annotated[Account, Depends(_only("annotator", "this page is for anno
 Owner = Annotated[Account, Depends(_only("owner", "this page is for the owner of the project"))]
 
 
-class RequestGuard:
-    """Middleware that refuses requests for other hosts (DNS rebinding) and from other sites, and large or slow bodies.
+def request_guard(
+    addresses: Iterable[str],
+) -> Callable[[Request, RequestResponseEndpoint], Awaitable[Response]]:
+    """Return middleware that refuses requests for other hosts (DNS rebinding), from other sites, large and slow ones.
 
-    addresses: of the pages, such as http://127.0.0.1:8000.  read_timeout_s: for the body of a request.
+    addresses: of the pages, such as http://127.0.0.1:8000.
     """
+    origins = frozenset(addresses)
+    hosts = {urlsplit(address).netloc for address in origins}
 
-    def __init__(self, app: ASGIApp, addresses: Iterable[str], read_timeout_s: float) -> None:
-        self.app, self.read_timeout_s = app, read_timeout_s
-        self.origins = frozenset(addresses)
-        self.hosts = frozenset(urlsplit(address).netloc for address in self.origins)
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle a request (ASGI)."""
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-
-        async def send_with_headers(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                headers.update(HEADERS)
-                headers.setdefault("Cache-Control", "no-store")
-            await send(message)
-
-        problem, headers = self._problem(scope["method"], Headers(scope=scope)), {}
-        if problem is None and scope["method"] not in SAFE_METHODS:
-            try:
-                receive = await _with_body(receive, self.read_timeout_s)
-            except TimeoutError:
-                problem = 408, f"the body was not there within {self.read_timeout_s:g} s"
-                headers = {"Connection": "close"}
-        app = self.app if problem is None else JSONResponse({"detail": problem[1]}, problem[0], headers=headers)
-        await app(scope, receive, send_with_headers)
-
-    def _problem(self, method: str, headers: Headers) -> tuple[int, str] | None:
-        if headers.get("host") not in self.hosts:
+    def problem_of(request: Request) -> tuple[int, str] | None:
+        headers = request.headers
+        if headers.get("host") not in hosts:
             return 421, "this server does not answer for that name"
-        if method in SAFE_METHODS:
+        if request.method in SAFE_METHODS:
             return None
-        if headers.get("origin", "none sent") not in self.origins:
+        if headers.get("origin", "none sent") not in origins:
             return 403, "requests from other sites are refused"
         if headers.get("content-type", "").partition(";")[0].strip() != "application/json":
             return 415, "expected JSON"
@@ -229,20 +198,19 @@ class RequestGuard:
             return 411, "expected a Content-Length"
         return (413, f"more than {MAX_BODY} bytes") if int(length) > MAX_BODY else None
 
+    async def guard(request: Request, call_next: RequestResponseEndpoint) -> Response:
+        problem, more = problem_of(request), {"Cache-Control": "no-store"}
+        if problem is None and request.method not in SAFE_METHODS:
+            try:
+                async with asyncio.timeout(READ_TIMEOUT_S):
+                    await request.body()  # kept for the route
+            except TimeoutError:
+                problem, more = (408, f"the body was not there within {READ_TIMEOUT_S:g} s"), {"Connection": "close"}
+            except ClientDisconnect:
+                problem = 400, "the client has gone"
+        response = JSONResponse({"detail": problem[1]}, problem[0]) if problem else await call_next(request)
+        for name, value in (HEADERS | more).items():
+            response.headers.setdefault(name, value)
+        return response
 
-async def _with_body(receive: Receive, timeout_s: float) -> Receive:
-    """Read the body, whose Content-Length was checked, and return what replays it. Raises TimeoutError."""
-    body, is_whole = bytearray(), False
-    async with asyncio.timeout(timeout_s):
-        while not is_whole:
-            message = await receive()
-            if message["type"] != "http.request":  # the client has gone
-                break
-            body += message.get("body", b"")
-            is_whole = not message.get("more_body", False)
-    waiting = [{"type": "http.request", "body": bytes(body), "more_body": False} if is_whole else message]
-
-    async def replay() -> Message:
-        return waiting.pop() if waiting else await receive()
-
-    return replay
+    return guard

@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ from sqlalchemy import func, select
 from uniemox.curate import tables as t
 from uniemox.curate.annotate.verdicts import read_answers
 from uniemox.curate.project import NONE, Project, last_batch
-from uniemox.errors import DataError, ShapeError
+from uniemox.errors import DataError
 from uniemox.intervals import percentile_interval, resampled_means
 
 RESAMPLES = 1000
@@ -105,24 +105,18 @@ def agreement_now(project: Project, seed: int = 0) -> AgreementStats:
 def agreement(
     codes: NDArray[np.integer], labels: Sequence[str], people: Sequence[str], seed: int = 0
 ) -> AgreementStats:
-    """Return all statistics.
-
-    codes: (images, annotators) indices into labels, -1 for no answer.  Raises ShapeError if they don't fit.
-    """
-    if codes.ndim != 2 or codes.shape[1] != len(people):
-        raise ShapeError(f"codes {codes.shape} must be (images, {len(people)} annotators)")
-    if codes.size and not (codes.min() >= MISSING and codes.max() < len(labels)):
-        raise ShapeError(f"codes must be -1 to {len(labels) - 1}, got {codes.min()} to {codes.max()}")
+    """Return all statistics.  codes: (images, annotators) indices into labels, -1 for no answer."""
     answered = codes[(codes != MISSING).sum(axis=1) >= 2]
     counts = label_counts(answered, len(labels))  # (U, E)
+    m = counts.sum(axis=1)  # (U,)
     return AgreementStats(
         labels=tuple(labels),
         pictures=len(answered),
-        answers=int(counts.sum()),
-        percent=_percent(counts, seed),
-        alpha=_alpha(counts, seed),
+        answers=int(m.sum()),
+        percent=_figure((counts * (counts - 1)).sum(axis=1, keepdims=True) / (m * (m - 1))[:, None], seed),
+        alpha=_figure(_alpha_terms(counts), seed, _alpha_from),
         per_class={
-            label: _alpha(np.stack([counts[:, i], counts.sum(axis=1) - counts[:, i]], axis=1), seed)
+            label: _figure(_alpha_terms(np.stack([counts[:, i], m - counts[:, i]], axis=1)), seed, _alpha_from)
             for i, label in enumerate(labels)
         },
         per_annotator={name: _with_others(answered[:, i], counts, seed) for i, name in enumerate(people)},
@@ -138,27 +132,13 @@ def codes_of(
     by_picture: Mapping[int, Mapping[str, str]], labels: Sequence[str], people: Sequence[str]
 ) -> NDArray[np.int64]:
     """Return answers as (images, annotators) indices into labels, -1 for no answer."""
-    place, column = {label: i for i, label in enumerate(labels)}, {name: i for i, name in enumerate(people)}
-    codes = np.full((len(by_picture), len(people)), MISSING)
-    for row, said in enumerate(by_picture.values()):
-        for name, label in said.items():
-            codes[row, column[name]] = place[label]
-    return codes
+    rows = [[labels.index(said[name]) if name in said else MISSING for name in people] for said in by_picture.values()]
+    return np.array(rows, dtype=np.int64).reshape(len(by_picture), len(people))
 
 
 def label_counts(codes: NDArray[np.integer], classes: int) -> Counts:
     """Count the annotators of each label: (U, annotators) -> (U, E)."""
     return np.stack([(codes == i).sum(axis=1) for i in range(classes)], axis=1).astype(np.float64)
-
-
-def krippendorff_alpha(counts: Counts) -> float:
-    """Return Krippendorff's α for nominal data from (U, E) counts of labels, one row an image; nan if undefined.
-
-    α = 1 - D_o / D_e. D_o is the disagreement of pairs inside an image, weighted by 1 / (m - 1) for its m answers; D_e
-    is that of all pairs of answers. Images with one answer are left out.
-    """
-    terms = _alpha_terms(counts[counts.sum(axis=1) >= 2])
-    return float(_alpha_from(terms.sum(axis=0, keepdims=True))[0]) if len(terms) else math.nan
 
 
 def _alpha_terms(counts: Counts) -> Counts:
@@ -169,31 +149,22 @@ def _alpha_terms(counts: Counts) -> Counts:
 
 
 def _alpha_from(sums: Counts) -> Counts:
-    """Return α of sums of `_alpha_terms`, (R, 2 + E) -> (R,); nan where all answers are the same."""
+    """Return Krippendorff's α for nominal data from sums of its terms, (R, 2 + E) -> (R,); nan if all are equal.
+
+    α = 1 - D_o / D_e. D_o is the disagreement of pairs inside an image, weighted by 1 / (m - 1) for its m answers; D_e
+    is that of all pairs of answers.
+    """
     inside, n, per_label = sums[:, 0], sums[:, 1], sums[:, 2:]
     expected = n**2 - (per_label**2).sum(axis=1)
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(expected > 0, 1 - (n - 1) * inside / expected, np.nan)
 
 
-def _alpha(counts: Counts, seed: int) -> Figure:
-    if not len(counts):
-        return UNDEFINED
-    terms = _alpha_terms(counts)
-    sums = resampled_means(terms, resamples=RESAMPLES, seed=seed) * len(terms)  # (R, 2 + E)
-    return Figure(krippendorff_alpha(counts), *percentile_interval(_alpha_from(sums)))
-
-
-def _percent(counts: Counts, seed: int) -> Figure:
-    m = counts.sum(axis=1)
-    return _mean((counts * (counts - 1)).sum(axis=1) / (m * (m - 1)), seed)
-
-
 def _with_others(codes: NDArray[np.integer], counts: Counts, seed: int) -> Figure:
     """codes: (U,) of one annotator, counts: (U, E) of all."""
     rows = np.flatnonzero(codes != MISSING)
     same = counts[rows, codes[rows]] - 1
-    return _mean(same / (counts[rows].sum(axis=1) - 1), seed)
+    return _figure((same / (counts[rows].sum(axis=1) - 1))[:, None], seed)
 
 
 def _pair(
@@ -201,33 +172,36 @@ def _pair(
 ) -> Pair:
     both = (first != MISSING) & (second != MISSING)
     a, b = np.eye(classes)[first[both]], np.eye(classes)[second[both]]  # (U, E)
-    same = (a * b).sum(axis=1)
-    terms = np.column_stack([same, a, b])  # (U, 1 + 2 E)
-    [kappa] = _kappa_from(terms.mean(axis=0, keepdims=True))
-    kappas = _kappa_from(resampled_means(terms, resamples=RESAMPLES, seed=seed))
+    same = (a * b).sum(axis=1, keepdims=True)  # (U, 1)
+
+    def kappa(sums: Counts) -> Counts:  # nan if chance alone always agrees
+        means = sums / len(same)
+        by_chance = (means[:, 1 : 1 + classes] * means[:, 1 + classes :]).sum(axis=1)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.where(by_chance < 1 - 1e-12, (means[:, 0] - by_chance) / (1 - by_chance), np.nan)
+
     return Pair(
-        name,
-        other,
-        int(both.sum()),
-        _mean(same, seed),
-        Figure(float(kappa), *percentile_interval(kappas)),
-        tuple(tuple(int(value) for value in row) for row in a.T @ b),
+        first=name,
+        second=other,
+        pictures=int(both.sum()),
+        percent=_figure(same, seed),
+        kappa=_figure(np.column_stack([same, a, b]), seed, kappa),
+        confusion=tuple(tuple(int(value) for value in row) for row in a.T @ b),
     )
 
 
-def _kappa_from(means: Counts) -> Counts:
-    """Return Cohen's κ from shares (R, 1 + 2 E): same answer, labels of either; nan if chance alone always agrees."""
-    classes = means.shape[1] // 2
-    by_chance = (means[:, 1 : 1 + classes] * means[:, 1 + classes :]).sum(axis=1)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(by_chance < 1 - 1e-12, (means[:, 0] - by_chance) / (1 - by_chance), np.nan)
+def _figure(terms: Counts, seed: int, statistic: Callable[[Counts], Counts] | None = None) -> Figure:
+    """Return a statistic of sums over images with its interval.
 
-
-def _mean(values: Counts, seed: int) -> Figure:
-    if not len(values):
+    terms: (U, K), K values of each image.  statistic: (R, K) sums -> (R,); None: the mean of the first value.
+    """
+    count = len(terms)
+    if not count:
         return UNDEFINED
-    means = resampled_means(values[:, None], resamples=RESAMPLES, seed=seed)[:, 0]
-    return Figure(float(values.mean()), *percentile_interval(means))
+    of_sums = statistic or (lambda sums: sums[:, 0] / count)
+    value = float(of_sums(terms.sum(axis=0, keepdims=True))[0])
+    sums = resampled_means(terms, resamples=RESAMPLES, seed=seed) * count  # (R, K)
+    return Figure(value, *percentile_interval(of_sums(sums)))
 
 
 def _without_nan(value: Any) -> Any:

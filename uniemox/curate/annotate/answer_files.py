@@ -6,70 +6,56 @@ import json
 import re
 import secrets
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from sqlalchemy import func, insert, select
 
 from uniemox.curate import tables as t
-from uniemox.curate.annotate.answers import DETAILS, Answer, AnswerIn, read_answer, save_answers
-from uniemox.curate.annotate.verdicts import last_answers
+from uniemox.curate.annotate.answers import DETAILS, AnswerIn, read_answer, save_answers
+from uniemox.curate.annotate.verdicts import LAST_ANSWERS
 from uniemox.curate.plan import CollectionPlan
-from uniemox.curate.project import NONE, SKIP, Project, inserted_id
+from uniemox.curate.project import NONE, SKIP, Project, inserted_id, utc, write_whole
 from uniemox.data.readers.csv_table import read_text
 from uniemox.errors import DataError
-from uniemox.io.files import replacing, write_rows
+from uniemox.io.files import write_rows
 
 COLUMNS = ("sha256", "title", "annotator", "label", *DETAILS, "seconds", "at")
 AT_ONCE, PAUSE_S = 200, 0.02  # answers of one transaction; pause between two, so that annotators' answers get through
 IMPORTED = "label studio"  # prefix of its annotators' names
 
 
-@dataclass(frozen=True, slots=True)
-class Given:
-    """The last answer of a person to an image."""
+def given_answers(project: Project) -> Iterator[tuple[Any, dict[str, Any]]]:
+    """Yield the last answers by image, including skipped images, without attention checks, each with its details.
 
-    picture: int
-    sha256: str
-    title: str
-    annotator: str
-    label: str
-    seconds: float
-    at: float
-    details: Mapping[str, Any]
-
-
-def given_answers(project: Project) -> Iterator[Given]:
-    """Yield the last answers by image, including skipped images, without attention checks."""
+    An answer is a row with picture, sha256, title, annotator, label, seconds and at.
+    """
     title = select(t.candidates.c.picture_id, func.min(t.candidates.c.title).label("title"))
     titles = title.where(t.candidates.c.picture_id.is_not(None)).group_by(t.candidates.c.picture_id).subquery()
     query = (
-        select(t.answers, t.people.c.name, t.images.c.id.label("picture"), t.images.c.sha256, titles.c.title)
-        .add_columns(t.details.c.content)
+        select(t.answers, t.people.c.name.label("annotator"), t.images.c.id.label("picture"), t.images.c.sha256)
+        .add_columns(func.coalesce(titles.c.title, "").label("title"), t.details.c.content)
         .join(t.tasks, t.tasks.c.id == t.answers.c.task_id)
         .join(t.people, t.people.c.id == t.answers.c.person_id)
         .join(t.images, t.images.c.id == t.tasks.c.picture_id)
         .outerjoin(titles, titles.c.picture_id == t.images.c.id)
         .outerjoin(t.details, t.details.c.answer_id == t.answers.c.id)
-        .where(t.answers.c.id.in_(last_answers()))
+        .where(t.answers.c.id.in_(LAST_ANSWERS))
         .order_by(t.images.c.id, t.people.c.id)
     )
     for row in project.rows(query):
-        content = json.loads(row.content or "{}")
-        yield Given(row.picture, row.sha256, row.title or "", row.name, row.label, row.seconds, row.at, content)
+        yield row, json.loads(row.content or "{}")
 
 
 def write_csv(project: Project, path: Path) -> int:
     """Write one row for each answer, marked as UTF-8 for spreadsheets; return their number. Raises DataError."""
     rows = [
-        [one.sha256, one.title, one.annotator, one.label, *cells(one.details), round(one.seconds, 1), _when(one.at)]
-        for one in given_answers(project)
+        [one.sha256, one.title, one.annotator, one.label, *cells(details), round(one.seconds, 1), utc(one.at)]
+        for one, details in given_answers(project)
     ]
-    text = io.StringIO()
-    write_rows(text, [list(COLUMNS), *rows])
-    _write(path, text.getvalue().encode("utf-8-sig"))
+    write_whole(path, as_csv(COLUMNS, rows).encode("utf-8-sig"))
     return len(rows)
 
 
@@ -77,24 +63,16 @@ def write_label_studio(project: Project, path: Path) -> int:
     """Write tasks of Label Studio with an annotation for each answer; return their number. Raises DataError."""
     tasks: dict[int, dict[str, Any]] = {}
     count = 0
-    for one in given_answers(project):
+    for one, details in given_answers(project):
         data = {"image": f"/data/local-files/?d=pictures/{one.sha256[:2]}/{one.sha256}", "sha256": one.sha256}
         task = tasks.setdefault(one.picture, {"id": one.picture, "data": data, "annotations": []})
-        labels = [] if one.label in (NONE, SKIP) else one.details.get("labels", [one.label])
+        labels = [] if one.label in (NONE, SKIP) else details.get("labels", [one.label])
         choices = {"from_name": "emotion", "to_name": "image", "type": "choices", "value": {"choices": labels}}
         about = {"completed_by": {"email": one.annotator}, "lead_time": one.seconds, "was_cancelled": one.label == SKIP}
-        task["annotations"].append({**about, "result": [choices] if labels else [], "meta": dict(one.details)})
+        task["annotations"].append({**about, "result": [choices] if labels else [], "meta": details})
         count += 1
-    _write(path, (json.dumps(list(tasks.values()), indent=1, ensure_ascii=False) + "\n").encode())
+    write_whole(path, (json.dumps(list(tasks.values()), indent=1, ensure_ascii=False) + "\n").encode())
     return count
-
-
-def _write(path: Path, data: bytes) -> None:
-    try:
-        with replacing(path) as partial:
-            partial.write_bytes(data)
-    except OSError as error:
-        raise DataError(f"{path} can't be written ({error.strerror}); choose another name") from error
 
 
 class Imported(NamedTuple):
@@ -171,14 +149,11 @@ def _save_part(project: Project, answers: Sequence[tuple[int, str, AnswerIn]]) -
                 values = {"name": name, "role": "annotator", "invited_at": 0.0, "token_hash": secrets.token_hex(32)}
                 fresh = insert(t.people).values(**values, revoked_at=time.time())  # nobody has a link
                 people[name] = known or inserted_id(connection.execute(fresh))
-            person = people[name]
-            own = (t.tasks.c.person_id == person) & (t.tasks.c.picture_id == picture)
-            task = connection.scalar(select(t.tasks.c.id).where(own))
+            own = {"person_id": people[name], "picture_id": picture}
+            task = connection.scalar(select(t.tasks.c.id).filter_by(**own))
             if task is None:
-                given = {"person_id": person, "picture_id": picture, "given_at": 0.0}
-                task = inserted_id(connection.execute(insert(t.tasks).values(**given)))
-            details = answer.details(answer.suggested)
-            rows.append(Answer(person, task, answer.id, answer.label, answer.seconds, details))
+                task = inserted_id(connection.execute(insert(t.tasks).values(**own, given_at=0.0)))
+            rows.append((people[name], answer.model_copy(update={"task": task})))
         save_answers(connection, rows)
         return (connection.scalar(select(func.count()).select_from(t.answers)) or 0) - before
 
@@ -196,8 +171,7 @@ def _known_images(project: Project) -> dict[str, int | None]:
 def _image_of(data: Any, images: Mapping[str, int | None]) -> int | None:
     if not isinstance(data, dict):
         return None
-    texts = [str(data["sha256"])] if "sha256" in data else []
-    texts += [value for value in data.values() if isinstance(value, str)]
+    texts = [str(data.get("sha256", "")), *(value for value in data.values() if isinstance(value, str))]
     names = [name for text in texts for name in (text, re.split(r"[/\\=]", text)[-1])]
     names += [re.sub(r"^[0-9a-f]{8}-", "", name) for name in names]  # as Label Studio names what was uploaded
     return next((image for name in names if (image := images.get(name)) is not None), None)
@@ -222,11 +196,14 @@ def _annotator(annotation: Mapping[str, Any]) -> str:
     return "".join(letter for letter in f"{IMPORTED} {who}" if letter.isprintable())[:100]
 
 
-def _when(at: float) -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(at))
-
-
 def cells(details: Mapping[str, Any], names: Sequence[str] = DETAILS) -> list[Any]:
     """Return some of the details as cells of a table."""
     values = [details.get(name) for name in names]
     return [";".join(value) if isinstance(value, list) else value for value in values]
+
+
+def as_csv(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """Return a table as text, safe for spreadsheets."""
+    text = io.StringIO()
+    write_rows(text, chain([header], rows))
+    return text.getvalue()

@@ -5,13 +5,12 @@ import queue
 import re
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from sqlalchemy import Connection, bindparam, insert, select
+from sqlalchemy import Connection, insert, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from uniemox.curate import tables as t
@@ -24,11 +23,6 @@ DETAILS = ("labels", "intensity", "valence", "arousal", "comment", "skip", "sugg
 ID = r"^[A-Za-z0-9-]{8,64}$"
 MAX_ROWS = 2**53  # limit for row numbers: pages can't tell larger ones apart, and databases take none
 MAX_AT_ONCE = 2000  # answers of one transaction
-IN_A_QUERY = 500  # parameters that every database takes
-_OWNERS = select(t.tasks.c.id, t.tasks.c.person_id).where(t.tasks.c.id.in_(bindparam("values", expanding=True)))
-_SAVED = select(t.answers.c.id, t.answers.c.person_id, t.answers.c.client_id).where(
-    t.answers.c.client_id.in_(bindparam("values", expanding=True))
-)
 
 
 class Strict(BaseModel):
@@ -38,7 +32,7 @@ class Strict(BaseModel):
 
 
 class AnswerIn(Strict):
-    """One answer of a page or a file. The page makes the id, so that it can send the answer again."""
+    """One answer of a page or a file. The page makes the id: sent again with the same id, it is the same answer."""
 
     id: str = Field(pattern=ID)
     task: int = Field(ge=1, lt=MAX_ROWS)
@@ -62,10 +56,9 @@ class AnswerIn(Strict):
         are_labels = named == [NONE] or set(named) <= {*labels}
         return self.skip is None and named[0] == self.label and are_labels and len(set(named)) == len(named)
 
-    def details(self, suggested: str | None) -> dict[str, Any]:
-        """Return the fields besides the label.  suggested: the label that the annotator saw suggested."""
-        values = {**{name: getattr(self, name) for name in DETAILS}, "suggested": suggested}
-        return {name: value for name, value in values.items() if value not in (None, "", [])}
+    def details(self) -> dict[str, Any]:
+        """Return the fields besides the label that have a value."""
+        return {name: value for name in DETAILS if (value := getattr(self, name)) not in (None, "", [])}
 
 
 def read_answer(value: Any, labels: Sequence[str]) -> AnswerIn | None:
@@ -82,24 +75,9 @@ def has_id(value: Any) -> bool:
     return isinstance(value, dict) and re.fullmatch(ID, str(value.get("id"))) is not None
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """An annotator's answer to a task. Sent again with the same id, it is the same answer."""
-
-    person: int
-    task: int
-    id: str
-    label: str
-    """One of the plan's, none or skip."""
-    seconds: float
-    details: Mapping[str, Any] = field(default_factory=dict)
-    """Fields besides the label, see tables.details."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Job:
-    answers: Sequence[Answer]
-    done: "Future[frozenset[str]]"
+OwnAnswer = tuple[int, AnswerIn]
+"""A person and an answer."""
+_Job = tuple[Sequence[OwnAnswer], "Future[frozenset[str]]"]
 
 
 class AnswerWriter:
@@ -111,15 +89,15 @@ class AnswerWriter:
         self._thread = threading.Thread(target=self._run, name="answers", daemon=True)
         self._thread.start()
 
-    def save(self, answers: Sequence[Answer]) -> "Future[frozenset[str]]":
-        """Queue answers of one person; the result is the ids of those that are on disk.
+    def save(self, person: int, answers: Sequence[AnswerIn]) -> "Future[frozenset[str]]":
+        """Queue answers of a person; the result is the ids of those that are on disk.
 
         An answer to a task of another person is not written. The future raises DataError if the database can't be
         written.
         """
-        job = _Job(answers, Future())
-        self._jobs.put(job)
-        return job.done
+        done: Future[frozenset[str]] = Future()
+        self._jobs.put(([(person, answer) for answer in answers], done))
+        return done
 
     def close(self) -> None:
         """Write the waiting answers and end the thread."""
@@ -127,59 +105,51 @@ class AnswerWriter:
         self._thread.join()
 
     def _run(self) -> None:
-        job = self._jobs.get()
-        while job is not None:
+        for job in iter(self._jobs.get, None):
             jobs = [job]
-            while sum(len(one.answers) for one in jobs) < MAX_AT_ONCE and not self._jobs.empty():
-                job = self._jobs.get()
-                if job is None:
+            while sum(len(answers) for answers, _ in jobs) < MAX_AT_ONCE and not self._jobs.empty():
+                more = self._jobs.get()
+                if more is None:
+                    self._jobs.put(None)  # the loop ends with it
                     break
-                jobs.append(job)
+                jobs.append(more)
             self._write(jobs)
-            if job is not None:
-                job = self._jobs.get()
 
     def _write(self, jobs: Sequence[_Job]) -> None:
         try:
             with self.store.write() as connection:
-                saved = save_answers(connection, [answer for job in jobs for answer in job.answers])
+                saved = save_answers(connection, [own for answers, _ in jobs for own in answers])
         except SQLAlchemyError as error:
-            for job in jobs:
-                job.done.set_exception(DataError(f"answers can't be written: {error}"))
+            for _, done in jobs:
+                done.set_exception(DataError(f"answers can't be written: {error}"))
             return
-        for job in jobs:
-            job.done.set_result(frozenset(one.id for one in job.answers if (one.person, one.id) in saved))
+        for answers, done in jobs:
+            done.set_result(frozenset(answer.id for person, answer in answers if (person, answer.id) in saved))
 
 
-def save_answers(connection: Connection, answers: Sequence[Answer]) -> set[tuple[int, str]]:
+def save_answers(connection: Connection, answers: Sequence[OwnAnswer]) -> set[tuple[int, str]]:
     """Add new answers and return person and id of all of these answers that are in the database now."""
-    owner = {row.id: row.person_id for row in _rows(connection, _OWNERS, {answer.task for answer in answers})}
-    ids, people = {answer.id for answer in answers}, {answer.person for answer in answers}
-    saved = {(row.person_id, row.client_id) for row in _rows(connection, _SAVED, ids) if row.person_id in people}
-    fresh: dict[tuple[int, str], Answer] = {}
-    for one in answers:
-        if (one.person, one.id) not in saved and owner.get(one.task) == one.person:
-            fresh.setdefault((one.person, one.id), one)
+    tasks, rows = t.tasks.c, t.answers.c
+    of_tasks = select(tasks.id, tasks.person_id).where(tasks.id.in_({answer.task for _, answer in answers}))
+    owner = {row.id: row.person_id for row in connection.execute(of_tasks)}
+    of_ids = rows.client_id.in_({answer.id for _, answer in answers})
+    of_people = rows.person_id.in_({person for person, _ in answers})
+    there = connection.execute(select(rows.person_id, rows.client_id).where(of_ids, of_people))
+    saved = {(row.person_id, row.client_id) for row in there}
+    fresh: dict[tuple[int, str], AnswerIn] = {}
+    for person, answer in answers:
+        if (person, answer.id) not in saved and owner.get(answer.task) == person:
+            fresh.setdefault((person, answer.id), answer)
     if fresh:
         now = time.time()
-        rows = [
-            {"person_id": one.person, "task_id": one.task, "client_id": one.id, "label": one.label}
-            | {"seconds": one.seconds, "at": now}
-            for one in fresh.values()
+        values = [
+            {"person_id": person, "task_id": answer.task, "client_id": answer.id, "label": answer.label}
+            | {"seconds": answer.seconds, "at": now}
+            for (person, _), answer in fresh.items()
         ]
-        connection.execute(insert(t.answers), rows)
-    detailed = {key: json.dumps(one.details) for key, one in fresh.items() if one.details}
-    if detailed:
-        added = [
-            (row.id, (row.person_id, row.client_id)) for row in _rows(connection, _SAVED, {id for _, id in detailed})
-        ]
-        rows = [{"answer_id": number, "content": detailed[key]} for number, key in added if key in detailed]
-        connection.execute(insert(t.details), rows)
+        added = connection.execute(insert(t.answers).returning(rows.id, rows.person_id, rows.client_id), values)
+        details = [(row.id, fresh[row.person_id, row.client_id].details()) for row in added]
+        contents = [{"answer_id": number, "content": json.dumps(content)} for number, content in details if content]
+        if contents:
+            connection.execute(insert(t.details), contents)
     return saved | fresh.keys()
-
-
-def _rows(connection: Connection, query: Any, values: Iterable[Any]) -> list[Any]:
-    """Return the rows of a query for all values, asked in parts."""
-    values = list(values)
-    parts = (values[i : i + IN_A_QUERY] for i in range(0, len(values), IN_A_QUERY))
-    return [row for part in parts for row in connection.execute(query, {"values": part})]

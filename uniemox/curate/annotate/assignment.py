@@ -1,37 +1,23 @@
 """Assignment of images to annotators: order, attention checks, and suggestions of a model."""
 
 import hashlib
+import heapq
 import json
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, func, insert, or_, select
+from sqlalchemy import Connection, func, insert, or_, select
 
 from uniemox.curate import tables as t
 from uniemox.curate.collect.screen import SCORED_AT_ONCE, samples_of, scorer
-from uniemox.curate.project import SKIP, Progress, Project, decisions, last_batch, left_out, silent, taken_down
+from uniemox.curate.project import LEFT_OUT, SKIP, Project, last_batch, pool
+from uniemox.io.progress import Progress, in_parts, silent
 
 BLOCK = 60  # tasks assigned at once
 RESERVED_S = 2 * 3600  # time that an image waits for an annotator it was assigned to
-_TASK = select(t.tasks.c.id, t.tasks.c.picture_id, t.tasks.c.check_label).where(
-    t.tasks.c.id == bindparam("task"), t.tasks.c.person_id == bindparam("person")
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Task:
-    """An image or an attention check for an annotator."""
-
-    id: int
-    picture: int | None
-    check_label: str | None
-    """Label that the image of an attention check asks for."""
-    suggestion: str | None = None
-    """Prediction of the model that the owner chose."""
 
 
 class TaskAssigner:
@@ -44,15 +30,18 @@ class TaskAssigner:
         self._lock = threading.Lock()
 
     def pool(self, connection: Connection) -> frozenset[int]:
-        """Return `pool`, cached until the next batch of decisions."""
+        """Return the images in the pool, cached until the next batch of decisions."""
         newest = last_batch(connection)
         with self._lock:
             if newest != self._pool_of:
-                self._pool, self._pool_of = pool(connection), newest
+                self._pool, self._pool_of = frozenset(connection.scalars(pool())), newest
             return self._pool
 
-    def next_tasks(self, person: int, after: int, limit: int) -> list[Task]:
-        """Return the next unanswered tasks with a number above `after`; assign new ones if there are too few."""
+    def next_tasks(self, person: int, after: int, limit: int) -> list[Any]:
+        """Return the next unanswered tasks with a number above `after`; assign new ones if there are too few.
+
+        They have id, picture_id, or check_label (asked for by an attention check), and suggestion (of a model).
+        """
         tasks = self._open_tasks(person, after, limit)
         while len(tasks) < limit and self._assign(person):
             tasks = self._open_tasks(person, after, limit)
@@ -68,13 +57,11 @@ class TaskAssigner:
         with self.project.store.read() as connection:
             return int(connection.scalar(answered) or 0), len(self.pool(connection))
 
-    def task_of(self, person: int, task: int) -> Task | None:
-        """Return one of a person's own tasks, if its image may still be shown."""
+    def task_of(self, person: int, task: int) -> Any:
+        """Return one of a person's own tasks; None if there is none, or its image may not be shown any more."""
+        query = select(t.tasks).where(t.tasks.c.id == task, t.tasks.c.person_id == person)
         with self.project.store.read() as connection:
-            row = connection.execute(_TASK, {"task": task, "person": person}).first()
-            if row is None or (row.picture_id is not None and row.picture_id not in self.pool(connection)):
-                return None
-        return Task(row.id, row.picture_id, row.check_label)
+            return next(self._allowed(connection, connection.execute(query)), None)
 
     def suggestions(self, person: int, claims: Mapping[int, str]) -> dict[int, str]:
         """Return the label suggested for each task. The page's claims count only if suggestions were withdrawn."""
@@ -93,18 +80,21 @@ class TaskAssigner:
         rows = self.project.rows(query)
         return [{"task": row.task_id, "label": row.label, "details": json.loads(row.content or "{}")} for row in rows]
 
-    def _open_tasks(self, person: int, after: int, limit: int) -> list[Task]:
+    def _open_tasks(self, person: int, after: int, limit: int) -> list[Any]:
         query = (
-            select(t.tasks.c.id, t.tasks.c.picture_id, t.tasks.c.check_label, t.suggestions.c.label)
+            select(t.tasks.c.id, t.tasks.c.picture_id, t.tasks.c.check_label, t.suggestions.c.label.label("suggestion"))
             .outerjoin(t.answers, t.answers.c.task_id == t.tasks.c.id)
             .outerjoin(t.suggestions, t.suggestions.c.picture_id == t.tasks.c.picture_id)
             .where(t.tasks.c.person_id == person, t.tasks.c.id > after, t.answers.c.id.is_(None))
             .order_by(t.tasks.c.id)
         )
         with self.project.store.read() as connection:
-            allowed = self.pool(connection) | {None}
-            rows = (row for row in connection.execute(query) if row.picture_id in allowed)
-            return [Task(row.id, row.picture_id, row.check_label, row.label) for row in islice(rows, limit)]
+            return list(islice(self._allowed(connection, connection.execute(query)), limit))
+
+    def _allowed(self, connection: Connection, tasks: Iterable[Any]) -> Iterator[Any]:
+        """Yield the tasks whose image may be shown, and attention checks."""
+        images = self.pool(connection)
+        return (row for row in tasks if row.picture_id is None or row.picture_id in images)
 
     def _assign(self, person: int) -> bool:
         """Assign a block of tasks; return False if nothing is left for this person."""
@@ -114,8 +104,8 @@ class TaskAssigner:
             mine = set(connection.scalars(select(t.tasks.c.picture_id).where(t.tasks.c.person_id == person)))
             taken = {} if limit is None else _taken(connection)
             left = [p for p in self.pool(connection) if p not in mine and (limit is None or taken.get(p, 0) < limit)]
-        left.sort(key=lambda image: (-taken.get(image, 0), _order(person, image)))
-        chosen = left[: BLOCK if limit is None else 4 * BLOCK]  # some may be assigned to others meanwhile
+        count = BLOCK if limit is None else 4 * BLOCK  # some may be assigned to others meanwhile
+        chosen = heapq.nsmallest(count, left, key=lambda image: (-taken.get(image, 0), _order(person, image)))
         with self.project.store.write() as connection:  # short, because answers wait for it
             own = (t.tasks.c.person_id == person) & t.tasks.c.picture_id.in_(chosen)
             mine = set(connection.scalars(select(t.tasks.c.picture_id).where(own)))
@@ -128,16 +118,6 @@ class TaskAssigner:
         return bool(chosen)
 
 
-def pool(connection: Connection) -> frozenset[int]:
-    """Return the images that passed the screen and were not taken down."""
-    taken = taken_down(connection)
-    return frozenset(
-        image
-        for image, decision in decisions(connection, "screen").items()
-        if decision.value == "keep" and image not in taken
-    )
-
-
 def _taken(connection: Connection, among: Sequence[int] | None = None) -> dict[int, int]:
     """Count annotators who answered each image or were just assigned it.  among: None counts for all images."""
     is_reserved = t.tasks.c.given_at > time.time() - RESERVED_S
@@ -145,7 +125,7 @@ def _taken(connection: Connection, among: Sequence[int] | None = None) -> dict[i
         select(t.tasks.c.picture_id, func.count(func.distinct(t.tasks.c.person_id)).label("n"))
         .join(t.people, t.people.c.id == t.tasks.c.person_id)
         .outerjoin(t.answers, t.answers.c.task_id == t.tasks.c.id)
-        .where(t.tasks.c.picture_id.is_not(None), t.people.c.name.not_in(sorted(left_out(connection))))
+        .where(t.tasks.c.picture_id.is_not(None), t.people.c.name.not_in(LEFT_OUT))
         .where(or_(t.answers.c.label != SKIP, t.answers.c.id.is_(None) & is_reserved))
         .group_by(t.tasks.c.picture_id)
     )
@@ -176,19 +156,20 @@ def suggest(project: Project, model: str, progress: Progress = silent) -> int:
     model: as `uniemox.load` takes it.  Raises ConfigError if it does not know all labels of the plan.
     """
     score = scorer(model, project.plan.label_set, needs_all=True)
-    with project.store.read() as connection:
-        kept = pool(connection)
-    rows = [row for row in project.rows(select(t.images).order_by(t.images.c.id)) if row.id in kept]
+    rows = project.rows(select(t.images).where(t.images.c.id.in_(pool())).order_by(t.images.c.id))
     forget(project)
     count = 0
-    for start in range(0, len(rows), SCORED_AT_ONCE):
-        part = rows[start : start + SCORED_AT_ONCE]
-        values = list(_best(part, score(samples_of(project, part)), project.plan.labels))
+    for part in in_parts(rows, SCORED_AT_ONCE, "predicting", progress):
+        values = []
+        for row, shares in zip(part, score(samples_of(project, part)), strict=True):
+            own = {label: share for label, share in (shares or {}).items() if label in project.plan.labels}
+            if own:
+                label = max(own, key=own.__getitem__)
+                values.append({"picture_id": row.id, "label": label, "share": own[label]})
         if values:
             with project.store.write() as connection:
                 connection.execute(insert(t.suggestions), values)
         count += len(values)
-        progress("predicting", start + len(part), len(rows))
     project.store.set("suggested by", sorted({*suggested_by(project), model}))
     return count
 
@@ -203,13 +184,3 @@ def suggested_by(project: Project) -> list[str]:
     """Return the names of all models whose suggestions were ever shown."""
     models: list[str] = project.store.setting("suggested by") or []
     return models
-
-
-def _best(
-    rows: Sequence[Any], predictions: Sequence[Mapping[str, float] | None], labels: Sequence[str]
-) -> Iterator[Any]:
-    for row, shares in zip(rows, predictions, strict=True):
-        own = {label: share for label, share in (shares or {}).items() if label in labels}
-        if own:
-            label = max(own, key=lambda one: own[one])
-            yield {"picture_id": row.id, "label": label, "share": own[label]}

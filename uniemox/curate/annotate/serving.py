@@ -1,20 +1,16 @@
-"""Running the web application on a socket, in the foreground or in a thread."""
+"""Running the web application on a socket."""
 
 import socket
-import threading
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import uvicorn
 
-from uniemox.curate.annotate.access import READ_TIMEOUT_S
+from uniemox.curate.annotate import access
 from uniemox.curate.annotate.web import create_app
 from uniemox.curate.project import Project
 from uniemox.errors import ConfigError
 from uniemox.io.files import write_text
 from uniemox.serve.config import ServeConfig
-from uniemox.serve.protocol import listen, with_limits
+from uniemox.serve.protocol import with_limits
 
 MAX_CONNECTIONS = 4000
 """Connections open at a time; two hundred browsers keep up to six each."""
@@ -54,15 +50,11 @@ def server(project: Project, sock: socket.socket, address: str | None = None) ->
     if address is not None and not address.startswith(("http://", "https://")):
         raise ConfigError(f"address must begin with http:// or https://, got {address!r}")
     addresses = [address.rstrip("/")] if address else [own, own.replace("127.0.0.1", "localhost")]
-    app = create_app(project, addresses, read_timeout_s=READ_TIMEOUT_S)
-    protocol = with_limits(
-        ServeConfig(
-            read_timeout_s=READ_TIMEOUT_S, max_connections=min(MAX_CONNECTIONS, max(1, _file_limit() - OTHER_FILES))
-        )
-    )
+    max_connections = min(MAX_CONNECTIONS, max(1, _file_limit() - OTHER_FILES))
+    limits = ServeConfig(read_timeout_s=access.READ_TIMEOUT_S, max_connections=max_connections)
     config = uvicorn.Config(
-        app,
-        http=protocol,
+        create_app(project, addresses),
+        http=with_limits(limits),
         ws="none",
         log_config=None,  # uvicorn's own would close the log handlers of everything else in this process
         log_level="warning",
@@ -92,20 +84,3 @@ def _file_limit(*, raise_it: bool = False) -> int:
         limit = min(MAX_FILES, hard_limit)
         resource.setrlimit(resource.RLIMIT_NOFILE, (limit, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
     return limit
-
-
-@contextmanager
-def served(project: Project) -> Iterator[str]:
-    """Serve in a thread while the context lasts; yields the address."""
-    sock = listen("127.0.0.1", 0)
-    running = server(project, sock)
-    thread = threading.Thread(target=running.run, kwargs={"sockets": [sock]}, name="curate", daemon=True)
-    thread.start()
-    while not running.started and thread.is_alive():
-        time.sleep(0.01)
-    try:
-        yield address_of(sock)
-    finally:
-        running.should_exit = True
-        thread.join()
-        sock.close()

@@ -4,14 +4,13 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from sqlalchemy import Select, func, select
 
 from uniemox.curate import tables as t
-from uniemox.curate.annotate.assignment import pool
-from uniemox.curate.plan import RULES, Rule
-from uniemox.curate.project import NONE, SKIP, Project, decisions, left_out, searched_labels
-from uniemox.errors import ConfigError
+from uniemox.curate.plan import Rule
+from uniemox.curate.project import LEFT_OUT, NONE, SKIP, Project, current, pool, searched_labels
 
 OWNER_SAYS = "the owner's verdict"  # a reason
 
@@ -36,37 +35,50 @@ class LatestAnswers:
     """Names of all annotators with an answer."""
     by_picture: Mapping[int, Mapping[str, str]]
     """Label (or none) by image and name."""
-    several: Mapping[int, Mapping[str, tuple[str, ...]]] = field(default_factory=dict)
-    """All labels of answers with several, by image and name; the first one is the answer."""
+    details: Mapping[int, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
+    """Further fields of answers that have some, by image and name: labels (the first one is the answer), and more."""
 
 
-def last_answers() -> Select[tuple[int | None]]:
-    """Return a query for the number of the last answer to every task: only it counts."""
-    return select(func.max(t.answers.c.id)).group_by(t.answers.c.task_id)
+LAST_ANSWERS = select(func.max(t.answers.c.id)).group_by(t.answers.c.task_id)
+"""Query for the number of the last answer to every task: only it counts."""
 
 
-def read_answers(project: Project) -> LatestAnswers:
-    """Read the answers to images in the pool, without attention checks, skipped images and annotators left out."""
-    query = (
+def counted_answers() -> Select[Any]:
+    """Return a query for the answers that count: picture_id, name, label and content (details).
+
+    They are the last ones to images in the pool, without attention checks, skipped images and annotators left out.
+    """
+    return (
         select(t.tasks.c.picture_id, t.people.c.name, t.answers.c.label, t.details.c.content)
         .join(t.tasks, t.tasks.c.id == t.answers.c.task_id)
         .join(t.people, t.people.c.id == t.answers.c.person_id)
         .outerjoin(t.details, t.details.c.answer_id == t.answers.c.id)
-        .where(t.tasks.c.picture_id.is_not(None), t.answers.c.id.in_(last_answers()), t.answers.c.label != SKIP)
-        .order_by(t.tasks.c.picture_id, t.people.c.id)
+        .where(t.tasks.c.picture_id.in_(pool()), t.answers.c.id.in_(LAST_ANSWERS))
+        .where(t.answers.c.label != SKIP, t.people.c.name.not_in(LEFT_OUT))
     )
+
+
+def read_answers(project: Project) -> LatestAnswers:
+    """Read the answers that count."""
     by_picture: dict[int, dict[str, str]] = defaultdict(dict)
-    several: dict[int, dict[str, tuple[str, ...]]] = defaultdict(dict)
-    with project.store.read() as connection:
-        allowed, silenced = pool(connection), left_out(connection)
-        for row in connection.execute(query):
-            if row.picture_id in allowed and row.name not in silenced:
-                by_picture[row.picture_id][row.name] = row.label
-                labels = json.loads(row.content or "{}").get("labels", ())
-                if len(labels) > 1:
-                    several[row.picture_id][row.name] = tuple(labels)
+    details: dict[int, dict[str, Any]] = defaultdict(dict)
+    for row in project.rows(counted_answers().order_by(t.tasks.c.picture_id, t.people.c.id)):
+        by_picture[row.picture_id][row.name] = row.label
+        if row.content:
+            details[row.picture_id][row.name] = json.loads(row.content)
     people = tuple(sorted({name for said in by_picture.values() for name in said}))
-    return LatestAnswers(people, dict(by_picture), dict(several))
+    return LatestAnswers(people, dict(by_picture), dict(details))
+
+
+def disputed() -> Select[Any]:
+    """Return a query for images on which annotators disagree and the owner has not decided.
+
+    Those with most different answers come first.
+    """
+    answers, judged = counted_answers().subquery().c, current("verdict").c
+    different = func.count(answers.label.distinct())
+    query = select(answers.picture_id).where(answers.picture_id.not_in(select(judged.picture_id)))
+    return query.group_by(answers.picture_id).having(different > 1).order_by(different.desc(), answers.picture_id)
 
 
 def decide(
@@ -83,17 +95,12 @@ def decide(
     rule: `both` is the paper's. It keeps an image if all annotators name the same label and the image was searched for
     it, or for no label. `majority` keeps the label that more than half name. `soft` keeps every image with its shares,
     under the most frequent label, except ties.
-    Raises ConfigError for settings out of range.
     """
-    if rule not in RULES:
-        raise ConfigError(f"rule must be one of {', '.join(RULES)}, got {rule!r}")
-    if min_answers < 1:
-        raise ConfigError(f"min_answers must be at least 1, got {min_answers}")
     decided = {}
     for image, said in answers.by_picture.items():
         labels = list(said.values())
-        named = answers.several.get(image, {})
-        shares = shares_of([named.get(name, (label,)) for name, label in said.items()])
+        more = answers.details.get(image, {})
+        shares = shares_of([more.get(name, {}).get("labels", (label,)) for name, label in said.items()])
         if image in judged:
             label = None if judged[image] == NONE else judged[image]
             own = {} if label is None else {label: 1.0}
@@ -114,24 +121,8 @@ def remembered_rule(project: Project) -> Rule:
 
 def verdicts(project: Project, *, rule: Rule = "both", min_answers: int = 2) -> dict[int, Verdict]:
     """Decide about all images of a project."""
-    searched, judged = searched_labels(project), judged_labels(project)
-    return decide(read_answers(project), searched, judged, rule=rule, min_answers=min_answers)
-
-
-def judged_labels(project: Project) -> dict[int, str]:
-    """Return the owner's label, or none, by image."""
-    with project.store.read() as connection:
-        return {image: one.value for image, one in decisions(connection, "verdict").items()}
-
-
-def disputed(answers: LatestAnswers, judged: Mapping[int, str]) -> list[int]:
-    """Return images on which annotators disagree and the owner has not decided, most different answers first."""
-    open_ones = [
-        (-len(set(said.values())), image)
-        for image, said in answers.by_picture.items()
-        if len(set(said.values())) > 1 and image not in judged
-    ]
-    return [image for _, image in sorted(open_ones)]
+    judged = {row.picture_id: row.value for row in project.rows(select(current("verdict")))}
+    return decide(read_answers(project), searched_labels(project), judged, rule=rule, min_answers=min_answers)
 
 
 def shares_of(answers: Sequence[Sequence[str]]) -> dict[str, float]:

@@ -3,8 +3,8 @@
 import asyncio
 import io
 import threading
-from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import asdict
 from importlib.resources import files
 from pathlib import Path
@@ -16,20 +16,21 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, RedirectResponse, Response
 from PIL import Image, ImageDraw
 from pydantic import Field
-from sqlalchemy import bindparam, select
+from sqlalchemy import func, select
+from starlette.middleware.base import BaseHTTPMiddleware
 
 from uniemox.curate import tables as t
 from uniemox.curate.annotate import access
 from uniemox.curate.annotate.access import Annotator, Anybody, Owner
-from uniemox.curate.annotate.answers import MAX_ROWS, Answer, AnswerWriter, Strict, has_id, read_answer
+from uniemox.curate.annotate.answers import MAX_ROWS, AnswerWriter, Strict, has_id, read_answer
 from uniemox.curate.annotate.assignment import TaskAssigner
-from uniemox.curate.annotate.verdicts import disputed, judged_labels, read_answers
+from uniemox.curate.annotate.verdicts import counted_answers, disputed
 from uniemox.curate.project import (
     NONE,
     Change,
     Project,
     append,
-    decisions,
+    current,
     leave_out,
     searched_labels,
     taken_down,
@@ -37,7 +38,7 @@ from uniemox.curate.project import (
     write_whole,
 )
 from uniemox.curate.status import status
-from uniemox.errors import ConfigError, DataError, ImageError
+from uniemox.errors import DataError, ImageError, UniemoxError
 from uniemox.io.decoding.pool import DecoderPool
 from uniemox.io.files import read_limited
 from uniemox.io.fonts import fitted
@@ -57,7 +58,6 @@ PREVIEWS_AT_ONCE = 2  # an image of 100 megapixels takes up to 1.6 GB while it i
 IMAGE_HEADERS = {"Cache-Control": "private, max-age=86400, immutable"}
 RowInPath = Annotated[int, fastapi.Path(ge=1, lt=MAX_ROWS)]
 RowInQuery = Annotated[int, Query(ge=0, lt=MAX_ROWS)]
-_IMAGE = select(t.images.c.sha256, t.images.c.format).where(t.images.c.id == bindparam("picture"))
 
 
 class TokenIn(Strict):
@@ -98,13 +98,11 @@ class NameIn(Strict):
     name: str = Field(max_length=100)
 
 
-def create_app(project: Project, addresses: Iterable[str], *, read_timeout_s: float = access.READ_TIMEOUT_S) -> FastAPI:
+def create_app(project: Project, addresses: Sequence[str]) -> FastAPI:
     """Create the application.
 
     addresses: of its pages, such as http://127.0.0.1:8000; requests for others are refused.
-    read_timeout_s: for the body of a request.
     """
-    addresses = tuple(addresses)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -114,7 +112,7 @@ def create_app(project: Project, addresses: Iterable[str], *, read_timeout_s: fl
         app.state.writer.close()
 
     app = FastAPI(title="uniemox curate", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
-    app.add_middleware(access.RequestGuard, addresses=addresses, read_timeout_s=read_timeout_s)
+    app.add_middleware(BaseHTTPMiddleware, dispatch=access.request_guard(addresses))
     app.add_exception_handler(RequestValidationError, _invalid)
     app.state.project, app.state.assigner, app.state.previews = project, TaskAssigner(project), Previews(project)
     app.state.is_secure = all(address.startswith("https://") for address in addresses)
@@ -204,7 +202,7 @@ def _add_annotator_routes(app: FastAPI) -> None:
         row = assigner.task_of(person.id, task)
         if row is None:
             raise HTTPException(404, "no image of yours")
-        data = draw_check(row.check_label) if row.check_label else previews.of(row.picture or 0)
+        data = draw_check(row.check_label) if row.check_label else previews.of(row.picture_id)
         if data is None:
             raise HTTPException(404, "the image is not there any more")
         return Response(data, media_type="image/jpeg", headers=IMAGE_HEADERS)
@@ -214,12 +212,9 @@ def _add_annotator_routes(app: FastAPI) -> None:
         fits = [one for each in given.answers if (one := read_answer(each, project.plan.labels)) is not None]
         claims = {one.task: one.suggested for one in fits if one.suggested}
         shown = await asyncio.to_thread(assigner.suggestions, person.id, claims) if claims else {}
-        rows = [
-            Answer(person.id, one.task, one.id, one.label, one.seconds, one.details(shown.get(one.task)))
-            for one in fits
-        ]
+        checked = [one.model_copy(update={"suggested": shown.get(one.task)}) for one in fits]
         try:
-            saved = await asyncio.wrap_future(app.state.writer.save(rows))
+            saved = await asyncio.wrap_future(app.state.writer.save(person.id, checked))
         except DataError as error:
             raise HTTPException(503, "answers can't be saved now; they are kept in the page") from error
         ids = [one["id"] for one in given.answers if has_id(one)]
@@ -247,11 +242,11 @@ def _add_owner_routes(app: FastAPI) -> None:
 
     @app.get("/api/disputed")
     def open_questions(person: Owner) -> Response:
-        answers = read_answers(project)
-        images = disputed(answers, judged_labels(project))
-        rows = [
-            {"picture": image, "answers": sorted(answers.by_picture[image].values())} for image in images[:GRID_SIZE]
-        ]
+        images = [row.picture_id for row in project.rows(disputed())]
+        answers: dict[int, list[str]] = {image: [] for image in images[:GRID_SIZE]}
+        for row in project.rows(counted_answers().where(t.tasks.c.picture_id.in_(answers))):
+            answers[row.picture_id].append(row.label)
+        rows = [{"picture": image, "answers": sorted(labels)} for image, labels in answers.items()]
         return JSONResponse({"count": len(images), "pictures": rows})
 
     @app.get("/api/originals/{image}")
@@ -274,11 +269,8 @@ def _add_owner_routes(app: FastAPI) -> None:
 
     @app.post("/api/undo")
     def undo_batch(given: BatchIn, person: Owner) -> Response:
-        try:
-            with project.store.write() as connection:
-                batch = undo(connection, given.batch, actor=person.name)
-        except DataError as error:
-            raise HTTPException(409, str(error)) from error
+        with _refused(409), project.store.write() as connection:
+            batch = undo(connection, given.batch, actor=person.name)
         return JSONResponse({"batch": batch})
 
 
@@ -287,30 +279,31 @@ def _add_people_routes(app: FastAPI) -> None:
 
     @app.post("/api/people")
     def invite_somebody(given: NameIn, person: Owner) -> Response:
-        try:
-            token = access.invite(project, given.name)
-        except ConfigError as error:
-            raise HTTPException(422, str(error)) from error
-        return JSONResponse({"path": f"/join#{token}"})
+        with _refused(422):
+            return JSONResponse({"path": f"/join#{access.invite(project, given.name)}"})
 
     @app.post("/api/people/leave-out")
     def count_no_more(given: NameIn, person: Owner) -> Response:
-        try:
-            with project.store.write() as connection:
-                batch = leave_out(connection, given.name, actor=person.name)
-        except DataError as error:
-            raise HTTPException(404, str(error)) from error
+        with _refused(404), project.store.write() as connection:
+            batch = leave_out(connection, given.name, actor=person.name)
         return JSONResponse({"batch": batch})
 
     @app.post("/api/people/revoke")
     def end_access(given: NameIn, person: Owner) -> Response:
         if given.name == person.name:
             raise HTTPException(409, "you can't end your own access; leave instead")
-        try:
+        with _refused(404):
             access.revoke(project, given.name)
-        except DataError as error:
-            raise HTTPException(404, str(error)) from error
         return JSONResponse({})
+
+
+@contextmanager
+def _refused(status_code: int) -> Iterator[None]:
+    """Answer with a status if what was asked for is refused."""
+    try:
+        yield
+    except UniemoxError as error:
+        raise HTTPException(status_code, str(error)) from error
 
 
 def _checked(project: Project, given: ChangeIn) -> Change:
@@ -327,46 +320,37 @@ def _checked(project: Project, given: ChangeIn) -> Change:
 
 
 def _grid(project: Project, shown: str, label: str, page: int) -> dict[str, Any]:
-    """Return one page of kept or dropped images, lowest scores of a model first."""
-    with project.store.read() as connection:
-        screened, styles = decisions(connection, "screen"), decisions(connection, "style")
-        gone = taken_down(connection)
-        scores = {
-            row.picture_id: row.score for row in connection.execute(select(t.looks.c.picture_id, t.looks.c.score))
-        }
-    labels = searched_labels(project)
-    numbers = [
-        image
-        for image, one in screened.items()
-        if one.value == shown and image not in gone and (not label or label in labels.get(image, ()))
+    """Return one page of kept or dropped images by label, lowest scores of a model first.
+
+    Keyword and title are those of an image's first candidate. They come from strangers: texts, never HTML.
+    """
+    screened, styles, candidates = current("screen"), current("style"), t.candidates.c
+    image, score = screened.c.picture_id, t.looks.c.score
+    searched = select(
+        candidates.picture_id, func.min(candidates.label).label("first"), func.min(candidates.id).label("id")
+    )
+    of_image = searched.where(candidates.picture_id.is_not(None)).group_by(candidates.picture_id).subquery()
+    query = (
+        select(screened, styles.c.value.label("style"), score, candidates.keyword, candidates.title)
+        .outerjoin(styles, styles.c.picture_id == image)
+        .outerjoin(t.looks, t.looks.c.picture_id == image)
+        .outerjoin(of_image, of_image.c.picture_id == image)
+        .outerjoin(t.candidates, candidates.id == of_image.c.id)
+        .where(screened.c.value == shown, image.not_in(taken_down()))
+    )
+    if label:
+        query = query.where(image.in_(select(candidates.picture_id).where(candidates.label == label)))
+    count = project.count(query)
+    query = query.order_by(func.coalesce(of_image.c.first, ""), func.coalesce(score, 0), image)
+    rows = project.rows(query.limit(GRID_SIZE).offset(min(page * GRID_SIZE, MAX_ROWS)))
+    labels = searched_labels(project, [row.picture_id for row in rows])
+    images = [
+        {"picture": row.picture_id, "labels": sorted(labels[row.picture_id]), "screen": row.value}
+        | {"reason": row.reason, "style": row.style or "", "score": row.score}
+        | {"keyword": row.keyword or "", "title": row.title or ""}
+        for row in rows
     ]
-    numbers.sort(key=lambda number: (sorted(labels.get(number, ())), scores.get(number) or 0.0, number))
-    on_page = numbers[page * GRID_SIZE : (page + 1) * GRID_SIZE]
-    provenance = _provenance(project, on_page)
-    return {
-        "count": len(numbers),
-        "page": page,
-        "pages": -(-len(numbers) // GRID_SIZE),
-        "pictures": [
-            {
-                "picture": number,
-                "labels": sorted(labels.get(number, ())),
-                "screen": screened[number].value,
-                "reason": screened[number].reason,
-                "style": styles[number].value if number in styles else "",
-                "score": scores.get(number),
-                **provenance.get(number, {}),
-            }
-            for number in on_page
-        ],
-    }
-
-
-def _provenance(project: Project, images: list[int]) -> dict[int, dict[str, str]]:
-    """Return keyword and title of each image's first candidate. Both come from strangers: texts, never HTML."""
-    query = select(t.candidates.c.picture_id, t.candidates.c.keyword, t.candidates.c.title)
-    rows = project.rows(query.where(t.candidates.c.picture_id.in_(images)).order_by(t.candidates.c.id.desc()))
-    return {row.picture_id: {"keyword": row.keyword, "title": row.title} for row in rows}
+    return {"count": count, "page": page, "pages": -(-count // GRID_SIZE), "pictures": images}
 
 
 class Previews:
@@ -389,10 +373,10 @@ class Previews:
 
         Titles and search words inside the file, which would bias annotators, are not in it.
         """
-        with self.project.store.read() as connection:
-            row = connection.execute(_IMAGE, {"picture": image}).first()
-        if row is None:
+        rows = self.project.rows(select(t.images.c.sha256, t.images.c.format).where(t.images.c.id == image))
+        if not rows:
             return None
+        [row] = rows
         path = self.project.preview_path(row.sha256)
         if path.exists():
             return path.read_bytes()

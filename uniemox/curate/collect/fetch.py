@@ -13,9 +13,9 @@ from email.utils import parsedate_to_datetime
 from urllib.parse import quote, urljoin, urlsplit, urlunsplit
 from urllib.robotparser import RobotFileParser
 
-from uniemox.curate.collect.config import AGENT, FetchConfig
+from uniemox.curate.collect.config import AGENT, CollectConfig
 
-MAX_RULES_BYTES = 500 * 1024  # of robots.txt; the standard asks to read this much of a larger one
+MAX_RULES_KB = 500  # of robots.txt; the standard asks to read this much of a larger one
 PORTS = {"http": 80, "https": 443}
 REDIRECTS = (301, 302, 303, 307, 308)
 LATER = (408, 425, 429, 500, 502, 503, 504)  # answers after which another try may help
@@ -25,15 +25,6 @@ UNICAST = ipaddress.ip_network("2000::/3")
 NAT64 = ipaddress.ip_network("64:ff9b::/96")
 NOT_PUBLIC = tuple(map(ipaddress.ip_network, ("3fff::/20", "192.88.99.0/24")))  # which older Pythons call global
 SAFE = "%/:?#[]@!$&'()*+,;=~-._|{}^`<>\\\""  # all of ASCII that is there already
-
-
-@dataclass(frozen=True, slots=True)
-class Fetched:
-    """Downloaded bytes."""
-
-    data: bytes
-    address: str
-    """Address after redirects."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +45,7 @@ class FetchFailure:
     """Pause that the server asks for."""
 
 
-def get(address: str, config: FetchConfig) -> Fetched | FetchFailure:
+def get(address: str, config: CollectConfig) -> bytes | FetchFailure:
     """Download an address and follow its redirects."""
     deadline = time.monotonic() + config.timeout_s
     for _ in range(config.max_redirects + 1):
@@ -65,7 +56,7 @@ def get(address: str, config: FetchConfig) -> Fetched | FetchFailure:
     return FetchFailure(f"more than {config.max_redirects} redirects")
 
 
-def get_once(address: str, config: FetchConfig, deadline: float | None = None) -> Fetched | Redirect | FetchFailure:
+def get_once(address: str, config: CollectConfig, deadline: float | None = None) -> bytes | Redirect | FetchFailure:
     """Send one request and return the bytes or the redirect.
 
     deadline: of time.monotonic(); None: timeout_s from now.
@@ -86,8 +77,8 @@ def get_once(address: str, config: FetchConfig, deadline: float | None = None) -
 class Robots:
     """The robots.txt of every host (RFC 9309), read once a run."""
 
-    def __init__(self, fetching: FetchConfig) -> None:
-        self.fetching = replace(fetching, max_bytes=MAX_RULES_BYTES, takes_part=True)
+    def __init__(self, config: CollectConfig) -> None:
+        self.config = replace(config, max_kb=MAX_RULES_KB, takes_part=True)
         self._rules: dict[tuple[str, str], RobotFileParser] = {}
         self._lock = threading.Lock()
 
@@ -104,20 +95,17 @@ class Robots:
         with self._lock:
             rules = self._rules.get(host)
         if rules is None:
-            result = get(urlunsplit((*host, "/robots.txt", "", "")), self.fetching)
+            result = get(urlunsplit((*host, "/robots.txt", "", "")), self.config)
             if isinstance(result, FetchFailure) and result.may_pass:
                 return replace(result, reason=f"robots.txt: {result.reason}")
             rules = RobotFileParser()
-            rules.parse(_lines(result.data) if isinstance(result, Fetched) else [])
+            data = result if isinstance(result, bytes) else b""
+            if len(data) == self.config.max_bytes:
+                data = data.rpartition(b"\n")[0]  # the last line may be cut in two, and half a path forbids more
+            rules.parse(data.decode("utf-8", "ignore").splitlines())
             with self._lock:
                 self._rules[host] = rules
         return None if rules.can_fetch(AGENT, address) else FetchFailure("robots.txt of its host forbids it")
-
-
-def _lines(data: bytes) -> list[str]:
-    if len(data) == MAX_RULES_BYTES:
-        data = data.rpartition(b"\n")[0]  # the last line may be cut in two, and half a path forbids more
-    return data.decode("utf-8", "ignore").splitlines()
 
 
 class _RefusedError(Exception):
@@ -127,7 +115,7 @@ class _RefusedError(Exception):
         self.failure = FetchFailure(reason, may_pass, wait_s)
 
 
-def _one_hop(address: str, config: FetchConfig, deadline: float) -> Fetched | Redirect:
+def _one_hop(address: str, config: CollectConfig, deadline: float) -> bytes | Redirect:
     scheme, host, port, path = _parts(address)
     connection = _Pinned(_checked_ip(host, port, config), host, port, scheme == "https", deadline)
     watchdog = threading.Timer(max(0.0, deadline - time.monotonic()), connection.abort)  # a server may drip bytes
@@ -147,13 +135,13 @@ def _one_hop(address: str, config: FetchConfig, deadline: float) -> Fetched | Re
             )
         if response.headers.get("Content-Encoding", "identity") not in ("", "identity"):
             raise _RefusedError(f"came as {response.headers['Content-Encoding'][:40]!r}, which was not asked for")
-        return Fetched(_body(response, config, deadline), address)
+        return _body(response, config, deadline)
     finally:
         watchdog.cancel()
         connection.close()
 
 
-def _body(response: http.client.HTTPResponse, config: FetchConfig, deadline: float) -> bytes:
+def _body(response: http.client.HTTPResponse, config: CollectConfig, deadline: float) -> bytes:
     told, limit = response.headers.get("Content-Length", ""), config.max_bytes
     if told.isdigit() and int(told) > limit and not config.takes_part:
         raise _RefusedError(f"{int(told):,} bytes, more than the {limit:,} that are taken")
@@ -187,7 +175,7 @@ def _parts(address: str) -> tuple[str, str, int, str]:
     return parts.scheme, host, port, urlunsplit(("", "", parts.path or "/", parts.query, ""))
 
 
-def _checked_ip(host: str, port: int, config: FetchConfig) -> str:
+def _checked_ip(host: str, port: int, config: CollectConfig) -> str:
     """Return an IP address of a host. Raises _RefusedError if any of its addresses is not public."""
     try:
         rows = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)

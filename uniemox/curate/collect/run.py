@@ -3,61 +3,50 @@
 import time
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict
 from itertools import islice
+from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from sqlalchemy import func, insert, select, update
 
 from uniemox.curate import tables as t
-from uniemox.curate.collect.config import FetchConfig, PolitenessConfig
-from uniemox.curate.collect.fetch import Fetched, FetchFailure, Redirect, Robots, get_once
-from uniemox.curate.collect.politeness import Moved, fetch_all
+from uniemox.curate.collect.config import CollectConfig
+from uniemox.curate.collect.fetch import FetchFailure, Redirect, Robots, get_once
+from uniemox.curate.collect.politeness import Job, fetch_all
 from uniemox.curate.collect.sources import Candidate, ImageSource
-from uniemox.curate.project import Progress, Project, follow_takedowns, silent, taken_down
+from uniemox.curate.project import Project, follow_takedowns, taken_down
 from uniemox.errors import DataError, ImageError
 from uniemox.io.files import read_limited
 from uniemox.io.images import open_image
+from uniemox.io.progress import Progress, silent
 
 OFFERED_AT_ONCE, FETCHED_AT_ONCE = 500, 50  # candidates in one transaction
 
 
-@dataclass(frozen=True, slots=True)
-class Kept:
-    """An image whose file has been written."""
-
-    sha256: str
-    format: str
-    bytes: int
-    width: int
-    height: int
+Kept = dict[str, Any]
+"""Row of tables.images for an image whose file has been written."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Job:
-    candidate: int
-    source: str
-    address: str
-    redirects: int = 0
-    """Redirects that led to the address."""
-
-
-def search(project: Project, sources: Sequence[ImageSource], limit: int, progress: Progress = silent) -> list[str]:
+def search(
+    project: Project, sources: Sequence[ImageSource], config: CollectConfig, progress: Progress = silent
+) -> list[str]:
     """Ask every source for every keyword and save the candidates.
 
-    limit: results of a keyword. Finished searches for as many results are not repeated.
+    Finished searches for as many results are not repeated.
     Returns a line for each source that failed; the others are asked all the same.
     """
-    searches = [(source, *words) for source in sources for words in source.searches(project.plan)]
+    words = [(label, word) for label in project.plan.labels for word in project.plan.keywords[label]]
+    searches = [(source, *one) for source in sources for one in (words if source.is_searched else [(None, "")])]
     done = {(row.source, row.keyword, row.label): row.asked for row in project.rows(select(t.searches))}
     problems: dict[str, str] = {}
     for number, (source, label, keyword) in enumerate(searches):
         progress("asking", number, len(searches))
-        is_done = keyword != "" and done.get((source.name, keyword, label or ""), 0) >= limit
+        is_done = keyword != "" and done.get((source.name, keyword, label or ""), 0) >= config.per_keyword
         if source.name in problems or is_done:
             continue
-        count, candidates = 0, iter(source.offers(label, keyword, limit))
+        count, candidates = 0, iter(source.offers(label, keyword, config.per_keyword))
         try:
             while chunk := list(islice(candidates, OFFERED_AT_ONCE)):
                 _offer(project, source.name, chunk)
@@ -68,7 +57,7 @@ def search(project: Project, sources: Sequence[ImageSource], limit: int, progres
         row = {"source": source.name, "keyword": keyword, "label": label or ""}
         with project.store.write() as connection:
             connection.execute(t.searches.delete().filter_by(**row))
-            connection.execute(insert(t.searches).values(**row, asked=limit, found=count, at=time.time()))
+            connection.execute(insert(t.searches).values(**row, asked=config.per_keyword, found=count, at=time.time()))
     progress("asking", len(searches), len(searches))
     return list(problems.values())
 
@@ -87,9 +76,7 @@ def _offer(project: Project, source: str, chunk: Sequence[Candidate]) -> None:
             connection.execute(insert(t.candidates), [{**asdict(one), **more} for one in reversed(fresh.values())])
 
 
-def fetch(
-    project: Project, fetching: FetchConfig, politeness: PolitenessConfig, progress: Progress = silent
-) -> dict[str, int]:
+def fetch(project: Project, config: CollectConfig, progress: Progress = silent) -> dict[str, int]:
     """Fetch every waiting candidate and keep the images.
 
     Returns the numbers fetched, failed for good, and waiting for another run because their host was not available.
@@ -98,12 +85,12 @@ def fetch(
         follow_takedowns(connection)
     query = select(t.candidates.c.id, t.candidates.c.source, t.candidates.c.address)
     rows = project.rows(query.where(t.candidates.c.state == "waiting").order_by(t.candidates.c.rank, t.candidates.c.id))
-    jobs = [(row.address, _Job(row.id, row.source, row.address)) for row in rows]
+    jobs = [Job(row.address, key=row) for row in rows]
     counts = {"fetched": 0, "failed": 0, "waiting": 0}
-    ended: list[tuple[_Job, Kept | FetchFailure]] = []
-    robots = Robots(fetching)
+    ended: list[tuple[Job, Kept | FetchFailure]] = []
+    robots = Robots(config)
     try:
-        with closing(fetch_all(jobs, lambda job: _fetch_one(project, job, fetching, robots), politeness)) as results:
+        with closing(fetch_all(jobs, lambda job: _fetch_one(project, job, config, robots), config)) as results:
             for number, result in enumerate(results, start=1):
                 ended.append(result)
                 if len(ended) >= FETCHED_AT_ONCE:
@@ -115,57 +102,57 @@ def fetch(
     return counts
 
 
-def _fetch_one(project: Project, job: _Job, fetching: FetchConfig, robots: Robots) -> Kept | FetchFailure | Moved[_Job]:
+def _fetch_one(project: Project, job: Job, config: CollectConfig, robots: Robots) -> Kept | FetchFailure | Job:
     """Send one request. A redirect becomes another job, so that its host's rules and rate apply."""
-    result: Fetched | Redirect | FetchFailure
-    if job.source == "folder":
+    result: bytes | Redirect | FetchFailure
+    if job.key.source == "folder":
         try:
-            data = read_limited(url2pathname(urlsplit(job.address).path), fetching.max_bytes)
+            result = read_limited(url2pathname(urlsplit(job.address).path), config.max_bytes)
         except OSError as error:
             return FetchFailure(f"can't be read ({error.strerror or error})")
-        result = Fetched(data, job.address)
     else:
-        result = robots.problem(job.address) or get_once(job.address, fetching)
+        result = robots.problem(job.address) or get_once(job.address, config)
     if isinstance(result, Redirect):
-        if job.redirects == fetching.max_redirects:
-            return FetchFailure(f"more than {fetching.max_redirects} redirects")
-        return Moved(result.address, replace(job, address=result.address, redirects=job.redirects + 1))
+        if job.redirects == config.max_redirects:
+            return FetchFailure(f"more than {config.max_redirects} redirects")
+        return Job(result.address, job.key, job.redirects + 1)
     if isinstance(result, FetchFailure):
         return result
     try:
-        image = open_image(result.data, "it")
+        image = open_image(result, "it")
         image_format = str(image.format)
-        sha256 = project.keep_file(result.data, image_format)
+        sha256 = project.keep_file(result, image_format)
     except ImageError as error:
         return FetchFailure(f"no image: {error}")
-    return Kept(sha256, image_format, len(result.data), *image.size)
+    width, height = image.size
+    return {"sha256": sha256, "format": image_format, "bytes": len(result), "width": width, "height": height}
 
 
-def _write_down(project: Project, ended: Sequence[tuple[_Job, Kept | FetchFailure]], counts: dict[str, int]) -> None:
+def _write_down(project: Project, ended: Sequence[tuple[Job, Kept | FetchFailure]], counts: dict[str, int]) -> None:
     """Save images and the states of candidates in one short transaction."""
     if not ended:
         return
     now = time.time()
-    kept = {result.sha256: result for _, result in ended if isinstance(result, Kept)}
+    kept = {result["sha256"]: result for _, result in ended if not isinstance(result, FetchFailure)}
     with project.store.write() as connection:
         query = select(t.images.c.sha256, t.images.c.id).where(t.images.c.sha256.in_(kept))
         ids = {row.sha256: row.id for row in connection.execute(query)}
-        taken = taken_down(connection)
-        fresh = [{**asdict(result), "added_at": now} for sha256, result in kept.items() if sha256 not in ids]
+        taken = set(connection.scalars(taken_down()))
+        fresh = [{**result, "added_at": now} for sha256, result in kept.items() if sha256 not in ids]
         if fresh:
             connection.execute(insert(t.images), fresh)
             ids = {row.sha256: row.id for row in connection.execute(query)}
         for job, result in ended:
-            image = {} if isinstance(result, FetchFailure) else {"picture_id": ids[result.sha256]}
+            image = {} if isinstance(result, FetchFailure) else {"picture_id": ids[result["sha256"]]}
             if isinstance(result, FetchFailure):
                 state, reason = "waiting" if result.may_pass else "failed", result.reason
-            elif ids[result.sha256] in taken:
+            elif ids[result["sha256"]] in taken:
                 state, reason = "failed", "taken down"
-                project.image_path(result.sha256, result.format).unlink(missing_ok=True)
+                project.image_path(result["sha256"], result["format"]).unlink(missing_ok=True)
             else:
                 state, reason = "fetched", ""
             counts[state] += 1
-            of_candidate = update(t.candidates).where(t.candidates.c.id == job.candidate)
+            of_candidate = update(t.candidates).where(t.candidates.c.id == job.key.id)
             connection.execute(of_candidate.values(state=state, reason=reason, fetched_at=now, **image))
 
 

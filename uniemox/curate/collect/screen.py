@@ -1,33 +1,25 @@
 """Screen: drop unsuitable images automatically. People drop the rest on the page."""
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from sqlalchemy import bindparam, func, insert, select, true, update
 
 import uniemox
 from uniemox.curate import tables as t
-from uniemox.curate.project import (
-    Change,
-    Progress,
-    Project,
-    append,
-    decisions,
-    put_setting,
-    searched_labels,
-    silent,
-    taken_down,
-)
+from uniemox.curate.project import Change, Project, append, current, decisions, put_setting, searched_labels, taken_down
 from uniemox.data.audit import PLACEHOLDER_LABELS, PLACEHOLDER_TIMES
 from uniemox.data.near import near_groups
-from uniemox.data.processes import THUMB, Look, scan
+from uniemox.data.processes import THUMB, scan
 from uniemox.data.sample import DataSet, ImageFile, Sample, decode_sample
 from uniemox.errors import ConfigError, ImageError
 from uniemox.io.decoding.pool import DecoderPool
 from uniemox.io.parallel import usable_cores
+from uniemox.io.progress import Progress, in_parts, silent
 from uniemox.labels import LabelSet
 
 ACTOR = "screen"  # of automatic decisions
@@ -85,17 +77,16 @@ def screen(
         for one in seen:
             old = before.get(one.id)
             value, reason = ("drop", reasons[one.id]) if one.id in reasons else ("keep", "")
-            if old is None or (old.batch in automatic and (old.value, old.reason) != (value, reason)):
+            if old is None or (old.batch_id in automatic and (old.value, old.reason) != (value, reason)):
                 changes.append(Change(one.id, "screen", value, reason))
         append(connection, actor=ACTOR, step="screen", note=f"{len(changes)} images judged", changes=changes)
         if groups:
-            rows = [{"number": number, "id": image} for image, number in groups.items()]
+            numbers = [{"number": number, "id": image} for image, number in groups.items()]
             in_group = update(t.looks).where(t.looks.c.picture_id == bindparam("id"))
-            connection.execute(in_group.values(near_group=bindparam("number")), rows)
-        gone = taken_down(connection)
-        now = [one for image, one in decisions(connection, "screen").items() if image not in gone]
-    counts = Counter("kept" if one.value == "keep" else one.reason.split(":")[0] for one in now)
-    return dict(counts)
+            connection.execute(in_group.values(near_group=bindparam("number")), numbers)
+    now = current("screen")
+    rows = project.rows(select(now).where(now.c.picture_id.not_in(taken_down())))
+    return dict(Counter("kept" if row.value == "keep" else row.reason.split(":")[0] for row in rows))
 
 
 def remembered_config(project: Project, min_side_px: int | None, min_score: float | None) -> ScreenConfig:
@@ -147,75 +138,53 @@ def _judge(
     for number, one in zip(numbers, readable, strict=False):
         groups[number].append(one)
     for number, members in groups.items():
-        for one, reason in _judge_group(members, labels, in_tests.get(number), reasons):
-            reasons.setdefault(one.id, reason)
+        names = set().union(*(labels.get(one.id, ()) for one in members))
+        is_placeholder = sum(one.addresses for one in members) >= PLACEHOLDER_TIMES and len(names) >= PLACEHOLDER_LABELS
+        standing = [one for one in members if one.id not in reasons]
+        if number in in_tests:
+            reason = f"in a benchmark: {in_tests[number]}, nearly the same"
+        elif is_placeholder:
+            reason = f"placeholder: found under {', '.join(sorted(names))}"
+        elif standing:
+            best = max(standing, key=lambda one: (one.width * one.height, -one.id))
+            standing.remove(best)
+            reason = f"near duplicate: of image {best.id}"
+        reasons |= {one.id: reason for one in standing}
     return reasons, {one.id: number for number, members in groups.items() for one in members}
-
-
-def _judge_group(
-    members: Sequence[Any], labels: Mapping[int, set[str]], in_test: str | None, reasons: Mapping[int, str]
-) -> Iterable[tuple[Any, str]]:
-    """Yield images of one group that can't stay, with the reason."""
-    if in_test is not None:
-        yield from ((one, f"in a benchmark: {in_test}, nearly the same") for one in members)
-        return
-    names = set().union(*(labels.get(one.id, ()) for one in members))
-    if sum(one.addresses for one in members) >= PLACEHOLDER_TIMES and len(names) >= PLACEHOLDER_LABELS:
-        yield from ((one, f"placeholder: found under {', '.join(sorted(names))}") for one in members)
-        return
-    standing = [one for one in members if one.id not in reasons]
-    if standing:
-        best = max(standing, key=lambda one: (one.width * one.height, -one.id))
-        yield from ((one, f"near duplicate: of image {best.id}") for one in standing if one is not best)
 
 
 def _look(project: Project, progress: Progress) -> None:
     query = select(t.images.c.id, t.images.c.sha256, t.images.c.format)
     query = query.outerjoin(t.looks, t.looks.c.picture_id == t.images.c.id).where(t.looks.c.picture_id.is_(None))
-    with project.store.read() as connection:
-        taken = taken_down(connection)
-    rows = [
-        row
-        for row in project.rows(query.order_by(t.images.c.id))
-        # after an undone takedown there is no file until collect has fetched it again
-        if row.id not in taken and project.image_path(row.sha256, row.format).exists()
-    ]
+    rows = project.rows(query.where(t.images.c.id.not_in(taken_down())).order_by(t.images.c.id))
+    # after an undone takedown there is no file until collect has fetched it again
+    rows = [row for row in rows if project.image_path(row.sha256, row.format).exists()]
     with DecoderPool(usable_cores()) as decoders:  # collected files may be made to block their decoder
-        for start in range(0, len(rows), AT_ONCE):
-            part = rows[start : start + AT_ONCE]
-            looks = scan(samples_of(project, part), decoders=decoders)
+        for part in in_parts(rows, AT_ONCE, "looking at images", progress):
+            scanned = [
+                {"picture_id": row.id, "problem": look.problem, "width": look.size[0], "height": look.size[1]}
+                | {"thumb": _bytes_of(look.thumb), "histogram": _bytes_of(look.histogram, "<f4")}
+                for row, look in zip(part, scan(samples_of(project, part), decoders=decoders), strict=True)
+            ]
             with project.store.write() as connection:
-                connection.execute(
-                    insert(t.looks), [_look_row(row.id, look) for row, look in zip(part, looks, strict=True)]
-                )
-            progress("looking at images", start + len(part), len(rows))
+                connection.execute(insert(t.looks), scanned)
 
 
-def _look_row(image: int, look: Look) -> dict[str, Any]:
-    return {
-        "picture_id": image,
-        "problem": look.problem,
-        "width": look.size[0],
-        "height": look.size[1],
-        "thumb": None if look.thumb is None else look.thumb.tobytes(),
-        "histogram": None if look.histogram is None else look.histogram.astype("<f4").tobytes(),
-    }
+def _bytes_of(values: NDArray[Any] | None, dtype: str = "u1") -> bytes | None:
+    return None if values is None else values.astype(dtype).tobytes()
 
 
 def _look_at_benchmark(project: Project, data: DataSet, progress: Progress) -> None:
     """Scan new images of a test set."""
     known = {row.key for row in project.rows(select(t.benchmarks.c.key).where(t.benchmarks.c.name == data.name))}
     samples = list({sample.image_key: sample for sample in data.samples if sample.image_key not in known}.values())
-    for start in range(0, len(samples), AT_ONCE):
-        part = samples[start : start + AT_ONCE]
+    for part in in_parts(samples, AT_ONCE, f"looking at {data.name}", progress):
         rows = [
-            {"name": data.name, "key": sample.image_key, "sha256": look.sha256}
-            | {"thumb": None if look.thumb is None else look.thumb.tobytes()}
+            {"name": data.name, "key": sample.image_key, "sha256": look.sha256, "thumb": _bytes_of(look.thumb)}
             for sample, look in zip(part, scan(part), strict=True)
         ]
         with project.store.write() as connection:
             connection.execute(insert(t.benchmarks), rows)
-        progress(f"looking at {data.name}", start + len(part), len(samples))
 
 
 def scorer(model: str, labels: LabelSet, *, needs_all: bool = False) -> Scorer:
@@ -268,8 +237,7 @@ def _score(project: Project, score: Scorer, model: str, progress: Progress) -> N
     query = select(t.images.c.id, t.images.c.sha256, t.images.c.format).join(t.looks)
     query = query.where(t.looks.c.problem == "", true() if is_other else t.looks.c.score.is_(None))
     rows = project.rows(query.order_by(t.images.c.id))
-    for start in range(0, len(rows), SCORED_AT_ONCE):
-        part = rows[start : start + SCORED_AT_ONCE]
+    for part in in_parts(rows, SCORED_AT_ONCE, "asking the model", progress):
         values = []
         for row, shares in zip(part, score(samples_of(project, part)), strict=True):
             own = [shares.get(label, 0.0) for label in labels.get(row.id, ())] if shares else []
@@ -283,4 +251,3 @@ def _score(project: Project, score: Scorer, model: str, progress: Progress) -> N
             if values:
                 of_image = update(t.looks).where(t.looks.c.picture_id == bindparam("id"))
                 connection.execute(of_image.values(score=bindparam("share")), values)
-        progress("asking the model", start + len(part), len(rows))

@@ -5,26 +5,30 @@ import json
 import re
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from queue import Queue
 from typing import Any
 from urllib.parse import quote_plus, urlencode
 
-from uniemox.curate.collect.config import FetchConfig, PolitenessConfig
+from uniemox.curate.collect.config import CollectConfig
 from uniemox.curate.collect.fetch import FetchFailure, get
-from uniemox.curate.collect.politeness import fetch_all
+from uniemox.curate.collect.politeness import Job, fetch_all
 from uniemox.curate.plan import CollectionPlan
 from uniemox.data.readers.csv_table import read_rows
 from uniemox.data.readers.folders import checked_folder, images_below
 from uniemox.data.source import parse_source
-from uniemox.errors import ConfigError, DataError, LabelError, MissingPackageError
+from uniemox.errors import ConfigError, DataError, LabelError
 from uniemox.io.files import plain_cell
 from uniemox.labels import clean
 
 OPENVERSE = "https://api.openverse.org/v1/images/"
 OPENVERSE_PAGE = 20  # largest page without a key
+OPENVERSE_FIELDS = {
+    **{"address": "url", "page": "foreign_landing_url", "title": "title", "author": "creator"},
+    **{"licence": "license", "licence_address": "license_url"},
+}
 COMMONS = "https://commons.wikimedia.org/w/api.php"
 COMMONS_QUERY = {
     **{"action": "query", "format": "json", "formatversion": "2", "generator": "search", "gsrnamespace": "6"},
@@ -33,13 +37,13 @@ COMMONS_QUERY = {
 }
 BING = "https://www.bing.com"
 BING_MAX = 1000  # results that the service gives for a search
-BING_LICENCES = ("creativecommons", "publicdomain", "noncommercial", "commercial")
 PAUSES_S = {"openverse": 3.0, "commons": 1.0, "bing": 2.0}  # Openverse allows 20 requests a minute without a key
 MAX_LISTED = 8  # folders in a message
+MAX_TEXT, MAX_LICENCE = 500, 200  # letters
+ADDRESSES = ("address", "page", "licence_address")
+FIELDS = (*ADDRESSES, "title", "licence", "author")  # of a candidate, besides label and keyword
 ALIASES = {"url": "address", "license": "licence"}
 ALIASES |= dict.fromkeys(("license_address", "license_url"), "licence_address")
-Searches = list[tuple[str | None, str]]
-"""Label and keyword of each search."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,51 +64,44 @@ class Candidate:
     author: str = ""
 
 
-@dataclass(slots=True)
-class ListSource:
-    """A source that is a list of candidates already."""
-
-    name: str
-    candidates: list[Candidate]
-
-    def searches(self, plan: CollectionPlan) -> Searches:
-        """Return one search for everything."""
-        return [(None, "")]
-
-    def offers(self, label: str | None, keyword: str, limit: int) -> Iterator[Candidate]:
-        """Yield all candidates."""
-        yield from self.candidates
+Offers = Callable[[str | None, str, int], Iterator[Candidate]]
+"""Yields the candidates of a label and a keyword, about as many as a limit. Raises DataError if it can't be asked."""
 
 
 @dataclass(frozen=True, slots=True)
-class SearchService:
-    """A source that is asked for every keyword of the plan.
+class ImageSource:
+    """A source of candidates."""
+
+    name: str
+    offers: Offers
+    is_searched: bool = True
+    """It is asked for every keyword of the plan; otherwise once, for all that it has."""
+
+
+def list_source(name: str, candidates: Sequence[Candidate]) -> ImageSource:
+    """Return a source that is a list of candidates already."""
+    return ImageSource(name, lambda *_: iter(candidates), is_searched=False)
+
+
+def search_service(name: str, results: Callable[[str, int], Iterator[dict[str, str]]]) -> ImageSource:
+    """Return a source that is asked for keywords and gives each address once.
 
     results: yields the fields of candidates for a keyword in the service's order, about as many as the limit.
     """
 
-    name: str
-    results: Callable[[str, int], Iterator[dict[str, str]]]
-
-    def searches(self, plan: CollectionPlan) -> Searches:
-        """Return every keyword of the plan."""
-        return [(label, word) for label in plan.labels for word in plan.keywords[label]]
-
-    def offers(self, label: str | None, keyword: str, limit: int) -> Iterator[Candidate]:
-        """Yield the first results, each address once. Raises DataError for a service that can't be asked."""
+    def offers(label: str | None, keyword: str, limit: int) -> Iterator[Candidate]:
         seen: set[str] = set()
-        for rank, fields in enumerate(self.results(keyword, limit)):
+        for rank, fields in enumerate(results(keyword, limit)):
             if len(seen) >= limit:
                 return
-            if fields.get("address") and fields["address"] not in seen:
+            if fields["address"] and fields["address"] not in seen:
                 seen.add(fields["address"])
                 yield Candidate(rank=rank, keyword=keyword, label=label, **fields)
 
+    return ImageSource(name, offers)
 
-ImageSource = ListSource | SearchService
 
-
-def local_folder(root: Path, plan: CollectionPlan, *, with_labels: bool = True) -> ListSource:
+def local_folder(root: Path, plan: CollectionPlan, *, with_labels: bool = True) -> ImageSource:
     """Return `[<label>/][<keyword>/]<image>` below a folder in the order of names; others have no label.
 
     with_labels: top folders are labels; otherwise all folders are keywords, and no image has a label.
@@ -133,26 +130,49 @@ def local_folder(root: Path, plan: CollectionPlan, *, with_labels: bool = True) 
         keyword, title = "/".join(word for word in words if word), one_line(key)
         address = path.absolute().as_uri()
         candidates.append(Candidate(address=address, rank=rank, keyword=keyword, label=label, title=title))
-    return ListSource("folder", candidates)
+    return list_source("folder", candidates)
 
 
-def address_table(table: Path, plan: CollectionPlan) -> ListSource:
+def address_table(table: Path, plan: CollectionPlan) -> ImageSource:
     """Read a table with address (or url), and keyword, label, page, title, licence, licence_address, author.
 
     A row without a keyword takes its label as keyword, so that an address may have several labels.
     Raises DataError, with file and line, for an invalid row.
     """
-    return ListSource("csv", list(_read(table, plan)))
+    labels: dict[tuple[str, str], str | None] = {}
+    candidates, of_word = [], _labels_by_word(plan)
+    for rank, (line, raw) in enumerate(read_rows(table)):
+        row = {ALIASES.get(name.lower(), name.lower()): plain_cell(value) for name, value in raw.items()}
+        where, fields = f"{table}:{line}", cleaned({name: row.get(name) for name in FIELDS})
+        if not fields["address"]:
+            raise DataError(f"{where}: expected http(s)://... in the column address, got {row.get('address')!r}")
+        label = plan.label_of(row.get("label", ""))
+        if row.get("label") and label is None:
+            raise DataError(f"{where}: {row['label']!r} is none of the labels {', '.join(plan.labels)}")
+        label = label or of_word.get(row.get("keyword", "").lower())
+        keyword = text_of(row.get("keyword", ""), 200) or label or ""
+        if labels.setdefault((fields["address"], keyword), label) != label:
+            raise DataError(f"{where}: {fields['address']} has the keyword {keyword!r} for another label; use another")
+        candidates.append(Candidate(rank=rank, keyword=keyword, label=label, **fields))
+    return list_source("csv", candidates)
 
 
-def text_of(value: Any, limit: int = 500) -> str:
+def cleaned(values: Mapping[str, Any]) -> dict[str, str]:
+    """Return fields of a candidate from what a stranger wrote: http addresses, and plain texts on one line."""
+    return {
+        name: address_of(value) if name in ADDRESSES else text_of(value, MAX_LICENCE if name == "licence" else MAX_TEXT)
+        for name, value in values.items()
+    }
+
+
+def text_of(value: Any, limit: int = MAX_TEXT) -> str:
     """Return a service's value as plain text on one line, without tags; empty unless it is a text or number."""
     if not isinstance(value, str | int | float):
         return ""
     return one_line(html.unescape(re.sub(r"<[^>]*>", " ", str(value))), limit)
 
 
-def one_line(text: str, limit: int = 500) -> str:
+def one_line(text: str, limit: int = MAX_TEXT) -> str:
     """Return a text on one line, without unprintable characters."""
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())[:limit]
 
@@ -161,34 +181,6 @@ def address_of(value: Any) -> str:
     """Return an http address; empty for anything else, such as javascript:."""
     text = value.strip() if isinstance(value, str) else ""
     return text if re.match(r"https?://", text) and len(text) <= 2000 else ""
-
-
-def _read(table: Path, plan: CollectionPlan) -> Iterator[Candidate]:
-    labels: dict[tuple[str, str], str | None] = {}
-    of_word = _labels_by_word(plan)
-    for rank, (line, raw) in enumerate(read_rows(table)):
-        row = {ALIASES.get(name.lower(), name.lower()): plain_cell(value) for name, value in raw.items()}
-        where = f"{table}:{line}"
-        if not address_of(row.get("address", "")):
-            raise DataError(f"{where}: expected http(s)://... in the column address, got {row.get('address')!r}")
-        label = plan.label_of(row.get("label", ""))
-        if row.get("label") and label is None:
-            raise DataError(f"{where}: {row['label']!r} is none of the labels {', '.join(plan.labels)}")
-        label = label or of_word.get(row.get("keyword", "").lower())
-        keyword = text_of(row.get("keyword", ""), 200) or label or ""
-        if labels.setdefault((row["address"], keyword), label) != label:
-            raise DataError(f"{where}: {row['address']} has the keyword {keyword!r} for another label; use another")
-        yield Candidate(
-            address=row["address"],
-            rank=rank,
-            keyword=keyword,
-            label=label,
-            page=address_of(row.get("page")),
-            title=text_of(row.get("title")),
-            licence=text_of(row.get("licence"), 200),
-            licence_address=address_of(row.get("licence_address")),
-            author=text_of(row.get("author")),
-        )
 
 
 def _labels_by_word(plan: CollectionPlan) -> dict[str, str]:
@@ -201,23 +193,21 @@ class PagedSearch:
     pause_s: between two requests.
     """
 
-    def __init__(self, fetching: FetchConfig, politeness: PolitenessConfig, *, pause_s: float) -> None:
-        self.fetching, self.politeness, self.pause_s = fetching, politeness, pause_s
+    def __init__(self, config: CollectConfig, *, pause_s: float) -> None:
+        self.config, self.pause_s = config, pause_s
         self._next_at = 0.0
 
     def __call__(self, address: str) -> bytes:
         """Return the bytes of a page. Raises DataError, with the address, after all tries."""
         time.sleep(max(0.0, self._next_at - time.monotonic()))
-        ((_, result),) = fetch_all([(address, address)], lambda one: get(one, self.fetching), self.politeness)
+        ((_, result),) = fetch_all([Job(address)], lambda job: get(job.address, self.config), self.config)
         self._next_at = time.monotonic() + self.pause_s
         if isinstance(result, FetchFailure):
             raise DataError(f"{address}: {result.reason}; earlier results are kept, run collect again to continue")
-        return result.data
+        return result
 
 
-def open_source(
-    name: str, plan: CollectionPlan, fetching: FetchConfig, politeness: PolitenessConfig, licence: str | None = None
-) -> ImageSource:
+def open_source(name: str, plan: CollectionPlan, config: CollectConfig) -> ImageSource:
     """Return the source of a name: folder:PATH, csv:TABLE or a service. Raises ConfigError for an unknown one."""
     kind, _, path = name.partition(":")
     if kind == "folder" and path:
@@ -229,13 +219,13 @@ def open_source(
         return address_table(Path(path), plan)
     if name not in PAUSES_S:
         raise ConfigError(f"{name!r} is no source; there are openverse, commons, bing, csv:TABLE and folder:PATH")
-    ask = PagedSearch(fetching, politeness, pause_s=PAUSES_S[name])
+    ask = PagedSearch(config, pause_s=PAUSES_S[name])
     if name == "bing":
-        return bing(ask, licence=licence)
+        return bing(ask, licence=config.licence)
     return openverse(ask) if name == "openverse" else commons(ask)
 
 
-def openverse(ask: PagedSearch, api: str = OPENVERSE) -> SearchService:
+def openverse(ask: PagedSearch, api: str = OPENVERSE) -> ImageSource:
     """Return the search of Openverse: openly licensed images with licence and author.  api: its address."""
 
     def results(keyword: str, limit: int) -> Iterator[dict[str, str]]:
@@ -246,27 +236,18 @@ def openverse(ask: PagedSearch, api: str = OPENVERSE) -> SearchService:
             rows = content.get("results") if isinstance(content, dict) else None
             if not isinstance(rows, list):
                 raise DataError(f"{api}: its answer has no list results; has its interface changed?")
-            for row in rows:
+            for row in map(_dict, rows):
                 count += 1
-                yield (
-                    {}
-                    if not isinstance(row, dict)
-                    else {
-                        "address": address_of(row.get("url")),
-                        "page": address_of(row.get("foreign_landing_url")),
-                        "title": text_of(row.get("title")),
-                        "licence": f"{text_of(row.get('license'))} {text_of(row.get('license_version'))}".strip(),
-                        "licence_address": address_of(row.get("license_url")),
-                        "author": text_of(row.get("creator")),
-                    }
-                )
+                fields = cleaned({name: row.get(key) for name, key in OPENVERSE_FIELDS.items()})
+                fields["licence"] = f"{fields['licence']} {text_of(row.get('license_version'))}".strip()
+                yield fields
             last = content.get("page_count")
             pages, page = last if isinstance(last, int) else 0, page + 1
 
-    return SearchService("openverse", results)
+    return search_service("openverse", results)
 
 
-def commons(ask: PagedSearch, api: str = COMMONS) -> SearchService:
+def commons(ask: PagedSearch, api: str = COMMONS) -> ImageSource:
     """Return the search of Wikimedia Commons: free images with licence and author.  api: its address."""
 
     def results(keyword: str, limit: int) -> Iterator[dict[str, str]]:
@@ -288,30 +269,24 @@ def commons(ask: PagedSearch, api: str = COMMONS) -> SearchService:
             if not rows or not more:
                 return
 
-    return SearchService("commons", results)
+    return search_service("commons", results)
 
 
 def _commons_fields(row: dict[str, Any]) -> dict[str, str]:
     infos = row.get("imageinfo")
     info = _dict(infos[0]) if isinstance(infos, list) and infos else {}
     values = {name: _dict(entry).get("value") for name, entry in _dict(info.get("extmetadata")).items()}
-    return {
-        "address": address_of(info.get("thumburl")) or address_of(info.get("url")),
-        "page": address_of(info.get("descriptionurl")),
-        "title": text_of(row.get("title")).removeprefix("File:"),
-        "licence": text_of(values.get("LicenseShortName")),
-        "licence_address": address_of(values.get("LicenseUrl")),
-        "author": text_of(values.get("Artist")),
-    }
+    named = {"licence": "LicenseShortName", "licence_address": "LicenseUrl", "author": "Artist"}
+    fields = {"page": info.get("descriptionurl"), **{name: values.get(key) for name, key in named.items()}}
+    address = address_of(info.get("thumburl")) or info.get("url")
+    return cleaned({"address": address, "title": text_of(row.get("title")).removeprefix("File:"), **fields})
 
 
-def bing(ask: PagedSearch, *, licence: str | None = None, site: str = BING) -> SearchService:
+def bing(ask: PagedSearch, *, licence: str | None = None, site: str = BING) -> ImageSource:
     """Return the image search of Bing, which Emo8 used. It gives about 1,000 results and no licences.
 
-    licence: filter, one of BING_LICENCES; None takes everything.  site: its address.
+    licence: filter; None takes everything.  site: its address.
     """
-    if licence is not None and licence not in BING_LICENCES:
-        raise ConfigError(f"licence must be one of {', '.join(BING_LICENCES)}, got {licence!r}")
 
     def results(keyword: str, limit: int) -> Iterator[dict[str, str]]:
         seen = set()
@@ -320,25 +295,20 @@ def bing(ask: PagedSearch, *, licence: str | None = None, site: str = BING) -> S
             fresh = [row for row in rows if row.get("murl") not in seen]
             for row in fresh:
                 seen.add(row.get("murl"))
-                yield {
-                    "address": address_of(row.get("murl")),
-                    "page": address_of(row.get("purl")),
-                    "title": text_of(row.get("t")),
-                    "licence": f"Bing's filter {licence}" if licence else "",
+                yield cleaned({"address": row.get("murl"), "page": row.get("purl"), "title": row.get("t")}) | {
+                    "licence": f"Bing's filter {licence}" if licence else ""
                 }
             if not fresh:  # the service repeats its last page for ever
                 return
 
-    return SearchService("bing", results)
+    return search_service("bing", results)
 
 
 def bing_pages(keyword: str, limit: int, licence: str | None) -> Iterator[str]:
-    """Yield addresses of result pages, made by icrawler's feeder. Raises MissingPackageError without icrawler."""
-    try:
-        from icrawler.builtin.bing import BingFeeder  # type: ignore[import-untyped]  # noqa: PLC0415
-        from icrawler.utils import Signal  # type: ignore[import-untyped]  # noqa: PLC0415
-    except ImportError:
-        raise MissingPackageError("the source bing needs icrawler; run: pip install 'uniemox[curate]'") from None
+    """Yield addresses of result pages, made by icrawler's feeder."""
+    from icrawler.builtin.bing import BingFeeder  # type: ignore[import-untyped]  # noqa: PLC0415 - it takes a second
+    from icrawler.utils import Signal  # type: ignore[import-untyped]  # noqa: PLC0415
+
     feeder = BingFeeder(1, Signal(), None)
     feeder.out_queue = Queue()
     feeder.feed(quote_plus(keyword), 0, limit, {"license": licence} if licence else None)

@@ -60,16 +60,6 @@ class ReleasedImage:
     file: Path
     """Path in the project."""
     about: Mapping[str, str]
-    """Fields of ABOUT of its first candidate."""
-    by_owner: bool = False
-    """True if the owner decided its label."""
-
-    @property
-    def decided(self) -> str:
-        """Source of the label: owner or annotators."""
-        return "owner" if self.by_owner else "annotators"
-
-    @property
-    def licence(self) -> str:
-        """Licence as the source names it; empty if unknown."""
-        return self.about.get("licence", "")
+    """Fields of ABOUT; empty where unknown."""
+    decided: Literal["owner", "annotators"]
+    """Who decided its label."""

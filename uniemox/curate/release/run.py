@@ -2,39 +2,41 @@
 
 import hashlib
 import json
-import os
 import time
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import insert, or_, select, update
+from sqlalchemy import false, insert, or_, select, update
 
 from uniemox.curate import tables as t
 from uniemox.curate.annotate.agree import agreement_now
+from uniemox.curate.annotate.answer_files import as_csv
 from uniemox.curate.annotate.assignment import suggested_by
-from uniemox.curate.annotate.verdicts import OWNER_SAYS, Verdict, verdicts
-from uniemox.curate.project import SUFFIXES, Change, Progress, Project, append, silent, write_whole
+from uniemox.curate.annotate.verdicts import OWNER_SAYS, Verdict, read_answers, verdicts
+from uniemox.curate.project import SUFFIXES, Change, Project, append, utc, write_whole
 from uniemox.curate.release.config import ABOUT, ReleaseConfig, ReleasedImage
 from uniemox.curate.release.documents import (
     answer_tables,
-    as_csv,
-    croissant,
-    datasheet,
+    as_json,
     label_studio,
-    licence_report,
+    licence_counts,
+    render,
     statistics,
-    table_two,
     terms_of,
+    write_croissant,
 )
 from uniemox.curate.release.metadata import orientation_of, without_metadata
-from uniemox.curate.release.splitting import FILE, PLOT, kept_data, read_scheme
+from uniemox.curate.release.splitting import FILE, PLOT, kept_images, read_scheme
 from uniemox.curate.status import status
+from uniemox.data.source import public_name
 from uniemox.data.splits import write_splits
 from uniemox.errors import ConfigError, DataError, UniemoxError
 from uniemox.io.files import read_limited
 from uniemox.io.images import MAX_BYTES
+from uniemox.io.progress import Progress, silent
 
 MARK = ".uniemox-release"  # in a folder that may be written over
 IMAGES = "pictures"
@@ -64,7 +66,10 @@ def release(project: Project, folder: Path, config: ReleaseConfig, progress: Pro
     rows = _licensed(everything, config)
     folder.mkdir(parents=True, exist_ok=True)
     write_whole(folder / MARK, b"uniemox curate release\n")
-    _register(project, folder, config, len(rows))
+    options = {"options": json.dumps(asdict(config)), "at": time.time(), "pictures": len(rows)}
+    with project.store.write() as connection:
+        connection.execute(t.releases.delete().where(t.releases.c.folder == str(folder)))
+        connection.execute(insert(t.releases).values(folder=str(folder), **options))
     sums, left_in = _place_images(folder / IMAGES, rows, progress, keep=config.metadata == "keep")
     figures = statistics(config.name, rows, status(project), project.plan)
     figures["metadata"] = {"asked": config.metadata, "still there": left_in}
@@ -76,14 +81,14 @@ def release(project: Project, folder: Path, config: ReleaseConfig, progress: Pro
 
 def _licensed(rows: list[ReleasedImage], config: ReleaseConfig) -> list[ReleasedImage]:
     """Return the images that may be released. Raises DataError, with the images in the way, if there are any."""
-    unknown = [row for row in rows if terms_of(row.licence).needs_credit is None]
+    unknown = [row for row in rows if terms_of(row.about["licence"]).needs_credit is None]
     if config.only_licensed:
         if len(unknown) == len(rows):
             raise DataError(f"none of {len(rows)} images has a known licence; nothing is left to release")
         names = {row.path for row in unknown}
         return [row for row in rows if row.path not in names]
     if unknown and config.licence:
-        lines = [f"{row.about.get('address') or row.sha256} ({row.label})" for row in unknown[:MAX_LISTED]]
+        lines = [f"{row.about['address'] or row.sha256} ({row.label})" for row in unknown[:MAX_LISTED]]
         if len(unknown) > MAX_LISTED:
             lines.append(f"and {len(unknown) - MAX_LISTED} more (provenance.csv of a release without --licence)")
         raise DataError(
@@ -93,76 +98,47 @@ def _licensed(rows: list[ReleasedImage], config: ReleaseConfig) -> list[Released
     return rows
 
 
-def _remove(folder: Path, sha256: Iterable[str]) -> bool:
-    """Remove images from a release, with the lists that may name them; return False if the release is gone.
-
-    The remaining images have to be written again. Raises OSError.
-    """
-    if not (folder / MARK).exists():
-        return False
-    names = {digest[:NAME_DIGITS] for digest in sha256}
-    paths = [path for path in (folder / IMAGES).rglob("*") if path.stem in names]
-    for path in paths:
-        path.unlink()
-    if paths:
-        for name in LISTS:
-            (folder / name).unlink(missing_ok=True)
-    return True
-
-
-def _is_empty(project: Project, folder: Path) -> bool:
-    """Return True, and save it, if a release has no image left."""
-    if any(path.is_file() for path in (folder / IMAGES).rglob("*")):
-        return False
-    with project.store.write() as connection:
-        connection.execute(update(t.releases).where(t.releases.c.folder == str(folder)).values(pictures=0))
-    return True
-
-
 def release_rows(project: Project, kept: Mapping[int, Verdict]) -> tuple[list[ReleasedImage], int]:
     """Return the images of a release in the order of their paths, and the number of images without a split."""
-    data, _ = kept_data(project, kept)
-    scheme = read_scheme(project)
-    numbers = {row.sha256: (row.id, row.format) for row in project.rows(select(t.images))}
-    about = provenance(project)
+    images, scheme, about = kept_images(project, kept), read_scheme(project), provenance(project)
     rows = []
-    for sample in data.samples:
-        split = scheme.get(sample.key)
+    for image in images:
+        split, verdict = scheme.get(image.sha256), kept[image.id]
         if split is None:
             continue
-        image, image_format = numbers[sample.key]
-        label, style = str(data.label_of(sample)), sample.domain or ""
-        name = f"{sample.key[:NAME_DIGITS]}.{SUFFIXES[image_format]}"
-        path = "/".join(part for part in (split, label, style, name) if part)
-        file = project.image_path(sample.key, image_format)
-        shares = sample.distribution or {}
-        by_owner = kept[image].reason == OWNER_SAYS
-        own = about.get(image, {})
-        rows.append(ReleasedImage(path, label, split, style, shares, sample.key, image, file, own, by_owner))
+        label, style = str(verdict.label), image.style or ""
+        name = f"{image.sha256[:NAME_DIGITS]}.{SUFFIXES[image.format]}"
+        rows.append(
+            ReleasedImage(
+                path="/".join(part for part in (split, label, style, name) if part),
+                label=label,
+                split=split,
+                style=style,
+                shares=verdict.shares,
+                sha256=image.sha256,
+                picture=image.id,
+                file=project.image_path(image.sha256, image.format),
+                about=about.get(image.id, dict.fromkeys(ABOUT, "")),
+                decided="owner" if verdict.reason == OWNER_SAYS else "annotators",
+            )
+        )
     if not rows:
         raise DataError(f"{project.folder}: no kept image has a split; draw them: uniemox curate split")
-    return sorted(rows, key=lambda row: row.path), len(data) - len(rows)
+    return sorted(rows, key=lambda row: row.path), len(images) - len(rows)
 
 
 def provenance(project: Project) -> dict[int, dict[str, str]]:
-    """Return the fields of each image's first candidate, preferring one with a licence."""
-    query = select(t.candidates).where(t.candidates.c.picture_id.is_not(None)).order_by(t.candidates.c.id)
+    """Return the fields of ABOUT of each image's first candidate, preferring one with a licence."""
+    candidates = t.candidates.c
+    query = select(t.candidates).where(candidates.picture_id.is_not(None))
     fields: dict[int, dict[str, str]] = {}
-    for row in project.rows(query):
-        if row.picture_id in fields and (fields[row.picture_id]["licence"] or not row.licence):
-            continue
-        fetched = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(row.fetched_at)) if row.fetched_at else ""
-        address = row.title if row.source == "folder" else row.address  # no paths of one's own disk
-        fields[row.picture_id] = {**{name: getattr(row, name) for name in ABOUT[1:-1]}, "fetched": fetched}
-        fields[row.picture_id]["address"] = address
+    for row in project.rows(query.order_by(candidates.licence == "", candidates.id)):
+        if row.picture_id not in fields:
+            fields[row.picture_id] = {name: getattr(row, name) for name in ABOUT[1:-1]} | {
+                "address": row.title if row.source == "folder" else row.address,  # no paths of one's own disk
+                "fetched": utc(row.fetched_at) if row.fetched_at else "",
+            }
     return fields
-
-
-def _register(project: Project, folder: Path, config: ReleaseConfig, count: int) -> None:
-    values = {"options": json.dumps(asdict(config)), "at": time.time(), "pictures": count}
-    with project.store.write() as connection:
-        connection.execute(t.releases.delete().where(t.releases.c.folder == str(folder)))
-        connection.execute(insert(t.releases).values(folder=str(folder), **values))
 
 
 def _place_images(
@@ -172,9 +148,11 @@ def _place_images(
 
     keep: leave metadata in the files.  Returns sha256 by path, and the number of files whose metadata can't be removed.
     """
-    wanted = {row.path for row in rows}
-    for path in [path for path in root.rglob("*") if path.is_file()] if root.exists() else []:
-        if path.relative_to(root).as_posix() not in wanted:
+    wanted = {root / row.path for row in rows}
+    for path in sorted(root.rglob("*"), reverse=True):  # what is in a folder before the folder
+        if path.is_dir() and not any(path.iterdir()):
+            path.rmdir()
+        elif path.is_file() and path not in wanted:
             path.unlink()
     sums, left_in = {}, 0
     for number, row in enumerate(rows, start=1):
@@ -190,47 +168,52 @@ def _place_images(
             raise DataError(f"{target}: can't be written ({error.strerror})") from error
         sums[row.path] = hashlib.sha256(data).hexdigest()
         progress("writing", number, len(rows))
-    for place, folders, files in os.walk(root, topdown=False):
-        if not folders and not files and Path(place) != root and not os.listdir(place):
-            os.rmdir(place)
     return sums, left_in
 
 
 def _write_texts(
     project: Project, folder: Path, config: ReleaseConfig, rows: Sequence[ReleasedImage], figures: Mapping[str, Any]
 ) -> None:
-    scheme = {row.path: row.split for row in rows}
     labels = project.plan.labels
-    answers, suggested = answer_tables(project, rows)
-    suggestions = suggested, suggested_by(project)
-    tables = {
+    answers, suggested = answer_tables(read_answers(project), rows)
+    stats = agreement_now(project)
+    agreement = stats.anonymous() if stats.pictures else None
+    values = {"figures": figures, "licences": licence_counts(row.about["licence"] for row in rows)}
+    about = {
+        "config": config,
+        "plan": project.plan,
+        "rows": rows,
+        "sources": Counter(row.about["source"] for row in rows),
+        "by_owner": sum(row.decided == "owner" for row in rows),
+        "suggested": suggested,
+        "models": [public_name(model) for model in suggested_by(project)],
+        "agreement": agreement,
+    }
+    texts = {
         "labels.csv": as_csv(["path", "label", "split", "domain"], ([r.path, r.label, r.split, r.style] for r in rows)),
         "soft_labels.csv": as_csv(
             ["path", "split", *labels], ([r.path, r.split, *(r.shares.get(name, 0) for name in labels)] for r in rows)
         ),
         "provenance.csv": as_csv(
             ["path", "sha256", *ABOUT, "decided"],
-            ([r.path, r.sha256, *(r.about.get(name, "") for name in ABOUT), r.decided] for r in rows),
+            ([r.path, r.sha256, *(r.about[name] for name in ABOUT), r.decided] for r in rows),
         ),
         **answers,
-    }
-    stats = agreement_now(project)
-    agreement = stats.anonymous() if stats.pictures else None
-    texts = {
-        "README.md": datasheet(config, project.plan, rows, figures, agreement, suggestions),
-        "licences.md": "\n".join(["# Licences", "", *licence_report(row.licence for row in rows)]) + "\n",
-        "statistics.md": table_two(figures),
-        "statistics.json": _json(figures),
-        "agreement.json": _json(agreement),
+        "README.md": render("datasheet.md", **values, **about),
+        "licences.md": render("licences.md", **values),
+        "statistics.md": render("statistics.md", **values),
+        "statistics.json": as_json(figures),
+        "agreement.json": as_json(agreement),
         "plan.json": project.plan.to_json() + "\n",
-        "label_studio.json": _json(label_studio(rows)),
+        "label_studio.json": as_json(label_studio(rows)),
     }
-    for name, text in {**tables, **texts}.items():
+    for name, text in texts.items():
         write_whole(folder / name, text.encode("utf-8", "replace"))
-    write_splits(folder / FILE, scheme, source=config.name, how=str((project.store.setting("split") or {}).get("how")))
+    scheme, drawn = {row.path: row.split for row in rows}, project.store.setting("split") or {}
+    write_splits(folder / FILE, scheme, source=config.name, how=str(drawn.get("how")))
     if (project.folder / PLOT).exists():
         write_whole(folder / PLOT, (project.folder / PLOT).read_bytes())
-    write_whole(folder / "croissant.json", _json(croissant(folder, config, rows, labels)).encode())
+    write_croissant(folder, config, len(rows), labels)
 
 
 def _write_checksums(folder: Path, sums: Mapping[str, str]) -> None:
@@ -240,10 +223,6 @@ def _write_checksums(folder: Path, sums: Mapping[str, str]) -> None:
         if path.is_file() and path.name not in (MARK, "SHA256SUMS"):
             lines.append(f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}")
     write_whole(folder / "SHA256SUMS", ("\n".join(lines) + "\n").encode())
-
-
-def _json(value: Any) -> str:
-    return json.dumps(value, indent=1, ensure_ascii=False) + "\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,27 +248,25 @@ def take_down(project: Project, which: str, *, because: str, actor: str = "owner
     release is written again, so that a release that can't be written keeps them in no other.
     Raises DataError if there is no such image, ConfigError for a hash that is too short.
     """
-    query = select(t.images.c.id, t.images.c.sha256, t.images.c.format)
-    of_candidate = query.join(t.candidates, t.candidates.c.picture_id == t.images.c.id).distinct()
-    of_folder = of_candidate.where(t.candidates.c.source == "folder", t.candidates.c.title == which)
-    if which.startswith(("http://", "https://", "file://")):
-        query = of_candidate.where(or_(t.candidates.c.address == which, t.candidates.c.page == which))
-    elif project.rows(of_folder):
-        query = of_folder
-    elif len(which) < MIN_HASH or set(which.lower()) - set("0123456789abcdef"):
+    images, looks, candidates = t.images.c, t.looks.c, t.candidates.c
+    of_folder = (candidates.source == "folder") & (candidates.title == which)
+    named = or_(candidates.address == which, candidates.page == which, of_folder)
+    is_hash = len(which) >= MIN_HASH and not set(which.lower()) - set("0123456789abcdef")
+    has_hash = images.sha256.like(f"{which.lower()}%") if is_hash else false()
+    is_meant = or_(images.id.in_(select(candidates.picture_id).where(named)), has_hash)
+    groups = select(looks.near_group).where(looks.picture_id.in_(select(images.id).where(is_meant)))
+    copies = select(looks.picture_id).where(looks.near_group.in_(groups))
+    rows = project.rows(select(t.images).where(or_(is_meant, images.id.in_(copies))))
+    if not rows and not is_hash and not which.startswith(("http://", "https://", "file://")):
         raise ConfigError(f"expected an address, or at least {MIN_HASH} digits of a sha256, got {which!r}")
-    else:
-        query = query.where(t.images.c.sha256.like(f"{which.lower()}%"))
-    rows = project.rows(query)
     if not rows:
         raise DataError(f"no image of {project.folder} has the address, page or hash {which}")
-    rows = _with_copies(project, rows)
     numbers = [row.id for row in rows]
     with project.store.write() as connection:
         changes = [Change(row.id, "taken", "yes", because) for row in rows]
         append(connection, actor=actor, step="takedown", note=f"{which}: {because}", changes=changes)
-        connection.execute(t.looks.delete().where(t.looks.c.picture_id.in_(numbers)))
-        taken = update(t.candidates).where(t.candidates.c.picture_id.in_(numbers))
+        connection.execute(t.looks.delete().where(looks.picture_id.in_(numbers)))
+        taken = update(t.candidates).where(candidates.picture_id.in_(numbers))
         connection.execute(taken.values(state="failed", reason="taken down"))
     for row in rows:
         project.image_path(row.sha256, row.format).unlink(missing_ok=True)
@@ -297,33 +274,34 @@ def take_down(project: Project, which: str, *, because: str, actor: str = "owner
     return _leave_releases(project, [row.sha256 for row in rows])
 
 
-def _with_copies(project: Project, rows: Sequence[Any]) -> list[Any]:
-    """Return the images and their near duplicates."""
-    numbers = [row.id for row in rows]
-    groups = select(t.looks.c.near_group).where(t.looks.c.picture_id.in_(numbers), t.looks.c.near_group.is_not(None))
-    query = select(t.images.c.id, t.images.c.sha256, t.images.c.format)
-    query = query.outerjoin(t.looks, t.looks.c.picture_id == t.images.c.id)
-    return project.rows(query.where(or_(t.images.c.id.in_(numbers), t.looks.c.near_group.in_(groups))))
-
-
 def _leave_releases(project: Project, sha256: Sequence[str]) -> TakenDown:
     """Remove images from every release that is still there, then write the non-empty ones again."""
-    there, gone, problems = [], [], []
-    for row in project.rows(select(t.releases).order_by(t.releases.c.id)):
+    releases = project.rows(select(t.releases).order_by(t.releases.c.id))
+    gone = [row.folder for row in releases if not (Path(row.folder) / MARK).exists()]
+    removed, written, problems = [], [], []
+    for row in releases:
         try:
-            if _remove(Path(row.folder), sha256):
-                there.append(row)
-            else:
-                gone.append(row.folder)
+            if row.folder not in gone:
+                _remove(Path(row.folder), sha256)
+                removed.append(row)
         except OSError as error:
             problems.append(f"{row.folder}: the images can't be removed ({error}); remove them by hand")
-    written = []
-    for row in there:
-        folder = Path(row.folder)
+    for row in removed:
         try:
-            if not _is_empty(project, folder):
-                release(project, folder, ReleaseConfig(**json.loads(row.options)))
+            if any(path.is_file() for path in (Path(row.folder) / IMAGES).rglob("*")):
+                release(project, Path(row.folder), ReleaseConfig(**json.loads(row.options)))
+            else:
+                with project.store.write() as connection:
+                    connection.execute(update(t.releases).where(t.releases.c.id == row.id).values(pictures=0))
             written.append(row.folder)
         except (UniemoxError, OSError) as error:
             problems.append(f"{row.folder}: the images are removed, but it can't be written again ({error})")
     return TakenDown(tuple(sha256), tuple(written), tuple(gone), tuple(problems))
+
+
+def _remove(folder: Path, sha256: Iterable[str]) -> None:
+    """Remove images from a release, with the lists that may name them. Raises OSError."""
+    names = {digest[:NAME_DIGITS] for digest in sha256}
+    paths = [path for path in (folder / IMAGES).rglob("*") if path.stem in names]
+    for path in paths + [folder / name for name in LISTS if paths]:
+        path.unlink(missing_ok=True)

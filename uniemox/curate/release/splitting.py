@@ -14,8 +14,7 @@ from sqlalchemy import select
 
 from uniemox.curate import tables as t
 from uniemox.curate.annotate.verdicts import Verdict
-from uniemox.curate.project import Project, decisions
-from uniemox.data.colour import BINS
+from uniemox.curate.project import Project, current
 from uniemox.data.sample import DataSet, ImageFile, Sample
 from uniemox.data.splits import choose_scheme, split_samples, write_splits
 from uniemox.errors import ConfigError, DataError
@@ -24,37 +23,42 @@ from uniemox.io.files import read_limited
 FILE, PLOT = "splits.json", "splits.png"
 
 
-def kept_data(project: Project, verdicts: Mapping[int, Verdict]) -> tuple[DataSet, NDArray[np.float32]]:
-    """Return the kept images, keyed by sha256, and their colour histograms, (N, 48).
+def kept_images(project: Project, verdicts: Mapping[int, Verdict]) -> list[Any]:
+    """Return rows of the kept images by sha256: those of the table, histogram, near_group, style.
 
-    Near duplicates, images of one author, and images of one page form a group. Unreadable images are left out, even if
-    a person kept them. Raises DataError if none is kept.
+    Unreadable images are left out, even if a person kept them. Raises DataError if none is kept.
     """
-    kept = {image: verdict for image, verdict in verdicts.items() if verdict.label is not None}
-    query = select(t.images, t.looks.c.histogram, t.looks.c.near_group).join(
-        t.looks, (t.looks.c.picture_id == t.images.c.id) & t.looks.c.histogram.is_not(None)
+    styles = current("style")
+    query = (
+        select(t.images, t.looks.c.histogram, t.looks.c.near_group, styles.c.value.label("style"))
+        .join(t.looks, (t.looks.c.picture_id == t.images.c.id) & t.looks.c.histogram.is_not(None))
+        .outerjoin(styles, styles.c.picture_id == t.images.c.id)
     )
+    kept = {image for image, verdict in verdicts.items() if verdict.label is not None}
     rows = [row for row in project.rows(query.order_by(t.images.c.sha256)) if row.id in kept]
     if not rows:
         raise DataError(f"{project.folder}: no image is kept; uniemox curate agree says why")
-    groups = together(_shared(project, [(row.id, row.near_group) for row in rows]))
-    with project.store.read() as connection:
-        styles = decisions(connection, "style")
-    labels = project.plan.label_set
+    return rows
+
+
+def kept_data(project: Project, verdicts: Mapping[int, Verdict]) -> tuple[DataSet, NDArray[np.float32]]:
+    """Return the kept images, keyed by sha256, and their colour histograms, (N, 48).
+
+    Near duplicates, images of one author, and images of one page form a group. Raises DataError if none is kept.
+    """
+    rows, labels = kept_images(project, verdicts), project.plan.label_set
+    groups = together(_shared(project, rows))
     samples = [
         Sample(
             key=row.sha256,
             image=ImageFile(project.image_path(row.sha256, row.format)),
-            label=labels.index(str(kept[row.id].label)),
-            distribution=dict(kept[row.id].shares),
-            domain=(styles[row.id].value or None) if row.id in styles else None,
+            label=labels.index(str(verdicts[row.id].label)),
+            domain=row.style or None,
             group=groups.get(row.id),
         )
         for row in rows
     ]
-    histograms = np.stack([np.frombuffer(row.histogram, "<f4") for row in rows])
-    assert histograms.shape[1] == 3 * BINS, "as screen wrote them"
-    return DataSet(str(project.folder), labels, samples), histograms
+    return DataSet(str(project.folder), labels, samples), np.stack([np.frombuffer(r.histogram, "<f4") for r in rows])
 
 
 def split(
@@ -117,16 +121,13 @@ def together(links: Iterable[tuple[int, Hashable]]) -> dict[int, str]:
     return {image: str(first[number]) for image, number in images.items()}
 
 
-def _shared(project: Project, images: Iterable[tuple[int, int | None]]) -> Iterable[tuple[int, Hashable]]:
+def _shared(project: Project, images: Iterable[Any]) -> Iterable[tuple[int, Hashable]]:
     """Yield traits that images may share: near duplicates, author, page."""
-    numbers = set()
-    for image, near in images:
-        numbers.add(image)
-        if near is not None:
-            yield image, ("near", near)
+    near = {row.id: row.near_group for row in images}
+    yield from ((image, ("near", group)) for image, group in near.items() if group is not None)
     query = select(t.candidates.c.picture_id, t.candidates.c.source, t.candidates.c.author, t.candidates.c.page)
     for row in project.rows(query.where(t.candidates.c.picture_id.is_not(None))):
-        if row.picture_id in numbers:
+        if row.picture_id in near:
             if row.author and row.author.lower() not in ("unknown", "anonymous", "unknown author"):
                 yield row.picture_id, ("author", row.source, row.author)
             if row.page:
