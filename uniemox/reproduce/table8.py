@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from uniemox.evaluate.report.scores import BELOW
-from uniemox.io.html import UNKNOWN, Html, element, interval, join, number, table
+from uniemox.io.html import UNKNOWN, Html, interval, number, render
 from uniemox.paper import paper_tables
 from uniemox.reproduce.plan import OUT, Cell, Plan, Run, plan_run
 from uniemox.reproduce.results import HISTOGRAM, Score, histogram_cell, score_of
@@ -51,8 +51,7 @@ def table8(study: Study, asking: ModelsToAsk, name: str = "table8") -> Plan:
 
     def answers() -> Html:
         models = [(model, "cited: one image, no accuracy") for model in cited["mllm_models"]]
-        parts = [table("models of the paper", ("model", "what the paper has"), models)]
-        return join([*parts, element("h2", "Ours"), _found(run, histogram)])
+        return render("reproduce/table8.html", cited=models, ours=_found(run, histogram))
 
     return Plan(
         name=name,
@@ -75,8 +74,7 @@ def table9(study: Study, asking: ModelsToAsk) -> Plan:
 
 def _found(run: Run, histogram: Cell) -> Html:
     if not (run.folder / RESULT).exists():
-        why = f"it needs {run.missing}" if run.missing else f"see {run.log}"
-        return element("p", element("b", "not run"), f": {why}.", class_="missing")
+        return render("reproduce/not_run.html", run=run)
     found = read_json(run.folder / RESULT)
     entries = [*found["models"], *([found["ours"]] if found["ours"] else [])]
     rows, notes = [_row(entry) for entry in entries], [f"All answers and explanations: {run.folder}/page.html"]
@@ -89,7 +87,7 @@ def _found(run: Run, histogram: Cell) -> Html:
             f"of all. {BELOW}: does not beat the {HISTOGRAM}: its own 95 % interval holds the histogram's accuracy or "
             "lies below it. Not paired: the histogram was scored on the whole split, the models on a part of it."
         )
-    return join([table("answers", HEADINGS, rows), *(element("p", line, class_="note") for line in notes)])
+    return render("reproduce/part.html", name="answers", headings=HEADINGS, rows=rows, after=notes)
 
 
 def _sign(entry: dict[str, Any], histogram: Score) -> str:
@@ -113,5 +111,5 @@ def _row(entry: dict[str, Any]) -> tuple[str, ...]:
         interval(entry["accuracy_interval"]),
         str(entry["n"]),
         str(entry["n"] - named),
-        "–" if agrees is None else f"{agrees:.0f} %",
+        UNKNOWN if agrees is None else f"{agrees:.0f} %",
     )

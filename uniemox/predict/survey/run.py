@@ -13,12 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags
 
-from uniemox.errors import DataError, ImageError
-from uniemox.io.files import read_limited, write_text
+from uniemox.errors import ImageError
+from uniemox.io.files import read_limited
 from uniemox.io.images import DECODING_ERRORS, MAX_BYTES, open_image
 from uniemox.predict.prediction import Failure, Prediction
 from uniemox.predict.predictor import Predictor
-from uniemox.predict.survey.page import survey_page
+from uniemox.predict.survey.page import write_survey_page
 from uniemox.predict.survey.summary import DATE, FOLDER, Grouping, Summary, groupings_of, summarise
 from uniemox.predict.writing import AnswerHeader, ResultFile
 
@@ -48,10 +48,7 @@ def take_survey(
     with ResultFile(lines, resume=resume, answered=AnswerHeader.of_question(predictor, labels, None)) as file:
         watch(answer_new(predictor, images, file, labels))
     found = summarise(lines, groupings_of((FOLDER, DATE), None) if groupings is None else groupings)
-    try:
-        write_text(out, survey_page(found, title, out.parent))
-    except OSError as error:
-        raise DataError(f"{out} can't be written ({error.strerror}); choose another name") from error
+    write_survey_page(found, title, out)
     return found
 
 
