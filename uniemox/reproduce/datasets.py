@@ -93,9 +93,9 @@ def _words_of(name: str, data: DataSet) -> Html:
 
 
 def _table(
-    title: str, name: str, headings: Sequence[str], rows: Sequence[Sequence[str]], before: Sequence[str] = ()
+    title: str, name: str, headings: Sequence[str], rows: Sequence[Sequence[str]], notes: Sequence[str] = ()
 ) -> Html:
-    return render("reproduce/part.html", title=title, name=name, headings=headings, rows=rows, before=before)
+    return render("reproduce/part.html", title=title, name=name, headings=headings, rows=rows, notes=notes)
 
 
 def _nothing(option: str) -> Html:
