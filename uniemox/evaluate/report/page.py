@@ -1,41 +1,49 @@
 """Runs as one HTML page that stands alone: what they were, how they went, what they can and what they can't."""
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+from uniemox.data.sample import Sample
 from uniemox.errors import DataError, ImageError
-from uniemox.evaluate.report.plots import MIN_SMOOTHED, ImageLikes, curve_url
+from uniemox.evaluate.report.plots import MIN_SMOOTHED, curve_url, open_samples
 from uniemox.evaluate.report.scores import comparison_view, evaluation_view, shared_evaluations
 from uniemox.evaluate.run_records import KINDS, SavedRun, read_run
 from uniemox.io.files import read_limited
 from uniemox.io.html import jpeg_url, write_html
 from uniemox.io.images import MAX_BYTES, decode
 
-SMALL = ("grad_norm", "lr", "with_person")  # curves that are drawn small
+SMALL = ("grad_norm", "lr", "rate", "with_person")  # curves that are drawn small
 SPEED = ("epoch", "images_per_s", "wait_s")  # no curves of how it learns
-TITLES = {"grad_norm": "gradient norm", "with_person": "share of images with a person", "lr": "learning rate"}
+TITLES = {
+    "grad_norm": "gradient norm",
+    "with_person": "share of images with a person",
+    **dict.fromkeys(("lr", "rate"), "learning rate"),
+}  # rate: in older runs
 STEPPED = ("batch size", "base learning rate", "epochs asked for")  # of runs that make steps
 MAX_SIDE_PX = 1200  # of an image of reconstructions
 TEACHER_LOSSES = ("contrastive_feature_alignment", "semantic_visual_alignment")
+DATA = {"data": "data.source", "samples": "data.samples"}
+TRAINING = {
+    "image size, px": "config.view.size",
+    "batch size": "config.batch_size",
+    "base learning rate": "config.optimizer.base_lr",
+    "epochs asked for": "config.schedule.epochs",
+    "seed": "config.seed",
+}
 FACTS = {
     "pretrain": {
-        "data": "data.source",
-        "samples": "data.samples",
+        **DATA,
         "network": "config.encoder.name",
         "started from": "config.encoder.start",
         "fusion": "config.model.fusion",
         "share of hidden patches": "config.model.mask.ratio",
-        "image size, px": "config.view.size",
-        "batch size": "config.batch_size",
-        "base learning rate": "config.optimizer.base_lr",
-        "epochs asked for": "config.schedule.epochs",
-        "seed": "config.seed",
+        **TRAINING,
     },
     "finetune": {
-        "data": "data.source",
-        "samples": "data.samples",
+        **DATA,
         "labels": "data.labels.name",
         "kind of emotion": "data.labels.kind",
         "started from": "config.init",
@@ -43,11 +51,7 @@ FACTS = {
         "predicts": "config.task",
         "streams": "config.network.streams",
         "fusion": "config.network.fusion",
-        "image size, px": "config.view.size",
-        "batch size": "config.batch_size",
-        "base learning rate": "config.optimizer.base_lr",
-        "epochs asked for": "config.schedule.epochs",
-        "seed": "config.seed",
+        **TRAINING,
     },
 }
 
@@ -65,10 +69,10 @@ def write_report(
         raise DataError("there is no run to report; name at least one folder of a run")
     named = dict(zip(names_of(runs), [read_run(run) for run in runs], strict=True))
     tuned = {name: run for name, run in named.items() if run.kind == "finetune"}
-    views, images = [], ImageLikes()
+    views, samples_of = [], cache(open_samples)
     for done, (name, run) in enumerate(named.items()):
         on_progress("reporting", done, len(named))
-        views.append({"name": name, "kind": KINDS[run.kind], "run": run, **_view(run, images)})
+        views.append({"name": name, "kind": KINDS[run.kind], "run": run, **_view(run, samples_of)})
     write_html(
         path,
         "evaluate/report/page.html",
@@ -87,7 +91,7 @@ def names_of(runs: Sequence[Path]) -> list[str]:
     return [name if names.count(name) == 1 else f"{name} ({i + 1})" for i, name in enumerate(names)]
 
 
-def _view(run: SavedRun, images: ImageLikes) -> dict[str, Any]:
+def _view(run: SavedRun, samples_of: Callable[[str], Mapping[str, Sample] | str]) -> dict[str, Any]:
     """All that is known of a run, as the template shows it."""
     versions = run.setting("versions")
     chosen = run.pictures[:1] + run.pictures[1:][-1:]
@@ -101,7 +105,7 @@ def _view(run: SavedRun, images: ImageLikes) -> dict[str, Any]:
         "is_fitted": _is_fitted(run),
         "streams": [name for name in ("scene", "person") if f"{name}_reconstruction" in run.curves],
         "sheets": [_sheet(file) for file in chosen],
-        "evaluations": [evaluation_view(one, images) for one in run.evaluations],
+        "evaluations": [evaluation_view(one, samples_of) for one in run.evaluations],
     }
 
 

@@ -103,25 +103,12 @@ MAX_SIDE_PX = 320  # twice as wide as it is shown, for fine screens
 TOP = 3  # probabilities under an image
 
 
-class ImageLikes:
-    """The images of the data sets that were scored; each set is opened once."""
-
-    def __init__(self) -> None:
-        self.opened: dict[str, Mapping[str, Sample] | str] = {}
-
-    def of(self, source: str) -> Mapping[str, Sample] | str:
-        """Samples by key; or, where the data can't be opened any more, why.
-
-        source: as `open_data`.
-        """
-        if source not in self.opened:
-            try:
-                self.opened[source] = {
-                    sample.key: sample for sample in open_data(source, with_texts=False, from_file=True).samples
-                }
-            except (UniemoxError, OSError) as error:
-                self.opened[source] = str(error)
-        return self.opened[source]
+def open_samples(source: str) -> Mapping[str, Sample] | str:
+    """The samples of a scored data set by key; or, where it can't be opened any more, why."""
+    try:
+        return {sample.key: sample for sample in open_data(source, with_texts=False, from_file=True).samples}
+    except (UniemoxError, OSError) as error:
+        return str(error)
 
 
 class Example(NamedTuple):

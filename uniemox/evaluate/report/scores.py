@@ -1,13 +1,14 @@
 """Scores of runs and their comparison, for the report."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
+from uniemox.data.sample import Sample
 from uniemox.evaluate.calibration import BINS, expected_calibration_error, reliability
 from uniemox.evaluate.compare import chance_of
-from uniemox.evaluate.report.plots import ImageLikes, examples_of, reliability_url
+from uniemox.evaluate.report.plots import examples_of, reliability_url
 from uniemox.evaluate.run_records import Predictions, SavedEvaluation, SavedRun
 from uniemox.intervals import PairedDifference, paired_bootstrap
 from uniemox.io.html import UNKNOWN, are_known, interval, is_known, number, scale_of
@@ -34,17 +35,18 @@ NO_SCORES = ("data", "split", "n", "notes", "by", "labels", "confusion", "per_cl
 BELOW = "▼"  # before what does not beat the histogram
 
 
-def evaluation_view(evaluation: SavedEvaluation, images: ImageLikes) -> dict[str, Any]:
-    """All that is known of one evaluation, as the template shows it."""
+def evaluation_view(
+    evaluation: SavedEvaluation, samples_of: Callable[[str], Mapping[str, Sample] | str]
+) -> dict[str, Any]:
+    """All that is known of one evaluation, as the template shows it.  samples_of: as `open_samples`."""
     values, found = evaluation.values, evaluation.predictions
-    samples = {} if found is None else images.of(evaluation.data)
-    can_show = found is not None and not isinstance(samples, str)
+    samples = {} if found is None else samples_of(evaluation.data)
     return {
         "evaluation": evaluation,
         "scores": list(_scores(values)),
         "reliability": None if found is None else _reliability(found, is_known(values.get("temperature"))),
         "groups": _groups(values["by"]) if "by" in values else None,
-        "examples": examples_of(found, values["labels"], samples) if can_show else (),
+        "examples": () if found is None or isinstance(samples, str) else examples_of(found, values["labels"], samples),
         "no_examples": samples if isinstance(samples, str) else "",
     }
 
@@ -62,8 +64,8 @@ def _scores(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
 
 
 def _groups(by: Mapping[str, Any]) -> dict[str, Any]:
-    """Scores by group, and the scale on which they are drawn."""
-    by = {"groups": {}, **dict.fromkeys(("measure", "min_samples", "worst", "best", "gap")), **by}
+    """Scores by group, and the scale on which they are drawn.  least: in older evaluations."""
+    by = {"groups": {}, **dict.fromkeys(("measure", "worst", "best", "gap")), "min_samples": by.get("least"), **by}
     known = [value for scores in by["groups"].values() if is_known(value := scores.get(by["measure"]))]
     return {**by, "scale": (0.0, max(1.0, *known) if known else 1.0)}
 
