@@ -53,9 +53,9 @@ def write_page(plan: Plan, outcome: RunOutcome, root: Path) -> Path:
         below=BELOW,
         histogram=HISTOGRAM,
         chances={
-            name: (_percents({one.chance for one in scores}), _percents({one.uniform for one in scores}))
-            for name, scores in scores.items()
-            if scores
+            name: (_percents({one.chance for one in those}), _percents({one.uniform for one in those}))
+            for name, those in scores.items()
+            if those
         },
         drawings=list(_drawings(found)) if plan.rows else (),
         cited=cited,
