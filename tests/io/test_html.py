@@ -42,7 +42,7 @@ def test_only_html_is_not_escaped_again() -> None:
     assert "<td>a &lt; b</td><td><i>c</i></td>" in MACROS.table("t", ("x",), [("head", "a < b", Html("<i>c</i>"))])
 
 
-def test_every_template_escapes_what_it_shows() -> None:
+def test_every_template_is_one_and_escapes_what_it_shows() -> None:
     """`safe` is allowed for markup that is written in the template itself."""
     root = Path(uniemox.__file__).parent
     templates = [path for path in root.rglob("*") if path.suffix in (".html", ".svg") and path.parent.name != "page"]
@@ -51,6 +51,7 @@ def test_every_template_escapes_what_it_shows() -> None:
         text = path.read_text("utf-8")
         assert set(re.findall(r"([^ (]+) \| safe", text)) <= {'"<br>"'}, path
         assert "autoescape" not in text, path
+        environment().get_template(path.relative_to(root).as_posix())
 
 
 def test_numbers_that_are_not_known() -> None:
