@@ -11,10 +11,12 @@ from PIL import Image, ImageOps
 
 from uniemox.errors import DataError, ImageError
 from uniemox.io.files import read_limited
-from uniemox.io.html import Html, element, join, scaled_image, table
+from uniemox.io.html import jpeg_url, render
 from uniemox.io.images import MAX_BYTES, MinSides, decode
 from uniemox.labels import LabelSet
 from uniemox.persons.box import Box, Detection
+
+MAX_IMAGES, SIDE_PX = 8, 112  # in notebooks
 
 
 class StoredImage(Protocol):
@@ -149,8 +151,14 @@ class DataSet:
         return len(self.samples)
 
     def _repr_html_(self) -> str:
-        """In notebooks."""
-        return data_html(self)
+        """In notebooks: samples by label and split, and the first image of up to eight labels."""
+        splits = sorted({sample.split or "all" for sample in self.samples})
+        counts = Counter((self.label_of(sample) or "no label", sample.split or "all") for sample in self.samples)
+        words = [word for word in (*self.labels.labels, "no label") if any(counts[word, split] for split in splits)]
+        rows = [(word, *(f"{counts[word, split]:,}" for split in splits)) for word in words]
+        firsts = {sample.label: sample for sample in reversed(self.samples) if sample.label is not None}
+        images = [_image(self.label_of(firsts[label]) or "", firsts[label]) for label in sorted(firsts)[:MAX_IMAGES]]
+        return render("data/data_set.html", data=self, splits=splits, rows=rows, images=images)
 
     def label_of(self, sample: Sample) -> str | None:
         """The word of a sample's label."""
@@ -213,32 +221,11 @@ class DataSet:
         return replace(self, samples=samples)
 
 
-MAX_IMAGES, SIDE_PX = 8, 112
-
-
-def data_html(data: "DataSet") -> Html:
-    """Its name, how many samples each split has of each label, and the first image of up to eight labels."""
-    splits = sorted({sample.split or "all" for sample in data.samples})
-    counts = Counter((data.label_of(sample) or "no label", sample.split or "all") for sample in data.samples)
-    words = [*data.labels.labels, "no label"]
-    rows = [
-        (word, *(f"{counts[word, split]:,}" for split in splits))
-        for word in words
-        if any(counts[word, s] for s in splits)
-    ]
-    firsts = {sample.label: sample for sample in reversed(data.samples) if sample.label is not None}
-    images = [_image(data, firsts[label]) for label in sorted(firsts)[:MAX_IMAGES]]
-    head = element("p", element("b", data.name), f": {len(data):,} samples, {data.labels.name} ({data.labels.kind})")
-    notes = (element("p", note) for note in data.notes)
-    row = element("div", *images, style="display:flex;flex-wrap:wrap;gap:6px")
-    return join([head, table(data.name, ("label", *splits), rows), *notes, row])
-
-
-def _image(data: "DataSet", sample: "Sample") -> Html:
+def _image(label: str, sample: Sample) -> dict[str, str]:
+    """An example for notebooks, or why it can't be read."""
     try:
         image, _ = decode(sample.image.read(), str(sample.image), shrink=MinSides(short_px=SIDE_PX))
     except (OSError, ImageError) as error:
-        return element("span", str(error))
+        return {"error": str(error)}
     square = ImageOps.fit(image, (SIDE_PX, SIDE_PX))
-    word = data.label_of(sample) or ""
-    return element("figure", scaled_image(square, sample.key, max_side_px=SIDE_PX), element("figcaption", word))
+    return {"error": "", "key": sample.key, "label": label, "url": jpeg_url(square, max_side_px=SIDE_PX)}

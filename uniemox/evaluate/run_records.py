@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from uniemox.errors import ConfigError, DataError
 from uniemox.evaluate.metrics import Array
 from uniemox.io.files import CONFIG, EVALUATIONS, METRICS, WEIGHTS, open_regular
-from uniemox.io.html import element, join, table
+from uniemox.io.html import render
 from uniemox.training.journal import IMAGES, read_metrics
 from uniemox.training.run_folder import read_json
 
@@ -84,9 +84,7 @@ class SavedRun:
             (f"{one.measure} on {one.title}", f"{one.values[one.measure]:.3f} of {one.values['n']:,} images")
             for one in self.evaluations
         ]
-        head = element("p", element("b", str(self.path)), f": {KINDS[self.kind]} on {self.setting('data.source')}")
-        lines = (element("p", line) for line in self.missing)
-        return join([head, *lines, table(str(self.path), ("", "last value"), [*rows, *scored])])
+        return render("evaluate/run.html", run=self, kind=KINDS[self.kind], rows=[*rows, *scored])
 
     @property
     def kept(self) -> str | None:

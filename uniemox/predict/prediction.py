@@ -109,12 +109,13 @@ class Prediction:
 
     def _repr_html_(self) -> str:
         """Show the plot in a notebook, or the JSON form where the image is gone."""
-        from uniemox.io.html import element, scaled_image  # noqa: PLC0415 - in notebooks alone
+        from uniemox.io.html import jpeg_url, render  # noqa: PLC0415 - in notebooks alone
 
         try:
-            return scaled_image(self.plot(), self.path or "image", max_side_px=NOTEBOOK_PX)
+            url, text = jpeg_url(self.plot(), max_side_px=NOTEBOOK_PX), ""
         except ImageError:
-            return element("pre", json.dumps(self.to_dict(), indent=1))
+            url, text = "", json.dumps(self.to_dict(), indent=1)
+        return render("predict/prediction.html", alt=self.path or "image", url=url, text=text)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,12 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from uniemox.errors import ConfigError, DataError
-from uniemox.io.files import replacing, write_text
-from uniemox.io.html import Html, element, page
+from uniemox.io.files import replacing
+from uniemox.io.html import write_html
 from uniemox.labels import AFFECT
 from uniemox.predict.images import walk
 from uniemox.predict.predictor import Predictor
-from uniemox.predict.survey.page import STYLE, row_of_images
+from uniemox.predict.survey.page import row_of_images
 from uniemox.predict.survey.run import EXHAUST, Answers, answer_new, pack
 from uniemox.predict.survey.summary import Place, unpack
 from uniemox.predict.tables import read_lines
@@ -126,12 +126,9 @@ def search(
 def write_page(hits: Sequence[Hit], title: str, out: Path, *, in_percent: bool) -> None:
     """Write a page of found images, whose thumbnails open the files. Raises DataError if it can't be written."""
     places = [Place(hit.path, "", hit.score) for hit in hits]
-    rows = [places[first : first + ROW] for first in range(0, len(places), ROW)]
-    found = [row_of_images(row, out.parent, in_percent=in_percent) for row in rows]
-    try:
-        write_text(out, page(title, [element("style", Html(STYLE)), element("h1", title), *found]))
-    except OSError as error:
-        raise DataError(f"{out} can't be written ({error.strerror}); choose another name") from error
+    images = row_of_images(places, out.parent, in_percent=in_percent)
+    rows = [images[first : first + ROW] for first in range(0, len(images), ROW)]
+    write_html(out, "predict/search.html", title=title, rows=rows)
 
 
 def parse_mood(text: str) -> list[tuple[str, str, float]]:

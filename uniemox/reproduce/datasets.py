@@ -1,11 +1,12 @@
 """Tables I and II: search words and sizes of data sets."""
 
 from collections import Counter
+from collections.abc import Sequence
 
 from uniemox.data.sample import DataSet
 from uniemox.data.source import open_data
 from uniemox.errors import UniemoxError
-from uniemox.io.html import UNKNOWN, Html, element, join, table
+from uniemox.io.html import UNKNOWN, Html, render
 from uniemox.paper import paper_tables
 from uniemox.reproduce.config import Scale
 from uniemox.reproduce.plan import Plan
@@ -16,12 +17,12 @@ def table1(given: dict[str, str], scale: Scale) -> Plan:
 
     def words() -> Html:
         rows = [(label, ", ".join(found)) for label, found in paper_tables()["table1_keywords"].items()]
-        return join([element("h2", "Search words (cited)"), table("search words", ("emotion", "words"), rows)])
+        return _table("Search words (cited)", "search words", ("emotion", "words"), rows)
 
     def domains() -> Html:
         if not given:
             return _nothing("--data emo8:PATH")
-        return join(_words_of(name, data) for name, data in _opened(given))
+        return Html("".join(_words_of(name, data) for name, data in _opened(given)))
 
     about = (
         "Emo8 was gathered with ten words for each of Mikels' eight emotions. A reader that keeps search words, as "
@@ -41,10 +42,12 @@ def table2(given: dict[str, str], scale: Scale) -> Plan:
         ]
         rows += [(name, UNKNOWN, UNKNOWN, UNKNOWN, _counted(data)) for name, data in ours.items()]
         headings = ("data set", "images (cited)", "labels (cited)", "kind (cited)", "counted here (ours)")
-        return table("data sets", headings, rows)
+        return render("reproduce/part.html", name="data sets", headings=headings, rows=rows)
 
     def classes() -> Html:
-        return join(_classes_of(name, data) for name, data in _opened(given)) if given else _nothing("--data KIND:PATH")
+        if not given:
+            return _nothing("--data KIND:PATH")
+        return Html("".join(_classes_of(name, data) for name, data in _opened(given)))
 
     about = ("The paper's figures, and what `uniemox data show` counts of the data that were given.",)
     return Plan(name="table2", title="Table II: data sets", scale=scale, about=about, parts=(sizes, classes))
@@ -67,25 +70,29 @@ def _counted(data: DataSet | None) -> str:
     return f"{len(data):,} images, {data.labels.name} ({len(data.labels)}), {data.labels.kind}"
 
 
-def _classes_of(name: str, data: DataSet) -> Html:
+def _classes_of(name: str, data: DataSet, notes: Sequence[str] = ()) -> Html:
     splits = sorted({sample.split or "all" for sample in data.samples})
     counts = Counter((sample.label, sample.split or "all") for sample in data.samples)
     rows = [
         (label, *(f"{counts[place, split]:,}" for split in splits)) for place, label in enumerate(data.labels.labels)
     ]
-    return join([element("h2", f"{name}: {data.name} (ours)"), table(name, ("emotion", *splits), rows)])
+    return _table(f"{name}: {data.name} (ours)", name, ("emotion", *splits), rows, notes)
 
 
 def _words_of(name: str, data: DataSet) -> Html:
     counts = Counter((data.label_of(sample) or UNKNOWN, sample.domain) for sample in data.samples if sample.domain)
-    title = element("h2", f"{name}: {data.name} (ours)")
     if not counts:
-        return join(
-            [title, element("p", "It keeps no search words; its classes:", class_="note"), _classes_of(name, data)]
-        )
+        return _classes_of(name, data, ["It keeps no search words; its classes:"])
     rows = [(label, str(word), f"{count:,}") for (label, word), count in sorted(counts.items())]
-    return join([title, table(name, ("emotion", "word or folder", "images"), rows)])
+    return _table(f"{name}: {data.name} (ours)", name, ("emotion", "word or folder", "images"), rows)
+
+
+def _table(
+    title: str, name: str, headings: Sequence[str], rows: Sequence[Sequence[str]], notes: Sequence[str] = ()
+) -> Html:
+    return render("reproduce/part.html", title=title, name=name, headings=headings, rows=rows, notes=notes)
 
 
 def _nothing(option: str) -> Html:
-    return element("p", f"No data set was given, so that nothing is counted here; add {option}.", class_="missing")
+    missing = f"No data set was given, so that nothing is counted here; add {option}."
+    return render("reproduce/part.html", missing=missing)

@@ -15,7 +15,7 @@ from uniemox.data.prompts import text_of
 from uniemox.data.sample import DataSet, Sample, decode_sample
 from uniemox.errors import ConfigError, DataError, ImageError
 from uniemox.io.files import SPLITS, write_text
-from uniemox.io.html import Html, element, join, scaled_image
+from uniemox.io.html import Html, jpeg_url, render
 from uniemox.io.images import decode
 from uniemox.reproduce.ablations import NO_ALIGNMENT, NO_VISUAL
 from uniemox.reproduce.config import Name
@@ -112,14 +112,16 @@ def fig4(study: Study) -> Plan:
 
     def sheet() -> Html:
         if not is_done(drawn):
-            return _not_made(drawn)
-        shown = []
-        for entry in read_images(drawn.folder):
-            image = _image(drawn.folder / entry["file"])
-            text = entry["text"] or "no text"
-            caption = element("figcaption", element("b", str(entry["label"] or "no label")), " ", text)
-            shown.append(element("li", element("figure", scaled_image(image, text, max_side_px=SHOWN_PX), caption)))
-        return element("ul", *shown, class_="examples")
+            return render("reproduce/not_run.html", run=drawn)
+        images = [
+            {
+                "label": entry["label"] or "no label",
+                "text": entry["text"] or "no text",
+                "url": jpeg_url(_image(drawn.folder / entry["file"]), max_side_px=SHOWN_PX),
+            }
+            for entry in read_images(drawn.folder)
+        ]
+        return render("reproduce/figure.html", images=images)
 
     about = "Texts as pre-training gives them to the teacher. The first images of a drawn order, the classes in turn."
     return _plan(study, "fig4", "images and their texts", (about,), drawn, sheet)
@@ -219,19 +221,13 @@ def _plan(study: Study, name: Name, title: str, about: tuple[str, ...], run: Run
     return Plan(name=name, title=title, scale=scale, about=about, more=(run,), parts=(sheet,))
 
 
-def _sheet_of(run: Run, name: str, alt: str) -> Html:
+def _sheet_of(run: Run, name: str, caption: str) -> Html:
     """An image that a run made."""
     path = run.folder / name
     if not path.exists():
-        return _not_made(run)
-    drawing = scaled_image(_image(path), alt, max_side_px=SHEET_PX, quality=88)
-    return element("figure", drawing, element("figcaption", alt))
-
-
-def _not_made(run: Run) -> Html:
-    why = f"it needs {run.missing}" if run.missing else f"see {run.log}"
-    words = [element("b", "not run"), f": {why}. Its command: ", element("code", run.command)]
-    return element("p", join(words), class_="missing")
+        return render("reproduce/not_run.html", run=run)
+    url = jpeg_url(_image(path), max_side_px=SHEET_PX, quality=88)
+    return render("reproduce/figure.html", url=url, caption=caption)
 
 
 def _image(path: Path) -> Image.Image:

@@ -54,10 +54,6 @@ class Findings:
         """Return whether a column of gains stands beside this one; curves have too many columns for that."""
         return not self.plan.is_curve and any(column == name for _, column in self.gains)
 
-    def has_scores(self, name: str) -> bool:
-        """Return whether a column has a score of ours."""
-        return any(self.scores.get((row.name, name)) is not None for row in self.plan.rows)
-
     def chance(self, name: str | None = None) -> float | None:
         """The chance of a column, or of all; None where it is not known, or not the same for all."""
         known = {score.chance for (_, column), score in self.scores.items() if score and name in (None, column)}

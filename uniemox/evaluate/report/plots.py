@@ -2,7 +2,7 @@
 
 import io
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib as mpl
 import numpy as np
@@ -15,8 +15,8 @@ from uniemox.data.source import open_data
 from uniemox.errors import ImageError, UniemoxError
 from uniemox.evaluate.calibration import Reliability
 from uniemox.evaluate.metrics import Array
-from uniemox.evaluate.run_records import Predictions, SavedEvaluation
-from uniemox.io.html import Html, element, inline_image, percent, scaled_image
+from uniemox.evaluate.run_records import Predictions
+from uniemox.io.html import data_url, jpeg_url
 
 MAX_POINTS = 1000  # of a curve: more than a screen has
 SMOOTHED = 30  # a mean goes over this part of a curve
@@ -35,8 +35,8 @@ LOOK: Mapping[Any, Any] = {
 }
 
 
-def curve(steps: NDArray[np.int64], values: Array, alt: str, *, size: tuple[float, float]) -> Html:
-    """One value over the steps: every step faintly, and a running mean where there are enough of them.
+def curve_url(steps: NDArray[np.int64], values: Array, *, size: tuple[float, float]) -> str:
+    """Draw one value over the steps: every step faintly, and a running mean where there are enough of them.
 
     steps, values: (S,), S at least 1; values that are not finite are left out.  size: width and height in inches.
     """
@@ -46,20 +46,13 @@ def curve(steps: NDArray[np.int64], values: Array, alt: str, *, size: tuple[floa
     with mpl.rc_context(dict(LOOK)):
         figure = Figure(figsize=size, layout="constrained")
         axes = figure.subplots()
-        marker = "." if len(steps) == 1 else None
-        axes.plot(
-            steps[shown],
-            raw[shown],
-            color=BLUE,
-            alpha=0.3 if has_mean else 1,
-            lw=0.8 if has_mean else 1.6,
-            marker=marker,
-        )
+        look = {"alpha": 0.3, "lw": 0.8} if has_mean else {"marker": "." if len(steps) == 1 else None}
+        axes.plot(steps[shown], raw[shown], color=BLUE, **look)
         if has_mean:
             axes.plot(steps[shown], running_mean(raw, len(raw) // SMOOTHED)[shown], color=BLUE)
         axes.set_xlabel("step")
         axes.grid(axis="y", color=INK, alpha=0.12, lw=0.6)
-        return _drawn(figure, alt)
+        return _drawn(figure)
 
 
 def running_mean(values: Array, reach: int) -> Array:
@@ -78,8 +71,8 @@ def running_mean(values: Array, reach: int) -> Array:
     return np.divide(total, count, out=np.full(len(values), np.nan), where=count > 0)
 
 
-def reliability_diagram(found: Reliability, alt: str) -> Html:
-    """Accuracy by confidence with the diagonal of a calibrated model, above the number of samples of each bin."""
+def reliability_url(found: Reliability) -> str:
+    """Draw accuracy by confidence with the diagonal of a calibrated model, above the number of samples of each bin."""
     bins = len(found.count)
     middles, is_there = (np.arange(bins) + 0.5) / bins, found.count > 0
     with mpl.rc_context(dict(LOOK)):
@@ -93,16 +86,16 @@ def reliability_diagram(found: Reliability, alt: str) -> Html:
         above.grid(color=INK, alpha=0.12, lw=0.6)
         below.bar(middles, found.count, width=0.9 / bins, color=BLUE, alpha=0.6)
         below.set(xlabel="probability of the answer", ylabel="images")
-        return _drawn(figure, alt)
+        return _drawn(figure)
 
 
-def _drawn(figure: Figure, alt: str) -> Html:
-    """The same bytes for the same drawing."""
+def _drawn(figure: Figure) -> str:
+    """The drawing as an address; the same bytes for the same drawing."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     head, tag, rest = buffer.getvalue().partition("<defs>")
     drawing = (head + THEME + tag + rest).replace(INK, "currentColor")
-    return inline_image(drawing.encode(), "image/svg+xml", alt)
+    return data_url(drawing.encode(), "image/svg+xml")
 
 
 SHOWN = 6  # right ones, and as many wrong ones
@@ -110,45 +103,36 @@ MAX_SIDE_PX = 320  # twice as wide as it is shown, for fine screens
 TOP = 3  # probabilities under an image
 
 
-class ImageLikes:
-    """The images of the data sets that were scored; each set is opened once."""
-
-    def __init__(self) -> None:
-        self.opened: dict[str, Mapping[str, Sample] | str] = {}
-
-    def of(self, source: str) -> Mapping[str, Sample] | str:
-        """Samples by key; or, where the data can't be opened any more, why.
-
-        source: as `open_data`.
-        """
-        if source not in self.opened:
-            try:
-                self.opened[source] = {
-                    sample.key: sample for sample in open_data(source, with_texts=False, from_file=True).samples
-                }
-            except (UniemoxError, OSError) as error:
-                self.opened[source] = str(error)
-        return self.opened[source]
+def open_samples(source: str) -> Mapping[str, Sample] | str:
+    """The samples of a scored data set by key; or, where it can't be opened any more, why."""
+    try:
+        return {sample.key: sample for sample in open_data(source, with_texts=False, from_file=True).samples}
+    except (UniemoxError, OSError) as error:
+        return str(error)
 
 
-def examples(evaluation: SavedEvaluation, found: Predictions, images: ImageLikes) -> list[Html]:
-    """The surest right and the surest wrong answers; images that can't be read any more are left out."""
-    samples = images.of(evaluation.data)
-    if isinstance(samples, str):
-        return [element("p", f"No example images: the data can't be opened here. {samples}", class_="missing")]
-    parts = []
+class Example(NamedTuple):
+    """An image with its label and its prediction."""
+
+    key: str
+    url: str
+    true: str
+    predicted: str
+    shares: list[tuple[str, float]]
+    """The most probable labels, the predicted one first."""
+
+
+def examples_of(
+    found: Predictions, labels: list[str], samples: Mapping[str, Sample]
+) -> list[tuple[str, list[Example], int]]:
+    """Return the surest right and the surest wrong answers: a title, images, and how many can't be read any more."""
+    result = []
     for title, chosen in (("Surest and right", found.is_right), ("Surest and wrong", ~found.is_right)):
-        order = [int(place) for place in surest(found, chosen)]
-        shown = [_example(place, found, evaluation.values["labels"], samples.get(found.keys[place])) for place in order]
+        places = surest(found, chosen)
+        shown = [_example(int(place), found, labels, samples.get(found.keys[place])) for place in places]
         there = [example for example in shown if example is not None]
-        parts.append(element("h4", title))
-        if there:
-            parts.append(element("ul", *there, class_="examples"))
-        if len(there) < len(shown):
-            parts.append(element("p", f"{len(shown) - len(there)} more can't be read any more.", class_="note"))
-        if not shown:
-            parts.append(element("p", "There is none.", class_="note"))
-    return parts
+        result.append((title, there, len(shown) - len(there)))
+    return result
 
 
 def surest(found: Predictions, chosen: np.ndarray) -> np.ndarray:
@@ -161,28 +145,22 @@ def surest(found: Predictions, chosen: np.ndarray) -> np.ndarray:
     return places[np.argsort(-top, kind="stable")[:SHOWN]]
 
 
-def _example(place: int, found: Predictions, labels: list[str], sample: Sample | None) -> Html | None:
-    """An image with its label and its prediction; None if it can't be read."""
+def _example(place: int, found: Predictions, labels: list[str], sample: Sample | None) -> Example | None:
+    """None if the image can't be read."""
     if sample is None:
         return None
     try:
         image, full = decode_sample(sample, lambda width, height: max(width, height) / MAX_SIDE_PX)
     except ImageError:
         return None
-    true, predicted = labels[found.labels[place]], labels[found.predicted[place]]
     shares = found.probabilities[place]
-    order = np.argsort(-shares, kind="stable")[:TOP]
-    bars = [_share(labels[i], float(shares[i]), is_true=i == found.labels[place]) for i in order]
-    alt = f"{sample.key}: true {true}, predicted {predicted} ({percent(shares.max())})"
-    caption = element("figcaption", "true: ", element("b", true), element("ol", *bars, class_="shares"), sample.key)
-    shown = scaled_image(_framed(image, full, sample), alt, max_side_px=MAX_SIDE_PX)
-    return element("li", element("figure", shown, caption))
-
-
-def _share(label: str, share: float, *, is_true: bool) -> Html:
-    bar = element("i", style=f"width:{100 * share:.1f}%")
-    parts = (bar, element("span", label), element("span", percent(share)))
-    return element("li", *parts, class_="true" if is_true else "other")
+    return Example(
+        key=sample.key,
+        url=jpeg_url(_framed(image, full, sample), max_side_px=MAX_SIDE_PX),
+        true=labels[found.labels[place]],
+        predicted=labels[found.predicted[place]],
+        shares=[(labels[i], float(shares[i])) for i in np.argsort(-shares, kind="stable")[:TOP]],
+    )
 
 
 def _framed(image: Image.Image, full: tuple[int, int], sample: Sample) -> Image.Image:

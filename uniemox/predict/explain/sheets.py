@@ -1,14 +1,12 @@
 """Sheets of heat maps, as figure 8 of the paper: images with the maps of several models."""
 
-import base64
-import html
-import io
 from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image, ImageDraw
 
 from uniemox.io.fonts import fitted
+from uniemox.io.html import jpeg_url, render
 from uniemox.labels import AFFECT
 from uniemox.predict.explain.explanation import Explanation, coloured
 
@@ -18,12 +16,6 @@ MAX_WIDTH_PX = 1100  # of a sheet where several images share a line
 KEY_PX = 160
 INK, PAPER = "#1b1f24", "#ffffff"
 KEY = ("nothing speaks for the label", "most does", "not looked at: dimmed")
-STYLE = (
-    "body{font:15px system-ui,sans-serif;margin:1.5rem;color:#1b1f24;background:#fff}main{display:flex;flex-wrap:wrap;"
-    "gap:1.2rem 2rem}section{display:flex;flex-wrap:wrap;gap:.6rem}figure{margin:0;max-width:320px}"
-    "img{max-width:100%;height:auto;display:block}figcaption{overflow-wrap:anywhere}.key img{width:10rem;height:1rem;"
-    "display:inline;vertical-align:middle}"
-)
 
 
 def draw_sheet(
@@ -88,19 +80,19 @@ def sheet_html(
 ) -> str:
     """Return the sheet as an HTML page that needs no other file. Arguments as `draw_sheet`."""
     title, first_column = _first_column(rows, faces)
-    sections = []
+    images = []
     for row, name, first in zip(rows, names, first_column, strict=True):
-        cells = [_figure(_small(first, 2 * CELL_PX), name if faces is None else f"{name}: {title}", title)]
+        figures = [(_url(_small(first, 2 * CELL_PX)), name if faces is None else f"{name}: {title}", title)]
         for model, one in zip(columns, row, strict=True):
             title_of_map = f"{model.removesuffix(f' ({one.method})')} ({one.method}): {caption(one)}"
-            cells.append(_figure(one.overlay(2 * CELL_PX), title_of_map, f"what speaks for {one.label}"))
-        sections.append(f"<section>{''.join(cells)}</section>")
-    key = f'{KEY[0]} <img alt="from dark to bright yellow" src="{_data_url(_scale((KEY_PX, LINE_PX)))}"> {KEY[1]}'
-    return (
-        '<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
-        f"<title>Which parts of the image speak for the answer</title><style>{STYLE}</style>"
-        f"<h1>Which parts of the image speak for the answer</h1><p class=key>{key}; {KEY[2]}.</p>"
-        f"<main>{''.join(sections)}</main></html>\n"
+            figures.append((_url(one.overlay(2 * CELL_PX)), title_of_map, f"what speaks for {one.label}"))
+        images.append(figures)
+    return render(
+        "predict/explain/sheet.html",
+        title="Which parts of the image speak for the answer",
+        key=KEY,
+        key_url=_url(_scale((KEY_PX, LINE_PX))),
+        images=images,
     )
 
 
@@ -128,15 +120,8 @@ def _scale(size: tuple[int, int]) -> Image.Image:
     return coloured(np.linspace(0, 1, 32, dtype=np.float32)[None], size)
 
 
-def _figure(image: Image.Image, text: str, alt: str) -> str:
-    shown = f'<img alt="{html.escape(alt)}" src="{_data_url(image)}">'
-    return f"<figure>{shown}<figcaption>{html.escape(text)}</figcaption></figure>"
-
-
-def _data_url(image: Image.Image) -> str:
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=88)
-    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+def _url(image: Image.Image) -> str:
+    return jpeg_url(image, max_side_px=2 * CELL_PX, quality=88)
 
 
 def _small(image: Image.Image, side: int = CELL_PX) -> Image.Image:

@@ -16,10 +16,9 @@ from PIL import ExifTags
 from uniemox.errors import ImageError
 from uniemox.io.files import read_limited
 from uniemox.io.images import DECODING_ERRORS, MAX_BYTES, open_image
-from uniemox.predict.plot import write_whole
 from uniemox.predict.prediction import Failure, Prediction
 from uniemox.predict.predictor import Predictor
-from uniemox.predict.survey.page import survey_page
+from uniemox.predict.survey.page import write_survey_page
 from uniemox.predict.survey.summary import DATE, FOLDER, Grouping, Summary, groupings_of, summarise
 from uniemox.predict.writing import AnswerHeader, ResultFile
 
@@ -49,7 +48,7 @@ def take_survey(
     with ResultFile(lines, resume=resume, answered=AnswerHeader.of_question(predictor, labels, None)) as file:
         watch(answer_new(predictor, images, file, labels))
     found = summarise(lines, groupings_of((FOLDER, DATE), None) if groupings is None else groupings)
-    write_whole(out, survey_page(found, title, out.parent))
+    write_survey_page(found, title, out)
     return found
 
 
