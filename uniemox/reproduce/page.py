@@ -15,7 +15,8 @@ from uniemox.reproduce.execute import RunOutcome
 from uniemox.reproduce.findings import Findings
 from uniemox.reproduce.plan import Cell, Plan, Run, TableRow
 from uniemox.reproduce.plots import Dot, curves, dots
-from uniemox.reproduce.results import HISTOGRAM, Margin, Score, is_done
+from uniemox.reproduce.results import Margin, Score, is_done
+from uniemox.reproduce.study import HISTOGRAM
 
 BELOW_NOTE = (
     f"{BELOW}: does not beat the {HISTOGRAM}: the 95 % interval of the difference on the same images, over images, is "
