@@ -78,10 +78,9 @@ def test_every_kind_of_classifier_gives_the_logits_it_gave_then(name: str) -> No
     classifier, info = load_classifier(folder / "model.safetensors")
     with torch.no_grad():
         logits, distances = classifier.answer(scene, person)
-    # Neighbours vote with exp(cosine / 0.07), so that the rounding of another processor counts a hundredfold.
-    rtol = 0.01 if name == "knn" else 0.0
-    np.testing.assert_allclose(logits.numpy(), expected["logits"], rtol=rtol, atol=1e-4)
-    np.testing.assert_allclose(distances.numpy(), expected["distances"], rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(logits.numpy(), expected["logits"], atol=1e-4)
+    rtol = 0.01 if name == "knn" else 1e-3  # knn's distances are of axes of next to no variance: processors differ
+    np.testing.assert_allclose(distances.numpy(), expected["distances"], rtol=rtol, atol=1e-3)
     assert read_info(info.to_json()) == info
     if (folder / "model.onnx").is_file():
         network = Network.open(folder / "model.onnx")
@@ -89,7 +88,7 @@ def test_every_kind_of_classifier_gives_the_logits_it_gave_then(name: str) -> No
         views = {"scene": scene.numpy(), "person": person.numpy()}
         session = onnxruntime.InferenceSession(folder / "model.onnx")
         [found] = session.run(["logits"], {name: views[name] for name in info.views})
-        np.testing.assert_allclose(found, expected["logits"], rtol=rtol, atol=1e-3)
+        np.testing.assert_allclose(found, expected["logits"], atol=1e-3)
 
 
 def test_an_onnx_file_answers(old: Path) -> None:

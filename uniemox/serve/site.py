@@ -9,7 +9,7 @@ from pathlib import Path
 from uniemox.classifier_info import ClassifierInfo
 from uniemox.errors import CheckpointError, ConfigError
 from uniemox.io.files import write_text
-from uniemox.predict.network import LOGITS, Network
+from uniemox.predict.network import DISTANCE, FEATURES, LOGITS, MAPS, Network
 from uniemox.predict.schema import FIELDS, columns_of, table_fields
 
 RUNTIME = {  # files of the npm package onnxruntime-web by what computes; the browser loads one of the two
@@ -55,7 +55,7 @@ def write_site(network: Network, model: Path, out: Path, runtime: Path) -> None:
     version = f"uniemox-{hashlib.sha256(b''.join(path.read_bytes() for path in _files(out))).hexdigest()[:16]}"
     _write_json(out / "model.json", _described(network, version))
     _write_json(out / "models.json", [_as_model(network.name, info)])
-    columns = [[field.name, *columns_of(field)] for field in table_fields(of_film=False)]
+    columns = [[field.name, *columns_of(field)] for field in table_fields((), of_film=False)]
     answer = {"properties": {field.name: {"description": field.meaning} for field in FIELDS}, "x-columns": columns}
     _write_json(out / "openapi.json", {"components": {"schemas": {"ImageAnswer": answer}}})
     icon = {"src": "page/icon.svg", "sizes": "any", "type": "image/svg+xml"}
@@ -83,8 +83,8 @@ def _described(network: Network, version: str) -> dict[str, object]:
     values |= {"name": network.name, "version": version, "conformal_scores": info.conformal_scores}
     head = network.rating_head
     values |= {"ratings": None if head is None else head.to_dict() | {"seen": ""}}
-    values |= {"distances": info.distances if network.knows_familiarity else ()}
-    used = {LOGITS, "maps"} | ({"features"} if head else set()) | ({"distance"} if network.knows_familiarity else set())
+    values |= {"distances": info.distances if DISTANCE in network.engine.outputs else ()}
+    used = {LOGITS, MAPS} | ({FEATURES} if head else set()) | ({DISTANCE} if info.distances else set())
     values |= {"outputs": sorted(used & network.engine.outputs)}
     return values | {"runtime": {kind: [f"runtime/{name}" for name in names] for kind, names in RUNTIME.items()}}
 
