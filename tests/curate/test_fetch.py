@@ -12,8 +12,7 @@ import pytest
 
 from tests.curate.servers import JPEG, local, misbehaving, serving
 from uniemox.curate.collect.config import CollectConfig
-from uniemox.curate.collect.fetch import FetchFailure, _retry_after, get, is_public
-from uniemox.curate.collect.politeness import Job, fetch_all, wait_after
+from uniemox.curate.collect.fetch import Download, FetchError, _retry_after, fetch_all, get, is_public, wait_after
 from uniemox.errors import ConfigError
 
 
@@ -43,7 +42,7 @@ from uniemox.errors import ConfigError
 def test_failed_downloads_give_the_reason(path: str, reason: str, may_pass: bool) -> None:
     with serving(misbehaving()) as server:
         found = get(server.address + path, local(server, max_kb=50))
-    assert isinstance(found, FetchFailure)
+    assert isinstance(found, FetchError)
     assert reason in found.reason
     assert found.may_pass == may_pass
     assert found.wait_s == (7.0 if path == "/busy" else None)
@@ -55,7 +54,7 @@ def test_slow_servers_time_out(path: str) -> None:
         began = time.monotonic()
         found = get(server.address + path, local(server, timeout_s=0.4))
         assert time.monotonic() - began < 3  # the server would take five seconds
-    assert found == FetchFailure("not done within 0.4 s", may_pass=True)
+    assert found == FetchError("not done within 0.4 s", may_pass=True)
 
 
 def test_downloads_and_redirects() -> None:
@@ -73,13 +72,13 @@ def test_downloads_and_redirects() -> None:
     "address", ["", "nonsense", "ftp://example.org/", "http://", "http://a:b:c/", "http://[::1", "http://exa mple/"]
 )
 def test_invalid_addresses_fail(address: str) -> None:
-    assert isinstance(get(address, CollectConfig(timeout_s=1)), FetchFailure)
+    assert isinstance(get(address, CollectConfig(timeout_s=1)), FetchError)
 
 
 def test_local_addresses_are_not_fetched() -> None:
     with serving(misbehaving()) as server:
         found = get(f"{server.address}/ok.jpg", CollectConfig())
-        assert found == FetchFailure("127.0.0.1 is 127.0.0.1, which is not on the public internet")
+        assert found == FetchError("127.0.0.1 is 127.0.0.1, which is not on the public internet")
         assert server.paths == []
 
 
@@ -137,21 +136,21 @@ def test_private_and_reserved_addresses_are_not_public(ip: str) -> None:
 def test_hosts_are_retried_independently() -> None:
     tries: list[tuple[str, float]] = []
 
-    def work(job: Job) -> str | FetchFailure:
+    def work(job: Download) -> str | FetchError:
         tries.append((job.key, time.monotonic()))
         if job.key == "b1" and len([one for one, _ in tries if one == "b1"]) < 3:
-            return FetchFailure("busy", may_pass=True)
-        return FetchFailure("dead", may_pass=True) if job.key.startswith("c") else job.key.upper()
+            return FetchError("busy", may_pass=True)
+        return FetchError("dead", may_pass=True) if job.key.startswith("c") else job.key.upper()
 
     names = ("a1", "a2", "b1", *(f"c{i}" for i in range(9)))
-    jobs = [Job(f"http://{name[0]}.example/{name}", name) for name in names]
+    jobs = [Download(f"http://{name[0]}.example/{name}", name) for name in names]
     config = CollectConfig(rate=50, tries=3, first_wait_s=0.01)
     start = time.monotonic()
     found = {job.key: result for job, result in fetch_all(jobs, work, config)}
     assert found["a1"] == "A1"
     assert found["b1"] == "B1"
     assert [one for one, _ in tries].count("b1") == 3
-    assert {job for job, one in found.items() if isinstance(one, FetchFailure)} == {f"c{i}" for i in range(9)}
+    assert {job for job, one in found.items() if isinstance(one, FetchError)} == {f"c{i}" for i in range(9)}
     assert len([one for one, _ in tries if one.startswith("c")]) < 9 * 3  # given up after five lost addresses
     _, second = (at for job, at in tries if job in ("a1", "a2"))
     assert second - start >= 1 / 50  # the first is due at once; on a busy machine it may begin just before the second
@@ -162,20 +161,20 @@ def test_redirected_jobs_queue_at_the_new_host_once() -> None:
     began: dict[str, list[str]] = {}
     moves = {"c": "d", "d": "a"}
 
-    def work(job: Job) -> str | FetchFailure | Job:
+    def work(job: Download) -> str | FetchError | Download:
         host = job.address[7]
         began.setdefault(host, []).append(job.key)
         if job.key == "b0" and began["b"].count("b0") < 2:
-            return FetchFailure("busy", may_pass=True)
+            return FetchError("busy", may_pass=True)
         if job.key.startswith("a") and host == "a":
-            return Job("http://b.example/", job.key)
+            return Download("http://b.example/", job.key)
         if job.key == "c" and host in moves:
-            return Job(f"http://{moves[host]}.example/", job.key)
+            return Download(f"http://{moves[host]}.example/", job.key)
         return job.address[7]
 
     places = {**{f"a{i}": "a" for i in range(4)}, "b0": "b", "c": "c"}
     config = CollectConfig(rate=1000, tries=3, first_wait_s=0.01)
-    jobs = [Job(f"http://{host}.example/", key) for key, host in places.items()]
+    jobs = [Download(f"http://{host}.example/", key) for key, host in places.items()]
     found = [(job.key, host) for job, host in fetch_all(jobs, work, config)]
     assert sorted(found) == [("a0", "b"), ("a1", "b"), ("a2", "b"), ("a3", "b"), ("b0", "b"), ("c", "a")]
     assert began["b"][0] == "b0"
@@ -184,13 +183,13 @@ def test_redirected_jobs_queue_at_the_new_host_once() -> None:
 
 def test_local_files_are_read_without_pauses() -> None:
     """A hundred seconds between two requests to one host would be long."""
-    jobs = [Job(f"file:///photos/{i}.jpg", i) for i in range(4)]
+    jobs = [Download(f"file:///photos/{i}.jpg", i) for i in range(4)]
     assert len(list(fetch_all(jobs, lambda job: job.key, CollectConfig(rate=0.01)))) == 4
 
 
 def test_stopping_early_starts_no_further_job() -> None:
     done: list[str] = []
-    jobs = [Job(f"http://a{i}.example/") for i in range(50)]
+    jobs = [Download(f"http://a{i}.example/") for i in range(50)]
     running = fetch_all(jobs, lambda job: done.append(job.address), CollectConfig(workers=1))
     next(running)
     running.close()
@@ -213,5 +212,5 @@ def test_a_self_signed_certificate_is_refused(tmp_path: Path) -> None:
         context.load_cert_chain(tmp_path / "cert.pem", tmp_path / "key.pem")
         server.socket = context.wrap_socket(server.socket, server_side=True)
         found = get(f"https://{server.host}/ok.jpg", local(server))
-    assert isinstance(found, FetchFailure)
+    assert isinstance(found, FetchError)
     assert "certificate verify failed" in found.reason

@@ -1,20 +1,30 @@
-"""Careful downloads: public addresses only, limits of size and time, each redirect checked, robots.txt obeyed."""
+"""Careful downloads: public addresses only, limits of size and time, each redirect checked, robots.txt obeyed.
 
+A host gets one request at a time, with pauses between requests and retries after failures.
+"""
+
+import heapq
 import http.client
 import ipaddress
+import random
 import re
 import socket
 import ssl
 import threading
 import time
+from collections import defaultdict, deque
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from email.utils import parsedate_to_datetime
+from typing import Any
 from urllib.parse import quote, urljoin, urlsplit, urlunsplit
 from urllib.robotparser import RobotFileParser
 
 from uniemox.curate.collect.config import AGENT, CollectConfig
 
+MAX_LOST = 5  # consecutive addresses of a host that fail every time before the run gives the host up
 MAX_RULES_KB = 500  # of robots.txt; the standard asks to read this much of a larger one
 PORTS = {"http": 80, "https": 443}
 REDIRECTS = (301, 302, 303, 307, 308)
@@ -34,9 +44,9 @@ class Redirect:
     address: str
 
 
-@dataclass(frozen=True, slots=True)
-class FetchFailure:
-    """Reason for a failed download."""
+@dataclass
+class FetchError(Exception):
+    """Reason for a failed download: raised inside of a request, and the result of one."""
 
     reason: str
     may_pass: bool = False
@@ -45,7 +55,7 @@ class FetchFailure:
     """Pause that the server asks for."""
 
 
-def get(address: str, config: CollectConfig) -> bytes | FetchFailure:
+def get(address: str, config: CollectConfig) -> bytes | FetchError:
     """Download an address and follow its redirects."""
     deadline = time.monotonic() + config.timeout_s
     for _ in range(config.max_redirects + 1):
@@ -53,10 +63,10 @@ def get(address: str, config: CollectConfig) -> bytes | FetchFailure:
         if not isinstance(result, Redirect):
             return result
         address = result.address
-    return FetchFailure(f"more than {config.max_redirects} redirects")
+    return FetchError(f"more than {config.max_redirects} redirects")
 
 
-def get_once(address: str, config: CollectConfig, deadline: float | None = None) -> bytes | Redirect | FetchFailure:
+def get_once(address: str, config: CollectConfig, deadline: float | None = None) -> bytes | Redirect | FetchError:
     """Send one request and return the bytes or the redirect.
 
     deadline: of time.monotonic(); None: timeout_s from now.
@@ -66,12 +76,12 @@ def get_once(address: str, config: CollectConfig, deadline: float | None = None)
     deadline = time.monotonic() + config.timeout_s if deadline is None else deadline
     try:
         return _one_hop(address, config, deadline)
-    except _RefusedError as refusal:
-        return refusal.failure
+    except FetchError as failure:
+        return failure.with_traceback(None)  # whose frames hold what was read
     except (OSError, http.client.HTTPException, ValueError) as error:
         if time.monotonic() >= deadline:
-            return FetchFailure(f"not done within {config.timeout_s:g} s", may_pass=True)
-        return FetchFailure(f"no connection, or cut off: {_words(error)}", may_pass=True)
+            return FetchError(f"not done within {config.timeout_s:g} s", may_pass=True)
+        return FetchError(f"no connection, or cut off: {_words(error)}", may_pass=True)
 
 
 class Robots:
@@ -82,7 +92,7 @@ class Robots:
         self._rules: dict[tuple[str, str], RobotFileParser] = {}
         self._lock = threading.Lock()
 
-    def problem(self, address: str) -> FetchFailure | None:
+    def problem(self, address: str) -> FetchError | None:
         """Return the reason why an address may not be fetched; None if it may.
 
         A host without the file allows everything; a host whose file is unavailable now is tried later.
@@ -96,7 +106,7 @@ class Robots:
             rules = self._rules.get(host)
         if rules is None:
             result = get(urlunsplit((*host, "/robots.txt", "", "")), self.config)
-            if isinstance(result, FetchFailure) and result.may_pass:
+            if isinstance(result, FetchError) and result.may_pass:
                 return replace(result, reason=f"robots.txt: {result.reason}")
             rules = RobotFileParser()
             data = result if isinstance(result, bytes) else b""
@@ -105,14 +115,7 @@ class Robots:
             rules.parse(data.decode("utf-8", "ignore").splitlines())
             with self._lock:
                 self._rules[host] = rules
-        return None if rules.can_fetch(AGENT, address) else FetchFailure("robots.txt of its host forbids it")
-
-
-class _RefusedError(Exception):
-    """Ends a request with a failure to report."""
-
-    def __init__(self, reason: str, *, may_pass: bool = False, wait_s: float | None = None) -> None:
-        self.failure = FetchFailure(reason, may_pass, wait_s)
+        return None if rules.can_fetch(AGENT, address) else FetchError("robots.txt of its host forbids it")
 
 
 def _one_hop(address: str, config: CollectConfig, deadline: float) -> bytes | Redirect:
@@ -128,13 +131,13 @@ def _one_hop(address: str, config: CollectConfig, deadline: float) -> bytes | Re
         if response.status in REDIRECTS and response.headers.get("Location"):
             return Redirect(urljoin(address, _quoted(response.headers["Location"])))
         if response.status != 200:
-            raise _RefusedError(
+            raise FetchError(
                 f"answered {response.status}",
                 may_pass=response.status in LATER,
                 wait_s=_retry_after(response.headers.get("Retry-After")),
             )
         if response.headers.get("Content-Encoding", "identity") not in ("", "identity"):
-            raise _RefusedError(f"came as {response.headers['Content-Encoding'][:40]!r}, which was not asked for")
+            raise FetchError(f"came as {response.headers['Content-Encoding'][:40]!r}, which was not asked for")
         return _body(response, config, deadline)
     finally:
         watchdog.cancel()
@@ -144,7 +147,7 @@ def _one_hop(address: str, config: CollectConfig, deadline: float) -> bytes | Re
 def _body(response: http.client.HTTPResponse, config: CollectConfig, deadline: float) -> bytes:
     told, limit = response.headers.get("Content-Length", ""), config.max_bytes
     if told.isdigit() and int(told) > limit and not config.takes_part:
-        raise _RefusedError(f"{int(told):,} bytes, more than the {limit:,} that are taken")
+        raise FetchError(f"{int(told):,} bytes, more than the {limit:,} that are taken")
     parts, size = [], 0
     while block := response.read1(BLOCK):
         parts.append(block)
@@ -152,40 +155,40 @@ def _body(response: http.client.HTTPResponse, config: CollectConfig, deadline: f
         if size > limit and config.takes_part:
             return b"".join(parts)[:limit]
         if size > limit:
-            raise _RefusedError(f"more than the {limit:,} bytes that are taken")
+            raise FetchError(f"more than the {limit:,} bytes that are taken")
     if time.monotonic() >= deadline:
         raise TimeoutError("out of time")
     if told.isdigit() and size < int(told):
-        raise _RefusedError(f"cut off: {size:,} of {int(told):,} bytes", may_pass=True)
+        raise FetchError(f"cut off: {size:,} of {int(told):,} bytes", may_pass=True)
     return b"".join(parts)
 
 
 def _parts(address: str) -> tuple[str, str, int, str]:
-    """Return scheme, host, port and path of an address. Raises _RefusedError for one that is not fetched."""
+    """Return scheme, host, port and path of an address. Raises FetchError for one that is not fetched."""
     try:
         parts = urlsplit(_quoted(address))
         port = parts.port or PORTS.get(parts.scheme, 0)
         host = (parts.hostname or "").encode("idna").decode("ascii") if parts.hostname else ""
     except (ValueError, UnicodeError) as error:
-        raise _RefusedError(f"not an address ({error})") from None
+        raise FetchError(f"not an address ({error})") from None
     if parts.scheme not in PORTS:
-        raise _RefusedError(f"not http or https but {parts.scheme[:20]!r}")
+        raise FetchError(f"not http or https but {parts.scheme[:20]!r}")
     if not host or parts.username is not None or parts.password is not None:
-        raise _RefusedError("an address without a host, or with a name and password in it")
+        raise FetchError("an address without a host, or with a name and password in it")
     return parts.scheme, host, port, urlunsplit(("", "", parts.path or "/", parts.query, ""))
 
 
 def _checked_ip(host: str, port: int, config: CollectConfig) -> str:
-    """Return an IP address of a host. Raises _RefusedError if any of its addresses is not public."""
+    """Return an IP address of a host. Raises FetchError if any of its addresses is not public."""
     try:
         rows = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
-        raise _RefusedError(f"{host} has no address ({_words(error)})", may_pass=True) from None
+        raise FetchError(f"{host} has no address ({_words(error)})", may_pass=True) from None
     ips = [str(row[4][0]) for row in rows]
     if f"{host}:{port}" not in config.private_hosts:
         private = [ip for ip in ips if not is_public(ip)]
         if private:
-            raise _RefusedError(f"{host} is {private[0]}, which is not on the public internet")
+            raise FetchError(f"{host} is {private[0]}, which is not on the public internet")
     return ips[0]
 
 
@@ -253,3 +256,104 @@ def _retry_after(value: str | None) -> float | None:
 
 def _words(error: BaseException) -> str:
     return (str(error) or type(error).__name__)[:200]
+
+
+@dataclass(frozen=True, slots=True)
+class Download:
+    """An address to fetch."""
+
+    address: str
+    key: Any = None
+    """Whatever the caller knows it by."""
+    redirects: int = 0
+    """Redirects that led to the address."""
+
+
+def fetch_all(
+    jobs: Iterable[Download], work: Callable[[Download], Any], config: CollectConfig
+) -> Generator[tuple[Download, Any], None, None]:
+    """Run every job and yield each result when it is done, hosts in turn.
+
+    work: runs in a thread. A FetchError that may pass is tried again later, while other hosts continue; if it returns
+    another job, that one joins the end of its host's queue. Stopped early, it waits for running jobs and starts no
+    other.
+    """
+    hosts: dict[str, _Host] = defaultdict(_Host)
+    idle: list[tuple[float, str]] = []  # a heap: the time from which a host without a running request may be asked
+
+    def add(job: Download) -> None:
+        name = host_of(job.address)
+        hosts[name].queue.append((job, 0))
+        if not hosts[name].is_listed:
+            hosts[name].is_listed = True
+            heapq.heappush(idle, (hosts[name].next_at, name))
+
+    for job in jobs:
+        add(job)
+    running: dict[Future[Any], tuple[str, Download, int]] = {}
+    pool = ThreadPoolExecutor(config.workers, thread_name_prefix="fetch")
+    try:
+        while idle or running:
+            now = time.monotonic()
+            while idle and len(running) < config.workers and idle[0][0] <= now:
+                name = heapq.heappop(idle)[1]
+                job, failures = hosts[name].queue.popleft()
+                hosts[name].next_at = now + (1 / config.rate if name else 0)  # local files have no host
+                running[pool.submit(work, job)] = name, job, failures
+            pause = max(0.0, idle[0][0] - now) if idle and len(running) < config.workers else None
+            if not running:
+                time.sleep(pause or 0.0)
+                continue
+            for future in wait(running, timeout=pause, return_when=FIRST_COMPLETED).done:
+                name, job, failures = running.pop(future)
+                host, result = hosts[name], future.result()
+                if isinstance(result, FetchError) and result.may_pass:
+                    yield from ((one, result) for one in host.failed(job, failures + 1, result, config))
+                else:
+                    host.lost = 0
+                    if isinstance(result, Download):
+                        add(result)
+                    else:
+                        yield job, result
+                host.is_listed = bool(host.queue)
+                if host.is_listed:
+                    heapq.heappush(idle, (host.next_at, name))
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+@dataclass(slots=True)
+class _Host:
+    queue: deque[tuple[Download, int]] = field(default_factory=deque)  # jobs and how often each one failed
+    next_at: float = 0.0
+    lost: int = 0  # consecutive addresses that were given up
+    is_listed: bool = False  # it has a running request, or waits for its turn
+
+    def failed(self, job: Download, failures: int, failure: FetchError, config: CollectConfig) -> list[Download]:
+        """Return the jobs that are given up: none if this one is tried again, all if the host is given up."""
+        pause_s = wait_after(failures, failure.wait_s, config)
+        self.next_at = time.monotonic() + pause_s
+        too_long = pause_s > config.max_wait_s
+        if failures < config.tries and not too_long:
+            self.queue.append((job, failures))
+            return []
+        self.lost += 1
+        lost = [job]
+        if too_long or self.lost >= MAX_LOST:
+            lost += [waiting for waiting, _ in self.queue]
+            self.queue.clear()
+        return lost
+
+
+def wait_after(failures: int, asked_s: float | None, config: CollectConfig) -> float:
+    """Return the pause in seconds after a number of failures of one address.  asked_s: by the server."""
+    doubled = min(60.0, config.first_wait_s * 2 ** (failures - 1)) * random.uniform(0.75, 1.25)
+    return max(doubled, asked_s or 0.0)
+
+
+def host_of(address: str) -> str:
+    """Return host and port of an address in lower case; empty if it has none."""
+    try:
+        return urlsplit(address).netloc.rpartition("@")[2].lower()
+    except ValueError:
+        return ""

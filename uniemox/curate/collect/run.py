@@ -13,8 +13,7 @@ from sqlalchemy import func, insert, select, update
 
 from uniemox.curate import tables as t
 from uniemox.curate.collect.config import CollectConfig
-from uniemox.curate.collect.fetch import FetchFailure, Redirect, Robots, get_once
-from uniemox.curate.collect.politeness import Job, fetch_all
+from uniemox.curate.collect.fetch import Download, FetchError, Redirect, Robots, fetch_all, get_once
 from uniemox.curate.collect.sources import Candidate, ImageSource
 from uniemox.curate.project import Project, follow_takedowns, taken_down
 from uniemox.errors import DataError, ImageError
@@ -85,9 +84,9 @@ def fetch(project: Project, config: CollectConfig, progress: Progress = silent) 
         follow_takedowns(connection)
     query = select(t.candidates.c.id, t.candidates.c.source, t.candidates.c.address)
     rows = project.rows(query.where(t.candidates.c.state == "waiting").order_by(t.candidates.c.rank, t.candidates.c.id))
-    jobs = [Job(row.address, key=row) for row in rows]
+    jobs = [Download(row.address, key=row) for row in rows]
     counts = {"fetched": 0, "failed": 0, "waiting": 0}
-    ended: list[tuple[Job, Kept | FetchFailure]] = []
+    ended: list[tuple[Download, Kept | FetchError]] = []
     robots = Robots(config)
     try:
         with closing(fetch_all(jobs, lambda job: _fetch_one(project, job, config, robots), config)) as results:
@@ -102,38 +101,38 @@ def fetch(project: Project, config: CollectConfig, progress: Progress = silent) 
     return counts
 
 
-def _fetch_one(project: Project, job: Job, config: CollectConfig, robots: Robots) -> Kept | FetchFailure | Job:
+def _fetch_one(project: Project, job: Download, config: CollectConfig, robots: Robots) -> Kept | FetchError | Download:
     """Send one request. A redirect becomes another job, so that its host's rules and rate apply."""
-    result: bytes | Redirect | FetchFailure
+    result: bytes | Redirect | FetchError
     if job.key.source == "folder":
         try:
             result = read_limited(url2pathname(urlsplit(job.address).path), config.max_bytes)
         except OSError as error:
-            return FetchFailure(f"can't be read ({error.strerror or error})")
+            return FetchError(f"can't be read ({error.strerror or error})")
     else:
         result = robots.problem(job.address) or get_once(job.address, config)
     if isinstance(result, Redirect):
         if job.redirects == config.max_redirects:
-            return FetchFailure(f"more than {config.max_redirects} redirects")
-        return Job(result.address, job.key, job.redirects + 1)
-    if isinstance(result, FetchFailure):
+            return FetchError(f"more than {config.max_redirects} redirects")
+        return Download(result.address, job.key, job.redirects + 1)
+    if isinstance(result, FetchError):
         return result
     try:
         image = open_image(result, "it")
         image_format = str(image.format)
         sha256 = project.keep_file(result, image_format)
     except ImageError as error:
-        return FetchFailure(f"no image: {error}")
+        return FetchError(f"no image: {error}")
     width, height = image.size
     return {"sha256": sha256, "format": image_format, "bytes": len(result), "width": width, "height": height}
 
 
-def _write_down(project: Project, ended: Sequence[tuple[Job, Kept | FetchFailure]], counts: dict[str, int]) -> None:
+def _write_down(project: Project, ended: Sequence[tuple[Download, Kept | FetchError]], counts: dict[str, int]) -> None:
     """Save images and the states of candidates in one short transaction."""
     if not ended:
         return
     now = time.time()
-    kept = {result["sha256"]: result for _, result in ended if not isinstance(result, FetchFailure)}
+    kept = {result["sha256"]: result for _, result in ended if not isinstance(result, FetchError)}
     with project.store.write() as connection:
         query = select(t.images.c.sha256, t.images.c.id).where(t.images.c.sha256.in_(kept))
         ids = {row.sha256: row.id for row in connection.execute(query)}
@@ -143,8 +142,8 @@ def _write_down(project: Project, ended: Sequence[tuple[Job, Kept | FetchFailure
             connection.execute(insert(t.images), fresh)
             ids = {row.sha256: row.id for row in connection.execute(query)}
         for job, result in ended:
-            image = {} if isinstance(result, FetchFailure) else {"picture_id": ids[result["sha256"]]}
-            if isinstance(result, FetchFailure):
+            image = {} if isinstance(result, FetchError) else {"picture_id": ids[result["sha256"]]}
+            if isinstance(result, FetchError):
                 state, reason = "waiting" if result.may_pass else "failed", result.reason
             elif ids[result["sha256"]] in taken:
                 state, reason = "failed", "taken down"

@@ -13,8 +13,7 @@ from typing import Any
 from urllib.parse import quote_plus, urlencode
 
 from uniemox.curate.collect.config import CollectConfig
-from uniemox.curate.collect.fetch import FetchFailure, get
-from uniemox.curate.collect.politeness import Job, fetch_all
+from uniemox.curate.collect.fetch import Download, FetchError, fetch_all, get
 from uniemox.curate.plan import CollectionPlan
 from uniemox.data.readers.csv_table import read_rows
 from uniemox.data.readers.folders import checked_folder, images_below
@@ -200,9 +199,9 @@ class PagedSearch:
     def __call__(self, address: str) -> bytes:
         """Return the bytes of a page. Raises DataError, with the address, after all tries."""
         time.sleep(max(0.0, self._next_at - time.monotonic()))
-        ((_, result),) = fetch_all([Job(address)], lambda job: get(job.address, self.config), self.config)
+        ((_, result),) = fetch_all([Download(address)], lambda job: get(job.address, self.config), self.config)
         self._next_at = time.monotonic() + self.pause_s
-        if isinstance(result, FetchFailure):
+        if isinstance(result, FetchError):
             raise DataError(f"{address}: {result.reason}; earlier results are kept, run collect again to continue")
         return result
 
