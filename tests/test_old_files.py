@@ -1,7 +1,8 @@
 """Files of earlier versions open: runs in the middle and at their end, classifiers of every kind, ONNX, a project.
 
-tests/reference/version_0_1 was written by that version, with the tiny settings of tests/runs.py. version_0_2 holds a
-classifier of every fusion, head and method, written before networks had a NetworkSpec, and answers.json what each said.
+tests/reference/version_0_1 was written by that version, with the tiny settings of tests/runs.py under today's names.
+version_0_2 holds a classifier of every fusion, head and method, written before networks had a NetworkSpec, and
+answers.json what each said.
 """
 
 import json
@@ -41,7 +42,7 @@ def old(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "old"
 
 
-def test_a_pretraining_that_was_stopped_resumes_under_todays_names(old: Path) -> None:
+def test_a_pretraining_that_was_stopped_resumes(old: Path) -> None:
     config = tiny_pretraining(teacher=TeacherConfig(source="stored:teacher.npz", view="whole"))
     with one_thread():
         pretrain(config, scenes(), old / "pretrained", resume=True)

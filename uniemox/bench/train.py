@@ -94,7 +94,7 @@ def bench_train(
         schedule=ScheduleConfig(epochs=epochs, warmup_epochs=0),
         save=SaveConfig(every_steps=steps + WARMUP),
     )
-    dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
+    clock, dtype = _Clock(on_step), torch.bfloat16 if precision == "bfloat16" else torch.float32
     with tempfile.TemporaryDirectory(prefix="uniemox-train-") as folder:
         out = Path(folder)
         teacher = random_teacher(config, data, out, device)
@@ -104,21 +104,16 @@ def bench_train(
         gflop = 2 * step_multiply_adds(model, visual) / 1e9
         set_up(config, model, teacher, device)
         peak = matmul_peak(device, dtype)
-        clock = _Clock(on_step)
         trainer = build_trainer(config, data, out, model, clock)
         runner, plan = wrap(model, device, compiled=config.hardware.compile), plan_run(config, data, trainer, teacher)
         views = masked_views(config, data, model)
-
-        def take_step(batches: Sequence[PretrainBatch]) -> dict[str, float]:
-            norm = config.optimizer.max_grad_norm
-            return pretrain_step(
-                runner, trainer.optimizer, batches, teacher=teacher, precision=precision, max_grad_norm=norm
-            )
-
+        norm, batch_of = config.optimizer.max_grad_norm, partial(make_batch, with_emotion=config.teacher.with_emotion)
+        take_step = partial(
+            pretrain_step, runner, trainer.optimizer, teacher=teacher, precision=precision, max_grad_norm=norm
+        )
         with closing(trainer.steps(plan, load_batches(config, views, plan))) as timed_steps:
             for step in timed_steps:
-                losses = take_step([make_batch(one, with_emotion=config.teacher.with_emotion) for one in step.batches])
-                step.report(losses | {"lr": 0.0, "epoch": 0.0})
+                step.report(take_step([batch_of(one) for one in step.batches]))
         parts = _time_parts(config, trainer, teacher, load_batches(config, views, plan), take_step)
         peak = max(peak, matmul_peak(device, dtype))
     seconds = [end - start for start, end in pairwise(clock.ends[WARMUP - 1 :])]

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from uniemox.data.sample import Sample
 from uniemox.evaluate.calibration import fit_temperature
 from uniemox.finetune.config import Task
-from uniemox.finetune.network import mean_head
-from uniemox.finetune.samples import FinetuneRun, check_same_division
+from uniemox.finetune.network import check_same_division, mean_head
+from uniemox.finetune.samples import FinetuneRun
 from uniemox.finetune.step import Objective, smooth
 from uniemox.io.progress import Progress, silent
 from uniemox.io.weight_names import Init

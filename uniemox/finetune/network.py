@@ -28,7 +28,6 @@ from uniemox.errors import CheckpointError, ConfigError
 from uniemox.finetune.config import INIT_MISSING, FinetuneConfig, NetworkConfig
 from uniemox.io.files import CONFIG, ENCODER, WEIGHTS, open_regular
 from uniemox.io.weight_names import IN_PACKAGE, Init
-from uniemox.labels import LabelSet
 from uniemox.model.classifier import Classifier, set_drop_path, token_encoder
 from uniemox.model.config import is_foreign, refuse_foreign
 from uniemox.model.encoder import FEATURES, ConcatEncoder, start_as_mae
@@ -39,6 +38,8 @@ from uniemox.model.regions import feature_map
 from uniemox.model.spec import build
 from uniemox.training.run_folder import read_json
 from uniemox.views.patches import IMAGENET, PixelStats
+
+SETTINGS = ("seed", "task", "monitor", "holdout_fraction", "fraction", "select")  # that decide who learns from what
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +94,7 @@ def network_of(config: FinetuneConfig, data: DataSet, train: Sequence[Sample]) -
         spec = replace(spec, streams=config.network.streams)
         return BuiltNetwork(build(spec).train(), spec)
     if config.region_method is not None:
-        return _build_region_network(config, config.region_method, data.labels, train)
+        return _build_region_network(config, config.region_method, data, train)
     return build_network(config.init, config.network, size=config.view.size, outputs=outputs)
 
 
@@ -123,11 +124,9 @@ def build_network(init: str, config: NetworkConfig, *, size: int, outputs: int) 
     return BuiltNetwork(classifier.train(), spec)
 
 
-def _build_region_network(
-    config: FinetuneConfig, method: str, labels: LabelSet, train: Sequence[Sample]
-) -> BuiltNetwork:
+def _build_region_network(config: FinetuneConfig, method: str, data: DataSet, train: Sequence[Sample]) -> BuiltNetwork:
     """Build the classifier of a method that relates regions of what the encoder of `init` sees."""
-    settings, size = config.network, config.view.size
+    settings, size, labels = config.network, config.view.size, data.labels
     _, start = open_start(config.init, settings, size)
     spec = start.spec(
         settings,
@@ -218,6 +217,21 @@ def _start_of(encoder: nn.Module, info: ClassifierInfo, from_scratch: bool) -> S
         restart(encoder, info.network)
     folded = info.network.folded_norms and not from_scratch
     return Start(encoder.train(), info.network.encoders, PixelStats(info.mean, info.std), folded)
+
+
+def check_same_division(run: Path, others: Sequence[str]) -> None:
+    """Raise ConfigError unless other runs learned from the same data, divided alike.
+
+    Else the images by which `run` is calibrated would be known to them. All are folders with a config.json.
+    """
+    own = read_json(run / CONFIG)
+    for other in others:
+        theirs = read_json(Path(other) / CONFIG)
+        differ = [name for name in SETTINGS if own["config"].get(name) != theirs["config"].get(name)]
+        if own["data"]["sha256"] != theirs["data"]["sha256"]:
+            differ.append("data")
+        if differ:
+            raise ConfigError(f"{other} was made with another {' and '.join(differ)} than is asked for now")
 
 
 def mean_head(sources: Sequence[str], labels: Sequence[str]) -> nn.Linear:

@@ -11,21 +11,20 @@ from torch import Tensor
 from uniemox.classifier_info import CalibrationImages, ClassifierInfo, from_affect
 from uniemox.data.sample import DataSet, Sample
 from uniemox.data.splits import split_samples, take_fraction, write_splits
-from uniemox.errors import ConfigError, DataError, LabelError
+from uniemox.errors import DataError, LabelError
 from uniemox.evaluate.calibration import calibrated
 from uniemox.evaluate.classifier_outputs import outputs_of, select_views
 from uniemox.evaluate.outputs import Outputs
 from uniemox.finetune.config import FinetuneConfig, Task
 from uniemox.finetune.network import BuiltNetwork
 from uniemox.finetune.step import FinetuneBatch, Objective, TeacherAnswers
-from uniemox.io.files import CONFIG, SPLITS
+from uniemox.io.files import SPLITS
 from uniemox.labels import AFFECT, LabelSet
 from uniemox.losses.methods import concordance
 from uniemox.model.classifier import Classifier
 from uniemox.model.spec import with_fitted
 from uniemox.training.hardware import count_workers, precision_of
 from uniemox.training.journal import Callback
-from uniemox.training.run_folder import read_json
 from uniemox.views.config import ViewConfig
 from uniemox.views.loader import BrokenCount, ViewBatch
 from uniemox.views.patches import normalise
@@ -106,7 +105,6 @@ def _shares(sample: Sample, label_set: LabelSet) -> list[float] | None:
 
 
 SHARES = {"train": 0.8, "val": 0.1, "test": 0.1}
-SETTINGS = ("seed", "task", "monitor", "holdout_fraction", "fraction", "select")  # that decide who learns from what
 MIN_HALVED = 40  # held-out samples from which one half can choose the epoch and the other calibrate
 
 
@@ -183,21 +181,6 @@ def _halves(samples: Sequence[Sample], share: float, seed: int) -> tuple[list[Sa
 def find_monitor(splits: set[str | None]) -> Literal["val", "holdout"]:
     """val where the data have a test split to score on as well; else val is left for that, and train gives a part."""
     return "val" if {"val", "test"} <= splits else "holdout"
-
-
-def check_same_division(run: Path, others: Sequence[str]) -> None:
-    """Raise ConfigError unless other runs learned from the same data, divided alike.
-
-    Else the images by which `run` is calibrated would be known to them. All are folders with a config.json.
-    """
-    own = read_json(run / CONFIG)
-    for other in others:
-        theirs = read_json(Path(other) / CONFIG)
-        differ = [name for name in SETTINGS if own["config"].get(name) != theirs["config"].get(name)]
-        if own["data"]["sha256"] != theirs["data"]["sha256"]:
-            differ.append("data")
-        if differ:
-            raise ConfigError(f"{other} was made with another {' and '.join(differ)} than is asked for now")
 
 
 @dataclass(kw_only=True, slots=True)

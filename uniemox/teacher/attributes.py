@@ -188,7 +188,7 @@ def _attributes(samples: Sequence[Sample], describer: Describer) -> list[dict[st
             found.append(str(error))
             continue
         values = np.array(image)
-        attributes = {
+        attributes: dict[str, Any] = {
             "brightness": round(brightness(values), 1),
             "colorfulness": round(colorfulness(values), 1),
             "object": ["Person"] if sample.persons else [],

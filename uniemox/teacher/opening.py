@@ -9,7 +9,7 @@ from uniemox.errors import CheckpointError, TeacherError
 from uniemox.teacher.features import StoredTeacher
 from uniemox.teacher.fitted import FittedTeacher
 from uniemox.teacher.protocol import Teacher
-from uniemox.teacher.sources import ClipTeacher, OnnxImageTower, TimmImageTower, join_networks
+from uniemox.teacher.sources import UNLOADABLE, ClipTeacher, OnnxImageTower, TimmImageTower, join_networks
 
 
 def open_teacher(source: str, device: str | torch.device = "cpu") -> Teacher:
@@ -41,7 +41,7 @@ def open_timm_tower(source: str, device: str | torch.device = "cpu") -> TimmImag
         raise TeacherError(f"expected an image tower as timm:NAME or timm:NAME@FILE, got {source!r}")
     try:
         return TimmImageTower(join_networks([load_timm(one, None) for one in sources]).to(device))
-    except CheckpointError as error:
+    except (CheckpointError, *UNLOADABLE) as error:
         raise TeacherError(f"the image tower {source!r} can't be had: {error}") from error
 
 
