@@ -78,26 +78,19 @@ def ask(
     of other endpoints may be added to the same folder. FOLDER/page.html and result.json show all of them. Exits with 3
     if a question failed; those that were answered are kept and shown all the same.
 
-    Examples:
+    For example:
 
     uniemox ask --data fi:photos/fi --endpoint http://127.0.0.1:11434/v1 --model llava --out asked --with runs/fi
 
     uniemox ask --data fi:photos/fi --endpoint https://api.openai.com/v1 --model gpt-4o --key-from MY_KEY --out asked
 
-    Parameters
-    ----------
-    data
-        KIND:PATH of images with labels of what they evoke, see `uniemox docs data`.
-    endpoint
-        The service's address: https://..., or http://... on this machine.
-    model
-        A model's name there; give it again for more models side by side.
-    out
-        Folder of answers, results and page; a folder with answers is continued.
-    ours
-        A fine-tuning run or its model.onnx, with which the answers are compared.
-    as_json
-        Print one JSON object.
+    Args:
+        data: KIND:PATH of images with labels of what they evoke, see `uniemox docs data`.
+        endpoint: The service's address: https://..., or http://... on this machine.
+        model: A model's name there; give it again for more models side by side.
+        out: Folder of answers, results and page; a folder with answers is continued.
+        ours: A fine-tuning run or its model.onnx, with which the answers are compared.
+        as_json: Print one JSON object.
     """
     from uniemox.ask.config import AskConfig
     from uniemox.data.source import open_data

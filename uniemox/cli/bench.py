@@ -34,18 +34,12 @@ def step(
 
     Example: uniemox bench step --json
 
-    Parameters
-    ----------
-    model
-        A plain ViT of timm instead.
-    batch_size
-        Images in a step instead.
-    steps
-        Timed steps, after one to warm up.
-    device
-        Where to run; a GPU if there is one.
-    as_json
-        Print one JSON object.
+    Args:
+        model: A plain ViT of timm instead.
+        batch_size: Images in a step instead.
+        steps: Timed steps, after one to warm up.
+        device: Where to run; a GPU if there is one.
+        as_json: Print one JSON object.
     """
     need("torch", "timm", "open_clip", extra="train")
     import torch
@@ -83,14 +77,10 @@ def bench_data_command(*, data: str, soak: int = 0, as_json: JsonFlag = False) -
 
     Example: uniemox bench data --data emotion6:photos/emotion6 --json
 
-    Parameters
-    ----------
-    data
-        KIND:PATH; its images must all be readable.
-    soak
-        Load this many further samples, and print how much memory the process gained after the 2,000th.
-    as_json
-        Print one JSON object.
+    Args:
+        data: KIND:PATH; its images must all be readable.
+        soak: Load this many further samples, and print how much memory the process gained after the 2,000th.
+        as_json: Print one JSON object.
     """
     need("torch", "fsspec", extra="train")
     from uniemox.bench.data import bench_data
@@ -131,20 +121,13 @@ def bench_predict_command(
 
     Example: uniemox bench predict --model runs/fi --json
 
-    Parameters
-    ----------
-    data
-        KIND:PATH; its images must all be readable; 64 drawn ones if not given.
-    model
-        As of `uniemox predict`.
-    torch_run
-        A run with the same network's weights; the model itself, if it is a run.
-    finder
-        A person finder for fresh processes, the soak and the speed with people, or none.
-    soak
-        Answer this many further images, and print how much memory the process gained after the 2,000th.
-    as_json
-        Print one JSON object.
+    Args:
+        data: KIND:PATH; its images must all be readable; 64 drawn ones if not given.
+        model: As of `uniemox predict`.
+        torch_run: A run with the same network's weights; the model itself, if it is a run.
+        finder: A person finder for fresh processes, the soak and the speed with people, or none.
+        soak: Answer this many further images, and print how much memory the process gained after the 2,000th.
+        as_json: Print one JSON object.
     """
     need("torch", "timm", extra="train")
     from uniemox.bench.predict import PASSES, bench_predict
@@ -190,26 +173,19 @@ def bench_train_command(
     The start and the teacher have random weights. `uniemox reproduce --plan --images-per-s FILE` takes what --json
     prints.
 
-    Examples:
+    For example:
 
     uniemox bench train --preset paper --data shards:EmoSet --batch-size 128 --json > train.json
 
     uniemox bench train --preset demo --data synthetic:512 --steps 10
 
-    Parameters
-    ----------
-    data
-        KIND:PATH.
-    preset
-        Of pretrain: paper, best or demo.
-    steps
-        Timed steps, after three to warm up.
-    batch_size
-        Images of a step, of one device; the preset's if not given.
-    compiled
-        torch.compile; as the preset has it if not given.
-    as_json
-        Print one JSON object.
+    Args:
+        data: KIND:PATH.
+        preset: Of pretrain: paper, best or demo.
+        steps: Timed steps, after three to warm up.
+        batch_size: Images of a step, of one device; the preset's if not given.
+        compiled: torch.compile; as the preset has it if not given.
+        as_json: Print one JSON object.
     """
     need("torch", "timm", "open_clip", "tensorboard", extra="train")
     from uniemox.bench.train import WARMUP, bench_train

@@ -31,7 +31,7 @@ def calibrate(
     What it answers first stays the same; how sure it says it is will be true of images like these. A hundred will do.
     The images must be new to the model, and can't be scored with the result.
 
-    Examples:
+    For example:
 
     uniemox calibrate --data folder:photos --out mine.onnx
 
@@ -39,21 +39,14 @@ def calibrate(
 
     uniemox calibrate --ratings --data oasis:OASIS --out mine.onnx
 
-    Parameters
-    ----------
-    data
-        KIND:PATH, see `uniemox docs data`; at least 30 images with labels.
-    out
-        The model to write, ONNX: uniemox predict IMAGE --model OUT.
-    model
-        embedded, an ONNX file of uniemox finetune, or a run that holds one.
-    split
-        Use this split only, or all; if not given, calibration or val of data with splits, else all.
-    ratings
-        Learn valence and arousal instead, from images with people's ratings of both, at least 100: a linear head on
-        the model's features, with an interval for each. Images of one group are held out together.
-    as_json
-        Print one JSON object.
+    Args:
+        data: KIND:PATH, see `uniemox docs data`; at least 30 images with labels.
+        out: The model to write, ONNX: uniemox predict IMAGE --model OUT.
+        model: embedded, an ONNX file of uniemox finetune, or a run that holds one.
+        split: Use this split only, or all; if not given, calibration or val of data with splits, else all.
+        ratings: Learn valence and arousal instead, from images with people's ratings of both, at least 100: a linear
+            head on the model's features, with an interval for each. Images of one group are held out together.
+        as_json: Print one JSON object.
     """
     need("scipy", extra="data")
     if ratings:

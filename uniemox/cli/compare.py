@@ -23,16 +23,11 @@ def compare(*, ours: Runs, theirs: Runs, baseline: Runs | None = None, as_json: 
 
     Example: uniemox compare --ours runs/pre-s0 runs/pre-s1 --theirs runs/scratch-s0 --baseline runs/histogram
 
-    Parameters
-    ----------
-    ours
-        Fine-tuning runs that uniemox evaluate has scored.
-    theirs
-        Those that they are compared with.
-    baseline
-        What both must beat, such as a run of finetune --method histogram; what does not beat it is marked.
-    as_json
-        Print one JSON object for every evaluation that all of them have.
+    Args:
+        ours: Fine-tuning runs that uniemox evaluate has scored.
+        theirs: Those that they are compared with.
+        baseline: What both must beat, such as a run of finetune --method histogram; what does not beat it is marked.
+        as_json: Print one JSON object for every evaluation that all of them have.
     """
     need("scipy", extra="data")
     from uniemox.evaluate.compare import compare as run

@@ -45,20 +45,16 @@ def show(
 ) -> None:
     """Show what a data set holds: classes, splits, and what is known of its images.
 
-    Examples:
+    For example:
 
     uniemox data show fi:photos/fi
 
     uniemox data show emotion6:photos/emotion6?label=vote --json
 
-    Parameters
-    ----------
-    source
-        KIND:PATH.
-    limit
-        Show only this many samples.
-    as_json
-        A JSON object a sample: path, label or distribution, split, text, boxes, target_box, group.
+    Args:
+        source: KIND:PATH.
+        limit: Show only this many samples.
+        as_json: A JSON object a sample: path, label or distribution, split, text, boxes, target_box, group.
     """
 
     if limit is not None and limit < 0:
@@ -89,7 +85,7 @@ def check(
 
     Near duplicates are found through new encoding, scaling, mirroring, and cropping by a little.
 
-    Examples:
+    For example:
 
     uniemox data check fi:photos/fi --html fi.html
 
@@ -97,20 +93,13 @@ def check(
 
     uniemox data check fi:photos/fi --json > check.json; uniemox data show fi:photos/fi --exclude check.json
 
-    Parameters
-    ----------
-    source
-        KIND:PATH.
-    against
-        A second data set, with which this one must share no image.
-    html
-        Write a page with the images to this file.
-    exclude
-        Leave out what an earlier check listed.
-    splits
-        A file of `data split`.
-    as_json
-        Print everything as JSON; its list "exclude" is what --exclude takes.
+    Args:
+        source: KIND:PATH.
+        against: A second data set, with which this one must share no image.
+        html: Write a page with the images to this file.
+        exclude: Leave out what an earlier check listed.
+        splits: A file of `data split`.
+        as_json: Print everything as JSON; its list "exclude" is what --exclude takes.
     """
     need("sklearn", "scipy", extra="data")
     from uniemox.data.audit import audit
@@ -162,7 +151,7 @@ def split(
 ) -> None:
     """Divide a data set into train, val and test: every class in the same ratio, no group torn apart.
 
-    Examples:
+    For example:
 
     uniemox data split emotion6:photos/emotion6 emotion6.json --ratio 70/10/20
 
@@ -170,20 +159,13 @@ def split(
 
     uniemox data split caer-s:photos/caer caer.json --paper
 
-    Parameters
-    ----------
-    source
-        KIND:PATH.
-    file
-        The file to write; commands take it as --splits.
-    plot
-        Write an image of that choice to this file.
-    fraction
-        Keep this part of every class of train only (figure 7); a smaller fraction is part of a larger one.
-    exclude
-        Leave out what `data check --json` listed.
-    as_json
-        Print hash and sizes as JSON.
+    Args:
+        source: KIND:PATH.
+        file: The file to write; commands take it as --splits.
+        plot: Write an image of that choice to this file.
+        fraction: Keep this part of every class of train only (figure 7); a smaller fraction is part of a larger one.
+        exclude: Leave out what `data check --json` listed.
+        as_json: Print hash and sizes as JSON.
     """
     need("sklearn", "matplotlib", extra="data")
     from uniemox.data import splits

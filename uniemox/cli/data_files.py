@@ -103,7 +103,7 @@ def persons(
 ) -> None:
     """Find the people in every image, once, and keep their boxes beside the data. A stopped run resumes.
 
-    Examples:
+    For example:
 
     uniemox data persons fi:photos/fi --detector yolox_nano.onnx
 
@@ -111,14 +111,10 @@ def persons(
 
     uniemox data persons emoset:photos/emoset --detector yolov3.onnx --provider cuda
 
-    Parameters
-    ----------
-    source
-        KIND:PATH.
-    out
-        The file to write; persons.jsonl beside the data if not given, where all commands find it.
-    as_json
-        Print what was found as JSON.
+    Args:
+        source: KIND:PATH.
+        out: The file to write; persons.jsonl beside the data if not given, where all commands find it.
+        as_json: Print what was found as JSON.
     """
     from uniemox.data.people import PERSONS, find_people
     from uniemox.data.seen import read_seen
@@ -203,24 +199,18 @@ def describe(
     The latter are measured colours, the people of `data persons`, the objects that a classifier names, and scene,
     action and expression by a CLIP, where one is given.
 
-    Examples:
+    For example:
 
     uniemox data describe emoset:photos/emoset
 
     uniemox data describe fi:photos/fi --teacher ViT-B-16 --vocabulary photos/emoset/info.json
 
-    Parameters
-    ----------
-    source
-        KIND:PATH.
-    out
-        The file to write; texts.jsonl beside the data if not given, where all commands find it.
-    persons
-        A file of `data persons`; one in the data's folder is found without it.
-    without_emotion
-        Leave the label out of the texts (table VII of the paper).
-    as_json
-        Print what was written as JSON.
+    Args:
+        source: KIND:PATH.
+        out: The file to write; texts.jsonl beside the data if not given, where all commands find it.
+        persons: A file of `data persons`; one in the data's folder is found without it.
+        without_emotion: Leave the label out of the texts (table VII of the paper).
+        as_json: Print what was written as JSON.
     """
     need("torch", "timm", "open_clip", extra="train")
     from uniemox.data.people import TEXTS
@@ -263,26 +253,19 @@ def shard(
 
     A stopped run resumes with the next shard. The `webdataset` package reads them as well.
 
-    Examples:
+    For example:
 
     uniemox data shard emoset:photos/emoset packed/emoset --short-side 256
 
     uniemox data show shards:packed/emoset
 
-    Parameters
-    ----------
-    source
-        KIND:PATH.
-    folder
-        Where the shards are written.
-    short_side
-        Scale images down to this short side, px; the files as they are if not given.
-    samples
-        Images in a shard.
-    seed
-        Of the order in the shards.
-    as_json
-        Print what was written as JSON.
+    Args:
+        source: KIND:PATH.
+        folder: Where the shards are written.
+        short_side: Scale images down to this short side, px; the files as they are if not given.
+        samples: Images in a shard.
+        seed: Of the order in the shards.
+        as_json: Print what was written as JSON.
     """
     from uniemox.data.shards import ShardConfig, write_shards
 

@@ -28,30 +28,22 @@ def evaluate(
     that name where you are. Images that it was trained on are refused. A data set with other labels is scored through
     a label map; what is evoked is never mapped to what is felt.
 
-    Examples:
+    For example:
 
     uniemox evaluate --model runs/fi --data emotion6:photos/emotion6 --by domain --json
 
     uniemox evaluate --model embedded --data csv:ratings.csv --task affect
 
-    Parameters
-    ----------
-    model
-        A fine-tuning run or its model.safetensors; or an ONNX file, embedded or small, which need no torch.
-    data
-        KIND:PATH, see `uniemox docs data`; several with commas between them are scored as one.
-    split
-        Score this split, or all; if not given, test if there is one, else val, else all.
-    by
-        Scores by a column's values too: domain, split, label, group, part (of several data sets), or an annotation's.
-    task
-        affect: score a classifier's valence and arousal against people's ratings.
-    allow_seen
-        Score images that the model was trained on as well.
-    name
-        Of the files in RUN/evaluations; made of data and split if not given.
-    as_json
-        Print one JSON object.
+    Args:
+        model: A fine-tuning run or its model.safetensors; or an ONNX file, embedded or small, which need no torch.
+        data: KIND:PATH, see `uniemox docs data`; several with commas between them are scored as one.
+        split: Score this split, or all; if not given, test if there is one, else val, else all.
+        by: Scores by a column's values too: domain, split, label, group, part (of several data sets), or an
+            annotation's.
+        task: affect: score a classifier's valence and arousal against people's ratings.
+        allow_seen: Score images that the model was trained on as well.
+        name: Of the files in RUN/evaluations; made of data and split if not given.
+        as_json: Print one JSON object.
     """
     from uniemox.evaluate import run
 

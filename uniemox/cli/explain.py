@@ -44,7 +44,7 @@ def heat(
     A model that looks at people uses persons.jsonl in the image's folder (uniemox data persons), else the embedded
     finder. Exits with 3 if an image could not be read; the others are done.
 
-    Examples:
+    For example:
 
     uniemox explain photo.jpg --out sheet.png
 
@@ -52,28 +52,20 @@ def heat(
 
     uniemox explain photos --model runs/fi --method both --scores --json --out maps
 
-    Parameters
-    ----------
-    files
-        Images, folders, or patterns.
-    out
-        sheet.png or sheet.html for all on one sheet, or a folder for a PNG a map, as large as the image:
-        photos/a.jpg becomes FOLDER/photos/a.jpg.MODEL.png.
-    model
-        One or more runs, model.onnx files or names hub:owner/name/file; by default the model of the package.
-    label
-        Label whose evidence is shown; by default the most probable one of each model.
-    method
-        cam: class-activation map of a convolutional network. occlusion: any network, about 100 passes. auto: cam, else
-        occlusion. both: compare the two. grad-cam: for a run, ViTs as in the paper's figure; needs uniemox[train].
-    faces
-        Draw what faces show (not what people feel) in the first column, or to FOLDER/photos/a.jpg.faces.png. find: all
-        detected faces. whole: each image is one face.
-    scores
-        Measure the maps: area under the label's probability while the image is deleted, or inserted, hottest places
-        first, compared with a random map.
-    as_json
-        With --scores: print them as one JSON object.
+    Args:
+        files: Images, folders, or patterns.
+        out: sheet.png or sheet.html for all on one sheet, or a folder for a PNG a map, as large as the image:
+            photos/a.jpg becomes FOLDER/photos/a.jpg.MODEL.png.
+        model: One or more runs, model.onnx files or names hub:owner/name/file; by default the model of the package.
+        label: Label whose evidence is shown; by default the most probable one of each model.
+        method: cam: class-activation map of a convolutional network. occlusion: any network, about 100 passes. auto:
+            cam, else occlusion. both: compare the two. grad-cam: for a run, ViTs as in the paper's figure; needs
+            uniemox[train].
+        faces: Draw what faces show (not what people feel) in the first column, or to FOLDER/photos/a.jpg.faces.png.
+            find: all detected faces. whole: each image is one face.
+        scores: Measure the maps: area under the label's probability while the image is deleted, or inserted, hottest
+            places first, compared with a random map.
+        as_json: With --scores: print them as one JSON object.
     """
     _check_asked(method, scores=scores, as_json=as_json)
     from uniemox.predict.explain.explaining import open_explainers

@@ -29,7 +29,7 @@ def export(
 ) -> None:
     """Write a classifier as one ONNX file, its labels, kind and temperature inside, or as a folder for a model hub.
 
-    Examples:
+    For example:
 
     uniemox export runs/fi --out fi.onnx
 
@@ -39,28 +39,20 @@ def export(
 
     uniemox export runs/fi --to hub-folder --out fi-for-others
 
-    Parameters
-    ----------
-    model
-        A fine-tuning run, its model.safetensors, or its model.onnx; embedded or small.
-    out
-        The file or folder to write.
-    to
-        onnx: one file. hub-folder: model.onnx, a card (README.md), and model.safetensors and config.json, which timm
-        and transformers open, as the Hugging Face hub shows them; nothing is uploaded.
-    float16
-        Store the weights in half the space; it computes in float32 as before.
-    int8_weights
-        Store the weights in a quarter of the space; it computes in float32, with answers that differ a little.
-    keep_float16
-        With --int8-weights: a regular expression; weights in whose name it is found are stored in 16 bits.
-    int8
-        Compute in 8 bits. Written only if that is faster on this machine and the label stays the same for at least 98 %
-        of up to 2,000 images of --data. Otherwise the figures are shown and the exit code is 1.
-    data
-        With --int8: KIND:PATH, images like those that the model is for, see `uniemox docs data`.
-    as_json
-        Print one JSON object.
+    Args:
+        model: A fine-tuning run, its model.safetensors, or its model.onnx; embedded or small.
+        out: The file or folder to write.
+        to: onnx: one file. hub-folder: model.onnx, a card (README.md), and model.safetensors and config.json, which
+            timm and transformers open, as the Hugging Face hub shows them; nothing is uploaded.
+        float16: Store the weights in half the space; it computes in float32 as before.
+        int8_weights: Store the weights in a quarter of the space; it computes in float32, with answers that differ a
+            little.
+        keep_float16: With --int8-weights: a regular expression; weights in whose name it is found are stored in 16
+            bits.
+        int8: Compute in 8 bits. Written only if that is faster on this machine and the label stays the same for at
+            least 98 % of up to 2,000 images of --data. Otherwise the figures are shown and the exit code is 1.
+        data: With --int8: KIND:PATH, images like those that the model is for, see `uniemox docs data`.
+        as_json: Print one JSON object.
     """
     need("torch", "timm", "onnx", "onnxscript", extra="train")
     _check_weights(float16, int8_weights, keep_float16, int8, data)

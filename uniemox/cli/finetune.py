@@ -41,7 +41,7 @@ def command_for(preset: str = DEFAULT, act: Callable[..., Any] | None = None) ->
         split train; data without splits are divided 80/10/10. Killed at any moment, --resume continues it to the same
         result.
 
-        Examples:
+        For example:
 
         uniemox finetune --init runs/pre --data fi:photos/fi --out runs/fi
 
@@ -56,21 +56,16 @@ def command_for(preset: str = DEFAULT, act: Callable[..., Any] | None = None) ->
         uniemox finetune --method solver --init timm:resnet50.tv_in1k --network.objects yolox_nano.onnx --data
         fi:photos/fi --out runs/solver
 
-        Parameters
-        ----------
-        init
-            Where the encoder comes from: embedded or small (they come with uniemox), a run, a published checkpoint,
-            timm:NAME or timm:NAME@FILE; with scratch: before it the same network with random weights. Several, with
-            commas between them, are used side by side. Method histogram alone needs none.
-        data
-            KIND:PATH, see `uniemox docs data`; several with commas between them are trained on as one, with the labels
-            of the first.
-        out
-            Folder of the run: config.json, metrics.jsonl, checkpoints, at the end model.safetensors and model.onnx.
-        preset
-            paper, best or demo.
-        resume
-            Continue the run in --out, if there is one.
+        Args:
+            init: Where the encoder comes from: embedded or small (they come with uniemox), a run, a published
+                checkpoint, timm:NAME or timm:NAME@FILE; with scratch: before it the same network with random weights.
+                Several, with commas between them, are used side by side. Method histogram alone needs none.
+            data: KIND:PATH, see `uniemox docs data`; several with commas between them are trained on as one, with the
+                labels of the first.
+            out: Folder of the run: config.json, metrics.jsonl, checkpoints, at the end model.safetensors and
+                model.onnx.
+            preset: paper, best or demo.
+            resume: Continue the run in --out, if there is one.
         """
         config = replace(config_of(FinetuneConfig, settings), init=init)
         return (act or _finetune)(config, data, out, files, resume)

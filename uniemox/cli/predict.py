@@ -112,7 +112,7 @@ def predict(
 
     Exits with 3 if an image could not be read; the others are answered, and --resume tries it again.
 
-    Examples:
+    For example:
 
     uniemox predict photo.jpg 'photos/*.png' --json
 
@@ -120,22 +120,15 @@ def predict(
 
     uniemox predict clip.mp4 --every 1s --out clip.csv --timeline clip.png
 
-    Parameters
-    ----------
-    images
-        Files, folders, patterns; - reads a list of paths from standard input.
-    coverage
-        Also give the labels that hold the true one in this share of images, between 0 and 1, such as 0.9.
-    labels
-        Answer in another label set, such as polarity.
-    every
-        Time between two answered frames, such as 1s, 500ms or 2min; the names are films (animated images too).
-    batch_size
-        Maximum number of images started before the next answer is written; more than 16 act as 16. No answer changes.
-    engine
-        local: this machine. ray: all machines of a Ray cluster, which read the images by the same paths.
-    as_json
-        Print a JSON object a line: path, scene, kind, valence, familiarity, persons, ...; or path, error.
+    Args:
+        images: Files, folders, patterns; - reads a list of paths from standard input.
+        coverage: Also give the labels that hold the true one in this share of images, between 0 and 1, such as 0.9.
+        labels: Answer in another label set, such as polarity.
+        every: Time between two answered frames, such as 1s, 500ms or 2min; the names are films (animated images too).
+        batch_size: Maximum number of images started before the next answer is written; more than 16 act as 16. No
+            answer changes.
+        engine: local: this machine. ray: all machines of a Ray cluster, which read the images by the same paths.
+        as_json: Print a JSON object a line: path, scene, kind, valence, familiarity, persons, ...; or path, error.
     """
     every_s = _check(images, files, engine, every)
     from uniemox.cli.predict_output import Output

@@ -37,7 +37,7 @@ def command_for(preset: str = DEFAULT, act: Callable[..., Any] | None = None) ->
         The defaults below are those of the preset: see those of another with --preset demo --help. Under torchrun the
         same command uses many processes. Killed at any moment, --resume continues it to the same result.
 
-        Examples:
+        For example:
 
         uniemox pretrain --preset demo --data synthetic:2048 --out runs/pre --teacher.source fitted:runs/teacher
 
@@ -47,19 +47,13 @@ def command_for(preset: str = DEFAULT, act: Callable[..., Any] | None = None) ->
 
         torchrun --nproc-per-node 8 -m uniemox pretrain --preset paper --data shards:EmoSet --out runs/paper
 
-        Parameters
-        ----------
-        data
-            KIND:PATH, see `uniemox docs data`; several with commas between them are trained on as one.
-        out
-            Folder of the run: config.json, metrics.jsonl, checkpoints, images, at the end encoder.safetensors.
-        preset
-            paper, best or demo.
-        resume
-            Continue the run in --out, if there is one.
-        split
-            Only the samples of these splits, such as train val, or all; train if not given, or everything where the
-            data have no splits.
+        Args:
+            data: KIND:PATH, see `uniemox docs data`; several with commas between them are trained on as one.
+            out: Folder of the run: config.json, metrics.jsonl, checkpoints, images, at the end encoder.safetensors.
+            preset: paper, best or demo.
+            resume: Continue the run in --out, if there is one.
+            split: Only the samples of these splits, such as train val, or all; train if not given, or everything where
+                the data have no splits.
         """
         return (act or _pretrain)(config_of(PretrainConfig, settings), data, out, files, split, resume)
 

@@ -22,20 +22,14 @@ def reconstruct(
 
     Example: uniemox explain reconstruct photos --model runs/pre mae_visualize_vit_base.pth --out sheet.png
 
-    Parameters
-    ----------
-    files
-        Images, or folders of them.
-    model
-        One or more: a pre-training run, each of whose checkpoints is a column, or a checkpoint of MAE with its decoder.
-    out
-        The sheet, a PNG.
-    ratio
-        Share of the patches that are hidden, between 0 and 1.
-    seed
-        Random seed for the masks.
-    as_json
-        Print the mean squared error over hidden patches, by column, as one JSON object.
+    Args:
+        files: Images, or folders of them.
+        model: One or more: a pre-training run, each of whose checkpoints is a column, or a checkpoint of MAE with its
+            decoder.
+        out: The sheet, a PNG.
+        ratio: Share of the patches that are hidden, between 0 and 1.
+        seed: Random seed for the masks.
+        as_json: Print the mean squared error over hidden patches, by column, as one JSON object.
     """
     need("torch", "timm", "safetensors", extra="train")
     if out.suffix.lower() != ".png":

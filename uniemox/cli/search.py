@@ -33,7 +33,7 @@ def search(
     The first search predicts all images and keeps the answers beside the folder, in FOLDER.uniemox.jsonl; later ones
     only predict new images. Conditions of --mood narrow the results of --like and --emotion.
 
-    Examples:
+    For example:
 
     uniemox search photos --like beach.jpg --out found.html
 
@@ -41,24 +41,15 @@ def search(
 
     uniemox search photos --emotion awe --count 5 --json
 
-    Parameters
-    ----------
-    folder
-        Folder of images; those in folders inside it count too.
-    like
-        Image whose features the results resemble.
-    emotion
-        Label of the model; most probable first.
-    mood
-        Conditions on valence, arousal (1 to 9) or labels (0 to 1), such as "valence>7 arousal<4".
-    count
-        Maximum number of results, at least 1.
-    out
-        Also write a page of the results, .html.
-    model
-        Model as for `uniemox predict`; the package's own if not given.
-    as_json
-        Print a JSON object a line.
+    Args:
+        folder: Folder of images; those in folders inside it count too.
+        like: Image whose features the results resemble.
+        emotion: Label of the model; most probable first.
+        mood: Conditions on valence, arousal (1 to 9) or labels (0 to 1), such as "valence>7 arousal<4".
+        count: Maximum number of results, at least 1.
+        out: Also write a page of the results, .html.
+        model: Model as for `uniemox predict`; the package's own if not given.
+        as_json: Print a JSON object a line.
     """
     _check(count, out, is_empty=like is None and emotion is None and not mood.strip())
     from uniemox.cli.predict_output import Output

@@ -45,32 +45,24 @@ def serve(
 
     See `uniemox docs serve`, and /docs of the server. SIGTERM and Ctrl-C answer what was accepted, then stop.
 
-    Examples:
+    For example:
 
     uniemox serve --model runs/fi --model runs/emoset --port 8080
 
     UNIEMOX_KEY=$(openssl rand -hex 24) uniemox serve --host 0.0.0.0 --key-from UNIEMOX_KEY
 
-    Parameters
-    ----------
-    model
-        A run, model.onnx, hub: or clip: name; given twice, the page compares both. Without it the package's own.
-    person_model
-        Model that predicts what the detected persons feel; named in the same way as --model.
-    faces
-        Also predict what faces show to others. find: detect the faces; whole: each image is one face.
-    host
-        Address to listen on; 0.0.0.0 lets other machines in: use --key-from then, and HTTPS before it.
-    port
-        TCP port to listen on; 0 takes any free port.
-    threads
-        Number of CPU threads for the network; one per core if not given.
-    key_from
-        Name of the environment variable that holds the key which clients must send as Authorization: Bearer KEY.
-    allow_origin
-        Site whose pages may send requests, such as https://example.org; the server also answers under its host.
-    root_path
-        Path prefix that a proxy adds and removes, such as /emotions; the schema names it.
+    Args:
+        model: A run, model.onnx, hub: or clip: name; given twice, the page compares both. Without it the package's own.
+        person_model: Model that predicts what the detected persons feel; named in the same way as --model.
+        faces: Also predict what faces show to others. find: detect the faces; whole: each image is one face.
+        host: Address to listen on; 0.0.0.0 lets other machines in: use --key-from then, and HTTPS before it.
+        port: TCP port to listen on; 0 takes any free port.
+        threads: Number of CPU threads for the network; one per core if not given.
+        key_from: Name of the environment variable that holds the key which clients must send as Authorization: Bearer
+            KEY.
+        allow_origin: Site whose pages may send requests, such as https://example.org; the server also answers under its
+            host.
+        root_path: Path prefix that a proxy adds and removes, such as /emotions; the schema names it.
     """
     need("fastapi", "uvicorn", "python_multipart", "prometheus_client", "fastapi_swagger", extra="serve")
     from uniemox.predict.opening import load

@@ -27,7 +27,7 @@ def survey(
     each; a map with similar images next to each other; unfamiliar images; people and faces. Answers are kept in
     OUT.jsonl as they come. Exits with 3 if an image could not be read.
 
-    Examples:
+    For example:
 
     uniemox survey photos/ --out survey.html
 
@@ -35,20 +35,13 @@ def survey(
 
     uniemox survey photos/ --faces find --out survey.html --resume
 
-    Parameters
-    ----------
-    images
-        Files, folders, patterns; - reads a list of paths from standard input.
-    out
-        The page, such as survey.html.
-    by
-        Groups to compare: folder, date (of EXIF, by month or year), columns of --table.
-    table
-        A CSV file with a column path, relative to its folder or to this one, and further columns.
-    labels
-        Answer in another label set, such as polarity.
-    resume
-        Continue OUT.jsonl: images that it answers are skipped.
+    Args:
+        images: Files, folders, patterns; - reads a list of paths from standard input.
+        out: The page, such as survey.html.
+        by: Groups to compare: folder, date (of EXIF, by month or year), columns of --table.
+        table: A CSV file with a column path, relative to its folder or to this one, and further columns.
+        labels: Answer in another label set, such as polarity.
+        resume: Continue OUT.jsonl: images that it answers are skipped.
     """
     check_names(images)
     if out.suffix.lower() not in (".html", ".htm"):

@@ -57,30 +57,23 @@ def fit(
 
     Every tenth image is held out, to measure how well images and texts find each other.
 
-    Examples:
+    For example:
 
     uniemox teacher fit --data synthetic:2048 --out runs/teacher
 
     uniemox teacher fit --data csv:captions.csv --out runs/teacher --image-tower timm:resnet18@resnet18.safetensors
 
-    Parameters
-    ----------
-    data
-        KIND:PATH, or several with commas between them; samples without a text are left out.
-    out
-        Folder of the teacher, teacher.json and teacher.safetensors; commands take it as fitted:OUT.
-    image_tower
-        Frozen, timm:NAME or timm:NAME@FILE, several with commas (arXiv 2111.07991); a small one is fitted if not given.
-    seed
-        Of the weights, the held-out images, the crops and the order.
-    without_emotion
-        Leave the label out of texts that are made of annotations, so that no label reaches what is distilled.
-    split
-        Use this split only, or all; train if not given, and everything of data that have no splits.
-    resume
-        Continue the fit in --out, if there is one, to the same result.
-    as_json
-        Print where it was written and the figures as JSON.
+    Args:
+        data: KIND:PATH, or several with commas between them; samples without a text are left out.
+        out: Folder of the teacher, teacher.json and teacher.safetensors; commands take it as fitted:OUT.
+        image_tower: Frozen, timm:NAME or timm:NAME@FILE, several with commas (arXiv 2111.07991); a small one is fitted
+            if not given.
+        seed: Of the weights, the held-out images, the crops and the order.
+        without_emotion: Leave the label out of texts that are made of annotations, so that no label reaches what is
+            distilled.
+        split: Use this split only, or all; train if not given, and everything of data that have no splits.
+        resume: Continue the fit in --out, if there is one, to the same result.
+        as_json: Print where it was written and the figures as JSON.
     """
     need("torch", "timm", "open_clip", "safetensors", "tensorboard", extra="train")
     from uniemox.cli.callbacks import ConsoleCallback
@@ -126,20 +119,16 @@ def store(
 ) -> None:
     """Ask a teacher once about all whole images and all texts of a data set, for any number of pre-training runs.
 
-    Examples:
+    For example:
 
     uniemox teacher store --teacher fitted:runs/teacher --data shards:fi --out fi.npz
 
     uniemox pretrain --teacher.source stored:fi.npz --data shards:fi --out runs/pre
 
-    Parameters
-    ----------
-    teacher
-        As --teacher.source of pretrain takes it.
-    data
-        KIND:PATH, or several with commas between them; all splits of it.
-    out
-        File, .npz.
+    Args:
+        teacher: As --teacher.source of pretrain takes it.
+        data: KIND:PATH, or several with commas between them; all splits of it.
+        out: File, .npz.
     """
     need("torch", "timm", "open_clip", extra="train")
     from uniemox.data.prompts import distinct_texts

@@ -23,22 +23,15 @@ def convert(
 
     Example: uniemox convert mae_pretrain_vit_base.pth mae.safetensors
 
-    Parameters
-    ----------
-    source
-        A weight file of MoCo v3, DINO, BEiT, MAE, SimMIM, TinyMIM, SiameseIM, MixMAE, dBOT or CAE, or a
-        ViT of torchvision.
-    target
-        The file to write, ending in .safetensors.
-    method
-        Whose file it is, if it should not be recognised: moco_v3, dino, beit, mae, simmim, simmim_swin, tinymim,
-        siameseim, mixmae, dbot, cae, uniemox, timm or torchvision.
-    heads
-        Attention heads, where neither the file nor the published sizes tell.
-    image_size
-        Side of the input in px; position tables are resized as the method's own fine-tuning does it.
-    as_json
-        Print the report as JSON.
+    Args:
+        source: A weight file of MoCo v3, DINO, BEiT, MAE, SimMIM, TinyMIM, SiameseIM, MixMAE, dBOT or CAE, or a ViT of
+            torchvision.
+        target: The file to write, ending in .safetensors.
+        method: Whose file it is, if it should not be recognised: moco_v3, dino, beit, mae, simmim, simmim_swin,
+            tinymim, siameseim, mixmae, dbot, cae, uniemox, timm or torchvision.
+        heads: Attention heads, where neither the file nor the published sizes tell.
+        image_size: Side of the input in px; position tables are resized as the method's own fine-tuning does it.
+        as_json: Print the report as JSON.
     """
     need("torch", "timm", "safetensors", extra="train")
     from dataclasses import asdict
@@ -60,12 +53,9 @@ def fetch(*, preset: Literal["paper", "best"] = "best", to: Path | None = None) 
 
     Example: uniemox fetch --preset best --to /scratch/weights
 
-    Parameters
-    ----------
-    preset
-        paper or best.
-    to
-        Folder that all nodes can read; the Hugging Face cache if not given.
+    Args:
+        preset: paper or best.
+        to: Folder that all nodes can read; the Hugging Face cache if not given.
     """
     if to is not None:  # huggingface_hub reads it when it is imported
         os.environ["HF_HUB_CACHE"] = str(to.resolve())
