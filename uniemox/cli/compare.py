@@ -1,6 +1,7 @@
 """The command that compares recipes over seeds."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -34,7 +35,7 @@ def compare(*, ours: Runs, theirs: Runs, baseline: Runs | None = None, as_json: 
 
     for found in run(ours, theirs, baseline or ()):
         if as_json:
-            print(json.dumps(found.as_dict()))
+            print(json.dumps(asdict(found)))
             continue
         print(f"{found.title}, {found.pictures:,} images")
         for name, values, interval in (
@@ -42,11 +43,10 @@ def compare(*, ours: Runs, theirs: Runs, baseline: Runs | None = None, as_json: 
             ("theirs", found.theirs, found.theirs_interval),
             ("baseline", found.baseline, found.baseline_interval),
         ):
-            if interval is None:
-                continue
-            seeds = ", ".join(f"{value:.1%}" for value in values)
-            mean = sum(values) / len(values)
-            print(f"{name:>10} {mean:.1%} ({interval[0]:.1%} to {interval[1]:.1%}); runs: {seeds}")
+            if interval is not None:
+                low, high, mean = *interval, sum(values) / len(values)
+                seeds = ", ".join(f"{value:.1%}" for value in values)
+                print(f"{name:>10} {mean:.1%} ({low:.1%} to {high:.1%}); runs: {seeds}")
         print(f"    chance {found.commonest:.1%} the commonest class, {found.uniform:.1%} one class of all")
         print(f"difference {_words(found.difference)}")
         for name, margin in (("ours", found.ours_over_baseline), ("theirs", found.theirs_over_baseline)):

@@ -17,9 +17,8 @@ def docs(page: str | None = None, /) -> None:
 
     For example:
 
-    uniemox docs
-
-    uniemox docs data | less
+    - uniemox docs
+    - uniemox docs data | less
 
     Args:
         page: Such as data, or tutorials/predict.

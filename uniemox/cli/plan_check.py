@@ -25,7 +25,7 @@ def check_plan(plan: "Plan", *, as_json: bool) -> bool:
 
     with progress_bar() as progress:
         task = progress.add_task("checking", total=len(plan.runs))
-        found = check_runs(plan.runs, read_settings, lambda name: progress.advance(task))
+        found = check_runs(plan.runs, read_settings, lambda name: progress.update(task, advance=1))
     can_start = all(entry.missing is None for entry in found)
     if as_json:
         runs = [

@@ -12,9 +12,8 @@ def report(*runs: Path, out: Path) -> None:
 
     For example:
 
-    uniemox report runs/fi --out report.html
-
-    uniemox report runs/pre runs/fi runs/fi-without-pretraining --out report.html
+    - uniemox report runs/fi --out report.html
+    - uniemox report runs/pre runs/fi runs/fi-without-pretraining --out report.html
 
     Args:
         runs: Folders of pre-training and fine-tuning; fine-tuning runs that were scored on the same data are compared.
@@ -24,6 +23,5 @@ def report(*runs: Path, out: Path) -> None:
     from uniemox.evaluate.report.page import write_report
 
     with progress_bar() as progress:
-        task = progress.add_task("reporting", total=len(runs))
-        write_report(runs, out, on_progress=lambda what, done, total: progress.update(task, completed=done))
+        write_report(runs, out, on_progress=progress.show)
     say(f"wrote {out}")

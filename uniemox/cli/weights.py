@@ -3,10 +3,11 @@
 import json
 import os
 import shlex
+from dataclasses import asdict
 from pathlib import Path
 from typing import Literal
 
-from uniemox.cli.console import JsonFlag, need, say
+from uniemox.cli.console import JsonObject, need, say
 
 
 def convert(
@@ -17,7 +18,7 @@ def convert(
     method: str = "auto",
     heads: int | None = None,
     image_size: int | None = None,
-    as_json: JsonFlag = False,
+    as_json: JsonObject = False,
 ) -> None:
     """Turn a published checkpoint into safetensors under timm's names, without running code from it.
 
@@ -31,19 +32,13 @@ def convert(
             tinymim, siameseim, mixmae, dbot, cae, uniemox, timm or torchvision.
         heads: Attention heads, where neither the file nor the published sizes tell.
         image_size: Side of the input in px; position tables are resized as the method's own fine-tuning does it.
-        as_json: Print the report as JSON.
     """
     need("torch", "timm", "safetensors", extra="train")
-    from dataclasses import asdict
-
     from uniemox.checkpoints.saving import convert as convert_file
 
     report, line = convert_file(source, target, method=method, heads=heads, image_size=image_size)
-    if as_json:
-        print(json.dumps({**asdict(report), "written": str(target), "load_with": line}))
-        return
-    print(report)
-    print(f"  wrote {target}; load it with\n    {line}")
+    words = f"{report}\n  wrote {target}; load it with\n    {line}"
+    print(json.dumps({**asdict(report), "written": str(target), "load_with": line}) if as_json else words)
 
 
 def fetch(*, preset: Literal["paper", "best"] = "best", to: Path | None = None) -> None:
