@@ -62,7 +62,6 @@ class _Words(ProgressColumn):
         self.words = words
 
     def render(self, task: Task) -> Text:
-        """The words."""
         return Text(self.words(task))
 
 

@@ -131,7 +131,6 @@ class _Form:
         self._name = self._value = b""
 
     def callbacks(self) -> dict[str, Any]:
-        """Return the callbacks by name."""
         return {name: getattr(self, name) for name in dir(self) if name.startswith("on_")}
 
     def uploads(self) -> list[Upload]:
@@ -149,31 +148,24 @@ class _Form:
         return found
 
     def on_part_begin(self) -> None:
-        """Begin a file. Raises RefusedError for one too many."""
         if len(self._parts) == self._limit:
             raise RefusedError(413, "too_many_files", f"more than {self._limit} files; send them in several requests")
         self._parts.append(_Part())
 
     def on_header_begin(self) -> None:
-        """Begin a header of the file."""
         self._name = self._value = b""
 
     def on_header_field(self, data: bytes, start: int, end: int) -> None:
-        """Take a part of the header's name."""
         self._name += data[start:end]
 
     def on_header_value(self, data: bytes, start: int, end: int) -> None:
-        """Take a part of the header's value."""
         self._value += data[start:end]
 
     def on_header_end(self) -> None:
-        """End a header."""
         self._parts[-1].headers[self._name.lower()] = self._value
 
     def on_part_data(self, data: bytes, start: int, end: int) -> None:
-        """Take a part of the file's content."""
         self._parts[-1].content.append(data[start:end])
 
     def on_end(self) -> None:
-        """Note that the form is whole."""
         self.ended = True

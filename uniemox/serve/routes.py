@@ -14,6 +14,7 @@ from uniemox import __version__
 from uniemox.errors import ConfigError, LabelError
 from uniemox.predict.prediction import Failure, Prediction
 from uniemox.serve.answers import (
+    REFUSALS,
     ExplanationAnswer,
     HealthAnswer,
     ImageAnswer,
@@ -82,7 +83,7 @@ def _body(**limit: int) -> dict[str, Any]:
 @routes.post(
     "/predict",
     response_model=list[ImageAnswer | ImageFailure],
-    responses=refusals(400, 401, 408, 413, 415, 422, 500, 503, 504),
+    responses=refusals(*REFUSALS),
     openapi_extra=_body(),
     dependencies=[Depends(only_known)],
     summary="Tell the emotions of one or several images",
@@ -120,7 +121,7 @@ async def predict(
             "content": {"image/png": {"schema": _BINARY}},
             "headers": {name: {"schema": {"type": "string"}} for name in EXPLAINED},
         },
-        **refusals(400, 401, 408, 413, 415, 422, 500, 503, 504),
+        **refusals(*REFUSALS),
     },
     openapi_extra=_body(maxItems=1),
     dependencies=[Depends(only_known)],
