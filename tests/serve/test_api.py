@@ -8,7 +8,6 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -70,25 +69,6 @@ def test_the_answer_is_the_predictors_own_alone_in_a_form_and_among_others(
         for found, name in ((among, f"{i}.jpg"), (alone, "0.jpg"), (raw, None)):
             assert (found.pop("sha256"), found.pop("name")) == (sha256(data), name)
             assert_same(found, told(predictors[0], data))
-
-
-def test_eight_clients_at_once_each_get_their_own(server: Running, predictors: list[Predictor]) -> None:
-    def client(number: int) -> list[tuple[str, str, float]]:
-        rows = []
-        for i in range(6):
-            data = image(100 * number + i)
-            [answer] = server.post("/predict", data).json
-            rows.append((answer["sha256"], sha256(data), abs(answer["scene"]["awe"] - own(data))))
-        return rows
-
-    def own(data: bytes) -> float:
-        return predictors[0].predict(data).scene["awe"]
-
-    with ThreadPoolExecutor(8) as pool:
-        rows = [row for part in pool.map(client, range(8)) for row in part]
-    assert len(rows) == 48
-    assert all(found == sent for found, sent, _ in rows)
-    assert max(away for _, _, away in rows) < 1e-5
 
 
 @pytest.mark.parametrize(
