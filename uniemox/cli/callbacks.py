@@ -4,7 +4,8 @@ import time
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 
-from uniemox.cli.console import duration, progress_bar, say
+from uniemox.cli.console import progress_bar, say
+from uniemox.cli.progress import duration
 from uniemox.training.journal import RunPlan
 from uniemox.training.processes import rank
 

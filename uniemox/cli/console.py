@@ -73,20 +73,11 @@ def say_parts(data: "DataSet") -> None:
         say(str(part))
 
 
-def duration(seconds: float) -> str:
-    """Words for a time."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    if seconds < 5400:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"
-
-
 def progress_bar() -> "ProgressBar":
     """Progress on standard error: how many of how many, how many a second, and the time left."""
     from uniemox.cli.progress import ProgressBar
 
-    return ProgressBar()
+    return ProgressBar(err, say)
 
 
 def need(*packages: str, extra: str) -> None:

@@ -2,7 +2,7 @@
 
 import os.path
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -135,12 +135,13 @@ def predict(
     answer: Callable[..., Any] = partial(predictor.predict_each, with_embedding=files.embeddings is not None)
     if engine == "ray":
         answer = partial(predict_on_ray, open_predictor=open_predictor)
-    frames = (frame for film in images for frame in read_film(film, every_s or 0))
+    sources: Iterator[Any] = named_images(images)
+    if every_s is not None:
+        sources = (frame for film in images for frame in read_film(film, every_s))
     with ExitStack() as opened:
         output = Output(as_json=as_json, images=files.save_images)
         _open_files(opened, output, files, predictor, labels=labels, coverage=coverage, of_film=every_s is not None)
-        todo = output.unanswered(named_images(images) if every_s is None else frames)
-        results = answer(todo, batch_size=batch_size, coverage=coverage, labels=labels)
+        results = answer(output.unanswered(sources), batch_size=batch_size, coverage=coverage, labels=labels)
         output.take(results, images if every_s is None else None)
         _finish(output, files.timeline)
     if output.failures:

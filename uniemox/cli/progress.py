@@ -4,28 +4,30 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn, TimeRemainingColumn
 from rich.text import Text
-
-from uniemox.cli import console
 
 LINE_EVERY_S = 30  # where a log is written instead of a terminal
 
 
 class ProgressBar(Progress):
-    """Bars of how many of how many, how many a second, and the time left; in a log, where rich shows nothing, lines."""
+    """Bars of how many of how many, how many a second, and the time left; in a log, where rich shows nothing, lines.
 
-    def __init__(self) -> None:
+    say: prints a line of a log.
+    """
+
+    def __init__(self, terminal: Console, say: Callable[[str], None]) -> None:
         columns = (TextColumn("{task.description}"), BarColumn(), _Words(_count), _Words(_rate), TimeRemainingColumn())
         super().__init__(
             *columns,
-            console=console.err,
+            console=terminal,
             transient=True,
             redirect_stdout=False,
             redirect_stderr=False,
-            disable=not console.err.is_terminal,  # else rich ends with an empty line in a log
+            disable=not terminal.is_terminal,  # else rich ends with an empty line in a log
         )
-        self.next_line = time.monotonic() + LINE_EVERY_S
+        self.say, self.next_line = say, time.monotonic() + LINE_EVERY_S
         self._by_name: dict[str, TaskID] = {}
 
     def show(self, what: str, done: int, total: int | None, values: str = "") -> None:
@@ -50,8 +52,17 @@ class ProgressBar(Progress):
         self.next_line = time.monotonic() + LINE_EVERY_S
         task = self._tasks[task_id]
         rate = _rate(task) and f", {_rate(task)}"
-        left = f", about {console.duration(task.time_remaining)} to go" if task.time_remaining else ""
-        console.say(f"{task.description}: {_count(task)}{rate}{left}")
+        left = f", about {duration(task.time_remaining)} to go" if task.time_remaining else ""
+        self.say(f"{task.description}: {_count(task)}{rate}{left}")
+
+
+def duration(seconds: float) -> str:
+    """Words for a time."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
 
 
 class _Words(ProgressColumn):
