@@ -229,7 +229,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="uniemox-resume-") as folder, progress_bar() as progress:
         task = progress.add_task("kills", total=words.kills)
         outcomes = bench_resume(
-            Path(folder), kills=words.kills, seed=words.seed, on_kill=lambda: progress.advance(task)
+            Path(folder), kills=words.kills, seed=words.seed, on_kill=lambda: progress.update(task, advance=1)
         )
     is_same = all(outcome.is_same for outcome in outcomes)
     for outcome in outcomes:

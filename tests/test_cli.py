@@ -30,8 +30,9 @@ from uniemox.cli.console import progress_bar
 )
 def test_help_shows_and_imports_nothing_heavy(command: tuple[str, ...]) -> None:
     code = (
-        "import sys; from uniemox.cli import app; app(sys.argv[1:], exit_on_error=False, result_action='return_none');"
-        "heavy = {'torch', 'timm', 'numpy', 'onnxruntime'} & set(sys.modules); print(heavy or 'light')"
+        "import atexit, sys; from uniemox.cli import main\n"
+        "heavy = {'torch', 'timm', 'numpy', 'onnxruntime'}\n"
+        "atexit.register(lambda: print(heavy & set(sys.modules) or 'light')); main()"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, *command, "--help"], capture_output=True, text=True, check=True, timeout=60
@@ -72,24 +73,49 @@ def test_progress_on_a_terminal_leaves_standard_output_alone() -> None:
     os.close(terminal)
 
 
+PRETRAIN = "pretrain --data synthetic:8 --out run"
+SPLIT = "pretrain --data synthetic:160 --out run --preset demo"
+FINETUNE = "finetune --init x --data synthetic:8 --out run"
+
+
 @pytest.mark.parametrize(
-    ("arguments", "code", "message"),
+    ("words", "code", "message"),
     [
-        (("convert", "none.pth", "out.safetensors"), 1, "there is no file none.pth"),
-        (("convert", "none.pth"), 2, "requires an argument"),
-        (("convert", "a", "b", "--metod", "mae"), 2, "Did you mean --method?"),
-        (("bench", "step", "--batch-size", "0"), 1, "batch size and steps must be at least 1, got 0"),
-        (("bench", "step", "--model", "resnet18"), 1, "'resnet18' cannot be the encoder"),
-        (("bench", "step", "--device", "tpu"), 2, "cpu"),
-        (("benhc",), 2, "bench"),
+        ("convert none.pth out.safetensors", 1, "there is no file none.pth"),
+        ("convert none.pth", 2, "requires an argument"),
+        ("convert a b --metod mae", 2, "Did you mean --method?"),
+        ("bench step --batch-size 0", 1, "batch size and steps must be at least 1, got 0"),
+        ("bench step --model resnet18", 1, "'resnet18' cannot be the encoder"),
+        ("bench step --device tpu", 2, "cpu"),
+        ("benhc", 2, "bench"),
+        (f"{PRETRAIN} --model.fuson gated", 2, "Did you mean"),
+        (f"{PRETRAIN} --model.fusion sum", 1, "there is no fusion 'sum'; choose one of static"),
+        (f"{PRETRAIN} --preset dmeo", 1, "there is no preset 'dmeo'; choose one of paper, best, demo"),
+        (f"{PRETRAIN} --preset=dmeo", 1, "there is no preset 'dmeo'"),
+        (f"{PRETRAIN} --model.mask.ratio 1", 1, "mask.ratio must lie strictly between 0 and 1"),
+        (f"{PRETRAIN} --schedule.epochs 5", 1, "must lie between 0 and schedule.epochs, got 40.0 and 5"),
+        (f"{PRETRAIN} --batch-size many", 2, "many"),
+        ("pretrain --data synthetic:8 --preset demo", 2, "--out"),
+        (f"{PRETRAIN} --preset demo", 1, "8 samples do not fill a batch of 32"),
+        (f"{SPLIT} --batch-size 150", 1, "128 samples do not fill a batch of 150"),  # those of train, of 160
+        (f"{SPLIT} --split val", 1, "16 samples do not fill a batch of 32"),
+        ("pretrain --data nothing --out run", 1, "'nothing' is no data set; write KIND:PATH"),
+        (f"{FINETUNE} --metod probe", 2, "Did you mean --method?"),
+        (f"{FINETUNE} --ema-decay 2", 1, "ema_decay must lie between 0 and 1"),
+        ("finetune --data synthetic:8 --out run", 1, "--init is missing"),
+        ("evaluate --model none --data synthetic:8", 1, "none can't be read"),
+        ("evaluate --data synthetic:8", 2, "--model"),
     ],
 )
-def test_mistakes_get_one_clear_message(arguments: tuple[str, ...], code: int, message: str) -> None:
-    done = uniemox_here(*arguments)
-    assert done.returncode == code
+def test_mistakes_get_one_clear_message(
+    words: str, code: int, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = uniemox_here(*words.split())
+    assert (done.returncode, done.stdout) == (code, "")
     assert message in " ".join(done.stderr.split())
-    assert done.stdout == ""
     assert "Traceback" not in done.stderr
+    assert not list(tmp_path.iterdir())
 
 
 def test_bench_step_measures_a_whole_step(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -140,11 +166,9 @@ def test_progress_is_lines_where_there_is_no_terminal(
     monkeypatch.setattr(console, "err", Console(file=sys.stderr, width=80))
     with progress_bar() as progress:
         progress.get_time = lambda: now
-        task = progress.add_task("looking", total=None)
         for done in range(1, 1001):
             now += 0.1
-            progress.update(task, completed=done, total=4000)
-        progress.advance(task)
+            progress.show("looking", done, 4000 if done > 1 else None)
     assert capsys.readouterr().err.splitlines() == [
         "looking: 301/4,000, 10.0/s, about 6 min to go",
         "looking: 602/4,000, 10.0/s, about 6 min to go",

@@ -8,7 +8,6 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +16,7 @@ import pytest
 from tests.ask.server import Request, Response, error, says, serving
 from tests.data.tree import put
 from tests.images import draw, save
-from uniemox.ask.config import AskConfig
-from uniemox.cli.ask import AskedImages, EndpointOptions, key_of_environment
+from uniemox.cli.settings import read_key
 from uniemox.errors import ConfigError
 
 KEY = "sk-secret-0987654321-must-not-be-seen"
@@ -157,23 +155,14 @@ def test_the_exit_code_tells_that_questions_failed(photos: Path, tmp_path: Path)
         assert (code, json.loads(out)["models"][0]["failed"], len(endpoint.requests)) == (0, 0, 5)
 
 
-def test_options_have_the_defaults_of_the_config() -> None:
-    """They stand twice, because the config's module must not be imported before the command runs."""
-    known = {part.name: part.default for part in fields(AskConfig)}
-    options = {part.name: part.default for part in fields(EndpointOptions) if part.name != "key_from"}
-    options |= {part.name: part.default for part in fields(AskedImages) if part.name in ("images", "seed")}
-    options["rate_per_minute"] = options.pop("rate")
-    assert options == {name: known[name] for name in options}
-
-
 def test_what_is_given_as_a_key_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MY_KEY", f" {KEY}\n")
-    assert key_of_environment("MY_KEY") == KEY
-    assert key_of_environment(None) is None
+    assert read_key("MY_KEY") == KEY
+    assert read_key(None) is None
     monkeypatch.setenv("MY_KEY", f"{KEY}\r\nX-Other: 1")
-    for name, message in ((KEY, "never the key"), ("MY_KEY", "is no key"), ("NOT_SET_ANYWHERE", "is not set")):
+    for name, message in ((KEY, "never the key"), ("MY_KEY", "holds no key"), ("NOT_SET_ANYWHERE", "holds no key")):
         with pytest.raises(ConfigError, match=message) as found:
-            key_of_environment(name)
+            read_key(name)
         assert KEY not in str(found.value)
 
 

@@ -1,11 +1,11 @@
 """Chromium, a server, and a visit of its page."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from tests.serve.serving import Running, predictor_of, running
-from tests.serve.visits import Visit
+from tests.serve.visits import DESK, Visit
 
 
 @pytest.fixture(scope="module")
@@ -15,9 +15,22 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 
 
 @pytest.fixture
-def visit(browser: object, server: Running) -> Iterator[Visit]:
-    one = Visit(browser, server.url, viewport={"width": 1000, "height": 900})
+def open_page(browser: object) -> Iterator[Callable[..., Visit]]:
+    """Visits a server's page at a path, with settings of the browser's; all visits end with the test."""
+    visits: list[Visit] = []
+
+    def visited(server: Running, path: str = "", **settings: object) -> Visit:
+        visits.append(Visit(browser, f"{server.url}{path}", **settings))
+        return visits[-1]
+
+    yield visited
+    for one in visits:
+        one.context.close()
+
+
+@pytest.fixture
+def visit(open_page: Callable[..., Visit], server: Running) -> Iterator[Visit]:
+    one = open_page(server, viewport=DESK)
     yield one
     assert one.wrong == []
     assert all(url.startswith((server.url, "blob:")) for url in one.requested)
-    one.context.close()

@@ -3,6 +3,7 @@
 import http.client
 import io
 import json
+import socket
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -127,6 +128,62 @@ class Answer:
     @property
     def json(self) -> object:
         return json.loads(self.body)
+
+    @property
+    def code(self) -> tuple[int, str]:
+        """Status and code of a refusal."""
+        return self.status, self.json["code"]
+
+
+class Raw:
+    """A connection on which anything can be sent."""
+
+    def __init__(self, port: int) -> None:
+        self.socket = socket.create_connection(("127.0.0.1", port), timeout=10)
+
+    def send(self, *lines: str, body: bytes = b"") -> "Raw":
+        self.socket.sendall("".join(f"{line}\r\n" for line in lines).encode("latin-1") + body)
+        return self
+
+    def read(self) -> bytes:
+        """Until the server closes, or an answer is whole."""
+        found = b""
+        while True:
+            try:
+                part = self.socket.recv(65536)
+            except ConnectionResetError:
+                return found
+            found += part
+            head, _, body = found.partition(b"\r\n\r\n")
+            length = [line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")]
+            if not part or (length and len(body) >= int(length[0].split(b":")[1])):
+                return found
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether the server has closed it; waits for that up to 10 s."""
+        try:
+            return self.socket.recv(1) == b""
+        except ConnectionResetError:
+            return True
+
+
+def upload(port: int, size: int | None, body: bytes = b"", kind: str = "image/jpeg") -> Raw:
+    """The beginning of a request that sends an image.  size: None: the body is chunked."""
+    length = "Transfer-Encoding: chunked" if size is None else f"Content-Length: {size}"
+    return Raw(port).send("POST /predict HTTP/1.1", "Host: localhost", f"Content-Type: {kind}", length, "", body=body)
+
+
+def cut_off_after_s(raw: Raw, piece: bytes) -> float:
+    """How long the server bears it that a piece is sent again and again; 10 at the most."""
+    start = time.monotonic()
+    while time.monotonic() - start < 10:
+        try:
+            raw.send(body=piece)
+        except (ConnectionResetError, BrokenPipeError):
+            break
+        time.sleep(0.02)
+    return time.monotonic() - start
 
 
 @contextmanager

@@ -7,7 +7,8 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from uniemox.errors import ConfigError
-from uniemox.serve.batching import Batcher, QueueFullError
+from uniemox.serve.answers import RefusedError
+from uniemox.serve.batching import Batcher
 from uniemox.serve.config import ServeConfig
 from uniemox.serve.metrics import Metrics
 from uniemox.serve.models import PUT_BACK
@@ -49,6 +50,15 @@ def with_batcher(
     return work, metrics
 
 
+async def occupy(batcher: Batcher, work: Recorder, *images: bytes) -> "list[asyncio.Future[object]]":
+    """Let work begin on images, which is not done before the gate opens."""
+    work.gate.clear()
+    answers = batcher.submit(images, "a")
+    while not work.batches:
+        await asyncio.sleep(0.001)
+    return answers
+
+
 def test_images_that_come_together_are_worked_on_together_in_order() -> None:
     async def use(batcher: Batcher, work: Recorder) -> None:
         answers = [answer for i in range(5) for answer in batcher.submit([bytes([i])], "same")]
@@ -80,13 +90,10 @@ def test_what_is_put_back_is_worked_on_alone_behind_the_others() -> None:
     work = Impatient()
 
     async def use(batcher: Batcher, _: Recorder) -> None:
-        work.gate.clear()
-        first = batcher.submit([b"1", b"2", b"3"], "same")
-        while not work.batches:
-            await asyncio.sleep(0.001)
-        later = batcher.submit([b"4", b"5"], "same")
+        first = await occupy(batcher, work, b"1", b"2", b"3")
+        later = batcher.submit([b"4", b"5"], "a")
         work.gate.set()
-        assert await asyncio.gather(*first, *later) == [("same", b"%d" % i) for i in range(1, 6)]
+        assert await asyncio.gather(*first, *later) == [("a", b"%d" % i) for i in range(1, 6)]
 
     with_batcher(use, work, max_wait_ms=0)
     assert [images for _, images in work.batches] == [[b"1", b"2", b"3"], [b"4", b"5"], [b"2"], [b"3"], [b"5"]]
@@ -102,14 +109,11 @@ def test_slow_work_is_done_one_by_one() -> None:
 
 def test_a_request_is_taken_whole_or_not_at_all() -> None:
     async def use(batcher: Batcher, work: Recorder) -> None:
-        work.gate.clear()
-        first = batcher.submit([b"0"], "a")
-        while not work.batches:
-            await asyncio.sleep(0.001)
+        first = await occupy(batcher, work, b"0")
         waiting = batcher.submit([b"1", b"2"], "a")
-        with pytest.raises(QueueFullError, match="try again in 1 s") as full:
+        with pytest.raises(RefusedError, match="try again in 1 s") as full:
             batcher.submit([b"3", b"4"], "a")
-        assert full.value.retry_after_s == 1
+        assert full.value.headers == {"Retry-After": "1"}
         third = batcher.submit([b"5"], "a")
         work.gate.set()
         assert [data for _, data in await asyncio.gather(*first, *waiting, *third)] == [b"0", b"1", b"2", b"5"]
@@ -119,10 +123,7 @@ def test_a_request_is_taken_whole_or_not_at_all() -> None:
 
 def test_work_that_nobody_wants_is_not_done_and_makes_room() -> None:
     async def use(batcher: Batcher, work: Recorder) -> None:
-        work.gate.clear()
-        first = batcher.submit([b"0"], "a")
-        while not work.batches:
-            await asyncio.sleep(0.001)
+        first = await occupy(batcher, work, b"0")
         for answer in batcher.submit([b"1", b"2"], "a"):
             answer.cancel()
         kept = batcher.submit([b"3", b"4"], "a")  # fits, because the others are gone
@@ -135,10 +136,7 @@ def test_work_that_nobody_wants_is_not_done_and_makes_room() -> None:
 
 def test_what_is_too_old_is_not_done() -> None:
     async def use(batcher: Batcher, work: Recorder) -> None:
-        work.gate.clear()
-        first = batcher.submit([b"0"], "a")
-        while not work.batches:
-            await asyncio.sleep(0.001)
+        first = await occupy(batcher, work, b"0")
         old = batcher.submit([b"1"], "a")
         await asyncio.sleep(0.1)
         work.gate.set()

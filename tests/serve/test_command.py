@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 
 from tests.serve.serving import write_model
-from uniemox.cli.serve import LimitOptions, read_key, serve
+from uniemox.cli import app
+from uniemox.cli.serve import serve
+from uniemox.cli.settings import read_key
 from uniemox.errors import CheckpointError, ConfigError
 from uniemox.serve.app import listen
 
@@ -23,7 +25,7 @@ def test_a_model_that_is_none_is_named(tmp_path: Path) -> None:
 
 def test_limits_are_checked_before_models_are_loaded(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="queue is 0"):
-        serve(model=[str(write_model(tmp_path / "m.onnx"))], limits=LimitOptions(queue=0))
+        app(["serve", "--model", str(write_model(tmp_path / "m.onnx")), "--queue", "0"])
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ def post(server: Running, **headers: str) -> tuple[int, object]:
 @pytest.mark.parametrize("host", ["evil.example", "evil.example:8000", "127.0.0.1.evil.example", "localhost.evil", ""])
 def test_a_name_that_is_not_ours_gets_nothing(server: Running, path: str, host: str) -> None:
     answer = server.ask("GET", path, Host=host)
-    assert (answer.status, answer.json["code"]) == (421, "wrong_host")
+    assert answer.code == (421, "wrong_host")
 
 
 @pytest.mark.parametrize("host", ["localhost", "LOCALHOST:9000", ME, "[::1]:8000", "192.168.0.4"])
@@ -43,7 +43,7 @@ def test_localhost_and_addresses_are_answered_at_any_port(server: Running, host:
 @pytest.mark.parametrize("path", ["/predict", "/explain"])
 def test_a_page_of_another_origin_may_not_post(server: Running, path: str, origin: str) -> None:
     answer = server.ask("POST", path, image(), Content_Type="image/jpeg", Host=ME, Origin=origin)
-    assert (answer.status, answer.json["code"]) == (403, "foreign_origin")
+    assert answer.code == (403, "foreign_origin")
     assert "--allow-origin" in answer.json["error"]
 
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from tests.images import png_header
 from tests.processes import wait_until
-from tests.serve.serving import Answer, Running, form, image, predictor_of, running
+from tests.serve.serving import Raw, Running, cut_off_after_s, form, image, predictor_of, running, upload
 from uniemox.serve.config import ServeConfig
 
 CONFIG = ServeConfig(max_mb=0.1, max_files=3, read_timeout_s=0.5, max_megapixels=1, timeout_s=5)
@@ -25,83 +25,26 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
         assert one.post("/predict", image()).status == 200  # whatever it was sent, it goes on
 
 
-class Raw:
-    """A connection on which anything can be sent."""
-
-    def __init__(self, port: int) -> None:
-        self.socket = socket.create_connection(("127.0.0.1", port), timeout=10)
-
-    def send(self, *lines: str, body: bytes = b"") -> "Raw":
-        self.socket.sendall("".join(f"{line}\r\n" for line in lines).encode("latin-1") + body)
-        return self
-
-    def read(self) -> bytes:
-        """Until the server closes, or an answer is whole."""
-        found = b""
-        while True:
-            try:
-                part = self.socket.recv(65536)
-            except ConnectionResetError:
-                return found
-            found += part
-            head, _, body = found.partition(b"\r\n\r\n")
-            length = [line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")]
-            if not part or (length and len(body) >= int(length[0].split(b":")[1])):
-                return found
-
-    @property
-    def is_closed(self) -> bool:
-        """Whether the server has closed it; waits for that up to 10 s."""
-        try:
-            return self.socket.recv(1) == b""
-        except ConnectionResetError:
-            return True
-
-
-def cut_off_after_s(raw: Raw, piece: bytes) -> float:
-    """How long the server bears it that a piece is sent again and again; 10 at the most."""
-    start = time.monotonic()
-    while time.monotonic() - start < 10:
-        try:
-            raw.send(body=piece)
-        except (ConnectionResetError, BrokenPipeError):
-            break
-        time.sleep(0.02)
-    return time.monotonic() - start
-
-
-def chunked(parts: list[bytes]) -> Iterator[bytes]:
-    yield from parts
-
-
-def code(answer: Answer) -> tuple[int, str]:
-    return answer.status, answer.json["code"]
-
-
 def test_a_body_of_the_limit_is_read_and_one_byte_more_is_not(server: Running) -> None:
     fits = image() + bytes(MOST - len(image()))  # a JPEG may have anything behind it
     assert server.ask("POST", "/predict", fits, Content_Type="image/jpeg").status == 200
-    for body in (fits + b"\0", chunked([fits, b"\0"]), bytes(50 * MOST)):
-        assert code(server.ask("POST", "/predict", body, Content_Type="image/jpeg")) == (413, "too_large")
+    for body in (fits + b"\0", iter([fits, b"\0"]), bytes(50 * MOST)):
+        assert server.ask("POST", "/predict", body, Content_Type="image/jpeg").code == (413, "too_large")
 
 
 def test_a_body_that_says_it_is_too_large_is_refused_before_it_is_sent(server: Running) -> None:
-    raw = Raw(server.port).send(
-        "POST /predict HTTP/1.1", "Host: localhost", "Content-Type: image/jpeg", "Content-Length: 10000000000", ""
-    )
+    raw = upload(server.port, 10**10)
     assert raw.read().startswith(b"HTTP/1.1 413 ")
 
 
 def test_a_chunked_body_is_refused_while_it_comes(server: Running) -> None:
-    head = ("POST /predict HTTP/1.1", "Host: localhost", "Content-Type: image/jpeg", "Transfer-Encoding: chunked", "")
-    raw = Raw(server.port).send(*head, body=b"%x\r\n%s\r\n" % (MOST + 1, bytes(MOST + 1)))
+    body = b"%x\r\n%s\r\n" % (MOST + 1, bytes(MOST + 1))
+    raw = upload(server.port, None, body)
     assert raw.read().startswith(b"HTTP/1.1 413 ")  # its end has not been sent
 
 
 def test_who_goes_on_sending_what_nobody_reads_is_cut_off(server: Running) -> None:
-    raw = Raw(server.port).send(
-        "POST /predict HTTP/1.1", "Host: localhost", "Content-Type: image/jpeg", "Content-Length: 10000000000", ""
-    )
+    raw = upload(server.port, 10**10)
     assert b"413" in raw.read()
     assert cut_off_after_s(raw, bytes(1000)) < 5
 
@@ -134,7 +77,7 @@ def test_who_reads_slowly_gets_the_whole_answer(server: Running) -> None:
 
 def test_too_many_files(server: Running) -> None:
     assert server.post("/predict", *[image()] * 3).status == 200
-    assert code(server.post("/predict", *[image()] * 4)) == (413, "too_many_files")
+    assert server.post("/predict", *[image()] * 4).code == (413, "too_many_files")
 
 
 @pytest.mark.parametrize(
@@ -151,7 +94,7 @@ def test_too_many_files(server: Running) -> None:
     ],
 )
 def test_other_types_are_415(server: Running, headers: dict[str, str]) -> None:
-    assert code(server.ask("POST", "/predict", image(), **headers)) == (415, "unsupported_type")
+    assert server.ask("POST", "/predict", image(), **headers).code == (415, "unsupported_type")
 
 
 @pytest.mark.parametrize(
@@ -170,7 +113,7 @@ def test_other_types_are_415(server: Running, headers: dict[str, str]) -> None:
     ],
 )
 def test_malformed_bodies(server: Running, body: bytes, kind: str, status: tuple[int, str]) -> None:
-    assert code(server.ask("POST", "/predict", body, Content_Type=kind)) == status
+    assert server.ask("POST", "/predict", body, Content_Type=kind).code == status
 
 
 def test_images_that_would_be_too_large_once_decoded_are_refused_by_their_header(server: Running) -> None:
@@ -183,9 +126,7 @@ def test_images_that_would_be_too_large_once_decoded_are_refused_by_their_header
 
 
 def test_a_body_that_comes_too_slowly_is_408(server: Running) -> None:
-    raw = Raw(server.port).send(
-        "POST /predict HTTP/1.1", "Host: localhost", "Content-Type: image/jpeg", "Content-Length: 100", ""
-    )
+    raw = upload(server.port, 100)
     answer = raw.read()
     assert answer.startswith(b"HTTP/1.1 408 ")
     assert b'"code":"too_slow"' in answer

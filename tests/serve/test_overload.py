@@ -11,8 +11,7 @@ import pytest
 from tests.hostile_images import progressive_jpeg
 from tests.processes import children_of, is_there, wait_until
 from tests.serve.process import started
-from tests.serve.serving import Answer, Gated, Running, form, gated, image, predictor_of, running
-from tests.serve.test_limits import Raw, code
+from tests.serve.serving import Answer, Gated, Raw, Running, form, gated, image, predictor_of, running, upload
 from uniemox.predict.prediction import Prediction
 from uniemox.serve import models
 from uniemox.serve.config import ServeConfig
@@ -45,7 +44,7 @@ def test_a_full_queue_is_503_and_says_when_to_come_back(slow: tuple[Running, Gat
     waiting = [posted(server, pool, number) for number in (1, 2)]
     wait_until(lambda: queue_length(server) == 2)
     refused = server.post("/predict", image(3))
-    assert code(refused) == (503, "queue_full")
+    assert refused.code == (503, "queue_full")
     assert int(refused.headers["retry-after"]) >= 1
     model.gate.set()
     assert [answer.result().status for answer in (first, *waiting)] == [200] * 3
@@ -59,8 +58,8 @@ def test_an_answer_that_does_not_come_in_time_is_504_and_its_work_is_dropped(
     first = posted(server, pool, 0)
     assert model.started.wait(10)
     late = posted(server, pool, 1)
-    assert code(late.result()) == (504, "timed_out")
-    assert code(first.result()) == (504, "timed_out")
+    assert late.result().code == (504, "timed_out")
+    assert first.result().code == (504, "timed_out")
     model.gate.set()
     assert server.post("/predict", image(2)).status == 200
     text = server.ask("GET", "/metrics").body.decode()
@@ -72,14 +71,7 @@ def test_the_work_of_a_client_that_has_gone_is_dropped(slow: tuple[Running, Gate
     first = posted(server, pool, 0)
     assert model.started.wait(10)
     body, kind = form([image(1)])
-    gone = Raw(server.port).send(
-        "POST /predict HTTP/1.1",
-        "Host: localhost",
-        f"Content-Type: {kind}",
-        f"Content-Length: {len(body)}",
-        "",
-        body=body,
-    )
+    gone = upload(server.port, len(body), body, kind)
     wait_until(lambda: queue_length(server) == 1)
     gone.socket.close()
     wait_until(lambda: 'path="/predict",status="499"' in server.ask("GET", "/metrics").body.decode())
@@ -103,14 +95,7 @@ def test_stopping_answers_what_was_accepted(tmp_path: Path) -> None:
 def test_sigterm_lets_a_request_end_and_the_exit_code_is_0(tmp_path: Path) -> None:
     with started(None, tmp_path) as (process, port):
         body = image()
-        raw = Raw(port).send(
-            "POST /predict HTTP/1.1",
-            "Host: localhost",
-            "Content-Type: image/jpeg",
-            f"Content-Length: {len(body)}",
-            "",
-            body=body[:50],
-        )
+        raw = upload(port, len(body), body[:50])
         idle = Raw(port).send("GET /health HTTP/1.1", "Host: localhost", "")
         assert b"200 OK" in idle.read()
         process.send_signal(signal.SIGTERM)
@@ -138,7 +123,7 @@ def test_an_image_that_takes_too_long_is_refused_and_others_are_answered(tmp_pat
         others = [posted(server, pool, number) for number in range(6)]
         assert [answer.result().status for answer in others] == [200] * 6
         for refused in (alone.result(), heat.result()):
-            assert code(refused) == (422, "unreadable_picture")
+            assert refused.code == (422, "unreadable_picture")
             assert "image: decoding took longer than 0.3 s" in refused.json["error"]
         entries = among.result().json
         assert all("took longer than 0.3 s" in entry["error"] for entry in entries[:12])
@@ -162,14 +147,7 @@ def test_sigterm_ends_what_is_being_decoded_and_all_processes(tmp_path: Path, sl
         decoders = children_of(process.pid)
         assert len(decoders) >= 2
         body, kind = form([slow_file] * 6)
-        head = (
-            "POST /predict HTTP/1.1",
-            "Host: localhost",
-            f"Content-Type: {kind}",
-            f"Content-Length: {len(body)}",
-            "",
-        )
-        raw = Raw(port).send(*head, body=body)
+        raw = upload(port, len(body), body, kind)
         wait_until(lambda: b"504" in raw.read() or raw.is_closed)
         process.send_signal(signal.SIGTERM)
         assert process.wait(20) == 0

@@ -1,5 +1,6 @@
 """The page as people use it, in Chromium: by mouse, by keyboard, on a phone, with what a screen reader gets."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ from tests.drawn import draw_image, jpeg_of
 from tests.predict.networks import tiny_network
 from tests.predict.test_faces import SHOWN, Finds
 from tests.serve.serving import Running, image, predictor_of, running
-from tests.serve.visits import GIVE, Visit, expect, sync_api
+from tests.serve.visits import DESK, GIVE, Visit, expect, sync_api
 from uniemox.persons.box import Box
 from uniemox.predict.faces import FaceReader
 from uniemox.predict.network import Network
@@ -87,8 +88,7 @@ def test_by_keyboard_alone(visit: Visit) -> None:
 
 
 def test_what_a_screen_reader_gets(visit: Visit) -> None:
-    visit.choose(image(1, 200, 100))
-    expect(visit.status).to_contain_text("1 person found")
+    visit.predict()
     snapshot = visit.page.locator("body").aria_snapshot()
     for part in (
         '- heading "What does an image make people feel?" [level=1]',
@@ -108,20 +108,20 @@ def test_what_a_screen_reader_gets(visit: Visit) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_words_stand_out_from_their_ground(browser: object, server: Running, scheme: str) -> None:
+def test_words_stand_out_from_their_ground(open_page: Callable[..., Visit], server: Running, scheme: str) -> None:
     """At least 4.5 : 1, by WCAG's formula, for every text that is seen."""
-    visit = Visit(browser, server.url, color_scheme=scheme, reduced_motion="reduce")
-    visit.choose(image(1, 200, 100))
-    expect(visit.status).to_contain_text("1 person found")
+    visit = open_page(server, color_scheme=scheme, reduced_motion="reduce")
+    visit.predict()
     visit.page.evaluate("document.querySelector('#error').textContent = 'as an error looks'")
     weakest = visit.page.evaluate(CONTRASTS)
     assert weakest[0] >= 4.5, weakest
     assert visit.page.evaluate("getComputedStyle(document.querySelector('.bar')).transitionDuration") == "0s"
-    visit.context.close()
 
 
-def test_a_phone_of_360_px_needs_no_sideways_scroll_and_can_take_an_image(browser: object, server: Running) -> None:
-    visit = Visit(browser, server.url, viewport={"width": 360, "height": 740}, has_touch=True, is_mobile=True)
+def test_a_phone_of_360_px_needs_no_sideways_scroll_and_can_take_an_image(
+    open_page: Callable[..., Visit], server: Running
+) -> None:
+    visit = open_page(server, viewport={"width": 360, "height": 740}, has_touch=True, is_mobile=True)
     assert not visit.has_sideways_scroll()
     assert visit.page.get_by_text("Take a photo").is_visible()
     assert visit.page.locator("#take").get_attribute("capture") == "environment"
@@ -131,7 +131,6 @@ def test_a_phone_of_360_px_needs_no_sideways_scroll_and_can_take_an_image(browse
     for button in visit.page.locator("button:visible").all():
         assert button.bounding_box()["height"] >= 44
     assert visit.wrong == []
-    visit.context.close()
 
 
 @pytest.mark.parametrize(
@@ -147,12 +146,11 @@ def test_a_file_name_is_shown_as_text(visit: Visit, name: str) -> None:
     expect(visit.status).to_contain_text("bright places")
 
 
-def test_only_coverage_that_the_model_can_promise_is_offered(browser: object, tmp_path: Path) -> None:
+def test_only_coverage_that_the_model_can_promise_is_offered(open_page: Callable[..., Visit], tmp_path: Path) -> None:
     """Eight held-out images promise 8/9 at most; the answer must not fail for it."""
     with running([predictor_of(tmp_path, conformal_scores=tuple(i / 10 for i in range(1, 9)))]) as server:
-        visit = Visit(browser, server.url)
-        visit.choose(image(1, 200, 100))
-        expect(visit.status).to_contain_text("1 person found")
+        visit = open_page(server)
+        visit.predict()
         shares = visit.page.locator("#coverage option:not(:disabled)").evaluate_all("all => all.map(o => o.value)")
         assert shares == ["", "0.8"]
         assert visit.page.locator("#coverage").input_value() == ""
@@ -161,20 +159,18 @@ def test_only_coverage_that_the_model_can_promise_is_offered(browser: object, tm
         expect(visit.status).to_contain_text("again.jpg: ")
         assert "for 80 % of images" in visit.page.locator(".likely").first.inner_text()
         assert visit.wrong == []
-        visit.context.close()
 
 
-def test_it_says_where_an_answer_is_a_guess(browser: object, tmp_path: Path) -> None:
+def test_it_says_where_an_answer_is_a_guess(open_page: Callable[..., Visit], tmp_path: Path) -> None:
     for distances, is_guess in (((0.0,) * 99, True), ((1e6,) * 99, False)):
         with running([predictor_of(tmp_path, distances=distances)]) as server:
-            visit = Visit(browser, server.url)
+            visit = open_page(server)
             visit.choose(jpeg_of(draw_image(1, (200, 100))))
             expect(visit.status).to_contain_text("1 person found")
             judged = visit.page.locator(".judged").first.inner_text()
             assert ("its answer is a guess" in judged) == is_guess
             assert "Valence " in judged
             assert visit.wrong == []
-            visit.context.close()
 
 
 def test_a_key_that_no_header_can_hold_is_told(visit: Visit) -> None:
@@ -192,20 +188,19 @@ def test_dropped_and_pasted_images_are_taken(visit: Visit) -> None:
     expect(visit.page.get_by_role("article")).to_have_count(1)
 
 
-def test_what_is_no_image_is_told(browser: object, server: Running) -> None:
-    visit = Visit(browser, server.url)
+def test_what_is_no_image_is_told(open_page: Callable[..., Visit], server: Running) -> None:
+    visit = open_page(server)
     visit.choose(b"nothing", name="notes.txt", kind="text/plain")
     expect(visit.page.get_by_role("alert")).to_contain_text("not an image of a known format")
     visit.choose(image(5))
     expect(visit.status).to_contain_text("1 person found")
     expect(visit.page.locator("#error")).to_be_empty()
-    visit.context.close()
 
 
-def test_two_models_are_compared_in_two_columns(browser: object, tmp_path: Path) -> None:
+def test_two_models_are_compared_in_two_columns(open_page: Callable[..., Visit], tmp_path: Path) -> None:
     models = [predictor_of(tmp_path), predictor_of(tmp_path, "other", seed=1, finder=False)]
     with running(models) as server:
-        visit = Visit(browser, server.url, viewport={"width": 1000, "height": 900})
+        visit = open_page(server, viewport=DESK)
         visit.choose(image(6))
         expect(visit.page.get_by_role("article")).to_have_count(2)
         left, right = (one.bounding_box() for one in visit.page.get_by_role("article").all())
@@ -215,19 +210,17 @@ def test_two_models_are_compared_in_two_columns(browser: object, tmp_path: Path)
         visit.page.set_viewport_size({"width": 360, "height": 740})
         assert not visit.has_sideways_scroll()
         assert visit.wrong == []
-        visit.context.close()
 
 
-def test_a_server_with_a_key_asks_for_it(browser: object, tmp_path: Path) -> None:
+def test_a_server_with_a_key_asks_for_it(open_page: Callable[..., Visit], tmp_path: Path) -> None:
     with running([predictor_of(tmp_path)], key=KEY) as server:
-        visit = Visit(browser, server.url)
+        visit = open_page(server)
         expect(visit.page.get_by_role("alert")).to_contain_text("asks for a key")
         visit.page.get_by_label("Key of this server").fill(KEY)
         visit.page.keyboard.press("Tab")
         expect(visit.page.locator("#error")).to_be_empty()
         visit.choose(image(7))
         expect(visit.status).to_contain_text("1 person found")
-        visit.context.close()
 
 
 def test_a_newer_image_wins(visit: Visit) -> None:
@@ -277,7 +270,7 @@ CONTRASTS = """() => {
 }"""
 
 
-def test_faces_have_boxes_words_and_a_summary(browser: object, tmp_path: Path) -> None:
+def test_faces_have_boxes_words_and_a_summary(open_page: Callable[..., Visit], tmp_path: Path) -> None:
     predictor = predictor_of(tmp_path)
     network = Network.open(tiny_network(tmp_path / "shown.onnx", seed=3, **SHOWN), threads=1)
     predictor.face_reader = FaceReader(network, Finds(Box(20, 10, 60, 60), Box(100, 10, 110, 40)))
@@ -286,7 +279,7 @@ def test_faces_have_boxes_words_and_a_summary(browser: object, tmp_path: Path) -
         [answer] = server.post("/predict", data).json
         assert [face["expressions"] is None for face in answer["faces"]] == [False, True]
         top = max(answer["faces"][0]["expressions"].items(), key=lambda pair: pair[1])[0]
-        one = Visit(browser, server.url, viewport={"width": 1000, "height": 900})
+        one = open_page(server, viewport=DESK)
         one.choose(data)
         expect(one.page.locator(".faces-note")).to_have_text(
             f"2 found: {top} 1; 1 too small to tell. What a face shows is not what its owner feels."
@@ -294,4 +287,3 @@ def test_faces_have_boxes_words_and_a_summary(browser: object, tmp_path: Path) -
         assert one.page.locator(".box.face span").all_inner_texts() == [top, "?"]
         assert one.page.locator(".faces li").count() == 2
         assert one.wrong == []
-        one.context.close()

@@ -4,7 +4,7 @@ import csv
 import io
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -45,8 +45,8 @@ def test_several_images_are_tiles_of_which_one_is_shown(visit: Visit) -> None:
     assert visit.page.get_by_role("article").count() == 0
 
 
-def test_an_image_that_can_t_be_read_takes_nothing_away(browser: object, server: Running) -> None:
-    visit = Visit(browser, server.url)
+def test_an_image_that_can_t_be_read_takes_nothing_away(open_page: Callable[..., Visit], server: Running) -> None:
+    visit = open_page(server)
     visit.choose(image(1, 200, 100))
     expect(visit.status).to_contain_text("beach.jpg: ")
     visit.choose(b"nothing", name="notes.txt", kind="text/plain")
@@ -66,7 +66,6 @@ def test_an_image_that_can_t_be_read_takes_nothing_away(browser: object, server:
         "notes.txt",
         "bad.jpg",
     ]
-    visit.context.close()
 
 
 def test_the_table_is_that_of_the_command(visit: Visit, server: Running, tmp_path: Path) -> None:
@@ -137,12 +136,12 @@ def test_another_coverage_is_asked_of_what_is_there(visit: Visit) -> None:
     expect(visit.page.locator(".likely")).to_be_empty()
 
 
-def test_work_can_be_stopped(browser: object, tmp_path: Path) -> None:
+def test_work_can_be_stopped(open_page: Callable[..., Visit], tmp_path: Path) -> None:
     slow = gated(predictor_of(tmp_path))
     slow.gate.set()
     with running([slow]) as server:
         slow.gate.clear()
-        visit = Visit(browser, server.url)
+        visit = open_page(server)
         visit.choose_all(FOUR)
         expect(visit.page.get_by_role("progressbar", name="Images answered")).to_be_visible()
         visit.page.get_by_role("button", name="Stop").click()
@@ -152,7 +151,6 @@ def test_work_can_be_stopped(browser: object, tmp_path: Path) -> None:
         visit.choose(image(7), name="next.jpg")
         expect(visit.status).to_contain_text("next.jpg: ")
         expect(visit.page.get_by_role("progressbar")).to_be_hidden()
-        visit.context.close()
 
 
 class Site(BaseHTTPRequestHandler):
@@ -178,8 +176,8 @@ def site() -> Iterator[str]:
         one.shutdown()
 
 
-def test_the_address_of_an_image(browser: object, server: Running, site: str) -> None:
-    visit = Visit(browser, server.url)
+def test_the_address_of_an_image(open_page: Callable[..., Visit], server: Running, site: str) -> None:
+    visit = open_page(server)
     give = GIVE.replace('new File([new Uint8Array(bytes)], name, { type: "image/jpeg" })', 'name, "text/plain"')
     for kind, holder in (("drop", "dataTransfer"), ("paste", "clipboardData")):
         visit.page.evaluate(give, [kind, holder, f"{site}/open/{kind}%20it.jpg", []])
@@ -197,7 +195,6 @@ def test_the_address_of_an_image(browser: object, server: Running, site: str) ->
         expect(alert).to_contain_text(sentence)
     visit.page.evaluate(give, ["paste", "clipboardData", "no address", []])
     expect(visit.page.locator("article figcaption")).to_have_text("paste it.jpg")
-    visit.context.close()
 
 
 def test_images_in_a_dropped_folder_are_taken(visit: Visit) -> None:
@@ -219,18 +216,17 @@ def test_images_in_a_dropped_folder_are_taken(visit: Visit) -> None:
     assert visit.page.evaluate("window.found") == ["f/a.jpg", "f/f/c.jpg", "f/f/d.jpg"]
 
 
-def test_on_a_desk_image_and_bars_are_in_one_screen(browser: object, server: Running) -> None:
-    visit = Visit(browser, server.url, viewport={"width": 1280, "height": 720})
+def test_on_a_desk_image_and_bars_are_in_one_screen(open_page: Callable[..., Visit], server: Running) -> None:
+    visit = open_page(server, viewport={"width": 1280, "height": 720})
     visit.choose(image(1, 1200, 900))
     expect(visit.status).to_contain_text("1 person found")
     picture, bars = (visit.page.locator(what).bounding_box() for what in (".picture", "article table"))
     assert picture["x"] + picture["width"] <= bars["x"]
     assert max(box["y"] + box["height"] for box in (picture, bars)) <= 720
-    visit.context.close()
 
 
-def test_the_page_for_programs_asks_this_server_alone(browser: object, server: Running) -> None:
-    visit = Visit(browser, f"{server.url}/docs")
+def test_the_page_for_programs_asks_this_server_alone(open_page: Callable[..., Visit], server: Running) -> None:
+    visit = open_page(server, "/docs")
     visit.page.locator(".opblock", has_text="/health").first.click()
     visit.page.get_by_role("button", name="Execute").click()
     expect(visit.page.locator(".live-responses-table")).to_contain_text('"ready": true')
@@ -244,4 +240,3 @@ def test_the_page_for_programs_asks_this_server_alone(browser: object, server: R
     )
     assert visit.wrong == []
     assert all(url.startswith((server.url, "blob:", "data:")) for url in visit.requested)
-    visit.context.close()

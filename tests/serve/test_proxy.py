@@ -5,7 +5,7 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urljoin
@@ -13,8 +13,7 @@ from urllib.parse import urljoin
 import pytest
 
 from tests.serve.serving import Running, image, predictor_of, running
-from tests.serve.visits import Visit, expect
-from uniemox.cli.serve import serve
+from tests.serve.visits import DESK, Visit, expect
 from uniemox.errors import ConfigError
 from uniemox.serve.config import ServeConfig
 
@@ -88,8 +87,8 @@ def test_every_address_on_a_page_stays_under_the_prefix(page: str, proxy: Runnin
 
 
 @pytest.mark.browser
-def test_page_predicts_and_explains_behind_the_prefix(browser: object, proxy: Running) -> None:
-    visit = Visit(browser, f"{proxy.url}{PREFIX}/", viewport={"width": 1000, "height": 900})
+def test_page_predicts_and_explains_behind_the_prefix(open_page: Callable[..., Visit], proxy: Running) -> None:
+    visit = open_page(proxy, f"{PREFIX}/", viewport=DESK)
     visit.choose(image(1, 200, 100))
     expect(visit.status).to_contain_text("1 person found")
     visit.page.get_by_role("button", name="Heat map").click()
@@ -102,7 +101,6 @@ def test_page_predicts_and_explains_behind_the_prefix(browser: object, proxy: Ru
     assert visit.wrong == []
     assert visit.requested.count(f"{proxy.url}{PREFIX}/models") >= 2  # by the page, and as tried out
     assert all(url.startswith((f"{proxy.url}{PREFIX}/", "blob:")) for url in visit.requested)
-    visit.context.close()
 
 
 def test_schema_names_the_root_path_alone(tmp_path: Path, server: Running) -> None:
@@ -118,4 +116,4 @@ def test_other_root_paths_are_refused(path: str) -> None:
     with pytest.raises(
         ConfigError, match=rf"root_path is '{path}'; it begins with / and does not end with it, as in /emotions"
     ):
-        serve(root_path=path)
+        ServeConfig(root_path=path)

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.processes import wait_until
-from tests.serve.serving import Running, image, predictor_of, running
-from tests.serve.test_limits import Raw, cut_off_after_s
+from tests.serve.serving import Raw, Running, cut_off_after_s, image, predictor_of, running, upload
 from uniemox.serve import bodies
 from uniemox.serve.config import ServeConfig
 
@@ -22,13 +21,8 @@ def server(tmp_path: Path) -> Iterator[Running]:
         yield one
 
 
-def upload(server: Running, size: int, body: bytes = b"") -> Raw:
-    head = ("POST /predict HTTP/1.1", "Host: localhost", "Content-Type: image/jpeg", f"Content-Length: {size}", "")
-    return Raw(server.port).send(*head, body=body)
-
-
 def test_slow_uploads_take_no_place(server: Running) -> None:
-    slow = [upload(server, 1000, b"x") for _ in range(20)]
+    slow = [upload(server.port, 1000, b"x") for _ in range(20)]
     wait_until(lambda: len(server.server.server_state.connections) == 20)
     assert server.post("/predict", image()).status == 200
     for one in slow:
@@ -37,11 +31,11 @@ def test_slow_uploads_take_no_place(server: Running) -> None:
 
 def test_bodies_that_are_read_take_bounded_memory(server: Running) -> None:
     size = CONFIG.max_bytes
-    large = [upload(server, size, b"x" * (size - 1)) for _ in range(5)]  # all that 2 * queue + batch_size may hold
+    large = [upload(server.port, size, b"x" * (size - 1)) for _ in range(5)]  # all that 2 * queue + batch_size may hold
     wait_until(lambda: len(server.server.server_state.connections) == 5)
     time.sleep(0.3)
     refused = server.post("/predict", image())
-    assert (refused.status, refused.json["code"]) == (503, "queue_full")
+    assert refused.code == (503, "queue_full")
     assert int(refused.headers["retry-after"]) >= 1
     for one in large:
         one.socket.close()
@@ -51,10 +45,10 @@ def test_bodies_that_are_read_take_bounded_memory(server: Running) -> None:
 def test_a_body_below_the_rate_is_408_long_before_the_limit(server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bodies, "GRACE_S", 0.5, raising=False)
     start = time.monotonic()
-    answer = upload(server, 1000, b"x").read()
+    answer = upload(server.port, 1000, b"x").read()
     assert answer.startswith(b"HTTP/1.1 408 ")
     assert b"at least 10 KiB/s" in answer
-    assert cut_off_after_s(upload(server, 10**4), b"x") < 5
+    assert cut_off_after_s(upload(server.port, 10**4), b"x") < 5
     assert time.monotonic() - start < 10
 
 
@@ -62,7 +56,7 @@ def test_a_body_above_the_rate_is_read(server: Running, monkeypatch: pytest.Monk
     monkeypatch.setattr(bodies, "GRACE_S", 0.5, raising=False)
     data = image(width=480, height=320)
     assert len(data) > 20_000
-    raw = upload(server, len(data))
+    raw = upload(server.port, len(data))
     for place in range(0, len(data), 10_000):
         raw.send(body=data[place : place + 10_000])
         time.sleep(0.35)

@@ -2,6 +2,9 @@
 
 from playwright import sync_api
 
+from tests.serve.serving import image
+
+DESK = {"width": 1000, "height": 900}
 expect = sync_api.expect
 expect.set_options(timeout=60_000)
 
@@ -27,6 +30,11 @@ class Visit:
     def choose_all(self, files: dict[str, bytes], kind: str = "image/jpeg") -> None:
         several = [{"name": name, "mimeType": kind, "buffer": data} for name, data in files.items()]
         self.page.locator("#choose").set_input_files(several)
+
+    def predict(self) -> None:
+        """Choose an image, and wait for its answer."""
+        self.choose(image(1, 200, 100))
+        expect(self.status).to_contain_text("1 person found")
 
     @property
     def status(self) -> object:

@@ -11,29 +11,29 @@ class AskConfig:
     """Settings of `uniemox ask`. The key is none of them, so that no file or message can hold it."""
 
     endpoint: str
-    """Address of an OpenAI-compatible service: https://api.openai.com/v1, http://127.0.0.1:11434/v1."""
+    """Address of an OpenAI-compatible service: https://api.openai.com/v1, or http://127.0.0.1:11434/v1 here."""
     models: tuple[str, ...]
-    """Model names at this endpoint; each model gets the same images."""
+    """A model's name there; give it again for more models, which get the same images."""
     images: int = 100
-    """Number of images per model."""
+    """Number of images per model, at least 1, drawn from each class in proportion to its size."""
     seed: int = 0
-    """Random seed for the selection of images."""
+    """Random seed for the selection; more images with the same seed include those of a smaller selection."""
     max_images: int = 200
-    """More than these are refused: every image of every model costs money."""
+    """Largest number of images that is accepted; raise it to ask about more, since each image costs money."""
     rate_per_minute: float | None = None
-    """Most requests a minute, retries included; None: as fast as they are answered."""
+    """Maximum number of requests per minute, retries included, above 0; None: as fast as they are answered."""
     concurrency: int = 4
     """Number of parallel requests, 1 to 64."""
     timeout_s: float = 120.0
-    """Until one request is given up; models that think take their time."""
+    """Seconds until one request is given up, above 0; models that think take their time."""
     attempts: int = 6
     """Maximum number of attempts per question before it counts as failed."""
     first_wait_s: float = 1.0
     """Seconds before the second attempt; doubles with each further one."""
     price_in: float | None = None
-    """Price of a million input tokens, in any currency."""
+    """Price of a million input tokens, in any currency; needs price_out."""
     price_out: float | None = None
-    """Price of a million output tokens."""
+    """Price of a million output tokens, in the same currency; needs price_in."""
     allow_http: bool = False
     """Send images and key without encryption to another machine."""
 

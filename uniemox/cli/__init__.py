@@ -13,27 +13,8 @@ from cyclopts import App, CycloptsError
 from rich.text import Text
 
 from uniemox import __version__
-from uniemox.cli.ask import ask
-from uniemox.cli.bench import bench
-from uniemox.cli.calibrate import calibrate
-from uniemox.cli.compare import compare
 from uniemox.cli.console import UsageError, err, say
-from uniemox.cli.curate import curate
-from uniemox.cli.data import data
-from uniemox.cli.docs import docs
-from uniemox.cli.doctor import doctor
-from uniemox.cli.evaluate import evaluate
-from uniemox.cli.explain import explain
-from uniemox.cli.export import export
-from uniemox.cli.predict import predict
-from uniemox.cli.report import report
-from uniemox.cli.reproduce import reproduce
-from uniemox.cli.search import search
-from uniemox.cli.serve import serve
 from uniemox.cli.settings import preset_in
-from uniemox.cli.survey import survey
-from uniemox.cli.teacher import teacher
-from uniemox.cli.weights import convert, fetch
 from uniemox.errors import StoppedError, UniemoxError
 
 EXIT_ERROR, EXIT_USAGE, EXIT_INTERRUPTED, EXIT_BROKEN_PIPE = 1, 2, 130, 141
@@ -47,29 +28,46 @@ app = App(
     help_epilogue="Tab completion: `uniemox --install-completion`.",
 )
 app.register_install_completion_command()
-COMMANDS = (
-    *(predict, survey, search, explain, serve, data, teacher, evaluate, calibrate, compare, report, export, reproduce),
-    *(ask, curate, convert, fetch, bench, doctor, docs),
-)
-for command in COMMANDS:
-    app.command(command)
-WITH_PRESETS = {  # their options are those of a preset; imported when they are called
+COMMANDS = {  # and what the list of commands says of them; a command is imported when it is called
+    "predict": "Predict what images make people feel, and detect the people in them.",
+    "survey": "Show what a collection of images evokes on one page, which opens from a disk.",
+    "search": "Find images of a folder that look like another one, evoke an emotion, or have a mood.",
+    "explain": "Show which parts of an image speak for an answer.",
+    "serve": "Serve predictions over HTTP, and a page to drop images on.",
+    "data": "Look at data sets, check them, split them, find the people in them, describe them, pack them.",
+    "teacher": "Fit a teacher of your own, where no CLIP can be had.",
     "pretrain": "Pre-train an encoder on scene, person and text (arXiv 2409.18877, section III).",
     "finetune": "Fine-tune an encoder to tell emotions (arXiv 2409.18877, section III-E).",
+    "evaluate": "Score a fine-tuned classifier, with 95 % intervals.",
+    "calibrate": "Fit a model's confidence and its likely labels to your own labelled images.",
+    "compare": "Say by how much one recipe is better than another, over several seeds, on the same images.",
+    "report": "Show runs on one page: curves, reconstructions, scores, reliability, examples, and a comparison.",
+    "export": "Write a classifier as one ONNX file, or as a folder for a model hub.",
+    "reproduce": "Do a table or figure of the paper again: a plan of commands, and one page at the end.",
+    "ask": "Ask multimodal models which emotion images evoke, and why (tables VIII and IX, figure 10 of the paper).",
+    "curate": "Build an emotion data set as Emo8 was built: collect, screen, annotate, agree, split, release.",
+    "convert": "Turn a published checkpoint into safetensors under timm's names, without running code from it.",
+    "fetch": "Download the weights that a preset of pretrain starts and learns from, once, where there is a network.",
+    "bench": "Measure the speed of this machine with uniemox.",
+    "doctor": "Check this machine before a long run: GPUs, compiler, memory, disk, loading. Takes about a minute.",
+    "docs": "Show a page of the documentation; without a name, which pages there are.",
 }
-for name, text in WITH_PRESETS.items():
-    app.command(f"uniemox.cli.{name}:{name}", name=name, help=text)
+MODULES = {"convert": "weights", "fetch": "weights"}  # of those whose module has another name
+WITH_PRESETS = ("pretrain", "finetune")
+for name, text in COMMANDS.items():
+    app.command(f"uniemox.cli.{MODULES.get(name, name)}:{name}", name=name, help=text)
 
 
-def _offer_preset(words: Sequence[str]) -> None:
-    """Let a command that takes a preset have the defaults of the one that is named. Raises ConfigError."""
+def _load_command(words: Sequence[str]) -> None:
+    """Import the command that is called: for its own help, and the defaults of the preset. Raises ConfigError."""
     name = next(iter(words), "")
-    if name in WITH_PRESETS:
-        module = import_module(f"uniemox.cli.{name}")
-        preset = preset_in(words, module.PRESETS, module.DEFAULT)
-        if preset != module.DEFAULT:
-            del app[name]
-            app.command(module.command_for(preset), name=name, help=WITH_PRESETS[name])
+    if name in COMMANDS:
+        module = import_module(f"uniemox.cli.{MODULES.get(name, name)}")
+        command = getattr(module, name)
+        if name in WITH_PRESETS:
+            command = module.command_for(preset_in(words, module.PRESETS, module.DEFAULT))
+        del app[name]
+        app.command(command)
 
 
 def main() -> None:
@@ -86,7 +84,7 @@ def main() -> None:
 
 
 def _run_app() -> None:
-    _offer_preset(sys.argv[1:])
+    _load_command(sys.argv[1:])
     app(sys.argv[1:], exit_on_error=False)
 
 

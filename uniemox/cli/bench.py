@@ -1,19 +1,17 @@
 """Commands that measure speed."""
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
+from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 from cyclopts import App, Parameter
 from cyclopts.validators import Number
 
-from uniemox.cli.console import JsonFlag, UsageError, need, progress_bar
+from uniemox.cli.console import JsonObject, need, progress_bar
 from uniemox.errors import ConfigError
-
-if TYPE_CHECKING:
-    from uniemox.bench.train import TrainBench
 
 bench = App(name="bench", help="Measure the speed of this machine with uniemox.")
 
@@ -25,7 +23,7 @@ def step(
     batch_size: int | None = None,
     steps: int = 5,
     device: Literal["cpu", "cuda"] | None = None,
-    as_json: JsonFlag = False,
+    as_json: JsonObject = False,
 ) -> None:
     """Time a pre-training step: images per second, and the share of this machine's matrix-product peak that it uses.
 
@@ -34,18 +32,11 @@ def step(
 
     Example: uniemox bench step --json
 
-    Parameters
-    ----------
-    model
-        A plain ViT of timm instead.
-    batch_size
-        Images in a step instead.
-    steps
-        Timed steps, after one to warm up.
-    device
-        Where to run; a GPU if there is one.
-    as_json
-        Print one JSON object.
+    Args:
+        model: A plain ViT of timm instead.
+        batch_size: Images in a step instead.
+        steps: Timed steps, after one to warm up.
+        device: Where to run; a GPU if there is one.
     """
     need("torch", "timm", "open_clip", extra="train")
     import torch
@@ -56,62 +47,56 @@ def step(
     if on_gpu and not torch.cuda.is_available():
         raise ConfigError("there is no CUDA device here; use --device cpu")
     with progress_bar() as progress:
-        task = progress.add_task("steps", total=steps)
         result = bench_step(
-            model=("vit_large_patch16_224" if on_gpu else "vit_small_patch16_224") if model is None else model,
+            model=model or ("vit_large_patch16_224" if on_gpu else "vit_small_patch16_224"),
             batch_size=(256 if on_gpu else 32) if batch_size is None else batch_size,
             steps=steps,
             device=torch.device("cuda" if on_gpu else "cpu"),
             with_clip=on_gpu,
             compile_model=on_gpu,
-            on_step=lambda done: progress.update(task, completed=done),
+            on_step=lambda done: progress.show("steps", done, steps),
         )
-    if as_json:
-        print(json.dumps(result.as_dict()))
-        return
-    print(
+    words = (
         f"{result.images_per_s:.2f} images/s (median {result.median_images_per_s:.2f}), {result.model}, "
         f"batch {result.batch_size}, {result.precision}, on {result.device}\n"
         f"{result.mfu:.1%} of the {result.peak_tflops:.3g} TFLOP/s that a matrix product reaches here; "
         f"{result.gflop_per_image:.1f} GFLOP an image"
     )
+    print(json.dumps(asdict(result)) if as_json else words)
 
 
 @bench.command(name="data")
-def bench_data_command(*, data: str, soak: int = 0, as_json: JsonFlag = False) -> None:
+def bench_data_command(*, data: str, soak: int = 0, as_json: JsonObject = False) -> None:
     """Time the loading of samples in one process: decode, scene view, person view; from files and from shards.
 
     Example: uniemox bench data --data emotion6:photos/emotion6 --json
 
-    Parameters
-    ----------
-    data
-        KIND:PATH; its images must all be readable.
-    soak
-        Load this many further samples, and print how much memory the process gained after the 2,000th.
-    as_json
-        Print one JSON object.
+    Args:
+        data: KIND:PATH; its images must all be readable.
+        soak: Load this many further samples, and print how much memory the process gained after the 2,000th.
     """
     need("torch", "fsspec", extra="train")
     from uniemox.bench.data import bench_data
     from uniemox.data.source import open_data
 
-    found = open_data(data)
-    passes = 3
+    found, passes = open_data(data), 3
+    total = 2 * passes * len(found) + soak
     with progress_bar() as progress:
-        task = progress.add_task("samples", total=2 * passes * len(found) + soak)
         result = bench_data(
-            found, passes=passes, soak=soak, on_progress=lambda done: progress.update(task, completed=done)
+            found, passes=passes, soak=soak, on_progress=lambda done: progress.show("samples", done, total)
         )
-    if as_json:
-        print(json.dumps(result.as_dict()))
-        return
-    print(
+    words = (
         f"{result.samples_per_s:.0f} samples/s from files, {result.shards_samples_per_s:.0f} from shards of 256 px "
         f"(one process, two views of 224 px, best of {passes} passes over {result.samples})"
     )
-    if result.memory_growth_mb is not None:
-        print(f"memory grew by {result.memory_growth_mb:.1f} MB between the 2,000th and the {soak:,}th sample")
+    words += _growth(result.memory_growth_mb, soak, "sample")
+    print(json.dumps(asdict(result)) if as_json else words)
+
+
+def _growth(growth_mb: float | None, soak: int, what: str) -> str:
+    """A line about the memory that a process gained; empty if nobody measured it."""
+    line = f"\nmemory grew by {growth_mb:.1f} MB between the 2,000th and the {soak:,}th {what}"
+    return "" if growth_mb is None else line
 
 
 @bench.command(name="predict")
@@ -122,7 +107,7 @@ def bench_predict_command(
     torch_run: Annotated[Path | None, Parameter(name="--torch")] = None,
     finder: str | None = "embedded",
     soak: int = 0,
-    as_json: JsonFlag = False,
+    as_json: JsonObject = False,
 ) -> None:
     """Time prediction: of many images, against the same network in torch, and from the start of a process.
 
@@ -131,20 +116,12 @@ def bench_predict_command(
 
     Example: uniemox bench predict --model runs/fi --json
 
-    Parameters
-    ----------
-    data
-        KIND:PATH; its images must all be readable; 64 drawn ones if not given.
-    model
-        As of `uniemox predict`.
-    torch_run
-        A run with the same network's weights; the model itself, if it is a run.
-    finder
-        A person finder for fresh processes, the soak and the speed with people, or none.
-    soak
-        Answer this many further images, and print how much memory the process gained after the 2,000th.
-    as_json
-        Print one JSON object.
+    Args:
+        data: KIND:PATH; its images must all be readable; 64 drawn ones if not given.
+        model: As of `uniemox predict`.
+        torch_run: A run with the same network's weights; the model itself, if it is a run.
+        finder: A person finder for fresh processes, the soak and the speed with people, or none.
+        soak: Answer this many further images, and print how much memory the process gained after the 2,000th.
     """
     need("torch", "timm", extra="train")
     from uniemox.bench.predict import PASSES, bench_predict
@@ -161,88 +138,70 @@ def bench_predict_command(
             on_progress=partial(progress.show, "images"),
         )
     if as_json:
-        print(json.dumps(result.as_dict()))
+        print(json.dumps(asdict(result)))
         return
     against = "" if result.ratio is None else f", {result.ratio:.1f} times torch's {result.torch_images_per_s:.0f}"
     print(f"{result.images_per_s:.0f} images/s{against} (best of {PASSES} passes over {result.images})")
     if result.with_people_images_per_s is not None:
         print(f"{result.with_people_images_per_s:.0f} images/s with the people in them")
     alone = "" if result.torch_network_images_per_s is None else f", in torch {result.torch_network_images_per_s:.0f}"
-    print(f"the network alone {result.network_images_per_s:.0f} images/s{alone}")
-    print(f"first answer {result.start_s:.2f} s after a process starts, with {result.peak_rss_mb:.0f} MB")
-    print(f"a process that answers all {result.images} has {result.folder_peak_rss_mb:.0f} MB")
-    if result.memory_growth_mb is not None:
-        print(f"memory grew by {result.memory_growth_mb:.1f} MB between the 2,000th and the {soak:,}th image")
+    print(
+        f"the network alone {result.network_images_per_s:.0f} images/s{alone}\n"
+        f"first answer {result.start_s:.2f} s after a process starts, with {result.peak_rss_mb:.0f} MB\n"
+        f"a process that answers all {result.images} has {result.folder_peak_rss_mb:.0f} MB"
+        f"{_growth(result.memory_growth_mb, soak, 'image')}"
+    )
 
 
 @bench.command(name="train")
 def bench_train_command(
     *,
     data: str,
-    preset: str = "paper",
+    preset: Literal["paper", "best", "demo"] = "paper",
     steps: Annotated[int, Parameter(validator=Number(gte=1))] = 50,
     batch_size: int | None = None,
     compiled: Annotated[bool | None, Parameter(name="--compile")] = None,
-    as_json: JsonFlag = False,
+    as_json: JsonObject = False,
 ) -> None:
     """Time a pre-training run on one device, and each of its parts: loading, step, teacher, optimiser, saving.
 
     The start and the teacher have random weights. `uniemox reproduce --plan --images-per-s FILE` takes what --json
     prints.
 
-    Examples:
+    For example:
 
-    uniemox bench train --preset paper --data shards:EmoSet --batch-size 128 --json > train.json
+    - uniemox bench train --preset paper --data shards:EmoSet --batch-size 128 --json > train.json
+    - uniemox bench train --preset demo --data synthetic:512 --steps 10
 
-    uniemox bench train --preset demo --data synthetic:512 --steps 10
-
-    Parameters
-    ----------
-    data
-        KIND:PATH.
-    preset
-        Of pretrain: paper, best or demo.
-    steps
-        Timed steps, after three to warm up.
-    batch_size
-        Images of a step, of one device; the preset's if not given.
-    compiled
-        torch.compile; as the preset has it if not given.
-    as_json
-        Print one JSON object.
+    Args:
+        data: KIND:PATH.
+        preset: Of pretrain: paper, best or demo.
+        steps: Timed steps, after three to warm up.
+        batch_size: Images of a step, of one device; the preset's if not given.
+        compiled: torch.compile; as the preset has it if not given.
     """
     need("torch", "timm", "open_clip", "tensorboard", extra="train")
     from uniemox.bench.train import WARMUP, bench_train
     from uniemox.data.source import open_data
     from uniemox.pretrain.presets import PRESETS
 
-    if preset not in PRESETS:
-        raise UsageError(f"there is no preset {preset!r}; choose one of {', '.join(PRESETS)}")
     config = PRESETS[preset]()
     if compiled is not None:
         config = replace(config, hardware=replace(config.hardware, compile=compiled))
     config = replace(config, batch_size=batch_size or config.batch_size)
     found = open_data(data)
+    done = count(1)
     with progress_bar() as progress:
-        task = progress.add_task("steps", total=steps + WARMUP)
-        result = bench_train(config, found, steps=steps, on_step=lambda: progress.advance(task))
-    if as_json:
-        print(json.dumps(result.as_dict()))
-        return
-    _show_train(result)
-
-
-def _show_train(result: "TrainBench") -> None:
-    print(
+        result = bench_train(
+            config, found, steps=steps, on_step=lambda: progress.show("steps", next(done), steps + WARMUP)
+        )
+    words = (
         f"{result.images_per_s:.4g} images/s in a run, {result.mfu:.1%} of this machine's {result.peak_tflops:.3g} "
-        f"TFLOP/s; steps wait for images {result.waiting:.1%} of the time"
-    )
-    print(
+        f"TFLOP/s; steps wait for images {result.waiting:.1%} of the time\n"
         f"bare steps {result.step_images_per_s:.4g} images/s, loading alone {result.loading_images_per_s:.4g} with "
         f"{result.workers} workers; a step's teacher {result.teacher_ms:.3g} ms, optimiser {result.optimizer_ms:.3g} "
-        f"ms, log {result.log_ms:.3g} ms; a checkpoint {result.checkpoint_s:.3g} s, beside the next steps"
-    )
-    print(
+        f"ms, log {result.log_ms:.3g} ms; a checkpoint {result.checkpoint_s:.3g} s, beside the next steps\n"
         f"{result.parameters_m:.1f} million parameters, {result.gflop_per_image:.4g} GFLOP an image, batch "
         f"{result.batch_size}, {result.precision}, {result.device}"
     )
+    print(json.dumps(asdict(result)) if as_json else words)

@@ -24,16 +24,11 @@ def compare(*, ours: Runs, theirs: Runs, baseline: Runs | None = None, as_json: 
 
     Example: uniemox compare --ours runs/pre-s0 runs/pre-s1 --theirs runs/scratch-s0 --baseline runs/histogram
 
-    Parameters
-    ----------
-    ours
-        Fine-tuning runs that uniemox evaluate has scored.
-    theirs
-        Those that they are compared with.
-    baseline
-        What both must beat, such as a run of finetune --method histogram; what does not beat it is marked.
-    as_json
-        Print one JSON object for every evaluation that all of them have.
+    Args:
+        ours: Fine-tuning runs that uniemox evaluate has scored.
+        theirs: Those that they are compared with.
+        baseline: What both must beat, such as a run of finetune --method histogram; what does not beat it is marked.
+        as_json: Print one JSON object for every evaluation that all of them have.
     """
     need("scipy", extra="data")
     from uniemox.evaluate.compare import compare as run
@@ -48,11 +43,10 @@ def compare(*, ours: Runs, theirs: Runs, baseline: Runs | None = None, as_json: 
             ("theirs", found.theirs, found.theirs_interval),
             ("baseline", found.baseline, found.baseline_interval),
         ):
-            if interval is None:
-                continue
-            seeds = ", ".join(f"{value:.1%}" for value in values)
-            mean = sum(values) / len(values)
-            print(f"{name:>10} {mean:.1%} ({interval[0]:.1%} to {interval[1]:.1%}); runs: {seeds}")
+            if interval is not None:
+                low, high, mean = *interval, sum(values) / len(values)
+                seeds = ", ".join(f"{value:.1%}" for value in values)
+                print(f"{name:>10} {mean:.1%} ({low:.1%} to {high:.1%}); runs: {seeds}")
         print(f"    chance {found.commonest:.1%} the commonest class, {found.uniform:.1%} one class of all")
         print(f"difference {_words(found.difference)}")
         for name, margin in (("ours", found.ours_over_baseline), ("theirs", found.theirs_over_baseline)):

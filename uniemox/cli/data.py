@@ -2,25 +2,39 @@
 
 import json
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from textwrap import shorten
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, Parameter
+from rich.table import Column, Table
+from rich.text import Text
 
-from uniemox.cli.console import Files, JsonFlag, audit_tables, data_tables, need, progress_bar, say, say_parts, show_all
-from uniemox.cli.data_files import NO_FILES_OR_TEXTS, FileAndTextOptions, describe, persons, shard
-from uniemox.data.pool_config import ONE_A_CORE, PoolConfig
+from uniemox.cli.console import Files, Flag, JsonFlag, JsonObject, need, progress_bar, say, say_parts, show_all
+from uniemox.cli.data_files import NO_FILES, Exclude, FileOptions, Pool, Splits, Texts, describe, persons, shard
+from uniemox.data.pool_config import ONE_A_CORE
 from uniemox.errors import ConfigError
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from uniemox.data.audit import Audit
     from uniemox.data.sample import DataSet, Sample
     from uniemox.data.splits import Choice
 
+TEXT_LENGTH = 300  # of a sample, shown
+KNOWN = {  # by field of a sample
+    "distribution": "distribution",
+    "valence": "valence, arousal",
+    "text": "text",
+    "persons": "people looked for",
+    "target_box": "target person",
+    "domain": "domain",
+}
 data = App(
     name="data",
     help=(
@@ -41,36 +55,32 @@ def show(
     *,
     limit: int | None = None,
     as_json: JsonFlag = False,
-    files: FileAndTextOptions = NO_FILES_OR_TEXTS,
+    files: FileOptions = NO_FILES,
+    texts: Texts = None,
 ) -> None:
     """Show what a data set holds: classes, splits, and what is known of its images.
 
-    Examples:
+    For example:
 
-    uniemox data show fi:photos/fi
+    - uniemox data show fi:photos/fi
+    - uniemox data show emotion6:photos/emotion6?label=vote --json
 
-    uniemox data show emotion6:photos/emotion6?label=vote --json
-
-    Parameters
-    ----------
-    source
-        KIND:PATH.
-    limit
-        Show only this many samples.
-    as_json
-        A JSON object a sample: path, label or distribution, split, text, boxes, target_box, group.
+    Args:
+        source: KIND:PATH.
+        limit: Show only this many samples.
+        as_json: A JSON object a sample: path, label or distribution, split, text, boxes, target_box, group.
     """
 
     if limit is not None and limit < 0:
         raise ConfigError(f"--limit must be at least 0, got {limit}")
-    found = files.open(source)
+    found = files.open(source, texts=texts)
     if as_json:
         for note in found.notes:
             say(note)
         for sample in found.samples[:limit]:
             print(json.dumps(_as_dict(found, sample)))
         return
-    show_all(data_tables(found, 5 if limit is None else limit))
+    show_all(_data_tables(found, 5 if limit is None else limit))
 
 
 @data.command
@@ -80,37 +90,26 @@ def check(
     *,
     against: str | None = None,
     html: Files = None,
-    exclude: Files = None,
-    splits: Files = None,
+    exclude: Exclude = None,
+    splits: Splits = None,
     as_json: JsonFlag = False,
-    pool: Annotated[PoolConfig, Parameter(name="*")] = ONE_A_CORE,
+    pool: Pool = ONE_A_CORE,
 ) -> None:
     """Look for what is wrong: broken files, duplicates, contradicting labels, placeholders, leaks, drift.
 
     Near duplicates are found through new encoding, scaling, mirroring, and cropping by a little.
 
-    Examples:
+    For example:
 
-    uniemox data check fi:photos/fi --html fi.html
+    - uniemox data check fi:photos/fi --html fi.html
+    - uniemox data check emoset:EmoSet,fi:FI --json > check.json
+    - uniemox data check fi:photos/fi --json > check.json; uniemox data show fi:photos/fi --exclude check.json
 
-    uniemox data check emoset:EmoSet,fi:FI --json > check.json
-
-    uniemox data check fi:photos/fi --json > check.json; uniemox data show fi:photos/fi --exclude check.json
-
-    Parameters
-    ----------
-    source
-        KIND:PATH.
-    against
-        A second data set, with which this one must share no image.
-    html
-        Write a page with the images to this file.
-    exclude
-        Leave out what an earlier check listed.
-    splits
-        A file of `data split`.
-    as_json
-        Print everything as JSON; its list "exclude" is what --exclude takes.
+    Args:
+        source: KIND:PATH.
+        against: A second data set, with which this one must share no image.
+        html: Write a page with the images to this file.
+        as_json: Print everything as JSON; its list "exclude" is what --exclude takes.
     """
     need("sklearn", "scipy", extra="data")
     from uniemox.data.audit import audit
@@ -125,10 +124,7 @@ def check(
     if html is not None:
         write_page(found, html)
         say(f"wrote {html}")
-    if as_json:
-        print(json.dumps(found.as_dict()))
-        return
-    show_all(audit_tables(found))
+    show_all([json.dumps(found.as_dict())] if as_json else _audit_tables(found))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,7 +135,7 @@ class SchemeOptions:
     """Shares of train, val and test (or of train and test), as any numbers; 80/10/10 if not given."""
     seed: int = 0
     """Of the draw: the same seed gives the same splits wherever the data lie."""
-    paper: Annotated[bool, Parameter(negative="")] = False
+    paper: Flag = False
     """Divide as the paper did, instead of --ratio: its official splits, ratios, strata and schemes."""
     schemes: int = 1
     """Draw so many schemes and keep the one whose splits agree best in their colours (the paper's figure 6)."""
@@ -155,34 +151,23 @@ def split(
     *,
     plot: Files = None,
     fraction: float | None = None,
-    exclude: Files = None,
-    as_json: JsonFlag = False,
+    exclude: Exclude = None,
+    as_json: JsonObject = False,
     scheme: Annotated[SchemeOptions, Parameter(name="*")] = SchemeOptions(),
 ) -> None:
     """Divide a data set into train, val and test: every class in the same ratio, no group torn apart.
 
-    Examples:
+    For example:
 
-    uniemox data split emotion6:photos/emotion6 emotion6.json --ratio 70/10/20
+    - uniemox data split emotion6:photos/emotion6 emotion6.json --ratio 70/10/20
+    - uniemox data split emo8:photos/emo8 emo8.json --schemes 100 --plot emo8.png
+    - uniemox data split caer-s:photos/caer caer.json --paper
 
-    uniemox data split emo8:photos/emo8 emo8.json --schemes 100 --plot emo8.png
-
-    uniemox data split caer-s:photos/caer caer.json --paper
-
-    Parameters
-    ----------
-    source
-        KIND:PATH.
-    file
-        The file to write; commands take it as --splits.
-    plot
-        Write an image of that choice to this file.
-    fraction
-        Keep this part of every class of train only (figure 7); a smaller fraction is part of a larger one.
-    exclude
-        Leave out what `data check --json` listed.
-    as_json
-        Print hash and sizes as JSON.
+    Args:
+        source: KIND:PATH.
+        file: The file to write; commands take it as --splits.
+        plot: Write an image of that choice to this file.
+        fraction: Keep this part of every class of train only (figure 7); a smaller fraction is part of a larger one.
     """
     need("sklearn", "matplotlib", extra="data")
     from uniemox.data import splits
@@ -203,10 +188,8 @@ def split(
         drawn = splits.keep_fraction(drawn, found.samples, fraction, scheme.seed)
     digest = splits.write_splits(file, drawn, source=source, how=how)
     sizes = dict(sorted(Counter(drawn.values()).items()))
-    if as_json:
-        print(json.dumps({"file": str(file), "sha256": digest, "how": how, "sizes": sizes}))
-        return
-    print(f"wrote {file}: {', '.join(f'{name} {size}' for name, size in sizes.items())} ({how}), sha256 {digest}")
+    words = f"wrote {file}: {', '.join(f'{name} {size}' for name, size in sizes.items())} ({how}), sha256 {digest}"
+    print(json.dumps({"file": str(file), "sha256": digest, "how": how, "sizes": sizes}) if as_json else words)
 
 
 def _draw(found: "DataSet", source: str, options: SchemeOptions) -> "tuple[str, dict[str, str], Choice | None]":
@@ -270,19 +253,58 @@ def _histograms(found: "DataSet") -> "NDArray[np.floating]":
 
 def _as_dict(found: "DataSet", sample: "Sample") -> dict[str, Any]:
     """A sample as JSON; what is not known is null."""
+    unchanged = ("key", "valence", "arousal", "split", "text", "domain", "group")
     return {
         "path": str(sample.image),
-        "key": sample.key,
         "label": found.label_of(sample),
-        "distribution": None if sample.distribution is None else dict(sample.distribution),
-        "valence": sample.valence,
-        "arousal": sample.arousal,
         "kind": found.labels.kind,
-        "split": sample.split,
-        "text": sample.text,
+        "distribution": None if sample.distribution is None else dict(sample.distribution),
         "boxes": None if sample.persons is None else [list(person.box) for person in sample.persons],
         "confidences": None if sample.persons is None else [person.confidence for person in sample.persons],
         "target_box": None if sample.target_box is None else list(sample.target_box),
-        "domain": sample.domain,
-        "group": sample.group,
+        **{name: getattr(sample, name) for name in unchanged},
     }
+
+
+def _data_tables(data: "DataSet", examples: int) -> Iterator[Table | str]:
+    """Classes by split, what is known of how many samples, notes, and a few samples."""
+    order = {"train": 0, "val": 1, "test": 2}
+    splits = sorted({sample.split or "" for sample in data.samples}, key=lambda split: (order.get(split, 3), split))
+    counts = Counter((sample.label, sample.split or "") for sample in data.samples)
+    yield f"{data.name}: {len(data)} samples, {data.labels.name} ({data.labels.kind})"
+    table = Table("label", *(Column(split or "all", justify="right") for split in splits))
+    for i, label in enumerate(data.labels.labels):
+        table.add_row(Text(label), *(str(counts[i, split]) for split in splits))
+    if any(label is None for label, _ in counts):
+        table.add_row("(no label)", *(str(counts[None, split]) for split in splits))
+    yield table
+    known = {name: sum(getattr(sample, field) is not None for sample in data.samples) for field, name in KNOWN.items()}
+    words = ", ".join(f"{name} {count}" for name, count in known.items() if count)
+    yield f"known of samples: {words or 'labels only'}"
+    yield from (f"note: {note}" for note in data.notes)
+    for sample in data.samples[:examples]:
+        label = data.label_of(sample) or "(no label)"
+        yield f"  {sample.image}  {label}" + (f"  {shorten(sample.text, TEXT_LENGTH)}" if sample.text else "")
+
+
+def _audit_tables(found: "Audit") -> Iterator[Table | str]:
+    """The number of faults of each kind, with examples, and the drift."""
+    from uniemox.data.audit import GROUPS
+
+    yield f"{found.name}: {found.count} samples"
+    table = Table("", Column("groups", justify="right"), Column("images", justify="right"), "for example")
+    for name in GROUPS:
+        groups = getattr(found, name)
+        example = f"{groups[0].members[0].sample.key} {groups[0].reason}" if groups else ""
+        images = sum(len(group.members) for group in groups)
+        table.add_row(name.replace("_", " "), str(len(groups)), str(images), Text(example))
+    yield table
+    sizes = sorted((sum(row.values()), label) for label, row in found.classes.items())
+    if sizes:
+        (fewest, rarest), (most, commonest) = sizes[0], sizes[-1]
+        yield f"classes: from {fewest} ({rarest}) to {most} ({commonest}) samples"
+    for drift in found.drift:
+        names = " and ".join(drift.splits)
+        judged = "more than by chance" if drift.distance > drift.by_chance else "as by chance"
+        yield f"colours of {names} differ by {drift.distance:.3f} (chance {drift.by_chance:.3f}): {judged}"
+    yield f"{len(found.exclude)} samples should be excluded: --json lists them (for --exclude), --html shows them"

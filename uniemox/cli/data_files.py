@@ -1,7 +1,7 @@
 """Options that name data, people, texts and splits."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from uniemox.cli.console import Files, JsonFlag, need, progress_bar, say
+from uniemox.cli.console import Files, Flag, JsonObject, need, progress_bar, say
 from uniemox.data.pool_config import ONE_A_CORE, PoolConfig
 from uniemox.errors import ConfigError
 
@@ -19,16 +19,23 @@ if TYPE_CHECKING:
     from uniemox.teacher.attributes import Describer
 
 
+def _file(text: str) -> Any:
+    return Parameter(negative="", help=text)
+
+
+Persons = Annotated[Path | None, _file("File of `data persons`; if not given, the one beside the data is used.")]
+Texts = Annotated[Path | None, _file("File of `data describe`; if not given, the one beside the data is used.")]
+Splits = Annotated[Path | None, _file("File of `data split`, such as RUN/splits.json.")]
+Exclude = Annotated[Path | None, _file('File of `data check --json`; the images in its list "exclude" are left out.')]
+
+
 @dataclass(frozen=True, kw_only=True)
 class DataFiles:
     """Files beside a data set."""
 
-    persons: Files = None
-    """File of `data persons`; if not given, the one beside the data is used."""
-    splits: Files = None
-    """File of `data split`, such as RUN/splits.json."""
-    exclude: Files = None
-    """File of `data check --json`; the images in its list "exclude" are left out."""
+    persons: Persons = None
+    splits: Splits = None
+    exclude: Exclude = None
 
     def open(self, source: str, **options: Any) -> "DataSet":
         """The data set.  source: KIND:PATH.  options: of `open_data`."""
@@ -37,22 +44,13 @@ class DataFiles:
         return open_data(source, **vars(self), **options)
 
     def words(self) -> list[str]:
-        """These options as they are typed for a command that takes persons, splits and exclude."""
-        given = ((name, getattr(self, name)) for name in ("persons", "splits", "exclude"))
-        return [word for name, file in given if file is not None for word in (f"--{name}", str(file))]
-
-
-@dataclass(frozen=True, kw_only=True)
-class DataFilesWithTexts(DataFiles):
-    """The same, with texts."""
-
-    texts: Files = None
-    """File of `data describe`; if not given, the one beside the data is used."""
+        """These options as they are typed for another command."""
+        return [word for name, file in vars(self).items() if file is not None for word in (f"--{name}", str(file))]
 
 
 FileOptions = Annotated[DataFiles, Parameter(name="*")]
-FileAndTextOptions = Annotated[DataFilesWithTexts, Parameter(name="*")]
-NO_FILES, NO_FILES_OR_TEXTS = DataFiles(), DataFilesWithTexts()
+Pool = Annotated[PoolConfig, Parameter(name="*")]
+NO_FILES = DataFiles()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,27 +95,20 @@ def persons(
     *,
     finder: Annotated[FinderOptions, Parameter(name="*")],
     out: Files = None,
-    as_json: JsonFlag = False,
-    pool: Annotated[PoolConfig, Parameter(name="*")] = ONE_A_CORE,
+    as_json: JsonObject = False,
+    pool: Pool = ONE_A_CORE,
 ) -> None:
     """Find the people in every image, once, and keep their boxes beside the data. A stopped run resumes.
 
-    Examples:
+    For example:
 
-    uniemox data persons fi:photos/fi --detector yolox_nano.onnx
+    - uniemox data persons fi:photos/fi --detector yolox_nano.onnx
+    - uniemox data persons emoset:photos/emoset --detector yolov3.cfg --out boxes.jsonl
+    - uniemox data persons emoset:photos/emoset --detector yolov3.onnx --provider cuda
 
-    uniemox data persons emoset:photos/emoset --detector yolov3.cfg --out boxes.jsonl
-
-    uniemox data persons emoset:photos/emoset --detector yolov3.onnx --provider cuda
-
-    Parameters
-    ----------
-    source
-        KIND:PATH.
-    out
-        The file to write; persons.jsonl beside the data if not given, where all commands find it.
-    as_json
-        Print what was found as JSON.
+    Args:
+        source: KIND:PATH.
+        out: The file to write; persons.jsonl beside the data if not given, where all commands find it.
     """
     from uniemox.data.people import PERSONS, find_people
     from uniemox.data.seen import read_seen
@@ -129,14 +120,11 @@ def persons(
     seen = read_seen(Path(finder.detector), in_folder=False)
     with progress_bar() as progress:
         report = find_people(found, open_detector, target, progress.show, pool=pool, on_gpu=on_gpu, seen=seen)
-    _list_broken(report.broken)
-    if as_json:
-        print(json.dumps({"file": str(target), **asdict(report)}))
-        return
-    print(
+    words = (
         f"{report.pictures} images ({report.new} in this run), {report.people} people in {report.with_people} of "
         f"them; wrote {target}"
     )
+    _tell(words, {"file": str(target), **asdict(report)}, as_json)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,8 +142,7 @@ class DescriberOptions:
     classifier_weights: Files = None
     """Its weights as a file; those of the hub if not given."""
 
-    def check(self) -> None:
-        """Raise ConfigError for a teacher without words."""
+    def __post_init__(self) -> None:
         if (self.teacher is None) != (self.vocabulary is None):
             raise ConfigError("--teacher chooses from EmoSet's words: give --teacher and --vocabulary, or neither")
 
@@ -185,59 +172,44 @@ def describe(
     /,
     *,
     out: Files = None,
-    persons: Files = None,
-    without_emotion: Annotated[bool, Parameter(negative="")] = False,
-    as_json: JsonFlag = False,
+    persons: Persons = None,
+    without_emotion: Flag = False,
+    as_json: JsonObject = False,
     networks: Annotated[DescriberOptions, Parameter(name="*")] = DescriberOptions(),
-    pool: Annotated[PoolConfig, Parameter(name="*")] = ONE_A_CORE,
+    pool: Pool = ONE_A_CORE,
 ) -> None:
     """Write a text for every image, of EmoSet's annotations or of what can be found out about it.
 
     The latter are measured colours, the people of `data persons`, the objects that a classifier names, and scene,
     action and expression by a CLIP, where one is given.
 
-    Examples:
+    For example:
 
-    uniemox data describe emoset:photos/emoset
+    - uniemox data describe emoset:photos/emoset
+    - uniemox data describe fi:photos/fi --teacher ViT-B-16 --vocabulary photos/emoset/info.json
 
-    uniemox data describe fi:photos/fi --teacher ViT-B-16 --vocabulary photos/emoset/info.json
-
-    Parameters
-    ----------
-    source
-        KIND:PATH.
-    out
-        The file to write; texts.jsonl beside the data if not given, where all commands find it.
-    persons
-        A file of `data persons`; one in the data's folder is found without it.
-    without_emotion
-        Leave the label out of the texts (table VII of the paper).
-    as_json
-        Print what was written as JSON.
+    Args:
+        source: KIND:PATH.
+        out: The file to write; texts.jsonl beside the data if not given, where all commands find it.
+        without_emotion: Leave the label out of the texts (table VII of the paper).
     """
     need("torch", "timm", "open_clip", extra="train")
     from uniemox.data.people import TEXTS
     from uniemox.data.source import folder_of, open_data
     from uniemox.teacher.attributes import write_texts
 
-    networks.check()
     target = out or folder_of(source) / TEXTS
     found = open_data(source, persons=persons, with_texts=False)
     header = {"with_emotion": not without_emotion, **networks.record()}
     header["people"] = any(sample.persons is not None for sample in found.samples)
     with progress_bar() as progress:
-        task = progress.add_task("describing", total=len(found))
         broken = write_texts(
-            *(found, target, networks.open, header, lambda done: progress.update(task, completed=done)),
+            *(found, target, networks.open, header, progress.show),
             with_emotion=not without_emotion,
             pool=pool,
             on_gpu=_has_gpu(),
         )
-    _list_broken(broken)
-    if as_json:
-        print(json.dumps({"file": str(target), "samples": len(found) - len(broken), "broken": broken}))
-        return
-    print(f"wrote {target}")
+    _tell(f"wrote {target}", {"file": str(target), "samples": len(found) - len(broken), "broken": broken}, as_json)
 
 
 def shard(
@@ -248,47 +220,37 @@ def shard(
     short_side: int | None = None,
     samples: int = 1000,
     seed: int = 0,
-    as_json: JsonFlag = False,
-    files: FileAndTextOptions = NO_FILES_OR_TEXTS,
-    pool: Annotated[PoolConfig, Parameter(name="*")] = ONE_A_CORE,
+    as_json: JsonObject = False,
+    files: FileOptions = NO_FILES,
+    texts: Texts = None,
+    pool: Pool = ONE_A_CORE,
 ) -> None:
     """Pack a data set into tar shards with an index, which train several times faster and read from any store.
 
     A stopped run resumes with the next shard. The `webdataset` package reads them as well.
 
-    Examples:
+    For example:
 
-    uniemox data shard emoset:photos/emoset packed/emoset --short-side 256
+    - uniemox data shard emoset:photos/emoset packed/emoset --short-side 256
+    - uniemox data show shards:packed/emoset
 
-    uniemox data show shards:packed/emoset
-
-    Parameters
-    ----------
-    source
-        KIND:PATH.
-    folder
-        Where the shards are written.
-    short_side
-        Scale images down to this short side, px; the files as they are if not given.
-    samples
-        Images in a shard.
-    seed
-        Of the order in the shards.
-    as_json
-        Print what was written as JSON.
+    Args:
+        source: KIND:PATH.
+        folder: Where the shards are written.
+        short_side: Scale images down to this short side, px; the files as they are if not given.
+        samples: Images in a shard.
+        seed: Of the order in the shards.
     """
     from uniemox.data.shards import ShardConfig, write_shards
 
     need("fsspec", extra="data")
     config = ShardConfig(samples=samples, short_side_px=short_side, seed=seed, pool=pool)
-    found = files.open(source)
+    found = files.open(source, texts=texts)
     with progress_bar() as progress:
         broken = write_shards(found, folder, config, progress.show)
-    _list_broken(broken)
-    if as_json:
-        print(json.dumps({"folder": str(folder), "samples": len(found) - len(broken), "broken": broken}))
-        return
-    print(f"wrote {folder}: {len(found) - len(broken)} samples; open them as shards:{folder}")
+    count = len(found) - len(broken)
+    words = f"wrote {folder}: {count} samples; open them as shards:{folder}"
+    _tell(words, {"folder": str(folder), "samples": count, "broken": broken}, as_json)
 
 
 def _has_gpu() -> bool:
@@ -304,11 +266,13 @@ def _fingerprint(file: Path | None) -> str | None:
     return None if file is None else fingerprint_of([file], "")
 
 
-def _list_broken(broken: Sequence[str]) -> None:
-    """Name images that were left out, on standard error."""
+def _tell(words: str, values: dict[str, Any], as_json: bool) -> None:
+    """Print a result, and on standard error the images that were left out, which it names as "broken"."""
+    broken = values["broken"]
     for line in broken[:5]:
         say(line)
     if len(broken) > 5:
         say(f"and {len(broken) - 5} more; uniemox data check lists all of them")
     if broken:
         say(f"{len(broken)} images can't be read and were left out")
+    print(json.dumps(values) if as_json else words)

@@ -15,16 +15,13 @@ def docs(page: str | None = None, /) -> None:
 
     In a terminal it is laid out; elsewhere it is the Markdown itself.
 
-    Examples:
+    For example:
 
-    uniemox docs
+    - uniemox docs
+    - uniemox docs data | less
 
-    uniemox docs data | less
-
-    Parameters
-    ----------
-    page
-        Such as data, or tutorials/predict.
+    Args:
+        page: Such as data, or tutorials/predict.
     """
     from rich.markdown import Markdown
 

@@ -23,14 +23,10 @@ def doctor(
 
     Example: uniemox doctor --gpus 8 --out /scratch/runs
 
-    Parameters
-    ----------
-    gpus
-        GPUs that the run shall use on this machine.
-    out
-        Folder that the run will write to.
-    as_json
-        Print one JSON object a line.
+    Args:
+        gpus: GPUs that the run shall use on this machine.
+        out: Folder that the run will write to.
+        as_json: Print one JSON object a line.
     """
     need("torch", "timm", "open_clip", extra="train")
     from uniemox.bench.doctor import examine

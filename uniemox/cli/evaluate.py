@@ -1,13 +1,25 @@
 """The command that scores."""
 
 import json
+from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from cyclopts import Parameter
+from rich.table import Table
+from rich.text import Text
 
-from uniemox.cli.console import JsonFlag, need, progress_bar, say, say_parts, score_tables, show_all
+from uniemox.cli.console import Flag, JsonObject, need, progress_bar, say, say_parts, show_all
 from uniemox.cli.data_files import NO_FILES, FileOptions
+
+if TYPE_CHECKING:
+    from uniemox.evaluate.run import Evaluation
+    from uniemox.evaluate.scores import GroupScores
+TRUST = {
+    "coverage": "likely sets for 90 % that hold the label",
+    "set_size": "labels in such a set",
+    "flagged": "flagged as unfamiliar",
+}
 
 
 def evaluate(
@@ -17,9 +29,9 @@ def evaluate(
     split: str | None = None,
     by: str | None = None,
     task: Literal["affect"] | None = None,
-    allow_seen: Annotated[bool, Parameter(negative="")] = False,
+    allow_seen: Flag = False,
     name: str | None = None,
-    as_json: JsonFlag = False,
+    as_json: JsonObject = False,
     files: FileOptions = NO_FILES,
 ) -> None:
     """Score a fine-tuned classifier, with 95 % intervals.
@@ -28,30 +40,20 @@ def evaluate(
     that name where you are. Images that it was trained on are refused. A data set with other labels is scored through
     a label map; what is evoked is never mapped to what is felt.
 
-    Examples:
+    For example:
 
-    uniemox evaluate --model runs/fi --data emotion6:photos/emotion6 --by domain --json
+    - uniemox evaluate --model runs/fi --data emotion6:photos/emotion6 --by domain --json
+    - uniemox evaluate --model embedded --data csv:ratings.csv --task affect
 
-    uniemox evaluate --model embedded --data csv:ratings.csv --task affect
-
-    Parameters
-    ----------
-    model
-        A fine-tuning run or its model.safetensors; or an ONNX file, embedded or small, which need no torch.
-    data
-        KIND:PATH, see `uniemox docs data`; several with commas between them are scored as one.
-    split
-        Score this split, or all; if not given, test if there is one, else val, else all.
-    by
-        Scores by a column's values too: domain, split, label, group, part (of several data sets), or an annotation's.
-    task
-        affect: score a classifier's valence and arousal against people's ratings.
-    allow_seen
-        Score images that the model was trained on as well.
-    name
-        Of the files in RUN/evaluations; made of data and split if not given.
-    as_json
-        Print one JSON object.
+    Args:
+        model: A fine-tuning run or its model.safetensors; or an ONNX file, embedded or small, which need no torch.
+        data: KIND:PATH, see `uniemox docs data`; several with commas between them are scored as one.
+        split: Score this split, or all; if not given, test if there is one, else val, else all.
+        by: Scores by a column's values too: domain, split, label, group, part (of several data sets), or an
+            annotation's.
+        task: affect: score a classifier's valence and arousal against people's ratings.
+        allow_seen: Score images that the model was trained on as well.
+        name: Of the files in RUN/evaluations; made of data and split if not given.
     """
     from uniemox.evaluate import run
 
@@ -69,3 +71,49 @@ def evaluate(
     for line in (f"wrote {path}, and every prediction beside it (.jsonl)", *result.notes):
         say(line)
     show_all([json.dumps(result.as_dict())] if as_json else score_tables(result))
+
+
+def score_tables(found: "Evaluation") -> Iterator[Table | str]:
+    """Every score with its interval, the confusion matrix, and groups."""
+    values = asdict(found.scores)
+    table = Table("score", "value", "95 % interval")
+    for name, value, interval in _flat(values | dict(found.trust)):
+        table.add_row(TRUST.get(name, name.replace("_", " ")), *_cells(value, interval))
+    yield table
+    if "confusion" in values:
+        table = Table("true \\ predicted", title="confusion")
+        for label in values["labels"]:
+            table.add_column(label[:4], justify="right")
+        for label, row in zip(values["labels"], values["confusion"], strict=True):
+            table.add_row(label, *map(str, row))
+        yield table
+    if found.by is not None:
+        yield _groups(found.by)
+    yield f"{values['n']} samples"
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, float | None, Any]]:
+    """Name, value and interval of every number."""
+    for name, value in values.items():
+        if name == "per_class_recall":
+            for label, recall in value.items():
+                yield f"recall of {label}", recall, values["per_class_interval"][label]
+        elif isinstance(value, dict) and name != "per_class_interval":
+            yield from _flat(value, f"{name} ")
+        elif not (name.endswith("interval") or name in ("n", "confusion", "labels")):
+            yield f"{prefix}{name}", value, values.get(f"{name}_interval")
+
+
+def _groups(by: "GroupScores") -> Table:
+    from uniemox.evaluate.scores import headline_of
+
+    worst = "" if by.worst is None else f"; worst: {by.worst}, {by.gap:.3f} from the best"
+    table = Table("group", "n", by.measure, "95 % interval", title=f"by group{worst}")
+    for name, scores in by.groups.items():
+        table.add_row(Text(name), str(scores.n), *_cells(*headline_of(scores)))
+    return table
+
+
+def _cells(value: float | None, interval: Any) -> tuple[str, str]:
+    """A score and its interval as they are shown."""
+    return "-" if value is None else f"{value:.4f}", "{:.4f} to {:.4f}".format(*interval) if interval else ""

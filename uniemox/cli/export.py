@@ -1,16 +1,15 @@
 """The command that turns a classifier into a file for other programs."""
 
 import json
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Literal
 
-from cyclopts import Parameter
-
-from uniemox.cli.console import Files, JsonFlag, need, progress_bar, say
+from uniemox.cli.console import Files, Flag, JsonObject, need, progress_bar, say
 from uniemox.errors import CheckpointError, ConfigError
 
 if TYPE_CHECKING:
-    from uniemox.data.sample import DataSet
     from uniemox.export.compact import Int8Check
 
 
@@ -21,52 +20,38 @@ def export(
     out: Path,
     to: Literal["onnx", "hub-folder", "web"] = "onnx",
     runtime: Files = None,
-    float16: Annotated[bool, Parameter(negative="")] = False,
-    int8_weights: Annotated[bool, Parameter(negative="")] = False,
+    float16: Flag = False,
+    int8_weights: Flag = False,
     keep_float16: str | None = None,
-    int8: Annotated[bool, Parameter(negative="")] = False,
+    int8: Flag = False,
     data: str | None = None,
-    as_json: JsonFlag = False,
+    as_json: JsonObject = False,
 ) -> None:
     """Write a classifier as one ONNX file, as a folder for a model hub, or as a web page that needs no server.
 
-    Examples:
+    For example:
 
-    uniemox export runs/fi --out fi.onnx
+    - uniemox export runs/fi --out fi.onnx
+    - uniemox export runs/fi --out fi-small.onnx --float16
+    - uniemox export runs/fi --out fi-int8.onnx --int8 --data fi:photos/fi
+    - uniemox export runs/fi --to hub-folder --out fi-for-others
+    - uniemox export embedded --to web --runtime node_modules/onnxruntime-web --out site
 
-    uniemox export runs/fi --out fi-small.onnx --float16
-
-    uniemox export runs/fi --out fi-int8.onnx --int8 --data fi:photos/fi
-
-    uniemox export runs/fi --to hub-folder --out fi-for-others
-
-    uniemox export embedded --to web --runtime node_modules/onnxruntime-web --out site
-
-    Parameters
-    ----------
-    model
-        A fine-tuning run, its model.safetensors, or its model.onnx; embedded or small.
-    out
-        The file or folder to write.
-    to
-        onnx: one file. hub-folder: model.onnx, a card (README.md), and model.safetensors and config.json, which timm
-        and transformers open, as the Hugging Face hub shows them; nothing is uploaded. web: a static page that predicts
-        in the visitor's browser, also offline; put the folder on any web server.
-    runtime
-        With --to web: folder of the npm package onnxruntime-web, which computes in the browser.
-    float16
-        Store the weights in half the space; it computes in float32 as before.
-    int8_weights
-        Store the weights in a quarter of the space; it computes in float32, with answers that differ a little.
-    keep_float16
-        With --int8-weights: a regular expression; weights in whose name it is found are stored in 16 bits.
-    int8
-        Compute in 8 bits. Written only if that is faster on this machine and the label stays the same for at least 98 %
-        of up to 2,000 images of --data. Otherwise the figures are shown and the exit code is 1.
-    data
-        With --int8: KIND:PATH, images like those that the model is for, see `uniemox docs data`.
-    as_json
-        Print one JSON object.
+    Args:
+        model: A fine-tuning run, its model.safetensors, or its model.onnx; embedded or small.
+        out: The file or folder to write.
+        to: onnx: one file. hub-folder: model.onnx, a card (README.md), and model.safetensors and config.json, which
+            timm and transformers open, as the Hugging Face hub shows them; nothing is uploaded. web: a static page that
+            predicts in the visitor's browser, also offline; put the folder on any web server.
+        runtime: With --to web: folder of the npm package onnxruntime-web, which computes in the browser.
+        float16: Store the weights in half the space; it computes in float32 as before.
+        int8_weights: Store the weights in a quarter of the space; it computes in float32, with answers that differ a
+            little.
+        keep_float16: With --int8-weights: a regular expression; weights in whose name it is found are stored in 16
+            bits.
+        int8: Compute in 8 bits. Written only if that is faster on this machine and the label stays the same for at
+            least 98 % of up to 2,000 images of --data. Otherwise the figures are shown and the exit code is 1.
+        data: With --int8: KIND:PATH, images like those that the model is for, see `uniemox docs data`.
     """
     if (to == "web") != (runtime is not None):
         raise ConfigError("--to web and --runtime FOLDER belong together: see `npm pack onnxruntime-web`")
@@ -76,31 +61,23 @@ def export(
         _write_site(model, out, runtime)
         return
     need("torch", "timm", "onnx", "onnxscript", extra="train")
-    _check_weights(float16, int8_weights, keep_float16, int8, data)
-    if to == "hub-folder":
-        if int8_weights or float16 or int8 or as_json:
-            raise ConfigError("--to hub-folder goes without --float16, --int8-weights, --int8 and --json")
-        _write_hub_folder(model, out)
-        return
-    from uniemox.data.source import open_data
-
-    weights = "float16" if float16 else "int8" if int8_weights else None
-    check = _write(model, out, None if data is None else open_data(data), weights, keep_float16)
-    _tell(out, check, as_json=as_json)
-
-
-def _check_weights(float16: bool, int8_weights: bool, keep_float16: str | None, int8: bool, data: str | None) -> None:
-    """Raises ConfigError for options that contradict each other."""
     if int8 != (data is not None):
         raise ConfigError("--int8 and --data KIND:PATH belong together: int8 is kept only where images show it works")
     if int8_weights and (float16 or int8):
         raise ConfigError("--int8-weights goes with neither --float16 nor --int8; leave one of them out")
     if keep_float16 is not None and not int8_weights:
         raise ConfigError("--keep-float16 goes with --int8-weights alone; --float16 stores all weights so")
+    if to == "hub-folder":
+        if int8_weights or float16 or int8 or as_json:
+            raise ConfigError("--to hub-folder goes without --float16, --int8-weights, --int8 and --json")
+        _write_hub_folder(model, out)
+        return
+    weights = "float16" if float16 else "int8" if int8_weights else None
+    _tell(out, _write(model, out, data, weights, keep_float16), as_json=as_json)
 
 
 def _write_site(model: Path, out: Path, runtime: Path) -> None:
-    """A page with the model of an ONNX file, a finished run or the package."""
+    """Write a page with the model of an ONNX file, a finished run or the package."""
     from uniemox.io.files import ONNX
     from uniemox.io.weight_names import EMBEDDED, IN_PACKAGE
     from uniemox.predict.opening import open_network
@@ -116,15 +93,13 @@ def _write_hub_folder(run: Path, out: Path) -> None:
     from uniemox.checkpoints.classifier import load_classifier
     from uniemox.evaluate.run_records import read_run
     from uniemox.export.hub_folder import write_hub_folder
-    from uniemox.io.files import WEIGHTS
 
-    if not (run / WEIGHTS).is_file():
-        raise CheckpointError(f"{run} holds no {WEIGHTS}; give a finished run of uniemox finetune")
+    weights = _weights_of(run)
     scores = [
         f"- {one.title}, {one.values['n']:,} images: {one.measure} {one.values[one.measure]:.3f}"
         for one in read_run(run).evaluations
     ]
-    is_timm = write_hub_folder(*load_classifier(run / WEIGHTS), out, name=run.resolve().name, scores=scores)
+    is_timm = write_hub_folder(*load_classifier(weights), out, name=run.resolve().name, scores=scores)
     opens = "timm, transformers and uniemox open it" if is_timm else "uniemox opens it; timm has no such network"
     say(f"wrote {out}: {opens}. Finish its README.md, then upload the folder: hf upload OWNER/REPOSITORY {out}")
 
@@ -144,19 +119,23 @@ def _tell(out: Path, check: "Int8Check | None", *, as_json: bool) -> None:
 
 
 def _write(
-    model: Path, out: Path, data: "DataSet | None", weights: str | None, keep_float16: str | None
+    model: Path, out: Path, data: str | None, weights: str | None, keep_float16: str | None
 ) -> "Int8Check | None":
     """Write the file; with data in 8 bits, or not at all if that does not pay.  weights: float16, int8 or None."""
-    import tempfile
-
-    from uniemox.export.compact import store_as_float16, store_as_int8
+    from uniemox.data.source import open_data
+    from uniemox.export.compact import export_int8, store_as_float16, store_as_int8
     from uniemox.export.onnx import read_model, write_model
 
-    with tempfile.TemporaryDirectory(prefix="uniemox-export-") as folder:
+    found, check = None if data is None else open_data(data), None
+    with TemporaryDirectory(prefix="uniemox-export-") as folder:
         source = _as_onnx(model, Path(folder))
-        check = None if data is None else _compare_int8(source, data)
-        if check is not None and not check.is_kept:
-            return check
+        if found is not None:
+            with progress_bar() as progress:
+                check = export_int8(
+                    source, source, found, on_progress=partial(progress.show, "comparing int8 with float32")
+                )
+            if not check.is_kept:
+                return check
         if weights == "float16":
             store_as_float16(source, source)
         elif weights == "int8":
@@ -169,14 +148,11 @@ def _as_onnx(model: Path, folder: Path) -> Path:
     """A file of the model in a folder. Raises CheckpointError for a run that is not finished."""
     from uniemox.checkpoints.classifier import load_classifier
     from uniemox.export.onnx import export_classifier, read_model, write_model
-    from uniemox.io.files import WEIGHTS
     from uniemox.io.weight_names import EMBEDDED, IN_PACKAGE
 
     if str(model) in IN_PACKAGE:
         model = EMBEDDED / IN_PACKAGE[str(model)]
-    made, weights = folder / "model.onnx", model / WEIGHTS if model.is_dir() else model
-    if model.is_dir() and not weights.is_file():
-        raise CheckpointError(f"{model} holds no {WEIGHTS}; give a finished run of uniemox finetune")
+    made, weights = folder / "model.onnx", _weights_of(model) if model.is_dir() else model
     if weights.suffix == ".onnx":
         write_model(read_model(weights), made)
     else:
@@ -184,12 +160,10 @@ def _as_onnx(model: Path, folder: Path) -> Path:
     return made
 
 
-def _compare_int8(path: Path, data: "DataSet") -> "Int8Check":
-    """Put the model into 8 bits, in place, if that pays; how it compares."""
-    from uniemox.export.compact import export_int8
+def _weights_of(run: Path) -> Path:
+    """The weights of a run. Raises CheckpointError if it is not finished."""
+    from uniemox.io.files import WEIGHTS
 
-    with progress_bar() as progress:
-        task = progress.add_task("comparing int8 with float32", total=None)
-        return export_int8(
-            path, path, data, on_progress=lambda done, total: progress.update(task, completed=done, total=total)
-        )
+    if not (run / WEIGHTS).is_file():
+        raise CheckpointError(f"{run} holds no {WEIGHTS}; give a finished run of uniemox finetune")
+    return run / WEIGHTS

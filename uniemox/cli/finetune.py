@@ -2,15 +2,12 @@
 
 import shlex
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-from cyclopts import Parameter
-
-from uniemox.cli.console import need, say, say_parts
+from uniemox.cli.console import Flag, need, say, say_parts
 from uniemox.cli.data_files import NO_FILES, DataFiles, FileOptions
-from uniemox.cli.settings import config_of, options_of
+from uniemox.cli.settings import config_of, options_of, takes
 from uniemox.errors import ConfigError
 from uniemox.finetune.config import INIT_MISSING, FinetuneConfig
 from uniemox.finetune.presets import PRESETS
@@ -21,18 +18,18 @@ DEFAULT = "best"
 def command_for(preset: str = DEFAULT, act: Callable[..., Any] | None = None) -> Callable[..., Any]:
     """The command with the defaults of a preset.
 
-    act: what is done with (config, data, out, files, resume) instead of fine-tuning, for those who check plans.
+    act: called with the config and the other options instead of fine-tuning, for those who check plans.
     """
-    options = options_of(PRESETS[preset](), without=("init",))
 
+    @takes(settings=options_of(PRESETS[preset](), without=("init",)))
     def finetune(
         *,
         data: str,
         out: Path,
         init: str = "",
         preset: str = DEFAULT,
-        resume: Annotated[bool, Parameter(negative="")] = False,
-        settings: Annotated[options, Parameter(name="*")] = options(),  # type: ignore[valid-type] # noqa: B008
+        resume: Flag = False,
+        settings: Any,
         files: FileOptions = NO_FILES,
     ) -> Any:
         """Fine-tune an encoder to tell emotions (arXiv 2409.18877, section III-E).
@@ -41,39 +38,28 @@ def command_for(preset: str = DEFAULT, act: Callable[..., Any] | None = None) ->
         split train; data without splits are divided 80/10/10. Killed at any moment, --resume continues it to the same
         result.
 
-        Examples:
+        For example:
 
-        uniemox finetune --init runs/pre --data fi:photos/fi --out runs/fi
+        - uniemox finetune --init runs/pre --data fi:photos/fi --out runs/fi
+        - uniemox finetune --init embedded --data folder:photos --out runs/mine --method probe
+        - uniemox finetune --init scratch:timm:vit_large_patch16_224 --data emoset:EmoSet,emo8:Emo8 --out runs/two
+        - uniemox finetune --init scratch:runs/pre --preset paper --data fi:photos/fi --out runs/scratch
+        - uniemox finetune --method histogram --data fi:photos/fi --out runs/histogram
+        - uniemox finetune --method solver --init timm:resnet50.tv_in1k --network.objects yolox_nano.onnx --data
+          fi:photos/fi --out runs/solver
 
-        uniemox finetune --init embedded --data folder:photos --out runs/mine --method probe
-
-        uniemox finetune --init scratch:timm:vit_large_patch16_224 --data emoset:EmoSet,emo8:Emo8 --out runs/two
-
-        uniemox finetune --init scratch:runs/pre --preset paper --data fi:photos/fi --out runs/scratch
-
-        uniemox finetune --method histogram --data fi:photos/fi --out runs/histogram
-
-        uniemox finetune --method solver --init timm:resnet50.tv_in1k --network.objects yolox_nano.onnx --data
-        fi:photos/fi --out runs/solver
-
-        Parameters
-        ----------
-        init
-            Where the encoder comes from: embedded or small (they come with uniemox), a run, a published checkpoint,
-            timm:NAME or timm:NAME@FILE; with scratch: before it the same network with random weights. Several, with
-            commas between them, are used side by side. Method histogram alone needs none.
-        data
-            KIND:PATH, see `uniemox docs data`; several with commas between them are trained on as one, with the labels
-            of the first.
-        out
-            Folder of the run: config.json, metrics.jsonl, checkpoints, at the end model.safetensors and model.onnx.
-        preset
-            paper, best or demo.
-        resume
-            Continue the run in --out, if there is one.
+        Args:
+            init: Where the encoder comes from: embedded or small (they come with uniemox), a run, a published
+                checkpoint, timm:NAME or timm:NAME@FILE; with scratch: before it the same network with random weights.
+                Several, with commas between them, are used side by side. Method histogram alone needs none.
+            data: KIND:PATH, see `uniemox docs data`; several with commas between them are trained on as one, with the
+                labels of the first.
+            out: Folder of the run: config.json, metrics.jsonl, checkpoints, at the end model.safetensors and
+                model.onnx.
+            preset: paper, best or demo.
+            resume: Continue the run in --out, if there is one.
         """
-        config = replace(config_of(FinetuneConfig, settings), init=init)
-        return (act or _finetune)(config, data, out, files, resume)
+        return (act or _finetune)(config_of(FinetuneConfig, settings, init=init), data, out, files, resume)
 
     return finetune
 

@@ -2,7 +2,7 @@
 
 import os.path
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -11,16 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from uniemox.cli.console import EXIT_UNREADABLE, Files, JsonFlag, UsageError, say
-from uniemox.errors import ConfigError, ImageError, StoppedError
+from uniemox.cli.console import EXIT_UNREADABLE, Files, Flag, JsonFlag, UsageError, say
+from uniemox.errors import ConfigError
 
 if TYPE_CHECKING:
     from uniemox.cli.predict_output import Output
-    from uniemox.predict.prediction import Failure, Prediction
     from uniemox.predict.predictor import Predictor
-
-EXIT_INTERRUPTED = 130
-FEW = 8  # images that need no progress bar
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,9 +78,9 @@ class AnswerFiles:
 
     out: Files = None
     """Write the answers to this file: .jsonl, .csv or .parquet."""
-    resume: Annotated[bool, Parameter(negative="")] = False
+    resume: Flag = False
     """Continue that file: images that it answers are skipped."""
-    bom: Annotated[bool, Parameter(negative="")] = False
+    bom: Flag = False
     """Begin a .csv with a byte-order mark, by which Excel recognises UTF-8."""
     save_images: Files = None
     """Folder for the images with boxes and bars drawn."""
@@ -112,61 +108,44 @@ def predict(
 
     Exits with 3 if an image could not be read; the others are answered, and --resume tries it again.
 
-    Examples:
+    For example:
 
-    uniemox predict photo.jpg 'photos/*.png' --json
+    - uniemox predict photo.jpg 'photos/*.png' --json
+    - find photos -name '*.jpg' | uniemox predict - --out answers.csv --resume
+    - uniemox predict clip.mp4 --every 1s --out clip.csv --timeline clip.png
 
-    find photos -name '*.jpg' | uniemox predict - --out answers.csv --resume
-
-    uniemox predict clip.mp4 --every 1s --out clip.csv --timeline clip.png
-
-    Parameters
-    ----------
-    images
-        Files, folders, patterns; - reads a list of paths from standard input.
-    coverage
-        Also give the labels that hold the true one in this share of images, between 0 and 1, such as 0.9.
-    labels
-        Answer in another label set, such as polarity.
-    every
-        Time between two answered frames, such as 1s, 500ms or 2min; the names are films (animated images too).
-    batch_size
-        Maximum number of images started before the next answer is written; more than 16 act as 16. No answer changes.
-    engine
-        local: this machine. ray: all machines of a Ray cluster, which read the images by the same paths.
-    as_json
-        Print a JSON object a line: path, scene, kind, valence, familiarity, persons, ...; or path, error.
+    Args:
+        images: Files, folders, patterns; - reads a list of paths from standard input.
+        coverage: Also give the labels that hold the true one in this share of images, between 0 and 1, such as 0.9.
+        labels: Answer in another label set, such as polarity.
+        every: Time between two answered frames, such as 1s, 500ms or 2min; the names are films (animated images too).
+        batch_size: Maximum number of images started before the next answer is written; more than 16 act as 16. No
+            answer changes.
+        engine: local: this machine. ray: all machines of a Ray cluster, which read the images by the same paths.
+        as_json: Print a JSON object a line: path, scene, kind, valence, familiarity, persons, ...; or path, error.
     """
     every_s = _check(images, files, engine, every)
-    from uniemox.cli.predict_output import Output
+    from uniemox.cli.predict_output import Output, named_images
+    from uniemox.predict.film import read_film
+    from uniemox.predict.predictor import predict_on_ray
 
     has_several = len(images) > 1 or every_s is not None or not os.path.isfile(images[0])
     open_predictor = models.opener(on_cluster=engine == "ray", has_several=has_several)
     predictor = open_predictor()
+    answer: Callable[..., Any] = partial(predictor.predict_each, with_embedding=files.embeddings is not None)
+    if engine == "ray":
+        answer = partial(predict_on_ray, open_predictor=open_predictor)
+    sources: Iterator[Any] = named_images(images)
+    if every_s is not None:
+        sources = (frame for film in images for frame in read_film(film, every_s))
     with ExitStack() as opened:
         output = Output(as_json=as_json, images=files.save_images)
         _open_files(opened, output, files, predictor, labels=labels, coverage=coverage, of_film=every_s is not None)
-        ask = partial(predictor.predict_each, with_embedding=files.embeddings is not None)
-        todo = output.unanswered(named_images(images) if every_s is None else _frames(images, every_s))
-        results = (_on_cluster(open_predictor) if engine == "ray" else ask)(
-            todo, batch_size=batch_size, coverage=coverage, labels=labels
-        )
-        are_few = every_s is None and _are_few(images)
-        count = None if are_few or every_s is not None else counter(images)
-        take(results, output, count, None if output.file is None else output.file.lines, are_few=are_few)
+        results = answer(output.unanswered(sources), batch_size=batch_size, coverage=coverage, labels=labels)
+        output.take(results, images if every_s is None else None)
         _finish(output, files.timeline)
     if output.failures:
         sys.exit(EXIT_UNREADABLE)
-
-
-def _on_cluster(open_predictor: "Callable[[], Predictor]") -> "Callable[..., Iterator[Prediction | Failure]]":
-    from uniemox.predict.predictor import predict_on_ray
-
-    return partial(predict_on_ray, open_predictor=open_predictor)
-
-
-def _are_few(images: Sequence[str]) -> bool:
-    return len(images) <= FEW and not any(name == "-" or os.path.isdir(name) for name in images)
 
 
 def _check(images: Sequence[str], files: AnswerFiles, engine: str, every: str | None) -> float | None:
@@ -231,48 +210,6 @@ def _open_files(
         output.file = opened.enter_context(file)
     if files.embeddings is not None:
         output.embeddings = opened.enter_context(EmbeddingFile(files.embeddings))
-
-
-def named_images(images: Sequence[str]) -> Iterator[str]:
-    """Yield the images that the names mean. Raises ImageError if there are none."""
-    from uniemox.predict.images import list_images
-
-    name = None
-    for name in list_images(images, sys.stdin):
-        yield name
-    if name is None:
-        raise ImageError(f"there is no image in {', '.join(images)}")
-
-
-def _frames(films: Sequence[str], every_s: float) -> Iterator[Any]:
-    from uniemox.predict.film import read_film
-
-    return (frame for film in films for frame in read_film(film, every_s))
-
-
-def counter(images: Sequence[str]) -> Callable[[], int] | None:
-    """Return a function that counts the named images; None for a list on standard input, which can be read once."""
-    from uniemox.predict.images import list_images
-
-    return None if "-" in images else partial(sum, (1 for _ in list_images(images)))
-
-
-def take(
-    results: "Iterable[Prediction | Failure]",
-    output: "Output",
-    count: Callable[[], int] | None,
-    lines: Path | None,
-    *,
-    are_few: bool = False,
-) -> None:
-    """Show all answers, and report failures.  lines: file of the answers.  Raises StoppedError after Ctrl-C."""
-    try:
-        output.show_all(results, count, are_few=are_few)
-    except KeyboardInterrupt:
-        kept = "" if lines is None else f"; they are in {lines}: continue with --resume"
-        raise StoppedError(f"stopped after {output.done} images{kept}", EXIT_INTERRUPTED) from None
-    finally:
-        output.list_failures()
 
 
 def _finish(output: "Output", timeline: Path | None) -> None:

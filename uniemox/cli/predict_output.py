@@ -1,8 +1,9 @@
 """Output of `uniemox predict`: rows or JSON lines on the screen, answers in files, progress and failures."""
 
 import json
+import os.path
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from threading import Thread
@@ -12,8 +13,10 @@ from rich.table import Table
 from rich.text import Text
 
 from uniemox.cli.console import out, progress_bar, say
+from uniemox.errors import ImageError, StoppedError
 from uniemox.predict.faces import summarise_faces
 from uniemox.predict.film import Frame
+from uniemox.predict.images import list_images
 from uniemox.predict.prediction import Failure, Prediction
 from uniemox.predict.schema import top_word
 
@@ -23,6 +26,8 @@ if TYPE_CHECKING:
 Source = TypeVar("Source", str, Frame)
 MAX_ROWS = 200  # of a table; then the next one begins, so that no list is too long for the memory
 MAX_LISTED = 20
+FEW = 8  # images that need no progress bar
+EXIT_INTERRUPTED = 130
 UNLIKE = "(a guess: unlike the training images)"
 
 
@@ -50,25 +55,33 @@ class Output:
             else:
                 yield source
 
-    def show_all(
-        self, results: Iterable[Prediction | Failure], count: Callable[[], int] | None, *, are_few: bool
+    def take(
+        self, results: Iterable[Prediction | Failure], names: Sequence[str] | None, lines: Path | None = None
     ) -> None:
-        """Take all answers; with progress, if they are not few and nothing else moves on the terminal.
+        """Take all answers, with progress if they are not few and nothing else moves on the terminal; name failures.
 
-        count: counts the images, in a thread of its own; None: their number is unknown.
+        names: the images that were asked for; None: films, whose frames nobody counts.  lines: file of the answers, if
+        this one does not write it.  Raises StoppedError after Ctrl-C.
         """
+        are_few = names is not None and len(names) <= FEW and not any(one == "-" or os.path.isdir(one) for one in names)
         is_quiet = are_few or (sys.stdout.isatty() and self.has_rows and self.file is None)
-        with nullcontext() if is_quiet else progress_bar() as progress:
-            if progress is not None and count is not None:
-                Thread(target=self._count, args=(count,), daemon=True).start()
-            for result in results:
-                self._add(result)
-                if progress is not None:
-                    progress.show("images", self.done + self.skipped, self.total)
-        self._print_rows()
+        try:
+            with nullcontext() if is_quiet else progress_bar() as progress:
+                if progress is not None and names is not None and "-" not in names:  # standard input is read once
+                    Thread(target=self._count, args=(names,), daemon=True).start()
+                for result in results:
+                    self._add(result)
+                    if progress is not None:
+                        progress.show("images", self.done + self.skipped, self.total)
+            self._print_rows()
+        except KeyboardInterrupt:
+            lines = lines if self.file is None else self.file.lines
+            kept = "" if lines is None else f"; they are in {lines}: continue with --resume"
+            raise StoppedError(f"stopped after {self.done} images{kept}", EXIT_INTERRUPTED) from None
+        finally:
+            self._list_failures()
 
-    def list_failures(self) -> None:
-        """Print the first images that could not be read, and their number, on standard error."""
+    def _list_failures(self) -> None:
         for line in self.first_failures:
             say(line)
         if self.failures > len(self.first_failures):
@@ -76,8 +89,8 @@ class Output:
         if self.failures and self.failures + self.done > 1:
             say(f"{self.failures} of {self.done} images could not be read")
 
-    def _count(self, count: Callable[[], int]) -> None:
-        self.total = count()
+    def _count(self, names: Sequence[str]) -> None:
+        self.total = sum(1 for _ in list_images(names))
 
     def _add(self, result: Prediction | Failure) -> None:
         self.done += 1
@@ -103,6 +116,15 @@ class Output:
         if self._rows:
             out.print(_table(self._rows))
         self._rows = []
+
+
+def named_images(names: Sequence[str]) -> Iterator[str]:
+    """Yield the images that names mean; - is a list on standard input. Raises ImageError if there are none."""
+    name = None
+    for name in list_images(names, sys.stdin):
+        yield name
+    if name is None:
+        raise ImageError(f"there is no image in {', '.join(names)}")
 
 
 def _table(results: list[Prediction]) -> Table:

@@ -6,9 +6,9 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from uniemox.cli.console import need, say, say_parts
-from uniemox.cli.data_files import NO_FILES_OR_TEXTS, DataFilesWithTexts, FileAndTextOptions
-from uniemox.cli.settings import config_of, options_of
+from uniemox.cli.console import Flag, need, say, say_parts
+from uniemox.cli.data_files import NO_FILES, DataFiles, FileOptions, Texts
+from uniemox.cli.settings import config_of, options_of, takes
 from uniemox.pretrain.config import PretrainConfig
 from uniemox.pretrain.presets import PRESETS
 
@@ -18,59 +18,58 @@ DEFAULT = "paper"
 def command_for(preset: str = DEFAULT, act: Callable[..., Any] | None = None) -> Callable[..., Any]:
     """The command with the defaults of a preset.
 
-    act: what is done with (config, data, out, files, split, resume) instead of pre-training, for those who check plans.
+    act: called with the config and the other options instead of pre-training, for those who check plans.
     """
-    options = options_of(PRESETS[preset]())
 
+    @takes(settings=options_of(PRESETS[preset]()))
     def pretrain(
         *,
         data: str,
         out: Path,
         preset: str = DEFAULT,
-        resume: Annotated[bool, Parameter(negative="")] = False,
+        resume: Flag = False,
         split: Annotated[tuple[str, ...], Parameter(negative="", consume_multiple=True)] = (),
-        settings: Annotated[options, Parameter(name="*")] = options(),  # type: ignore[valid-type] # noqa: B008
-        files: FileAndTextOptions = NO_FILES_OR_TEXTS,
+        settings: Any,
+        files: FileOptions = NO_FILES,
+        texts: Texts = None,
     ) -> Any:
         """Pre-train an encoder on scene, person and text (arXiv 2409.18877, section III).
 
         The defaults below are those of the preset: see those of another with --preset demo --help. Under torchrun the
         same command uses many processes. Killed at any moment, --resume continues it to the same result.
 
-        Examples:
+        For example:
 
-        uniemox pretrain --preset demo --data synthetic:2048 --out runs/pre --teacher.source fitted:runs/teacher
+        - uniemox pretrain --preset demo --data synthetic:2048 --out runs/pre --teacher.source fitted:runs/teacher
+        - uniemox pretrain --preset paper --data emoset:EmoSet --out runs/paper --encoder.start dbot.pth
+        - uniemox pretrain --preset best --data emoset:EmoSet,fi:FI --split train val --out runs/two
+        - torchrun --nproc-per-node 8 -m uniemox pretrain --preset paper --data shards:EmoSet --out runs/paper
 
-        uniemox pretrain --preset paper --data emoset:EmoSet --out runs/paper --encoder.start dbot.pth
-
-        uniemox pretrain --preset best --data emoset:EmoSet,fi:FI --split train val --out runs/two
-
-        torchrun --nproc-per-node 8 -m uniemox pretrain --preset paper --data shards:EmoSet --out runs/paper
-
-        Parameters
-        ----------
-        data
-            KIND:PATH, see `uniemox docs data`; several with commas between them are trained on as one.
-        out
-            Folder of the run: config.json, metrics.jsonl, checkpoints, images, at the end encoder.safetensors.
-        preset
-            paper, best or demo.
-        resume
-            Continue the run in --out, if there is one.
-        split
-            Only the samples of these splits, such as train val, or all; train if not given, or everything where the
-            data have no splits.
+        Args:
+            data: KIND:PATH, see `uniemox docs data`; several with commas between them are trained on as one.
+            out: Folder of the run: config.json, metrics.jsonl, checkpoints, images, at the end encoder.safetensors.
+            preset: paper, best or demo.
+            resume: Continue the run in --out, if there is one.
+            split: Only the samples of these splits, such as train val, or all; train if not given, or everything where
+                the data have no splits.
         """
-        return (act or _pretrain)(config_of(PretrainConfig, settings), data, out, files, split, resume)
+        config = config_of(PretrainConfig, settings)
+        return (act or _pretrain)(config, data, out, files, texts, split, resume)
 
     return pretrain
 
 
 def _pretrain(
-    config: PretrainConfig, data: str, out: Path, files: DataFilesWithTexts, split: tuple[str, ...], resume: bool
+    config: PretrainConfig,
+    data: str,
+    out: Path,
+    files: DataFiles,
+    texts: Path | None,
+    split: tuple[str, ...],
+    resume: bool,
 ) -> None:
     need("torch", "timm", "open_clip", "tensorboard", extra="train")
-    found = files.open(data).to_train(*split)
+    found = files.open(data, texts=texts).to_train(*split)
     from uniemox.data.order import steps_in_epoch
 
     steps_in_epoch(len(found), config.batch_size)  # refuses too few without waiting for torch

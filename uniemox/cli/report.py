@@ -10,23 +10,18 @@ def report(*runs: Path, out: Path) -> None:
 
     The page is one HTML file with everything inside, images of the data too: keep that in mind before you publish it.
 
-    Examples:
+    For example:
 
-    uniemox report runs/fi --out report.html
+    - uniemox report runs/fi --out report.html
+    - uniemox report runs/pre runs/fi runs/fi-without-pretraining --out report.html
 
-    uniemox report runs/pre runs/fi runs/fi-without-pretraining --out report.html
-
-    Parameters
-    ----------
-    runs
-        Folders of pre-training and fine-tuning; fine-tuning runs that were scored on the same data are compared.
-    out
-        The page.
+    Args:
+        runs: Folders of pre-training and fine-tuning; fine-tuning runs that were scored on the same data are compared.
+        out: The page.
     """
     need("torch", "timm", "tensorboard", "matplotlib", extra="train")
     from uniemox.evaluate.report.page import write_report
 
     with progress_bar() as progress:
-        task = progress.add_task("reporting", total=len(runs))
-        write_report(runs, out, on_progress=lambda what, done, total: progress.update(task, completed=done))
+        write_report(runs, out, on_progress=progress.show)
     say(f"wrote {out}")

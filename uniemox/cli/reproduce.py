@@ -198,8 +198,5 @@ def zero_shot(
     split = found.scored_split(split)
     found = found if split == "all" else found.only(split)
     with progress_bar() as progress:
-        task = progress.add_task("asking the teacher", total=len(found))
-        path = score_zero_shot(
-            teacher, found, out, split=split, on_progress=lambda done: progress.update(task, completed=done)
-        )
+        path = score_zero_shot(teacher, found, out, split=split, on_progress=progress.show)
     print(f"wrote {path}")

@@ -73,8 +73,7 @@ def check_plan(plan: "Plan", *, as_json: bool) -> bool:
     from uniemox.reproduce.check import check_runs
 
     with progress_bar() as progress:
-        task = progress.add_task("checking", total=len(plan.runs))
-        found = check_runs(plan.runs, lambda name: progress.advance(task))
+        found = check_runs(plan.runs, progress.show)
     lost = sum(entry.missing is not None for entry in found)
     if as_json:
         runs = [

@@ -10,7 +10,6 @@ from rich.table import Table
 from rich.text import Text
 
 from uniemox.cli.console import JsonFlag, UsageError, say, show_all
-from uniemox.cli.predict import counter, take
 
 if TYPE_CHECKING:
     from uniemox.predict.search import Hit
@@ -33,34 +32,28 @@ def search(
     The first search predicts all images and keeps the answers beside the folder, in FOLDER.uniemox.jsonl; later ones
     only predict new images. Conditions of --mood narrow the results of --like and --emotion.
 
-    Examples:
+    For example:
 
-    uniemox search photos --like beach.jpg --out found.html
+    - uniemox search photos --like beach.jpg --out found.html
+    - uniemox search photos --mood "valence>7 arousal<4"
+    - uniemox search photos --emotion awe --count 5 --json
 
-    uniemox search photos --mood "valence>7 arousal<4"
-
-    uniemox search photos --emotion awe --count 5 --json
-
-    Parameters
-    ----------
-    folder
-        Folder of images; those in folders inside it count too.
-    like
-        Image whose features the results resemble.
-    emotion
-        Label of the model; most probable first.
-    mood
-        Conditions on valence, arousal (1 to 9) or labels (0 to 1), such as "valence>7 arousal<4".
-    count
-        Maximum number of results, at least 1.
-    out
-        Also write a page of the results, .html.
-    model
-        Model as for `uniemox predict`; the package's own if not given.
-    as_json
-        Print a JSON object a line.
+    Args:
+        folder: Folder of images; those in folders inside it count too.
+        like: Image whose features the results resemble.
+        emotion: Label of the model; most probable first.
+        mood: Conditions on valence, arousal (1 to 9) or labels (0 to 1), such as "valence>7 arousal<4".
+        count: Maximum number of results, at least 1.
+        out: Also write a page of the results, .html.
+        model: Model as for `uniemox predict`; the package's own if not given.
+        as_json: Print a JSON object a line.
     """
-    _check(count, out, is_empty=like is None and emotion is None and not mood.strip())
+    if count < 1:
+        raise UsageError(f"--count must be at least 1, got {count}")
+    if out is not None and out.suffix.lower() not in (".html", ".htm"):
+        raise UsageError(f"{out}: expected a name that ends in .html")
+    if like is None and emotion is None and not mood.strip():
+        raise UsageError("nothing to search by: give --like, --emotion or --mood")
     from uniemox.cli.predict_output import Output
     from uniemox.predict.opening import load
     from uniemox.predict.search import INDEX, parse_mood, update_index, write_page
@@ -69,23 +62,13 @@ def search(
     parse_mood(mood)  # a mistake is reported before anything is predicted
     predictor = load(model, finder=None)
     output, lines = Output(as_json=False, has_rows=False), folder.absolute().with_name(folder.absolute().name + INDEX)
-    index = update_index(predictor, folder, lambda answers: take(answers, output, counter([str(folder)]), lines))
+    index = update_index(predictor, folder, lambda answers: output.take(answers, [str(folder)], lines))
     features = None if like is None else predictor.embed(like)[0]
     found = run(index, like=features, emotion=emotion, mood=mood, count=count)
     if out is not None:
         write_page(found, f"Found in {folder}", out, in_percent=like is not None or emotion is not None)
         say(f"wrote {out}")
     _show(found, len(index.paths), as_json=as_json)
-
-
-def _check(count: int, out: Path | None, *, is_empty: bool) -> None:
-    """Raise UsageError for options that can't be used."""
-    if count < 1:
-        raise UsageError(f"--count must be at least 1, got {count}")
-    if out is not None and out.suffix.lower() not in (".html", ".htm"):
-        raise UsageError(f"{out}: expected a name that ends in .html")
-    if is_empty:
-        raise UsageError("nothing to search by: give --like, --emotion or --mood")
 
 
 def _show(hits: "Sequence[Hit]", count: int, *, as_json: bool) -> None:

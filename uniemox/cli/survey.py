@@ -6,8 +6,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from uniemox.cli.console import EXIT_UNREADABLE, Files, UsageError, say
-from uniemox.cli.predict import NO_MODEL, ModelOptions, check_names, counter, named_images, take
+from uniemox.cli.console import EXIT_UNREADABLE, Files, Flag, UsageError, say
+from uniemox.cli.predict import NO_MODEL, ModelOptions, check_names
 
 Names = Annotated[tuple[str, ...], Parameter(consume_multiple=True, negative="")]
 
@@ -18,7 +18,7 @@ def survey(
     by: Names = ("folder", "date"),
     table: Files = None,
     labels: str | None = None,
-    resume: Annotated[bool, Parameter(negative="")] = False,
+    resume: Flag = False,
     models: Annotated[ModelOptions, Parameter(name="*")] = NO_MODEL,
 ) -> None:
     """Show what a collection of images evokes on one page, which opens from a disk.
@@ -27,33 +27,24 @@ def survey(
     each; a map with similar images next to each other; unfamiliar images; people and faces. Answers are kept in
     OUT.jsonl as they come. Exits with 3 if an image could not be read.
 
-    Examples:
+    For example:
 
-    uniemox survey photos/ --out survey.html
+    - uniemox survey photos/ --out survey.html
+    - uniemox survey photos/ --by folder city --table places.csv --out survey.html
+    - uniemox survey photos/ --faces find --out survey.html --resume
 
-    uniemox survey photos/ --by folder city --table places.csv --out survey.html
-
-    uniemox survey photos/ --faces find --out survey.html --resume
-
-    Parameters
-    ----------
-    images
-        Files, folders, patterns; - reads a list of paths from standard input.
-    out
-        The page, such as survey.html.
-    by
-        Groups to compare: folder, date (of EXIF, by month or year), columns of --table.
-    table
-        A CSV file with a column path, relative to its folder or to this one, and further columns.
-    labels
-        Answer in another label set, such as polarity.
-    resume
-        Continue OUT.jsonl: images that it answers are skipped.
+    Args:
+        images: Files, folders, patterns; - reads a list of paths from standard input.
+        out: The page, such as survey.html.
+        by: Groups to compare: folder, date (of EXIF, by month or year), columns of --table.
+        table: A CSV file with a column path, relative to its folder or to this one, and further columns.
+        labels: Answer in another label set, such as polarity.
+        resume: Continue OUT.jsonl: images that it answers are skipped.
     """
     check_names(images)
     if out.suffix.lower() not in (".html", ".htm"):
         raise UsageError(f"{out}: expected a name that ends in .html")
-    from uniemox.cli.predict_output import Output
+    from uniemox.cli.predict_output import Output, named_images
     from uniemox.predict.survey.run import lines_of, take_survey
     from uniemox.predict.survey.summary import groupings_of
 
@@ -67,7 +58,7 @@ def survey(
         title=f"Survey of {', '.join(images[:3])}{' …' * (len(images) > 3)}",
         labels=labels,
         resume=resume,
-        watch=lambda answers: take(answers, output, counter(images), lines_of(out)),
+        watch=lambda answers: output.take(answers, images, lines_of(out)),
     )
     say(f"wrote {out}: {found.whole.images:,} images; open it in a browser. Answers and features: {lines_of(out)}")
     if output.failures:

@@ -3,10 +3,11 @@
 import json
 import os
 import shlex
+from dataclasses import asdict
 from pathlib import Path
 from typing import Literal
 
-from uniemox.cli.console import JsonFlag, need, say
+from uniemox.cli.console import JsonObject, need, say
 
 
 def convert(
@@ -17,40 +18,27 @@ def convert(
     method: str = "auto",
     heads: int | None = None,
     image_size: int | None = None,
-    as_json: JsonFlag = False,
+    as_json: JsonObject = False,
 ) -> None:
     """Turn a published checkpoint into safetensors under timm's names, without running code from it.
 
     Example: uniemox convert mae_pretrain_vit_base.pth mae.safetensors
 
-    Parameters
-    ----------
-    source
-        A weight file of MoCo v3, DINO, BEiT, MAE, SimMIM, TinyMIM, SiameseIM, MixMAE, dBOT or CAE, or a
-        ViT of torchvision.
-    target
-        The file to write, ending in .safetensors.
-    method
-        Whose file it is, if it should not be recognised: moco_v3, dino, beit, mae, simmim, simmim_swin, tinymim,
-        siameseim, mixmae, dbot, cae, uniemox, timm or torchvision.
-    heads
-        Attention heads, where neither the file nor the published sizes tell.
-    image_size
-        Side of the input in px; position tables are resized as the method's own fine-tuning does it.
-    as_json
-        Print the report as JSON.
+    Args:
+        source: A weight file of MoCo v3, DINO, BEiT, MAE, SimMIM, TinyMIM, SiameseIM, MixMAE, dBOT or CAE, or a ViT of
+            torchvision.
+        target: The file to write, ending in .safetensors.
+        method: Whose file it is, if it should not be recognised: moco_v3, dino, beit, mae, simmim, simmim_swin,
+            tinymim, siameseim, mixmae, dbot, cae, uniemox, timm or torchvision.
+        heads: Attention heads, where neither the file nor the published sizes tell.
+        image_size: Side of the input in px; position tables are resized as the method's own fine-tuning does it.
     """
     need("torch", "timm", "safetensors", extra="train")
-    from dataclasses import asdict
-
     from uniemox.checkpoints.saving import convert as convert_file
 
     report, line = convert_file(source, target, method=method, heads=heads, image_size=image_size)
-    if as_json:
-        print(json.dumps({**asdict(report), "written": str(target), "load_with": line}))
-        return
-    print(report)
-    print(f"  wrote {target}; load it with\n    {line}")
+    words = f"{report}\n  wrote {target}; load it with\n    {line}"
+    print(json.dumps({**asdict(report), "written": str(target), "load_with": line}) if as_json else words)
 
 
 def fetch(*, preset: Literal["paper", "best"] = "best", to: Path | None = None) -> None:
@@ -60,12 +48,9 @@ def fetch(*, preset: Literal["paper", "best"] = "best", to: Path | None = None) 
 
     Example: uniemox fetch --preset best --to /scratch/weights
 
-    Parameters
-    ----------
-    preset
-        paper or best.
-    to
-        Folder that all nodes can read; the Hugging Face cache if not given.
+    Args:
+        preset: paper or best.
+        to: Folder that all nodes can read; the Hugging Face cache if not given.
     """
     if to is not None:  # huggingface_hub reads it when it is imported
         os.environ["HF_HUB_CACHE"] = str(to.resolve())

@@ -18,6 +18,7 @@ from uniemox.finetune.config import FinetuneConfig
 from uniemox.finetune.network import SavedFusion
 from uniemox.finetune.samples import split_for_training
 from uniemox.io.files import SPLITS
+from uniemox.io.progress import Progress, silent
 from uniemox.model.encoder import FEATURES
 from uniemox.persons.detector import load_detector
 from uniemox.predict.opening import finder_file
@@ -65,14 +66,14 @@ class _World:
     """By folder of a fine-tuning run: what it is trained on."""
 
 
-def check_runs(runs: Sequence[Run], on_progress: Callable[[str], None] = lambda name: None) -> list[Checked]:
+def check_runs(runs: Sequence[Run], on_progress: Progress = silent) -> list[Checked]:
     """Look at every run of a plan, each after those that it needs.
 
-    on_progress: called with the name of each.  Nothing is written, fetched or trained.
+    Nothing is written, fetched or trained.
     """
     world, result, failed = _World(), list[Checked](), set[str]()
-    for run in runs:
-        on_progress(run.name)
+    for done, run in enumerate(runs):
+        on_progress("checking", done, len(runs))
         before = next((needed.name for needed in run.needs if needed.key in failed), None)
         found, missing = "", run.lacks or (None if before is None else f"the run before it: {before}")
         if missing is None:

@@ -1,7 +1,7 @@
 """Plan of table III: every method under one protocol, and zero-shot CLIP."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
@@ -17,6 +17,7 @@ from uniemox.data.seen import refuse_seen, seen_by
 from uniemox.errors import DataError
 from uniemox.evaluate.run import Evaluation, write_evaluation
 from uniemox.evaluate.scores import score_classes
+from uniemox.io.progress import Progress, silent
 from uniemox.model.methods.relation import method_class
 from uniemox.model.regions import DETECTED, Group, views_of_groups
 from uniemox.paper import paper_tables
@@ -241,9 +242,7 @@ WHOLE_PX, BATCH = 224, 64
 SCALE = 100.0  # 1 / temperature, CLIP's largest
 
 
-def score_zero_shot(
-    source: str, data: DataSet, out: Path, *, split: str, on_progress: Callable[[int], None] = lambda done: None
-) -> Path:
+def score_zero_shot(source: str, data: DataSet, out: Path, *, split: str, on_progress: Progress = silent) -> Path:
     """Score a teacher's zero-shot answers and write them as `uniemox evaluate` does, to a folder's evaluations.
 
     source: as `open_teacher` takes it; runs on a GPU if there is one.  split: of the samples, for the file's name.
@@ -276,7 +275,7 @@ def score_zero_shot(
                 image = torch.where(has_person[:, None], (image + person) / 2, image)
             rows.append((SCALE * F.normalize(image.float(), dim=-1) @ texts.to(image.device).T).detach().cpu().numpy())
             shown += batch.samples
-        on_progress(len(shown))
+        on_progress("asking the teacher", len(shown), len(samples))
     if not rows:
         raise DataError(f"none of the images of {data.name} can be read")
     probabilities = probabilities_of(np.concatenate(rows).astype(np.float32), None)  # (N, E)

@@ -5,20 +5,12 @@ from typing import Annotated, Any, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, create_model
 
-from uniemox.labels import Kind
+from uniemox.labels import MIKELS, Kind
 from uniemox.predict.schema import FIELDS, columns_of, required_type, table_fields
 from uniemox.predict.schema import Field as AnswerField
 
 SHA256 = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
-SCENE: dict[str, JsonValue] = {
-    "amusement": 0.02,
-    "anger": 0.01,
-    "awe": 0.61,
-    "contentment": 0.28,
-    "disgust": 0.01,
-    "excitement": 0.05,
-}
-SCENE |= {"fear": 0.01, "sadness": 0.01}
+SHARES: tuple[JsonValue, ...] = (0.02, 0.01, 0.61, 0.28, 0.01, 0.05, 0.01, 0.01)
 
 
 def _type_of(field: AnswerField) -> Any:
@@ -51,7 +43,8 @@ class ImageAnswer(
     model_config = ConfigDict(
         json_schema_extra={
             "example": {
-                **{"sha256": SHA256, "name": "beach.jpg", "scene": SCENE, "kind": "evoked"},
+                **{"sha256": SHA256, "name": "beach.jpg", "kind": "evoked"},
+                "scene": dict(zip(MIKELS.labels, SHARES, strict=True)),
                 **{"valence": 6.9, "valence_interval": [4.6, 9.0], "affect_from": "ratings"},
                 **{"arousal": 4.1, "arousal_interval": [2.6, 5.6], "familiarity": 0.62, "is_unfamiliar": False},
                 "view": [106.5, 0.0, 533.5, 427.0],

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import uvicorn
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
+from fastapi.openapi.utils import get_openapi
 from fastapi.responses import JSONResponse
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.exceptions import HTTPException
@@ -22,13 +23,13 @@ from uniemox import __version__
 from uniemox.predict.predictor import Predictor
 from uniemox.serve.answers import REFUSALS, RefusedError
 from uniemox.serve.batching import Batcher
+from uniemox.serve.bodies import FIELD, FORM, IMAGE_TYPES
 from uniemox.serve.config import ServeConfig
 from uniemox.serve.guard import MAX_HEADER_BYTES, Guard
 from uniemox.serve.metrics import Metrics
 from uniemox.serve.models import Models
 from uniemox.serve.protocol import listen, with_limits
 from uniemox.serve.routes import EXPLAINED, Service, open_routes, routes
-from uniemox.serve.schema import describe
 
 PAGE_TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 PAGES = {"index.html": "/", "docs.html": "/docs"}
@@ -88,7 +89,7 @@ def create_app(predictors: Sequence[Predictor], config: ServeConfig, *, key: str
     app.include_router(routes, dependencies=[] if key is None else [Depends(check_key)])
     app.include_router(open_routes)
     app.include_router(_page())
-    schema = describe(app, models, config.root_path)
+    schema = _schema(app, models, config.root_path)
     app.openapi = lambda: schema  # type: ignore[method-assign] # as FastAPI's own documentation has it
     return app
 
@@ -126,6 +127,34 @@ def server_config(app: FastAPI, config: ServeConfig) -> uvicorn.Config:
         timeout_keep_alive=5,
         timeout_graceful_shutdown=int(config.timeout_s + config.read_timeout_s) + 1,
     )
+
+
+def _schema(app: FastAPI, models: Models, root_path: str) -> dict[str, Any]:
+    """The OpenAPI schema, with the names of models, labels and label sets that this server takes.
+
+    root_path: prefix of its address; empty for none.
+    """
+    schema = get_openapi(
+        title=app.title,
+        version=app.version,
+        description=app.description,
+        routes=app.routes,
+        license_info=app.license_info,
+        servers=[{"url": root_path}] if root_path else None,
+    )
+    limits = models.limits()
+    for path in ("/predict", "/explain"):
+        operation = schema["paths"][path]["post"]
+        known = [(each, limits.get(each["name"])) for each in operation["parameters"]]
+        known = [(each, limit) for each, limit in known if limit is None or any(limit.values())]
+        operation["parameters"] = [each for each, _ in known]
+        for parameter, limit in known:
+            if limit is not None:
+                [value, _] = parameter["schema"].pop("anyOf")  # the other is null, which no query can say
+                parameter["schema"] |= value | limit
+        form = operation["requestBody"]["content"][FORM]
+        form["encoding"] = {FIELD: {"contentType": ", ".join(IMAGE_TYPES)}}
+    return schema
 
 
 async def check_key(request: Request, given: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]) -> None:

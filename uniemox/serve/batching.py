@@ -9,20 +9,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
+from uniemox.serve.answers import RefusedError
 from uniemox.serve.config import ServeConfig
 from uniemox.serve.metrics import Metrics
 from uniemox.serve.models import PUT_BACK
 
 Work = Callable[[Any, list[bytes]], Sequence[Any]]
 """What the worker thread does: an answer for each of the images that came with equal asks, in order, or PUT_BACK."""
-
-
-class QueueFullError(Exception):
-    """The queue can't take these images; retry_after_s says when it probably can."""
-
-    def __init__(self, retry_after_s: int) -> None:
-        super().__init__(f"too many images are waiting; try again in {retry_after_s} s")
-        self.retry_after_s = retry_after_s
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -54,7 +47,7 @@ class Batcher:
         self._worker = ThreadPoolExecutor(1, "uniemox-worker")
         self._task: asyncio.Task[None] | None = None
         self._seconds_each = 0.05  # measured from the first batch on
-        metrics.watch_queue(lambda: len(self._waiting))
+        metrics.queue_length.set_function(lambda: len(self._waiting))
 
     def start(self) -> None:
         """Begin to work."""
@@ -70,20 +63,21 @@ class Batcher:
         await asyncio.to_thread(self._worker.shutdown)
 
     def submit(self, images: Sequence[bytes], ask: Hashable, *, is_slow: bool = False) -> "list[asyncio.Future[Any]]":
-        """Put images of one request into the queue: all of them, or none. Raises QueueFullError."""
+        """Put images of one request into the queue: all of them, or none. Raises RefusedError."""
         self._forget_unwanted()
         if len(self._waiting) + len(images) > self._config.queue:
-            raise QueueFullError(self.retry_after_s)
+            raise self.refusal()
         loop, deadline = asyncio.get_running_loop(), time.monotonic() + self._config.timeout_s
         jobs = [Job(data, ask, loop.create_future(), deadline, is_slow) for data in images]
         self._waiting.extend(jobs)
         self._arrived.set()
         return [job.answer for job in jobs]
 
-    @property
-    def retry_after_s(self) -> int:
-        """Estimate the seconds until half of the queue is done, at least 1."""
-        return max(1, math.ceil(self._seconds_each * self._config.queue / 2))
+    def refusal(self) -> RefusedError:
+        """A refusal of more images, with the time until half of the queue is probably done."""
+        seconds = max(1, math.ceil(self._seconds_each * self._config.queue / 2))
+        sentence = f"too many images are waiting; try again in {seconds} s"
+        return RefusedError(503, "queue_full", sentence, {"Retry-After": str(seconds)})
 
     async def _run(self) -> None:
         while True:

@@ -2,8 +2,9 @@
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from fastapi import Request
 from python_multipart.exceptions import FormParserError
@@ -121,25 +122,16 @@ class _Part:
 
 
 class _Form:
-    """Callbacks of python_multipart's parser; the body is in memory and bounded."""
+    """A form in memory, filled by callbacks of python_multipart's parser, which have its names."""
 
     def __init__(self, limit: int) -> None:
         self.ended = False
         self._limit = limit
         self._parts: list[_Part] = []
-        self._header = (b"", b"")
+        self._name = self._value = b""
 
-    def callbacks(self) -> dict[str, object]:
-        """Return the callbacks by the parser's names."""
-        return {
-            "on_part_begin": self._begin,
-            "on_header_begin": self._begin_header,
-            "on_header_field": self._name,
-            "on_header_value": self._value,
-            "on_header_end": self._end_header,
-            "on_part_data": self._data,
-            "on_end": self._end,
-        }
+    def callbacks(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in dir(self) if name.startswith("on_")}
 
     def uploads(self) -> list[Upload]:
         """The files, in order."""
@@ -149,46 +141,31 @@ class _Form:
             if options.get(b"name") != FIELD.encode():
                 raise RefusedError(422, "unknown_field", f"expected only files in the field {FIELD!r}")
             name = options.get(b"filename")
-            found.append(Upload(b"".join(part.content), None if name is None else cleaned(name)))
+            shown = None if name is None else name.decode("utf-8", "replace")[:MAX_NAME_LENGTH]
+            found.append(Upload(b"".join(part.content), shown))
         if not found:
             raise RefusedError(422, "no_picture", f"no image was sent; put one or more files in the field {FIELD!r}")
         return found
 
-    def _begin(self) -> None:
+    def on_part_begin(self) -> None:
         if len(self._parts) == self._limit:
             raise RefusedError(413, "too_many_files", f"more than {self._limit} files; send them in several requests")
         self._parts.append(_Part())
 
-    def _begin_header(self) -> None:
-        self._header = (b"", b"")
+    def on_header_begin(self) -> None:
+        self._name = self._value = b""
 
-    def _name(self, data: bytes, start: int, end: int) -> None:
-        self._header = (self._header[0] + data[start:end], self._header[1])
+    def on_header_field(self, data: bytes, start: int, end: int) -> None:
+        self._name += data[start:end]
 
-    def _value(self, data: bytes, start: int, end: int) -> None:
-        self._header = (self._header[0], self._header[1] + data[start:end])
+    def on_header_value(self, data: bytes, start: int, end: int) -> None:
+        self._value += data[start:end]
 
-    def _end_header(self) -> None:
-        self._parts[-1].headers[self._header[0].lower()] = self._header[1]
+    def on_header_end(self) -> None:
+        self._parts[-1].headers[self._name.lower()] = self._value
 
-    def _data(self, data: bytes, start: int, end: int) -> None:
+    def on_part_data(self, data: bytes, start: int, end: int) -> None:
         self._parts[-1].content.append(data[start:end])
 
-    def _end(self) -> None:
+    def on_end(self) -> None:
         self.ended = True
-
-
-def cleaned(name: bytes) -> str:
-    """A file name as text that can be repeated in JSON, shortened.
-
-    >>> cleaned(b"caf\\xc3\\xa9.jpg"), cleaned(b"\\xff.jpg")
-    ('café.jpg', '\\ufffd.jpg')
-    """
-    return name.decode("utf-8", "replace")[:MAX_NAME_LENGTH]
-
-
-def only_one(uploads: Sequence[Upload]) -> Upload:
-    """The image of a request that takes one. Raises RefusedError."""
-    if len(uploads) > 1:
-        raise RefusedError(422, "one_picture_only", f"{len(uploads)} files; this request takes one")
-    return uploads[0]

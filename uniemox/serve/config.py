@@ -12,19 +12,19 @@ class ServeConfig:
     """Limits of one server; README and docs/serve.md say what a client sees when one is reached."""
 
     queue: int = 64
-    """Images that may wait for the network; more are answered with 503."""
+    """Maximum number of waiting images, at least 1; further requests get 503 with Retry-After."""
     batch_size: int = 16
-    """Maximum number of images per batch, one per core."""
+    """Maximum number of images per batch, at least 1."""
     max_wait_ms: float = 5.0
-    """Milliseconds that the first image of a batch waits for others; small compared with the network's own time."""
+    """Milliseconds that the first image of a batch waits for others, 0 or more; the network takes longer."""
     max_mb: float = 10.0
-    """Maximum size of one request's body in MiB; a phone's photo has 2 to 8."""
+    """Maximum size of one request in MiB, above 0; a phone's photo has 2 to 8."""
     max_files: int = 16
     """Maximum number of images per request; never more than the queue holds."""
     max_megapixels: int = 50
     """Maximum size of one decoded image; docs/serve.md lists the memory that it takes."""
     timeout_s: float = 10.0
-    """Seconds from the end of an upload to its answer; 504 after that."""
+    """Seconds from the end of an upload to its answer, above 0; a later answer is 504."""
     decode_timeout_s: float = 4.0
     """To decode one image, or half of timeout_s if that is less; its decoder is ended then, and it is refused."""
     read_timeout_s: float = 30.0
@@ -32,10 +32,9 @@ class ServeConfig:
     max_connections: int = 1000
     """Open at a time; more are closed at once. Below the 1024 files that a process may have open."""
     root_path: str = ""
-    """Prefix under which a proxy offers the server, such as /emotions; the schema names it. Empty: none."""
-
+    """Path prefix that a proxy adds and removes, such as /emotions; the schema names it."""
     allow_origins: tuple[str, ...] = ()
-    """Sites whose pages may ask, such as https://example.org; the server also answers under their hosts."""
+    """Site whose pages may send requests, such as https://example.org; the server also answers under its host."""
 
     def __post_init__(self) -> None:
         for origin in self.allow_origins:

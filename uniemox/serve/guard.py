@@ -73,7 +73,8 @@ class Guard:
 
     def _problem(self, scope: Scope) -> tuple[int, str, str] | None:
         """Status, code and sentence, if a request is refused by its headers."""
-        if header_bytes(scope) > MAX_HEADER_BYTES:
+        line = len(scope.get("raw_path") or b"") + len(scope["query_string"])
+        if line + sum(len(name) + len(value) + 4 for name, value in scope["headers"]) > MAX_HEADER_BYTES:
             return HEADERS_TOO_LARGE, "headers_too_large", "the headers are too large"
         headers = Headers(scope=scope)
         host, origin = headers.get("host", ""), headers.get("origin")
@@ -110,12 +111,6 @@ def is_numeric(host: str) -> bool:
 
 def _host_of(origin: str) -> str:
     return origin.partition("://")[2]
-
-
-def header_bytes(scope: Scope) -> int:
-    """Bytes of a request's path, query and headers."""
-    line = len(scope.get("raw_path") or b"") + len(scope["query_string"])
-    return line + sum(len(name) + len(value) + 4 for name, value in scope["headers"])
 
 
 def _answer(status: int, code: str, error: str) -> JSONResponse:

@@ -1,10 +1,7 @@
 """Counters of the server, for Prometheus."""
 
-from collections.abc import Callable
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-
-CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
 
@@ -27,12 +24,4 @@ class Metrics:
             "uniemox_batch_size", "Images that were worked on together", buckets=_SIZES, registry=self.registry
         )
         self.rejected = Counter("uniemox_rejected", "Requests refused, by reason", ("reason",), registry=self.registry)
-        self._queue = Gauge("uniemox_queue_length", "Images that wait", registry=self.registry)
-
-    def watch_queue(self, length: Callable[[], float]) -> None:
-        """Ask this for the queue's length whenever the metrics are read."""
-        self._queue.set_function(length)
-
-    def text(self) -> bytes:
-        """All of it in Prometheus' text format."""
-        return generate_latest(self.registry)
+        self.queue_length = Gauge("uniemox_queue_length", "Images that wait", registry=self.registry)

@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -20,7 +21,7 @@ from uniemox.predict.explain.maps import heat_map
 from uniemox.predict.prediction import Failure, Prediction
 from uniemox.predict.predictor import Predictor
 from uniemox.predict.question import answers_in
-from uniemox.serve.answers import ModelAnswer
+from uniemox.serve.answers import ModelAnswer, RefusedError
 
 LARGE_PIXELS = 13_000_000  # a little more than most phones take
 LARGE_AT_ONCE = 2
@@ -68,39 +69,33 @@ class Models:
 
     def __init__(self, predictors: Sequence[Predictor], *, max_megapixels: int, decode_s: float) -> None:
         self._max_megapixels = max_megapixels
-        self._decoder_count = min(MAX_DECODERS, max(MIN_DECODERS, os.cpu_count() or 1))
-        self._decoders = DecoderPool(self._decoder_count, wait_s=decode_s)
+        self._decoders = DecoderPool(min(MAX_DECODERS, max(MIN_DECODERS, os.cpu_count() or 1)), wait_s=decode_s)
         seen: Counter[str] = Counter()
         self._predictors: dict[str, Predictor] = {}
         for predictor in predictors:
             seen[predictor.name] += 1
             number = f"-{seen[predictor.name]}" if seen[predictor.name] > 1 else ""
             self._predictors[predictor.name + number] = predictor
-
-    @property
-    def names(self) -> list[str]:
+        self.names = list(self._predictors)
         """In the order given; equal names are numbered."""
-        return list(self._predictors)
 
-    @property
-    def all_labels(self) -> list[str]:
-        """Return the labels of all models, each once."""
-        return list(dict.fromkeys(label for predictor in self._predictors.values() for label in predictor.labels))
-
-    @property
-    def label_sets(self) -> list[str]:
-        """Names of the sets that at least one of the models can answer in."""
-        return [one.name for one in LABEL_SETS if any(can_answer_in(each, one) for each in self._predictors.values())]
-
-    @property
-    def max_coverage(self) -> float:
-        """The highest share that one of the models can promise, from the number of its held-out images; 0: none."""
-        return max(_most_coverage(each) for each in self._predictors.values())
+    def limits(self) -> dict[str, dict[str, Any]]:
+        """What at least one of the models takes, by query parameter, as JSON schema; an empty value: none takes it."""
+        predictors = self._predictors.values()
+        sets = [one.name for one in LABEL_SETS if any(_can_answer_in(each, one) for each in predictors)]
+        labels = dict.fromkeys(label for predictor in predictors for label in predictor.labels)
+        return {
+            "model": {"enum": self.names},
+            "labels": {"enum": sets},
+            "label": {"enum": list(labels)},
+            "coverage": {"maximum": max(map(_most_coverage, predictors))},
+        }
 
     def find(self, name: str | None) -> str:
-        """The name of a model, the first's for None. Raises LabelError, with all names, if there is none such."""
+        """The name of a model, the first's for None. Raises RefusedError, with all names, if there is none such."""
         if name is not None and name not in self._predictors:
-            raise LabelError(f"no model of that name is served; there are {', '.join(self.names)}")
+            known = f"no model of that name is served; there are {', '.join(self.names)}"
+            raise RefusedError(422, "unknown_model", known)
         return name or self.names[0]
 
     def describe(self) -> list[ModelAnswer]:
@@ -137,14 +132,11 @@ class Models:
 
         Raises UniemoxError for an ask that the model can't answer.
         """
-        answers: list[object] = []
-        small: list[int] = []
-        large: list[int] = []
-        for place, image in enumerate(images):
-            size = self._size(image)
-            answers.append(size if isinstance(size, Failure) else None)
-            if not isinstance(size, Failure):
-                (large if size > LARGE_PIXELS else small).append(place)
+        sizes = [self._size(image) for image in images]
+        answers: list[object] = list(sizes)
+        readable = [(place, size) for place, size in enumerate(sizes) if not isinstance(size, Failure)]
+        small = [place for place, size in readable if size <= LARGE_PIXELS]
+        large = [place for place, size in readable if size > LARGE_PIXELS]
         # A predictor decodes up to eight images at a time, so large ones are given to it a few at a time.
         parts = [small, *(large[i : i + LARGE_AT_ONCE] for i in range(0, len(large), LARGE_AT_ONCE))]
         decoders = _PromptDecoders(self._decoders, time.monotonic() + BATCH_DECODE_S)
@@ -200,7 +192,7 @@ def _most_coverage(predictor: Predictor) -> float:
     return count / (count + 1)
 
 
-def can_answer_in(predictor: Predictor, labels: LabelSet) -> bool:
+def _can_answer_in(predictor: Predictor, labels: LabelSet) -> bool:
     """Return whether a predictor's answers can be mapped to the set."""
     if predictor.network.info.task == "affect":
         return False

@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+from collections.abc import Callable
 from typing import Any
 
 import h11
@@ -35,12 +36,13 @@ class PatientProtocol(H11Protocol):
 
     config_of_server: ServeConfig
     _address: str
-    _waiting: asyncio.TimerHandle | None = None
-    _unread: asyncio.TimerHandle | None = None
+    _clocks: dict[str, asyncio.TimerHandle]
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A client has come; one too many is sent away."""
-        config, self._address = self.config_of_server, _address(transport)
+        config, self._clocks = self.config_of_server, {}
+        peer = transport.get_extra_info("peername")
+        self._address = str(peer[0]) if isinstance(peer, tuple) else ""
         same = sum(getattr(one, "_address", None) == self._address for one in self.connections)
         if len(self.connections) >= config.max_connections or same >= config.max_connections_each:
             transport.abort()
@@ -60,20 +62,19 @@ class PatientProtocol(H11Protocol):
         """The client has gone."""
         if self.transport is None:
             return
-        self._stop_waiting()
-        self._stop_unread()
+        self._stop("request")
+        self._stop("answer")
         super().connection_lost(exc)
 
     def pause_writing(self) -> None:
         """The client does not read as fast as we answer. It has so long for all of it, also if we have closed."""
         super().pause_writing()
-        if self._unread is None:
-            self._unread = self.loop.call_later(self.config_of_server.read_timeout_s, self.transport.abort)
+        self._start("answer", self.transport.abort)
 
     def resume_writing(self) -> None:
         """The client has been sent everything."""
         super().resume_writing()
-        self._stop_unread()
+        self._stop("answer")
 
     def on_response_complete(self) -> None:
         """An answer has been sent; the rest of its request's body, or the next request, may still come."""
@@ -92,30 +93,19 @@ class PatientProtocol(H11Protocol):
         """Start the clock when it is the client's turn, stop it when it is ours. More bytes do not wind it up again."""
         is_idle = self.conn.their_state is h11.IDLE
         is_late_body = self.conn.their_state is h11.SEND_BODY and self.conn.our_state is h11.DONE
-        if not (is_idle or is_late_body):
-            self._stop_waiting()
-        elif self._waiting is None:
-            self._waiting = self.loop.call_later(self.config_of_server.read_timeout_s, self._give_up)
+        if is_idle or is_late_body:
+            self._start("request", self.transport.close)
+        else:
+            self._stop("request")
 
-    def _stop_waiting(self) -> None:
-        if self._waiting is not None:
-            self._waiting.cancel()
-            self._waiting = None
+    def _start(self, name: str, give_up: Callable[[], None]) -> None:
+        """Give the client so much time, unless its clock is running."""
+        if name not in self._clocks:
+            self._clocks[name] = self.loop.call_later(self.config_of_server.read_timeout_s, give_up)
 
-    def _stop_unread(self) -> None:
-        if self._unread is not None:
-            self._unread.cancel()
-            self._unread = None
-
-    def _give_up(self) -> None:
-        self._waiting = None
-        if not self.transport.is_closing():
-            self.transport.close()
-
-
-def _address(transport: asyncio.Transport) -> str:
-    peer = transport.get_extra_info("peername")
-    return str(peer[0]) if isinstance(peer, tuple) else ""
+    def _stop(self, name: str) -> None:
+        if name in self._clocks:
+            self._clocks.pop(name).cancel()
 
 
 def with_limits(config: ServeConfig) -> Any:

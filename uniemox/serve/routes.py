@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Query, Request, Response
+from prometheus_client import generate_latest
 from starlette.requests import ClientDisconnect
 
 from uniemox import __version__
 from uniemox.errors import ConfigError, LabelError
 from uniemox.predict.prediction import Failure, Prediction
 from uniemox.serve.answers import (
+    REFUSALS,
     ExplanationAnswer,
     HealthAnswer,
     ImageAnswer,
@@ -21,10 +23,10 @@ from uniemox.serve.answers import (
     RefusedError,
     refusals,
 )
-from uniemox.serve.batching import Batcher, QueueFullError
-from uniemox.serve.bodies import ANY, FIELD, FORM, IMAGE_TYPES, Upload, only_one, read_uploads
+from uniemox.serve.batching import Batcher
+from uniemox.serve.bodies import ANY, FIELD, FORM, IMAGE_TYPES, Upload, read_uploads
 from uniemox.serve.config import ServeConfig
-from uniemox.serve.metrics import CONTENT_TYPE, Metrics
+from uniemox.serve.metrics import Metrics
 from uniemox.serve.models import ExplainAsk, Models, Overlay, PredictAsk, without_folders
 
 EXPLAINED = ("X-Picture-SHA256", "X-Label", "X-Method")  # headers of a heat map
@@ -70,17 +72,10 @@ _BINARY = {"type": "string", "format": "binary"}
 _BODY = f"Images in a form, or one image with its own type ({', '.join(IMAGE_TYPES)})"
 
 
-def _body(limit: int | None) -> dict[str, Any]:
-    """most: files that the schema allows; None: the server's own limit, which is a matter of size (413)."""
-    items: dict[str, Any] = {"type": "array", "items": _BINARY, "minItems": 1}
-    if limit is not None:
-        items["maxItems"] = limit
-    form: dict[str, Any] = {
-        "type": "object",
-        "properties": {FIELD: items},
-        "required": [FIELD],
-        "additionalProperties": False,
-    }
+def _body(**limit: int) -> dict[str, Any]:
+    """The body in the schema.  limit: maxItems of the files; without it the server's own, a matter of size (413)."""
+    items = {"type": "array", "items": _BINARY, "minItems": 1, **limit}
+    form = {"type": "object", "properties": {FIELD: items}, "required": [FIELD], "additionalProperties": False}
     content = {FORM: {"schema": form}, ANY: {"schema": _BINARY}}  # generators of clients know no image/jpeg
     return {"requestBody": {"required": True, "description": _BODY, "content": content}}
 
@@ -88,8 +83,8 @@ def _body(limit: int | None) -> dict[str, Any]:
 @routes.post(
     "/predict",
     response_model=list[ImageAnswer | ImageFailure],
-    responses=refusals(400, 401, 408, 413, 415, 422, 500, 503, 504),
-    openapi_extra=_body(None),
+    responses=refusals(*REFUSALS),
+    openapi_extra=_body(),
     dependencies=[Depends(only_known)],
     summary="Tell the emotions of one or several images",
 )
@@ -107,7 +102,7 @@ async def predict(
     If several images were sent, one that can't be read becomes an error in the list; if it was the only one, the status
     is 422.
     """
-    ask = PredictAsk(_find_model(service, model), coverage, labels)
+    ask = PredictAsk(service.models.find(model), coverage, labels)
     uploads, answers = await _ask(request, service, ask)
     for answer in answers:
         service.metrics.pictures.labels("unreadable" if isinstance(answer, Failure) else "answered").inc()
@@ -126,9 +121,9 @@ async def predict(
             "content": {"image/png": {"schema": _BINARY}},
             "headers": {name: {"schema": {"type": "string"}} for name in EXPLAINED},
         },
-        **refusals(400, 401, 408, 413, 415, 422, 500, 503, 504),
+        **refusals(*REFUSALS),
     },
-    openapi_extra=_body(1),
+    openapi_extra=_body(maxItems=1),
     dependencies=[Depends(only_known)],
     summary="Show where an image speaks for a label",
 )
@@ -140,7 +135,7 @@ async def explain(
     answer_format: Annotated[Literal["png", "json"], Query(alias="format")] = "png",
 ) -> Response:
     """A heat map of one image."""
-    uploads, answers = await _ask(request, service, ExplainAsk(_find_model(service, model), label))
+    uploads, answers = await _ask(request, service, ExplainAsk(service.models.find(model), label))
     overlay: Overlay = _readable(answers[0])
     if answer_format == "png":
         headers = {"X-Picture-SHA256": uploads[0].sha256, "X-Method": overlay.method}
@@ -171,7 +166,7 @@ async def list_models(service: Shared) -> list[ModelAnswer]:
 )
 async def metrics(service: Shared) -> Response:
     """Requests, latency, queue length, batch sizes, refusals."""
-    return Response(service.metrics.text(), media_type=CONTENT_TYPE)
+    return Response(generate_latest(service.metrics.registry), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
 @open_routes.head("/health", include_in_schema=False)
@@ -188,27 +183,21 @@ async def _ask(request: Request, service: Service, ask: PredictAsk | ExplainAsk)
     def hold(count: int) -> None:
         nonlocal held
         if service.held_bytes + count > service.config.max_held_bytes:
-            raise QueueFullError(service.batcher.retry_after_s)
+            raise service.batcher.refusal()
         held += count
         service.held_bytes += count
 
     try:
         uploads = await read_uploads(request, service.config, hold)
-        if isinstance(ask, ExplainAsk):
-            only_one(uploads)
-        answers = service.batcher.submit([upload.data for upload in uploads], ask, is_slow=isinstance(ask, ExplainAsk))
+        is_map = isinstance(ask, ExplainAsk)
+        if is_map and len(uploads) > 1:
+            raise RefusedError(422, "one_picture_only", f"{len(uploads)} files; this request takes one")
+        answers = service.batcher.submit([upload.data for upload in uploads], ask, is_slow=is_map)
         return uploads, await _wait(request, answers, service.config.timeout_s)
-    except QueueFullError as error:
-        raise _full(error) from error
     except (LabelError, ConfigError) as error:
         raise RefusedError(422, "bad_parameter", without_folders(str(error))) from error
     finally:
         service.held_bytes -= held
-
-
-def _full(error: QueueFullError) -> RefusedError:
-    headers = {"Retry-After": str(error.retry_after_s)}
-    return RefusedError(503, "queue_full", str(error), headers)
 
 
 async def _wait(request: Request, answers: "list[asyncio.Future[Any]]", timeout_s: float) -> Sequence[Any]:
@@ -233,13 +222,6 @@ async def _until_gone(request: Request) -> None:
         pass
 
 
-def _find_model(service: Service, name: str | None) -> str:
-    try:
-        return service.models.find(name)
-    except LabelError as error:
-        raise RefusedError(422, "unknown_model", str(error)) from error
-
-
 def _readable(answer: Any) -> Any:
     """An answer that is no Failure. Raises RefusedError."""
     if isinstance(answer, Failure):
@@ -250,5 +232,4 @@ def _readable(answer: Any) -> Any:
 def _image_answer(upload: Upload, answer: Prediction | Failure, model: str) -> ImageAnswer | ImageFailure:
     if isinstance(answer, Failure):
         return ImageFailure(sha256=upload.sha256, name=upload.name, error=without_folders(answer.error))
-    told = answer.to_dict() | {"sha256": upload.sha256, "name": upload.name, "model": model}
-    return ImageAnswer.model_validate(told)
+    return ImageAnswer.model_validate(answer.to_dict() | {"sha256": upload.sha256, "name": upload.name, "model": model})

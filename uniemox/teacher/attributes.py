@@ -30,6 +30,7 @@ from uniemox.data.readers.emoset import read_vocabulary
 from uniemox.data.sample import DataSet, Sample, decode_sample
 from uniemox.errors import ImageError, TeacherError
 from uniemox.io.parallel import DIED
+from uniemox.io.progress import Progress, silent
 from uniemox.teacher.protocol import Teacher, fit_pixels
 from uniemox.teacher.sources import UNLOADABLE
 
@@ -134,7 +135,7 @@ def write_texts(
     out: Path,
     open_describer: Callable[[], Describer],
     header: Mapping[str, Any],
-    on_progress: Callable[[int], None] = lambda _: None,
+    on_progress: Progress = silent,
     *,
     with_emotion: bool = True,
     pool: PoolConfig = ONE_A_CORE,
@@ -144,16 +145,16 @@ def write_texts(
 
     Annotations that a data set brings are kept as they are; for other images attributes are made. Images that the
     sidecar has are not looked at again.
-    open_describer: called by every worker.  header: how the texts are made, for the sidecar.  on_progress: called with
-    the number of images done.  with_emotion: end with the label (table VII of the paper compares).  pool: who looks at
-    the images.  on_gpu: the describer's networks are there.
+    open_describer: called by every worker.  header: how the texts are made, for the sidecar.  with_emotion: end with
+    the label (table VII of the paper compares).  pool: who looks at the images.  on_gpu: the describer's networks are
+    there.
     """
     broken = []
     with Sidecar(out, header) as sidecar:
         by_key = {sample.image_key: sample for sample in reversed(data.samples)}  # the first of an image's people
         waiting = [sample for key, sample in reversed(by_key.items()) if key not in sidecar.done]
         before = len(by_key) - len(waiting)
-        on_progress(before)
+        on_progress("describing", before, len(by_key))
         open_work = partial(_open_work, open_describer)
         with closing(map_each(open_work, waiting, pool, batch=BATCH, on_gpu=on_gpu)) as found:
             for done, (sample, answer) in enumerate(zip(waiting, found, strict=True), before + 1):
@@ -163,7 +164,7 @@ def write_texts(
                     annotation = {**answer, "emotion": data.label_of(sample)}
                     text = describe(annotation, with_emotion=with_emotion)
                     sidecar.append(sample.image_key, {"text": text, "annotation": annotation})
-                on_progress(done)
+                on_progress("describing", done, len(by_key))
     return broken
 
 

@@ -1,0 +1,84 @@
+"""Progress on standard error: bars in a terminal, a line now and then in a log."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+LINE_EVERY_S = 30  # where a log is written instead of a terminal
+
+
+class ProgressBar(Progress):
+    """Bars of how many of how many, how many a second, and the time left; in a log, where rich shows nothing, lines.
+
+    say: prints a line of a log.
+    """
+
+    def __init__(self, terminal: Console, say: Callable[[str], None]) -> None:
+        columns = (TextColumn("{task.description}"), BarColumn(), _Words(_count), _Words(_rate), TimeRemainingColumn())
+        super().__init__(
+            *columns,
+            console=terminal,
+            transient=True,
+            redirect_stdout=False,
+            redirect_stderr=False,
+            disable=not terminal.is_terminal,  # else rich ends with an empty line in a log
+        )
+        self.say, self.next_line = say, time.monotonic() + LINE_EVERY_S
+        self._by_name: dict[str, TaskID] = {}
+
+    def show(self, what: str, done: int, total: int | None, values: str = "") -> None:
+        """Show the progress of one kind of work; each has a bar until it is done.
+
+        values: shown next to its name; the last ones are kept in a log.
+        """
+        if what not in self._by_name:
+            self._by_name[what] = self.add_task(what, total=total)
+        elif self._tasks[self._by_name[what]].finished and done != total:  # the same work again, as every epoch has
+            self.reset(self._by_name[what], total=total)
+        if values and done == total:
+            self.next_line = 0
+        name = f"{what}: {values}" if values else what
+        self.update(self._by_name[what], description=name, completed=done, total=total, visible=done != total)
+
+    def update(self, task_id: TaskID, **changes: Any) -> None:
+        """Override rich's method: print a line where there is no terminal."""
+        super().update(task_id, **changes)
+        if self.console.is_terminal or time.monotonic() < self.next_line:
+            return
+        self.next_line = time.monotonic() + LINE_EVERY_S
+        task = self._tasks[task_id]
+        rate = _rate(task) and f", {_rate(task)}"
+        left = f", about {duration(task.time_remaining)} to go" if task.time_remaining else ""
+        self.say(f"{task.description}: {_count(task)}{rate}{left}")
+
+
+def duration(seconds: float) -> str:
+    """Words for a time."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
+
+
+class _Words(ProgressColumn):
+    """Words about a task."""
+
+    def __init__(self, words: Callable[[Task], str]) -> None:
+        super().__init__()
+        self.words = words
+
+    def render(self, task: Task) -> Text:
+        return Text(self.words(task))
+
+
+def _count(task: Task) -> str:
+    return f"{int(task.completed):,}" + ("" if task.total is None else f"/{int(task.total):,}")
+
+
+def _rate(task: Task) -> str:
+    return f"{task.speed:.1f}/s" if task.speed else ""
