@@ -157,7 +157,11 @@ def write_evaluation(
     that was used.  Returns evaluations/NAME.json; the predictions are in NAME.jsonl, a line each.
     Raises ConfigError for a name that is none of a file.
     """
-    name = _name_of(f"{data.name} {split}") if name is None else name
+    if name is None:
+        title = f"{data.name} {split}"
+        name = re.sub(r"\W+", "-", title).strip("-")
+        if len(name) > MAX_NAME:
+            name = f"{name[:MAX_NAME]}-{hashlib.sha256(title.encode()).hexdigest()[:8]}"
     if not re.fullmatch(r"\w[\w-]*", name):
         raise ConfigError(f"an evaluation's name has letters, digits, _ and -, got {name!r}")
     run = model if model.is_dir() or str(model) in IN_PACKAGE else model.parent
@@ -166,12 +170,6 @@ def write_evaluation(
     write_text(path.with_suffix(".jsonl"), "".join(json.dumps(line) + "\n" for line in evaluation.predictions))
     write_text(path, json.dumps({**about, **evaluation.as_dict()}, indent=2) + "\n")
     return path
-
-
-def _name_of(title: str) -> str:
-    """Return a file's name made of a title; a long one is cut, and ends with a hash of all of it."""
-    name = re.sub(r"\W+", "-", title).strip("-")
-    return name if len(name) <= MAX_NAME else f"{name[:MAX_NAME]}-{hashlib.sha256(title.encode()).hexdigest()[:8]}"
 
 
 def column_of(samples: Sequence[Sample], name: str, data: DataSet) -> list[str | None]:

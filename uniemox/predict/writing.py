@@ -36,19 +36,15 @@ OPTIONAL = {"has_likely": "likely labels", "has_persons": "people", "has_faces":
 
 @dataclass(frozen=True, slots=True)
 class AnswerHeader:
-    """Properties that all answers in one file share."""
+    """Properties that all answers in one file share: the model, what was asked for, whether they are of films."""
 
     model: str
     label_set: str
     labels: tuple[str, ...]
     has_likely: bool
-    """Coverage was asked for."""
     has_persons: bool
-    """A person detector was run."""
     has_faces: bool = False
-    """A face detector was run."""
     of_film: bool = False
-    """The answers are about moments of films."""
     asked: str | None = None
     """Fingerprint of models, finders and coverage."""
 

@@ -54,7 +54,7 @@ def test_a_run_has_a_stage_a_checkpoint(images: list[Path]) -> None:
     assert [name for name, _ in stages] == ["pretrained step-00000002", "pretrained step-00000004"]
     counted: list[int] = []
     found = reconstruct_images(stages, images, on_progress=lambda what, done, total: counted.append(done))
-    assert counted == [1, 2]
+    assert counted == [0, 1, 2]
     assert found.pictures == 2
     model, errors = stages[1][1](), []
     noise = mask_noise([path.name for path in images], 16, seed=0, epoch=0, stream="explain")

@@ -115,6 +115,7 @@ def reconstruct_images(
     columns: list[list[Image.Image]] = []
     errors: dict[str, float] = {}
     grid: tuple[int, int] | None = None
+    on_progress("reconstructing", 0, len(stages))
     for done, (name, load) in enumerate(stages, start=1):
         model = load()
         own: tuple[int, int] = model.encoder.patch_embed.grid_size
