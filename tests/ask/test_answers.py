@@ -51,26 +51,22 @@ DRESS = st.sampled_from(
 )
 
 
+JSON = st.recursive(
+    st.none() | st.integers() | st.text(max_size=9),
+    lambda part: st.lists(part) | st.dictionaries(st.sampled_from(["emotion", "x"]), part),
+)
+
+
 @given(LABEL, DRESS, st.sampled_from([str.lower, str.upper, str.title]))
 def test_marks_and_case_change_nothing(label: str, dress: str, case: object) -> None:
     assert READER.read(dress.format(case(label))) == Reading("label", label)  # type: ignore[operator]
 
 
-@given(st.text(max_size=300))
+@given(st.text(max_size=300) | JSON.map(json.dumps))
 def test_any_text_is_read_and_no_label_is_made_up(text: str) -> None:
     found = READER.read(text)
     assert found.outcome in OUTCOMES
     assert (found.label is not None) == (found.outcome == "label")
-
-
-@given(
-    st.recursive(
-        st.none() | st.integers() | st.text(max_size=9),
-        lambda part: st.lists(part) | st.dictionaries(st.sampled_from(["emotion", "x"]), part),
-    )
-)
-def test_any_json_is_read(value: object) -> None:
-    assert READER.read(json.dumps(value)).outcome in OUTCOMES
 
 
 @pytest.mark.parametrize("unit", ["the emotion ", "**", "<", "[", "{", "```", "``` ", " ", "<think>"])

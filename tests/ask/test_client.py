@@ -2,7 +2,6 @@
 
 import threading
 import time
-from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from typing import Any
@@ -235,31 +234,21 @@ def test_stopped_while_it_waits() -> None:
 @pytest.mark.parametrize(
     ("endpoint", "url"),
     [
-        ("https://api.openai.com", "https://api.openai.com/v1/chat/completions"),
-        ("https://api.openai.com/v1/", "https://api.openai.com/v1/chat/completions"),
-        ("https://x.org/api/v1/chat/completions", "https://x.org/api/v1/chat/completions"),
-        ("http://localhost:1234/v1", "http://localhost:1234/v1/chat/completions"),
-        ("http://[::1]:8000", "http://[::1]:8000/v1/chat/completions"),
+        ("https://api.openai.com", "https://api.openai.com/v1"),
+        ("https://api.openai.com/v1/", "https://api.openai.com/v1"),
+        ("https://x.org/api/v1/chat/completions", "https://x.org/api/v1"),
+        ("http://localhost:1234/v1", "http://localhost:1234/v1"),
+        ("http://[::1]:8000", "http://[::1]:8000/v1"),
     ],
 )
 def test_addresses(endpoint: str, url: str) -> None:
-    assert chat_url(endpoint) == url
+    assert chat_url(endpoint) == f"{url}/chat/completions"
 
 
-@pytest.mark.parametrize(
-    "endpoint",
-    [
-        "",
-        "api.openai.com",
-        "ftp://x.org",
-        "file:///etc/passwd",
-        "https://",
-        "https://x y",
-        "http://[::1",
-        "https://x:99999",
-        "https://x.org/\n",
-    ],
-)
+NO_ADDRESSES = ("", "api.openai.com", "ftp://x.org", "file:///etc/passwd", "https://", "https://x y")
+
+
+@pytest.mark.parametrize("endpoint", [*NO_ADDRESSES, "http://[::1", "https://x:99999", "https://x.org/\n"])
 def test_what_is_no_address(endpoint: str) -> None:
     with pytest.raises(ConfigError, match="endpoint must be an address"):
         chat_url(endpoint)
@@ -291,8 +280,9 @@ def test_waits_grow_and_end(attempt: int, first: float) -> None:
 def test_retry_after_as_seconds_or_date() -> None:
     soon = format_datetime(datetime.now(UTC) + timedelta(seconds=30), usegmt=True)
     assert 27 < (retry_after(soon) or 0) <= 30
-    values: Sequence[str | None] = [None, "", "soon", "5", "0.5", "-3", "inf", "nan", "Wed, 21 Oct 2015 07:28:00 GMT"]
-    assert [retry_after(value) for value in values] == [None, None, None, 5.0, 0.5, 0.0, None, None, 0.0]
+    known = {"5": 5.0, "0.5": 0.5, "-3": 0.0, "Wed, 21 Oct 2015 07:28:00 GMT": 0.0}
+    for value in (None, "", "soon", "inf", "nan", *known):
+        assert retry_after(value) == known.get(value or "")
 
 
 def test_the_rate_holds_for_all_threads() -> None:

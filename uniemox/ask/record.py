@@ -133,15 +133,17 @@ class AnswerRow:
         attempts = self.attempts + reply.attempts
         if reply.error is not None:
             return replace(self, attempts=attempts, error=reply.error, latency_s=self.latency_s or reply.latency_s)
-        known = {"attempts": attempts, "error": None, "is_refused": reply.is_refused}
-        tokens = {"tokens_in": reply.tokens_in, "tokens_out": reply.tokens_out}
+        row = replace(self, attempts=attempts, error=None, is_refused=reply.is_refused)
+        tokens_in, tokens_out = reply.tokens_in, reply.tokens_out
         if self.answer is None:
-            return replace(self, answer=reply.answer, latency_s=reply.latency_s, **known, **tokens)
-        for name, more in tokens.items():
-            before = getattr(self, name)
-            tokens[name] = None if before is None or more is None else before + more
-        latency_s = round(self.latency_s + reply.latency_s, 3)
-        return replace(self, word=reply.answer, latency_s=latency_s, **known, **tokens)
+            row = replace(row, tokens_in=tokens_in, tokens_out=tokens_out)
+            return replace(row, answer=reply.answer, latency_s=reply.latency_s)
+        row = replace(row, tokens_in=_sum(self.tokens_in, tokens_in), tokens_out=_sum(self.tokens_out, tokens_out))
+        return replace(row, word=reply.answer, latency_s=round(self.latency_s + reply.latency_s, 3))
+
+
+def _sum(first: int | None, second: int | None) -> int | None:
+    return None if first is None or second is None else first + second
 
 
 def key_of(endpoint: str, model: str, image: str) -> str:

@@ -92,7 +92,7 @@ class Findings:
         for (method, name), score in self.scores.items():
             row = rows[method]
             cell, found, margin = row.cells[name], self.gains.get((method, name)), self.margins.get((method, name))
-            record = {"method": method, "network": row.network, "data": name}
+            record: dict[str, Any] = {"method": method, "network": row.network, "data": name}
             record |= {"mark": mark_of(cell, set(self.outcome.failed)), "paper_percent": cell.paper, "why": cell.why}
             record |= {} if score is None else asdict(score)
             if found is not None:

@@ -135,7 +135,7 @@ def _of_union(study: Study, method: Method, target: DataSource, paper: float | N
     return study.scored(models, target, paper=paper)
 
 
-def _work_of(row: Mapping[str, Any]) -> dict[str, float]:
+def _work_of(row: Mapping[str, Any]) -> dict[str, Any]:
     """Cost of an image in a training step, and the size, of an entry of the data."""
     gflop = 2 * TRAINED * row.get("gmac", VIT_B_GMAC)
     return {"gflop": gflop, "parameters_m": row.get("parameters_m", VIT_B_PARAMETERS_M)}
