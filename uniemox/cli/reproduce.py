@@ -12,9 +12,8 @@ from uniemox.cli.data_files import NO_FILES, FileOptions
 from uniemox.cli.reproduce_plan import (
     PlanOptions,
     Switch,
-    check_plan,
+    look_at,
     may_start,
-    say_missing,
     say_outcome,
     show_simulation,
     with_progress,
@@ -71,14 +70,8 @@ def table_or_figure(
         show_simulation(target, config, options)
         return
     plan = plan_of(target, config)
-    if options.check:
-        if not check_plan(plan, as_json=options.as_json):
-            raise ConfigError("some runs could not start; see above")
-        return
-    if options.dry_run:
-        for run in plan.runs:
-            print(run.command)
-        say_missing(plan)
+    if options.check or options.dry_run:
+        look_at(plan, options)
         return
     if not config.is_demo and not may_start(plan, config.gpus, options.images_per_s):
         return

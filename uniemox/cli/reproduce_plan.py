@@ -68,6 +68,17 @@ class PlanOptions:
             raise ConfigError(f"--images-per-s must be above 0, got {self.images_per_s}")
 
 
+def look_at(plan: "Plan", options: PlanOptions) -> None:
+    """Check the runs, or print their commands. Raises ConfigError if one of them could not start."""
+    if options.check:
+        if not check_plan(plan, as_json=options.as_json):
+            raise ConfigError("some runs could not start; see above")
+        return
+    for run in plan.runs:
+        print(run.command)
+    say_missing(plan)
+
+
 def check_plan(plan: "Plan", *, as_json: bool) -> bool:
     """Print a line for every run of a plan, or one JSON object; whether all of them could start."""
     from uniemox.reproduce.check import check_runs
