@@ -1,5 +1,6 @@
 """The documentation: the site builds strictly, its tutorials run as they stand, and it names every public name."""
 
+import json
 import os
 import re
 import shlex
@@ -87,6 +88,21 @@ def test_a_tutorial_runs_from_top_to_bottom(page: Path, tmp_path: Path, monkeypa
             (tmp_path / file).write_text(done.stdout)
     monkeypatch.chdir(tmp_path)
     exec("\n".join(blocks), {})
+
+
+def test_answers_become_tasks_of_label_studio(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rest of the block needs FiftyOne, which brings a database and is not installed here."""
+    [block] = re.findall(r"```python\n(import json\n.*?)```", (DOCS / "predict.md").read_text("utf-8"), re.DOTALL)
+    lines = [{"path": "a.jpg", "scene": {"awe": 0.7, "fear": 0.3}}, {"path": "b.jpg", "error": "b.jpg: cut off"}]
+    (tmp_path / "answers.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    monkeypatch.chdir(tmp_path)
+    first, _, rest = block.partition("import fiftyone as fo")
+    exec(first, {})
+    [task] = json.loads((tmp_path / "tasks.json").read_text())
+    [prediction] = task["predictions"]
+    assert prediction["score"] == 0.7
+    assert prediction["result"][0]["value"] == {"choices": ["awe"]}
+    compile(rest.partition("\n")[2], "predict.md", "exec")
 
 
 @pytest.mark.parametrize("page", EXTENSIONS, ids=lambda page: page.stem)
