@@ -115,7 +115,7 @@ def test_pages_are_shown_by_name() -> None:
     assert uniemox_here("docs", "data").stdout == uniemox_here("docs", "docs/data.md").stdout == shown
     wrong = uniemox_here("docs", "nothing")
     assert wrong.returncode == 1
-    assert "there is no page 'nothing'; there are ask, " in wrong.stderr
+    assert "there is no page 'nothing'; there are alternatives, ask, " in wrong.stderr
 
 
 def test_pages_that_help_and_messages_name_are_there() -> None:

@@ -192,6 +192,6 @@ def test_a_classifier_learns_from_both_and_is_scored_by_part(tmp_path: Path) -> 
     assert [(part["name"], part["samples"]) for part in record["parts"]] == [("folder", 50), ("fi", 55)]
     held_out = open_data(source, splits=out / "splits.json").only("test")
     found = evaluate(out, held_out, by="part", hardware=HardwareConfig(device="cpu", workers=0))
-    assert found.scores.as_dict()["n"] == len(held_out)
+    assert found.scores.n == len(held_out)
     assert found.by is not None
     assert set(found.by.as_dict()["groups"]) == {"folder", "fi"}

@@ -99,9 +99,7 @@ def bench_train(
         out = Path(folder)
         teacher = random_teacher(config, data, out, device)
         model = build_model(config, None if teacher is None else teacher.width)
-        clip: Any = teacher.teacher if isinstance(teacher, TextCachedTeacher) else teacher
-        visual = clip.model.visual if isinstance(clip, ClipTeacher) else None
-        gflop = 2 * step_multiply_adds(model, visual) / 1e9
+        gflop = 2 * step_multiply_adds(model, _image_tower(teacher)) / 1e9
         set_up(config, model, teacher, device)
         peak = matmul_peak(device, dtype)
         trainer = build_trainer(config, data, out, model, clock)
@@ -139,6 +137,12 @@ def bench_train(
         device=device_name(device),
         torch_version=torch.__version__,
     )
+
+
+def _image_tower(teacher: Teacher | None) -> Any | None:
+    """Return the CLIP's network that runs in every step; None for features from a file."""
+    clip = teacher.teacher if isinstance(teacher, TextCachedTeacher) else teacher
+    return clip.model.visual if isinstance(clip, ClipTeacher) else None
 
 
 def with_random_weights(config: PretrainConfig) -> PretrainConfig:
