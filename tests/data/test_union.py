@@ -194,4 +194,4 @@ def test_a_classifier_learns_from_both_and_is_scored_by_part(tmp_path: Path) -> 
     found = evaluate(out, held_out, by="part", hardware=HardwareConfig(device="cpu", workers=0))
     assert found.scores.n == len(held_out)
     assert found.by is not None
-    assert set(found.by.as_dict()["groups"]) == {"folder", "fi"}
+    assert set(found.by.groups) == {"folder", "fi"}

@@ -55,9 +55,9 @@ def export(
     """
     if (to == "web") != (runtime is not None):
         raise ConfigError("--to web and --runtime FOLDER belong together: see `npm pack onnxruntime-web`")
+    if to != "onnx" and (int8_weights or float16 or int8 or as_json):
+        raise ConfigError(f"--to {to} goes without --float16, --int8-weights, --int8 and --json")
     if runtime is not None:
-        if int8_weights or float16 or int8 or as_json:
-            raise ConfigError("--to web goes without --float16, --int8-weights, --int8 and --json; export these first")
         _write_site(model, out, runtime)
         return
     need("torch", "timm", "onnx", "onnxscript", extra="train")
@@ -68,8 +68,6 @@ def export(
     if keep_float16 is not None and not int8_weights:
         raise ConfigError("--keep-float16 goes with --int8-weights alone; --float16 stores all weights so")
     if to == "hub-folder":
-        if int8_weights or float16 or int8 or as_json:
-            raise ConfigError("--to hub-folder goes without --float16, --int8-weights, --int8 and --json")
         _write_hub_folder(model, out)
         return
     weights = "float16" if float16 else "int8" if int8_weights else None
