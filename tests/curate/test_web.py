@@ -351,6 +351,25 @@ def test_answers_per_image_are_limited(tmp_path: Path) -> None:
     assert sorted(map(int, given[0])) == [1, 2, 3, 4, 5]
 
 
+@pytest.mark.parametrize("years", [-10, 10])
+def test_a_clock_that_jumps_loses_no_answer_and_reserves_nothing_for_years(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, years: int
+) -> None:
+    project, right = project_of(tmp_path / "p", ["awe"] * 5, replace(PLAN, answers_per_picture=1)), time.time
+    assigner, writer, ada = TaskAssigner(project), AnswerWriter(project.store), number_of(project, "Ada")
+    monkeypatch.setattr(time, "time", lambda: right() + years * 365 * 86400)
+    first = assigner.next_tasks(ada, 0, 10)[0]
+    try:
+        for number, label in enumerate(("awe", "fear")):
+            writer.save(ada, [AnswerIn(**answer(first.id, label, number))]).result(10)  # type: ignore[arg-type]
+            monkeypatch.setattr(time, "time", right)
+    finally:
+        writer.close()
+    assert read_answers(project).by_picture == {first.picture_id: {"Ada": "fear"}}
+    left = assigner.next_tasks(number_of(project, "Ben"), 0, 10)
+    assert {task.picture_id for task in left} == {1, 2, 3, 4, 5} - {first.picture_id}
+
+
 def test_attention_checks_are_counted_apart(tmp_path: Path) -> None:
     project = project_of(tmp_path / "p", ["awe"] * 6, replace(PLAN, check_every=1))
     with TestClient(create_app(project, [ADDRESS]), base_url=ADDRESS) as client:
@@ -402,7 +421,7 @@ def test_serving_leaves_other_log_handlers_open(project: Project) -> None:
 
 VALUES = (
     *("null", "true", "-1", "0", "1e999", "NaN", "-Infinity", "1" * 400, "1" * 5000, str(2**53), "0.5", "[]", "{}"),
-    *('"\\ud800"', '"\\u0000"', '"<img src=x onerror=alert(1)>"', f'"{"x" * 5000}"', '"' + "\\u202e" * 9 + '"', '" owner"'),
+    *('"\\ud800"', '"\\u0000"', '"<img src=x onerror=alert(1)>"', f'"{"x" * 5000}"', '"\\u202e"', '" owner"'),
     *("[" * 5000 + "]" * 5000, '{"a":' * 5000 + "1" + "}" * 5000, "[null, 1, [], {}]"),
 )  # fmt: skip
 BODIES = {
@@ -413,7 +432,16 @@ BODIES = {
     **dict.fromkeys(("people", "people/leave-out", "people/revoke"), ("name",)),
     **dict.fromkeys(("leave", "consent"), ("x",)),
 }
-QUERIES = ("tasks?after", "tasks?limit", "answers?limit", "grid?page", "grid?label", "grid?shown", "disputed?x", "form?x")
+QUERIES = (
+    "tasks?after",
+    "tasks?limit",
+    "answers?limit",
+    "grid?page",
+    "grid?label",
+    "grid?shown",
+    "disputed?x",
+    "form?x",
+)
 
 
 @pytest.mark.parametrize("role", ["annotator", "owner"])
