@@ -82,7 +82,11 @@ def test_what_is_sent_has_no_folder_of_this_machine(name: str, run: Path, tmp_pa
     settings = {"seed": 3, "data": {"source": f"folder:{tmp_path}/photos"}, "joined": [f"{tmp_path}/a/model.onnx"]}
     (run / CONFIG).write_text(json.dumps({"config": settings}))
     train(run, name, 1, 1)
-    sent = [*(run / "wandb").rglob("*.wandb"), *tmp_path.glob("mlflow/*/*/params/*"), *tmp_path.glob("mlflow/*/*/tags/*")]
+    sent = [
+        *(run / "wandb").rglob("*.wandb"),
+        *tmp_path.glob("mlflow/*/*/params/*"),
+        *tmp_path.glob("mlflow/*/*/tags/*"),
+    ]
     wait_until(lambda: any(b"folder:photos" in path.read_bytes() for path in sent))
     told = b"".join(path.read_bytes() for path in sent)
     assert b"model.onnx" in told
