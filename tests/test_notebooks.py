@@ -1,6 +1,8 @@
 """What a notebook shows of answers, data sets and runs; data frames; predictors that travel to other processes."""
 
+import json
 import pickle
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -99,3 +101,25 @@ def test_a_predictor_says_what_it_does_and_answers_the_same_in_another_process(t
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
     expected = predictor.predict(Image.open(tmp_path / "a.png")).to_dict() | {"path": "a.png"}
     assert done.stdout.strip() == str(expected)
+
+
+def test_names_of_strangers_are_only_words(tmp_path: Path) -> None:
+    evil = "\"'><img src=x onerror=alert(1)><script>{{ 7 * 7 }}"
+    folder, run = tmp_path / evil, tmp_path / "run <script>"
+    for i in range(40):
+        path = folder / f"{'ab'[i % 2]}{evil}" / f"{i}{evil}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draw_image(i, (40, 40)).save(path)
+    run.mkdir()
+    (run / "config.json").write_text(json.dumps({"kind": "finetune", "config": {"data": {"source": f"folder:{evil}"}}}))
+    (run / "metrics.jsonl").write_text(json.dumps({"step": 1, evil: 0.5}) + "\n")
+    data = uniemox.open_data(f"folder:{folder}")
+    shown = [data._repr_html_(), read_run(run)._repr_html_()]
+    answer = uniemox.load("small", finder=None).predict(data.samples[0].image.path)  # type: ignore[attr-defined]
+    changed = replace(answer, model=evil, label_set=evil, path=evil, scene={evil: 1.0})
+    shown += [answer._repr_html_(), changed._repr_html_()]
+    for html in shown:
+        assert not {"script", "iframe", "a"} & set(tags(html))
+        assert "<img src=x" not in html
+        assert "49" not in re.findall(r"script&gt;(\d+)", html)
+    assert tags(shown[0]).count("img") == 2

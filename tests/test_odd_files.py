@@ -1,6 +1,8 @@
 """Pipes, devices and files of gigabytes in a folder: refused at once, by every reader of files."""
 
+import json
 import os
+import re
 import resource
 import signal
 from collections.abc import Callable, Iterator
@@ -8,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.drawn import draw_image
+from tests.drawn import draw_image, jpeg_of
+from tests.runs import uniemox_here
 from uniemox.checkpoints.reading import read_weight_file
 from uniemox.data.processes import look_at
 from uniemox.data.readers.csv_table import read_text
@@ -30,6 +33,7 @@ from uniemox.training.run_folder import read_json
 
 MAX_WAIT_S, MAX_MORE_BYTES, SPARSE_BYTES = 10, 500 * 2**20, 6 * 2**30
 KINDS = ("pipe", "device", "sparse")
+WRITTEN = (("--out", ".csv"), ("--out", ".jsonl"), ("--embeddings", ".npy"), ("--save-images", ""))
 
 
 @pytest.fixture
@@ -148,3 +152,42 @@ def test_no_more_than_the_limit_is_read(tmp_path: Path) -> None:
         read_limited("/proc/self/maps", 100)  # its size is given as 0
     with pytest.raises(IsADirectoryError):
         read_limited(tmp_path, 4)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        *(("predict", "PHOTOS", "--model", "small", option, f"FILE/x{end}") for option, end in WRITTEN),
+        ("survey", "PHOTOS", "--model", "small", "--no-persons", "--out", "FILE/x.html"),
+        ("calibrate", "--model", "small", "--data", "folder:PHOTOS", "--out", "FILE/x.onnx"),
+        ("data", "check", "folder:PHOTOS", "--html", "FILE/x.html"),
+        ("data", "shard", "folder:PHOTOS", "FILE/x"),
+        ("curate", "init", "FILE/x"),
+    ],
+)
+def test_where_nothing_can_be_written_is_said_in_one_line(words: tuple[str, ...], tmp_path: Path) -> None:
+    """A file stands in place of the folder: the tests may run as root, whom permissions do not stop."""
+    for i in range(40):
+        path = tmp_path / "photos" / ("awe", "fear")[i % 2] / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draw_image(i, (40, 40)).save(path)
+    (tmp_path / "file").write_text("x")
+    places = {"PHOTOS": str(tmp_path / "photos"), "FILE": str(tmp_path / "file")}
+    done = uniemox_here(*(word.replace("PHOTOS", places["PHOTOS"]).replace("FILE", places["FILE"]) for word in words))
+    assert done.returncode in (1, 2), done.stderr
+    assert re.search(r"^error: .*file", done.stderr, re.MULTILINE), done.stderr
+    assert (tmp_path / "file").read_text() == "x"
+
+
+def test_ten_thousand_names_of_which_most_are_broken(tmp_path: Path) -> None:
+    whole = jpeg_of(draw_image(1, (40, 40)))
+    for i in range(10_000):
+        content = whole if i % 500 == 0 else (b"", whole[:50], b"\0" * 30, b"GIF89a")[i % 4]
+        (tmp_path / f"{i}\x1b[31m<b>={i}.jpg").write_bytes(content)
+    out = tmp_path / "out.jsonl"
+    done = uniemox_here("predict", tmp_path, "--model", "small", "--no-persons", "--out", out)
+    assert done.returncode == 3
+    assert "9980 of 10000 images could not be read" in done.stderr
+    assert "\x1b" not in done.stderr
+    assert len(done.stderr.splitlines()) < 50
+    assert sum("scene" in json.loads(line) for line in out.read_bytes().splitlines()) == 20

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, TypeVar, get_args
@@ -16,6 +17,7 @@ HeadKind = Literal["linear", "ccim", "neighbours"]
 Values = TypeVar("Values")  # a float, an array or a tensor
 MIN_CROP_FRACTION = 0.1  # an image is scaled to size / crop_fraction
 MAX_SIZE_PX = 4096
+LEAST = 1e-12  # of what pixels and logits are divided by
 OLD_NORM_EPS = 1e-6  # of files that do not name it
 TUPLES = ("labels", "mean", "std", "conformal_scores", "distances")
 JSON_NAMES = {"fusion_heads": "heads"}  # fields of a NetworkSpec that files call something else
@@ -173,16 +175,17 @@ class ClassifierInfo:
 
     def __post_init__(self) -> None:
         expected = {
-            "labels": bool(self.labels) and all(isinstance(label, str) and label for label in self.labels),
+            "labels": bool(self.labels) and all(label and _is_text(label) for label in self.labels),
+            **{name: _is_text(getattr(self, name)) for name in ("label_set", "trained_on", "calibrated_on")},
             "kind": self.kind in KINDS,
             "task": self.task in ("label", "distribution", "affect"),
-            "temperature": self.temperature is None or 0 < self.temperature < math.inf,
+            "temperature": self.temperature is None or LEAST < self.temperature < math.inf,
             "streams": self.streams in get_args(Streams),
             "person": self.person in get_args(PersonPolicy),
             "size": isinstance(self.size, int) and 8 <= self.size <= MAX_SIZE_PX,
             "crop_fraction": MIN_CROP_FRACTION <= self.crop_fraction <= 1,
-            "mean": len(self.mean) == 3,
-            "std": len(self.std) == 3 and all(value > 0 for value in self.std),
+            "mean": len(self.mean) == 3 and all(-math.inf < value < math.inf for value in self.mean),
+            "std": len(self.std) == 3 and all(LEAST < value < math.inf for value in self.std),
             "conformal_scores": all(0 <= score <= 1 for score in self.conformal_scores),
             "ratings": isinstance(self.ratings, Mapping),
             "distances": all(-math.inf < distance < math.inf for distance in self.distances),
@@ -219,6 +222,11 @@ class ClassifierInfo:
         return json.dumps(values | ({"encoder": {}, "parts": {}} if self.network is None else self.network.to_json()))
 
 
+def _is_text(value: Any) -> bool:
+    """Return True for a text without control characters and halves of characters, which headers and JSON can't hold."""
+    return isinstance(value, str) and not re.search("[\0-\x1f\x7f\ud800-\udfff]", value)
+
+
 def views_of(streams: Streams) -> tuple[str, ...]:
     """Return the names of the views of these streams.
 
@@ -243,7 +251,7 @@ def read_info(text: str) -> ClassifierInfo:
         known |= {name: tuple(known[name]) for name in TUPLES if name in known}
         unset = [name for name in ("mean", "std") if known.get(name) == ()]  # a colour histogram normalises nothing
         return ClassifierInfo(**{name: value for name, value in known.items() if name not in unset})
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"its metadata can't be read ({error}); export it again") from error
 
 

@@ -162,3 +162,50 @@ def test_unlisted_jpeg_segments_and_webp_chunks_are_left_out() -> None:
     assert found is not None
     assert b"Jane" not in found
     Image.open(io.BytesIO(found)).load()
+
+
+def saved(fmt: str, **settings: object) -> bytes:
+    buffer = io.BytesIO()
+    draw_image(3).resize((90, 61)).save(buffer, fmt, **settings)
+    return buffer.getvalue()
+
+
+def segment(marker: int, content: bytes) -> bytes:
+    return struct.pack(">BBH", 0xFF, marker, len(content) + 2) + content
+
+
+def in_frame() -> bytes:
+    """A film in WebP with a chunk of its own inside its first frame."""
+    data = saved("WEBP", save_all=True, append_images=[draw_image(4).resize((90, 61))])
+    at = data.index(b"ANMF") + 4
+    (length,) = struct.unpack_from("<I", data, at)
+    end = at + 4 + length + length % 2
+    told = struct.pack("<4sI", b"EXIF", 8) + b"Jane Doe"
+    data = data[:at] + struct.pack("<I", end - at - 4 + len(told)) + data[at + 4 : end] + told + data[end:]
+    return data[:4] + struct.pack("<I", len(data) - 8) + data[8:]
+
+
+EXIF_OF_JANE = segment(0xE1, b"Exif\0\0Jane Doe")
+HIDDEN = {
+    **{f"behind a profile, {fmt}": saved(fmt, icc_profile=PROFILE + b"Jane Doe") for fmt in ("JPEG", "PNG", "WEBP")},
+    **{f"no profile, {fmt}": saved(fmt, icc_profile=b"Jane Doe" * 20) for fmt in ("JPEG", "PNG", "WEBP")},
+    "behind a byte between segments": saved("JPEG").replace(b"\xff\xdb", b"\0\xff\0" + EXIF_OF_JANE + b"\xff\xdb", 1),
+    "lines of JPEG": saved("JPEG").replace(b"\xff\xdb", segment(0xDC, b"Jane Doe") + b"\xff\xdb", 1),
+    **{f"long {name}": png_with(chunk(name.encode(), bytes(4) + b"Jane Doe")) for name in ("gAMA", "sRGB", "sBIT")},
+    "beside a damaged profile": png_with(chunk(b"iCCP", b"x\0\0damaged"), chunk(b"tEXt", b"Author\0Jane Doe")),
+    "PNG that is cut off": png_with(chunk(b"tEXt", b"Author\0Jane Doe"))[:-4],
+    "frame of WebP": in_frame(),
+}
+
+
+@pytest.mark.parametrize("where", HIDDEN)
+def test_text_where_only_pixels_and_colours_belong_is_left_out(where: str) -> None:
+    data = HIDDEN[where]
+    assert b"Jane" in data or "profile, PNG" in where  # packed there
+    found = without_metadata(data, 1)
+    assert found is not None
+    with Image.open(io.BytesIO(data)) as before, Image.open(io.BytesIO(found)) as after:
+        np.testing.assert_array_equal(np.asarray(before), np.asarray(after))
+        profile = PROFILE if "behind a profile" in where else None
+        assert after.info.get("icc_profile") in (profile, profile or b"")
+    assert b"Jane" not in found

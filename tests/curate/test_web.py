@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 from PIL import Image
@@ -17,7 +18,7 @@ from starlette.testclient import TestClient
 
 from tests.curate.places import PLAN, project_of, say, served
 from uniemox.curate import tables as t
-from uniemox.curate.annotate.access import account_of, invite, join, revoke
+from uniemox.curate.annotate.access import Role, account_of, invite, join, revoke
 from uniemox.curate.annotate.answers import AnswerIn, AnswerWriter
 from uniemox.curate.annotate.assignment import TaskAssigner
 from uniemox.curate.annotate.serving import server
@@ -350,6 +351,25 @@ def test_answers_per_image_are_limited(tmp_path: Path) -> None:
     assert sorted(map(int, given[0])) == [1, 2, 3, 4, 5]
 
 
+@pytest.mark.parametrize("years", [-10, 10])
+def test_a_clock_that_jumps_loses_no_answer_and_reserves_nothing_for_years(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, years: int
+) -> None:
+    project, right = project_of(tmp_path / "p", ["awe"] * 5, replace(PLAN, answers_per_picture=1)), time.time
+    assigner, writer, ada = TaskAssigner(project), AnswerWriter(project.store), number_of(project, "Ada")
+    monkeypatch.setattr(time, "time", lambda: right() + years * 365 * 86400)
+    first = assigner.next_tasks(ada, 0, 10)[0]
+    try:
+        for number, label in enumerate(("awe", "fear")):
+            writer.save(ada, [AnswerIn(**answer(first.id, label, number))]).result(10)  # type: ignore[arg-type]
+            monkeypatch.setattr(time, "time", right)
+    finally:
+        writer.close()
+    assert read_answers(project).by_picture == {first.picture_id: {"Ada": "fear"}}
+    left = assigner.next_tasks(number_of(project, "Ben"), 0, 10)
+    assert {task.picture_id for task in left} == {1, 2, 3, 4, 5} - {first.picture_id}
+
+
 def test_attention_checks_are_counted_apart(tmp_path: Path) -> None:
     project = project_of(tmp_path / "p", ["awe"] * 6, replace(PLAN, check_every=1))
     with TestClient(create_app(project, [ADDRESS]), base_url=ADDRESS) as client:
@@ -397,3 +417,50 @@ def test_serving_leaves_other_log_handlers_open(project: Project) -> None:
     with served(project):
         logging.getLogger("uvicorn.error").warning("as it serves")
     assert closed == []
+
+
+VALUES = (
+    *("null", "true", "-1", "0", "1e999", "NaN", "-Infinity", "1" * 400, "1" * 5000, str(2**53), "0.5", "[]", "{}"),
+    *('"\\ud800"', '"\\u0000"', '"<img src=x onerror=alert(1)>"', f'"{"x" * 5000}"', '"\\u202e"', '" owner"'),
+    *("[" * 5000 + "]" * 5000, '{"a":' * 5000 + "1" + "}" * 5000, "[null, 1, [], {}]"),
+)  # fmt: skip
+BODIES = {
+    "join": ("token",),
+    "answers": ("answers", 'answers": [{"id": "answer-1", "task": 1, "label": "awe", "seconds'),
+    "changes": ("changes", 'changes": [{"picture": 1, "field": "style", "value', 'changes": [{"picture'),
+    "undo": ("batch",),
+    **dict.fromkeys(("people", "people/leave-out", "people/revoke"), ("name",)),
+    **dict.fromkeys(("leave", "consent"), ("x",)),
+}
+QUERIES = (
+    "tasks?after",
+    "tasks?limit",
+    "answers?limit",
+    "grid?page",
+    "grid?label",
+    "grid?shown",
+    "disputed?x",
+    "form?x",
+)
+
+
+@pytest.mark.parametrize("role", ["annotator", "owner"])
+def test_hostile_json_and_queries_break_no_route(project: Project, client: TestClient, role: Role) -> None:
+    """The client raises what the application raises: a traceback fails here."""
+
+    def join_again() -> Browser:
+        return Browser(client, invite(project, "owner" if role == "owner" else "Ada", role))
+
+    browser, statuses = join_again(), set()
+    for path, fields in BODIES.items():
+        for value in VALUES:
+            for body in (value, *(f'{{"{field}": {value}{"}]" * field.count("{")}}}' for field in fields)):
+                found = browser.send(f"/api/{path}", body)
+                statuses.add(found.status_code)
+                found.json()
+                if found.status_code == 401:
+                    browser = join_again()
+    for place in (*(f"{query}=" for query in QUERIES), "pictures/", "originals/"):
+        statuses |= {browser.get(f"/api/{place}{quote(value[:3000])}").status_code for value in VALUES}
+    assert statuses <= {200, 400, 401, 403, 404, 409, 422}
+    assert all(0 <= row.seconds <= 86400 for row in project.rows(select(t.answers)))

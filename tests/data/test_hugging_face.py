@@ -4,7 +4,11 @@ import csv
 import importlib.util
 import io
 import json
+import re
 import shutil
+import struct
+import subprocess
+import sys
 from pathlib import Path
 
 import pyarrow as pa
@@ -14,7 +18,7 @@ from PIL import Image
 
 from tests.conftest import REFERENCE
 from tests.data.hugging_face import COLOURS, PARTS, write_all
-from tests.data.tree import put, says
+from tests.data.tree import put, says, write
 from uniemox.data.near import image_hashes
 from uniemox.data.sample import decode_sample
 from uniemox.data.source import open_data
@@ -140,3 +144,51 @@ def test_rows_with_a_path_but_no_bytes_are_broken_images(tmp_path: Path) -> None
     for sample in open_data(f"hf:{tmp_path}").samples:
         with pytest.raises(ImageError, match=r"x\.parquet, group 0, row \d: can't be read \(the row"):
             decode_sample(sample)
+
+
+BYTES = pa.struct({"bytes": pa.binary(), "path": pa.string()})
+NOT_UTF8 = pa.Array.from_buffers(
+    pa.string(), 1, [None, pa.py_buffer(struct.pack("<ii", 0, 2)), pa.py_buffer(b"\xff\xfe")]
+)
+
+
+def stranger(features: object = None, image: object = b"x", kind: object = BYTES, **columns: object) -> pa.Table:
+    table = pa.table({"image": pa.array([{"bytes": image}], kind), "label": ["awe"], **columns})
+    return table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
+
+
+@pytest.mark.parametrize(
+    ("table", "expected"),
+    [
+        *((stranger(features), "") for features in (5, [1, 2], "ab", "[" * 1000, {"label": 5})),
+        (stranger({"label": {"_type": "ClassLabel", "names": 5}}, label=[0]), "can't be read as a table"),
+        *((stranger(image=image, kind=pa.struct({"bytes": kind})), "path without bytes|has no image") for image, kind in
+          ((10**12, pa.int64()), ("abc", pa.string()), ([1, 300], pa.list_(pa.int64())))),
+        (stranger(text=NOT_UTF8), "can't be read as a table"),
+        (stranger(text=pa.array([2**62], pa.timestamp("us"))), "can't be read as a table"),
+        (stranger().append_column("label", [["b"]]), "can't be read as a table"),
+        (pa.table({"image": pa.nulls(100_000, BYTES), "label": pa.nulls(100_000)}), "rows in .* bytes hold no images"),
+    ],
+)  # fmt: skip
+def test_tables_of_strangers_are_read_or_refused(table: pa.Table, expected: str, tmp_path: Path) -> None:
+    pq.write_table(table, tmp_path / "train.parquet")
+    try:
+        open_data(f"hf:{tmp_path}").samples[0].image.read()
+    except (DataError, OSError) as error:
+        assert expected, error
+        assert re.search(expected, str(error)), error
+    else:
+        assert not expected
+
+
+@pytest.mark.parametrize("offsets", [(50_000_000, 60_000_000), (-5, 9), (9, 0)])
+def test_offsets_that_lead_out_of_an_arrow_file_are_refused(offsets: tuple[int, int], tmp_path: Path) -> None:
+    """In a process of its own: before, they ended it, or told of its memory."""
+    path, table = tmp_path / "data.arrow", stranger(image=b"nine bytes"[:9])
+    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, table.schema) as writer:
+        writer.write_table(table)
+    write(tmp_path / "state.json", {"_data_files": [{"filename": path.name}]})
+    path.write_bytes(path.read_bytes().replace(struct.pack("<ii", 0, 9), struct.pack("<ii", *offsets), 1))
+    code = "import sys; from uniemox.data.source import open_data; open_data(sys.argv[1]).samples[0].image.read()"
+    done = subprocess.run([sys.executable, "-c", code, f"hf:{tmp_path}"], capture_output=True, text=True, check=False)
+    assert (done.returncode, "DataError" in done.stderr) == (1, True), done.stderr[-500:]

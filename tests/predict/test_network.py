@@ -50,12 +50,23 @@ SAID = (
     ({"crop_fraction": 0}, "crop_fraction 0"),
     ({"crop_fraction": 1e-9}, "crop_fraction 1e-09"),
     ({"conformal_scores": [2.0]}, "conformal_scores"),
+    *(({"mean": value}, "mean") for value in ([float("nan")] * 3, [0.5, 0.5, float("inf")])),
+    ({"mean": ["a", "b", "c"]}, "can't be read"),
+    ({"std": [1e-320] * 3}, "std"),
+    ({"temperature": 5e-324}, "temperature"),
+    *(({"labels": [label, *MIKELS.labels[1:]]}, "labels") for label in ("a\r\nSet-Cookie: b", "\x1b[2J", "\ud800")),
+    *(({name: ["x"]}, name) for name in ("label_set", "trained_on", "calibrated_on")),
     ({"temperature": "warm"}, "can't be read"),
     ({"labels": None}, "can't be read"),
     ({"streams": "both"}, "expected inputs scene, person"),
     ({"size": 64}, r"expected inputs scene \[N, 3, 64, 64\]"),
 )
-OTHERS = (("not JSON", "can't be read"), ("[1]", "can't be read"), ("{}", "can't be read"))
+OTHERS = (
+    *((sign * 100_000, "can't be read") for sign in ("[", '{"a":')),
+    ("not JSON", "can't be read"),
+    ("[1]", "can't be read"),
+    ("{}", "can't be read"),
+)
 
 
 @pytest.mark.parametrize(("said", "message"), [*((json.dumps(INFO | one), text) for one, text in SAID), *OTHERS])

@@ -135,6 +135,13 @@ def test_tables_of_failures_alone_and_of_nothing(tmp_path: Path) -> None:
         assert pyarrow.parquet.read_table(tmp_path / f"{name}.parquet").num_rows == len(answers)
 
 
+@pytest.mark.parametrize("line", ["[" * 100_000, '{"scene": 5}', '{"scene": {"awe": "x"}}', '{"scene": {}, "path": 5}'])
+def test_odd_lines_are_refused_with_their_number(tmp_path: Path, line: str) -> None:
+    (tmp_path / "a.jsonl").write_text(line + "\n")
+    with pytest.raises(DataError, match=r"a\.jsonl:1: not"):
+        opened(tmp_path / "a.jsonl", resume=True)
+
+
 def test_files_that_can_not_be_resumed_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "o.csv"
     with opened(path) as file:

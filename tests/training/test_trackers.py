@@ -1,6 +1,9 @@
 """Weights & Biases without a server and MLflow with a folder get the curves; a run that resumes is continued there."""
 
 import json
+import re
+import socket
+import sys
 from pathlib import Path
 
 import pytest
@@ -70,6 +73,25 @@ def test_wandb_writes_beside_the_run_without_a_server(run: Path) -> None:
     train(run, "wandb", 3, 4)
     assert (run / WANDB_ID).read_text().strip() == number
     assert len(list((run / "wandb").glob(f"offline-run-*-{number}"))) in (1, 2)  # of one second they share a folder
+
+
+@pytest.mark.parametrize("name", ["wandb", "mlflow"])
+def test_what_is_sent_has_no_folder_of_this_machine(name: str, run: Path, tmp_path: Path) -> None:
+    """W&B sends its file; MLflow sends parameters and tags."""
+    pytest.importorskip(name, reason="needs the extra track")
+    settings = {"seed": 3, "data": {"source": f"folder:{tmp_path}/photos"}, "joined": [f"{tmp_path}/a/model.onnx"]}
+    (run / CONFIG).write_text(json.dumps({"config": settings}))
+    train(run, name, 1, 1)
+    sent = [
+        *(run / "wandb").rglob("*.wandb"),
+        *tmp_path.glob("mlflow/*/*/params/*"),
+        *tmp_path.glob("mlflow/*/*/tags/*"),
+    ]
+    wait_until(lambda: any(b"folder:photos" in path.read_bytes() for path in sent))
+    told = b"".join(path.read_bytes() for path in sent)
+    assert b"model.onnx" in told
+    for word in (str(tmp_path), str(Path.cwd()), sys.executable, socket.gethostname()):
+        assert not re.search(rb"(?<!\w)" + re.escape(word.encode()) + rb"(?!\w)", told)
 
 
 @pytest.mark.parametrize("name", ["wandb", "mlflow"])

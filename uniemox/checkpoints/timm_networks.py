@@ -85,7 +85,7 @@ def _read_folder(folder: Path) -> TimmSource:
         config = json.loads(read_limited(folder / "config.json"))
         name, known = config["architecture"], config.get("pretrained_cfg", config)
         pixels = {key: tuple(float(value) for value in known[key]) for key in ("mean", "std") if key in known}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointError(
             f"{folder} holds no network of timm ({error}); it needs config.json with an architecture, and weights, as "
             "a repository of timm's on the Hugging Face hub has them"

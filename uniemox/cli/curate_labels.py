@@ -215,7 +215,7 @@ def release(
         return
     left = made["statistics"]["metadata"]["still there"]
     if left:
-        say(f"metadata is still in the files of {left} images of other formats than JPEG, PNG and WebP")
+        say(f"metadata is still in the files of {left} images: of other formats than JPEG, PNG and WebP, or damaged")
     print(f"wrote {out}: {made['pictures']} images")
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, get_args, get_origin
 
 from uniemox.errors import DataError, MissingPackageError
-from uniemox.io.files import write_rows
+from uniemox.io.files import open_regular, write_rows
 from uniemox.labels import AFFECT
 from uniemox.predict.prediction import Failure, Prediction
 from uniemox.predict.schema import DIGITS, FIELDS, Field, columns_of, required_type, table_fields, words_of
@@ -27,7 +27,7 @@ def reserved_names() -> set[str]:
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:
     """Read the answers in a file, without a last line that was cut off. Raises DataError for other faults."""
     try:
-        file = path.open("rb")
+        file = open_regular(path)
     except OSError as error:
         raise DataError(f"{path} can't be read ({error.strerror}); choose another name") from error
     with file:
@@ -36,11 +36,19 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
                 return
             try:
                 value = json.loads(line)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise DataError(f"{path}:{number}: not JSON ({error}); remove the line") from error
-            if not isinstance(value, dict) or not {"scene", "error"} & value.keys():
+            if not _is_answer(value):
                 raise DataError(f"{path}:{number}: not an answer of uniemox predict; choose another file with --out")
             yield value
+
+
+def _is_answer(value: Any) -> bool:
+    """Return whether a line says numbers of an image, or why there are none."""
+    if not isinstance(value, dict) or not isinstance(value.get("path"), str | None):
+        return False
+    scene = value.get("scene", {} if "error" in value else None)
+    return isinstance(scene, dict) and all(isinstance(share, int | float) for share in scene.values())
 
 
 def write_csv(lines: Path, table: Path, labels: tuple[str, ...], *, of_film: bool, encoding: str) -> None:

@@ -185,7 +185,7 @@ def read_metrics(run: Path) -> list[dict[str, float]]:
     for number, line in enumerate(lines, start=1):
         try:
             values.append(json.loads(line))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             if number < len(lines):
                 raise DataError(f"{run / METRICS}:{number}: not JSON ({error})") from error
     return values

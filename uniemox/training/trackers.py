@@ -15,6 +15,7 @@ from typing import Any, Literal, Protocol
 from PIL import Image
 from torch.utils.tensorboard import SummaryWriter
 
+from uniemox.data.source import public_name
 from uniemox.errors import ConfigError, MissingPackageError
 from uniemox.io.files import CONFIG, write_text
 from uniemox.training.run_folder import by_dotted_name, read_json
@@ -74,7 +75,7 @@ class _Wandb:
                 resume="allow",
                 dir=run,
                 config=_settings_of(run),
-                settings=wandb.Settings(silent=True, x_disable_stats=True, disable_git=True, disable_code=True),
+                settings=wandb.Settings(silent=True, x_disable_machine_info=True, x_executable="python", host="-"),
             )
         except wandb.Error as error:
             raise ConfigError(
@@ -166,5 +167,13 @@ def _name_of(run: Path) -> str:
 
 
 def _settings_of(run: Path) -> dict[str, Any]:
-    """The settings of a run, of the file that it has written."""
-    return read_json(run / CONFIG)["config"] if (run / CONFIG).exists() else {}
+    """The settings of a run, of the file that it has written, without the folders of this machine."""
+    return _public(read_json(run / CONFIG)["config"]) if (run / CONFIG).exists() else {}
+
+
+def _public(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _public(one) for name, one in value.items()}
+    if isinstance(value, list):
+        return [_public(one) for one in value]
+    return public_name(value) if isinstance(value, str) else value

@@ -120,7 +120,8 @@ class TaskAssigner:
 
 def _taken(connection: Connection, among: Sequence[int] | None = None) -> dict[int, int]:
     """Count annotators who answered each image or were just assigned it.  among: None counts for all images."""
-    is_reserved = t.tasks.c.given_at > time.time() - RESERVED_S
+    now = time.time()
+    is_reserved = t.tasks.c.given_at.between(now - RESERVED_S, now + RESERVED_S)  # later: by a clock that was wrong
     query = (
         select(t.tasks.c.picture_id, func.count(func.distinct(t.tasks.c.person_id)).label("n"))
         .join(t.people, t.people.c.id == t.tasks.c.person_id)

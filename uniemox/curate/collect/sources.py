@@ -327,7 +327,7 @@ def _bing_rows(page: bytes) -> list[dict[str, Any]]:
     for link in BeautifulSoup(text, "lxml").select("div.imgpt a[m]"):
         try:
             rows.append(_dict(json.loads(str(link["m"]))))
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
     if not rows and re.search("captcha|unusual traffic", text, re.IGNORECASE):
         raise DataError("Bing asks for proof that you are a person; wait some hours, or take another source")
@@ -337,7 +337,7 @@ def _bing_rows(page: bytes) -> list[dict[str, Any]]:
 def _json(data: bytes, api: str) -> Any:
     try:
         return json.loads(data)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{api}: its answer is no JSON ({error})") from error
 
 

@@ -2,27 +2,30 @@
 
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from uniemox.io.images import open_image
 from uniemox.io.images import orientation_of as orientation_of_image
 
 SOI, SOS, EOI = 0xD8, 0xDA, 0xD9
 WITHOUT_LENGTH = (0x01, *range(0xD0, 0xD8))  # markers of JPEG
-# Segments that decoders need: frames, tables, scans, restart intervals and lines.
-NEEDED = (*range(0xC0, 0xC8), *range(0xC9, 0xD0), SOS, 0xDB, 0xDC, 0xDD)
+# Segments that decoders need: tables and restart intervals, frames, scans.
+TABLES = (0xC4, 0xCC, 0xDB, 0xDD)
+NEEDED = (*TABLES, *range(0xC0, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0), SOS)
 ADOBE_BYTES = 12
 ADOBE, ICC, EXIF = b"Adobe", b"ICC_PROFILE\0", b"Exif\0\0"
 JFIF_BYTES = 14  # of the segment that begins a JPEG, without a small image
 PNG_HEAD = b"\x89PNG\r\n\x1a\n"
-PNG_CHUNKS = (
-    *(b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND", b"acTL", b"fcTL", b"fdAT"),  # pixels, also of animations
-    *(b"iCCP", b"sRGB", b"gAMA", b"cHRM", b"cICP", b"sBIT"),  # meaning of the numbers as colours
-)
-WEBP_CHUNKS = (b"VP8 ", b"VP8L", b"VP8X", b"ALPH", b"ANIM", b"ANMF", b"ICCP")
+PNG_CHUNKS = {  # with the most bytes that each needs
+    **{b"IHDR": 13, b"PLTE": 768, b"tRNS": 256, b"IDAT": 2**31, b"acTL": 8, b"fcTL": 26, b"fdAT": 2**31},  # pixels
+    **{b"sRGB": 1, b"gAMA": 4, b"cHRM": 32, b"cICP": 4, b"sBIT": 4},  # meaning of the numbers as colours
+}
+WEBP_FRAME = (b"VP8 ", b"VP8L", b"ALPH")
+WEBP_CHUNKS = (*WEBP_FRAME, b"ANIM")
 WEBP_TEXTS = {b"EXIF": 0x08, b"XMP ": 0x04}  # chunks, and the flags that announce them
 ORIENTATION = 0x0112
 MAX_PROFILE_BYTES = 16 * 2**20
+PROFILE_PART_BYTES = 65519  # in a segment of JPEG
 
 
 def without_metadata(data: bytes, orientation: int) -> bytes | None:
@@ -59,11 +62,13 @@ def _jpeg(data: bytes, exif: bytes) -> Iterator[bytes]:
     yield data[:2]
     if exif:  # before JFIF, as readers of either allow
         yield struct.pack(">BBH", 0xFF, 0xE1, len(EXIF + exif) + 2) + EXIF + exif
-    at = 2
+    at, profile = 2, dict[bytes, bytes]()
     while True:
-        if data[at] != 0xFF:
-            raise ValueError("no marker")
+        at = data.index(b"\xff", at)  # decoders pass over what stands between segments
         marker = data[at + 1]
+        if marker == 0:
+            at += 2
+            continue
         if marker == 0xFF:  # a fill byte
             at += 1
             continue
@@ -81,7 +86,12 @@ def _jpeg(data: bytes, exif: bytes) -> Iterator[bytes]:
         content = data[at + 4 : end]
         if marker == 0xEE and content.startswith(ADOBE) and length >= ADOBE_BYTES + 2:
             yield struct.pack(">BBH", 0xFF, marker, ADOBE_BYTES + 2) + content[:ADOBE_BYTES]
+        elif marker == 0xE2 and content.startswith(ICC):
+            profile[content[12:13]] = content[14:]
         elif _is_needed(marker, content):
+            if marker not in TABLES:
+                yield from _profile_segments(profile)
+                profile.clear()
             yield data[at:end]
         at = end
         if marker == SOS:
@@ -93,8 +103,14 @@ def _jpeg(data: bytes, exif: bytes) -> Iterator[bytes]:
 def _is_needed(marker: int, content: bytes) -> bool:
     """Return True if decoders need a segment; all others are left out, known or not."""
     is_jfif = marker == 0xE0 and content.startswith(b"JFIF\0") and len(content) == JFIF_BYTES
-    is_profile = marker == 0xE2 and content.startswith(ICC)
-    return marker in NEEDED or is_jfif or is_profile
+    return marker in NEEDED or is_jfif
+
+
+def _profile_segments(parts: Mapping[bytes, bytes]) -> Iterator[bytes]:
+    profile = _without_trailer(b"".join(parts[number] for number in sorted(parts)))
+    pieces = [profile[i : i + PROFILE_PART_BYTES] for i in range(0, len(profile), PROFILE_PART_BYTES)]
+    for number, piece in enumerate(pieces, start=1):
+        yield struct.pack(">BBH", 0xFF, 0xE2, len(piece) + 16) + ICC + bytes((number, len(pieces))) + piece
 
 
 def _end_of_scan(data: bytes, at: int) -> int:
@@ -111,19 +127,21 @@ def _end_of_scan(data: bytes, at: int) -> int:
 def _png(data: bytes, exif: bytes) -> Iterator[bytes]:
     """Yield the listed chunks; a colour profile keeps its bytes, not its name."""
     yield PNG_HEAD
-    at, name = len(PNG_HEAD), b""
-    while name != b"IEND":
-        length, name = struct.unpack_from(">I4s", data, at)
-        end = at + 12 + length
-        if end > len(data):
-            raise ValueError("cut off")
-        if name == b"iCCP":
-            yield _chunk(name, b"ICC\0\0" + _profile(data[at + 8 : at + 8 + length]))
-        elif name in PNG_CHUNKS:
+    at = len(PNG_HEAD)
+    while (end := at + 12 + int.from_bytes(data[at : at + 4], "big")) <= len(data):
+        name, content = data[at + 4 : at + 8], data[at + 8 : end - 4]
+        if name == b"IEND":
+            break
+        if name == b"iCCP" and (profile := _profile(content)):
+            yield _chunk(name, b"ICC\0\0" + zlib.compress(profile))
+        elif len(content) <= PNG_CHUNKS.get(name, -1):
             yield data[at:end]
         if name == b"IHDR" and exif:
             yield _chunk(b"eXIf", exif)
         at = end
+    if data[at + 4 : at + 8] == b"IDAT":
+        raise ValueError("cut off")
+    yield _chunk(b"IEND", b"")
 
 
 def _chunk(name: bytes, content: bytes) -> bytes:
@@ -131,31 +149,49 @@ def _chunk(name: bytes, content: bytes) -> bytes:
 
 
 def _profile(content: bytes) -> bytes:
-    """Return the packed profile of a chunk iCCP, without trailing bytes."""
-    packed = content[content.index(b"\0") + 2 :]
+    """Return the profile of a chunk iCCP, without trailing bytes; empty if there is none that can be read."""
     unpacking = zlib.decompressobj()
-    profile = unpacking.decompress(packed, MAX_PROFILE_BYTES)
-    if not unpacking.eof:
-        raise ValueError("a profile that is cut off, or too large")
-    return zlib.compress(profile[: int.from_bytes(profile[:4], "big")])
+    try:
+        profile = unpacking.decompress(content[content.index(b"\0") + 2 :], MAX_PROFILE_BYTES)
+    except (ValueError, zlib.error):
+        return b""
+    return _without_trailer(profile) if unpacking.eof else b""
+
+
+def _without_trailer(profile: bytes) -> bytes:
+    """Return a colour profile as long as it says that it is; empty for anything else."""
+    return profile[: int.from_bytes(profile[:4], "big")] if profile[36:40] == b"acsp" else b""
 
 
 def _webp(data: bytes, exif: bytes) -> bytes:
     """Return the file with the listed chunks; only the extended form can hold metadata."""
-    kept, at = [], 12
+    kept = []
     (size,) = struct.unpack_from("<I", data, 4)
     if size + 8 > len(data):
         raise ValueError("cut off")
-    while at + 8 <= size + 8:
-        name, length = struct.unpack_from("<4sI", data, at)
-        chunk = data[at : at + 8 + length + length % 2]
+    for name, content in _riff(data[: size + 8], 12):
         if name == b"VP8X":
-            flags = chunk[8] & ~sum(WEBP_TEXTS.values()) | (WEBP_TEXTS[b"EXIF"] if exif else 0)
-            chunk = chunk[:8] + bytes((flags,)) + chunk[9:]
-        if name in WEBP_CHUNKS:
-            kept.append(chunk)
-        at += len(chunk)
+            flags = content[0] & ~sum(WEBP_TEXTS.values()) | (WEBP_TEXTS[b"EXIF"] if exif else 0)
+            kept.append(_riff_chunk(name, bytes((flags,)) + content[1:10]))
+        elif name == b"ICCP":
+            kept.append(_riff_chunk(name, _without_trailer(content)))
+        elif name == b"ANMF":
+            parts = (_riff_chunk(*part) for part in _riff(content, 16) if part[0] in WEBP_FRAME)
+            kept.append(_riff_chunk(name, content[:16] + b"".join(parts)))
+        elif name in WEBP_CHUNKS:
+            kept.append(_riff_chunk(name, content))
     if exif:
-        kept.append(struct.pack("<4sI", b"EXIF", len(exif)) + exif)
-    body = b"WEBP" + b"".join(kept)
-    return b"RIFF" + struct.pack("<I", len(body)) + body
+        kept.append(_riff_chunk(b"EXIF", exif))
+    return _riff_chunk(b"RIFF", b"WEBP" + b"".join(kept))
+
+
+def _riff(data: bytes, at: int) -> Iterator[tuple[bytes, bytes]]:
+    """Yield name and content of each chunk."""
+    while at + 8 <= len(data):
+        name, length = struct.unpack_from("<4sI", data, at)
+        yield name, data[at + 8 : at + 8 + length]
+        at += 8 + length + length % 2
+
+
+def _riff_chunk(name: bytes, content: bytes) -> bytes:
+    return name + struct.pack("<I", len(content)) + content + b"\0" * (len(content) % 2)

@@ -50,9 +50,9 @@ class TableImage:
             data = _images(self.path, self.column, self.group)[self.row].as_py()["bytes"]
         except (ValueError, LookupError, TypeError) as error:  # pyarrow's own errors are among these
             raise OSError(f"the row has no image, or the file was changed: {error}") from error
-        if data is None or len(data) > MAX_BYTES:
+        if not isinstance(data, bytes) or len(data) > MAX_BYTES:
             raise OSError("the row holds a path without bytes; save the data set again, with its images embedded")
-        return bytes(data)
+        return data
 
     def __str__(self) -> str:
         return f"{self.path}, group {self.group}, row {self.row}"
@@ -153,7 +153,7 @@ def _table_rows(tables: Iterable[tuple[str | None, Path]], words: set[str], unre
             read = [name for name in schema.names if name in COLUMNS or name == label]
             rows = table.read(columns=read) if path.suffix == ".parquet" else table.select(read)
             found = rows.to_pylist() if read else [{}] * sum(sizes)
-        except (OSError, pa.ArrowException) as error:
+        except (OSError, ValueError, LookupError, TypeError, OverflowError, pa.ArrowException) as error:
             raise DataError(f"{path}: can't be read as a table ({error}); copy it again") from error
         words |= set(names)
         unread |= set(schema.names) - set(read) - {image}
@@ -172,16 +172,18 @@ def _open_table(path: Path) -> tuple[Any, list[int], Any]:
         table = _mapped(path)
         return table.schema, [table.num_rows], table
     file = _import_pyarrow().parquet.ParquetFile(path)
+    if file.metadata.num_rows > path.stat().st_size:  # equal rows take no room in the file, but all of it in memory
+        raise DataError(f"{path}: {file.metadata.num_rows:,} rows in {path.stat().st_size:,} bytes hold no images")
     return file.schema_arrow, [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)], file
 
 
 def _columns(schema: Any, path: Path) -> tuple[str, str | None, Sequence[str]]:
     """The columns of images and of labels, and the names of its classes, as `datasets` describes them."""
     try:
-        features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
+        features = dict(json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"])
     except (ValueError, LookupError, TypeError, RecursionError):
         features = {}
-    types = {name: one for name, one in dict(features).items() if isinstance(one, dict)}
+    types = {name: one for name, one in features.items() if isinstance(one, dict)}
     kinds = {name: schema.field(name).type for name in schema.names}
     images = [
         name for name, kind in kinds.items() if any(kind.field(i).name == "bytes" for i in range(kind.num_fields))
@@ -226,10 +228,12 @@ def _images(path: Path, column: str, group: int) -> Any:
 
 
 def _mapped(path: Path) -> Any:
-    """A table whose images stay in the file."""
+    """A table whose images stay in the file. Raises ArrowException for offsets that lead out of it."""
     pa = _import_pyarrow()
     with pa.memory_map(str(path)) as source:
-        return pa.ipc.open_stream(source).read_all()
+        table = pa.ipc.open_stream(source).read_all()
+    table.validate(full=True)
+    return table
 
 
 def _import_pyarrow() -> Any:
