@@ -6,8 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.special import softmax
 
+from uniemox.classifier_info import ClassifierInfo
 from uniemox.errors import DataError
-from uniemox.evaluate.calibration import expected_calibration_error, fit_temperature, reliability
+from uniemox.evaluate.calibration import calibrated, expected_calibration_error, fit_temperature, reliability
 from uniemox.predict.confidence import probabilities_of
 
 SEEDS = st.integers(0, 2**32 - 1)
@@ -126,6 +127,13 @@ def test_no_other_temperature_is_better(seed: int, n: int) -> None:
 
     best = loss(fit_temperature(logits, np.eye(8)[labels]))
     assert best <= min(loss(temperature) for temperature in np.geomspace(0.01, 100, 200)) + 1e-6
+
+
+def test_few_images_that_are_all_right_do_not_make_a_classifier_certain() -> None:
+    info = ClassifierInfo(labels=("awe", "fear"), label_set="custom", kind="evoked", streams="scene")
+    right, truth = np.tile([[2.0, 0.0], [0.0, 2.0]], (20, 1)), np.tile(np.eye(2), (20, 1))
+    assert calibrated(info, right[:39], None, truth[:39]).temperature == 1
+    assert calibrated(info, right, None, truth).temperature == pytest.approx(0.01)
 
 
 def test_temperature_at_the_edges() -> None:

@@ -189,7 +189,9 @@ def test_the_temperature_is_fitted_on_what_was_watched() -> None:
     target = target_of(watched.samples, "label", watched.labels).numpy()
     assert outputs.distances is not None
     familiarity = familiarity_of(outputs.distances, info.distances)
-    assert info.temperature == pytest.approx(fit_temperature(outputs.values, target, familiarity), rel=1e-2)
+    is_right = outputs.values.argmax(axis=1) == target.argmax(axis=1)
+    fitted = fit_temperature(outputs.values, target, familiarity)
+    assert info.temperature == pytest.approx(1 if is_right.all() else fitted, rel=1e-2)  # few, all right: not certain
 
 
 def test_data_without_splits_get_them_and_evaluate_takes_them(tmp_path: Path) -> None:

@@ -192,7 +192,7 @@ class DataSet:
 
     def name_with_split(self, split: str) -> str:
         """Its name without this machine's folders, and the split unless that is all: "folder:photos, split val"."""
-        name = ", ".join(part.name for part in self.parts) or Path(self.name).name
+        name = ", ".join(part.name for part in self.parts) or Path(self.name.partition("?")[0]).name
         return name if split == "all" else f"{name}, split {split}"
 
     def part_of(self, sample: Sample) -> str | None:

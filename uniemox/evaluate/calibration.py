@@ -12,6 +12,7 @@ from uniemox.predict.confidence import answers_of, familiarity_of, log_softmax, 
 
 BINS = 15
 MAX_SCORES = 2000  # that a classifier keeps for its likely labels
+MIN_ALL_RIGHT = 40  # samples, all of them right, that may choose the lowest temperature
 TEMPERATURES = (0.01, 100.0)  # lowest and highest; cosines as logits need 0.01
 
 
@@ -88,6 +89,7 @@ def calibrated(info: ClassifierInfo, logits: Array, distances: Array | None, tar
 
     logits: (N, E).  distances: (N,) from the training images; None: it does not know them.  target: (N, E).
     Known distances that it has stay: they say what is far from the network's own training images.
+    Fewer than 40 samples that are all right leave the temperature (1 if there is none): they tell too little.
     Of valence and arousal (task affect) only the distances are kept.
     """
     known = info.distances
@@ -96,7 +98,10 @@ def calibrated(info: ClassifierInfo, logits: Array, distances: Array | None, tar
     info = replace(info, distances=known)
     if info.task == "affect":
         return info
-    info = replace(info, temperature=fit_temperature(logits, target, familiarity_of(distances, known)))
+    temperature = info.temperature or 1.0
+    if len(logits) >= MIN_ALL_RIGHT or (logits.argmax(axis=1) != target.argmax(axis=1)).any():
+        temperature = fit_temperature(logits, target, familiarity_of(distances, known))
+    info = replace(info, temperature=temperature)
     return replace(info, conformal_scores=conformal_scores(answers_of(info, logits, distances), target))
 
 

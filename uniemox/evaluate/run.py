@@ -308,7 +308,9 @@ def _scorable(data: DataSet, info: ClassifierInfo, mapping: LabelMap | None) -> 
     if len(data) > len(samples) and not notes:
         notes.append(f"{len(data) - len(samples)} images have nothing to compare with")
     if not samples:
-        raise DataError(f"{data.name} has no image to score: none of {len(data)} has what the model predicts")
+        rated = any(sample.valence is not None and sample.arousal is not None for sample in data.samples)
+        hint = "; score its valence and arousal with --task affect" if rated else ""
+        raise DataError(f"{data.name} has no image to score: none of {len(data)} has what the model predicts{hint}")
     return samples, notes
 
 

@@ -135,7 +135,7 @@ def inside(root: Path, name: str, where: str) -> Path:
     relative = PurePosixPath(name.replace("\\", "/"))
     parts = relative.parts  # () for "" and "."
     if not parts or relative.is_absolute() or ".." in parts or "\0" in name or ":" in parts[0]:
-        raise DataError(f"{where}: {name!r} must be a path inside {root}")
+        raise DataError(f"{where}: {name!r} must be a path inside {root}, relative to it")
     return root / relative
 
 
