@@ -59,7 +59,7 @@ def names_of(results: Results) -> list[str]:
 
 
 def _image(results: Results, names: list[str], asked: AskedImage) -> dict[str, Any]:
-    """An image and what was said of it, as the template shows them."""
+    """Values of the template for an image and its answers."""
     said = []
     for name, found in zip(names, results.models, strict=True):
         answered = results.answers[found.endpoint, found.model].get(asked.sha256)

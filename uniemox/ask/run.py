@@ -100,7 +100,7 @@ class _Asker:
     reader: AnswerReader
 
     def job(self, asked: AskedImage, model: str, record: Record) -> Job | None:
-        """Return what is left to do about an image; None if nothing is."""
+        """Return the next question about an image; None if it is answered."""
         url = self.config.url
         row = record.rows.get(key_of(url, model, asked.sha256))
         if row is not None and row.answer is not None:
@@ -110,7 +110,7 @@ class _Asker:
         return asked, row
 
     def answer(self, asked: AskedImage, row: AnswerRow) -> AnswerRow | None:
-        """Ask, and once more where the answer is no label; None if it was stopped before the end."""
+        """Ask, and ask for one word if the answer names no label; None if it was stopped before the end."""
         question = first_message(self.text, data_url(asked.sample))
         if row.answer is None:
             reply = self.client.ask(row.model, [question])

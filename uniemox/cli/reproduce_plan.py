@@ -1,4 +1,4 @@
-"""What is done with the plan of a table or figure: runs, their check, their cost; and the messages about them."""
+"""Run, check or price the plan of a table or figure, and report about it."""
 
 import json
 import math
@@ -43,7 +43,7 @@ Switch = Annotated[bool, Parameter(negative="")]
 
 @dataclass(frozen=True, kw_only=True)
 class PlanOptions:
-    """What is done with a plan."""
+    """Options for running or checking a plan."""
 
     jobs: int | None = None
     """Runs at a time; if not given one for each core in a demo, up to 4, else 1."""

@@ -159,7 +159,7 @@ def open_data(
 
 
 def _add_files(data: DataSet, files: Mapping[str, Path | None]) -> DataSet:
-    """What files say of a data set's images, in the order of FILES."""
+    """Add people, texts, splits and exclusions from files, in the order of FILES."""
     for name, add in FILES.items():
         if (file := files.get(name)) is not None:
             data = add(data, file)

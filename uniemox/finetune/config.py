@@ -248,7 +248,7 @@ class FinetuneConfig:
                 raise ConfigError(refused)
 
     def _wrong_method(self) -> str | None:
-        """Why the method does not go with other settings."""
+        """Return the conflict of the method with other settings, if there is one."""
         if self.method == "mean" and self.network.streams != "scene":
             return f"method mean joins heads on the scene, network.streams is {self.network.streams!r}"
         if self.method == "histogram" and self.init:
@@ -263,7 +263,7 @@ class FinetuneConfig:
         return None
 
     def _wrong_task(self) -> str | None:
-        """Why the task does not go with other settings."""
+        """Return the conflict of the task with other settings, if there is one."""
         if self.task == "affect" and (self.method == "knn" or self.class_weighting == "balanced"):
             return "task affect has no classes: it goes with method full, probe or histogram, and class_weighting none"
         if self.task == "affect" and self.region_method is not None:
@@ -280,7 +280,7 @@ class FinetuneConfig:
         return None
 
     def _wrong_regions(self) -> str | None:
-        """Why settings of methods that relate regions do not go with other settings."""
+        """Return the conflict of a region method's settings with others, if there is one."""
         network = self.network
         given = [name for name in ("frozen_encoder", "objects", "faces") if getattr(network, name)]
         if given and self.region_method is None:

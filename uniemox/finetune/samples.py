@@ -185,7 +185,7 @@ def find_monitor(splits: set[str | None]) -> Literal["val", "holdout"]:
 
 @dataclass(kw_only=True, slots=True)
 class FinetuneRun:
-    """A run's settings, network and samples, and what its network says of them."""
+    """A run's settings, network and samples, and the network's outputs for them."""
 
     config: FinetuneConfig
     data: DataSet
@@ -208,7 +208,7 @@ class FinetuneRun:
 
     @property
     def device(self) -> torch.device:
-        """Where it is."""
+        """Device of the network."""
         return next(self.model.parameters()).device
 
     @property

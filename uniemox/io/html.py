@@ -1,5 +1,5 @@
-"""HTML of pages and notebooks, from jinja2 templates: each lies beside the module that fills it, and `io/base.html` and
-`io/macros.html` hold what all pages share. Templates escape every value; only `Html` is taken as markup.
+"""HTML of pages and notebooks, from jinja2 templates: each lies next to the module that fills it; `io/base.html` and
+`io/macros.html` are shared by all pages. Templates escape every value; only `Html` is taken as markup.
 """
 
 import base64

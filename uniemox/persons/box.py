@@ -148,7 +148,7 @@ def choose_person(
 
 
 class Thresholds(NamedTuple):
-    """What boxes of a detector count."""
+    """Limits for the boxes of a detector."""
 
     confidence: float
     nms_overlap: float

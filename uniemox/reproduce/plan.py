@@ -87,7 +87,7 @@ class Run:
 
     @cached_property
     def words(self) -> tuple[str, ...]:
-        """What follows `uniemox` on the command line."""
+        """Words after `uniemox` on the command line."""
         folder, key = str(self.folder), self.key
         return tuple(word.replace(OUT, folder).replace(KEY, key) for word in self._words())
 
@@ -118,7 +118,7 @@ class Run:
 
 
 def option_words(name: str, value: Any) -> Iterator[str]:
-    """An option as it is typed.
+    """Return an option as words of a command.
 
     >>> [*option_words("teacher.with_emotion", False), *option_words("split", ("train", "val"))]
     ['--teacher.no-with-emotion', '--split', 'train', '--split', 'val']

@@ -131,7 +131,7 @@ def targets_of(
 ) -> tuple[DataSource, ...]:
     """The data sets of a demo, synthetic scenes if none is given; or the paper's seven and whatever else is given.
 
-    given, exclude: sources, and files of what is left out of them, by column.
+    given, exclude: sources, and files of images to leave out, by column.
     """
     if config.is_demo:
         sources = given or {SCENES_NAME: SCENES}

@@ -60,7 +60,7 @@ class Method:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Study:
-    """What is compared: settings, data sets, seeds and starts."""
+    """The comparison: settings, data sets, seeds and starts."""
 
     config: ReproduceConfig
     targets: tuple[DataSource, ...]

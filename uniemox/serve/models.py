@@ -80,7 +80,7 @@ class Models:
         """In the order given; equal names are numbered."""
 
     def limits(self) -> dict[str, dict[str, Any]]:
-        """What at least one of the models takes, by query parameter, as JSON schema; an empty value: none takes it."""
+        """JSON schema of each query parameter that at least one model takes; empty if none does."""
         predictors = self._predictors.values()
         sets = [one.name for one in LABEL_SETS if any(_can_answer_in(each, one) for each in predictors)]
         labels = dict.fromkeys(label for predictor in predictors for label in predictor.labels)

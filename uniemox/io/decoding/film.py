@@ -1,8 +1,8 @@
 """The program of a film's process: python -m uniemox.io.decoding.film PATH SECONDS, started by predict/film.py.
 
-It writes to standard output, for each moment a line of JSON (`time_s`, `shot`, `size`: width and
-height of the film, `shape`: those of the pixels) and the pixels, RGB; at the end a line with `end_s` and `error` (null
-where the film could be read to its end). An empty line says that it is still at work.
+For each moment it writes a line of JSON to standard output, then the pixels, RGB. The line has `time_s`, `shot`, `size`
+(width and height of the film) and `shape` (width and height of the pixels). The last line has `end_s` and `error`, null
+if the film could be read to its end. An empty line means that it is still at work.
 """
 
 import json
