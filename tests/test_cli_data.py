@@ -92,6 +92,20 @@ def test_check_split_exclude(root: Path, tmp_path: Path) -> None:
     assert (again["n"], again["exclude"]) == (20, [])
 
 
+def test_a_class_without_images_in_a_split_is_named(tmp_path: Path) -> None:
+    done = uniemox("data", "split", f"folder:{class_folders(tmp_path / 'tiny', each=4)}", tmp_path / "s.json")
+    sizes = {
+        word.split()[0]: int(word.split()[1]) for word in done.stdout.partition(": ")[2].partition(" (")[0].split(", ")
+    }
+    assert (sizes["test"], sizes["val"]) == (1, 1)
+    assert {line.split(":")[0] for line in done.stderr.splitlines() if "has no image in" in line} in (
+        {"awe has no image in test", "fear has no image in val"},
+        {"fear has no image in test", "awe has no image in val"},
+        {"awe has no image in test and val"},
+        {"fear has no image in test and val"},
+    )
+
+
 def test_the_choice_among_schemes_and_its_image(tmp_path: Path) -> None:
     plot = tmp_path / "choice.png"
     arguments = ("synthetic:96", tmp_path / "s.json", "--schemes", 5, "--plot", plot, "--fraction", 0.5, "--json")

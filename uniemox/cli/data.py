@@ -188,6 +188,8 @@ def split(
         drawn = splits.keep_fraction(drawn, found.samples, fraction, scheme.seed)
     digest = splits.write_splits(file, drawn, source=source, how=how)
     sizes = dict(sorted(Counter(drawn.values()).items()))
+    for label, names in splits.lacking_splits(found, drawn, sizes).items():
+        say(f"{label} has no image in {' and '.join(names)}: scores there leave it out; add images of it")
     words = f"wrote {file}: {', '.join(f'{name} {size}' for name, size in sizes.items())} ({how}), sha256 {digest}"
     print(json.dumps({"file": str(file), "sha256": digest, "how": how, "sizes": sizes}) if as_json else words)
 

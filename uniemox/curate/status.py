@@ -168,6 +168,6 @@ def _next(project: Project, steps: dict[str, Any]) -> str:
         f"serve {name}": annotated["answered twice"] < annotated["to answer"],
         f"agree {name}": "figures" not in steps["agree"],
         f"split {name}": not steps["split"],
-        f"release {name} FOLDER": True,
+        f"release {name} FOLDER --name NAME": True,
     }
     return f"uniemox curate {next(command for command, is_due in commands.items() if is_due)}"

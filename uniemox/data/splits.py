@@ -5,7 +5,7 @@ import json
 import math
 import random
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -92,6 +92,13 @@ def split_samples(
             given[best] += len(unit)
             scheme |= dict.fromkeys((sample.key for sample in unit), best)
     return scheme
+
+
+def lacking_splits(data: DataSet, scheme: Mapping[str, str], names: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    """Return the splits, of these names, that have no image of a label, by label; other labels are left out."""
+    filled = {(data.label_of(sample), scheme.get(sample.key)) for sample in data.samples}
+    lacking = {label: tuple(name for name in names if (label, name) not in filled) for label in data.labels.labels}
+    return {label: missing for label, missing in lacking.items() if missing}
 
 
 def hold_out(samples: Sequence[Sample], count: int, seed: int) -> Scheme:

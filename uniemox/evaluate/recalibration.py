@@ -94,7 +94,7 @@ def recalibrate(
     if len(samples) < MIN_IMAGES:
         raise DataError(
             f"{data.name_with_split(split)} has {len(samples)} images with a label of {model}; at least "
-            f"{MIN_IMAGES} are needed, and a hundred are better"
+            f"{MIN_IMAGES} are needed, and a hundred are better: add images, or name a larger part with --split"
         )
     hashes = image_hashes(samples, on_progress)
     seen = read_seen(source)

@@ -16,7 +16,7 @@ from uniemox.curate import tables as t
 from uniemox.curate.annotate.verdicts import Verdict
 from uniemox.curate.project import Project, current
 from uniemox.data.sample import DataSet, ImageFile, Sample
-from uniemox.data.splits import choose_scheme, split_samples, write_splits
+from uniemox.data.splits import choose_scheme, lacking_splits, split_samples, write_splits
 from uniemox.errors import ConfigError, DataError
 from uniemox.io.files import read_limited
 
@@ -86,9 +86,7 @@ def split(
     digest = write_splits(project.folder / FILE, scheme, source=str(project.folder.name), how=how)
     drawn = {"sizes": dict(Counter(scheme.values())), "how": how, "sha256": digest}
     project.store.set("split", drawn)
-    filled = {(data.label_of(sample), scheme[sample.key]) for sample in data.samples}
-    lacking = {label: tuple(name for name in ratios if (label, name) not in filled) for label in data.labels.labels}
-    return {**drawn, "lacking": {label: names for label, names in lacking.items() if names}}
+    return {**drawn, "lacking": lacking_splits(data, scheme, ratios)}
 
 
 def read_scheme(project: Project) -> dict[str, str]:
