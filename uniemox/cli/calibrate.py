@@ -24,8 +24,8 @@ def calibrate(
 ) -> None:
     """Fit a model's confidence and its likely labels to your own labelled images.
 
-    What it answers first stays the same; how sure it says it is will be true of images like these. A hundred will do.
-    The images must be new to the model, and can't be scored with the result.
+    The most probable label stays the same; its probability then holds for images like these. A hundred are enough.
+    They must be new to the model, and `uniemox evaluate` refuses to score the result on them.
 
     For example:
 

@@ -16,18 +16,17 @@ Runs = Annotated[list[Path], Parameter(consume_multiple=True, negative="")]
 
 
 def compare(*, ours: Runs, theirs: Runs, baseline: Runs | None = None, as_json: JsonFlag = False) -> None:
-    """Say by how much one recipe is better than another: runs of several seeds of each, scored on the same images.
+    """Compare two recipes by runs of several seeds each, scored on the same images.
 
     The interval is a paired bootstrap over images, 95 %, all seeds of an image drawn together: it holds for other
-    images, not for other seeds. Chance is what needs no image: the share of the commonest class of the scored images,
-    and 1 / classes.
+    images, not for other seeds. Chance is the share of the commonest class among the scored images, and 1 / classes.
 
     Example: uniemox compare --ours runs/pre-s0 runs/pre-s1 --theirs runs/scratch-s0 --baseline runs/histogram
 
     Args:
         ours: Fine-tuning runs that uniemox evaluate has scored.
         theirs: Those that they are compared with.
-        baseline: What both must beat, such as a run of finetune --method histogram; what does not beat it is marked.
+        baseline: Trivial baseline, such as a run of finetune --method histogram; runs that do not beat it are marked.
         as_json: Print one JSON object for every evaluation that all of them have.
     """
     need("scipy", extra="data")

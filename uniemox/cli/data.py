@@ -58,7 +58,7 @@ def show(
     files: FileOptions = NO_FILES,
     texts: Texts = None,
 ) -> None:
-    """Show what a data set holds: classes, splits, and what is known of its images.
+    """Show a data set: its classes, splits, annotations and a few samples.
 
     For example:
 
@@ -95,7 +95,7 @@ def check(
     as_json: JsonFlag = False,
     pool: Pool = ONE_A_CORE,
 ) -> None:
-    """Look for what is wrong: broken files, duplicates, contradicting labels, placeholders, leaks, drift.
+    """Find broken files, duplicates, contradicting labels, placeholders, leaks and drift.
 
     Near duplicates are found through new encoding, scaling, mirroring, and cropping by a little.
 

@@ -178,10 +178,10 @@ def describe(
     networks: Annotated[DescriberOptions, Parameter(name="*")] = DescriberOptions(),
     pool: Pool = ONE_A_CORE,
 ) -> None:
-    """Write a text for every image, of EmoSet's annotations or of what can be found out about it.
+    """Write a text for every image, from EmoSet's annotations or from what the image shows.
 
-    The latter are measured colours, the people of `data persons`, the objects that a classifier names, and scene,
-    action and expression by a CLIP, where one is given.
+    Without annotations, the text names measured colours, the people of `data persons`, objects of a classifier, and
+    scene, action and expression by a CLIP if you give one.
 
     For example:
 
