@@ -146,7 +146,7 @@ class ClassifierInfo:
     streams: Streams = "scene"
     """Views that it looks at."""
     person: PersonPolicy = "largest"
-    """Part of the image that is the person view, see persons/crop.py."""
+    """Part of the image that is the person view, see `choose_person` in persons/box.py."""
     size: int = 224
     """Side of its input, px."""
     crop_fraction: float = 0.9

@@ -9,7 +9,7 @@ from uniemox.errors import ConfigError
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ServeConfig:
-    """Limits of one server; README and docs/serve.md say what a client sees when one is reached."""
+    """Limits of one server; docs/serve.md lists the answers of a server that reaches one."""
 
     queue: int = 64
     """Maximum number of waiting images, at least 1; further requests get 503 with Retry-After."""

@@ -15,7 +15,7 @@ class ViewConfig:
     min_area: float = 0.2
     """Smallest share of the image that a training crop covers, 0 to 1; the paper's value."""
     person: PersonPolicy = "largest"
-    """Which part of the image the person view is, see persons/crop.py."""
+    """Part of the image that is the person view, see `choose_person` in persons/box.py."""
     crop_fraction: float = 0.9
     """Share of the short side that the middle crop of evaluation keeps, 0 to 1; timm's crop_pct for ViTs."""
     hide_person: bool = False
