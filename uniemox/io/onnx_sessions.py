@@ -8,6 +8,7 @@ sets ORT_DISABLE_TELEMETRY=0; processes that this one starts inherit the choice.
 import gc
 import os
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -56,6 +57,7 @@ PROVIDERS: Mapping[str, tuple[str, ...]] = {  # what runs a file, and what runs 
 }
 CPU = "CPUExecutionProvider"
 MAX_RUN_S = 120.0  # of one run: a file from a stranger may hold an endless loop
+CHECK_EVERY_S = 1.0
 
 
 def open_session(path: Path, *, threads: int | None = None, provider: str = "cpu") -> InferenceSession:
@@ -94,6 +96,26 @@ def pick_provider(name: str | None) -> str:
     return name
 
 
+_running: dict[object, tuple[float, RunOptions]] = {}  # deadlines of the runs in this process
+_watchers: list[threading.Thread] = []  # one thread for all runs: starting one for each would cost a tenth of a run
+
+
+def _watch() -> None:
+    """Start the thread that stops runs at their deadline, unless it runs: in a forked process it does not."""
+    if _watchers and _watchers[-1].is_alive():
+        return
+    _watchers[:] = [threading.Thread(target=_stop_overdue, name="uniemox-watch", daemon=True)]
+    _watchers[-1].start()
+
+
+def _stop_overdue() -> None:
+    while True:
+        time.sleep(CHECK_EVERY_S)
+        for deadline, options in list(_running.values()):
+            if time.monotonic() > deadline:
+                options.terminate = True
+
+
 class Session:
     """A file that is ready to run: on all cores, or on one core in a worker of `parallel_map`. Threads may share it.
 
@@ -108,10 +130,9 @@ class Session:
 
     def run(self, outputs: Sequence[str] | None, inputs: Mapping[str, Any]) -> list[Any]:
         """Outputs by name, or all. Raises one of RUNTIME_ERRORS, also for a run of more than two minutes."""
-        session, options = self._one_core() if is_parallel_worker() else self.wide, RunOptions()
-        watch = threading.Timer(MAX_RUN_S, setattr, (options, "terminate", True))
-        watch.daemon = True
-        watch.start()
+        session, options, run = self._one_core() if is_parallel_worker() else self.wide, RunOptions(), object()
+        _watch()
+        _running[run] = time.monotonic() + MAX_RUN_S, options
         try:
             return session.run(outputs, dict(inputs), options)
         except RUNTIME_ERRORS as error:
@@ -119,7 +140,7 @@ class Session:
                 raise RuntimeError(f"it took more than {MAX_RUN_S:g} s and was stopped") from error
             raise
         finally:
-            watch.cancel()
+            del _running[run]
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickled as the file's name, which another process opens again."""
