@@ -180,9 +180,16 @@ def test_the_running_mean_is_what_is_written(tmp_path: Path) -> None:
             assert not torch.equal(value, newest(tmp_path / "run")[name])
 
 
-def test_the_temperature_is_fitted_on_what_was_watched() -> None:
-    classifier, info = load_classifier(finetuned("knn") / "model.safetensors")
-    watched = colours(splits=SPLITS).only("val")
+@pytest.mark.parametrize("mistakes", [0, 2])
+def test_the_temperature_is_fitted_on_what_was_watched(mistakes: int, tmp_path: Path) -> None:
+    """Unless these are few and all right, from which 1 follows."""
+    data = colours(splits=SPLITS)
+    wrong = [sample.key for sample in data.only("val").samples][:mistakes]
+    samples = [replace(s, label=(s.label + 1) % 8) if s.key in wrong else s for s in data.samples]
+    data = replace(data, samples=samples)
+    finetune(tiny_finetuning(pretrained(), method="knn"), data, tmp_path / "run")
+    classifier, info = load_classifier(tmp_path / "run" / "model.safetensors")
+    watched = data.only("val")
     outputs = outputs_of(
         classifier, watched.samples, ViewConfig(size=32), stats=PixelStats(info.mean, info.std), workers=0
     )
@@ -191,7 +198,8 @@ def test_the_temperature_is_fitted_on_what_was_watched() -> None:
     familiarity = familiarity_of(outputs.distances, info.distances)
     is_right = outputs.values.argmax(axis=1) == target.argmax(axis=1)
     fitted = fit_temperature(outputs.values, target, familiarity)
-    assert info.temperature == pytest.approx(1 if is_right.all() else fitted, rel=1e-2)  # few, all right: not certain
+    assert is_right.all() == (mistakes == 0)
+    assert info.temperature == pytest.approx(1 if mistakes == 0 else fitted, rel=1e-2)
 
 
 def test_data_without_splits_get_them_and_evaluate_takes_them(tmp_path: Path) -> None:

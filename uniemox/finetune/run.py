@@ -72,7 +72,7 @@ def _open_run(
     if rank() == 0:
         shown = replace(data, samples=[*parts.samples, *open_unlabelled(config.distillation)])
         sources = [config.init, config.distillation.teacher]
-        write_seen(out, shown, sources, lambda what, done, _: callback.progress(what, done, len(shown)))
+        write_seen(out, shown, sources, callback.progress)
     answers = None
     if config.distillation.teacher:
         answers = ask_teacher(config.distillation, parts.train, data.labels, out, callback.progress)

@@ -122,9 +122,9 @@ def choose_person(
     persons: what a detector found; None if no detector was run.  target: the person meant by the data set.  size: width
     and height of the image, px. Without a person it is the whole image, and `source` says why. People of whom less than
     a px is in the image don't count.
-    policy: largest takes the target where the data set names one, else the person with the largest area × confidence;
-    union the box around everybody; persons_only the whole image, black where nobody is; second_crop no person: in
-    training a second random crop of the image, as in the paper's released code, elsewhere the whole image.
+    policy: largest takes the target if the data set names one, else the person with the largest area × confidence.
+    union takes the box around all persons. persons_only takes the whole image, black outside the persons. second_crop
+    takes a second random crop in training, as the paper's released code, and the whole image elsewhere.
     Raises BoxError for a target that does not touch the image.
     """
     whole = Box(0, 0, *size)

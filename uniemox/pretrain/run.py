@@ -126,7 +126,7 @@ def open_networks(
     teacher = prepare_teacher(config, data, out, device, callback)
     if rank() == 0:
         sources = [config.encoder.start or "", config.teacher.source if teacher is not None else ""]
-        write_seen(out, data, sources, lambda what, done, _: callback.progress(what, done, len(data)))
+        write_seen(out, data, sources, callback.progress)
     wait_for_all()
     model = build_model(config, None if teacher is None else teacher.width, encoder)
     set_up(config, model, teacher, device)

@@ -1,0 +1,58 @@
+"""Hostile JSON and queries at every route of the annotators' server."""
+
+from urllib.parse import quote
+
+import pytest
+from sqlalchemy import select
+from starlette.testclient import TestClient
+
+from tests.curate.conftest import Browser
+from uniemox.curate import tables as t
+from uniemox.curate.annotate.access import Role, invite
+from uniemox.curate.project import Project
+
+VALUES = (
+    *("null", "true", "-1", "0", "1e999", "NaN", "-Infinity", "1" * 400, "1" * 5000, str(2**53), "0.5", "[]", "{}"),
+    *('"\\ud800"', '"\\u0000"', '"<img src=x onerror=alert(1)>"', f'"{"x" * 5000}"', '"\\u202e"', '" owner"'),
+    *("[" * 5000 + "]" * 5000, '{"a":' * 5000 + "1" + "}" * 5000, "[null, 1, [], {}]"),
+)  # fmt: skip
+BODIES = {
+    "join": ("token",),
+    "answers": ("answers", 'answers": [{"id": "answer-1", "task": 1, "label": "awe", "seconds'),
+    "changes": ("changes", 'changes": [{"picture": 1, "field": "style", "value', 'changes": [{"picture'),
+    "undo": ("batch",),
+    **dict.fromkeys(("people", "people/leave-out", "people/revoke"), ("name",)),
+    **dict.fromkeys(("leave", "consent"), ("x",)),
+}
+QUERIES = (
+    "tasks?after",
+    "tasks?limit",
+    "answers?limit",
+    "grid?page",
+    "grid?label",
+    "grid?shown",
+    "disputed?x",
+    "form?x",
+)
+
+
+@pytest.mark.parametrize("role", ["annotator", "owner"])
+def test_hostile_json_and_queries_break_no_route(project: Project, client: TestClient, role: Role) -> None:
+    """The client raises what the application raises: a traceback fails here."""
+
+    def join_again() -> Browser:
+        return Browser(client, invite(project, "owner" if role == "owner" else "Ada", role))
+
+    browser, statuses = join_again(), set()
+    for path, fields in BODIES.items():
+        for value in VALUES:
+            for body in (value, *(f'{{"{field}": {value}{"}]" * field.count("{")}}}' for field in fields)):
+                found = browser.send(f"/api/{path}", body)
+                statuses.add(found.status_code)
+                found.json()
+                if found.status_code == 401:
+                    browser = join_again()
+    for place in (*(f"{query}=" for query in QUERIES), "pictures/", "originals/"):
+        statuses |= {browser.get(f"/api/{place}{quote(value[:3000])}").status_code for value in VALUES}
+    assert statuses <= {200, 400, 401, 403, 404, 409, 422}
+    assert all(0 <= row.seconds <= 86400 for row in project.rows(select(t.answers)))
