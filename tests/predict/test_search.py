@@ -34,6 +34,7 @@ def test_the_command_finds_an_image_by_its_copy_and_follows_the_folder(photos: P
     assert len(hits) == 6
     assert hits[0]["path"] == str(photos / "inner" / "3.png")
     assert hits[0]["score"] > 0.999 > hits[1]["score"]
+    assert "1.00" in (tmp_path / "found.html").read_text()  # a cosine, not a share in percent
     links = re.findall(r'<a href="([^"]*)"', (tmp_path / "found.html").read_text())
     assert [(tmp_path / unquote(link)).resolve() for link in links] == [Path(hit["path"]) for hit in hits]
     (photos / "inner" / "3.png").unlink()
@@ -41,6 +42,12 @@ def test_the_command_finds_an_image_by_its_copy_and_follows_the_folder(photos: P
     again = uniemox_here(*words)
     paths = {Path(json.loads(line)["path"]).name for line in again.stdout.splitlines()}
     assert paths == {"0.png", "1.png", "2.png", "4.png", "5.png", "9.png"}
+
+
+def test_a_pattern_that_names_several_images_is_refused(photos: Path) -> None:
+    done = uniemox_here("search", photos, "--like", photos / "0.png", photos / "2.png")
+    assert done.returncode == 2
+    assert f"give one folder and one image; {photos / '2.png'} is one more" in done.stderr.replace("\n", "")
 
 
 def test_an_index_is_used_again_and_a_damaged_copy_is_replaced(photos: Path) -> None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def search(
     folder: Path,
     /,
-    *,
+    *others: Annotated[Path, Parameter(show=False)],
     like: Path | None = None,
     emotion: str | None = None,
     mood: Annotated[str, Parameter(allow_leading_hyphen=True)] = "",
@@ -39,15 +39,17 @@ def search(
     - uniemox search photos --emotion awe --count 5 --json
 
     Args:
-        folder: Folder of images; those in folders inside it count too.
-        like: Image whose features the results resemble.
+        folder: Folder of images; including those in its subfolders.
+        like: Find images similar to this one.
         emotion: Label of the model; most probable first.
         mood: Conditions on valence, arousal (1 to 9) or labels (0 to 1), such as "valence>7 arousal<4".
         count: Maximum number of results, at least 1.
         out: Also write a page of the results, .html.
         model: Model as for `uniemox predict`; the package's own if not given.
-        as_json: Print a JSON object a line.
+        as_json: Print a JSON object per line, for each result.
     """
+    if others:
+        raise UsageError(f"give one folder and one image; {others[0]} is one more (a pattern that names several?)")
     if count < 1:
         raise UsageError(f"--count must be at least 1, got {count}")
     if out is not None and out.suffix.lower() not in (".html", ".htm"):
@@ -55,6 +57,7 @@ def search(
     if like is None and emotion is None and not mood.strip():
         raise UsageError("nothing to search by: give --like, --emotion or --mood")
     from uniemox.cli.predict_output import Output
+    from uniemox.io.html import percent
     from uniemox.predict.opening import load
     from uniemox.predict.search import INDEX, parse_mood, update_index, write_page
     from uniemox.predict.search import search as run
@@ -66,7 +69,8 @@ def search(
     features = None if like is None else predictor.embed(like)[0]
     found = run(index, like=features, emotion=emotion, mood=mood, count=count)
     if out is not None:
-        write_page(found, f"Found in {folder}", out, in_percent=like is not None or emotion is not None)
+        words = percent if like is None and emotion is not None else "{:.2f}".format
+        write_page(found, f"Found in {folder}", out, words)
         say(f"wrote {out}")
     _show(found, len(index.paths), as_json=as_json)
 

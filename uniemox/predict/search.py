@@ -117,10 +117,13 @@ def search(
     return [Hit(str(index.paths[i]), float(score[i]), row) for i, row in zip(best, values, strict=True)]
 
 
-def write_page(hits: Sequence[Hit], title: str, out: Path, *, in_percent: bool) -> None:
-    """Write a page of found images, whose thumbnails open the files. Raises DataError if it can't be written."""
+def write_page(hits: Sequence[Hit], title: str, out: Path, words: Callable[[float], str]) -> None:
+    """Write a page of found images, whose thumbnails open the files.  words: of a score.
+
+    Raises DataError if it can't be written.
+    """
     places = [Place(hit.path, "", hit.score) for hit in hits]
-    images = row_of_images(places, out.parent, in_percent=in_percent)
+    images = row_of_images(places, out.parent, words)
     rows = [images[first : first + ROW] for first in range(0, len(images), ROW)]
     write_html(out, "predict/search.html", title=title, rows=rows)
 

@@ -1,7 +1,7 @@
 """The page of a survey: it stands alone and opens from a disk."""
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ def write_survey_page(found: Summary, title: str, out: Path) -> None:
     """
 
     def row(places: Iterable[Place], name: str = "") -> list[dict[str, str]]:
-        return row_of_images(places, out.parent, in_percent=name not in AFFECT)
+        return row_of_images(places, out.parent, "{:.1f}".format if name in AFFECT else percent)
 
     colours = dict(zip(found.answered.labels, cycle(LABEL_COLOURS), strict=False))
     groups = {name: tallies for name, tallies in found.groups.items() if len(tallies) > 1}
@@ -65,10 +65,10 @@ def _largest(tallies: dict[str, Tally]) -> dict[str, Tally]:
     return rows
 
 
-def row_of_images(places: Iterable[Place], folder: Path, *, in_percent: bool = True) -> list[dict[str, str]]:
+def row_of_images(places: Iterable[Place], folder: Path, words: Callable[[float], str]) -> list[dict[str, str]]:
     """Images beside each other, as row.html draws them: the value that each is shown for, and a link to its file.
 
-    folder: of the page, from which thumbnails link to the images.
+    folder: of the page, from which thumbnails link to the images.  words: of a value.
     """
     places = list(places)
     return [
@@ -76,7 +76,7 @@ def row_of_images(places: Iterable[Place], folder: Path, *, in_percent: bool = T
             "path": place.path,
             "name": os.path.basename(place.path),
             "link": _link(place.path, folder),
-            "value": percent(place.value) if in_percent else f"{place.value:.1f}",
+            "value": words(place.value),
             "url": jpeg_url(image, max_side_px=SIDE_PX),
         }
         for place, image in zip(places, thumbnails([place.path for place in places], SIDE_PX), strict=True)
