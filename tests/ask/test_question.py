@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tests.drawn import Stored, class_folders, draw_image, jpeg_of
-from uniemox.ask.question import MAX_SIDE_PX, data_url, question, select
+from uniemox.ask.question import MAX_SIDE_PX, image_url, question, select
 from uniemox.data.readers.folders import read_folder
 from uniemox.data.sample import DataSet, Sample
 from uniemox.errors import ConfigError, DataError, ImageError
@@ -90,7 +90,7 @@ def test_copies_broken_and_unlabelled_images_are_passed_over(tmp_path: Path) -> 
 
 
 def sent(data: bytes) -> Image.Image:
-    kind, _, text = data_url(Sample(key="x", image=Stored(data))).partition(",")
+    kind, _, text = image_url(Sample(key="x", image=Stored(data))).partition(",")
     assert kind == "data:image/jpeg;base64"
     return Image.open(io.BytesIO(base64.b64decode(text)))
 

@@ -13,7 +13,7 @@ from tests.ask.server import Endpoint, Request, Response, error, in_turn, says, 
 from tests.drawn import class_folders, jpeg_of
 from uniemox.ask.client import chat_url
 from uniemox.ask.config import AskConfig
-from uniemox.ask.question import Selection, data_url, question, select
+from uniemox.ask.question import Selection, image_url, question, select
 from uniemox.ask.record import ANSWERS, AnswerRow, Record, key_of
 from uniemox.ask.run import FAILURES_IN_A_ROW, AskPlan, ask
 from uniemox.data.readers.folders import read_folder
@@ -54,7 +54,7 @@ def test_every_model_is_asked_once_about_every_image(data: DataSet, chosen: Sele
     with serving(lambda request, number: says("**Fear**.")) as endpoint:
         config = config_of(endpoint, "m", "n", price_in=2.0, price_out=10.0)
         rows = run(config, chosen, data, tmp_path, on_plan=plans.append, on_progress=lambda *at: steps.append(at))
-    images = {data_url(asked.sample) for asked in chosen.images}
+    images = {image_url(asked.sample) for asked in chosen.images}
     assert Counter((r.model, r.image) for r in endpoint.requests) == {(m, p): 1 for m in "mn" for p in images}
     assert {request.text for request in endpoint.requests} == {question(data.labels)}
     assert len(rows) == 16
@@ -119,7 +119,7 @@ def test_who_answers_in_sentences_is_asked_for_one_word(data: DataSet, chosen: S
 
 
 def test_failures_are_kept_and_asked_again(data: DataSet, chosen: Selection, tmp_path: Path) -> None:
-    broken = {data_url(asked.sample) for asked in chosen.images[::3]}
+    broken = {image_url(asked.sample) for asked in chosen.images[::3]}
 
     def behave(request: Request, number: int) -> Response:
         return error(500, "oops") if request.image in broken else says("Awe")

@@ -5,6 +5,7 @@ import functools
 import http.server
 import io
 import json
+import re
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -49,6 +50,10 @@ def imitated_runtime(folder: Path) -> Path:
         for name in names:
             (folder / name).write_bytes(b"")
     return folder
+
+
+def page(site: Path) -> str:
+    return (site / "index.html").read_text("utf-8")
 
 
 class Quiet(http.server.SimpleHTTPRequestHandler):
@@ -110,6 +115,9 @@ def test_bars_heat_map_and_table_offline_and_nothing_is_sent(browser: object, si
     expect(visit.status).to_contain_text("No person finder was run")
     assert "do not leave this device" in visit.page.locator("#drop").inner_text()
     visit.page.evaluate(KEPT)
+    assert visit.context.new_cdp_session(visit.page).send("Page.getInstallabilityErrors") == {
+        "installabilityErrors": []
+    }
     visit.context.set_offline(True)
     visit.page.reload()
     visit.choose(data)
@@ -158,7 +166,9 @@ def test_the_folder_holds_no_path_of_this_machine(tmp_path: Path) -> None:
         assert str(tmp_path) not in path.read_text(), path
     worker = (tmp_path / "site/sw.js").read_text()
     assert f'"{described["version"]}"' in worker
-    assert "'unsafe-inline'" not in (tmp_path / "site/index.html").read_text()
+    [policy] = re.findall(r'<meta http-equiv="Content-Security-Policy" content="(.*?)">', page(tmp_path / "site"))
+    assert policy.startswith("default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; style-src 'self';")
+    assert "unsafe-inline" not in policy
 
 
 def test_what_can_not_be_shown_is_refused(tmp_path: Path) -> None:

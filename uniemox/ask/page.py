@@ -8,8 +8,8 @@ from urllib.parse import urlsplit
 from uniemox.ask.question import AskedImage
 from uniemox.ask.result import OURS, ReadAnswer, Results
 from uniemox.data.sample import decode_sample
-from uniemox.errors import DataError, ImageError
-from uniemox.io.files import write_text
+from uniemox.errors import ImageError
+from uniemox.io.files import write_file
 from uniemox.io.html import UNKNOWN, jpeg_url, write_html
 
 RESULT, PAGE = "result.json", "page.html"
@@ -29,10 +29,7 @@ def write_results(results: Results, out: Path) -> Path:
 
     Raises DataError if they can't be written.
     """
-    try:
-        write_text(out / RESULT, json.dumps(results.as_dict(), indent=2) + "\n")
-    except OSError as error:
-        raise DataError(f"{out / RESULT} can't be written ({error.strerror})") from error
+    write_file(out / RESULT, json.dumps(results.as_dict(), indent=2) + "\n")
     names = names_of(results)
     models = list(zip(names, results.models, strict=True))
     write_html(

@@ -1,8 +1,6 @@
 """The question, and the answers of a model of ours."""
 
-import base64
 import hashlib
-import io
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,6 +12,8 @@ from uniemox.data.sample import DataSet, Sample, decode_sample
 from uniemox.data.seen import read_seen, refuse_seen
 from uniemox.errors import ConfigError, DataError, ImageError, LabelError
 from uniemox.io.files import ONNX
+from uniemox.io.html import data_url
+from uniemox.io.images import encode_image
 from uniemox.labels import LabelSet
 from uniemox.predict.network import Network
 from uniemox.predict.opening import load, open_finder
@@ -67,7 +67,7 @@ def follow_up(labels: LabelSet) -> str:
 
 
 def first_message(text: str, image_url: str) -> dict[str, Any]:
-    """A question about an image, as the protocol has it.  image_url: of `data_url`."""
+    """A question about an image, as the protocol has it.  image_url: of `image_url`."""
     content = [{"type": "text", "text": text}, {"type": "image_url", "image_url": {"url": image_url}}]
     return {"role": "user", "content": content}
 
@@ -120,7 +120,7 @@ def _drawn(data: DataSet, seed: int) -> list[Sample]:
     return [labelled[i] for i in order]
 
 
-def data_url(sample: Sample) -> str:
+def image_url(sample: Sample) -> str:
     """Encode an image for a request: a JPEG of at most 1,024 px without the file's metadata, in base64.
 
     Raises ImageError if it can't be read.
@@ -128,9 +128,7 @@ def data_url(sample: Sample) -> str:
     image, _ = decode_sample(sample, _shrink)
     image.info.clear()  # a comment would be written again
     image.thumbnail((MAX_SIDE_PX, MAX_SIDE_PX))
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=QUALITY)
-    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    return data_url(encode_image(image, "JPEG", quality=QUALITY), "image/jpeg")
 
 
 def _shrink(width: int, height: int) -> float:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from uniemox.ask.client import Client, Pace
 from uniemox.ask.config import TOKENS_IN, TOKENS_OUT, AskConfig, tokens
-from uniemox.ask.question import AskedImage, data_url, first_message, follow_up, question
+from uniemox.ask.question import AskedImage, first_message, follow_up, image_url, question
 from uniemox.ask.record import AnswerReader, AnswerRow, Record, key_of
 from uniemox.errors import ConfigError, DataError, ImageError, StoppedError, UniemoxError
 from uniemox.io.stopping import StopRequest
@@ -111,7 +111,7 @@ class _Asker:
 
     def answer(self, asked: AskedImage, row: AnswerRow) -> AnswerRow | None:
         """Ask, and ask for one word if the answer names no label; None if it was stopped before the end."""
-        question = first_message(self.text, data_url(asked.sample))
+        question = first_message(self.text, image_url(asked.sample))
         if row.answer is None:
             reply = self.client.ask(row.model, [question])
             if reply is None:

@@ -25,10 +25,10 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
     """A safetensors file. Raises CheckpointError if it can't be written."""
     values = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     try:
-        with replacing(path) as partial:
+        with replacing(path, CheckpointError) as partial:
             safetensors.torch.save_file(values, partial, {"format": "pt", **(metadata or {})})
             _sort_metadata(partial)
-    except (OSError, safetensors.SafetensorError) as error:
+    except safetensors.SafetensorError as error:
         raise CheckpointError(f"{path} can't be written: {error}") from error
 
 

@@ -108,13 +108,13 @@ def reconstruct(
     if out.suffix.lower() != ".png":
         raise ConfigError(f"--out {out}: the sheet is a PNG; give sheet.png")
     from uniemox.predict.explain.reconstructions import open_reconstructors, reconstruct_images
-    from uniemox.predict.plot import write_whole
+    from uniemox.predict.plot import write_drawing
 
     images = _images_of(files, max_images=MAX_ROWS)
     stages = [stage for path in model for stage in open_reconstructors(path)]
     with progress_bar() as progress:
         result = reconstruct_images(stages, images, ratio=ratio, seed=seed, on_progress=progress.show)
-    write_whole(out, result.sheet)
+    write_drawing(out, result.sheet)
     for error in result.left_out:
         say(f"left out: {error}")
     say(f"wrote {out}")
@@ -187,7 +187,7 @@ def _keep(
 
     scored_by: the explainers; empty: no scores.
     """
-    from uniemox.predict.plot import drawing_path, write_whole
+    from uniemox.predict.plot import drawing_path, write_drawing
 
     read, kept, measured = [], [], []
     for path, row in rows:
@@ -197,7 +197,7 @@ def _keep(
             kept.append([found.shrunk(SHEET_PX) for found in row])
         else:
             for name, found in zip(columns, row, strict=True):
-                write_whole(drawing_path(folder, path, f".{name}.png"), found.overlay(max(found.image.size)))
+                write_drawing(drawing_path(folder, path, f".{name}.png"), found.overlay(max(found.image.size)))
     return read, kept, measured
 
 
@@ -245,14 +245,14 @@ def _write(
 ) -> None:
     """Write the sheet, or the drawings of faces to a folder.  rows: maps of the sheet; None: they are in the folder."""
     from uniemox.predict.explain.sheets import draw_sheet, sheet_html
-    from uniemox.predict.plot import drawing_path, write_whole
+    from uniemox.predict.plot import drawing_path, write_drawing
 
     if rows is not None:
         draw = sheet_html if out.suffix.lower() == ".html" else draw_sheet
-        write_whole(out, draw(rows, columns, list(map(str, read)), None if drawings is None else list(drawings)))
+        write_drawing(out, draw(rows, columns, list(map(str, read)), None if drawings is None else list(drawings)))
     elif drawings is not None:
         for path, drawn in zip(read, drawings, strict=True):
-            write_whole(drawing_path(out, path, ".faces.png"), drawn)
+            write_drawing(drawing_path(out, path, ".faces.png"), drawn)
     say(f"wrote {out}: {len(read)} image{'s' * (len(read) != 1)}, {len(columns)} map{'s' * (len(columns) != 1)} each")
 
 

@@ -222,10 +222,10 @@ def _finish(output: "Output", timeline: Path | None) -> None:
         output.embeddings.finish()
         say(f"wrote {output.embeddings.path}: {output.embeddings.count} x {output.embeddings.width}")
     if output.file is not None and timeline is not None:
-        from uniemox.predict.plot import write_whole
+        from uniemox.predict.plot import write_drawing
         from uniemox.predict.timeline import draw_timelines
 
         drawn = draw_timelines(output.file.lines)
         if drawn is not None:
-            write_whole(timeline, drawn)
+            write_drawing(timeline, drawn)
             say(f"wrote {timeline}")

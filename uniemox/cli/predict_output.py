@@ -170,6 +170,6 @@ def _one_line(text: str) -> str:
 
 
 def _save_image(result: Prediction, folder: Path) -> None:
-    from uniemox.predict.plot import drawing_path, write_whole
+    from uniemox.predict.plot import drawing_path, write_drawing
 
-    write_whole(drawing_path(folder, Path(result.path or "image"), ".png"), result.plot())
+    write_drawing(drawing_path(folder, Path(result.path or "image"), ".png"), result.plot())

@@ -32,6 +32,7 @@ from uniemox.curate.release.splitting import split
 from uniemox.curate.status import status
 from uniemox.curate.status_page import write_status_page
 from uniemox.data.synthetic import synthetic
+from uniemox.io.images import encode_image
 from uniemox.io.progress import Progress, silent
 
 ACCURACIES = {"Ada": 0.92, "Ben": 0.88}  # share of correct answers of each simulated annotator
@@ -70,13 +71,13 @@ def demo_images(count: int) -> Mapping[str, bytes]:
     files: dict[str, bytes] = {}
     for index, sample in enumerate(synthetic(count).samples):
         image = Image.open(io.BytesIO(sample.image.read()))
-        files[f"{index}.jpg"] = _jpeg(image, 88)
+        files[f"{index}.jpg"] = encode_image(image, "JPEG", quality=88)
         if index % 48 == 0:
             files[f"{index}-copy.jpg"] = files[f"{index}.jpg"]
         elif index % 48 == 12:
-            files[f"{index}-smaller.jpg"] = _jpeg(image.resize((288, 216)), 70)
+            files[f"{index}-smaller.jpg"] = encode_image(image.resize((288, 216)), "JPEG", quality=70)
         elif index % 48 == 24:
-            files[f"{index}-tiny.jpg"] = _jpeg(image.resize((64, 48)), 88)
+            files[f"{index}-tiny.jpg"] = encode_image(image.resize((64, 48)), "JPEG", quality=88)
         elif index % 48 == 36:
             files[f"{index}-page.jpg"] = b"<html>not an image</html>"
     return files
@@ -135,9 +136,3 @@ def annotate(project: Project, name: str, *, accuracy: float, seed: int, progres
             save_answers(connection, answers)
         done += len(answers)
         progress(f"{name} answers", min(done, total), total)
-
-
-def _jpeg(image: Image.Image, quality: int) -> bytes:
-    buffer = io.BytesIO()
-    image.convert("RGB").save(buffer, "JPEG", quality=quality)
-    return buffer.getvalue()

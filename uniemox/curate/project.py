@@ -32,7 +32,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 from uniemox.curate import tables as t
 from uniemox.curate.plan import CollectionPlan, paper_plan, plan_of
 from uniemox.errors import ConfigError, DataError
-from uniemox.io.files import replacing
+from uniemox.io.files import write_file
 
 SUFFIXES = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp", "GIF": "gif", "BMP": "bmp", "TIFF": "tif"}
 SUFFIXES |= {"AVIF": "avif", "PPM": "ppm", "HEIF": "heic"}
@@ -135,7 +135,7 @@ class Project:
         sha256 = hashlib.sha256(data).hexdigest()
         path = self.image_path(sha256, image_format)
         if not path.exists():
-            write_whole(path, data)
+            write_file(path, data)
         return sha256
 
     def rows(self, query: Any) -> list[Any]:
@@ -185,15 +185,6 @@ def open_project(folder: Path) -> Project:
 def is_project(folder: Path) -> bool:
     """Return True if a folder holds a project."""
     return (folder / "project.db").exists() or (folder / "database.txt").exists()
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all. Raises DataError if it can't be written."""
-    try:
-        with replacing(path) as partial:
-            partial.write_bytes(data)
-    except OSError as error:
-        raise DataError(f"{path}: can't be written ({error.strerror}); make room, or choose another name") from error
 
 
 def searched_labels(project: Project, images: Sequence[int] | None = None) -> dict[int, set[str]]:

@@ -13,7 +13,7 @@ import numpy as np
 from uniemox.data.near import image_hashes
 from uniemox.data.sample import DataSet, Sample
 from uniemox.errors import DataError
-from uniemox.io.files import open_regular, read_limited, write_text
+from uniemox.io.files import open_regular, read_limited, write_file
 from uniemox.io.progress import Progress, silent
 from uniemox.io.weight_names import Init, weight_paths
 
@@ -67,7 +67,7 @@ def seen_file(path: Path) -> Path:
 
 def write_hashes(path: Path, hashes: Iterable[str]) -> None:
     """Write hashes, one a line."""
-    write_text(path, "".join(f"{digest}\n" for digest in sorted(hashes)))
+    write_file(path, "".join(f"{digest}\n" for digest in sorted(hashes)))
 
 
 def refuse_seen(

@@ -20,8 +20,8 @@ from uniemox.data.processes import map_batches
 from uniemox.data.readers.csv_table import parse_json
 from uniemox.data.sample import DataSet, Sample
 from uniemox.errors import ConfigError, DataError, ImageError, MissingPackageError
-from uniemox.io.files import MAX_TEXT_BYTES, PARTIAL, open_regular, read_limited, replacing, write_text
-from uniemox.io.images import MAX_BYTES, MinSides, decode, open_image
+from uniemox.io.files import MAX_TEXT_BYTES, PARTIAL, open_regular, read_limited, replacing, write_file
+from uniemox.io.images import MAX_BYTES, MinSides, decode, encode_image, open_image
 from uniemox.io.parallel import DIED
 from uniemox.io.progress import Progress, silent
 from uniemox.labels import LabelSet
@@ -208,7 +208,7 @@ def write_shards(data: DataSet, out: Path, config: ShardConfig, on_progress: Pro
                 raise DataError(f"{out} holds shards of other data or settings; choose another folder")
         if (out / INDEX).exists():
             return list(_object_in((out / INDEX).read_bytes(), str(out / INDEX)).get("broken", []))
-        write_text(started, json.dumps(header))
+        write_file(started, json.dumps(header))
         shards, broken, done = [], [], 0
         on_progress("packing", 0, len(data))
         open_work = partial(_open_work, out.absolute(), data.labels, config)
@@ -221,7 +221,7 @@ def write_shards(data: DataSet, out: Path, config: ShardConfig, on_progress: Pro
             on_progress("packing", done, len(data))
         shards.sort(key=lambda shard: shard["name"])
         content = {**header, "data": data.name_with_split("all"), "broken": sorted(broken), "shards": shards}
-        write_text(out / INDEX, json.dumps(content, indent=1))
+        write_file(out / INDEX, json.dumps(content, indent=1))
         for file in (started, *out.glob("*.report.json")):
             file.unlink()
     except OSError as error:
@@ -284,7 +284,7 @@ def _write_shard(
     report = {"name": name, "samples": len(lines), "bytes": size, "sha256": digest, "broken": broken}
     with replacing(out / f"{name}.jsonl") as partial:
         partial.write_bytes(b"".join(lines))
-    write_text(report_file, json.dumps(report))
+    write_file(report_file, json.dumps(report))
     return report
 
 
@@ -297,9 +297,8 @@ def _packed(data: bytes, name: str, short_side_px: int | None) -> tuple[bytes, s
         return data, (header.format or "jpg").lower().replace("jpeg", "jpg"), 1.0
     scale = short_side_px / min(full)
     size = (max(1, round(full[0] * scale)), max(1, round(full[1] * scale)))
-    buffer = io.BytesIO()
-    image.resize(size, Image.Resampling.BICUBIC).save(buffer, "JPEG", quality=JPEG_QUALITY, optimize=True)
-    return buffer.getvalue(), "jpg", scale
+    image = image.resize(size, Image.Resampling.BICUBIC)
+    return encode_image(image, "JPEG", quality=JPEG_QUALITY, optimize=True), "jpg", scale
 
 
 def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:

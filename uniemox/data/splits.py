@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from uniemox.data.readers.csv_table import read_text
 from uniemox.data.sample import DataSet, Sample
 from uniemox.errors import ConfigError, DataError
-from uniemox.io.files import write_text
+from uniemox.io.files import write_file
 
 Scheme = dict[str, str]  # from key to split
 FORMAT = "uniemox-splits-1"
@@ -250,10 +250,7 @@ def write_splits(path: Path, scheme: Scheme, *, source: str, how: str) -> str:
     content = {"format": FORMAT, "data": source, "how": how, "sha256": digest, "splits": splits}
     if path.exists() and not path.is_file():
         raise DataError(f"{path} is no file; give the name of one to write the splits to")
-    try:
-        write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
-    except OSError as error:
-        raise DataError(f"{path} can't be written ({error.strerror})") from error
+    write_file(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
     return digest
 
 

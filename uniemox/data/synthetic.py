@@ -1,6 +1,5 @@
 """Synthetic scenes: plans, drawings and the data set."""
 
-import io
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -16,6 +15,7 @@ from PIL.ImageDraw import Draw, ImageDraw
 from uniemox.data.prompts import describe
 from uniemox.data.sample import DataSet, Sample
 from uniemox.errors import ConfigError
+from uniemox.io.images import encode_image
 from uniemox.labels import MIKELS
 from uniemox.persons.box import Box, Detection
 
@@ -225,9 +225,7 @@ class SyntheticImage:
 
     def read(self) -> bytes:
         """The bytes of a PNG, RGB, 384 x 288 px; the same for the same seed and index."""
-        file = io.BytesIO()
-        draw(plan(self.seed, self.index, self.misleading)).save(file, "PNG", compress_level=1)
-        return file.getvalue()
+        return encode_image(draw(plan(self.seed, self.index, self.misleading)), "PNG", compress_level=1)
 
     def __str__(self) -> str:
         return f"synthetic:{self.seed}/{self.index}"

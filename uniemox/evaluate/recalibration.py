@@ -261,10 +261,5 @@ def open_file(model: str) -> tuple[Path, Network]:
 
 def write_model(source: Path, out: Path, info: str) -> None:
     """Write an ONNX file of ours again with other metadata. Raises CheckpointError."""
-    try:
-        content = with_metadata(source.read_bytes(), KEY, info)
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(out) as partial:
-            partial.write_bytes(content)
-    except OSError as error:
-        raise CheckpointError(f"{out} can't be written ({error.strerror}); choose another name") from error
+    with replacing(out, CheckpointError) as partial:
+        partial.write_bytes(with_metadata(source.read_bytes(), KEY, info))

@@ -21,7 +21,7 @@ from uniemox.classifier_info import ClassifierInfo, to_affect
 from uniemox.data.source import public_name
 from uniemox.errors import CheckpointError
 from uniemox.export.onnx import export_classifier
-from uniemox.io.files import ONNX, WEIGHTS, write_text
+from uniemox.io.files import ONNX, WEIGHTS, write_file, writing
 from uniemox.model.classifier import Classifier
 
 CARD, CONFIG = "README.md", "config.json"
@@ -40,21 +40,18 @@ def write_hub_folder(
     """Write the files over existing ones; other files stay.
 
     name: of the model, in the card.  scores: lines of Markdown for it.  Returns whether timm and transformers open it.
-    Raises CheckpointError if it can't be written.
+    Raises CheckpointError or DataError if it can't be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     info = replace(info, trained_on=public_name(info.trained_on))
     export_classifier(classifier, info, folder / ONNX)
     network = timm_network(classifier, info)
-    try:
+    with writing(folder, CheckpointError):
         if network is None:
             about = {key: value for key, value in asdict(info).items() if key not in LONG}
-            write_text(folder / CONFIG, json.dumps({"library_name": "uniemox", **about}, indent=2) + "\n")
+            write_file(folder / CONFIG, json.dumps({"library_name": "uniemox", **about}, indent=2) + "\n")
         else:
             _save_for_timm(network, info, folder)
-        write_text(folder / CARD, _card(info, name, scores, is_timm=network is not None))
-    except OSError as error:
-        raise CheckpointError(f"{folder} can't be written: {error}") from error
+    write_file(folder / CARD, _card(info, name, scores, is_timm=network is not None))
     return network is not None
 
 
@@ -69,7 +66,7 @@ def _save_for_timm(network: nn.Module, info: ClassifierInfo, folder: Path) -> No
     )
     config = json.loads((folder / CONFIG).read_text("utf-8"))
     config["model_args"].pop("num_classes", None)  # transformers adds that of the top level
-    write_text(folder / CONFIG, json.dumps(config, indent=2) + "\n")
+    write_file(folder / CONFIG, json.dumps(config, indent=2) + "\n")
     shutil.copymode(folder / CONFIG, folder / WEIGHTS)  # safetensors lets nobody else read it
 
 

@@ -171,11 +171,8 @@ def read_model(path: Path) -> onnx.ModelProto:
 
 def write_model(model: onnx.ModelProto, path: Path) -> None:
     """An ONNX file, there whole or not at all. Raises CheckpointError if it can't be written."""
-    try:
-        with replacing(path) as partial:
-            onnx.save(model, partial)
-    except OSError as error:
-        raise CheckpointError(f"{path} can't be written: {error}") from error
+    with replacing(path, CheckpointError) as partial:
+        onnx.save(model, partial)
 
 
 def forget_origin(graph: onnx.GraphProto) -> None:

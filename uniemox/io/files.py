@@ -12,7 +12,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import IO, Any, BinaryIO
 
-from uniemox.errors import ConfigError
+from uniemox.errors import ConfigError, DataError, UniemoxError
 
 try:
     import fcntl
@@ -68,18 +68,31 @@ def fingerprint_of(files: Sequence[Path], settings: str) -> str:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A path to write to, which takes the place of `path` when all went well and is removed otherwise."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}{PARTIAL}")
+def writing(path: Path, error_class: type[UniemoxError] = DataError) -> Iterator[None]:
+    """Raise `error_class`, with the path, in place of an OSError."""
     try:
-        partial.touch()
-        permissions = partial.stat().st_mode  # what the umask leaves; safetensors takes away more
-        yield partial
-        partial.chmod(permissions)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+        yield
+    except OSError as error:
+        raise error_class(f"{path} can't be written ({error.strerror or error}); choose another name") from error
+
+
+@contextmanager
+def replacing(path: Path, error_class: type[UniemoxError] = DataError) -> Iterator[Path]:
+    """A path to write to, which takes the place of `path` when all went well and is removed otherwise.
+
+    Raises `error_class` if it can't be written.
+    """
+    partial = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}{PARTIAL}")
+    with writing(path, error_class):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            partial.touch()
+            permissions = partial.stat().st_mode  # what the umask leaves; safetensors takes away more
+            yield partial
+            partial.chmod(permissions)
+            os.replace(partial, path)
+        finally:
+            partial.unlink(missing_ok=True)
 
 
 class FileLock:
@@ -112,10 +125,12 @@ class FileLock:
         self._file.close()
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a text file."""
+def write_file(path: Path, content: str | bytes) -> None:
+    """Write a file whole or not at all; a text as UTF-8. Raises DataError if it can't be written."""
+    if isinstance(content, str):
+        content = content.encode("utf-8", "backslashreplace")  # names of files that are no UTF-8
     with replacing(path) as partial:
-        partial.write_text(text, "utf-8", "backslashreplace")  # names of files that are no UTF-8
+        partial.write_bytes(content)
 
 
 # Those of OWASP, full-width ones, and ESC, which steers terminals. An apostrophe before one of them is doubled, so that

@@ -3,7 +3,6 @@
 """
 
 import base64
-import io
 import math
 from collections.abc import Iterable, Sequence
 from functools import cache
@@ -12,8 +11,8 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 
 from PIL import Image
 
-from uniemox.errors import DataError
-from uniemox.io.files import write_text
+from uniemox.io.files import write_file
+from uniemox.io.images import encode_image
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -39,24 +38,21 @@ def render(template: str, /, **values: Any) -> Html:
 
 def write_html(path: Path, template: str, /, **values: Any) -> None:
     """Fill a template and write the page. Raises DataError if the file can't be written."""
-    text = render(template, **values)
-    try:
-        write_text(path, text)
-    except OSError as error:
-        raise DataError(f"{path} can't be written ({error.strerror}); choose another name") from error
+    write_file(path, render(template, **values))
 
 
 @cache
-def environment() -> "Environment":
-    """Templates of the package, with the functions below as filters."""
+def environment(*, is_html: bool = True) -> "Environment":
+    """Templates of the package, with the functions below as filters.  is_html: escape values."""
     from jinja2 import Environment, PackageLoader, StrictUndefined  # noqa: PLC0415 - most commands write no page
 
     found = Environment(
         loader=PackageLoader("uniemox", ""),
-        autoescape=True,
+        autoescape=is_html,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        keep_trailing_newline=not is_html,
     )
     found.filters |= {"number": number, "percent": percent, "interval": interval, "position": position}
     found.tests |= {"known": is_known, "interval": are_known}
@@ -68,9 +64,7 @@ def jpeg_url(image: Image.Image, *, max_side_px: int, quality: int = 78) -> str:
     """An image as the address of an `img`: a JPEG, scaled down to its longest side."""
     image = image.convert("RGB")
     image.thumbnail((max_side_px, max_side_px), Image.Resampling.LANCZOS)
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=quality)
-    return data_url(buffer.getvalue(), "image/jpeg")
+    return data_url(encode_image(image, "JPEG", quality=quality), "image/jpeg")
 
 
 def data_url(data: bytes, kind: str) -> str:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from PIL import Image, UnidentifiedImageError
 
@@ -212,6 +213,13 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         return on_white(image if image.mode == "RGBA" else image.convert("RGBA"))
     return image.convert("RGB")  # Pillow has turned Adobe's inverted CMYK round already
+
+
+def encode_image(image: Image.Image, image_format: str, **options: Any) -> bytes:
+    """The bytes of an image's file.  image_format, options: as Pillow names them."""
+    buffer = io.BytesIO()
+    image.save(buffer, image_format, **options)
+    return buffer.getvalue()
 
 
 def on_white(rgba: Image.Image) -> Image.Image:

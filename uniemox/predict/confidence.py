@@ -85,9 +85,14 @@ def score_limit(scores: Sequence[float], coverage: float) -> float:
     if place > len(scores):
         raise ConfigError(
             f"coverage {coverage} can't be had from {len(scores)} held-out images; they do for at most "
-            f"{len(scores) / (len(scores) + 1):.3f}"
+            f"{max_coverage(scores):.3f}"
         )
     return scores[place - 1]
+
+
+def max_coverage(scores: Sequence[float]) -> float:
+    """Return the highest coverage that likely labels can have with these scores of held-out images; 0 for none."""
+    return len(scores) / (len(scores) + 1)
 
 
 def likely_labels(probabilities: NDArray[np.floating], limit: float) -> list[int]:

@@ -5,9 +5,10 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
-from uniemox.errors import DataError, ImageError
-from uniemox.io.files import replacing
+from uniemox.errors import ImageError
+from uniemox.io.files import write_file
 from uniemox.io.fonts import fitted, font_of
+from uniemox.io.images import encode_image
 from uniemox.persons.box import Box
 from uniemox.predict.images import ImageLike, read_any
 
@@ -126,13 +127,6 @@ def drawing_path(folder: Path, image: Path, ending: str) -> Path:
     return folder.joinpath(*parts[:-1], parts[-1] + ending.replace("/", "-"))
 
 
-def write_whole(path: Path, content: Image.Image | str) -> None:
+def write_drawing(path: Path, drawing: Image.Image | str) -> None:
     """Write an image as a PNG, or a page, whole or not at all. Raises DataError if the file can't be written."""
-    try:
-        with replacing(path) as partial:
-            if isinstance(content, str):
-                partial.write_text(content, "utf-8", "backslashreplace")
-            else:
-                content.save(partial, "PNG")
-    except OSError as error:
-        raise DataError(f"{path} can't be written ({error.strerror}); choose another name") from error
+    write_file(path, drawing if isinstance(drawing, str) else encode_image(drawing, "PNG"))

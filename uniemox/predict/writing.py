@@ -7,8 +7,7 @@ import json
 import os
 import shutil
 from array import array
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from hashlib import blake2b
@@ -21,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from uniemox.errors import ConfigError, DataError
-from uniemox.io.files import FileLock, fingerprint_of, replacing
+from uniemox.io.files import FileLock, fingerprint_of, replacing, writing
 from uniemox.predict.prediction import Failure, Prediction
 from uniemox.predict.predictor import Predictor
 from uniemox.predict.question import answers_in
@@ -95,7 +94,7 @@ class ResultFile:
             raise ConfigError(f"{path}: a label can't be called {min(taken)!r}, as a column is; write {LINES} instead")
         self._beside = {} if answered.asked is None else {"asked": answered.asked}
         self._done: NDArray[np.uint64] = np.empty(0, np.uint64)
-        with _writing(self.lines):
+        with writing(self.lines):
             self._lock = FileLock(self.lines)
         try:
             self._open(resume=resume)
@@ -111,7 +110,7 @@ class ResultFile:
             raise ConfigError(f"{there} is there, but not {self.lines}, which --resume needs; choose another name")
         if there is not None:
             self._done = _repair(self.lines, self.answered)
-        with _writing(self.lines):
+        with writing(self.lines):
             self._file = self.lines.open("ab")
 
     def __len__(self) -> int:
@@ -157,15 +156,6 @@ def _check_name(path: Path, endings: Sequence[str]) -> None:
         import_pyarrow()
 
 
-@contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    """Turn errors of opening a file into DataError."""
-    try:
-        yield
-    except OSError as error:
-        raise DataError(f"{path} can't be written ({error.strerror}); choose another name") from error
-
-
 def _repair(path: Path, answered: AnswerHeader) -> NDArray[np.uint64]:
     """Remove failures and a last line that was cut off; return the sorted keys of the answered images."""
     keys, failures = array("Q"), 0
@@ -206,7 +196,7 @@ class EmbeddingFile:
         there = next((one for one in (path, self.names) if os.path.exists(one)), None)
         if there is not None:
             raise ConfigError(f"{there} is there already; choose another name")
-        with _writing(path):
+        with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             self._rows, self._paths = TemporaryFile(dir=path.parent), TemporaryFile(dir=path.parent)  # noqa: SIM115
         self.count, self.width = 0, 0

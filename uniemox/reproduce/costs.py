@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from uniemox.checkpoints.classifier import load_classifier
 from uniemox.errors import ConfigError
-from uniemox.io.files import WEIGHTS, write_text
+from uniemox.io.files import WEIGHTS, write_file
 from uniemox.reproduce.execute import gpus_of, to_do, work_ahead
 from uniemox.reproduce.plan import Run
 from uniemox.reproduce.study import BATCH, PRETRAIN_BATCH, PRETRAIN_GFLOP, STAGES
@@ -64,7 +64,7 @@ def measure_run(run: Path) -> NetworkCost:
         size_px=info.size,
         streams=info.streams,
     )
-    write_text(path, json.dumps(asdict(found)) + "\n")
+    write_file(path, json.dumps(asdict(found)) + "\n")
     return found
 
 

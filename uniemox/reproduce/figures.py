@@ -14,7 +14,7 @@ from uniemox.data.people import PERSONS, json_line
 from uniemox.data.prompts import text_of
 from uniemox.data.sample import DataSet, Sample, decode_sample
 from uniemox.errors import ConfigError, DataError, ImageError
-from uniemox.io.files import SPLITS, write_text
+from uniemox.io.files import SPLITS, write_file
 from uniemox.io.html import Html, jpeg_url, render
 from uniemox.io.images import decode
 from uniemox.reproduce.ablations import NO_ALIGNMENT, NO_VISUAL
@@ -60,8 +60,8 @@ def write_images(data: DataSet, out: Path, *, count: int, seed: int, with_emotio
         listed.append({"file": name, "key": sample.key, "label": data.label_of(sample), "text": text})
     if not listed:
         raise DataError(f"none of the images of {data.name} can be read")
-    write_text(out / PERSONS, b"".join(people).decode())
-    write_text(out / LIST, json.dumps({"data": data.name, "seed": seed, "pictures": listed}, indent=2) + "\n")
+    write_file(out / PERSONS, b"".join(people).decode())
+    write_file(out / LIST, json.dumps({"data": data.name, "seed": seed, "pictures": listed}, indent=2) + "\n")
     return [out / entry["file"] for entry in listed]
 
 

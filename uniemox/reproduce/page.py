@@ -5,10 +5,10 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
-from uniemox.errors import DataError, UniemoxError
+from uniemox.errors import UniemoxError
 from uniemox.evaluate.report.scores import BELOW
 from uniemox.intervals import PairedDifference
-from uniemox.io.files import write_text
+from uniemox.io.files import write_file
 from uniemox.io.html import UNKNOWN, Html, write_html
 from uniemox.reproduce.audit import audit
 from uniemox.reproduce.execute import RunOutcome
@@ -63,11 +63,8 @@ def write_page(plan: Plan, outcome: RunOutcome, root: Path) -> Path:
         cited_rows=[row for row in plan.rows if _is_cited(row, cited)],
         parts=[part() for part in plan.parts],
     )
-    try:
-        write_text(path.with_suffix(".json"), json.dumps(found.as_dict(), indent=2, ensure_ascii=False) + "\n")
-        write_text(path.with_suffix(".csv"), found.as_csv())
-    except OSError as error:
-        raise DataError(f"{path} can't be written ({error.strerror}); choose another --out") from error
+    write_file(path.with_suffix(".json"), json.dumps(found.as_dict(), indent=2, ensure_ascii=False) + "\n")
+    write_file(path.with_suffix(".csv"), found.as_csv())
     return path
 
 

@@ -1,6 +1,5 @@
 """The models that are served, and what the worker thread does with images."""
 
-import io
 import os
 import re
 import time
@@ -14,9 +13,10 @@ from PIL import Image
 
 from uniemox.errors import ImageError, LabelError
 from uniemox.io.decoding.pool import DecoderPool, Decoders
-from uniemox.io.images import MinSides, open_image
+from uniemox.io.images import MinSides, encode_image, open_image
 from uniemox.labels import LABEL_SETS, LabelSet
 from uniemox.persons.box import Box
+from uniemox.predict.confidence import max_coverage
 from uniemox.predict.explain.maps import heat_map
 from uniemox.predict.prediction import Failure, Prediction
 from uniemox.predict.predictor import Predictor
@@ -88,7 +88,7 @@ class Models:
             "model": {"enum": self.names},
             "labels": {"enum": sets},
             "label": {"enum": list(labels)},
-            "coverage": {"maximum": max(map(_most_coverage, predictors))},
+            "coverage": {"maximum": max(max_coverage(each.network.info.conformal_scores) for each in predictors)},
         }
 
     def find(self, name: str | None) -> str:
@@ -111,7 +111,7 @@ class Models:
                 finds_persons=predictor.finder is not None,
                 tells_persons_emotions=predictor.person_network is not None,
                 finds_faces=predictor.face_reader is not None,
-                max_coverage=_most_coverage(predictor),
+                max_coverage=max_coverage(predictor.network.info.conformal_scores),
             )
             for name, predictor in self._predictors.items()
         ]
@@ -186,12 +186,6 @@ class _PromptDecoders:
         return self._pool.decode(data, name, shrink=shrink)
 
 
-def _most_coverage(predictor: Predictor) -> float:
-    """The highest share that its likely sets can promise, from the number of its held-out images; 0: none."""
-    count = len(predictor.network.info.conformal_scores)
-    return count / (count + 1)
-
-
 def _can_answer_in(predictor: Predictor, labels: LabelSet) -> bool:
     """Return whether a predictor's answers can be mapped to the set."""
     if predictor.network.info.task == "affect":
@@ -210,9 +204,8 @@ def overlay_of(predictor: Predictor, data: bytes, label: str | None, decoders: D
         explanation = heat_map(predictor, image, label)
     except ImageError as error:
         return Failure(path=None, error=str(error))
-    buffer = io.BytesIO()
-    explanation.overlay().save(buffer, "PNG", compress_level=3)
-    return Overlay(explanation.label, explanation.method, explanation.box, buffer.getvalue())
+    drawn = encode_image(explanation.overlay(), "PNG", compress_level=3)
+    return Overlay(explanation.label, explanation.method, explanation.box, drawn)
 
 
 def without_folders(message: str) -> str:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from uniemox.classifier_info import ClassifierInfo
 from uniemox.errors import CheckpointError, ConfigError
-from uniemox.io.files import write_text
+from uniemox.io.files import write_file
+from uniemox.predict.confidence import max_coverage
 from uniemox.predict.network import DISTANCE, FEATURES, LOGITS, MAPS, Network
 from uniemox.predict.schema import FIELDS, columns_of, table_fields
 
@@ -63,17 +64,17 @@ def write_site(network: Network, model: Path, out: Path, runtime: Path) -> None:
     _write_json(out / "manifest.webmanifest", app | {"icons": [icon]})
     names = ["./", *(path.relative_to(out).as_posix() for path in _files(out) if path.parent.name != "runtime")]
     constants = f"const VERSION = {json.dumps(version)};\nconst FILES = {json.dumps(names)};\n"
-    write_text(out / "sw.js", constants + _text("web/sw.js"))
+    write_file(out / "sw.js", constants + _text("web/sw.js"))
 
 
 def _write_page(out: Path) -> None:
     html = _text("page/index.html")
     policy = f'{HEAD}\n<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
-    write_text(out / "index.html", html.replace(HEAD, policy))
+    write_file(out / "index.html", html.replace(HEAD, policy))
     for name in PAGE:
-        write_text(out / "page" / name, _text(f"page/{name}"))
-    write_text(out / "page/server.js", _text("web/web.js"))
-    write_text(out / "page/resize.js", _text("web/resize.js"))
+        write_file(out / "page" / name, _text(f"page/{name}"))
+    write_file(out / "page/server.js", _text("web/web.js"))
+    write_file(out / "page/resize.js", _text("web/resize.js"))
 
 
 def _described(network: Network, version: str) -> dict[str, object]:
@@ -91,13 +92,12 @@ def _described(network: Network, version: str) -> dict[str, object]:
 
 def _as_model(name: str, info: ClassifierInfo) -> dict[str, object]:
     """Return the model as GET /models of a server describes it."""
-    count = len(info.conformal_scores)
     return {
         "name": name,
         "kind": info.kind,
         "task": info.task,
         "labels": info.labels,
-        "max_coverage": count / (count + 1) if count else 0.0,
+        "max_coverage": max_coverage(info.conformal_scores),
     }
 
 
@@ -110,4 +110,4 @@ def _text(name: str) -> str:
 
 
 def _write_json(path: Path, value: object) -> None:
-    write_text(path, json.dumps(value, allow_nan=False) + "\n")
+    write_file(path, json.dumps(value, allow_nan=False) + "\n")

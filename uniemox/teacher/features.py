@@ -209,11 +209,8 @@ class TextCachedTeacher:
         self.known.update(zip(key_of.values(), values, strict=True))
         name = f"{uuid.uuid4().hex}{SUFFIX}"
         rows = np.frombuffer(b"".join(key_of.values()), np.uint8).reshape(-1, KEY_BYTES)
-        try:
-            with replacing(self.folder / name) as partial:
-                safetensors.numpy.save_file({"keys": rows, "values": values}, partial)
-        except OSError as error:
-            raise TeacherError(f"{self.folder} can't keep text features ({error})") from error
+        with replacing(self.folder / name, TeacherError) as partial:
+            safetensors.numpy.save_file({"keys": rows, "values": values}, partial)
         self.read.add(name)
 
     def _read_new(self) -> None:

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from uniemox.errors import DataError
-from uniemox.io.files import METRICS, read_limited, write_text
+from uniemox.io.files import METRICS, read_limited, write_file
 from uniemox.training.processes import kept_parameters, rank
 from uniemox.training.trackers import open_trackers
 
@@ -141,7 +141,7 @@ class Journal:
             return
         path = run / METRICS
         kept = [line for line in read_metrics(run) if line["step"] <= step] if path.exists() else []
-        write_text(path, "".join(json.dumps(line) + "\n" for line in kept))
+        write_file(path, "".join(json.dumps(line) + "\n" for line in kept))
         self.file = path.open("a", encoding="utf-8")
         self.trackers = open_trackers(run, step, tracker)
 

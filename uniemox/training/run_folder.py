@@ -15,7 +15,7 @@ import torch
 from uniemox.data.sample import DataSet, Sample
 from uniemox.data.seen import SEEN
 from uniemox.errors import ConfigError
-from uniemox.io.files import CHECKPOINTS, CONFIG, METRICS, PARTIAL, WEIGHTS, read_limited, write_text
+from uniemox.io.files import CHECKPOINTS, CONFIG, METRICS, PARTIAL, WEIGHTS, read_limited, write_file
 from uniemox.training.processes import is_restart, job_of, rank, wait_for_all
 
 Config = TypeVar("Config")
@@ -131,7 +131,7 @@ def _begin(run: Path, kind: str, config: Any, data: DataSet | Sequence[Sample], 
     if not path.exists():
         if run.is_dir() and not all(left.match(f"{CONFIG}.*{PARTIAL}") for left in run.iterdir()):
             raise ConfigError(f"{run} is not empty and no run of uniemox; choose another --out")
-        write_text(path, json.dumps(record, indent=2) + "\n")
+        write_file(path, json.dumps(record, indent=2) + "\n")
         return False
     found = read_json(path)
     if found.get("kind") != kind:
@@ -147,7 +147,7 @@ def _begin(run: Path, kind: str, config: Any, data: DataSet | Sequence[Sample], 
     is_other_data = found["data"]["sha256"] != record["data"]["sha256"]
     if not has_begun and (changed or is_other_data):  # a setting was wrong, say, and it ended before its first step
         (run / SEEN).unlink(missing_ok=True)
-        write_text(path, json.dumps(record, indent=2) + "\n")
+        write_file(path, json.dumps(record, indent=2) + "\n")
         return False
     if changed:
         raise ConfigError(
@@ -158,7 +158,7 @@ def _begin(run: Path, kind: str, config: Any, data: DataSet | Sequence[Sample], 
         raise ConfigError(f"{run} began with other data than {name} now is; choose another --out")
     if lowers_rate:
         rates = [*found.get("earlier_base_lrs", ()), began.optimizer.base_lr]
-        write_text(path, json.dumps(record | {"earlier_base_lrs": rates}, indent=2) + "\n")
+        write_file(path, json.dumps(record | {"earlier_base_lrs": rates}, indent=2) + "\n")
     for left in run.glob(f"*{PARTIAL}"):  # by a process that was killed while it wrote
         left.unlink()
     return True

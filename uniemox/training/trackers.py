@@ -17,7 +17,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from uniemox.data.source import public_name
 from uniemox.errors import ConfigError, MissingPackageError
-from uniemox.io.files import CONFIG, write_text
+from uniemox.io.files import CONFIG, write_file
 from uniemox.training.run_folder import by_dotted_name, read_json
 
 TENSORBOARD = "tensorboard"
@@ -81,7 +81,7 @@ class _Wandb:
             raise ConfigError(
                 f"Weights & Biases does not start: {error}; WANDB_MODE=offline needs no account"
             ) from error
-        write_text(kept, number + "\n")
+        write_file(kept, number + "\n")
         self.picture: Any = wandb.Image
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
@@ -123,7 +123,7 @@ class _Mlflow:
             raise ConfigError(
                 f"MLflow does not start: {error}; see MLFLOW_TRACKING_URI, and delete {kept} if its run is gone"
             ) from error
-        write_text(kept, self.id + "\n")
+        write_file(kept, self.id + "\n")
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         now_ms = time.time_ns() // 10**6

@@ -17,7 +17,7 @@ from uniemox.persons.box import Box, Detection
 from uniemox.predict.explain.explanation import Explanation
 from uniemox.predict.explain.sheets import CELL_PX, GAP_PX
 from uniemox.predict.opening import open_finder
-from uniemox.predict.plot import write_whole
+from uniemox.predict.plot import write_drawing
 
 
 @pytest.fixture(autouse=True)
@@ -130,7 +130,7 @@ def test_failed_writing_keeps_the_old_file(images: Path, tmp_path: Path, monkeyp
     """A file that is there counts as done, so it must never be half of one."""
     out, maps = tmp_path / "out" / "sheet.png", tmp_path / "maps"
     model, run = finetuned("knn"), pretrained()
-    write_whole(out, draw_image(0))
+    write_drawing(out, draw_image(0))
     whole = out.read_bytes()
 
     def cut_off(self: Image.Image, target: Path, *_: object) -> None:

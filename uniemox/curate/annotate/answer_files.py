@@ -17,10 +17,10 @@ from uniemox.curate import tables as t
 from uniemox.curate.annotate.answers import DETAILS, AnswerIn, read_answer, save_answers
 from uniemox.curate.annotate.verdicts import LAST_ANSWERS
 from uniemox.curate.plan import CollectionPlan
-from uniemox.curate.project import NONE, SKIP, Project, inserted_id, utc, write_whole
+from uniemox.curate.project import NONE, SKIP, Project, inserted_id, utc
 from uniemox.data.readers.csv_table import read_text
 from uniemox.errors import DataError
-from uniemox.io.files import write_rows
+from uniemox.io.files import write_file, write_rows
 
 COLUMNS = ("sha256", "title", "annotator", "label", *DETAILS, "seconds", "at")
 AT_ONCE, PAUSE_S = 200, 0.02  # answers of one transaction; pause between two, so that annotators' answers get through
@@ -55,7 +55,7 @@ def write_csv(project: Project, path: Path) -> int:
         [one.sha256, one.title, one.annotator, one.label, *cells(details), round(one.seconds, 1), utc(one.at)]
         for one, details in given_answers(project)
     ]
-    write_whole(path, as_csv(COLUMNS, rows).encode("utf-8-sig"))
+    write_file(path, as_csv(COLUMNS, rows).encode("utf-8-sig"))
     return len(rows)
 
 
@@ -71,7 +71,7 @@ def write_label_studio(project: Project, path: Path) -> int:
         about = {"completed_by": {"email": one.annotator}, "lead_time": one.seconds, "was_cancelled": one.label == SKIP}
         task["annotations"].append({**about, "result": [choices] if labels else [], "meta": details})
         count += 1
-    write_whole(path, (json.dumps(list(tasks.values()), indent=1, ensure_ascii=False) + "\n").encode())
+    write_file(path, (json.dumps(list(tasks.values()), indent=1, ensure_ascii=False) + "\n").encode())
     return count
 
 

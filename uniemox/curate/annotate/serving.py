@@ -8,7 +8,7 @@ from uniemox.curate.annotate import access
 from uniemox.curate.annotate.web import create_app
 from uniemox.curate.project import Project
 from uniemox.errors import ConfigError
-from uniemox.io.files import write_text
+from uniemox.io.files import write_file
 from uniemox.serve.config import ServeConfig
 from uniemox.serve.protocol import with_limits
 
@@ -27,7 +27,7 @@ def address_of(sock: socket.socket) -> str:
 
 def record_address(project: Project, address: str) -> None:
     """Remember the address of the pages for `served_at`."""
-    write_text(project.folder / ADDRESS, address + "\n")
+    write_file(project.folder / ADDRESS, address + "\n")
 
 
 def served_at(project: Project) -> str:

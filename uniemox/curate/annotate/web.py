@@ -1,7 +1,6 @@
 """The web application: annotators answer; the owner screens, judges, invites, and follows the progress."""
 
 import asyncio
-import io
 import threading
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
@@ -35,14 +34,13 @@ from uniemox.curate.project import (
     searched_labels,
     taken_down,
     undo,
-    write_whole,
 )
 from uniemox.curate.status import status
 from uniemox.errors import DataError, ImageError, UniemoxError
 from uniemox.io.decoding.pool import DecoderPool
-from uniemox.io.files import read_limited
+from uniemox.io.files import read_limited, write_file
 from uniemox.io.fonts import fitted
-from uniemox.io.images import MAX_BYTES, MinSides
+from uniemox.io.images import MAX_BYTES, MinSides, encode_image
 
 PAGES = {  # file and media type by path; nothing else of the disk is served
     **{f"/{name}": (f"{name}.html", "text/html") for name in ("annotate", "join", "status", "screen", "judge")},
@@ -383,7 +381,7 @@ class Previews:
         with self._turn:
             made = _shrunk(self.project.image_path(row.sha256, row.format), self._decoders)
         if made is not None:
-            write_whole(path, made)
+            write_file(path, made)
         return made
 
 
@@ -393,7 +391,7 @@ def _shrunk(path: Path, decoders: DecoderPool) -> bytes | None:
     except (OSError, ImageError):
         return None
     image.thumbnail((MAX_SIDE_PX, MAX_SIDE_PX), Image.Resampling.LANCZOS)
-    return _jpeg(image)
+    return encode_image(image, "JPEG", quality=QUALITY)
 
 
 def draw_check(label: str) -> bytes:
@@ -404,10 +402,4 @@ def draw_check(label: str) -> bytes:
     for text, y, size in (("Are you still looking?", 180, 40), ("Please answer", 270, 40), (label, 350, 72)):
         line, font = fitted(text, size, CHECK_PX[0] - 80)
         draw.text((CHECK_PX[0] / 2, y), line, fill="#222222", font=font, anchor="mm")
-    return _jpeg(image)
-
-
-def _jpeg(image: Image.Image) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=QUALITY)
-    return buffer.getvalue()
+    return encode_image(image, "JPEG", quality=QUALITY)

@@ -11,14 +11,13 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, NamedTuple
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from uniemox.curate.annotate.answer_files import as_csv, cells
 from uniemox.curate.annotate.verdicts import LatestAnswers
 from uniemox.curate.plan import CollectionPlan
-from uniemox.curate.project import write_whole
 from uniemox.curate.release.config import ReleaseConfig, ReleasedImage
 from uniemox.errors import DataError, MissingPackageError
+from uniemox.io.files import write_file
+from uniemox.io.html import environment
 from uniemox.paper import paper_tables
 
 TABLES = ("labels.csv", "soft_labels.csv", "provenance.csv")
@@ -39,14 +38,8 @@ def render(template: str, **values: Any) -> str:
     datasheet.md: config, plan, rows, figures, sources, by_owner, suggested, models, agreement, and those below.
     statistics.md: figures, published (table II).  licences.md: licences.
     """
-    environment = Environment(
-        loader=PackageLoader("uniemox", "curate/release"),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    return environment.get_template(template).render(published=paper_tables()["table2_datasets"], **values)
+    found = environment(is_html=False).get_template(f"curate/release/{template}")
+    return found.render(published=paper_tables()["table2_datasets"], **values)
 
 
 def statistics(
@@ -156,7 +149,7 @@ def write_croissant(folder: Path, config: ReleaseConfig, count: int, labels: Seq
         record_sets=[mlc.RecordSet(id="pictures", name="pictures", fields=fields)],
     )
     path = folder / "croissant.json"
-    write_whole(path, (json.dumps(metadata.to_json(), indent=1, ensure_ascii=False, default=str) + "\n").encode())
+    write_file(path, (json.dumps(metadata.to_json(), indent=1, ensure_ascii=False, default=str) + "\n").encode())
     logger = logging.getLogger("absl")
     level = logger.level
     logger.setLevel(logging.ERROR)  # the library prints warnings

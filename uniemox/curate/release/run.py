@@ -16,7 +16,7 @@ from uniemox.curate.annotate.agree import agreement_now
 from uniemox.curate.annotate.answer_files import as_csv
 from uniemox.curate.annotate.assignment import suggested_by
 from uniemox.curate.annotate.verdicts import OWNER_SAYS, Verdict, read_answers, verdicts
-from uniemox.curate.project import SUFFIXES, Change, Project, append, utc, write_whole
+from uniemox.curate.project import SUFFIXES, Change, Project, append, utc
 from uniemox.curate.release.config import ABOUT, ReleaseConfig, ReleasedImage
 from uniemox.curate.release.documents import (
     answer_tables,
@@ -34,7 +34,7 @@ from uniemox.curate.status import status
 from uniemox.data.source import public_name
 from uniemox.data.splits import write_splits
 from uniemox.errors import ConfigError, DataError, UniemoxError
-from uniemox.io.files import read_limited
+from uniemox.io.files import read_limited, write_file
 from uniemox.io.images import MAX_BYTES
 from uniemox.io.progress import Progress, silent
 
@@ -65,7 +65,7 @@ def release(project: Project, folder: Path, config: ReleaseConfig, progress: Pro
     everything, left = release_rows(project, kept)
     rows = _licensed(everything, config)
     folder.mkdir(parents=True, exist_ok=True)
-    write_whole(folder / MARK, b"uniemox curate release\n")
+    write_file(folder / MARK, b"uniemox curate release\n")
     options = {"options": json.dumps(asdict(config)), "at": time.time(), "pictures": len(rows)}
     with project.store.write() as connection:
         connection.execute(t.releases.delete().where(t.releases.c.folder == str(folder)))
@@ -163,7 +163,7 @@ def _place_images(
             left_in += plain is None and not keep
             data = plain or data
             if not target.exists() or target.read_bytes() != data:
-                write_whole(target, data)
+                write_file(target, data)
         except OSError as error:
             raise DataError(f"{target}: can't be written ({error.strerror})") from error
         sums[row.path] = hashlib.sha256(data).hexdigest()
@@ -208,11 +208,11 @@ def _write_texts(
         "label_studio.json": as_json(label_studio(rows)),
     }
     for name, text in texts.items():
-        write_whole(folder / name, text.encode("utf-8", "replace"))
+        write_file(folder / name, text.encode("utf-8", "replace"))
     scheme, drawn = {row.path: row.split for row in rows}, project.store.setting("split") or {}
     write_splits(folder / FILE, scheme, source=config.name, how=str(drawn.get("how")))
     if (project.folder / PLOT).exists():
-        write_whole(folder / PLOT, (project.folder / PLOT).read_bytes())
+        write_file(folder / PLOT, (project.folder / PLOT).read_bytes())
     write_croissant(folder, config, len(rows), labels)
 
 
@@ -222,7 +222,7 @@ def _write_checksums(folder: Path, sums: Mapping[str, str]) -> None:
     for path in sorted(folder.iterdir()):
         if path.is_file() and path.name not in (MARK, "SHA256SUMS"):
             lines.append(f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}")
-    write_whole(folder / "SHA256SUMS", ("\n".join(lines) + "\n").encode())
+    write_file(folder / "SHA256SUMS", ("\n".join(lines) + "\n").encode())
 
 
 @dataclass(frozen=True, slots=True)
