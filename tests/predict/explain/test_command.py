@@ -133,22 +133,21 @@ def test_failed_writing_keeps_the_old_file(images: Path, tmp_path: Path, monkeyp
     write_drawing(out, draw_image(0))
     whole = out.read_bytes()
 
-    def cut_off(self: Image.Image, target: Path, *_: object) -> None:
-        target.write_bytes(b"half")
+    def cut_off(target: Path, _: bytes) -> None:
+        target.open("wb").write(b"half")
         assert out.read_bytes() == whole
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(Image.Image, "save", cut_off)
+    monkeypatch.setattr(Path, "write_bytes", cut_off)
     with pytest.raises(DataError, match="No space left"):
         call(images, "--model", model, "--out", out)
     with pytest.raises(DataError, match="No space left"):
         call(images, "--model", model, "--out", maps)
     with pytest.raises(DataError, match="No space left"):
         call("reconstruct", images, "--model", run, "--out", out)
-    monkeypatch.undo()
-    monkeypatch.setattr(Path, "write_text", lambda path, *_: cut_off(draw_image(0), path))
     with pytest.raises(DataError, match="No space left"):
         call(images, "--model", model, "--out", out.with_name("page.html"))
+    monkeypatch.undo()
     assert [path for folder in (out.parent, maps) for path in folder.rglob("*") if path.is_file()] == [out]
     assert out.read_bytes() == whole
 
