@@ -55,6 +55,20 @@ def test_what_the_images_show_is_found_on_held_out_groups(fitted: tuple[Path, di
     assert all(0.83 <= share <= 0.96 for share in found["coverage"])
 
 
+def test_ratings_on_a_forgotten_scale_are_noticed(table: Path, tmp_path: Path) -> None:
+    """Ratings of 1 to 7, given as if they were of 1 to 9."""
+    lines = [line.split(",") for line in table.read_text().splitlines()]
+    narrow = [[path, group, *(f"{1 + 0.75 * (float(x) - 1):.2f}" for x in both)] for path, group, *both in lines[1:]]
+    (table.parent / "narrow.csv").write_text("\n".join(",".join(line) for line in [lines[0], *narrow]))
+    source, notes = tiny_network(tmp_path / "m.onnx", distances=(5.0, 200.0)), {}
+    for name in ("ratings.csv", "narrow.csv", "narrow.csv?scale=1-7"):
+        words = ("--data", f"csv:{table.parent / name}", "--out", tmp_path / "rated.onnx")
+        notes[name] = " ".join(uniemox_here("calibrate", "--ratings", "--model", source, *words).stderr.split())
+    assert "rated 1.0 to 7.0 of 1 to 9 (if people rated on another scale, name it" in notes["narrow.csv"]
+    for name in ("ratings.csv", "narrow.csv?scale=1-7"):
+        assert "rated 1.0 to 9.0 of 1 to 9; held out" in notes[name]
+
+
 def test_a_prediction_has_both_with_intervals_and_says_where_they_come_from(fitted: tuple[Path, dict]) -> None:
     path, found = fitted
     image = Image.new("RGB", (48, 48), (120, 100, 100))

@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from uniemox.evaluate.recalibration import RatingFit, Recalibration
 
 
+NARROW = 7  # no rating above it: the scale was probably not 1 to 9
+
+
 def calibrate(
     *,
     data: str,
@@ -86,7 +89,10 @@ def _confidence_words(result: "Recalibration", out: Path) -> tuple[str, list[str
 
 def _rating_words(found: "RatingFit") -> tuple[str, list[str]]:
     """The rest of a line on standard error, and lines on standard output."""
-    return f" of {found.groups} groups; held out, by tens of the groups:", [
+    line = f" of {found.groups} groups, rated {min(found.lowest):.1f} to {max(found.highest):.1f} of 1 to 9"
+    if max(found.highest) <= NARROW:
+        line += " (if people rated on another scale, name it: csv:TABLE?scale=1-7)"
+    return f"{line}; held out, by tens of the groups:", [
         f"{name}: rank correlation {found.spearman[i]:.2f}, error {found.mean_error[i]:.2f} of 8 (the mean rating "
         f"for all images: {found.mean_error_of_mean[i]:.2f}), intervals of ±{found.half_width[i]:.2f} hold "
         f"{found.coverage[i]:.0%}"

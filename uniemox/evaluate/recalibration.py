@@ -146,6 +146,9 @@ class RatingFit:
     images: int
     split: str
     groups: int
+    lowest: tuple[float, float]
+    """Lowest rating, on the scale of 1 to 9."""
+    highest: tuple[float, float]
     spearman: tuple[float, float]
     """Rank correlation of held-out predictions."""
     mean_error: tuple[float, float]
@@ -206,6 +209,8 @@ def fit_ratings(
     write_hashes(seen_file(out), read_seen(source))
     inside = [distances[fold == i] <= limit_of(distances[fold != i]) for i in range(FOLDS)]
     measures = {
+        "lowest": ratings.min(axis=0),
+        "highest": ratings.max(axis=0),
         "spearman": [rank_correlation(held_out[:, i], ratings[:, i]) for i in range(len(AFFECT))],
         "mean_error": distances.mean(axis=0),
         "mean_error_of_mean": np.abs(ratings - ratings.mean(axis=0)).mean(axis=0),
