@@ -19,6 +19,8 @@ from uniemox.predict.explain.maps import heat_map
 from uniemox.predict.network import Network
 from uniemox.predict.opening import load
 from uniemox.predict.predictor import Predictor
+from uniemox.serve.app import create_app
+from uniemox.serve.config import ServeConfig
 
 
 def test_metadata_of_a_file_are_read(tmp_path: Path) -> None:
@@ -29,6 +31,22 @@ def test_metadata_of_a_file_are_read(tmp_path: Path) -> None:
     assert (info.mean, info.std, info.conformal_scores) == ((0.5, 0.4, 0.3), (0.2, 0.3, 0.4), (0.1, 0.5))
     assert info.views == ("scene",)
     assert network.maps(np.zeros((1, 3, SIZE, SIZE), np.float32)) is None
+
+
+@pytest.mark.parametrize("weight", [np.nan, np.inf])
+def test_a_network_whose_answers_are_not_finite_is_refused(weight: float, tmp_path: Path) -> None:
+    """`serve` refuses it too, as it starts with a prediction."""
+    path = tiny_network(tmp_path / "m.onnx")
+    model = onnx.load(path)
+    [weights] = [part for part in model.graph.initializer if part.name == "weights"]
+    values = np.full_like(onnx.numpy_helper.to_array(weights), weight)
+    weights.CopyFrom(onnx.numpy_helper.from_array(values, "weights"))
+    onnx.save(model, path)
+    predictor = Predictor(Network.open(path))
+    with pytest.raises(CheckpointError, match=r"m\.onnx: logits is not finite"):
+        heat_map(predictor, Image.new("RGB", (50, 40), "red"))
+    with pytest.raises(CheckpointError, match=r"m\.onnx: logits is not finite"):
+        create_app([predictor], ServeConfig())
 
 
 def test_pixels_are_normalised(tmp_path: Path) -> None:

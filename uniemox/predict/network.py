@@ -241,6 +241,8 @@ class _OnnxEngine:
                 raise CheckpointError(
                     f"{self._path}: has {len(self.info.labels)} labels, but gives {values.shape}; export it again"
                 )
+            if not np.isfinite(values).all():
+                raise CheckpointError(f"{self._path}: {name} is not finite; download it again, or train it anew")
         return [np.asarray(values, np.float32) for values in found]
 
 
