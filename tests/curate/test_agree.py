@@ -149,5 +149,5 @@ def test_the_report_of_licences_counts() -> None:
     text = render("licences.md", licences=licence_counts(["by 2.0", "by 2.0", "", "by-nc-nd 4.0", "a|b"]))
     assert "\n| by 2.0 | 2 | yes | yes | yes |\n" in text
     assert "| a\\|b | 1 | not known | not known | not known |" in text
-    assert "5 images: 2 without a known licence, 1 exclude commercial use, 1 exclude changes." in text
+    assert "5 images: 2 without a known licence, 1 whose licence excludes commercial use, 1 whose licence" in text
     assert "0 images" in render("licences.md", licences=licence_counts([]))

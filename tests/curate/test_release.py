@@ -126,8 +126,8 @@ def test_local_paths_are_relative_and_the_datasheet_names_sources(tmp_path: Path
     }
     assert str(tmp_path) not in (tmp_path / "out" / "provenance.csv").read_text()
     sheet = (tmp_path / "out" / "README.md").read_text()
-    assert "1 from a folder of files that its makers had already" in sheet
-    assert "was taken out." in sheet
+    assert "1 from a folder of files that the makers already had" in sheet
+    assert "was removed." in sheet
 
 
 def test_metadata_is_removed_or_kept(tmp_path: Path) -> None:
@@ -186,7 +186,7 @@ def test_statistics_and_datasheet(made: Path) -> None:
     assert "| **Tiny** | 18 | (2) | cartoon, science fiction |" in (made / "statistics.md").read_text()
     assert "| Emo8 | 8,930 | Mikels (8) |" in (made / "statistics.md").read_text()
     sheet = (made / "README.md").read_text()
-    for part in ("## Motivation", "agreement 90.0 %", "Labels and texts: CC0-1.0", "Krippendorff's α"):
+    for part in ("## Motivation", "agreement was 90.0 %", "Labels and texts: CC0-1.0", "Krippendorff's α"):
         assert part in sheet, part
 
 
@@ -290,7 +290,7 @@ def test_a_release_holds_the_current_agreement(tmp_path: Path) -> None:
     assert told["percent"]["value"] == 1.0
     assert list(told["per_annotator"]) == ["annotator 1", "annotator 2"]
     assert {row["annotator"] for row in rows_of(tmp_path / "out" / "answers.csv")} == set(told["per_annotator"])
-    assert "agreement 100.0 %" in (tmp_path / "out" / "README.md").read_text()
+    assert "agreement was 100.0 %" in (tmp_path / "out" / "README.md").read_text()
     with project.store.write() as connection:
         changes = [Change(i, "verdict", LABELS[1 - i % 2]) for i in range(1, 13)]
         append(connection, actor="me", step="by hand", note="", changes=changes)

@@ -28,7 +28,7 @@ CARD, CONFIG = "README.md", "config.json"
 TOLERANCE = 1e-4  # of probabilities, or of valence and arousal
 LONG = ("conformal_scores", "distances", "network")  # fields of no use in config.json
 WHAT = {
-    "evoked": "what an image makes people feel who look at it, not what the people in it feel",
+    "evoked": "what an image makes its viewers feel, not what the people in it feel",
     "felt": "what a person in an image feels, as annotators saw it, not what the image makes people feel",
     "expressed": "what a face shows to others, not what its owner feels",
 }
