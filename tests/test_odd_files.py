@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 
 from tests.drawn import draw_image, jpeg_of
+from tests.predict.networks import tiny_network
 from tests.runs import uniemox_here
 from uniemox.checkpoints.reading import read_weight_file
+from uniemox.data.people import Sidecar
 from uniemox.data.processes import look_at
 from uniemox.data.readers.csv_table import read_text
 from uniemox.data.sample import ImageFile, Sample
@@ -25,8 +27,11 @@ from uniemox.io.images import read_image
 from uniemox.io.onnx_sessions import RUNTIME_ERRORS, open_session
 from uniemox.persons.detector import load_detector
 from uniemox.predict.images import read_any
+from uniemox.predict.network import Network
 from uniemox.predict.opening import load
+from uniemox.predict.predictor import Predictor
 from uniemox.predict.survey.run import date_taken
+from uniemox.predict.writing import AnswerHeader, ResultFile
 from uniemox.teacher.features import StoredTeacher
 from uniemox.training.journal import read_metrics
 from uniemox.training.run_folder import read_json
@@ -177,6 +182,23 @@ def test_where_nothing_can_be_written_is_said_in_one_line(words: tuple[str, ...]
     assert done.returncode in (1, 2), done.stderr
     assert re.search(r"^error: .*file", done.stderr, re.MULTILINE), done.stderr
     assert (tmp_path / "file").read_text() == "x"
+
+
+@pytest.mark.parametrize("lock", [False, True])
+@pytest.mark.parametrize("kind", ["link", "pipe"])
+def test_nothing_is_appended_through_a_link_or_a_pipe(lock: bool, kind: str, tmp_path: Path) -> None:
+    """In a stranger's folder it may lead to a file that a shell reads; a pipe would hang."""
+    target = tmp_path / "home"
+    files = {"sidecar": tmp_path / "persons.jsonl", "results": tmp_path / "answers.jsonl"}
+    for path in files.values():
+        odd = path.with_name(path.name + ".lock") if lock else path
+        odd.symlink_to(target) if kind == "link" else os.mkfifo(odd)
+    with pytest.raises(UniemoxError, match=r"persons\.jsonl:? can't be (written|read)"):
+        Sidecar(files["sidecar"], {})
+    predictor = Predictor(Network.open(tiny_network(tmp_path / "m.onnx")))
+    with pytest.raises(UniemoxError, match=r"answers\.jsonl:? can't be (written|read)"):
+        ResultFile(files["results"], resume=True, answered=AnswerHeader.of_question(predictor, None, None))
+    assert not target.exists()
 
 
 def test_ten_thousand_names_of_which_most_are_broken(tmp_path: Path) -> None:

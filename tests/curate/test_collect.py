@@ -308,6 +308,19 @@ def test_a_folder_and_resume_after_a_stop(tmp_path: Path) -> None:
         local_folder(tmp_path / "nowhere", PLAN)
 
 
+def test_links_out_of_the_folder_are_not_collected(tmp_path: Path) -> None:
+    """A release would publish an image that somebody's folder only points to."""
+    folder = tmp_path / "pictures" / "awe"
+    folder.mkdir(parents=True)
+    (tmp_path / "private.jpg").write_bytes(jpeg_of(draw_image(0)))
+    (folder / "own.jpg").write_bytes(jpeg_of(draw_image(1)))
+    (folder / "inside.jpg").symlink_to("own.jpg")
+    local_folder(tmp_path / "pictures", PLAN)
+    (folder / "out.jpg").symlink_to("../../private.jpg")
+    with pytest.raises(DataError, match=r"1 links lead out of this folder, such as awe/out\.jpg"):
+        local_folder(tmp_path / "pictures", PLAN)
+
+
 def test_unknown_folders_are_refused_or_taken_as_keywords(tmp_path: Path) -> None:
     word = PLAN.keywords["awe"][0]
     class_folders(tmp_path, ("fear", "holiday", word), each=2)

@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import select
 from starlette.testclient import TestClient
 
-from tests.curate.conftest import Browser
+from tests.curate.conftest import ADDRESS, Browser
 from uniemox.curate import tables as t
 from uniemox.curate.annotate.access import Role, invite
 from uniemox.curate.project import Project
@@ -34,6 +34,14 @@ QUERIES = (
     "disputed?x",
     "form?x",
 )
+
+
+def test_a_body_without_a_limit_and_large_headers_are_refused(client: TestClient) -> None:
+    """With both headers, the body could be far longer than its Content-Length says."""
+    headers = {"Origin": ADDRESS, "Content-Type": "application/json"}
+    both = {"Content-Length": "2", "Transfer-Encoding": "chunked"}
+    assert client.post("/api/join", content="{}", headers=headers | both).status_code == 411
+    assert client.post("/api/join", content="{}", headers=headers | {"X": "x" * 40_000}).status_code == 431
 
 
 @pytest.mark.parametrize("role", ["annotator", "owner"])

@@ -7,6 +7,7 @@ import struct
 import subprocess
 import sys
 import zlib
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +50,53 @@ def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("f.gif", "f.webp"):
         frames[0].save(folder / name, save_all=True, append_images=frames[1:], duration=200, loop=0)
     return folder
+
+
+def film_of(path: Path, stamps: list[int]) -> Path:
+    """A film of one frame for each stamp, seconds."""
+    av = pytest.importorskip("av", reason="needs PyAV: pip install 'uniemox[video]'")
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=1)
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+        for image, stamp in zip(shots() * 9, stamps, strict=False):
+            frame = av.VideoFrame.from_image(image)
+            frame.pts, frame.time_base = stamp, Fraction(1)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return path
+
+
+def test_the_first_frame_is_at_0_however_late_its_time_stamp(tmp_path: Path) -> None:
+    """Recordings of broadcasts begin at any time."""
+    late = film_of(tmp_path / "late.mkv", list(range(50_000, 50_006)))
+    assert [one.time_s for one in read_film(str(late), 1)] == [0, 1, 2, 3, 4, 5]
+
+
+def test_joined_films_are_read_to_their_end(tmp_path: Path) -> None:
+    """Time stamps begin anew where one transport stream follows another in a file."""
+    once = film_of(tmp_path / "once.ts", list(range(6))).read_bytes()
+    (tmp_path / "twice.ts").write_bytes(once * 2)
+    found = [one.time_s for one in read_film(str(tmp_path / "twice.ts"), 1) if one.image is not None]
+    assert len(found) >= 2 * 6 - 1
+    assert found == sorted(found)
+
+
+@pytest.mark.parametrize("fmt", ["GIF", "WEBP", "PNG"])
+def test_a_small_animation_may_not_take_much_memory(fmt: str, tmp_path: Path) -> None:
+    path = tmp_path / f"f.{fmt.lower()}"
+    small = draw_image(1).resize((60, 60))
+    small.save(path, fmt, save_all=True, append_images=[small.rotate(90)], duration=100, lossless=True)
+    data = bytearray(path.read_bytes())
+    at, size = {"GIF": (6, struct.pack("<HH", 9999, 9999)), "WEBP": (24, struct.pack("<I", 9998)[:3] * 2)}.get(
+        fmt, (16, struct.pack(">II", 9999, 9999))
+    )
+    data[at : at + len(size)] = size
+    if fmt == "PNG":
+        data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
+    path.write_bytes(data)
+    [only] = read_film(str(path), 1)
+    assert only.image is None
+    assert "may take 600" in str(only.error)
 
 
 @pytest.mark.parametrize("name", ["f.mkv", "f.mp4", "f.gif", "f.webp"])

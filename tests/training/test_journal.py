@@ -57,3 +57,7 @@ def test_a_missing_or_mangled_file_is_named(tmp_path: Path) -> None:
     (tmp_path / METRICS).write_text('{"step": 1}\nnonsense\n{"step": 2}\n')
     with pytest.raises(DataError, match=says(f"{METRICS}:2: not JSON")):
         read_metrics(tmp_path)
+    for line in (b"5", b"[]", b'{"a": 1}', b'{"step": "x"}', b"\xff\xfe"):
+        (tmp_path / METRICS).write_bytes(line + b'\n{"step": 2}\n')
+        with pytest.raises(DataError, match=says("metrics")):
+            read_metrics(tmp_path)

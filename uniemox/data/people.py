@@ -19,7 +19,7 @@ from uniemox.data.readers.csv_table import parse_json, read_bytes
 from uniemox.data.sample import DataSet, Sample, decode_sample
 from uniemox.data.seen import seen_file, write_hashes
 from uniemox.errors import DataError, ImageError
-from uniemox.io.files import FileLock
+from uniemox.io.files import FileLock, open_appending
 from uniemox.io.images import MinSides
 from uniemox.io.parallel import DIED
 from uniemox.io.progress import Progress, silent
@@ -62,7 +62,7 @@ class Sidecar:
             self.done = {line["key"] for line in lines}
             if good_bytes < path.stat().st_size:
                 os.truncate(path, good_bytes)  # the line at which the last run was stopped
-        self._file = path.open("ab")
+        self._file = open_appending(path)
         if not path.stat().st_size:
             self._write(header)
 

@@ -31,6 +31,14 @@ def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
     return open(path, "rb", opener=_open_regular)
 
 
+def open_appending(path: Path) -> BinaryIO:
+    """Open a file for appending, and create it if it is missing.
+
+    Raises OSError for a link, which may lead out of a stranger's folder, and for pipes and devices.
+    """
+    return open(path, "ab", opener=_open_without_links)
+
+
 def read_limited(path: str | os.PathLike[str], max_bytes: int = MAX_TEXT_BYTES) -> bytes:
     """Return the bytes of a regular file. Raises OSError if it can't be read or has more than max_bytes."""
     with open_regular(path) as file:
@@ -46,7 +54,7 @@ def read_limited(path: str | os.PathLike[str], max_bytes: int = MAX_TEXT_BYTES) 
 
 
 def _open_regular(path: str, flags: int) -> int:
-    handle = os.open(path, flags | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0))
+    handle = os.open(path, flags | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0), 0o666)
     mode = os.fstat(handle).st_mode
     if stat.S_ISREG(mode):
         return handle
@@ -54,6 +62,12 @@ def _open_regular(path: str, flags: int) -> int:
     if stat.S_ISDIR(mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
     raise OSError(errno.EINVAL, "a pipe or device, not a file", path)
+
+
+def _open_without_links(path: str, flags: int) -> int:
+    if os.path.islink(path):
+        raise OSError(errno.ELOOP, "a link; name the file that it leads to, or remove the link", path)
+    return _open_regular(path, flags | getattr(os, "O_NOFOLLOW", 0))
 
 
 def fingerprint_of(files: Sequence[Path], settings: str) -> str:
@@ -106,7 +120,7 @@ class FileLock:
         self._path = path.with_name(path.name + ".lock")
         is_ours = False
         while not is_ours:  # a lock that was released meanwhile is a file without a name
-            self._file = self._path.open("ab")
+            self._file = open_appending(self._path)
             try:
                 if fcntl is not None:
                     fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from uniemox.errors import ConfigError, DataError
-from uniemox.io.files import replacing
+from uniemox.io.files import open_regular, replacing
 from uniemox.io.html import write_html
 from uniemox.labels import AFFECT
 from uniemox.predict.images import walk
@@ -173,12 +173,14 @@ def _load(cache: Path, lines: Path, answered: AnswerHeader) -> tuple[Index, froz
     try:
         if os.stat(cache).st_mtime_ns < os.stat(lines).st_mtime_ns:
             return None
-        with np.load(cache, allow_pickle=False) as kept:
+        with open_regular(cache) as file, np.load(file, allow_pickle=False) as kept:
+            if any(part.compress_type for part in kept.zip.infolist()):  # not ours, and larger than the file
+                return None
             if str(kept["asked"]) != answered.asked:
                 return None
             columns, failed = tuple(kept["columns"].tolist()), frozenset(kept["failed"].tolist())
             index = Index(kept["paths"], columns, kept["values"], kept["features"].astype(np.float32))
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, BadZipFile, MemoryError):
         return None
     rows = len(index.paths)
     is_whole = index.values.shape == (rows, len(columns)) and index.features.shape[:1] == (rows,)

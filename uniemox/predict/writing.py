@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from uniemox.errors import ConfigError, DataError
-from uniemox.io.files import FileLock, fingerprint_of, replacing, writing
+from uniemox.io.files import FileLock, fingerprint_of, open_appending, replacing, writing
 from uniemox.predict.prediction import Failure, Prediction
 from uniemox.predict.predictor import Predictor
 from uniemox.predict.question import answers_in
@@ -111,7 +111,7 @@ class ResultFile:
         if there is not None:
             self._done = _repair(self.lines, self.answered)
         with writing(self.lines):
-            self._file = self.lines.open("ab")
+            self._file = open_appending(self.lines)
 
     def __len__(self) -> int:
         """Number of images that were answered when the file was opened."""
@@ -125,8 +125,9 @@ class ResultFile:
 
     def write(self, result: Prediction | Failure, more: Mapping[str, Any] | None = None) -> None:
         """Append an answer, with further fields; once it returns the answer outlives the process."""
-        self._file.write(json.dumps(result.to_dict() | self._beside | dict(more or {})).encode() + b"\n")
-        self._file.flush()
+        with writing(self.lines):
+            self._file.write(json.dumps(result.to_dict() | self._beside | dict(more or {})).encode() + b"\n")
+            self._file.flush()
 
     def finish(self) -> None:
         """Make the table from the lines, whole or not at all."""

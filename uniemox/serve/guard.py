@@ -73,8 +73,7 @@ class Guard:
 
     def _problem(self, scope: Scope) -> tuple[int, str, str] | None:
         """Status, code and sentence, if a request is refused by its headers."""
-        line = len(scope.get("raw_path") or b"") + len(scope["query_string"])
-        if line + sum(len(name) + len(value) + 4 for name, value in scope["headers"]) > MAX_HEADER_BYTES:
+        if has_large_headers(scope):
             return HEADERS_TOO_LARGE, "headers_too_large", "the headers are too large"
         headers = Headers(scope=scope)
         host, origin = headers.get("host", ""), headers.get("origin")
@@ -94,6 +93,12 @@ class Guard:
         client = scope.get("client")
         method = scope["method"] if scope["method"].isalpha() else "?"
         logger.info("%s %.20s %s %d %.0f ms", client[0] if client else "-", method, path, status, 1000 * seconds)
+
+
+def has_large_headers(scope: Scope) -> bool:
+    """Return True if a request's line and headers take more than MAX_HEADER_BYTES."""
+    line = len(scope.get("raw_path") or b"") + len(scope["query_string"])
+    return line + sum(len(name) + len(value) + 4 for name, value in scope["headers"]) > MAX_HEADER_BYTES
 
 
 def is_numeric(host: str) -> bool:

@@ -179,12 +179,14 @@ def read_metrics(run: Path) -> list[dict[str, float]]:
     """
     try:
         lines = read_limited(run / METRICS).decode().splitlines()
-    except OSError as error:
+    except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{run} has no metrics: {error}") from error
     values = []
     for number, line in enumerate(lines, start=1):
         try:
             values.append(json.loads(line))
+            if not isinstance(values[-1], dict) or not isinstance(values[-1].get("step"), int):
+                raise ValueError("expected an object with a number step")
         except (ValueError, RecursionError) as error:
             if number < len(lines):
                 raise DataError(f"{run / METRICS}:{number}: not JSON ({error})") from error

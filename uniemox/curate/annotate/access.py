@@ -18,6 +18,7 @@ from starlette.responses import JSONResponse, Response
 from uniemox.curate import tables as t
 from uniemox.curate.project import Project, Store, person_of
 from uniemox.errors import ConfigError
+from uniemox.serve.guard import has_large_headers
 
 Role = Literal["annotator", "owner"]
 OWNER = "owner"  # the name of whoever serves the project
@@ -185,6 +186,8 @@ def request_guard(
 
     def problem_of(request: Request) -> tuple[int, str] | None:
         headers = request.headers
+        if has_large_headers(request.scope):
+            return 431, "the headers are too large"
         if headers.get("host") not in hosts:
             return 421, "this server does not answer for that name"
         if request.method in SAFE_METHODS:
@@ -194,8 +197,8 @@ def request_guard(
         if headers.get("content-type", "").partition(";")[0].strip() != "application/json":
             return 415, "expected JSON"
         length = headers.get("content-length", "")
-        if not length.isdigit():
-            return 411, "expected a Content-Length"
+        if not length.isdigit() or "transfer-encoding" in headers:  # with both, the body may be longer
+            return 411, "expected a Content-Length, without a Transfer-Encoding"
         return (413, f"more than {MAX_BODY} bytes") if int(length) > MAX_BODY else None
 
     async def guard(request: Request, call_next: RequestResponseEndpoint) -> Response:

@@ -105,11 +105,17 @@ def local_folder(root: Path, plan: CollectionPlan, *, with_labels: bool = True) 
 
     with_labels: top folders are labels; otherwise all folders are keywords, and no image has a label.
     Titles are paths below the folder.
-    Raises DataError without images, LabelError for a top folder that is neither a label nor a search word of the plan.
+    Raises DataError without images or for links that lead out of the folder, LabelError for a top folder that is
+    neither a label nor a search word of the plan.
     """
     paths = images_below(checked_folder(root))
     if not paths:
         raise DataError(f"{root}: no images below this folder")
+    outside = [key for key, path in paths.items() if not path.resolve().is_relative_to(root.resolve())]
+    if outside:
+        raise DataError(
+            f"{root}: {len(outside)} links lead out of this folder, such as {outside[0]}; put copies in their places"
+        )
     of_word = _labels_by_word(plan)
     tops = Counter(key.split("/")[0] for key in paths if "/" in key) if with_labels else Counter[str]()
     labels = {top: plan.label_of(top) or of_word.get(top.lower()) for top in tops}

@@ -22,8 +22,15 @@ PNG_CHUNKS = {  # with the most bytes that each needs
 }
 WEBP_FRAME = (b"VP8 ", b"VP8L", b"ALPH")
 WEBP_CHUNKS = (*WEBP_FRAME, b"ANIM")
+ANIM_BYTES = 6
 WEBP_TEXTS = {b"EXIF": 0x08, b"XMP ": 0x04}  # chunks, and the flags that announce them
 ORIENTATION = 0x0112
+COLOUR_TAGS = (  # of an ICC profile: white point, adaptation, primaries, curves, tables
+    *(b"wtpt", b"bkpt", b"chad", b"rXYZ", b"gXYZ", b"bXYZ", b"rTRC", b"gTRC", b"bTRC", b"kTRC", b"cicp"),
+    *(kind + number for kind in (b"A2B", b"B2A", b"D2B", b"B2D") for number in (b"0", b"1", b"2", b"3")),
+)
+UNNEEDED_HEAD = ((24, 36), (48, 56), (80, 100))  # its date; maker and model of the device; creator and hash
+MAX_TAGS = 200
 MAX_PROFILE_BYTES = 16 * 2**20
 PROFILE_PART_BYTES = 65519  # in a segment of JPEG
 
@@ -62,15 +69,14 @@ def _jpeg(data: bytes, exif: bytes) -> Iterator[bytes]:
     yield data[:2]
     if exif:  # before JFIF, as readers of either allow
         yield struct.pack(">BBH", 0xFF, 0xE1, len(EXIF + exif) + 2) + EXIF + exif
-    at, profile = 2, dict[bytes, bytes]()
+    at, profile, has_scan = 2, dict[bytes, bytes](), False
     while True:
+        if has_scan and (data[at] != 0xFF or data[at + 1] in WITHOUT_LENGTH):
+            raise ValueError("a segment inside a scan, where decoders stop")
         at = data.index(b"\xff", at)  # decoders pass over what stands between segments
         marker = data[at + 1]
-        if marker == 0:
-            at += 2
-            continue
-        if marker == 0xFF:  # a fill byte
-            at += 1
+        if marker in (0, 0xFF):  # no marker, or a fill byte
+            at += 2 if marker == 0 else 1
             continue
         if marker in WITHOUT_LENGTH:
             yield data[at : at + 2]
@@ -84,30 +90,31 @@ def _jpeg(data: bytes, exif: bytes) -> Iterator[bytes]:
         if length < 2 or end > len(data):
             raise ValueError("cut off")
         content = data[at + 4 : end]
-        if marker == 0xEE and content.startswith(ADOBE) and length >= ADOBE_BYTES + 2:
-            yield struct.pack(">BBH", 0xFF, marker, ADOBE_BYTES + 2) + content[:ADOBE_BYTES]
-        elif marker == 0xE2 and content.startswith(ICC):
+        if marker == 0xE2 and content.startswith(ICC):
             profile[content[12:13]] = content[14:]
-        elif _is_needed(marker, content):
-            if marker not in TABLES:
+        elif kept := _needed_part(marker, content):
+            if marker in NEEDED and marker not in TABLES:
                 yield from _profile_segments(profile)
                 profile.clear()
-            yield data[at:end]
+            yield struct.pack(">BBH", 0xFF, marker, len(kept) + 2) + kept
         at = end
         if marker == SOS:
             stop = _end_of_scan(data, at)
             yield data[at:stop]
-            at = stop
+            at, has_scan = stop, True
 
 
-def _is_needed(marker: int, content: bytes) -> bool:
-    """Return True if decoders need a segment; all others are left out, known or not."""
-    is_jfif = marker == 0xE0 and content.startswith(b"JFIF\0") and len(content) == JFIF_BYTES
-    return marker in NEEDED or is_jfif
+def _needed_part(marker: int, content: bytes) -> bytes:
+    """Return what decoders need of a segment; all others are left out, known or not."""
+    if marker == 0xEE and content.startswith(ADOBE) and len(content) >= ADOBE_BYTES:
+        return content[:ADOBE_BYTES]
+    if marker == 0xE0 and content.startswith(b"JFIF\0") and len(content) >= JFIF_BYTES:
+        return content[: JFIF_BYTES - 2] + b"\0\0"  # without a small image
+    return content if marker in NEEDED else b""
 
 
 def _profile_segments(parts: Mapping[bytes, bytes]) -> Iterator[bytes]:
-    profile = _without_trailer(b"".join(parts[number] for number in sorted(parts)))
+    profile = _colours_of(b"".join(parts[number] for number in sorted(parts)))
     pieces = [profile[i : i + PROFILE_PART_BYTES] for i in range(0, len(profile), PROFILE_PART_BYTES)]
     for number, piece in enumerate(pieces, start=1):
         yield struct.pack(">BBH", 0xFF, 0xE2, len(piece) + 16) + ICC + bytes((number, len(pieces))) + piece
@@ -155,12 +162,28 @@ def _profile(content: bytes) -> bytes:
         profile = unpacking.decompress(content[content.index(b"\0") + 2 :], MAX_PROFILE_BYTES)
     except (ValueError, zlib.error):
         return b""
-    return _without_trailer(profile) if unpacking.eof else b""
+    return _colours_of(profile) if unpacking.eof else b""
 
 
-def _without_trailer(profile: bytes) -> bytes:
-    """Return a colour profile as long as it says that it is; empty for anything else."""
-    return profile[: int.from_bytes(profile[:4], "big")] if profile[36:40] == b"acsp" else b""
+def _colours_of(profile: bytes) -> bytes:
+    """Return a colour profile with the tags of COLOUR_TAGS alone, and no date, device or maker; empty if it is none."""
+    if profile[36:40] != b"acsp":
+        return b""
+    count = int.from_bytes(profile[128:132], "big")
+    tags = [struct.unpack_from(">4sII", profile, 132 + 12 * i) for i in range(min(count, MAX_TAGS))]
+    kept = [(name, profile[at : at + size]) for name, at, size in tags if name in COLOUR_TAGS]
+    table, values, places = struct.pack(">I", len(kept)), b"", dict[bytes, int]()
+    start = 132 + 12 * len(kept)
+    for name, value in kept:
+        if value not in places:  # red, green and blue often share a curve
+            places[value] = start + len(values)
+            values += value + bytes(-len(value) % 4)
+        table += struct.pack(">4sII", name, places[value], len(value))
+    head = bytearray(profile[:128])
+    for begin, end in UNNEEDED_HEAD:
+        head[begin:end] = bytes(end - begin)
+    head[:4] = struct.pack(">I", start + len(values))
+    return bytes(head) + table + values
 
 
 def _webp(data: bytes, exif: bytes) -> bytes:
@@ -174,12 +197,12 @@ def _webp(data: bytes, exif: bytes) -> bytes:
             flags = content[0] & ~sum(WEBP_TEXTS.values()) | (WEBP_TEXTS[b"EXIF"] if exif else 0)
             kept.append(_riff_chunk(name, bytes((flags,)) + content[1:10]))
         elif name == b"ICCP":
-            kept.append(_riff_chunk(name, _without_trailer(content)))
+            kept.append(_riff_chunk(name, _colours_of(content)))
         elif name == b"ANMF":
             parts = (_riff_chunk(*part) for part in _riff(content, 16) if part[0] in WEBP_FRAME)
             kept.append(_riff_chunk(name, content[:16] + b"".join(parts)))
         elif name in WEBP_CHUNKS:
-            kept.append(_riff_chunk(name, content))
+            kept.append(_riff_chunk(name, content[: ANIM_BYTES if name == b"ANIM" else None]))
     if exif:
         kept.append(_riff_chunk(b"EXIF", exif))
     return _riff_chunk(b"RIFF", b"WEBP" + b"".join(kept))

@@ -24,6 +24,7 @@ from PIL import Image, ImageSequence
 
 from uniemox.io.decoding.process import limit_cpu, limit_memory
 from uniemox.io.files import open_regular
+from uniemox.io.image_limits import check_memory, webp_pixels
 from uniemox.io.images import check_size, on_white
 
 ANIMATIONS = (".gif", ".webp", ".png", ".apng")  # by Pillow
@@ -37,10 +38,11 @@ CUT, TIMES_MEDIAN, SEEN = 20.0, 4.0, 25  # levels of 255 by which a cut differs;
 SHORTEST_S = 0.3  # of a shot
 ALIVE_S = 1.0  # between two signs of life
 MAX_HELD_S = 600.0
+WEBP_HEAD_BYTES = 30
 # A playlist (concat, hls, dash, sdp) would send FFmpeg to other files and machines, so only containers are opened.
 CONTAINERS = "mov,matroska,webm,avi,mpeg,mpegvideo,mpegts,asf,flv,ogg"
 OPTIONS = {"format_whitelist": CONTAINERS, "protocol_whitelist": "none"}
-NEAR_S = 1e-6
+NEAR_S, BACK_S = 1e-6, 1.0  # times that are the same; by which a time stamp goes back where films were joined
 
 
 class Shown(NamedTuple):
@@ -141,16 +143,21 @@ def _film(path: Path) -> Iterator[Shown]:
             raise ValueError("there are no pictures in it")
         stream = container.streams.video[0]
         stream.thread_type = "AUTO"
-        time_s = 0.0
+        time_s, stamp_s, shift_s, next_s = 0.0, math.inf, 0.0, 0.0
         for count, frame in enumerate(container.decode(stream)):
             check_size(frame.width, frame.height, "a frame")
-            time_s = max(float(count / (stream.average_rate or 25) if frame.time is None else frame.time), 0.0)
+            before_s = stamp_s
+            stamp_s = float(count / (stream.average_rate or 25) if frame.time is None else frame.time)
+            if stamp_s < before_s - BACK_S:  # the first frame, or the first one of a joined film
+                shift_s = next_s - stamp_s
+            time_s = stamp_s + shift_s
             small = frame.reformat(*SMALL, format="gray").to_ndarray().astype(np.int16)
             size = (frame.height, frame.width) if frame.rotation % 180 else (frame.width, frame.height)
             lasts_s = float((frame.duration or 0) * (frame.time_base or 0)) or float(1 / (stream.average_rate or 25))
+            next_s = time_s + lasts_s
             yield Shown(time_s, lasts_s, small, size, partial(_of_film, frame))
         declared_s = (container.duration or 0) / av.time_base
-        if time_s < 0.95 * declared_s - 1:
+        if max(time_s, stamp_s) < 0.95 * declared_s - 1:
             raise ValueError(f"it is cut off; it should last {declared_s:.0f} s")
 
 
@@ -161,15 +168,25 @@ def _of_film(frame: Any) -> Image.Image:
 
 def _animation(path: Path) -> Iterator[Shown]:
     """Decode frames by Pillow: GIF, WebP, PNG."""
-    with open_regular(path) as content, Image.open(content, formats=ANIMATION_FORMATS) as file:
-        check_size(file.width, file.height, "a frame")
-        time_s = 0.0
-        for frame in ImageSequence.Iterator(file):
-            image = on_white(frame.convert("RGBA"))
-            small = np.asarray(image.convert("L").resize(SMALL), np.int16)
-            lasts_s = float(frame.info.get("duration") or 100) / 1000
-            yield Shown(time_s, lasts_s, small, image.size, partial(_scaled, image))
-            time_s += lasts_s
+    size = path.stat().st_size
+    with open_regular(path) as content:
+        pixels = webp_pixels(content.read(WEBP_HEAD_BYTES))  # for which memory is taken when it is opened
+        check_memory(size, "WEBP", pixels, 1, "the animation")
+        content.seek(0)
+        with Image.open(content, formats=ANIMATION_FORMATS) as file:
+            check_size(file.width, file.height, "a frame")
+            check_memory(size, str(file.format), file.width, file.height, "the animation")
+            yield from _frames(file)
+
+
+def _frames(file: Image.Image) -> Iterator[Shown]:
+    time_s = 0.0
+    for frame in ImageSequence.Iterator(file):
+        image = on_white(frame.convert("RGBA"))
+        small = np.asarray(image.convert("L").resize(SMALL), np.int16)
+        lasts_s = float(frame.info.get("duration") or 100) / 1000
+        yield Shown(time_s, lasts_s, small, image.size, partial(_scaled, image))
+        time_s += lasts_s
 
 
 def _scaled(image: Image.Image) -> Image.Image:
