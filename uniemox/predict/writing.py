@@ -130,14 +130,17 @@ class ResultFile:
             self._file.flush()
 
     def finish(self) -> None:
-        """Make the table from the lines, whole or not at all."""
+        """Make the table from the lines, whole or not at all. Raises DataError if a line is no answer."""
         if self.path == self.lines:
             return
         write = write_parquet
         if self.path.suffix == ".csv":
             write = partial(write_csv, encoding="utf-8-sig" if self.with_bom else "utf-8")
-        with replacing(self.path) as file:
-            write(self.lines, file, self.answered.labels, of_film=self.answered.of_film)
+        try:
+            with replacing(self.path) as file:
+                write(self.lines, file, self.answered.labels, of_film=self.answered.of_film)
+        except (TypeError, ValueError, AttributeError, OverflowError) as error:  # of a file that somebody else has made
+            raise DataError(f"{self.lines}: a field is of another type than in an answer ({error})") from error
 
     def __enter__(self) -> Self:
         return self
