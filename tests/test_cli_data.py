@@ -57,9 +57,9 @@ def test_show_for_people(root: Path) -> None:
         (("show", "fi:x?label=vote"), "fi has no option 'label'; it has none"),
         (("split", "synthetic:64", "s.json", "--ratio", "80/20/x"), "expected shares of train, val"),
         (("split", "synthetic:64", "s.json", "--paper"), "the paper does not split synthetic"),
-        (("split", "synthetic:64", "s.json", "--plot", "p.png"), "--plot shows how a scheme was chosen"),
+        (("split", "synthetic:64", "s.json", "--plot", "p.png"), "--plot shows the choice among schemes"),
         (("persons", "synthetic:4", "--detector", "x.onnx"), "synthetic:4: nothing can be kept beside"),
-        (("describe", "synthetic:4", "--teacher", "ViT-B-16"), "--teacher chooses from EmoSet's words"),
+        (("describe", "synthetic:4", "--teacher", "ViT-B-16"), "--teacher chooses among EmoSet's words"),
     ],
 )
 def test_wrong_input_is_one_line(arguments: tuple[str, ...], message: str, tmp_path: Path) -> None:

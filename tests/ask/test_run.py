@@ -234,7 +234,7 @@ def test_images_that_vanish_stop_it(tmp_path: Path) -> None:
     [
         ({"models": ()}, "--model NAME"),
         ({"models": ("a", " ")}, "--model NAME"),
-        ({"models": ("a", "a")}, "names one twice"),
+        ({"models": ("a", "a")}, "lists a model twice"),
         ({"images": 0}, "images must be at least 1"),
         ({"concurrency": 0}, "concurrency must be at least 1"),
         ({"concurrency": 65}, "concurrency must be at most 64"),

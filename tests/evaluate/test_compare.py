@@ -57,7 +57,7 @@ def test_a_baseline_and_chance_stand_beside_them(runs: dict[str, Path], capsys: 
     assert (found.commonest, found.uniform) == (0.5, 0.5)
     cli_compare(ours=[runs["least"]], theirs=[runs["a0"]], baseline=[runs["least"]])
     printed = capsys.readouterr().out
-    assert "chance 50.0% the commonest class, 50.0% one class of all" in printed
+    assert "chance 50.0% (most common class), 50.0% (1 / classes)" in printed
     assert "ours over baseline +0.0% (+0.0% to +0.0%); it does not beat the baseline" in printed
     assert "theirs over baseline +43.8% (" in printed
     assert printed.count("does not beat") == 1

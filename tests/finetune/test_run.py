@@ -262,7 +262,7 @@ def test_a_finished_run_needs_nothing_of_where_it_began(tmp_path: Path) -> None:
         ({"task": "affect", "class_weighting": "balanced"}, "task affect has no classes"),
         ({"seed": -1}, "seed must be at least 0"),
         ({"logit_adjustment": -1.0}, "logit_adjustment must be at least 0"),
-        ({"logit_adjustment": 1.0, "method": "knn"}, "logit_adjustment is of a linear head"),
+        ({"logit_adjustment": 1.0, "method": "knn"}, "logit_adjustment needs a linear head"),
     ],
 )
 def test_bad_settings_are_refused_by_name(values: dict[str, Any], message: str) -> None:

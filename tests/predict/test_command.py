@@ -71,14 +71,14 @@ def test_the_table_and_the_list_from_standard_input(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((), "no image is named"),
+        ((), "no image is given"),
         (("x.jpg", "--modle", "m"), "no option --modle"),
         (("x.jpg", "--resume"), "--resume continues a file"),
         (("x.jpg", "--bom", "--out", "x.jsonl"), "--bom is for a table"),
         (("x.jpg", "--model", "missing.onnx"), "missing.onnx can't be read"),
         (("x.jpg", "--model", "m" * 300), "can't be read: File name too long"),
         (("x.jpg", "--finder", "f.onnx"), "--no-persons and --finder contradict each other"),
-        (("x.jpg", "--engine", "ray", "--save-images", "f"), "--save-images and --embeddings are not there"),
+        (("x.jpg", "--engine", "ray", "--save-images", "f"), "--save-images and --embeddings do not work"),
     ],
 )
 def test_usage_errors_are_one_line(arguments: tuple[str, ...], message: str) -> None:

@@ -169,7 +169,7 @@ def test_a_broken_film_is_a_failure_beside_its_answers(films: Path, tmp_path: Pa
         (("f.mp4",), "a film; uniemox predict --every 1s looks at a frame a second"),
         (("f.mp4", "--every", "soon"), "expected a time such as 1s, 500ms or 2min"),
         (("f.mp4", "--every", "0"), "expected a time such as 1s"),
-        (("f.mp4", "--every", "1s", "--save-images", "x"), "are not there for films"),
+        (("f.mp4", "--every", "1s", "--save-images", "x"), "do not work with videos"),
         (("f.mp4", "--every", "1s", "--timeline", "x.png"), "give --every and --out too"),
         (("f.mp4", "--out", "x.csv", "--timeline", "x.png"), "give --every and --out too"),
     ],

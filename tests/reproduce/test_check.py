@@ -132,7 +132,7 @@ def test_settings_are_the_presets_with_the_options(plans: dict[str, Plan]) -> No
 def test_json_alone_goes_to_standard_output(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """And a plan that could not start is an error, which the command line turns into exit code 1."""
     config, options = ReproduceConfig(scale="paper", out=tmp_path / "r"), PlanOptions(check=True, as_json=True)
-    with pytest.raises(ConfigError, match="some runs could not start"):
+    with pytest.raises(ConfigError, match="some runs can't start"):
         table_or_figure("fig6", config=config, options=options)
     found = json.loads(capsys.readouterr().out)
     assert (found["target"], found["scale"], found["can_start"]) == ("fig6", "paper", False)
