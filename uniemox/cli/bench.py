@@ -28,8 +28,7 @@ def step(
     """Time a pre-training step: images per second, and share of the machine's peak matrix-product speed.
 
     On the CPU: ViT-S/16, batch 32, precomputed teacher features. On a GPU: ViT-L/16, batch 256, compiled, and a CLIP
-    ViT-B/16 teacher with random weights in every step. Both use 224 px, mask ratio 0.75, decoder 512 x 8, both streams,
-    bf16.
+    ViT-B/16 teacher with random weights. Both use 224 px, mask ratio 0.75, decoder 512 x 8, both streams, bf16.
 
     Example: uniemox bench step --json
 
@@ -110,8 +109,7 @@ def bench_predict_command(
     soak: int = 0,
     as_json: JsonObject = False,
 ) -> None:
-    """Time prediction: of many images, compared with the same network in torch, and of the first image in a new
-    process.
+    """Time prediction: many images, the same network in torch, and the first image in a new process.
 
     Times for many images include everything from file bytes to predictions, on all cores. Torch runs eagerly in float32
     and decodes one image after the other.
@@ -123,7 +121,7 @@ def bench_predict_command(
         model: Model as for `uniemox predict`.
         torch_run: A run with the same weights. Default: the model itself if it is a run.
         finder: Person detector for new processes, soak and speed with people, or none.
-        soak: Number of further images to predict. Then print how much the process's memory has grown since the 2,000th.
+        soak: Number of further images to predict. Then print how much memory has grown since the 2,000th.
     """
     need("torch", "timm", extra="train")
     from uniemox.bench.predict import PASSES, bench_predict

@@ -24,9 +24,8 @@ def calibrate(
 ) -> None:
     """Calibrate a model's probabilities and sets of likely labels on your own labelled images.
 
-    The most probable label does not change. Its probability becomes accurate for images like yours; 100 images are
-    enough. The model must not have been trained on them, and `uniemox evaluate` refuses to score the calibrated model
-    on them.
+    The most probable label does not change, but its probability becomes accurate for images like yours. 100 images are
+    enough. They must be new to the model; `uniemox evaluate` refuses to score the calibrated model on them.
 
     For example:
 
@@ -40,7 +39,7 @@ def calibrate(
         model: embedded, an ONNX file of uniemox finetune, or a run that contains one.
         split: Split to use, or all. Default: calibration or val if the data have one, else all.
         ratings: Learn valence and arousal instead, from at least 100 images with people's ratings of both. Fits a
-            linear head with prediction intervals on the model's features. Images of one group are held out together.
+            linear head with intervals on the model's features. Images of one group are held out together.
     """
     need("scipy", extra="data")
     from uniemox.evaluate.recalibration import Recalibration, fit_ratings, recalibrate

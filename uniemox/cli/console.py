@@ -35,9 +35,7 @@ class SafeConsole(Console):
 
 
 def printable(text: str) -> str:
-    """Return the text without characters that control a terminal or change the writing direction.
-
-    Line breaks and tabs stay.
+    """Return the text without characters that control a terminal or change the writing direction; line breaks stay.
 
     >>> printable("a\\x1b[2J.jpg")
     'a\\ufffd[2J.jpg'

@@ -72,8 +72,7 @@ def collect(
 ) -> None:
     """Search sources for images and download them; creates the project if there is none.
 
-    Requests to one host never overlap, and private networks are refused. Repeat the command to retry temporary
-    failures.
+    Requests to one host never overlap; private networks are refused. Repeat the command to retry temporary failures.
 
     For example:
 
@@ -83,8 +82,8 @@ def collect(
 
     Args:
         source: openverse, commons or bing. csv:TABLE: column address, optionally keyword, label, page, title, licence,
-            licence_address, author. folder:PATH: LABEL/KEYWORD/IMAGE; 'folder:PATH?labels=none' takes images without
-            labels. Default: continue pending downloads.
+            licence_address, author. folder:PATH: LABEL/KEYWORD/IMAGE; 'folder:PATH?labels=none' has no labels. Default:
+            continue pending downloads.
     """
     need(*PACKAGES, "icrawler", extra="curate")
     from uniemox.curate.collect.run import failures, fetch, search

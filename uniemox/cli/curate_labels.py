@@ -59,8 +59,7 @@ def leave_out(folder: Folder, name: Name, /) -> None:
 def suggest(folder: Folder, /, *, model: str = "embedded", off: bool = False) -> None:
     """Show annotators a model's prediction for each image, or stop showing it (--off).
 
-    Suggestions bias answers towards the model. Each answer records its suggestion, and the release reports their
-    number.
+    Suggestions bias answers towards the model. Each answer records its suggestion; the release counts them.
 
     For example:
 
@@ -143,8 +142,7 @@ def split(
     rule: RuleOption = None,
     as_json: AsJson = False,
 ) -> None:
-    """Split the kept images into train, val and test. Draws many schemes and keeps the one with the most similar
-    colours.
+    """Split the kept images into train, val and test. Of many schemes, keeps the one with the most similar colours.
 
     Near duplicates, images of one author, and images of one page stay together. Writes splits.json and splits.png
     (figure 6) to the project.

@@ -167,8 +167,7 @@ def split(
         source: KIND:PATH.
         file: JSON file to write; commands read it with --splits.
         plot: Draw the choice among --schemes to this image file.
-        fraction: Keep only this share of every class of train (figure 7). With one seed, smaller shares are part of
-            larger ones.
+        fraction: Keep only this share of every class of train (figure 7). Smaller shares are part of larger ones.
     """
     need("sklearn", "matplotlib", extra="data")
     from uniemox.data import splits
@@ -190,7 +189,7 @@ def split(
     digest = splits.write_splits(file, drawn, source=source, how=how)
     sizes = dict(sorted(Counter(drawn.values()).items()))
     for label, names in splits.lacking_splits(found, drawn, sizes).items():
-        say(f"{label} has no image in {' and '.join(names)}, so scores there leave it out; add images of it")
+        say(f"{label} has no image in {' and '.join(names)}: scores there leave out this class; add images of it")
     words = f"wrote {file}: {', '.join(f'{name} {size}' for name, size in sizes.items())} ({how}), sha256 {digest}"
     print(json.dumps({"file": str(file), "sha256": digest, "how": how, "sizes": sizes}) if as_json else words)
 

@@ -92,15 +92,14 @@ def reconstruct(
     seed: int = 0,
     as_json: JsonObject = False,
 ) -> None:
-    """Show how pre-trained models reconstruct hidden patches, as in figure 9 of arXiv 2409.18877. All get the same
-    mask.
+    """Show how pre-trained models reconstruct hidden patches, as in figure 9 of arXiv 2409.18877.
 
     Example: uniemox explain reconstruct photos --model runs/pre mae_visualize_vit_base.pth --out sheet.png
 
     Args:
         files: Images, or folders of them.
         model: One or more models: a pre-training run, with one column per checkpoint, or an MAE checkpoint that
-            includes its decoder.
+            includes its decoder. All models get the same mask.
         out: PNG file to write.
         ratio: Share of hidden patches, between 0 and 1.
         seed: Random seed for the masks.
@@ -184,8 +183,7 @@ def _keep(
     columns: list[str],
     folder: Path | None,
 ) -> "tuple[list[Path], list[list[Explanation]], list[list[MapScores]]]":
-    """Write maps to the folder, or collect them for a sheet. Returns the images, the collected maps, and the maps'
-    scores.
+    """Write maps to the folder, or collect them for a sheet; return images, collected maps, and scores.
 
     scored_by: explainers that score the maps; empty: no scores.
     """

@@ -105,8 +105,7 @@ def predict(
 ) -> None:
     """Predict what images make people feel, and detect the people in them.
 
-    Exits with 3 if an image could not be read. All other images are predicted, and --resume retries the unreadable
-    ones.
+    Exits with 3 if an image could not be read. The others are predicted; --resume retries the unreadable ones.
 
     For example:
 
@@ -116,15 +115,13 @@ def predict(
 
     Args:
         images: Files, folders or patterns; - reads a list of paths from standard input.
-        coverage: Also give a set of likely labels per image that contains the true label for this share of images,
-            between 0 and 1, such as 0.9.
+        coverage: Also give a set of likely labels that contains the true label in this share of images, such as 0.9.
         labels: Convert predictions to another label set, such as polarity.
         every: Read the files as videos (or animated images) and predict one frame per interval: 1s, 500ms or 2min.
         batch_size: Maximum number of images in progress before the next prediction is written, up to 16; larger values
             act as 16. Lower it to save memory; predictions stay the same.
         engine: local: this machine. ray: all machines of a Ray cluster, which must see the images at the same paths.
-        as_json: Print one JSON object per line: path, scene, kind, valence, familiarity, persons, ...; path and error
-            for an unreadable image.
+        as_json: Print one JSON object per line: path, scene, kind, valence, familiarity, persons, ...; or path, error.
     """
     every_s = _check(images, files, engine, every)
     from uniemox.cli.predict_output import Output, named_images

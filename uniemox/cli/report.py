@@ -6,8 +6,7 @@ from uniemox.cli.console import need, progress_bar, say
 
 
 def report(*runs: Path, out: Path) -> None:
-    """Write one HTML page about runs: curves, reconstructions, scores, confusion, reliability, examples, and a
-    comparison.
+    """Write one HTML page about runs: curves, reconstructions, scores, confusion, reliability, examples, comparison.
 
     The page is a single file that contains everything, including images of the data: check it before you publish it.
 

@@ -172,8 +172,7 @@ def zero_shot(
     split: str | None = None,
     files: FileOptions = NO_FILES,
 ) -> None:
-    """Score a teacher that was trained without labels: it predicts the class whose sentence is most similar to the
-    image.
+    """Score a teacher that was trained without labels: it predicts the class whose sentence is nearest to the image.
 
     Example: uniemox reproduce zero-shot --teacher fitted:runs/teacher --data synthetic:512?seed=1 --out runs/zero-shot
 

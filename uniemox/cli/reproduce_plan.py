@@ -48,8 +48,7 @@ class PlanOptions:
     jobs: int | None = None
     """Number of parallel runs. Default: one per core in a demo, up to 4; else as many as --gpus."""
     images_per_s: Annotated[float | None, Parameter(converter=speed_of)] = None
-    """Pre-training images/s of one GPU, to compute the time of scale paper: a number, or a file of `bench train
-    --json`."""
+    """Pre-training images/s of one GPU: a number, or a file of `bench train --json`. Used to compute the time."""
     loads_per_s: float | None = None
     """Samples/s that `bench data` measured on one core, to compute the cores needed for loading with --plan."""
     dry_run: Switch = False

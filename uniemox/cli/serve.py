@@ -27,8 +27,7 @@ def serve(
 ) -> None:
     """Serve predictions over HTTP, with a page that predicts images dropped on it.
 
-    See `uniemox docs serve`, or /docs on the server. After SIGTERM or Ctrl-C the server answers the accepted requests,
-    then stops.
+    See `uniemox docs serve`, and /docs on the server. After SIGTERM or Ctrl-C it answers accepted requests, then stops.
 
     For example:
 
@@ -36,16 +35,13 @@ def serve(
     - UNIEMOX_KEY=$(openssl rand -hex 24) uniemox serve --host 0.0.0.0 --key-from UNIEMOX_KEY
 
     Args:
-        model: A run, model.onnx, hub: or clip: name. Give it twice to compare two models on the page. Default: the
-            package's own.
+        model: A run, model.onnx, hub: or clip: name; give it twice to compare two models. Default: the package's own.
         person_model: Model that predicts what the detected people feel, named like --model.
-        faces: Also predict facial expressions, which are not felt emotions. find: detect faces. whole: each image is
-            one face.
+        faces: Also predict facial expressions, not what people feel. find: detect faces. whole: each image is one face.
         host: Address to listen on. 0.0.0.0 accepts other machines; then use --key-from and an HTTPS proxy.
         port: TCP port to listen on; 0 takes any free port.
         threads: Number of CPU threads for the network. Default: one per core.
-        key_from: Name of the environment variable that holds the key. Clients must send the header Authorization:
-            Bearer KEY.
+        key_from: Name of the environment variable with the key. Clients must send the header Authorization: Bearer KEY.
     """
     need("fastapi", "uvicorn", "python_multipart", "prometheus_client", "fastapi_swagger", extra="serve")
     from uniemox.predict.opening import load

@@ -81,8 +81,7 @@ class AugmentConfig:
     """Augmentation of images and targets in training."""
 
     randaugment: str | None = "rand-m9-mstd0.5-inc1"
-    """RandAugment (arXiv 1909.13719) as a timm string. The default has magnitude 9 with deviation 0.5; inc1 makes every
-    operation stronger with the magnitude. None: off."""
+    """RandAugment (arXiv 1909.13719) as a timm string; the default has magnitude 9, deviation 0.5. None: off."""
     mixup: float = 0.8
     """α of mixup's beta distribution (arXiv 1710.09412); 0: off. With cutmix on too, each batch gets one of them."""
     cutmix: float = 1.0
@@ -196,8 +195,7 @@ class FinetuneConfig:
         """Return these settings with the changes that the method requires, as the run records them.
 
         Detectors run on clean images, so a detector turns off augmentation that moves, mixes or erases pixels; crops
-        and
-        flips stay. EmotiCon reads the scene without the person.
+        and flips stay. EmotiCon reads the scene without the person.
         """
         config = self
         if self.network.objects or self.network.faces:

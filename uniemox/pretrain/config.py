@@ -63,8 +63,7 @@ class PretrainConfig:
     batch_size: int = 256
     """Images per step, over all processes."""
     accumulation: int = 1
-    """Number of batches whose gradients are summed in one step; must divide batch_size. With more, L2 compares fewer
-    texts."""
+    """Batches whose gradients are summed in one step; must divide batch_size. With more, L2 compares fewer texts."""
     layer_decay: float | None = None
     """Learning rate of each encoder layer divided by that of the layer above it, above 0. Below 1 it keeps more of the
     pre-trained weights. None: the same rate everywhere."""
