@@ -100,7 +100,7 @@ def test_what_is_no_classifier_is_refused_with_what_would_be_one(tmp_path: Path)
         with pytest.raises(CheckpointError, match=says(path, "can't be read")):
             load_classifier(path)
     for name in ("encoder.safetensors", "model.safetensors"):
-        with pytest.raises(CheckpointError, match="is no classifier of uniemox; uniemox finetune writes one"):
+        with pytest.raises(CheckpointError, match="not a uniemox classifier; uniemox finetune writes one"):
             load_classifier(pretrained() / name)
 
 

@@ -130,7 +130,7 @@ def test_more_than_train_has_is_not_held_out(count: int) -> None:
 
 @pytest.mark.parametrize("other", [{"paper": True}, {"ratio": "80/20"}, {"schemes": 2}])
 def test_what_divides_otherwise_does_not_go_with_holding_out(other: dict[str, object], tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="--hold-out divides train alone"):
+    with pytest.raises(ConfigError, match="--hold-out splits only train"):
         split_command("synthetic:16", tmp_path / "s.json", scheme=SchemeOptions(hold_out=2, **other))  # type: ignore[arg-type]
 
 

@@ -158,7 +158,7 @@ def test_unfinished_and_foreign_starts_are_refused(tmp_path: Path) -> None:
     starts: list[tuple[object, type[UniemoxError], str]] = [
         ("", ConfigError, "--init is missing"),
         ("scratch:", ConfigError, "--init is missing"),
-        (tmp_path, CheckpointError, "holds no encoder.safetensors: is it a finished run?"),
+        (tmp_path, CheckpointError, "has no encoder.safetensors: is it a finished run?"),
         (tmp_path / "none.pth", CheckpointError, "there is no file"),
         (tmp_path / "text.pth", CheckpointError, "text.pth"),
         ("scratch:timm:vit_tinyy", CheckpointError, "timm has no model 'vit_tinyy'"),

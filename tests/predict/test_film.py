@@ -166,7 +166,7 @@ def test_a_broken_film_is_a_failure_beside_its_answers(films: Path, tmp_path: Pa
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("f.mp4",), "a film; uniemox predict --every 1s looks at a frame a second"),
+        (("f.mp4",), "a video; uniemox predict --every 1s reads one frame per second"),
         (("f.mp4", "--every", "soon"), "expected a time such as 1s, 500ms or 2min"),
         (("f.mp4", "--every", "0"), "expected a time such as 1s"),
         (("f.mp4", "--every", "1s", "--save-images", "x"), "do not work with videos"),

@@ -89,5 +89,5 @@ def test_images_of_a_split(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
 
 
 def test_verify_wants_a_run() -> None:
-    with pytest.raises(ConfigError, match="name at least one folder"):
+    with pytest.raises(ConfigError, match="give at least one folder"):
         verify()

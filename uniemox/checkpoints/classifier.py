@@ -58,7 +58,7 @@ def load_classifier(path: Path, allow: Collection[str] = ()) -> tuple[Classifier
     header = _header(path)
     if header is None:
         raise CheckpointError(
-            f"{path} is no classifier of uniemox; uniemox finetune writes one as RUN/model.safetensors"
+            f"{path} is not a uniemox classifier; uniemox finetune writes one as RUN/model.safetensors"
         )
     try:
         info = read_info(header)

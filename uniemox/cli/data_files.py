@@ -144,9 +144,7 @@ class DescriberOptions:
 
     def __post_init__(self) -> None:
         if (self.teacher is None) != (self.vocabulary is None):
-            raise ConfigError(
-                "--teacher chooses among EmoSet's words: give both --teacher and --vocabulary, or neither"
-            )
+            raise ConfigError("--teacher chooses among EmoSet's words: give --teacher and --vocabulary, or neither")
 
     def open(self) -> "Describer":
         """Open the networks that describe images, on the GPU if there is one."""

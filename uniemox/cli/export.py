@@ -110,9 +110,7 @@ def _tell(out: Path, check: "Int8Check | None", *, as_json: bool) -> None:
         told = {"written": str(out) if is_written else None} | ({} if check is None else {"int8": check.as_dict()})
         print(json.dumps(told | ({"bytes": out.stat().st_size} if is_written else {})))
     if not is_written:
-        raise ConfigError(
-            "nothing was written: int8 must be faster than float32 and agree on 98 % of the images; see above"
-        )
+        raise ConfigError("nothing was written: int8 must be faster and agree on 98 % of the images; see above")
     if not as_json:
         say(f"wrote {out}, {out.stat().st_size / 1e6:.1f} MB; next: uniemox predict IMAGE --model {out}")
 

@@ -67,9 +67,7 @@ class Output:
         is_quiet = are_few or (sys.stdout.isatty() and self.has_rows and self.file is None)
         try:
             with nullcontext() if is_quiet else progress_bar() as progress:
-                if (
-                    progress is not None and names is not None and "-" not in names
-                ):  # standard input can't be read twice to count it
+                if progress is not None and names is not None and "-" not in names:  # standard input can't be counted
                     Thread(target=self._count, args=(names,), daemon=True).start()
                 for result in results:
                     self._add(result)

@@ -37,9 +37,7 @@ class ProgressBar(Progress):
         """
         if what not in self._by_name:
             self._by_name[what] = self.add_task(what, total=total)
-        elif (
-            self._tasks[self._by_name[what]].finished and done != total
-        ):  # the same work starts again, as in every epoch
+        elif self._tasks[self._by_name[what]].finished and done != total:  # the same work again, as in every epoch
             self.reset(self._by_name[what], total=total)
         if values and done == total:
             self.next_line = 0

@@ -35,9 +35,8 @@ def table_or_figure(
 ) -> None:
     """Reproduce a table or figure of the paper: run each command of its plan once, and write one page of results.
 
-    A demo takes minutes on two cores. With the synthetic scenes that it draws by default, it only checks that all parts
-    work together; it is not evidence for the paper. The paper's scale needs GPUs, the data and the published
-    checkpoints.
+    A demo takes minutes on two cores. With its default data, synthetic scenes, it only checks that all parts work
+    together; it is not evidence for the paper. The paper's scale needs GPUs, the data and the checkpoints.
 
     If the command is stopped or killed, repeat it to resume. Tables share runs with the same settings. Every figure is
     marked as ours, cited, or not run. Chance and a colour histogram are listed next to the scored rows, and a row that
@@ -85,9 +84,7 @@ def table_or_figure(
     if options.as_json:
         print(path.with_suffix(".json").read_text("utf-8"), end="")
     if outcome.failed:
-        raise UniemoxError(
-            f"{len(outcome.failed)} of {len(plan.runs)} runs failed; repeat the command to try them again"
-        )
+        raise UniemoxError(f"{len(outcome.failed)} of {len(plan.runs)} runs failed; repeat the command to retry them")
 
 
 @reproduce.command

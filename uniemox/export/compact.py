@@ -306,7 +306,7 @@ def _read_info(path: Path) -> ClassifierInfo:
         info = read_info(metadata[KEY])
     except KeyError as error:
         raise CheckpointError(
-            f"{path} is no classifier of uniemox; uniemox finetune writes one as RUN/model.onnx"
+            f"{path} is not a uniemox classifier; uniemox finetune writes one as RUN/model.onnx"
         ) from error
     if info.task == "affect":
         raise ConfigError(f"{path} gives valence and arousal; int8 is checked by labels, and is not offered for it")

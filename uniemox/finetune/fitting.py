@@ -258,9 +258,7 @@ def fit_after_encoder(run: FinetuneRun, selection: Sequence[Sample] = ()) -> Kep
         return method.batch_targets([found.samples[row] for row in rows.tolist()], progress=progress)
 
     score = _scorer(run, selection) if selection else None
-    if (
-        score is not None and method is not None and method.linear
-    ):  # the method is initialised from the probe and extends it
+    if score is not None and method is not None and method.linear:  # initialise it from the probe
         start = probe(fused(model, encoded)[:, : method.linear].numpy())
         linear: Any = getattr(model.head, "linear", model.head)
         with torch.no_grad():

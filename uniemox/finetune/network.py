@@ -39,14 +39,7 @@ from uniemox.model.spec import build
 from uniemox.training.run_folder import read_json
 from uniemox.views.patches import IMAGENET, PixelStats
 
-SETTINGS = (
-    "seed",
-    "task",
-    "monitor",
-    "holdout_fraction",
-    "fraction",
-    "select",
-)  # they determine which run learns from which images
+SETTINGS = ("seed", "task", "monitor", "holdout_fraction", "fraction", "select")  # determine the training images
 
 
 @dataclass(frozen=True, slots=True)

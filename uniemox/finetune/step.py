@@ -108,9 +108,7 @@ def _mix(pixels: Tensor, targets: Tensor, config: AugmentConfig) -> tuple[Tensor
     if even == 0:
         return pixels, targets
     mixup = Mixup(config.mixup, config.cutmix, label_smoothing=0.0, num_classes=even)
-    _, shares = mixup(
-        pixels[:even], torch.arange(even, device=pixels.device)
-    )  # (even, even): share of image j in image i
+    _, shares = mixup(pixels[:even], torch.arange(even, device=pixels.device))  # (even, even): share of j in i
     return pixels, torch.cat([shares @ targets[:even], targets[even:]])
 
 

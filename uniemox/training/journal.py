@@ -101,9 +101,7 @@ class ActivationCount(torch.autograd.graph.saved_tensors_hooks):
     def __init__(self, model: nn.Module) -> None:
         super().__init__(self._pack, lambda tensor: tensor)
         self.parameters = {parameter.untyped_storage().data_ptr() for parameter in kept_parameters(model)}
-        self.kept: dict[
-            int, tuple[int, object]
-        ] = {}  # bytes by address; holding the storage keeps an address from being reused
+        self.kept: dict[int, tuple[int, object]] = {}  # bytes by address; stored objects keep addresses from reuse
 
     @property
     def bytes(self) -> int:

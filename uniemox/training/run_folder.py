@@ -145,9 +145,7 @@ def _begin(run: Path, kind: str, config: Any, data: DataSet | Sequence[Sample], 
     free = (*FREE, "optimizer.base_lr") if lowers_rate else FREE
     changed = [line for line in differences(config, began) if not line.startswith(free)]
     is_other_data = found["data"]["sha256"] != record["data"]["sha256"]
-    if not has_begun and (
-        changed or is_other_data
-    ):  # it ended before its first step, for example because of a wrong setting
+    if not has_begun and (changed or is_other_data):  # it ended before its first step, perhaps by a wrong setting
         (run / SEEN).unlink(missing_ok=True)
         write_file(path, json.dumps(record, indent=2) + "\n")
         return False

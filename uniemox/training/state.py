@@ -106,9 +106,7 @@ class Checkpoints:
         trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         moments = 2 * sum(parameter.numel() * parameter.element_size() for parameter in trained)  # AdamW's
         one = weights * (2 if has_ema else 1) + moments
-        count = (
-            self.keep + 2 + (steps // self.keep_every if self.keep_every else 0)
-        )  # plus the best, and one being written
+        count = self.keep + 2 + (steps // self.keep_every if self.keep_every else 0)  # the best, and an unfinished one
         there = sum(file.stat().st_size for path in self.found() for file in path.iterdir())
         self.folder.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(self.folder).free
