@@ -157,7 +157,7 @@ def test_folders_that_can_not_be_made_or_answer_another_question(
         Record(tmp_path / "file", "Which?")
     with Record(tmp_path, "Another?"):
         pass
-    with serving(in_turn([says("Awe")])) as endpoint, pytest.raises(DataError, match="made in another way"):
+    with serving(in_turn([says("Awe")])) as endpoint, pytest.raises(DataError, match="made with other settings"):
         run(config_of(endpoint), chosen, data, tmp_path)
     assert not endpoint.requests
 

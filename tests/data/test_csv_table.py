@@ -134,11 +134,11 @@ def test_one_image_under_two_spellings_of_its_path_is_one_group(tmp_path: Path) 
 
 def test_rows_without_an_image(tmp_path: Path) -> None:
     path = table_of(tmp_path, f"path,label\na.jpg,awe\ngone.jpg,fear\n{'x' * 300}.jpg,fear\n", "a.jpg")
-    with pytest.raises(DataError, match=r"data\.csv:3, path: .*gone\.jpg is not there; \?missing=skip"):
+    with pytest.raises(DataError, match=r"data\.csv:3, path: .*gone\.jpg does not exist; \?missing=skip"):
         read_csv(path)
     data = read_csv(path, missing="skip")
     assert [sample.key for sample in data.samples] == ["a.jpg"]
-    assert data.notes == ("2 rows were left out: their image is not there",)
+    assert data.notes == ("2 rows were left out: their image is missing",)
     (tmp_path / "a.jpg").unlink()
     with pytest.raises(DataError, match="none of its 3 images is there"):
         read_csv(path, missing="skip")

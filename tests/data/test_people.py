@@ -93,7 +93,7 @@ def test_another_detector_does_not_mix_in(tmp_path: Path) -> None:
     other = WhiteDetector()
     other.fingerprint = "2"
     with pytest.raises(
-        DataError, match=r"persons\.jsonl was made in another way .*fingerprint 1.*fingerprint 2.*--out"
+        DataError, match=r"persons\.jsonl was made with other settings .*fingerprint 1.*fingerprint 2.*--out"
     ):
         find_people(data, lambda: other, out)
     with pytest.raises(DataError, match=r"persons\.jsonl/p\.jsonl can't be written \(.*--out"):

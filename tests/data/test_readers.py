@@ -120,7 +120,7 @@ def test_abstract(tmp_path: Path, end: str) -> None:
         **{"contentment": 0.75, "disgust": 0.125, "sadness": 0.125},
     }
     assert data.notes == (
-        "1 rows of ABSTRACT_groundTruth.csv are of images that are not there: gone.jpg",
+        "1 rows of ABSTRACT_groundTruth.csv refer to missing images: gone.jpg",
         "1 images have no row in ABSTRACT_groundTruth.csv and were left out",
         "1 images have a tie of votes: a distribution, but no label",
     )
@@ -235,7 +235,7 @@ def test_what_lies_outside_the_class_folders_is_told(tmp_path: Path) -> None:
     assert words(split) == {"train/awe/1.jpg": "awe"}
     assert split.notes == (
         "2 images outside the class folders were left out: b.jpg",
-        "folders beside those of the splits were left out: extra, more",
+        "folders next to the split folders were left out: extra, more",
     )
     plain = read_fi(put(tmp_path / "b", "awe/1.jpg", "fear/2.jpg", ".hidden/3.jpg", "z.jpg"))
     assert plain.notes == ("1 images outside the class folders were left out: z.jpg",)
@@ -263,7 +263,7 @@ def test_folders_that_are_not_there_or_hold_nothing(tmp_path: Path, reader: Any)
         reader(root)
     root.joinpath("fear").mkdir()
     write(root / "fear/readme.md", "x")
-    with pytest.raises(DataError, match=says(root, "no images" if reader is read_folder else "its class folders hold")):
+    with pytest.raises(DataError, match=says(root, "no images" if reader is read_folder else "its class folders contain")):
         reader(root)
 
 
@@ -340,7 +340,7 @@ def test_real_abstract(shared: Path) -> None:
     assert len(data) == 279
     assert sum(s.label is None for s in data.samples) == 51
     assert data.notes == (
-        "1 rows of ABSTRACT_groundTruth.csv are of images that are not there: abstract_0225.jpg",
+        "1 rows of ABSTRACT_groundTruth.csv refer to missing images: abstract_0225.jpg",
         "51 images have a tie of votes: a distribution, but no label",
     )
     first = data.samples[0]  # 'abstract_0001.jpg',5,0,0,7,1,1,1,1

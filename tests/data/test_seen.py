@@ -39,7 +39,7 @@ from uniemox.teacher.features import save_features
 from uniemox.teacher.fitted import FittedTeacher
 from uniemox.teacher.fitting import fit_teacher
 
-REFUSED = "through what it was made of (pre-training, teacher, joined runs, person finder)"
+REFUSED = "through its parts (pre-training, teacher, joined runs, person detector)"
 
 
 @pytest.fixture(autouse=True)

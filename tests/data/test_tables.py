@@ -95,7 +95,7 @@ def test_ferplus_labels_distributions_and_what_has_none(tmp_path: Path) -> None:
     assert shares[2] is not None
     assert shares[2]["surprise"] == pytest.approx(1 / 3)
     assert shares[3] is None
-    assert "1 rows stand twice in votes.csv, alike: they were taken once" in data.notes
+    assert "1 rows occur twice in votes.csv and were used once" in data.notes
     assert len(data.notes) == 4
 
 
@@ -108,7 +108,7 @@ def test_ferplus_labels_distributions_and_what_has_none(tmp_path: Path) -> None:
         ([FER_ROWS[0].replace(",6,", ",six,")], ("votes.csv:2", "neutral must be a number")),
         ([FER_ROWS[0].replace(",train,", ",public,")], ("votes.csv:2", "split must be one of", "public")),
         ([FER_ROWS[0].replace("train/a", "../a")], ("votes.csv:2, path", "must be a path inside")),
-        ([FER_ROWS[0].replace("train/a", "train/z")], ("votes.csv:2, path", "is not there")),
+        ([FER_ROWS[0].replace("train/a", "train/z")], ("votes.csv:2, path", "does not exist")),
     ],
 )
 def test_ferplus_names_what_is_wrong(tmp_path: Path, rows: list[str], message: tuple[str, ...]) -> None:
@@ -149,7 +149,7 @@ def test_oasis_as_published(tmp_path: Path) -> None:
         ("images/Zebra 1.jpg", 9.0, 5.0),
     ]
     assert [one.group for one in data.samples] == ["Acorns", "Acorns", "Zebra"]
-    assert data.notes == ("1 rows were left out: their image is not there",)
+    assert data.notes == ("1 rows were left out: their image is missing",)
     assert not data.labels.labels
 
 

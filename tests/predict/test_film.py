@@ -148,7 +148,7 @@ def test_the_command_gives_a_table_and_a_timeline_and_resumes(films: Path, tmp_p
     lines = tmp_path / "c.csv.jsonl"
     kept = lines.read_text().splitlines(keepends=True)
     lines.write_text("".join(kept[:4]))
-    assert "12 images (4 were there already)" in uniemox_here(*words, "--resume").stderr
+    assert "12 images (4 of them already existed)" in uniemox_here(*words, "--resume").stderr
     assert sorted(lines.read_text().splitlines(keepends=True)) == sorted(kept)
     assert "with moments of films" in uniemox_here("predict", films / "f.gif", *SMALL, "--out", out, "--resume").stderr
 

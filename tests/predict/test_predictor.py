@@ -158,7 +158,7 @@ def test_answers_in_another_label_set(predictor: Predictor, tmp_path: Path) -> N
     expected = {label: value / (1 - own["awe"]) for label, value in {**rest, "joy": joy}.items()}
     assert ekman == pytest.approx(expected)
     assert one(predictor.predict(image, labels="mikels")).scene == pytest.approx(own)
-    for labels, message in (("heco", "what is evoked"), ("nothing", "no label set"), ("ube", None)):
+    for labels, message in (("heco", "describes evoked"), ("nothing", "no label set"), ("ube", None)):
         if message is None:
             assert sum(values(one(predictor.predict(image, labels=labels)))) == pytest.approx(1)
         else:
@@ -194,7 +194,7 @@ def test_likely_labels(predictor: Predictor, tmp_path: Path) -> None:
     polar = one(calibrated.predict(image, coverage=0.8, labels="polarity"))
     negative = {"anger", "disgust", "fear", "sadness"}
     assert set(polar.likely or ()) == {"negative" if label in negative else "positive" for label in found.likely or ()}
-    with pytest.raises(ConfigError, match=r"can't be had in ekman: awe of .* has no counterpart there"):
+    with pytest.raises(ConfigError, match=r"is impossible with labels ekman: awe of .* has no counterpart there"):
         calibrated.predict(image, coverage=0.8, labels="ekman")
     with pytest.raises(ConfigError, match="has no scores"):
         predictor.predict(image, coverage=0.8)

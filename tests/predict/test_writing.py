@@ -169,7 +169,7 @@ def test_files_that_can_not_be_resumed_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="expected a name that ends in"):
         opened(Path("."))
     (tmp_path / "damaged.jsonl").write_text("{}\n")
-    with pytest.raises(DataError, match=r"damaged\.jsonl:1: not an answer"):
+    with pytest.raises(DataError, match=r"damaged\.jsonl:1: not a prediction"):
         opened(tmp_path / "damaged.jsonl", resume=True)
     (tmp_path / "damaged.jsonl").write_text("?\n")
     with pytest.raises(DataError, match=r"damaged\.jsonl:1: not JSON"):

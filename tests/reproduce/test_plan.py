@@ -335,5 +335,5 @@ def test_sources_get_the_papers_names() -> None:
     assert parse_given(["emoset=shards:packed"]) == {"EmoSet": "shards:packed"}
     with pytest.raises(ConfigError, match="names FI twice"):
         parse_given(["fi:a", "FI=folder:b"])
-    with pytest.raises(ConfigError, match="is no data set"):
+    with pytest.raises(ConfigError, match="is not a data set"):
         parse_given(["photos"])
