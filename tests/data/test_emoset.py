@@ -187,7 +187,7 @@ def test_emoset_without_its_files(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=says(tmp_path / "info.json", "can't be read", "No such file")):
         read_emoset(tmp_path)
     write(tmp_path / "info.json", info())
-    with pytest.raises(DataError, match=r"none of train\.json, val\.json, test\.json is there"):
+    with pytest.raises(DataError, match=r"there is no train\.json, val\.json or test\.json"):
         read_emoset(tmp_path)
 
 

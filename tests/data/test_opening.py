@@ -419,5 +419,5 @@ def test_options_of_a_reader_have_its_types(own_reader: str) -> None:
 
 
 def test_a_data_set_named_in_a_file_imports_no_package(own_reader: str) -> None:
-    with pytest.raises(ConfigError, match="name it on the command line"):
+    with pytest.raises(ConfigError, match="give it on the command line"):
         open_data(own_reader, from_file=True)

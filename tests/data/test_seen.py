@@ -179,7 +179,7 @@ def test_people_of_a_finder_that_was_trained_on_the_images_are_refused(tmp_path:
 
 def test_a_damaged_list_is_named(tmp_path: Path) -> None:
     (tmp_path / "training_pictures.txt").write_bytes(b"\xff\xfe")
-    with pytest.raises(DataError, match=says(tmp_path / "training_pictures.txt", "no list of hashes")):
+    with pytest.raises(DataError, match=says(tmp_path / "training_pictures.txt", "not a list of hashes")):
         read_seen(tmp_path)
 
 

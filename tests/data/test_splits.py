@@ -124,7 +124,7 @@ def test_more_than_train_has_is_not_held_out(count: int) -> None:
     samples = [replace(sample, split="train") for sample in samples_of(6)]
     with pytest.raises(ConfigError, match="below the 6 training images"):
         hold_out(samples, count, 0)
-    with pytest.raises(ConfigError, match="there is a test split already"):
+    with pytest.raises(ConfigError, match="there is already a test split"):
         hold_out([replace(samples[0], split="test"), *samples[1:]], 2, 0)
 
 
@@ -146,7 +146,7 @@ def test_files_know_when_they_were_changed(tmp_path: Path) -> None:
     content = json.loads((tmp_path / "a.json").read_text())
     content["splits"]["test"].append(content["splits"]["train"].pop())
     (tmp_path / "a.json").write_text(json.dumps(content))
-    with pytest.raises(DataError, match=r"a\.json: its hash does not fit"):
+    with pytest.raises(DataError, match=r"a\.json: its hash does not match"):
         read_splits(tmp_path / "a.json", data)
     with pytest.raises(DataError, match=r"b\.json: 30 of its images are not in z, such as 00000.jpg"):
         read_splits(tmp_path / "b.json", DataSet("z", MIKELS, samples[30:]))
@@ -242,5 +242,5 @@ def test_schemes_of_too_few_samples_are_refused() -> None:
 
 
 def test_what_is_no_file_is_not_replaced(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="is no file"):
+    with pytest.raises(DataError, match="is not a file"):
         write_splits(tmp_path, {"a": "train"}, source="x", how="y")

@@ -70,7 +70,7 @@ def test_runs_that_share_nothing_are_refused(runs: dict[str, Path], tmp_path: Pa
     for ours, theirs in (([runs["a0"]], [unscored]), ([], [runs["a0"]]), ([runs["a0"]], [])):
         with pytest.raises(DataError, match="not scored on the same data"):
             compare(ours, theirs)
-    with pytest.raises(DataError, match="holds no run"):
+    with pytest.raises(DataError, match="has no run"):
         compare([tmp_path], [runs["a0"]])
     [file] = (runs["a1"] / "evaluations").glob("*.jsonl")
     file.write_text("".join(line + "\n" for line in file.read_text().splitlines()[:-1]))

@@ -50,7 +50,7 @@ def test_int8_is_written_or_refused_with_figures(tmp_path: Path, capsys: pytest.
 
 def test_which_weights_stay_in_16_bits_is_checked(tmp_path: Path) -> None:
     asked = (finetuned("probe") / "model.onnx", "--out", tmp_path / "out.onnx", "--keep-float16", "no.such.name")
-    with pytest.raises(ConfigError, match="is found in no kernel's name"):
+    with pytest.raises(ConfigError, match="matches no kernel's name"):
         call(*asked, "--int8-weights")
     for words in ((), ("--float16",)):
         with pytest.raises(ConfigError, match="--keep-float16 needs --int8-weights"):

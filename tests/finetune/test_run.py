@@ -66,7 +66,7 @@ def newest(out: Path) -> dict[str, torch.Tensor]:
 def test_colours_are_learned(name: str) -> None:
     found = evaluate(finetuned(name), colours(splits=SPLITS).only("test"), hardware=CPU)
     assert (found.scores.accuracy, found.scores.n) == (1.0, 12)
-    few = "the temperature was fitted on the images that chose the epoch: too few were held out to divide"
+    few = "the temperature was fitted on the images that chose the epoch: too few were held out to split"
     assert found.notes == ((few,) if name == "both" else ())
 
 
