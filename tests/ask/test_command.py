@@ -108,7 +108,7 @@ def test_stopped_by_ctrl_c_keeps_what_is_under_way(photos: Path, tmp_path: Path)
         _, err = process.communicate(timeout=60)
         assert process.returncode == 130
         assert len(lines(tmp_path)) == len(endpoint.requests) < 24
-        assert f"{len(lines(tmp_path))} answers are kept" in err
+        assert f"{len(lines(tmp_path))} answers are saved" in err
 
 
 def test_the_key_is_nowhere(photos: Path, tmp_path: Path) -> None:

@@ -78,7 +78,7 @@ def test_what_is_answered_is_not_asked_again(data: DataSet, chosen: Selection, t
         assert len(endpoint.requests) == 8
         plans: list[AskPlan] = []
         assert run(config_of(endpoint), chosen, data, tmp_path, on_plan=plans.append) == first
-        assert str(plans[0]) == "8 images x m: all 8 answers are there"
+        assert str(plans[0]) == "8 images x m: all 8 answers exist"
         run(config_of(endpoint, "other"), fewer, data, tmp_path)
         assert len(endpoint.requests) == 11
     with serving(lambda request, number: says("Fear")) as elsewhere:

@@ -202,7 +202,7 @@ def test_masks_that_no_weights_stand_for_are_limited(tmp_path: Path) -> None:
         safetensors.torch.save_file(classifier.state_dict(), tmp_path / "swin", {KEY: json.dumps(values)})
         if img_size == 224:
             load_classifier(tmp_path / "swin")
-    with pytest.raises(CheckpointError, match=r"needs [\d,]+ MiB beside its weights"):
+    with pytest.raises(CheckpointError, match=r"needs [\d,]+ MiB besides weights"):
         load_classifier(tmp_path / "swin")
 
 

@@ -140,7 +140,7 @@ def test_rows_without_an_image(tmp_path: Path) -> None:
     assert [sample.key for sample in data.samples] == ["a.jpg"]
     assert data.notes == ("2 rows were left out: their image is missing",)
     (tmp_path / "a.jpg").unlink()
-    with pytest.raises(DataError, match="none of its 3 images is there"):
+    with pytest.raises(DataError, match="none of its 3 images exists"):
         read_csv(path, missing="skip")
 
 
@@ -287,5 +287,5 @@ def test_columns_in_any_case_and_more_than_the_classes(tmp_path: Path) -> None:
     data = read_csv(table_of(tmp_path, "Path,Label,Split\na.jpg,awe,Dev\n", "a.jpg"))
     assert (data.samples[0].split, data.label_of(data.samples[0])) == ("val", "awe")
     votes = "path,anger,disgust,fear,joy,sadness,surprise,foo\na.jpg,1,0,0,0,0,0,9\n"
-    with pytest.raises(DataError, match=r"csv:1: foo are no classes of ekman; remove these columns"):
+    with pytest.raises(DataError, match=r"csv:1: foo are not classes of ekman; remove these columns"):
         read_csv(table_of(tmp_path / "more", votes, "a.jpg"))

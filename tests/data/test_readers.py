@@ -53,7 +53,7 @@ def test_emotion6_by_folder(tmp_path: Path) -> None:
     assert (by_key["images/joy/1.jpg"].valence, by_key["images/joy/1.jpg"].arousal) == (2.5, 3.75)
     assert (by_key["images/surprise/7.jpg"].valence, by_key["images/surprise/7.jpg"].distribution) == (None, None)
     assert data.notes == (
-        "1 rows of ground_truth.txt are of images that are not there",
+        "1 rows of ground_truth.txt refer to missing images",
         "1 images have no row in ground_truth.txt: they have a label, but no votes",
     )
 
@@ -327,7 +327,7 @@ def test_real_emotion6(shared: Path) -> None:
     assert [sum(s.label == i for s in data.samples) for i in range(6)] == [30] * 6
     assert all(sum(s.distribution.values()) == pytest.approx(1) for s in data.samples)
     assert all(len(s.distribution) == 7 for s in data.samples)
-    assert data.notes == ("1800 rows of ground_truth.txt are of images that are not there",)
+    assert data.notes == ("1800 rows of ground_truth.txt refer to missing images",)
     voted = read_emotion6(shared / "data/emotion6", label="vote")
     assert len(voted) == 135
     assert voted.notes[1] == "45 images were left out: their vote is a tie, neutral, or missing"

@@ -170,7 +170,7 @@ def test_people_of_a_finder_that_was_trained_on_the_images_are_refused(tmp_path:
     find_people(there, Finder, folder / "persons.jsonl", seen=hashes_of(there.only("test").samples))
     found = open_data(f"fi:{folder}")
     assert found.detector_seen == hashes_of(there.only("test").samples)
-    with pytest.raises(DataError, match=says("12 of these 12 images", "person finder")):
+    with pytest.raises(DataError, match=says("12 of these 12 images", "person detector")):
         evaluate(finetuned("both"), found.only("test"), hardware=CPU)
     write_shards(found, tmp_path / "shards", ShardConfig(pool=PoolConfig(workers=1)))
     assert open_data(f"shards:{tmp_path}/shards").detector_seen == found.detector_seen

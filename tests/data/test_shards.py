@@ -263,7 +263,7 @@ def test_changed_images_are_found(data: DataSet, tmp_path: Path) -> None:
     content = bytearray(tar.read_bytes())
     content[700] ^= 1
     tar.write_bytes(content)
-    with pytest.raises(OSError, match="was changed: the hash of the image at 512 is another"):
+    with pytest.raises(OSError, match="was changed: the hash of the image at 512 differs"):
         sample.image.read()
 
 

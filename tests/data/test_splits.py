@@ -186,7 +186,7 @@ def test_the_papers_split_of_caer_divides_the_official_test() -> None:
     scheme, _ = paper_split("caer-s", DataSet("caer", CAER, samples), seed=0)
     assert all(scheme[sample.key] == "train" for sample in samples[:700])
     assert Counter(scheme.values()) == {"train": 700, "test": 462, "val": 238}
-    with pytest.raises(ConfigError, match="official split 'test', which is not there"):
+    with pytest.raises(ConfigError, match="official split 'test', which is missing"):
         paper_split("caer-s", DataSet("caer", CAER, samples[:700]), seed=0)
     with pytest.raises(ConfigError, match="official splits of emoset, but they are not there"):
         paper_split("emoset", DataSet("emoset", MIKELS, samples_of(9)), seed=0)

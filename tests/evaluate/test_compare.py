@@ -74,7 +74,7 @@ def test_runs_that_share_nothing_are_refused(runs: dict[str, Path], tmp_path: Pa
         compare([tmp_path], [runs["a0"]])
     [file] = (runs["a1"] / "evaluations").glob("*.jsonl")
     file.write_text("".join(line + "\n" for line in file.read_text().splitlines()[:-1]))
-    with pytest.raises(DataError, match="other images"):
+    with pytest.raises(DataError, match="different images"):
         compare([runs["a0"]], [runs["a1"]])
 
 

@@ -206,7 +206,7 @@ def test_encoders_side_by_side(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("source", ["timm:test_vit?depth=3", "timm:test_vit?mean=x"])
 def test_options_that_no_network_takes(source: str) -> None:
-    with pytest.raises(CheckpointError, match="none of pad_type, conv_head=none, mean, std"):
+    with pytest.raises(CheckpointError, match="use pad_type, conv_head=none, mean or std"):
         build_network(source, NetworkConfig(), size=64, outputs=3)
 
 

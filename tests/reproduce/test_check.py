@@ -111,7 +111,7 @@ def test_a_file_that_is_no_checkpoint_is_told(plans: dict[str, Plan], tmp_path: 
     runs = spoilt(plans, "MAE", init=str(bad))
     assert "there is no file" in str(check_runs(runs)[-1].missing)
     bad.write_bytes(b"PK\3\4 cut off")
-    assert "is cut off or no checkpoint" in str(check_runs(runs)[-1].missing)
+    assert "is cut off or not a checkpoint" in str(check_runs(runs)[-1].missing)
     torch.save({"weights": torch.zeros(2)}, bad)
     assert "is of no method that uniemox knows" in str(check_runs(runs)[-1].missing)
 

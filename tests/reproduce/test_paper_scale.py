@@ -106,7 +106,7 @@ def test_what_a_person_feels_is_learned_from_scene_and_person(given_seven: tuple
         assert run.options["persons"] == persons[kind].folder / "persons.jsonl"
     without = plan("table3", "paper", data=given_seven, weights=("dBOT=dbot.pth",))
     assert {run.missing for run in runs_of(without, "finetune") if run.options["data"] == given_seven[5]} == {
-        "the people in CAER-S: --detector yolov3.cfg, or uniemox data persons beforehand"
+        "the people in CAER-S: --detector yolov3.cfg, or run uniemox data persons first"
     }
 
 

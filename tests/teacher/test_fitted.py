@@ -143,7 +143,7 @@ def test_it_learns_what_texts_say_and_comes_back_from_disk(tmp_path: Path) -> No
     config = replace(QUICK, epochs=12, lr=5e-3)
     told = Told()
     teacher = fit_teacher(data, config, tmp_path / "out", callback=told)
-    looked = {"reading held-out images": (4, 4), "looking at images": (36, 36)}
+    looked = {"reading held-out images": (4, 4), "reading images": (36, 36)}
     assert told.last == looked | {"fitting": (48, 48), "hashing images": (40, 40)}
     figures = teacher.about["figures"]
     assert (teacher.about["pictures"], teacher.about["texts"], figures["pictures"]) == (36, 4, 4)

@@ -118,7 +118,7 @@ async def predict(
     responses={
         200: {
             "model": ExplanationAnswer,
-            "description": "The image with the heat map on it, at most 1024 px per side: a PNG, or JSON that contains one",
+            "description": "The image with the heat map on it, at most 1024 px per side: a PNG, or JSON with a PNG",
             "content": {"image/png": {"schema": _BINARY}},
             "headers": {name: {"schema": {"type": "string"}} for name in EXPLAINED},
         },
