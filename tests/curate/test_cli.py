@@ -56,7 +56,7 @@ def test_the_demo_goes_the_whole_way(tmp_path: Path, capsys: pytest.CaptureFixtu
     [
         ("folder:nowhere", "no such folder"),
         ("csv:nowhere.csv", "nowhere.csv"),
-        ("flickr", "is no source; there are"),
+        ("flickr", "is not a source; there are"),
         ("folder:in", "none of the labels"),
         (None, "holds no project; begin one"),
     ],
@@ -135,7 +135,7 @@ def test_a_takedown_reports_releases_it_could_not_change(tmp_path: Path, capsys:
         (("collect", "P", "--source", "flickr"), ConfigError, "'flickr' is no source"),
         (("collect", "P", "--per-keyword", "0"), ConfigError, "per_keyword must be at least 1"),
         (("screen", "P", "--min-score", "0.5"), ConfigError, "--model"),
-        (("invite", "P", "owner"), ConfigError, "owner is the name of whoever serves"),
+        (("invite", "P", "owner"), ConfigError, "owner is reserved for whoever serves"),
         (("undo", "P", "99"), DataError, "no batch 99"),
         (("agree", "P"), DataError, "no image has two answers"),
         (("release", "P", "OUT", "--name", "x"), DataError, "no image is kept"),

@@ -53,7 +53,9 @@ def test_sources_have_three_parts(source: str, parts: tuple[str, str, dict[str, 
 
 @pytest.mark.parametrize("source", ["", "photos", "fi:", "imagenet:photos", "FI:photos", ":photos"])
 def test_unknown_kinds_are_refused_with_all_kinds(source: str) -> None:
-    with pytest.raises(ConfigError, match=re.escape(f"{source!r} is not a data set; write KIND:PATH, with one of emoset")):
+    with pytest.raises(
+        ConfigError, match=re.escape(f"{source!r} is not a data set; write KIND:PATH, with one of emoset")
+    ):
         open_data(source)
 
 
@@ -245,7 +247,9 @@ def test_a_run_stopped_at_any_byte_goes_on(tmp_path: Path) -> None:
 def test_a_sidecar_of_another_way_is_refused_and_left_alone(tmp_path: Path) -> None:
     path = sidecar(tmp_path / "p.jsonl", {"a.jpg": {"boxes": []}})
     before = path.read_bytes()
-    with pytest.raises(DataError, match=r"p\.jsonl was made with other settings \(detector drawn by hand, threshold 0\.3\)"):
+    with pytest.raises(
+        DataError, match=r"p\.jsonl was made with other settings \(detector drawn by hand, threshold 0\.3\)"
+    ):
         Sidecar(path, {**HEADER, "threshold": 0.4})
     assert path.read_bytes() == before
     mine = write(tmp_path / "mine.txt", "a text of mine without a line end")

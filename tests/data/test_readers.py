@@ -263,7 +263,9 @@ def test_folders_that_are_not_there_or_hold_nothing(tmp_path: Path, reader: Any)
         reader(root)
     root.joinpath("fear").mkdir()
     write(root / "fear/readme.md", "x")
-    with pytest.raises(DataError, match=says(root, "no images" if reader is read_folder else "its class folders contain")):
+    with pytest.raises(
+        DataError, match=says(root, "no images" if reader is read_folder else "its class folders contain")
+    ):
         reader(root)
 
 

@@ -105,7 +105,9 @@ def test_what_is_felt_and_what_is_evoked_are_never_one(tmp_path: Path) -> None:
         open_data(f"fi:{tmp_path}/fi,caer-s:{tmp_path}/caer")
     some = open_data(f"fi:{tmp_path}/fi,folder:{put(tmp_path / 'some', 'Sad/1.jpg', 'awe/2.jpg')}")
     assert words(some) == {"fi/awe/1.jpg": "awe", "folder/Sad/1.jpg": "sadness", "folder/awe/2.jpg": "awe"}
-    with pytest.raises(LabelError, match=says("own can't be mapped to the labels of", "no map from custom to mikels is known")):
+    with pytest.raises(
+        LabelError, match=says("own can't be mapped to the labels of", "no map from custom to mikels is known")
+    ):
         open_data(f"fi:{tmp_path}/fi,folder:{tmp_path}/own")
 
 

@@ -29,10 +29,10 @@ PROFILE_PART_BYTES = 65519  # in a segment of JPEG
 
 
 def without_metadata(data: bytes, orientation: int) -> bytes | None:
-    """Return an image's file with the same pixels, colour profile and orientation, and nothing else.
+    """Return an image's file with only the same pixels, colour profile and orientation.
 
-    orientation: EXIF orientation, 1 to 8, which is written again unless it is 1.  Returns None where the image would
-    have to be encoded again: formats other than JPEG, PNG and WebP, and damaged files.
+    orientation: EXIF orientation, 1 to 8, which is written again unless it is 1.  Returns None if the image would have
+    to be re-encoded: formats other than JPEG, PNG and WebP, and damaged files.
     """
     exif = _exif(orientation) if orientation > 1 else b""
     try:
@@ -60,11 +60,11 @@ def _exif(orientation: int) -> bytes:
 def _jpeg(data: bytes, exif: bytes) -> Iterator[bytes]:
     """Yield the needed segments up to the end of the image; another image may follow in the file."""
     yield data[:2]
-    if exif:  # before JFIF, as readers of either allow
+    if exif:  # before JFIF, which all readers accept
         yield struct.pack(">BBH", 0xFF, 0xE1, len(EXIF + exif) + 2) + EXIF + exif
     at, profile = 2, dict[bytes, bytes]()
     while True:
-        at = data.index(b"\xff", at)  # decoders pass over what stands between segments
+        at = data.index(b"\xff", at)  # decoders skip data between segments
         marker = data[at + 1]
         if marker == 0:
             at += 2
