@@ -11,7 +11,8 @@ class AskConfig:
     """Settings of `uniemox ask`. The API key is not a setting, so no file or message can contain it."""
 
     endpoint: str
-    """Address of an OpenAI-compatible service: https://api.openai.com/v1, or http://127.0.0.1:11434/v1 here."""
+    """Address of an OpenAI-compatible service: https://api.openai.com/v1, or http://127.0.0.1:11434/v1 on this
+    machine."""
     models: tuple[str, ...]
     """Model name at that service. Repeat the option for several models; all models get the same images."""
     images: int = 100

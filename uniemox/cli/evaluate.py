@@ -36,9 +36,9 @@ def evaluate(
 ) -> None:
     """Score a fine-tuned classifier, with 95 % intervals.
 
-    Scores and predictions are saved in the run's folder; for an ONNX file next to it; for embedded and small in a
-    folder of that name in the current folder. Training images of the model are refused. If the data have other labels,
-    predictions are mapped to them. Evoked emotions are never mapped to felt ones.
+    Scores and predictions are saved in the run's folder. For an ONNX file they are saved next to the file; for embedded
+    and small in ./embedded and ./small. Training images of the model are refused. If the data have other labels,
+    predictions are mapped to them, but evoked emotions never to felt ones.
 
     For example:
 

@@ -60,7 +60,7 @@ class Recalibration:
 
     @property
     def verdict(self) -> str:
-        """Whether the whole interval of the accuracy is above the best guess without an image."""
+        """Return whether the whole interval of the accuracy is above the best guess without an image."""
         if self.accuracy_interval[0] <= self.chance:
             return "no better than chance on these images: fine-tune instead"
         if self.accuracy_interval[0] <= self.commonest:

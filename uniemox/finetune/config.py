@@ -54,7 +54,7 @@ class NetworkConfig:
     learned together; a high value suits photographs."""
     frozen_encoder: bool = False
     """Region methods only: freeze the encoder and train the rest on features computed once, starting from a linear
-    probe. Held-out images choose between two learning rates and the training steps."""
+    probe. Held-out images choose the learning rate, of two, and the number of steps."""
     skip: bool = True
     """Region methods only: let the head also read features of whole views, unlike the papers. Off in preset paper."""
     objects: str = ""
@@ -146,26 +146,26 @@ class FinetuneConfig:
     save: SaveConfig = field(default_factory=SaveConfig)
     distillation: DistillationConfig = field(default_factory=DistillationConfig)
     layer_decay: float | None = None
-    """Learning rate of each layer divided by that of the layer above it, above 0. Below 1 it keeps more of the
-    pre-trained weights. None: the same rate everywhere."""
+    """Learning rate of each layer divided by that of the layer above it, above 0, at most 1. Lower values keep more of
+    the pre-trained weights. None: the same rate everywhere."""
     head_lr_scale: float = 1.0
     """Factor on the learning rate of everything after the encoder, above 0."""
     probe_first: bool = False
     """With method full: initialise the layers after the encoder from method probe (arXiv 2202.10054), not near zero."""
     ema_decay: float | None = None
-    """Evaluate an exponential moving average of the weights, with this decay per step. None: evaluate the weights."""
+    """Evaluate an exponential moving average of the weights, with this decay per step, between 0 and 1. None: off."""
     class_weighting: Literal["none", "balanced"] = "none"
-    """balanced: rare and frequent classes count the same, with methods full, probe and histogram. none: images do."""
+    """balanced: every class counts the same (methods full, probe and histogram). none: every image does."""
     logit_adjustment: float = 0.0
     """τ of logit adjustment (arXiv 2007.07314, equation 9): subtract τ · log(class share in training) from each logit,
     so that rare classes are predicted more often. 0: off. Linear heads with task label only."""
     fraction: float = 1.0
-    """Share of each class to use, above 0 to 1, of training and held-out images. Lower it for figure 7."""
+    """Share of each class to use, above 0 to 1, of training and held-out images. Lower it for a learning curve."""
     monitor: Literal["val", "holdout"] | None = None
     """Held-out images that choose the epoch and fit the temperature: split val, or part of train. None: val if the data
     have a test split too, else holdout. If an epoch is chosen, half of them choose and half calibrate."""
     calibrate_on: Literal["votes", "labels"] = "votes"
-    """With task distribution, calibrate to the shares of votes, or to how often held-out samples' labels are right."""
+    """With task distribution: calibrate to the shares of votes, or to the accuracy on held-out samples' labels."""
     holdout_fraction: float = 0.1
     """Share of each class of train to hold out, between 0 and 1."""
     select: Literal["best", "last"] = "best"
@@ -173,7 +173,8 @@ class FinetuneConfig:
     batch_size: int = 256
     """Images per step, over all processes."""
     accumulation: int = 1
-    """Number of batches whose gradients are summed in one step; must divide batch_size. Raise it if memory is short."""
+    """Number of batches whose gradients are accumulated in one step; must divide batch_size. Raise it to save
+    memory."""
     seed: int = 0
     """Random seed for the head's weights, order, crops and augmentation."""
     max_unreadable: int = 20

@@ -63,10 +63,10 @@ class PretrainConfig:
     batch_size: int = 256
     """Images per step, over all processes."""
     accumulation: int = 1
-    """Batches whose gradients are summed in one step; must divide batch_size. With more, L2 compares fewer texts."""
+    """Batches whose gradients are accumulated per step; must divide batch_size. With more, L2 compares fewer texts."""
     layer_decay: float | None = None
-    """Learning rate of each encoder layer divided by that of the layer above it, above 0. Below 1 it keeps more of the
-    pre-trained weights. None: the same rate everywhere."""
+    """Learning rate of each encoder layer divided by that of the layer above it, above 0, at most 1. Lower values keep
+    more of the pre-trained weights. None: the same rate everywhere."""
     diagnose_every: int = 0
     """Steps between measurements of each loss's gradient norm at the encoder; 0: none. Shows if one loss dominates. A
     measurement costs a forward pass and a backward pass per loss."""

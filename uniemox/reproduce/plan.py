@@ -63,7 +63,7 @@ class Run:
 
     @property
     def missing(self) -> str | None:
-        """What this run or its dependencies lack; None if nothing."""
+        """Requirement that this run or its dependencies lack; None if nothing is missing."""
         return self.lacks or next((run.missing for run in self.needs if run.missing), None)
 
     @cached_property

@@ -59,7 +59,7 @@ class ScheduleConfig:
     epochs: float = 200.0
     """Number of passes over the training data; may be a fraction."""
     warmup_epochs: float = 40.0
-    """Epochs in which the learning rate rises from 0 to its maximum. The cosine starts at step 0, not after them."""
+    """Epochs in which the learning rate rises from 0 to its maximum. The cosine decay counts from step 0 as well."""
     min_lr: float = 0.0
     """Learning rate at the end of the run, 0 or more; MAE uses 0."""
 

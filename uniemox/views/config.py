@@ -15,7 +15,8 @@ class ViewConfig:
     min_area: float = 0.2
     """Minimum share of the image's area in a training crop, above 0 to 1. Raise it if crops lose the subject."""
     person: PersonPolicy = "largest"
-    """Part of the image that becomes the person view, see `choose_person` in persons/box.py."""
+    """Person view. largest: target person, else the largest. union: box around all. persons_only: image, black outside
+    of persons. second_crop: a second random crop, as in the authors' code."""
     crop_fraction: float = 0.9
     """Centre crop for evaluation: share of the short side, above 0 to 1. The default is timm's crop_pct for ViTs."""
     hide_person: bool = False
