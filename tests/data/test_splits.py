@@ -188,7 +188,7 @@ def test_the_papers_split_of_caer_divides_the_official_test() -> None:
     assert Counter(scheme.values()) == {"train": 700, "test": 462, "val": 238}
     with pytest.raises(ConfigError, match="official split 'test', which is missing"):
         paper_split("caer-s", DataSet("caer", CAER, samples[:700]), seed=0)
-    with pytest.raises(ConfigError, match="official splits of emoset, but they are not there"):
+    with pytest.raises(ConfigError, match="official splits of emoset, but they do not exist"):
         paper_split("emoset", DataSet("emoset", MIKELS, samples_of(9)), seed=0)
     with pytest.raises(ConfigError, match="the paper does not split folder"):
         paper_split("folder", DataSet("x", MIKELS, samples), seed=0)

@@ -152,7 +152,7 @@ def labels_of_ours(
     refuse_seen([asked.sample for asked in images], [asked.sha256 for asked in images], read_seen(file), str(model))
     predictor = load(file, finder=None)
     if predictor.kind != labels.kind:
-        raise LabelError(f"{model} predicts {predictor.kind} emotions, {labels.name} has {labels.kind} ones")
+        raise LabelError(f"{model} predicts {predictor.kind}, {labels.name} has {labels.kind} emotions: not comparable")
     if predictor.network.info.task == "affect":
         raise ConfigError(f"{model} predicts valence and arousal, no labels; give a classifier")
     target = None if set(predictor.labels) == set(labels.labels) else labels.name

@@ -119,7 +119,7 @@ def _weights_beside(path: Path) -> list[Path]:
     for name in names:
         if leaves_folder(name) or not (path.parent / name).is_file():
             raise DetectorError(
-                f"{path}: its weights should be in {name[:80]!r}; put that file next to it, or save it as one file"
+                f"{path} reads weights from {name[:80]!r}, not in its folder; put them there or into one file"
             )
     return [path.parent / name for name in names]
 

@@ -220,5 +220,5 @@ def _check_weights(path: Path) -> None:
         raise TeacherError(f"{path} is no ONNX network that onnxruntime can run: {error}") from error
     if outside:
         raise TeacherError(
-            f"{path}: its weights are said to be in {outside[0][:80]!r}; put them beside it, or into one file"
+            f"{path} reads weights from {outside[0][:80]!r}, not in its folder; put them there or into one file"
         )
