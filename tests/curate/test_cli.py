@@ -132,7 +132,7 @@ def test_a_takedown_reports_releases_it_could_not_change(tmp_path: Path, capsys:
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        (("collect", "P", "--source", "flickr"), ConfigError, "'flickr' is no source"),
+        (("collect", "P", "--source", "flickr"), ConfigError, "'flickr' is not a source"),
         (("collect", "P", "--per-keyword", "0"), ConfigError, "per_keyword must be at least 1"),
         (("screen", "P", "--min-score", "0.5"), ConfigError, "--model"),
         (("invite", "P", "owner"), ConfigError, "owner is reserved for whoever serves"),
