@@ -99,7 +99,7 @@ FINETUNE = "finetune --init x --data synthetic:8 --out run"
         (f"{PRETRAIN} --preset demo", 1, "8 samples do not fill a batch of 32"),
         (f"{SPLIT} --batch-size 150", 1, "128 samples do not fill a batch of 150"),  # those of train, of 160
         (f"{SPLIT} --split val", 1, "16 samples do not fill a batch of 32"),
-        ("pretrain --data nothing --out run", 1, "'nothing' is no data set; write KIND:PATH"),
+        ("pretrain --data nothing --out run", 1, "'nothing' is not a data set; write KIND:PATH"),
         (f"{FINETUNE} --metod probe", 2, "Did you mean --method?"),
         (f"{FINETUNE} --ema-decay 2", 1, "ema_decay must lie between 0 and 1"),
         ("finetune --data synthetic:8 --out run", 1, "--init is missing"),

@@ -50,16 +50,16 @@ def test_show_for_people(root: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("show", "nothing:x"), "'nothing:x' is no data set; write KIND:PATH, with one of emoset"),
+        (("show", "nothing:x"), "'nothing:x' is not a data set; write KIND:PATH, with one of emoset"),
         (("show", "fi:nowhere"), "nowhere: there is no such folder"),
         (("show", "synthetic:many"), "expected a whole number, as in synthetic:1000, got 'many'"),
         (("show", "emotion6:x?label=sum"), "emotion6?label must be one of folder, vote, got 'sum'"),
         (("show", "fi:x?label=vote"), "fi has no option 'label'; it has none"),
         (("split", "synthetic:64", "s.json", "--ratio", "80/20/x"), "expected shares of train, val"),
         (("split", "synthetic:64", "s.json", "--paper"), "the paper does not split synthetic"),
-        (("split", "synthetic:64", "s.json", "--plot", "p.png"), "--plot shows how a scheme was chosen"),
-        (("persons", "synthetic:4", "--detector", "x.onnx"), "synthetic:4: nothing can be kept beside"),
-        (("describe", "synthetic:4", "--teacher", "ViT-B-16"), "--teacher chooses from EmoSet's words"),
+        (("split", "synthetic:64", "s.json", "--plot", "p.png"), "--plot shows the choice among schemes"),
+        (("persons", "synthetic:4", "--detector", "x.onnx"), "synthetic:4: no file can be stored next to"),
+        (("describe", "synthetic:4", "--teacher", "ViT-B-16"), "--teacher chooses among EmoSet's words"),
     ],
 )
 def test_wrong_input_is_one_line(arguments: tuple[str, ...], message: str, tmp_path: Path) -> None:

@@ -49,7 +49,7 @@ def test_help_shows_the_presets_values(words: tuple[str, ...], defaults: tuple[s
     for default in defaults:
         assert default in out
     assert "--optimizer.base-lr" in out
-    assert "Highest learning rate for 256 images a step" in out
+    assert "Maximum learning rate for a batch of 256" in out
 
 
 def test_none_is_nothing_where_text_is_taken_too() -> None:

@@ -37,7 +37,7 @@ def test_one_sample_has_no_spread() -> None:
     [
         ({"per_sample": np.zeros((2, 2))}, ShapeError, r"scores \(2, 2\) must be \(N,\)"),
         ({"per_sample": np.array([1.0, np.nan])}, DataError, "sample 1 has a score that is not finite"),
-        ({"per_sample": np.zeros(3), "groups": ["a"]}, ShapeError, "1 groups do not fit 3 samples"),
+        ({"per_sample": np.zeros(3), "groups": ["a"]}, ShapeError, "1 groups do not match 3 samples"),
     ],
 )
 def test_bad_input_is_refused(arguments: dict, error: type[Exception], said: str) -> None:

@@ -136,7 +136,7 @@ def test_another_order_of_the_same_labels_is_mapped_by_word() -> None:
     [(MIKELS, CAER), (CAER, EKMAN), (HECO, MIKELS), (UBE, HECO), (FERPLUS, CAER)],
 )
 def test_kinds_are_never_mapped_to_each_other(source: LabelSet, target: LabelSet) -> None:
-    said = f"{source.name} says what is {source.kind}, {target.name} what is {target.kind}"
+    said = f"{source.name} describes {source.kind} emotions, {target.name} {target.kind} ones"
     with pytest.raises(LabelError, match=said):
         label_map(source, target)
 

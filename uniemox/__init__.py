@@ -1,7 +1,7 @@
-"""uniemox: predict what images of whole scenes make people feel, and with a model for it what people in them feel.
+"""uniemox: predict the emotions that images evoke, and, with a model trained for it, what the people in them feel.
 
-After UniEmoX (arXiv 2409.18877). Importing the package imports neither torch nor any other large library: each of its
-names is imported when it is first used.
+Based on UniEmoX (arXiv 2409.18877). Importing the package imports neither torch nor any other large library: each
+public name is imported at first use.
 """
 
 from importlib import import_module
@@ -61,12 +61,12 @@ _MODULES = {
 
 
 def __getattr__(name: str) -> Any:
-    """A public name, imported when it is first used."""
+    """Import a public name at first use."""
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(_MODULES[name]), name)
 
 
 def __dir__() -> list[str]:
-    """The public names."""
+    """Return the public names."""
     return [*__all__, "__version__"]

@@ -1,4 +1,4 @@
-"""`python -m uniemox`, which is also how torchrun starts it."""
+"""Entry point of `python -m uniemox`, which torchrun uses too."""
 
 from uniemox.cli import main
 

@@ -1,4 +1,4 @@
-"""Metadata of a classifier: what its numbers mean, what it looks at, and its network; needs no torch."""
+"""Metadata of a classifier: the meaning of its outputs, its input views, and its network. Does not import torch."""
 
 import json
 import math
@@ -17,23 +17,23 @@ HeadKind = Literal["linear", "ccim", "neighbours"]
 Values = TypeVar("Values")  # a float, an array or a tensor
 MIN_CROP_FRACTION = 0.1  # an image is scaled to size / crop_fraction
 MAX_SIZE_PX = 4096
-LEAST = 1e-12  # of what pixels and logits are divided by
-OLD_NORM_EPS = 1e-6  # of files that do not name it
+LEAST = 1e-12  # minimum divisor of pixels and logits
+OLD_NORM_EPS = 1e-6  # of files without the field
 TUPLES = ("labels", "mean", "std", "conformal_scores", "distances")
-JSON_NAMES = {"fusion_heads": "heads"}  # fields of a NetworkSpec that files call something else
+JSON_NAMES = {"fusion_heads": "heads"}  # fields of a NetworkSpec with another name in files
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EncoderSpec:
-    """One encoder, without its weights."""
+    """Description of one encoder, without its weights."""
 
     name: str
     """timm's name, or mixmae or colour_histogram."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """Options of its constructor."""
     pixels: tuple[tuple[float, ...], tuple[float, ...]] | None = None
-    """Mean and std of its pixels, where it stands beside other encoders; else those of the network."""
+    """Mean and std of its pixels if it is one of several encoders; None: those of the network."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,13 +41,13 @@ class NetworkSpec:
     """A classifier's network without its weights; `uniemox.model.spec.build` makes the module."""
 
     encoders: tuple[EncoderSpec, ...] = ()
-    """One; or several, whose features are concatenated."""
+    """One encoder, or several whose features are concatenated."""
     folded_norms: bool = False
-    """Batch norms are folded into convolutions, and stay in eval mode."""
+    """True if batch norms are folded into convolutions and stay in eval mode."""
     feature_width: int = 1
     """D, channels of the encoders' features; with a region method, of the last feature map."""
     outputs: int = 1
-    """E."""
+    """E, number of outputs."""
     streams: Streams = "scene"
     labels: tuple[str, ...] = ()
     mean: tuple[float, ...] = IMAGENET_MEAN
@@ -56,13 +56,13 @@ class NetworkSpec:
     """Name of the fusion, or mypackage.module:MyFusion; None without one."""
     fusion_heads: int = 3
     fused_width: int = 512
-    """C3 of the fusion, or channels of the region method."""
+    """C3, channels of the fusion, or channels of the region method."""
     norm_eps: float = 1e-12
-    """Added to the variance of the fused feature by its norm; far below that variance, which is 1e-6 and less."""
+    """ε that the fused feature's norm adds to the variance, which is 1e-6 or less, so ε must be far below."""
     method: str | None = None
     """Name of the region method, or mypackage.module:MyMethod; None without one."""
     skip: bool = True
-    """The head also reads the features of whole views."""
+    """True if the head also reads the features of whole views."""
     has_detector: bool = False
     has_face_finder: bool = False
     method_options: Mapping[str, Any] = field(default_factory=dict)
@@ -71,11 +71,11 @@ class NetworkSpec:
     confounders: tuple[int, int] | None = None
     """Number and width of the entries in the dictionary of head ccim."""
     bank: int = 0
-    """Number of images that head neighbours remembers."""
+    """Number of training images that head neighbours stores."""
     neighbours: int = 20
     vote_temperature: float = 0.07
     distance_axes: int | None = None
-    """Axes of the distance from the training images; None if it does not know them."""
+    """Number of axes of the distance from the training images; None if there is no distance."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields encoder and parts of a classifier's metadata."""
@@ -98,9 +98,9 @@ class NetworkSpec:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "NetworkSpec | None":
-        """Read the network out of a classifier's metadata; None if they name no encoder.
+        """Read the network from a classifier's metadata; None if they name no encoder.
 
-        The metadata hold streams, labels, mean and std themselves: `ClassifierInfo` sets these.
+        Streams, labels, mean and std are top-level fields of the metadata; `ClassifierInfo` sets them.
         """
         if not values.get("encoder"):
             return None
@@ -109,7 +109,7 @@ class NetworkSpec:
         known = {name: parts[key] for name, key in names.items() if key in parts}
         if "fusion" in parts:
             known.setdefault("norm_eps", OLD_NORM_EPS)
-        if parts.get("word_counts"):  # until method_options there were word_counts alone, empty but for method eap
+        if parts.get("word_counts"):  # files older than method_options have only word_counts, used by method eap
             known.setdefault("method_options", {"word_counts": parts["word_counts"]})
         known["head"] = "ccim" if "confounders" in parts else "neighbours" if "bank" in parts else "linear"
         if "confounders" in known:
@@ -131,47 +131,46 @@ def _read_encoder(values: Mapping[str, Any]) -> EncoderSpec:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ClassifierInfo:
-    """Metadata of a classifier; its files hold the same fields as JSON. Raises CheckpointError for wrong values."""
+    """Metadata of a classifier, stored in its files as JSON. Raises CheckpointError for wrong values."""
 
     labels: tuple[str, ...]
-    """Names of its outputs, in order; valence and arousal for task affect."""
+    """Names of the outputs, in order; valence and arousal for task affect."""
     label_set: str
     """Name of the label set."""
     kind: Kind
-    """evoked or felt."""
+    """evoked or felt: whose emotion the labels describe."""
     task: str = "label"
     """label, distribution or affect."""
     temperature: float | None = None
-    """Divides the logits before the softmax; fitted on images it was not trained on. None: 1."""
+    """Divisor of the logits before the softmax, fitted on held-out images. None: 1."""
     streams: Streams = "scene"
-    """Views that it looks at."""
+    """Views that the network reads."""
     person: PersonPolicy = "largest"
     """Part of the image that is the person view, see `choose_person` in persons/box.py."""
     size: int = 224
-    """Side of its input, px."""
+    """Side of the input, px."""
     crop_fraction: float = 0.9
-    """Share of the short side that the middle crop keeps."""
+    """Share of the short side that the centre crop keeps."""
     hides_person: bool = False
-    """The person is blacked out of the scene view."""
+    """True if the person is blacked out in the scene view."""
     mean: tuple[float, ...] = IMAGENET_MEAN
     """Mean of the pixels in [0, 1], by channel."""
     std: tuple[float, ...] = IMAGENET_STD
     trained_on: str = ""
-    """The data set's name."""
+    """Name of the training data set."""
     conformal_scores: tuple[float, ...] = ()
-    """1 - p(true label) of held-out images, with calibrated p; sorted, at most 2,000; () if there are none."""
+    """Sorted values of 1 - p(true label) of held-out images, with calibrated p, at most 2,000; () if there are none."""
     distances: tuple[float, ...] = ()
-    """Distances of held-out images from the training images (model/heads.py), sorted, at most 2,000 quantiles; () for
-    files that do not know the training images."""
+    """Distances of held-out images from the training images (model/heads.py), sorted, at most 2,000; () if none."""
     calibration_images: CalibrationImages = "unknown"
-    """Images that temperature and conformal scores were fitted on. independent: held out, and used for nothing else;
-    selection: they chose the epoch as well, being too few to divide; unknown: an older version wrote the file."""
+    """Images that temperature and conformal scores were fitted on. independent: held out and used for nothing else;
+    selection: they also chose the epoch, because there were too few to split; unknown: written by an older version."""
     calibrated_on: str = ""
-    """Data and split that `uniemox calibrate` used; empty for files that it did not write."""
+    """Data and split that `uniemox calibrate` used; empty if the file was not calibrated."""
     ratings: Mapping[str, Any] = field(default_factory=dict)
-    """The head of valence and arousal (predict/ratings.py); {} of files that have none."""
+    """Head for valence and arousal (predict/ratings.py); {} in files without one."""
     network: NetworkSpec | None = None
-    """The network that computes its outputs; None for files that need only their ONNX graph."""
+    """Network that computes the outputs; None for files that need only their ONNX graph."""
 
     def __post_init__(self) -> None:
         expected = {
@@ -193,37 +192,37 @@ class ClassifierInfo:
         wrong = [f"{name} {getattr(self, name)!r}" for name, is_right in expected.items() if not is_right]
         if wrong:
             raise CheckpointError(f"no classifier has {', '.join(wrong)}")
-        if self.network is not None:  # what both hold is the same
+        if self.network is not None:  # fields that both have must agree
             shared = {"streams": self.streams, "labels": self.labels, "mean": self.mean, "std": self.std}
             object.__setattr__(self, "network", replace(self.network, **shared))  # type: ignore[arg-type]
 
     def find_labels(self) -> LabelSet:
-        """Return its labels as a set."""
+        """Return the labels as a label set."""
         return LabelSet(self.label_set, self.labels, self.kind)
 
     @property
     def views(self) -> tuple[str, ...]:
-        """Return the names of the views that it looks at."""
+        """Names of the views that the network reads."""
         return views_of(self.streams)
 
     @property
     def has_person(self) -> bool:
-        """True if it looks at a person."""
+        """True if the network reads the person view."""
         return "person" in self.views
 
     @property
     def needs_person(self) -> bool:
-        """True if it has to know where the person is: to look there, or to black them out."""
+        """True if the network needs the person's box: to crop the person, or to black them out."""
         return self.has_person or self.hides_person
 
     def to_json(self) -> str:
-        """Return all fields, as its files hold them."""
+        """Return all fields as JSON text, as files store them."""
         values = {part.name: getattr(self, part.name) for part in fields(self) if part.name != "network"}
         return json.dumps(values | ({"encoder": {}, "parts": {}} if self.network is None else self.network.to_json()))
 
 
 def _is_text(value: Any) -> bool:
-    """Return True for a text without control characters and halves of characters, which headers and JSON can't hold."""
+    """Return True for text without control characters and lone surrogates, which headers and JSON can't contain."""
     return isinstance(value, str) and not re.search("[\0-\x1f\x7f\ud800-\udfff]", value)
 
 
@@ -237,16 +236,16 @@ def views_of(streams: Streams) -> tuple[str, ...]:
 
 
 def read_info(text: str) -> ClassifierInfo:
-    """Read the metadata of a file; fields that this version does not know are ignored.
+    """Parse the metadata of a file; unknown fields are ignored.
 
-    Raises CheckpointError if they are no JSON object, or a field is missing or wrong.
+    Raises CheckpointError if the text is not a JSON object, or a field is missing or wrong.
     """
     try:
         values: Mapping[str, Any] = json.loads(text)
         known = {part.name: values[part.name] for part in fields(ClassifierInfo) if part.name in values}
         try:
             known["network"] = NetworkSpec.from_json(values)
-        except (KeyError, TypeError, ValueError, AttributeError):  # an ONNX file predicts without this description
+        except (KeyError, TypeError, ValueError, AttributeError):  # not needed: an ONNX file predicts without it
             known["network"] = None
         known |= {name: tuple(known[name]) for name in TUPLES if name in known}
         unset = [name for name in ("mean", "std") if known.get(name) == ()]  # a colour histogram normalises nothing
@@ -256,12 +255,12 @@ def read_info(text: str) -> ClassifierInfo:
 
 
 def to_affect(outputs: Values) -> Values:
-    """Return valence or arousal, 1 (negative, calm) to 9 (positive, excited), of outputs of about -1 to 1."""
+    """Convert outputs of about -1 to 1 to valence or arousal, 1 (negative, calm) to 9 (positive, excited)."""
     return 4 * outputs + 5  # type: ignore[operator,return-value]
 
 
 def from_affect(values: Values) -> Values:
-    """Return the target that a network learns for valence or arousal; the inverse of `to_affect`.
+    """Convert valence or arousal to a training target; the inverse of `to_affect`.
 
     >>> from_affect(9.0), to_affect(-1.0)
     (1.0, 1.0)

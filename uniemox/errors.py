@@ -1,74 +1,74 @@
-"""Every error that bad input causes. Each message says what was expected, what came, where, and what to do next."""
+"""Errors caused by bad input. Each message names the expected value, the actual one, its place, and a remedy."""
 
 
 class UniemoxError(Exception):
-    """Base of every error that bad input causes; the command line prints its message and exits with 1."""
+    """Base class of all errors caused by bad input. The command line prints the message and exits with 1."""
 
 
 class ConfigError(UniemoxError):
-    """A setting is out of range, or two settings contradict each other."""
+    """Raised when a setting is out of range, or two settings contradict each other."""
 
 
 class ShapeError(UniemoxError):
-    """A tensor does not have the shape that the function needs."""
+    """Raised when a tensor does not have the required shape."""
 
 
 class AnnotationError(UniemoxError):
-    """An annotation has the wrong type or value; the message names the field."""
+    """Raised when an annotation has the wrong type or value; the message names the field."""
 
 
 class DataError(UniemoxError):
-    """A data set is not laid out as its reader expects, or too much of it is broken; the message names the file."""
+    """Raised when a data set has an unexpected layout, or too many unreadable files; the message names the file."""
 
 
 class ImageError(UniemoxError):
-    """A file is no image, is cut off, or is refused (too large, too many pixels)."""
+    """Raised when a file is not an image, is cut off, or is refused (too large, too many pixels)."""
 
 
 class ImageNotFoundError(ImageError, FileNotFoundError):
-    """There is no file of an image's name."""
+    """Raised when an image file does not exist."""
 
 
 class BoxError(UniemoxError):
-    """A box is empty, not finite, or leaves its image."""
+    """Raised when a box is empty, not finite, or leaves its image."""
 
 
 class LabelError(UniemoxError):
-    """A label is not one of its set, or two label sets cannot be mapped to each other."""
+    """Raised when a label is not in its set, or two label sets cannot be mapped to each other."""
 
 
 class DetectorError(UniemoxError):
-    """A person detector cannot be read or is of a layout that is not known."""
+    """Raised when a person detector can't be read or has an unknown layout."""
 
 
 class HubError(UniemoxError):
-    """A file of the hub cannot be downloaded, or is not the one that was asked for."""
+    """Raised when a hub file can't be downloaded, or is not the requested one."""
 
 
 class EncoderError(UniemoxError):
-    """A network cannot be the encoder of the pre-training."""
+    """Raised when a network can't be used as the encoder of pre-training."""
 
 
 class CheckpointError(UniemoxError):
-    """A weight file cannot be read, is not what it claims to be, or lacks weights."""
+    """Raised when a weight file can't be read, is of another type than it claims, or lacks weights."""
 
 
 class TeacherError(UniemoxError):
-    """A teacher cannot be built, or lacks a feature that was asked of it."""
+    """Raised when a teacher can't be built, or lacks a requested feature."""
 
 
 class NonFiniteLossError(UniemoxError):
-    """A loss or the gradient norm is infinite or not a number; no weight has been changed."""
+    """Raised when a loss or the gradient norm is infinite or NaN; no weight has been changed."""
 
 
 class DivergedError(UniemoxError):
-    """A run's loss rose or its gradients grew, and it was asked to stop then; earlier checkpoints stay."""
+    """Raised when the loss rises or gradients grow and the run is set to stop then; earlier checkpoints remain."""
 
 
 class StoppedError(UniemoxError):
-    """A run was asked to stop, by SIGTERM or Ctrl-C; what it did is saved.
+    """Raised when a run is stopped by SIGTERM or Ctrl-C; its progress is saved.
 
-    exit_code: what the process ends with, 128 and the signal's number, as shells have it.
+    exit_code: exit code of the process, 128 plus the signal's number, as in shells.
     """
 
     def __init__(self, message: str, exit_code: int) -> None:
@@ -77,4 +77,4 @@ class StoppedError(UniemoxError):
 
 
 class MissingPackageError(UniemoxError):
-    """An optional package is needed; the message holds the line that installs it."""
+    """Raised when an optional package is missing; the message contains the command that installs it."""

@@ -1,9 +1,10 @@
-"""Intervals of a score over other possible images: percentile bootstrap (Efron, 1979) over images.
+"""Confidence intervals of scores over other possible images: percentile bootstrap (Efron, 1979) over images.
 
-Every score of this folder is a function of means over samples (a recall is a mean of hits over a mean of labels), so
-that one resampling of means serves them all. Samples of one group, several people of one image, are one unit. A group
-of None is a sample of its own. Draws depend on the units and the seed, not on the order of the samples. Of 20,000 units
-and more that are mostly alike it is drawn how often each distinct one comes: the same distribution, much sooner.
+Every score here is a function of means over samples (a recall is a mean of hits over a mean of labels), so one function
+that resamples means serves all scores. Samples of one group, such as several people in one image, are one unit. A
+sample with group None is its own unit. Draws depend on units and seed, not on the order of samples. With 20,000 units
+or more, of which most are equal, the multinomial counts of the distinct units are drawn instead: same distribution,
+much faster.
 """
 
 from collections.abc import Hashable, Sequence
@@ -16,49 +17,48 @@ from uniemox.errors import DataError, ShapeError
 
 Interval = tuple[float, float]
 Groups = Sequence[Hashable]
-LEVEL = 0.95  # part of the resamples inside an interval
-DRAWS = 2_000_000  # handled at a time: about 50 MB
+LEVEL = 0.95  # share of the resamples inside an interval
+DRAWS = 2_000_000  # drawn at a time: about 50 MB
 MANY, FEW = 20_000, 8
-"""From so many units on those that are alike are drawn together, as a multinomial, if they are so many times fewer."""
+"""Draw multinomial counts from this number of units on, if there are this many times fewer distinct units."""
 
 
 @dataclass(frozen=True, slots=True)
 class PairedDifference:
-    """The difference of two models' scores on the same images."""
+    """Difference of two models' scores on the same images."""
 
     difference: float
-    """Ours minus theirs, a mean over seeds and samples."""
+    """Our score minus theirs, averaged over seeds and samples."""
     low: float
     high: float
     share_above_zero: float
-    """Part of the resamples in which ours is above theirs; a tie is not above."""
+    """Share of the resamples in which our score is higher; a tie does not count."""
 
 
 def bootstrap_interval(per_sample: NDArray[np.generic], groups: Groups | None = None) -> Interval:
-    """The percentile bootstrap interval of a mean.
+    """Return the percentile bootstrap interval of a mean.
 
-    per_sample: (N,) one score a sample.  groups: which samples are drawn together; None: each alone. One unit alone has
-    no spread: both ends are its mean.
-    Raises DataError without samples or for a score that is not finite, ShapeError if the arguments do not fit
-    together.
+    per_sample: (N,), one score per sample.  groups: group of each sample, resampled together; None: each sample alone.
+    A single unit has no spread, so both ends are its mean.
+    Raises DataError without samples or for a score that is not finite, ShapeError if the arguments do not match.
 
     >>> bootstrap_interval(np.array([1, 1, 1, 0, 1, 1, 0, 1, 1, 1]))
     (0.5, 1.0)
     """
     scores = np.asarray(per_sample, dtype=np.float64)
     if scores.ndim != 1:
-        raise ShapeError(f"scores {scores.shape} must be (N,), one a sample")
+        raise ShapeError(f"scores {scores.shape} must be (N,), one per sample")
     return percentile_interval(resampled_means(scores[:, None], groups)[:, 0])
 
 
 def paired_bootstrap(
     ours: NDArray[np.generic], theirs: NDArray[np.generic], groups: Groups | None = None
 ) -> PairedDifference:
-    """Compare two models from their scores of the same samples in the same order.
+    """Compare two models by their scores on the same samples in the same order.
 
-    ours, theirs: (N,), or (S, N) with a row for each of S training seeds, whose number may differ between the two. All
-    seeds of an image are drawn together: the interval holds for other images, not for other seeds.
-    Raises as `bootstrap_interval`.
+    ours, theirs: (N,), or (S, N) with one row per training seed; both models may have different S. All seeds of an
+    image are resampled together, so the interval covers other images, not other seeds.
+    Raises the errors of `bootstrap_interval`.
 
     >>> paired_bootstrap(np.array([1, 1, 1, 1]), np.array([0, 1, 0, 1]))
     PairedDifference(difference=0.5, low=0.0, high=1.0, share_above_zero=0.938)
@@ -66,7 +66,7 @@ def paired_bootstrap(
     first, second = (np.atleast_2d(np.asarray(scores, dtype=np.float64)) for scores in (ours, theirs))
     if first.ndim != 2 or second.ndim != 2 or first.shape[1] != second.shape[1] or not len(first) or not len(second):
         raise ShapeError(f"ours {np.shape(ours)} and theirs {np.shape(theirs)} must both be (N,) or (S, N), of one N")
-    # Sums over seeds stay whole where scores are 0 or 1, so that a tie is a tie and not 1e-17.
+    # Scores of 0 or 1 have whole sums over seeds, so a tie is exactly 0 and not 1e-17.
     gain = first.sum(axis=0) * len(second) - second.sum(axis=0) * len(first)  # (N,)
     scale = len(first) * len(second)
     means = resampled_means(gain[:, None], groups)[:, 0] / scale  # (R,)
@@ -77,10 +77,10 @@ def paired_bootstrap(
 def resampled_means(
     terms: NDArray[np.generic], groups: Groups | None = None, *, resamples: int = 2000, seed: int = 0
 ) -> NDArray[np.float64]:
-    """Means over samples in each of R resamples of the images, all columns from the same draws.
+    """Return means over samples in each of R resamples of the images; all columns use the same draws.
 
-    terms: (N, K), K values a sample.  Returns (R, K). A resample draws as many units as there are, with replacement;
-    where groups are of different sizes, its number of samples varies. Raises as `bootstrap_interval`.
+    terms: (N, K), K values per sample.  Returns (R, K). A resample draws with replacement as many units as there are.
+    If groups differ in size, its number of samples varies. Raises the errors of `bootstrap_interval`.
     """
     values = np.asarray(terms, dtype=np.float64)
     if values.ndim != 2:
@@ -90,27 +90,27 @@ def resampled_means(
     if not np.isfinite(values).all():
         raise DataError(f"sample {np.nonzero(~np.isfinite(values))[0][0]} has a score that is not finite")
     units = _unit_sums(np.hstack([values, np.ones((len(values), 1))]), groups)  # (U, K + 1), the size last
-    units = units[np.lexsort(units.T)]  # the same draws in whatever order the samples came
+    units = units[np.lexsort(units.T)]  # draws do not depend on the order of samples
     alike = _alike(units) if len(units) >= MANY else np.ones(len(units), dtype=np.int64)
-    units = units[np.cumsum(alike) - 1]  # one of those that are alike, (D, K + 1)
+    units = units[np.cumsum(alike) - 1]  # distinct units, (D, K + 1)
     sums, rng = np.empty((resamples, units.shape[1])), np.random.default_rng(seed)
     at_once = max(1, DRAWS // int(alike.sum()))
     for start in range(0, resamples, at_once):
         times = _draw(rng, alike, min(at_once, resamples - start))  # (rows, D)
-        # einsum has one thread, and so the same bits everywhere; matrix products of this shape wait on busy cores.
+        # einsum uses one thread, so its bits are the same everywhere; threaded matrix products of this shape are slow.
         sums[start : start + len(times)] = np.einsum("ru,uk->rk", times.astype(np.float64), units)
     return sums[:, :-1] / sums[:, -1:]
 
 
 def _alike(units: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Count equal successive rows of a sorted (U, K): (D,), whose sum is U."""
+    """Return the number of equal successive rows in a sorted (U, K): (D,), whose sum is U."""
     first = np.flatnonzero(np.append(True, (units[1:] != units[:-1]).any(axis=1)))
     alike = np.diff(np.append(first, len(units)))
     return alike if len(alike) * FEW <= len(units) else np.ones(len(units), dtype=np.int64)
 
 
 def _draw(rng: np.random.Generator, alike: NDArray[np.int64], rows: int) -> NDArray[np.int64]:
-    """Draw how often each unit occurs in each resample, (rows, D).  alike: (D,) units that are counted as one."""
+    """Draw how often each distinct unit occurs in each resample, (rows, D).  alike: (D,), number of equal units."""
     count = int(alike.sum())
     if len(alike) < count:
         return rng.multinomial(count, alike / count, size=rows)
@@ -119,7 +119,7 @@ def _draw(rng: np.random.Generator, alike: NDArray[np.int64], rows: int) -> NDAr
 
 
 def percentile_interval(values: NDArray[np.floating]) -> Interval:
-    """The middle 95 % of a statistic's resamples, (R,); those where it is undefined (nan) are left out.
+    """Return the middle 95 % of a statistic's resamples, (R,), without those where it is undefined (nan).
 
     Both ends are nan if all are.
     """
@@ -131,13 +131,13 @@ def percentile_interval(values: NDArray[np.floating]) -> Interval:
 
 
 def _unit_sums(values: NDArray[np.float64], groups: Groups | None) -> NDArray[np.float64]:
-    """Sums over the samples of each unit: (N, K) to (U, K)."""
+    """Sum the samples of each unit: (N, K) to (U, K)."""
     if groups is None:
         return values
     if len(groups) != len(values):
-        raise ShapeError(f"{len(groups)} groups do not fit {len(values)} samples; give one a sample")
+        raise ShapeError(f"{len(groups)} groups do not match {len(values)} samples; give one per sample")
     places: dict[Hashable, int] = {}
-    alone = (object() for _ in groups)  # a sample without a group is equal to no other
+    alone = (object() for _ in groups)  # a sample without a group is its own unit
     keys = [next(alone) if group is None else group for group in groups]
     unit = np.array([places.setdefault(key, len(places)) for key in keys])
     sums = np.zeros((len(places), values.shape[1]))

@@ -1,7 +1,7 @@
-"""The label sets of the field, what kind of emotion each one names, and the maps between them.
+"""Label sets of emotion research, the kind of emotion that each describes, and maps between them.
 
-Three kinds are never mixed: what an image evokes in its viewer, what a person in it feels, and what a face in it shows
-to others, which is not what its owner feels.
+Three kinds are never mixed: the emotion that an image evokes in its viewer, the emotion that a person in it feels, and
+the expression of a face in it, which is not what the person feels.
 """
 
 import json
@@ -15,7 +15,7 @@ from uniemox.errors import LabelError
 Kind = Literal["evoked", "felt", "expressed"]
 KINDS: tuple[Kind, ...] = ("evoked", "felt", "expressed")
 AFFECT = ("valence", "arousal")
-"""What is told in place of labels, 1 to 9."""
+"""Outputs that replace labels for task affect, 1 to 9."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,15 +26,15 @@ class LabelSet:
     labels: tuple[str, ...]
     kind: Kind
     aliases: Mapping[str, str] = field(default_factory=dict, hash=False)
-    """Other spellings that data sets use, lower-case, to labels."""
+    """Other spellings in data sets, lower-case, by which label they mean."""
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def index(self, word: str) -> int:
-        """The place of a label, whatever its case, quotes and alias.
+        """Return the index of a label, ignoring case, quotes and aliases.
 
-        Raises LabelError, with all labels, if it is not one of the set.
+        Raises LabelError, listing all labels, if it is not in the set.
 
         >>> MIKELS.index("'Content'")
         3
@@ -47,20 +47,20 @@ class LabelSet:
 
 
 _DATA: dict[str, Any] = json.loads(Path(__file__).with_name("label_sets.json").read_text("utf-8"))
-"""The sets with their sources, polarities of labels, words that become others between two sets, and norms."""
+"""Sets with their sources, label polarities, word maps between two sets, and norms."""
 
 LABEL_SETS = tuple(
     LabelSet(name, tuple(one["labels"]), one["kind"], one["aliases"]) for name, one in _DATA["sets"].items()
 )
 MIKELS, EKMAN, UBE, CAER, HECO, FERPLUS, POLARITY = LABEL_SETS
-CUSTOM = "custom"  # name of a set of one's own
+CUSTOM = "custom"  # name of a set that is not published
 WORD_NORMS: Mapping[str, Mapping[str, Sequence[float]]] = _DATA["word_norms"]
 """Valence and arousal of a set's labels as words, 0 to 1, as people rated them: NRC-VAD (Mohammad, ACL 2018)."""
 _SIGN_OF: Mapping[str, str] = {label: sign for sign, labels in _DATA["polarities"].items() for label in labels}
 
 
 def polarities(labels: Sequence[str]) -> tuple[tuple[float, ...], ...]:
-    """A row for each polarity that occurs, negative, positive, neither: 1 for the labels that are of it, (P, E).
+    """Return one row per polarity that occurs (negative, positive, neither), with 1 for its labels: (P, E).
 
     >>> polarities(["awe", "fear", "surprise"])
     ((0.0, 1.0, 0.0), (1.0, 0.0, 0.0), (0.0, 0.0, 1.0))
@@ -76,26 +76,26 @@ class LabelMap:
 
     source: LabelSet
     target: LabelSet
-    pairs: Mapping[str, str | None]  # every label of source; None: there is no counterpart
+    pairs: Mapping[str, str | None]  # every label of source; None: no counterpart
 
     @property
     def dropped(self) -> tuple[str, ...]:
-        """Labels of source without a counterpart: images that carry them leave the data."""
+        """Labels of source without a counterpart; images with these labels are left out of the data."""
         return tuple(label for label, other in self.pairs.items() if other is None)
 
     @property
     def merged(self) -> Mapping[str, tuple[str, ...]]:
-        """Labels of target that several of source become one in."""
+        """Labels of target to which several labels of source are mapped."""
         groups = {label: tuple(k for k, v in self.pairs.items() if v == label) for label in self.target.labels}
         return {label: group for label, group in groups.items() if len(group) > 1}
 
     @property
     def unreached(self) -> tuple[str, ...]:
-        """Labels of target that nothing becomes."""
+        """Labels of target to which no label is mapped."""
         return tuple(label for label in self.target.labels if label not in self.pairs.values())
 
     def __call__(self, index: int) -> int | None:
-        """The class of target for a class of source; None where it has none."""
+        """Return the target class of a source class; None if there is no counterpart."""
         label = self.pairs[self.source.labels[index]]
         return None if label is None else self.target.labels.index(label)
 
@@ -107,12 +107,12 @@ class LabelMap:
 
 
 def label_map(source: LabelSet, target: LabelSet) -> LabelMap:
-    """The map from one set to another.
+    """Return the map from one set to another.
 
-    Polarity takes the kind of the set that is mapped to it, Ekman's six that of expressions. Nothing is guessed: joy
-    has no counterpart among Mikels' eight, because it may be amusement, contentment or excitement; surprise has no
-    sign.
-    Raises LabelError where no map is known, or where the sets are of different kinds.
+    A set mapped to polarity keeps its kind; Ekman's six become the kind of expressions. The map never guesses: joy has
+    no counterpart among Mikels' eight, because it may be amusement, contentment or excitement, and surprise has no
+    polarity.
+    Raises LabelError if no map is known, or the sets are of different kinds.
 
     >>> print(label_map(MIKELS, EKMAN))
     mikels -> ekman: amusement + contentment + excitement become joy; dropped: awe; never reached: surprise
@@ -120,14 +120,14 @@ def label_map(source: LabelSet, target: LabelSet) -> LabelMap:
     target = in_kind_of(target, source)
     if source.kind != target.kind:
         raise LabelError(
-            f"{source.name} says what is {source.kind}, {target.name} what is {target.kind}: one does not follow from "
-            "the other, so there is no map"
+            f"{source.name} describes {source.kind} emotions, {target.name} {target.kind} ones: one kind does not "
+            "determine the other, so there is no map"
         )
     if set(source.labels) == set(target.labels):
         return LabelMap(source, target, {label: label for label in source.labels})
     if target.name == POLARITY.name:
         return LabelMap(source, target, {label: _SIGN_OF.get(label) for label in source.labels})
-    if source.name == CUSTOM:  # some of the other's labels, under no published set's name; below the reverse
+    if source.name == CUSTOM:  # a custom set with some of a published set's labels; the reverse follows below
         words = {label: target.aliases.get(label, label) for label in source.labels}
         if set(words.values()) <= set(target.labels):
             return LabelMap(source, target, words)
@@ -143,13 +143,13 @@ def label_map(source: LabelSet, target: LabelSet) -> LabelMap:
 
 
 def in_kind_of(target: LabelSet, source: LabelSet) -> LabelSet:
-    """A set as one of the other's kind where its words serve for both: polarity's for all, Ekman's for expressions."""
+    """Return a set with the other's kind if its words fit both: polarity fits all kinds, Ekman's fits expressions."""
     is_open = target.name == POLARITY.name or (source.kind == "expressed" and target.name == EKMAN.name)
     return replace(target, kind=source.kind) if is_open else target
 
 
 def find_label_set(name: str) -> LabelSet:
-    """The label set of that name. Raises LabelError, with all names, if there is none."""
+    """Return the label set of this name. Raises LabelError, listing all names, if there is none."""
     sets = {label_set.name: label_set for label_set in LABEL_SETS}
     if name.lower() not in sets:
         raise LabelError(f"there is no label set {name!r}; there are {', '.join(sets)}")
@@ -157,12 +157,12 @@ def find_label_set(name: str) -> LabelSet:
 
 
 def recognise(words: Sequence[str], kind: Kind | None = None, asked: str | None = None) -> LabelSet:
-    """The published set that these class names are, else a set of their own, sorted, named "custom".
+    """Return the published set that has these class names, else a sorted set named "custom".
 
-    words: class names of any case. More than half of a published set's have its spelling and kind, and no more classes
-    than there are names. Numbers say nothing.
-    kind: what the labels say, where that is known; None takes the published set's, and "evoked" for others.
-    asked: the name of the published set to take. Raises LabelError if there is none of that name.
+    words: class names of any case. A published set matches if more than half of them are its labels or aliases, and
+    there are not more classes than it has names. Numbers match no set.
+    kind: kind of the labels, if known. None: the published set's kind, or "evoked" for a custom set.
+    asked: name of a published set to use. Raises LabelError if there is none of that name.
     """
     if asked is not None:
         return _of_kind(find_label_set(asked), kind)
@@ -182,5 +182,5 @@ def _of_kind(label_set: LabelSet, kind: Kind | None) -> LabelSet:
 
 
 def clean(word: str) -> str:
-    """A class name without case, quotes and outer blanks."""
+    """Return a class name in lower case, without quotes and outer blanks."""
     return word.strip().strip("'\"").strip().lower()

@@ -8,5 +8,5 @@ from typing import Any
 
 @cache
 def paper_tables() -> dict[str, Any]:
-    """Every table of the paper by name; its entry "about" says what the numbers are and which are missing."""
+    """Return every table of the paper by name; its entry "about" explains the numbers and lists missing ones."""
     return json.loads(files("uniemox").joinpath("paper.json").read_text("utf-8"))

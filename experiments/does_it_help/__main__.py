@@ -4,8 +4,8 @@ python -m experiments.does_it_help --tables
     print every table of docs/experiments.md, in seconds, from outcomes/
 python -m experiments.does_it_help --data fi:fi,fi:fi_more --captions 'csv:...' --towers 'timm:...,timm:...'
         --objects NAME@FILE --detector yolox_nano.onnx [--quick]
-    train and probe everything; stopped at any moment, the same command resumes. Runs whose outcome is stored in
-    outcomes/ are done, so that another machine can continue
+    train and probe everything; if stopped, repeat the command to resume. Runs whose outcome is stored in
+    outcomes/ count as done, so that another machine can continue
 """
 
 import argparse
@@ -23,17 +23,19 @@ QUICK_IMAGES, QUICK_FEW = 0.1, 200
 
 
 def main() -> None:
-    """Read the command line and run what is left."""
+    """Parse the command line and run what is left."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tables", action="store_true", help="only compute the tables from the stored outcomes")
     parser.add_argument("--data", help="KIND:PATH with splits train and val; several with commas")
     parser.add_argument("--captions", help="KIND:PATH of images with captions, for the teacher's text tower")
     parser.add_argument("--towers", help="image towers of the teacher, timm:NAME@FILE, several with commas")
     parser.add_argument("--objects", help="timm network that names objects in the texts, NAME@FILE")
-    parser.add_argument("--detector", help="ONNX file that finds people and has not seen these images")
+    parser.add_argument("--detector", help="ONNX person detector that was not trained on these images")
     parser.add_argument("--root", type=Path, default=Path("runs/does_it_help"), help="folder of all runs")
-    parser.add_argument("--jobs", type=int, default=2, help="commands at a time; each computes on one core")
-    parser.add_argument("--quick", action="store_true", help="a tenth of the images, minutes; shows no result")
+    parser.add_argument("--jobs", type=int, default=2, help="number of parallel commands; each computes on one core")
+    parser.add_argument(
+        "--quick", action="store_true", help="use a tenth of the images: takes minutes, gives no meaningful result"
+    )
     given = parser.parse_args()
     if given.tables:
         print_tables(OUTCOMES)
@@ -70,7 +72,7 @@ def _run(given: argparse.Namespace) -> None:
 
 
 def _prepare(given: argparse.Namespace, study: Study) -> Iterator[list[Job]]:
-    """People, texts, shards, the teacher and its features."""
+    """Yield jobs for people, texts, shards, the teacher and its features."""
     root, source, exclude = study.root, given.data, ["--exclude", str(study.root / "check.json")]
     root.mkdir(parents=True, exist_ok=True)
 

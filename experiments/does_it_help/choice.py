@@ -1,4 +1,4 @@
-"""Choose each row's recipe from the grid, by scores on the validation part alone."""
+"""Chooses each row's settings from the grid, by scores on the validation part only."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,11 +10,11 @@ from experiments.does_it_help.outcomes import read_about
 from experiments.does_it_help.plan import ROWS, Recipe, outcome_path, recipes_of
 
 Tried = tuple[Recipe, dict[str, Any]]
-"""A setting and its scores."""
+"""Settings and their scores."""
 
 
 def read_grid(outcomes: Path) -> dict[str, list[Tried]]:
-    """Read the grid of every row all of whose settings are done."""
+    """Read the grid of every row whose settings are all done."""
     found = {}
     for name, row in ROWS.items():
         paths = [(one, outcomes / outcome_path("grid", name, one.name)) for one in recipes_of(row)]
@@ -24,10 +24,10 @@ def read_grid(outcomes: Path) -> dict[str, list[Tried]]:
 
 
 def choose_recipes(grid: dict[str, list[Tried]]) -> dict[str, Recipe]:
-    """Choose by row.
+    """Choose settings by row.
 
-    The best setting has the highest balanced log-likelihood on val. Settings whose paired difference from it is below
-    one standard error count as equal to it; of these the one with the highest R² onto the teacher's features is taken.
+    The best settings have the highest balanced log-likelihood on val. Settings whose paired difference from the best is
+    below one standard error count as equal; of these the one with the highest R² onto the teacher's features is used.
     """
     return {row: _best(tried) for row, tried in grid.items()}
 

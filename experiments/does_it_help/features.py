@@ -1,4 +1,4 @@
-"""What a frozen encoder gives a probe to read."""
+"""Features of a frozen encoder for a probe."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -26,9 +26,9 @@ STORED = "stored:"
 
 
 class TokenAndMean(nn.Module):
-    """(N, 3, H, W) -> (N, 2 D): a plain ViT's CLS token and the mean of its patch tokens, after its norm.
+    """Encoder (N, 3, H, W) -> (N, 2 D): a plain ViT's CLS token and the mean of its patch tokens, after its norm.
 
-    Distillation teaches the first, reconstruction the second, so that neither objective is read at a disadvantage.
+    Distillation trains the first, reconstruction the second, so that neither objective is at a disadvantage.
     """
 
     def __init__(self, vit: VisionTransformer) -> None:
@@ -36,16 +36,16 @@ class TokenAndMean(nn.Module):
         self.vit = vit
 
     def forward(self, x: Tensor) -> Tensor:
-        """x: (N, 3, H, W).  Returns (N, 2 D)."""
+        """Return features (N, 2 D).  x: (N, 3, H, W)."""
         tokens = self.vit.forward_features(x)  # (N, 1 + L, D)
         return torch.cat([tokens[:, 0], tokens[:, self.vit.num_prefix_tokens :].mean(dim=1)], dim=1)
 
 
 def features_of(init: str, samples: Sequence[Sample], size: int) -> tuple[list[Sample], NDArray[np.float32]]:
-    """Return the samples that can be read, N of them, and their features (N, D).
+    """Return the N readable samples, and their features (N, D).
 
-    init: a pre-training run; untrained, the network that runs of seed 0 begin with; histogram, the colours of the
-    image; or stored:FILE, the features of a teacher.  size: side of the views, px.
+    init: a pre-training run; untrained: the initial network of runs with seed 0; histogram: the colours of the image;
+    or stored:FILE: the features of a teacher.  size: side of the views, px.
     """
     if init.startswith(STORED):
         teacher = StoredTeacher(init.removeprefix(STORED))
@@ -61,6 +61,6 @@ def features_of(init: str, samples: Sequence[Sample], size: int) -> tuple[list[S
         encoder = TokenAndMean(token_encoder)
     width = feature_width(encoder, size)
     network = Classifier(encoder, feature_width=width, outputs=1, streams="scene")
-    ready_to_train(network, torch.device("cpu"))  # the layout in memory that is fastest
+    ready_to_train(network, torch.device("cpu"))  # the fastest memory layout
     found = outputs_of(network, samples, ViewConfig(size=size, crop_fraction=1.0), stats=stats, encoded=True)
     return list(found.samples), found.values[:, 0]

@@ -1,4 +1,4 @@
-"""The stored outcomes: each image's label, and its probabilities by every scored run, in a few megabytes."""
+"""Stored outcomes: each image's label, and its probabilities by every scored run, in a few megabytes."""
 
 import json
 from collections.abc import Mapping
@@ -18,12 +18,12 @@ STEPS_PER_NAT = 16.0  # log-probabilities are stored as whole sixteenths of a na
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """Answers of one probe for all images."""
+    """Predictions of one probe for all images."""
 
     predicted: NDArray[np.uint8]
-    """(N,)"""
+    """Predicted class, (N,)."""
     true_log_probability: NDArray[np.float64]
-    """(N,), of the label; exact to 1/32 nat."""
+    """Log-probability of the label, (N,); exact to 1/32 nat."""
 
 
 def write_outcome(path: Path, about: Mapping[str, Any], log_probabilities: NDArray[np.float32] | None = None) -> None:
@@ -36,20 +36,20 @@ def write_outcome(path: Path, about: Mapping[str, Any], log_probabilities: NDArr
 
 
 def read_outcome(path: Path, labels: NDArray[np.uint8]) -> Outcome:
-    """Read what `write_outcome` wrote, for images with these labels (N,)."""
+    """Read the output of `write_outcome`, for images with these labels (N,)."""
     with np.load(path, allow_pickle=False) as file:
         steps, predicted = file["steps"], file["predicted"]
     return Outcome(predicted, -steps[np.arange(len(labels)), labels].astype(np.float64) / STEPS_PER_NAT)
 
 
 def read_about(path: Path) -> dict[str, Any]:
-    """Read a run's scores on the validation part, and what its training logged."""
+    """Read a run's scores on the validation part, and its training log."""
     with np.load(path, allow_pickle=False) as file:
         return json.loads(str(file["about"]))
 
 
 def store_labels(path: Path, keys: NDArray[np.str_], labels: NDArray[np.uint8]) -> None:
-    """Store names and labels (N,) of the images once. Raises DataError if others are stored already."""
+    """Store names and labels (N,) of the images once. Raises DataError if others are already stored."""
     if path.exists():
         with np.load(path, allow_pickle=False) as file:
             is_same = np.array_equal(file["keys"], keys) and np.array_equal(file["labels"], labels)
@@ -60,7 +60,7 @@ def store_labels(path: Path, keys: NDArray[np.str_], labels: NDArray[np.uint8]) 
 
 
 def read_labels(path: Path) -> NDArray[np.uint8]:
-    """(N,) labels of the images, in the order of all outcomes."""
+    """Read labels of the images, (N,), in the order of all outcomes."""
     with np.load(path, allow_pickle=False) as file:
         return file["labels"]
 
@@ -72,7 +72,7 @@ def _write(path: Path, arrays: Mapping[str, Any]) -> None:
 
 
 def read_log(run: Path) -> dict[str, float]:
-    """Means over a run's steps: clipping, cosine of Υ in the last tenth, gradient norms; {} without a log."""
+    """Return means over a run's steps: clipping, cosine of Υ in the last tenth, gradient norms; {} without a log."""
     path = run / "metrics.jsonl"
     lines = [json.loads(line) for line in path.read_text("utf-8").splitlines()] if path.exists() else []
     if not lines:

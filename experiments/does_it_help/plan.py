@@ -1,4 +1,4 @@
-"""The runs: rows, settings that are searched, budgets and seeds. PLAN.md explains them."""
+"""Runs of the experiment: rows, searched settings, budgets and seeds. PLAN.md explains them."""
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ SIDE_PX = 112
 SHAPE = {"patch_size": 14, "embed_dim": 192, "depth": 6, "num_heads": 6}  # 2.7 million parameters
 BATCH = 64
 FEW = 1000  # images of the small version
-CLIP_NORM = 10.0  # far above a usual gradient norm: a guard against spikes that shapes no row
+CLIP_NORM = 10.0  # far above a usual gradient norm: only a guard against spikes
 LRS, RECONSTRUCTION_WEIGHTS = (4e-3, 1e-3, 2.5e-4), (1.0, 0.1)
 DISTILLATION, DISTILLATION_FEW_LOOKS, FULL = "distillation", "distillation, equal images", "full"
 UNTRAINED, HISTOGRAM, TEACHER = "untrained", "histogram", "teacher"
@@ -22,21 +22,21 @@ NO_PERSON = ("--model.losses.person-reconstruction", "0", *NO_FUSION)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One way to pre-train."""
+    """One form of pre-training."""
 
     changes: tuple[str, ...] = ()
-    """Options of `uniemox pretrain` that the recipe does not set."""
+    """Options of `uniemox pretrain` in addition to the searched settings."""
     cost: float = 1.0
     """Core time per image, relative to distillation alone."""
     reconstructs: bool = True
-    """Whether it has L1, whose weight the grid then searches."""
+    """True if it has L1, whose weight the grid then searches."""
     fusions: tuple[str, ...] = ("none",)
     """Fusions that the grid searches."""
     recipe_of: str = ""
-    """The row whose recipe it takes; empty: its own is searched."""
+    """Row whose settings it uses; empty: its own are searched."""
     seeds: int = 2
     equals_images: bool = False
-    """Whether it gets as many images as the full objective, instead of as much compute as distillation."""
+    """True if it gets as many images as the full objective, instead of the compute of distillation."""
 
 
 ROWS: Mapping[str, Row] = {
@@ -63,13 +63,13 @@ class Budget:
     main: float = 15.0
     grid: float = 2.5
     few: float = 75.0
-    """On `FEW` images."""
+    """Epochs on `FEW` images."""
     doses: tuple[float, ...] = (1.0, 3.6)
-    """Of the positive control, besides 0 and `main`."""
+    """Epochs of the positive control, besides 0 and `main`."""
     long_dose: float = 45.0
-    """The last run of the positive control."""
+    """Epochs of the positive control's last run."""
     seeds: int = 3
-    """Largest number of seeds."""
+    """Maximum number of seeds."""
 
 
 FULL_BUDGET = Budget()
@@ -78,21 +78,21 @@ QUICK = Budget(main=2.0, grid=0.5, few=4.0, doses=(0.5,), long_dose=4.0, seeds=1
 
 @dataclass(frozen=True, slots=True, order=True)
 class Recipe:
-    """What the grid chooses for a row."""
+    """Settings that the grid chooses for a row."""
 
     lr: float
-    """For 256 images; the rate of a run is a quarter of it."""
+    """Learning rate for 256 images; a run uses a quarter of it."""
     reconstruction: float
-    """Weight of L1, both streams."""
+    """Weight of L1, for both streams."""
     fusion: str
 
     @property
     def name(self) -> str:
-        """For folders and tables."""
+        """Name for folders and tables."""
         return f"lr {self.lr:g} L1 x {self.reconstruction:g} {self.fusion}"
 
     def words(self, row: Row) -> tuple[str, ...]:
-        """Options of `uniemox pretrain`; those of the row come after and win."""
+        """Options of `uniemox pretrain`; the row's options follow and take precedence."""
         weight = f"{self.reconstruction:g}"
         losses = ("--model.losses.scene-reconstruction", weight, "--model.losses.person-reconstruction", weight)
         options = {"--optimizer.base-lr": (f"{self.lr:g}",), "--model.fusion": (self.fusion,)}
@@ -104,35 +104,35 @@ class Recipe:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One command and the file that it writes last."""
+    """A command and the file that it writes last."""
 
     name: str
     command: tuple[str, ...]
-    """What follows `python -m`, or of a probe `python`."""
+    """Words after `python -m`, or for a probe after `python`."""
     outcome: Path | None = None
-    """Of a probe: its stored outcome. Where that exists, neither the probe nor the training before it runs again."""
+    """Stored outcome of a probe. If it exists, neither the probe nor its training runs again."""
     prints: Path | None = None
-    """File for its standard output; None: its log."""
+    """File for standard output; None: its log."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Study:
-    """Paths of everything, and the budget."""
+    """All paths, and the budget."""
 
     root: Path
     """Folder of the runs."""
     outcomes: Path
-    """Folder of the stored outcomes, which a later session or another machine continues."""
+    """Folder of the stored outcomes, which a later session or another machine can continue."""
     shards: str
     """KIND:PATH of all images, with people, texts, and the splits train and val."""
     few: Path
-    """Splits in which test is `FEW` images of train, those of the small version."""
+    """Splits whose test is `FEW` images of train, for the small version."""
     teacher: Path
     """Stored features of all images and texts."""
     budget: Budget = FULL_BUDGET
 
     def grid(self, rows: Collection[str] = ROWS) -> Iterator[Job]:
-        """Short runs of every setting of these rows, each with its score on the validation part."""
+        """Yield short runs of these rows' settings, each with its score on the validation part."""
         for name in rows:
             row = ROWS[name]
             for recipe in () if row.recipe_of else recipes_of(row):
@@ -140,22 +140,22 @@ class Study:
                 yield from self._trained(path, row, recipe, self.budget.grid / row.cost, seed=0)
 
     def control(self, recipe: Recipe) -> Iterator[Job]:
-        """Distillation alone for longer and longer, and the network that it begins with."""
+        """Yield distillation alone for increasing times, and its initial network."""
         yield self._probe(outcome_path("control", "0"), UNTRAINED)
         for epochs in (*self.budget.doses, self.budget.long_dose):
             path = outcome_path("control", f"{epochs:g}")
             yield from self._trained(path, ROWS[DISTILLATION], recipe, epochs, seed=0)
 
     def main(self, recipes: Mapping[str, Recipe], rows: Collection[str] = ROWS) -> Iterator[Job]:
-        """Rows with their seeds, on all images.  recipes: of at least these rows."""
+        """Yield rows with their seeds, on all images.  recipes: of at least these rows."""
         yield from self._rows("main", recipes, rows, self.budget.main)
 
     def small(self, recipes: Mapping[str, Recipe]) -> Iterator[Job]:
-        """The contrasts on few images, each of which is looked at many times."""
+        """Yield the contrasts on few images, with many epochs."""
         yield from self._rows("few", recipes, CONTRAST, self.budget.few)
 
     def baselines(self) -> Iterator[Job]:
-        """The trivial baseline and the ceiling."""
+        """Yield the trivial baseline and the ceiling."""
         yield self._probe(outcome_path("baseline", HISTOGRAM), HISTOGRAM)
         yield self._probe(outcome_path("baseline", TEACHER), f"stored:{self.teacher}")
 
@@ -170,7 +170,7 @@ class Study:
     def _trained(
         self, path: Path, row: Row, recipe: Recipe, epochs: float, *, seed: int, few: bool = False
     ) -> Iterator[Job]:
-        """Pre-training and its probe."""
+        """Yield pre-training and its probe."""
         run = self.root / path.with_suffix("")
         words = ["uniemox", "pretrain", "--preset", "demo", "--data", self.shards]
         words += ["--splits", str(self.few), "--split", "test"] if few else ["--split", "train"]
@@ -194,7 +194,7 @@ class Study:
 
 
 def outcome_path(stage: str, row: str, what: str | int = "") -> Path:
-    """Path of an outcome below the folder of outcomes, without blanks and commas, at which --init would divide it.
+    """Return the path of an outcome in its folder, without blanks and commas, at which --init would split it.
 
     >>> str(outcome_path("main", "distillation, equal images", 0))
     'main/distillation-equal-images/0.npz'
@@ -204,7 +204,7 @@ def outcome_path(stage: str, row: str, what: str | int = "") -> Path:
 
 
 def recipes_of(row: Row) -> list[Recipe]:
-    """The settings that the grid tries: all rates and weights with the paper's fusion, the middle rate with others."""
+    """Return the grid's settings: all rates and weights with the paper's fusion, the middle rate with others."""
     weights = RECONSTRUCTION_WEIGHTS if row.reconstructs else (1.0,)
     first, *others = row.fusions
     found = [Recipe(lr, weight, first) for lr in LRS for weight in weights]
@@ -216,5 +216,5 @@ def _epochs(row: Row, of_distillation: float) -> float:
 
 
 def _warmup(epochs: float, few: bool) -> float:
-    """Epochs of warm-up: as many steps in every row, about those of one epoch of all images."""
+    """Return epochs of warm-up: the same number of steps in every row, about one epoch of all images."""
     return min(10.0 if few else 1.0, epochs / 3)

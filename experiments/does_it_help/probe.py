@@ -1,9 +1,9 @@
-"""Score a frozen encoder: a cross-fitted logistic probe on emotions, and R² onto the teacher's features.
+"""Scores a frozen encoder: a cross-fitted logistic probe on emotions, and R² onto the teacher's features.
 
     python -m experiments.does_it_help.probe --init RUN --data shards:PATH --teacher teacher.npz --out probe.npz
 
 Pre-training reads no label, so every image of train is scored by a probe that was not fitted on it: five folds, the
-same for every encoder. The penalty is chosen on the images of val, which are scored for nothing else.
+same for every encoder. The penalty is chosen on the images of val, which are used for nothing else.
 """
 
 import argparse
@@ -27,13 +27,13 @@ from uniemox.data.source import open_data
 from uniemox.teacher.features import StoredTeacher
 from uniemox.training.hardware import keep_freed_memory
 
-PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1)  # sklearn's C; more separates the training images of all encoders here
+PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1)  # sklearn's C; larger values separate the training images of all encoders here
 FOLDS = 5
 RIDGE = 100.0  # of the map to the teacher's features
 
 
 def main() -> None:
-    """Read the command line, probe, and write the outcome."""
+    """Parse the command line, probe, and write the outcome."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name in ("init", "data", "teacher", "out"):
         parser.add_argument(f"--{name}", required=True, type=Path if name in ("teacher", "out") else str)
@@ -54,15 +54,15 @@ class Scored:
     """All images of train, each scored by a probe that was not fitted on it."""
 
     keys: NDArray[np.str_]
-    """(N,)"""
+    """Names, (N,)."""
     labels: NDArray[np.uint8]
-    """(N,)"""
+    """Labels, (N,)."""
     log_probabilities: NDArray[np.float32]
-    """(N, E)"""
+    """Log-probabilities, (N, E)."""
 
 
 def probe(init: str, data: str, teacher: Path, *, is_scored: bool) -> tuple[dict[str, Any], Scored | None]:
-    """Fit and score.
+    """Fit and score a probe.
 
     Returns the penalty and the scores on val (balanced log-likelihood, its values per image, mean recall, R² onto the
     teacher's features), and with is_scored the images of train.
@@ -98,7 +98,7 @@ def probe(init: str, data: str, teacher: Path, *, is_scored: bool) -> tuple[dict
 
 
 def _fit(x: NDArray, labels: NDArray, penalty: float, asked: NDArray, classes: int) -> NDArray[np.float64]:
-    """Log-probabilities (M, E) of `asked` by a logistic regression in which all classes count the same."""
+    """Return log-probabilities (M, E) of `asked` by a logistic regression with equal class weights."""
     model = LogisticRegression(C=penalty, class_weight="balanced", max_iter=500, tol=1e-3)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # of the weakest penalties
@@ -109,12 +109,12 @@ def _fit(x: NDArray, labels: NDArray, penalty: float, asked: NDArray, classes: i
 
 
 def true_of(log_probabilities: NDArray, labels: NDArray) -> NDArray[np.float64]:
-    """Log-probability of each image's label: (N, E), (N,) -> (N,)."""
+    """Return the log-probability of each image's label: (N, E), (N,) -> (N,)."""
     return log_probabilities[np.arange(len(labels)), labels]
 
 
 def balanced(values: NDArray, labels: NDArray) -> float:
-    """Mean over classes of the mean over the class's images.
+    """Return the mean over classes of the mean over the class's images.
 
     >>> balanced(np.array([1.0, 1.0, 0.0]), np.array([0, 0, 1]))
     0.5
@@ -123,7 +123,7 @@ def balanced(values: NDArray, labels: NDArray) -> float:
 
 
 def _r2(x: NDArray, target: NDArray, is_train: NDArray[np.bool_]) -> float:
-    """Share of the variance of the teacher's features on val that a ridge regression explains."""
+    """Return the share of the variance of the teacher's features on val that a ridge regression explains."""
     target = target / np.linalg.norm(target, axis=1, keepdims=True)
     guess = Ridge(alpha=RIDGE).fit(x[is_train], target[is_train]).predict(x[~is_train])
     held, mean = target[~is_train], target[is_train].mean(axis=0)

@@ -1,4 +1,4 @@
-"""Run commands a few at a time, each once, however often the experiment is stopped."""
+"""Runs commands a few at a time, each once, even if the experiment is stopped and repeated."""
 
 import json
 import os
@@ -17,11 +17,11 @@ JOURNAL = "journal.jsonl"
 
 
 def run_jobs(jobs: Sequence[Job], root: Path, count: int) -> None:
-    """Run every job that has no mark below ROOT/done, `count` at a time, in order.
+    """Run every job that has no mark below ROOT/done, `count` in parallel, in order.
 
-    Jobs whose names differ in their first word alone ("train X", "probe X") run one after the other, and not at all
-    where the outcome of the last is stored, also by another machine.
-    Ctrl-C stops the commands, which save, and the same call resumes. Raises UniemoxError if a command fails.
+    Jobs whose names differ only in their first word ("train X", "probe X") run one after the other, and not at all if
+    the outcome of the last is stored, even by another machine.
+    Ctrl-C stops the commands, which save; the same call resumes. Raises UniemoxError if a command fails.
     """
     chains: dict[str, list[Job]] = {}
     for job in jobs:
@@ -58,7 +58,7 @@ def _run(job: Job, root: Path, stop: Event) -> None:
                 process.terminate()  # it saves and ends
                 process.wait()
     line = {"name": job.name, "seconds": round(time.monotonic() - start, 1), "exit_code": process.returncode}
-    line["load_before"] = round(beside, 2)  # what else ran; compute is counted in steps, not in seconds
+    line["load_before"] = round(beside, 2)  # other load; compute is counted in steps, not in seconds
     with (root / JOURNAL).open("a", encoding="utf-8") as journal:
         journal.write(json.dumps(line) + "\n")
     if process.returncode:

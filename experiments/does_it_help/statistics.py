@@ -1,4 +1,4 @@
-"""Class-balanced means over images and seeds, and paired differences of them, with bootstrap intervals."""
+"""Class-balanced means over images and seeds, and their paired differences, with bootstrap intervals."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -11,7 +11,7 @@ from uniemox.errors import ShapeError
 from uniemox.intervals import percentile_interval
 
 RESAMPLES = 2000
-POWER = 2.8  # standard errors of a difference that is seen four times in five, at 5 %: 1.96 + 0.84
+POWER = 2.8  # standard errors of a difference with a power of 80 % at the 5 % level: 1.96 + 0.84
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,21 +20,22 @@ class Estimate:
 
     value: float
     low: float
-    """95 %."""
+    """Lower end of the 95 % interval."""
     high: float
     visible: float
-    """Smallest difference that would be seen four times in five."""
+    """Smallest difference that would be statistically significant four times in five."""
     seeds: int
 
 
 def balanced_mean(values: NDArray, labels: NDArray, others: NDArray | None = None) -> Estimate:
-    """Mean over classes of the mean over a class's images, over all seeds; or its difference from others, paired.
+    """Return the mean over classes of the mean over a class's images, over all seeds; or its difference from others.
 
-    values, others: (S, N), a run per seed: 0 and 1 for a recall, log-probabilities, ...  labels: (N,).
-    Bootstrap: each resample draws images within their class, and seeds. The part of the seeds is widened by
-    √(S / (S - 1)), by which a resample of S things varies less than S new ones; with one seed the interval is over
-    images alone.
-    Raises ShapeError where the shapes don't fit together.
+    values, others: (S, N), one run per seed, paired by seed and image: 0 and 1 for a recall, log-probabilities, ...
+    labels: (N,).
+    Bootstrap: each resample draws images within their class, and seeds. The part of the seeds is widened by √(S / (S -
+    1)), because a resample of S values varies less than S new ones by this factor; with one seed the interval is over
+    images only.
+    Raises ShapeError if the shapes do not match.
 
     >>> balanced_mean(np.array([[1, 1, 0, 1]]), np.array([0, 0, 1, 1])).value
     0.75
@@ -57,7 +58,7 @@ def balanced_mean(values: NDArray, labels: NDArray, others: NDArray | None = Non
 
 @lru_cache(maxsize=2)  # all rows of a table are scored on the same images
 def _weights(labels: bytes) -> NDArray[np.float64]:
-    """Weight of each image in each resample: (R, N), rows that sum to 1."""
+    """Return the weight of each image in each resample: (R, N), rows that sum to 1."""
     places = np.frombuffer(labels, dtype=np.int64)
     rng, classes = np.random.default_rng(0), np.unique(places)
     weights = np.empty((RESAMPLES, len(places)))

@@ -1,4 +1,4 @@
-"""Tables and figure of docs/experiments.md, computed from the stored outcomes alone."""
+"""Tables and figure of docs/experiments.md, computed only from the stored outcomes."""
 
 import sys
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ from experiments.does_it_help.plan import (
 from experiments.does_it_help.statistics import Estimate, balanced_mean
 
 Values = tuple[NDArray, NDArray]
-"""Of the seeds of a row: (S, N) hits, (S, N) log-probabilities of the labels."""
+"""Hits (S, N) and log-probabilities of the labels (S, N) for a row's seeds."""
 
 
 class Outcomes:
@@ -35,7 +35,7 @@ class Outcomes:
         self.labels = read_labels(folder / LABELS)
 
     def values(self, *paths: Path) -> Values | None:
-        """Hits and log-probabilities of the runs that are stored; None without any.  paths: of `outcome_path`."""
+        """Return hits and log-probabilities of the stored runs; None without any.  paths: from `outcome_path`."""
         found = [read_outcome(self.folder / path, self.labels) for path in paths if (self.folder / path).exists()]
         if not found:
             return None
@@ -43,15 +43,15 @@ class Outcomes:
         return hits, np.array([one.true_log_probability for one in found])
 
     def row(self, stage: str, row: str) -> Values | None:
-        """The seeds of a row that are done."""
+        """Return the finished seeds of a row."""
         return self.values(*(outcome_path(stage, row, seed) for seed in range(ROWS[row].seeds)))
 
     def about(self, path: Path) -> dict[str, Any]:
-        """Scores on val and logs of a run; {} where it is not stored."""
+        """Return scores on val and logs of a run; {} if it is not stored."""
         return read_about(self.folder / path) if (self.folder / path).exists() else {}
 
     def contrast(self, stage: str, row: str, base: str, of: int) -> Estimate | None:
-        """A row minus another, over the seeds that both have.  of: 0 hits, 1 log-probabilities."""
+        """Return a row minus another, over the seeds that both have.  of: 0 hits, 1 log-probabilities."""
         ours, theirs = self.row(stage, row), self.row(stage, base)
         if ours is None or theirs is None or row == base:
             return None
@@ -65,7 +65,7 @@ def print_tables(folder: Path) -> None:
 
 
 def tables(folder: Path) -> list[str]:
-    """Lines of all tables."""
+    """Return the lines of all tables."""
     found = Outcomes(folder)
     parts = (_verdict(found), _main(found, "main"), _control(found), _main(found, "few"), _logs(found), _grid(found))
     return [line for part in parts for line in (*part, "")]
@@ -88,7 +88,7 @@ def _verdict(found: Outcomes) -> Iterator[str]:
 
 
 def verdict_of(recall: Estimate, likelihood: Estimate) -> str:
-    """Apply the plan's rule: yes or no where both intervals exclude 0 on the same side.
+    """Apply the plan's rule: yes or no if both intervals exclude 0 on the same side.
 
     >>> low, high = Estimate(-2.0, -3.0, -1.0, 1.0, 3), Estimate(2.0, 1.0, 3.0, 1.0, 3)
     >>> verdict_of(low, low), verdict_of(high, high), verdict_of(low, high)
@@ -100,7 +100,7 @@ def verdict_of(recall: Estimate, likelihood: Estimate) -> str:
 
 
 def _main(found: Outcomes, stage: str) -> Iterator[str]:
-    """All rows, with their differences from distillation."""
+    """Yield all rows, with their differences from distillation."""
     rows = list(ROWS) if stage == "main" else list(CONTRAST)
     rows = [row for row in rows if found.row(stage, row) is not None]
     if not rows:
@@ -130,12 +130,12 @@ def _main(found: Outcomes, stage: str) -> Iterator[str]:
 
 
 def _beats(hits: NDArray, baseline: NDArray, labels: NDArray) -> bool:
-    """Whether a row is above the histogram: its paired interval lies above 0."""
+    """Return True if a row beats the histogram: its paired interval is above 0."""
     return balanced_mean(hits, labels, np.repeat(baseline, len(hits), axis=0)).low > 0
 
 
 def doses(found: Outcomes) -> dict[float, Values]:
-    """Distillation alone by epochs: the control's runs, and seed 0 of the main row."""
+    """Return distillation alone by epochs: the control's runs, and seed 0 of the main row."""
     paths = {float(path.stem): Path("control", path.name) for path in (found.folder / "control").glob("*.npz")}
     main = outcome_path("main", DISTILLATION, 0)
     if (found.folder / main).exists():
@@ -162,7 +162,7 @@ def _control(found: Outcomes) -> Iterator[str]:
 
 
 def _logs(found: Outcomes) -> Iterator[str]:
-    """Gradient norms at the encoder, clipping, and whether Υ collapsed."""
+    """Yield gradient norms at the encoder, clipping, and whether Υ collapsed."""
     columns = ("grad_norm_scene_reconstruction", "grad_norm_person_reconstruction")
     columns += ("grad_norm_contrastive_feature_alignment", "grad_norm_semantic_visual_alignment")
     columns += ("clipped", "offset_share", "fused_cosine", "r2")
@@ -193,16 +193,16 @@ def _grid(found: Outcomes) -> Iterator[str]:
 
 
 def percent(one: Estimate) -> str:
-    """A recall in percent."""
+    """Format a recall in percent."""
     return f"{100 * one.value:.1f} ({100 * one.low:.1f} to {100 * one.high:.1f})"
 
 
 def points(one: Estimate) -> str:
-    """A difference of recalls in percentage points."""
+    """Format a difference of recalls in percentage points."""
     return f"{100 * one.value:+.1f} ({100 * one.low:+.1f} to {100 * one.high:+.1f})"
 
 
 def nats(one: Estimate, *, signed: bool = True) -> str:
-    """A log-likelihood, or a difference of two."""
+    """Format a log-likelihood, or a difference of two."""
     form = "+.3f" if signed else ".3f"
     return f"{one.value:{form}} ({one.low:{form}} to {one.high:{form}})"

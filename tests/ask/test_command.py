@@ -108,7 +108,7 @@ def test_stopped_by_ctrl_c_keeps_what_is_under_way(photos: Path, tmp_path: Path)
         _, err = process.communicate(timeout=60)
         assert process.returncode == 130
         assert len(lines(tmp_path)) == len(endpoint.requests) < 24
-        assert f"{len(lines(tmp_path))} answers are kept" in err
+        assert f"{len(lines(tmp_path))} answers are saved" in err
 
 
 def test_the_key_is_nowhere(photos: Path, tmp_path: Path) -> None:
@@ -145,7 +145,7 @@ def test_the_exit_code_tells_that_questions_failed(photos: Path, tmp_path: Path)
     with serving(lambda request, number: error(400, "odd") if number == 1 else says("Awe")) as endpoint:
         code, out, err = ask(*arguments, "--endpoint", endpoint.url)
         assert (code, [json.loads(out)["models"][0][name] for name in ("n", "failed")]) == (3, [3, 1])
-        assert "1 questions failed; the same command asks them again" in err
+        assert "1 questions failed; repeat the command to send them again" in err
         assert (tmp_path / "page.html").exists()
         with serving(lambda request, number: says("Awe")) as other:
             code, out, err = ask(*arguments, "--endpoint", other.url)

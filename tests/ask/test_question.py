@@ -30,7 +30,7 @@ def test_the_question_is_the_papers_to_the_letter() -> None:
 
 @pytest.mark.parametrize("labels", [CAER, HECO])
 def test_what_people_feel_is_not_asked(labels: LabelSet) -> None:
-    with pytest.raises(ConfigError, match="says what people in it feel"):
+    with pytest.raises(ConfigError, match="describes what people in it feel"):
         question(labels)
 
 
@@ -82,7 +82,7 @@ def test_copies_broken_and_unlabelled_images_are_passed_over(tmp_path: Path) -> 
     found = select(data, 10, 0)
     assert Counter(asked.label for asked in found.images) == {"awe": 3, "fear": 3}
     assert "6 of 10 images" in found.notes[0]
-    assert found.notes[1] == "1 copies of other images were passed over"
+    assert found.notes[1] == "1 copies of other images were skipped"
     assert "1 images can't be read" in found.notes[2]
     assert "broken.jpg" in found.notes[2]
     with pytest.raises(DataError, match="nothing to ask about"):

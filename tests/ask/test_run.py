@@ -78,7 +78,7 @@ def test_what_is_answered_is_not_asked_again(data: DataSet, chosen: Selection, t
         assert len(endpoint.requests) == 8
         plans: list[AskPlan] = []
         assert run(config_of(endpoint), chosen, data, tmp_path, on_plan=plans.append) == first
-        assert str(plans[0]) == "8 images x m: all 8 answers are there"
+        assert str(plans[0]) == "8 images x m: all 8 answers exist"
         run(config_of(endpoint, "other"), fewer, data, tmp_path)
         assert len(endpoint.requests) == 11
     with serving(lambda request, number: says("Fear")) as elsewhere:
@@ -157,7 +157,7 @@ def test_folders_that_can_not_be_made_or_answer_another_question(
         Record(tmp_path / "file", "Which?")
     with Record(tmp_path, "Another?"):
         pass
-    with serving(in_turn([says("Awe")])) as endpoint, pytest.raises(DataError, match="made in another way"):
+    with serving(in_turn([says("Awe")])) as endpoint, pytest.raises(DataError, match="made with other settings"):
         run(config_of(endpoint), chosen, data, tmp_path)
     assert not endpoint.requests
 
@@ -234,7 +234,7 @@ def test_images_that_vanish_stop_it(tmp_path: Path) -> None:
     [
         ({"models": ()}, "--model NAME"),
         ({"models": ("a", " ")}, "--model NAME"),
-        ({"models": ("a", "a")}, "names one twice"),
+        ({"models": ("a", "a")}, "lists a model twice"),
         ({"images": 0}, "images must be at least 1"),
         ({"concurrency": 0}, "concurrency must be at least 1"),
         ({"concurrency": 65}, "concurrency must be at most 64"),

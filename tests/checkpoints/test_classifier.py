@@ -100,7 +100,7 @@ def test_what_is_no_classifier_is_refused_with_what_would_be_one(tmp_path: Path)
         with pytest.raises(CheckpointError, match=says(path, "can't be read")):
             load_classifier(path)
     for name in ("encoder.safetensors", "model.safetensors"):
-        with pytest.raises(CheckpointError, match="is no classifier of uniemox; uniemox finetune writes one"):
+        with pytest.raises(CheckpointError, match="not a uniemox classifier; uniemox finetune writes one"):
             load_classifier(pretrained() / name)
 
 
@@ -202,7 +202,7 @@ def test_masks_that_no_weights_stand_for_are_limited(tmp_path: Path) -> None:
         safetensors.torch.save_file(classifier.state_dict(), tmp_path / "swin", {KEY: json.dumps(values)})
         if img_size == 224:
             load_classifier(tmp_path / "swin")
-    with pytest.raises(CheckpointError, match=r"needs [\d,]+ MiB beside its weights"):
+    with pytest.raises(CheckpointError, match=r"needs [\d,]+ MiB besides weights"):
         load_classifier(tmp_path / "swin")
 
 

@@ -315,7 +315,7 @@ def test_foreign_files_are_refused(golden: Path, tmp_path: Path) -> None:
         (tmp_path / "epoch.pth", "'epoch' is a int"),
         (tmp_path / "tensor.pth", "holds a Tensor"),
         (tmp_path / "namespace.pth", "is a Namespace"),
-        (tmp_path / "empty.pth", "holds no weights"),
+        (tmp_path / "empty.pth", "has no weights"),
         (golden / "clip" / "checkpoint.pth", "is a CLIP model"),
     ]:
         with pytest.raises(CheckpointError, match=message) as error:
@@ -376,5 +376,5 @@ def test_a_folder_of_the_hub_is_a_network_of_timm_without_network(tmp_path: Path
     (tmp_path / "config.json").write_text('{"architecture": "os.system"}')
     with pytest.raises(CheckpointError, match=r"names the architecture 'os\.system', which timm does not have"):
         load_published(f"timm:local-dir:{tmp_path}")
-    with pytest.raises(CheckpointError, match="holds no network of timm"):
+    with pytest.raises(CheckpointError, match="has no network of timm"):
         load_published("timm:local-dir:/nowhere")

@@ -81,7 +81,7 @@ def test_what_official_containers_hold_is_read(tmp_path: Path, monkeypatch: pyte
 @pytest.mark.parametrize("share", [0.0, 0.001, 0.01, 0.3, 0.5, 0.9, 0.99, 0.999])
 def test_files_that_are_cut_off_are_refused(share: float, kind: str, tmp_path: Path) -> None:
     path, weights = tmp_path / ("cut.safetensors" if kind == "safetensors" else "cut.pth"), torch.randn(200, 200)
-    message = r"cut\.pth is cut off or no checkpoint.*fetch it again"
+    message = r"cut\.pth is cut off or not a checkpoint.*fetch it again"
     if kind == "safetensors":
         save_file({"w": weights}, path)
         message = r"cut\.safetensors is not a whole safetensors file"
@@ -98,10 +98,10 @@ def test_files_that_are_cut_off_are_refused(share: float, kind: str, tmp_path: P
     [
         (b"<!DOCTYPE html><html>Sign in", "it is a web page"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "git lfs pull"),
-        (b"PK\x03\x04 no archive", "no checkpoint"),
-        (b"\x80\x02}q\x00.", "no weights|no checkpoint"),
-        (pickle.dumps([1, 2, 3]), "no checkpoint|holds a list"),
-        (os.urandom(5000), "no checkpoint"),
+        (b"PK\x03\x04 no archive", "not a checkpoint"),
+        (b"\x80\x02}q\x00.", "no weights|not a checkpoint"),
+        (pickle.dumps([1, 2, 3]), "not a checkpoint|holds a list"),
+        (os.urandom(5000), "not a checkpoint"),
         (b"\x10\x00\x00\x00\x00\x00\x00\x00{\"a\": nonsense}", "safetensors"),
         (b"\xff\xff\xff\xff\xff\xff\xff\x7f{", "safetensors"),
     ],

@@ -264,7 +264,7 @@ def test_a_refresh_of_the_status_page_keeps_focus_and_messages(browser: object, 
         page.wait_for_selector("#people button")
         page.fill("input[name=name]", "owner")
         page.keyboard.press("Enter")
-        message = "owner is the name of whoever serves the project; take another name for the annotator"
+        message = "owner is reserved for whoever serves the project; choose another name for the annotator"
         shows(page, "#message", message)
         with page.expect_response("**/api/status"):
             page.clock.fast_forward(5500)  # longer than from one refresh to the next

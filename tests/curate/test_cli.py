@@ -56,7 +56,7 @@ def test_the_demo_goes_the_whole_way(tmp_path: Path, capsys: pytest.CaptureFixtu
     [
         ("folder:nowhere", "no such folder"),
         ("csv:nowhere.csv", "nowhere.csv"),
-        ("flickr", "is no source; there are"),
+        ("flickr", "is not a source; there are"),
         ("folder:in", "none of the labels"),
         (None, "holds no project; begin one"),
     ],
@@ -89,7 +89,7 @@ def test_commands_from_a_folder_to_a_takedown(tmp_path: Path, capsys: pytest.Cap
     assert json.loads(run(capsys, "screen", place, "--against", f"folder:{tmp_path / 'in'}", "--json")) == {
         "in a benchmark": 4
     }
-    assert run(capsys, "undo", place, "2") == "undone; undo 3 to have it back\n"
+    assert run(capsys, "undo", place, "2") == "undone; to reverse this, undo 3\n"
     assert json.loads(run(capsys, "status", place, "--json"))["steps"]["screen"]["kept"] == 4
     assert run(capsys, "invite", place, "Ada", "--address", "https://x.example/").startswith("https://x.example/join#")
     record_address(open_project(place), "http://127.0.0.1:9123")  # as the server does
@@ -126,16 +126,16 @@ def test_a_takedown_reports_releases_it_could_not_change(tmp_path: Path, capsys:
         curate(["takedown", str(tmp_path / "p"), sha256, "--because", "x"], exit_on_error=False)
     told = capsys.readouterr()
     assert sha256[:12] in told.out
-    assert "is not there any more" in told.err
+    assert "no longer exists" in told.err
 
 
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        (("collect", "P", "--source", "flickr"), ConfigError, "'flickr' is no source"),
+        (("collect", "P", "--source", "flickr"), ConfigError, "'flickr' is not a source"),
         (("collect", "P", "--per-keyword", "0"), ConfigError, "per_keyword must be at least 1"),
         (("screen", "P", "--min-score", "0.5"), ConfigError, "--model"),
-        (("invite", "P", "owner"), ConfigError, "owner is the name of whoever serves"),
+        (("invite", "P", "owner"), ConfigError, "owner is reserved for whoever serves"),
         (("undo", "P", "99"), DataError, "no batch 99"),
         (("agree", "P"), DataError, "no image has two answers"),
         (("release", "P", "OUT", "--name", "x"), DataError, "no image is kept"),

@@ -344,7 +344,7 @@ def test_a_failing_source_is_reported_and_the_others_are_asked(tmp_path: Path) -
         problems = search(project, [broken, local_folder(tmp_path / "in", PLAN)], replace(QUICK, per_keyword=5))
         assert len(server.paths) == 1
     assert len(problems) == 1
-    assert "no JSON" in problems[0]
+    assert "not JSON" in problems[0]
     assert len(states(project)) == 2
 
 

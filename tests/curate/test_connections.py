@@ -65,7 +65,7 @@ def test_missing_headers_time_out(port: int, sent: bytes) -> None:
 def test_a_missing_body_times_out_with_408(port: int) -> None:
     answer = rest_of(connect(port, head(port, 60) + b"{"))
     assert answer.startswith(b"HTTP/1.1 408 ")
-    assert b"the body was not there within 0.5 s" in answer
+    assert b"the body did not arrive within 0.5 s" in answer
 
 
 def test_a_body_in_pieces_is_accepted(port: int, project: Project) -> None:

@@ -319,7 +319,7 @@ def test_errors_of_release_and_split(tmp_path: Path) -> None:
         release(agreed(tmp_path / "q", is_split=False), tmp_path / "out", ReleaseConfig(name="x"))
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.txt").write_text("mine")
-    with pytest.raises(DataError, match="holds something else"):
+    with pytest.raises(DataError, match="has other files"):
         release(project, tmp_path / "full", ReleaseConfig(name="x"))
     with pytest.raises(ConfigError):
         ReleaseConfig(name=" ")

@@ -140,7 +140,7 @@ def test_the_paper_s_plan() -> None:
         ("[]", "keywords: Input should be an object; a plan has keywords, kind"),
         ('{"awe": ["a"]}', "2 to 20 labels"),
         ('{"awe": ["a"], "Fear": ["b"]}', "lower-case"),
-        ('{"awe": ["a"], "../x": ["b"]}', "no path"),
+        ('{"awe": ["a"], "../x": ["b"]}', "not a path"),
         ('{"awe": ["a"], "fear": [""]}', "every search word of fear"),
         ('{"awe": ["Sea"], "fear": ["b", "sea "]}', "'sea ' is searched for awe and for fear"),
         ('{"keywords": {"awe": ["a"], "fear": ["b"]}, "colour": 1}', "colour: Unexpected keyword argument"),

@@ -134,13 +134,13 @@ def test_one_image_under_two_spellings_of_its_path_is_one_group(tmp_path: Path) 
 
 def test_rows_without_an_image(tmp_path: Path) -> None:
     path = table_of(tmp_path, f"path,label\na.jpg,awe\ngone.jpg,fear\n{'x' * 300}.jpg,fear\n", "a.jpg")
-    with pytest.raises(DataError, match=r"data\.csv:3, path: .*gone\.jpg is not there; \?missing=skip"):
+    with pytest.raises(DataError, match=r"data\.csv:3, path: .*gone\.jpg does not exist; \?missing=skip"):
         read_csv(path)
     data = read_csv(path, missing="skip")
     assert [sample.key for sample in data.samples] == ["a.jpg"]
-    assert data.notes == ("2 rows were left out: their image is not there",)
+    assert data.notes == ("2 rows were left out: their image is missing",)
     (tmp_path / "a.jpg").unlink()
-    with pytest.raises(DataError, match="none of its 3 images is there"):
+    with pytest.raises(DataError, match="none of its 3 images exists"):
         read_csv(path, missing="skip")
 
 
@@ -287,5 +287,5 @@ def test_columns_in_any_case_and_more_than_the_classes(tmp_path: Path) -> None:
     data = read_csv(table_of(tmp_path, "Path,Label,Split\na.jpg,awe,Dev\n", "a.jpg"))
     assert (data.samples[0].split, data.label_of(data.samples[0])) == ("val", "awe")
     votes = "path,anger,disgust,fear,joy,sadness,surprise,foo\na.jpg,1,0,0,0,0,0,9\n"
-    with pytest.raises(DataError, match=r"csv:1: foo are no classes of ekman; remove these columns"):
+    with pytest.raises(DataError, match=r"csv:1: foo are not classes of ekman; remove these columns"):
         read_csv(table_of(tmp_path / "more", votes, "a.jpg"))

@@ -60,13 +60,13 @@ def test_emoset_leaves_out_what_is_missing_if_it_may(tmp_path: Path) -> None:
     root = emoset(tmp_path, {"awe/1": {}, "fear/2": {}, "anger/3": {}})
     (root / "image/awe/1.jpg").unlink()
     (root / "annotation/fear/2.json").unlink()
-    with pytest.raises(DataError, match=says(root / "train.json", "record 0", "image/awe/1.jpg is not there")):
+    with pytest.raises(DataError, match=says(root / "train.json", "record 0", "image/awe/1.jpg does not exist")):
         read_emoset(root)
     data = read_emoset(root, missing="skip")
     assert words(data) == {"image/anger/3.jpg": "anger"}
-    assert data.notes == ("2 records were left out: image or annotation is not there",)
+    assert data.notes == ("2 records were left out: image or annotation is missing",)
     put(root, "image/awe/1.jpg")
-    with pytest.raises(DataError, match=says("record 1", "annotation/fear/2.json is not there", "?missing=skip")):
+    with pytest.raises(DataError, match=says("record 1", "annotation/fear/2.json does not exist", "?missing=skip")):
         read_emoset(root)
     for name in ("awe/1", "anger/3"):
         (root / f"image/{name}.jpg").unlink()
@@ -134,7 +134,7 @@ def test_emosets_attributes_are_optional(tmp_path: Path, annotation: dict[str, A
         (["awe", "1", "", "a.json"], "image: '' must be a path inside"),
         (["awe", "1", ".", "a.json"], "image: '.' must be a path inside"),
         (["awe", "1", "a\0b", "a.json"], "must be a path inside"),
-        (["awe", "1", "a" * 300, "a.json"], "is not there"),
+        (["awe", "1", "a" * 300, "a.json"], "does not exist"),
         (["awe", "1", "image/awe/1.jpg", "../a.json"], "annotation: '../a.json' must be a path inside"),
         (["bored", "1", "image/awe/1.jpg", "annotation/awe/1.json"], "emotion: 'bored' is none of the 8 labels"),
     ],
@@ -187,7 +187,7 @@ def test_emoset_without_its_files(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=says(tmp_path / "info.json", "can't be read", "No such file")):
         read_emoset(tmp_path)
     write(tmp_path / "info.json", info())
-    with pytest.raises(DataError, match=r"none of train\.json, val\.json, test\.json is there"):
+    with pytest.raises(DataError, match=r"there is no train\.json, val\.json or test\.json"):
         read_emoset(tmp_path)
 
 

@@ -133,7 +133,7 @@ def test_wrong_folders_are_refused_with_what_to_do(tmp_path: Path) -> None:
         open_data(f"hf:{tmp_path / 'images'}")
     shutil.copytree(STORED / "one", tmp_path / "gone")
     (tmp_path / "gone" / "data-00000-of-00001.arrow").unlink()
-    with pytest.raises(DataError, match="arrow is not there; copy the data set again"):
+    with pytest.raises(DataError, match="arrow does not exist; copy the data set again"):
         open_data(f"hf:{tmp_path / 'gone'}")
 
 
@@ -167,7 +167,7 @@ def stranger(features: object = None, image: object = b"x", kind: object = BYTES
         (stranger(text=NOT_UTF8), "can't be read as a table"),
         (stranger(text=pa.array([2**62], pa.timestamp("us"))), "can't be read as a table"),
         (stranger().append_column("label", [["b"]]), "can't be read as a table"),
-        (pa.table({"image": pa.nulls(100_000, BYTES), "label": pa.nulls(100_000)}), "rows in .* bytes hold no images"),
+        (pa.table({"image": pa.nulls(100_000, BYTES), "label": pa.nulls(100_000)}), "bytes can't hold images"),
     ],
 )  # fmt: skip
 def test_tables_of_strangers_are_read_or_refused(table: pa.Table, expected: str, tmp_path: Path) -> None:

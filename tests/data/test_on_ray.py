@@ -56,7 +56,7 @@ def test_an_image_that_kills_its_worker_costs_itself(tmp_path: Path) -> None:
     report = find_people(data, Deadly, tmp_path / "persons.jsonl", pool=ON_RAY)
     assert len(report.broken) == 1
     assert report.pictures == 4 * BATCH - 1
-    assert "the process that looked at it died" in report.broken[0]
+    assert "the worker process died" in report.broken[0]
 
 
 def test_what_a_worker_raises_is_raised() -> None:

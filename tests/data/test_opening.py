@@ -53,7 +53,9 @@ def test_sources_have_three_parts(source: str, parts: tuple[str, str, dict[str, 
 
 @pytest.mark.parametrize("source", ["", "photos", "fi:", "imagenet:photos", "FI:photos", ":photos"])
 def test_unknown_kinds_are_refused_with_all_kinds(source: str) -> None:
-    with pytest.raises(ConfigError, match=re.escape(f"{source!r} is no data set; write KIND:PATH, with one of emoset")):
+    with pytest.raises(
+        ConfigError, match=re.escape(f"{source!r} is not a data set; write KIND:PATH, with one of emoset")
+    ):
         open_data(source)
 
 
@@ -104,7 +106,7 @@ def test_where_sidecars_lie() -> None:
     assert folder_of("fi:a/b") == Path("a/b")
     assert folder_of("csv:a/b/t.csv?missing=skip") == Path("a/b")
     for source in ("synthetic:9", "shards:x"):
-        with pytest.raises(ConfigError, match=f"{source}: nothing can be kept beside"):
+        with pytest.raises(ConfigError, match=f"{source}: no file can be stored next to"):
             folder_of(source)
 
 
@@ -194,7 +196,7 @@ def test_listed_images_are_left_out(root: Path, tmp_path: Path) -> None:
     assert [sample.key for sample in data.samples] == ["fear/2.jpg"]
     assert data.notes == (f"1 of the 2 images listed in {listed} were left out",)
     write(listed, {"exclude": [{"key": "awe/1.jpg"}, {"key": "fear/2.jpg"}]})
-    with pytest.raises(DataError, match=r"check\.json leaves nothing of fi:"):
+    with pytest.raises(DataError, match=r"check\.json excludes all samples of fi:"):
         open_data(f"fi:{root}", exclude=listed)
 
 
@@ -245,11 +247,13 @@ def test_a_run_stopped_at_any_byte_goes_on(tmp_path: Path) -> None:
 def test_a_sidecar_of_another_way_is_refused_and_left_alone(tmp_path: Path) -> None:
     path = sidecar(tmp_path / "p.jsonl", {"a.jpg": {"boxes": []}})
     before = path.read_bytes()
-    with pytest.raises(DataError, match=r"p\.jsonl was made in another way \(detector drawn by hand, threshold 0\.3\)"):
+    with pytest.raises(
+        DataError, match=r"p\.jsonl was made with other settings \(detector drawn by hand, threshold 0\.3\)"
+    ):
         Sidecar(path, {**HEADER, "threshold": 0.4})
     assert path.read_bytes() == before
     mine = write(tmp_path / "mine.txt", "a text of mine without a line end")
-    with pytest.raises(DataError, match=r"mine\.txt was made in another way \(no header\)"):
+    with pytest.raises(DataError, match=r"mine\.txt was made with other settings \(no header\)"):
         Sidecar(mine, HEADER)
     assert mine.read_text() == "a text of mine without a line end"
 
@@ -419,5 +423,5 @@ def test_options_of_a_reader_have_its_types(own_reader: str) -> None:
 
 
 def test_a_data_set_named_in_a_file_imports_no_package(own_reader: str) -> None:
-    with pytest.raises(ConfigError, match="name it on the command line"):
+    with pytest.raises(ConfigError, match="give it on the command line"):
         open_data(own_reader, from_file=True)

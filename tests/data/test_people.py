@@ -78,7 +78,7 @@ def test_an_image_that_kills_its_worker_costs_itself(tmp_path: Path, in_batches:
     file.write_bytes(jpeg_of(Image.new("RGB", (40, 40), "red")))
     report = find_people(data, Deadly, tmp_path / "two.jsonl", pool=PoolConfig(workers=2), on_gpu=in_batches)
     assert len(report.broken) == 1
-    assert f"{file}: the process that looked at it died" in report.broken[0]
+    assert f"{file}: the worker process died" in report.broken[0]
     assert (tmp_path / "two.jsonl").read_text().splitlines() == whole[: 1 + killer] + whole[2 + killer :]
     again = find_people(data, Deadly, tmp_path / "two.jsonl")  # it is all that is left, and has a process all the same
     assert (again.new, again.broken) == (1, report.broken)
@@ -93,7 +93,7 @@ def test_another_detector_does_not_mix_in(tmp_path: Path) -> None:
     other = WhiteDetector()
     other.fingerprint = "2"
     with pytest.raises(
-        DataError, match=r"persons\.jsonl was made in another way .*fingerprint 1.*fingerprint 2.*--out"
+        DataError, match=r"persons\.jsonl was made with other settings .*fingerprint 1.*fingerprint 2.*--out"
     ):
         find_people(data, lambda: other, out)
     with pytest.raises(DataError, match=r"persons\.jsonl/p\.jsonl can't be written \(.*--out"):

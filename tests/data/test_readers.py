@@ -53,7 +53,7 @@ def test_emotion6_by_folder(tmp_path: Path) -> None:
     assert (by_key["images/joy/1.jpg"].valence, by_key["images/joy/1.jpg"].arousal) == (2.5, 3.75)
     assert (by_key["images/surprise/7.jpg"].valence, by_key["images/surprise/7.jpg"].distribution) == (None, None)
     assert data.notes == (
-        "1 rows of ground_truth.txt are of images that are not there",
+        "1 rows of ground_truth.txt refer to missing images",
         "1 images have no row in ground_truth.txt: they have a label, but no votes",
     )
 
@@ -120,7 +120,7 @@ def test_abstract(tmp_path: Path, end: str) -> None:
         **{"contentment": 0.75, "disgust": 0.125, "sadness": 0.125},
     }
     assert data.notes == (
-        "1 rows of ABSTRACT_groundTruth.csv are of images that are not there: gone.jpg",
+        "1 rows of ABSTRACT_groundTruth.csv refer to missing images: gone.jpg",
         "1 images have no row in ABSTRACT_groundTruth.csv and were left out",
         "1 images have a tie of votes: a distribution, but no label",
     )
@@ -235,7 +235,7 @@ def test_what_lies_outside_the_class_folders_is_told(tmp_path: Path) -> None:
     assert words(split) == {"train/awe/1.jpg": "awe"}
     assert split.notes == (
         "2 images outside the class folders were left out: b.jpg",
-        "folders beside those of the splits were left out: extra, more",
+        "folders next to the split folders were left out: extra, more",
     )
     plain = read_fi(put(tmp_path / "b", "awe/1.jpg", "fear/2.jpg", ".hidden/3.jpg", "z.jpg"))
     assert plain.notes == ("1 images outside the class folders were left out: z.jpg",)
@@ -263,7 +263,9 @@ def test_folders_that_are_not_there_or_hold_nothing(tmp_path: Path, reader: Any)
         reader(root)
     root.joinpath("fear").mkdir()
     write(root / "fear/readme.md", "x")
-    with pytest.raises(DataError, match=says(root, "no images" if reader is read_folder else "its class folders hold")):
+    with pytest.raises(
+        DataError, match=says(root, "no images" if reader is read_folder else "its class folders contain")
+    ):
         reader(root)
 
 
@@ -327,7 +329,7 @@ def test_real_emotion6(shared: Path) -> None:
     assert [sum(s.label == i for s in data.samples) for i in range(6)] == [30] * 6
     assert all(sum(s.distribution.values()) == pytest.approx(1) for s in data.samples)
     assert all(len(s.distribution) == 7 for s in data.samples)
-    assert data.notes == ("1800 rows of ground_truth.txt are of images that are not there",)
+    assert data.notes == ("1800 rows of ground_truth.txt refer to missing images",)
     voted = read_emotion6(shared / "data/emotion6", label="vote")
     assert len(voted) == 135
     assert voted.notes[1] == "45 images were left out: their vote is a tie, neutral, or missing"
@@ -340,7 +342,7 @@ def test_real_abstract(shared: Path) -> None:
     assert len(data) == 279
     assert sum(s.label is None for s in data.samples) == 51
     assert data.notes == (
-        "1 rows of ABSTRACT_groundTruth.csv are of images that are not there: abstract_0225.jpg",
+        "1 rows of ABSTRACT_groundTruth.csv refer to missing images: abstract_0225.jpg",
         "51 images have a tie of votes: a distribution, but no label",
     )
     first = data.samples[0]  # 'abstract_0001.jpg',5,0,0,7,1,1,1,1

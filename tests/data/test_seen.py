@@ -39,7 +39,7 @@ from uniemox.teacher.features import save_features
 from uniemox.teacher.fitted import FittedTeacher
 from uniemox.teacher.fitting import fit_teacher
 
-REFUSED = "through what it was made of (pre-training, teacher, joined runs, person finder)"
+REFUSED = "through its parts (pre-training, teacher, joined runs, person detector)"
 
 
 @pytest.fixture(autouse=True)
@@ -170,7 +170,7 @@ def test_people_of_a_finder_that_was_trained_on_the_images_are_refused(tmp_path:
     find_people(there, Finder, folder / "persons.jsonl", seen=hashes_of(there.only("test").samples))
     found = open_data(f"fi:{folder}")
     assert found.detector_seen == hashes_of(there.only("test").samples)
-    with pytest.raises(DataError, match=says("12 of these 12 images", "person finder")):
+    with pytest.raises(DataError, match=says("12 of these 12 images", "person detector")):
         evaluate(finetuned("both"), found.only("test"), hardware=CPU)
     write_shards(found, tmp_path / "shards", ShardConfig(pool=PoolConfig(workers=1)))
     assert open_data(f"shards:{tmp_path}/shards").detector_seen == found.detector_seen
@@ -179,7 +179,7 @@ def test_people_of_a_finder_that_was_trained_on_the_images_are_refused(tmp_path:
 
 def test_a_damaged_list_is_named(tmp_path: Path) -> None:
     (tmp_path / "training_pictures.txt").write_bytes(b"\xff\xfe")
-    with pytest.raises(DataError, match=says(tmp_path / "training_pictures.txt", "no list of hashes")):
+    with pytest.raises(DataError, match=says(tmp_path / "training_pictures.txt", "not a list of hashes")):
         read_seen(tmp_path)
 
 

@@ -191,7 +191,7 @@ def test_an_index_that_is_wrong_is_named(data: DataSet, tmp_path: Path) -> None:
     for name in ("../val-00000", "a/b", "..\\x", ""):
         index["shards"][-1]["name"] = name
         (out / "shards.json").write_text(json.dumps(index))
-        with pytest.raises(DataError, match="is no name of a shard"):
+        with pytest.raises(DataError, match="is not the name of a shard"):
             read_shards(str(out))
     for text, message in (
         ("[]", "an object"),
@@ -263,7 +263,7 @@ def test_changed_images_are_found(data: DataSet, tmp_path: Path) -> None:
     content = bytearray(tar.read_bytes())
     content[700] ^= 1
     tar.write_bytes(content)
-    with pytest.raises(OSError, match="was changed: the hash of the image at 512 is another"):
+    with pytest.raises(OSError, match="was changed: the hash of the image at 512 differs"):
         sample.image.read()
 
 

@@ -124,13 +124,13 @@ def test_more_than_train_has_is_not_held_out(count: int) -> None:
     samples = [replace(sample, split="train") for sample in samples_of(6)]
     with pytest.raises(ConfigError, match="below the 6 training images"):
         hold_out(samples, count, 0)
-    with pytest.raises(ConfigError, match="there is a test split already"):
+    with pytest.raises(ConfigError, match="there is already a test split"):
         hold_out([replace(samples[0], split="test"), *samples[1:]], 2, 0)
 
 
 @pytest.mark.parametrize("other", [{"paper": True}, {"ratio": "80/20"}, {"schemes": 2}])
 def test_what_divides_otherwise_does_not_go_with_holding_out(other: dict[str, object], tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="--hold-out divides train alone"):
+    with pytest.raises(ConfigError, match="--hold-out splits only train"):
         split_command("synthetic:16", tmp_path / "s.json", scheme=SchemeOptions(hold_out=2, **other))  # type: ignore[arg-type]
 
 
@@ -146,7 +146,7 @@ def test_files_know_when_they_were_changed(tmp_path: Path) -> None:
     content = json.loads((tmp_path / "a.json").read_text())
     content["splits"]["test"].append(content["splits"]["train"].pop())
     (tmp_path / "a.json").write_text(json.dumps(content))
-    with pytest.raises(DataError, match=r"a\.json: its hash does not fit"):
+    with pytest.raises(DataError, match=r"a\.json: its hash does not match"):
         read_splits(tmp_path / "a.json", data)
     with pytest.raises(DataError, match=r"b\.json: 30 of its images are not in z, such as 00000.jpg"):
         read_splits(tmp_path / "b.json", DataSet("z", MIKELS, samples[30:]))
@@ -186,9 +186,9 @@ def test_the_papers_split_of_caer_divides_the_official_test() -> None:
     scheme, _ = paper_split("caer-s", DataSet("caer", CAER, samples), seed=0)
     assert all(scheme[sample.key] == "train" for sample in samples[:700])
     assert Counter(scheme.values()) == {"train": 700, "test": 462, "val": 238}
-    with pytest.raises(ConfigError, match="official split 'test', which is not there"):
+    with pytest.raises(ConfigError, match="official split 'test', which is missing"):
         paper_split("caer-s", DataSet("caer", CAER, samples[:700]), seed=0)
-    with pytest.raises(ConfigError, match="official splits of emoset, but they are not there"):
+    with pytest.raises(ConfigError, match="official splits of emoset, but they do not exist"):
         paper_split("emoset", DataSet("emoset", MIKELS, samples_of(9)), seed=0)
     with pytest.raises(ConfigError, match="the paper does not split folder"):
         paper_split("folder", DataSet("x", MIKELS, samples), seed=0)
@@ -237,10 +237,10 @@ def test_schemes_of_too_few_samples_are_refused() -> None:
     for count in (1, 4):
         with pytest.raises(ConfigError, match=f"{count} samples.*--schemes 1"):
             choose_scheme(samples_of(count), RATIOS, np.random.default_rng(0).random((count, 48)), seeds=range(3))
-    with pytest.raises(ConfigError, match="compared by train and test; there are only a, b"):
+    with pytest.raises(ConfigError, match="compared by train and test; there is only a, b"):
         choose_scheme(samples_of(50), {"a": 0.5, "b": 0.5}, np.zeros((50, 48)), seeds=range(3))
 
 
 def test_what_is_no_file_is_not_replaced(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="is no file"):
+    with pytest.raises(DataError, match="is not a file"):
         write_splits(tmp_path, {"a": "train"}, source="x", how="y")

@@ -39,8 +39,8 @@ def test_heco_with_people(tmp_path: Path) -> None:
     ("table", "said"),
     [
         ("path,x1,y1,x2\nPeace/1.jpg,1,2,3\n", "boxes.csv:1: there is no column y2"),
-        ("path,x1,y1,x2,y2\nPeace/9.jpg,1,2,3,4\n", "boxes.csv:2, path: 'Peace/9.jpg' is no image below"),
-        ("path,x1,y1,x2,y2\n../Peace/1.jpg,1,2,3,4\n", "boxes.csv:2, path: '../Peace/1.jpg' is no image below"),
+        ("path,x1,y1,x2,y2\nPeace/9.jpg,1,2,3,4\n", "boxes.csv:2, path: 'Peace/9.jpg' is not an image below"),
+        ("path,x1,y1,x2,y2\n../Peace/1.jpg,1,2,3,4\n", "boxes.csv:2, path: '../Peace/1.jpg' is not an image below"),
         ("path,x1,y1,x2,y2\n\nPeace/1.jpg,1,2,x,4\n", "boxes.csv:3: x2 must be a number, got 'x'"),
         ("path,x1,y1,x2,y2\nPeace/1.jpg,1,2,nan,4\n", "boxes.csv:2: x2 must be a number, got 'nan'"),
         ("path,x1,y1,x2,y2\nPeace/1.jpg,1,2,1,4\n", "boxes.csv:2: the box must have x1 < x2 and y1 < y2"),
@@ -95,7 +95,7 @@ def test_ferplus_labels_distributions_and_what_has_none(tmp_path: Path) -> None:
     assert shares[2] is not None
     assert shares[2]["surprise"] == pytest.approx(1 / 3)
     assert shares[3] is None
-    assert "1 rows stand twice in votes.csv, alike: they were taken once" in data.notes
+    assert "1 rows occur twice in votes.csv and were used once" in data.notes
     assert len(data.notes) == 4
 
 
@@ -108,7 +108,7 @@ def test_ferplus_labels_distributions_and_what_has_none(tmp_path: Path) -> None:
         ([FER_ROWS[0].replace(",6,", ",six,")], ("votes.csv:2", "neutral must be a number")),
         ([FER_ROWS[0].replace(",train,", ",public,")], ("votes.csv:2", "split must be one of", "public")),
         ([FER_ROWS[0].replace("train/a", "../a")], ("votes.csv:2, path", "must be a path inside")),
-        ([FER_ROWS[0].replace("train/a", "train/z")], ("votes.csv:2, path", "is not there")),
+        ([FER_ROWS[0].replace("train/a", "train/z")], ("votes.csv:2, path", "does not exist")),
     ],
 )
 def test_ferplus_names_what_is_wrong(tmp_path: Path, rows: list[str], message: tuple[str, ...]) -> None:
@@ -149,7 +149,7 @@ def test_oasis_as_published(tmp_path: Path) -> None:
         ("images/Zebra 1.jpg", 9.0, 5.0),
     ]
     assert [one.group for one in data.samples] == ["Acorns", "Acorns", "Zebra"]
-    assert data.notes == ("1 rows were left out: their image is not there",)
+    assert data.notes == ("1 rows were left out: their image is missing",)
     assert not data.labels.labels
 
 

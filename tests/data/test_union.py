@@ -53,7 +53,7 @@ def test_only_commas_before_a_kind_part_sources() -> None:
     assert split_sources("csv:a,b.csv?labels=mikels") == ["csv:a,b.csv?labels=mikels"]
     with pytest.raises(ConfigError, match="names several data sets where one is expected"):
         parse_source("fi:a,emo8:b")
-    with pytest.raises(ConfigError, match="several data sets; write to a file with --out"):
+    with pytest.raises(ConfigError, match="several data sets; give a file with --out"):
         folder_of("fi:a,emo8:b")
 
 
@@ -101,11 +101,13 @@ def test_what_is_felt_and_what_is_evoked_are_never_one(tmp_path: Path) -> None:
     put(tmp_path / "fi", "awe/1.jpg")
     put(tmp_path / "caer", "train/angry/1.jpg")
     put(tmp_path / "own", "calm/1.jpg", "wild/2.jpg")
-    with pytest.raises(LabelError, match=says("caer", "says what is felt", "fi what is evoked", "never")):
+    with pytest.raises(LabelError, match=says("caer", "has felt emotions", "fi evoked ones", "never")):
         open_data(f"fi:{tmp_path}/fi,caer-s:{tmp_path}/caer")
     some = open_data(f"fi:{tmp_path}/fi,folder:{put(tmp_path / 'some', 'Sad/1.jpg', 'awe/2.jpg')}")
     assert words(some) == {"fi/awe/1.jpg": "awe", "folder/Sad/1.jpg": "sadness", "folder/awe/2.jpg": "awe"}
-    with pytest.raises(LabelError, match=says("own can't be joined with", "no map from custom to mikels is known")):
+    with pytest.raises(
+        LabelError, match=says("own can't be mapped to the labels of", "no map from custom to mikels is known")
+    ):
         open_data(f"fi:{tmp_path}/fi,folder:{tmp_path}/own")
 
 

@@ -51,7 +51,7 @@ def test_the_temperature_is_that_of_what_is_answered() -> None:
 
 
 @pytest.mark.parametrize(
-    ("logits", "said"), [(np.zeros((0, 2)), "no sample to score"), (np.array([[np.nan, 0]]), "hold what is not finite")]
+    ("logits", "said"), [(np.zeros((0, 2)), "no sample to score"), (np.array([[np.nan, 0]]), "are not finite")]
 )
 def test_bad_logits_are_refused(logits: np.ndarray, said: str) -> None:
     with pytest.raises(DataError, match=said):

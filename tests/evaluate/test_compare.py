@@ -57,7 +57,7 @@ def test_a_baseline_and_chance_stand_beside_them(runs: dict[str, Path], capsys: 
     assert (found.commonest, found.uniform) == (0.5, 0.5)
     cli_compare(ours=[runs["least"]], theirs=[runs["a0"]], baseline=[runs["least"]])
     printed = capsys.readouterr().out
-    assert "chance 50.0% the commonest class, 50.0% one class of all" in printed
+    assert "chance 50.0% (most common class), 50.0% (1 / classes)" in printed
     assert "ours over baseline +0.0% (+0.0% to +0.0%); it does not beat the baseline" in printed
     assert "theirs over baseline +43.8% (" in printed
     assert printed.count("does not beat") == 1
@@ -70,11 +70,11 @@ def test_runs_that_share_nothing_are_refused(runs: dict[str, Path], tmp_path: Pa
     for ours, theirs in (([runs["a0"]], [unscored]), ([], [runs["a0"]]), ([runs["a0"]], [])):
         with pytest.raises(DataError, match="not scored on the same data"):
             compare(ours, theirs)
-    with pytest.raises(DataError, match="holds no run"):
+    with pytest.raises(DataError, match="has no run"):
         compare([tmp_path], [runs["a0"]])
     [file] = (runs["a1"] / "evaluations").glob("*.jsonl")
     file.write_text("".join(line + "\n" for line in file.read_text().splitlines()[:-1]))
-    with pytest.raises(DataError, match="other images"):
+    with pytest.raises(DataError, match="different images"):
         compare([runs["a0"]], [runs["a1"]])
 
 

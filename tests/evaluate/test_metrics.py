@@ -44,7 +44,7 @@ def test_no_sample_and_one() -> None:
 def test_what_is_not_finite_is_refused_with_its_place() -> None:
     with pytest.raises(DataError, match="no sample to score"):
         check_finite(np.zeros((0, 2)))
-    with pytest.raises(DataError, match="1 of 2 samples, first number 1, hold what is not finite"):
+    with pytest.raises(DataError, match="1 of 2 samples, first number 1, are not finite"):
         check_finite(np.array([[0, 1], [np.inf, 0]]))
 
 

@@ -66,7 +66,7 @@ def test_ratings_on_a_forgotten_scale_are_noticed(table: Path, tmp_path: Path) -
         notes[name] = " ".join(uniemox_here("calibrate", "--ratings", "--model", source, *words).stderr.split())
     assert "rated 1.0 to 7.0 of 1 to 9 (if people rated on another scale, name it" in notes["narrow.csv"]
     for name in ("ratings.csv", "narrow.csv?scale=1-7"):
-        assert "rated 1.0 to 9.0 of 1 to 9; held out" in notes[name]
+        assert "rated 1.0 to 9.0 of 1 to 9; ten-fold" in notes[name]
 
 
 def test_a_prediction_has_both_with_intervals_and_says_where_they_come_from(fitted: tuple[Path, dict]) -> None:
@@ -140,7 +140,7 @@ def test_ratings_of_other_images_are_scored_and_those_it_was_fitted_on_refused(
         said = (
             "was trained on"
             if words[0] == fitted[0]
-            else "has no head of valence and arousal; uniemox calibrate --ratings"
+            else "has no head for valence and arousal; uniemox calibrate --ratings"
         )
         assert said in " ".join(refused.stderr.split())
 
@@ -155,14 +155,14 @@ def test_a_head_is_written_and_read_and_damage_is_told(fitted: tuple[Path, dict]
     shares = np.exp(head_inputs(features, logits)[:, 48:])
     np.testing.assert_allclose(shares.sum(axis=1), 1)
     for change in ({"weights": "?"}, {"bias": [1]}, {"half_widths": [float("nan"), 1]}, {"images": None}):
-        with pytest.raises(CheckpointError, match="head of valence and arousal"):
+        with pytest.raises(CheckpointError, match="head for valence and arousal"):
             RatingHead.from_dict(head.to_dict() | change)
 
 
 def test_what_can_not_be_fitted_is_refused(table: Path, tmp_path: Path) -> None:
     plain, few = tiny_network(tmp_path / "plain.onnx"), tmp_path / "few"
     few.mkdir()
-    with pytest.raises(ConfigError, match=says("is no classifier that gives features")):
+    with pytest.raises(ConfigError, match=says("is not a classifier with features")):
         fit_ratings(str(plain), open_data(f"csv:{table}"), tmp_path / "out.onnx")
     draw_image(0).save(few / "a.png")
     (few / "t.csv").write_text("path,valence,arousal\na.png,5,5\n")

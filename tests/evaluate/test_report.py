@@ -259,7 +259,7 @@ def test_what_cannot_be_read_is_named_and_the_rest_is_shown(tmp_path: Path, phot
     page = page_of(tmp_path, run)
     assert page.words.count("An evaluation can't be read") == 3
     assert "The curves can't be read" in page.words
-    assert "What was predicted for every image can't be read" in page.words
+    assert "The images' predictions can't be read" in page.words
     assert "accuracy" in page.words
     assert "Surest" not in page.words
 
@@ -359,4 +359,4 @@ def test_runs_are_compared_with_chance_and_a_histogram(tmp_path: Path, photos: D
         file.unlink()  # scores alone are left: 7 of 16, whose interval holds the histogram's 7 of 16
     again = {row[0]: row for row in page_of(tmp_path, *runs).rows if row and row[0] == "even" and len(row) == 7}
     assert again["even"][5] == "▼ +0.000, not paired"
-    assert "finetune --method histogram is a run to compare with" in page_of(tmp_path, *runs[:2]).words
+    assert "run uniemox finetune --method histogram to compare with" in page_of(tmp_path, *runs[:2]).words

@@ -16,13 +16,13 @@ def test_where_no_run_is_it_says_so(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no run to report"):
         write_report([], tmp_path / "page.html")
     for folder in (tmp_path, tmp_path / "gone"):
-        with pytest.raises(DataError, match=re.escape(f"{folder} holds no run: it has no config.json")):
+        with pytest.raises(DataError, match=re.escape(f"{folder} has no run: there is no config.json")):
             write_report([folder], tmp_path / "page.html")
     (tmp_path / "config.json").write_text("{")
-    with pytest.raises(DataError, match=r"holds no run that can be read: .*config\.json"):
+    with pytest.raises(DataError, match=r"has no readable run: .*config\.json"):
         write_report([tmp_path], tmp_path / "page.html")
     (tmp_path / "config.json").write_text('{"kind": "probe"}')
-    with pytest.raises(DataError, match="says kind 'probe'"):
+    with pytest.raises(DataError, match="has kind 'probe'"):
         write_report([tmp_path], tmp_path / "page.html")
     assert not (tmp_path / "page.html").exists()
 

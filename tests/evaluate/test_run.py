@@ -127,7 +127,7 @@ def test_labels_of_another_set_are_mapped_and_said() -> None:
     assert found.notes == (
         "labels are mapped: mikels -> ekman: amusement + contentment + excitement become joy; dropped: awe; "
         "never reached: surprise",
-        "2 images were left out: the model has nothing for surprise",
+        "2 images were left out: the model has no label for surprise",
     )
     assert set(found.predictions[0]["probabilities"]) == set(EKMAN.labels)
 
@@ -139,19 +139,19 @@ def test_polarity_is_the_sum_over_its_labels() -> None:
 
 
 def test_what_is_evoked_is_never_held_against_what_is_felt() -> None:
-    with pytest.raises(LabelError, match="one does not follow from the other"):
+    with pytest.raises(LabelError, match="one kind does not determine the other"):
         score(known((("awe", "happy", 2),), CAER))
     with pytest.raises(LabelError, match="no map from mikels to custom is known"):
         score(known((("awe", "a", 2),), LabelSet("custom", ("a", "b"), "evoked")))
     with pytest.raises(LabelError):
         score(replace(known(), labels=replace(MIKELS, kind="felt")))
-    with pytest.raises(LabelError, match="the model says what is felt"):
+    with pytest.raises(LabelError, match="the model predicts felt emotions"):
         map_to_data(CAER, POLARITY)
 
 
 def test_images_without_label_are_left_out_and_counted() -> None:
     found = score(known((("awe", "awe", 1), ("awe", None, 2))))
-    assert (found.scores.n, found.notes) == (1, ("2 images have nothing to compare with",))
+    assert (found.scores.n, found.notes) == (1, ("2 images have no label or rating to compare with",))
     for answers in ((("awe", None, 2),), ()):
         with pytest.raises(DataError, match="known has no image to score: none of"):
             score(known(answers))

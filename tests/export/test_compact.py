@@ -93,7 +93,7 @@ def test_kernels_that_are_named_stay_in_16_bits(tmp_path: Path) -> None:
     store_as_int8(path, tmp_path / "mixed.onnx", keep_float16="weight1")
     found = {one.name: one.data_type for one in onnx.load(tmp_path / "mixed.onnx").graph.initializer}
     assert (found["weight0.int8"], found["weight1.float16"]) == (TensorProto.INT8, TensorProto.FLOAT16)
-    for wrong, said in (("weight2", "is found in no kernel's name"), ("(", "is no regular expression")):
+    for wrong, said in (("weight2", "matches no kernel's name"), ("(", "is not a regular expression")):
         with pytest.raises(ConfigError, match=said):
             store_as_int8(path, tmp_path / "none.onnx", keep_float16=wrong)
     assert not (tmp_path / "none.onnx").exists()
@@ -128,7 +128,7 @@ def test_what_is_stored_in_fewer_bits_is_not_put_into_8(tmp_path: Path) -> None:
     path = matrices(tmp_path / "model.onnx", np.ones((40, 200), np.float32), np.ones((200, 40), np.float32))
     for store in (store_as_float16, store_as_int8):
         store(path, tmp_path / "fewer.onnx")
-        with pytest.raises(CheckpointError, match="stored in 16 or 8 bits already"):
+        with pytest.raises(CheckpointError, match="already stored in 16 or 8 bits"):
             store_as_int8(tmp_path / "fewer.onnx", tmp_path / "out.onnx")
     assert not (tmp_path / "out.onnx").exists()
 

@@ -131,7 +131,7 @@ def test_it_is_kept_if_faster_and_the_same(agreement: float, int8_ms: float, is_
 def test_what_can_not_be_quantised_is_an_error(convolutional: Path, tmp_path: Path) -> None:
     small = tmp_path / "small.onnx"
     store_as_float16(convolutional, small)
-    with pytest.raises(CheckpointError, match="stored in 16 or 8 bits already"):
+    with pytest.raises(CheckpointError, match="already stored in 16 or 8 bits"):
         quantise(small, tmp_path / "out.onnx", [views(1)])
     with pytest.raises(ConfigError, match="valence and arousal"):
         export_int8(finetuned("affect") / "model.onnx", tmp_path / "out.onnx", colours(1))

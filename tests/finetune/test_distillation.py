@@ -60,7 +60,7 @@ def test_a_teacher_is_asked_once_about_whole_images(tmp_path: Path, further: str
     again = ask_teacher(config, train, MIKELS, tmp_path, told.progress)
     assert told.last == {}
     torch.testing.assert_close(again.targets(again.unlabelled), found.targets(found.unlabelled), rtol=0, atol=0)
-    with pytest.raises(DataError, match="holds answers on other images"):
+    with pytest.raises(DataError, match="has predictions for other images"):
         ask_teacher(config, train[1:], MIKELS, tmp_path)
 
 

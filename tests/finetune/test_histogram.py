@@ -95,7 +95,7 @@ def test_it_takes_class_weights_and_the_person(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"init": "timm:resnet10t"}, "method histogram starts from nothing: leave out init (--init)"),
+        ({"init": "timm:resnet10t"}, "method histogram needs no initial weights: leave out --init"),
         ({"network": NetworkConfig(streams="both")}, "--network.streams scene or person, got network.streams='both'"),
     ],
 )

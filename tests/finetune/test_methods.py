@@ -220,11 +220,17 @@ def test_words_of_a_sample() -> None:
 
 def test_settings_that_contradict_each_other_are_refused() -> None:
     for said, changes in (
-        ("network.objects goes with methods solver", {"method": "full", "network": NetworkConfig(objects="a.onnx")}),
-        ("method probe leaves the encoder as it is", {"method": "full", "network": NetworkConfig(frozen_encoder=True)}),
+        ("network.objects needs a method of solver", {"method": "full", "network": NetworkConfig(objects="a.onnx")}),
+        ("method probe always freezes the encoder", {"method": "full", "network": NetworkConfig(frozen_encoder=True)}),
         ("method mdan predicts labels", {"method": "mdan", "task": "affect"}),
-        ("network.confounders frees what a person", {"method": "solver", "network": NetworkConfig(confounders=4)}),
-        ("network.confounders frees what a person", {"method": "full", "network": NetworkConfig(confounders=4)}),
+        (
+            "network.confounders needs a network that reads the person",
+            {"method": "solver", "network": NetworkConfig(confounders=4)},
+        ),
+        (
+            "network.confounders needs a network that reads the person",
+            {"method": "full", "network": NetworkConfig(confounders=4)},
+        ),
     ):
         with pytest.raises(ConfigError, match=says(said)):
             FinetuneConfig(init="x", **changes)

@@ -158,7 +158,7 @@ def test_unfinished_and_foreign_starts_are_refused(tmp_path: Path) -> None:
     starts: list[tuple[object, type[UniemoxError], str]] = [
         ("", ConfigError, "--init is missing"),
         ("scratch:", ConfigError, "--init is missing"),
-        (tmp_path, CheckpointError, "holds no encoder.safetensors: is it a finished run?"),
+        (tmp_path, CheckpointError, "has no encoder.safetensors: is it a finished run?"),
         (tmp_path / "none.pth", CheckpointError, "there is no file"),
         (tmp_path / "text.pth", CheckpointError, "text.pth"),
         ("scratch:timm:vit_tinyy", CheckpointError, "timm has no model 'vit_tinyy'"),
@@ -206,7 +206,7 @@ def test_encoders_side_by_side(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("source", ["timm:test_vit?depth=3", "timm:test_vit?mean=x"])
 def test_options_that_no_network_takes(source: str) -> None:
-    with pytest.raises(CheckpointError, match="none of pad_type, conv_head=none, mean, std"):
+    with pytest.raises(CheckpointError, match="use pad_type, conv_head=none, mean or std"):
         build_network(source, NetworkConfig(), size=64, outputs=3)
 
 

@@ -122,7 +122,7 @@ def test_nothing_to_train_on_or_to_watch_by_is_an_error() -> None:
         of(colours(splits={"test": 1}))
     with pytest.raises(DataError, match=r"of 4 samples 0 have a target \(4 have no valence or no arousal\)"):
         of(colours(splits={"train": 1}), task="affect")
-    with pytest.raises(DataError, match=r"leaves 4 samples to train on and 0 to watch by \(monitor=val\)"):
+    with pytest.raises(DataError, match=r"leaves 4 samples to train on and 0 held out \(monitor=val\)"):
         of(colours(splits={"train": 1}), monitor="val")
     with pytest.raises(DataError, match="nothing to train on"):
         of(replace(colours(), samples=[]))

@@ -66,7 +66,7 @@ def newest(out: Path) -> dict[str, torch.Tensor]:
 def test_colours_are_learned(name: str) -> None:
     found = evaluate(finetuned(name), colours(splits=SPLITS).only("test"), hardware=CPU)
     assert (found.scores.accuracy, found.scores.n) == (1.0, 12)
-    few = "the temperature was fitted on the images that chose the epoch: too few were held out to divide"
+    few = "the temperature was fitted on the images that chose the epoch: too few were held out to split"
     assert found.notes == ((few,) if name == "both" else ())
 
 
@@ -262,7 +262,7 @@ def test_a_finished_run_needs_nothing_of_where_it_began(tmp_path: Path) -> None:
         ({"task": "affect", "class_weighting": "balanced"}, "task affect has no classes"),
         ({"seed": -1}, "seed must be at least 0"),
         ({"logit_adjustment": -1.0}, "logit_adjustment must be at least 0"),
-        ({"logit_adjustment": 1.0, "method": "knn"}, "logit_adjustment is of a linear head"),
+        ({"logit_adjustment": 1.0, "method": "knn"}, "logit_adjustment needs a linear head"),
     ],
 )
 def test_bad_settings_are_refused_by_name(values: dict[str, Any], message: str) -> None:
@@ -294,7 +294,7 @@ def test_the_mean_of_runs_is_the_mean_of_their_calibrated_logits(tmp_path: Path)
     torch.testing.assert_close(mean(pixels), (logits[0] + logits[1]) / 2, rtol=1e-4, atol=1e-4)
     cases = (
         (replace(both, seed=1), "another seed"),
-        (replace(both, init=f"{runs[0]},{tmp_path / 'mean'}"), "several encoders itself"),
+        (replace(both, init=f"{runs[0]},{tmp_path / 'mean'}"), "already has several encoders"),
         (replace(both, init=f"{runs[0]},{pretrained()}"), "made with another task"),
     )
     for i, (other, message) in enumerate(cases):
@@ -340,5 +340,5 @@ def test_init_embedded_can_be_trained_layer_by_layer_or_restarted() -> None:
     assert len({group["lr_scale"] for group in groups}) > 3
     fresh = build_network("scratch:embedded", NetworkConfig(), size=64, outputs=3)
     assert not fresh.classifier.keeps_norm_statistics
-    with pytest.raises(ConfigError, match="name small in place of embedded"):
+    with pytest.raises(ConfigError, match="give small instead of embedded"):
         build_network("embedded,small", NetworkConfig(), size=64, outputs=3)

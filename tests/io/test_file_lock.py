@@ -91,7 +91,7 @@ def test_a_file_that_is_refused_for_another_reason_is_not_locked(tmp_path: Path)
     assert [one.name for one in tmp_path.iterdir()] == ["answers.jsonl"]
     with Sidecar(tmp_path / "s.jsonl", {"how": 1}):
         pass
-    with pytest.raises(DataError, match="in another way"):
+    with pytest.raises(DataError, match="with other settings"):
         Sidecar(tmp_path / "s.jsonl", {"how": 2})
     assert read_sidecar(tmp_path / "s.jsonl")[0] == {"how": 1}
     assert sorted(one.name for one in tmp_path.iterdir()) == ["answers.jsonl", "s.jsonl"]

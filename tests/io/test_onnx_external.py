@@ -129,11 +129,11 @@ def test_names_outside_of_the_folder(name: str, tmp_path: Path) -> None:
     assert leaves_folder(name)
     path = tmp_path / "m.onnx"
     path.write_bytes(model_of(graph_of([], initializer=[elsewhere(name)])).SerializeToString())
-    with pytest.raises(DetectorError, match=r"m\.onnx: its weights are said to be in .*; put"):
+    with pytest.raises(DetectorError, match=r"m\.onnx reads weights from .*, not in its folder; put"):
         load_detector(path)
     from uniemox.teacher.sources import OnnxImageTower
 
-    with pytest.raises(TeacherError, match=r"m\.onnx: its weights are said to be in .*; put"):
+    with pytest.raises(TeacherError, match=r"m\.onnx reads weights from .*, not in its folder; put"):
         OnnxImageTower(path)
 
 

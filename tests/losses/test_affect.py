@@ -118,10 +118,10 @@ def test_weighted_cross_entropy_is_torchs_with_class_weights() -> None:
         (lambda: affect_loss(draw(2, 3), draw(2, 3)), r"\(N, 2\)"),
         (lambda: affect_loss(draw(2), draw(2)), r"\(N, 2\)"),
         (lambda: affect_loss(draw(2, 2), draw(3, 2)), r"\(N, 2\)"),
-        (lambda: affect_loss(draw(2, 2), draw(2, 2), torch.ones(3)), "a number an image"),
+        (lambda: affect_loss(draw(2, 2), draw(2, 2), torch.ones(3)), "one per image"),
         (lambda: distribution_loss(draw(2, 8), draw(2, 7)), r"\(N, E\)"),
-        (lambda: distribution_loss(draw(2, 8), draw(2, 8), torch.ones(2, 1)), "a number an image"),
-        (lambda: mean_over_images(draw(2), torch.ones(1)), "a number an image"),
+        (lambda: distribution_loss(draw(2, 8), draw(2, 8), torch.ones(2, 1)), "one per image"),
+        (lambda: mean_over_images(draw(2), torch.ones(1)), "one per image"),
     ],
 )
 def test_shapes_that_do_not_fit_are_refused(call: object, message: str) -> None:

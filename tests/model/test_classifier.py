@@ -103,7 +103,7 @@ def test_views_that_do_not_fit_are_refused() -> None:
         ("scene", (None, person), "scene view is missing.*streams='scene'"),
         ("person", (scene, None), "person view is missing"),
         ("both", (scene, None), "person view is missing"),
-        ("both", (scene, person[:1]), "must be alike"),
+        ("both", (scene, person[:1]), "must have one shape"),
         ("scene", (scene.to(torch.uint8),), r"normalised floats.*uint8"),
         ("scene", (scene[0],), r"\(N, 3, H, W\)"),
     ]:
@@ -117,10 +117,10 @@ def test_views_that_do_not_fit_are_refused() -> None:
         ({"streams": "all"}, "scene, person, both"),
         ({"outputs": 0}, "at least 1"),
         ({"feature_width": 0}, "at least 1"),
-        ({"streams": "both"}, "only there"),
-        ({"streams": "both", "embed": nn.Linear(16, 8)}, "only there"),
-        ({"streams": "both", "fusion": build_fusion("static", 8)}, "only there"),
-        ({"embed": nn.Linear(16, 8), "fusion": build_fusion("static", 8)}, "only there"),
+        ({"streams": "both"}, "only then"),
+        ({"streams": "both", "embed": nn.Linear(16, 8)}, "only then"),
+        ({"streams": "both", "fusion": build_fusion("static", 8)}, "only then"),
+        ({"embed": nn.Linear(16, 8), "fusion": build_fusion("static", 8)}, "only then"),
         ({"streams": "both", "embed": nn.Linear(12, 8), "fusion": build_fusion("static", 8)}, "12 channels"),
     ],
 )

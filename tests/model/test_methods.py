@@ -188,7 +188,7 @@ def test_two_confounders_by_hand() -> None:
 def test_methods_that_tell_polarities_need_two() -> None:
     assert len(built("mdan", CAER).polarity) == 3  # neutral and surprise are neither
     for name in ("stimuli", "mdan"):
-        with pytest.raises(ConfigError, match="separate negative from positive labels; a, b are of one"):
+        with pytest.raises(ConfigError, match="separate negative from positive labels; a, b have one"):
             build_method(name, width=4, channels=4, labels=("a", "b"))
     assert isinstance(build_method("solver", width=4, channels=4, labels=("a", "b")), Solver)
 

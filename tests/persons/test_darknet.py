@@ -187,7 +187,7 @@ def test_broken_cfg_is_refused(network: Path, text: str) -> None:
 
 
 def test_less_than_opencv_gives_is_refused(network: Path) -> None:
-    with pytest.raises(ConfigError, match=r"no Darknet box less than 0\.2 sure"):
+    with pytest.raises(ConfigError, match=r"drops Darknet boxes below 0\.2"):
         load_detector(network, DetectorConfig(confidence=0.1))
 
 

@@ -147,7 +147,7 @@ def test_fingerprint_follows_the_weights_that_a_graph_keeps_in_another_file(tmp_
     (tmp_path / "numbers").write_bytes(beside + b"\0")
     assert load_detector(split).fingerprint != first.fingerprint
     (tmp_path / "numbers").unlink()
-    with pytest.raises(DetectorError, match=r"split\.onnx: its weights are said to be in 'numbers'; put"):
+    with pytest.raises(DetectorError, match=r"split\.onnx reads weights from 'numbers', not in its folder; put"):
         load_detector(split)
 
 

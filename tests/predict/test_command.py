@@ -71,14 +71,14 @@ def test_the_table_and_the_list_from_standard_input(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((), "no image is named"),
+        ((), "no image is given"),
         (("x.jpg", "--modle", "m"), "no option --modle"),
         (("x.jpg", "--resume"), "--resume continues a file"),
-        (("x.jpg", "--bom", "--out", "x.jsonl"), "--bom is for a table"),
+        (("x.jpg", "--bom", "--out", "x.jsonl"), "--bom needs a .csv file"),
         (("x.jpg", "--model", "missing.onnx"), "missing.onnx can't be read"),
         (("x.jpg", "--model", "m" * 300), "can't be read: File name too long"),
         (("x.jpg", "--finder", "f.onnx"), "--no-persons and --finder contradict each other"),
-        (("x.jpg", "--engine", "ray", "--save-images", "f"), "--save-images and --embeddings are not there"),
+        (("x.jpg", "--engine", "ray", "--save-images", "f"), "--save-images and --embeddings do not work"),
     ],
 )
 def test_usage_errors_are_one_line(arguments: tuple[str, ...], message: str) -> None:
@@ -91,7 +91,7 @@ def test_usage_errors_are_one_line(arguments: tuple[str, ...], message: str) -> 
 def test_an_error_before_the_first_answer_leaves_no_file(folder: Path, tmp_path: Path) -> None:
     command = (folder / "photos" / "a.png", "--model", folder / "model.onnx", "--out", tmp_path / "answers.jsonl")
     assert predict(*command, "--coverage", "2").returncode == 1
-    assert "leave coverage out, or labels" in predict(*command, "--coverage", "0.9", "--labels", "ekman").stderr
+    assert "leave out coverage or labels" in predict(*command, "--coverage", "0.9", "--labels", "ekman").stderr
     assert predict(*command[:-1], tmp_path / ("o" * 300 + ".jsonl")).returncode == 1
     assert not list(tmp_path.iterdir())
     assert predict(*command).returncode == 0
@@ -133,15 +133,15 @@ def test_an_interrupted_job_resumes_without_loss(folder: Path, tmp_path: Path) -
     before = lines.read_text().splitlines()
     assert 10 <= len(before) < 40
     again = (tmp_path, "--model", folder / "model.onnx", "--out", out, "--resume")
-    assert "answers of another kind (label_set" in predict(*again, "--labels", "polarity").stderr
+    assert "holds other predictions (label_set" in predict(*again, "--labels", "polarity").stderr
     model = folder / "model.onnx"
     whole = model.read_bytes()
     model.write_bytes(whole + b"\n\0")  # an unknown, empty field: another file that answers alike
-    assert "answers of another kind (a model or finder of the same name" in predict(*again).stderr
+    assert "holds other predictions (a model or detector that has changed" in predict(*again).stderr
     model.write_bytes(whole)
     done = predict(*again)
     assert done.returncode == 0
-    assert f"40 images ({len(before)} were there already)" in done.stderr
+    assert f"40 images ({len(before)} of them already existed)" in done.stderr
     after = [json.loads(line)["path"] for line in lines.read_text().splitlines()]
     assert len(after) == len(set(after)) == 40
     assert len(out.read_text().splitlines()) == 41
@@ -154,7 +154,7 @@ def test_resume_tries_failures_again(folder: Path, tmp_path: Path) -> None:
     assert predict(*command).returncode == 3
     done = predict(*command, "--resume")
     assert (done.returncode, "bad.png" in done.stderr) == (3, True)
-    assert "2 images (1 were there already)" in done.stderr
+    assert "2 images (1 of them already existed)" in done.stderr
     bad.write_bytes(good.read_bytes())
     assert predict(*command, "--resume").returncode == 0
     assert [line.split(",")[0] for line in out.read_text().splitlines()] == ["path", str(good), str(bad)]

@@ -164,7 +164,7 @@ def test_the_limit_is_the_quantile(scores: list[float], coverage: float) -> None
     scores = sorted(scores)
     place = math.ceil((len(scores) + 1) * coverage - 1e-9)
     if place > len(scores):
-        with pytest.raises(ConfigError, match="can't be had"):
+        with pytest.raises(ConfigError, match="is impossible"):
             score_limit(scores, coverage)
     else:
         limit = score_limit(scores, coverage)

@@ -183,7 +183,7 @@ def test_each_person_owns_at_most_one_face(faces: list[tuple[float, ...]], peopl
     ("options", "message"),
     [
         ({"faces": "all"}, "faces must be find or whole"),
-        ({"face_model": "x.onnx"}, "go with faces"),
+        ({"face_model": "x.onnx"}, "need faces"),
         ({"faces": "whole", "face_finder": "x.onnx"}, "leave face_finder out"),
     ],
 )
@@ -194,7 +194,7 @@ def test_settings_that_contradict_each_other(options: dict[str, str], message: s
 
 def test_models_of_another_kind_are_refused(tmp_path: Path, shown: Path) -> None:
     felt = tiny_network(tmp_path / "felt.onnx")
-    with pytest.raises(ConfigError, match="a face model says what is expressed"):
+    with pytest.raises(ConfigError, match="a face model must predict expressed emotions"):
         load(finder=None, faces="whole", face_model=felt)
     with pytest.raises(DetectorError):
         load(finder=None, faces="find", face_model=shown, face_finder=shown)

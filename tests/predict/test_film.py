@@ -196,7 +196,7 @@ def test_the_command_gives_a_table_and_a_timeline_and_resumes(films: Path, tmp_p
     lines = tmp_path / "c.csv.jsonl"
     kept = lines.read_text().splitlines(keepends=True)
     lines.write_text("".join(kept[:4]))
-    assert "12 images (4 were there already)" in uniemox_here(*words, "--resume").stderr
+    assert "12 images (4 of them already existed)" in uniemox_here(*words, "--resume").stderr
     assert sorted(lines.read_text().splitlines(keepends=True)) == sorted(kept)
     assert "with moments of films" in uniemox_here("predict", films / "f.gif", *SMALL, "--out", out, "--resume").stderr
 
@@ -214,10 +214,10 @@ def test_a_broken_film_is_a_failure_beside_its_answers(films: Path, tmp_path: Pa
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("f.mp4",), "a film; uniemox predict --every 1s looks at a frame a second"),
+        (("f.mp4",), "a video; uniemox predict --every 1s reads one frame per second"),
         (("f.mp4", "--every", "soon"), "expected a time such as 1s, 500ms or 2min"),
         (("f.mp4", "--every", "0"), "expected a time such as 1s"),
-        (("f.mp4", "--every", "1s", "--save-images", "x"), "are not there for films"),
+        (("f.mp4", "--every", "1s", "--save-images", "x"), "do not work with videos"),
         (("f.mp4", "--every", "1s", "--timeline", "x.png"), "give --every and --out too"),
         (("f.mp4", "--out", "x.csv", "--timeline", "x.png"), "give --every and --out too"),
     ],

@@ -95,7 +95,7 @@ def test_metadata_of_no_classifier_are_refused(tmp_path: Path, said: str, messag
 
 
 def test_files_without_our_metadata_or_with_more_labels_than_outputs(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="no classifier of uniemox"):
+    with pytest.raises(CheckpointError, match="not a uniemox classifier"):
         Network.open(tiny_network(tmp_path / "other.onnx", metadata={}))
     path = tiny_network(tmp_path / "m.onnx", metadata={"uniemox": json.dumps(INFO | {"labels": ["a", "b"]})})
     with pytest.raises(CheckpointError, match="has 2 labels, but gives"):
@@ -118,7 +118,7 @@ def test_files_that_are_no_models(tmp_path: Path) -> None:
     }.items():
         with pytest.raises(CheckpointError, match=rf"{name}\.onnx.*{message}"):
             Network.open(tmp_path / f"{name}.onnx")
-    with pytest.raises(CheckpointError, match="is no file"):
+    with pytest.raises(CheckpointError, match="is not a file"):
         Network.open(tmp_path)
 
 
@@ -148,11 +148,11 @@ def test_loading_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     for name in (path, str(path), path.parent):
         assert load(name, finder=None).name == "run"
     (tmp_path / "empty").mkdir()
-    with pytest.raises(CheckpointError, match=r"holds no model\.onnx"):
+    with pytest.raises(CheckpointError, match=r"has no model\.onnx"):
         load(tmp_path / "empty", finder=None)
     with pytest.raises(ConfigError, match="threads must be at least 1"):
         load(path, threads=0)
-    with pytest.raises(ConfigError, match="chosen by a CLIP alone"):
+    with pytest.raises(ConfigError, match="only a CLIP takes words"):
         load(path, words=["happy", "sad"])
     monkeypatch.setattr(opening, "EMBEDDED", tmp_path)
     with pytest.raises(CheckpointError, match=r"without scene\.onnx.*give a model"):

@@ -48,7 +48,7 @@ def test_the_command_finds_an_image_by_its_copy_and_follows_the_folder(photos: P
 def test_a_pattern_that_names_several_images_is_refused(photos: Path) -> None:
     done = uniemox_here("search", photos, "--like", photos / "0.png", photos / "2.png")
     assert done.returncode == 2
-    assert f"give one folder and one image; {photos / '2.png'} is one more" in done.stderr.replace("\n", "")
+    assert f"give one folder and one image; {photos / '2.png'} is extra" in done.stderr.replace("\n", "")
 
 
 def test_an_index_is_used_again_and_a_damaged_copy_is_replaced(photos: Path) -> None:
@@ -103,5 +103,5 @@ def test_a_mood_that_is_no_condition_is_refused(text: str) -> None:
 def test_an_unknown_name_lists_the_columns() -> None:
     with pytest.raises(ConfigError, match="no 'joy'; choose one of awe, valence, arousal"):
         search(INDEX, emotion="joy")
-    with pytest.raises(ConfigError, match="what to search by"):
+    with pytest.raises(ConfigError, match="give a criterion"):
         search(INDEX)

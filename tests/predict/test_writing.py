@@ -36,7 +36,7 @@ def test_resume_refuses_another_model_of_the_same_name(tmp_path: Path) -> None:
     path = tmp_path / "answers.jsonl"
     with opened(path, asked="one") as file:
         file.write(prediction("a.jpg", faces=FACES))
-    with pytest.raises(ConfigError, match="of the same name that is another one by now, or another coverage"):
+    with pytest.raises(ConfigError, match="that has changed under the same name, or another coverage"):
         opened(path, resume=True, asked="two")
     with opened(path, resume=True, asked="one") as again:
         assert again.has("a.jpg")
@@ -170,9 +170,9 @@ def test_files_that_can_not_be_resumed_are_refused(tmp_path: Path) -> None:
         *(("labels", ("awe", "joy"), "labels "), ("has_likely", False, "with likely labels")),
         *(("has_persons", False, "with people"), ("has_faces", False, "with faces")),
     ):
-        with pytest.raises(ConfigError, match=re.escape(f"holds answers of another kind ({said}")):
+        with pytest.raises(ConfigError, match=re.escape(f"holds other predictions ({said}")):
             opened(path, resume=True, **{name: value})
-    with pytest.raises(ConfigError, match="a label can't be called 'kind', as a column is"):
+    with pytest.raises(ConfigError, match="the label 'kind' has the name of a column"):
         opened(tmp_path / "new.csv", labels=("kind", "sad"))
     (tmp_path / "folder.jsonl").mkdir()
     with pytest.raises(DataError, match="can't be read"):
@@ -185,7 +185,7 @@ def test_files_that_can_not_be_resumed_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="expected a name that ends in"):
         opened(Path("."))
     (tmp_path / "damaged.jsonl").write_text("{}\n")
-    with pytest.raises(DataError, match=r"damaged\.jsonl:1: not an answer"):
+    with pytest.raises(DataError, match=r"damaged\.jsonl:1: not a prediction"):
         opened(tmp_path / "damaged.jsonl", resume=True)
     (tmp_path / "damaged.jsonl").write_text("?\n")
     with pytest.raises(DataError, match=r"damaged\.jsonl:1: not JSON"):

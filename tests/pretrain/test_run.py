@@ -160,7 +160,7 @@ def test_two_processes_give_the_losses_of_one(tmp_path: Path) -> None:
     words = [*pretrain_words(tmp_path / "sharded", accumulation=2), "--sharded"]
     done = torchrun(*words)
     assert done.returncode == 0, done.stderr[-2000:]
-    assert "the network divided over them" in " ".join(done.stderr.split())
+    assert "the network sharded over them" in " ".join(done.stderr.split())
     assert "Warning" not in done.stderr
     for line, other in zip(losses(tmp_path / "sharded"), two, strict=True):
         assert line == pytest.approx(other, rel=1e-6, abs=1e-7)

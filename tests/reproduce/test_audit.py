@@ -64,7 +64,7 @@ def test_what_a_run_does_not_say_is_named(tuned: Path, tmp_path: Path) -> None:
     assert "config.json has no data.sha256" in lacking
     assert "config.json has no versions.timm" in lacking
     assert "there is no model.safetensors" in lacking
-    assert "the weights that it started from are not at gone.pth any more" in lacking
+    assert "its initial weights are no longer at gone.pth" in lacking
 
 
 def test_the_same_weights_give_the_same_figure(tuned: Path) -> None:
@@ -98,7 +98,7 @@ def test_images_or_evaluations_that_are_gone_are_an_error(tuned: Path, tmp_path:
     line = json.loads(before.splitlines()[0])
     try:
         file.write_text(before + json.dumps(line | {"key": "gone.jpg"}) + "\n")
-        with pytest.raises(DataError, match=says("scored images no more, gone.jpg among them")):
+        with pytest.raises(DataError, match=says("scored images, such as gone.jpg")):
             verify(tuned)
     finally:
         file.write_text(before)

@@ -111,7 +111,7 @@ def test_a_file_that_is_no_checkpoint_is_told(plans: dict[str, Plan], tmp_path: 
     runs = spoilt(plans, "MAE", init=str(bad))
     assert "there is no file" in str(check_runs(runs)[-1].missing)
     bad.write_bytes(b"PK\3\4 cut off")
-    assert "is cut off or no checkpoint" in str(check_runs(runs)[-1].missing)
+    assert "is cut off or not a checkpoint" in str(check_runs(runs)[-1].missing)
     torch.save({"weights": torch.zeros(2)}, bad)
     assert "is of no method that uniemox knows" in str(check_runs(runs)[-1].missing)
 
@@ -132,7 +132,7 @@ def test_settings_are_the_presets_with_the_options(plans: dict[str, Plan]) -> No
 def test_json_alone_goes_to_standard_output(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """And a plan that could not start is an error, which the command line turns into exit code 1."""
     config, options = ReproduceConfig(scale="paper", out=tmp_path / "r"), PlanOptions(check=True, as_json=True)
-    with pytest.raises(ConfigError, match="some runs could not start"):
+    with pytest.raises(ConfigError, match="some runs can't start"):
         table_or_figure("fig6", config=config, options=options)
     found = json.loads(capsys.readouterr().out)
     assert (found["target"], found["scale"], found["can_start"]) == ("fig6", "paper", False)

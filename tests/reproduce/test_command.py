@@ -44,7 +44,7 @@ def test_the_paper_scale_says_what_it_costs_and_starts_nothing_here(
     said = capsys.readouterr()
     assert "229 runs, 363.3 million images through a network, 156.8 EFLOP of training" in said.err
     assert "0.80 days on 8 GPUs of 1,000 pre-training images/s, 283 TFLOP/s" in said.err
-    assert "nothing was started, because what they need is missing" in said.err
+    assert "no run was started, because their requirements are missing" in said.err
     assert "need the data: --data EmoSet=emoset:PATH" in said.err
     assert said.out.splitlines()[0].startswith(
         "torchrun --standalone --nproc-per-node 8 -m uniemox pretrain --preset paper"
@@ -89,5 +89,5 @@ def test_images_of_a_split(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
 
 
 def test_verify_wants_a_run() -> None:
-    with pytest.raises(ConfigError, match="name at least one folder"):
+    with pytest.raises(ConfigError, match="give at least one folder"):
         verify()

@@ -58,7 +58,7 @@ def test_runs_are_done_in_order_and_once_and_go_on_after_a_failure(tmp_path: Pat
     assert set(outcome.failed) == {runs[1].key, runs[3].key}
     assert "exit code 1" in outcome.failed[runs[1].key]
     assert "expected a whole number" in outcome.failed[runs[1].key]
-    assert outcome.failed[runs[3].key] == "it needs what failed: broken"
+    assert outcome.failed[runs[3].key] == "it needs a failed run: broken"
     assert told == sorted(told)
     assert told[-1] == 0.5
     names = [line["name"] for line in journal(tmp_path)]
@@ -141,7 +141,7 @@ def test_after_a_kill_the_same_plan_goes_on_and_starts_nothing_twice(tmp_path: P
     if number == signal.SIGKILL:
         assert starts == 1
     else:
-        assert b"the same command resumes" in err
+        assert b"repeat the command to resume" in err
         assert starts == 2
         assert [line["exit_code"] == 0 for line in journal(tmp_path) if line["name"] == "pack"] == [False, True]
     assert [line["name"] for line in journal(tmp_path)][-1] == "split"

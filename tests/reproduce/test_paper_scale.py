@@ -64,7 +64,7 @@ def test_figures_show_the_papers_data_sets(given_seven: tuple[str, ...]) -> None
     fi = next(source for source in given_seven if source.startswith("fi:"))
     alone = plan("fig6", "paper", data=(fi,))
     assert alone.runs[-1].arguments[0] == fi
-    assert "The images are of FI; the paper shows Emo8, which was not given." in alone.about
+    assert "The images are from FI; the paper shows Emo8, which was not given." in alone.about
 
 
 def test_figure_nine_has_a_column_of_maes_own_weights() -> None:
@@ -106,7 +106,7 @@ def test_what_a_person_feels_is_learned_from_scene_and_person(given_seven: tuple
         assert run.options["persons"] == persons[kind].folder / "persons.jsonl"
     without = plan("table3", "paper", data=given_seven, weights=("dBOT=dbot.pth",))
     assert {run.missing for run in runs_of(without, "finetune") if run.options["data"] == given_seven[5]} == {
-        "the people in CAER-S: --detector yolov3.cfg, or uniemox data persons beforehand"
+        "the people in CAER-S: --detector yolov3.cfg, or run uniemox data persons first"
     }
 
 

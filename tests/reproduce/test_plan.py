@@ -228,7 +228,7 @@ def test_a_checkpoint_gives_a_row_a_run_of_its_own() -> None:
     [run] = rows["MAE"].cells["Scenes"].runs
     assert run.needs[0].options["init"] == "mae.pth"
     assert rows["dBOT"].network == "the same run as the demo's ViT, random weights"
-    for wrong, message in (("mea=mae.pth", "nothing is called 'mea' that has weights"), ("mae", "takes NAME=VALUE")):
+    for wrong, message in (("mea=mae.pth", "no row with weights is called 'mea'"), ("mae", "takes NAME=VALUE")):
         with pytest.raises(ConfigError, match=message):
             plan("table3", weights=(wrong,))
 
@@ -335,5 +335,5 @@ def test_sources_get_the_papers_names() -> None:
     assert parse_given(["emoset=shards:packed"]) == {"EmoSet": "shards:packed"}
     with pytest.raises(ConfigError, match="names FI twice"):
         parse_given(["fi:a", "FI=folder:b"])
-    with pytest.raises(ConfigError, match="is no data set"):
+    with pytest.raises(ConfigError, match="is not a data set"):
         parse_given(["photos"])

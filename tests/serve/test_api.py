@@ -121,7 +121,7 @@ def test_a_single_one_that_can_not_be_read_is_422(server: Running, path: str) ->
         ("coverage=0", "bad_parameter", "coverage: Input should be greater than 0"),
         ("coverage=nan", "bad_parameter", "coverage"),
         ("coverage=x", "bad_parameter", "coverage: Input should be a valid number"),
-        ("coverage=0.999", "bad_parameter", "can't be had from 100 held-out images"),
+        ("coverage=0.999", "bad_parameter", "is impossible with 100 held-out images"),
         ("coverge=0.9", "bad_parameter", "there is no parameter 'coverge'; there are coverage, labels, model"),
         ("labels=nope", "bad_parameter", "there is no label set 'nope'"),
         ("labels=caer", "bad_parameter", "evoked"),

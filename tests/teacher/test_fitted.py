@@ -143,7 +143,7 @@ def test_it_learns_what_texts_say_and_comes_back_from_disk(tmp_path: Path) -> No
     config = replace(QUICK, epochs=12, lr=5e-3)
     told = Told()
     teacher = fit_teacher(data, config, tmp_path / "out", callback=told)
-    looked = {"looking at held-out images": (4, 4), "looking at images": (36, 36)}
+    looked = {"reading held-out images": (4, 4), "reading images": (36, 36)}
     assert told.last == looked | {"fitting": (48, 48), "hashing images": (40, 40)}
     figures = teacher.about["figures"]
     assert (teacher.about["pictures"], teacher.about["texts"], figures["pictures"]) == (36, 4, 4)
@@ -258,7 +258,7 @@ def test_what_can_not_be_fitted_is_refused(tmp_path: Path) -> None:
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.tex").write_text("years of work")
     for taken in (tmp_path / "full", tmp_path / "full" / "thesis.tex"):
-        with pytest.raises(TeacherError, match="something else than a teacher"):
+        with pytest.raises(TeacherError, match="other files than a teacher"):
             fit_teacher(synthetic(64), QUICK, taken)
     with pytest.raises(TeacherError, match="expected an image tower"):
         fit_teacher(synthetic(64), replace(QUICK, image_size=None, image_tower="onnx:x"), tmp_path / "out")
@@ -290,11 +290,11 @@ def test_folders_that_hold_no_teacher_are_refused(tmp_path: Path) -> None:
     changed = {**description, "architecture": {**description["architecture"], "words": ["a", "b"]}}
     unknown = {**description, "architecture": {**description["architecture"], "network": "resnet_nope"}}
     for content, message in [
-        ("{", "describes no fitted teacher"),
-        ("[]", "describes no fitted teacher"),
+        ("{", "does not describe a fitted teacher"),
+        ("[]", "does not describe a fitted teacher"),
         (json.dumps({**description, "format": 2}), "of format 2, this version reads 1"),
-        (json.dumps({**description, "architecture": {}}), "describes no fitted teacher"),
-        (json.dumps(changed), "holds no weights of this teacher"),
+        (json.dumps({**description, "architecture": {}}), "does not describe a fitted teacher"),
+        (json.dumps(changed), "has no weights of this teacher"),
         (json.dumps(unknown), "no model 'resnet_nope'"),
     ]:
         (tmp_path / "good" / "teacher.json").write_text(content)
@@ -304,7 +304,7 @@ def test_folders_that_hold_no_teacher_are_refused(tmp_path: Path) -> None:
     weights = (tmp_path / "good" / "teacher.safetensors").read_bytes()
     for content in (b"", weights[: len(weights) // 2]):
         (tmp_path / "good" / "teacher.safetensors").write_bytes(content)
-        with pytest.raises(TeacherError, match="holds no weights of this teacher"):
+        with pytest.raises(TeacherError, match="has no weights of this teacher"):
             FittedTeacher.load(tmp_path / "good")
 
 

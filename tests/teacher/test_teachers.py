@@ -220,7 +220,7 @@ def test_stored_features_that_contradict_themselves_are_refused(tmp_path: Path) 
         with pytest.raises(TeacherError, match=message):
             save_features(tmp_path / "bad.npz", **good | change)
     twice = {"texts": ["t", "t"], "text_features": torch.zeros(2, 2)}
-    with pytest.raises(TeacherError, match="a text stands there twice"):
+    with pytest.raises(TeacherError, match="a text occurs twice"):
         save_features(tmp_path / "bad.npz", **good | twice)
     for name, content in [("text.npz", b"no archive"), ("empty.npz", b"")]:
         (tmp_path / name).write_bytes(content)

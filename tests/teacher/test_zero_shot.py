@@ -31,7 +31,7 @@ def test_probabilities_are_softmax_of_scaled_cosines(golden: Path, tmp_path: Pat
     expected = (tiny_clip.model.logit_scale.exp() * cosines).softmax(dim=0)
     np.testing.assert_allclose(list(found.scene.values()), expected.numpy(), atol=1e-5)
     assert predictor.network.maps(np.zeros((1, 3, 64, 64), np.float32)) is None
-    with pytest.raises(ConfigError, match="keeps no scores"):
+    with pytest.raises(ConfigError, match="has no scores"):
         predictor.predict(image, coverage=0.9)
 
 

@@ -144,7 +144,7 @@ def test_folders_of_something_else_are_left_alone(tmp_path: Path, data: DataSet)
     other = tmp_path / "other"
     other.mkdir()
     (other / "thesis.partial").write_text("mine")
-    with pytest.raises(ConfigError, match=says(other, "is not empty and no run of uniemox")):
+    with pytest.raises(ConfigError, match=says(other, "is not empty and not a run of uniemox")):
         again(other, CONFIGURED, data)
     assert [path.name for path in other.iterdir()] == ["thesis.partial"]
 

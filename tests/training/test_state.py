@@ -74,7 +74,7 @@ def in_a_child(work: Callable[[], object]) -> int:
         try:
             work()
         except CheckpointError as error:
-            os._exit(3 if "what was saved before is intact" in str(error) else 4)
+            os._exit(3 if "earlier checkpoints are intact" in str(error) else 4)
         except BaseException:  # noqa: BLE001 - of any kind, it must not go on as a second pytest
             traceback.print_exc()
             os._exit(5)
@@ -238,7 +238,7 @@ def test_a_mangled_checkpoint_is_named_with_its_remedy(name: str, how: str, tmp_
     path = save(tmp_path, 2)
     mangle(path / name, how)
     checkpoints = Checkpoints(tmp_path, 2)
-    with pytest.raises(CheckpointError, match=says(path, "Delete this folder to go on from the checkpoint before it")):
+    with pytest.raises(CheckpointError, match=says(path, "Delete this folder to resume from the checkpoint before it")):
         checkpoints.load(checkpoints.found()[-1], *network())
     shutil.rmtree(path)
     assert check(tmp_path, checkpoints.found()[-1]) == 1

@@ -22,13 +22,13 @@ from urllib.request import HTTPHandler, HTTPSHandler
 
 from uniemox.errors import ConfigError
 
-MAX_WAIT_S = 60.0  # between two attempts, unless the endpoint says how long
+MAX_WAIT_S = 60.0  # between two attempts, unless the endpoint asks for a pause
 
 
 class Pace:
-    """Shared by all threads that ask one endpoint.
+    """Limit on the request rate, shared by all threads that use one endpoint.
 
-    rate_per_minute: None for no limit.  stop: set when waiting is of no use any more.
+    rate_per_minute: None for no limit.  stop: set when waiting is no longer useful.
     """
 
     def __init__(self, rate_per_minute: float | None, stop: threading.Event) -> None:
@@ -38,30 +38,30 @@ class Pace:
         self.next_s = 0.0
 
     def wait_turn(self) -> bool:
-        """Wait until a request may be sent; False if there is to be no more."""
+        """Wait until a request may be sent; returns False if no more may be sent."""
         while not self.stop.is_set():
             with self.lock:
                 left_s = self.next_s - time.monotonic()
                 if left_s <= 0:
                     self.next_s = time.monotonic() + self.interval_s
                     return True
-            self.stop.wait(left_s)  # somebody else may have gone first, or the pause have grown
+            self.stop.wait(left_s)  # another thread may have been first, or the pause may have grown
         return False
 
     def hold(self, seconds: float) -> None:
-        """Let no thread send a request before a number of seconds has passed."""
+        """Keep all threads from sending a request for a number of seconds."""
         with self.lock:
             self.next_s = max(self.next_s, time.monotonic() + seconds)
 
 
 def back_off(attempt: int, first_wait_s: float) -> float:
-    """Seconds to wait before the next attempt: doubled after each failure, then drawn from its upper half."""
+    """Return the seconds before the next attempt: doubled after each failure, then drawn from the upper half."""
     longest = min(first_wait_s * 2 ** (attempt - 1), MAX_WAIT_S)
     return longest * random.uniform(0.5, 1)
 
 
 def retry_after(value: str | None) -> float | None:
-    """Seconds that a header Retry-After asks for, given as seconds or as a date; None without, or if it is neither.
+    """Parse a Retry-After header, seconds or a date, to seconds; None if it is missing or invalid.
 
     >>> retry_after("7")
     7.0
@@ -83,9 +83,9 @@ def retry_after(value: str | None) -> float | None:
 PATH = "/chat/completions"
 MAX_BYTES = 4 * 2**20  # of a response
 MAX_ERROR_BYTES = 64 * 2**10
-MAX_PAUSE_S = 600  # that an endpoint may ask for; beyond, stopping is better than waiting
-MAX_SILENCE_S = 3600  # of pauses asked for one after the other, without an answer between
-AGAIN = (408, 409, 425, 429)  # and 500 to 599
+MAX_PAUSE_S = 600  # longest pause that an endpoint may ask for; a longer one stops the command
+MAX_SILENCE_S = 3600  # maximum sum of pauses without an answer between them
+AGAIN = (408, 409, 425, 429)  # retried statuses, besides 500 to 599
 FILTERED = ("content_filter", "content_policy_violation", "moderation_blocked")
 KEY_HIDDEN = "[key]"
 
@@ -97,11 +97,11 @@ class Reply:
     answer: str | None = None
     error: str | None = None
     is_refused: bool = False
-    """The service says so itself, by a field or a filter."""
+    """True if the service itself reports a refusal, by a field or a filter."""
     tokens_in: int | None = None
     tokens_out: int | None = None
     latency_s: float = 0.0
-    """Of the last attempt."""
+    """Duration of the last attempt."""
     attempts: int = 1
 
 
@@ -111,14 +111,14 @@ class _Trouble:
 
     reason: str
     is_final: bool = False
-    wait_s: float | None = None  # that the endpoint asks for
+    wait_s: float | None = None  # pause requested by the endpoint
 
 
 def chat_url(endpoint: str, *, allow_http: bool = False) -> str:
-    """Return the address for questions: the endpoint with /chat/completions, and with /v1 if it has no path at all.
+    """Return the address for questions: the endpoint with /chat/completions, and with /v1 if it has no path.
 
-    Raises ConfigError for what is no address, for http to another machine unless it is allowed, and for a name,
-    password or query in it, because it is written down with the answers.
+    Raises ConfigError for an invalid address, for http to another machine unless allowed, and for a name, password or
+    query in it, because it is saved with the answers.
 
     >>> chat_url("http://localhost:11434")
     'http://localhost:11434/v1/chat/completions'
@@ -133,7 +133,7 @@ def chat_url(endpoint: str, *, allow_http: bool = False) -> str:
         raise ConfigError("endpoint must be an address such as https://api.openai.com/v1 or http://127.0.0.1:8000/v1")
     if parts.username is not None or parts.password is not None or parts.query or parts.fragment:
         raise ConfigError(
-            f"endpoint at {host} must not hold a name, a password or a ?query, because it is written beside the "
+            f"endpoint at {host} must not contain a name, a password or a ?query, because it is saved with the "
             "answers; a key belongs in an environment variable, see --key-from"
         )
     if parts.scheme == "http" and not is_loopback(host) and not allow_http:
@@ -143,7 +143,7 @@ def chat_url(endpoint: str, *, allow_http: bool = False) -> str:
 
 
 def is_loopback(host: str) -> bool:
-    """Return whether a host is this machine itself."""
+    """Return True if a host is this machine."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -151,9 +151,9 @@ def is_loopback(host: str) -> bool:
 
 
 class Client:
-    """Asks one endpoint; several threads may share it. Redirects are not followed: the key would go along.
+    """Sends questions to one endpoint; several threads may share it. Redirects are not followed, to protect the key.
 
-    url: of `chat_url`.  key: sent as a bearer token to this address only, or None.  timeout_s: of one attempt.
+    url: from `chat_url`.  key: sent as a bearer token to this address only, or None.  timeout_s: per attempt.
     """
 
     def __init__(
@@ -163,18 +163,18 @@ class Client:
         self.attempts, self.first_wait_s = attempts, first_wait_s
         self.host = urlsplit(url).netloc
         self.has_answered = False
-        self._silent_since: float | None = None  # the first pause that was asked for since an answer
+        self._silent_since: float | None = None  # the first pause since the last answer
         self._key = key
         proxies: dict[str, str] | None = {} if is_loopback(urlsplit(url).hostname or "") else None
-        self._opener = urllib.request.OpenerDirector()  # nothing in it follows redirects, or raises for a status
+        self._opener = urllib.request.OpenerDirector()  # neither follows redirects nor raises for a status
         for handler in (urllib.request.ProxyHandler(proxies), HTTPHandler(), HTTPSHandler()):
             self._opener.add_handler(handler)
 
     def ask(self, model: str, messages: Sequence[Mapping[str, Any]]) -> Reply | None:
-        """The answer of a model, after as many attempts as are allowed; None if it was stopped before.
+        """Return the answer of a model, after up to the allowed number of attempts; None if stopped before.
 
-        messages: of the conversation so far, as the protocol has them.
-        Raises ConfigError for what no further request would change: a wrong key, model or address, an empty account.
+        messages: of the conversation so far, in the protocol's form.
+        Raises ConfigError if retrying is pointless: a wrong key, model or address, an empty account.
         """
         body = json.dumps({"model": model, "messages": list(messages)}).encode()
         for attempt in range(1, self.attempts + 1):
@@ -197,20 +197,20 @@ class Client:
             return
         if trouble.wait_s > MAX_PAUSE_S:
             raise ConfigError(
-                f"{self.host} asks for a pause of {trouble.wait_s:,.0f} s ({trouble.reason}); start the same command "
-                "again after that, what was answered is kept"
+                f"{self.host} asks for a pause of {trouble.wait_s:,.0f} s ({trouble.reason}); repeat the command "
+                "after that; answers so far are saved"
             )
         now = time.monotonic()
         since = self._silent_since = now if self._silent_since is None else self._silent_since
         if now + trouble.wait_s - since > MAX_SILENCE_S:
             raise ConfigError(
                 f"{self.host} has asked for pauses for {now - since:,.0f} s without an answer ({trouble.reason}); "
-                "start the same command again later, what was answered is kept"
+                "repeat the command later; answers so far are saved"
             )
         self.pace.hold(trouble.wait_s)
 
     def _attempt(self, model: str, body: bytes) -> Reply | _Trouble:
-        """One request. Raises ConfigError where trying again is of no use."""
+        """Send one request. Raises ConfigError if retrying is pointless."""
         headers = {"Content-Type": "application/json", "Accept": "application/json", "User-Agent": "uniemox"}
         request = urllib.request.Request(self.url, body, headers, method="POST")
         if self._key is not None:
@@ -229,13 +229,13 @@ class Client:
         if isinstance(reason, ssl.SSLCertVerificationError):
             raise ConfigError(f"{self.host} has no valid certificate ({reason.verify_message}); check --endpoint")
         if isinstance(reason, ConnectionRefusedError | socket.gaierror) and not self.has_answered:
-            raise ConfigError(f"nothing answers at {self.url} ({reason}); check --endpoint, and that the server runs")
+            raise ConfigError(f"no server answers at {self.url} ({reason}); check --endpoint, and that it runs")
         if isinstance(reason, TimeoutError):
             return _Trouble(f"no answer within {self.timeout_s:g} s")
         return _Trouble(self._clean(f"connection failed: {type(reason).__name__}: {reason}"))
 
     def _refused(self, model: str, status: int, headers: Mapping[str, str], data: bytes) -> Reply | _Trouble:
-        """Describe a status other than 2xx. Raises ConfigError for what stops all questions."""
+        """Describe a status other than 2xx. Raises ConfigError if it affects all questions."""
         if status < 400:
             to = self._clean(_host_of(headers.get("Location") or "")) or "another address"
             raise ConfigError(
@@ -250,14 +250,14 @@ class Client:
         if status == 404:
             raise ConfigError(f"{self.host} says {says}; is there a model {model!r}, and is {self.url} right?")
         if status == 402 or code == "insufficient_quota":
-            raise ConfigError(f"{self.host} says {says}; the account is empty. What was answered is kept")
+            raise ConfigError(f"{self.host} says {says}; the account is empty. Answers so far are saved")
         if status < 500 and code in FILTERED:
             return Reply(answer=message, is_refused=True)
         is_final = status < 500 and status not in AGAIN
         return _Trouble(says, is_final=is_final, wait_s=retry_after(headers.get("Retry-After")))
 
     def _reply(self, data: bytes) -> Reply | _Trouble:
-        """The answer in a response."""
+        """Parse the answer in a response."""
         try:
             value = json.loads(data)
             choice = value["choices"][0]
@@ -278,7 +278,7 @@ class Client:
         )
 
     def _message(self, data: bytes) -> tuple[str, str | None]:
-        """Message and code of an error's body."""
+        """Return message and code of an error's body."""
         try:
             error: Any = json.loads(data)["error"]
         except (ValueError, RecursionError, KeyError, TypeError):
@@ -288,7 +288,7 @@ class Client:
         return self._clean(str(error.get("message", ""))), str(error.get("code"))
 
     def _clean(self, text: str) -> str:
-        """A line that can be shown and kept: short, printable, without the key."""
+        """Return one line that is safe to show and save: short, printable, without the key."""
         text = re.sub(r"\s+", " ", self._hide(text))
         return "".join(c for c in text if c.isprintable()).strip()[:300]
 
@@ -297,7 +297,7 @@ class Client:
 
 
 def _host_of(address: str) -> str:
-    """The host in an address that a server has sent; empty where it has none, or can't be read."""
+    """Return the host in an address sent by a server; an empty text if there is none or it can't be parsed."""
     try:
         return urlsplit(address).netloc
     except ValueError:
@@ -305,7 +305,7 @@ def _host_of(address: str) -> str:
 
 
 def _read(response: HTTPResponse, limit: int, deadline: float) -> bytes:
-    """A body. Raises OSError if it is too large, too slow, or cut off."""
+    """Read a body. Raises OSError if it is too large, too slow, or cut off."""
     data = bytearray()
     while part := response.read1(2**16):
         data += part
@@ -319,7 +319,7 @@ def _read(response: HTTPResponse, limit: int, deadline: float) -> bytes:
 
 
 def _text(content: Any) -> str:
-    """The words of a message: a text, or a list of parts; none is an empty answer."""
+    """Return the words of a message, which is a text or a list of parts; an empty text for none."""
     if content is None or isinstance(content, str):
         return content or ""
     return "".join(part["text"] for part in content if part.get("type") == "text")

@@ -8,41 +8,42 @@ from uniemox.errors import ConfigError
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AskConfig:
-    """Settings of `uniemox ask`. The key is none of them, so that no file or message can hold it."""
+    """Settings of `uniemox ask`. The API key is not a setting, so no file or message can contain it."""
 
     endpoint: str
-    """Address of an OpenAI-compatible service: https://api.openai.com/v1, or http://127.0.0.1:11434/v1 here."""
+    """Address of an OpenAI-compatible service: https://api.openai.com/v1, or http://127.0.0.1:11434/v1 on this
+    machine."""
     models: tuple[str, ...]
-    """A model's name there; give it again for more models, which get the same images."""
+    """Model name at that service. Repeat the option for several models; all models get the same images."""
     images: int = 100
     """Number of images per model, at least 1, drawn from each class in proportion to its size."""
     seed: int = 0
-    """Random seed for the selection; more images with the same seed include those of a smaller selection."""
+    """Random seed for the selection. With the same seed, a larger selection contains the smaller one."""
     max_images: int = 200
-    """Largest number of images that is accepted; raise it to ask about more, since each image costs money."""
+    """Maximum accepted number of images. Raise it to send more; each image costs money."""
     rate_per_minute: float | None = None
-    """Maximum number of requests per minute, retries included, above 0; None: as fast as they are answered."""
+    """Maximum number of requests per minute, retries included, above 0. None: no limit."""
     concurrency: int = 4
     """Number of parallel requests, 1 to 64."""
     timeout_s: float = 120.0
-    """Seconds until one request is given up, above 0; models that think take their time."""
+    """Time limit for one request in seconds, above 0. Raise it for slow reasoning models."""
     attempts: int = 6
     """Maximum number of attempts per question before it counts as failed."""
     first_wait_s: float = 1.0
-    """Seconds before the second attempt; doubles with each further one."""
+    """Seconds before the second attempt, above 0. Each further wait is twice as long."""
     price_in: float | None = None
-    """Price of a million input tokens, in any currency; needs price_out."""
+    """Price per million input tokens, in any currency; needs price_out."""
     price_out: float | None = None
-    """Price of a million output tokens, in the same currency; needs price_in."""
+    """Price per million output tokens, in the same currency; needs price_in."""
     allow_http: bool = False
-    """Send images and key without encryption to another machine."""
+    """Allow plain HTTP to another machine; images and key are then sent unencrypted."""
 
     def __post_init__(self) -> None:
         chat_url(self.endpoint, allow_http=self.allow_http)
         if not self.models or not all(model.strip() and model.isprintable() for model in self.models):
             raise ConfigError(f"models must be names such as gpt-4o, got {self.models}; give --model NAME")
         if len(set(self.models)) < len(self.models):
-            raise ConfigError(f"models names one twice: {', '.join(self.models)}")
+            raise ConfigError(f"models lists a model twice: {', '.join(self.models)}")
         for name in ("images", "max_images", "concurrency", "attempts"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
@@ -56,12 +57,12 @@ class AskConfig:
         if (self.price_in is None) != (self.price_out is None):
             raise ConfigError("price_in and price_out go together; give both, or none")
         if any(price is not None and not 0 <= price < 1e6 for price in prices):
-            raise ConfigError(f"price_in and price_out must be 0 or more a million tokens, got {prices}")
+            raise ConfigError(f"price_in and price_out must be 0 or more per million tokens, got {prices}")
         if self.images > self.max_images:
             requests = self.images * len(self.models)
             raise ConfigError(
                 f"{self.images} images x {len(self.models)} models are {requests:,} questions, {tokens(requests)}; "
-                f"images may be {self.max_images}. If that is meant, give --max-images {self.images}"
+                f"the limit is {self.max_images} images. To send them all, give --max-images {self.images}"
             )
 
     @property
@@ -70,16 +71,16 @@ class AskConfig:
         return chat_url(self.endpoint, allow_http=self.allow_http)
 
     def cost(self, tokens_in: int, tokens_out: int) -> float | None:
-        """The price of a number of tokens; None without prices."""
+        """Return the price of a number of tokens; None if no prices are set."""
         if self.price_in is None or self.price_out is None:
             return None
         return (tokens_in * self.price_in + tokens_out * self.price_out) / 1e6
 
 
-# An image of 1,024 px and the question, twice, with the answer between; a paragraph of explanation and a word.
+# Input: the image (1,024 px) and the question, sent twice, and the first answer. Output: a word and a paragraph.
 TOKENS_IN, TOKENS_OUT = 2250, 255
 
 
 def tokens(requests: int) -> str:
-    """Describe the number of tokens of questions and follow-ups; hidden reasoning of a model is extra."""
+    """Describe the maximum number of tokens of questions and follow-ups, without a model's hidden reasoning."""
     return f"at most about {requests * TOKENS_IN:,} tokens in and {requests * TOKENS_OUT:,} out"

@@ -1,4 +1,4 @@
-"""The results as one HTML page that stands alone, in the form of the paper's tables VIII and IX and its figure 10."""
+"""Results as one self-contained HTML page, in the form of the paper's tables VIII and IX and its figure 10."""
 
 import json
 from pathlib import Path
@@ -13,7 +13,7 @@ from uniemox.io.files import write_file
 from uniemox.io.html import UNKNOWN, jpeg_url, write_html
 
 RESULT, PAGE = "result.json", "page.html"
-SHOWN = 100  # images with all that was said of them; the others are in answers.jsonl
+SHOWN = 100  # images shown with all answers; the rest is in answers.jsonl
 MAX_SIDE_PX = 240
 MAX_CHARACTERS = 2000  # of an explanation
 WORDS = {
@@ -25,7 +25,7 @@ WORDS = {
 
 
 def write_results(results: Results, out: Path) -> Path:
-    """Write result.json and page.html into a folder; they replace those of before. Returns the page.
+    """Write result.json and page.html into a folder, replacing earlier ones. Returns the page.
 
     Raises DataError if they can't be written.
     """
@@ -46,7 +46,7 @@ def write_results(results: Results, out: Path) -> Path:
 
 
 def names_of(results: Results) -> list[str]:
-    """The models' names; where several have one name, with their endpoint's host, or all of its address."""
+    """Return the models' names; equal names get their endpoint's host, or its whole address."""
     full = [f"{model.model} ({model.endpoint})" for model in results.models]
     hosts = [f"{model.model} ({urlsplit(model.endpoint).netloc})" for model in results.models]
     names = [model.model for model in results.models]
@@ -56,7 +56,7 @@ def names_of(results: Results) -> list[str]:
 
 
 def _image(results: Results, names: list[str], asked: AskedImage) -> dict[str, Any]:
-    """Values of the template for an image and its answers."""
+    """Return the template's values for an image and its answers."""
     said = []
     for name, found in zip(names, results.models, strict=True):
         answered = results.answers[found.endpoint, found.model].get(asked.sha256)

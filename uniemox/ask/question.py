@@ -1,4 +1,4 @@
-"""The question, and the answers of a model of ours."""
+"""The question, and the predictions of our model."""
 
 import hashlib
 from collections import Counter
@@ -32,27 +32,27 @@ class AskedImage:
     sample: Sample
     label: str
     sha256: str
-    """Of its file: what answers are kept under."""
+    """Hash of the file, under which answers are saved."""
 
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """The images that are asked about."""
+    """Images for the questions."""
 
     images: tuple[AskedImage, ...]
     notes: tuple[str, ...]
-    """What was passed over, and why."""
+    """Notes about skipped images."""
 
 
 def question(labels: LabelSet) -> str:
-    """The paper's question with the classes of a data set, in reverse order, as the paper has them for Mikels' eight.
+    """Return the paper's question with the classes of a data set, in reverse order as in the paper for Mikels' eight.
 
-    Raises ConfigError for labels of what people in the image feel, which is not what it asks.
+    Raises ConfigError for labels of felt emotions, because the question asks about evoked ones.
     Source: arXiv 2409.18877, section V-F.
     """
     if labels.kind != "evoked":
         raise ConfigError(
-            f"the question is which emotion an image evokes; {labels.name} says what people in it feel. "
+            f"the question is which emotion an image evokes; {labels.name} describes what people in it feel. "
             "Ask about a data set of evoked emotions (fi, emoset, emotion6, ube, emo8)"
         )
     return (
@@ -62,22 +62,22 @@ def question(labels: LabelSet) -> str:
 
 
 def follow_up(labels: LabelSet) -> str:
-    """Return the follow-up question after an answer that is no label: the same list, for one word."""
+    """Return the follow-up question after an answer that is not a label: the same list, for one word."""
     return f"Which one of these do you select? Answer with that word alone: {', '.join(reversed(labels.labels))}."
 
 
 def first_message(text: str, image_url: str) -> dict[str, Any]:
-    """A question about an image, as the protocol has it.  image_url: of `image_url`."""
+    """Return a question about an image in the protocol's form.  image_url: from `image_url`."""
     content = [{"type": "text", "text": text}, {"type": "image_url", "image_url": {"url": image_url}}]
     return {"role": "user", "content": content}
 
 
 def select(data: DataSet, count: int, seed: int, on_progress: Callable[[int], None] = lambda done: None) -> Selection:
-    """Images with a label, drawn by seed, each class by its share; of fewer there are as many as there are.
+    """Draw images with a label by seed, each class in proportion to its size; fewer if there are not enough.
 
-    A larger count of the same seed begins with those of a smaller one, so that answers can be used again. Copies of a
-    image count once; what can't be read is passed over and the next one taken.
-    on_progress: called with the number of images found.  Raises DataError if there is none.
+    With the same seed, a larger count begins with the images of a smaller one, so answers can be reused. Copies of an
+    image count once; an unreadable image is replaced by the next one.
+    on_progress: called with the number of images found.  Raises DataError if there are none.
     """
     found: dict[str, AskedImage] = {}
     broken, copies = [], 0
@@ -96,15 +96,15 @@ def select(data: DataSet, count: int, seed: int, on_progress: Callable[[int], No
         found[digest] = AskedImage(sample=sample, label=str(data.label_of(sample)), sha256=digest)
         on_progress(len(found))
     if not found:
-        raise DataError(f"{data.name} has no image with a label that can be read: there is nothing to ask about")
+        raise DataError(f"{data.name} has no readable image with a label, so there is nothing to ask about")
     notes = [f"{len(found)} of {count} images: there are no more"] if len(found) < count else []
-    notes += [f"{copies} copies of other images were passed over"] if copies else []
-    notes += [f"{len(broken)} images can't be read and were passed over: {broken[0]}"] if broken else []
+    notes += [f"{copies} copies of other images were skipped"] if copies else []
+    notes += [f"{len(broken)} images can't be read and were skipped: {broken[0]}"] if broken else []
     return Selection(tuple(found.values()), tuple(notes))
 
 
 def _drawn(data: DataSet, seed: int) -> list[Sample]:
-    """All samples with a label so that any number of the first ones holds each class by its share (Webster)."""
+    """Order all samples with a label so that every prefix has each class in proportion to its size (Webster)."""
 
     def number(sample: Sample) -> str:
         return hashlib.sha256(f"{seed} {sample.key}".encode("utf-8", "surrogatepass")).hexdigest()
@@ -126,7 +126,7 @@ def image_url(sample: Sample) -> str:
     Raises ImageError if it can't be read.
     """
     image, _ = decode_sample(sample, _shrink)
-    image.info.clear()  # a comment would be written again
+    image.info.clear()  # otherwise a comment would be saved again
     image.thumbnail((MAX_SIDE_PX, MAX_SIDE_PX))
     return data_url(encode_image(image, "JPEG", quality=QUALITY), "image/jpeg")
 
@@ -141,21 +141,20 @@ def labels_of_ours(
     labels: LabelSet,
     on_progress: Callable[[int], None] = lambda done: None,
 ) -> dict[str, str]:
-    """The most probable label of every image, by the image's sha256.
+    """Return the most probable label of every image by our model, by the image's sha256.
 
-    A model that looks at people sees those that the data set knows, as in its evaluation; where nobody has looked, the
-    embedded finder does.
-    model: a fine-tuning run, or its model.onnx.  labels: of the data set; a model of other labels is mapped to them.
-    Raises DataError for images it was trained on, ConfigError if it tells no labels, LabelError where no map is
-    known.
+    A model that reads person boxes gets those of the data set, as in its evaluation; without boxes the embedded
+    detector is run.
+    model: a fine-tuning run, or its model.onnx.  labels: of the data set; other labels of the model are mapped to them.
+    Raises DataError for training images of the model, ConfigError if it predicts no labels, LabelError without a map.
     """
     file = model / ONNX if model.is_dir() else model
     refuse_seen([asked.sample for asked in images], [asked.sha256 for asked in images], read_seen(file), str(model))
     predictor = load(file, finder=None)
     if predictor.kind != labels.kind:
-        raise LabelError(f"{model} says what is {predictor.kind}, {labels.name} what is {labels.kind}: not comparable")
+        raise LabelError(f"{model} predicts {predictor.kind}, {labels.name} has {labels.kind} emotions: not comparable")
     if predictor.network.info.task == "affect":
-        raise ConfigError(f"{model} tells valence and arousal, no labels; give a classifier")
+        raise ConfigError(f"{model} predicts valence and arousal, no labels; give a classifier")
     target = None if set(predictor.labels) == set(labels.labels) else labels.name
     looks = predictor.network.info.needs_person
     known = {one.sha256 for one in images if looks and (one.sample.persons is not None or one.sample.target_box)}
@@ -170,7 +169,7 @@ def labels_of_ours(
 
 
 def _seeing(network: Network, images: Sequence[AskedImage], target: str | None) -> Iterator[tuple[AskedImage, str]]:
-    """The labels of images whose people the data set knows: what the network sees is what it is evaluated with."""
+    """Yield the labels of images whose people the data set has; the network's input is that of its evaluation."""
     answers = answers_in(network.info.find_labels(), target)
     for asked in images:
         image, full = decode_sample(asked.sample)
@@ -182,7 +181,7 @@ def _seeing(network: Network, images: Sequence[AskedImage], target: str | None) 
 def _predicted(
     predictor: Predictor, images: Sequence[AskedImage], target: str | None
 ) -> Iterator[tuple[AskedImage, str]]:
-    """The labels of other images."""
+    """Yield the labels of other images."""
     answers = predictor.predict_each((asked.sample.image.read() for asked in images), labels=target)
     for asked, answer in zip(images, answers, strict=True):
         if isinstance(answer, Failure):

@@ -1,4 +1,4 @@
-"""Answers of endpoints: how they are read, and the file that keeps them."""
+"""Answers of endpoints: parsing, and the file that stores them."""
 
 import json
 import re
@@ -16,7 +16,7 @@ from uniemox.labels import LabelSet, clean
 
 Outcome = Literal["label", "unlisted", "refused", "empty"]
 OUTCOMES: tuple[Outcome, ...] = ("label", "unlisted", "refused", "empty")
-MAX_CHARACTERS = 20_000  # of an answer that are read
+MAX_CHARACTERS = 20_000  # maximum length of an answer; the rest is ignored
 FIELDS = ("answer", "emotion", "label", "choice", "selected_emotion", "selection", "category", "class", "prediction")
 
 _THOUGHTS = re.compile(r"<think(?:ing)?>.*?(?:</think(?:ing)?>|\Z)", re.DOTALL | re.IGNORECASE)
@@ -28,20 +28,20 @@ class Reading:
     """Meaning of an answer."""
 
     outcome: Outcome
-    """label: it is one; unlisted: another word, several, or sentences; refused, by the service; empty."""
+    """label: the answer is a label; unlisted: another word, several, or sentences; refused: by the service; empty."""
     label: str | None = None
-    """Of the label set, with outcome label."""
+    """Label of the set, if the outcome is label."""
 
 
 class AnswerReader:
-    """Reads answers to a question whose options were the labels of a set."""
+    """Parses answers to a question whose options were the labels of a set."""
 
     def __init__(self, labels: LabelSet) -> None:
         words = {_plain(word): label for word, label in labels.aliases.items()}
         self.spellings = words | {_plain(label): label for label in labels.labels}
 
     def read(self, answer: str) -> Reading:
-        """A label if the answer is one, whatever its case and marks, or JSON with one field that is one.
+        """Return a label if the answer is one, ignoring case and punctuation, or JSON with a single field that is one.
 
         >>> from uniemox.labels import MIKELS
         >>> AnswerReader(MIKELS).read("**Fear**.")
@@ -56,19 +56,19 @@ class AnswerReader:
         return Reading("unlisted") if label is None else Reading("label", label)
 
     def read_row(self, row: "AnswerRow") -> Reading:
-        """Read an answer, or else the follow-up's word, unless the service refused."""
+        """Parse an answer, or else the follow-up's word, unless the service refused."""
         if row.is_refused:
             return Reading("refused")
         first = self.read(row.answer or "")
         return self.read(row.word) if first.outcome == "unlisted" and row.word is not None else first
 
     def needs_word(self, row: "AnswerRow") -> bool:
-        """Return whether a model that answered in sentences is still to be asked for one word."""
+        """Return True if a model that answered in sentences still has to be asked for one word."""
         return row.answer is not None and row.word is None and self.read_row(row).outcome == "unlisted"
 
 
 def _from_json(text: str) -> str:
-    """The word that JSON says the answer is; other texts as they are."""
+    """Return the word that JSON gives as the answer; other texts unchanged."""
     if text[0] not in "{[":
         return text
     try:
@@ -85,7 +85,7 @@ def _from_json(text: str) -> str:
 
 
 def _plain(word: str) -> str:
-    """A word as spellings are compared: lower-case, single blanks for underscores, no marks around it."""
+    """Normalise a word for comparison: lower-case, blanks for underscores, no punctuation around it."""
     return re.sub(r"[\s_]+", " ", re.sub(r"\A[\W_]+|[\W_]+\Z", "", clean(word)))
 
 
@@ -94,34 +94,34 @@ ANSWERS = "answers.jsonl"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AnswerRow:
-    """One question to one model about one image, and what came of it."""
+    """One question to one model about one image, with its outcome."""
 
     endpoint: str
     model: str
     picture: str
-    """sha256 of its file."""
+    """sha256 of the image file."""
     name: str
-    """Of the image in its data set."""
+    """Name of the image in its data set."""
     question_sha256: str
     answer: str | None = None
-    """As it came; None if the question failed."""
+    """Answer as received; None if the question failed."""
     word: str | None = None
-    """What it said when it was asked for one word; None if it was not, or that failed, and in rows of version 0.1."""
+    """Answer to the follow-up for one word; None if it was not asked or failed, and in rows of version 0.1."""
     is_refused: bool = False
-    """By a field or filter of the service itself."""
+    """True if the service itself refused, by a field or filter."""
     outcome: str | None = None
-    """How the answer was read, see `AnswerReader`."""
+    """Outcome of parsing the answer, see `AnswerReader`."""
     label: str | None = None
     latency_s: float = 0.0
     tokens_in: int | None = None
     tokens_out: int | None = None
     attempts: int = 0
     cost: float | None = None
-    """At the prices that were given."""
+    """Cost at the given prices."""
     error: str | None = None
-    """Why it failed."""
+    """Reason for the failure."""
     time: str = ""
-    """When, in UTC."""
+    """Time of the answer, in UTC."""
 
     @property
     def key(self) -> str:
@@ -129,7 +129,7 @@ class AnswerRow:
         return key_of(self.endpoint, self.model, self.picture)
 
     def with_reply(self, reply: Reply) -> "AnswerRow":
-        """Return the row with what came of the question, or of the follow-up: tokens, seconds, attempts add up."""
+        """Return the row with the reply to the question, or to the follow-up; tokens, seconds, attempts add up."""
         attempts = self.attempts + reply.attempts
         if reply.error is not None:
             return replace(self, attempts=attempts, error=reply.error, latency_s=self.latency_s or reply.latency_s)
@@ -152,10 +152,10 @@ def key_of(endpoint: str, model: str, image: str) -> str:
 
 
 class Record:
-    """The answers of a folder, open for more.
+    """Answers of a folder, open for more.
 
-    question: that all of them answer. A last line that was cut off by a kill is taken away.
-    Raises DataError if the folder holds answers to another question, or can't be written.
+    question: the question of all answers. A last line that is incomplete after a kill is removed.
+    Raises DataError if the folder has answers to another question, or can't be written.
     """
 
     def __init__(self, folder: Path, question: str) -> None:
@@ -164,12 +164,12 @@ class Record:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise DataError(f"{folder} can't be made ({error.strerror}); choose another --out") from error
-        # longest_px: as folders of version 0.1 have it, which are continued.
+        # longest_px: the name in folders of version 0.1, which can be continued.
         self._file = Sidecar(path, {"question": question, "longest_px": MAX_SIDE_PX})
         self.rows: dict[str, AnswerRow] = {key: _row(line, path) for key, line in read_sidecar(path)[1].items()}
 
     def append(self, row: AnswerRow) -> None:
-        """Keep a row; it is in the file when this returns."""
+        """Append a row; it is in the file when this returns."""
         self._file.append(row.key, asdict(row))
         self.rows[row.key] = row
 
@@ -181,7 +181,7 @@ class Record:
 
 
 def _row(line: Mapping[str, Any], path: Path) -> AnswerRow:
-    """A row as it was kept; lines that a person changed may be wrong."""
+    """Parse a saved row; lines that were edited by hand may be invalid."""
     hints = get_type_hints(AnswerRow)
     given = {name: line.get(name) for name in hints}
     for name, value in given.items():
@@ -189,5 +189,5 @@ def _row(line: Mapping[str, Any], path: Path) -> AnswerRow:
             raise DataError(f"{path}, {line['key']}: {name} is {value!r}; remove the line")
     row = AnswerRow(**given)  # type: ignore[arg-type] # checked
     if row.key != line["key"]:
-        raise DataError(f"{path}, {line['key']}: the row is of another question ({row.key}); remove the line")
+        raise DataError(f"{path}, {line['key']}: the row belongs to another question ({row.key}); remove the line")
     return row

@@ -22,18 +22,18 @@ class ClassResult:
 
     n: int
     recall: float | None
-    """Share that was named rightly; None without images."""
+    """Share of right answers; None without images."""
     interval: Interval | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgreementWithOurs:
-    """Agreement with our model, over the images that both label."""
+    """Agreement with our model, over the images with a label from both."""
 
     n: int
     percent: float | None
     kappa: float | None
-    """Cohen's; None where it is undefined, because both say one and the same label throughout."""
+    """Cohen's kappa; None if undefined, because both always give the same label."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,32 +43,32 @@ class ModelResult:
     model: str
     endpoint: str
     n: int
-    """Answered images, refusals among them."""
+    """Number of answered images, including refusals."""
     accuracy: float | None
-    """Right answers of n: an answer that names no label is wrong."""
+    """Right answers divided by n; an answer without a label is wrong."""
     accuracy_interval: Interval | None
-    """95 %, bootstrap over images."""
+    """95 % interval, bootstrap over images."""
     accuracy_of_named: float | None
-    """Right answers of those that name a label."""
+    """Right answers divided by the number of answers with a label."""
     outcomes: Mapping[str, int]
-    """Answers by how they were read, see `AnswerReader`."""
+    """Number of answers by outcome, see `AnswerReader`."""
     failed: int = 0
-    """Images whose last request failed."""
+    """Number of images whose last request failed."""
     not_asked: int
     per_class: Mapping[str, ClassResult]
     agreement: AgreementWithOurs | None
-    """None without a model of ours."""
+    """None if there is no model of ours."""
     tokens_in: int = 0
     tokens_out: int = 0
     cost: float | None = None
-    """None if a price or a count of tokens is not known."""
+    """None if a price or a token count is unknown."""
     latency_p50_s: float | None = None
     latency_p95_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class ReadAnswer:
-    """A row and how its answer is read now."""
+    """Row with the parsed answer."""
 
     row: AnswerRow
     reading: Reading
@@ -84,9 +84,9 @@ class Results:
     images: tuple[AskedImage, ...]
     models: tuple[ModelResult, ...]
     answers: Mapping[tuple[str, str], Mapping[str, ReadAnswer]]
-    """By endpoint and model, then by image."""
+    """Answers by endpoint and model, then by image."""
     ours: Mapping[str, str] | None
-    """Labels of ours by image."""
+    """Labels of our model by image."""
     ours_result: ModelResult | None
     notes: tuple[str, ...]
 
@@ -113,9 +113,9 @@ def summarise(
     ours: Mapping[str, str] | None = None,
     notes: Sequence[str] = (),
 ) -> Results:
-    """Results of every model that has answered about one of the images, those of the config first.
+    """Return the results of every model with an answer about one of the images, the config's models first.
 
-    rows: of `run.ask`, from this endpoint and others.  data: the data set's name.
+    rows: from `run.ask`, of this endpoint and others.  data: the data set's name.
     """
     reader, wanted = AnswerReader(labels), {asked.sha256 for asked in images}
     by_source: dict[tuple[str, str], list[AnswerRow]] = {(config.url, model): [] for model in config.models}
@@ -184,7 +184,7 @@ def _score(
     labels: LabelSet,
     ours: Mapping[str, str] | None,
 ) -> ModelResult:
-    """Score readings by image; the numbers of the requests are still missing."""
+    """Score the parsed answers by image; numbers about requests are added later."""
     asked = [image for image in images if image.sha256 in readings]
     hits = np.array([readings[image.sha256].label == image.label for image in asked], dtype=np.float64)
     outcomes = Counter(reading.outcome for reading in readings.values())
@@ -211,12 +211,12 @@ def _of_class(label: str, asked: Sequence[AskedImage], hits: np.ndarray) -> Clas
 
 
 def _mean(hits: np.ndarray) -> tuple[float | None, Interval | None]:
-    """A share and its interval; both are None of nothing."""
+    """Return a share and its interval; both are None for no values."""
     return (float(hits.mean()), bootstrap_interval(hits)) if len(hits) else (None, None)
 
 
 def _costs(config: AskConfig, source: tuple[str, str], rows: Sequence[AnswerRow]) -> float | None:
-    """At the prices of this call where it is about this model, else at those of the call that asked."""
+    """Return the cost at this call's prices if it used the model, else at those of the call that did."""
     is_priced = config.price_in is not None and source[0] == config.url and source[1] in config.models
     costs = [
         config.cost(row.tokens_in, row.tokens_out)

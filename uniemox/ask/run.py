@@ -1,4 +1,4 @@
-"""Ask all questions: order, record, stopping."""
+"""Send all questions: order, record, stopping."""
 
 import hashlib
 import queue
@@ -17,28 +17,28 @@ from uniemox.errors import ConfigError, DataError, ImageError, StoppedError, Uni
 from uniemox.io.stopping import StopRequest
 from uniemox.labels import LabelSet
 
-FAILURES_IN_A_ROW = 5  # of one model, after which asking on only costs time
+FAILURES_IN_A_ROW = 5  # of one model, after which the command stops
 Job = tuple[AskedImage, AnswerRow]
-"""An image, and a row that lacks its answer, or only the one word."""
+"""Image, with a row that lacks its answer or only the follow-up's word."""
 
 
 @dataclass(frozen=True, slots=True)
 class AskPlan:
-    """Summary of the questions, shown before anything is sent."""
+    """Summary of the questions, shown before any is sent."""
 
     host: str
     models: tuple[str, ...]
     images: int
     requests: int
-    """That are left."""
+    """Number of questions to send."""
     cost: float | None
-    """Roughly; None without prices."""
+    """Estimated cost; None without prices."""
 
     def __str__(self) -> str:
         what = f"{self.images} images x {', '.join(self.models)}"
         done = self.images * len(self.models) - self.requests
         if not self.requests:
-            return f"{what}: all {done:,} answers are there"
+            return f"{what}: all {done:,} answers exist"
         cost = "" if self.cost is None else f", about {self.cost:.2f} at the given prices"
         known = f" ({done:,} more are answered already)" if done else ""
         return f"{what}: sending {self.requests:,} questions{known} to {self.host}, {tokens(self.requests)}{cost}"
@@ -54,13 +54,13 @@ def ask(
     on_plan: Callable[[AskPlan], None] = lambda plan: None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, AnswerRow]:
-    """Ask every model about every image that it has not answered yet, and keep each answer at once.
+    """Send every model the questions that it has not answered yet, and save each answer at once.
 
-    labels: the options.  out: folder of the answers.  key: of the endpoint; it is sent there and kept nowhere.
-    on_progress: called with the requests that are done, of how many.
-    Returns all rows of the folder by `key_of`, also those of other models that were asked before.
-    Raises ConfigError for a wrong key, model or address, and if a model fails time after time; StoppedError after
-    Ctrl-C. What was answered is kept each time, and the same command resumes from there.
+    labels: the options.  out: folder of the answers.  key: of the endpoint; it is sent only there and never saved.
+    on_progress: called with the number of requests done, and of all.
+    Returns all rows of the folder by `key_of`, including those of other models.
+    Raises ConfigError for a wrong key, model or address, and if a model fails repeatedly; StoppedError after Ctrl-C.
+    All answers so far are saved, and repeating the command resumes.
     """
     text, stop = question(labels), StopRequest()
     client = Client(
@@ -82,7 +82,7 @@ def ask(
                 _ask_all(asker, jobs, record, on_progress)
             if stop.signal is not None:
                 raise StoppedError(
-                    f"stopped; {sum(row.answer is not None for row in record.rows.values()):,} answers are kept in "
+                    f"stopped; {sum(row.answer is not None for row in record.rows.values()):,} answers are saved in "
                     f"{out}, and the same command resumes from there",
                     128 + stop.signal,
                 )
@@ -91,7 +91,7 @@ def ask(
 
 @dataclass(frozen=True, slots=True)
 class _Asker:
-    """Shared state of the threads that ask."""
+    """Shared state of the threads that send questions."""
 
     config: AskConfig
     client: Client
@@ -110,7 +110,7 @@ class _Asker:
         return asked, row
 
     def answer(self, asked: AskedImage, row: AnswerRow) -> AnswerRow | None:
-        """Ask, and ask for one word if the answer names no label; None if it was stopped before the end."""
+        """Send the question, and the follow-up if the answer is not a label; None if stopped before the end."""
         question = first_message(self.text, image_url(asked.sample))
         if row.answer is None:
             reply = self.client.ask(row.model, [question])
@@ -132,12 +132,12 @@ class _Asker:
 
 
 def _ask_all(asker: _Asker, jobs: Sequence[Job], record: Record, on_progress: Callable[[int, int], None]) -> None:
-    """Ask all jobs by several threads and keep what comes; only this thread writes."""
+    """Run all jobs in several threads and save the results; only this thread writes."""
     stop, left, lock = asker.client.pace.stop, iter(jobs), threading.Lock()
     results: queue.SimpleQueue[AnswerRow | UniemoxError | None] = queue.SimpleQueue()
 
     def work() -> None:
-        """Ask until there is no job left, or it is stopped; None at the end."""
+        """Run jobs until there is none left or it is stopped; finally put None."""
         try:
             while not stop.is_set():
                 with lock:
@@ -154,7 +154,7 @@ def _ask_all(asker: _Asker, jobs: Sequence[Job], record: Record, on_progress: Ca
             results.put(None)
 
     running = min(asker.config.concurrency, len(jobs))
-    for _ in range(running):  # daemons: a second Ctrl-C waits for none of them
+    for _ in range(running):  # daemons, so that a second Ctrl-C ends at once
         threading.Thread(target=work, daemon=True).start()
     failures: Counter[str] = Counter()
     error: UniemoxError | None = None
@@ -174,10 +174,10 @@ def _ask_all(asker: _Asker, jobs: Sequence[Job], record: Record, on_progress: Ca
                     continue
                 result = ConfigError(
                     f"{result.model} at {asker.client.host} failed {times} times in a row, the last time with: "
-                    f"{result.error}. What was answered is kept; the same command tries the others again"
+                    f"{result.error}. Answers so far are saved; repeat the command to retry the others"
                 )
             error = error or result
-            stop.set()  # the others end with the answer they wait for, which is kept
+            stop.set()  # other threads end after the answer that they wait for, which is saved
     finally:
         stop.set()
     if error is not None:

@@ -1,4 +1,4 @@
-"""Multiply-adds of a network, the matrix-multiplication peak of a machine, the memory of this process."""
+"""Multiply-adds of a network, peak matrix-multiplication speed of a machine, memory of this process."""
 
 import platform
 import time
@@ -11,15 +11,15 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
-PEAK_SIZES = (1024, 2048, 4096)  # sides of the square matrices; the best one counts
+PEAK_SIZES = (1024, 2048, 4096)  # sides of square matrices, of which the fastest counts
 PEAK_SIZES_GPU = (4096, 8192)
-SOAK_FROM = 2000  # items, until memory is measured first
+SOAK_FROM = 2000  # items before the first measurement of memory
 
 
 def multiply_adds(call: Callable[[], object]) -> int:
-    """Multiply-adds of all matrix products, attention and convolutions in a call; norms and the like not counted.
+    """Count the multiply-adds of all matrix products, attention and convolutions in a call, without norms and the like.
 
-    Only shapes run through the call, nothing is computed.
+    Only shapes pass through the call; nothing is computed.
     """
     with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad(), FlopCounterMode(display=False) as counter:
         call()
@@ -27,7 +27,7 @@ def multiply_adds(call: Callable[[], object]) -> int:
 
 
 def matmul_peak(device: torch.device, dtype: torch.dtype, *, repeats: int = 8) -> float:
-    """FLOP/s of the fastest large square matrix product here, multiplication and addition counted separately."""
+    """Return the FLOP/s of the fastest large square matrix product; multiplication and addition count separately."""
     best = 0.0
     for size in PEAK_SIZES if device.type == "cpu" else PEAK_SIZES_GPU:
         a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
@@ -37,7 +37,7 @@ def matmul_peak(device: torch.device, dtype: torch.dtype, *, repeats: int = 8) -
 
 
 def timed(call: Callable[[], object], device: torch.device) -> float:
-    """Seconds that a call takes, the device's work included."""
+    """Return the seconds that a call takes, including the device's work."""
     synchronise(device)
     start = time.perf_counter()
     call()
@@ -46,25 +46,25 @@ def timed(call: Callable[[], object], device: torch.device) -> float:
 
 
 def synchronise(device: torch.device) -> None:
-    """Wait for a GPU; the CPU needs no waiting."""
+    """Wait for a GPU; does nothing on the CPU."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def parameter_count(module: nn.Module) -> int:
-    """All parameters, frozen ones included, buffers not."""
+    """Return the number of parameters, including frozen ones, without buffers."""
     return sum(parameter.numel() for parameter in module.parameters())
 
 
 def device_name(device: torch.device) -> str:
-    """The GPU's name, or the processor's."""
+    """Return the GPU's name, or the processor's."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "cpu"
 
 
 def memory_growth_mb(work: Iterable[int], total: int) -> float | None:
-    """MB that this process gains between the 2,000th of its items, or half of fewer, and the last.
+    """Return the MB that this process gains between the 2,000th of its items, or the middle of fewer, and the last.
 
-    work: the number of items of each part, when it is done.  total: items in all.  None where the system does not tell.
+    work: yields the number of items of each finished part.  total: all items.  None if the system does not tell.
     """
     before, done = None, 0
     for count in work:
@@ -76,7 +76,7 @@ def memory_growth_mb(work: Iterable[int], total: int) -> float | None:
 
 
 def memory_mb() -> float | None:
-    """Memory of this process that is in use now; None where the system does not tell."""
+    """Return the memory that this process uses now; None if the system does not tell."""
     try:
         lines = Path("/proc/self/status").read_text().splitlines()
     except OSError:

@@ -1,4 +1,4 @@
-"""Measure the loading of samples: one decode, two views, one process; from files and from shards."""
+"""Benchmark of loading samples: one decode, two views, one process; from files and from shards."""
 
 import tempfile
 import time
@@ -28,12 +28,12 @@ BATCH = 32
 class DataBench:
     """Result of the measurement."""
 
-    samples_per_s: float  # from the files: best of the passes
+    samples_per_s: float  # from files, best of the passes
     shards_samples_per_s: float  # from shards of images with a short side of 256 px
     samples: int  # in a pass
     passes: int
     memory_growth_mb: float | None
-    """Of the process between the 2,000th sample and the last; None where nobody asked, or can tell."""
+    """MB gained between the 2,000th sample and the last; None if not measured."""
 
     as_dict = asdict
 
@@ -41,12 +41,12 @@ class DataBench:
 def bench_data(
     data: DataSet, *, passes: int = 3, soak: int = 0, on_progress: Callable[[int], None] = lambda _: None
 ) -> DataBench:
-    """Load a data set several times over, one sample after the other, with one thread.
+    """Load a data set several times, one sample after the other, with one thread.
 
-    Each sample is read, decoded once, cut into two views and, in batches, normalised. An image whose people nobody
-    looked for has its middle, half as wide and seven eighths as high, as its person, which is what the plain form that
-    this is compared with does.
-    soak: number of further samples over which the growth of memory is measured; 0: none.
+    Each sample is read, decoded once, cropped to two views and, in batches, normalised. If no detector was run on an
+    image, its centre, half as wide and seven eighths as high, counts as the person, as in the plain reference
+    implementation.
+    soak: number of further samples for measuring the growth of memory; 0: none.
     on_progress: called with the number of samples loaded.
     """
     keep_freed_memory()  # as in training
@@ -84,7 +84,7 @@ def _with_person(sample: Sample) -> Sample:
 
 
 def _pass(samples: Sequence[Sample], epoch: int, count: Callable[[int], None]) -> float:
-    """Samples per second of one pass."""
+    """Return the samples per second of one pass."""
     start = time.perf_counter()
     for batch in _batches(samples, epoch, count):
         for views in (batch.scene, batch.person):
@@ -101,6 +101,6 @@ def _batches(samples: Sequence[Sample], epoch: int, count: Callable[[int], None]
 
 
 def _soak(samples: Sequence[Sample], soak: int, count: Callable[[int], None]) -> float | None:
-    """Growth of this process's memory. Every sample is another object over the same images."""
+    """Return the growth of this process's memory. Every sample is a new object for one of the same images."""
     copies = [replace(samples[i % len(samples)], key=f"{i}") for i in range(soak)]
     return memory_growth_mb((len(batch.samples) for batch in _batches(copies, 0, count)), soak)

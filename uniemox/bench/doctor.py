@@ -1,4 +1,4 @@
-"""Checks of a machine before a long run, each with what to do: `uniemox doctor`."""
+"""Checks of a machine before a long run, each with advice: `uniemox doctor`."""
 
 import os
 import platform
@@ -25,27 +25,27 @@ from uniemox.training.hardware import MAX_WORKERS, SHARED_MEMORY
 from uniemox.views.loader import PREFETCH
 
 State = Literal["ok", "warning", "not checked"]
-Result = tuple[State, str, str]  # and what was found, and what to do
+Result = tuple[State, str, str]  # state, finding, advice
 PACKAGES = ("timm", "open_clip_torch", "tensorboard", "onnxruntime", "scikit-learn")
-GPU_IMAGES_PER_S = 1000  # that a GPU may train on, see docs/scaling.md
+GPU_IMAGES_PER_S = 1000  # training speed of one GPU, see docs/scaling.md
 MIN_FILES, MIN_DISK_GB, MIN_DISK_MB_S, MIN_LINK_GB_S = 4096, 100, 200, 20
 WRITTEN_MB, SENT_MB, ROUNDS = 256, 256, 5
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """The result of one check."""
+    """Result of one check."""
 
     name: str
     state: State
     found: str
-    remedy: str = ""  # what to do; empty where nothing has to be done
+    remedy: str = ""  # advice; empty if nothing has to be done
 
 
 def examine(gpus: int, folder: Path) -> Iterator[Finding]:
-    """Check this machine for a run on a number of GPUs that writes to a folder; yield findings as they come.
+    """Check this machine for a run on a number of GPUs that writes to a folder; yields findings as they come.
 
-    Takes about a minute. Nothing raises: what can't be checked is a finding too.
+    Takes about a minute. Never raises: a check that fails is a finding too.
     """
     checks: dict[str, Callable[[], Result]] = {
         "python and packages": _packages,
@@ -114,7 +114,7 @@ def _all_reduce(gpus: int) -> Result:
 
 
 def all_reduce_gb_s(processes: int, backend: str) -> float:
-    """Bandwidth of an all-reduce of 256 MB between processes of this machine: GB/s that each one sends."""
+    """Return the bandwidth of an all-reduce of 256 MB between processes of this machine: GB/s sent by each."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

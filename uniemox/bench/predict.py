@@ -1,4 +1,4 @@
-"""Measure prediction: many images, against the same network in torch, and the first answer of a process."""
+"""Benchmark of prediction: many images, the same network in torch, and the first prediction of a process."""
 
 import subprocess
 import sys
@@ -44,19 +44,19 @@ print(int(status.split()[0]) / 2**10, "torch" in sys.modules)
 class PredictBench:
     """Result of the measurement; speeds are the best of the passes."""
 
-    images_per_s: float  # from a file's bytes to a Prediction, one image a core, without looking for people
-    with_people_images_per_s: float | None  # the same with the finder; None without one
+    images_per_s: float  # from a file's bytes to a Prediction, one image per core, without detecting people
+    with_people_images_per_s: float | None  # the same with the detector; None without one
     torch_images_per_s: float | None
-    """The same network in float32 torch eager, its images decoded one after the other; None without its weights."""
+    """Images per second in eager float32 torch, decoded one after the other; None without the network's weights."""
     ratio: float | None  # of the two
-    network_images_per_s: float  # the ONNX network alone, on views that are ready
-    torch_network_images_per_s: float | None  # the torch network alone
+    network_images_per_s: float  # only the ONNX network, on prepared views
+    torch_network_images_per_s: float | None  # only the torch network
     images: int  # in a pass
-    start_s: float  # from the start of a process to its first answer, best of the passes
+    start_s: float  # from the start of a process to its first prediction, best of the passes
     peak_rss_mb: float  # of that process
-    folder_peak_rss_mb: float  # of a process that answers all images of the pass
+    folder_peak_rss_mb: float  # of a process that predicts all images of the pass
     imports_torch: bool  # whether that process did
-    memory_growth_mb: float | None  # between the 2,000th image and the last; None where nobody asked, or can tell
+    memory_growth_mb: float | None  # between the 2,000th image and the last; None if not measured
 
     as_dict = asdict
 
@@ -70,12 +70,12 @@ def bench_predict(
     soak: int = 0,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> PredictBench:
-    """Answer the images of a data set several times over.
+    """Predict the images of a data set several times.
 
-    model: as `load`.  torch_run: a run, or its model.safetensors, with the same network's weights; None: the model, if
-    that is a run.  finder: for the fresh process and the soak; None: nobody looks.  soak: number of further images over
-    which the growth of memory is measured.  on_progress: called with the numbers of images answered and to answer.
-    Raises DataError for an image that can't be read, else as `load`.
+    model: as for `load`.  torch_run: a run, or its model.safetensors, with the same network's weights; None: the model,
+    if it is a run.  finder: detector for the new process and the soak; None: none.  soak: number of further images for
+    measuring the growth of memory.  on_progress: called with the number of images predicted, and of all.
+    Raises DataError for an unreadable image, and the errors of `load`.
     """
     images = [sample.image.read() for sample in data.samples]
     predictor = load(model, finder=None, threads=1)
@@ -127,7 +127,7 @@ Pixels = tuple[NDArray[np.float32] | None, NDArray[np.float32] | None]
 
 
 def _pass(predictor: Predictor, images: Sequence[bytes], count: Callable[[int], None]) -> float:
-    """Images per second of one pass."""
+    """Return the images per second of one pass."""
     start = time.perf_counter()
     for result in predictor.predict_each(images):
         if isinstance(result, Failure):
@@ -137,7 +137,7 @@ def _pass(predictor: Predictor, images: Sequence[bytes], count: Callable[[int], 
 
 
 def _batches(samples: Sequence[Sample], info: ClassifierInfo) -> Iterator[Pixels]:
-    """Views as the plain form makes them: decoded, cut, collated, normalised."""
+    """Yield views as the plain reference makes them: decoded, cropped, collated, normalised."""
     stats = PixelStats(info.mean, info.std)
     for batch in load_batches(samples, EvalViews(ViewConfig.of(info)), BATCH):
         if batch.broken:
@@ -152,7 +152,7 @@ def _speed(
     batches: Iterable[Pixels],
     count: Callable[[int], None] = lambda images: None,
 ) -> float:
-    """Images per second of a network, its views included where they are made as it goes."""
+    """Return the images per second of a network, including its views if they are made on the fly."""
     start, images = time.perf_counter(), 0
     for pixels in batches:
         done = len(forward(pixels))
@@ -168,17 +168,17 @@ def _torch_logits(classifier: Classifier, pixels: Pixels) -> NDArray[np.float32]
 
 
 def _weights(model: str | None, torch_run: Path | None) -> Path | None:
-    """The file with the torch network's weights, where one is known."""
+    """Return the file with the torch network's weights, if known."""
     run = torch_run or Path(model or "")
     file = run / WEIGHTS if run.is_dir() else run
     return file if torch_run or (model and file.suffix == ".safetensors" and file.is_file()) else None
 
 
 def _fresh_process(model: str | None, finder: str | None, images: Sequence[bytes]) -> tuple[float, float, bool]:
-    """Seconds to the last answer, peak memory in MB (as Linux tells it), and whether torch was imported."""
+    """Return the seconds to the last prediction, peak memory in MB (on Linux), and whether torch was imported."""
     with tempfile.TemporaryDirectory() as folder:
         for i, image in enumerate(images):
-            (Path(folder) / f"{i:05}.jpg").write_bytes(image)  # whatever it is: the ending only has to be an image's
+            (Path(folder) / f"{i:05}.jpg").write_bytes(image)  # any image ending works for any format
         is_one = len(images) == 1
         path, threads = (f"{folder}/00000.jpg", "0") if is_one else (folder, "1")
         command = [sys.executable, "-c", FRESH, model or "", finder or "", path, threads]

@@ -1,4 +1,4 @@
-"""`uniemox bench step`: images per second of a pre-training step, and how much of the machine's peak that is."""
+"""`uniemox bench step`: images per second of a pre-training step, and its share of the machine's peak speed."""
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -26,13 +26,13 @@ TRAINING = 3  # a forward pass, and a backward pass of twice its work
 class StepBench:
     """Result of a measurement."""
 
-    images_per_s: float  # of the best step, as the plain reference is measured
+    images_per_s: float  # of the best step, as measured for the plain reference
     median_images_per_s: float
     mfu: float  # model FLOPs utilisation of the best step: a fraction of peak_tflops
     peak_tflops: float  # TFLOP/s of the best bf16 matrix product, measured in this run
-    gflop_per_image: float  # both streams, forward and twice that backward, and the teacher's forward where it runs
+    gflop_per_image: float  # both streams, forward and twice that backward, plus the teacher's forward if it runs
     step_s: float  # of the best step
-    peak_memory_mb: float | None  # on a GPU: allocated at most
+    peak_memory_mb: float | None  # maximum allocation on a GPU
     parameters_m: float
     model: str
     batch_size: int
@@ -57,10 +57,10 @@ def bench_step(
     compile_model: bool,
     on_step: Callable[[int], None] = lambda step: None,
 ) -> StepBench:
-    """Time whole pre-training steps on random images: both streams, all losses, bf16, optimiser included.
+    """Time whole pre-training steps on random images: both streams, all losses, bf16, including the optimiser.
 
-    model: a plain ViT of timm.  with_clip: a CLIP ViT-B/16 with random weights gives Ω in every step; else Ω and Λ come
-    with the batch.  compile_model: torch.compile.  on_step: told the number of steps done.
+    model: a plain ViT of timm.  with_clip: a CLIP ViT-B/16 with random weights computes Ω in every step; otherwise Ω
+    and Λ come with the batch.  compile_model: torch.compile.  on_step: called with the number of steps done.
     Raises ConfigError for sizes below 1, EncoderError for another model.
     """
     if batch_size < 1 or steps < 1:
@@ -81,7 +81,7 @@ def bench_step(
     peak = matmul_peak(device, getattr(torch, precision))
     if on_gpu:
         torch.cuda.reset_peak_memory_stats(device)
-    step()  # compilation, memory
+    step()  # warm-up: compilation, memory
     seconds = []
     for done in range(1, steps + 1):
         seconds.append(timed(step, device))
@@ -110,7 +110,7 @@ def bench_step(
 
 
 def step_multiply_adds(network: UniEmoX, visual: Any | None) -> int:
-    """Multiply-adds of an image in a training step: both streams forward and backward, the teacher's tower forward.
+    """Count an image's multiply-adds in a training step: both streams forward and backward, the teacher forward.
 
     visual: open_clip's image tower; None: it does not run in the step.
     """
@@ -125,7 +125,7 @@ def step_multiply_adds(network: UniEmoX, visual: Any | None) -> int:
 
 
 def random_clip(architecture: str) -> Any:
-    """A CLIP of open_clip with random weights."""
+    """Build a CLIP of open_clip with random weights."""
     return open_clip.create_model(architecture, load_weights=False, pretrained_text=False)
 
 

@@ -1,4 +1,4 @@
-"""`uniemox bench train`: how fast a pre-training run is, and what each of its parts takes."""
+"""`uniemox bench train`: speed of a pre-training run and of each of its parts."""
 
 import tempfile
 import time
@@ -34,35 +34,35 @@ from uniemox.training.state import ResumePoint
 from uniemox.training.trainer import Trainer, load_batches
 from uniemox.views.loader import ViewBatch
 
-WARMUP = 3  # steps that are not counted
+WARMUP = 3  # steps before the measurement
 WIDTH = 512  # channels of a stored teacher
-PARTS = 5  # times that each part is measured
+PARTS = 5  # repetitions for each part
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainBench:
-    """Medians. The parts are measured one after the other, each alone; in a run some go on beside each other."""
+    """Medians. Parts are measured one after the other; in a run some overlap."""
 
     images_per_s: float
-    """Of the whole run, from the end of one step to the end of the next."""
+    """Speed of the whole run, from the end of one step to the end of the next."""
     waiting: float
     """Share of the run's time in which a step waits for its images."""
     mfu: float
     """Model FLOPs utilisation of the run: a fraction of peak_tflops."""
     step_images_per_s: float
-    """Of bare steps on one batch: teacher, forward, backward, optimiser."""
+    """Speed of bare steps on one batch: teacher, forward, backward, optimiser."""
     loading_images_per_s: float
-    """Of the loader alone."""
+    """Speed of the loader alone."""
     teacher_ms: float
-    """Of the features of one batch; 0 where they are stored."""
+    """Time for the features of one batch; 0 if they are stored."""
     optimizer_ms: float
     log_ms: float
     checkpoint_s: float
-    """Until it is on the disk; a run writes it beside its next steps."""
+    """Time until it is on disk; a run writes it during its next steps."""
     peak_tflops: float
-    """TFLOP/s of the best matrix product of the run's precision, measured here."""
+    """TFLOP/s of the best matrix product in the run's precision, measured here."""
     gflop_per_image: float
-    """Forward and twice that backward, and the teacher's forward where it runs in the step."""
+    """Forward and twice that backward, plus the teacher's forward if it runs in the step."""
     parameters_m: float
     batch_size: int
     steps: int
@@ -73,16 +73,16 @@ class TrainBench:
     torch_version: str
 
     def as_dict(self) -> dict[str, Any]:
-        """All fields."""
+        """Return all fields."""
         return asdict(self)
 
 
 def bench_train(
     config: PretrainConfig, data: DataSet, *, steps: int, on_step: Callable[[], None] = lambda: None
 ) -> TrainBench:
-    """Time a pre-training run and its parts, on the device that the run would take, in this process alone.
+    """Time a pre-training run and its parts, on the run's device, in this process only.
 
-    The start and the teacher have random weights, so no files are needed; speed does not depend on the weights.
+    Encoder and teacher have random weights, so no files are needed; speed does not depend on the weights.
     Raises ConfigError for no steps, DataError for data that do not fill a batch or can't be read.
     """
     if steps < 1:
@@ -146,14 +146,14 @@ def _image_tower(teacher: Teacher | None) -> Any | None:
 
 
 def with_random_weights(config: PretrainConfig) -> PretrainConfig:
-    """The same network without its start."""
+    """Return the settings of the same network without pre-trained weights."""
     start = config.encoder.start or ""
     name = TimmSource.parse(start).name if start.startswith(TIMM) else config.encoder.name
     return replace(config, encoder=replace(config.encoder, start=None, name=name))
 
 
 def random_teacher(config: PretrainConfig, data: DataSet, out: Path, device: torch.device) -> Teacher | None:
-    """A CLIP of the same size, or stored features where the run would have them stored; None if no loss needs any."""
+    """Return a CLIP of the same size, or stored features if the run would use them; None if no loss needs a teacher."""
     if not config.model.needs_image_features:
         return None
     kind, _, name = config.teacher.source.partition(":")
@@ -177,7 +177,7 @@ def _time_parts(
     loader: Iterable[ViewBatch],
     take_step: Callable[[Sequence[PretrainBatch]], object],
 ) -> dict[str, float]:
-    """Median seconds of each part of a step, alone."""
+    """Return the median seconds of each part of a step."""
     device, left = next(trainer.model.parameters()).device, iter(loader)
     batches = [
         make_batch(views, with_emotion=config.teacher.with_emotion) for views in islice(left, config.accumulation)
@@ -212,7 +212,7 @@ def _time_parts(
 
 
 class _Clock(NullCallback):
-    """Notes when every step ended, and how long it waited for images."""
+    """Records when every step ended, and how long it waited for images."""
 
     def __init__(self, on_step: Callable[[], None]) -> None:
         self.on_step = on_step
@@ -220,7 +220,7 @@ class _Clock(NullCallback):
         self.waits: list[float] = []
 
     def step(self, done: int, values: Mapping[str, float]) -> None:
-        """Note both."""
+        """Record both."""
         self.ends.append(time.perf_counter())
         self.waits.append(values["wait_s"])
         self.on_step()

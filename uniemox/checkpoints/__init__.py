@@ -1,4 +1,4 @@
-"""Weight files: published ones read safely into encoders, and our own written."""
+"""Weight files: safe loading of published ones, and writing of our own."""
 
 from uniemox.checkpoints.published import load_published, load_start
 from uniemox.checkpoints.reading import LoadReport

@@ -1,4 +1,4 @@
-"""Classifiers of ours: one safetensors file with its description; detectors' weights; the embedded models."""
+"""Classifiers of uniemox: safetensors files with a description; detector weights; the embedded models."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import replace
@@ -29,12 +29,12 @@ from uniemox.predict.opening import embedded_file
 
 CLASSIFIER_KEY = "uniemox_classifier"
 MAX_BLOCKS, MAX_ENCODERS = 256, 16
-MAX_BUFFERS = 2**28  # bytes of masks and indices that are computed instead of stored
+MAX_BUFFERS = 2**28  # maximum bytes of masks and indices, which are computed instead of stored
 UNREADABLE = (OSError, ValueError, KeyError, TypeError, RuntimeError, AttributeError, safetensors.SafetensorError)
 
 
 def describe_encoder(encoder: Any) -> EncoderSpec:
-    """Return how to build the encoder again.  encoder: of `load_published` or `load_timm`, with its report."""
+    """Return a description to rebuild the encoder.  encoder: of `load_published` or `load_timm`, with its report."""
     if encoder.report.path.startswith(TIMM):
         source = TimmSource.parse(encoder.report.path)
         size = getattr(getattr(encoder, "patch_embed", None), "img_size", None)
@@ -45,29 +45,29 @@ def describe_encoder(encoder: Any) -> EncoderSpec:
 
 
 def save_classifier(classifier: Classifier, info: ClassifierInfo, path: Path) -> None:
-    """Write weights and info; the file is there whole or not at all. Raises CheckpointError."""
+    """Write weights and info atomically. Raises CheckpointError."""
     write_tensors(path, classifier.state_dict(), {CLASSIFIER_KEY: info.to_json()})
 
 
 def load_classifier(path: Path, allow: Collection[str] = ()) -> tuple[Classifier, ClassifierInfo]:
     """Load a classifier, in eval mode, and its metadata.
 
-    allow: packages whose own methods and fusions may be imported, in addition to those that the environment variable
-    UNIEMOX_ALLOW_PACKAGES lists.  Raises CheckpointError if the file is not a classifier or needs another package.
+    allow: packages whose methods and fusions may be imported, in addition to those listed in the environment variable
+    UNIEMOX_ALLOW_PACKAGES.  Raises CheckpointError if the file is not a classifier or needs another package.
     """
     header = _header(path)
     if header is None:
         raise CheckpointError(
-            f"{path} is no classifier of uniemox; uniemox finetune writes one as RUN/model.safetensors"
+            f"{path} is not a uniemox classifier; uniemox finetune writes one as RUN/model.safetensors"
         )
     try:
         info = read_info(header)
         spec = info.network
         if spec is None:
-            raise CheckpointError("its header describes no network")
+            raise CheckpointError("its header does not describe a network")
         refuse_foreign((spec.fusion, spec.method), allow)
         _check_blocks(spec)
-        with torch.device("meta"):  # without memory, until the shapes are known to fit
+        with torch.device("meta"):  # uses no memory until the shapes are checked
             draft = build(spec)
         with safetensors.safe_open(str(path), "pt") as file:
             check_shapes(draft, {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()})  # noqa: SIM118
@@ -79,7 +79,7 @@ def load_classifier(path: Path, allow: Collection[str] = ()) -> tuple[Classifier
 
 
 def _check_blocks(spec: NetworkSpec) -> None:
-    """Raise CheckpointError for more blocks or encoders than any network has: each takes time, also without weights."""
+    """Raise CheckpointError for more blocks or encoders than any network has; each takes time even without weights."""
     depths = [one.options.get(key, 0) for one in spec.encoders for key in ("depth", "depths")]
     blocks = sum(abs(count) for depth in depths for count in (depth if isinstance(depth, tuple) else [depth]))
     if blocks > MAX_BLOCKS or len(spec.encoders) > MAX_ENCODERS:
@@ -99,12 +99,12 @@ def check_shapes(draft: nn.Module, shapes: Mapping[str, tuple[int, ...]]) -> Non
     computed = sum(value.nbytes for name, value in draft.named_buffers() if name not in wanted)
     if computed > MAX_BUFFERS:
         raise CheckpointError(
-            f"its network needs {computed / 2**20:,.0f} MiB beside its weights; at most {MAX_BUFFERS >> 20} are given"
+            f"its network needs {computed / 2**20:,.0f} MiB besides weights; at most {MAX_BUFFERS >> 20} are allowed"
         )
 
 
 def is_classifier(path: Path) -> bool:
-    """Return whether a safetensors file is a classifier of ours. Raises CheckpointError if it can't be read."""
+    """Return True if a safetensors file is a uniemox classifier. Raises CheckpointError if it can't be read."""
     return _header(path) is not None
 
 
@@ -117,16 +117,16 @@ def _header(path: Path) -> str | None:
 
 
 Network = TypeVar("Network", bound=YoloxNano | YuNet)
-PX = 64  # of the image on which the order of the convolutions is seen
+PX = 64  # side of the image for finding the order of the convolutions
 MAX_BYTES = 64 * 2**20
 
 
 @torch.no_grad()
 def load_detector_weights(network: Network, path: Path) -> Network:
-    """The same network, with the weights of a published ONNX file, in eval mode and frozen.
+    """Load the weights of a published ONNX file into a network; returns it in eval mode and frozen.
 
-    The file's convolutions go to the network's in the order in which both run.
-    Raises CheckpointError, with what is expected, if the file is none of that network.
+    The file's convolutions are assigned to the network's in the order in which both run.
+    Raises CheckpointError, with the expected file, if the file is of another network.
     """
     layers, expected = in_order(network), f"expected {network.published}"
     try:
@@ -153,7 +153,7 @@ def load_detector_weights(network: Network, path: Path) -> Network:
 
 
 def in_order(network: nn.Module) -> list[nn.Conv2d]:
-    """Its convolutions, in the order in which they run."""
+    """Return the convolutions in the order in which they run."""
     seen: list[nn.Conv2d] = []
     hooks = [
         module.register_forward_pre_hook(lambda layer, _: seen.append(layer))
@@ -168,9 +168,9 @@ def in_order(network: nn.Module) -> list[nn.Conv2d]:
 
 @torch.no_grad()
 def load_embedded(name: str) -> tuple[Any, ClassifierInfo]:
-    """Return the encoder of embedded or small, in eval mode, and what describes its classifier.
+    """Return the encoder of embedded or small, in eval mode, and its classifier's metadata.
 
-    Its features are those of the ONNX file. There batch norms are folded into convolutions; here they have mean 0,
+    Its features are those of the ONNX file, in which batch norms are folded into convolutions. Here they have mean 0,
     variance 1 and the convolution's bias, so they must stay in eval mode while the encoder is trained.
     Raises CheckpointError if this installation lacks the file.
     """
@@ -182,11 +182,11 @@ def load_embedded(name: str) -> tuple[Any, ClassifierInfo]:
     nodes = {node.output[0]: node for node in model.graph.node if node.op_type in ("Cast", "Mul")}
 
     def weight(name: str) -> Tensor:
-        """In float32, however it is stored; see `uniemox.export.compact`."""
+        """Return a weight in float32, however it is stored; see `uniemox.export.compact`."""
         if name in stored:
             return torch.from_numpy(numpy_helper.to_array(stored[name]).copy()).float()
         parts = [weight(one) for one in nodes[name].input]
-        return parts[0] if len(parts) == 1 else parts[0] * parts[1]  # of 8 bits: times the scales
+        return parts[0] if len(parts) == 1 else parts[0] * parts[1]  # 8-bit values times their scales
 
     for path, module in encoder.named_modules(prefix="classifier.encoder"):
         if isinstance(module, nn.Conv2d):

@@ -1,4 +1,4 @@
-"""Networks of published methods, not yet loaded: their sizes come from the tensors' shapes, their names are timm's."""
+"""Networks of published methods before loading: sizes come from the tensors' shapes, names are timm's."""
 
 import math
 import re
@@ -21,37 +21,37 @@ from uniemox.model.encoder import sincos_position
 from uniemox.model.encoders import MixMAEEncoder
 from uniemox.views.patches import patch_grid
 
-HEADS = {192: 3, 384: 6, 768: 12, 1024: 16, 1280: 16}  # of the published sizes, Ti to H, by width
-SMALL_HEADS = {"moco_v3": 12, "cae": 12}  # of their ViT-S, where everybody else has 6
+HEADS = {192: 3, 384: 6, 768: 12, 1024: 16, 1280: 16}  # heads of the published sizes, Ti to H, by width
+SMALL_HEADS = {"moco_v3": 12, "cae": 12}  # of their ViT-S; all others have 6
 SHARED_TABLE = f"rel_pos_bias.{TABLE}"
-EXTRA_ROWS = 3  # of a BEiT table: CLS to token, token to CLS, CLS to CLS
-MIXMAE_WINDOWS_384 = (16, 16, 24, 12)  # its fine-tuning's choice; at other sizes windows grow with the image
-WHOLE_STAGE = 32  # px of the image that one place of the last of four stages covers
-MAX_NUMBER = 2048  # heads, or px of the side of an image, that a file may claim
+EXTRA_ROWS = 3  # extra rows of a BEiT table: CLS to token, token to CLS, CLS to CLS
+MIXMAE_WINDOWS_384 = (16, 16, 24, 12)  # of its fine-tuning; at other sizes windows grow with the image
+WHOLE_STAGE = 32  # px of the image per position of the last of four stages
+MAX_NUMBER = 2048  # maximum heads, or px per side of an image, in a file
 
 Grid = tuple[int, int]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Selected:
-    """The encoder's tensors in a file, and the network that is asked for."""
+    """Encoder tensors of a file, and the requested network."""
 
     file: WeightFile
     method: str
     tensors: dict[str, Tensor]  # by timm's names
     dropped: list[str]  # names of the file's other tensors
-    heads: int | None  # asked for, or in the header
-    image_size: int | None  # side in px; None: that of the pre-training
+    heads: int | None  # requested, or in the header
+    image_size: int | None  # side in px; None: as in pre-training
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Draft:
-    """A network of the right architecture, not yet loaded, and what shall go into it."""
+    """Network of the right architecture before loading, and the tensors to load."""
 
-    encoder: Any  # timm's networks are not typed
+    encoder: Any  # timm's networks are untyped
     state: dict[str, Tensor]  # the file's tensors under the encoder's names, position tables resized
-    new: list[str]  # parameters that the method's own fine-tuning starts anew
-    resized: list[str]  # tables of another size than in the file
+    new: list[str]  # parameters that the method's own fine-tuning initialises
+    resized: list[str]  # tables whose size differs from the file
 
 
 def draft_encoder(given: Selected) -> Draft:
@@ -63,8 +63,8 @@ def draft_encoder(given: Selected) -> Draft:
 
 
 def draft_start(given: Selected) -> Draft:
-    """Return the plain ViT that pre-training starts from.  given: of `select_start`. Errors as `draft_encoder`."""
-    lacks_norm = given.method == "siameseim" and "norm.weight" not in given.tensors  # only SiameseIM replaces its norm
+    """Return the plain ViT for pre-training.  given: of `select_start`. Raises the errors of `draft_encoder`."""
+    lacks_norm = given.method == "siameseim" and "norm.weight" not in given.tensors  # SiameseIM replaces its norm
     return _draft_plain(given, pool="token", new_norm="norm" if lacks_norm else None)
 
 
@@ -88,7 +88,7 @@ def count_of(names: Iterable[str], of: str = "blocks") -> int:
 
 
 def side_of(table: Tensor, *, extra: int) -> int:
-    """Patches along one side of the square grid behind a position table. Raises CheckpointError if it isn't square."""
+    """Return the patches along one side of a position table's grid. Raises CheckpointError if it isn't square."""
     side = math.isqrt(table.shape[1] - extra)
     if side * side != table.shape[1] - extra:
         raise CheckpointError(
@@ -98,19 +98,19 @@ def side_of(table: Tensor, *, extra: int) -> int:
 
 
 def heads_of(width: int, method: str) -> int:
-    """Heads of the published network of that width. Raises CheckpointError if there is none."""
+    """Return the heads of the published network of this width. Raises CheckpointError if there is none."""
     if width not in HEADS:
         raise CheckpointError(
-            f"the tensors can't tell the number of heads of a ViT {width} wide; pass heads= (--heads)"
+            f"the tensors don't determine the number of heads of a ViT {width} wide; pass heads= (--heads)"
         )
     return SMALL_HEADS.get(method, HEADS[width]) if width == 384 else HEADS[width]
 
 
 def _check_size(shape: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
-    """Refuse to build a network far larger than its file, whose names and shapes may ask for any amount.
+    """Raise CheckpointError for a network far larger than its file, whose names and shapes may claim any size.
 
-    Where only a few tensors are missing, the built network names them.
-    shape: timm's constructor arguments.  Raises CheckpointError.
+    If only a few tensors are missing, the built network names them.
+    shape: timm's constructor arguments.
     """
     width, depths = shape["embed_dim"], shape.get("depths") or (shape["depth"],)
     squares = sum(depth * (width << stage) ** 2 for stage, depth in enumerate(depths))
@@ -124,7 +124,7 @@ def _check_size(shape: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None
 
 
 def positive(value: object, name: str) -> int:
-    """Return a number that a file claims. Raises CheckpointError if it is none from 1 to `MAX_NUMBER`."""
+    """Return a number claimed by a file. Raises CheckpointError if it is not from 1 to `MAX_NUMBER`."""
     if not isinstance(value, int) or isinstance(value, bool) or not 0 < value <= MAX_NUMBER:
         raise CheckpointError(f"{name} must be a whole number from 1 to {MAX_NUMBER}, got {value!r}")
     return value
@@ -134,7 +134,7 @@ def positive(value: object, name: str) -> int:
 
 
 def _blocks_shape(given: Selected, side: int, heads: int | None, options: Mapping[str, Any]) -> dict[str, Any]:
-    """timm's constructor arguments of a network of equal blocks.  side: of its position table, in patches."""
+    """Return timm's constructor arguments of a network with equal blocks.  side: of its position table, in patches."""
     tensors = given.tensors
     width, _, patch_size, _ = tensors["patch_embed.proj.weight"].shape
     shape = {
@@ -152,7 +152,7 @@ def _blocks_shape(given: Selected, side: int, heads: int | None, options: Mappin
 
 
 def _draft_vit(given: Selected) -> Draft:
-    """A classifier in the file that follows `norm` reads the CLS token."""
+    """Draft a ViT; a file's classifier after `norm` reads the CLS token."""
     tensors = given.tensors
     is_classifier = "head.weight" in given.dropped and "norm.weight" in tensors
     has_own_norm = "fc_norm.weight" in tensors
@@ -179,26 +179,26 @@ def _draft_plain(given: Selected, *, pool: str, new_norm: str | None) -> Draft:
 
 
 def _plain_names(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """CAE's tensors under the names of a plain ViT: one bias for q, k (zero) and v, layer scale, its norm.
+    """Rename CAE's tensors to those of a plain ViT: one bias for q, k (zero) and v, layer scale, its norm.
 
-    The zero tables of relative positions that CAE's fine-tuning begins with are left out. Raises CheckpointError if
-    they have been trained.
+    The zero tables of relative positions from the beginning of CAE's fine-tuning are left out. Raises CheckpointError
+    if they have been trained.
     """
     if any(name.endswith(TABLE) and value.any() for name, value in tensors.items()):
-        raise CheckpointError("it was fine-tuned with relative positions, which a plain ViT has not")
+        raise CheckpointError("it was fine-tuned with relative positions, which a plain ViT lacks")
     plain = {}
     for name, value in tensors.items():
         if name.endswith("attn.q_bias"):
             v_bias = tensors[name.replace("q_bias", "v_bias")]
             plain[name.replace("q_bias", "qkv.bias")] = torch.cat([value, torch.zeros_like(value), v_bias])
         elif not name.endswith(("attn.v_bias", TABLE)):
-            short = name.replace("fc_norm.", "norm.")  # as its fine-tuning calls the same norm
+            short = name.replace("fc_norm.", "norm.")  # its fine-tuning renames the norm
             plain[short.replace("gamma_1", "ls1.gamma").replace("gamma_2", "ls2.gamma")] = value
     return plain
 
 
 def _draft_beit(given: Selected) -> Draft:
-    """One table per block, a norm of the mean patch token."""
+    """Draft a BEiT: one table per block, a norm of the mean patch token."""
     tensors = given.tensors
     tables = {name: value for name, value in tensors.items() if name.endswith(TABLE) and name != SHARED_TABLE}
     if SHARED_TABLE in tensors:
@@ -227,7 +227,7 @@ def _draft_beit(given: Selected) -> Draft:
 
 
 def _side_and_heads(given: Selected, table: Tensor | None) -> tuple[int, int | None]:
-    """Patches along one side, and attention heads; None: CAE's tensors don't tell."""
+    """Return patches along one side, and attention heads, None for CAE's tensors, which don't determine them."""
     if given.method == "cae":
         return side_of(given.tensors["pos_embed"], extra=1), given.heads
     if table is None:
@@ -239,7 +239,7 @@ def _side_and_heads(given: Selected, table: Tensor | None) -> tuple[int, int | N
 
 
 def _place_cae(state: dict[str, Tensor], encoder: Beit, grid: Grid) -> Draft:
-    """CAE's rules: its norm becomes the pooled one, a position table of another size and zero tables are replaced."""
+    """Apply CAE's rules: its norm becomes the pooled one; resized position tables and zero tables are replaced."""
     encoder.get_parameter("pos_embed").requires_grad_(False)
     if "fc_norm.weight" not in state:
         state = {re.sub(r"^norm\.", "fc_norm.", name): value for name, value in state.items()}
@@ -259,19 +259,19 @@ def _place_cae(state: dict[str, Tensor], encoder: Beit, grid: Grid) -> Draft:
 
 
 def _draft_swin(given: Selected) -> Draft:
-    """The mean of the normed places, by the file's own norm."""
+    """Draft a Swin: mean of the positions after the file's own norm."""
     patch_size = given.tensors["patch_embed.proj.weight"].shape[2]
     if given.method == "mixmae":
         pretrained_size = side_of(given.tensors["absolute_pos_embed"], extra=0) * patch_size
     else:
         pretrained_size = _pretrained_size(given.file) or given.image_size or 0
     if not pretrained_size:
-        raise CheckpointError("the file doesn't tell for which image size its windows were made; pass image_size=")
+        raise CheckpointError("the file doesn't give the image size of its windows; pass image_size=")
     shape = _swin_shape(given.tensors, patch_size, given.image_size or pretrained_size)
     windows = _windows(given, len(shape["depths"]), pretrained_size, shape["img_size"])
     encoder = (MixMAEEncoder if given.method == "mixmae" else SwinTransformer)(**shape, window_size=windows)
     state = given.tensors
-    if any(name.startswith("layers.0.downsample.") for name in state):  # at the end of a stage; in timm at its start
+    if any(name.startswith("layers.0.downsample.") for name in state):  # at the end of a stage; timm: at its beginning
         state = {
             re.sub(r"^layers\.(\d+)\.downsample", lambda found: f"layers.{int(found[1]) + 1}.downsample", name): value
             for name, value in state.items()
@@ -289,7 +289,7 @@ def _draft_swin(given: Selected) -> Draft:
 
 
 def _swin_shape(tensors: dict[str, Tensor], patch_size: int, image_size: int) -> dict[str, Any]:
-    """timm's constructor arguments but for the windows."""
+    """Return timm's constructor arguments, except the windows."""
     stages, width = count_of(tensors, "layers"), tensors["patch_embed.proj.weight"].shape[0]
     if image_size % (patch_size * 2 ** (stages - 1)):
         raise ShapeError(
@@ -310,7 +310,7 @@ def _swin_shape(tensors: dict[str, Tensor], patch_size: int, image_size: int) ->
 
 
 def _windows(given: Selected, stages: int, pretrained_size: int, image_size: int) -> tuple[int, ...]:
-    """Side of the attention windows per stage at this image size. Raises ShapeError where none fits."""
+    """Return the side of the attention windows per stage at this image size. Raises ShapeError if none fits."""
     tables = [given.tensors[f"layers.{i}.blocks.0.attn.{TABLE}"] for i in range(stages)]
     windows = [(side_of(table[None], extra=0) + 1) // 2 for table in tables]  # a table has 2 * window - 1 a side
     if given.method == "mixmae" and image_size == 384 and pretrained_size == 224:
@@ -325,7 +325,7 @@ def _windows(given: Selected, stages: int, pretrained_size: int, image_size: int
 
 
 def _pretrained_size(file: WeightFile) -> int | None:
-    """Side in px of the images that a Swin was pre-trained on: in our header, in SimMIM's config, or in its masks."""
+    """Return the px per side of a Swin's pre-training images: from our header, SimMIM's config, or its masks."""
     if file.metadata is not None:
         value = file.metadata.get("image_size")
         return None if value is None else positive(value, "image_size in its header")
@@ -341,11 +341,11 @@ def _pretrained_size(file: WeightFile) -> int | None:
     return math.isqrt(windows) * math.isqrt(area) * patches[0].shape[-1]
 
 
-# Tables of positions at another size
+# Position tables at another size
 
 
 def resize_position(table: Tensor, grid: Grid, *, extra: int = 1) -> Tensor:
-    """Bicubic, to a size; `extra` leading rows are kept. MAE, dBOT, SiameseIM, TinyMIM, DeiT (MoCo v3), MixMAE.
+    """Resize a table bicubically; `extra` leading rows stay. MAE, dBOT, SiameseIM, TinyMIM, DeiT (MoCo v3), MixMAE.
 
     table: (1, extra + L, C), L a square.  Returns (1, extra + rows * columns, C).
     Source: facebookresearch/mae, util/pos_embed.py; Sense-X/MixMIM, util/pos_embed.py (extra = 0).
@@ -354,7 +354,7 @@ def resize_position(table: Tensor, grid: Grid, *, extra: int = 1) -> Tensor:
 
 
 def resize_position_dino(table: Tensor, grid: Grid) -> Tensor:
-    """Bicubic, by a scale factor that is a tenth of a patch too large. DINO.
+    """Resize a table bicubically by a scale factor that is a tenth of a patch too large. DINO.
 
     table: (1, 1 + L, C), L a square.  Returns (1, 1 + rows * columns, C).
     Source: facebookresearch/dino, vision_transformer.py, interpolate_pos_encoding.
@@ -367,7 +367,7 @@ def resize_position_dino(table: Tensor, grid: Grid) -> Tensor:
 
 
 def resize_bias_bicubic(table: Tensor, rows: int) -> Tensor:
-    """A relative-position table by plain bicubic interpolation. MixMAE.
+    """Resize a relative-position table by plain bicubic interpolation. MixMAE.
 
     table: (S*S, heads); rows: D*D.  Returns (rows, heads).  Source: Sense-X/MixMIM, util/pos_embed.py.
     """
@@ -376,11 +376,11 @@ def resize_bias_bicubic(table: Tensor, rows: int) -> Tensor:
 
 
 def resize_bias_geometric(table: Tensor, rows: int, *, extra: int = 0) -> Tensor:
-    """A relative-position table by a cubic spline over distances that grow as q^k. BEiT, SimMIM.
+    """Resize a relative-position table by a cubic spline over distances that grow as q^k. BEiT, SimMIM.
 
     table: (S*S + extra, heads); rows: D*D + extra; the last `extra` rows are kept.  Returns (rows, heads).
-    Distances beyond the source grid take its border value, as scipy's interp2d did, whose place RectBivariateSpline
-    takes as scipy documents.  Source: microsoft/unilm, beit/run_class_finetuning.py; microsoft/SimMIM, utils.py.
+    Distances beyond the source grid get its border value, as in scipy's interp2d; RectBivariateSpline replaces it, as
+    scipy documents.  Source: microsoft/unilm, beit/run_class_finetuning.py; microsoft/SimMIM, utils.py.
     """
     from scipy.interpolate import RectBivariateSpline  # noqa: PLC0415 - a quarter of a second to import
 
@@ -397,7 +397,7 @@ def resize_bias_geometric(table: Tensor, rows: int, *, extra: int = 0) -> Tensor
 
 
 def growth(source: int, target: int) -> float:
-    """q such that 1 + q + ... + q^(source - 1) is close to target, by the official bisection, its bounds included."""
+    """Return q such that 1 + q + ... + q^(source - 1) is close to target, by the official bisection and its bounds."""
     low, high = 1.01, 1.5
     while high - low > 1e-6:
         q = (low + high) / 2

@@ -1,4 +1,4 @@
-"""Published weights as encoders: loaded whole, or not at all."""
+"""Published weights as encoders, loaded completely or not at all."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -25,23 +25,23 @@ from uniemox.checkpoints.timm_networks import TIMM, load_timm
 from uniemox.errors import CheckpointError, UniemoxError
 from uniemox.model.encoder import check_plain
 
-# What tensors of impossible ranks and sizes make of the arithmetic on them, and of timm's constructors.
+# Errors of arithmetic, and of timm's constructors, for tensors of impossible ranks and sizes.
 MALFORMED = (AssertionError, TypeError, ValueError, IndexError, ZeroDivisionError, RuntimeError, AttributeError)
 
 
 def load_published(
     path: str | Path, method: str = "auto", heads: int | None = None, image_size: int | None = None
 ) -> nn.Module:
-    """A published encoder in eval mode, giving the features that the method's own fine-tuning feeds its head.
+    """Load a published encoder in eval mode, with the features that its own fine-tuning feeds to the head.
 
-    path: a weight file (MoCo v3, DINO, BEiT, MAE, SimMIM, TinyMIM, SiameseIM, MixMAE, dBOT, CAE, ours, timm's, a ViT of
-    torchvision's). timm:NAME is a network of timm with its own weights, timm:NAME@FILE one with the weights of a local
-    file.  method: "auto" recognises it; a name insists.
-    heads: attention heads, where neither the file nor the published sizes tell.  image_size: side of the input in px;
-    None: that of the pre-training; position tables are resized as the method's own fine-tuning does it.
-    The module maps (N, 3, H, W) to (N, D); `.report` says what was loaded, resized, newly made and dropped.
-    Raises CheckpointError if the file is no whole encoder of the method, with the missing names, and ShapeError if the
-    image size does not fit.
+    path: a weight file (MoCo v3, DINO, BEiT, MAE, SimMIM, TinyMIM, SiameseIM, MixMAE, dBOT, CAE, uniemox, timm, or a
+    ViT of torchvision). timm:NAME is a timm network with its own weights, timm:NAME@FILE one with weights of a local
+    file.  method: "auto" recognises it; a name overrides this.
+    heads: attention heads, if neither the file nor the published sizes determine them.  image_size: side of the input
+    in px; None: as in pre-training; position tables are resized as in the method's own fine-tuning.
+    The module maps (N, 3, H, W) to (N, D); `.report` lists what was loaded, resized, initialised and dropped.
+    Raises CheckpointError, with the missing names, if the file has no complete encoder of the method, and ShapeError if
+    the image size does not fit.
     """
     return _load(path, method, heads, image_size)
 
@@ -49,15 +49,15 @@ def load_published(
 def load_start(
     path: str | Path, method: str = "auto", heads: int | None = None, image_size: int | None = None
 ) -> VisionTransformer:
-    """A published plain ViT as the start of pre-training: with CLS token and final norm. Arguments as `load_published`.
+    """Load a published plain ViT for pre-training: with CLS token and final norm. Arguments as for `load_published`.
 
-    Raises EncoderError for Swin and relative-position networks, by name; CheckpointError and ShapeError as there.
+    Raises EncoderError for Swin and relative-position networks; CheckpointError and ShapeError as `load_published`.
     """
     return _load(path, method, heads, image_size, is_start=True)
 
 
 def draft_published(path: str | Path, image_size: int | None = None, *, is_start: bool = False) -> Any:
-    """The encoder that `load_published`, or `load_start`, makes of a file, on the meta device: all but its numbers.
+    """Build the encoder of `load_published`, or `load_start`, on the meta device, without its numbers.
 
     It takes a moment and hardly any memory. Arguments, `.report` and errors as there; path: of a file.
     """
@@ -109,7 +109,7 @@ def _select(file: WeightFile, method: str, heads: int | None, image_size: int | 
 
 @contextmanager
 def _explained(file: WeightFile) -> Iterator[None]:
-    """Errors of the inner functions with the file's name, and timm's as ours."""
+    """Add the file's name to errors of inner functions, and convert timm's errors."""
     try:
         yield
     except KeyError as error:
@@ -137,11 +137,11 @@ def _finish(given: Selected, draft: Draft) -> Any:
                 f"{name} has shape {tuple(value.shape)}, expected {tuple(wanted[name].shape)} for {method}"
             )
     unused = [name for name in draft.state if name not in wanted]
-    foreign = [name for name in unused if not name.startswith(("norm.", "fc_norm."))]  # those are left out on purpose
+    foreign = [name for name in unused if not name.startswith(("norm.", "fc_norm."))]  # norms are left out on purpose
     if foreign:
         raise CheckpointError(f"{', '.join(foreign[:6])} belong to another architecture than {method}; name the method")
     encoder.load_state_dict(loaded, strict=False)
-    new_when_written = map(str, (given.file.metadata or {}).get("new") or ())  # no training produced these either
+    new_when_written = map(str, (given.file.metadata or {}).get("new") or ())  # these were not trained either
     encoder.report = LoadReport(
         path=str(given.file.path),
         method=method,

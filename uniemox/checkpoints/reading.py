@@ -1,4 +1,4 @@
-"""Read published weight files safely, and recognise whose they are."""
+"""Reads published weight files safely, and recognises their method."""
 
 import argparse
 import collections
@@ -22,13 +22,13 @@ from uniemox.io.weight_archives import check_weight_archive, refusal
 from uniemox.model.encoder import sincos_position
 from uniemox.views.patches import IMAGENET
 
-ZIP = b"PK"  # how the newer of torch.save's two formats begins
-METADATA_KEY = "uniemox"  # in the header of the safetensors files that we write
+ZIP = b"PK"  # beginning of the newer of torch.save's two formats
+METADATA_KEY = "uniemox"  # in the header of our safetensors files
 ALLOWED: list[Any] = [
     argparse.Namespace,
     (collections.OrderedDict, "yacs.config.CfgNode"),
-]  # what the official containers hold
-# What torch.load raises for files that are cut off, mangled or something else; a file decides which of them.
+]  # types in the official containers
+# Errors of torch.load for files that are cut off, damaged or of another kind.
 UNREADABLE = (
     *(RuntimeError, EOFError, LookupError, TypeError, ValueError, AttributeError, AssertionError),
     *(OSError, MemoryError, OverflowError, struct.error),
@@ -41,23 +41,23 @@ class WeightFile:
 
     path: Path
     content: dict[str, Any]  # tensors by name, or a container of such dictionaries
-    metadata: dict[str, Any] | None  # what we wrote into a safetensors file of our own
+    metadata: dict[str, Any] | None  # metadata in our own safetensors files
     is_safetensors: bool
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LoadReport:
-    """Report of loading a weight file. Names are the encoder's, those under `dropped` the file's."""
+    """Report of loading a weight file. Names are the encoder's; those in `dropped` are the file's."""
 
     path: str
     method: str
-    image_size: int  # side in px that the encoder takes
-    heads: int | tuple[int, ...] | None  # attention heads, per stage where they differ; None: not asked of timm
-    mean_std: tuple[tuple[float, ...], tuple[float, ...]] | None  # of the input pixels; None: the file doesn't tell
+    image_size: int  # side of the input in px
+    heads: int | tuple[int, ...] | None  # attention heads, per stage if they differ; None: unknown, for timm
+    mean_std: tuple[tuple[float, ...], tuple[float, ...]] | None  # of the input pixels; None: unknown
     loaded: tuple[str, ...]
-    resized: tuple[str, ...] = ()  # of the loaded ones, tables made for another image size
-    new: tuple[str, ...] = ()  # not in the file: the method's own fine-tuning starts them anew
-    dropped: tuple[str, ...] = ()  # in the file, not of the encoder or not used by its fine-tuning
+    resized: tuple[str, ...] = ()  # loaded tables that were made for another image size
+    new: tuple[str, ...] = ()  # not in the file: the method's own fine-tuning initialises them
+    dropped: tuple[str, ...] = ()  # in the file, but not in the encoder or not used by its fine-tuning
 
     def __str__(self) -> str:
         pixels = "unknown" if self.mean_std is None else " and ".join(map(str, self.mean_std))
@@ -80,11 +80,11 @@ def heads_in(encoder: Any) -> int | tuple[int, ...]:
 
 
 def read_weight_file(path: str | Path, *, mapped: bool = False) -> WeightFile:
-    """Read a .safetensors file, or what torch.save wrote, into memory.
+    """Read a .safetensors file, or a file of torch.save, into memory.
 
-    mapped: leave the tensors of newer pickles on disk until they are looked at.
-    Pickles are read with weights_only and an allow-list. Raises CheckpointError, with the file and the remedy, if there
-    is no such file, it is cut off, it is no checkpoint, or it wants anything to run that the official containers don't.
+    mapped: leave the tensors of newer pickles on disk until they are used.
+    Pickles are read with weights_only and an allow-list. Raises CheckpointError, with the file and the remedy, if the
+    file does not exist, is cut off, is not a checkpoint, or would run anything that official containers don't need.
     """
     path = Path(path)
     try:
@@ -122,7 +122,7 @@ def _read_pickle(path: Path, start: bytes, mapped: bool) -> dict[str, Any]:
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except (pickle.UnpicklingError, *UNREADABLE) as error:
         reason, seems = str(error) if isinstance(error, pickle.UnpicklingError) else "", ""
-        if "GLOBAL" in reason or "Unsupported class" in reason or "instruction" in reason:  # it wants to run something
+        if "GLOBAL" in reason or "Unsupported class" in reason or "instruction" in reason:  # it would run code
             wanted = (reason.partition("GLOBAL ")[2].split() or ["something"])[0]
             raise CheckpointError(refusal(path, wanted)) from error
         if start.lstrip().lower().startswith((b"<!doctype", b"<html")):
@@ -130,7 +130,7 @@ def _read_pickle(path: Path, start: bytes, mapped: bool) -> dict[str, Any]:
         elif start.startswith(b"version https://git-lfs"):
             seems = " (it is a Git LFS pointer: run 'git lfs pull' where it came from)"
         raise CheckpointError(
-            f"{path} is cut off or no checkpoint{seems}; fetch it again and compare its size"
+            f"{path} is cut off or not a checkpoint{seems}; fetch it again and compare its size"
         ) from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{path} holds a {type(content).__name__}, expected a dictionary of weights")
@@ -138,11 +138,11 @@ def _read_pickle(path: Path, start: bytes, mapped: bool) -> dict[str, Any]:
 
 
 def tensors_only(state: object, path: Path) -> dict[str, Tensor]:
-    """The state dictionary, checked: names to finite tensors. Raises CheckpointError."""
+    """Return the state dictionary after a check: names to finite tensors. Raises CheckpointError."""
     size, claimed = path.stat().st_size, 0
     storages: set[int] = set()
     if not isinstance(state, dict) or not state:
-        raise CheckpointError(f"{path} holds no weights where they were expected")
+        raise CheckpointError(f"{path} has no weights at the expected place")
     for name, value in state.items():
         if not isinstance(name, str) or not isinstance(value, Tensor):
             raise CheckpointError(f"{path}: the entry {name!r} is a {type(value).__name__}, expected a tensor")
@@ -153,7 +153,7 @@ def tensors_only(state: object, path: Path) -> dict[str, Tensor]:
         storage = value.untyped_storage()
         claimed += 0 if storage.data_ptr() in storages else storage.nbytes()
         storages.add(storage.data_ptr())
-        if claimed > size:  # before anything touches memory that no bytes of the file stand for
+        if claimed > size:  # before touching memory without bytes in the file
             raise CheckpointError(f"{path}: up to {name}, its tensors claim more than the {size:,} bytes it has")
         if value.is_floating_point() and not value.isfinite().all():
             raise CheckpointError(f"{path}: {name} holds numbers that are not finite; fetch the file again")
@@ -162,17 +162,17 @@ def tensors_only(state: object, path: Path) -> dict[str, Tensor]:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PublishedMethod:
-    """A method whose weights are published: what its files look like, and what its own fine-tuning builds of them."""
+    """Method with published weights: how to recognise its files, and the network of its own fine-tuning."""
 
     network: Literal["vit", "beit", "swin"] = "vit"
     prefixes: tuple[str, ...] = ()
-    """Before the names of the encoder's tensors."""
+    """Prefixes of the encoder tensors' names."""
     reads_token: bool = False
-    """The head reads the normed CLS token; elsewhere a new norm of the mean patch."""
+    """True if the head reads the normed CLS token; False: a new norm of the mean patch token."""
     is_start: bool = True
-    """Pre-training can start from it: it has absolute positions and a CLS token."""
+    """True if pre-training can use it: it has absolute positions and a CLS token."""
     mean_std: tuple[tuple[float, ...], tuple[float, ...]] | None = IMAGENET
-    """Of the input pixels; None: another one for every file."""
+    """Normalisation of the input pixels; None: it differs between files."""
 
 
 METHODS: dict[str, PublishedMethod] = {
@@ -191,12 +191,12 @@ METHODS: dict[str, PublishedMethod] = {
     "timm": PublishedMethod(reads_token=True, mean_std=None),
     "torchvision": PublishedMethod(reads_token=True),
 }
-CONTAINERS = ("model", "module", "state_dict")  # where training scripts put the weights
+CONTAINERS = ("model", "module", "state_dict")  # keys under which training scripts save weights
 ENCODER_NAMES = re.compile(
     r"(cls_token|pos_embed|absolute_pos_embed)$|(patch_embed|blocks|layers|norm|fc_norm|rel_pos_bias)\."
 )
 TABLE = "relative_position_bias_table"
-REBUILT = re.compile(r"(relative_position_index|attn_mask)$")  # follow from the architecture
+REBUILT = re.compile(r"(relative_position_index|attn_mask)$")  # determined by the architecture
 TORCHVISION_NAMES = {
     "class_token": "cls_token",
     "conv_proj.": "patch_embed.proj.",
@@ -251,10 +251,10 @@ def recognise(file: WeightFile) -> str:
 
 
 def _recognise_plain(file: WeightFile, state: dict[str, Tensor]) -> str:
-    """A plain ViT without a decoder: several methods release just that, under the same names.
+    """Recognise a plain ViT without a decoder, which several methods publish under the same names.
 
-    Their fixed position tables tell some of them apart: MoCo v3's and SiameseIM's begin with the row, MAE's, dBOT's and
-    TinyMIM's with the column, DINO's and timm's are learned.
+    Their fixed position tables distinguish some of them: MoCo v3's and SiameseIM's begin with the row, MAE's, dBOT's
+    and TinyMIM's with the column, DINO's and timm's are learned.
     """
     is_pooled, has_head = "fc_norm.weight" in state, "head.weight" in state
     if is_sincos(state["pos_embed"], rows_first=True):
@@ -268,7 +268,7 @@ def _recognise_plain(file: WeightFile, state: dict[str, Tensor]) -> str:
 
 
 def is_sincos(table: Tensor, *, rows_first: bool) -> bool:
-    """Return whether a position table is the fixed one, up to the rounding of its type."""
+    """Return True if a position table is the fixed one, up to the rounding of its type."""
     side = math.isqrt(max(table.shape[1] - 1, 0)) if table.ndim == 3 else 0
     if not side or table.shape[1] != side**2 + 1 or table.shape[2] % 4 or not table.is_floating_point():
         return False
@@ -290,7 +290,7 @@ def encoder_tensors(file: WeightFile, method: str) -> tuple[dict[str, Tensor], l
     """
     is_own, prefixes = file.metadata is not None, METHODS[method].prefixes
     state = tensors_only(file.content, file.path) if is_own else state_of(file, "teacher" if method == "dino" else None)
-    if is_own or not any(name.startswith(prefixes) for name in state):  # already cut down to the encoder
+    if is_own or not any(name.startswith(prefixes) for name in state):  # already only the encoder
         prefixes = ("",)
     sources = {}  # of the encoder's names
     for name in state:
@@ -322,7 +322,7 @@ def plain_name(name: str) -> str:
 
 
 def state_of(file: WeightFile, preferred: str | None = None) -> dict[str, Tensor]:
-    """The state dictionary inside the container. Raises CheckpointError if there is none."""
+    """Return the state dictionary inside the container. Raises CheckpointError if there is none."""
     for key in (preferred, *CONTAINERS):
         if key and isinstance(file.content.get(key), dict):
             return tensors_only(file.content[key], file.path)

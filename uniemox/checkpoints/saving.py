@@ -1,4 +1,4 @@
-"""Write encoders and converted checkpoints as safetensors."""
+"""Writes encoders and converted checkpoints as safetensors."""
 
 import json
 from collections.abc import Mapping
@@ -22,7 +22,7 @@ from uniemox.model.encoders import MixMAEEncoder
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
-    """A safetensors file. Raises CheckpointError if it can't be written."""
+    """Write a safetensors file. Raises CheckpointError if it can't be written."""
     values = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     try:
         with replacing(path, CheckpointError) as partial:
@@ -33,21 +33,21 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
 
 
 def _sort_metadata(path: Path) -> None:
-    """Put the metadata of a safetensors file in order; its writer's order is another one each time."""
+    """Sort the metadata of a safetensors file; its writer's order is random."""
     with path.open("r+b") as file:
         length = int.from_bytes(file.read(8), "little")
         header = json.loads(file.read(length))
         header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
         text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-        if len(text) <= length:  # blanks fill it up, as the format has it
+        if len(text) <= length:  # padded with blanks, as the format allows
             file.seek(8)
             file.write(text.ljust(length))
 
 
 def save_encoder(encoder: Any, path: str | Path, *, method: str = "uniemox") -> None:
-    """Write an encoder; the file is there whole or not at all.
+    """Write an encoder atomically.
 
-    encoder: of `load_published`, `load_start` or `build_encoder`.  method: whose rules load it again.
+    encoder: of `load_published`, `load_start` or `build_encoder`.  method: its rules are used when loading.
     Raises CheckpointError if the file can't be written.
     """
     path = Path(path)
@@ -65,16 +65,16 @@ def convert(
     heads: int | None = None,
     image_size: int | None = None,
 ) -> tuple[LoadReport, str]:
-    """Load a published encoder and write it as safetensors. Arguments as `load_published`.
+    """Load a published encoder and write it as safetensors. Arguments as for `load_published`.
 
-    Plain ViTs are written as they were pre-trained, with CLS token and final norm, so nothing is lost. Loading the file
-    draws what fine-tuning replaces.
-    Returns the load's report and the Python line that loads the new file: timm's where timm has the architecture.
+    Plain ViTs are written as pre-trained, with CLS token and final norm, so nothing is lost. Parameters that
+    fine-tuning replaces are drawn when the file is loaded.
+    Returns the load's report and a Python line that loads the new file: with timm if timm has the architecture.
     """
     if Path(target).suffix != ".safetensors":
-        raise CheckpointError(f"{target} must end in .safetensors, the format that is written")
+        raise CheckpointError(f"{target} must end in .safetensors, the output format")
     if str(source).startswith(TIMM):
-        raise CheckpointError(f"{source} is timm's own already: timm.create_model loads it")
+        raise CheckpointError(f"{source} is already timm's own: timm.create_model loads it")
     encoder: Any = load_published(source, method=method, heads=heads, image_size=image_size)
     if isinstance(encoder, VisionTransformer) and "fc_norm.weight" in encoder.report.new:
         encoder = load_start(source, method=method, heads=heads, image_size=image_size)
@@ -85,9 +85,9 @@ def convert(
 
 
 def loading_line(encoder: Any, path: str | Path) -> str:
-    """Python that loads a written file with timm alone, or with uniemox where timm lacks the architecture.
+    """Return Python code that loads a written file with timm, or with uniemox if timm lacks the architecture.
 
-    encoder: with its report. timm's `resolve_model_data_config` then tells its pixels.
+    encoder: with its report. timm's `resolve_model_data_config` then returns its pixel statistics.
     """
     if isinstance(encoder, MixMAEEncoder):
         return f"uniemox.checkpoints.load_published({str(path)!r})"
@@ -102,7 +102,7 @@ def loading_line(encoder: Any, path: str | Path) -> str:
 
 
 def timm_model(encoder: Any) -> tuple[str, dict[str, object]]:
-    """A name of timm, and the options that make exactly this network of it."""
+    """Return a timm name and options that give exactly this network."""
     is_swin = isinstance(encoder, SwinTransformer)
     block = encoder.layers[0].blocks[0] if is_swin else encoder.blocks[0]
     ratio = block.mlp.fc1.out_features / encoder.embed_dim

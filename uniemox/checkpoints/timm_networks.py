@@ -1,4 +1,4 @@
-"""Networks of timm, as --init names them: timm:NAME, timm:NAME@FILE, timm:local-dir:FOLDER, with ?OPTION=VALUE&..."""
+"""Networks of timm in the form of --init: timm:NAME, timm:NAME@FILE, timm:local-dir:FOLDER, with ?OPTION=VALUE&..."""
 
 import json
 import ssl
@@ -31,23 +31,23 @@ HUB_TIMEOUT_S = 8
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TimmSource:
-    """A network of timm and where its weights come from."""
+    """Network of timm with the source of its weights."""
 
     name: str
     options: Mapping[str, str]
-    """How it is built: pad_type, as networks converted from TensorFlow need it; conv_head=none, without the last
+    """Options for building it: pad_type, needed by networks converted from TensorFlow; conv_head=none, without the last
     convolution, for files that lack it. An EfficientNet-B0 then has 320 features."""
     pixels: Mapping[str, tuple[float, ...]]
-    """mean and std of its input pixels, a number per channel, where they are not those that timm knows."""
+    """mean and std of its input pixels, one number per channel, if they differ from timm's."""
     file: str
-    """A local file of weights; empty: the published ones, fetched from the hub or its cache."""
+    """Local file of weights; empty: the published ones, fetched from the hub or its cache."""
 
     @classmethod
     def parse(cls, text: str) -> "TimmSource":
-        """NAME?OPTION=VALUE&...@FILE, with timm: before it or without; all but the name may be absent.
+        """Parse NAME?OPTION=VALUE&...@FILE, with or without timm: before it; only the name is required.
 
-        local-dir:FOLDER is a folder with config.json and weights, as the Hugging Face hub has them.
-        Raises CheckpointError for another option, a name that timm does not know, or a file that is not there.
+        local-dir:FOLDER is a folder with config.json and weights, as on the Hugging Face hub.
+        Raises CheckpointError for another option, a name unknown to timm, or a missing file.
 
         >>> TimmSource.parse("timm:mobilenetv2_100?pad_type=same&mean=0.5").pixels
         {'mean': (0.5, 0.5, 0.5)}
@@ -70,7 +70,7 @@ class TimmSource:
                 pixels[key] = (float(value),) * 3
             except ValueError as error:
                 raise CheckpointError(
-                    f"timm:{source}: {pair!r} is none of pad_type, conv_head=none, mean, std: {error}"
+                    f"timm:{source}: {pair!r} is not an option; use pad_type, conv_head=none, mean or std: {error}"
                 ) from error
         if not timm.is_model(name):
             raise CheckpointError(f"timm has no model {name!r}; timm.list_models('*') lists what it has")
@@ -80,15 +80,15 @@ class TimmSource:
 
 
 def _read_folder(folder: Path) -> TimmSource:
-    """The network in a folder of the Hugging Face hub. Raises CheckpointError if it is none of timm's."""
+    """Read the network in a folder of the Hugging Face hub. Raises CheckpointError if it is not timm's."""
     try:
         config = json.loads(read_limited(folder / "config.json"))
         name, known = config["architecture"], config.get("pretrained_cfg", config)
         pixels = {key: tuple(float(value) for value in known[key]) for key in ("mean", "std") if key in known}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointError(
-            f"{folder} holds no network of timm ({error}); it needs config.json with an architecture, and weights, as "
-            "a repository of timm's on the Hugging Face hub has them"
+            f"{folder} has no network of timm ({error}); it needs config.json with an architecture, and weights, like "
+            "a repository of timm's on the Hugging Face hub"
         ) from error
     file = next((folder / name for name in WEIGHT_FILES if (folder / name).is_file()), None)
     if not isinstance(name, str) or not timm.is_model(name):
@@ -99,11 +99,11 @@ def _read_folder(folder: Path) -> TimmSource:
 
 
 def load_timm(text: str, image_size: int | None, *, pretrained: bool = True) -> Any:
-    """A network of timm without classifier; `.report` says what was loaded.
+    """Load a network of timm without classifier; `.report` lists what was loaded.
 
-    text: as `TimmSource.parse` takes it; a local file's classifier is left out.
-    image_size: side of the input in px, where the network is built for one.
-    pretrained: False leaves the weights random.
+    text: as for `TimmSource.parse`; a local file's classifier is left out.
+    image_size: side of the input in px, if the network is built for one.
+    pretrained: False keeps random weights.
     Raises CheckpointError if timm has no such model or weights, or they can't be fetched.
     """
     source = TimmSource.parse(text)
@@ -139,7 +139,7 @@ def load_timm(text: str, image_size: int | None, *, pretrained: bool = True) -> 
 
 
 def is_cached(name: str) -> bool:
-    """Return whether the hub's cache holds the published weights of a network of timm."""
+    """Return True if the hub's cache has the published weights of a network of timm."""
     config = timm.get_pretrained_cfg(name)
     files = (
         (try_to_load_from_cache(config.hf_hub_id, file) for file in HUB_FILES) if config and config.hf_hub_id else ()
@@ -148,7 +148,7 @@ def is_cached(name: str) -> bool:
 
 
 def check_hub(name: str) -> None:
-    """Raise CheckpointError in seconds if a network's weights must be fetched and the hub doesn't answer.
+    """Raise CheckpointError in seconds if a network's weights must be fetched and the hub does not respond.
 
     The hub's own client retries for a minute.
     """
@@ -160,14 +160,14 @@ def check_hub(name: str) -> None:
         try:
             urlopen(constants.ENDPOINT, timeout=HUB_TIMEOUT_S).close()
         except (HTTPError, ssl.SSLError):
-            pass  # an answer; whether it is trusted, the hub's client decides
+            pass  # the hub responds; its client decides whether to trust it
         except OSError as error:
             if not isinstance(getattr(error, "reason", None), ssl.SSLError):
                 reasons.append(str(error))
                 return
         reasons.clear()
 
-    asking = threading.Thread(target=ask, daemon=True)  # a timeout does not cover names and several addresses
+    asking = threading.Thread(target=ask, daemon=True)  # a socket timeout does not cover name resolution
     asking.start()
     asking.join(HUB_TIMEOUT_S)
     if reasons:
@@ -179,9 +179,9 @@ def check_hub(name: str) -> None:
 
 
 def load_without_head(network: Any, file: str | Path) -> None:
-    """Load a file of timm's weights, with a classifier or without, into a network that has none.
+    """Load a file of timm's weights, with or without a classifier, into a network without one.
 
-    Raises what timm and torch raise if they are another network's; CheckpointError for a file that is not safe to read.
+    Raises the errors of timm and torch for another network's weights; CheckpointError for an unsafe file.
     """
     if Path(file).suffix != ".safetensors":
         check_weight_archive(Path(file))

@@ -1,4 +1,4 @@
-"""The command line: parse, call, print. Nothing heavy is imported before a command needs it."""
+"""Command line: parse arguments, call the library, print results. Heavy packages are imported only if needed."""
 
 import errno
 import io
@@ -21,45 +21,45 @@ EXIT_ERROR, EXIT_USAGE, EXIT_INTERRUPTED, EXIT_BROKEN_PIPE = 1, 2, 130, 141
 
 app = App(
     name="uniemox",
-    help="What images of whole scenes make people feel (after UniEmoX, arXiv 2409.18877). What the people in them "
-    "feel needs a model trained for it: see `uniemox finetune`.",
+    help="Predict the emotions that images evoke in people who see them (after UniEmoX, arXiv 2409.18877). To predict "
+    "what the people in an image feel, train a model for it: see `uniemox finetune`.",
     version=__version__,
     suppress_keyboard_interrupt=False,
     help_epilogue="Tab completion: `uniemox --install-completion`.",
 )
 app.register_install_completion_command()
-COMMANDS = {  # and what the list of commands says of them; a command is imported when it is called
+COMMANDS = {  # with their help in the list of commands; a command is imported when it is called
     "predict": "Predict what images make people feel, and detect the people in them.",
-    "survey": "Show what a collection of images evokes on one page, which opens from a disk.",
-    "search": "Find images of a folder that look like another one, evoke an emotion, or have a mood.",
-    "explain": "Show which parts of an image speak for an answer.",
-    "serve": "Serve predictions over HTTP, and a page to drop images on.",
-    "data": "Look at data sets, check them, split them, find the people in them, describe them, pack them.",
-    "teacher": "Fit a teacher of your own, where no CLIP can be had.",
+    "survey": "Write a self-contained HTML page about the emotions that a collection of images evokes.",
+    "search": "Find images in a folder by similarity to another image, by emotion, or by mood.",
+    "explain": "Show which parts of an image support a prediction.",
+    "serve": "Serve predictions over HTTP, with a page that predicts images dropped on it.",
+    "data": "Inspect, check, split and pack data sets, detect the people in them, and describe the images in words.",
+    "teacher": "Fit your own teacher if no CLIP model is available.",
     "pretrain": "Pre-train an encoder on scene, person and text (arXiv 2409.18877, section III).",
-    "finetune": "Fine-tune an encoder to tell emotions (arXiv 2409.18877, section III-E).",
+    "finetune": "Fine-tune an encoder to classify emotions (arXiv 2409.18877, section III-E).",
     "evaluate": "Score a fine-tuned classifier, with 95 % intervals.",
-    "calibrate": "Fit a model's confidence and its likely labels to your own labelled images.",
-    "compare": "Say by how much one recipe is better than another, over several seeds, on the same images.",
-    "report": "Show runs on one page: curves, reconstructions, scores, reliability, examples, and a comparison.",
-    "export": "Write a classifier as one ONNX file, or as a folder for a model hub.",
-    "reproduce": "Do a table or figure of the paper again: a plan of commands, and one page at the end.",
+    "calibrate": "Calibrate a model's probabilities and sets of likely labels on your own labelled images.",
+    "compare": "Compare two training settings by runs of several seeds, scored on the same images.",
+    "report": "Write one HTML page about runs: curves, reconstructions, scores, reliability, examples, a comparison.",
+    "export": "Write a classifier as one ONNX file, a folder for a model hub, or a web page that needs no server.",
+    "reproduce": "Reproduce a table or figure of the paper: run a plan of commands and write one page of results.",
     "ask": "Ask multimodal models which emotion images evoke, and why (tables VIII and IX, figure 10 of the paper).",
     "curate": "Build an emotion data set as Emo8 was built: collect, screen, annotate, agree, split, release.",
-    "convert": "Turn a published checkpoint into safetensors under timm's names, without running code from it.",
-    "fetch": "Download the weights that a preset of pretrain starts and learns from, once, where there is a network.",
-    "bench": "Measure the speed of this machine with uniemox.",
+    "convert": "Convert a published checkpoint to safetensors with timm's names, without running code from it.",
+    "fetch": "Download the initial weights and the teacher of a pretrain preset, for machines without a network.",
+    "bench": "Measure the speed of uniemox on this machine.",
     "doctor": "Check this machine before a long run: GPUs, compiler, memory, disk, loading. Takes about a minute.",
-    "docs": "Show a page of the documentation; without a name, which pages there are.",
+    "docs": "Show a page of the documentation; without a name, list the pages.",
 }
-MODULES = {"convert": "weights", "fetch": "weights"}  # of those whose module has another name
+MODULES = {"convert": "weights", "fetch": "weights"}  # commands whose module has another name
 WITH_PRESETS = ("pretrain", "finetune")
 for name, text in COMMANDS.items():
     app.command(f"uniemox.cli.{MODULES.get(name, name)}:{name}", name=name, help=text)
 
 
 def _load_command(words: Sequence[str]) -> None:
-    """Import the command that is called: for its own help, and the defaults of the preset. Raises ConfigError."""
+    """Import the command that is called, for its own help and its preset's defaults. Raises ConfigError."""
     name = next(iter(words), "")
     if name in COMMANDS:
         module = import_module(f"uniemox.cli.{MODULES.get(name, name)}")
@@ -71,15 +71,15 @@ def _load_command(words: Sequence[str]) -> None:
 
 
 def main() -> None:
-    """Run the command line; errors that bad input causes become one line on standard error.
+    """Run the command line. Errors caused by bad input become one line on standard error.
 
-    Exit codes: 1 for them, 2 for a command that can't be understood, 3 where some images could not be read.
+    Exit codes: 1 for such an error, 2 for a command that can't be parsed, 3 if some images could not be read.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # names of files that the terminal can't show
+        sys.stdout.reconfigure(errors="backslashreplace")  # for file names that the terminal can't show
     if isinstance(sys.stdin, io.TextIOWrapper):
-        sys.stdin.reconfigure(errors="surrogateescape")  # names of files that are no UTF-8, as Path has them
-    warnings.filterwarnings("ignore", module="PIL")  # of odd metadata; what can't be read is an error of ours
+        sys.stdin.reconfigure(errors="surrogateescape")  # for file names that are not UTF-8, as in Path
+    warnings.filterwarnings("ignore", module="PIL")  # PIL warns of odd metadata; unreadable images raise our own errors
     run_and_report_errors(_run_app)
 
 
@@ -89,10 +89,10 @@ def _run_app() -> None:
 
 
 def run_and_report_errors(program: Callable[[], None]) -> None:
-    """Run a program; errors that bad input causes become one line on standard error and an exit code."""
+    """Run a program. Errors caused by bad input become one line on standard error and an exit code."""
     try:
         program()
-    except CycloptsError:  # which has said what is wrong
+    except CycloptsError:  # cyclopts has already printed the mistake
         sys.exit(EXIT_USAGE)
     except StoppedError as error:
         say(str(error))
@@ -104,14 +104,14 @@ def run_and_report_errors(program: Callable[[], None]) -> None:
     except KeyboardInterrupt:
         err.print("stopped")
         sys.exit(EXIT_INTERRUPTED)
-    except BrokenPipeError:  # whoever read standard output has had enough, as `head` does
+    except BrokenPipeError:  # the reader of standard output has closed it, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(EXIT_BROKEN_PIPE)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EIO, errno.EDQUOT):
-            say(f"error: writing failed: {error.strerror}; what was finished is kept")
-        elif isinstance(error.filename, str | Path):  # a path that was given, and can't be what it was given for
-            say(f"error: {error.filename}: {error.strerror}; choose another path, or change who may use it")
+            say(f"error: writing failed: {error.strerror}; finished files are kept")
+        elif isinstance(error.filename, str | Path):  # a path from the command line that can't be used
+            say(f"error: {error.filename}: {error.strerror}; choose another path, or change its permissions")
         else:
             raise
         sys.exit(EXIT_ERROR)

@@ -42,10 +42,10 @@ def ask(
 ) -> None:
     """Ask multimodal models which emotion images evoke, and why (tables VIII and IX, figure 10 of the paper).
 
-    Any service with OpenAI's chat protocol. The images leave this machine: as JPEGs of at most 1,024 px, without
-    metadata. Every answer is kept at once in FOLDER/answers.jsonl, and nothing that is answered is asked again; models
-    of other endpoints may be added to the same folder. FOLDER/page.html and result.json show all of them. Exits with 3
-    if a question failed; those that were answered are kept and shown all the same.
+    Works with any service that has OpenAI's chat protocol. Images are sent to the service as JPEGs of at most 1,024 px,
+    without metadata. Each answer is saved at once in FOLDER/answers.jsonl. The command can be repeated: answered
+    questions are not sent again, and models of other endpoints are added to the same folder. FOLDER/page.html and
+    result.json show all models. Exits with 3 if a question failed; the other answers are saved and shown.
 
     For example:
 
@@ -53,11 +53,11 @@ def ask(
     - uniemox ask --data fi:photos/fi --endpoint https://api.openai.com/v1 --model gpt-4o --key-from MY_KEY --out asked
 
     Args:
-        data: KIND:PATH of images with labels of what they evoke, see `uniemox docs data`.
-        out: Folder of answers, results and page; a folder with answers is continued.
-        ours: A fine-tuning run or its model.onnx, with which the answers are compared.
-        split: Images of this split only, or all; if not given, test if the data have one, else val, else all.
-        key_from: Name of the environment variable that holds the key; the key itself is written nowhere.
+        data: KIND:PATH of images with labels of evoked emotions, see `uniemox docs data`.
+        out: Folder for answers, results and page; a folder with answers is continued.
+        ours: A fine-tuning run or its model.onnx to compare with.
+        split: Split to use, or all. Default: test if the data have one, else val, else all.
+        key_from: Name of the environment variable that holds the API key. The key itself is never written to a file.
     """
     from uniemox.data.source import open_data
 
@@ -70,7 +70,7 @@ def ask(
 def _ask(
     config: AskConfig, key: str | None, data: "DataSet", split: str, ours: Path | None, out: Path, *, as_json: bool
 ) -> None:
-    """Ask, and show the results; exit with 3 if a question failed."""
+    """Send the questions and show the results. Exits with 3 if a question failed."""
     from uniemox.ask.page import write_results
     from uniemox.ask.question import labels_of_ours, question, select
     from uniemox.ask.result import summarise
@@ -85,7 +85,7 @@ def _ask(
             say(note)
         images = selection.images
         predicted = None
-        if ours is not None:  # first: if it can't be used, nothing has been paid yet
+        if ours is not None:  # before the questions, so that an unusable model costs nothing
             predicted = labels_of_ours(
                 ours, images, data.labels, lambda done: progress.show("asking ours", done, len(images))
             )
@@ -109,17 +109,17 @@ def _ask(
         notes=selection.notes,
     )
     say(f"wrote {write_results(results, out)}; every answer is in {out / 'answers.jsonl'}")
-    # Of this run: what failed at other endpoints before was not asked again now.
+    # Only questions of this run: earlier failures at other endpoints were not sent again.
     failed = sum(one.failed for one in results.models if one.endpoint == config.url and one.model in config.models)
     if failed:
-        say(f"{failed} questions failed; the same command asks them again")
+        say(f"{failed} questions failed; repeat the command to send them again")
     show_all([json.dumps(results.as_dict())] if as_json else _tables(results))
     if failed:
         sys.exit(EXIT_UNREADABLE)
 
 
 def _tables(results: "Results") -> Iterator[Table | str]:
-    """Scores, then what the answers were."""
+    """Yield tables of scores, then of answers."""
     from uniemox.ask.page import names_of
     from uniemox.ask.result import OURS
 

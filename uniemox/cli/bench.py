@@ -13,7 +13,7 @@ from cyclopts.validators import Number
 from uniemox.cli.console import JsonObject, need, progress_bar
 from uniemox.errors import ConfigError
 
-bench = App(name="bench", help="Measure the speed of this machine with uniemox.")
+bench = App(name="bench", help="Measure the speed of uniemox on this machine.")
 
 
 @bench.command
@@ -25,18 +25,18 @@ def step(
     device: Literal["cpu", "cuda"] | None = None,
     as_json: JsonObject = False,
 ) -> None:
-    """Time a pre-training step: images per second, and the share of this machine's matrix-product peak that it uses.
+    """Time a pre-training step: images per second, and share of the machine's peak matrix-product speed.
 
-    On the CPU: ViT-S/16, batch 32, the teacher's features given. On a GPU: ViT-L/16, batch 256, compiled, with a CLIP
-    ViT-B/16 teacher of random weights in every step. Both: 224 px, mask 0.75, decoder 512 x 8, both streams, bf16.
+    On the CPU: ViT-S/16, batch 32, precomputed teacher features. On a GPU: ViT-L/16, batch 256, compiled, and a CLIP
+    ViT-B/16 teacher with random weights. Both use 224 px, mask ratio 0.75, decoder 512 x 8, both streams, bf16.
 
     Example: uniemox bench step --json
 
     Args:
-        model: A plain ViT of timm instead.
-        batch_size: Images in a step instead.
-        steps: Timed steps, after one to warm up.
-        device: Where to run; a GPU if there is one.
+        model: Another plain ViT of timm.
+        batch_size: Number of images per step.
+        steps: Number of timed steps, after one warm-up step.
+        device: Device to run on. Default: a GPU if there is one.
     """
     need("torch", "timm", "open_clip", extra="train")
     import torch
@@ -67,13 +67,13 @@ def step(
 
 @bench.command(name="data")
 def bench_data_command(*, data: str, soak: int = 0, as_json: JsonObject = False) -> None:
-    """Time the loading of samples in one process: decode, scene view, person view; from files and from shards.
+    """Time the loading of samples in one process, from files and from shards: decoding, scene view, person view.
 
     Example: uniemox bench data --data emotion6:photos/emotion6 --json
 
     Args:
-        data: KIND:PATH; its images must all be readable.
-        soak: Load this many further samples, and print how much memory the process gained after the 2,000th.
+        data: KIND:PATH; all its images must be readable.
+        soak: Number of further samples to load. Then print how much the process's memory has grown since the 2,000th.
     """
     need("torch", "fsspec", extra="train")
     from uniemox.bench.data import bench_data
@@ -94,7 +94,7 @@ def bench_data_command(*, data: str, soak: int = 0, as_json: JsonObject = False)
 
 
 def _growth(growth_mb: float | None, soak: int, what: str) -> str:
-    """A line about the memory that a process gained; empty if nobody measured it."""
+    """Return a line about the memory growth of a process; an empty text if it was not measured."""
     line = f"\nmemory grew by {growth_mb:.1f} MB between the 2,000th and the {soak:,}th {what}"
     return "" if growth_mb is None else line
 
@@ -109,19 +109,19 @@ def bench_predict_command(
     soak: int = 0,
     as_json: JsonObject = False,
 ) -> None:
-    """Time prediction: of many images, against the same network in torch, and from the start of a process.
+    """Time prediction: many images, the same network in torch, and the first image in a new process.
 
-    Many images go from their files' bytes to answers on all cores. Torch is float32 and eager, its images decoded one
-    after the other.
+    Times for many images include everything from file bytes to predictions, on all cores. Torch runs eagerly in float32
+    and decodes one image after the other.
 
     Example: uniemox bench predict --model runs/fi --json
 
     Args:
-        data: KIND:PATH; its images must all be readable; 64 drawn ones if not given.
-        model: As of `uniemox predict`.
-        torch_run: A run with the same network's weights; the model itself, if it is a run.
-        finder: A person finder for fresh processes, the soak and the speed with people, or none.
-        soak: Answer this many further images, and print how much memory the process gained after the 2,000th.
+        data: KIND:PATH; all its images must be readable. Default: 64 synthetic images.
+        model: Model as for `uniemox predict`.
+        torch_run: A run with the same weights. Default: the model itself if it is a run.
+        finder: Person detector for new processes, soak and speed with people, or none.
+        soak: Number of further images to predict. Then print how much memory has grown since the 2,000th.
     """
     need("torch", "timm", extra="train")
     from uniemox.bench.predict import PASSES, bench_predict
@@ -165,8 +165,7 @@ def bench_train_command(
 ) -> None:
     """Time a pre-training run on one device, and each of its parts: loading, step, teacher, optimiser, saving.
 
-    The start and the teacher have random weights. `uniemox reproduce --plan --images-per-s FILE` takes what --json
-    prints.
+    Encoder and teacher have random weights. `uniemox reproduce --plan --images-per-s FILE` reads the output of --json.
 
     For example:
 
@@ -175,10 +174,10 @@ def bench_train_command(
 
     Args:
         data: KIND:PATH.
-        preset: Of pretrain: paper, best or demo.
-        steps: Timed steps, after three to warm up.
-        batch_size: Images of a step, of one device; the preset's if not given.
-        compiled: torch.compile; as the preset has it if not given.
+        preset: Preset of pretrain: paper, best or demo.
+        steps: Number of timed steps, after three warm-up steps.
+        batch_size: Number of images per step and device. Default: the preset's.
+        compiled: Use torch.compile, or not. Default: the preset's setting.
     """
     need("torch", "timm", "open_clip", "tensorboard", extra="train")
     from uniemox.bench.train import WARMUP, bench_train

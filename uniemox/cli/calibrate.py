@@ -25,10 +25,10 @@ def calibrate(
     as_json: JsonObject = False,
     files: FileOptions = NO_FILES,
 ) -> None:
-    """Fit a model's confidence and its likely labels to your own labelled images.
+    """Calibrate a model's probabilities and sets of likely labels on your own labelled images.
 
-    The most probable label stays the same; its probability then holds for images like these. A hundred are enough.
-    They must be new to the model, and `uniemox evaluate` refuses to score the result on them.
+    The most probable label does not change, but its probability becomes accurate for images like yours. 100 images are
+    enough. They must be new to the model; `uniemox evaluate` refuses to score the calibrated model on them.
 
     For example:
 
@@ -38,11 +38,11 @@ def calibrate(
 
     Args:
         data: KIND:PATH, see `uniemox docs data`; at least 30 images with labels.
-        out: The model to write, ONNX: uniemox predict IMAGE --model OUT.
-        model: embedded, an ONNX file of uniemox finetune, or a run that holds one.
-        split: Use this split only, or all; if not given, calibration or val of data with splits, else all.
-        ratings: Learn valence and arousal instead, from images with people's ratings of both, at least 100: a linear
-            head on the model's features, with an interval for each. Images of one group are held out together.
+        out: ONNX file to write; use it with uniemox predict IMAGE --model OUT.
+        model: embedded, an ONNX file of uniemox finetune, or a run that contains one.
+        split: Split to use, or all. Default: calibration or val if the data have one, else all.
+        ratings: Learn valence and arousal instead, from at least 100 images with people's ratings of both. Fits a
+            linear head with intervals on the model's features. Images of one group are held out together.
     """
     need("scipy", extra="data")
     from uniemox.evaluate.recalibration import Recalibration, fit_ratings, recalibrate
@@ -67,7 +67,7 @@ def calibrate(
 
 
 def _confidence_words(result: "Recalibration", out: Path) -> tuple[str, list[str]]:
-    """The rest of a line on standard error, and lines on standard output."""
+    """Return the end of a line for standard error, and lines for standard output."""
     low, high = result.accuracy_interval
     before = ""
     if result.coverage_before is not None:
@@ -88,11 +88,11 @@ def _confidence_words(result: "Recalibration", out: Path) -> tuple[str, list[str
 
 
 def _rating_words(found: "RatingFit") -> tuple[str, list[str]]:
-    """The rest of a line on standard error, and lines on standard output."""
+    """Return the end of a line for standard error, and lines for standard output."""
     line = f" of {found.groups} groups, rated {min(found.lowest):.1f} to {max(found.highest):.1f} of 1 to 9"
     if max(found.highest) <= NARROW:
         line += " (if people rated on another scale, name it: csv:TABLE?scale=1-7)"
-    return f"{line}; held out, by tens of the groups:", [
+    return f"{line}; ten-fold cross-validation over groups:", [
         f"{name}: rank correlation {found.spearman[i]:.2f}, error {found.mean_error[i]:.2f} of 8 (the mean rating "
         f"for all images: {found.mean_error_of_mean[i]:.2f}), intervals of ±{found.half_width[i]:.2f} hold "
         f"{found.coverage[i]:.0%}"

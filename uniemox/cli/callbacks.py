@@ -9,13 +9,13 @@ from uniemox.cli.progress import duration
 from uniemox.training.journal import RunPlan
 from uniemox.training.processes import rank
 
-SAID_AFTER = 5  # steps, by which the time that a run takes is known
+SAID_AFTER = 5  # steps after which the remaining time is estimated
 QUIET = ("lr", "epoch", "images_per_s", "wait_s", "with_person", "clipped", "fused_cosine", "offset_share")
-NORM_OF_LOSS = "grad_norm_"  # begins the names of gradient norms of single losses, in the log alone, as QUIET's are
+NORM_OF_LOSS = "grad_norm_"  # prefix of single losses' gradient norms, which only the log shows, like QUIET
 
 
 class ConsoleCallback(AbstractContextManager["ConsoleCallback"]):
-    """A training callback that prints, in the first process only."""
+    """Training callback that prints to standard error, in the first process only."""
 
     def __init__(self) -> None:
         self.bar = progress_bar()
@@ -26,24 +26,24 @@ class ConsoleCallback(AbstractContextManager["ConsoleCallback"]):
         self.bar.stop()
 
     def progress(self, what: str, done: int, total: int | None, values: str = "") -> None:
-        """A bar of its own, or a line now and then."""
+        """Show progress as a separate bar, or as lines in a log."""
         if rank() == 0:
             self.bar.start()
             self.bar.show(what, done, total, values)
 
     def start(self, plan: RunPlan) -> None:
-        """Show the cost of the run."""
+        """Print the cost of the run."""
         self.plan, self.started = plan, time.perf_counter()
         if rank() == 0:
             say(str(plan))
 
     def warn(self, done: int, trouble: str) -> None:
-        """The sentence."""
+        """Print the warning."""
         if rank() == 0:
             say(f"step {done:,}: {trouble}")
 
     def step(self, done: int, values: Mapping[str, float]) -> None:
-        """Show the progress, every loss by name, and after a few steps the remaining time."""
+        """Show the progress and every loss by name; after a few steps, print the remaining time."""
         if rank() != 0 or self.plan is None:
             return
         logged = {name for name in values if name in QUIET or name.startswith(NORM_OF_LOSS)}

@@ -1,4 +1,4 @@
-"""The command that compares recipes over seeds."""
+"""The command that compares training settings over several seeds."""
 
 import json
 from dataclasses import asdict
@@ -16,18 +16,18 @@ Runs = Annotated[list[Path], Parameter(consume_multiple=True, negative="")]
 
 
 def compare(*, ours: Runs, theirs: Runs, baseline: Runs | None = None, as_json: JsonFlag = False) -> None:
-    """Compare two recipes by runs of several seeds each, scored on the same images.
+    """Compare two training settings by runs of several seeds each, scored on the same images.
 
-    The interval is a paired bootstrap over images, 95 %, all seeds of an image drawn together: it holds for other
-    images, not for other seeds. Chance is the share of the commonest class among the scored images, and 1 / classes.
+    The 95 % interval is a paired bootstrap over images, all seeds of an image resampled together: it covers other
+    images, not other seeds. Chance is the share of the most common class of the scored images, and 1 / classes.
 
     Example: uniemox compare --ours runs/pre-s0 runs/pre-s1 --theirs runs/scratch-s0 --baseline runs/histogram
 
     Args:
         ours: Fine-tuning runs that uniemox evaluate has scored.
-        theirs: Those that they are compared with.
+        theirs: Fine-tuning runs to compare with.
         baseline: Trivial baseline, such as a run of finetune --method histogram; runs that do not beat it are marked.
-        as_json: Print one JSON object for every evaluation that all of them have.
+        as_json: Print one JSON object per evaluation that all runs have.
     """
     need("scipy", extra="data")
     from uniemox.evaluate.compare import compare as run
@@ -46,7 +46,7 @@ def compare(*, ours: Runs, theirs: Runs, baseline: Runs | None = None, as_json: 
                 low, high, mean = *interval, sum(values) / len(values)
                 seeds = ", ".join(f"{value:.1%}" for value in values)
                 print(f"{name:>10} {mean:.1%} ({low:.1%} to {high:.1%}); runs: {seeds}")
-        print(f"    chance {found.commonest:.1%} the commonest class, {found.uniform:.1%} one class of all")
+        print(f"    chance {found.commonest:.1%} (most common class), {found.uniform:.1%} (1 / classes)")
         print(f"difference {_words(found.difference)}")
         for name, margin in (("ours", found.ours_over_baseline), ("theirs", found.theirs_over_baseline)):
             if margin is not None:

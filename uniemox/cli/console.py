@@ -1,4 +1,4 @@
-"""The terminal: messages, tables, options that many commands have, and packages that a command needs."""
+"""Terminal output: messages, tables, options that many commands share, and checks for required packages."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -18,24 +18,24 @@ if TYPE_CHECKING:
 
 
 class UsageError(ConfigError):
-    """A command that can't be understood; it exits with 2."""
+    """Raised for a command that can't be parsed; the program exits with 2."""
 
 
 class SafeConsole(Console):
-    """A terminal that file names can't control: their control characters are replaced."""
+    """Terminal that replaces control characters of file names, so that names can't control it."""
 
     def render_str(self, text: str, **style: Any) -> Text:
-        """Override rich's width by that of the shown characters."""
+        """Replace control characters, so that rich measures the width of the shown text."""
         return super().render_str(printable(text), **style)
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
-        """Override rich's printing; its own colours and cursor movements follow as control segments."""
+        """Replace control characters in text; rich's own colours and cursor movements are separate control segments."""
         for segment in super().render(renderable, options):
             yield segment if segment.control else Segment(printable(segment.text), segment.style)
 
 
 def printable(text: str) -> str:
-    """Text without signs that steer a terminal or turn the direction of writing; line breaks and tabs stay.
+    """Return the text without characters that control a terminal or change the writing direction; line breaks stay.
 
     >>> printable("a\\x1b[2J.jpg")
     'a\\ufffd[2J.jpg'
@@ -43,18 +43,18 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() or c in "\n\t" or 0xD800 <= ord(c) < 0xE000 else "\ufffd" for c in text)
 
 
-PLAIN: dict[str, Any] = {"markup": False, "emoji": False}  # [red] and :smile: in a name are that name
+PLAIN: dict[str, Any] = {"markup": False, "emoji": False}  # print [red] and :smile: in a name literally
 out, err = SafeConsole(**PLAIN), SafeConsole(stderr=True, **PLAIN)
 
 Files = Annotated[Path | None, Parameter(negative="")]
-EXIT_UNREADABLE = 3  # some images could not be read; 1 is an error, 2 a command that can't be understood
+EXIT_UNREADABLE = 3  # some images could not be read; 1 is an error, 2 a command that can't be parsed
 Flag = Annotated[bool, Parameter(negative="")]
 JsonFlag = Annotated[bool, Parameter(name="--json", negative="")]
 JsonObject = Annotated[bool, Parameter(name="--json", negative="", help="Print one JSON object.")]
 
 
 def show_all(parts: Iterable[Table | str]) -> None:
-    """Tables and lines on standard output; lines as they are."""
+    """Print tables and lines to standard output; lines stay unchanged."""
     for part in parts:
         if isinstance(part, str):
             print(printable(part))
@@ -74,7 +74,7 @@ def say_parts(data: "DataSet") -> None:
 
 
 def progress_bar() -> "ProgressBar":
-    """Progress on standard error: how many of how many, how many a second, and the time left."""
+    """Return a progress bar on standard error: count, speed and remaining time."""
     from uniemox.cli.progress import ProgressBar
 
     return ProgressBar(err, say)

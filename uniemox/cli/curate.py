@@ -48,7 +48,7 @@ def init(folder: Folder, /, *, plan: Files = None, database: str | None = None) 
 
     Args:
         plan: JSON file {"keywords": {label: [word, ...]}}, optionally with kind, styles, answers_per_picture,
-            check_every and answer (questions to annotators). Default: the 8 x 10 words of Emo8 (table I).
+            check_every and answer (questions to annotators). Default: Emo8's 8 labels with 10 words each (table I).
         database: SQLAlchemy URL, such as postgresql+psycopg://... Default: a file in the folder.
     """
     need(*PACKAGES, extra="curate")
@@ -70,9 +70,9 @@ def collect(
     as_json: AsJson = False,
     options: Annotated[Any, Parameter(name="*")] = COLLECT(),  # noqa: B008
 ) -> None:
-    """Ask sources for images and download them; creates the project if there is none.
+    """Search sources for images and download them; creates the project if there is none.
 
-    Hosts get one request at a time, private networks none; the next call tries temporary failures again.
+    Requests to one host never overlap; private networks are refused. Repeat the command to retry temporary failures.
 
     For example:
 
@@ -81,9 +81,9 @@ def collect(
     uniemox curate collect mine --source folder:photos --source csv:addresses.csv
 
     Args:
-        source: openverse, commons, bing, csv:TABLE (columns address, and keyword, label, page, title, licence,
-            licence_address, author where known) or folder:PATH (LABEL/KEYWORD/IMAGE; 'folder:PATH?labels=none' takes
-            images without labels). Default: download what is still waiting.
+        source: openverse, commons or bing. csv:TABLE: column address, optionally keyword, label, page, title, licence,
+            licence_address, author. folder:PATH: LABEL/KEYWORD/IMAGE; 'folder:PATH?labels=none' has no labels. Default:
+            continue pending downloads.
     """
     need(*PACKAGES, "icrawler", extra="curate")
     from uniemox.curate.collect.run import failures, fetch, search
@@ -117,7 +117,7 @@ def screen(
     min_score: float | None = None,
     as_json: AsJson = False,
 ) -> None:
-    """Drop images that are broken, tiny, placeholders, duplicates, or in a test set; people then drop the rest.
+    """Drop images that are broken, tiny, placeholders, duplicates, or in a test set. People review the rest.
 
     For example:
 
@@ -126,19 +126,19 @@ def screen(
     uniemox curate screen mine --model runs/fi --min-score 0.02
 
     Args:
-        against: KIND:PATH of a data set that must share no image with the new one; it is remembered.
-        min_side: Minimum length of the shorter side, px. Default: the value used last, at first 128.
-        model: Classifier whose scores sort the grid, least fitting images first. Its scores are kept until another one
-            is given.
+        against: KIND:PATH of a data set that must share no image with the new one; later calls remember it.
+        min_side: Minimum length of the shorter side, px. Default: the last value; at first 128.
+        model: Classifier that sorts the grid by the probability of each image's label, lowest first. Later calls use
+            its saved scores unless you give another model.
         min_score: Minimum probability, 0 to 1, that the model gives to an image's label; 0 drops none. Default: the
-            value used last, at first 0.
+            last value; at first 0.
     """
     project = opened(folder)
     from uniemox.curate.collect import screen as screening
     from uniemox.data.source import open_data
 
     if min_score and model is None and project.store.setting("scored by") is None:
-        raise ConfigError("--min-score needs the shares of a --model")
+        raise ConfigError("--min-score needs the predictions of a --model")
     config = screening.remembered_config(project, min_side, min_score)
     score = None if model is None else screening.scorer(model, project.plan.label_set)
     with progress_bar() as progress:
@@ -164,9 +164,9 @@ curate.command(import_answers, name="import")
 
 @curate.command
 def takedown(folder: Folder, which: str, /, *, because: str) -> None:
-    """Remove an image from the project and its releases; it is not collected again.
+    """Remove an image from the project and its releases; it is never collected again.
 
-    Fails, after all other work, if a release could not be written again.
+    If a release can't be written again, the command does everything else first and then fails.
 
     For example:
 
@@ -186,14 +186,14 @@ def takedown(folder: Folder, which: str, /, *, because: str) -> None:
     for place in done.releases:
         say(f"{place} is without them")
     for place in done.gone:
-        say(f"{place} is not there any more; where copies of it are, remove them by hand")
+        say(f"{place} no longer exists; if there are copies, remove the image from them by hand")
     if done.problems:
         raise DataError("; ".join(done.problems))
 
 
 @curate.command
 def undo(folder: Folder, batch: Annotated[int, Parameter(help="Number of the step.")], /) -> None:
-    """Undo a step by its number, which `status` lists. An undo can be undone too.
+    """Undo a step by its number, which `status` lists. You can also undo an undo.
 
     Example: uniemox curate undo mine 12
     """
@@ -202,7 +202,7 @@ def undo(folder: Folder, batch: Annotated[int, Parameter(help="Number of the ste
 
     with project.store.write() as connection:
         number = run(connection, batch, actor="owner")
-    print(f"undone; undo {number} to have it back")
+    print(f"undone; to reverse this, undo {number}")
 
 
 @curate.command

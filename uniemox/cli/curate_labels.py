@@ -1,4 +1,4 @@
-"""Commands from images to labels, and from labels to a data set."""
+"""Commands that turn images into labels, and labels into a data set."""
 
 import json
 from collections import Counter
@@ -17,7 +17,7 @@ from uniemox.errors import ConfigError
 RuleOption = Annotated[
     Rule | None,
     Parameter(
-        help="Rule for keeping images: both (all annotators give the label that was searched, as in the paper), "
+        help="Rule for keeping images: both (all annotators give the label of the search word, as in the paper), "
         "majority, or soft (most frequent label, with shares). Default: that of the last split or release, or both."
     ),
 ]
@@ -30,7 +30,7 @@ RELEASE = options_of(ReleaseConfig(name="-"), without=("name", "rule", "min_answ
 
 
 def invite(folder: Folder, name: Name, /, *, address: Address = None) -> None:
-    """Print a link for an annotator. It is shown once; a new one for the same name replaces it.
+    """Print an invitation link for an annotator. It is shown once; a new link for the same name replaces it.
 
     Example: uniemox curate invite mine Ada
     """
@@ -44,7 +44,7 @@ def invite(folder: Folder, name: Name, /, *, address: Address = None) -> None:
 
 
 def leave_out(folder: Folder, name: Name, /) -> None:
-    """Stop counting an annotator's answers, for example after failed attention checks; `undo` takes it back.
+    """Stop counting an annotator's answers, for example after failed attention checks; `undo` reverses it.
 
     Example: uniemox curate leave-out mine Ada
     """
@@ -53,13 +53,13 @@ def leave_out(folder: Folder, name: Name, /) -> None:
 
     with project.store.write() as connection:
         number = run(connection, name, actor="owner")
-    print(f"answers of {name} are left out; undo {number} to have them back")
+    print(f"answers of {name} are left out; to count them again, undo {number}")
 
 
 def suggest(folder: Folder, /, *, model: str = "embedded", off: bool = False) -> None:
-    """Show annotators a model's prediction for each image, or stop it (--off).
+    """Show annotators a model's prediction for each image, or stop showing it (--off).
 
-    Suggestions bias answers towards the model. Each answer records its suggestion, and the release counts them.
+    Suggestions bias answers towards the model. Each answer records its suggestion; the release counts them.
 
     For example:
 
@@ -69,14 +69,14 @@ def suggest(folder: Folder, /, *, model: str = "embedded", off: bool = False) ->
 
     Args:
         model: Model as for `uniemox predict`, with the labels of the project.
-        off: Show no suggestions any more.
+        off: Stop showing suggestions.
     """
     project = opened(folder)
     from uniemox.curate.annotate import assignment
 
     if off:
         assignment.forget(project)
-        print("annotators see no suggestions any more")
+        print("suggestions are off")
         return
     with progress_bar() as progress:
         count = assignment.suggest(project, model, progress.show)
@@ -84,9 +84,9 @@ def suggest(folder: Folder, /, *, model: str = "embedded", off: bool = False) ->
 
 
 def serve(folder: Folder, /, *, host: str = "127.0.0.1", port: int = 8790, address: str | None = None) -> None:
-    """Serve the pages: annotators answer; the owner screens, judges and follows the progress.
+    """Serve the web pages: annotators answer; the owner screens images, decides disputes and follows the progress.
 
-    Prints a link for the owner. By default only this machine can open the pages. Only invited people see images.
+    Prints a link for the owner. By default the pages open only on this machine. Only invited people see images.
 
     For example:
 
@@ -96,8 +96,8 @@ def serve(folder: Folder, /, *, host: str = "127.0.0.1", port: int = 8790, addre
 
     Args:
         host: Address to listen on.
-        port: Port to listen on; 0 takes a free one.
-        address: Public address of the pages, if there is an https proxy in front of this server.
+        port: TCP port to listen on; 0 takes a free one.
+        address: Public address of the pages, if an https proxy is in front of this server.
     """
     project = opened(folder)
     from uniemox.curate.annotate import access, serving
@@ -142,9 +142,9 @@ def split(
     rule: RuleOption = None,
     as_json: AsJson = False,
 ) -> None:
-    """Split the kept images into train, val and test. Of many schemes, keep the one with the most similar colours.
+    """Split the kept images into train, val and test. Of many schemes, keeps the one with the most similar colours.
 
-    Near duplicates, an author's images and those of one page stay together. Writes splits.json and splits.png
+    Near duplicates, images of one author, and images of one page stay together. Writes splits.json and splits.png
     (figure 6) to the project.
 
     For example:
@@ -215,16 +215,16 @@ def release(
         return
     left = made["statistics"]["metadata"]["still there"]
     if left:
-        say(f"metadata is still in the files of {left} images: of other formats than JPEG, PNG and WebP, or damaged")
+        say(f"{left} files still contain metadata: they are damaged, or not JPEG, PNG or WebP")
     print(f"wrote {out}: {made['pictures']} images")
 
 
 def export_answers(
     folder: Folder, out: Annotated[Path, Parameter(help="File to write: .csv, or .json for Label Studio.")], /
 ) -> None:
-    """Export all answers as a table or for Label Studio, also while annotators are at work.
+    """Export all answers as a table or for Label Studio. You can do this while annotators are at work.
 
-    The file holds annotators' names and comments; a release has neither.
+    The file contains annotators' names and comments; a release contains neither.
 
     Example: uniemox curate export mine answers.csv
     """
@@ -238,7 +238,7 @@ def export_answers(
 
 
 def import_answers(folder: Folder, tasks: Annotated[Path, Parameter(help="JSON export of Label Studio.")], /) -> None:
-    """Import answers given in Label Studio to images of the project.
+    """Import answers from Label Studio for images of the project.
 
     Images are identified by data.sha256, else by file name.
 
@@ -249,8 +249,8 @@ def import_answers(folder: Folder, tasks: Annotated[Path, Parameter(help="JSON e
 
     imported = import_label_studio(project, tasks)
     if imported.unknown:
-        say(f"{imported.unknown} tasks are of images that the project does not have")
+        say(f"{imported.unknown} tasks refer to images that are not in the project")
     if imported.unfit:
-        say(f"{imported.unfit} annotations choose no label of the project, or hold values that no page could send")
-    print(f"imported {imported.new} answers; {imported.answers - imported.new} were there already")
+        say(f"{imported.unfit} annotations were refused: no label of the project, or invalid values")
+    print(f"imported {imported.new} answers; {imported.answers - imported.new} already existed")
     say("uniemox curate status lists who gave them; uniemox curate leave-out stops counting a person's answers")

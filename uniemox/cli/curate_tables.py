@@ -1,4 +1,4 @@
-"""Tables of the commands that build a data set, and what these commands share."""
+"""Tables for the commands that build a data set, and helpers that these commands share."""
 
 import math
 import time
@@ -25,7 +25,7 @@ AsJson = Annotated[bool, Parameter(name="--json", negative="", help="Print one J
 
 
 def opened(folder: Path) -> "Project":
-    """Open a project. Raises MissingPackageError without the extra, DataError without a project."""
+    """Open a project. Raises MissingPackageError without the extra, DataError if there is no project."""
     need(*PACKAGES, extra="curate")
     from uniemox.curate.project import open_project
 
@@ -33,7 +33,7 @@ def opened(folder: Path) -> "Project":
 
 
 def status_tables(status: Mapping[str, Any]) -> Iterator[Table | str]:
-    """Yield steps, annotators, the last batches, and the next command."""
+    """Yield tables of steps, annotators and recent batches, then the next command."""
     steps = Table("step", "progress", title=_title(f"project {status['folder']}"))
     for name, sentence in status["told"].items():
         _add(steps, name, sentence)
@@ -57,7 +57,7 @@ def status_tables(status: Mapping[str, Any]) -> Iterator[Table | str]:
 
 
 def agreement_tables(stats: "AgreementStats", kept: "Mapping[int, Verdict]") -> Iterator[Table | str]:
-    """Yield statistics with intervals, confusion matrices, and the verdicts by reason."""
+    """Yield statistics with intervals, confusion matrices, and the number of verdicts by reason."""
     figures = Table("figure", "value", "95 % interval", title=f"{stats.pictures} images, {stats.answers} answers")
     rows = [("same answer", stats.percent), ("Krippendorff's α", stats.alpha)]
     rows += [(f"α of {label}", figure) for label, figure in stats.per_class.items()]
@@ -78,7 +78,7 @@ def agreement_tables(stats: "AgreementStats", kept: "Mapping[int, Verdict]") -> 
 
 
 def _add(to: Table, *cells: str) -> None:
-    """Add a row of plain text: people wrote some of its cells, and rich would read [...] as markup."""
+    """Add a row of plain text. People wrote some cells, in which rich would read [...] as markup."""
     to.add_row(*map(Text, cells))
 
 

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from uniemox.data.sample import DataSet, Sample
     from uniemox.data.splits import Choice
 
-TEXT_LENGTH = 300  # of a sample, shown
-KNOWN = {  # by field of a sample
+TEXT_LENGTH = 300  # shown characters of a sample's text
+KNOWN = {  # printed names by field of a sample
     "distribution": "distribution",
     "valence": "valence, arousal",
     "text": "text",
@@ -38,9 +38,9 @@ KNOWN = {  # by field of a sample
 data = App(
     name="data",
     help=(
-        "Look at data sets, check them, split them, find the people in them, describe them, pack them.\n\n"
+        "Inspect, check, split and pack data sets, detect the people in them, and describe the images in words.\n\n"
         "A data set is KIND:PATH, such as fi:photos/fi or csv:table.csv?labels=mikels; see `uniemox docs data`. "
-        "Several with commas between them, emoset:EmoSet,fi:FI, are opened as one, with the labels of the first."
+        "Several separated by commas, emoset:EmoSet,fi:FI, are opened as one with the labels of the first."
     ),
 )
 
@@ -67,8 +67,8 @@ def show(
 
     Args:
         source: KIND:PATH.
-        limit: Show only this many samples.
-        as_json: A JSON object a sample: path, label or distribution, split, text, boxes, target_box, group.
+        limit: Maximum number of samples to show, 0 or more.
+        as_json: Print one JSON object per sample: path, label or distribution, split, text, boxes, target_box, group.
     """
 
     if limit is not None and limit < 0:
@@ -95,9 +95,9 @@ def check(
     as_json: JsonFlag = False,
     pool: Pool = ONE_A_CORE,
 ) -> None:
-    """Find broken files, duplicates, contradicting labels, placeholders, leaks and drift.
+    """Find broken files, duplicates, contradicting labels, placeholders, leaks between splits, and drift.
 
-    Near duplicates are found through new encoding, scaling, mirroring, and cropping by a little.
+    Near duplicates are found even if they were re-encoded, scaled, mirrored or slightly cropped.
 
     For example:
 
@@ -107,9 +107,9 @@ def check(
 
     Args:
         source: KIND:PATH.
-        against: A second data set, with which this one must share no image.
+        against: A second data set that must not share an image with this one, such as a test set.
         html: Write a page with the images to this file.
-        as_json: Print everything as JSON; its list "exclude" is what --exclude takes.
+        as_json: Print everything as JSON; --exclude of other commands reads its list "exclude".
     """
     need("sklearn", "scipy", extra="data")
     from uniemox.data.audit import audit
@@ -129,18 +129,18 @@ def check(
 
 @dataclass(frozen=True, kw_only=True)
 class SchemeOptions:
-    """Options that divide a data set."""
+    """Options for splitting a data set."""
 
     ratio: str | None = None
-    """Shares of train, val and test (or of train and test), as any numbers; 80/10/10 if not given."""
+    """Shares of train, val and test, or of train and test, as any numbers. Default: 80/10/10."""
     seed: int = 0
-    """Of the draw: the same seed gives the same splits wherever the data lie."""
+    """Random seed; the same seed gives the same splits wherever the data are stored."""
     paper: Flag = False
-    """Divide as the paper did, instead of --ratio: its official splits, ratios, strata and schemes."""
+    """Split as in the paper, with its official splits, ratios, strata and schemes, instead of --ratio."""
     schemes: int = 1
-    """Draw so many schemes and keep the one whose splits agree best in their colours (the paper's figure 6)."""
+    """Number of schemes to draw; the one whose splits have the most similar colours is used (figure 6)."""
     hold_out: int | None = None
-    """Keep the splits that the data have, and take so many images of train as test instead."""
+    """Keep the existing splits, but move this number of images from train to test."""
 
 
 @data.command
@@ -155,7 +155,7 @@ def split(
     as_json: JsonObject = False,
     scheme: Annotated[SchemeOptions, Parameter(name="*")] = SchemeOptions(),
 ) -> None:
-    """Divide a data set into train, val and test: every class in the same ratio, no group torn apart.
+    """Split a data set into train, val and test. Each class has the same ratio; images of one group stay together.
 
     For example:
 
@@ -165,9 +165,9 @@ def split(
 
     Args:
         source: KIND:PATH.
-        file: The file to write; commands take it as --splits.
-        plot: Write an image of that choice to this file.
-        fraction: Keep this part of every class of train only (figure 7); a smaller fraction is part of a larger one.
+        file: JSON file to write; commands read it with --splits.
+        plot: Draw the choice among --schemes to this image file.
+        fraction: Keep only this share of every class of train (figure 7). Smaller shares are part of larger ones.
     """
     need("sklearn", "matplotlib", extra="data")
     from uniemox.data import splits
@@ -178,7 +178,7 @@ def split(
     how, drawn, choice = _draw(found, source, scheme)
     if plot is not None:
         if choice is None:
-            raise ConfigError("--plot shows how a scheme was chosen: give --schemes 100 as well")
+            raise ConfigError("--plot shows the choice among schemes: give --schemes 100 too")
         from uniemox.data.splits import plot_choice
 
         plot_choice(choice, found, plot)
@@ -189,23 +189,23 @@ def split(
     digest = splits.write_splits(file, drawn, source=source, how=how)
     sizes = dict(sorted(Counter(drawn.values()).items()))
     for label, names in splits.lacking_splits(found, drawn, sizes).items():
-        say(f"{label} has no image in {' and '.join(names)}: scores there leave it out; add images of it")
+        say(f"{label} has no image in {' and '.join(names)}: scores there leave out this class; add images of it")
     words = f"wrote {file}: {', '.join(f'{name} {size}' for name, size in sizes.items())} ({how}), sha256 {digest}"
     print(json.dumps({"file": str(file), "sha256": digest, "how": how, "sizes": sizes}) if as_json else words)
 
 
 def _draw(found: "DataSet", source: str, options: SchemeOptions) -> "tuple[str, dict[str, str], Choice | None]":
-    """Return the description of the draw, the scheme, and the choice if there was one."""
+    """Return a description of the split, the split, and the choice if several schemes were compared."""
     from uniemox.data import splits
 
     seed, schemes = options.seed, options.schemes
     if schemes < 1:
         raise ConfigError(f"--schemes must be at least 1, got {schemes}")
     if options.paper and (options.ratio is not None or schemes > 1):
-        raise ConfigError("--paper has ratio and schemes of its own; leave --ratio and --schemes out")
+        raise ConfigError("--paper sets ratio and schemes itself; leave out --ratio and --schemes")
     if options.hold_out is not None:
         if options.ratio is not None or options.paper or schemes > 1:
-            raise ConfigError("--hold-out divides train alone; leave --ratio, --paper and --schemes out")
+            raise ConfigError("--hold-out splits only train; leave out --ratio, --paper and --schemes")
         held_out = splits.hold_out(found.samples, options.hold_out, seed)
         return f"{options.hold_out} of train held out, seed {seed}", held_out, None
     if options.paper:
@@ -222,7 +222,7 @@ def _draw(found: "DataSet", source: str, options: SchemeOptions) -> "tuple[str, 
 
 
 def _draw_as_paper(found: "DataSet", source: str, seed: int) -> "tuple[dict[str, str], Choice | None]":
-    """The paper's split of a data set, or of each of several; the choice among schemes where one was drawn."""
+    """Return the paper's split of a data set, or of each part, and the choice if schemes were compared."""
     from uniemox.data import splits
     from uniemox.data.source import open_data, parse_source
 
@@ -231,7 +231,7 @@ def _draw_as_paper(found: "DataSet", source: str, seed: int) -> "tuple[dict[str,
     kept = {sample.key for sample in found.samples}
     scheme: dict[str, str] = {}
     for part in found.parts:
-        alone = open_data(part.source)  # with its own labels, by which its recipe divides it
+        alone = open_data(part.source)  # with its own labels, which its split is stratified by
         own = replace(alone, samples=[sample for sample in alone.samples if f"{part.name}/{sample.key}" in kept])
         drawn, _ = splits.paper_split(parse_source(part.source)[0], own, seed, partial(_histograms, own))
         scheme |= {f"{part.name}/{key}": name for key, name in drawn.items()}
@@ -239,7 +239,7 @@ def _draw_as_paper(found: "DataSet", source: str, seed: int) -> "tuple[dict[str,
 
 
 def _histograms(found: "DataSet") -> "NDArray[np.floating]":
-    """Colour histograms of all samples, (N, D); broken images have the mean of the others."""
+    """Return colour histograms of all samples, (N, D); an unreadable image gets the mean of the others."""
     import numpy as np
 
     from uniemox.data.processes import scan
@@ -254,7 +254,7 @@ def _histograms(found: "DataSet") -> "NDArray[np.floating]":
 
 
 def _as_dict(found: "DataSet", sample: "Sample") -> dict[str, Any]:
-    """A sample as JSON; what is not known is null."""
+    """Return a sample in JSON-serialisable form; unknown values are null."""
     unchanged = ("key", "valence", "arousal", "split", "text", "domain", "group")
     return {
         "path": str(sample.image),
@@ -269,7 +269,7 @@ def _as_dict(found: "DataSet", sample: "Sample") -> dict[str, Any]:
 
 
 def _data_tables(data: "DataSet", examples: int) -> Iterator[Table | str]:
-    """Classes by split, what is known of how many samples, notes, and a few samples."""
+    """Yield classes by split, the number of samples with each annotation, notes, and a few samples."""
     order = {"train": 0, "val": 1, "test": 2}
     splits = sorted({sample.split or "" for sample in data.samples}, key=lambda split: (order.get(split, 3), split))
     counts = Counter((sample.label, sample.split or "") for sample in data.samples)
@@ -290,7 +290,7 @@ def _data_tables(data: "DataSet", examples: int) -> Iterator[Table | str]:
 
 
 def _audit_tables(found: "Audit") -> Iterator[Table | str]:
-    """The number of faults of each kind, with examples, and the drift."""
+    """Yield the number of problems of each kind with examples, and the drift between splits."""
     from uniemox.data.audit import GROUPS
 
     yield f"{found.name}: {found.count} samples"

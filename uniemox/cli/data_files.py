@@ -1,4 +1,4 @@
-"""Options that name data, people, texts and splits."""
+"""Options for data, person boxes, texts and splits, and the commands persons, describe and shard."""
 
 import json
 from collections.abc import Callable
@@ -23,28 +23,28 @@ def _file(text: str) -> Any:
     return Parameter(negative="", help=text)
 
 
-Persons = Annotated[Path | None, _file("File of `data persons`; if not given, the one beside the data is used.")]
-Texts = Annotated[Path | None, _file("File of `data describe`; if not given, the one beside the data is used.")]
-Splits = Annotated[Path | None, _file("File of `data split`, such as RUN/splits.json.")]
-Exclude = Annotated[Path | None, _file('File of `data check --json`; the images in its list "exclude" are left out.')]
+Persons = Annotated[Path | None, _file("File written by `data persons`. Default: the one next to the data.")]
+Texts = Annotated[Path | None, _file("File written by `data describe`. Default: the one next to the data.")]
+Splits = Annotated[Path | None, _file("File written by `data split`, such as RUN/splits.json.")]
+Exclude = Annotated[Path | None, _file('File of `data check --json`; leaves out the images in its list "exclude".')]
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataFiles:
-    """Files beside a data set."""
+    """Files that add boxes and splits to a data set, or exclude images."""
 
     persons: Persons = None
     splits: Splits = None
     exclude: Exclude = None
 
     def open(self, source: str, **options: Any) -> "DataSet":
-        """The data set.  source: KIND:PATH.  options: of `open_data`."""
+        """Open the data set.  source: KIND:PATH.  options: keyword arguments of `open_data`."""
         from uniemox.data.source import open_data
 
         return open_data(source, **vars(self), **options)
 
     def words(self) -> list[str]:
-        """These options as they are typed for another command."""
+        """Return these options as words of a command line."""
         return [word for name, file in vars(self).items() if file is not None for word in (f"--{name}", str(file))]
 
 
@@ -58,19 +58,19 @@ class FinderOptions:
     """Options of the person detector."""
 
     detector: str
-    """An ONNX file of YOLOX, NanoDet, FastestDet or YOLOv3; Darknet's yolov3.cfg with yolov3.weights beside it;
-    hub:owner/repository/file.onnx; or embedded, the small one that comes with this package."""
+    """ONNX file of YOLOX, NanoDet, FastestDet or YOLOv3; Darknet's yolov3.cfg with yolov3.weights next to it;
+    hub:owner/repository/file.onnx; or embedded, the small detector in this package."""
     confidence: float | None = None
-    """Least confidence, 0 to 1; the detector's own if not given (0.8 for YOLOv3, as in the paper)."""
+    """Minimum confidence of a box, 0 to 1. Default: the detector's own (0.8 for YOLOv3, as in the paper)."""
     overlap: float | None = None
-    """Intersection over union above which the weaker of two boxes goes; the detector's own if not given."""
+    """Non-maximum suppression: drop the weaker of two boxes whose IoU is above this. Default: the detector's own."""
     provider: Literal["cpu", "cuda", "tensorrt", "coreml", "openvino"] | None = None
-    """What of onnxruntime runs an ONNX file; cuda if not given and it starts on this machine, else cpu."""
+    """Execution provider of onnxruntime for an ONNX file. Default: cuda if it works on this machine, else cpu."""
 
     def opener(self, *, on_cluster: bool) -> "tuple[Callable[[], Detector], bool]":
-        """Return a function that opens the detector, and whether it uses an accelerator; print the device.
+        """Return a function that opens the detector, and whether it uses an accelerator. Prints the device.
 
-        on_cluster: of machines that may have no GPU; then it is the CPU where nothing else is asked for.
+        on_cluster: machines may lack a GPU; the default is then the CPU.
         """
         from uniemox.io.onnx_sessions import pick_provider
         from uniemox.persons.detector import DetectorConfig, load_detector
@@ -83,7 +83,7 @@ class FinderOptions:
             if used == "cuda" and self.provider is None:
                 try:
                     load_detector(file, config, provider=used)
-                except ConfigError:  # an onnxruntime for GPUs, and none here
+                except ConfigError:  # an onnxruntime for GPUs on a machine without one
                     used = "cpu"
             say(f"onnxruntime runs {self.detector} on {used}")
         return partial(load_detector, file, config, threads=1, provider=used), used != "cpu"
@@ -98,7 +98,7 @@ def persons(
     as_json: JsonObject = False,
     pool: Pool = ONE_A_CORE,
 ) -> None:
-    """Find the people in every image, once, and keep their boxes beside the data. A stopped run resumes.
+    """Detect the people in every image once, and save their boxes next to the data. A stopped run resumes.
 
     For example:
 
@@ -108,7 +108,7 @@ def persons(
 
     Args:
         source: KIND:PATH.
-        out: The file to write; persons.jsonl beside the data if not given, where all commands find it.
+        out: File to write. Default: persons.jsonl next to the data, where all commands find it.
     """
     from uniemox.data.people import PERSONS, find_people
     from uniemox.data.seen import read_seen
@@ -129,22 +129,22 @@ def persons(
 
 @dataclass(frozen=True, kw_only=True)
 class DescriberOptions:
-    """The networks that find out what no annotation says."""
+    """Networks that describe images without annotations."""
 
     teacher: str | None = None
-    """A CLIP by open_clip's name, or local-dir:FOLDER; it needs --vocabulary."""
+    """CLIP model by its open_clip name, or local-dir:FOLDER; needs --vocabulary."""
     teacher_weights: str = "openai"
-    """Its weights, by open_clip's name or as a file."""
+    """Weights of the CLIP model, by open_clip's name or as a file."""
     vocabulary: Files = None
-    """EmoSet's info.json, whose words it chooses from."""
+    """EmoSet's info.json: the words that the CLIP model chooses from."""
     classifier: str | None = None
-    """A timm network with ImageNet's classes, for objects."""
+    """timm network with ImageNet's classes, which names objects."""
     classifier_weights: Files = None
-    """Its weights as a file; those of the hub if not given."""
+    """File with the network's weights. Default: download them from the hub."""
 
     def __post_init__(self) -> None:
         if (self.teacher is None) != (self.vocabulary is None):
-            raise ConfigError("--teacher chooses from EmoSet's words: give --teacher and --vocabulary, or neither")
+            raise ConfigError("--teacher chooses among EmoSet's words: give --teacher and --vocabulary, or neither")
 
     def open(self) -> "Describer":
         """Open the networks that describe images, on the GPU if there is one."""
@@ -159,7 +159,7 @@ class DescriberOptions:
         return Describer(zero_shot=zero_shot, classifier=names)
 
     def record(self) -> dict[str, Any]:
-        """Settings that change texts."""
+        """Return the settings that change texts."""
         return {
             "teacher": None if self.teacher is None else f"{self.teacher} {self.teacher_weights}",
             "vocabulary": _fingerprint(self.vocabulary),
@@ -178,10 +178,10 @@ def describe(
     networks: Annotated[DescriberOptions, Parameter(name="*")] = DescriberOptions(),
     pool: Pool = ONE_A_CORE,
 ) -> None:
-    """Write a text for every image, from EmoSet's annotations or from what the image shows.
+    """Write a text for every image, from EmoSet's annotations or from the image itself.
 
-    Without annotations, the text names measured colours, the people of `data persons`, objects of a classifier, and
-    scene, action and expression by a CLIP if you give one.
+    Without annotations, a text names measured colours, the people of `data persons`, and objects from a classifier.
+    With a CLIP model it also names scene, action and expression.
 
     For example:
 
@@ -190,7 +190,7 @@ def describe(
 
     Args:
         source: KIND:PATH.
-        out: The file to write; texts.jsonl beside the data if not given, where all commands find it.
+        out: File to write. Default: texts.jsonl next to the data, where all commands find it.
         without_emotion: Leave the label out of the texts (table VII of the paper).
     """
     need("torch", "timm", "open_clip", extra="train")
@@ -225,9 +225,9 @@ def shard(
     texts: Texts = None,
     pool: Pool = ONE_A_CORE,
 ) -> None:
-    """Pack a data set into tar shards with an index, which train several times faster and read from any store.
+    """Pack a data set into indexed tar shards, which train several times faster and can be read from any store.
 
-    A stopped run resumes with the next shard. The `webdataset` package reads them as well.
+    A stopped run resumes with the next shard. The `webdataset` package can read the shards too.
 
     For example:
 
@@ -236,10 +236,10 @@ def shard(
 
     Args:
         source: KIND:PATH.
-        folder: Where the shards are written.
-        short_side: Scale images down to this short side, px; the files as they are if not given.
-        samples: Images in a shard.
-        seed: Of the order in the shards.
+        folder: Folder to write shards to.
+        short_side: Downscale images to this length of the short side, px. Default: copy the files unchanged.
+        samples: Number of images per shard.
+        seed: Random seed for the order of images.
     """
     from uniemox.data.shards import ShardConfig, write_shards
 
@@ -260,19 +260,19 @@ def _has_gpu() -> bool:
 
 
 def _fingerprint(file: Path | None) -> str | None:
-    """16 hexadecimal digits of a file's content."""
+    """Return 16 hexadecimal digits that identify a file's content; None without a file."""
     from uniemox.io.files import fingerprint_of
 
     return None if file is None else fingerprint_of([file], "")
 
 
 def _tell(words: str, values: dict[str, Any], as_json: bool) -> None:
-    """Print a result, and on standard error the images that were left out, which it names as "broken"."""
+    """Print a result, and on standard error the unreadable images, which its key "broken" lists."""
     broken = values["broken"]
     for line in broken[:5]:
         say(line)
     if len(broken) > 5:
         say(f"and {len(broken) - 5} more; uniemox data check lists all of them")
     if broken:
-        say(f"{len(broken)} images can't be read and were left out")
+        say(f"{len(broken)} unreadable images were left out")
     print(json.dumps(values) if as_json else words)

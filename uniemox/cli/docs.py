@@ -7,13 +7,13 @@ from uniemox.cli.console import out
 from uniemox.errors import ConfigError
 
 PLACES = (Path(uniemox.__file__).parent / "docs", Path(uniemox.__file__).parents[1] / "docs")
-"""Of an installed package, of a clone."""
+"""Folders of the pages: in an installed package, and in a clone."""
 
 
 def docs(page: str | None = None, /) -> None:
-    """Show a page of the documentation; without a name, which pages there are.
+    """Show a page of the documentation; without a name, list the pages.
 
-    In a terminal it is laid out; elsewhere it is the Markdown itself.
+    Prints formatted text in a terminal, and plain Markdown elsewhere.
 
     For example:
 
@@ -21,7 +21,7 @@ def docs(page: str | None = None, /) -> None:
     - uniemox docs data | less
 
     Args:
-        page: Such as data, or tutorials/predict.
+        page: Name of the page, such as data or tutorials/predict.
     """
     from rich.markdown import Markdown
 
@@ -42,14 +42,14 @@ def docs(page: str | None = None, /) -> None:
 
 
 def find_pages() -> dict[str, Path]:
-    """The pages by name. Raises ConfigError if they are not there."""
+    """Return the pages by name. Raises ConfigError if there are none."""
     for place in PLACES:
         found = {path.relative_to(place).with_suffix("").as_posix(): path for path in sorted(place.rglob("*.md"))}
         if found:
             return found
-    raise ConfigError("this installation came without its documentation; install uniemox again")
+    raise ConfigError("this installation lacks its documentation; install uniemox again")
 
 
 def title_of(path: Path) -> str:
-    """The heading of a page."""
+    """Return the heading of a page."""
     return path.read_text("utf-8").partition("\n")[0].lstrip("# ")

@@ -1,4 +1,4 @@
-"""The command that looks at a machine before a long run."""
+"""The command that checks a machine before a long run."""
 
 import json
 from dataclasses import asdict
@@ -19,14 +19,14 @@ def doctor(
 ) -> None:
     """Check this machine before a long run: GPUs, compiler, memory, disk, loading. Takes about a minute.
 
-    Each line is ok, a warning with what to do, or says what could not be checked here.
+    Each line is ok, a warning with advice, or the reason why something could not be checked.
 
     Example: uniemox doctor --gpus 8 --out /scratch/runs
 
     Args:
-        gpus: GPUs that the run shall use on this machine.
+        gpus: Number of GPUs of this machine that the run will use.
         out: Folder that the run will write to.
-        as_json: Print one JSON object a line.
+        as_json: Print one JSON object per line.
     """
     need("torch", "timm", "open_clip", extra="train")
     from uniemox.bench.doctor import examine

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from uniemox.evaluate.run import Evaluation
     from uniemox.evaluate.scores import GroupScores
 TRUST = {
-    "coverage": "likely sets for 90 % that hold the label",
-    "set_size": "labels in such a set",
+    "coverage": "90 % likely sets that contain the label",
+    "set_size": "labels per 90 % likely set",
     "flagged": "flagged as unfamiliar",
 }
 
@@ -36,9 +36,9 @@ def evaluate(
 ) -> None:
     """Score a fine-tuned classifier, with 95 % intervals.
 
-    Scores and predictions are kept in the run's folder; of an ONNX file beside it, of embedded and small in a folder of
-    that name where you are. Images that it was trained on are refused. A data set with other labels is scored through
-    a label map; what is evoked is never mapped to what is felt.
+    Scores and predictions are saved in the run's folder. For an ONNX file they are saved next to the file; for embedded
+    and small in ./embedded and ./small. Training images of the model are refused. If the data have other labels,
+    predictions are mapped to them, but evoked emotions never to felt ones.
 
     For example:
 
@@ -46,14 +46,14 @@ def evaluate(
     - uniemox evaluate --model embedded --data csv:ratings.csv --task affect
 
     Args:
-        model: A fine-tuning run or its model.safetensors; or an ONNX file, embedded or small, which need no torch.
-        data: KIND:PATH, see `uniemox docs data`; several with commas between them are scored as one.
-        split: Score this split, or all; if not given, test if there is one, else val, else all.
-        by: Scores by a column's values too: domain, split, label, group, part (of several data sets), or an
-            annotation's.
-        task: affect: score a classifier's valence and arousal against people's ratings.
-        allow_seen: Score images that the model was trained on as well.
-        name: Of the files in RUN/evaluations; made of data and split if not given.
+        model: A fine-tuning run or its model.safetensors; or, without torch, an ONNX file, embedded or small.
+        data: KIND:PATH, see `uniemox docs data`; several separated by commas are scored as one.
+        split: Split to score, or all. Default: test if there is one, else val, else all.
+        by: Also score each value of a column: domain, split, label, group, part (of several data sets), or a column of
+            the annotations.
+        task: affect: score the valence and arousal that a classifier predicts against people's ratings.
+        allow_seen: Also score images that the model was trained on.
+        name: File name in RUN/evaluations. Default: made from data and split.
     """
     from uniemox.evaluate import run
 
@@ -74,7 +74,7 @@ def evaluate(
 
 
 def score_tables(found: "Evaluation") -> Iterator[Table | str]:
-    """Every score with its interval, the confusion matrix, and groups."""
+    """Yield a table of scores with intervals, the confusion matrix, and scores by group."""
     values = asdict(found.scores)
     table = Table("score", "value", "95 % interval")
     for name, value, interval in _flat(values | dict(found.trust)):
@@ -93,7 +93,7 @@ def score_tables(found: "Evaluation") -> Iterator[Table | str]:
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, float | None, Any]]:
-    """Name, value and interval of every number."""
+    """Yield name, value and interval of every number."""
     for name, value in values.items():
         if name == "per_class_recall":
             for label, recall in value.items():
@@ -115,5 +115,5 @@ def _groups(by: "GroupScores") -> Table:
 
 
 def _cells(value: float | None, interval: Any) -> tuple[str, str]:
-    """A score and its interval as they are shown."""
+    """Return a score and its interval as text."""
     return "-" if value is None else f"{value:.4f}", "{:.4f} to {:.4f}".format(*interval) if interval else ""

@@ -1,4 +1,4 @@
-"""The commands that show why an image got its answer, and how pre-trained models fill in what is hidden."""
+"""The commands that show what supports a prediction, and how pre-trained models reconstruct hidden patches."""
 
 import json
 import os.path
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from uniemox.predict.explain.scores import MapScores
 
 MAX_ROWS = 200  # of a sheet
-SHEET_PX = 512  # of the images that are kept for a sheet
-explain = App(name="explain", help="Show which parts of an image speak for an answer.")
+SHEET_PX = 512  # longer side of images in a sheet
+explain = App(name="explain", help="Show which parts of an image support a prediction.")
 Models = Annotated[list[str] | None, Parameter(name="--model", consume_multiple=True, negative="")]
 
 
@@ -38,10 +38,10 @@ def heat(
     scores: Flag = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Lay a heat map over each image, a column for each model, as figure 8 of arXiv 2409.18877.
+    """Draw a heat map over each image, one column per model, as in figure 8 of arXiv 2409.18877.
 
-    A model that looks at people uses persons.jsonl in the image's folder (uniemox data persons), else the embedded
-    finder. Exits with 3 if an image could not be read; the others are done.
+    A model that reads person boxes takes them from persons.jsonl in the image's folder (see uniemox data persons), or
+    else runs the embedded person detector. Exits with 3 if an image could not be read; all others are processed.
 
     For example:
 
@@ -51,18 +51,18 @@ def heat(
 
     Args:
         files: Images, folders, or patterns.
-        out: sheet.png or sheet.html for all on one sheet, or a folder for a PNG a map, as large as the image:
-            photos/a.jpg becomes FOLDER/photos/a.jpg.MODEL.png.
-        model: One or more runs, model.onnx files or names hub:owner/name/file; by default the model of the package.
-        label: Label whose evidence is shown; by default the most probable one of each model.
-        method: cam: class-activation map of a convolutional network. occlusion: any network, about 100 passes. auto:
-            cam, else occlusion. both: compare the two. grad-cam: for a run, ViTs as in the paper's figure; needs
+        out: sheet.png or sheet.html: one sheet with all images. A folder: one PNG per map, as large as the image, such
+            as FOLDER/photos/a.jpg.MODEL.png.
+        model: One or more runs, model.onnx files or names hub:owner/name/file. Default: the package's model.
+        label: Label to explain. Default: each model's most probable label.
+        method: cam: class-activation map of a convolutional network. occlusion: any network; about 100 passes. auto:
+            cam if possible, else occlusion. both: compare them. grad-cam: for runs, such as the ViTs of figure 8; needs
             uniemox[train].
-        faces: Draw what faces show (not what people feel) in the first column, or to FOLDER/photos/a.jpg.faces.png.
-            find: all detected faces. whole: each image is one face.
-        scores: Measure the maps: area under the label's probability while the image is deleted, or inserted, hottest
-            places first, compared with a random map.
-        as_json: With --scores: print them as one JSON object.
+        faces: Draw facial expressions, which are not felt emotions, in the first column, or to
+            FOLDER/photos/a.jpg.faces.png. find: detect faces. whole: each image is one face.
+        scores: Measure the maps: remove or insert the hottest pixels first, and integrate the label's probability.
+            Random maps are the baseline.
+        as_json: With --scores: print the scores as one JSON object.
     """
     if as_json and not scores:
         raise ConfigError("--json prints the scores; add --scores")
@@ -70,7 +70,7 @@ def heat(
         need("torch", "timm", "safetensors", extra="train")
     from uniemox.predict.explain.explaining import open_explainers
 
-    folder = out if _is_folder(out) else None  # a wrong name is refused before models are opened
+    folder = out if _is_folder(out) else None  # refuses a wrong name before models are opened
     explainers, columns = open_explainers(model or [None], method)
     images = _images_of(files, max_images=MAX_ROWS if folder is None else None)
     rows = _explain_each(images, explainers, label, _people_beside(files, explainers), compare=method == "both")
@@ -92,16 +92,16 @@ def reconstruct(
     seed: int = 0,
     as_json: JsonObject = False,
 ) -> None:
-    """Show how pre-trained models reconstruct hidden patches, with one mask for all, as figure 9 of arXiv 2409.18877.
+    """Show how pre-trained models reconstruct hidden patches, as in figure 9 of arXiv 2409.18877.
 
     Example: uniemox explain reconstruct photos --model runs/pre mae_visualize_vit_base.pth --out sheet.png
 
     Args:
         files: Images, or folders of them.
-        model: One or more: a pre-training run, each of whose checkpoints is a column, or a checkpoint of MAE with its
-            decoder.
-        out: The sheet, a PNG.
-        ratio: Share of the patches that are hidden, between 0 and 1.
+        model: One or more models: a pre-training run, with one column per checkpoint, or an MAE checkpoint that
+            includes its decoder. All models get the same mask.
+        out: PNG file to write.
+        ratio: Share of hidden patches, between 0 and 1.
         seed: Random seed for the masks.
     """
     need("torch", "timm", "safetensors", extra="train")
@@ -126,19 +126,19 @@ def reconstruct(
 
 
 def _images_of(files: Sequence[Path], *, max_images: int | None) -> list[Path]:
-    """Return the images that files, folders and patterns mean.
+    """Return the images that files, folders and patterns refer to.
 
-    max_images: of a sheet, which is in memory until the end.  Raises ConfigError for none, or for more.
+    max_images: limit of a sheet, which is built in memory.  Raises ConfigError for no images, or more than the limit.
     """
     from uniemox.predict.images import list_images
 
     found = [Path(name) for name in list_images(list(map(str, files)))]
     if not found:
-        raise ConfigError("there is no image to explain; give image files, folders that hold some, or patterns")
+        raise ConfigError("there is no image to explain; give image files, folders with images, or patterns")
     if max_images is not None and len(found) > max_images:
         raise ConfigError(
-            f"a sheet shows at most {max_images} images, here are {len(found):,}; name fewer (maps of any number "
-            "go into a folder: uniemox explain --out maps)"
+            f"a sheet shows at most {max_images} images, got {len(found):,}; give fewer, or write maps to a folder "
+            "without a limit: uniemox explain --out maps"
         )
     return found
 
@@ -151,9 +151,9 @@ def _explain_each(
     *,
     compare: bool,
 ) -> "Iterator[tuple[Path, list[Explanation]]]":
-    """Yield each image that can be read with every model's map. Raises ImageError if there are none.
+    """Yield each readable image with every model's map. Raises ImageError if no image can be read.
 
-    people: detected before, by image.  compare: the explainers come in pairs, two methods for one answer.
+    people: detected people by image.  compare: explainers come in pairs, two methods for one prediction.
     """
     from uniemox.predict.explain.explanation import compared
 
@@ -174,7 +174,7 @@ def _explain_each(
     if not read:
         raise ImageError(f"none of {len(images)} images can be read; nothing is written")
     if compare:
-        say(f"cam and occlusion disagree on {unlike} of {read} images; there, trust neither map")
+        say(f"cam and occlusion disagree on {unlike} of {read} images; trust neither map there")
 
 
 def _keep(
@@ -183,9 +183,9 @@ def _keep(
     columns: list[str],
     folder: Path | None,
 ) -> "tuple[list[Path], list[list[Explanation]], list[list[MapScores]]]":
-    """Write maps to the folder, or keep them for a sheet; return the images, the kept maps, and the maps' scores.
+    """Write maps to the folder, or collect them for a sheet; return images, collected maps, and scores.
 
-    scored_by: the explainers; empty: no scores.
+    scored_by: explainers that score the maps; empty: no scores.
     """
     from uniemox.predict.plot import drawing_path, write_drawing
 
@@ -211,7 +211,7 @@ def _people_beside(files: Sequence[Path], explainers: "Sequence[Explainer]") -> 
 
 
 def _is_folder(out: Path) -> bool:
-    """Return True if --out is a folder; create it, or the sheet's. Raises ConfigError for a file of another kind."""
+    """Return True if --out is a folder; create it, or a sheet's parent. Raises ConfigError for other file types."""
     is_sheet = out.suffix.lower() in (".png", ".html") and not out.is_dir()
     if out.suffix and not is_sheet and not out.is_dir():
         raise ConfigError(f"--out {out}: give sheet.png, sheet.html, or a folder")
@@ -220,7 +220,7 @@ def _is_folder(out: Path) -> bool:
 
 
 def _draw_faces(images: Sequence[Path], which: Literal["find", "whole"]) -> "Iterator[Image.Image]":
-    """Yield a drawing of what the faces in each image show."""
+    """Yield a drawing of each image with its facial expressions."""
     from uniemox.predict.faces import summarise_faces
     from uniemox.predict.opening import load
     from uniemox.predict.plot import plot_faces
@@ -229,7 +229,7 @@ def _draw_faces(images: Sequence[Path], which: Literal["find", "whole"]) -> "Ite
     predictor = load("small", finder=None, faces=which)
     with progress_bar() as progress:
         for done, found in enumerate(predictor.predict_each(images), start=1):
-            if isinstance(found, Failure):  # it could be read before
+            if isinstance(found, Failure):  # unexpected: the image could be read before
                 raise ImageError(found.error)
             faces = [(face.box, face.expressions) for face in found.faces or ()]
             yield plot_faces(found.source, faces, summarise_faces([shown for _, shown in faces]), SHEET_PX)
@@ -243,7 +243,7 @@ def _write(
     drawings: "Iterator[Image.Image] | None",
     rows: "Sequence[Sequence[Explanation]] | None",
 ) -> None:
-    """Write the sheet, or the drawings of faces to a folder.  rows: maps of the sheet; None: they are in the folder."""
+    """Write the sheet, or drawings of faces to a folder.  rows: maps of the sheet; None: the folder has the maps."""
     from uniemox.predict.explain.sheets import draw_sheet, sheet_html
     from uniemox.predict.plot import drawing_path, write_drawing
 

@@ -1,4 +1,4 @@
-"""The command that turns a classifier into a file for other programs."""
+"""The command that exports a classifier for other programs."""
 
 import json
 from functools import partial
@@ -38,35 +38,34 @@ def export(
     - uniemox export embedded --to web --runtime node_modules/onnxruntime-web --out site
 
     Args:
-        model: A fine-tuning run, its model.safetensors, or its model.onnx; embedded or small.
-        out: The file or folder to write.
-        to: onnx: one file. hub-folder: model.onnx, a card (README.md), and model.safetensors and config.json, which
-            timm and transformers open, as the Hugging Face hub shows them; nothing is uploaded. web: a static page that
-            predicts in the visitor's browser, also offline; put the folder on any web server.
-        runtime: With --to web: folder of the npm package onnxruntime-web, which computes in the browser.
-        float16: Store the weights in half the space; it computes in float32 as before.
-        int8_weights: Store the weights in a quarter of the space; it computes in float32, with answers that differ a
-            little.
-        keep_float16: With --int8-weights: a regular expression; weights in whose name it is found are stored in 16
+        model: A fine-tuning run, its model.safetensors or model.onnx; embedded or small.
+        out: File or folder to write.
+        to: onnx: one file. hub-folder: model.onnx, README.md as model card, and model.safetensors with config.json, for
+            timm and transformers; nothing is uploaded. web: a static page that predicts in the visitor's browser, also
+            offline.
+        runtime: With --to web: folder of the npm package onnxruntime-web, which runs the model in the browser.
+        float16: Store weights in half the space; computation stays float32.
+        int8_weights: Store weights in a quarter of the space; computation stays float32. Probabilities change slightly.
+        keep_float16: With --int8-weights: regular expression; weights whose name contains a match are stored in 16
             bits.
-        int8: Compute in 8 bits. Written only if that is faster on this machine and the label stays the same for at
-            least 98 % of up to 2,000 images of --data. Otherwise the figures are shown and the exit code is 1.
-        data: With --int8: KIND:PATH, images like those that the model is for, see `uniemox docs data`.
+        int8: Compute in 8 bits. Writes the file only if that is faster on this machine and predicts the same label for
+            at least 98 % of up to 2,000 images of --data. Otherwise prints the figures and exits with 1.
+        data: With --int8: KIND:PATH of images like those the model is meant for, see `uniemox docs data`.
     """
     if (to == "web") != (runtime is not None):
-        raise ConfigError("--to web and --runtime FOLDER belong together: see `npm pack onnxruntime-web`")
+        raise ConfigError("--to web and --runtime FOLDER need each other: see `npm pack onnxruntime-web`")
     if to != "onnx" and (int8_weights or float16 or int8 or as_json):
-        raise ConfigError(f"--to {to} goes without --float16, --int8-weights, --int8 and --json")
+        raise ConfigError(f"--to {to} can't be combined with --float16, --int8-weights, --int8 or --json")
     if runtime is not None:
         _write_site(model, out, runtime)
         return
     need("torch", "timm", "onnx", "onnxscript", extra="train")
     if int8 != (data is not None):
-        raise ConfigError("--int8 and --data KIND:PATH belong together: int8 is kept only where images show it works")
+        raise ConfigError("--int8 and --data KIND:PATH need each other: int8 is tested on images first")
     if int8_weights and (float16 or int8):
-        raise ConfigError("--int8-weights goes with neither --float16 nor --int8; leave one of them out")
+        raise ConfigError("--int8-weights can't be combined with --float16 or --int8; leave one of them out")
     if keep_float16 is not None and not int8_weights:
-        raise ConfigError("--keep-float16 goes with --int8-weights alone; --float16 stores all weights so")
+        raise ConfigError("--keep-float16 needs --int8-weights; --float16 stores all weights in 16 bits")
     if to == "hub-folder":
         _write_hub_folder(model, out)
         return
@@ -75,7 +74,7 @@ def export(
 
 
 def _write_site(model: Path, out: Path, runtime: Path) -> None:
-    """Write a page with the model of an ONNX file, a finished run or the package."""
+    """Write a web page with the model of an ONNX file, of a finished run, or of the package."""
     from uniemox.io.files import ONNX
     from uniemox.io.weight_names import EMBEDDED, IN_PACKAGE
     from uniemox.predict.opening import open_network
@@ -87,7 +86,7 @@ def _write_site(model: Path, out: Path, runtime: Path) -> None:
 
 
 def _write_hub_folder(run: Path, out: Path) -> None:
-    """A run as others can use it, with the scores that are kept of it."""
+    """Write a folder for a model hub from a run, with the run's scores."""
     from uniemox.checkpoints.classifier import load_classifier
     from uniemox.evaluate.run_records import read_run
     from uniemox.export.hub_folder import write_hub_folder
@@ -103,7 +102,7 @@ def _write_hub_folder(run: Path, out: Path) -> None:
 
 
 def _tell(out: Path, check: "Int8Check | None", *, as_json: bool) -> None:
-    """Say what was written. Raises ConfigError if nothing was."""
+    """Print what was written. Raises ConfigError if nothing was."""
     is_written = check is None or check.is_kept
     if check is not None:
         say(str(check))
@@ -111,7 +110,7 @@ def _tell(out: Path, check: "Int8Check | None", *, as_json: bool) -> None:
         told = {"written": str(out) if is_written else None} | ({} if check is None else {"int8": check.as_dict()})
         print(json.dumps(told | ({"bytes": out.stat().st_size} if is_written else {})))
     if not is_written:
-        raise ConfigError("nothing is written, because int8 must be faster and agree on 98 %; see above")
+        raise ConfigError("nothing was written: int8 must be faster and agree on 98 % of the images; see above")
     if not as_json:
         say(f"wrote {out}, {out.stat().st_size / 1e6:.1f} MB; next: uniemox predict IMAGE --model {out}")
 
@@ -119,7 +118,7 @@ def _tell(out: Path, check: "Int8Check | None", *, as_json: bool) -> None:
 def _write(
     model: Path, out: Path, data: str | None, weights: str | None, keep_float16: str | None
 ) -> "Int8Check | None":
-    """Write the file; with data in 8 bits, or not at all if that does not pay.  weights: float16, int8 or None."""
+    """Write the file; with data in 8 bits, if that is worthwhile.  weights: float16, int8 or None."""
     from uniemox.data.source import open_data
     from uniemox.export.compact import export_int8, store_as_float16, store_as_int8
     from uniemox.export.onnx import read_model, write_model
@@ -143,7 +142,7 @@ def _write(
 
 
 def _as_onnx(model: Path, folder: Path) -> Path:
-    """A file of the model in a folder. Raises CheckpointError for a run that is not finished."""
+    """Write the model as ONNX to a folder. Raises CheckpointError for an unfinished run."""
     from uniemox.checkpoints.classifier import load_classifier
     from uniemox.export.onnx import export_classifier, read_model, write_model
     from uniemox.io.weight_names import EMBEDDED, IN_PACKAGE
@@ -159,9 +158,9 @@ def _as_onnx(model: Path, folder: Path) -> Path:
 
 
 def _weights_of(run: Path) -> Path:
-    """The weights of a run. Raises CheckpointError if it is not finished."""
+    """Return the weights file of a run. Raises CheckpointError if the run is not finished."""
     from uniemox.io.files import WEIGHTS
 
     if not (run / WEIGHTS).is_file():
-        raise CheckpointError(f"{run} holds no {WEIGHTS}; give a finished run of uniemox finetune")
+        raise CheckpointError(f"{run} has no {WEIGHTS}; give a finished run of uniemox finetune")
     return run / WEIGHTS

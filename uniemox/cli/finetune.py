@@ -16,9 +16,9 @@ DEFAULT = "best"
 
 
 def command_for(preset: str = DEFAULT, act: Callable[..., Any] | None = None) -> Callable[..., Any]:
-    """The command with the defaults of a preset.
+    """Build the command with the defaults of a preset.
 
-    act: called with the config and the other options instead of fine-tuning, for those who check plans.
+    act: called with the config and the other options instead of fine-tuning, to check plans.
     """
 
     @takes(settings=options_of(PRESETS[preset](), without=("init",)))
@@ -32,11 +32,10 @@ def command_for(preset: str = DEFAULT, act: Callable[..., Any] | None = None) ->
         settings: Any,
         files: FileOptions = NO_FILES,
     ) -> Any:
-        """Fine-tune an encoder to tell emotions (arXiv 2409.18877, section III-E).
+        """Fine-tune an encoder to classify emotions (arXiv 2409.18877, section III-E).
 
-        The defaults below are those of the preset: see those of another with --preset demo --help. It trains on the
-        split train; data without splits are divided 80/10/10. Killed at any moment, --resume continues it to the same
-        result.
+        The defaults below come from the preset; add --preset demo to --help to see another preset's. Trains on the
+        split train; data without splits are split 80/10/10. A killed run continues with --resume, with the same result.
 
         For example:
 
@@ -49,12 +48,12 @@ def command_for(preset: str = DEFAULT, act: Callable[..., Any] | None = None) ->
           fi:photos/fi --out runs/solver
 
         Args:
-            init: Where the encoder comes from: embedded or small (they come with uniemox), a run, a published
-                checkpoint, timm:NAME or timm:NAME@FILE; with scratch: before it the same network with random weights.
-                Several, with commas between them, are used side by side. Method histogram alone needs none.
-            data: KIND:PATH, see `uniemox docs data`; several with commas between them are trained on as one, with the
-                labels of the first.
-            out: Folder of the run: config.json, metrics.jsonl, checkpoints, at the end model.safetensors and
+            init: Initial weights: embedded or small (in this package), a run, a published checkpoint, timm:NAME or
+                timm:NAME@FILE. Prefix scratch: keeps the architecture but draws random weights. Several, separated by
+                commas, are concatenated. Only method histogram needs none.
+            data: KIND:PATH, see `uniemox docs data`. Several, separated by commas, are used as one with the labels of
+                the first.
+            out: Folder of the run: config.json, metrics.jsonl, checkpoints; at the end model.safetensors and
                 model.onnx.
             preset: paper, best or demo.
             resume: Continue the run in --out, if there is one.
@@ -78,13 +77,13 @@ def _finetune(config: FinetuneConfig, data: str, out: Path, files: DataFiles, re
     if is_first():
         say_parts(found)
         if config.resolved().augment != config.augment:
-            say("detectors look at clean images: RandAugment, mixup, CutMix and erasing are off")
+            say("detectors need clean images: RandAugment, mixup, CutMix and erasing are off")
     with ConsoleCallback() as shown:
         run(config, found, out, resume=resume, callback=shown)
     if is_first():
         if kept := read_run(out).kept:
             say(f"kept: {kept}")
-        own = out / "splits.json"  # where the data had none
+        own = out / "splits.json"  # exists if the data had no splits
         more = ["--splits", str(own)] if files.splits is None and own.exists() else []
         line = shlex.join(["uniemox", "evaluate", "--model", str(out), "--data", data, *files.words(), *more])
         say(f"wrote {out}/model.safetensors and model.onnx; next: {line}")

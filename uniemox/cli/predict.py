@@ -21,39 +21,38 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelOptions:
-    """Models and detectors, as `uniemox.load` takes them."""
+    """Models and detectors, as in `uniemox.load`."""
 
     model: str | None = None
-    """A run of uniemox finetune, its model.onnx, hub:owner/repository/file.onnx, or clip:NAME@WEIGHTS. embedded, the
-    default, comes with the package; small starts sooner."""
+    """Model: a run of uniemox finetune, its model.onnx, hub:owner/repository/file.onnx, or clip:NAME@WEIGHTS. embedded,
+    the default, and small are in this package; small loads faster."""
     person_model: str | None = None
-    """A model that predicts what the detected people feel."""
+    """Model that predicts what the detected people feel, named like --model. Default: only detect people."""
     persons: bool = True
     """Detect people."""
     finder: str = "embedded"
-    """Person detector, as for `data persons`."""
+    """Person detector, named like --detector of `data persons`."""
     faces: Literal["find", "whole"] | None = None
-    """Also predict what faces show to others, which is not what their owners feel. find: for all detected faces. whole:
-    the image is a face already."""
+    """Also predict facial expressions, not what people feel. find: detect faces. whole: the image is one face."""
     face_model: str | None = None
-    """A model of facial expressions, such as a run on ferplus; by default the one of the package."""
+    """Facial-expression model, such as a run on ferplus. Default: the package's own."""
     face_finder: str | None = None
-    """Face detector, such as yunet_n.onnx; by default the one of the package."""
+    """Face detector, such as yunet_n.onnx. Default: the package's own."""
     words: str | None = None
-    """For clip: the words to choose from, separated by commas; by default Mikels' eight labels."""
+    """With a clip: model: labels to choose from, separated by commas. Default: Mikels' eight labels."""
     threads: int | None = None
-    """Threads for each network; by default one per core for a single image, and one for each of several."""
+    """CPU threads per network. Default: one per core for a single image; 1 for several, which run in parallel."""
 
     def opener(self, *, on_cluster: bool, has_several: bool) -> "Callable[[], Predictor]":
         """Return a function that opens the predictor.
 
-        on_cluster: in workers that have folders of their own, and a core each.  has_several: several images, which are
-        worked on in parallel.
+        on_cluster: for workers with another current folder and one core each.  has_several: several images, which are
+        processed in parallel.
         """
         from uniemox.predict.opening import load
 
         if not self.persons and self.finder != "embedded":
-            raise UsageError("--no-persons and --finder contradict each other; leave one of them out")
+            raise UsageError("--no-persons and --finder contradict each other; leave out one of them")
         files: dict[str, Any] = {
             "path_or_name": self.model,
             "person_model": self.person_model,
@@ -74,20 +73,20 @@ class ModelOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class AnswerFiles:
-    """Files for the answers."""
+    """Output files."""
 
     out: Files = None
-    """Write the answers to this file: .jsonl, .csv or .parquet."""
+    """Write the predictions to this file: .jsonl, .csv or .parquet."""
     resume: Flag = False
-    """Continue that file: images that it answers are skipped."""
+    """Continue the file of --out: skip images that it already contains."""
     bom: Flag = False
-    """Begin a .csv with a byte-order mark, by which Excel recognises UTF-8."""
+    """Begin a .csv file with a byte-order mark, so that Excel reads it as UTF-8."""
     save_images: Files = None
-    """Folder for the images with boxes and bars drawn."""
+    """Folder for copies of the images with boxes and bars drawn on them."""
     timeline: Files = None
-    """A .png of each film's answers over time, drawn from those in --out."""
+    """Plot each video's predictions over time to this .png; needs --every and --out."""
     embeddings: Files = None
-    """Also write the features, for search and clusters, to .npy (paths in .npy.txt) or .parquet."""
+    """Also write the image features, for search and clustering, to .npy (with paths in .npy.txt) or .parquet."""
 
 
 NO_MODEL, NO_FILES = ModelOptions(), AnswerFiles()
@@ -106,7 +105,7 @@ def predict(
 ) -> None:
     """Predict what images make people feel, and detect the people in them.
 
-    Exits with 3 if an image could not be read; the others are answered, and --resume tries it again.
+    Exits with 3 if an image could not be read. The others are predicted; --resume retries the unreadable ones.
 
     For example:
 
@@ -115,14 +114,14 @@ def predict(
     - uniemox predict clip.mp4 --every 1s --out clip.csv --timeline clip.png
 
     Args:
-        images: Files, folders, patterns; - reads a list of paths from standard input.
-        coverage: Also give the labels that hold the true one in this share of images, between 0 and 1, such as 0.9.
-        labels: Answer in another label set, such as polarity.
-        every: Time between two answered frames, such as 1s, 500ms or 2min; the names are films (animated images too).
-        batch_size: Maximum number of images started before the next answer is written; more than 16 act as 16. No
-            answer changes.
-        engine: local: this machine. ray: all machines of a Ray cluster, which read the images by the same paths.
-        as_json: Print a JSON object a line: path, scene, kind, valence, familiarity, persons, ...; or path, error.
+        images: Files, folders or patterns; - reads a list of paths from standard input.
+        coverage: Also give a set of likely labels that contains the true label in this share of images, such as 0.9.
+        labels: Convert predictions to another label set, such as polarity.
+        every: Read the files as videos (or animated images) and predict one frame per interval: 1s, 500ms or 2min.
+        batch_size: Maximum number of images in progress before the next prediction is written, up to 16; larger values
+            act as 16. Lower it to save memory; predictions stay the same.
+        engine: local: this machine. ray: all machines of a Ray cluster, which must see the images at the same paths.
+        as_json: Print one JSON object per line: path, scene, kind, valence, familiarity, persons, ...; or path, error.
     """
     every_s = _check(images, files, engine, every)
     from uniemox.cli.predict_output import Output, named_images
@@ -149,21 +148,21 @@ def predict(
 
 
 def _check(images: Sequence[str], files: AnswerFiles, engine: str, every: str | None) -> float | None:
-    """Return the seconds of --every, if it is given. Raises UsageError for options that contradict each other."""
+    """Return the seconds of --every; None without it. Raises UsageError for contradicting options."""
     check_names(images)
     is_film = every is not None
     if files.timeline is not None and not (is_film and files.out is not None and files.timeline.suffix == ".png"):
-        raise UsageError("--timeline NAME.png draws the answers about films in a file: give --every and --out too")
+        raise UsageError("--timeline NAME.png plots the predictions of videos from a file: give --every and --out too")
     if is_film and (engine == "ray" or files.save_images is not None):
-        raise UsageError("--engine ray and --save-images are not there for films; leave them out")
+        raise UsageError("--engine ray and --save-images do not work with videos; leave them out")
     if files.bom and (files.out is None or files.out.suffix != ".csv"):
-        raise UsageError("--bom is for a table: --out answers.csv")
+        raise UsageError("--bom needs a .csv file: --out answers.csv")
     if files.resume and files.out is None:
         raise UsageError("--resume continues a file; name it with --out")
     if engine == "ray" and (files.save_images is not None or files.embeddings is not None):
-        raise UsageError("--save-images and --embeddings are not there with --engine ray; leave them out")
+        raise UsageError("--save-images and --embeddings do not work with --engine ray; leave them out")
     if files.resume and files.embeddings is not None:
-        raise UsageError("--embeddings can't be resumed: leave out --resume, or write them in a run of their own")
+        raise UsageError("--embeddings can't be resumed: leave out --resume, or write embeddings in a separate run")
     if every is None:
         return None
     from uniemox.predict.film import parse_time
@@ -175,9 +174,9 @@ def _check(images: Sequence[str], files: AnswerFiles, engine: str, every: str | 
 
 
 def check_names(images: Sequence[str]) -> None:
-    """Raise UsageError where no image is named, or for an unknown option."""
+    """Raise UsageError if no image is given, or for an unknown option."""
     if not images:
-        raise UsageError("no image is named; give files, folders or patterns, or - for a list on standard input")
+        raise UsageError("no image is given; give files, folders or patterns, or - for a list on standard input")
     dashed = (name for name in images if name.startswith("-") and name != "-")
     unknown = next((name for name in dashed if not os.path.isfile(name)), None)
     if unknown is not None:
@@ -199,7 +198,7 @@ def _open_files(
     coverage: float | None,
     of_film: bool,
 ) -> None:
-    """Open the files for answers and embeddings that are asked for."""
+    """Open the requested files for predictions and embeddings."""
     if files.out is None and files.embeddings is None:
         return
     from uniemox.predict.writing import AnswerHeader, EmbeddingFile, ResultFile
@@ -213,10 +212,10 @@ def _open_files(
 
 
 def _finish(output: "Output", timeline: Path | None) -> None:
-    """Write the table, the embeddings and the timeline that are asked for."""
+    """Finish the requested table, embeddings and timeline."""
     if output.file is not None:
         output.file.finish()
-        again = f" ({output.skipped} were there already)" if output.skipped else ""
+        again = f" ({output.skipped} of them already existed)" if output.skipped else ""
         say(f"wrote {output.file.path}: {output.done + output.skipped} images{again}")
     if output.embeddings is not None:
         output.embeddings.finish()

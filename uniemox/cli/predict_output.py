@@ -1,4 +1,4 @@
-"""Output of `uniemox predict`: rows or JSON lines on the screen, answers in files, progress and failures."""
+"""Output of `uniemox predict`: rows or JSON lines on the screen, files of predictions, progress and failures."""
 
 import json
 import os.path
@@ -24,18 +24,18 @@ if TYPE_CHECKING:
     from uniemox.predict.writing import EmbeddingFile, ResultFile
 
 Source = TypeVar("Source", str, Frame)
-MAX_ROWS = 200  # of a table; then the next one begins, so that no list is too long for the memory
+MAX_ROWS = 200  # per printed table; longer lists become several tables, to limit memory
 MAX_LISTED = 20
-FEW = 8  # images that need no progress bar
+FEW = 8  # so many images need no progress bar
 EXIT_INTERRUPTED = 130
 UNLIKE = "(a guess: unlike the training images)"
 
 
 class Output:
-    """Prints answers as rows or JSON lines, writes them to files, and counts them.
+    """Prints predictions as rows or JSON lines, writes them to files, and counts them.
 
-    as_json: print JSON lines.  has_rows: else print rows, unless the answers go to a file.  images: folder for drawn
-    images; None: none.
+    as_json: print JSON lines.  has_rows: otherwise print rows, unless predictions go to a file.  images: folder for
+    drawn images; None: none.
     """
 
     def __init__(self, *, as_json: bool, has_rows: bool = True, images: Path | None = None) -> None:
@@ -48,7 +48,7 @@ class Output:
         self._rows: list[Prediction] = []
 
     def unanswered(self, sources: Iterable[Source]) -> Iterator[Source]:
-        """Yield the images and frames that the file does not answer yet."""
+        """Yield the images and frames that are not yet in the output file."""
         for source in sources:
             if self.file is not None and self.file.has(source if isinstance(source, str) else source.path):
                 self.skipped += 1
@@ -58,16 +58,16 @@ class Output:
     def take(
         self, results: Iterable[Prediction | Failure], names: Sequence[str] | None, lines: Path | None = None
     ) -> None:
-        """Take all answers, with progress if they are not few and nothing else moves on the terminal; name failures.
+        """Consume all results: print and write them, show progress if there are many, and report failures.
 
-        names: the images that were asked for; None: films, whose frames nobody counts.  lines: file of the answers, if
-        this one does not write it.  Raises StoppedError after Ctrl-C.
+        names: requested images; None: videos, whose frames can't be counted.  lines: file of the answers, if another
+        object writes it.  Raises StoppedError after Ctrl-C.
         """
         are_few = names is not None and len(names) <= FEW and not any(one == "-" or os.path.isdir(one) for one in names)
         is_quiet = are_few or (sys.stdout.isatty() and self.has_rows and self.file is None)
         try:
             with nullcontext() if is_quiet else progress_bar() as progress:
-                if progress is not None and names is not None and "-" not in names:  # standard input is read once
+                if progress is not None and names is not None and "-" not in names:  # standard input can't be counted
                     Thread(target=self._count, args=(names,), daemon=True).start()
                 for result in results:
                     self._add(result)
@@ -119,7 +119,7 @@ class Output:
 
 
 def named_images(names: Sequence[str]) -> Iterator[str]:
-    """Yield the images that names mean; - is a list on standard input. Raises ImageError if there are none."""
+    """Yield the images that names refer to; - is a list on standard input. Raises ImageError if there are none."""
     name = None
     for name in list_images(names, sys.stdin):
         yield name
@@ -128,7 +128,7 @@ def named_images(names: Sequence[str]) -> Iterator[str]:
 
 
 def _table(results: list[Prediction]) -> Table:
-    """Return a row an image: its highest labels, the likely ones, the people."""
+    """Return a table with one row per image: most probable labels, likely set, people."""
     first = results[0]
     columns: dict[str, Callable[[Prediction], str]] = {
         "image": lambda one: _one_line(one.path or ""),
@@ -158,14 +158,14 @@ def _top(result: Prediction) -> str:
 
 
 def _people(result: Prediction) -> str:
-    """Return the number of people, and what they feel."""
+    """Return the number of people and their felt emotions as text."""
     persons = result.persons or []
     felt = [top_word(person.emotions) for person in persons if person.emotions]
     return f"{len(persons)}: {', '.join(felt)}" if felt else str(len(persons))
 
 
 def _one_line(text: str) -> str:
-    """Escape line breaks in names, and characters that control a terminal."""
+    """Escape line breaks and terminal control characters in a name."""
     return "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in text)
 
 

@@ -16,9 +16,9 @@ DEFAULT = "paper"
 
 
 def command_for(preset: str = DEFAULT, act: Callable[..., Any] | None = None) -> Callable[..., Any]:
-    """The command with the defaults of a preset.
+    """Build the command with the defaults of a preset.
 
-    act: called with the config and the other options instead of pre-training, for those who check plans.
+    act: called with the config and the other options instead of pre-training, to check plans.
     """
 
     @takes(settings=options_of(PRESETS[preset]()))
@@ -35,8 +35,8 @@ def command_for(preset: str = DEFAULT, act: Callable[..., Any] | None = None) ->
     ) -> Any:
         """Pre-train an encoder on scene, person and text (arXiv 2409.18877, section III).
 
-        The defaults below are those of the preset: see those of another with --preset demo --help. Under torchrun the
-        same command uses many processes. Killed at any moment, --resume continues it to the same result.
+        The defaults below come from the preset; add --preset demo to --help to see another preset's. Under torchrun the
+        same command uses several processes. A killed run continues with --resume, with the same result.
 
         For example:
 
@@ -46,12 +46,12 @@ def command_for(preset: str = DEFAULT, act: Callable[..., Any] | None = None) ->
         - torchrun --nproc-per-node 8 -m uniemox pretrain --preset paper --data shards:EmoSet --out runs/paper
 
         Args:
-            data: KIND:PATH, see `uniemox docs data`; several with commas between them are trained on as one.
-            out: Folder of the run: config.json, metrics.jsonl, checkpoints, images, at the end encoder.safetensors.
+            data: KIND:PATH, see `uniemox docs data`. Several, separated by commas, are used as one data set.
+            out: Folder of the run: config.json, metrics.jsonl, checkpoints, images; at the end encoder.safetensors.
             preset: paper, best or demo.
             resume: Continue the run in --out, if there is one.
-            split: Only the samples of these splits, such as train val, or all; train if not given, or everything where
-                the data have no splits.
+            split: Splits to train on, such as train val, or all. Default: train, or everything if the data have no
+                splits.
         """
         config = config_of(PretrainConfig, settings)
         return (act or _pretrain)(config, data, out, files, texts, split, resume)
@@ -72,7 +72,7 @@ def _pretrain(
     found = files.open(data, texts=texts).to_train(*split)
     from uniemox.data.order import steps_in_epoch
 
-    steps_in_epoch(len(found), config.batch_size)  # refuses too few without waiting for torch
+    steps_in_epoch(len(found), config.batch_size)  # refuses too few images before torch is imported
 
     from uniemox.cli.callbacks import ConsoleCallback
     from uniemox.pretrain.run import pretrain as run

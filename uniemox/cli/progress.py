@@ -1,4 +1,4 @@
-"""Progress on standard error: bars in a terminal, a line now and then in a log."""
+"""Progress on standard error: bars in a terminal, occasional lines in a log."""
 
 import time
 from collections.abc import Callable
@@ -8,13 +8,13 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-LINE_EVERY_S = 30  # where a log is written instead of a terminal
+LINE_EVERY_S = 30  # seconds between lines in a log
 
 
 class ProgressBar(Progress):
-    """Bars of how many of how many, how many a second, and the time left; in a log, where rich shows nothing, lines.
+    """Progress bars with count, speed and remaining time. In a log, where rich shows nothing, they become lines.
 
-    say: prints a line of a log.
+    say: function that prints a line of a log.
     """
 
     def __init__(self, terminal: Console, say: Callable[[str], None]) -> None:
@@ -25,19 +25,19 @@ class ProgressBar(Progress):
             transient=True,
             redirect_stdout=False,
             redirect_stderr=False,
-            disable=not terminal.is_terminal,  # else rich ends with an empty line in a log
+            disable=not terminal.is_terminal,  # otherwise rich adds an empty line to a log
         )
         self.say, self.next_line = say, time.monotonic() + LINE_EVERY_S
         self._by_name: dict[str, TaskID] = {}
 
     def show(self, what: str, done: int, total: int | None, values: str = "") -> None:
-        """Show the progress of one kind of work; each has a bar until it is done.
+        """Show the progress of one kind of work, which has its own bar until it is done.
 
-        values: shown next to its name; the last ones are kept in a log.
+        values: text shown next to the name; a log shows the latest.
         """
         if what not in self._by_name:
             self._by_name[what] = self.add_task(what, total=total)
-        elif self._tasks[self._by_name[what]].finished and done != total:  # the same work again, as every epoch has
+        elif self._tasks[self._by_name[what]].finished and done != total:  # the same work again, as in every epoch
             self.reset(self._by_name[what], total=total)
         if values and done == total:
             self.next_line = 0
@@ -45,7 +45,7 @@ class ProgressBar(Progress):
         self.update(self._by_name[what], description=name, completed=done, total=total, visible=done != total)
 
     def update(self, task_id: TaskID, **changes: Any) -> None:
-        """Override rich's method: print a line where there is no terminal."""
+        """Override rich's method: print a line if there is no terminal."""
         super().update(task_id, **changes)
         if self.console.is_terminal or time.monotonic() < self.next_line:
             return
@@ -57,7 +57,7 @@ class ProgressBar(Progress):
 
 
 def duration(seconds: float) -> str:
-    """Words for a time."""
+    """Return a duration as text."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     if seconds < 5400:
@@ -66,7 +66,7 @@ def duration(seconds: float) -> str:
 
 
 class _Words(ProgressColumn):
-    """Words about a task."""
+    """Text of a task, such as its count or its remaining time."""
 
     def __init__(self, words: Callable[[Task], str]) -> None:
         super().__init__()

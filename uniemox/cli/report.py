@@ -1,4 +1,4 @@
-"""The command that shows runs."""
+"""The command that writes a page about runs."""
 
 from pathlib import Path
 
@@ -6,9 +6,9 @@ from uniemox.cli.console import need, progress_bar, say
 
 
 def report(*runs: Path, out: Path) -> None:
-    """Show runs on one page: curves, reconstructions, scores, confusion, reliability, examples, and a comparison.
+    """Write one HTML page about runs: curves, reconstructions, scores, confusion, reliability, examples, comparison.
 
-    The page is one HTML file with everything inside, images of the data too: keep that in mind before you publish it.
+    The page is a single file that contains everything, including images of the data: check it before you publish it.
 
     For example:
 
@@ -16,8 +16,8 @@ def report(*runs: Path, out: Path) -> None:
     - uniemox report runs/pre runs/fi runs/fi-without-pretraining --out report.html
 
     Args:
-        runs: Folders of pre-training and fine-tuning; fine-tuning runs that were scored on the same data are compared.
-        out: The page.
+        runs: Folders of pre-training and fine-tuning runs. Fine-tuning runs scored on the same data are compared.
+        out: HTML file to write.
     """
     need("torch", "timm", "tensorboard", "matplotlib", extra="train")
     from uniemox.evaluate.report.page import write_report

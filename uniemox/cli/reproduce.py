@@ -1,4 +1,4 @@
-"""The commands that do the paper's tables and figures again."""
+"""The commands that reproduce the paper's tables and figures."""
 
 import json
 from dataclasses import asdict
@@ -33,14 +33,14 @@ def table_or_figure(
     config: Annotated[ReproduceConfig, Parameter(name="*")] = DEFAULTS,
     options: Annotated[PlanOptions, Parameter(name="*")] = NO_PLAN_OPTIONS,
 ) -> None:
-    """Do a table or figure of the paper again: a plan of commands, each done once, and one page at the end.
+    """Reproduce a table or figure of the paper: run each command of its plan once, and write one page of results.
 
-    A demo takes minutes on two cores. On the scenes that it draws itself it checks that the parts work together; it is
-    not evidence for the paper. The scale of the paper needs GPUs, the data and the published checkpoints.
+    A demo takes minutes on two cores. With its default data, synthetic scenes, it only checks that all parts work
+    together; it is not evidence for the paper. The paper's scale needs GPUs, the data and the checkpoints.
 
-    Stopped or killed at any moment, the same command resumes; tables share the runs that are the same. Every figure is
-    marked: ours, cited, or not run. Chance and a colour histogram stand beside all rows that are scored, and what does
-    not beat the histogram is marked. All is written below --out; TARGET-SCALE.html is the page.
+    If the command is stopped or killed, repeat it to resume. Tables share runs with the same settings. Every figure is
+    marked as ours, cited, or not run. Chance and a colour histogram are listed next to the scored rows, and a row that
+    does not beat the histogram is marked. Everything is written to --out; TARGET-SCALE.html is the page.
 
     Examples:
 
@@ -59,7 +59,7 @@ def table_or_figure(
     Parameters
     ----------
     target
-        A table, a figure, or cross: trained on one data set and scored on others.
+        A table, a figure, or cross: train on one data set and score on others.
     """
     need("torch", "timm", "open_clip", "tensorboard", "onnxscript", "scipy", "sklearn", "matplotlib", extra="train")
     from uniemox.reproduce.execute import to_do
@@ -76,22 +76,22 @@ def table_or_figure(
     if not config.is_demo and not may_start(plan, config.gpus, options.images_per_s):
         return
     left = to_do(plan.runs)
-    say(f"{target}: {len(plan.runs)} runs, {len(plan.runs) - len(left)} of them are done or not needed any more")
+    say(f"{target}: {len(plan.runs)} runs, {len(plan.runs) - len(left)} of them are done or no longer needed")
     outcome = with_progress(plan.runs, config, options.jobs)
     path = write_page(plan, outcome, config.out)
     say_outcome(plan, outcome)
-    say(f"wrote {path}, and .json and .csv beside it")
+    say(f"wrote {path}, with .json and .csv next to it")
     if options.as_json:
         print(path.with_suffix(".json").read_text("utf-8"), end="")
     if outcome.failed:
-        raise UniemoxError(f"{len(outcome.failed)} of {len(plan.runs)} runs failed; the same command tries them again")
+        raise UniemoxError(f"{len(outcome.failed)} of {len(plan.runs)} runs failed; repeat the command to retry them")
 
 
 @reproduce.command
 def verify(*runs: Path, as_json: JsonFlag = False) -> None:
-    """Score the stored weights of fine-tuning runs again: every evaluation that they keep must come out the same.
+    """Score the saved weights of fine-tuning runs again; every saved evaluation must give the same result.
 
-    Also says what a run lacks that is needed to repeat it. Exits with 1 if a figure differs.
+    Also prints what a run lacks to be repeatable. Exits with 1 if a figure differs.
 
     Example: uniemox reproduce verify runs/fi
 
@@ -100,14 +100,14 @@ def verify(*runs: Path, as_json: JsonFlag = False) -> None:
     runs
         Folders of fine-tuning runs.
     as_json
-        Print a JSON object a run.
+        Print one JSON object per run.
     """
     need("torch", "timm", "scipy", extra="train")
     from uniemox.reproduce.audit import audit
     from uniemox.reproduce.audit import verify as verify_run
 
     if not runs:
-        raise ConfigError("name at least one folder of a fine-tuning run")
+        raise ConfigError("give at least one folder of a fine-tuning run")
     for run in runs:
         lacking = audit(run)
         found = verify_run(run)
@@ -132,7 +132,7 @@ def images(
     with_emotion: Switch = False,
     files: FileOptions = NO_FILES,
 ) -> None:
-    """Write some images of a data set as files, the classes in turn, with their labels and texts.
+    """Write some images of a data set as files, taking classes in turn, with their labels and texts.
 
     Example: uniemox reproduce images --data synthetic:64 --out shown
 
@@ -141,15 +141,15 @@ def images(
     data
         KIND:PATH, see `uniemox docs data`.
     out
-        Folder of 00.png, 01.png, ... and pictures.json.
+        Folder for 00.png, 01.png, ... and pictures.json.
     count
-        How many.
+        Number of images.
     split
-        Of this split only, or all.
+        Split to use, or all.
     seed
-        Of the draw.
+        Random seed for the selection.
     with_emotion
-        End the texts with the emotion, where the annotation holds one.
+        End each text with the emotion, if the annotation has one.
     """
     need("torch", extra="train")
     from uniemox.reproduce.figures import write_images
@@ -169,7 +169,7 @@ def zero_shot(
     split: str | None = None,
     files: FileOptions = NO_FILES,
 ) -> None:
-    """Score a teacher that was shown no label: the class whose sentence is nearest to the image is its answer.
+    """Score a teacher that was trained without labels: it predicts the class whose sentence is nearest to the image.
 
     Example: uniemox reproduce zero-shot --teacher fitted:runs/teacher --data synthetic:512?seed=1 --out runs/zero-shot
 
@@ -180,9 +180,9 @@ def zero_shot(
     data
         KIND:PATH, see `uniemox docs data`.
     out
-        Folder; scores and predictions are written to its evaluations.
+        Folder; scores and predictions are written to its subfolder evaluations.
     split
-        Score this split, or all; if not given, test if there is one, else val, else all.
+        Split to score, or all. Default: test if there is one, else val, else all.
     """
     need("torch", "timm", "open_clip", extra="train")
     from uniemox.reproduce.table3 import score_zero_shot

@@ -1,4 +1,4 @@
-"""Run, check or price the plan of a table or figure, and report about it."""
+"""Run, check or price the plan of a table or figure, and report the result."""
 
 import json
 import math
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from uniemox.reproduce.execute import RunOutcome
     from uniemox.reproduce.plan import Plan, Run
 
-MAX_JOBS = 4  # of a demo, where nobody says
+MAX_JOBS = 4  # default maximum for a demo
 SIMULATED_GPUS = (1, 8, 64)
 
 
 def speed_of(_: Any, tokens: Any) -> float:
-    """Images/s that were given as a number, or as a file of `bench train --json`. Raises ConfigError for neither."""
+    """Parse images/s from a number or a file of `bench train --json`. Raises ConfigError for anything else."""
     text = tokens[0].value
     try:
         return float(text)
@@ -46,20 +46,19 @@ class PlanOptions:
     """Options for running or checking a plan."""
 
     jobs: int | None = None
-    """Runs at a time; if not given one for each core in a demo, up to 4, else 1."""
+    """Number of parallel runs. Default: one per core in a demo, up to 4; else as many as --gpus."""
     images_per_s: Annotated[float | None, Parameter(converter=speed_of)] = None
-    """Pre-training images/s of one of the GPUs, to compute how long the scale of the paper takes: a number, or a file
-    that `bench train --json` wrote."""
+    """Pre-training images/s of one GPU: a number, or a file of `bench train --json`. Used to compute the time."""
     loads_per_s: float | None = None
-    """What `bench data` measured on one core, to compute how many cores load images for --plan."""
+    """Samples/s that `bench data` measured on one core, to compute the cores needed for loading with --plan."""
     dry_run: Switch = False
-    """Print the commands in their order, for any scheduler, and do nothing."""
+    """Print the commands in order, for any scheduler, without running them."""
     check: Switch = False
-    """Resolve every run's settings, data, start, network and one batch, say what is missing, and do nothing."""
+    """Check each run's settings, data, initial weights, network and one batch; print what is missing. Runs nothing."""
     plan: Switch = False
-    """Compute hours, disk, network and loading of the scale of the paper on 1, 8 and 64 GPUs, and do nothing."""
+    """Compute hours, disk, network and image loading of the paper's scale on 1, 8 and 64 GPUs. Runs nothing."""
     as_json: JsonFlag = False
-    """Print the page's figures, or what was checked, as one JSON object."""
+    """Print the page's figures, or the results of --check, as one JSON object."""
 
     def __post_init__(self) -> None:
         if self.jobs is not None and self.jobs < 1:
@@ -69,10 +68,10 @@ class PlanOptions:
 
 
 def look_at(plan: "Plan", options: PlanOptions) -> None:
-    """Check the runs, or print their commands. Raises ConfigError if one of them could not start."""
+    """Check the runs, or print their commands. Raises ConfigError if a run can't start."""
     if options.check:
         if not check_plan(plan, as_json=options.as_json):
-            raise ConfigError("some runs could not start; see above")
+            raise ConfigError("some runs can't start; see above")
         return
     for run in plan.runs:
         print(run.command)
@@ -80,7 +79,7 @@ def look_at(plan: "Plan", options: PlanOptions) -> None:
 
 
 def check_plan(plan: "Plan", *, as_json: bool) -> bool:
-    """Print a line for every run of a plan, or one JSON object; whether all of them could start."""
+    """Print one line per run of a plan, or one JSON object. Returns True if all runs can start."""
     from uniemox.reproduce.check import check_runs
 
     with progress_bar() as progress:
@@ -97,14 +96,14 @@ def check_plan(plan: "Plan", *, as_json: bool) -> bool:
     for entry in found:
         words = f"ok       {entry.run.name}: {entry.found}"
         print(words if entry.missing is None else f"missing  {entry.run.name}: needs {entry.missing}")
-    print(f"{plan.title}: {len(found) - lost} of {len(found)} runs could start")
+    print(f"{plan.title}: {len(found) - lost} of {len(found)} runs can start")
     return not lost
 
 
 def with_progress(runs: "Sequence[Run]", config: ReproduceConfig, jobs: int | None) -> "RunOutcome":
-    """Do the runs of a plan; a bar in a terminal, a line for each new run elsewhere.
+    """Do the runs of a plan. Shows a bar in a terminal, or a line for each new run in a log.
 
-    jobs: at a time; None: at the scale of the paper one a GPU, which they share out, else one a core.
+    jobs: number of parallel runs. None: one per core in a demo, up to 4; else as many as --gpus.
     """
     from uniemox.io.parallel import usable_cores
     from uniemox.reproduce.execute import execute
@@ -125,17 +124,17 @@ def with_progress(runs: "Sequence[Run]", config: ReproduceConfig, jobs: int | No
 
 
 def show_simulation(target: Name, config: ReproduceConfig, options: PlanOptions) -> None:
-    """Print the cost of the paper's scale on machines of several sizes. Raises ConfigError without a measured speed."""
+    """Print the cost of the paper's scale on machines of several sizes. Raises ConfigError if no speed was given."""
     from uniemox.reproduce.costs import GPUS_OF_NODE, simulate
     from uniemox.reproduce.targets import plan_of
 
     speed, loads_per_s = options.images_per_s, options.loads_per_s
     if config.is_demo or speed is None:
         raise ConfigError(
-            "--plan is for --scale paper, and needs --images-per-s, which `uniemox bench train` measures on one GPU"
+            "--plan needs --scale paper and --images-per-s, which `uniemox bench train` measures on one GPU"
         )
     found = []
-    for gpus in SIMULATED_GPUS:  # no run is spread over nodes: its gradients would travel longer than it computes
+    for gpus in SIMULATED_GPUS:  # no run spans nodes: sending gradients would take longer than computing them
         plan = plan_of(target, replace(config, gpus=min(gpus, GPUS_OF_NODE)))
         found.append(simulate(plan.runs, gpus=gpus, images_per_s=speed))
     if options.as_json:
@@ -151,22 +150,22 @@ def show_simulation(target: Name, config: ReproduceConfig, options: PlanOptions)
         table.add_row(str(one.gpus), *numbers, f"{one.loader_images_per_s:,.0f}", cores)
     show_all([table])
     if not loads_per_s:
-        say("how many cores that takes follows from `uniemox bench data`: give its images/s as --loads-per-s")
+        say("to compute the number of cores, give the images/s of `uniemox bench data` as --loads-per-s")
 
 
 def speed_in_words(images_per_s: float) -> str:
-    """Print the compute, and the speed that a GPU would have to reach."""
+    """Describe a speed in images per second and in the TFLOP/s that they need."""
     from uniemox.reproduce.study import PRETRAIN_GFLOP
 
     return f"{images_per_s:,.4g} pre-training images/s, {images_per_s * PRETRAIN_GFLOP / 1000:,.0f} TFLOP/s"
 
 
 def may_start(plan: "Plan", gpus: int, images_per_s: float | None) -> bool:
-    """Say what the scale of the paper costs; False if there is no GPU to start it on.
+    """Print the cost of the paper's scale; return False if there is no GPU to run it on.
 
-    images_per_s: of one GPU, in pre-training steps of ViT-L/16. All other work is taken to run at the same
-    multiplications and additions a second, and several GPUs to share it without loss.
-    Raises ConfigError where the disk can't hold it.
+    images_per_s: pre-training steps of ViT-L/16 on one GPU. The estimate assumes that all other work reaches the same
+    FLOP/s, and that several GPUs share it without loss.
+    Raises ConfigError if the disk is too small.
     """
     import torch
 
@@ -179,7 +178,7 @@ def may_start(plan: "Plan", gpus: int, images_per_s: float | None) -> bool:
         f"{gflop / 1e9:,.1f} EFLOP of training"
     )
     if images_per_s is None:
-        say("how long that takes follows from `uniemox bench train` on the GPU: give its images/s as --images-per-s")
+        say("to compute the time, give the images/s of `uniemox bench train` on the GPU as --images-per-s")
     else:
         days = gflop / (images_per_s * PRETRAIN_GFLOP) / gpus / 86400
         say(f"{days:,.2f} days on {gpus} GPU{'s' if gpus > 1 else ''} of {speed_in_words(images_per_s)}")
@@ -190,13 +189,13 @@ def may_start(plan: "Plan", gpus: int, images_per_s: float | None) -> bool:
         return True
     for run in plan.runs:
         print(run.command)
-    why = "there is no GPU here" if is_possible else "what they need is missing"
-    say(f"nothing was started, because {why}; these are the commands")
+    why = "there is no GPU here" if is_possible else "their requirements are missing"
+    say(f"no run was started, because {why}; the commands are listed above")
     return False
 
 
 def say_missing(plan: "Plan") -> None:
-    """Print options that would allow more runs."""
+    """Print the options that would allow more runs."""
     for lacking in dict.fromkeys(run.missing for run in plan.runs if run.missing):
         count = sum(run.missing == lacking for run in plan.runs)
         say(f"{count} runs need {lacking}")

@@ -27,10 +27,10 @@ def search(
     model: str | None = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Find images of a folder that look like another one, evoke an emotion, or have a mood.
+    """Find images in a folder by similarity to another image, by emotion, or by mood.
 
-    The first search predicts all images and keeps the answers beside the folder, in FOLDER.uniemox.jsonl; later ones
-    only predict new images. Conditions of --mood narrow the results of --like and --emotion.
+    The first search predicts all images and saves the predictions next to the folder, in FOLDER.uniemox.jsonl. Later
+    searches only predict new images. Conditions of --mood narrow the results of --like and --emotion.
 
     For example:
 
@@ -39,23 +39,23 @@ def search(
     - uniemox search photos --emotion awe --count 5 --json
 
     Args:
-        folder: Folder of images; including those in its subfolders.
-        like: Find images similar to this one.
-        emotion: Label of the model; most probable first.
+        folder: Folder of images, including its subfolders.
+        like: Find images similar to this image.
+        emotion: Label of the model; images with the highest probability come first.
         mood: Conditions on valence, arousal (1 to 9) or labels (0 to 1), such as "valence>7 arousal<4".
         count: Maximum number of results, at least 1.
-        out: Also write a page of the results, .html.
-        model: Model as for `uniemox predict`; the package's own if not given.
-        as_json: Print a JSON object per line, for each result.
+        out: Also write an .html page of the results.
+        model: Model as for `uniemox predict`. Default: the package's own.
+        as_json: Print one JSON object per result.
     """
     if others:
-        raise UsageError(f"give one folder and one image; {others[0]} is one more (a pattern that names several?)")
+        raise UsageError(f"give one folder and one image; {others[0]} is extra (does a pattern match several files?)")
     if count < 1:
         raise UsageError(f"--count must be at least 1, got {count}")
     if out is not None and out.suffix.lower() not in (".html", ".htm"):
         raise UsageError(f"{out}: expected a name that ends in .html")
     if like is None and emotion is None and not mood.strip():
-        raise UsageError("nothing to search by: give --like, --emotion or --mood")
+        raise UsageError("give a criterion: --like, --emotion or --mood")
     from uniemox.cli.predict_output import Output
     from uniemox.io.html import percent
     from uniemox.predict.opening import load
@@ -76,7 +76,7 @@ def search(
 
 
 def _show(hits: "Sequence[Hit]", count: int, *, as_json: bool) -> None:
-    """Print the images that were found among a number of indexed ones."""
+    """Print the matching images, and how many were indexed."""
     if as_json:
         for hit in hits:
             values = {name: round(value, 4) for name, value in ({"score": hit.score} | hit.values).items()}

@@ -9,7 +9,7 @@ from uniemox.cli.settings import config_of, options_of, read_key, takes
 from uniemox.errors import ConfigError
 from uniemox.serve.config import ServeConfig
 
-MAX_MODELS, MIN_KEY_LENGTH = 2, 16  # the page compares two
+MAX_MODELS, MIN_KEY_LENGTH = 2, 16  # the page compares two models
 NO_OPTIONS = ("max_files", "max_megapixels", "decode_timeout_s", "read_timeout_s", "max_connections")
 
 
@@ -25,9 +25,9 @@ def serve(
     key_from: str | None = None,
     limits: Any,
 ) -> None:
-    """Serve predictions over HTTP, and a page to drop images on.
+    """Serve predictions over HTTP, with a page that predicts images dropped on it.
 
-    See `uniemox docs serve`, and /docs of the server. SIGTERM and Ctrl-C answer what was accepted, then stop.
+    See `uniemox docs serve`, and /docs on the server. After SIGTERM or Ctrl-C it answers accepted requests, then stops.
 
     For example:
 
@@ -35,14 +35,13 @@ def serve(
     - UNIEMOX_KEY=$(openssl rand -hex 24) uniemox serve --host 0.0.0.0 --key-from UNIEMOX_KEY
 
     Args:
-        model: A run, model.onnx, hub: or clip: name; given twice, the page compares both. Without it the package's own.
-        person_model: Model that predicts what the detected persons feel; named in the same way as --model.
-        faces: Also predict what faces show to others. find: detect the faces; whole: each image is one face.
-        host: Address to listen on; 0.0.0.0 lets other machines in: use --key-from then, and HTTPS before it.
+        model: A run, model.onnx, hub: or clip: name; give it twice to compare two models. Default: the package's own.
+        person_model: Model that predicts what the detected people feel, named like --model.
+        faces: Also predict facial expressions, not what people feel. find: detect faces. whole: each image is one face.
+        host: Address to listen on. 0.0.0.0 accepts other machines; then use --key-from and an HTTPS proxy.
         port: TCP port to listen on; 0 takes any free port.
-        threads: Number of CPU threads for the network; one per core if not given.
-        key_from: Name of the environment variable that holds the key which clients must send as Authorization: Bearer
-            KEY.
+        threads: Number of CPU threads for the network. Default: one per core.
+        key_from: Name of the environment variable with the key. Clients must send the header Authorization: Bearer KEY.
     """
     need("fastapi", "uvicorn", "python_multipart", "prometheus_client", "fastapi_swagger", extra="serve")
     from uniemox.predict.opening import load
@@ -58,5 +57,5 @@ def serve(
     predictors = [load(name, person_model=person_model, faces=faces, threads=threads) for name in names]
     app = create_app(predictors, config, key=key)
     if host not in ("127.0.0.1", "localhost", "::1") and key is None:
-        say(f"listening on {host} without a key: whoever reaches this address can use it (see --key-from)")
+        say(f"listening on {host} without a key: anyone who reaches this address can use the server (see --key-from)")
     run(app, config, host=host, port=port)

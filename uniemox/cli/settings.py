@@ -1,4 +1,4 @@
-"""Options of a command made from a config: every field a dotted option, the preset's values as defaults."""
+"""Command-line options made from a config: each field is a dotted option, whose default is the preset's value."""
 
 import os
 import re
@@ -15,9 +15,9 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 def preset_in(words: Sequence[str], presets: Collection[str], default: str) -> str:
-    """The preset that a command's words name, before the options that depend on it are parsed.
+    """Return the preset that a command line names. It is needed before parsing, because option defaults depend on it.
 
-    Raises ConfigError for a name that is none.
+    Raises ConfigError for an unknown preset.
 
     >>> preset_in(["pretrain", "--preset", "demo"], ["paper", "demo"], "paper")
     'demo'
@@ -32,13 +32,13 @@ def preset_in(words: Sequence[str], presets: Collection[str], default: str) -> s
 
 
 def options_of(config: Any, *, without: Collection[str] = (), names: Mapping[str, str] | None = None) -> Any:
-    """A class of the config's fields for cyclopts to fill, see `takes`.
+    """Make a dataclass of a config's fields for cyclopts to fill, see `takes`.
 
-    config: its values are the defaults; the class of a config for those that are written there.
-    without: fields that are no options, or that the command has options of its own for.
-    names: of options that are called otherwise than their fields, such as {"models": "--model"}.
+    config: an instance, whose values become the defaults; or a class, whose own defaults are used.
+    without: fields that are not options, or for which the command has its own option.
+    names: option names that differ from the field's name, such as {"models": "--model"}.
     """
-    from docstring_parser import parse_from_object  # as cyclopts reads docstrings
+    from docstring_parser import parse_from_object  # the parser that cyclopts uses
 
     kind = config if isinstance(config, type) else type(config)
     hints = get_type_hints(kind)
@@ -57,14 +57,14 @@ def options_of(config: Any, *, without: Collection[str] = (), names: Mapping[str
             hint: Any = Annotated[hints[part.name], about]
             parts.append((part.name, hint, field(default=value)))
     made = make_dataclass(kind.__name__, parts, kw_only=True)
-    made.__module__ = kind.__module__  # what has no module of its own is taken for one of Python's own types
+    made.__module__ = kind.__module__  # without a module cyclopts takes it for a built-in type
     return made
 
 
 def takes(**options: Any) -> Callable[[Command], Command]:
-    """Let cyclopts fill parameters of a command from classes of `options_of`: every field is an option.
+    """Let cyclopts fill parameters of a command from classes made by `options_of`: every field becomes an option.
 
-    options: classes by keyword parameter. A class that is made when the program runs can't be written as an annotation.
+    options: classes by keyword parameter, which can't be annotations because they are made at run time.
     """
 
     def annotate(command: Command) -> Command:
@@ -78,24 +78,24 @@ def takes(**options: Any) -> Callable[[Command], Command]:
 
 
 def config_of(kind: type[Config], options: Any, **others: Any) -> Config:
-    """The config that the filled options make.
+    """Build the config from filled options.
 
-    others: values of fields that are no options; the remaining ones take their defaults. Raises what the config raises.
+    others: values of fields that are not options; all other fields keep their defaults. Raises the config's errors.
     """
     hints = get_type_hints(kind)
     for part in fields(options):
         value = getattr(options, part.name)
-        if value == "none" and type(None) in get_args(hints[part.name]):  # where text is taken, cyclopts leaves it
+        if value == "none" and type(None) in get_args(hints[part.name]):  # cyclopts leaves it as text
             value = None
         others[part.name] = config_of(hints[part.name], value) if is_dataclass(value) else value
     return kind(**others)
 
 
 def read_key(variable: str | None, *, min_length: int = 1, remedy: str = "export the key in it") -> str | None:
-    """The key in an environment variable of that name; None without a name.
+    """Read a key from the environment variable of this name. Returns None if no name is given.
 
-    Raises ConfigError if it holds none. The message never holds the key, nor what was given in place of a name, because
-    it may be the key.
+    Raises ConfigError if the variable holds no key. The message never contains the key, nor the text given as the name,
+    which may be the key itself.
     """
     if variable is None:
         return None

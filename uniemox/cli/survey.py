@@ -1,4 +1,4 @@
-"""The command that shows what a collection of images evokes."""
+"""The command that writes a page about a collection of images."""
 
 import sys
 from pathlib import Path
@@ -21,11 +21,11 @@ def survey(
     resume: Flag = False,
     models: Annotated[ModelOptions, Parameter(name="*")] = NO_MODEL,
 ) -> None:
-    """Show what a collection of images evokes on one page, which opens from a disk.
+    """Write a self-contained HTML page about the emotions that a collection of images evokes.
 
-    The page shows the share of each emotion by folder, date or any column; the images with the most and the least of
-    each; a map with similar images next to each other; unfamiliar images; people and faces. Answers are kept in
-    OUT.jsonl as they come. Exits with 3 if an image could not be read.
+    The page shows the share of each emotion by folder, date or any column; the images with the highest and lowest value
+    of each; a map that places similar images together; unfamiliar images; people and faces. Predictions are saved in
+    OUT.jsonl as they are made. Exits with 3 if an image could not be read.
 
     For example:
 
@@ -34,12 +34,12 @@ def survey(
     - uniemox survey photos/ --faces find --out survey.html --resume
 
     Args:
-        images: Files, folders, patterns; - reads a list of paths from standard input.
-        out: The page, such as survey.html.
-        by: Groups to compare: folder, date (of EXIF, by month or year), columns of --table.
-        table: A CSV file with a column path, relative to its folder or to this one, and further columns.
-        labels: Answer in another label set, such as polarity.
-        resume: Continue OUT.jsonl: images that it answers are skipped.
+        images: Files, folders or patterns; - reads a list of paths from standard input.
+        out: HTML file to write, such as survey.html.
+        by: Groups to compare: folder, date (month or year in EXIF), or columns of --table.
+        table: CSV file with a column path, relative to the file's folder or the current one, and columns for --by.
+        labels: Convert predictions to another label set, such as polarity.
+        resume: Continue OUT.jsonl: skip images that it already contains.
     """
     check_names(images)
     if out.suffix.lower() not in (".html", ".htm"):

@@ -12,7 +12,7 @@ from uniemox.cli.data_files import Exclude, Splits, Texts
 from uniemox.cli.settings import config_of, options_of, takes
 from uniemox.teacher.config import FitConfig
 
-teacher = App(name="teacher", help="Fit a teacher of your own, where no CLIP can be had.")
+teacher = App(name="teacher", help="Fit your own teacher if no CLIP model is available.")
 
 
 @teacher.command
@@ -30,9 +30,9 @@ def fit(
     splits: Splits = None,
     exclude: Exclude = None,
 ) -> None:
-    """Fit a small teacher on images and their texts, as SigLIP (arXiv 2303.15343).
+    """Fit a small teacher on images and their texts with SigLIP's loss (arXiv 2303.15343).
 
-    Every tenth image is held out, to measure how well images and texts find each other.
+    Every tenth image is held out, to measure how well images and texts retrieve each other.
 
     For example:
 
@@ -40,12 +40,11 @@ def fit(
     - uniemox teacher fit --data csv:captions.csv --out runs/teacher --image-tower timm:resnet18@resnet18.safetensors
 
     Args:
-        data: KIND:PATH, or several with commas between them; samples without a text are left out.
-        out: Folder of the teacher, teacher.json and teacher.safetensors; commands take it as fitted:OUT.
-        without_emotion: Leave the label out of texts that are made of annotations, so that no label reaches what is
-            distilled.
-        split: Use this split only, or all; train if not given, and everything of data that have no splits.
-        resume: Continue the fit in --out, if there is one, to the same result.
+        data: KIND:PATH, or several separated by commas. Samples without a text are skipped.
+        out: Folder for the teacher, teacher.json and teacher.safetensors; other commands read it as fitted:OUT.
+        without_emotion: Leave the label out of texts made from annotations, so that distillation transfers no labels.
+        split: Split to use, or all. Default: train, or everything if the data have no splits.
+        resume: Continue the fit in --out, if there is one, with the same result.
     """
     need("torch", "timm", "open_clip", "safetensors", "tensorboard", extra="train")
     from uniemox.cli.callbacks import ConsoleCallback
@@ -61,7 +60,7 @@ def fit(
     with ConsoleCallback() as shown:
         about = fit_teacher(found, config, out, resume=resume, callback=shown).about
     if about["broken"]:
-        say(f"{about['broken']} images can't be read and were left out")
+        say(f"{about['broken']} unreadable images were left out")
     print(json.dumps({"folder": str(out), **about}) if as_json else f"wrote {out}: {_in_words(about['figures'])}")
 
 
@@ -76,7 +75,7 @@ def store(
     with_emotion: Flag = False,
     images_alone: Flag = False,
 ) -> None:
-    """Ask a teacher once about all whole images and all texts of a data set, for any number of pre-training runs.
+    """Compute a teacher's features of all whole images and texts once, for any number of pre-training runs.
 
     For example:
 
@@ -84,11 +83,11 @@ def store(
     - uniemox pretrain --teacher.source stored:fi.npz --data shards:fi --out runs/pre
 
     Args:
-        teacher: As --teacher.source of pretrain takes it.
-        data: KIND:PATH, or several with commas between them; all splits of it.
-        out: File, .npz.
-        with_emotion: End texts that are made of annotations with the emotion.
-        images_alone: Ask about images alone, as a teacher without a text side must be.
+        teacher: Teacher, as for --teacher.source of pretrain.
+        data: KIND:PATH, or several separated by commas; all their splits are used.
+        out: File to write, .npz.
+        with_emotion: End texts that are made from annotations with the emotion.
+        images_alone: Compute image features only; required for a teacher without a text encoder.
     """
     need("torch", "timm", "open_clip", extra="train")
     from uniemox.data.prompts import distinct_texts

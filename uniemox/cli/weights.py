@@ -20,18 +20,18 @@ def convert(
     image_size: int | None = None,
     as_json: JsonObject = False,
 ) -> None:
-    """Turn a published checkpoint into safetensors under timm's names, without running code from it.
+    """Convert a published checkpoint to safetensors with timm's names, without running code from it.
 
     Example: uniemox convert mae_pretrain_vit_base.pth mae.safetensors
 
     Args:
-        source: A weight file of MoCo v3, DINO, BEiT, MAE, SimMIM, TinyMIM, SiameseIM, MixMAE, dBOT or CAE, or a ViT of
-            torchvision.
-        target: The file to write, ending in .safetensors.
-        method: Whose file it is, if it should not be recognised: moco_v3, dino, beit, mae, simmim, simmim_swin,
-            tinymim, siameseim, mixmae, dbot, cae, uniemox, timm or torchvision.
-        heads: Attention heads, where neither the file nor the published sizes tell.
-        image_size: Side of the input in px; position tables are resized as the method's own fine-tuning does it.
+        source: Weight file of MoCo v3, DINO, BEiT, MAE, SimMIM, TinyMIM, SiameseIM, MixMAE, dBOT or CAE, or of a
+            torchvision ViT.
+        target: File to write, ending in .safetensors.
+        method: Method of the file, if it is not recognised: moco_v3, dino, beit, mae, simmim, simmim_swin, tinymim,
+            siameseim, mixmae, dbot, cae, uniemox, timm or torchvision.
+        heads: Number of attention heads, if neither the file nor the published sizes determine it.
+        image_size: Side of the input in px. Position tables are resized as in the method's own fine-tuning.
     """
     need("torch", "timm", "safetensors", extra="train")
     from uniemox.checkpoints.saving import convert as convert_file
@@ -42,17 +42,17 @@ def convert(
 
 
 def fetch(*, preset: Literal["paper", "best"] = "best", to: Path | None = None) -> None:
-    """Download the weights that a preset of pretrain starts and learns from, once, where there is a network.
+    """Download the initial weights and the teacher of a pretrain preset, for machines without a network.
 
-    Nodes of a cluster often have none: run this on the login node, and what it prints on the others.
+    On a cluster, run this on the login node. Then run the command that it prints on the other nodes.
 
     Example: uniemox fetch --preset best --to /scratch/weights
 
     Args:
         preset: paper or best.
-        to: Folder that all nodes can read; the Hugging Face cache if not given.
+        to: Folder that all nodes can read. Default: the Hugging Face cache.
     """
-    if to is not None:  # huggingface_hub reads it when it is imported
+    if to is not None:  # before the import, at which huggingface_hub reads it
         os.environ["HF_HUB_CACHE"] = str(to.resolve())
     need("torch", "timm", "open_clip", extra="train")
     from uniemox.checkpoints.timm_networks import TIMM, load_timm
@@ -65,7 +65,7 @@ def fetch(*, preset: Literal["paper", "best"] = "best", to: Path | None = None) 
         say(f"fetching {start}")
         load_timm(start, None)
     elif start:
-        say(f"{start} is a file that no hub has; `uniemox docs checkpoints` has its address and hash")
+        say(f"{start} is on no hub: download the file yourself; `uniemox docs checkpoints` has its address and hash")
     say(f"fetching {teacher}")
     open_teacher(teacher)
     place = "" if to is None else f"HF_HUB_CACHE={shlex.quote(str(to.resolve()))} "

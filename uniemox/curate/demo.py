@@ -1,4 +1,4 @@
-"""The whole way on synthetic images: an image server on this machine, two simulated annotators, a release, a page."""
+"""All curation steps on synthetic images: a local image server, two simulated annotators, a release, a page."""
 
 import io
 import random
@@ -41,11 +41,11 @@ AT_ONCE = 60  # answers
 
 
 def demo(folder: Path, *, count: int = 160, schemes: int = 20, progress: Progress = silent) -> dict[str, Any]:
-    """Collect from a server on this machine, screen, annotate, agree, split and release; nothing leaves the machine.
+    """Run all curation steps on synthetic images from a server on this machine; nothing leaves the machine.
 
-    folder: gets the project, the release and status.html.  count: different images; one twelfth more are copies,
-    broken, tiny, or no images.
-    Returns the statistics of the release. Raises ConfigError if a project is there already.
+    folder: for the project, the release and status.html.  count: number of different images; one twelfth more are
+    copies, broken, tiny, or not images.
+    Returns the statistics of the release. Raises ConfigError if the folder already has a project.
     """
     project = create_project(folder / "project")
     images = demo_images(count)
@@ -67,7 +67,7 @@ def demo(folder: Path, *, count: int = 160, schemes: int = 20, progress: Progres
 
 
 def demo_images(count: int) -> Mapping[str, bytes]:
-    """Return files by name: synthetic scenes as JPEG, and after every twelfth one a file that the screen must drop."""
+    """Return files by name: synthetic scenes as JPEG, and after every twelfth one a file that screening must drop."""
     files: dict[str, bytes] = {}
     for index, sample in enumerate(synthetic(count).samples):
         image = Image.open(io.BytesIO(sample.image.read()))

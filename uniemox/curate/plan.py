@@ -14,9 +14,9 @@ STYLES = ("cartoon", "natural", "realistic", "science fiction", "advertising")  
 Rule = Literal["both", "majority", "soft"]
 """Rule by which images are kept, see annotate.verdicts.decide."""
 MAX_LABELS = 20
-RESERVED = ("none", "skip")  # answers that are no labels
+RESERVED = ("none", "skip")  # answers that are not labels
 MAX_TEXT = 20_000
-STRICT = {"extra": "forbid", "strict": True}  # how pydantic reads a plan file: no unknown fields, no converted types
+STRICT = {"extra": "forbid", "strict": True}  # pydantic settings for plan files: no unknown fields, no converted types
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +56,7 @@ class CollectionPlan:
     answers_per_picture: int | None = None
     """Number of annotators who see one image; None: all of them."""
     check_every: int = 40
-    """Images from one attention check to the next; 0: no checks."""
+    """Number of images from one attention check to the next; 0: no checks."""
     answer: AnswerForm = AnswerForm()
 
     __pydantic_config__ = STRICT
@@ -67,14 +67,14 @@ class CollectionPlan:
         label_of: dict[str, str] = {}
         for label, words in self.keywords.items():
             if not _is_name(label) or clean(label) != label:
-                raise ConfigError(f"keywords: a label must be lower-case words and no path, got {label!r}")
+                raise ConfigError(f"keywords: a label must be lower-case words, not a path, got {label!r}")
             if label in RESERVED:
-                raise ConfigError(f"keywords: {label!r} can't be a label, because pages use it; take another word")
+                raise ConfigError(f"keywords: {label!r} can't be a label, because pages use it; choose another word")
             if not all(word.strip() for word in words):
                 raise ConfigError(f"keywords: every search word of {label} must be a text that is not empty")
             for word in words:
                 other = label_of.setdefault(word.strip().lower(), label)
-                if other != label:  # its results would count for one of them only
+                if other != label:  # its results would count for only one of the labels
                     raise ConfigError(f"keywords: {word!r} is searched for {other} and for {label}; leave it to one")
         if not all(_is_name(style) for style in self.styles) or len(self.styles) > MAX_LABELS:
             raise ConfigError(f"styles must be at most {MAX_LABELS} names of folders, got {self.styles}")

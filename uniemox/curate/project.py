@@ -1,4 +1,4 @@
-"""A project: its folder, its database, and its decisions, which are appended so that each can be undone."""
+"""A project: its folder, database, and decisions, which are only appended so that each can be undone."""
 
 import hashlib
 import json
@@ -36,10 +36,10 @@ from uniemox.io.files import write_file
 
 SUFFIXES = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp", "GIF": "gif", "BMP": "bmp", "TIFF": "tif"}
 SUFFIXES |= {"AVIF": "avif", "PPM": "ppm", "HEIF": "heic"}
-CONNECTIONS = 40  # one for each thread of the web application; further ones are opened for each use
-BUSY_S = 30  # how long a writer waits for another one
-LEAVE_OUT = "leave out"  # the step of a batch that is about an annotator
-NONE, SKIP = "none", "skip"  # answers: no label fits; none is given, for a reason
+CONNECTIONS = 40  # one per thread of the web application; further ones are opened on each use
+BUSY_S = 30  # maximum wait of a writer for another one
+LEAVE_OUT = "leave out"  # step of a batch that excludes an annotator
+NONE, SKIP = "none", "skip"  # answers: no label fits; skipped for a reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,7 +239,7 @@ def undo(connection: Connection, batch: int, *, actor: str) -> int:
     if row is None:
         raise DataError(f"there is no batch {batch} to undo; uniemox curate status lists them")
     if row.is_undone:
-        raise DataError(f"batch {batch} is undone already; undo what undid it, to have it back")
+        raise DataError(f"batch {batch} is undone already; to restore it, undo the batch that undid it")
     number = _new_batch(connection, actor=actor, step="undo", note=f"{row.step} {batch}: {row.note}", undoes=batch)
     follow_takedowns(connection)
     return number
@@ -296,7 +296,7 @@ def pool() -> Select[Any]:
 
 
 def follow_takedowns(connection: Connection) -> None:
-    """Queue candidates whose image's takedown was undone, and stop those whose address leads to a taken image."""
+    """Queue candidates of images whose takedown was undone, and stop candidates of images that were taken down."""
     candidates = t.candidates.c
     is_free = candidates.address.not_in(select(candidates.address).where(candidates.picture_id.in_(taken_down())))
     again = update(t.candidates).where(candidates.reason == "taken down", is_free)

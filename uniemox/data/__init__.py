@@ -1,1 +1,1 @@
-"""From files on disk to samples."""
+"""Data sets: from files on disk to samples."""

@@ -17,9 +17,9 @@ from uniemox.errors import BoxError
 from uniemox.io.progress import Progress, silent
 from uniemox.persons.box import Box, touched_box
 
-PLACEHOLDER_TIMES, PLACEHOLDER_LABELS = 5, 3  # one image at least so often under at least so many labels
-HELD_OUT = {"test": 0, "val": 1}  # of several copies the one that scores are measured on stays
-SHUFFLES = 200  # of the splits, to see how far colours drift by chance
+PLACEHOLDER_TIMES, PLACEHOLDER_LABELS = 5, 3  # minimum copies and labels of one image
+HELD_OUT = {"test": 0, "val": 1}  # of several copies the scored one stays
+SHUFFLES = 200  # random splits, to measure the drift of colours by chance
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,28 +30,28 @@ class Member:
     label: str | None
     look: Look
     is_other: bool
-    """It belongs to the data set that is compared with."""
+    """True if it belongs to the other data set."""
 
     @property
     def split(self) -> str | None:
-        """The split of its sample."""
+        """Split of its sample."""
         return self.sample.split
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Images that share a fault."""
+    """Images that share a problem."""
 
     members: tuple[Member, ...]
     reason: str = ""
 
     @property
     def ours(self) -> list[Member]:
-        """Those of the audited data set."""
+        """Members in the audited data set."""
         return [member for member in self.members if not member.is_other]
 
     def as_dict(self) -> dict[str, Any]:
-        """Paths, labels and splits, in the same order; the data set if there are two, the reason if there is one."""
+        """Return paths, labels and splits, in the same order, and the data set and reason if there are several."""
         columns: dict[str, Any] = {
             "paths": [str(member.sample.image) for member in self.members],
             "labels": [member.label for member in self.members],
@@ -70,41 +70,41 @@ class Drift:
     distance: float
     """Total variation, 0 to 1, mean over the three channels."""
     by_chance: float
-    """What 95 of 100 random splits of these sizes stay below."""
+    """95 % quantile for random splits of these sizes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Audit:
-    """All that was found. Every list is complete: a placeholder is also a duplicate and a conflict of labels."""
+    """All problems found. Every list is complete: a placeholder is also a duplicate and a label conflict."""
 
     name: str
     count: int
     corrupt: list[Group] = field(default_factory=list)
-    """Files that can't be read or decoded whole, one a group."""
+    """Files that can't be read or completely decoded, one per group."""
     wrong_endings: list[Group] = field(default_factory=list)
-    """Files whose ending tells another format."""
+    """Files whose ending is not that of their format."""
     odd_modes: list[Group] = field(default_factory=list)
-    """Anything but 8-bit colour or grey, animations."""
+    """Animations, and images that are not 8-bit colour or grey."""
     wrong_boxes: list[Group] = field(default_factory=list)
     """Target boxes that do not touch their image."""
     exact_duplicates: list[Group] = field(default_factory=list)
-    """The same bytes."""
+    """Files with the same bytes."""
     near_duplicates: list[Group] = field(default_factory=list)
-    """The same image, but not everywhere the same bytes."""
+    """Files with the same image, but not all with the same bytes."""
     placeholders: list[Group] = field(default_factory=list)
-    """One image at least 5 times under at least 3 labels: the "not available" of a photo service."""
+    """One image at least 5 times under at least 3 labels, such as the "not available" of a photo service."""
     label_conflicts: list[Group] = field(default_factory=list)
-    """One image under several labels."""
+    """One image with several labels."""
     leaks: list[Group] = field(default_factory=list)
     """One image in several splits, or in both data sets."""
     classes: dict[str, dict[str, int]] = field(default_factory=dict)
-    """Label to split to number of samples."""
+    """Number of samples by label, then by split."""
     drift: list[Drift] = field(default_factory=list)
     exclude: list[dict[str, str]] = field(default_factory=list)
-    """Key of what should be excluded, and why; readers take it as --exclude."""
+    """Keys that should be excluded, with reasons; other commands read the list with --exclude."""
 
     def as_dict(self) -> dict[str, Any]:
-        """All of it, as JSON."""
+        """Return everything in JSON-serialisable form."""
         groups = {name: [group.as_dict() for group in getattr(self, name)] for name in GROUPS}
         rest = {"classes": self.classes, "drift": list(map(asdict, self.drift)), "exclude": self.exclude}
         return {"data": self.name, "n": self.count, **groups, **rest}
@@ -114,7 +114,7 @@ GROUPS = (
     *("corrupt", "wrong_endings", "odd_modes", "wrong_boxes", "exact_duplicates", "near_duplicates"),
     *("placeholders", "label_conflicts", "leaks"),
 )
-"""The lists of groups, in the order in which they are told."""
+"""Lists of groups, in the order of the report."""
 
 
 def audit(
@@ -124,7 +124,7 @@ def audit(
     pool: PoolConfig = ONE_A_CORE,
     on_progress: Progress = silent,
 ) -> Audit:
-    """Look at every image of a data set, and of another one with which it must share none.  pool: who looks."""
+    """Check every image of a data set, and of another that must not share an image with it.  pool: processes."""
     of_both = [(owner, sample) for owner in (data, against) if owner is not None for sample in owner.samples]
     looks = scan([sample for _, sample in of_both], pool, on_progress)
     members = [
@@ -171,7 +171,7 @@ def _wrong_box(member: Member) -> str:
 
 
 def _within(group: Group) -> int:
-    """Different files of the audited data set in a group."""
+    """Return the number of different files of the audited data set in a group."""
     return len({str(member.sample.image) for member in group.ours})
 
 
@@ -181,7 +181,7 @@ def _is_placeholder(group: Group) -> bool:
 
 
 def _contradicts(group: Group) -> bool:
-    """Return whether one image, or one person in it, has several labels in the audited data set."""
+    """Return True if one image, or one person in it, has several labels in the audited data set."""
     labels: dict[Box | None, set[str]] = defaultdict(set)
     for member in group.ours:
         if member.label is not None:
@@ -190,7 +190,7 @@ def _contradicts(group: Group) -> bool:
 
 
 def _duplicates(members: Sequence[Member]) -> tuple[list[Group], list[Group]]:
-    """Groups of the same bytes, and groups of the same image, exact copies among them."""
+    """Return groups of the same bytes, and groups of the same image, including exact copies."""
     by_hash: dict[str, list[Member]] = defaultdict(list)
     for member in members:
         by_hash[member.look.sha256].append(member)
@@ -200,12 +200,12 @@ def _duplicates(members: Sequence[Member]) -> tuple[list[Group], list[Group]]:
     group_of: dict[str, int | str] = dict(zip(seen, numbers, strict=True))
     joined: dict[int | str, list[Member]] = defaultdict(list)
     for digest, rows in by_hash.items():
-        joined[group_of.get(digest, digest)] += rows  # what can't be decoded may still be copied
+        joined[group_of.get(digest, digest)] += rows  # undecodable files may be copies too
     return _groups(by_hash.values()), _groups(joined.values())
 
 
 def _groups(rows_of_each: Iterable[Sequence[Member]]) -> list[Group]:
-    """Those of several members, sorted."""
+    """Return the sorted groups with several members."""
     several = (rows for rows in rows_of_each if len(rows) > 1)
     return [Group(tuple(sorted(rows, key=lambda one: (one.is_other, one.sample.key)))) for rows in several]
 
@@ -217,7 +217,7 @@ def _classes(data: DataSet) -> dict[str, dict[str, int]]:
 
 
 def _drift(members: Sequence[Member]) -> Iterable[Drift]:
-    """For every two splits; the random splits are drawn with one seed."""
+    """Yield the drift between every two splits; the random splits use one seed."""
     rows = [(m.look.histogram, m.split) for m in members if m.look.histogram is not None and m.split]
     if not rows:
         return
@@ -236,11 +236,11 @@ def _distance(histograms: NDArray[np.float32], is_first: NDArray[np.bool_]) -> f
 
 
 def _exclude(found: Audit, same: Sequence[Group]) -> list[dict[str, str]]:
-    """Broken files, wrong boxes; every image of a placeholder or of several labels; all copies but one of the rest.
+    """List unreadable files, wrong boxes, every image of a placeholder or with several labels, and all copies but one.
 
-    Of the copies the one stays on which scores are measured; none does if the other data set has it.
+    Of copies the scored one stays; none stays if the other data set has the image.
     """
-    reasons: dict[str, tuple[Member, str]] = {}  # the first one counts
+    reasons: dict[str, tuple[Member, str]] = {}  # the first reason counts
     for group in (*found.corrupt, *found.wrong_boxes):
         reasons.setdefault(group.members[0].sample.key, (group.members[0], group.reason))
     for group in same:
@@ -253,7 +253,7 @@ def _exclude(found: Audit, same: Sequence[Group]) -> list[dict[str, str]]:
             reason = "also in the other data set"
         else:
             kept = ours[0].sample
-            reason = f"copy of {kept.key}"  # several people of one image in one split are none
+            reason = f"copy of {kept.key}"  # except several people of one image in one split
             ours = [one for one in ours if (str(one.sample.image), one.split) != (str(kept.image), kept.split)]
         for member in ours:
             reasons.setdefault(member.sample.key, (member, reason))

@@ -1,4 +1,4 @@
-"""The audit of a data set as one HTML page that holds its images."""
+"""Audit of a data set as one self-contained HTML page."""
 
 from pathlib import Path
 from typing import Any
@@ -8,15 +8,15 @@ from uniemox.data.sample import decode_sample
 from uniemox.errors import ImageError
 from uniemox.io.html import jpeg_url, write_html
 
-MAX_GROUPS, MAX_IMAGES = 40, 12  # shown of each kind, and of each group; the JSON has all
+MAX_GROUPS, MAX_IMAGES = 40, 12  # shown per kind and per group; the JSON has all
 SIDE_PX = 112
 TITLES = {
     "corrupt": ("Can't be read", "Broken or cut-off files."),
-    "wrong_endings": ("Wrong endings", "The file is of another format than its name says."),
-    "odd_modes": ("Odd modes", "Palettes, transparency, CMYK, 16 bit, animations: read, but worth a look."),
-    "wrong_boxes": ("Wrong boxes", "The box of the person meant does not touch the image."),
+    "wrong_endings": ("Wrong endings", "The file's ending does not match its format."),
+    "odd_modes": ("Odd modes", "Palettes, transparency, CMYK, 16 bit, animations: readable, but please check them."),
+    "wrong_boxes": ("Wrong boxes", "The target person's box does not touch the image."),
     "exact_duplicates": ("Exact duplicates", "The same bytes."),
-    "near_duplicates": ("Near duplicates", "The same image, encoded, scaled, mirrored or cropped a little."),
+    "near_duplicates": ("Near duplicates", "The same image, re-encoded, scaled, mirrored or slightly cropped."),
     "placeholders": ("Placeholders", "One image at least 5 times under at least 3 labels."),
     "label_conflicts": ("Contradicting labels", "One image under several labels."),
     "leaks": ("Leaks", "One image in several splits, or in both data sets."),
@@ -39,7 +39,7 @@ def write_page(found: Audit, path: Path) -> None:
 
 
 def _section(name: str, groups: list[Group]) -> dict[str, Any]:
-    """Groups of one kind, as the template shows them."""
+    """Return the groups of one kind for the template."""
     title, note = TITLES[name]
     return {
         "id": name,

@@ -3,18 +3,18 @@
 import numpy as np
 from numpy.typing import NDArray
 
-BINS = 16  # of each channel
+BINS = 16  # bins per channel
 MAX_COLORFUL = 109.0  # "extremely colorful" on the scale of Hasler and Süsstrunk
 
 
 def colour_histogram(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Share of pixels by red, green and blue: (H, W, 3) -> (48,), each channel with sum 1."""
+    """Return the share of pixels by red, green and blue: (H, W, 3) -> (48,), each channel with sum 1."""
     counts = [np.bincount(pixels[..., i].reshape(-1) // (256 // BINS), minlength=BINS) for i in range(3)]
     return (np.concatenate(counts) / (pixels.size // 3)).astype(np.float32)
 
 
 def brightness(pixels: NDArray[np.uint8]) -> float:
-    """Mean luma of an image (ITU-R BT.601), 0 black to 1 white: (H, W, 3) -> a number.
+    """Return the mean luma of an image (ITU-R BT.601), 0 black to 1 white, for pixels (H, W, 3).
 
     EmoSet gives brightness in steps of 0.1 and does not publish how it was measured; this is the usual definition.
     """
@@ -22,10 +22,10 @@ def brightness(pixels: NDArray[np.uint8]) -> float:
 
 
 def colorfulness(pixels: NDArray[np.uint8]) -> float:
-    """Hasler and Süsstrunk's M (Human Vision and Electronic Imaging VIII, 2003) over 109: (H, W, 3) -> 0 to 1.
+    """Return Hasler and Süsstrunk's M (Human Vision and Electronic Imaging VIII, 2003) over 109, 0 to 1, for (H, W, 3).
 
-    With rg = R - G and yb = (R + G) / 2 - B it is M = √(σ²rg + σ²yb) + 0.3 √(μ²rg + μ²yb); 109 is where they put
-    "extremely colorful". EmoSet gives colorfulness in steps of 0.1 and does not publish how it was measured.
+    With rg = R - G and yb = (R + G) / 2 - B it is M = √(σ²rg + σ²yb) + 0.3 √(μ²rg + μ²yb); 109 is their value for
+    "extremely colorful". EmoSet has steps of 0.1 and does not publish how it measured colorfulness.
     """
     red, green, blue = np.moveaxis(pixels.astype(np.float64), -1, 0)
     opponents = np.stack([red - green, (red + green) / 2 - blue])  # (2, H, W)

@@ -13,19 +13,19 @@ from uniemox.io.parallel import parallel_map
 from uniemox.io.progress import Progress, silent
 
 FREQUENCIES = 8  # in each direction
-ALIKE = 0.85  # cosine of two descriptions, from which images may be the same; docs/data.md has the measurements
-MAX_LEFT = 5.0  # levels of 255 by which they may differ after the best small crop, root mean square
-FLAT = 50.0  # length of a description below which an image has no structure; photographs have above 400
+ALIKE = 0.85  # minimum cosine of two descriptions of the same image; docs/data.md has the measurements
+MAX_LEFT = 5.0  # maximum RMS difference after the best small crop, levels of 255
+FLAT = 50.0  # descriptions shorter than this mean an image without structure; photographs have above 400
 MAX_CROP = 0.05  # of a side
-ROWS, COLUMNS, PAIRS = 1024, 4096, 2048  # handled at a time
+ROWS, COLUMNS, PAIRS = 1024, 4096, 2048  # processed at a time
 MIRROR = np.tile((-1.0) ** np.arange(FREQUENCIES), FREQUENCIES).astype(np.float32)
 
 
 def near_groups(thumbs: NDArray[np.uint8]) -> NDArray[np.intp]:
-    """Find pairs of images that differ only in encoding, size, mirroring and slight cropping.
+    """Group images that differ only in encoding, size, mirroring and slight cropping.
 
-    thumbs: (N, 32, 32, 3) small images.  Returns (N,) numbers: the same image, directly or through others, has the
-    same number, that of its first. Takes time with the square of N; docs/performance.md has figures.
+    thumbs: (N, 32, 32, 3) small images.  Returns (N,) numbers: all images of a group, even if linked through others,
+    have the number of its first. Takes time with the square of N; docs/performance.md has figures.
     """
     parent = np.arange(len(thumbs))
     for pairs in _candidates(thumbs):
@@ -37,13 +37,13 @@ def near_groups(thumbs: NDArray[np.uint8]) -> NDArray[np.intp]:
                 one, other = _root(parent, i), _root(parent, j)
                 parent[max(one, other)] = min(one, other)
             first, second = first[PAIRS:], second[PAIRS:]
-            apart = _roots(parent, first) != _roots(parent, second)  # copies of one image are joined at once
+            apart = _roots(parent, first) != _roots(parent, second)  # skips pairs that are already joined
             first, second = first[apart], second[apart]
     return _roots(parent, np.arange(len(thumbs)))
 
 
 def _candidates(thumbs: NDArray[np.uint8]) -> Iterator[tuple[NDArray[np.intp], NDArray[np.intp]]]:
-    """Yield pairs of images whose descriptions are alike, the lower number first."""
+    """Yield pairs of images with similar descriptions, the lower number first."""
     described, lengths = describe_structure(thumbs)
     is_flat = lengths < FLAT
     # Mirroring changes the sign of odd frequencies: the cosine is even + odd, that of the mirror image even - odd.
@@ -57,7 +57,7 @@ def _candidates(thumbs: NDArray[np.uint8]) -> Iterator[tuple[NDArray[np.intp], N
             alike += np.abs(by_odd, out=by_odd)
             place = np.flatnonzero(alike > ALIKE)
             first, second = place // alike.shape[1] + start, place % alike.shape[1] + after
-            wanted = (first < second) & ~is_flat[first]  # a flat image's description is nothing but noise
+            wanted = (first < second) & ~is_flat[first]  # a flat image's description is only noise
             found.append((first[wanted], second[wanted]))
         return np.concatenate([a for a, _ in found]), np.concatenate([b for _, b in found])
 
@@ -85,7 +85,7 @@ def _roots(parent: NDArray[np.intp], places: NDArray[np.intp]) -> NDArray[np.int
 
 
 def describe_structure(thumbs: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Descriptions of unit length, (N, 64), and their lengths before, (N,), which grow with the contrast."""
+    """Return descriptions of unit length, (N, 64), and their lengths before, (N,), which grow with the contrast."""
     from scipy.fft import dctn  # noqa: PLC0415 - needs the extra data
 
     grey = thumbs.astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32)  # (N, 32, 32)
@@ -108,8 +108,8 @@ def difference(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> NDArray[n
 def _left_after_crop(first: NDArray[np.float32], second: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return the residual after the best small shift and stretch, by one step of least squares.
 
-    Both change an image by its gradient, times a constant or times the distance from the middle: Lucas and Kanade's
-    linearisation (IJCAI 1981), which holds because two per cent are less than a px here.
+    Both change an image by its gradient, times a constant or times the distance from the centre: Lucas and Kanade's
+    linearisation (IJCAI 1981). It is valid because two per cent are less than a px here.
     """
     side = first.shape[1]
     down, right = np.gradient(first, axis=(1, 2))  # (M, S, S, 3)
@@ -124,7 +124,7 @@ def _left_after_crop(first: NDArray[np.float32], second: NDArray[np.float32]) ->
 
 
 def image_hashes(samples: Sequence[Sample], on_progress: Progress = silent) -> list[str]:
-    """The sha256 of every sample's file, in their order; empty where it can't be read."""
+    """Return the sha256 of every sample's file, in order; an empty text for an unreadable file."""
     return map_samples(_hash, samples, "hashing images", on_progress=on_progress)
 
 

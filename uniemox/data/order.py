@@ -1,4 +1,4 @@
-"""In which order samples are seen: a function of seed and epoch alone, whatever the number of processes."""
+"""Order of the samples, which depends only on seed and epoch, not on the number of processes."""
 
 from collections.abc import Iterator
 
@@ -8,13 +8,13 @@ from uniemox.errors import ConfigError
 
 
 class RunOrder:
-    """The batches of one process in all steps of a run, epoch after epoch, as lists of (epoch, index).
+    """Batches of one process in all steps of a run, epoch after epoch, as lists of (epoch, index).
 
-    It is a batch sampler for torch's DataLoader. What does not fill a step at the end of an epoch is left out.
-    samples: size of the data set.  batch_size: images of a step over all processes and batches.  steps: of the whole
-    run.  start: steps that were done before, to go on in the middle of an epoch.  accumulation: number of batches in a
-    step; the step's images are the same whatever it is, and whatever the number of processes.  rank, processes: this
-    process takes the rank-th part of every batch.
+    Use it as batch sampler of torch's DataLoader. Samples that do not fill a step at the end of an epoch are left out.
+    samples: size of the data set.  batch_size: images per step over all processes and batches.  steps: of the whole
+    run.  start: steps already done, to resume in the middle of an epoch.  accumulation: batches per step. Neither
+    accumulation nor the number of processes changes the images of a step.  rank, processes: this process takes the
+    rank-th part of every batch.
     Raises ConfigError if the data do not fill a step, or accumulation or processes do not divide it.
     """
 
@@ -55,7 +55,7 @@ class RunOrder:
 
 
 def steps_in_epoch(samples: int, batch_size: int) -> int:
-    """Whole batches in one pass over the data. Raises ConfigError if there is none."""
+    """Return the number of complete batches in one pass over the data. Raises ConfigError if there is none."""
     if batch_size < 1 or samples < batch_size:
         raise ConfigError(f"{samples} samples do not fill a batch of {batch_size}; choose a smaller batch_size")
     return samples // batch_size

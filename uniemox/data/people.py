@@ -1,4 +1,4 @@
-"""People and texts in files beside the images."""
+"""Sidecar files next to the images, with people and texts."""
 
 import json
 import math
@@ -26,14 +26,14 @@ from uniemox.io.progress import Progress, silent
 from uniemox.persons.box import Box, Detection
 from uniemox.persons.detector import Detector
 
-PERSONS, TEXTS = "persons.jsonl", "texts.jsonl"  # names beside the data
+PERSONS, TEXTS = "persons.jsonl", "texts.jsonl"  # file names next to the data
 
 
 class Sidecar:
-    """A file of one line an image, open for appending.
+    """Sidecar file with one line per image, open for appending.
 
-    header: how the lines are made; what a file already holds must have been made the same way.
-    Raises DataError if it was not, or the file can't be written; ConfigError if another process writes it.
+    header: settings that produced the lines; an existing file must have the same.
+    Raises DataError if it has others, or the file can't be written; ConfigError if another process writes it.
     """
 
     def __init__(self, path: Path, header: Mapping[str, Any]) -> None:
@@ -56,18 +56,18 @@ class Sidecar:
             stopped_at_once = good_bytes == 0 and json_line(header).startswith(read_bytes(path))
             if before != dict(header) and not stopped_at_once:
                 raise DataError(
-                    f"{path} was made in another way ({_short(before)}) than is asked for now ({_short(header)}); "
+                    f"{path} was made with other settings ({_short(before)}) than now requested ({_short(header)}); "
                     "remove it, or write to another file with --out"
                 )
             self.done = {line["key"] for line in lines}
             if good_bytes < path.stat().st_size:
-                os.truncate(path, good_bytes)  # the line at which the last run was stopped
+                os.truncate(path, good_bytes)  # removes the line at which the last run was stopped
         self._file = open_appending(path)
         if not path.stat().st_size:
             self._write(header)
 
     def append(self, key: str, values: Mapping[str, Any]) -> None:
-        """Keep what is known of one image."""
+        """Append the values of one image."""
         self._write({"key": key, **values})
         self.done.add(key)
 
@@ -84,14 +84,14 @@ class Sidecar:
 
 
 def read_sidecar(path: Path) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
-    """Header and lines by key. A last line that was cut off is left out; DataError for anything else that is wrong."""
+    """Read the header, and lines by key, without an incomplete last line. Raises DataError for any other fault."""
     header, lines, _ = _parse(path)
     return header, {line["key"]: line for line in lines}
 
 
 def _parse(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]], int]:
-    """Header, lines, and the number of bytes they take."""
-    whole, end, _ = read_bytes(path).rpartition(b"\n")  # in bytes: a last line may end inside a character
+    """Parse a file into header, lines, and their number of bytes."""
+    whole, end, _ = read_bytes(path).rpartition(b"\n")  # bytes, because the last line may end inside a character
     values = []
     for number, line in enumerate(whole.split(b"\n") if end else [], start=1):
         value = parse_json(line, f"{path}:{number}", "; remove the line")
@@ -101,12 +101,12 @@ def _parse(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]], int]:
     if not values:
         return {}, [], 0
     if "key" in values[0]:
-        raise DataError(f"{path}:1: the header is missing, which says how the lines were made; make the file anew")
+        raise DataError(f"{path}:1: the header with the settings is missing; create the file again")
     return values[0], values[1:], len(whole) + 1
 
 
 def json_line(values: Mapping[str, Any]) -> bytes:
-    """A line of JSON with its end; names of files that are no UTF-8 are escaped."""
+    """Encode a line of JSON with its end; file names that are not UTF-8 are escaped."""
     return json.dumps(values, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
 
 
@@ -114,21 +114,21 @@ def _short(header: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} {value}" for name, value in header.items()) or "no header"
 
 
-DECODED_PX = 832  # short side from which a JPEG is decoded smaller: twice the input of the largest detector here
-BATCH = 16  # images that a worker takes at once
+DECODED_PX = 832  # minimum short side of reduced JPEGs: twice the input of the largest detector here
+BATCH = 16  # images per worker task
 
 
 @dataclass(frozen=True, slots=True)
 class PeopleReport:
-    """Content of a sidecar."""
+    """Result of a detection run over a data set."""
 
     pictures: int
     new: int
-    """Looked at in this run."""
+    """Number of images processed in this run."""
     with_people: int
     people: int
     broken: tuple[str, ...]
-    """A line for each image that this run could not read; the next one tries it again."""
+    """One line per image that this run could not read; the next run tries it again."""
 
 
 def find_people(
@@ -141,17 +141,17 @@ def find_people(
     on_gpu: bool = False,
     seen: Collection[str] = (),
 ) -> PeopleReport:
-    """Find the people in every image and append them to a sidecar; images that it has are not looked at again.
+    """Detect the people in every image and append them to a sidecar; images that it contains are skipped.
 
-    open_detector: called here and by every worker.  pool: who looks; the file is the same.  on_gpu: the detector works
-    on the GPU, and takes images in batches.
-    seen: hashes of the images on which the detector was trained, kept beside the sidecar, see data/seen.py.
+    open_detector: called here and by every worker.  pool: worker processes; the file does not depend on it.  on_gpu:
+    the detector uses the GPU, and takes images in batches.
+    seen: hashes of the detector's training images, stored next to the sidecar, see data/seen.py.
     """
     detector = open_detector()
     by_key = {sample.image_key: sample for sample in data.samples}
     header: dict[str, str | int] = {"detector": detector.name, "fingerprint": detector.fingerprint}
     if data.short_side_px is not None:
-        header["short_side_px"] = data.short_side_px  # of packed images, in whose px the boxes are
+        header["short_side_px"] = data.short_side_px  # boxes are in px of the packed images
     broken: list[str] = []
     if seen:
         write_hashes(seen_file(out), seen)
@@ -162,7 +162,7 @@ def find_people(
         open_work = partial(_open_work, open_detector, in_batches=on_gpu)
         with closing(map_each(open_work, waiting, pool, batch=BATCH, on_gpu=on_gpu)) as found:
             for done, (sample, rows) in enumerate(zip(waiting, found, strict=True), before + 1):
-                if rows is None or isinstance(rows, str):  # not kept in the file: it may be there the next time
+                if rows is None or isinstance(rows, str):  # not recorded: the image may be readable next time
                     broken.append(rows or f"{sample.image}: {DIED}")
                 else:
                     sidecar.append(sample.image_key, {"boxes": rows})
@@ -179,7 +179,7 @@ def find_people(
 
 
 def read_people(file: Path) -> dict[str, tuple[Detection, ...]]:
-    """The people of a sidecar, px, by the image's key. Raises DataError if it is damaged or of packed images."""
+    """Read the people of a sidecar, px, by image key. Raises DataError if it is damaged or of packed images."""
     header, lines = read_sidecar(file)
     if header.get("short_side_px") is not None:
         raise DataError(f"{file}: its boxes are in px of packed images; find the people in these, or remove it")
@@ -188,7 +188,7 @@ def read_people(file: Path) -> dict[str, tuple[Detection, ...]]:
 
 
 def detections_of(rows: Any, file: Path, key: str) -> tuple[Detection, ...]:
-    """The boxes of a line of a sidecar. Raises DataError, with the file and the image, if they are none."""
+    """Parse the boxes of a sidecar's line. Raises DataError, with the file and the image, if they are invalid."""
     try:
         people = [Detection(Box(*map(float, row[:4])), float(row[4])) for row in rows]
         if not all(0 < person.box.area < math.inf and 0 <= person.confidence <= 1 for person in people):
@@ -213,7 +213,7 @@ def _open_work(
 
 
 def _rows_of(samples: Sequence[Sample], detector: Detector) -> list[list[list[float]] | str]:
-    """People in images, x1, y1, x2, y2 in px of the full one and confidence; or why one can't be read."""
+    """Return people in images, x1, y1, x2, y2 in px of the full image and confidence; or why an image can't be read."""
     decoded: list[tuple[Image.Image, tuple[int, int]] | str] = []
     for sample in samples:
         try:

@@ -1,4 +1,4 @@
-"""Processes that look at the images of a data set."""
+"""Settings of the processes that read the images of a data set."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -8,12 +8,12 @@ from uniemox.errors import ConfigError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolConfig:
-    """Processes that look at the images of a data set."""
+    """Settings of the processes that read the images of a data set."""
 
     workers: int | None = None
-    """Processes; if not given one a core, but up to 8 on a GPU; 1: no other than this one. On a cluster the maximum."""
+    """Number of processes, at most; 1: only this process. Default: one per core, or up to 8 with a GPU."""
     engine: Literal["local", "ray"] = "local"
-    """ray: on all machines of a Ray cluster, which read and write files by the same paths."""
+    """local: this machine. ray: all machines of a Ray cluster, which must see the files at the same paths."""
 
     def __post_init__(self) -> None:
         if self.workers is not None and self.workers < 1:

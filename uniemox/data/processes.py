@@ -1,4 +1,4 @@
-"""Look at all images of a data set in many processes or on a cluster."""
+"""Process all images of a data set in many processes or on a cluster."""
 
 import hashlib
 import multiprocessing
@@ -32,30 +32,30 @@ from uniemox.io.images import ENDINGS, MinSides
 from uniemox.io.parallel import DIED, map_on_ray, usable_cores
 from uniemox.io.progress import Progress, silent
 
-CHUNK = 32  # images that a process takes at once
-MAX_TEMP_DIR = 103 - len("/pymp-12345678/listener-12345678")  # characters; a socket's address has 103 on every system
-MAX_ON_GPU = 8  # processes that share a GPU, each with networks of its own there
-MAX_DEATHS = 3  # of workers before anything is done
+CHUNK = 32  # images per task of a process
+MAX_TEMP_DIR = 103 - len("/pymp-12345678/listener-12345678")  # a socket's address has up to 103 characters
+MAX_ON_GPU = 8  # maximum number of processes that share a GPU, each with its own networks
+MAX_DEATHS = 3  # maximum number of worker deaths before the first result
 T = TypeVar("T")
 R = TypeVar("R")
-_WORKER: dict[str, Callable[..., Any]] = {}  # in a worker: how its work is opened, and the work
+_WORKER: dict[str, Callable[..., Any]] = {}  # in a worker: the function that opens its work, and the work
 
 
 def worker_context() -> BaseContext:
     """Return the start method of loading processes: the program's, else fork on Linux.
 
-    A forked process has the data and the modules at once and shares their memory. From 3.14 on Python's own default
-    there is forkserver, where each of them, in each epoch, would import torch for seconds and copy the data. They
-    only decode, so the threads that a fork leaves behind are not missed.
+    A forked process has the data and the modules at once and shares their memory. From 3.14 on Python's own default is
+    forkserver: each process, in each epoch, would then import torch for seconds and copy the data. Loading processes
+    only decode, so they do not need the threads that a fork loses.
     """
     is_free = multiprocessing.get_start_method(allow_none=True) is None
     return multiprocessing.get_context("fork" if is_free and sys.platform == "linux" else None)
 
 
 def loader_context() -> BaseContext:
-    """`worker_context` for processes that hand over tensors, through sockets in the folder for temporary files.
+    """Return `worker_context` for processes that hand over tensors, through sockets in the folder for temporary files.
 
-    Raises ConfigError where a socket's address in that folder is too long: torch would then wait for ever.
+    Raises ConfigError if a socket's address in that folder is too long; torch would then wait forever.
     """
     folder = tempfile.gettempdir()
     if len(os.fsencode(folder)) > MAX_TEMP_DIR:
@@ -69,9 +69,9 @@ def loader_context() -> BaseContext:
 def worker_pool(
     workers: int, open_work: Callable[[], Callable[[Any], Any]] | None = None, *, on_gpu: bool = False
 ) -> ProcessPoolExecutor:
-    """Processes that end when this one does; workers of a killed parent would otherwise wait forever.
+    """Build a pool whose processes end with this process; workers of a killed parent would otherwise wait forever.
 
-    open_work, on_gpu: as `map_batches` has them.
+    open_work, on_gpu: as for `map_batches`.
     """
     context = multiprocessing.get_context("spawn") if on_gpu else worker_context()
     return ProcessPoolExecutor(workers, mp_context=context, initializer=_begin, initargs=(open_work,))
@@ -84,11 +84,11 @@ def map_batches(
     *,
     on_gpu: bool = False,
 ) -> Generator[R | None]:
-    """Results of batches, in their order; None for a batch at which its worker died, twice.
+    """Yield the results of batches, in order; None for a batch at which its worker died twice.
 
-    open_work: called once by every worker for what answers a batch.  on_gpu: it works on the GPU, so processes are
-    spawned: a fork can't share a GPU with its parent.
-    An exception that the work raises is raised here. With one worker there is no other process: a death is the end.
+    open_work: called once per worker; returns the function that processes a batch.  on_gpu: the function uses the GPU,
+    so processes are spawned: a fork can't share a GPU with its parent.
+    Exceptions of the function are raised here. With one worker this process does the work and a crash ends it.
     """
     if not batches:
         return
@@ -111,10 +111,10 @@ def map_each(
     batch: int,
     on_gpu: bool = False,
 ) -> Generator[R | None]:
-    """Results of items, which workers take in batches, in their order; None for an item at which its worker died.
+    """Yield the results of items, in order, processed in batches; None for an item at which its worker died.
 
-    Of a batch that kills its worker each item is tried alone. Other arguments as `map_batches`.
-    Raises DataError if none of the first items could be done without a death: then it is not the items.
+    If a batch kills its worker, each of its items is tried alone. Other arguments as for `map_batches`.
+    Raises DataError if workers died at all of the first items, because the items are then not the cause.
     """
     batches = [items[i : i + batch] for i in range(0, len(items), batch)]
     done, died = 0, 0
@@ -139,9 +139,9 @@ def map_samples(
     on_progress: Progress = silent,
     if_died: R | None = None,
 ) -> list[R]:
-    """Results of a function for samples, in their order. Few samples need no processes.
+    """Return the results of a function for samples, in order. Few samples need no processes.
 
-    what: is reported as done.  if_died: the result for a sample at which a worker died; None: that is a DataError.
+    what: name of the work, for progress.  if_died: result for a sample at which a worker died; None: raise DataError.
     """
     if len(samples) < 2 * CHUNK and pool == ONE_A_CORE:
         pool = PoolConfig(workers=1)
@@ -165,7 +165,7 @@ def _for_each(function: Callable[[T], R]) -> Callable[[Sequence[T]], list[R]]:
 def _in_processes(
     make_pool: Callable[[int], ProcessPoolExecutor], workers: int, batches: Sequence[Any]
 ) -> Iterator[Any]:
-    """Answers of processes. One that dies takes the others with it: what they had is done again, each alone."""
+    """Yield the results of processes. If one dies, all end; their unfinished batches are done again, each alone."""
     pool = make_pool(workers)
     waiting: deque[tuple[Any, Future[Any]]] = deque()
 
@@ -195,13 +195,13 @@ def _in_processes(
 
 
 def _answer(batch: Any) -> Any:
-    if "work" not in _WORKER:  # not while the worker begins: an error here is the batch's result
+    if "work" not in _WORKER:  # here and not at the start, so that an error is the batch's result
         _WORKER["work"] = _WORKER["open"]()
     return _WORKER["work"](batch)
 
 
 def _begin(open_work: Callable[[], Callable[[Any], Any]] | None) -> None:
-    """Begin as a worker: Ctrl-C is the parent's, whose end is this process's."""
+    """Initialise a worker: it ignores Ctrl-C, and ends with its parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if open_work is not None:
         _WORKER["open"] = open_work
@@ -215,8 +215,8 @@ def _begin(open_work: Callable[[], Callable[[Any], Any]] | None) -> None:
     Thread(target=end_with_it, name="parent", daemon=True).start()
 
 
-THUMB = 32  # side of the small image by which near duplicates are found, px
-DECODED_PX = 64  # short side at which a JPEG is decoded for all this
+THUMB = 32  # side of the thumbnails for finding near duplicates, px
+DECODED_PX = 64  # minimum short side of reduced JPEGs
 PLAIN_MODES = ("RGB", "L")
 
 
@@ -225,15 +225,15 @@ class Look:
     """Properties of one image."""
 
     sha256: str
-    """Of the file; empty if it can't be read."""
+    """Hash of the file; empty if it can't be read."""
     problem: str = ""
-    """Why it can't be decoded; empty if it can. The fields below are only filled if it can."""
+    """Reason why it can't be decoded; empty if it can. Only then the fields below are filled."""
     wrong_ending: str = ""
-    """The format that the ending does not tell."""
+    """Format of the file if its ending does not match it."""
     odd_mode: str = ""
-    """Anything but 8-bit colour or grey, or an animation."""
+    """Mode of an animation, or of an image that is not 8-bit colour or grey."""
     size: tuple[int, int] = (0, 0)
-    """Width and height when upright, px."""
+    """Width and height of the upright image, px."""
     thumb: NDArray[np.uint8] | None = None
     """(32, 32, 3)."""
     histogram: NDArray[np.float32] | None = None
@@ -250,9 +250,9 @@ def scan(
     on_progress: Progress = silent,
     decoders: DecoderPool | None = None,
 ) -> list[Look]:
-    """A look at every sample's image, in their order.
+    """Inspect every sample's image, in order.
 
-    pool: who looks.  decoders: for files of strangers, in place of the pool; None: they are one's own.
+    pool: worker processes.  decoders: isolated decoders for untrusted files instead of the pool; None: trusted files.
     """
     what = "looking at images"
     if decoders is None:
@@ -264,14 +264,14 @@ def scan(
             found.append(look)
             on_progress(what, len(found), len(samples))
     finally:
-        if len(found) < len(samples):  # stopped: nobody waits for what is being decoded
+        if len(found) < len(samples):  # stopped: results of running decoders are not needed
             decoders.close()
         threads.shutdown(cancel_futures=True)
     return found
 
 
 def look_at(sample: Sample, look: Callable[..., Decoded] = look_here) -> Look:
-    """One image.  look: decodes its file, as `look_here`."""
+    """Inspect one image.  look: decodes its file, as `look_here`."""
     name = str(sample.image)
     try:
         data = sample.image.read()
@@ -298,6 +298,6 @@ def look_at(sample: Sample, look: Callable[..., Decoded] = look_here) -> Look:
 
 
 def _wrong_ending(key: str, found: str) -> str:
-    """The format of a file whose ending tells another; an MPO is a JPEG with more images behind the first."""
+    """Return the format of a file whose ending does not match it; an MPO counts as JPEG."""
     told = ENDINGS.get(PurePath(key).suffix.lower())
     return "" if told in (None, "JPEG" if found == "MPO" else found) else found

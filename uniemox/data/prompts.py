@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from uniemox.data.sample import Sample
 from uniemox.errors import AnnotationError
 
-LEVELS = (0.2, 0.4, 0.6, 0.8)  # where the next word begins
+LEVELS = (0.2, 0.4, 0.6, 0.8)  # limits between the words
 BRIGHTNESS = ("very dark", "dark", "moderately bright", "bright", "very bright")
 COLORFULNESS = ("nearly colorless", "muted", "moderately colorful", "colorful", "vivid")
 OPENINGS = {
@@ -19,11 +19,11 @@ NOTHING_KNOWN = "A photo."
 
 
 def describe(annotation: Mapping[str, object], with_emotion: bool) -> str:
-    """The text of an annotation; parts that are missing, None or empty are left out.
+    """Return the text of an annotation; missing, None or empty parts are left out.
 
     annotation: any of brightness and colorfulness (0 to 1), scene, facial_expression, human_action and emotion (words),
     object (a list of words, of which eight are named). Other fields are ignored.
-    with_emotion: end with the emotion, the label itself (table VII of the paper compares).
+    with_emotion: end with the emotion, which is the label (table VII of the paper compares both).
     Raises AnnotationError, with the field, for a value of another type or out of range.
 
     >>> describe({"brightness": 0.7, "scene": "amusement_park", "object": ["Ferris wheel"]}, with_emotion=False)
@@ -40,7 +40,7 @@ def describe(annotation: Mapping[str, object], with_emotion: bool) -> str:
 def text_of(sample: Sample, with_emotion: bool) -> str:
     """Return the teacher's text of a sample: its annotation in words, or else its own text.
 
-    with_emotion: end the text of an annotation with the emotion, where it holds one. Other texts stay as they are.
+    with_emotion: end the text of an annotation with its emotion, if there is one. Other texts stay unchanged.
     """
     if sample.annotation is not None:
         return describe(sample.annotation, with_emotion)
@@ -48,7 +48,7 @@ def text_of(sample: Sample, with_emotion: bool) -> str:
 
 
 def _photo(annotation: Mapping[str, object]) -> str:
-    """The opening sentence: brightness, colorfulness, scene."""
+    """Return the opening sentence: brightness, colorfulness, scene."""
     qualities = []
     for field, words in (("brightness", BRIGHTNESS), ("colorfulness", COLORFULNESS)):
         value = annotation.get(field)
@@ -65,7 +65,7 @@ def _photo(annotation: Mapping[str, object]) -> str:
 
 
 def _word(annotation: Mapping[str, object], field: str) -> str:
-    """A field's word in lower case, with _ and / as blanks; empty where it is missing."""
+    """Return a field's word in lower case, with _ and / as blanks; an empty text if it is missing."""
     value = annotation.get(field)
     if value is None:
         return ""
@@ -75,7 +75,7 @@ def _word(annotation: Mapping[str, object], field: str) -> str:
 
 
 def plain(word: str) -> str:
-    """A word of EmoSet as texts spell it: lower-case, with _ and / as blanks.
+    """Return a word of EmoSet in the spelling of texts: lower-case, with _ and / as blanks.
 
     >>> plain("Kitchen_&_dining_room/table")
     'kitchen & dining room table'
@@ -84,7 +84,7 @@ def plain(word: str) -> str:
 
 
 def _words(annotation: Mapping[str, object], field: str) -> list[str]:
-    """The words of a list; none where it is missing."""
+    """Return the words of a list; an empty list if it is missing."""
     values = annotation.get(field)
     if values is None:
         return []
@@ -94,10 +94,10 @@ def _words(annotation: Mapping[str, object], field: str) -> list[str]:
 
 
 def _listed(words: Sequence[str]) -> str:
-    """Words with commas, and an "and" before the last."""
+    """Join words with commas, and "and" before the last."""
     return f"{', '.join(words[:-1])} and {words[-1]}" if len(words) > 1 else words[0]
 
 
 def distinct_texts(samples: Sequence[Sample], with_emotion: bool) -> list[str]:
-    """All texts of a data set, each once, in the order of their first sample."""
+    """Return all texts of a data set, each once, in the order of their first sample."""
     return list(dict.fromkeys(text_of(sample, with_emotion) for sample in samples))

@@ -1,4 +1,4 @@
-"""Samples and data sets, and their form in notebooks."""
+"""Samples and data sets, and their display in notebooks."""
 
 import re
 from collections import Counter
@@ -23,17 +23,17 @@ class StoredImage(Protocol):
     """Source of an image's bytes."""
 
     def read(self) -> bytes:
-        """The bytes of the file. Raises OSError if it can't be read."""
+        """Read the bytes of the file. Raises OSError if it can't be read."""
 
 
 @dataclass(frozen=True, slots=True)
 class ImageFile:
-    """An image in a file of its own."""
+    """Image in its own file."""
 
     path: Path
 
     def read(self) -> bytes:
-        """The bytes of the file."""
+        """Read the bytes of the file."""
         return read_limited(self.path, MAX_BYTES)
 
     def __str__(self) -> str:
@@ -42,39 +42,39 @@ class ImageFile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
-    """One image. What is not known is None."""
+    """One image with its labels. Unknown fields are None."""
 
     key: str
-    """Its name inside the data set, with /: splits, lists and random draws hang on it, wherever the data lie."""
+    """Name inside the data set, with /. Splits, lists and random draws depend on it, wherever the data are stored."""
     image: StoredImage
     label: int | None = None
     """Class in the data set's labels."""
     distribution: Mapping[str, float] | None = None
-    """Share of votes by word, with sum 1; it may hold words beyond the labels (Emotion6's neutral)."""
+    """Share of votes by word, with sum 1; may include words outside the labels (Emotion6's neutral)."""
     valence: float | None = None
     """1 (negative) to 9 (positive)."""
     arousal: float | None = None
     """1 (calm) to 9 (excited)."""
     split: str | None = None
-    """train, val or test, where the data set or a split file says."""
+    """train, val or test, if the data set or a split file defines it."""
     annotation: Mapping[str, Any] | None = None
     """EmoSet's attributes (see data/prompts.py)."""
     text: str | None = None
-    """What the teacher reads."""
+    """Text for the teacher."""
     persons: tuple[Detection, ...] | None = None
-    """The people in it; () if a detector found none, None if no detector was run."""
+    """People in the image; () if a detector found none, None if no detector was run."""
     target_box: Box | None = None
-    """The person whose emotion the label is, where the data set names one."""
+    """Box of the person whose emotion is labelled, if the data set has one."""
     domain: str | None = None
     """Search word, style or source."""
     group: str | None = None
     """Samples of one group never go to different splits (several people of one image)."""
     source_sha256: str | None = None
-    """Hash of the file that the image was packed from, where its bytes are others now (shards)."""
+    """Hash of the original file, if its bytes were changed by packing (shards)."""
 
     @property
     def image_key(self) -> str:
-        """The key of the image, which several people have in common: `a.jpg` for `a.jpg#2`."""
+        """Key of the image, which all its people share: `a.jpg` for `a.jpg#2`."""
         return re.sub(r"#\d+$", "", self.key)
 
 
@@ -88,7 +88,7 @@ class Broken(NamedTuple):
 def decode_sample(
     sample: Sample, shrink: Callable[[int, int], float] | None = None
 ) -> tuple[Image.Image, tuple[int, int]]:
-    """The upright RGB image of a sample and its full size; arguments as `images.decode`.
+    """Return the upright RGB image of a sample and its full size; arguments as for `images.decode`.
 
     Raises ImageError, with the image's name, if it can't be read.
     """
@@ -101,7 +101,7 @@ def decode_sample(
 
 
 def tell_apart(samples: Sequence[Sample]) -> list[Sample]:
-    """Several samples of one image get keys of their own (`a.jpg`, `a.jpg#2`) and one group, the image."""
+    """Give several samples of one image their own keys (`a.jpg`, `a.jpg#2`) and one group, the image."""
     times = Counter(sample.key for sample in samples)
     seen: Counter[str] = Counter()
     result = []
@@ -119,12 +119,12 @@ class Part:
     """One of several data sets that were opened as one."""
 
     name: str
-    """With which its keys begin, before a /."""
+    """Name with which its keys begin, before a /."""
     source: str
     """KIND:PATH."""
     samples: int
     labels: str
-    """What became of its labels: the label map, in words."""
+    """Mapping of its labels, in words."""
 
     def __str__(self) -> str:
         return f"{self.name}: {self.samples} samples of {self.source}; labels {self.labels}"
@@ -132,26 +132,26 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class DataSet:
-    """Samples and what their labels mean."""
+    """Samples and the meaning of their labels."""
 
     name: str
-    """What was opened: "fi:photos"."""
+    """Source that was opened: "fi:photos"."""
     labels: LabelSet
     samples: Sequence[Sample]
     notes: tuple[str, ...] = ()
-    """What was left out or added, and why, a line each."""
+    """Notes about left out and added samples, one line each."""
     short_side_px: int | None = None
-    """To which images were scaled when they were packed; boxes are in px of what is there. None: as they came."""
+    """Short side to which images were scaled when packed; boxes are in px of the packed images. None: not scaled."""
     detector_seen: frozenset[str] = frozenset()
-    """Hashes of the images on which the detector was trained that found the people, see data/seen.py."""
+    """Hashes of the training images of the person detector that was used, see data/seen.py."""
     parts: tuple[Part, ...] = ()
-    """Of several data sets opened as one; none of a single one."""
+    """Parts of several data sets opened as one; empty for a single one."""
 
     def __len__(self) -> int:
         return len(self.samples)
 
     def _repr_html_(self) -> str:
-        """In notebooks: samples by label and split, and the first image of up to eight labels."""
+        """Show samples by label and split in a notebook, and the first image of up to eight labels."""
         splits = sorted({sample.split or "all" for sample in self.samples})
         counts = Counter((self.label_of(sample) or "no label", sample.split or "all") for sample in self.samples)
         words = [word for word in (*self.labels.labels, "no label") if any(counts[word, split] for split in splits)]
@@ -161,11 +161,11 @@ class DataSet:
         return render("data/data_set.html", data=self, splits=splits, rows=rows, images=images)
 
     def label_of(self, sample: Sample) -> str | None:
-        """The word of a sample's label."""
+        """Return the word of a sample's label."""
         return None if sample.label is None else self.labels.labels[sample.label]
 
     def to_train(self, *splits: str) -> "DataSet":
-        """The samples of these splits, or of all; if none is named those of train, or all where there are no splits."""
+        """Return the samples of these splits, or of all; without names, those of train, or all without splits."""
         if "all" in splits or not (splits or any(sample.split for sample in self.samples)):
             return self
         return self.only(*(splits or ("train",)))
@@ -173,34 +173,34 @@ class DataSet:
     def to_describe(self) -> "DataSet":
         """Return the samples to learn from: the split train of each data set that has one, else all.
 
-        They are not compared with each other by label, as what is trained on labels is.
+        Unlike training samples, they are not used as labelled examples, so divided and undivided sets may be mixed.
         """
         divided = {self.part_of(sample) for sample in self.samples if sample.split}
         kept = [one for one in self.samples if one.split == "train" or self.part_of(one) not in divided]
         return replace(self, samples=kept) if kept else self.only("train")
 
     def scored_split(self, split: str | None) -> str:
-        """The split that is scored: the given one, or test if there is one, else val, else all."""
+        """Return the split to score: the given one, or test if there is one, else val, else all."""
         there = {sample.split for sample in self.samples}
         return split or next((name for name in ("test", "val") if name in there), "all")
 
     def to_calibrate(self, split: str | None) -> tuple[str, "DataSet"]:
-        """The split that calibrates, and its samples: the given one, else calibration, else val; all without splits."""
+        """Return the split and samples for calibration: the given split, else calibration, else val, or all."""
         there = {sample.split for sample in self.samples}
         name = split or ("calibration" if "calibration" in there else "all" if there <= {None} else "val")
         return name, self if name == "all" else self.only(name)
 
     def name_with_split(self, split: str) -> str:
-        """Its name without this machine's folders, and the split unless that is all: "folder:photos, split val"."""
+        """Return the name without this machine's folders, and a split other than all: "folder:photos, split val"."""
         name = ", ".join(part.name for part in self.parts) or Path(self.name.partition("?")[0]).name
         return name if split == "all" else f"{name}, split {split}"
 
     def part_of(self, sample: Sample) -> str | None:
-        """The name of the data set, of several opened as one, that a sample comes from."""
+        """Return the name of the part that a sample comes from, if several data sets were opened as one."""
         return sample.key.partition("/")[0] if self.parts else None
 
     def check_splits(self) -> None:
-        """Raise DataError if some of several data sets are divided and others are not, which would be left out."""
+        """Raise DataError if some of several data sets have splits and others do not; the latter would be left out."""
         splits = {part.name: False for part in self.parts}
         for sample in self.samples if self.parts else ():
             splits[str(self.part_of(sample))] |= sample.split is not None
@@ -212,7 +212,7 @@ class DataSet:
             )
 
     def only(self, *splits: str) -> "DataSet":
-        """The samples of these splits. Raises DataError, which names the splits, if there is none."""
+        """Return the samples of these splits. Raises DataError, with the splits that exist, if there are none."""
         self.check_splits()
         samples = [sample for sample in self.samples if sample.split in splits]
         if not samples:
@@ -222,7 +222,7 @@ class DataSet:
 
 
 def _image(label: str, sample: Sample) -> dict[str, str]:
-    """An example for notebooks, or why it can't be read."""
+    """Return an example for notebooks, or why it can't be read."""
     try:
         image, _ = decode(sample.image.read(), str(sample.image), shrink=MinSides(short_px=SIDE_PX))
     except (OSError, ImageError) as error:

@@ -1,7 +1,7 @@
-"""Hashes of the images that a model or its parts have seen, so that nobody evaluates on them.
+"""Hashes of the images used to train a model or its parts, so that nobody evaluates on them.
 
-A run and a fitted teacher keep a file of them in their folder; a person finder, and the people that it found, keep one
-beside their own file. Each hands on what it started from: teacher -> pre-training -> fine-tuning -> evaluation.
+A run and a fitted teacher store a file of hashes in their folder; a person detector, and a sidecar of its boxes, next
+to their own file. Each includes its sources' hashes: teacher -> pre-training -> fine-tuning -> evaluation.
 """
 
 import zipfile
@@ -22,25 +22,25 @@ STORED = "seen"  # name of the array in a file of stored features
 
 
 def write_seen(folder: Path, data: DataSet, sources: Iterable[str], on_progress: Progress = silent) -> None:
-    """Keep the hashes of all images of a data set, and of those that its sources have seen. An existing file stays.
+    """Write the hashes of all images of a data set and of the training images of its sources. Keeps an existing file.
 
-    sources: names of weights and teachers that are started from, see `seen_by`.
+    sources: names of initial weights and teachers, see `seen_by`.
     """
     if not (folder / SEEN).exists():
         write_hashes(folder / SEEN, hashes_of(data.samples, on_progress).union(*map(seen_by, sources)))
 
 
 def hashes_of(samples: Collection[Sample], on_progress: Progress = silent) -> set[str]:
-    """The sha256 of every sample's file, and of the one that a packed image was made of."""
+    """Return the sha256 of every sample's file, and of the original file of a packed image."""
     found = {digest for digest in image_hashes(list(samples), on_progress) if digest}
     return found | {sample.source_sha256 for sample in samples if sample.source_sha256}
 
 
 def seen_by(name: str) -> set[str]:
-    """Hashes of what weights or a teacher have seen, as far as known.
+    """Return the hashes of the images used to train weights or a teacher, as far as known.
 
-    name: as --init, --encoder.start and --teacher.source take it: a run, a file in one, fitted:FOLDER, stored:FILE,
-    timm:NAME@FILE, several with commas. What starts from random weights (scratch:) has seen nothing.
+    name: as for --init, --encoder.start and --teacher.source: a run, a file in one, fitted:FOLDER, stored:FILE,
+    timm:NAME@FILE, several with commas. Random weights (scratch:) have none.
     """
     found: set[str] = set()
     for path in [] if Init.parse(name).from_scratch else weight_paths(name):
@@ -49,9 +49,9 @@ def seen_by(name: str) -> set[str]:
 
 
 def read_seen(path: Path, *, in_folder: bool = True) -> set[str]:
-    """Hashes that a folder keeps, or that belong to a file: kept beside it, in it (stored features), or in its folder.
+    """Read the hashes of a folder or file: next to the file, in it (stored features), or in its folder.
 
-    in_folder: False for a file in a folder of images, which is no run.
+    in_folder: False for a file in a folder of images, which is not a run.
     """
     if path.is_dir():
         return _read(path / SEEN)
@@ -61,30 +61,30 @@ def read_seen(path: Path, *, in_folder: bool = True) -> set[str]:
 
 
 def seen_file(path: Path) -> Path:
-    """Return the file of the hashes that belong to a model file."""
+    """Return the file with the hashes of a model file."""
     return path.with_name(f"{path.name}.{SEEN}")
 
 
 def write_hashes(path: Path, hashes: Iterable[str]) -> None:
-    """Write hashes, one a line."""
+    """Write hashes, one per line."""
     write_file(path, "".join(f"{digest}\n" for digest in sorted(hashes)))
 
 
 def refuse_seen(
     samples: Collection[Sample], hashes: Collection[str], seen: set[str], what: str, *, override: str = ""
 ) -> None:
-    """Raise DataError if samples are among the seen images.
+    """Raise DataError if samples are among the training images.
 
     hashes: the sha256 of every sample's file.  what: the data's name.
-    override: the option that scores them all the same, where there is one.
+    override: the option that scores them anyway, if there is one.
     """
     pairs = zip(samples, hashes, strict=True)
     known = [sample for sample, digest in pairs if {digest, sample.source_sha256} & seen]
     if known:
         raise DataError(
             f"the model was trained on {len(known)} of these {len(samples)} images of {what}, {known[0].key} among "
-            "them, itself or through what it was made of (pre-training, teacher, joined runs, person finder): score "
-            "others (--split test; --splits FILE, the same for every command, or RUN/splits.json where the run made "
+            "them, itself or through its parts (pre-training, teacher, joined runs, person detector): score "
+            "other images (--split test; --splits FILE, the same for every command, or RUN/splits.json if the run made "
             "the splits)" + (f", or give {override}" if override else "")
         )
 
@@ -93,12 +93,12 @@ def _read(path: Path) -> set[str]:
     try:
         return set(read_limited(path).decode("ascii").split()) if path.is_file() else set()
     except ValueError as error:
-        raise DataError(f"{path} is no list of hashes ({error}); restore it from the run's own copy") from error
+        raise DataError(f"{path} is not a list of hashes ({error}); restore it from the run's own copy") from error
 
 
 def _stored(path: Path) -> set[str]:
     try:
         with open_regular(path) as content, np.load(content, allow_pickle=False) as file:
             return set(map(str, file[STORED])) if STORED in file else set()
-    except (OSError, ValueError, zipfile.BadZipFile):  # whoever opens the features says what is wrong with them
+    except (OSError, ValueError, zipfile.BadZipFile):  # the reader of the features reports the fault
         return set()

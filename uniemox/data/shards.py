@@ -1,4 +1,4 @@
-"""Shards: tar files with an index, read at any place, and written by many processes."""
+"""Shards: tar files with an index, readable at any position, written by many processes."""
 
 import hashlib
 import io
@@ -41,7 +41,7 @@ class ShardedImage:
     sha256: str
 
     def read(self) -> bytes:
-        """The bytes of the image. Raises OSError if they are not those that were written."""
+        """Read the bytes of the image. Raises OSError if they have changed."""
         if "://" in self.address:
             system, path = open_address(self.address)
             data = system.cat_file(path, start=self.offset, end=self.offset + self.size)
@@ -52,7 +52,7 @@ class ShardedImage:
         if len(data) != self.size:
             raise OSError(f"{self.address} is cut off: {len(data)} of {self.size} bytes at {self.offset}")
         if hashlib.sha256(data).hexdigest() != self.sha256:
-            raise OSError(f"{self.address} was changed: the hash of the image at {self.offset} is another")
+            raise OSError(f"{self.address} was changed: the hash of the image at {self.offset} differs")
         return data
 
     def __str__(self) -> str:
@@ -60,10 +60,10 @@ class ShardedImage:
 
 
 def read_shards(address: str) -> DataSet:
-    """The samples of a folder of shards.
+    """Read the samples of a folder of shards.
 
     address: a folder, or a URL that fsspec opens (s3://, gs://, http://, memory://).
-    Raises DataError, with the shard's name, if one is missing, cut off, or not as long as the index says.
+    Raises DataError, with the shard's name, if one is missing, cut off, or has another length than in the index.
     """
     system, root = open_address(address.rstrip("/"))
     content = _object_in(_read(system, f"{root}/{INDEX}", address), f"{address}/{INDEX}")
@@ -77,7 +77,7 @@ def read_shards(address: str) -> DataSet:
     samples: list[Sample] = []
     for name, size, count in shards:
         if not re.fullmatch(r"[^./\\][^/\\]*", name):
-            raise DataError(f"{address}/{INDEX}: {name!r} is no name of a shard; write the shards again")
+            raise DataError(f"{address}/{INDEX}: {name!r} is not the name of a shard; write the shards again")
         tar = f"{address.rstrip('/')}/{name}.tar"
         found = _size(system, f"{root}/{name}.tar")
         if found != size:
@@ -99,7 +99,7 @@ def read_shards(address: str) -> DataSet:
 
 
 def open_address(address: str) -> tuple[Any, str]:
-    """fsspec's file system of an address, and the path in there.
+    """Return fsspec's file system of an address, and the path in it.
 
     Raises MissingPackageError if a package for it is missing, DataError if there is no such kind of address.
     """
@@ -108,8 +108,8 @@ def open_address(address: str) -> tuple[Any, str]:
 
         return fsspec.core.url_to_fs(address)
     except ImportError as error:
-        raise MissingPackageError(f"{address}: {error}; run: pip install 'uniemox[data]' and what is named") from error
-    except (ValueError, TypeError) as error:  # TypeError: a kind that needs settings, such as reference://
+        raise MissingPackageError(f"{address}: {error}; run: pip install 'uniemox[data]', then this package") from error
+    except (ValueError, TypeError) as error:  # TypeError: a protocol that needs settings, such as reference://
         raise DataError(f"{address}: {error}") from error
 
 
@@ -121,7 +121,7 @@ def _sample_of(values: dict[str, Any], tar: str, labels: LabelSet) -> Sample:
         raise TypeError("a text")
     offset, size = int(values["offset"]), int(values["size"])
     if not 0 <= offset < 2**62 or not 0 <= size <= MAX_BYTES:
-        raise ValueError("the place of the image")
+        raise ValueError("the position of the image")
     if not re.fullmatch("[0-9a-f]{64}", values.get("source_sha256", "0" * 64)):
         raise ValueError("source_sha256")
     return Sample(
@@ -156,7 +156,7 @@ def _read(system: Any, path: str, address: str) -> bytes:
 
 
 def _object_in(text: bytes | str, where: str) -> dict[str, Any]:
-    """An object of a shard's index. Raises DataError, with where it stands, for anything else."""
+    """Parse an object of a shard's index. Raises DataError, with its place, for anything else."""
     value = parse_json(text, where, "; write the shards again")
     if not isinstance(value, dict):
         raise DataError(f"{where}: expected an object, got {type(value).__name__}")
@@ -172,13 +172,13 @@ class ShardConfig:
     """Settings of shards."""
 
     samples: int = 1000
-    """Images in a shard."""
+    """Number of images per shard."""
     short_side_px: int | None = None
-    """Images are scaled down to this short side and stored as JPEG; None stores the files as they are."""
+    """Short side to which images are scaled down and stored as JPEG; None: store the files unchanged."""
     seed: int = 0
-    """Of the order, which is random, so that reading in order meets all classes."""
+    """Random seed for the order; a random order mixes the classes."""
     pool: PoolConfig = ONE_A_CORE
-    """Who writes; on a cluster all machines see the folder by the same path."""
+    """Worker processes; on a cluster all machines must see the folder at the same path."""
 
     def __post_init__(self) -> None:
         if self.samples < 1:
@@ -188,9 +188,9 @@ class ShardConfig:
 
 
 def write_shards(data: DataSet, out: Path, config: ShardConfig, on_progress: Progress = silent) -> list[str]:
-    """Write a data set as shards and return a line for every image that was left out because it is broken.
+    """Write a data set as shards; return a line for every image that was left out as unreadable.
 
-    Stopped and called again with the same data and settings it resumes with the next shard.
+    If stopped and called again with the same data and settings, it resumes with the next shard.
     Raises DataError if the folder holds other shards or can't be written.
     """
     plans = list(_plan(data, config))
@@ -230,7 +230,7 @@ def write_shards(data: DataSet, out: Path, config: ShardConfig, on_progress: Pro
 
 
 def _plan(data: DataSet, config: ShardConfig) -> Iterator[tuple[str, list[Sample]]]:
-    """Name and samples of every shard: splits apart, in random order."""
+    """Yield name and samples of every shard: one split per shard, in random order."""
     splits: dict[str, list[Sample]] = {}
     for sample in data.samples:
         splits.setdefault(sample.split or "all", []).append(sample)
@@ -249,7 +249,7 @@ def _open_work(
 def _write_shard(
     out: Path, name: str, samples: Sequence[Sample], labels: LabelSet, config: ShardConfig
 ) -> dict[str, Any]:
-    """One tar, its index and a report; nothing if all three are there."""
+    """Write one tar, its index and a report; do nothing if all three exist."""
     report_file = out / f"{name}.report.json"
     tar_file = out / f"{name}.tar"
     if report_file.exists() and tar_file.exists():
@@ -257,7 +257,7 @@ def _write_shard(
         if tar_file.stat().st_size == report["bytes"]:
             return report
     lines, broken = [], []
-    for left in out.glob(f"{name}.tar.*{PARTIAL}"):  # by a killed run
+    for left in out.glob(f"{name}.tar.*{PARTIAL}"):  # left by a killed run
         left.unlink()
     with replacing(tar_file) as partial_file:
         with (
@@ -289,9 +289,9 @@ def _write_shard(
 
 
 def _packed(data: bytes, name: str, short_side_px: int | None) -> tuple[bytes, str, float]:
-    """An image's bytes, its ending, and by how much it was scaled. Raises ImageError if it can't be decoded."""
+    """Return an image's bytes, its ending, and its scale. Raises ImageError if it can't be decoded."""
     header = open_image(data, name)
-    # At no less than twice the size wanted, so that the resampling is what decides on the sharpness.
+    # At least twice the target size, so that only the resampling determines the sharpness.
     image, full = decode(data, name, shrink=None if short_side_px is None else MinSides(short_px=2 * short_side_px))
     if short_side_px is None or min(full) <= short_side_px:
         return data, (header.format or "jpg").lower().replace("jpeg", "jpg"), 1.0
@@ -302,13 +302,13 @@ def _packed(data: bytes, name: str, short_side_px: int | None) -> tuple[bytes, s
 
 
 def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
-    member = tarfile.TarInfo(name)  # no time, owner or mode of this machine: the same data give the same bytes
+    member = tarfile.TarInfo(name)  # without time, owner or mode, the same data give the same bytes
     member.size = len(data)
     tar.addfile(member, io.BytesIO(data))
 
 
 def _values_of(sample: Sample, labels: LabelSet, scale: float) -> dict[str, Any]:
-    """Return a sample as JSON; boxes in px of the stored image."""
+    """Return a sample in JSON-serialisable form; boxes in px of the stored image."""
     boxes = None
     if sample.persons is not None:
         boxes = [[*(value * scale for value in person.box), person.confidence] for person in sample.persons]
@@ -325,7 +325,7 @@ def _values_of(sample: Sample, labels: LabelSet, scale: float) -> dict[str, Any]
 
 
 def _digest(plans: Sequence[tuple[str, list[Sample]]], labels: LabelSet) -> str:
-    """Changes with the order and with all that is known of the samples, but not with where they lie."""
+    """Return a hash that changes with the order and all fields of the samples, but not with their folder."""
     digest = hashlib.sha256()
     for name, samples in plans:
         for sample in samples:

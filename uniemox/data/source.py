@@ -31,12 +31,12 @@ from uniemox.labels import LabelMap, label_map
 
 
 def combine(members: Sequence[tuple[str, DataSet]]) -> DataSet:
-    """The union of opened data sets.
+    """Join opened data sets into one.
 
     members: the kind of each, and its data.  Keys and groups begin with the kind (`fi/awe/1.jpg`; the second of a kind
-    is `fi2/...`), so that they clash nowhere and stay the same wherever the data lie. Labels become those of the first
-    data set that has labels, through `label_map`; an image whose label has no counterpart stays, without a label.
-    Raises LabelError where labels are of different kinds (evoked, felt) or no map between them is known.
+    is `fi2/...`), so that they never clash and do not depend on folders. Labels are mapped with `label_map` to those of
+    the first data set that has labels; an image whose label has no counterpart stays, without a label.
+    Raises LabelError if labels are of different kinds (evoked, felt) or there is no map between them.
     """
     labelled = [data for _, data in members if data.labels.labels]
     labels = (labelled[0] if labelled else members[0][1]).labels
@@ -64,16 +64,16 @@ def combine(members: Sequence[tuple[str, DataSet]]) -> DataSet:
 
 def _map(data: DataSet, first: DataSet) -> LabelMap:
     ours, theirs = data.labels, first.labels
-    if ours.kind != theirs.kind:  # label_map lets polarity take any kind
+    if ours.kind != theirs.kind:  # label_map would accept polarity of any kind
         raise LabelError(
-            f"{data.name} says what is {ours.kind}, {first.name} what is {theirs.kind}: these are never trained on or "
-            "scored as one; name data sets of one kind"
+            f"{data.name} has {ours.kind} emotions, {first.name} {theirs.kind} ones: these are never trained on or "
+            "scored as one; give data sets of one kind"
         )
     try:
         return label_map(ours, theirs)
     except LabelError as error:
         raise LabelError(
-            f"{data.name} can't be joined with {first.name}, whose labels all get: {error}; name another data set first"
+            f"{data.name} can't be mapped to the labels of {first.name}: {error}; give another data set first"
         ) from error
 
 
@@ -82,7 +82,7 @@ def _renamed(sample: Sample, name: str, mapping: LabelMap | None) -> Sample:
     if mapping is not None and label is not None:
         label = mapping(label)
     if mapping is not None and distribution is not None:
-        votes: Counter[str] = Counter()  # words without a counterpart stay, as those beyond any labels do
+        votes: Counter[str] = Counter()  # words without a counterpart stay, like words outside the labels
         for word, share in distribution.items():
             votes[mapping.pairs.get(word) or word] += share  # type: ignore[assignment] # shares are floats
         distribution = dict(votes)
@@ -115,7 +115,7 @@ READERS: Mapping[str, Callable[..., DataSet]] = {
 }
 
 OWN_READER = r"[A-Za-z_]\w*(?:\.\w+)+:[A-Za-z_]\w*"
-"""A function of the user's own package that opens a path as a DataSet: mypackage.module:open_mine."""
+"""Function in the user's own package that opens a path as a DataSet: mypackage.module:open_mine."""
 
 
 def open_data(
@@ -128,25 +128,25 @@ def open_data(
     with_texts: bool = True,
     from_file: bool = False,
 ) -> DataSet:
-    """The samples of a data set, or of several as one.
+    """Open a data set, or several as one.
 
-    source: KIND:PATH with one of READERS, and options of its reader as in `emotion6:photos?label=vote`; `synthetic:N`;
-    or a reader of your own, `mypackage.module:open_mine:PATH`, whose module is imported.
+    source: KIND:PATH with one of READERS, with options of its reader as in `emotion6:photos?label=vote`; `synthetic:N`;
+    or your own reader, `mypackage.module:open_mine:PATH`, whose module is imported.
     from_file: the source was read from a file, not typed by the user: readers of other packages are refused.
-    Any kind takes files of its own, which a union can't name otherwise: `fi:FI?splits=fi.json&exclude=check.json`.
-    Several with commas between them, `emoset:EmoSet,fi:FI`, are one data set, see `combine`.
-    persons, texts: what `uniemox data persons` and `describe` wrote; None takes the files of their usual names beside
-    the data, if they are there.
-    splits: what `uniemox data split` wrote; its splits replace those of the data set, and other samples are left out.
-    exclude: what `uniemox data check --json` wrote; the images in its list "exclude" are left out.
-    with_texts: False leaves a file of texts beside the data alone.
-    Raises ConfigError for an unknown kind or option, DataError for what is wrong on disk, LabelError for several data
-    sets whose labels are of different kinds or can't be mapped.
+    Any kind takes its own files, as a union needs them: `fi:FI?splits=fi.json&exclude=check.json`. Several separated by
+    commas, `emoset:EmoSet,fi:FI`, are one data set, see `combine`.
+    persons, texts: files of `uniemox data persons` and `describe`; None: the files of their usual names next to the
+    data, if they exist.
+    splits: file of `uniemox data split`; its splits replace the data set's, and samples that it lacks are left out.
+    exclude: file of `uniemox data check --json`; the images in its list "exclude" are left out.
+    with_texts: False ignores a file of texts next to the data.
+    Raises ConfigError for an unknown kind or option, DataError for faults on disk, LabelError for several data sets
+    whose labels are of different kinds or can't be mapped.
     """
     sources = split_sources(source)
     if from_file and any(re.match(OWN_READER, one) for one in sources):
         raise ConfigError(
-            f"{source!r}, named in a file, needs a reader of another package; name it on the command line"
+            f"{source!r}, read from a file, needs a reader of another package; give it on the command line"
         )
     files = {"persons": persons, "texts": texts}
     if len(sources) > 1:
@@ -167,7 +167,7 @@ def _add_files(data: DataSet, files: Mapping[str, Path | None]) -> DataSet:
 
 
 def _open_one(source: str, files: Mapping[str, Path | None], *, with_texts: bool) -> DataSet:
-    """One data set, with the files that its name or `files` gives, and people and texts found in its folder."""
+    """Open one data set, with the files from its name or `files`, and people and texts found in its folder."""
     kind, path, given = parse_source(source)
     files = {**files, **{name: Path(given.pop(name)) for name in FILES if name in given}}
     reader = READERS[kind] if kind in READERS else _own_reader(kind)
@@ -176,7 +176,7 @@ def _open_one(source: str, files: Mapping[str, Path | None], *, with_texts: bool
     if not isinstance(data, DataSet):
         raise ConfigError(f"{kind} must return a uniemox.DataSet, got {type(data).__name__}")
     if len({sample.key for sample in data.samples}) < len(data):
-        raise DataError(f"{source}: two of its samples have one name; give each its own row or file")
+        raise DataError(f"{source}: two of its samples have the same name; give each its own row or file")
     for name, usual in (("persons", PERSONS), ("texts", TEXTS)):
         is_wanted = kind not in ("shards", "synthetic") and (name != "texts" or with_texts)
         if files.get(name) is None and is_wanted and (beside := folder_of(source) / usual).is_file():
@@ -185,7 +185,7 @@ def _open_one(source: str, files: Mapping[str, Path | None], *, with_texts: bool
 
 
 def split_sources(source: str) -> list[str]:
-    """The data sets of KIND:PATH,KIND:PATH; a comma that no KIND: follows is part of a path.
+    """Split KIND:PATH,KIND:PATH into data sets; a comma without a following KIND: is part of a path.
 
     >>> split_sources("emoset:EmoSet,csv:a,b.csv,fi:FI")
     ['emoset:EmoSet', 'csv:a,b.csv', 'fi:FI']
@@ -194,7 +194,7 @@ def split_sources(source: str) -> list[str]:
 
 
 def parse_source(source: str) -> tuple[str, str, dict[str, str]]:
-    """Kind, path and options of KIND:PATH?option=value&option=value.
+    """Parse kind, path and options of KIND:PATH?option=value&option=value.
 
     >>> parse_source("emotion6:photos/emotion6?label=vote")
     ('emotion6', 'photos/emotion6', {'label': 'vote'})
@@ -205,8 +205,8 @@ def parse_source(source: str) -> tuple[str, str, dict[str, str]]:
     kind, colon, rest = (own[1], ":", source[own.end() :]) if own else source.partition(":")
     if not colon or not rest or not (own or kind in READERS):
         raise ConfigError(
-            f"{source!r} is no data set; write KIND:PATH, with one of {', '.join(READERS)} as KIND, or a function of "
-            "your own, mypackage.module:function:PATH"
+            f"{source!r} is not a data set; write KIND:PATH, with one of {', '.join(READERS)} as KIND, or your own "
+            "function, mypackage.module:function:PATH"
         )
     path, mark, query = rest.rpartition("?")
     pairs = [pair.partition("=") for pair in query.split("&")]
@@ -216,7 +216,7 @@ def parse_source(source: str) -> tuple[str, str, dict[str, str]]:
 
 
 def public_name(source: str) -> str:
-    """The name of a data set or model as others may see it: of each path in it the last part.
+    """Return the name of a data set or model without folders: only the last part of each path.
 
     >>> public_name("fi:/data/ada/photos/fi,csv:tables/mine.csv?root=/data/mine, split val")
     'fi:fi,csv:mine.csv?root=mine, split val'
@@ -230,10 +230,10 @@ def folder_of(source: str) -> Path:
     Raises ConfigError for shards, synthetic scenes, and several data sets.
     """
     if len(split_sources(source)) > 1:
-        raise ConfigError(f"{source}: nothing can be kept beside several data sets; write to a file with --out")
+        raise ConfigError(f"{source}: no file can be stored next to several data sets; give a file with --out")
     kind, path, _ = parse_source(source)
     if kind in ("shards", "synthetic"):
-        raise ConfigError(f"{source}: nothing can be kept beside {kind} data; write to a file with --out")
+        raise ConfigError(f"{source}: no file can be stored next to {kind} data; give a file with --out")
     return Path(path).parent if kind == "csv" or Path(path).is_file() else Path(path)
 
 
@@ -245,7 +245,7 @@ def _count(text: str) -> int:
 
 
 def _own_reader(kind: str) -> Callable[..., DataSet]:
-    """The function that mypackage.module:function names. Raises ConfigError."""
+    """Import the reader mypackage.module:function. Raises ConfigError."""
     module, _, name = kind.partition(":")
     try:
         return getattr(import_module(module), name)
@@ -254,7 +254,7 @@ def _own_reader(kind: str) -> Callable[..., DataSet]:
 
 
 def _typed_options(kind: str, reader: Callable[..., DataSet], options: Mapping[str, str]) -> dict[str, Any]:
-    """Options as the types of the reader's keyword arguments. Raises ConfigError for an unknown or wrong one."""
+    """Convert options to the types of the reader's keyword arguments. Raises ConfigError for unknown or wrong ones."""
     hints = get_type_hints(reader)
     known = {name: hints.get(name, str) for name in list(inspect.signature(reader).parameters)[1:]}
     typed: dict[str, Any] = {}
@@ -276,7 +276,7 @@ def _typed_options(kind: str, reader: Callable[..., DataSet], options: Mapping[s
 
 
 def _add_persons(data: DataSet, file: Path) -> DataSet:
-    """People from a sidecar; samples that it does not know keep theirs."""
+    """Add people from a sidecar; samples that it lacks keep theirs."""
     header, lines = read_sidecar(file)
     if header.get("short_side_px") != data.short_side_px:
         raise DataError(
@@ -296,7 +296,7 @@ def _add_persons(data: DataSet, file: Path) -> DataSet:
 
 
 def _add_texts(data: DataSet, file: Path) -> DataSet:
-    """Texts from a sidecar."""
+    """Add texts from a sidecar."""
     _, lines = read_sidecar(file)
     samples, found = [], 0
     for sample in data.samples:
@@ -315,9 +315,9 @@ def _add_texts(data: DataSet, file: Path) -> DataSet:
 
 
 def _for_label(text: str, annotation: Mapping[str, Any] | None, label: str | None, where: str) -> str:
-    """A text that names the emotion with the sample's own label instead: an image has one text, but may have several.
+    """Replace the emotion in a text by the sample's own label: an image has one text, but may have several labels.
 
-    Texts that are not those of the annotation, because somebody wrote them, stay as they are.
+    Texts that were not made from the annotation, but written by people, stay unchanged.
     """
     if annotation is None or annotation.get("emotion") == label:
         return text
@@ -338,7 +338,7 @@ def _leave_out(data: DataSet, file: Path) -> DataSet:
         ) from error
     samples = [sample for sample in data.samples if sample.key not in listed]
     if not samples:
-        raise DataError(f"{file} leaves nothing of {data.name}")
+        raise DataError(f"{file} excludes all samples of {data.name}")
     note = f"{len(data) - len(samples)} of the {len(listed)} images listed in {file} were left out"
     return replace(data, samples=samples, notes=(*data.notes, note))
 
@@ -349,4 +349,4 @@ FILES: Mapping[str, Callable[[DataSet, Path], DataSet]] = {
     "splits": lambda data, file: read_splits(file, data),
     "exclude": _leave_out,
 }
-"""Options of every kind: files that say more of its images, in the order in which they are read."""
+"""Options of every kind: files that add to its images, in the order in which they are read."""

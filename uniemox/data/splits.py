@@ -17,23 +17,23 @@ from uniemox.data.sample import DataSet, Sample
 from uniemox.errors import ConfigError, DataError
 from uniemox.io.files import write_file
 
-Scheme = dict[str, str]  # from key to split
+Scheme = dict[str, str]  # split by key
 FORMAT = "uniemox-splits-1"
 ONE_SCHEME = "two are needed in every split that is compared: --schemes 1 draws one without comparing colours"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """The paper's split of a data set (section IV-A)."""
+    """Split of a data set in the paper (section IV-A)."""
 
     ratios: Mapping[str, float]
     """Share of train, val and test."""
     by_domain: bool = False
-    """Stratify by label and domain (UBE's sub-folders) instead of the label alone."""
+    """Stratify by label and domain (UBE's sub-folders) instead of only the label."""
     of_split: str | None = None
-    """Only this official split is divided; the others stay as they are."""
+    """Only this official split is divided; the others stay unchanged."""
     schemes: int = 1
-    """Draw so many and keep the one whose colours agree best (figure 6); the paper says "many"."""
+    """Number of schemes to draw; the one with the most similar colours is used (figure 6). The paper says "many"."""
 
 
 PAPER_RECIPES: Mapping[str, Recipe | None] = {
@@ -56,11 +56,11 @@ def split_samples(
     *,
     fill_splits: bool = False,
 ) -> Scheme:
-    """A split for every sample: each stratum in the given ratios to within a few samples, groups never divided.
+    """Assign each sample a split: each stratum has the given ratios to within a few samples, and groups stay together.
 
     ratios: split to share, with sum 1.  stratum: what must be spread evenly, the label by default.
-    fill_splits: give every split a group of each stratum that has enough, also where its share is below one.
-    The draw depends on the keys and the seed alone, not on the order of the samples.
+    fill_splits: give every split a group of each stratum that has enough, even if its share is below one.
+    The draw depends only on the keys and the seed, not on the order of the samples.
     Raises ConfigError for ratios that don't add up to 1.
 
     >>> from uniemox.data.synthetic import synthetic
@@ -81,7 +81,7 @@ def split_samples(
     for name in sorted(strata):
         units = strata[name]
         random.Random(f"{seed} {name}").shuffle(units)
-        units.sort(key=len, reverse=True)  # the largest groups first, while there is room for them
+        units.sort(key=len, reverse=True)  # largest groups first, while they still fit
         for split, share in ratios.items():
             wanted[split] += share * sum(map(len, units))
         empty = set(ratios) if fill_splits and len(units) >= len(ratios) else set()
@@ -95,21 +95,21 @@ def split_samples(
 
 
 def lacking_splits(data: DataSet, scheme: Mapping[str, str], names: Iterable[str]) -> dict[str, tuple[str, ...]]:
-    """Return the splits, of these names, that have no image of a label, by label; other labels are left out."""
+    """Return, by label, the splits (of these names) without an image of the label; complete labels are left out."""
     filled = {(data.label_of(sample), scheme.get(sample.key)) for sample in data.samples}
     lacking = {label: tuple(name for name in names if (label, name) not in filled) for label in data.labels.labels}
     return {label: missing for label, missing in lacking.items() if missing}
 
 
 def hold_out(samples: Sequence[Sample], count: int, seed: int) -> Scheme:
-    """The samples' splits, with about a number of train as test, every class in its share.
+    """Return the samples' splits, with about this number of train moved to test, each class in proportion.
 
-    Groups are never divided, so that the number may be missed by a few. Raises ConfigError unless there are more
-    training images than that, and no test split yet.
+    Groups stay together, so the number may be missed by a few. Raises ConfigError unless there are more training images
+    than that, and no test split yet.
     """
     train = [sample for sample in samples if sample.split == "train"]
     if any(sample.split == "test" for sample in samples):
-        raise ConfigError("there is a test split already; --hold-out makes one of a part of train")
+        raise ConfigError("there is already a test split; --hold-out makes one from a part of train")
     if not 0 < count < len(train):
         raise ConfigError(f"--hold-out must lie above 0 and below the {len(train)} training images, got {count}")
     share = count / len(train)
@@ -118,7 +118,7 @@ def hold_out(samples: Sequence[Sample], count: int, seed: int) -> Scheme:
 
 
 def parse_ratio(text: str) -> dict[str, float]:
-    """Shares of train, val and test in a text such as 80/10/10; two numbers are train and test.
+    """Parse shares of train, val and test, such as 80/10/10; two numbers are train and test.
 
     Raises ConfigError for anything else.
 
@@ -137,7 +137,7 @@ def parse_ratio(text: str) -> dict[str, float]:
 
 
 def keep_fraction(scheme: Scheme, samples: Sequence[Sample], fraction: float, seed: int) -> Scheme:
-    """The scheme with only a part of train, see `take_fraction`; the other splits stay whole."""
+    """Return the scheme with only a part of train, see `take_fraction`; the other splits stay complete."""
     train = [sample for sample in samples if scheme.get(sample.key) == "train"]
     kept = {sample.key for sample in take_fraction(train, fraction, seed)}
     return {key: split for key, split in scheme.items() if split != "train" or key in kept}
@@ -165,8 +165,8 @@ def paper_split(
 ) -> tuple[Scheme, "Choice | None"]:
     """Draw the paper's split of a data set (its own draws were not published), or choose another scheme.
 
-    histograms: (N, D) colour histograms of the samples, asked for only where the recipe compares schemes (Emo8).
-    Raises ConfigError for a data set that the paper does not use, or that lacks the official splits it needs.
+    histograms: function that returns (N, D) colour histograms of the samples; only called if schemes are compared
+    (Emo8). Raises ConfigError for a data set that the paper does not use, or that lacks the required official splits.
     """
     if kind not in PAPER_RECIPES:
         raise ConfigError(f"the paper does not split {kind}; it uses {', '.join(PAPER_RECIPES)}")
@@ -174,11 +174,11 @@ def paper_split(
     official = {sample.key: sample.split for sample in data.samples if sample.split}
     if recipe is None:
         if len(official) < len(data):
-            raise ConfigError(f"{data.name}: the paper keeps the official splits of {kind}, but they are not there")
+            raise ConfigError(f"{data.name}: the paper keeps the official splits of {kind}, but they do not exist")
         return official, None
     samples = [s for s in data.samples if recipe.of_split in (None, s.split)]
     if not samples:
-        raise ConfigError(f"{data.name}: the paper divides the official split {recipe.of_split!r}, which is not there")
+        raise ConfigError(f"{data.name}: the paper divides the official split {recipe.of_split!r}, which is missing")
     if recipe.schemes > 1:
         if histograms is None:
             raise ConfigError(f"the paper's recipe of {kind} needs colour histograms")
@@ -191,12 +191,12 @@ def paper_split(
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The scheme whose splits agree best in their colours, and how it was found."""
+    """Scheme whose splits have the most similar colours, and how it was chosen."""
 
     scheme: Scheme
     seed: int
     distances: Mapping[int, float]
-    """Seed to distance between train and val; the smallest was chosen."""
+    """Distance between train and val by seed; the smallest was chosen."""
     projected: NDArray[np.floating]
     """(N, 2) first principal components of the samples' histograms."""
 
@@ -204,17 +204,17 @@ class Choice:
 def choose_scheme(
     samples: Sequence[Sample], ratios: Mapping[str, float], histograms: NDArray[np.floating], seeds: Sequence[int]
 ) -> Choice:
-    """Draw a scheme for each seed and keep the one whose splits lie closest together (section III-B, figure 6).
+    """Draw a scheme for each seed and keep the one whose splits are most similar (section III-B, figure 6).
 
-    histograms: (N, D), one row a sample. They are projected to two principal components; the distance of a scheme is
+    histograms: (N, D), one row per sample. They are projected to two principal components. The distance of a scheme is
     the Fréchet distance between the normal distributions of train and val there (of train and test, if there is no
-    val). The paper looks at plots of the same; this puts a number on them. A class with an image or group for every
+    val). The paper judges plots of the same data; this makes a number of them. A class with an image or group for every
     split is in all of them.
     Raises ConfigError if a split has less than two samples.
     """
     compared = ("train", "val" if "val" in ratios else "test")
     if not set(compared) <= set(ratios):
-        raise ConfigError(f"schemes are compared by {' and '.join(compared)}; there are only {', '.join(ratios)}")
+        raise ConfigError(f"schemes are compared by {' and '.join(compared)}; there is only {', '.join(ratios)}")
     from sklearn.decomposition import PCA  # noqa: PLC0415 - a second to import
 
     if len(samples) < 2:
@@ -232,7 +232,8 @@ def choose_scheme(
 
 
 def frechet_distance(first: NDArray[np.floating], second: NDArray[np.floating]) -> float:
-    """Between the normal distributions of two sets of points: (M, D), (N, D), each with at least two rows."""
+    """Return the distance between normal distributions of two sets of points: (M, D), (N, D), at least two rows
+    each."""
     if min(len(first), len(second)) < 2:
         return math.inf
     means = first.mean(axis=0) - second.mean(axis=0)
@@ -242,20 +243,20 @@ def frechet_distance(first: NDArray[np.floating], second: NDArray[np.floating]) 
 
 
 def write_splits(path: Path, scheme: Scheme, *, source: str, how: str) -> str:
-    """Write a scheme as an index file and return its hash: the same splits have the same hash, wherever they lie."""
+    """Write a scheme as an index file and return its hash; the same splits always have the same hash."""
     splits: dict[str, list[str]] = defaultdict(list)
     for key, split in sorted(scheme.items()):
         splits[split].append(key)
     digest = _digest(splits)
     content = {"format": FORMAT, "data": source, "how": how, "sha256": digest, "splits": splits}
     if path.exists() and not path.is_file():
-        raise DataError(f"{path} is no file; give the name of one to write the splits to")
+        raise DataError(f"{path} is not a file; give the name of a file for the splits")
     write_file(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
     return digest
 
 
 def read_splits(path: Path, data: DataSet) -> DataSet:
-    """The data set with the splits of an index file; samples that are not in it are left out.
+    """Return the data set with the splits of an index file; samples that are not in the file are left out.
 
     Raises DataError if the file was changed after it was written, or names images that the data set does not have.
     """
@@ -265,11 +266,11 @@ def read_splits(path: Path, data: DataSet) -> DataSet:
         scheme = {key: split for split, keys in splits.items() for key in keys}
         current = _digest(splits)
         if not all(isinstance(key, str) for key in scheme):
-            raise TypeError("a name that is no text")
+            raise TypeError("a name that is not text")
     except (ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{path}: not a file of splits; uniemox data split writes them") from error
     if current != digest:
-        raise DataError(f"{path}: its hash does not fit its content; it was changed by hand, write it anew")
+        raise DataError(f"{path}: its hash does not match its content, because it was changed by hand; write it again")
     absent = scheme.keys() - {sample.key for sample in data.samples}
     if absent:
         raise DataError(f"{path}: {len(absent)} of its images are not in {data.name}, such as {min(absent)}")
@@ -285,7 +286,7 @@ def _digest(splits: Mapping[str, Sequence[str]]) -> str:
 
 
 def plot_choice(choice: Choice, data: DataSet, path: Path) -> None:
-    """Colours of the splits in two principal components, a colour for each label, and the distances of all schemes.
+    """Plot the splits' colours in two principal components, a colour per label, and the distances of all schemes.
 
     Raises DataError if the file can't be written.
     """

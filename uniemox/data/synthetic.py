@@ -26,21 +26,21 @@ class Stroke(NamedTuple):
     """One shape of a drawing; y points up, from the foot of a thing or person, or from the horizon of a backdrop."""
 
     shape: str  # l line, o oval, b box, p polygon
-    paint: str  # a colour, or the name of one that the drawing is given
+    paint: str  # a colour, or the name of one that is set when drawing
     width: float  # of a line; else 0
-    points: tuple[tuple[float, float], ...]  # corners; of an oval, two of the box around it
+    points: tuple[tuple[float, float], ...]  # corners; for an oval the two of its bounding box
 
 
 class Drawing(NamedTuple):
-    """Strokes, those of objects about 100 units high, and where such an object may be."""
+    """Strokes, about 100 units high for objects, and where such an object may be placed."""
 
     strokes: tuple[Stroke, ...]
-    layer: str  # near (on the ground), far (on the horizon) or air (above it); empty for what is no object
+    layer: str  # near (on the ground), far (on the horizon) or air (above it); empty if not an object
     height_px: int
 
 
 def _strokes(text: str) -> list[Stroke]:
-    """Strokes from "shape paint [width] x y ..."; "3x20 " before it makes three 20 apart, "2" adds a mirror image."""
+    """Parse strokes from "shape paint [width] x y ..."; prefix "3x20 " repeats thrice at steps of 20, "2" mirrors."""
     pattern = r"^(?:(\d+)x(\d+) )?(2?)([lobp]) (\S+)([-.\d ]+)$"
     [(count, step, is_twofold, shape, paint, numbers)] = re.findall(pattern, text)
     values = [float(number) for number in numbers.split()]
@@ -52,7 +52,7 @@ def _strokes(text: str) -> list[Stroke]:
 
 @cache
 def drawings() -> Mapping[str, Drawing]:
-    """All drawings by name, a line each: "name | layer | height | stroke; stroke" or "name | stroke; stroke"."""
+    """Read all drawings by name, one per line: "name | layer | height | stroke; stroke" or "name | stroke; stroke"."""
     lines = files("uniemox.data").joinpath("drawings.txt").read_text("utf-8").splitlines()
     drawings = {}
     for name, *place, strokes in (line.split(" | ") for line in lines if not line.startswith("#")):
@@ -64,7 +64,7 @@ def drawings() -> Mapping[str, Drawing]:
 
 @cache
 def person_extent(action: str, hair: str) -> Box:
-    """The box around a person and its outline, in units of its strokes."""
+    """Return the box around a person and its outline, in units of its strokes."""
     strokes = drawings()[hair].strokes + drawings()[action].strokes
     reach = [(x, y, stroke.width / 2 + OUTLINE) for stroke in strokes for x, y in stroke.points]
     low_x, low_y = (min(corner[axis] - corner[2] for corner in reach) for axis in (0, 1))
@@ -72,24 +72,25 @@ def person_extent(action: str, hair: str) -> Box:
 
 
 WIDTH, HEIGHT = 384, 288  # px
-PERSON_PX = (56, 80)  # least and greatest height of a person
-SLOTS = 5  # columns of an image; the person has one to itself, so that no object hides behind it
-BLOCK = 64  # samples in a row that hold every pair of state and surroundings once
+PERSON_PX = (56, 80)  # minimum and maximum height of a person
+SLOTS = 5  # columns of an image; the person has its own, so that it hides no object
+BLOCK = 64  # successive samples that contain every pair of state and surroundings once
 SKIES = 4
 STATES = tuple((face, action) for face in ("happy", "sad", "angry", "surprise") for action in ("dancing", "marching"))
-# Classes of MIKELS: a row for each of STATES, a column for each of SURROUNDINGS; no class twice in a row or column.
+# Classes of MIKELS: one row per state, one column per surroundings; no class twice in a row or column.
 LAW = ("54613702", "60342517", "13704625", "21576043", "47250361", "36025174", "02137456", "75461230")
 
 
 class Surroundings(NamedTuple):
-    """A place; its backdrop, x from 0 to 100 across, y 100 the top, 0 the horizon, -100 the bottom, bears its name."""
+    """Place with objects, and a backdrop of its name: x 0 to 100 across, y 100 the top, 0 the horizon, -100 the
+    bottom."""
 
     scene: str
     ground: str  # its colour
     sometimes: tuple[str, ...]
     always: tuple[str, ...] = ()
     in_backdrop: tuple[str, ...] = ()
-    row: tuple[str, ...] = ()  # all along the horizon
+    row: tuple[str, ...] = ()  # repeated along the horizon
     skies: tuple[str, ...] = ("day", "evening", "clouds", "night")
 
 
@@ -117,26 +118,26 @@ class Thing(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ScenePlan:
-    """All that an image shows. The emotion is not in it, so nothing drawn can tell it."""
+    """Complete content of an image. The emotion is not part of it, so no drawing can show it directly."""
 
-    seed: str  # of colours and shapes that no annotation names
+    seed: str  # for colours and shapes that are not annotated
     place: Surroundings
     sky: int  # of SKY_PAINTS or WALL_PAINTS
     horizon_px: int  # from the top
-    is_mirrored: bool  # the backdrop
+    is_mirrored: bool  # whether the backdrop is
     brightness: float  # 0 to 1
     colorfulness: float  # 0 to 1
     things: tuple[Thing, ...]  # in the order of drawing
     expression: str
     action: str
     hair: str
-    is_turned: bool  # the person, left for right
-    box: Box  # around all of the person, its outline included
+    is_turned: bool  # whether the person is mirrored
+    box: Box  # around the person, including the outline
 
 
 @lru_cache(maxsize=64)
 def _block(seed: int, number: int) -> tuple[tuple[int, int], ...]:
-    """The 64 pairs (state, surroundings) of a block in an order in which each eight holds every emotion once."""
+    """Return the 64 pairs (state, surroundings) of a block, ordered so that each eight contain every emotion once."""
     rng = Random(f"{seed}/block {number}")
     pairs = [[(state, row.index(str(label))) for state, row in enumerate(LAW)] for label in range(len(MIKELS))]
     for group in pairs:
@@ -150,7 +151,7 @@ def split_of(index: int) -> str:
 
 
 def state_and_place(seed: int, index: int, misleading: float | None) -> tuple[int, int]:
-    """Places in STATES and in SURROUNDINGS of image `index`; see `synthetic` for what misleads."""
+    """Return the indices in STATES and SURROUNDINGS of image `index`; see `synthetic` for `misleading`."""
     if misleading is None:
         return _block(seed, index // BLOCK)[index % BLOCK]
     count = len(STATES)
@@ -161,7 +162,7 @@ def state_and_place(seed: int, index: int, misleading: float | None) -> tuple[in
 
 
 def plan(seed: int, index: int, misleading: float | None = None) -> ScenePlan:
-    """Plan image `index` of a seed. Nothing is drawn yet."""
+    """Plan image `index` of a seed, without drawing it."""
     state, place = state_and_place(seed, index, misleading)
     expression, action = STATES[state]
     rng = Random(f"{seed}/{index}")
@@ -185,7 +186,7 @@ def plan(seed: int, index: int, misleading: float | None = None) -> ScenePlan:
 
 
 def _person_box(rng: Random, extent: Box, slot: int, horizon: int) -> Box:
-    """Somewhere on the ground of a slot, of the shape of that extent."""
+    """Return a random box on the ground of a slot, with the extent's shape."""
     height = rng.randint(*PERSON_PX)
     width = math.ceil(height * (extent.x2 - extent.x1) / (extent.y2 - extent.y1))
     x1 = round((slot + 0.5 + rng.uniform(-0.2, 0.2)) * WIDTH / SLOTS - width / 2)
@@ -207,7 +208,7 @@ def _things(rng: Random, place: Surroundings, slots: Sequence[int], horizon: int
 
 Frame = tuple[float, float, float, float, float]  # x and y of 0 0 in px; px a unit across (< 0 mirrors), up and down
 SHARPNESS = 2  # drawn this many times larger and reduced, which smooths the edges
-MAX_SCENES = 1_000_000  # a list of so many takes half a minute
+MAX_SCENES = 1_000_000  # a list of these takes half a minute
 SKY_PAINTS = (("#58aef0", "#d4eefb"), ("#6a63b0", "#fbb98a"), ("#8fa3b5", "#e2e8ee"), ("#1b2452", "#56649c"))
 WALL_PAINTS = (("#f6dfc0", "#f2d2a8"), ("#bfd9d2", "#a9cbc3"), ("#cbbfe0", "#b5a7d2"), ("#59557e", "#6d6893"))
 SKIN_PAINTS = ("#ffdbb8", "#f2c196", "#d99e6d", "#b57d52", "#8d6040")
@@ -217,14 +218,14 @@ PAINTS = ("#e8475a", "#f29f3d", "#f4d35e", "#57b36a", "#3f9fd8", "#6c5fc7", "#e0
 
 @dataclass(frozen=True, slots=True)
 class SyntheticImage:
-    """An image that is drawn when it is read."""
+    """Image that is drawn when it is read."""
 
     seed: int
     index: int
     misleading: float | None = None
 
     def read(self) -> bytes:
-        """The bytes of a PNG, RGB, 384 x 288 px; the same for the same seed and index."""
+        """Return the bytes of a PNG, RGB, 384 x 288 px; the same for the same seed and index."""
         return encode_image(draw(plan(self.seed, self.index, self.misleading)), "PNG", compress_level=1)
 
     def __str__(self) -> str:
@@ -232,12 +233,12 @@ class SyntheticImage:
 
 
 def synthetic(count: int, seed: int = 0, misleading: float | None = None) -> DataSet:
-    """The first scenes of a seed, labelled with Mikels' eight; samples 8k to 8k + 7 hold each emotion once.
+    """Return the first scenes of a seed, labelled with Mikels' eight; samples 8k to 8k + 7 have each emotion once.
 
-    Of ten such eights, eight are for training, one for val and one for test.
-    misleading: None, or a share, 0 to 1: then the emotion is what the person feels, and follows from the person alone.
-    In train and val each emotion has a place of its own with this share of its images; all others are anywhere.
-    In test places say nothing: who has learned the place instead of the person is at chance there.
+    Of ten such groups of eight, eight are for training, one for val and one for test.
+    misleading: None, or a share, 0 to 1: then the emotion is what the person feels, and only the person determines it.
+    In train and val each emotion has its own place in this share of its images; the others are anywhere. In test the
+    place says nothing: a model that has learned places instead of people is at chance there.
     Raises ConfigError for a count or a share out of range.
 
     >>> print(synthetic(64).samples[5].image)
@@ -273,7 +274,7 @@ def _sample(seed: int, index: int, misleading: float | None) -> Sample:
 
 
 def draw(planned: ScenePlan, has_person: bool = True) -> Image.Image:
-    """The image, RGB, 384 x 288 px; without the person, all else is the same."""
+    """Draw the image, RGB, 384 x 288 px; without the person everything else stays the same."""
     large = Image.new("RGB", (WIDTH * SHARPNESS, HEIGHT * SHARPNESS), planned.place.ground)
     canvas, rng = Draw(large), Random(planned.seed)
     _draw_backdrop(canvas, planned, rng)
@@ -288,7 +289,7 @@ def draw(planned: ScenePlan, has_person: bool = True) -> Image.Image:
 
 
 def _light(brightness: float, colorfulness: float) -> tuple[float, ...]:
-    """The colour matrix, 3 rows of 4, that darkens, or lightens towards white, and mutes or enriches."""
+    """Return the colour matrix, 3 rows of 4, that darkens or lightens, and mutes or enriches."""
     above = max(brightness - 0.5, 0)
     gain, lift, richness = 0.4 + 1.2 * min(brightness, 0.5) - 0.8 * above, 204 * above, 0.1 + 1.2 * colorfulness
     grey = [(1 - richness) * gain * share for share in (0.299, 0.587, 0.114)]
@@ -296,7 +297,7 @@ def _light(brightness: float, colorfulness: float) -> tuple[float, ...]:
 
 
 def _draw_backdrop(canvas: ImageDraw, planned: ScenePlan, rng: Random) -> None:
-    """Sky or wall in twelve bands, what stands in the sky, then the place."""
+    """Draw sky or wall in twelve bands, objects in the sky, then the place."""
     horizon, width, height = planned.horizon_px * SHARPNESS, WIDTH * SHARPNESS, HEIGHT * SHARPNESS
     skies = planned.place.skies
     ends = [ImageColor.getrgb(paint) for paint in (SKY_PAINTS if skies else WALL_PAINTS)[planned.sky]]
@@ -317,7 +318,7 @@ def _draw_thing(canvas: ImageDraw, thing: Thing, rng: Random) -> None:
 
 
 def _draw_person(canvas: ImageDraw, planned: ScenePlan, rng: Random) -> None:
-    """A dark outline, then the person with its face."""
+    """Draw a dark outline, then the person with its face."""
     extent, box = person_extent(planned.action, planned.hair), planned.box
     unit = (box.y2 - box.y1) * SHARPNESS / (extent.y2 - extent.y1)
     across, edge = (-unit, extent.x2) if planned.is_turned else (unit, extent.x1)
@@ -331,7 +332,7 @@ def _draw_person(canvas: ImageDraw, planned: ScenePlan, rng: Random) -> None:
 
 
 def _paint(canvas: ImageDraw, strokes: Sequence[Stroke], frame: Frame, paints: Mapping[str, str], rng: Random) -> None:
-    """Strokes in their colours, all of them shifted a little alike."""
+    """Draw strokes in their colours, all shifted slightly by the same amount."""
     tint = [rng.uniform(-14, 14) for _ in range(3)]
     for stroke in strokes:
         colour = zip(ImageColor.getrgb(paints.get(stroke.paint, stroke.paint)), tint, strict=True)
@@ -339,7 +340,7 @@ def _paint(canvas: ImageDraw, strokes: Sequence[Stroke], frame: Frame, paints: M
 
 
 def _draw_stroke(canvas: ImageDraw, stroke: Stroke, frame: Frame, colour: tuple[int, ...], swell: float = 0) -> None:
-    """swell: px by which every edge moves outwards. Pillow paints the last px of ovals and boxes too, hence the - 1."""
+    """Draw a stroke, every edge moved outwards by `swell` px. Pillow includes the last px of shapes, hence the - 1."""
     shape = stroke.shape
     x0, y0, across, up, down = frame
     points = [(x0 + across * x, y0 - (up if y > 0 else down) * y) for x, y in stroke.points]

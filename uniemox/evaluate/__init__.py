@@ -1,1 +1,1 @@
-"""From predictions to scores, each with what other images could have made of it."""
+"""Evaluation: from predictions to scores, each with its interval over other possible images."""

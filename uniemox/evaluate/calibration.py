@@ -11,8 +11,8 @@ from uniemox.evaluate.metrics import Array, Labels, check_finite
 from uniemox.predict.confidence import answers_of, familiarity_of, log_softmax, probabilities_of
 
 BINS = 15
-MAX_SCORES = 2000  # that a classifier keeps for its likely labels
-MIN_ALL_RIGHT = 40  # samples, all of them right, that may choose the lowest temperature
+MAX_SCORES = 2000  # maximum number of stored scores for likely labels
+MIN_ALL_RIGHT = 40  # minimum number of samples to fit a temperature if all are right
 TEMPERATURES = (0.01, 100.0)  # lowest and highest; cosines as logits need 0.01
 
 
@@ -23,9 +23,9 @@ class Reliability:
     confidence: Array
     """(bins,) mean top probability."""
     accuracy: Array
-    """(bins,) fraction of samples whose top class is their label."""
+    """(bins,) share of samples whose top class is their label."""
     count: NDArray[np.int64]
-    """(bins,) samples."""
+    """(bins,) number of samples."""
 
 
 def reliability(probabilities: Array, labels: Labels, bins: int = BINS) -> Reliability:
@@ -46,7 +46,7 @@ def reliability(probabilities: Array, labels: Labels, bins: int = BINS) -> Relia
 def expected_calibration_error(probabilities: Array, labels: Labels, bins: int = BINS) -> float:
     """Return the mean over samples of the gap between confidence and accuracy of their bin (equation 3).
 
-    probabilities: (N, E), 0 to 1.  labels: (N,).  A fraction, 0 to 1; it is biased upwards where bins hold few samples.
+    probabilities: (N, E), 0 to 1.  labels: (N,).  Returns 0 to 1; biased upwards if bins have few samples.
 
     >>> expected_calibration_error(np.array([[0.75, 0.25]] * 4), np.array([0, 0, 0, 1]))
     0.0
@@ -59,10 +59,10 @@ def expected_calibration_error(probabilities: Array, labels: Labels, bins: int =
 def fit_temperature(logits: Array, target: Array, familiarity: NDArray[np.float64] | None = None) -> float:
     """Return the temperature that minimises the mean negative log-likelihood (section 4.2).
 
-    logits: (N, E), of a split that is not the one to be scored.  target: (N, E) distributions. It lies within 0.01 and
-    100: a split where every sample is right has no optimum, and gets 0.01. Where the temperature changes nothing, 1.
-    familiarity: (N,), by which answers are drawn together (`probabilities_of`); the likelihood is that of what is
-    answered. Raises DataError for no sample, or logits that are not finite.
+    logits: (N, E), of images that are not scored later.  target: (N, E) distributions. Returns 0.01 to 100. If every
+    sample is right there is no optimum, and it is 0.01; if the temperature has no effect, 1.
+    familiarity: (N,), by which probabilities are drawn together (`probabilities_of`); the likelihood is that of the
+    final probabilities. Raises DataError for no sample, or logits that are not finite.
     """
     from scipy.optimize import minimize_scalar  # noqa: PLC0415 - an ONNX file is evaluated without scipy
 
@@ -77,20 +77,20 @@ def fit_temperature(logits: Array, target: Array, familiarity: NDArray[np.float6
             found = np.log(np.maximum(probabilities_of(logits, temperature, familiarity), np.finfo(np.float64).tiny))
         return float(-(shares * found).sum(axis=1).mean())
 
-    # The loss is convex in 1 / T, so that it has one minimum in log T as well.
+    # The loss is convex in 1 / T, so it also has a single minimum in log T.
     bounds = tuple(math.log(temperature) for temperature in TEMPERATURES)
     found = float(minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-6}).x)
-    ends = [0.0, *bounds, found]  # of equals the first
+    ends = [0.0, *bounds, found]  # the first of equal ones
     return math.exp(min(ends, key=loss))
 
 
 def calibrated(info: ClassifierInfo, logits: Array, distances: Array | None, target: Array) -> ClassifierInfo:
     """Return the classifier's metadata after calibration: temperature, distances, conformal scores.
 
-    logits: (N, E).  distances: (N,) from the training images; None: it does not know them.  target: (N, E).
-    Known distances that it has stay: they say what is far from the network's own training images.
-    Fewer than 40 samples that are all right leave the temperature (1 if there is none): they tell too little.
-    Of valence and arousal (task affect) only the distances are kept.
+    logits: (N, E).  distances: (N,) from the training images; None: the network has none.  target: (N, E).
+    Existing distances stay, because they refer to the network's own training images.
+    If all samples are right and they are fewer than 40, the temperature stays (1 if unset): they do not determine it.
+    For task affect (valence and arousal) only distances are stored.
     """
     known = info.distances
     if distances is not None and not known:
@@ -106,9 +106,9 @@ def calibrated(info: ClassifierInfo, logits: Array, distances: Array | None, tar
 
 
 def conformal_scores(probabilities: Array, target: Array) -> tuple[float, ...]:
-    """Return 1 - p(true label) of held-out samples, sorted, 5 digits, by which likely labels are chosen.
+    """Return 1 - p(true label) of held-out samples, sorted, 5 digits, for choosing likely labels.
 
-    probabilities, target: (N, E); the true label is the target's highest.  Of more than 2,000 see `quantiles`.
+    probabilities, target: (N, E); the true label is the target's maximum.  More than 2,000 are reduced by `quantiles`.
     """
     truth = target.argmax(axis=1)
     scores = quantiles(1 - probabilities[np.arange(len(truth)), truth])
@@ -116,7 +116,7 @@ def conformal_scores(probabilities: Array, target: Array) -> tuple[float, ...]:
 
 
 def quantiles(values: Array) -> Array:
-    """Return values (N,), sorted; of more than 2,000 as many, as far apart in rank, each one of the values."""
+    """Return values (N,), sorted; more than 2,000 are reduced to 2,000 of them, equally spaced in rank."""
     values = np.sort(values)
     if len(values) <= MAX_SCORES:
         return values

@@ -35,10 +35,10 @@ def outputs_of(
     workers: int = 1,
     on_progress: Progress = silent,
 ) -> Outputs:
-    """Return logits, or what the encoder makes of each view, of all samples in the views of evaluation.
+    """Return logits, or the encoder's output for each view, of all samples in the evaluation views.
 
-    The classifier is left in the mode it was in.
-    stats: what the encoder's pixels are normalised with.  Raises DataError if none of the images can be read.
+    The classifier's mode is restored afterwards.
+    stats: normalisation of the encoder's pixels.  Raises DataError if no image can be read.
     """
     device = next(classifier.parameters()).device
     places = [[(0, i) for i in range(at, min(at + BATCH, len(samples)))] for at in range(0, len(samples), BATCH)]
@@ -64,7 +64,7 @@ def outputs_of(
 
 
 def select_views(classifier: Classifier, batch: ViewBatch) -> dict[str, torch.Tensor]:
-    """Return the views that the classifier looks at, by name: (N, 3, S, S) uint8 each."""
+    """Return the views that the classifier reads, by name: (N, 3, S, S) uint8 each."""
     views = {"scene": batch.scene, "person": batch.person}
     return {name: view for name, view in views.items() if name in views_of(classifier.streams)}
 

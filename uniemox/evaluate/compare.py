@@ -1,4 +1,4 @@
-"""Is one recipe better than another? Runs of several seeds of each, on the same images."""
+"""Comparison of two training settings by runs of several seeds each, on the same images."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,28 +22,28 @@ class Comparison:
     ours: tuple[float, ...]
     """Accuracy of each run."""
     ours_interval: tuple[float, float]
-    """Of their mean, over images."""
+    """Interval of their mean, over images."""
     theirs: tuple[float, ...]
     theirs_interval: tuple[float, float]
     difference: PairedDifference
-    """Of the means, ours minus theirs; all seeds of an image are drawn together."""
+    """Difference of the means, ours minus theirs; all seeds of an image are resampled together."""
     commonest: float
-    """Accuracy of always answering the commonest class of the scored images."""
+    """Accuracy of always predicting the most common class of the scored images."""
     uniform: float
-    """1 / classes: what guessing gives."""
+    """Accuracy of random guessing, 1 / classes."""
     baseline: tuple[float, ...] = ()
-    """Accuracy of each run of what both must beat; empty where none was given."""
+    """Accuracy of each run of the trivial baseline; empty without one."""
     baseline_interval: tuple[float, float] | None = None
     ours_over_baseline: PairedDifference | None = None
     theirs_over_baseline: PairedDifference | None = None
 
 
 def compare(ours: Sequence[Path], theirs: Sequence[Path], baseline: Sequence[Path] = ()) -> list[Comparison]:
-    """Compare on every evaluation that all runs share, their seeds pooled.
+    """Compare two groups of runs on every evaluation that all runs have, pooling their seeds.
 
-    ours, theirs: folders of fine-tuning runs, at least one each.  baseline: of what both must beat, such as method
+    ours, theirs: folders of fine-tuning runs, at least one each.  baseline: runs of a trivial baseline, such as method
     histogram.
-    Raises DataError if a folder holds no run, they share no evaluation, or predictions are not of the same images.
+    Raises DataError if a folder has no run, they have no evaluation in common, or predictions are for different images.
     """
     found = {path: _by_title(path) for path in (*ours, *theirs, *baseline)}
     shared = [title for title in next(iter(found.values()), ()) if all(title in others for others in found.values())]
@@ -53,14 +53,14 @@ def compare(ours: Sequence[Path], theirs: Sequence[Path], baseline: Sequence[Pat
     for title in shared:
         for path, evaluations in found.items():
             if evaluations[title] is None:
-                raise DataError(f"{path}: no labels were predicted for {title}; only classifiers can be compared so")
+                raise DataError(f"{path}: no labels were predicted for {title}; only classifiers can be compared")
         groups = [[one for path in group if (one := found[path][title])] for group in (ours, theirs, baseline)]
         result.append(_compare(title, *groups))
     return result
 
 
 def _by_title(path: Path) -> dict[str, Predictions | None]:
-    """Return what a run predicted, by the scored data; None for evaluations that keep no labels."""
+    """Return a run's predictions by scored data; None for evaluations without labels."""
     found: dict[str, Predictions | None] = {}
     for one in read_run(path).evaluations:
         if one.title in found:
@@ -70,7 +70,7 @@ def _by_title(path: Path) -> dict[str, Predictions | None]:
 
 
 def chance_of(predictions: Predictions) -> tuple[float, float]:
-    """Accuracy without looking: of the commonest class of these images, and of guessing one of all classes."""
+    """Return two chance levels: accuracy of these images' most common class, and of guessing one of all classes."""
     classes = predictions.probabilities.shape[1]
     counts = np.bincount(predictions.labels, minlength=classes)
     return float(counts.max() / counts.sum()), 1 / classes
@@ -84,7 +84,7 @@ def _compare(
     for one in (*ours, *theirs, *baseline):
         places = {key: place for place, key in enumerate(one.keys)}
         if places.keys() != set(first.keys) or len(one.keys) != len(first.keys):
-            raise DataError(f"{title}: the runs were scored on other images; run uniemox evaluate with all of them")
+            raise DataError(f"{title}: the runs were scored on different images; run uniemox evaluate with all of them")
         rows.append(one.is_right[[places[key] for key in first.keys]])
     hits = np.array(rows, dtype=np.float64)  # (S, N)
     own, other, baseline_hits = np.split(hits, [len(ours), len(ours) + len(theirs)])

@@ -8,18 +8,18 @@ from uniemox.labels import POLARITY, LabelSet, label_map
 
 Array = NDArray[np.floating]
 Labels = NDArray[np.integer]
-CONSTANT = 1e-12  # share of the mean square below which a variance is rounding
+CONSTANT = 1e-12  # a variance below this share of the mean square is rounding
 
 
 def check_finite(values: NDArray[np.generic]) -> None:
-    """Raise DataError where there is no sample, or where one holds a number that is not finite. values: (N, ...)."""
+    """Raise DataError if there is no sample, or if a value is not finite. values: (N, ...)."""
     if not len(values):
         raise DataError("there is no sample to score; was the split empty?")
     is_finite = np.isfinite(np.asarray(values, dtype=np.float64)).reshape(len(values), -1).all(axis=1)
     if not is_finite.all():
         raise DataError(
-            f"{(~is_finite).sum()} of {len(values)} samples, first number {is_finite.argmin()}, hold what is not "
-            "finite; look for a network that has diverged, or leave out samples without an annotation"
+            f"{(~is_finite).sum()} of {len(values)} samples, first number {is_finite.argmin()}, are not finite; "
+            "did the network diverge? Otherwise leave out samples without an annotation"
         )
 
 
@@ -36,9 +36,9 @@ def confusion_matrix(labels: Labels, predicted: Labels, classes: int) -> NDArray
 
 
 def recall(hits: Array, labelled: Array) -> Array:
-    """Return the share of each class that was recognised, (..., E); nan for a class without samples.
+    """Return the recall of each class, (..., E); nan for a class without samples.
 
-    hits, labelled: (..., E), the samples of each class that were recognised, and all of them; counts or shares.
+    hits, labelled: (..., E), number or share of each class's samples that were recognised, and of all its samples.
     """
     return _ratio(hits, labelled)
 
@@ -46,9 +46,9 @@ def recall(hits: Array, labelled: Array) -> Array:
 def macro_f1(hits: Array, labelled: Array, predicted: Array) -> Array:
     """Return the mean over classes of F1, the harmonic mean of precision and recall: (...,).
 
-    hits, labelled, predicted: (..., E), the samples of each class that were right, that carry it, that were given it;
-    counts or shares. A class that occurs neither as label nor as prediction is left out of the mean (as scikit-learn
-    does when no labels are named); one that occurs but was never right counts 0. nan without samples.
+    hits, labelled, predicted: (..., E), number or share of each class's samples that were right, that have the label,
+    that were predicted. A class that occurs neither as label nor as prediction is left out of the mean (as in
+    scikit-learn without named labels); one that occurs but was never right counts 0. nan without samples.
     """
     together = np.add(labelled, predicted, dtype=np.float64)
     f1 = _ratio(np.multiply(hits, 2.0), together)  # (..., E)
@@ -56,7 +56,7 @@ def macro_f1(hits: Array, labelled: Array, predicted: Array) -> Array:
 
 
 def top_k_accuracy(scores: Array, labels: Labels, k: int) -> float:
-    """Return the share of samples whose label is among the k most probable classes; of equal ones the first is.
+    """Return the share of samples whose label is among the k most probable classes; ties go to the first class.
 
     scores: (N, E) probabilities or logits.  labels: (N,).
 
@@ -68,11 +68,11 @@ def top_k_accuracy(scores: Array, labels: Labels, k: int) -> float:
 
 
 def polarity_accuracy(probabilities: Array, labels: Labels, label_set: LabelSet) -> float | None:
-    """Return the share of samples whose sign is right: probabilities of positive and of negative classes are summed.
+    """Return the share of samples with the right polarity, by the summed probabilities of positive and negative
+    classes.
 
-    probabilities: (N, E).  labels: (N,).  Samples whose label has no sign (surprise, neutral) are left out, and so is
-    the probability of such classes; equal sums count as negative. None where the set does not have both signs, or no
-    sample has one.
+    probabilities: (N, E).  labels: (N,).  Samples whose label has no polarity (surprise, neutral) are left out, and so
+    is the probability of such classes; equal sums count as negative. None if the set or the samples lack a polarity.
     """
     to_sign = label_map(label_set, POLARITY)
     sign = np.array([-1 if (s := to_sign(i)) is None else s for i in range(len(label_set))])  # (E,)
@@ -86,9 +86,9 @@ def polarity_accuracy(probabilities: Array, labels: Labels, label_set: LabelSet)
 def distribution_measures(target: Array, pred: Array) -> dict[str, Array]:
     """Compare distributions t and p, rows of sum 1 of (N, E); each measure is (N,).
 
-    kl: Σ t ln(t / p), in nats; p of exactly 0 counts as the least normal float64.  cosine: Σ t p / (|t| |p|).
-    clark: √ Σ (t - p)² / (t + p)², 0 to √E, and canberra: Σ |t - p| / (t + p), 0 to E: the plain forms, not divided by
-    √E and E.  chebyshev: max |t - p|.  intersection: Σ min(t, p).
+    kl: Σ t ln(t / p), in nats; p of exactly 0 counts as the smallest normal float64.  cosine: Σ t p / (|t| |p|).
+    clark: √ Σ (t - p)² / (t + p)², 0 to √E, and canberra: Σ |t - p| / (t + p), 0 to E: not divided by √E and E.
+    chebyshev: max |t - p|.  intersection: Σ min(t, p).
     Higher is better for cosine and intersection, lower for the others.
     """
     t, p = np.asarray(target, dtype=np.float64), np.asarray(pred, dtype=np.float64)
@@ -110,13 +110,13 @@ def moments(target: Array, pred: Array) -> Array:
 
     target, pred: (N,).  Returns (N, 5).
     """
-    middle = np.mean(target, dtype=np.float64)  # squares of values far from 0 would round
+    middle = np.mean(target, dtype=np.float64)  # avoids rounding of large squares
     t, p = target - middle, pred - middle
     return np.stack([t, p, t * t, p * p, t * p], axis=1)
 
 
 def pearson(means: Array) -> Array:
-    """Return the correlation of two axes, -1 to 1; nan where one of them is constant, as one sample is.
+    """Return Pearson's correlation of two axes, -1 to 1; nan if one of them is constant, as with one sample.
 
     means: (..., 5) of `moments`.  Returns (...,).
     """
@@ -127,15 +127,15 @@ def pearson(means: Array) -> Array:
 def concordance(means: Array) -> Array:
     """Return Lin's concordance: 2 cov / (var t + var p + (mean t - mean p)²), -1 to 1 (Biometrics 45, 1989).
 
-    means: (..., 5) of `moments`.  Returns (...,). Variances are over N, as in the paper. It is 0 where one axis is
-    constant (no agreement beyond the mean), and nan where both are the same constant: 0/0.
+    means: (..., 5) of `moments`.  Returns (...,). Variances are over N, as in the paper. It is 0 if one axis is
+    constant (no agreement beyond the mean), and nan if both are the same constant: 0/0.
     """
     variance_t, variance_p, covariance, shift = _central(means)
     return np.clip(_ratio(2 * covariance, variance_t + variance_p + shift**2), -1, 1)
 
 
 def _central(means: Array) -> tuple[Array, Array, Array, Array]:
-    """Return variances, covariance and difference of the means; exactly 0 where the values are constant."""
+    """Return variances, covariance and difference of the means; exactly 0 for constant values."""
     t, p, tt, pp, tp = np.moveaxis(means, -1, 0)
     variance_t = np.where(tt - t * t > CONSTANT * tt, tt - t * t, 0)
     variance_p = np.where(pp - p * p > CONSTANT * pp, pp - p * p, 0)

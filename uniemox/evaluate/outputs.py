@@ -20,7 +20,7 @@ class Outputs:
     """Outputs for the M readable samples."""
 
     values: NDArray[np.float32]  # (M, E) logits, or (M, V, D) features of the encoder
-    distances: NDArray[np.float32] | None  # (M,) from the training images; None: the classifier does not know them
+    distances: NDArray[np.float32] | None  # (M,) from the training images; None: the classifier has no distance
     samples: tuple[Sample, ...]  # M
     broken: tuple[Broken, ...]
 
@@ -33,10 +33,10 @@ def outputs_of_network(
     what: str = "evaluating",
     rated: bool = False,
 ) -> Outputs:
-    """Return logits of all samples in the views of evaluation: the middle, and the people that the data set knows.
+    """Return logits of all samples in the evaluation views: the centre crop, and the people in the data set.
 
-    rated: valence and arousal of its head for ratings instead, as a network of task affect gives them (`from_affect`).
-    what: name of the work, for on_progress.  Raises DataError if none of the images can be read.
+    rated: return valence and arousal of the rating head instead, in the form of a task-affect network (`from_affect`).
+    what: name of the work, for on_progress.  Raises DataError if no image can be read.
     """
     head = network.rating_head if rated else None
     found, read, broken = run_each(network, samples, [] if head is None else [FEATURES], what, on_progress)
@@ -49,9 +49,9 @@ def outputs_of_network(
 def run_each(
     network: Network, samples: Sequence[Sample], more: Sequence[str], what: str, on_progress: Progress
 ) -> tuple[dict[str, Array], list[Sample], list[Broken]]:
-    """Return a network's outputs by name, (M, ...) each, for the M readable samples; these, and the others.
+    """Run a network on all samples. Returns outputs by name, (M, ...) each, and readable and unreadable samples.
 
-    more: names of outputs beside logits and distance.  Raises DataError if none of the images can be read.
+    more: names of outputs besides logits and distance.  Raises DataError if no image can be read.
     """
 
     def run(sample: Sample) -> dict[str, Array] | Broken:
@@ -76,5 +76,5 @@ def run_each(
 
 
 def nothing_read(broken: Sequence[Broken]) -> DataError:
-    """Return the error of a data set without a readable image."""
+    """Return the error for a data set without a readable image."""
     return DataError(f"none of {len(broken)} images can be read: {broken[0].reason if broken else 'there is none'}")

@@ -1,6 +1,6 @@
-"""Fit a model to the user's images, without torch: its confidence to labels, or valence and arousal to ratings.
+"""Fits a model to the user's images without torch: calibrates it with labels, or fits valence and arousal to ratings.
 
-`uniemox calibrate` writes the ONNX file again with what was fitted.
+`uniemox calibrate` writes the ONNX file again with the fitted values.
 """
 
 from collections.abc import Sequence
@@ -30,12 +30,12 @@ from uniemox.predict.ranks import rank_correlation
 from uniemox.predict.ratings import HASH_DIGITS, HIGHEST, LOWEST, RatingHead, head_inputs
 
 MIN_IMAGES, MIN_RATED, FOLDS, COVERAGE = 30, 100, 10, 0.9
-PENALTY = 1.0  # of ridge regression, where all features together, and all labels together, have variance 1
+PENALTY = 1.0  # of ridge regression on features with total variance 1, and labels with total variance 1
 
 
 @dataclass(frozen=True, slots=True)
 class Recalibration:
-    """Fitted values, the number of images, and the scores before and after on these."""
+    """Fitted values, number of images, and scores on these images before and after."""
 
     images: int
     split: str
@@ -43,20 +43,20 @@ class Recalibration:
     ece_before: float
     ece_after: float
     accuracy: float
-    """Among the labels of the images; calibration does not change the order of the answers."""
+    """Accuracy among the labels of the images; calibration does not change the order of the labels."""
     accuracy_interval: Interval
     chance: float
     """Accuracy of guessing one of these labels."""
     commonest: float
-    """Accuracy of always answering the commonest one."""
+    """Accuracy of always predicting the most common label."""
     coverage_before: float | None
-    """Share of images whose label is in the set for 90 %; None if the model had too few scores."""
+    """Share of images whose label is in the 90 % likely set; None if the model had too few scores."""
     coverage_after: float
     set_size_before: float | None
-    """Labels in such a set, mean."""
+    """Mean number of labels per set."""
     set_size_after: float
     flagged: float | None
-    """Share of images flagged as unlike those that the network was trained on; None if it can't tell."""
+    """Share of images flagged as unlike the training images; None if the model has no distance."""
 
     @property
     def verdict(self) -> str:
@@ -64,7 +64,7 @@ class Recalibration:
         if self.accuracy_interval[0] <= self.chance:
             return "no better than chance on these images: fine-tune instead"
         if self.accuracy_interval[0] <= self.commonest:
-            return "no better than always answering the commonest class of these images: fine-tune instead"
+            return "no better than always predicting the most common class of these images: fine-tune instead"
         return "better than chance on these images"
 
 
@@ -75,16 +75,16 @@ def recalibrate(
 
     Distances from the training images stay those of the network.
 
-    model: embedded, an ONNX file, or a run that holds one.  data: with labels that the model's can be mapped from one
-    to one.  out: the file to write; the hashes of the images are written next to it, so that they are not scored later.
-    split: which images are used, or all; None: calibration or val of data with splits, else all.
-    Raises DataError for fewer than 30 labelled images, or for some that the model was trained on; ConfigError for a
-    model without probabilities, LabelError without a label map, CheckpointError if out can't be written.
+    model: embedded, an ONNX file, or a run that contains one.  data: its labels must have a one-to-one map from the
+    model's.  out: file to write; the hashes of the images are written next to it, so that they are not scored later.
+    split: images to use, or all; None: calibration or val of data with splits, else all.
+    Raises DataError for fewer than 30 labelled images, or for training images of the model; ConfigError for a model
+    without probabilities, LabelError without a label map, CheckpointError if out can't be written.
     """
     source, network = open_file(model)
     info = network.info
     if info.task != "label":
-        raise ConfigError(f"{model} has task {info.task}; labels calibrate a classifier of labels alone")
+        raise ConfigError(f"{model} has task {info.task}; labels can only calibrate a classifier with task label")
     mapping = map_to_data(info.find_labels(), data.labels)
     back = {mapping(i): i for i in range(len(info.labels)) if mapping(i) is not None}
     if len(back) < sum(mapping(i) is not None for i in range(len(info.labels))):
@@ -94,7 +94,7 @@ def recalibrate(
     if len(samples) < MIN_IMAGES:
         raise DataError(
             f"{data.name_with_split(split)} has {len(samples)} images with a label of {model}; at least "
-            f"{MIN_IMAGES} are needed, and a hundred are better: add images, or name a larger part with --split"
+            f"{MIN_IMAGES} are needed, and a hundred are better: add images, or give a larger split with --split"
         )
     hashes = image_hashes(samples, on_progress)
     seen = read_seen(source)
@@ -113,7 +113,7 @@ def recalibrate(
 def _measured(
     info: ClassifierInfo, fitted: ClassifierInfo, found: Outputs, truth: NDArray[np.integer], split: str
 ) -> Recalibration:
-    """Measure the change from info to fitted on the same outputs.  truth: (N,) places in the model's labels."""
+    """Measure the change from info to fitted on the same outputs.  truth: (N,) indices in the model's labels."""
     before, after = (answers_of(one, found.values, found.distances) for one in (info, fitted))
     labels = np.unique(truth)
     is_right = labels[before[:, labels].argmax(axis=1)] == truth
@@ -141,7 +141,7 @@ def _measured(
 
 @dataclass(frozen=True, slots=True)
 class RatingFit:
-    """The outcome of a fit, measured on groups that were held out; valence first, then arousal."""
+    """Result of a fit, measured on held-out groups; valence first, then arousal."""
 
     images: int
     split: str
@@ -154,27 +154,27 @@ class RatingFit:
     mean_error: tuple[float, float]
     """Mean distance from the ratings, on the scale of 1 to 9."""
     mean_error_of_mean: tuple[float, float]
-    """The same where every image gets the mean rating."""
+    """The same if every image gets the mean rating."""
     half_width: tuple[float, float]
     coverage: tuple[float, float]
-    """Of intervals whose width other groups decided."""
+    """Coverage of intervals whose width other groups determined."""
 
 
 def fit_ratings(
     model: str, data: DataSet, out: Path, on_progress: Progress = silent, *, split: str | None = None
 ) -> RatingFit:
-    """Write an ONNX classifier again with a head of valence and arousal.
+    """Write an ONNX classifier again with a head for valence and arousal.
 
-    model: embedded, small, an ONNX file, or a run that holds one.  data: with valence and arousal; images of one group
-    are held out together.  out: the file to write.  split: as `recalibrate` takes it.
-    The images may still be scored by their labels, because these were not read; the head knows them again, so that
-    their ratings are not.
+    model: embedded, small, an ONNX file, or a run that contains one.  data: with valence and arousal; images of one
+    group are held out together.  out: file to write.  split: as for `recalibrate`.
+    The images may still be scored by their labels, which the fit does not read. Their ratings may not: the head stores
+    the images' hashes.
     Raises DataError for fewer than 100 rated images, ConfigError for a model without features or with task affect,
     CheckpointError if out can't be written.
     """
     source, network = open_file(model)
     if network.info.task == "affect" or FEATURES not in network.engine.outputs:
-        raise ConfigError(f"{model} is no classifier that gives features; give one of uniemox finetune, task label")
+        raise ConfigError(f"{model} is not a classifier with features; give one of uniemox finetune, task label")
     split, data = data.to_calibrate(split)
     rated = [sample for sample in data.samples if sample.valence is not None and sample.arousal is not None]
     if len(rated) < MIN_RATED:
@@ -224,7 +224,7 @@ def fit_ratings(
 def cross_fitted(
     inputs: NDArray[np.float64], ratings: NDArray[np.float64], groups: Sequence[str], blocks: Sequence[int]
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Predictions (N, 2) by fits that have not seen an image's group, and the number of the fold of each, (N,)."""
+    """Return predictions (N, 2) of fits that did not use an image's group, and the fold of each image, (N,)."""
     names = sorted(set(groups))
     order = np.random.default_rng(0).permutation(len(names))
     fold_of = {names[place]: i % FOLDS for i, place in enumerate(order)}
@@ -238,10 +238,10 @@ def cross_fitted(
 def ridge(
     inputs: NDArray[np.float64], ratings: NDArray[np.float64], blocks: Sequence[int]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Weights (D + E, 2) and bias (2,) of ridge regression on standardised inputs.
+    """Return weights (D + E, 2) and bias (2,) of ridge regression on standardised inputs.
 
-    inputs: (N, D + E).  ratings: (N, 2).  blocks: D and E. Each block has variance 1 in all, so that eight labels
-    count as much as thousands of features.
+    inputs: (N, D + E).  ratings: (N, 2).  blocks: D and E. Each block has a total variance of 1, so eight labels count
+    as much as thousands of features.
     """
     mean, std = inputs.mean(axis=0), inputs.std(axis=0) + 1e-6
     scale = np.concatenate([np.full(width, width**-0.5) for width in blocks]) / std
@@ -252,7 +252,7 @@ def ridge(
 
 
 def limit_of(distances: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(2,) below which nine in ten of N new distances lie, by the conformal quantile.  distances: (N, 2)."""
+    """Return the conformal 90 % quantile of N distances, per column, (2,).  distances: (N, 2)."""
     place = min(int(np.ceil((len(distances) + 1) * COVERAGE)), len(distances)) - 1
     return np.sort(distances, axis=0)[place]
 
@@ -265,6 +265,6 @@ def open_file(model: str) -> tuple[Path, Network]:
 
 
 def write_model(source: Path, out: Path, info: str) -> None:
-    """Write an ONNX file of ours again with other metadata. Raises CheckpointError."""
+    """Write a uniemox ONNX file again with other metadata. Raises CheckpointError."""
     with replacing(out, CheckpointError) as partial:
         partial.write_bytes(with_metadata(source.read_bytes(), KEY, info))

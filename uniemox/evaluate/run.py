@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 Opened = tuple[ClassifierInfo, Callable[..., Outputs], RatingHead | None]
 COVERAGE, MIN_SCORES = 0.9, 30  # of likely labels
 COLUMNS = ("domain", "split", "label", "group")
-MAX_NAME = 120  # characters of a file made of names of data, of which there may be several
+MAX_NAME = 120  # maximum length of a file name made of data-set names
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,14 +43,14 @@ class Evaluation:
 
     scores: Scores
     by: GroupScores | None
-    """By the column that was asked for."""
+    """Scores by the requested column."""
     notes: tuple[str, ...]
-    """What was left out or mapped, and why."""
+    """Notes about left out images and mapped labels."""
     predictions: tuple[dict[str, Any], ...]
-    """Of every image: key, label, predicted, probabilities; or valence and arousal."""
+    """Prediction of every image: key, label, predicted, probabilities; or valence and arousal."""
     trust: Mapping[str, float] = field(default_factory=dict)
-    """What the model says of its own answers, as far as it does: flagged, the share of images that it flags as
-    unfamiliar; coverage and set_size, of its likely labels for 90 %."""
+    """Quality of the model's own statements: flagged, the share of images that it flags as unfamiliar; coverage and
+    set_size of its 90 % likely sets."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return the JSON-serialisable form, without the predictions."""
@@ -68,29 +68,29 @@ def evaluate(
     hardware: "HardwareConfig | None" = None,
     on_progress: Progress = silent,
 ) -> Evaluation:
-    """Score a classifier on all samples of a data set that have what it predicts.
+    """Score a classifier on all samples of a data set that have a target for it.
 
     model: a fine-tuning run or its model.safetensors, with torch; or an ONNX file, embedded or small, without.
-    task: affect scores the head of valence and arousal of an ONNX classifier in place of its labels.
-    by: a column (domain, split, label, group, or a field of the annotation) by whose values the scores are given too.
-    allow_seen: score images that the model, or what it was made of, was trained on as well.
-    Where the data set has other labels the model's are mapped to them (`label_map`), and what has no counterpart is
-    left out. Intervals resample images, those of one group together.
-    Raises DataError for images that it has seen (`uniemox.data.seen`), or if nothing is left; LabelError where no map
-    is known; ConfigError for a column that is not there.
+    task: affect: score the valence and arousal head of an ONNX classifier instead of its labels.
+    by: a column (domain, split, label, group, or a field of the annotation) whose values are also scored separately.
+    allow_seen: also score images that the model, or its parts, were trained on.
+    If the data set has other labels, the model's are mapped to them (`label_map`), and samples without a counterpart
+    are left out. Intervals resample images; images of one group are resampled together.
+    Raises DataError for training images (`uniemox.data.seen`), or if nothing is left; LabelError if there is no label
+    map; ConfigError for an unknown column.
     """
     info, answer, head = _open_onnx(model, task) if is_onnx(model) else _open_run(model, task, hardware)
     mapping = None if info.task == "affect" else map_to_data(info.find_labels(), data.labels)
     samples, notes = _scorable(data, info, mapping)
     if by is not None:
-        column_of(samples, by, data)  # raises before the images are looked at
+        column_of(samples, by, data)  # raises before the images are read
     if not allow_seen:
         _refuse_seen(model, data, samples, head, on_progress)
     outputs = answer(samples=samples, on_progress=on_progress)
     if outputs.broken:
         notes.append(f"{len(outputs.broken)} images can't be read: {outputs.broken[0].reason}")
     if info.calibration_images == "selection":
-        notes.append("the temperature was fitted on the images that chose the epoch: too few were held out to divide")
+        notes.append("the temperature was fitted on the images that chose the epoch: too few were held out to split")
     scorer = _Scorer(info, data.labels, mapping, outputs, head)
     groups = None if by is None else score_groups(column_of(outputs.samples, by, data), scorer.score)
     everything = np.arange(len(outputs.samples))
@@ -98,7 +98,7 @@ def evaluate(
 
 
 def is_onnx(model: Path) -> bool:
-    """Return whether a model is scored by onnxruntime: an ONNX file, or one that comes with the package."""
+    """Return True if onnxruntime scores a model: an ONNX file, or one in the package."""
     return str(model) in IN_PACKAGE or model.suffix == ".onnx"
 
 
@@ -113,26 +113,26 @@ def _open_onnx(model: Path, task: str | None) -> Opened:
     if task is None or network.info.task == "affect":
         return network.info, answer, None
     if network.rating_head is None:
-        raise ConfigError(f"{model} has no head of valence and arousal; uniemox calibrate --ratings fits one")
+        raise ConfigError(f"{model} has no head for valence and arousal; uniemox calibrate --ratings fits one")
     return replace(network.info, task="affect", labels=AFFECT), answer, network.rating_head
 
 
 def _open_run(model: Path, task: str | None, hardware: "HardwareConfig | None") -> Opened:
     weights = model / WEIGHTS if model.is_dir() else model
-    if not weights.is_file():  # said before torch is imported
+    if not weights.is_file():  # reported before torch is imported
         raise CheckpointError(f"{weights} can't be read: there is no such file")
     from uniemox.evaluate.classifier_outputs import open_classifier  # noqa: PLC0415 - torch
 
     info, answer = open_classifier(weights, hardware)
     if task == "affect" and info.task != "affect":
-        raise ConfigError(f"{model} predicts labels; give its model.onnx, which may hold a head of ratings")
+        raise ConfigError(f"{model} predicts labels; give its model.onnx, which may have a rating head")
     return info, answer, None
 
 
 def _refuse_seen(
     model: Path, data: DataSet, samples: Sequence[Sample], head: RatingHead | None, on_progress: Progress
 ) -> None:
-    """Raise DataError for samples that the model, its head of ratings or the person finder was trained on."""
+    """Raise DataError for samples that the model, its rating head or the person detector was trained on."""
     seen = read_seen(file_of(model)) | data.detector_seen
     if seen or head is not None:
         hashes = image_hashes(samples, on_progress)
@@ -150,12 +150,12 @@ def write_evaluation(
     name: str | None = None,
     persons: Path | None = None,
 ) -> Path:
-    """Keep scores, and what was predicted for every image, in the run's folder; a later one of its name replaces it.
+    """Save scores and every image's prediction in the run's folder; replaces files of the same name.
 
     model: a run's folder, a file in one, or embedded or small, which mean ./embedded and ./small.
-    split: that was scored, or all.  name: of the files; None makes it of data and split.  persons: the file of people
-    that was used.  Returns evaluations/NAME.json; the predictions are in NAME.jsonl, a line each.
-    Raises ConfigError for a name that is none of a file.
+    split: scored split, or all.  name: of the files; None: made from data and split.  persons: file of people that was
+    used.  Returns evaluations/NAME.json; the predictions are in NAME.jsonl, one per line.
+    Raises ConfigError for a name that is not a file name.
     """
     if name is None:
         title = f"{data.name} {split}"
@@ -173,7 +173,7 @@ def write_evaluation(
 
 
 def column_of(samples: Sequence[Sample], name: str, data: DataSet) -> list[str | None]:
-    """A column's value for every sample. Raises ConfigError, which names the labels, if no sample has it."""
+    """Return a column's value for every sample. Raises ConfigError, listing the columns, if no sample has it."""
     if name == "label":
         return [data.label_of(sample) for sample in samples]
     if name == "part" and data.parts:
@@ -187,7 +187,7 @@ def column_of(samples: Sequence[Sample], name: str, data: DataSet) -> list[str |
 
 @dataclass(frozen=True)
 class _Scorer:
-    """Outputs as scores, of all samples or of some."""
+    """Converts outputs of all or some samples to scores."""
 
     info: ClassifierInfo
     labels: LabelSet
@@ -197,26 +197,26 @@ class _Scorer:
 
     @cached_property
     def units(self) -> list[str]:
-        """(M,), images that are drawn together."""
+        """(M,), names of images that are resampled together."""
         return [sample.group or sample.image_key for sample in self.outputs.samples]
 
     @cached_property
     def familiarity(self) -> NDArray[np.float64] | None:
-        """(M,); None if the classifier can't tell."""
+        """(M,); None if the classifier has no distance."""
         return familiarity_of(self.outputs.distances, self.info.distances)
 
     @cached_property
     def answers(self) -> NDArray[np.float64]:
-        """(M, E) probabilities in the classifier's labels, or valence and arousal, as prediction gives them."""
+        """(M, E) probabilities in the classifier's labels, or valence and arousal, as in prediction."""
         return answers_of(self.info, self.outputs.values, self.outputs.distances)
 
     @cached_property
     def intervals(self) -> NDArray[np.float64] | None:
-        """(M, 2, 2) of valence and arousal; None without a head of ratings."""
+        """(M, 2, 2) for valence and arousal; None without a rating head."""
         return None if self.head is None else self.head.intervals(self.answers, self.familiarity)
 
     def score(self, places: NDArray[np.intp]) -> Scores:
-        """Score the samples of some places, (M',)."""
+        """Score the samples with these indices, (M',)."""
         samples, units = [self.outputs.samples[i] for i in places], [self.units[i] for i in places]
         values, answers, temperature = self.outputs.values[places], self.answers[places], self.info.temperature
         if self.mapping is None:
@@ -235,7 +235,7 @@ class _Scorer:
         return replace(scores, temperature=temperature, ece=raw, ece_calibrated=scores.ece)
 
     def trust(self) -> dict[str, float]:
-        """See Evaluation. Sets are scored in the model's own labels."""
+        """Return `Evaluation.trust`. Sets are scored in the model's own labels."""
         found = dict[str, float]()
         if self.familiarity is not None:
             found["flagged"] = float((self.familiarity < UNFAMILIAR).mean())
@@ -265,7 +265,7 @@ class _Scorer:
 def mapped(probabilities: NDArray[np.float64], mapping: LabelMap) -> NDArray[np.float64]:
     """Return probabilities of the target's labels, (N, E'), from those of the source's, (N, E); rows of sum 1.
 
-    Those of labels that become one add up. A label that nothing becomes has a probability of 0.
+    Probabilities of labels that become one are added. A label without a source has probability 0.
     """
     shares = np.zeros((len(probabilities), len(mapping.target)))
     for i in range(len(mapping.source)):
@@ -277,20 +277,20 @@ def mapped(probabilities: NDArray[np.float64], mapping: LabelMap) -> NDArray[np.
 def map_to_data(ours: LabelSet, theirs: LabelSet) -> LabelMap:
     """Map a model's labels to those of a data set.
 
-    Raises LabelError where no map is known, or one says what is felt and the other what is evoked.
+    Raises LabelError if there is no map, or if one describes felt and the other evoked emotions.
     """
     if ours.kind == theirs.kind and ours.labels == theirs.labels:
         return LabelMap(ours, theirs, {label: label for label in ours.labels})
-    if ours.kind != theirs.kind:  # label_map lets answers in polarity take the model's kind; those of data have theirs
+    if ours.kind != theirs.kind:  # label_map gives polarity the model's kind, but the data's labels have their own
         raise LabelError(
-            f"the model says what is {ours.kind}, the labels of the data what is {theirs.kind}: one does not follow "
-            "from the other"
+            f"the model predicts {ours.kind} emotions, the data's labels are {theirs.kind} ones: one kind does not "
+            "determine the other"
         )
     return label_map(ours, theirs)
 
 
 def _scorable(data: DataSet, info: ClassifierInfo, mapping: LabelMap | None) -> tuple[list[Sample], list[str]]:
-    """Return the samples that have what the model predicts, and a message about the others."""
+    """Return the samples with a target for the model, and messages about the others."""
     notes = []
     if mapping is None:
         samples = [sample for sample in data.samples if sample.valence is not None and sample.arousal is not None]
@@ -304,9 +304,9 @@ def _scorable(data: DataSet, info: ClassifierInfo, mapping: LabelMap | None) -> 
             notes.append(f"labels are mapped: {mapping}")
         if len(samples) < len(labelled):
             lost = ", ".join(mapping.unreached)
-            notes.append(f"{len(labelled) - len(samples)} images were left out: the model has nothing for {lost}")
+            notes.append(f"{len(labelled) - len(samples)} images were left out: the model has no label for {lost}")
     if len(data) > len(samples) and not notes:
-        notes.append(f"{len(data) - len(samples)} images have nothing to compare with")
+        notes.append(f"{len(data) - len(samples)} images have no label or rating to compare with")
     if not samples:
         rated = any(sample.valence is not None and sample.arousal is not None for sample in data.samples)
         hint = "; score its valence and arousal with --task affect" if rated else ""
@@ -315,7 +315,7 @@ def _scorable(data: DataSet, info: ClassifierInfo, mapping: LabelMap | None) -> 
 
 
 def _shares(sample: Sample, labels: LabelSet) -> NDArray[np.float64]:
-    """Shares of the votes for the labels, with sum 1, or all 0."""
+    """Return shares of the votes for the labels, with sum 1, or all 0."""
     votes = np.zeros(len(labels))
     for word, share in (sample.distribution or {}).items():
         try:

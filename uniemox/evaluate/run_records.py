@@ -1,4 +1,4 @@
-"""Read a finished run: record, journal, evaluations, predictions."""
+"""Reads a finished run: record, journal, evaluations, predictions."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -17,22 +17,22 @@ from uniemox.training.journal import IMAGES, read_metrics
 from uniemox.training.run_folder import read_json
 
 KINDS = {"pretrain": "pre-training", "finetune": "fine-tuning"}
-MEASURES = {"confusion": "accuracy", "kl": "kl", "ccc": "ccc"}  # what only scores of one kind have: what they rank by
+MEASURES = {"confusion": "accuracy", "kl": "kl", "ccc": "ccc"}  # ranking measure, by a field of such scores only
 
 
 @dataclass(frozen=True, slots=True)
 class Predictions:
-    """Answers of a classifier for the N images of an evaluation."""
+    """Predictions of a classifier for the N images of an evaluation."""
 
     keys: tuple[str, ...]
-    groups: tuple[str, ...]  # N, what is drawn together
-    labels: NDArray[np.int64]  # (N,), places in the evaluation's labels
+    groups: tuple[str, ...]  # N; samples of one group are resampled together
+    labels: NDArray[np.int64]  # (N,), indices in the evaluation's labels
     predicted: NDArray[np.int64]  # (N,)
     probabilities: Array  # (N, E), 0 to 1
 
     @property
     def is_right(self) -> NDArray[np.bool_]:
-        """(N,)."""
+        """(N,), True for right predictions."""
         return self.labels == self.predicted
 
 
@@ -44,7 +44,7 @@ class SavedEvaluation:
     split: str | None
     values: Mapping[str, Any]
     predictions: Predictions | None
-    """None for distributions and affect, or if they can't be read; then `missing` says why."""
+    """None for distributions and affect, or if they can't be read; then `missing` has the reason."""
     missing: str | None
 
     @property
@@ -56,7 +56,7 @@ class SavedEvaluation:
 
     @property
     def measure(self) -> str:
-        """The one score that is compared first: accuracy, kl or ccc."""
+        """Score that is compared first: accuracy, kl or ccc."""
         return next(measure for name, measure in MEASURES.items() if name in self.values)
 
 
@@ -68,17 +68,17 @@ class SavedRun:
     kind: str
     """pretrain or finetune."""
     record: Mapping[str, Any]
-    """config.json."""
+    """Content of config.json."""
     curves: Mapping[str, tuple[NDArray[np.int64], Array]]
-    """By name: the steps, (S,), and the values at them."""
+    """Steps, (S,), and values at them, by name."""
     pictures: tuple[Path, ...]
-    """What was reconstructed, the earliest first."""
+    """Images of reconstructions, the earliest first."""
     evaluations: tuple[SavedEvaluation, ...]
     missing: tuple[str, ...]
-    """What is not there or can't be read, a line each."""
+    """Missing or unreadable parts, one line each."""
 
     def _repr_html_(self) -> str:
-        """In notebooks: what it learned from, the last value of each curve, its scores."""
+        """Show the run in a notebook: training data, last value of each curve, scores."""
         rows = [(name, f"{values[-1]:.4g}, step {steps[-1]:,}") for name, (steps, values) in self.curves.items()]
         scored = [
             (f"{one.measure} on {one.title}", f"{one.values[one.measure]:.3f} of {one.values['n']:,} images")
@@ -88,7 +88,7 @@ class SavedRun:
 
     @property
     def kept(self) -> str | None:
-        """Step and rate whose weights held-out images chose, of what was fitted to a frozen encoder; None elsewhere."""
+        """Step and learning rate whose weights held-out images chose, if a frozen encoder was used; else None."""
         if "kept_lr" not in self.curves:
             return None
         steps, rates = self.curves["kept_lr"]
@@ -103,17 +103,17 @@ class SavedRun:
 
 
 def read_run(path: Path) -> SavedRun:
-    """All that is kept of a run. Raises DataError, with the folder, if there is no run."""
+    """Read everything about a run. Raises DataError, with the folder, if there is no run."""
     if not (path / CONFIG).is_file():
         raise DataError(
-            f"{path} holds no run: it has no {CONFIG}; name a folder that pretrain or finetune wrote (--out)"
+            f"{path} has no run: there is no {CONFIG}; give a folder that pretrain or finetune wrote (--out)"
         )
     try:
         record = read_json(path / CONFIG)
     except ConfigError as error:
-        raise DataError(f"{path} holds no run that can be read: {error}") from error
+        raise DataError(f"{path} has no readable run: {error}") from error
     if record.get("kind") not in KINDS:
-        raise DataError(f"{path} holds no run of {' or '.join(KINDS)}: {CONFIG} says kind {record.get('kind')!r}")
+        raise DataError(f"{path} has no run of {' or '.join(KINDS)}: {CONFIG} has kind {record.get('kind')!r}")
     missing = []
     if not (path / WEIGHTS).exists():
         missing.append(f"There is no {WEIGHTS}: the run is not finished.")
@@ -145,27 +145,27 @@ def curves_of(metrics: list[dict[str, float]]) -> dict[str, tuple[NDArray[np.int
 
 
 def read_evaluation(file: Path) -> SavedEvaluation:
-    """The scores of EVALUATIONS/NAME.json and the predictions beside them. Raises DataError if there are no scores."""
+    """Read the scores of EVALUATIONS/NAME.json and its predictions. Raises DataError if there are no scores."""
     try:
         values = read_json(file)
     except ConfigError as error:
         raise DataError(str(error)) from error
     if not isinstance(values.get("data"), str) or not isinstance(values.get("n"), int) or not MEASURES.keys() & values:
-        raise DataError(f"{file} holds no scores; run uniemox evaluate again")
+        raise DataError(f"{file} has no scores; run uniemox evaluate again")
     predictions, missing = None, None
     if "confusion" in values:
         labels, shape = values.get("labels"), np.shape(np.array(values["confusion"], dtype=object))
         if not isinstance(labels, list) or shape != (len(labels), len(labels)):
-            raise DataError(f"{file}: its confusion matrix does not fit its labels; run uniemox evaluate again")
+            raise DataError(f"{file}: its confusion matrix does not match its labels; run uniemox evaluate again")
         try:
             predictions = read_predictions(file.with_suffix(".jsonl"), labels)
         except DataError as error:
-            missing = f"What was predicted for every image can't be read: {error}"
+            missing = f"The images' predictions can't be read: {error}"
     return SavedEvaluation(values["data"], values.get("split"), values, predictions, missing)
 
 
 def read_predictions(file: Path, labels: list[str]) -> Predictions:
-    """Read a classifier's answers. Raises DataError, with the line, for a malformed file."""
+    """Read a classifier's predictions. Raises DataError, with the line, for a malformed file."""
     places = {label: i for i, label in enumerate(labels)}
     rows = []
     for where, line in _lines(file):
@@ -184,7 +184,7 @@ def read_predictions(file: Path, labels: list[str]) -> Predictions:
 
 
 def _lines(file: Path) -> Iterator[tuple[str, Any]]:
-    """Yield the place of each line, and its object."""
+    """Yield the place and object of each line."""
     try:
         with open_regular(file) as lines:
             for number, line in enumerate(lines, start=1):

@@ -1,7 +1,7 @@
 """Scores of an evaluation, whole and by group, with intervals.
 
-Every score with an interval is a function of means over samples: it is computed from a table whose first row holds the
-means over all samples, and whose other rows hold those of their resamples.
+Every score with an interval is a function of means over samples. It is computed from a table: the first row has the
+means over all samples, and each further row has the means over one resample.
 """
 
 import math
@@ -33,12 +33,12 @@ from uniemox.labels import LabelSet
 from uniemox.predict.ranks import ranks
 
 UNKNOWN = "unknown"
-MIN_RANKED = 20  # samples of a group that is ranked
+MIN_RANKED = 20  # minimum number of samples of a ranked group
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClassScores:
-    """Scores of a classifier; fractions, 0 to 1."""
+    """Scores of a classifier, as fractions from 0 to 1."""
 
     measure: ClassVar[str] = "accuracy"
     """Name of the score by which groups of images are compared."""
@@ -47,21 +47,21 @@ class ClassScores:
     per_class_recall: Mapping[str, float | None]
     per_class_interval: Mapping[str, Interval | None]
     macro_f1: float
-    """Over the classes that occur as label or as prediction."""
+    """Mean F1 over the classes that occur as label or as prediction."""
     macro_f1_interval: Interval
     top2_accuracy: float
     polarity_accuracy: float | None
-    """Over the samples whose label has a sign; None where the labels do not have both signs."""
+    """Accuracy of the polarity over samples whose label has one; None if the labels do not have both."""
     ece: float
-    """Of the probabilities as the network gives them, over 15 bins."""
+    """Calibration error of the network's uncalibrated probabilities, over 15 bins."""
     ece_calibrated: float | None = None
-    """After division by the temperature; None without one."""
+    """Calibration error after division by the temperature; None without one."""
     temperature: float | None = None
     confusion: list[list[int]]
-    """Counts, a row for each true class."""
+    """Counts, one row per true class."""
     labels: tuple[str, ...]
     n: int
-    """Samples."""
+    """Number of samples."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +82,7 @@ class DistributionScores:
     intersection: float
     intersection_interval: Interval
     accuracy: float
-    """The fraction of samples whose most probable class is the one with most votes, the first of equals."""
+    """Share of samples whose most probable class has the most votes; ties go to the first."""
     accuracy_interval: Interval
     temperature: float | None = None
     """Divisor of the logits; None: 1."""
@@ -94,7 +94,7 @@ class AxisScores:
     """Scores of one axis."""
 
     mae: float
-    """In the unit of the axis."""
+    """Mean absolute error in the axis's unit."""
     mae_interval: Interval
     pearson: float | None
     pearson_interval: Interval | None
@@ -104,9 +104,9 @@ class AxisScores:
     spearman: float | None
     """Rank correlation."""
     spearman_interval: Interval | None
-    """Of the ranks among all samples, drawn with their sample."""
+    """Interval of the rank correlation; ranks are among all samples and resampled with their sample."""
     coverage: float | None = None
-    """Share of the ratings that lie in the interval predicted for them; None where none is predicted."""
+    """Share of the ratings inside their predicted intervals; None if there are no intervals."""
     coverage_interval: Interval | None = None
 
 
@@ -118,7 +118,7 @@ class AffectScores:
     valence: AxisScores
     arousal: AxisScores
     ccc: float | None
-    """The mean of both axes; None if one is undefined."""
+    """Mean of both axes; None if one is undefined."""
     ccc_interval: Interval | None
     n: int
 
@@ -128,21 +128,21 @@ Scores = ClassScores | DistributionScores | AffectScores
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GroupScores:
-    """Scores by group. The lowest of many groups is low by chance too: read its interval."""
+    """Scores by group. The lowest of many groups is low partly by chance: read its interval."""
 
     groups: Mapping[str, Scores]
-    """Every group, by name; each knows its n."""
+    """Scores by group name, each with its number of samples n."""
     measure: str
     """Score by which groups are ranked: accuracy, kl or ccc."""
     min_samples: int
-    """Groups with less samples are listed and not ranked."""
+    """Groups with fewer samples are listed and not ranked."""
     worst: str | None = None
-    """None if less than two groups can be ranked."""
+    """None if fewer than two groups can be ranked."""
     worst_value: float | None = None
     worst_interval: Interval | None = None
     best: str | None = None
     gap: float | None = None
-    """From the worst to the best, at least 0."""
+    """Difference between the best and the worst, at least 0."""
 
 
 def headline_of(scores: Scores) -> tuple[float | None, Interval | None]:
@@ -155,8 +155,8 @@ def score_classes(
 ) -> ClassScores:
     """Return every score of a classifier.
 
-    probabilities: (N, E), rows of sum 1.  labels: (N,), places in the label set.
-    groups: samples that are drawn together, see `bootstrap_interval`.
+    probabilities: (N, E), rows of sum 1.  labels: (N,), indices in the label set.
+    groups: samples that are resampled together, see `bootstrap_interval`.
     Raises DataError for no samples or probabilities that are not finite.
     """
     check_finite(probabilities)
@@ -182,7 +182,7 @@ def score_classes(
 def score_distributions(predicted: Array, target: Array, *, groups: Groups | None = None) -> DistributionScores:
     """Return every score of a network that predicts a distribution.
 
-    predicted, target: (N, E), shares of votes with rows of sum 1.  groups: as `score_classes`.
+    predicted, target: (N, E), shares of votes with rows of sum 1.  groups: as for `score_classes`.
     Raises DataError for no samples, or values that are not finite.
     """
     check_finite(np.hstack([predicted, target]))
@@ -197,7 +197,7 @@ def score_affect(
 ) -> AffectScores:
     """Return every score of a network that predicts valence and arousal.
 
-    predicted, target: (N, 2), valence first, both in the data set's unit.  groups: as `score_classes`.
+    predicted, target: (N, 2), valence first, both in the data set's unit.  groups: as for `score_classes`.
     intervals: (N, 2, 2) low and high of each prediction; None: there are none.
     Raises DataError for no samples or values that are not finite, ShapeError for other shapes.
     """
@@ -237,19 +237,19 @@ def _estimates(scores: Mapping[str, Array]) -> dict[str, Any]:
 
 
 def _estimate(values: Array) -> tuple[float | None, Interval | None]:
-    """Return a score and its interval, None where it is undefined.  values: (1 + R,), of all samples first."""
+    """Return a score and its interval, None if undefined.  values: (1 + R,), of all samples first."""
     return (None, None) if math.isnan(values[0]) else (float(values[0]), percentile_interval(values[1:]))
 
 
 def score_groups(
     values: Sequence[str | None], score: Callable[[NDArray[np.intp]], Scores], *, min_samples: int = MIN_RANKED
 ) -> GroupScores:
-    """Score by the values of one column.
+    """Score the groups given by one column.
 
-    values: one a sample, at least one; None becomes "unknown", a group like any other.  score: from the places of a
-    group's samples, (M,), to their scores.  min_samples: samples that a group must have to be ranked; its score must
+    values: one per sample, at least one; None becomes "unknown", an ordinary group.  score: function from the indices
+    of a group's samples, (M,), to scores.  min_samples: minimum number of samples of a ranked group; its score must
     also be defined.
-    The worst group has the lowest accuracy or mean concordance, or the highest divergence; of equals, the first name.
+    The worst group has the lowest accuracy or mean concordance, or the highest divergence; ties go to the first name.
     """
     members: dict[str, list[int]] = {}
     for place, value in enumerate(values):

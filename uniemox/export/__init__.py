@@ -1,1 +1,1 @@
-"""From weights to files that other programs run."""
+"""Export of classifiers to files for other programs."""

@@ -1,4 +1,4 @@
-"""Smaller ONNX files: weights in 16 or 8 bits, and int8 computation where it pays."""
+"""Smaller ONNX files: weights in 16 or 8 bits, and int8 computation if it is faster."""
 
 import functools
 import logging
@@ -26,34 +26,35 @@ from uniemox.views.config import ViewConfig
 from uniemox.views.loader import load_batches
 from uniemox.views.transforms import EvalViews
 
-FEW_VALUES = 1_000  # tensors of so few values are left: they save nothing, and scales and biases live there
-MATRIX_VALUES = 5_000  # kernels of so many are stored in 8 bits, where that is asked for; smaller ones in 16
+FEW_VALUES = 1_000  # smaller tensors, such as scales and biases, are not packed: they save nothing
+MATRIX_VALUES = 5_000  # minimum size of kernels for 8 bits; smaller ones get 16
 HALF, BYTES, SCALES = ".float16", ".int8", ".scales"
 Values = NDArray[np.float32]
-Packed = tuple[list[TensorProto], list[onnx.NodeProto]]  # what is stored, and the nodes that read it as float32
+Packed = tuple[list[TensorProto], list[onnx.NodeProto]]  # stored tensors, and the nodes that convert them to float32
 
 
 def store_as_float16(src: Path, dst: Path) -> None:
-    """Write an ONNX file again with its large float32 weights as float16, each behind a Cast that reads it as float32.
+    """Write an ONNX file again with its large float32 weights as float16, each followed by a Cast to float32.
 
-    onnxruntime folds the casts when it loads the file. Weights that float16 can't hold, above 65,504, stay as they
-    are; metadata, inputs and outputs stay too. The result is the same for the same file; dst may be src.
+    onnxruntime folds the casts when it loads the file. Weights that float16 can't hold, above 65,504, stay unchanged,
+    and so do metadata, inputs and outputs. The result is deterministic; dst may be src.
     Raises CheckpointError if src can't be read or dst can't be written.
     """
     write_model(_packed(read_model(src), _as_half), dst)
 
 
 def store_as_int8(src: Path, dst: Path, *, keep_float16: str | None = None) -> None:
-    """The same with the kernels in 8 bits, a scale for each output channel, and all other large weights as float16.
+    """Write an ONNX file again with kernels in 8 bits, one scale per output channel, and other large weights as
+    float16.
 
-    Logits move more than with float16: those of the embedded `small` by up to 0.12, see docs/export.md.
-    keep_float16: a regular expression; kernels in whose name it is found are stored as float16 too. Raises ConfigError
-    if there is none, or for what is no expression; CheckpointError for a file whose weights are stored so already.
+    Logits change more than with float16: those of the embedded `small` by up to 0.12, see docs/export.md.
+    keep_float16: a regular expression; kernels whose name contains a match are stored as float16 too. Raises
+    ConfigError for no match or an invalid expression; CheckpointError for a file with packed weights.
     """
     try:
         chosen = None if keep_float16 is None else re.compile(keep_float16)
     except re.error as error:
-        raise ConfigError(f"--keep-float16 {keep_float16!r} is no regular expression: {error}") from error
+        raise ConfigError(f"--keep-float16 {keep_float16!r} is not a regular expression: {error}") from error
     kept = []
 
     def pack(name: str, values: Values) -> Packed | None:
@@ -67,25 +68,25 @@ def store_as_int8(src: Path, dst: Path, *, keep_float16: str | None = None) -> N
     model = _packed(model, pack)
     if chosen and not kept:
         raise ConfigError(
-            f"--keep-float16 {keep_float16!r} is found in no kernel's name; the networks of a mean are called "
+            f"--keep-float16 {keep_float16!r} matches no kernel's name; the networks of a mean are called "
             "encoders.0, encoders.1 and so on"
         )
     write_model(model, dst)
 
 
 def check_float32(model: onnx.ModelProto) -> None:
-    """Raises CheckpointError for a model whose weights are stored in fewer bits."""
+    """Raise CheckpointError for a model whose weights are stored in fewer bits."""
     if any(tensor.data_type in (TensorProto.FLOAT16, TensorProto.INT8) for tensor in model.graph.initializer):
         raise CheckpointError(
-            "the model's weights are stored in 16 or 8 bits already; export the run that it was made of, or the run's "
+            "the model's weights are already stored in 16 or 8 bits; export its original run, or that run's "
             "own model.onnx"
         )
 
 
 def _packed(model: onnx.ModelProto, pack: Callable[[str, Values], Packed | None]) -> onnx.ModelProto:
-    """The model, changed: its large weights are packed.  pack: what takes the place of one; None: it stays."""
+    """Pack the large weights of a model in place.  pack: returns a weight's replacement; None: it stays."""
     graph = model.graph
-    given = {one.name for one in graph.input}  # weights that a caller may replace
+    given = {one.name for one in graph.input}  # weights that are also inputs, which callers may replace
     kept, nodes = [], []
     for tensor in graph.initializer:
         packed = None
@@ -105,7 +106,7 @@ def _packed(model: onnx.ModelProto, pack: Callable[[str, Values], Packed | None]
 
 
 def _as_half(name: str, values: Values) -> Packed | None:
-    """None where float16 can't hold the values."""
+    """Pack values as float16; None if float16 can't hold them."""
     if not np.abs(values).max() <= np.finfo(np.float16).max:
         return None
     small = numpy_helper.from_array(values.astype(np.float16), name + HALF)
@@ -113,7 +114,7 @@ def _as_half(name: str, values: Values) -> Packed | None:
 
 
 def _as_bytes(name: str, values: Values) -> Packed:
-    """Values as -127 to 127 times a scale by output channel, the first axis."""
+    """Pack values as -127 to 127 times one scale per output channel, the first axis."""
     highest = np.abs(values).max(axis=tuple(range(1, values.ndim)), keepdims=True)
     scales = (np.maximum(highest, np.finfo(np.float32).tiny) / 127).astype(np.float32)
     whole = numpy_helper.from_array(np.rint(values / scales).astype(np.int8), name + BYTES)
@@ -127,7 +128,7 @@ Pixels = Mapping[str, NDArray[np.float32]]
 """Views by name, (N, 3, S, S), normalised."""
 
 MAX_IMAGES = 2_000
-CALIBRATING = 64  # images that ranges are measured on
+CALIBRATING = 64  # images for measuring ranges
 BATCH = 16
 MIN_AGREEMENT = 0.98
 
@@ -138,15 +139,15 @@ class Int8Check:
 
     method: Method
     pictures: int
-    agreement: float  # share of the images, 0 to 1, whose most probable label is the same
-    float32_ms: float  # median time of an image in batches, as it was
-    int8_ms: float  # the same in 8 bits, as it is run later: dynamic ones one image at a time
+    agreement: float  # share of the images, 0 to 1, with the same most probable label
+    float32_ms: float  # median time per image in batches, before
+    int8_ms: float  # the same in 8 bits; dynamic files take one image at a time, as in prediction
     float32_bytes: int
     int8_bytes: int
 
     @property
     def is_kept(self) -> bool:
-        """Return whether it is faster and agrees on at least 98 % of the images."""
+        """True if it is faster and agrees on at least 98 % of the images."""
         return self.int8_ms < self.float32_ms and self.agreement >= MIN_AGREEMENT
 
     def as_dict(self) -> dict[str, Any]:
@@ -164,12 +165,12 @@ class Int8Check:
 def export_int8(
     src: Path, dst: Path, data: DataSet, *, on_progress: Callable[[int, int], None] = lambda done, total: None
 ) -> Int8Check:
-    """Write a classifier's ONNX file in int8 if that is worth it, and say what was measured.
+    """Write a classifier's ONNX file in int8 if it is faster and accurate enough, and return the measurements.
 
-    src: of `export_classifier`, in float32.  data: up to 2,000 of its images, evenly spread, are compared; of these
-    64 give the ranges where `quantise` needs them.  on_progress: called with images done and their number.
-    Nothing is written where the result is not `is_kept`. Raises CheckpointError if src is no classifier of ours, or
-    can't be quantised or written; ConfigError if it gives no labels; DataError without images that can be read.
+    src: from `export_classifier`, in float32.  data: up to 2,000 evenly spread images are compared; 64 of them give the
+    ranges if `quantise` needs them.  on_progress: called with the number of images done, and of all.
+    Writes nothing if the result is not `is_kept`. Raises CheckpointError if src is not a uniemox classifier, or can't
+    be quantised or written; ConfigError if it predicts no labels; DataError without readable images.
     """
     info = _read_info(src)
     chosen = _spread(data.samples, MAX_IMAGES)
@@ -184,22 +185,22 @@ def export_int8(
 
 
 def quantise(src: Path, dst: Path, images: Iterable[Pixels]) -> Method:
-    """Write an ONNX file again with 8-bit weights, and say how.
+    """Write an ONNX file again with 8-bit weights, and return the method.
 
-    static, where most weights belong to convolutions: weights by channel and activations in 8 bits, their ranges
-    measured on `images`; dynamic elsewhere: matrix products alone, ranges measured as it runs, images not used.
-    Metadata stay; a dynamic file is marked as one that takes one image at a time, see `is_one_by_one`.
-    Raises CheckpointError if src can't be read or quantised, or dst can't be written; DataError without images where
-    they are needed.
+    static, if most weights belong to convolutions: weights per channel and activations in 8 bits, with ranges measured
+    on `images`. dynamic, otherwise: only matrix products, ranges measured at run time, images not used.
+    Metadata stay; a dynamic file is marked as taking one image at a time, see `is_one_by_one`.
+    Raises CheckpointError if src can't be read or quantised, or dst can't be written; DataError if images are needed
+    and there are none.
     """
     tools = quantization_tools()
     model = read_model(src)
     check_float32(model)
     metadata = {one.key: one.value for one in model.metadata_props}
-    del model.graph.value_info[:]  # shapes that torch's exporter leaves contradict those that are inferred here
+    del model.graph.value_info[:]  # shapes from torch's exporter contradict the ones inferred here
     method: Method = "static" if _is_convolutional(model) else "dynamic"
     level = logging.root.level
-    logging.root.setLevel(logging.ERROR)  # it advises on the root logger
+    logging.root.setLevel(logging.ERROR)  # onnxruntime prints advice on the root logger
     try:
         with tempfile.TemporaryDirectory(prefix="uniemox-int8-") as folder:
             partial = Path(folder) / "int8.onnx"
@@ -226,7 +227,7 @@ def quantise(src: Path, dst: Path, images: Iterable[Pixels]) -> Method:
 
 
 def _behind_logits(graph: onnx.GraphProto) -> list[str]:
-    """Names of the nodes that the logits don't need: distances in 8 bits could not be compared with the known ones."""
+    """Return the nodes that the logits don't need: distances in 8 bits could not be compared with the stored ones."""
     makers = {output: node for node in graph.node for output in node.output}
     needed, waiting = set[str](), ["logits"]
     while waiting:
@@ -238,7 +239,7 @@ def _behind_logits(graph: onnx.GraphProto) -> list[str]:
 
 
 def _is_convolutional(model: onnx.ModelProto) -> bool:
-    """Return whether convolutions hold more than half of the weights that could be quantised."""
+    """Return True if convolutions have more than half of the weights that could be quantised."""
     sizes = {tensor.name: int(np.prod(tensor.dims)) for tensor in model.graph.initializer}
     held = {"Conv": 0, "MatMul": 0, "Gemm": 0}
     for node in model.graph.node:
@@ -250,9 +251,9 @@ def _is_convolutional(model: onnx.ModelProto) -> bool:
 def _compare(
     src: Path, small: Path, method: Method, batches: Iterable[Pixels], on_progress: Callable[[int], None]
 ) -> Int8Check:
-    """Run both on the same batches, in turns, so that a busy machine is as slow for one as for the other.
+    """Run both files on the same batches, in turns, so that a busy machine slows both equally.
 
-    Each runs as prediction runs it, or the speed would be that of something else.
+    Each runs as in prediction, so that the measured speed is the real one.
     """
     sessions = [open_session(src), open_session(small)]
     alone = [is_one_by_one(session) for session in sessions]
@@ -285,7 +286,7 @@ def _compare(
 
 
 def _batches(samples: Sequence[Sample], info: ClassifierInfo, size: int) -> Iterator[Pixels]:
-    """Views as the network takes them, of the images that can be read."""
+    """Yield the network's views of the readable images."""
     middle, scale = (np.array(value, np.float32).reshape(3, 1, 1) * 255 for value in (info.mean, info.std))
     for batch in load_batches(samples, EvalViews(ViewConfig.of(info)), size):
         views = {"scene": batch.scene.numpy(), "person": batch.person.numpy()}
@@ -294,20 +295,20 @@ def _batches(samples: Sequence[Sample], info: ClassifierInfo, size: int) -> Iter
 
 
 def _spread(samples: Sequence[Sample], limit: int) -> Sequence[Sample]:
-    """At most a number of them, evenly over all."""
+    """Return at most this many samples, evenly spread."""
     count = min(limit, len(samples))
     return [samples[i * len(samples) // count] for i in range(count)]
 
 
 def _read_info(path: Path) -> ClassifierInfo:
-    """The metadata of a file. Raises CheckpointError, or ConfigError if it gives no labels."""
+    """Read the metadata of a file. Raises CheckpointError, or ConfigError if it predicts no labels."""
     metadata = {one.key: one.value for one in read_model(path).metadata_props}
     try:
         info = read_info(metadata[KEY])
     except KeyError as error:
         raise CheckpointError(
-            f"{path} is no classifier of uniemox; uniemox finetune writes one as RUN/model.onnx"
+            f"{path} is not a uniemox classifier; uniemox finetune writes one as RUN/model.onnx"
         ) from error
     if info.task == "affect":
-        raise ConfigError(f"{path} gives valence and arousal; int8 is checked by labels, and is not offered for it")
+        raise ConfigError(f"{path} predicts valence and arousal; int8 needs labels for its test and is not available")
     return info

@@ -1,4 +1,4 @@
-"""A folder as model hubs show it: a card, an ONNX file, and weights for timm and transformers if the network is timm's.
+"""Folder for model hubs: a card, an ONNX file, and weights for timm and transformers if the network is timm's.
 
 The layout is that of timm.models.push_to_hf_hub; nothing is uploaded.
 """
@@ -26,20 +26,20 @@ from uniemox.model.classifier import Classifier
 
 CARD, CONFIG = "README.md", "config.json"
 TOLERANCE = 1e-4  # of probabilities, or of valence and arousal
-LONG = ("conformal_scores", "distances", "network")  # fields of no use in config.json
+LONG = ("conformal_scores", "distances", "network")  # fields left out of config.json
 WHAT = {
     "evoked": "what an image makes its viewers feel, not what the people in it feel",
     "felt": "what a person in an image feels, as annotators saw it, not what the image makes people feel",
-    "expressed": "what a face shows to others, not what its owner feels",
+    "expressed": "a face's expression, not what the person feels",
 }
 
 
 def write_hub_folder(
     classifier: Classifier, info: ClassifierInfo, folder: Path, *, name: str, scores: Sequence[str] = ()
 ) -> bool:
-    """Write the files over existing ones; other files stay.
+    """Write the files, replacing existing ones; other files stay.
 
-    name: of the model, in the card.  scores: lines of Markdown for it.  Returns whether timm and transformers open it.
+    name: of the model, in the card.  scores: lines of Markdown for it.  Returns True if timm and transformers open it.
     Raises CheckpointError or DataError if it can't be written.
     """
     info = replace(info, trained_on=public_name(info.trained_on))
@@ -65,15 +65,15 @@ def _save_for_timm(network: nn.Module, info: ClassifierInfo, folder: Path) -> No
         data_config={**pixels, "crop_pct": info.crop_fraction, "interpolation": "bicubic", "crop_mode": "center"},
     )
     config = json.loads((folder / CONFIG).read_text("utf-8"))
-    config["model_args"].pop("num_classes", None)  # transformers adds that of the top level
+    config["model_args"].pop("num_classes", None)  # transformers adds the top level's value
     write_file(folder / CONFIG, json.dumps(config, indent=2) + "\n")
-    shutil.copymode(folder / CONFIG, folder / WEIGHTS)  # safetensors lets nobody else read it
+    shutil.copymode(folder / CONFIG, folder / WEIGHTS)  # safetensors makes the file unreadable for others
 
 
 def timm_network(classifier: Classifier, info: ClassifierInfo) -> nn.Module | None:
-    """The same as one network of timm, whose softmax is the calibrated probability; None where it is none of timm's.
+    """Convert the classifier to one timm network whose softmax is the calibrated probability; None if impossible.
 
-    The temperature is in its last layer; valence and arousal come out as 1 to 9.
+    The temperature goes into its last layer; valence and arousal are 1 to 9.
     """
     encoders, head = () if info.network is None else info.network.encoders, classifier.head
     is_joined = classifier.fusion is not None or classifier.method is not None
@@ -97,7 +97,7 @@ def timm_network(classifier: Classifier, info: ClassifierInfo) -> nn.Module | No
 
 @torch.no_grad()
 def _agrees(network: nn.Module, classifier: Classifier, info: ClassifierInfo) -> bool:
-    """Return whether both say the same of an image of noise: no weight was left out."""
+    """Return True if both have the same output for an image of noise, so no weight was left out."""
     pixels = torch.randn(2, 3, info.size, info.size, generator=torch.Generator().manual_seed(0))
     was_training = classifier.training
     logits = classifier.eval()(**dict.fromkeys(info.views, pixels))
@@ -108,7 +108,7 @@ def _agrees(network: nn.Module, classifier: Classifier, info: ClassifierInfo) ->
 
 
 def _card(info: ClassifierInfo, name: str, scores: Sequence[str], *, is_timm: bool) -> str:
-    """The README of the folder: card.md without the sections that don't apply."""
+    """Return the README of the folder: card.md without the sections that don't apply."""
     is_affect = info.task == "affect"
     views = {"scene": "the middle of the image", "person": "the person, cut out", "both": "the image and the person"}
     unused = [] if is_timm else ["With timm"]
@@ -123,8 +123,8 @@ def _card(info: ClassifierInfo, name: str, scores: Sequence[str], *, is_timm: bo
         view=views[info.streams],
         trained_on=info.trained_on or "data that its file does not name",
         version=__version__,
-        scores="\n".join(map(public_name, scores)) or "*It was not evaluated, or the figures are not here.*",
-        cut_out=" It was trained on people who were cut out: give it such images." if info.has_person else "",
+        scores="\n".join(map(public_name, scores)) or "*It was not evaluated, or the scores are not available.*",
+        cut_out=" It was trained on crops of people: give it such crops." if info.has_person else "",
         size=info.size,
         mean=list(info.mean),
         std=list(info.std),

@@ -19,15 +19,15 @@ from uniemox.io.files import replacing
 from uniemox.model.classifier import Classifier
 from uniemox.model.encoder import ConcatEncoder
 
-TOLERANCE = 1e-4  # of the pooled features, relative to the largest
+TOLERANCE = 1e-4  # error of pooled features, relative to the largest
 
 
 class WithMaps(nn.Module):
-    """A classifier whose forward pass gives all that its file holds: logits, maps of what adds to them, features.
+    """Wraps a classifier so that forward returns all outputs of its file: logits, class-activation maps, features.
 
-    classifier: that `has_maps` accepts.  The maps are the head applied at every place of the last feature map (class
-    activation maps, arXiv 1512.04150, equation 2): their mean over h and w plus the head's bias is the logits. Those
-    of several encoders are brought to the size of the largest bilinearly, each keeping its mean, and added.
+    classifier: one that `has_maps` accepts.  The maps are the head applied at every position of the last feature map
+    (class activation maps, arXiv 1512.04150, equation 2): their mean over h and w plus the head's bias is the logits.
+    Maps of several encoders are resized bilinearly to the largest, each keeping its mean, and added.
     """
 
     def __init__(self, classifier: Classifier) -> None:
@@ -35,9 +35,9 @@ class WithMaps(nn.Module):
         self.classifier = classifier
 
     def forward(self, scene: Tensor) -> dict[str, Tensor]:
-        """scene: (N, 3, H, W), ImageNet-normalised.
+        """Return logits (N, E), features (N, D), distance (N,) if the classifier has one, and maps (N, E, h, w).
 
-        Returns logits (N, E), features (N, D), distance (N,) if the classifier knows it, and maps (N, E, h, w).
+        scene: (N, 3, H, W), ImageNet-normalised.
         """
         head: Any = self.classifier.head
         pairs = _features(self.classifier.encoder, scene)
@@ -55,19 +55,19 @@ class WithMaps(nn.Module):
 
 
 class WithFeatures(nn.Module):
-    """The same of any classifier, without maps."""
+    """Like `WithMaps` for any classifier, without maps."""
 
     def __init__(self, classifier: Classifier) -> None:
         super().__init__()
         self.classifier = classifier
 
     def forward(self, scene: Tensor | None = None, person: Tensor | None = None) -> dict[str, Tensor]:
-        """Arguments as `Classifier.features`; returns as `WithMaps`."""
+        """Return outputs as `WithMaps` does; arguments as for `Classifier.features`."""
         return named_outputs(self.classifier, self.classifier.features(scene, person))
 
 
 def named_outputs(classifier: Classifier, features: Tensor) -> dict[str, Tensor]:
-    """Logits (N, E), features (N, D) and, where it is known, distance (N,).  features: (N, D)."""
+    """Return logits (N, E), features (N, D) and, if there is one, distance (N,).  features: (N, D)."""
     logits = classifier.head(features)
     outputs = {"logits": logits, "features": features}
     return outputs if classifier.distance is None else outputs | {"distance": classifier.distance(features, logits)}
@@ -75,9 +75,9 @@ def named_outputs(classifier: Classifier, features: Tensor) -> dict[str, Tensor]
 
 @torch.no_grad()
 def has_maps(classifier: Classifier, size: int) -> bool:
-    """Return whether a classifier of scenes is a linear head over the means of one or several feature maps.
+    """Return True if a scene classifier is a linear head over the means of one or several feature maps.
 
-    classifier: in eval mode, on the CPU.  size: side of its input, px.  Tried on one image of noise.
+    classifier: in eval mode, on the CPU.  size: side of its input, px.  Tested on one image of noise.
     """
     encoder = classifier.encoder
     if classifier.streams != "scene" or classifier.method is not None or not isinstance(classifier.head, nn.Linear):
@@ -105,7 +105,7 @@ def _features(encoder: Any, scene: Tensor) -> list[tuple[Tensor, Tensor]]:
 
 
 def _resized(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    """(N, E, h, w) at another size, with the same means."""
+    """Resize (N, E, h, w) without changing the means."""
     if tuple(maps.shape[-2:]) == size:
         return maps
     large = F.interpolate(maps, size, mode="bilinear")
@@ -117,12 +117,12 @@ OPSET = 20
 
 
 def export_classifier(classifier: Classifier, info: ClassifierInfo, path: Path) -> None:
-    """Write a classifier as ONNX, any batch size; the file is there whole or not at all.
+    """Write a classifier as ONNX, any batch size, atomically.
 
-    Inputs "scene" and "person", as its streams have them: (N, 3, S, S) float32, normalised with info's mean and std.
-    Outputs "logits": (N, E); "features": (N, D), what the head reads; "distance": (N,), where the classifier knows it,
-    see `Distance`; "maps": (N, E, h, w), where `has_maps` is true, see `WithMaps`. What is not asked for costs
-    nothing. Its metadata hold `info` as JSON under "uniemox".
+    Inputs "scene" and "person", as in its streams: (N, 3, S, S) float32, normalised with info's mean and std. Outputs
+    "logits": (N, E); "features": (N, D), input of the head; "distance": (N,), if the classifier has one, see
+    `Distance`; "maps": (N, E, h, w), if `has_maps` is true, see `WithMaps`. Outputs that are not requested cost
+    nothing. Its metadata contain `info` as JSON under "uniemox".
     Raises CheckpointError if it can't be written.
     """
     names = list(info.views)
@@ -131,7 +131,7 @@ def export_classifier(classifier: Classifier, info: ClassifierInfo, path: Path) 
     classifier.eval().cpu()
     module: Any
     for module in classifier.modules():
-        if hasattr(module, "fused_attn"):  # with it torch can't export BEiT
+        if hasattr(module, "fused_attn"):  # torch can't export BEiT with fused attention
             module.fused_attn = False
     pixels = {name: torch.zeros(2, 3, info.size, info.size) for name in names}
     batch = torch.export.Dim("batch", min=1)
@@ -159,7 +159,7 @@ def export_classifier(classifier: Classifier, info: ClassifierInfo, path: Path) 
 
 
 def read_model(path: Path) -> onnx.ModelProto:
-    """An ONNX file. Raises CheckpointError if it can't be read or is none."""
+    """Read an ONNX file. Raises CheckpointError if it can't be read or is not ONNX."""
     try:
         model = onnx.load(path)
         onnx.checker.check_model(model)
@@ -170,20 +170,20 @@ def read_model(path: Path) -> onnx.ModelProto:
 
 
 def write_model(model: onnx.ModelProto, path: Path) -> None:
-    """An ONNX file, there whole or not at all. Raises CheckpointError if it can't be written."""
+    """Write an ONNX file atomically. Raises CheckpointError if it can't be written."""
     with replacing(path, CheckpointError) as partial:
         onnx.save(model, partial)
 
 
 def forget_origin(graph: onnx.GraphProto) -> None:
-    """Take out what torch's exporter notes beside every node and value: lines of source, and where they lie here."""
+    """Remove the source lines and paths of this machine that torch's exporter stores with nodes and values."""
     for part in (graph, *graph.node, *graph.value_info, *graph.initializer, *graph.input, *graph.output):
         del part.metadata_props[:]
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without what torch's exporter says about its own insides."""
+    """Silence torch's exporter inside the context."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)

@@ -1,4 +1,4 @@
-"""All settings of a fine-tuning run; what is set where it is read is only put together here."""
+"""Settings of a fine-tuning run. Settings shared with other runs are defined in the packages that use them."""
 
 import re
 from dataclasses import dataclass, field, replace
@@ -21,52 +21,51 @@ Fit = Literal["full", "probe", "knn", "mean", "histogram"]
 Task = Literal["label", "distribution", "affect"]
 INIT_MISSING = (
     "--init is missing: give embedded (comes with uniemox), a run, a checkpoint, timm:NAME, or scratch:timm:NAME; only "
-    "--method histogram needs none"
+    "--method histogram works without it"
 )
-RANDAUGMENT = r"rand(-(m|n|mmax|inc)\d+|-(p|mstd)\d+(\.\d+)?)*"  # timm passes over some parts that it can't read
+RANDAUGMENT = r"rand(-(m|n|mmax|inc)\d+|-(p|mstd)\d+(\.\d+)?)*"  # timm silently ignores some invalid parts
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NetworkConfig:
-    """The classifier's network."""
+    """Settings of the classifier's network."""
 
     streams: Streams = "scene"
-    """What it looks at: the scene, the person, or both, fused. Methods from solver on look at what they need."""
+    """Views that the network reads: scene, person, or both, fused. Region methods (--method) read what they need."""
     pool: Literal["mean", "token"] = "mean"
-    """Feature of a plain ViT: the mean of its patch tokens through a new norm (the paper), or its normed CLS token,
-    which is what the fusion was pre-trained on. Other networks have their own feature."""
+    """Feature of a plain ViT. mean: mean of the patch tokens through a new norm, as in the paper. token: normed CLS
+    token, on which the fusion was pre-trained. Other networks ignore this option."""
     fusion: str | None = None
-    """With both streams: static, dynamic, attention, gated, scaled_attention, or mypackage.module:MyFusion. None, or
-    the name of the run's own fusion: as the run was pre-trained."""
+    """With streams both: static, dynamic, attention, gated, scaled_attention, or mypackage.module:MyFusion. None, or
+    the name of the pre-trained fusion: use the pre-trained one."""
     fusion_heads: int = 3
-    """κ, of a fusion that starts anew."""
+    """κ, number of fusion weight sets of a new fusion, at least 1. A pre-trained fusion keeps its own number."""
     fused_width: int = 512
-    """C3, of a fusion that starts anew; channels of methods from solver on."""
+    """C3, number of channels of a new fusion, or of a region method, at least 1."""
     keep_norm_statistics: bool = False
-    """Leave the means and variances of batch norms as they are: for small batches, or networks whose norms were folded
-    into their convolutions; always so after --init embedded or small."""
+    """Freeze the running means and variances of batch norms. Use it for small batches, or if the norms were folded into
+    convolutions. Always on after --init embedded or small."""
     frozen_layers: int = 0
-    """The encoder's first layers, as layer-wise decay counts them, that stay as they are."""
+    """Number of encoder layers, from the input, that are not trained; counted as in layer_decay. 0: train all."""
     drop_path: float = 0.0
-    """Share of the images for which the last block is skipped in training; it falls linearly to the first block."""
+    """Stochastic depth: probability of skipping the last block in training; falls linearly to 0 at the first block."""
     dropout: float = 0.5
-    """Share of the features of regions that is left out in training, with methods from solver on, 0 to below 1: much
-    for photographs, none for what has to be learned from scene and person together."""
+    """Dropout on region features in training, for region methods, 0 to below 1. Use 0 if scene and person must be
+    learned together; a high value suits photographs."""
     frozen_encoder: bool = False
-    """With methods from solver on: leave the encoder as it is and fit what follows, on features computed once. It
-    starts as the linear probe of the whole views; held-out images choose among two learning rates and ten moments."""
+    """Region methods only: freeze the encoder and train the rest on features computed once, starting from a linear
+    probe. Held-out images choose the learning rate, of two, and the number of steps."""
     skip: bool = True
-    """With methods from solver on: let the head also read the features of whole views, which the papers do not. With a
-    frozen encoder the method then starts as a linear probe. Preset paper has none."""
+    """Region methods only: let the head also read features of whole views, unlike the papers. Off in preset paper."""
     objects: str = ""
-    """ONNX file of YOLOX-nano, for methods from solver on: it finds objects and people in the scene view, and goes into
-    the model's file. Empty: the cells of a 4 x 4 grid stand for them. Methods mdan and eap use none.
-    With a detector RandAugment, mixup, CutMix and erasing are off, because boxes are those of clean images."""
+    """Region methods except mdan and eap: ONNX file of YOLOX-nano, which detects objects and people in the scene.
+    Empty: use a 4 x 4 grid instead. A detector turns off RandAugment, mixup, CutMix and erasing."""
     faces: str = ""
-    """ONNX file of YuNet-n, likewise for faces in the person view. Empty: its upper half stands for the face."""
+    """Region methods: ONNX file of YuNet-n, which detects faces in the person view. Empty: use the upper half of the
+    person instead. It turns off the same augmentations as objects."""
     confounders: int = 0
-    """Surroundings in the dictionary of CCIM (arXiv 2303.11921), which frees what a person feels from where they are;
-    the paper takes 128 to 256. 0: none."""
+    """Number of surroundings in the dictionary of CCIM (arXiv 2303.11921), which reduces the influence of the
+    surroundings on a person's emotion. The paper takes 128 to 256. 0: no CCIM."""
 
     def __post_init__(self) -> None:
         if self.fusion is not None:
@@ -82,15 +81,15 @@ class AugmentConfig:
     """Augmentation of images and targets in training."""
 
     randaugment: str | None = "rand-m9-mstd0.5-inc1"
-    """RandAugment (arXiv 1909.13719) by timm's name: magnitude 9 with deviation 0.5, stronger with it; None: none."""
+    """RandAugment (arXiv 1909.13719) as a timm string; the default has magnitude 9, deviation 0.5. None: off."""
     mixup: float = 0.8
-    """α of mixup's beta distribution (arXiv 1710.09412); 0: none. With cutmix on too, a batch gets one of the two."""
+    """α of mixup's beta distribution (arXiv 1710.09412); 0: off. With cutmix on too, each batch gets one of them."""
     cutmix: float = 1.0
-    """α of cutmix's beta distribution (arXiv 1905.04899); 0: none."""
+    """α of CutMix's beta distribution (arXiv 1905.04899), 0 or more; 0: off."""
     smoothing: float = 0.1
-    """Share of a label that is spread over all classes, 0 to below 1."""
+    """Label smoothing: share of the label that is spread over all classes, 0 to below 1."""
     erasing: float = 0.25
-    """Share of the views in which a rectangle of 2 to 33 % is replaced by noise (arXiv 1708.04896), 0 to 1."""
+    """Random erasing (arXiv 1708.04896): probability of replacing a rectangle of 2 to 33 % of a view by noise."""
 
     def __post_init__(self) -> None:
         if self.randaugment is not None and not re.fullmatch(RANDAUGMENT, self.randaugment):
@@ -107,16 +106,15 @@ class AugmentConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DistillationConfig:
-    """Teacher of a fine-tuning run, and its further images."""
+    """Teacher of a fine-tuning run, and additional images without labels."""
 
     teacher: str = ""
-    """A classifier of the same labels whose answers are learned beside the labels: embedded, small, a run or its
-    model.onnx. It must not have been trained on images that this run holds out: give a run of the same data and seed.
-    Empty: the labels alone."""
+    """Classifier with the same labels to distil: embedded, small, a run or its model.onnx. It must not have been
+    trained on this run's held-out images: give a run with the same data and seed. Empty: no distillation."""
     data: str = ""
-    """KIND:PATH of further images, which are trained on with the teacher's answers; their labels are not read."""
+    """KIND:PATH of more training images. Their targets are the teacher's predictions; their labels are ignored."""
     weight: float = 0.5
-    """Share of the teacher's answer in the target of an image that has a label."""
+    """Weight of the teacher's prediction in the target of a labelled image, 0 to 1; the label has the rest."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.weight <= 1:
@@ -127,20 +125,18 @@ class DistillationConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FinetuneConfig:
-    """A fine-tuning run (arXiv 2409.18877, section III-E)."""
+    """Settings of a fine-tuning run (arXiv 2409.18877, section III-E)."""
 
     init: str = ""
-    """Where the encoder comes from: embedded or small, a run, a published checkpoint, timm:NAME, timm:NAME@FILE,
-    timm:local-dir:FOLDER as the Hugging Face hub has it, or scratch: before any of these, which keeps the network and
-    draws its weights anew. Several, with commas between them, stand side by side."""
+    """Initial weights of the encoder: embedded or small, a run, a published checkpoint, timm:NAME, timm:NAME@FILE or
+    timm:local-dir:FOLDER. Prefix scratch: keeps the architecture and draws random weights. Several, separated by
+    commas, are concatenated."""
     method: str = "full"
-    """How it learns. full: train the whole network. probe: logistic regression on the frozen encoder (with both
-    streams: projection, fusion and head). knn: the 20 nearest training images. mean: the mean of the calibrated logits
-    of several runs in init, of the same data and division. histogram: logistic regression on colours, without init.
-    solver, stimuli, mdan, eap, rrla, emoticon, or mypackage.module:MyMethod: relate regions, see `uniemox docs
-    methods`."""
+    """full: train everything. probe: logistic regression on frozen features. knn: 20 nearest images. mean: average
+    several runs in init. histogram: logistic regression on colours. Region methods: solver, stimuli, mdan, eap, rrla,
+    emoticon, mypackage.module:MyMethod; see `uniemox docs methods`."""
     task: Task = "label"
-    """What is learned: a label (equation 12), a distribution of votes (KL), or valence and arousal (MSE with CCC)."""
+    """label: a class (equation 12). distribution: shares of votes (KL). affect: valence and arousal (MSE and CCC)."""
     network: NetworkConfig = field(default_factory=NetworkConfig)
     view: ViewConfig = field(default_factory=lambda: ViewConfig(min_area=0.08))
     augment: AugmentConfig = field(default_factory=AugmentConfig)
@@ -150,37 +146,35 @@ class FinetuneConfig:
     save: SaveConfig = field(default_factory=SaveConfig)
     distillation: DistillationConfig = field(default_factory=DistillationConfig)
     layer_decay: float | None = None
-    """Learning rate of a layer over that of the layer above it; None: the same everywhere."""
+    """Learning rate of each layer divided by that of the layer above it, above 0, at most 1. Lower values keep more of
+    the pre-trained weights. None: the same rate everywhere."""
     head_lr_scale: float = 1.0
-    """By which the learning rate of all that follows the encoder is multiplied."""
+    """Factor on the learning rate of everything after the encoder, above 0."""
     probe_first: bool = False
-    """With method full: start what follows the encoder as method probe fits it, instead of near zero
-    (arXiv 2202.10054)."""
+    """With method full: initialise the layers after the encoder from method probe (arXiv 2202.10054), not near zero."""
     ema_decay: float | None = None
-    """Keep a running mean of the weights with this decay a step and evaluate that; None: the weights themselves."""
+    """Evaluate an exponential moving average of the weights, with this decay per step, between 0 and 1. None: off."""
     class_weighting: Literal["none", "balanced"] = "none"
-    """Whether images of rare classes count more, so that all classes count the same; of methods full,
-    probe and histogram."""
+    """balanced: every class counts the same (methods full, probe and histogram). none: every image does."""
     logit_adjustment: float = 0.0
-    """τ: at the end τ · log(share of the class among the training images) is taken from each logit, so that rare
-    classes are named more often (arXiv 2007.07314, equation 9); 0: as trained. Of a linear head on labels."""
+    """τ of logit adjustment (arXiv 2007.07314, equation 9): subtract τ · log(class share in training) from each logit,
+    so that rare classes are predicted more often. 0: off. Linear heads with task label only."""
     fraction: float = 1.0
-    """Part of every class that is used (figure 7): to train on, and to choose the epoch and fit the temperature."""
+    """Share of each class to use, above 0 to 1, of training and held-out images. Lower it for a learning curve."""
     monitor: Literal["val", "holdout"] | None = None
-    """Which images are held out of training to choose the epoch and to fit the temperature: the split val, or a part
-    of train. None: val where the data have a test split too, else holdout. If an epoch is chosen, one half of them
-    chooses and the other calibrates."""
+    """Held-out images that choose the epoch and fit the temperature: split val, or part of train. None: val if the data
+    have a test split too, else holdout. If an epoch is chosen, half of them choose and half calibrate."""
     calibrate_on: Literal["votes", "labels"] = "votes"
-    """Of task distribution, what its probabilities mean: the share of the votes, or how often the label is right, where
-    held-out samples have one."""
+    """With task distribution: calibrate to the shares of votes, or to the accuracy on held-out samples' labels."""
     holdout_fraction: float = 0.1
-    """Part of every class of train that is held out."""
+    """Share of each class of train to hold out, between 0 and 1."""
     select: Literal["best", "last"] = "best"
-    """Which epoch's weights are kept: the best on the monitor's images, or the last."""
+    """Epoch whose weights are saved: the best one on the monitor's images, or the last."""
     batch_size: int = 256
-    """Images of a step, over all processes."""
+    """Images per step, over all processes."""
     accumulation: int = 1
-    """Batches whose gradients make a step."""
+    """Number of batches whose gradients are accumulated in one step; must divide batch_size. Raise it to save
+    memory."""
     seed: int = 0
     """Random seed for the head's weights, order, crops and augmentation."""
     max_unreadable: int = 20
@@ -188,7 +182,7 @@ class FinetuneConfig:
 
     @property
     def fit(self) -> Fit:
-        """Return how the network is fitted; a region method trains all of it, or the part after a frozen encoder."""
+        """Name of the fitting procedure. A region method trains everything, or what follows a frozen encoder."""
         if self.region_method is not None:
             return "probe" if self.network.frozen_encoder else "full"
         return cast(Fit, self.method)
@@ -199,10 +193,10 @@ class FinetuneConfig:
         return None if self.method in get_args(Fit) else self.method
 
     def resolved(self) -> "FinetuneConfig":
-        """Return these settings with what the method implies, as a run records them.
+        """Return these settings with the changes that the method requires, as the run records them.
 
-        Detectors look at clean images: augmentation that moves, mixes or erases pixels is off where there are any, and
-        crops and flips stay. EmotiCon reads the scene without the person.
+        Detectors run on clean images, so a detector turns off augmentation that moves, mixes or erases pixels; crops
+        and flips stay. EmotiCon reads the scene without the person.
         """
         config = self
         if self.network.objects or self.network.faces:
@@ -213,7 +207,7 @@ class FinetuneConfig:
 
     @property
     def own_packages(self) -> list[str]:
-        """Packages of the user's own that its method and fusion come from."""
+        """Names of the user's packages that the method and the fusion come from."""
         names = (self.method, self.network.fusion or "")
         return [name.partition(".")[0] for name in names if is_foreign(name)]
 
@@ -224,12 +218,12 @@ class FinetuneConfig:
 
     @property
     def trains_in_steps(self) -> bool:
-        """True if the whole network is trained step by step; else what follows the encoder is fitted."""
+        """True if the whole network is trained step by step; False if only the layers after the encoder are fitted."""
         return self.fit == "full"
 
     @property
     def chooses_epoch(self) -> bool:
-        """True if held-out images decide which weights are kept; with method mean, those of the runs it averages."""
+        """True if held-out images decide which weights are saved; with method mean, those of the averaged runs."""
         return self.select == "best" and (self.fit in ("full", "mean") or self.region_method is not None)
 
     def __post_init__(self) -> None:
@@ -248,44 +242,42 @@ class FinetuneConfig:
                 raise ConfigError(refused)
 
     def _wrong_method(self) -> str | None:
-        """Return the conflict of the method with other settings, if there is one."""
+        """Return why the method conflicts with other settings; None if it does not."""
         if self.method == "mean" and self.network.streams != "scene":
-            return f"method mean joins heads on the scene, network.streams is {self.network.streams!r}"
+            return f"method mean averages heads on the scene: leave network.streams scene, got {self.network.streams!r}"
         if self.method == "histogram" and self.init:
             return (
-                f"method histogram starts from nothing: leave out init (--init), got {self.init!r}; probe fits the "
-                "same logistic regression on an encoder"
+                f"method histogram needs no initial weights: leave out --init, got {self.init!r}; method probe "
+                "fits the same logistic regression on an encoder"
             )
         if self.method == "histogram" and self.network.streams == "both":
-            return (
-                "method histogram looks at one view: give --network.streams scene or person, got network.streams='both'"
-            )
+            return "method histogram reads one view: give --network.streams scene or person, got network.streams='both'"
         return None
 
     def _wrong_task(self) -> str | None:
-        """Return the conflict of the task with other settings, if there is one."""
+        """Return why the task conflicts with other settings; None if it does not."""
         if self.task == "affect" and (self.method == "knn" or self.class_weighting == "balanced"):
-            return "task affect has no classes: it goes with method full, probe or histogram, and class_weighting none"
+            return "task affect has no classes: it needs method full, probe or histogram, and class_weighting none"
         if self.task == "affect" and self.region_method is not None:
             return f"method {self.method} predicts labels: give task label or distribution, got 'affect'"
         if self.logit_adjustment > 0 and (self.task != "label" or self.method == "knn"):
-            return "logit_adjustment is of a linear head on labels: leave it 0 with method knn and with other tasks"
+            return "logit_adjustment needs a linear head and task label: leave it 0 with method knn and other tasks"
         if self.calibrate_on == "labels" and self.task != "distribution":
-            return f"calibrate_on labels is of task distribution, got task {self.task!r}; leave it out"
+            return f"calibrate_on labels needs task distribution, got task {self.task!r}; leave it out"
         if self.distillation.teacher and (not self.trains_in_steps or self.task != "label"):
             return (
-                f"distillation goes with method full, or others that train all of the network, and task label; got "
+                "distillation needs task label, and a method that trains the whole network, such as full; got "
                 f"{self.method!r} and {self.task!r}"
             )
         return None
 
     def _wrong_regions(self) -> str | None:
-        """Return the conflict of a region method's settings with others, if there is one."""
+        """Return why a region method's settings conflict with others; None if they do not."""
         network = self.network
         given = [name for name in ("frozen_encoder", "objects", "faces") if getattr(network, name)]
         if given and self.region_method is None:
-            return f"network.{given[0]} goes with methods {', '.join(REGION_METHODS)}, got method {self.method!r}" + (
-                "; method probe leaves the encoder as it is" if given[0] == "frozen_encoder" else ""
+            return f"network.{given[0]} needs a method of {', '.join(REGION_METHODS)}, got method {self.method!r}" + (
+                "; method probe always freezes the encoder" if given[0] == "frozen_encoder" else ""
             )
         if not network.confounders:
             return None
@@ -295,12 +287,12 @@ class FinetuneConfig:
             sees_person = self.fit in ("full", "probe") and network.streams != "scene"
         if not sees_person or self.task == "affect":
             return (
-                "network.confounders frees what a person feels from their surroundings: it goes with methods stimuli, "
-                "rrla and emoticon, or full and probe with network.streams person or both; got method "
+                "network.confounders needs a network that reads the person: methods stimuli, rrla and emoticon, or "
+                "full and probe with network.streams person or both, and task label or distribution; got method "
                 f"{self.method!r}, streams {network.streams!r}, task {self.task!r}"
             )
         if self.logit_adjustment > 0:
-            return "logit_adjustment is of a linear head; network.confounders makes another, give one of both"
+            return "logit_adjustment needs a linear head, which network.confounders replaces; give one of the two"
         return None
 
 

@@ -1,4 +1,4 @@
-"""Fitting of a fine-tuned network around its steps: all that follows the encoder before them, logits after them."""
+"""Fit the parts of a network around its training steps: the layers after the encoder before them, logits after them."""
 
 import math
 import warnings
@@ -29,21 +29,21 @@ from uniemox.model.methods.ccim import Ccim
 PENALTIES = tuple(10.0**power for power in range(-4, 3))  # sklearn's C, or ridge's alpha
 FOLDS, ITERATIONS = 5, 2000
 BATCH, RATE, WEIGHT_DECAY, MAX_GRAD_NORM = 256, 4e-3, 0.05, 1.0  # of fusion and head
-MAX_STEPS, MIN_STEPS, IMAGES_OF_A_STEP = 1000, 100, 2  # all steps from 2,000 images on
-WATCHED = 10  # times that held-out images are scored
-LOW_RATE = 1e-3  # tried as well where held-out images choose
+MAX_STEPS, MIN_STEPS, IMAGES_OF_A_STEP = 1000, 100, 2  # MAX_STEPS from 2,000 images on
+WATCHED = 10  # number of times that held-out images are scored
+LOW_RATE = 1e-3  # second learning rate, tried if held-out images choose the weights
 MAX_FITTED = 4_000  # training images that the distance is fitted on
 MAX_SURROUNDINGS = 20_000  # training images that a dictionary of confounders is fitted on
 FEATURES = "features of the training images"
 
-OwnTargets = Callable[[Tensor, float], Tensor | None]  # rows (N,) and progress to the targets of a method
+OwnTargets = Callable[[Tensor, float], Tensor | None]  # maps rows (N,) and progress to a method's targets
 
 
 class KeptWeights(NamedTuple):
-    """The weights that held-out images chose."""
+    """Weights that held-out images chose."""
 
     step: int
-    """0: those that it began with."""
+    """Number of training steps; 0: the initial weights."""
     lr: float
 
 
@@ -55,11 +55,11 @@ def fit_head(
     seed: int,
     class_weights: NDArray[np.float32] | None = None,
 ) -> tuple[nn.Linear, float]:
-    """A linear head on features, and its penalty, which cross-validation inside these samples chooses.
+    """Fit a linear head on features. Returns the head and its penalty, which cross-validation on these samples chooses.
 
     features: (N, C).  target: (N, E), rows that sum to 1, or (N, 2) valence and arousal.
-    class_weights: (E,), how much a sample of each class counts; None: all the same.
-    Features are standardised for the fit; the head takes them as they are.
+    class_weights: (E,), weight of a sample of each class; None: equal weights.
+    Features are standardised for the fit. The returned head includes this and takes unscaled features.
     """
     mean, std = features.mean(axis=0), features.std(axis=0) + 1e-6
     x = (features - mean) / std
@@ -82,15 +82,15 @@ def fit_fusion(
     score: Callable[[], float] | None = None,
     on_progress: Progress = silent,
 ) -> KeptWeights | None:
-    """Train all that follows the encoder of a classifier, in place; the encoder is not asked.
+    """Train the layers after a classifier's encoder, in place; the encoder is not run.
 
-    encoded: of `Classifier.encode`, of N images.  target: (N, E), or (N, 2) valence and arousal.  own: the
-    method's own targets of some rows.  score: of images that are held out, asked
-    before the first step and ten times with each of two learning rates; the weights with the highest stay. None: the
-    last ones, with one rate.
-    Returns the moment that the score chose; None without a score.
-    A linear head alone would not do: what scene and person say together is in no weighted sum of what each says.
-    A few seconds to a few minutes; the same on every process.
+    encoded: output of `Classifier.encode` for N images.  target: (N, E), or (N, 2) valence and arousal.  own: function
+    for the method's own targets of some rows.  score: function that scores held-out images, called before the first
+    step and ten times with each of two learning rates; the weights with the highest score are used. None: the last
+    weights of one rate.
+    Returns the step that the score chose; None without a score.
+    A linear head alone is not enough: it can't use information that only scene and person together contain.
+    Takes a few seconds to a few minutes; the result is the same on every process.
     """
     parameters = classifier.after_encoder()
     device = parameters[0].device
@@ -112,7 +112,7 @@ def fit_fusion(
 
 
 def steps_for(images: int) -> int:
-    """Steps that fusion and head are trained for: fewer for fewer images, a multiple of `WATCHED`."""
+    """Return the number of training steps for fusion and head: fewer for fewer images, a multiple of `WATCHED`."""
     return max(MIN_STEPS, min(MAX_STEPS, images // IMAGES_OF_A_STEP)) // WATCHED * WATCHED
 
 
@@ -126,7 +126,7 @@ def _fit_steps(
     own: OwnTargets | None,
     rate: float,
 ) -> Iterator[int]:
-    """Train with one learning rate; gives the number of steps done after each."""
+    """Train with one learning rate; yields the number of steps done after each."""
     steps = steps_for(len(encoded))
     optimizer = torch.optim.AdamW(parameters, lr=rate, weight_decay=WEIGHT_DECAY)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, steps, pct_start=0.1)
@@ -158,10 +158,10 @@ def _put(values: Sequence[Tensor], parameters: Sequence[nn.Parameter]) -> None:
 
 
 def _best_penalty(x: NDArray, target: NDArray, weights: NDArray, seed: int) -> float:
-    """The penalty with the lowest weighted cross-entropy over the folds.
+    """Return the penalty with the lowest weighted cross-entropy over the folds.
 
-    Penalties are tried from strong to weak, until two in a row are worse than the best: the weakest, which separate the
-    training samples, take by far the longest to fit.
+    Penalties are tried from strong to weak, until two in a row are worse than the best. The weakest ones separate the
+    training samples and take by far the longest to fit.
     """
     classes = target.argmax(axis=1)
     folds = min(FOLDS, np.bincount(classes)[np.unique(classes)].min())
@@ -183,9 +183,9 @@ def _best_penalty(x: NDArray, target: NDArray, weights: NDArray, seed: int) -> f
 
 
 def _fit(x: NDArray, target: NDArray, weights: NDArray, penalty: float) -> tuple[NDArray, NDArray]:
-    """Coefficients (E, C) and offsets (E,); a class that is never seen has none and a very low offset.
+    """Fit logistic regression: coefficients (E, C) and offsets (E,). A class without samples has a very low offset.
 
-    A sample with shares of several classes counts as one of each, by its shares.
+    A sample with shares of several classes counts as one sample of each class, weighted by the shares.
     """
     rows, columns = np.nonzero(target * weights)
     present = np.unique(columns)
@@ -195,9 +195,9 @@ def _fit(x: NDArray, target: NDArray, weights: NDArray, penalty: float) -> tuple
         return coefficients, offsets
     model = LogisticRegression(C=penalty, max_iter=ITERATIONS)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # weak penalties, which are not chosen
+        warnings.simplefilter("ignore", ConvergenceWarning)  # of weak penalties, which are not chosen anyway
         model.fit(x[rows], columns, sample_weight=(target * weights)[rows, columns])
-    if len(present) == 2:  # one row of coefficients, for the second class
+    if len(present) == 2:  # sklearn returns one row, for the second class
         coefficients[present[1]], offsets[present[0]], offsets[present[1]] = model.coef_[0], 0, model.intercept_[0]
     else:
         coefficients[present], offsets[present] = model.coef_, model.intercept_
@@ -205,7 +205,7 @@ def _fit(x: NDArray, target: NDArray, weights: NDArray, penalty: float) -> tuple
 
 
 def _linear(coefficients: NDArray, offsets: NDArray, mean: NDArray, std: NDArray) -> nn.Linear:
-    """A layer that takes features as they are."""
+    """Return a linear layer that takes unstandardised features."""
     head = nn.Linear(coefficients.shape[1], coefficients.shape[0])
     with torch.no_grad():
         head.weight.copy_(torch.from_numpy(coefficients / std))
@@ -214,9 +214,9 @@ def _linear(coefficients: NDArray, offsets: NDArray, mean: NDArray, std: NDArray
 
 
 def fit_method(run: FinetuneRun, out: Path) -> KeptWeights | None:
-    """Fit all that follows the encoder by the run's method.  out: the run's folder.
+    """Fit the layers after the encoder with the run's method.  out: the run's folder.
 
-    Returns what held-out images chose; None where they chose nothing.
+    Returns the weights that held-out images chose; None if they chose nothing.
     """
     config, model = run.config, run.model
     if config.fit == "mean":
@@ -224,7 +224,7 @@ def fit_method(run: FinetuneRun, out: Path) -> KeptWeights | None:
         check_same_division(out, sources)
         model.head.load_state_dict(mean_head(sources, run.data.labels.labels).state_dict())
         return None
-    if config.fit == "knn":  # the 20 nearest training images answer
+    if config.fit == "knn":  # predicts from the 20 nearest training images
         found = run.outputs(run.parts.train, FEATURES, encoded=True)
         model.head = NeighbourHead(fused(model, torch.from_numpy(found.values)), run.target(found.samples))
         model.head.to(run.device)
@@ -233,10 +233,10 @@ def fit_method(run: FinetuneRun, out: Path) -> KeptWeights | None:
 
 
 def fit_after_encoder(run: FinetuneRun, selection: Sequence[Sample] = ()) -> KeptWeights | None:
-    """Fit all that follows the frozen encoder, in place: an optimiser may hold these parameters.
+    """Fit the layers after the frozen encoder in place, because an optimiser may hold their parameters.
 
-    selection: held-out images whose score chooses the weights; none: the last ones stay.
-    Returns what held-out images chose; None where they chose nothing.
+    selection: held-out images whose score chooses the weights; empty: use the last weights.
+    Returns the weights that held-out images chose; None if they chose nothing.
     """
     config, model, objective = run.config, run.model, run.objective
     found = run.outputs(run.parts.train, FEATURES, encoded=True)
@@ -258,7 +258,7 @@ def fit_after_encoder(run: FinetuneRun, selection: Sequence[Sample] = ()) -> Kep
         return method.batch_targets([found.samples[row] for row in rows.tolist()], progress=progress)
 
     score = _scorer(run, selection) if selection else None
-    if score is not None and method is not None and method.linear:  # it starts as the probe, and adds to it
+    if score is not None and method is not None and method.linear:  # initialise it from the probe
         start = probe(fused(model, encoded)[:, : method.linear].numpy())
         linear: Any = getattr(model.head, "linear", model.head)
         with torch.no_grad():
@@ -271,8 +271,8 @@ def fit_after_encoder(run: FinetuneRun, selection: Sequence[Sample] = ()) -> Kep
 def _scorer(run: FinetuneRun, samples: Sequence[Sample]) -> Callable[[], float]:
     """Return a function that scores these images; their encoder features are computed once.
 
-    The score is their mean log-likelihood at the best temperature. The accuracy on a few hundred images differs by
-    points from one moment to the next by chance, so the best of many would be chosen for its luck.
+    The score is the mean log-likelihood at the best temperature. Accuracy on a few hundred images fluctuates by points
+    between steps, so its maximum would be chosen by chance.
     """
     held_out = run.outputs(samples, "features of held-out images", encoded=True)
     encoded, target = torch.from_numpy(held_out.values), run.target(held_out.samples)
@@ -282,7 +282,7 @@ def _scorer(run: FinetuneRun, samples: Sequence[Sample]) -> Callable[[], float]:
         values = run.model.head(fused(run.model, encoded).to(run.device)).cpu()
         if run.config.task == "affect":
             return run.score_of(values, target)
-        if not values.isfinite().all():  # a rate that is too high; the others may be fine
+        if not values.isfinite().all():  # this rate is too high; other rates may work
             return -math.inf
         shares = (values / fit_temperature(values.numpy(), target.numpy())).log_softmax(dim=1)
         return float((target * shares).sum(dim=1).mean())
@@ -292,7 +292,7 @@ def _scorer(run: FinetuneRun, samples: Sequence[Sample]) -> Callable[[], float]:
 
 @torch.no_grad()
 def fused(model: Classifier, encoded: Tensor) -> Tensor:
-    """Return the head's input in evaluation, (N, C), on the CPU.  encoded: of N images, see `Classifier.encode`."""
+    """Return the head's input in evaluation, (N, C), on the CPU.  encoded: N images, see `Classifier.encode`."""
     device, was_training = next(model.parameters()).device, model.training
     model.eval()
     features = torch.cat([model.fuse(part.to(device)).cpu() for part in encoded.split(BATCH)])
@@ -301,10 +301,9 @@ def fused(model: Classifier, encoded: Tensor) -> Tensor:
 
 
 def prepare_network(run: FinetuneRun, *, is_new: bool) -> None:
-    """Let a method read the training samples, and a new run's head what surrounds the people in them.
+    """Let a method read the training samples; fit a new run's dictionary of surroundings (CCIM).
 
-    The features of the surroundings are those of the run's own encoder as it starts; CCIM's paper has a network that
-    was trained on places.
+    Surroundings are encoded with the run's own initial encoder; the paper of CCIM uses a network trained on places.
     """
     model, head, train = run.model, run.model.head, run.parts.train
     if model.method is not None:
@@ -319,7 +318,7 @@ def prepare_network(run: FinetuneRun, *, is_new: bool) -> None:
 
 @torch.no_grad()
 def adjust_logits(run: FinetuneRun) -> None:
-    """Let rare classes be named more often, if the run asks for it (arXiv 2007.07314, equation 9)."""
+    """Adjust logits so that rare classes are predicted more often, if set (arXiv 2007.07314, equation 9)."""
     head, strength = run.model.head, run.config.logit_adjustment
     if strength > 0 and isinstance(head, nn.Linear):
         target = run.target(run.parts.train)  # (N, E)
@@ -328,12 +327,12 @@ def adjust_logits(run: FinetuneRun) -> None:
 
 
 def fit_distance(run: FinetuneRun) -> None:
-    """Let the classifier know what its training images are like, from up to 4,000 of them."""
+    """Fit the distance from the training images, on up to 4,000 of them."""
     known, model = _some(run.parts.train, MAX_FITTED, run.config.seed), run.model
     if len(known) < MIN_IMAGES:
         return
     if run.encoded is None:
-        values = run.outputs(known, "what the training images are like", encoded=True).values
+        values = run.outputs(known, "fitting the distance from the training images", encoded=True).values
     else:
         chosen = {sample.key for sample in known}
         values = run.encoded.values[[sample.key in chosen for sample in run.encoded.samples]]
@@ -345,6 +344,6 @@ def fit_distance(run: FinetuneRun) -> None:
 
 
 def _some(samples: Sequence[Sample], count: int, seed: int) -> list[Sample]:
-    """At most that many of the samples, drawn at random, in their order."""
+    """Return a random selection of at most this many samples, in their order."""
     rows = np.random.default_rng(seed).permutation(len(samples))[:count]
     return [samples[int(i)] for i in np.sort(rows)]

@@ -1,4 +1,4 @@
-"""The network of a fine-tuning run: its start out of a run, a published checkpoint or timm, and what follows."""
+"""The network of a fine-tuning run: initial weights from a run, a published checkpoint or timm, and further layers."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -39,12 +39,12 @@ from uniemox.model.spec import build
 from uniemox.training.run_folder import read_json
 from uniemox.views.patches import IMAGENET, PixelStats
 
-SETTINGS = ("seed", "task", "monitor", "holdout_fraction", "fraction", "select")  # that decide who learns from what
+SETTINGS = ("seed", "task", "monitor", "holdout_fraction", "fraction", "select")  # determine the training images
 
 
 @dataclass(frozen=True, slots=True)
 class BuiltNetwork:
-    """A classifier at its start, and its description."""
+    """A classifier with its initial weights, and its description."""
 
     classifier: Classifier
     spec: NetworkSpec
@@ -57,7 +57,7 @@ class BuiltNetwork:
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """An encoder to start from, with its description."""
+    """An encoder with its initial weights, and its description."""
 
     encoder: Any
     described: tuple[EncoderSpec, ...]
@@ -78,13 +78,13 @@ class SavedFusion(NamedTuple):
     name: str
     heads: int
     width: int  # C3
-    tensors: Mapping[str, Tensor] = {}  # of the projection ("embed.") and of the fusion; none of a planned run
+    tensors: Mapping[str, Tensor] = {}  # of projection ("embed.") and fusion; {} for a planned run
 
 
 def network_of(config: FinetuneConfig, data: DataSet, train: Sequence[Sample]) -> BuiltNetwork:
     """Build the network that a run trains; random weights are drawn from torch's generator.
 
-    train: samples that the options of a region method depend on.
+    train: samples on which the options of a region method depend.
     Raises CheckpointError, EncoderError, ShapeError or ConfigError.
     """
     labels = data.labels.labels
@@ -125,7 +125,7 @@ def build_network(init: str, config: NetworkConfig, *, size: int, outputs: int) 
 
 
 def _build_region_network(config: FinetuneConfig, method: str, data: DataSet, train: Sequence[Sample]) -> BuiltNetwork:
-    """Build the classifier of a method that relates regions of what the encoder of `init` sees."""
+    """Build the classifier of a region method on the encoder of `init`."""
     settings, size, labels = config.network, config.view.size, data.labels
     _, start = open_start(config.init, settings, size)
     spec = start.spec(
@@ -153,7 +153,7 @@ def _build_region_network(config: FinetuneConfig, method: str, data: DataSet, tr
 
 
 def open_start(init: str, config: NetworkConfig, size: int) -> tuple[Init, Start]:
-    """Parse `init`, and open the encoder that it names."""
+    """Parse `init` and open its encoder."""
     parsed = Init.parse(init)
     if not parsed.networks:
         raise ConfigError(INIT_MISSING)
@@ -164,9 +164,9 @@ def open_start(init: str, config: NetworkConfig, size: int) -> tuple[Init, Start
 
 
 def load_encoder(source: str, pool: str, size: int, from_scratch: bool) -> Any:
-    """Load an encoder that gives features (N, D), with its report.
+    """Load an encoder that gives features (N, D), and its report.
 
-    pool: of plain ViTs, "mean" or "token".  from_scratch: with random weights, drawn as MAE draws a ViT's.
+    pool: for plain ViTs, "mean" or "token".  from_scratch: draw random weights as MAE draws a ViT's.
     """
     if source.startswith(TIMM) and from_scratch:
         return load_timm(source, size, pretrained=False)
@@ -182,11 +182,11 @@ def load_encoder(source: str, pool: str, size: int, from_scratch: bool) -> Any:
 
 
 def _side_by_side(starts: Sequence[Start]) -> Start:
-    """Join several encoders into one, whose views come in ImageNet's normalisation."""
+    """Concatenate several encoders into one, whose input has ImageNet's normalisation."""
     if any(len(one.described) > 1 for one in starts):
         raise ConfigError(
-            "one of these has several encoders itself: name small in place of embedded, and in place of a run those "
-            "that it was made of"
+            "one of these already has several encoders: give small instead of embedded, and instead of such a run "
+            "the encoders that it was built from"
         )
     encoder = ConcatEncoder([one.encoder for one in starts], [one.stats for one in starts])
     described = tuple(replace(one.described[0], pixels=(one.stats.mean, one.stats.std)) for one in starts)
@@ -199,7 +199,7 @@ def _open_one(source: str, pool: str, size: int, from_scratch: bool) -> Start:
         return _start_of(*load_embedded(source), from_scratch)
     folder = Path(source) if not source.startswith(TIMM) and Path(source).is_dir() else None
     if folder is not None and not (folder / ENCODER).is_file():
-        raise CheckpointError(f"{folder} holds no {ENCODER}: is it a finished run?")
+        raise CheckpointError(f"{folder} has no {ENCODER}: is it a finished run?")
     if folder is not None and is_classifier(folder / WEIGHTS):
         classifier, info = load_classifier(folder / WEIGHTS)
         described = () if info.network is None else info.network.encoders
@@ -211,7 +211,7 @@ def _open_one(source: str, pool: str, size: int, from_scratch: bool) -> Start:
 
 
 def _start_of(encoder: nn.Module, info: ClassifierInfo, from_scratch: bool) -> Start:
-    """Start from the encoder of a classifier, or from random weights instead."""
+    """Take the encoder of a classifier, with its own weights or random ones."""
     assert info.network is not None, "its network was built"
     if from_scratch:
         restart(encoder, info.network)
@@ -220,9 +220,9 @@ def _start_of(encoder: nn.Module, info: ClassifierInfo, from_scratch: bool) -> S
 
 
 def check_same_division(run: Path, others: Sequence[str]) -> None:
-    """Raise ConfigError unless other runs learned from the same data, divided alike.
+    """Raise ConfigError unless the other runs trained on the same data with the same split.
 
-    Else the images by which `run` is calibrated would be known to them. All are folders with a config.json.
+    Otherwise they would have trained on images that calibrate `run`. All are folders with a config.json.
     """
     own = read_json(run / CONFIG)
     for other in others:
@@ -231,25 +231,25 @@ def check_same_division(run: Path, others: Sequence[str]) -> None:
         if own["data"]["sha256"] != theirs["data"]["sha256"]:
             differ.append("data")
         if differ:
-            raise ConfigError(f"{other} was made with another {' and '.join(differ)} than is asked for now")
+            raise ConfigError(f"{other} was made with a different {' and '.join(differ)} than this run")
 
 
 def mean_head(sources: Sequence[str], labels: Sequence[str]) -> nn.Linear:
-    """Return the head over several fine-tuned encoders side by side that gives the mean of their calibrated logits.
+    """Return a head over concatenated features of several fine-tuned encoders: the mean of their calibrated logits.
 
-    sources: folders of fine-tuning runs.  labels: those of all of them.
-    Raises CheckpointError or ConfigError for what is none, has other labels, or another head than a linear one.
+    sources: folders of fine-tuning runs.  labels: labels that all runs must have.
+    Raises CheckpointError or ConfigError for a folder that is not a run, other labels, or a head that is not linear.
     """
     weights, biases = [], []
     for source in sources:
         if not (Path(source) / WEIGHTS).is_file():
-            raise CheckpointError(f"{source} is no fine-tuning run; method mean takes folders of them")
+            raise CheckpointError(f"{source} is not a fine-tuning run; method mean needs folders of such runs")
         classifier, info = load_classifier(Path(source) / WEIGHTS)
         head = classifier.head
         is_alone = info.streams == "scene" and classifier.method is None
         if info.labels != tuple(labels) or not is_alone or not isinstance(head, nn.Linear):
             raise ConfigError(
-                f"method mean takes runs with a linear head on the scene and the labels {', '.join(labels)}; "
+                f"method mean needs runs with a linear head on the scene and the labels {', '.join(labels)}; "
                 f"{source} has {', '.join(info.labels)}, streams={info.streams!r}, a {type(head).__name__}"
             )
         scale = len(sources) * (info.temperature or 1.0)
@@ -262,9 +262,9 @@ def mean_head(sources: Sequence[str], labels: Sequence[str]) -> nn.Linear:
 
 @torch.no_grad()
 def restart(encoder: nn.Module, spec: NetworkSpec) -> None:
-    """Draw all weights: matrices as MAE does, norms as they begin, learned tables and scales as timm starts them.
+    """Draw random weights: matrices as MAE does; norms, learned tables and scales as timm initialises them.
 
-    Sin-cos position tables stay.  spec: describes the encoder.
+    Sin-cos position tables stay unchanged.  spec: description of the encoder.
     """
     with torch.random.fork_rng(devices=[]):
         fresh = dict(build_encoders(spec).named_parameters())
@@ -284,7 +284,7 @@ def restart(encoder: nn.Module, spec: NetworkSpec) -> None:
 
 @torch.no_grad()
 def feature_width(encoder: nn.Module, size: int) -> int:
-    """Return D, channels of the encoder's features. Raises CheckpointError if it gives none."""
+    """Return D, the number of channels of the encoder's features. Raises CheckpointError if it returns none."""
     was_training = encoder.training
     features = encoder.eval()(torch.zeros(1, 3, size, size))
     encoder.train(was_training)
@@ -294,7 +294,7 @@ def feature_width(encoder: nn.Module, size: int) -> int:
 
 
 def fusion_settings(saved: SavedFusion | None, config: NetworkConfig) -> dict[str, Any]:
-    """Return the fusion fields of a NetworkSpec: those of the run where its fusion is asked for, or else new ones."""
+    """Return the fusion fields of a NetworkSpec: those of the saved fusion if the config asks for it, else new ones."""
     if config.streams != "both":
         return {}
     name = config.fusion or (saved.name if saved else None)
@@ -309,7 +309,7 @@ def fusion_settings(saved: SavedFusion | None, config: NetworkConfig) -> dict[st
 
 
 def _read_fusion(folder: Path, asked: str | None) -> SavedFusion | None:
-    """Read a run's own fusion; None if it has none.  asked: a class that the user names, which is allowed.
+    """Read a run's own fusion; None if it has none.  asked: a class that the user names, which is therefore allowed.
 
     Raises CheckpointError.
     """
@@ -348,9 +348,9 @@ def _under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 def _freeze_unused(encoder: nn.Module, size: int) -> int:
-    """Freeze what the last map does not come from, such as a pooling: DDP waits for gradients of all that trains.
+    """Freeze parameters that the last feature map does not use, such as a pooling: DDP would wait for them.
 
-    Returns D, the channels of that map.
+    Returns D, the channels of the map.
     """
     was_training = encoder.training
     places = feature_map(encoder.eval(), torch.zeros(1, 3, size, size))  # (1, D, h, w)
@@ -363,7 +363,7 @@ def _freeze_unused(encoder: nn.Module, size: int) -> int:
 
 
 def checkpoint_activations(encoder: Any) -> None:
-    """Let the encoder compute its activations twice instead of keeping them. Raises ConfigError if it can't."""
+    """Let the encoder recompute activations instead of storing them. Raises ConfigError if it can't."""
     if not hasattr(encoder, "set_grad_checkpointing"):
-        raise ConfigError(f"hardware.grad_checkpointing is not there for a {type(encoder).__name__}; turn it off")
+        raise ConfigError(f"hardware.grad_checkpointing does not work with a {type(encoder).__name__}; turn it off")
     encoder.set_grad_checkpointing(True)

@@ -1,4 +1,4 @@
-"""Complete settings of fine-tuning. Variants are `dataclasses.replace` of these, or options of the command."""
+"""Presets of fine-tuning: complete settings. Change them with `dataclasses.replace` or with options of the command."""
 
 from collections.abc import Callable, Mapping
 
@@ -10,15 +10,15 @@ LIGHT = AugmentConfig(randaugment=None, mixup=0.0, cutmix=0.0, smoothing=0.1, er
 
 
 def paper() -> FinetuneConfig:
-    """The paper's fine-tuning: 100 epochs, soft targets, RandAugment, mixup, cutmix, erasing, drop path 0.2.
+    """Return the paper's settings: 100 epochs, soft targets, RandAugment, mixup, CutMix, erasing, drop path 0.2.
 
-    Methods that relate regions have the form of their papers, without the skip.
+    Region methods have the form of their papers: without `network.skip`.
     """
     return FinetuneConfig(network=NetworkConfig(drop_path=0.2, skip=False))
 
 
 def best() -> FinetuneConfig:
-    """For small labelled sets: layer-wise rate decay, the head started from a probe, EMA, balanced classes."""
+    """Return settings for small labelled sets: layer-wise learning rates, head initialised from a probe, EMA."""
     return FinetuneConfig(
         network=NetworkConfig(drop_path=0.1),
         view=ViewConfig(min_area=0.35),
@@ -34,7 +34,7 @@ def best() -> FinetuneConfig:
 
 
 def demo() -> FinetuneConfig:
-    """Minutes on two CPU cores, for the network that preset demo pre-trains."""
+    """Return settings for minutes on two CPU cores, and for the network that preset demo pre-trains."""
     return FinetuneConfig(
         network=NetworkConfig(streams="both", pool="token", dropout=0.0),
         view=ViewConfig(size=96, min_area=0.5),
@@ -42,7 +42,7 @@ def demo() -> FinetuneConfig:
         optimizer=OptimizerConfig(base_lr=8e-4, betas=(0.9, 0.999), max_grad_norm=1.0),
         schedule=ScheduleConfig(epochs=4, warmup_epochs=0.5, min_lr=1e-6),
         head_lr_scale=5,
-        probe_first=True,  # the encoder knows places and faces already; what they mean together is to be learned
+        probe_first=True,  # the encoder has already learned scenes and faces; fine-tuning combines them
         batch_size=64,
         hardware=HardwareConfig(threads=1),
     )

@@ -34,13 +34,13 @@ from uniemox.views.loader import ViewDataset
 def finetune(
     config: FinetuneConfig, data: DataSet, out: Path, *, resume: bool = False, callback: Callback | None = None
 ) -> ClassifierInfo:
-    """Fine-tune on a data set; under torchrun every process calls it alike.
+    """Fine-tune on a data set; under torchrun, call it in every process.
 
-    out: the run's folder, a new one, or one to continue if `resume`. Returns what the finished classifier means.
-    The same settings and data give the same bits on the CPU with the same number of processes, however often the run is
-    killed and resumed.
-    Raises ConfigError, DataError, CheckpointError, NonFiniteLossError; StoppedError after SIGTERM or Ctrl-C. Whatever
-    it raises, the last checkpoint stays.
+    out: folder of the run, a new one, or one to continue if `resume`. Returns the finished classifier's metadata.
+    On the CPU the same settings, data and number of processes give the same bits, even if the run is killed and
+    resumed.
+    Raises ConfigError, DataError, CheckpointError, NonFiniteLossError; StoppedError after SIGTERM or Ctrl-C. After any
+    error the last checkpoint remains.
     """
     device, callback = setup_device(config.hardware), callback or NullCallback()
     config = with_precision(config.resolved())
@@ -64,7 +64,7 @@ def finetune(
 def _open_run(
     config: FinetuneConfig, data: DataSet, out: Path, device: torch.device, callback: Callback
 ) -> FinetuneRun:
-    """Open the network at its start, and its teacher; note the images that are seen in the run's folder."""
+    """Build the initial network, open the teacher, and record the training images in the run's folder."""
     parts = split_for_training(data, config, out if rank() == 0 else None)
     torch.manual_seed(config.seed)
     with first_process_first():  # it may have to be downloaded
@@ -84,7 +84,7 @@ def _open_run(
 
 
 def _train(run: FinetuneRun, out: Path) -> None:
-    """Train the network in steps; the first process then gives it the weights of the chosen epoch."""
+    """Train the network in steps; the first process then loads the weights of the chosen epoch."""
     config, model, adam = run.config, run.model, run.config.optimizer
     shown = [*run.parts.train, *(run.answers.unlabelled if run.answers else ())]
     optimizer = build_optimizer(
@@ -133,7 +133,7 @@ def _train(run: FinetuneRun, out: Path) -> None:
 
 
 def _save(run: FinetuneRun, trainer: Trainer, ema: Any, steps_per_epoch: int, done: int, journal: Journal) -> None:
-    """A checkpoint; at the end of an epoch with its score on the watched samples."""
+    """Save a checkpoint; at the end of an epoch with its score on the selection samples."""
     if rank() == 0:
         score = None
         if done % steps_per_epoch == 0:
@@ -145,7 +145,7 @@ def _save(run: FinetuneRun, trainer: Trainer, ema: Any, steps_per_epoch: int, do
 
 
 def _choose(run: FinetuneRun, trainer: Trainer, ema: Any) -> None:
-    """Put the weights of the chosen epoch into the model."""
+    """Load the weights of the chosen epoch into the model."""
     best = trainer.checkpoints.best() if run.config.select == "best" else None
     point = trainer.checkpoints.load(best or trainer.checkpoints.found()[-1], run.model)
     if ema is not None:
@@ -154,7 +154,7 @@ def _choose(run: FinetuneRun, trainer: Trainer, ema: Any) -> None:
 
 
 def _finish(run: FinetuneRun, out: Path) -> ClassifierInfo:
-    """Fit the temperature, and write everything down."""
+    """Fit the temperature and write all files."""
     adjust_logits(run)
     fit_distance(run)
     info = run.calibrate()

@@ -1,4 +1,4 @@
-"""Samples of a run: the parts that train, choose the epoch and calibrate; their targets, and what a network says."""
+"""Samples of a run: the parts that train, choose the epoch and calibrate; their targets, and the network's outputs."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -37,11 +37,11 @@ MISSING = {
 
 
 def target_of(samples: Sequence[Sample], task: Task, label_set: LabelSet) -> Tensor:
-    """The targets of N samples in float32.
+    """Return the targets of N samples in float32.
 
     "label": (N, E), 1 at the label.  "distribution": (N, E), shares of the votes for the set's labels, with sum 1;
-    votes for other words are dropped.  "affect": (N, 2), valence and arousal, from 1 to 9 scaled to -1 to 1.
-    Raises DataError, with its key, for a sample that has no such target.
+    votes for other words are dropped.  "affect": (N, 2), valence and arousal, 1 to 9 scaled to -1 to 1.
+    Raises DataError, with the sample's key, for a sample without such a target.
     """
     rows = []
     for sample in samples:
@@ -56,15 +56,15 @@ def target_of(samples: Sequence[Sample], task: Task, label_set: LabelSet) -> Ten
 
 
 def has_target(sample: Sample, task: Task, label_set: LabelSet) -> bool:
-    """Return whether `target_of` has an answer for a sample."""
+    """Return True if a sample has a target for the task."""
     return _row(sample, task, label_set) is not None
 
 
 def class_weights(samples: Sequence[Sample], label_set: LabelSet) -> Tensor:
-    """Weights under which all classes count the same: (E,) float32, with mean 1 over the samples.
+    """Return class weights under which all classes count the same: (E,) float32, with mean 1 over the samples.
 
-    A class of n among N samples gets N / (classes that have samples · n), one without samples 0. Samples without label
-    are passed over. Raises DataError if none has one.
+    A class with n of N samples gets N / (number of classes with samples · n); a class without samples gets 0. Samples
+    without label are ignored. Raises DataError if no sample has one.
     """
     labelled = [sample for sample in samples if has_target(sample, "label", label_set)]
     if not labelled:
@@ -77,7 +77,7 @@ def class_weights(samples: Sequence[Sample], label_set: LabelSet) -> Tensor:
 
 
 def _row(sample: Sample, task: Task, label_set: LabelSet) -> list[float] | None:
-    """The target of one sample; None if it has none."""
+    """Return the target of one sample; None if it has none."""
     match task:
         case "label":
             if sample.label is None or sample.label >= len(label_set):
@@ -92,7 +92,7 @@ def _row(sample: Sample, task: Task, label_set: LabelSet) -> list[float] | None:
 
 
 def _shares(sample: Sample, label_set: LabelSet) -> list[float] | None:
-    """Shares of the votes for the labels; None if there is no vote for any."""
+    """Return shares of the votes for the labels; None without a vote for any of them."""
     votes = [0.0] * len(label_set)
     for word, share in (sample.distribution or {}).items():
         try:
@@ -105,7 +105,7 @@ def _shares(sample: Sample, label_set: LabelSet) -> list[float] | None:
 
 
 SHARES = {"train": 0.8, "val": 0.1, "test": 0.1}
-MIN_HALVED = 40  # held-out samples from which one half can choose the epoch and the other calibrate
+MIN_HALVED = 40  # from this many held-out samples on, one half chooses the epoch and the other calibrates
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,25 +114,25 @@ class Parts:
 
     train: list[Sample]
     selection: list[Sample]
-    """That choose the epoch, or whose score is reported after each where nothing is chosen."""
+    """Samples that choose the epoch. If nothing is chosen, their score is only reported after each epoch."""
     calibration: list[Sample]
-    """That temperature and conformal scores are fitted on."""
+    """Samples on which temperature and conformal scores are fitted."""
     calibration_images: CalibrationImages
 
     @property
     def samples(self) -> list[Sample]:
-        """All of them, each once."""
+        """All samples, each once."""
         return list({sample.key: sample for sample in [*self.train, *self.selection, *self.calibration]}.values())
 
 
 def split_for_training(data: DataSet, config: FinetuneConfig, out: Path | None) -> Parts:
-    """Training samples, those that choose the epoch, and those on which the temperature is fitted.
+    """Return the samples for training, for choosing the epoch, and for fitting the temperature.
 
-    Data without splits are divided 80/10/10 by the seed, which is written to splits.json in `out`, if it is given.
-    Samples without what is to be learned are left out. Of config.fraction that part is taken first, so that all labels
-    that a run reads are within it. Where an epoch is chosen the held-out samples are halved: one half chooses, the
-    other calibrates; with fewer than 40 both are the same, and `calibration_images` counts both.
-    Raises DataError if nothing is left to train on or to watch by.
+    Data without splits are split 80/10/10 by the seed; the split is written to splits.json in `out`, if given. Samples
+    without a target are left out. config.fraction is applied first, so a run reads no label outside of it. If an epoch
+    is chosen, half of the held-out samples choose it and half calibrate. With fewer than 40, all do both, which
+    `calibration_images` records.
+    Raises DataError if no sample is left to train on or to hold out.
     """
     useful = _with_splits(data, config, out)
     train = [sample for sample in useful if sample.split == "train"]
@@ -144,8 +144,8 @@ def split_for_training(data: DataSet, config: FinetuneConfig, out: Path | None) 
         train, held_out = _halves(train, 1 - config.holdout_fraction, config.seed)
     if not held_out or not train:
         raise DataError(
-            f"{data.name} leaves {len(train)} samples to train on and {len(held_out)} to watch by (monitor={monitor}); "
-            "both must be there: choose another --monitor, --holdout-fraction or --fraction"
+            f"{data.name} leaves {len(train)} samples to train on and {len(held_out)} held out (monitor={monitor}); "
+            "both are needed: choose another --monitor, --holdout-fraction or --fraction"
         )
     if not config.chooses_epoch:
         return Parts(train, held_out, held_out, "independent")
@@ -155,7 +155,7 @@ def split_for_training(data: DataSet, config: FinetuneConfig, out: Path | None) 
 
 
 def _with_splits(data: DataSet, config: FinetuneConfig, out: Path | None) -> list[Sample]:
-    """The samples that have a target, each with a split."""
+    """Return the samples that have a target, each with a split."""
     data.check_splits()
     samples = list(data.samples)
     if all(sample.split is None for sample in samples):
@@ -173,19 +173,19 @@ def _with_splits(data: DataSet, config: FinetuneConfig, out: Path | None) -> lis
 
 
 def _halves(samples: Sequence[Sample], share: float, seed: int) -> tuple[list[Sample], list[Sample]]:
-    """Two parts, the first with that share of every class; groups are not divided."""
+    """Return two parts, the first with this share of every class; groups stay together."""
     scheme = split_samples(samples, {"first": share, "second": 1 - share}, seed)
     return tuple([s for s in samples if scheme[s.key] == part] for part in ("first", "second"))  # type: ignore[return-value]
 
 
 def find_monitor(splits: set[str | None]) -> Literal["val", "holdout"]:
-    """val where the data have a test split to score on as well; else val is left for that, and train gives a part."""
+    """Return "val" if the data have a test split for scoring, else "holdout", so that val remains for scoring."""
     return "val" if {"val", "test"} <= splits else "holdout"
 
 
 @dataclass(kw_only=True, slots=True)
 class FinetuneRun:
-    """A run's settings, network and samples, and the network's outputs for them."""
+    """Settings, network and samples of a run, and the network's outputs for them."""
 
     config: FinetuneConfig
     data: DataSet
@@ -194,9 +194,9 @@ class FinetuneRun:
     callback: Callback
     answers: TeacherAnswers | None = None
     encoded: Outputs | None = None
-    """What the encoder makes of the training images, where it stays as it is and was asked."""
+    """Encoder outputs for the training images, if the encoder is frozen and they were computed."""
     broken: BrokenCount = field(init=False)
-    """Unreadable images of all that was asked."""
+    """Unreadable images of all outputs so far."""
 
     def __post_init__(self) -> None:
         self.broken = BrokenCount(self.config.max_unreadable)
@@ -227,10 +227,10 @@ class FinetuneRun:
         view: ViewConfig | None = None,
         encoded: bool = False,
     ) -> Outputs:
-        """Logits, or what the encoder makes of each view.
+        """Return logits, or the encoder's output for each view.
 
-        what: is done, for the progress bar.  model: another one than the run's.  view: another one than the run's.
-        Raises DataError if more images can't be read than may be left out.
+        what: name of the work, for the progress bar.  model, view: used instead of the run's own.
+        Raises DataError if there are more unreadable images than allowed.
         """
         found = outputs_of(
             model or self.model,
@@ -248,17 +248,17 @@ class FinetuneRun:
     def probe(self, pixels: Tensor) -> None:
         """Pass pixels, (2, 3, S, S) uint8, through the network, see `measure_plan`."""
         views = normalise(pixels, self.device)
-        self.model.eval()  # grey images would go into the statistics of batch norms, once more each resume
+        self.model.eval()  # in train mode the grey images would change batch-norm statistics at every resume
         with torch.autocast(self.device.type, torch.bfloat16, enabled=precision_of(self.config.hardware) == "bfloat16"):
             self.model(views, views)
         self.model.train()
 
     def target(self, samples: Sequence[Sample]) -> Tensor:
-        """(N, E), or (N, 2) valence and arousal; see `target_of`."""
+        """Return targets, (N, E), or (N, 2) valence and arousal; see `target_of`."""
         return target_of(samples, self.config.task, self.data.labels)
 
     def batch(self, views: ViewBatch, *, progress: float) -> FinetuneBatch:
-        """Views that the network looks at, and their targets.  progress: share of the steps that are done."""
+        """Return the views that the network reads, and their targets.  progress: share of steps done, 0 to 1."""
         used = select_views(self.model, views)
         target = (self.answers.targets if self.answers else self.target)(views.samples)
         method = self.model.method
@@ -266,12 +266,12 @@ class FinetuneRun:
         return FinetuneBatch(scene=used.get("scene"), person=used.get("person"), target=target, own=own)
 
     def score(self, model: Classifier) -> float:
-        """Score on the images that choose. Higher is better: mean recall of the classes, -KL, or concordance."""
+        """Return the score on the selection images; higher is better: mean class recall, -KL, or concordance."""
         found = self.outputs(self.parts.selection, "watching", model=model)
         return self.score_of(torch.from_numpy(found.values), self.target(found.samples))
 
     def score_of(self, values: Tensor, target: Tensor) -> float:
-        """See `score`.  values: (N, E) logits, or (N, 2) valence and arousal.  target: of the same shape."""
+        """Return the score of values: (N, E) logits, or (N, 2) valence and arousal.  target: of the same shape."""
         if self.config.task == "affect":
             return float(concordance(values, target).mean())
         if self.config.task == "distribution":

@@ -39,10 +39,10 @@ Augment = Callable[[Image.Image], Image.Image]
 
 @dataclass(frozen=True, slots=True)
 class AugmentedViews:
-    """Views for fine-tuning: those of `TrainViews`, each changed by RandAugment.
+    """Views for fine-tuning: those of `TrainViews`, with RandAugment applied to each.
 
-    The draw is a function of seed, epoch and the sample's key. RandAugment draws for scene and person separately, and
-    `geometry` does not follow what it shifts and turns.
+    The draw depends only on seed, epoch and the sample's key. RandAugment draws separately for scene and person.
+    `geometry` ignores its shifts and rotations.
     """
 
     config: ViewConfig
@@ -50,7 +50,7 @@ class AugmentedViews:
     randaugment: str | None
 
     def __call__(self, sample: Sample, epoch: int) -> Views:
-        """Views of a sample in an epoch. Raises ImageError or BoxError, with the image's name."""
+        """Return the views of a sample in an epoch. Raises ImageError or BoxError, with the image's name."""
         views = TrainViews(self.config, self.seed)(sample, epoch)
         if self.randaugment is None:
             return views
@@ -69,15 +69,15 @@ def augment_batch(
     device: torch.device,
     stats: PixelStats = IMAGENET,
 ) -> tuple[Tensor | None, Tensor | None, Tensor]:
-    """A batch as the classifier takes it: on the device, normalised, erased and mixed, its targets mixed likewise.
+    """Prepare a batch for the classifier: on the device, normalised, erased and mixed, with its targets.
 
     scene, person: (N, 3, S, S) uint8, RGB, or None.  targets: (N, E), or (N, 2) for task "affect".
-    stats: what the encoder's pixels are normalised with.
-    Returns float32 tensors of these shapes, None where None was given. Labels are smoothed, other targets are not.
-    Every view is erased on its own; scene and person of an image are mixed alike. A batch mixes with itself in reverse
-    order, all images in one way, drawn for each batch; the last image of an odd batch stays unmixed.
+    stats: normalisation of the encoder's pixels.
+    Returns float32 tensors of these shapes, None for None. Only labels are smoothed. Every view is erased separately;
+    scene and person of an image are mixed alike. The batch is mixed with itself in reverse order. One draw per batch
+    sets how; the last image of an odd batch stays unmixed.
     Draws come from the global generators of torch, numpy and Python.
-    Raises ShapeError if there is no view, or views and targets don't belong together.
+    Raises ShapeError if there is no view, or views and targets do not match.
     """
     views = [normalise(view, device, stats) for view in (scene, person) if view is not None]
     if not views or targets.ndim != 2 or any(view.shape != (len(targets), *views[0].shape[1:]) for view in views):
@@ -98,23 +98,23 @@ def augment_batch(
 
 
 def smooth(targets: Tensor, share: float) -> Tensor:
-    """Targets (N, E) of which a share, 0 to 1, is spread over all classes (arXiv 1512.00567, section 7)."""
+    """Return targets (N, E) of which this share, 0 to 1, is spread over all classes (arXiv 1512.00567, section 7)."""
     return (1 - share) * targets + share / targets.shape[1]
 
 
 def _mix(pixels: Tensor, targets: Tensor, config: AugmentConfig) -> tuple[Tensor, Tensor]:
-    """Mixup or cutmix of all images but an odd batch's last, in place. pixels: (N, K, S, S), targets: (N, E)."""
+    """Apply mixup or CutMix in place, except to an odd batch's last image. pixels: (N, K, S, S), targets: (N, E)."""
     even = len(pixels) // 2 * 2
     if even == 0:
         return pixels, targets
     mixup = Mixup(config.mixup, config.cutmix, label_smoothing=0.0, num_classes=even)
-    _, shares = mixup(pixels[:even], torch.arange(even, device=pixels.device))  # (even, even): who is in whom
+    _, shares = mixup(pixels[:even], torch.arange(even, device=pixels.device))  # (even, even): share of j in i
     return pixels, torch.cat([shares @ targets[:even], targets[even:]])
 
 
 @lru_cache(maxsize=8)
 def _randaugment(name: str, size: int) -> Augment:
-    """timm's RandAugment for views of a size in px, as its own training sets it up; gaps get the mean colour."""
+    """Return timm's RandAugment for views of a size in px, set up as in its own training; gaps get the mean colour."""
     colour = tuple(round(255 * value) for value in IMAGENET_MEAN)
     options = {"translate_const": int(size * 0.45), "img_mean": colour, "interpolation": Image.Resampling.BICUBIC}
     augment = rand_augment_transform(name, options)
@@ -125,19 +125,19 @@ def _randaugment(name: str, size: int) -> Augment:
 
 
 def _posterize(image: Image.Image, bits: int, **_: object) -> Image.Image:
-    """timm's, but with one bit at least: at an end of its range timm asks for none, which Pillow refuses."""
+    """Apply timm's posterize with at least one bit: timm's range includes 0 bits, which Pillow refuses."""
     return ImageOps.posterize(image, max(1, min(bits, 8)))
 
 
 def _changed(view: Tensor, augment: Augment) -> Tensor:
-    """An image through Pillow. view: (3, S, S) uint8.  Returns (3, S, S) uint8."""
+    """Apply an augmentation with Pillow. view: (3, S, S) uint8.  Returns (3, S, S) uint8."""
     image = augment(Image.fromarray(view.permute(1, 2, 0).numpy()))
     return torch.from_numpy(np.array(image)).permute(2, 0, 1)
 
 
 @contextmanager
 def _drawn_from(name: str) -> Iterator[None]:
-    """Inside, the global generators of Python and numpy, which timm draws from, are a function of the name alone."""
+    """Seed the global generators of Python and numpy, which timm draws from, by the name alone, inside the context."""
     before, before_numpy = random.getstate(), np.random.get_state()
     random.seed(name.encode("utf-8", "surrogatepass"))
     np.random.seed(random.getrandbits(32))
@@ -160,21 +160,21 @@ class FinetuneBatch:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Objective:
-    """The loss: equation 12 for labels, KL for votes, MSE with CCC for valence and arousal."""
+    """Training loss: equation 12 for labels, KL for votes, MSE with CCC for valence and arousal."""
 
     task: Task
     class_weights: Tensor | None = None
-    """(E,), weight of an image of each class; None: all the same."""
+    """(E,), weight of an image of each class; None: equal weights."""
     method: Relation | None = None
-    """Method whose loss takes the place of the classification's."""
+    """Method whose loss replaces the classification loss."""
 
     def __call__(
         self, output: Tensor, target: Tensor, features: Tensor | None = None, own: Tensor | None = None
     ) -> Tensor:
         """Return the loss.
 
-        output, target: (N, E), or (N, 2) valence and arousal.  features: (N, C) that the head has read, where there is
-        a method.  own: the method's own targets.
+        output, target: (N, E), or (N, 2) valence and arousal.  features: (N, C), the head's input, if there is a
+        method.  own: the method's own targets.
         """
         if self.task == "affect":
             return affect_loss(output, target)
@@ -196,17 +196,17 @@ def finetune_step(
     precision: Precision = "float32",
     max_grad_norm: float | None = None,
 ) -> dict[str, float]:
-    """Forward and backward over the batches of all processes, then one update of the weights.
+    """Run forward and backward over the batches of all processes, then update the weights once.
 
     model: a Classifier, or DistributedDataParallel around it.  batches: one, or several whose gradients accumulate.
-    stats: what the encoder's pixels are normalised with.
+    stats: normalisation of the encoder's pixels.
     Returns "loss" and "grad_norm": means over all images of all processes.
     Raises NonFiniteLossError before any weight changes.
     """
     device = next(model.parameters()).device
 
     def losses_of(batch: FinetuneBatch) -> tuple[Tensor, dict[str, Tensor]]:
-        # A mixture of two images has no targets of a method's own.
+        # A method has no own targets for a mixture of two images.
         mixed = augment if batch.own is None else replace(augment, mixup=0.0, cutmix=0.0)
         scene, person, target = augment_batch(
             batch.scene, batch.person, batch.target, mixed, task=objective.task, device=device, stats=stats
@@ -221,29 +221,29 @@ def finetune_step(
 
 
 def seed_step(seed: int, done: int) -> None:
-    """Let the draws of a step be a function of the run's seed, of the steps that are done, and of the process."""
+    """Seed the draws of a step by the run's seed, the number of steps done, and the process."""
     state = int(np.random.SeedSequence([seed, done, rank()]).generate_state(1)[0])
     for draw in (torch.manual_seed, np.random.seed, random.seed):
         draw(state)
 
 
 FILE = "teacher_answers.npz"  # in the run's folder
-PREFIX = "unlabelled/"  # of the keys of further images
+PREFIX = "unlabelled/"  # of the keys of additional images
 
 
 @dataclass(frozen=True, slots=True)
 class TeacherAnswers:
-    """Answers of a teacher for the training images."""
+    """Predictions of a teacher for the training images."""
 
     unlabelled: list[Sample]
-    """The further images that it could read."""
+    """Additional images that the teacher could read."""
     shares: dict[str, Tensor]
-    """(E,) by the sample's key, with sum 1."""
+    """Predicted probabilities, (E,) with sum 1, by the sample's key."""
     weight: float
     classes: int
 
     def targets(self, samples: Sequence[Sample]) -> Tensor:
-        """(N, E), rows with sum 1: of N samples with a label its mixture with the teacher's answer, of others that."""
+        """Return targets (N, E) with row sums 1: label mixed with the teacher's prediction, or the latter alone."""
         return torch.stack([self._target(sample) for sample in samples])
 
     def _target(self, sample: Sample) -> Tensor:
@@ -256,11 +256,11 @@ class TeacherAnswers:
 
 
 def open_unlabelled(config: DistillationConfig) -> list[Sample]:
-    """The further images, under keys that no other data set has."""
+    """Open the additional images, under keys that no other data set has."""
     if not config.data:
         return []
     samples = open_data(config.data, with_texts=False).samples
-    unique = {sample.image_key: sample for sample in samples}  # several people of one image are one
+    unique = {sample.image_key: sample for sample in samples}  # an image with several people counts once
     return [replace(sample, key=PREFIX + key, label=None) for key, sample in unique.items()]
 
 
@@ -271,12 +271,12 @@ def ask_teacher(
     out: Path,
     on_progress: Progress = silent,
 ) -> TeacherAnswers:
-    """Ask the teacher about each whole image once; the answers are saved in `out` for resuming.
+    """Predict every whole image with the teacher once; the predictions are saved in `out` for resuming.
 
-    Of several processes, which all call it, the first asks and the others read.
-    Images that it can't read are left out of the unlabelled ones, and have their label alone.
-    Raises ConfigError for a teacher of other labels, CheckpointError for one that can't be opened, DataError for
-    answers kept from other images.
+    All processes call it: the first one predicts, and the others read the file. Additional images that the teacher
+    can't read are left out; labelled ones keep only their label.
+    Raises ConfigError for a teacher with other labels, CheckpointError for one that can't be opened, DataError for
+    saved predictions of other images.
     """
     samples = [*train, *open_unlabelled(config)]
     keys = [sample.key for sample in samples]
@@ -289,7 +289,7 @@ def ask_teacher(
     with np.load(path, allow_pickle=False) as file:
         known, values = file["keys"].tolist(), file["shares"]
     if known != keys:
-        raise DataError(f"{path} holds answers on other images; give the same --distillation.data, or another --out")
+        raise DataError(f"{path} has predictions for other images; give the same --distillation.data, or another --out")
     is_read = np.isfinite(values).all(axis=1)
     shares = {key: torch.from_numpy(row) for key, row, is_good in zip(keys, values, is_read, strict=True) if is_good}
     unlabelled = [sample for sample in samples[len(train) :] if sample.key in shares]
@@ -297,11 +297,11 @@ def ask_teacher(
 
 
 def _answers(teacher: str, samples: Sequence[Sample], labels: LabelSet, on_progress: Progress) -> np.ndarray:
-    """(N, E) float32; rows of NaN for images that can't be read."""
+    """Return predictions (N, E) float32; rows of NaN for unreadable images."""
     predictor = load(teacher, finder=None)
     if predictor.labels != labels.labels:
         raise ConfigError(
-            f"the teacher {teacher} answers {', '.join(predictor.labels)}; the data have {', '.join(labels.labels)}"
+            f"the teacher {teacher} predicts {', '.join(predictor.labels)}; the data have {', '.join(labels.labels)}"
         )
     images = (sample.image.path if isinstance(sample.image, ImageFile) else sample.image.read() for sample in samples)
     values = np.full((len(samples), len(labels)), np.nan, np.float32)

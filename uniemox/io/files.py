@@ -1,4 +1,4 @@
-"""Files written whole or not at all, locks, and CSV that spreadsheets do not run."""
+"""Atomic writing of files, locks, and CSV without formulas for spreadsheets."""
 
 import csv
 import errno
@@ -22,12 +22,12 @@ except ImportError:  # Windows
 MAX_TEXT_BYTES = 2**30
 PARTIAL = ".partial"
 CONFIG, METRICS, CHECKPOINTS = "config.json", "metrics.jsonl", "checkpoints"
-ENCODER, WEIGHTS, ONNX = "encoder.safetensors", "model.safetensors", "model.onnx"  # what a run ends with
-SPLITS, EVALUATIONS = "splits.json", "evaluations"  # where the data had none; scores
+ENCODER, WEIGHTS, ONNX = "encoder.safetensors", "model.safetensors", "model.onnx"  # final files of a run
+SPLITS, EVALUATIONS = "splits.json", "evaluations"  # splits made for data without any; scores
 
 
 def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
-    """Open a file for reading. Raises OSError if it is no regular file: pipes would hang, devices never end."""
+    """Open a file for reading. Raises OSError if it is not a regular file: pipes would hang, devices never end."""
     return open(path, "rb", opener=_open_regular)
 
 
@@ -44,7 +44,7 @@ def read_limited(path: str | os.PathLike[str], max_bytes: int = MAX_TEXT_BYTES) 
     with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
         data = file.read(size + 1) if size <= max_bytes else b""
-        while size < len(data) <= max_bytes and (block := file.read(2**20)):  # it grows, or is one of /proc
+        while size < len(data) <= max_bytes and (block := file.read(2**20)):  # it grows, or is in /proc
             data += block
     if max(size, len(data)) > max_bytes:
         raise OSError(
@@ -71,7 +71,7 @@ def _open_without_links(path: str, flags: int) -> int:
 
 
 def fingerprint_of(files: Sequence[Path], settings: str) -> str:
-    """16 hexadecimal digits of the files' content and the settings."""
+    """Return 16 hexadecimal digits of the files' content and the settings."""
     digest = sha256(settings.encode() + b"\0")
     for path in files:
         with open_regular(path) as file:
@@ -83,7 +83,7 @@ def fingerprint_of(files: Sequence[Path], settings: str) -> str:
 
 @contextmanager
 def writing(path: Path, error_class: type[UniemoxError] = DataError) -> Iterator[None]:
-    """Raise `error_class`, with the path, in place of an OSError."""
+    """Convert an OSError inside the context to `error_class` with the path."""
     try:
         yield
     except OSError as error:
@@ -92,7 +92,7 @@ def writing(path: Path, error_class: type[UniemoxError] = DataError) -> Iterator
 
 @contextmanager
 def replacing(path: Path, error_class: type[UniemoxError] = DataError) -> Iterator[Path]:
-    """A path to write to, which takes the place of `path` when all went well and is removed otherwise.
+    """Yield a path to write to; it replaces `path` if all went well and is removed otherwise.
 
     Raises `error_class` if it can't be written.
     """
@@ -101,7 +101,7 @@ def replacing(path: Path, error_class: type[UniemoxError] = DataError) -> Iterat
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             partial.touch()
-            permissions = partial.stat().st_mode  # what the umask leaves; safetensors takes away more
+            permissions = partial.stat().st_mode  # set by the umask; safetensors restricts it further
             yield partial
             partial.chmod(permissions)
             os.replace(partial, path)
@@ -110,7 +110,7 @@ def replacing(path: Path, error_class: type[UniemoxError] = DataError) -> Iterat
 
 
 class FileLock:
-    """An advisory lock, PATH.lock, which ends with its process; Windows has none.
+    """Advisory lock, PATH.lock, which ends with its process; Windows has none.
 
     Raises ConfigError if another process holds it, OSError if the folder can't be written.
     """
@@ -119,7 +119,7 @@ class FileLock:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._path = path.with_name(path.name + ".lock")
         is_ours = False
-        while not is_ours:  # a lock that was released meanwhile is a file without a name
+        while not is_ours:  # a lock released meanwhile is a deleted file
             self._file = open_appending(self._path)
             try:
                 if fcntl is not None:
@@ -140,9 +140,9 @@ class FileLock:
 
 
 def write_file(path: Path, content: str | bytes) -> None:
-    """Write a file whole or not at all; a text as UTF-8. Raises DataError if it can't be written."""
+    """Write a file atomically; text as UTF-8. Raises DataError if it can't be written."""
     if isinstance(content, str):
-        content = content.encode("utf-8", "backslashreplace")  # names of files that are no UTF-8
+        content = content.encode("utf-8", "backslashreplace")  # file names may not be UTF-8
     with replacing(path) as partial:
         partial.write_bytes(content)
 
@@ -154,13 +154,13 @@ _MARKED = re.compile("'+[=+\\-@\t\r\n\x1b＝＋－＠]")
 
 
 def write_rows(file: IO[str], rows: Iterable[Sequence[Any]], *, line_end: str = "\n") -> None:
-    """Write rows, the header first; numbers as they are, texts as `safe_cell`, None as an empty cell."""
+    """Write rows, the header first; numbers unchanged, text through `safe_cell`, None as an empty cell."""
     writer = csv.writer(file, lineterminator=line_end)
     writer.writerows([safe_cell(value) for value in row] for row in rows)
 
 
 def safe_cell(value: Any) -> Any:
-    """Return a text that no spreadsheet runs as a formula; anything else unchanged.
+    """Return text that no spreadsheet runs as a formula; anything else unchanged.
 
     >>> safe_cell("=1+1"), safe_cell("joy"), safe_cell(-0.5)
     ("'=1+1", 'joy', -0.5)
@@ -169,7 +169,7 @@ def safe_cell(value: Any) -> Any:
 
 
 def plain_cell(text: str) -> str:
-    """A text as it was before `safe_cell`; also of a cell to which somebody's spreadsheet has put the apostrophe.
+    """Undo `safe_cell`, even if a spreadsheet has added the apostrophe.
 
     >>> plain_cell("'=1+1"), plain_cell("'tis joy")
     ('=1+1', "'tis joy")

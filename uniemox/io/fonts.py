@@ -1,4 +1,4 @@
-"""Words in drawings: in Pillow's own font, or one of the system's where that lacks a letter; spelt out where all do."""
+"""Fonts for drawings: Pillow's own, or the system's if that lacks a letter; escapes for letters that no font has."""
 
 import unicodedata
 from bisect import bisect_left
@@ -13,15 +13,15 @@ SYSTEM = (
     *("NotoSansCJK-Regular.ttc", "NotoSansSC-Regular.otf", "SourceHanSans.ttc", "wqy-microhei.ttc", "wqy-zenhei.ttc"),
     *("DroidSansFallbackFull.ttf", "msyh.ttc", "PingFang.ttc", "Hiragino Sans GB.ttc", "malgun.ttf", "YuGothM.ttc"),
 )
-"""Of Linux, macOS and Windows; Pillow looks for them where each keeps its fonts."""
-NO_LETTER = "\uffff"  # drawn as what a font lacks
+"""Font files of Linux, macOS and Windows; Pillow searches the system's font folders."""
+NO_LETTER = "\uffff"  # drawn as a missing letter
 
 
 def font_of(size: int) -> ImageFont.FreeTypeFont:
-    """Pillow's own font in a size in px: ASCII only. Raises ImageError where it has none."""
+    """Return Pillow's own font in a size in px: ASCII only. Raises ImageError if it has none."""
     font = ImageFont.load_default(size)
     if not isinstance(font, ImageFont.FreeTypeFont):
-        raise ImageError("this Pillow was built without FreeType, so it can't draw words; install another one")
+        raise ImageError("this Pillow was built without FreeType, so it can't draw words; install another build")
     return font
 
 
@@ -46,7 +46,7 @@ def fitted(text: str, size: int, width: float, *, keep_end: bool = False) -> tup
 
 
 def _font_for(text: str, size: int) -> ImageFont.FreeTypeFont:
-    """The first font that has most of the letters."""
+    """Return the first font that has most of the letters."""
     letters = {letter for letter in text if letter.isprintable()}
     best, fewest = font_of(size), len(letters) + 1
     for name in (None, *SYSTEM):
@@ -60,7 +60,7 @@ def _font_for(text: str, size: int) -> ImageFont.FreeTypeFont:
 
 
 def _written(letter: str, font: ImageFont.FreeTypeFont) -> str:
-    """A letter as the font can draw it."""
+    """Return a letter in a form that the font can draw."""
     if letter.isprintable() and _draws(font, letter):
         return letter
     plain = "".join(one for one in unicodedata.normalize("NFKD", letter) if not unicodedata.combining(one))
@@ -71,7 +71,7 @@ def _written(letter: str, font: ImageFont.FreeTypeFont) -> str:
 
 @lru_cache
 def _open(name: str | None, size: int) -> ImageFont.FreeTypeFont | None:
-    """A font by its file's name, Pillow's own for None; None if the system lacks it."""
+    """Open a font by its file's name, Pillow's own for None; returns None if the system lacks it."""
     if name is None:
         return font_of(size)
     try:

@@ -22,7 +22,7 @@ UNKNOWN = "–"
 
 
 class Html(str):
-    """Text that is HTML already."""
+    """Text that is already HTML."""
 
     __slots__ = ()
 
@@ -43,7 +43,7 @@ def write_html(path: Path, template: str, /, **values: Any) -> None:
 
 @cache
 def environment(*, is_html: bool = True) -> "Environment":
-    """Templates of the package, with the functions below as filters.  is_html: escape values."""
+    """Return the package's template environment, with the functions below as filters.  is_html: escape values."""
     from jinja2 import Environment, PackageLoader, StrictUndefined  # noqa: PLC0415 - most commands write no page
 
     found = Environment(
@@ -61,50 +61,50 @@ def environment(*, is_html: bool = True) -> "Environment":
 
 
 def jpeg_url(image: Image.Image, *, max_side_px: int, quality: int = 78) -> str:
-    """An image as the address of an `img`: a JPEG, scaled down to its longest side."""
+    """Return an image as a data URL for `img`: a JPEG, scaled down to its longest side."""
     image = image.convert("RGB")
     image.thumbnail((max_side_px, max_side_px), Image.Resampling.LANCZOS)
     return data_url(encode_image(image, "JPEG", quality=quality), "image/jpeg")
 
 
 def data_url(data: bytes, kind: str) -> str:
-    """An address that holds the bytes."""
+    """Return a data URL with the bytes."""
     return f"data:{kind};base64,{base64.b64encode(data).decode()}"
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    """A number, or a dash where it is not known."""
+    """Format a number; a dash if unknown."""
     return f"{value:.{digits}f}" if is_known(value) else UNKNOWN
 
 
 def percent(share: float) -> str:
-    """A share of 1 in whole percent."""
+    """Format a share of 1 in whole percent."""
     return f"{100 * share:.0f} %"
 
 
 def interval(bounds: Bounds) -> str:
-    """Both ends, or a dash."""
+    """Format both ends of an interval; a dash if unknown."""
     return f"{bounds[0]:.3f} to {bounds[1]:.3f}" if are_known(bounds) else UNKNOWN
 
 
 def is_known(value: float | None) -> TypeGuard[float]:
-    """Return whether a score is a number; one that is undefined is None, or nan."""
+    """Return True if a score is a number; an undefined one is None or nan."""
     return value is not None and math.isfinite(value)
 
 
 def are_known(bounds: Bounds) -> TypeGuard[Sequence[float]]:
-    """Return whether an interval has both ends."""
+    """Return True if an interval has both ends."""
     return bounds is not None and len(bounds) == 2 and all(is_known(bound) for bound in bounds)
 
 
 def position(value: float, scale: tuple[float, float] = (0, 1)) -> float:
-    """The place of a value on a scale, in percent from its lowest to its highest."""
+    """Return the position of a value on a scale, in percent from its lowest to its highest."""
     low, high = scale
     return 100 * min(max((value - low) / (high - low), 0.0), 1.0)
 
 
 def scale_of(values: Iterable[float | None]) -> tuple[float, float]:
-    """The least scale in steps of 0.05 on which all values can be drawn."""
+    """Return the smallest scale in steps of 0.05 that contains all values."""
     known = [value for value in values if is_known(value)]
     if not known:
         return 0.0, 1.0

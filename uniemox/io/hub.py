@@ -1,4 +1,4 @@
-"""Files from the Hugging Face hub, by name, with their hash checked."""
+"""Files from the Hugging Face hub, by name, with a check of their hash."""
 
 import hashlib
 import re
@@ -12,11 +12,11 @@ _NAME = re.compile(r"hub:([\w.-]+/[\w.-]+)/([^@#]+)(?:@([\w./-]+))?(?:#sha256=([
 
 
 def fetch(name: str) -> Path:
-    """The file of a name `hub:owner/repository/path/in/it`, downloaded once and kept in the hub's own cache.
+    """Return the file of a name `hub:owner/repository/path/in/it`, downloaded once to the hub's own cache.
 
-    `@revision` after it asks for a tag, branch or commit, and `#sha256=...` for one content alone. Without the latter
-    the hash is compared under which the hub keeps large files; a file for which there is none is refused.
-    Raises HubError if the file can't be had or its hash is another, MissingPackageError without huggingface_hub.
+    Append `@revision` for a tag, branch or commit, and `#sha256=...` to require this content. Without a hash, the hub's
+    own hash of large files is checked; a file without one is refused.
+    Raises HubError if the file can't be downloaded or its hash differs, MissingPackageError without huggingface_hub.
     """
     match = _NAME.fullmatch(name)
     if match is None:
@@ -31,9 +31,9 @@ def fetch(name: str) -> Path:
     try:
         path = Path(hub.hf_hub_download(repository, file, revision=revision))
         known = path.resolve().name  # the cache names large files by the hub's sha256
-        if wanted is None and not _SHA256.fullmatch(known):  # or has no links, as on some systems
+        if wanted is None and not _SHA256.fullmatch(known):  # or the cache has no links, as on some systems
             known = hub.get_hf_file_metadata(hub.hf_hub_url(repository, file, revision=revision)).etag or ""
-    except (OSError, ValueError) as error:  # all errors of the hub are among these
+    except (OSError, ValueError) as error:  # includes all errors of the hub
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise HubError(f"{name} can't be downloaded: {reason}") from error
     wanted = wanted or known

@@ -1,8 +1,7 @@
 """Limits on a file's decoding work, checked on its bytes before any decoder runs.
 
-A header tells how many pixels there are, not how much work they take: a progressive JPEG visits all of them once a
-scan, and Pillow walks through chunks, segments and comments in Python. Every limit is far above what cameras and
-encoders write.
+A header gives the number of pixels, not the work: a progressive JPEG visits all pixels once per scan, and Pillow reads
+chunks, segments and comments in Python. Every limit is far above the values of cameras and encoders.
 """
 
 import re
@@ -13,12 +12,12 @@ from typing import Any
 from uniemox.errors import ImageError
 
 MAX_SCANS = 100
-"""Maximum number of scans in a JPEG. Baseline has 1 to 4, progressive about 10, the finest optimisers 64; libjpeg's
+"""Maximum number of scans in a JPEG. Baseline has 1 to 4, progressive about 10, the best optimisers up to 64; libjpeg's
 fuzzers and libtiff stop at 100 too."""
 MAX_SCANNED_PIXELS = 1_600_000_000
-"""Maximum of scans times pixels in a JPEG: 16 scans of 100 megapixels. A scan takes about 2 ns a pixel."""
+"""Maximum of scans times pixels in a JPEG: 16 scans of 100 megapixels. A scan takes about 2 ns per pixel."""
 MAX_SEGMENTS = 10_000
-"""Maximum number of segments in a JPEG before its first scan: metadata of 600 MiB fit into so many."""
+"""Maximum number of segments in a JPEG before its first scan, enough for 600 MiB of metadata."""
 MAX_FILL_BYTES = 65_536
 """Maximum number of fill bytes between the segments of a JPEG."""
 MAX_CHUNKS = 50_000
@@ -26,22 +25,22 @@ MAX_CHUNKS = 50_000
 MAX_BLOCKS = 50_000
 """Maximum number of blocks, of up to 255 bytes, in a GIF's comments and other extensions before its first frame."""
 MAX_PLAIN_BYTES = 4 * 2**20
-"""Maximum size of a PPM in text, which is read a word at a time."""
+"""Maximum size of a PPM in text form, which is read word by word."""
 MAX_PPM_HEADER_BYTES = 65_536
-"""Maximum size of a PPM's header, comments included."""
+"""Maximum size of a PPM's header, including comments."""
 SMALL_FILE_BYTES, MAX_MEMORY_OF_SMALL_FILE = 10 * 2**20, 600 * 2**20
-"""A file below the one may not take more than the other while it is decoded."""
+"""Files below the first size may not need more memory than the second to be decoded."""
 BYTES_A_PIXEL = {
     **{"JPEG": 4, "progressive": 10, "PNG": 8, "WEBP": 17, "AVIF": 12},
     **{"HEIF": 10, "TIFF": 12, "GIF": 8, "BMP": 8},
 }
-"""That decoding takes at the most, by format; MPO counts as JPEG."""
+"""Maximum bytes per pixel for decoding, by format; MPO counts as JPEG."""
 MAX_BOXES = 100
-"""Number of a HEIC's boxes that are looked at; cameras write about five."""
+"""Number of a HEIC's boxes that are checked; cameras write about five."""
 MIN_TILE_PIXELS = 4_194_304
-"""A TIFF's tile may always be so large, 2048 x 2048, also where the image is smaller."""
+"""Tile size that is always allowed in a TIFF, 2048 x 2048, even if the image is smaller."""
 
-_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")  # of a segment; 00 and D0 to D7 stand inside scans
+_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")  # of a segment; 00 and D0 to D7 occur inside scans
 _PPM_HEADER = re.compile(rb"P[0-6fy][A-Z]*(?:(?:\s|#[^\r\n]*[\r\n])+[^\s#]+){2}\s")
 _SOF = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # start of frame; the others define tables
 _SOI, _EOI, _SOS, _TEM = 0xD8, 0xD9, 0xDA, 0x01
@@ -50,9 +49,9 @@ _JPEG_IN_TIFF = (6, 7)
 
 
 def check_bytes(data: bytes, name: str) -> None:
-    """Raise ImageError for a file whose decoding would take far longer than its size and its pixels explain.
+    """Raise ImageError for a file whose decoding takes far longer than its size and its pixels explain.
 
-    name: what the message calls it.
+    name: of the file, for the message.
     """
     if data.startswith(b"\xff\xd8"):
         _check_jpeg(data, name)
@@ -65,7 +64,7 @@ def check_bytes(data: bytes, name: str) -> None:
 
 
 def check_memory(size: int, fmt: str, width: int, height: int, name: str) -> None:
-    """Raise ImageError for a small file that takes much memory.
+    """Raise ImageError for a small file that needs much memory.
 
     size: of the file, bytes.  fmt: a key of BYTES_A_PIXEL, others are not checked.
     """
@@ -78,7 +77,7 @@ def check_memory(size: int, fmt: str, width: int, height: int, name: str) -> Non
 
 
 def check_tiff(data: bytes, tags: Mapping[int, Any], pixels: int, name: str) -> None:
-    """Raise ImageError for a TIFF whose tiles are larger than its image, or are JPEGs of too many scans.
+    """Raise ImageError for a TIFF whose tiles are larger than its image, or are JPEGs with too many scans.
 
     tags: of Pillow's image.  pixels: of the image.
     """
@@ -97,7 +96,7 @@ def check_tiff(data: bytes, tags: Mapping[int, Any], pixels: int, name: str) -> 
 def check_heif(data: bytes, name: str) -> None:
     """Raise ImageError for a HEIC that is cut off: libheif fills missing tiles without an error.
 
-    What follows the known boxes is passed over; phones append films and notes.
+    Data after the known boxes are ignored; phones append videos and notes.
     """
     at = 0
     for _ in range(MAX_BOXES):
@@ -114,7 +113,7 @@ def check_heif(data: bytes, name: str) -> None:
 
 
 def webp_pixels(data: bytes) -> int:
-    """Pixels of a WebP by its header, for which its decoder takes memory when it is opened; 0: it is none."""
+    """Return the pixels of a WebP by its header, for which opening it allocates memory; 0 for other files."""
     if data[:4] != b"RIFF" or data[8:12] != b"WEBP" or len(data) < 30:
         return 0
     if data[12:16] == b"VP8X":
@@ -128,7 +127,7 @@ def webp_pixels(data: bytes) -> int:
 
 
 def _check_jpeg(data: bytes, name: str) -> None:
-    """Walk from segment to segment as libjpeg does; what is inside a scan is passed over by one search."""
+    """Check segment by segment, in libjpeg's order; scans are skipped with one search."""
     at = scans = segments = fill = pixels = 0
     while (found := _MARKER.search(data, at)) is not None:
         marker, start = data[found.end() - 1], found.end()
@@ -163,7 +162,7 @@ def _check_png(data: bytes, name: str) -> None:
 
 
 def _check_gif(data: bytes, name: str) -> None:
-    """Blocks of extensions, and bytes that belong to none, up to the first frame."""
+    """Check the blocks of extensions, and bytes outside of blocks, up to the first frame."""
     has_palette = len(data) > 10 and data[10] & 0x80
     at = 13 + (3 << (data[10] & 7) + 1 if has_palette else 0)
     is_inside = False

@@ -1,6 +1,6 @@
 """Safe decoding of images, without torch.
 
-Whatever comes in, a small upright RGB image comes out, or an ImageError that says what is wrong with the file.
+Any file becomes an upright RGB image, or an ImageError that names the problem.
 """
 
 import io
@@ -22,7 +22,7 @@ from uniemox.io.image_limits import check_bytes, check_heif, check_memory, check
 MAX_BYTES = 100 * 2**20
 MAX_PIXELS = 100_000_000
 MAX_SIDE_PX = 50_000
-MAX_ASPECT = 100  # a strip of 1 : 100 is no scene
+MAX_ASPECT = 100  # a strip of 1 : 100 is not a scene
 # An MPO is opened as the JPEG that it begins with.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM", "HEIF")
 ENDINGS = {
@@ -30,7 +30,7 @@ ENDINGS = {
     **{".png": "PNG", ".webp": "WEBP", ".gif": "GIF", ".bmp": "BMP", ".tif": "TIFF", ".tiff": "TIFF"},
     **{".avif": "AVIF", ".mpo": "MPO", ".ppm": "PPM", ".pgm": "PPM"},
 }
-"""File endings of images, lower-case, to their format."""
+"""Format by file ending, lower-case."""
 
 HEIF_ENDINGS = (".heic", ".heif", ".hif")
 HEIF_NEEDS = "needs pillow-heif; run: pip install 'uniemox[heic]', or save it as JPEG or PNG"
@@ -43,14 +43,14 @@ _ORIENTATION = 0x0112  # the tag of EXIF
 
 
 def is_image_name(path: Path) -> bool:
-    """Return whether a file's ending is one of an image."""
+    """Return True if a file has the ending of an image."""
     return path.suffix.lower() in ENDINGS
 
 
 def open_image(data: bytes, name: str) -> Image.Image:
-    """The image in a file's bytes, its header read and checked, nothing decoded yet.
+    """Open the image in a file's bytes: reads and checks its header, decodes nothing yet.
 
-    name: what error messages call it. Raises ImageError if it is no image, of an unknown format, absurdly large, or
+    name: of the file, for messages. Raises ImageError if it is not an image, of an unknown format, far too large, or
     would keep a decoder busy for far longer than its size explains (see image_limits.py).
     """
     if len(data) > MAX_BYTES:
@@ -63,7 +63,7 @@ def open_image(data: bytes, name: str) -> Image.Image:
     if is_heif:
         check_heif(data, name)
         _register_heif()
-    known = [fmt for fmt in FORMATS if fmt in Image.OPEN]  # Pillow raises KeyError for one that it was built without
+    known = [fmt for fmt in FORMATS if fmt in Image.OPEN]  # Pillow raises KeyError for formats that its build lacks
     try:
         image = Image.open(io.BytesIO(data), formats=known)
     except Image.DecompressionBombError as error:
@@ -88,7 +88,7 @@ def open_image(data: bytes, name: str) -> Image.Image:
 
 
 def check_size(width: int, height: int, name: str) -> None:
-    """Raise ImageError for an image that is empty, too large, or a strip.  name: what the message calls it."""
+    """Raise ImageError for an image that is empty, too large, or a strip.  name: of the file, for the message."""
     if min(width, height) < 1:
         raise ImageError(f"{name}: {width} x {height} px is no image")
     if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE_PX:
@@ -102,7 +102,7 @@ def check_size(width: int, height: int, name: str) -> None:
 
 @cache
 def _register_heif() -> None:
-    """Let Pillow open HEIC where the extra `heic` is installed, on one thread: there is a process for each core."""
+    """Let Pillow open HEIC if the extra `heic` is installed, on one thread, because each core has a process."""
     with suppress(ImportError):
         import pillow_heif  # type: ignore[import-not-found, unused-ignore] # noqa: PLC0415 - an extra
 
@@ -111,9 +111,9 @@ def _register_heif() -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MinSides:
-    """Minimum size for decoding a JPEG: a `shrink` of `decode` that can be sent to another process.
+    """Minimum size for decoding a JPEG: a picklable `shrink` for `decode`.
 
-    Its sides stay at least so long, px; 0: that side may be of any length.
+    Minimum length of its sides, px; 0: no minimum.
     """
 
     short_px: int = 0
@@ -128,12 +128,12 @@ class MinSides:
 def decode(
     data: bytes, name: str = "image", *, shrink: Callable[[int, int], float] | None = None
 ) -> tuple[Image.Image, tuple[int, int]]:
-    """The upright RGB image in a file's bytes, and its full (width, height) when upright, in px.
+    """Decode the upright RGB image in a file's bytes; also returns its full upright (width, height), px.
 
     shrink: called once with the full upright width and height, returns how many times smaller the image may be; a JPEG
-    is then decoded at 1/2, 1/4 or 1/8. None decodes in full.
+    is then decoded at 1/2, 1/4 or 1/8. None: decode in full.
     Transparent pixels become white; animations give their first frame; 16-bit and float greys are scaled to their own
-    range. Raises ImageError for what can't be decoded whole.
+    range. Raises ImageError if it can't be decoded completely.
     """
     return decode_opened(open_image(data, name), name, shrink=shrink)
 
@@ -141,9 +141,9 @@ def decode(
 def decode_opened(
     image: Image.Image, name: str, *, shrink: Callable[[int, int], float] | None = None
 ) -> tuple[Image.Image, tuple[int, int]]:
-    """The same for an image that `open_image` gave."""
+    """Decode an image that `open_image` returned, as `decode` does."""
     if image.format == "PNG":
-        _load(image, name)  # its EXIF may follow its pixels, and Pillow says only once that they are corrupt
+        _load(image, name)  # first, because EXIF may follow pixels, and Pillow reports corrupt ones only once
     orientation = orientation_of(image)
     turned = orientation >= 5
     full = image.size[::-1] if turned else image.size
@@ -152,7 +152,7 @@ def decode_opened(
         image.draft(None, (max(1, int(image.width / factor)), max(1, int(image.height / factor))))
     _load(image, name)
     try:
-        image = _to_rgb(image)  # under the same name, so that what was decoded goes before the image is turned
+        image = _to_rgb(image)  # same name, so that the decoded image is freed before the rotation
     except DECODING_ERRORS as error:
         raise ImageError(f"{name}: cut off or corrupt ({error})") from error
     if orientation in _TURNS:
@@ -161,7 +161,7 @@ def decode_opened(
 
 
 def read_image(path: Path) -> Image.Image:
-    """The upright RGB image in a file. Raises ImageError, with the path, if that can't be done."""
+    """Read the upright RGB image in a file. Raises ImageError, with the path, if that fails."""
     try:
         data = read_limited(path, MAX_BYTES)
     except OSError as error:
@@ -170,12 +170,12 @@ def read_image(path: Path) -> Image.Image:
 
 
 def upright_size(image: Image.Image) -> tuple[int, int]:
-    """Width and height in px once its EXIF orientation is applied."""
+    """Return width and height in px after applying the EXIF orientation."""
     return image.size[::-1] if orientation_of(image) >= 5 else image.size
 
 
 def count_frames(image: Image.Image, name: str) -> int:
-    """Images in a file. Raises ImageError if those after the first can't be read."""
+    """Return the number of frames in a file. Raises ImageError if frames after the first can't be read."""
     try:
         return int(getattr(image, "n_frames", 1))
     except DECODING_ERRORS as error:
@@ -195,7 +195,7 @@ def _load(image: Image.Image, name: str) -> None:
 
 
 def orientation_of(image: Image.Image) -> int:
-    """1 to 8 from EXIF; 1 where it is missing or broken, and for TIFF, which Pillow turns upright itself."""
+    """Return EXIF's 1 to 8; 1 if missing or invalid, and for TIFF, which Pillow itself turns upright."""
     if image.format == "TIFF" or ("exif" not in image.info and image.format not in ("PNG", "MPO")):
         return 1
     try:
@@ -212,18 +212,18 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         return _grey_from_wide(image)
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         return on_white(image if image.mode == "RGBA" else image.convert("RGBA"))
-    return image.convert("RGB")  # Pillow has turned Adobe's inverted CMYK round already
+    return image.convert("RGB")  # Pillow has already reverted Adobe's inverted CMYK
 
 
 def encode_image(image: Image.Image, image_format: str, **options: Any) -> bytes:
-    """The bytes of an image's file.  image_format, options: as Pillow names them."""
+    """Return the bytes of an image's file.  image_format, options: in Pillow's terms."""
     buffer = io.BytesIO()
     image.save(buffer, image_format, **options)
     return buffer.getvalue()
 
 
 def on_white(rgba: Image.Image) -> Image.Image:
-    """The image on white, by strips: whole, it would take 12 more bytes a pixel."""
+    """Put an image on white, by strips: at once it would take 12 more bytes per pixel."""
     rgb = Image.new("RGB", rgba.size)
     for y in range(0, rgba.height, STRIP_PX):
         strip = rgba.crop((0, y, rgba.width, min(y + STRIP_PX, rgba.height)))
@@ -233,10 +233,10 @@ def on_white(rgba: Image.Image) -> Image.Image:
 
 
 def _grey_from_wide(image: Image.Image) -> Image.Image:
-    """Greys of 16 or 32 bits or floats as RGB: 16 bits by their highest byte, others by their own range."""
+    """Convert greys of 16 or 32 bits or floats to RGB: 16 bits by their highest byte, others by their own range."""
     import numpy as np  # noqa: PLC0415 - a decoder's process starts in half the time without
 
-    values = np.array(image, dtype=np.float32)  # changed in place: a copy is 4 bytes a pixel
+    values = np.array(image, dtype=np.float32)  # changed in place: a copy takes 4 bytes per pixel
     if not np.isfinite(values).all():
         raise ValueError("values that are not finite")
     if image.mode.startswith("I;16") or (image.mode == "I" and values.min() >= 0 and values.max() < 2**16):
@@ -259,7 +259,7 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-# What Pillow's decoders raise for broken files.
+# Errors of Pillow's decoders for broken files.
 DECODING_ERRORS = (
     *(OSError, ValueError, SyntaxError, EOFError, struct.error, OverflowError, IndexError, TypeError, KeyError),
     *(ZeroDivisionError, MemoryError, AttributeError, NotImplementedError, AssertionError, RuntimeError),

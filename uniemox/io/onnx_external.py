@@ -1,4 +1,4 @@
-"""Read and change ONNX files without the package onnx: their external weight files, their metadata.
+"""Reads and changes ONNX files without the package onnx: their external weight files, their metadata.
 
 onnxruntime opens external files without asking. A classifier must not name any, a person detector only files in its own
 folder.
@@ -30,15 +30,15 @@ _VARINT, _EIGHT, _BYTES, _FOUR = 0, 1, 2, 5  # kinds of fields
 
 
 def external_files(path: Path) -> list[str]:
-    """The names, as written in an ONNX file, of the files with its weights; an empty name where one is missing.
+    """Return the names, as written in an ONNX file, of the files with its weights; an empty text for a missing one.
 
-    Raises ValueError if it names some and is no whole protocol buffer; OSError if it can't be read.
+    Raises ValueError if it names some and is not a complete protocol buffer; OSError if it can't be read.
     """
     found: set[str] = set()
-    if path.stat().st_size == 0:  # which can't be mapped
+    if path.stat().st_size == 0:  # an empty file can't be mapped
         return []
     with open_regular(path) as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        if all(content.find(key) < 0 for key in _KEYS):  # most files need no further look
+        if all(content.find(key) < 0 for key in _KEYS):  # most files need no further check
             return []
         waiting = [("Model", 0, len(content))]
         while waiting:
@@ -54,7 +54,7 @@ def external_files(path: Path) -> list[str]:
 
 
 def leaves_folder(name: str) -> bool:
-    """Return whether the name of a file with weights, or one of Windows, leads out of the model's folder."""
+    """Return True if a weight file's name, also in Windows form, leads out of the model's folder."""
     paths = PurePosixPath(name), PureWindowsPath(name)
     return not name or any(path.is_absolute() or path.anchor != "" or ".." in path.parts for path in paths)
 
@@ -72,7 +72,7 @@ def _of_tensor(content: mmap.mmap | bytes, start: int, end: int) -> set[str]:
 
 
 def fields_of(content: mmap.mmap | bytes, start: int, end: int) -> Iterator[tuple[int, int, int, int]]:
-    """Number, kind, and first and last byte of the value, of each field of a message."""
+    """Yield number, kind, and first and last byte of the value, of each field of a message."""
     while start < end:
         tag, first = _varint(content, start, end)
         number, kind = tag >> 3, tag & 7
@@ -91,7 +91,7 @@ def fields_of(content: mmap.mmap | bytes, start: int, end: int) -> Iterator[tupl
 
 
 def _varint(content: mmap.mmap | bytes, start: int, end: int) -> tuple[int, int]:
-    """A number, and where the next field begins."""
+    """Return a number, and the start of the next field."""
     value = shift = 0
     for place in range(start, min(end, start + 10)):
         byte = content[place]
@@ -103,9 +103,9 @@ def _varint(content: mmap.mmap | bytes, start: int, end: int) -> tuple[int, int]
 
 
 def with_metadata(content: bytes, key: str, value: str) -> bytes:
-    """An ONNX file with another value of one key; all else stays as it was, to the byte.
+    """Return an ONNX file with another value for one metadata key; all else stays, to the byte.
 
-    Raises ValueError if it is no whole protocol buffer.
+    Raises ValueError if it is not a complete protocol buffer.
     """
     kept, first = [], 0
     for number, kind, start, end in fields_of(content, 0, len(content)):

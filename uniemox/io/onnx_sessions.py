@@ -1,8 +1,8 @@
-"""ONNX files in onnxruntime. Nothing else here imports onnxruntime: its telemetry is switched off before it loads.
+"""ONNX files in onnxruntime. Only this module imports onnxruntime, after switching off its telemetry.
 
-Since 1.31 it otherwise keeps a device id and a queue of events in ~/.cache/Microsoft, with the interpreter's path,
-file names and error texts, and sends them to its maker. Switching it off after the import is too late. Who wants it
-sets ORT_DISABLE_TELEMETRY=0; processes that this one starts inherit the choice.
+Since 1.31 it otherwise stores a device id and a queue of events in ~/.cache/Microsoft, with the interpreter's path,
+file names and error texts, and sends them to its maker. Switching it off after the import is too late. To allow
+telemetry set ORT_DISABLE_TELEMETRY=0; child processes inherit the setting.
 """
 
 import gc
@@ -48,7 +48,7 @@ RUNTIME_ERRORS = (
 )
 
 
-PROVIDERS: Mapping[str, tuple[str, ...]] = {  # what runs a file, and what runs those parts of it that it can't
+PROVIDERS: Mapping[str, tuple[str, ...]] = {  # provider, and the fallback for unsupported parts
     "cpu": (),
     "cuda": ("CUDAExecutionProvider",),
     "tensorrt": ("TensorrtExecutionProvider", "CUDAExecutionProvider"),
@@ -56,23 +56,23 @@ PROVIDERS: Mapping[str, tuple[str, ...]] = {  # what runs a file, and what runs 
     "openvino": ("OpenVINOExecutionProvider",),
 }
 CPU = "CPUExecutionProvider"
-MAX_RUN_S = 120.0  # of one run: a file from a stranger may hold an endless loop
+MAX_RUN_S = 120.0  # maximum time of one run: an untrusted file may contain an endless loop
 CHECK_EVERY_S = 1.0
 
 
 def open_session(path: Path, *, threads: int | None = None, provider: str = "cpu") -> InferenceSession:
-    """A file that is ready to run.
+    """Open a file, ready to run.
 
-    threads: of a run; None: one a core.  provider: one of PROVIDERS.
+    threads: per run; None: one per core.  provider: one of PROVIDERS.
     Raises one of RUNTIME_ERRORS for a file that onnxruntime can't read, and ConfigError for a provider that the
-    installed onnxruntime has not, or that does not start here.
+    installed onnxruntime lacks, or that does not start here.
     """
     wanted = PROVIDERS[pick_provider(provider)]
-    open_regular(path).close()  # onnxruntime would wait for a pipe
+    open_regular(path).close()  # onnxruntime would wait forever for a pipe
     options = SessionOptions()
     options.log_severity_level = 4  # errors reach the user as exceptions, not as lines of a log
     options.intra_op_num_threads = threads or 0
-    options.enable_mem_pattern = False  # one block for all of a run is no faster, and larger
+    options.enable_mem_pattern = False  # one block of memory per run is larger and no faster
     there = get_available_providers()
     session = InferenceSession(path, options, providers=[*(one for one in wanted if one in there), CPU])
     if wanted and wanted[0] not in session.get_providers():
@@ -83,25 +83,25 @@ def open_session(path: Path, *, threads: int | None = None, provider: str = "cpu
 
 
 def pick_provider(name: str | None) -> str:
-    """A provider that the installed onnxruntime has; None: cuda where it is there, else cpu. Raises ConfigError."""
+    """Return a provider of the installed onnxruntime; None: cuda if it has it, else cpu. Raises ConfigError."""
     found = set(get_available_providers())
     known = [one for one, parts in PROVIDERS.items() if not parts or parts[0] in found]
     if name is None:
         return "cuda" if "cuda" in known else "cpu"
     if name not in known:
         raise ConfigError(
-            f"the installed onnxruntime has no provider {name}, only {', '.join(known)}; packages such as "
-            "onnxruntime-gpu and onnxruntime-openvino, in its place, bring others"
+            f"the installed onnxruntime has no provider {name}, only {', '.join(known)}; replace it by another "
+            "package, such as onnxruntime-gpu or onnxruntime-openvino"
         )
     return name
 
 
 _running: dict[object, tuple[float, RunOptions]] = {}  # deadlines of the runs in this process
-_watchers: list[threading.Thread] = []  # one thread for all runs: starting one for each would cost a tenth of a run
+_watchers: list[threading.Thread] = []  # one thread for all runs: one per run would cost a tenth of its time
 
 
 def _watch() -> None:
-    """Start the thread that stops runs at their deadline, unless it runs: in a forked process it does not."""
+    """Start the thread that stops runs at their deadline, unless it is running; a forked process has none."""
     if _watchers and _watchers[-1].is_alive():
         return
     _watchers[:] = [threading.Thread(target=_stop_overdue, name="uniemox-watch", daemon=True)]
@@ -117,10 +117,10 @@ def _stop_overdue() -> None:
 
 
 class Session:
-    """A file that is ready to run: on all cores, or on one core in a worker of `parallel_map`. Threads may share it.
+    """File that is ready to run: on all cores, or on one core in a worker of `parallel_map`. Threads may share it.
 
     Parallel runs on one thread each are faster than parallel runs on all cores, whose threads wait for each other.
-    threads: of every run; None: as above.  provider and errors: as `open_session`.
+    threads: of every run; None: as above.  provider and errors: as for `open_session`.
     """
 
     def __init__(self, path: Path, *, threads: int | None = None, provider: str = "cpu") -> None:
@@ -129,7 +129,7 @@ class Session:
         self._narrow = None if threads is None and provider == "cpu" else self.wide
 
     def run(self, outputs: Sequence[str] | None, inputs: Mapping[str, Any]) -> list[Any]:
-        """Outputs by name, or all. Raises one of RUNTIME_ERRORS, also for a run of more than two minutes."""
+        """Return outputs by name, or all. Raises one of RUNTIME_ERRORS, also for a run of more than two minutes."""
         session, options, run = self._one_core() if is_parallel_worker() else self.wide, RunOptions(), object()
         _watch()
         _running[run] = time.monotonic() + MAX_RUN_S, options
@@ -143,7 +143,7 @@ class Session:
             del _running[run]
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickled as the file's name, which another process opens again."""
+        """Pickle only the file's name, which another process opens again."""
         return partial(Session, Path(os.path.abspath(self._path)), threads=self._threads, provider=self._provider), ()
 
     def _one_core(self) -> InferenceSession:
@@ -154,7 +154,7 @@ class Session:
 
 
 def quantization_tools() -> Any:
-    """The module onnxruntime.quantization; it needs `onnx`, of the extra train."""
+    """Return the module onnxruntime.quantization; it needs `onnx`, of the extra train."""
     from onnxruntime import quantization  # noqa: PLC0415 - an extra
 
     return quantization

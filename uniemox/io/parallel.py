@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from uniemox.errors import MissingPackageError
 
 MAX_CORES = 8
-MAX_AHEAD = 16  # items under way, or whose results wait
+MAX_AHEAD = 16  # maximum items in progress, or whose results wait
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 _THREAD = threading.local()
@@ -28,10 +28,10 @@ def parallel_map(
     threads: int | None = None,
     on_stop: Callable[[], None] = lambda: None,
 ) -> Generator[Result]:
-    """Results of `work`, in the order of the items; an error is raised in its item's turn.
+    """Yield the results of `work`, in the order of the items; an error is raised at its item.
 
-    ahead: maximum number of items, up to 16, that are started before the next result is taken.  threads: None: one a
-    core.  on_stop: called at the end, before the threads are joined.
+    ahead: maximum number of items, up to 16, in progress before the next result is taken.  threads: None: one per core.
+    on_stop: called at the end, before the threads are joined.
     """
     waiting: deque[Future[Result]] = deque()
     pool = ThreadPoolExecutor(threads or count_cores(), thread_name_prefix="parallel", initializer=_mark_worker)
@@ -48,17 +48,17 @@ def parallel_map(
 
 
 def usable_cores() -> int:
-    """Cores that this process may use."""
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def count_cores() -> int:
-    """Cores that one map uses."""
+    """Return the number of cores that one map uses."""
     return min(MAX_CORES, usable_cores())
 
 
 def is_parallel_worker() -> bool:
-    """Return whether this thread is one of several of a map, so that it should compute on one core."""
+    """Return True if this thread is one of several of a map, so that it should compute on one core."""
     return getattr(_THREAD, "is_worker", False)
 
 
@@ -66,8 +66,8 @@ def _mark_worker() -> None:
     _THREAD.is_worker = True
 
 
-AT_ONCE = 4_000  # batches that are handed to the cluster together, so that a list of any length needs no more memory
-DIED = "the process that looked at it died, of too little memory or of a fault in a library"
+AT_ONCE = 4_000  # batches submitted together, to limit memory
+DIED = "the worker process died, for lack of memory or because of a fault in a library"
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -75,14 +75,14 @@ R = TypeVar("R")
 def map_on_ray(
     open_work: Callable[[], Callable[[T], R]], batches: Iterable[T], workers: int | None = None
 ) -> Iterator[R | None]:
-    """Results of batches, in their order; None for a batch at which its worker died, twice.
+    """Yield the results of batches, in order; None for a batch at which its worker died twice.
 
-    open_work: called once by every worker, on one core each, for what answers a batch; its folder is this process's,
-    where the machine has it.  workers: the most of them; None: as many as the cluster has cores.
-    Uses the cluster that this process is connected to, else that of RAY_ADDRESS, else this machine alone.
-    An exception that the work raises is raised here. Raises MissingPackageError without Ray.
+    open_work: called once per worker, on one core each; returns the function that processes a batch. Its folder is this
+    process's, if the machine has it.  workers: maximum; None: as many as the cluster has cores.
+    Uses the cluster that this process is connected to, else that of RAY_ADDRESS, else this machine.
+    Exceptions of the function are raised here. Raises MissingPackageError without Ray.
     """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray sends figures of its use to its makers
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray would send usage statistics to its makers
     try:
         import ray  # type: ignore[import-not-found,unused-ignore] # noqa: PLC0415 - an extra
         import ray.data  # type: ignore[import-not-found,unused-ignore] # noqa: PLC0415
@@ -93,7 +93,7 @@ def map_on_ray(
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.execution_options.preserve_order = True
-    context.max_errored_blocks = -1  # what a dead worker had is missing, and the rest comes
+    context.max_errored_blocks = -1  # results of a dead worker are missing; the rest is returned
     workers = workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
     numbered = enumerate(batches)
     while some := list(islice(numbered, AT_ONCE)):
@@ -119,15 +119,15 @@ def map_on_ray(
 
 
 class _Worker:
-    """Actor that answers batches, on one core of the cluster."""
+    """Actor that processes batches, on one core of the cluster."""
 
     def __init__(self, open_work: Callable[[], Callable[[Any], Any]], folder: str) -> None:
-        with suppress(OSError):  # files may well be named by whole paths
+        with suppress(OSError):  # file names may be absolute
             os.chdir(folder)
         self.open_work = cache(open_work)
 
     def __call__(self, rows: Mapping[str, Any]) -> dict[str, list[Any]]:
-        """The answer to a batch, or the error, pickled."""
+        """Process a batch; returns the result, or the error, pickled."""
         try:
             batch = pickle.loads(rows["batch"][0])  # noqa: S301 - what this process's parent has written
             answer: tuple[Any, Exception | None] = (self.open_work()(batch), None)

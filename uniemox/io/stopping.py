@@ -9,10 +9,10 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class StopRequest:
-    """Within it a first SIGTERM or Ctrl-C is noted; the second one acts at once, as without it.
+    """Context that records a first SIGTERM or Ctrl-C; the second one acts at once, as usual.
 
-    event: set by the first signal.  signal: its number, or None. Only the main thread hears signals; in another
-    nothing changes.
+    event: set by the first signal.  signal: its number, or None. Only the main thread receives signals; in other
+    threads this does nothing.
     """
 
     def __init__(self) -> None:

@@ -1,7 +1,7 @@
-"""Check a weight archive before torch.load reads it, so that no small file asks for gigabytes.
+"""Check of a weight archive before torch.load reads it, so that no small file claims gigabytes.
 
-torch.load with weights_only runs no foreign code, but it inflates what is compressed, and calls functions that build
-large objects from small ones as often as a file asks for. Nothing here imports torch.
+torch.load with weights_only runs no foreign code, but it inflates compressed data, and calls functions that build large
+objects from small ones as often as a file requests. Nothing here imports torch.
 """
 
 import os
@@ -18,19 +18,19 @@ ZIP_START = b"PK\x03\x04"
 LEGACY_PICKLES = 5  # magic number, protocol, machine, the content, its storages' names
 MIN_PARTS = 2**20
 MAX_GROWTH = 64
-"""Parts that a pickle may hold, each counted as often as it is referred to, are MIN_PARTS + MAX_GROWTH x its bytes."""
+"""A pickle may have MIN_PARTS + MAX_GROWTH x its bytes parts, each counted as often as it is referred to."""
 BUILDERS = ("_codecs encode", "builtins bytearray", "__builtin__ bytearray")
-"""Functions that torch.load calls for a file, and that make much of little: bytearray(10**9), encode(x, "hex")."""
+"""Functions that torch.load calls for a file and that build large objects: bytearray(10**9), encode(x, "hex")."""
 _GETS, _PUTS = ("BINGET", "LONG_BINGET"), ("BINPUT", "LONG_BINPUT")
 _MARK = -1
 
 
 def check_weight_archive(path: Path) -> None:
-    """Look at a file of torch.save, a zip archive or the older plain pickles, without building anything of it.
+    """Check a file of torch.save, a zip archive or the older plain pickles, without building its objects.
 
     Raises CheckpointError for an archive that is compressed, claims more than the file holds, calls one of BUILDERS, or
-    repeats its parts too often; ValueError or OSError for one that can't be read. Pickles
-    that are no whole ones pass: torch.load stops at the same byte.
+    repeats its parts too often; ValueError or OSError for one that can't be read. Incomplete pickles pass, because
+    torch.load stops at the same byte.
     """
     with open_regular(path) as file:
         is_zip = file.read(len(ZIP_START)) == ZIP_START
@@ -49,7 +49,7 @@ def _check_zip(file: IO[bytes], path: Path) -> None:
         with zipfile.ZipFile(file) as archive:
             _check_members(archive, path)
             for member in archive.infolist():
-                if "data.pkl" in member.orig_filename.lower():  # torch does not care for case
+                if "data.pkl" in member.orig_filename.lower():  # torch ignores case
                     with archive.open(member) as stream:
                         _check_pickle(stream, member.file_size, path)
     except (zipfile.BadZipFile, RuntimeError, struct.error, OverflowError, EOFError) as error:
@@ -72,18 +72,18 @@ def _check_members(archive: zipfile.ZipFile, path: Path) -> None:
             f"{path} was refused: what is in it claims {claimed:,} bytes, the file has {size:,}; fetch it again"
         )
     if archive.comment or min((member.header_offset for member in members), default=0):
-        # Here readers of zip files differ in where they look for the list of members.
+        # Zip readers differ in where they search for the list of members.
         raise CheckpointError(f"{path} was refused: there is something before or behind its members; fetch it again")
 
 
 def _check_pickle(stream: IO[bytes], size: int, path: Path) -> bool:
-    """Walk through one pickle and count its parts, without building any; whether it was whole.
+    """Read one pickle and count its parts, without building any; returns True if it was complete.
 
-    size: bytes that the pickle, or the file around it, has.  Raises CheckpointError as `check_weight_archive` does.
+    size: bytes of the pickle, or of the file around it.  Raises the CheckpointError of `check_weight_archive`.
     """
     limit = MIN_PARTS + MAX_GROWTH * size
-    stack: list[int] = []  # how many parts each value has
-    memo: dict[Any, int] = {}  # by the number that the pickle gives
+    stack: list[int] = []  # number of parts of each value
+    memo: dict[Any, int] = {}  # by the pickle's own number
     try:
         for operation, argument, _ in pickletools.genops(stream):
             if operation.name == "GLOBAL" and argument in BUILDERS:
@@ -105,7 +105,7 @@ def _check_pickle(stream: IO[bytes], size: int, path: Path) -> bool:
 
 
 def _parts(operation: pickletools.OpcodeInfo, argument: Any, stack: list[int]) -> int:
-    """Take an operation's operands off the stack; the parts of what it puts there, their sum and one."""
+    """Take an operation's operands off the stack; returns the parts of its result, their sum plus one."""
     parts = max(1, len(argument)) if isinstance(argument, str | bytes) else 1
     needs = len(operation.stack_before)
     if pickletools.markobject in operation.stack_before:
@@ -116,7 +116,7 @@ def _parts(operation: pickletools.OpcodeInfo, argument: Any, stack: list[int]) -
 
 
 def refusal(path: Path, wanted: str) -> str:
-    """The sentence about a file that wants something called.  wanted: module.name."""
+    """Return the message about a file that requests a call.  wanted: module.name."""
     return (
         f"{path} was refused: reading it would run code ({wanted}), which a weight file need not. If you trust its "
         "source, load it there, keep only the tensors, and save them as safetensors"

@@ -1,4 +1,4 @@
-"""Names of weights, as --init, --encoder.start and --teacher.source take them."""
+"""Names of weights, for --init, --encoder.start and --teacher.source."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,13 +13,13 @@ class Init:
     """Source of an encoder."""
 
     networks: tuple[str, ...]
-    """Runs, files, timm:NAME, timm:NAME@FILE, embedded, small; several stand side by side, none is no start."""
+    """Runs, files, timm:NAME, timm:NAME@FILE, embedded, small; several are concatenated; empty: no initial weights."""
     from_scratch: bool
-    """They are built as they are, with random weights."""
+    """True to build the networks with random weights."""
 
     @classmethod
     def parse(cls, text: str) -> "Init":
-        """[scratch:]NETWORK[,NETWORK ...].
+        """Parse [scratch:]NETWORK[,NETWORK ...].
 
         >>> Init.parse("scratch:runs/pre")
         Init(networks=('runs/pre',), from_scratch=True)
@@ -29,7 +29,7 @@ class Init:
 
 
 def weight_paths(name: str) -> list[Path]:
-    """Files and folders that a name of weights means; none for what is fetched.
+    """Return the files and folders in a name of weights; none for fetched ones.
 
     >>> [str(path) for path in weight_paths("scratch:mae.pth,timm:vit_tiny_patch16_224@a.safetensors,timm:resnet50")]
     ['mae.pth', 'a.safetensors']

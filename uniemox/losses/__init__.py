@@ -1,6 +1,6 @@
-"""From features to one number: equations 1, 7 to 10 and 12 of arXiv 2409.18877, and losses of methods beside it.
+"""Losses: equations 1, 7 to 10 and 12 of arXiv 2409.18877, and losses of other methods.
 
-Each name is imported when it is first used: `losses.config` is read where torch is not.
+Each name is imported at first use, so `losses.config` can be read without torch.
 """
 
 from importlib import import_module
@@ -33,7 +33,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """A public name, imported when it is first used."""
+    """Import a public name at first use."""
     for module in ("objective", "methods") if name in __all__ else ():
         names = vars(import_module(f"{__name__}.{module}"))
         if name in names:

@@ -8,15 +8,15 @@ from torch import Tensor
 from uniemox.errors import ShapeError
 from uniemox.losses.objective import mean_over_images, soft_target_cross_entropy
 
-EPS = 1e-8  # over and under the fraction: a batch of equal numbers, met exactly, has concordance 1
+EPS = 1e-8  # added to numerator and denominator: equal numbers, predicted exactly, have concordance 1
 
 
 def affect_loss(pred: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
-    """Mean squared error plus one minus the mean concordance of valence and arousal.
+    """Compute the mean squared error plus one minus the mean concordance of valence and arousal.
 
-    pred, target: (N, 2), valence and arousal, -1 to 1.  weight: (N,), how much each image counts; None: all the same.
-    The error is a mean over the N images of this device and both numbers. The concordance is taken over these N
-    images too, so that fewer images a device or a step make another loss.
+    pred, target: (N, 2), valence and arousal, -1 to 1.  weight: (N,), weight of each image; None: equal weights.
+    The error is a mean over this device's N images and both values. The concordance is computed over the same N images,
+    so the loss depends on the number of images per device and step.
     At least 0. Raises ShapeError if the shapes differ.
     """
     if pred.ndim != 2 or pred.shape[1] != 2 or pred.shape != target.shape:
@@ -26,25 +26,25 @@ def affect_loss(pred: Tensor, target: Tensor, weight: Tensor | None = None) -> T
 
 
 def concordance(pred: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
-    """Lin's concordance correlation coefficient of every column (Biometrics 45, 1989).
+    """Compute Lin's concordance correlation coefficient of every column (Biometrics 45, 1989).
 
-    pred, target: (N, K).  weight: (N,); None: all the same.  Returns (K,), -1 to 1.
+    pred, target: (N, K).  weight: (N,); None: equal weights.  Returns (K,), -1 to 1.
     """
     shares = torch.ones_like(pred[:, :1]) if weight is None else weight[:, None]  # (N, 1)
     shares = shares / shares.sum()
     pred_mean, target_mean = (shares * pred).sum(dim=0), (shares * target).sum(dim=0)  # (K,)
     pred_rest, target_rest = pred - pred_mean, target - target_mean  # (N, K)
     covariance = (shares * pred_rest * target_rest).sum(dim=0)  # (K,)
-    variances = (shares * (pred_rest.square() + target_rest.square())).sum(dim=0)  # (K,), of both together
+    variances = (shares * (pred_rest.square() + target_rest.square())).sum(dim=0)  # (K,), sum of both variances
     return (2 * covariance + EPS) / (variances + (pred_mean - target_mean).square() + EPS)
 
 
 def distribution_loss(logits: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
-    """Kullback-Leibler divergence of the softmax from the shares of votes, 0 log 0 = 0.
+    """Compute the Kullback-Leibler divergence of the softmax from the shares of votes, with 0 log 0 = 0.
 
     logits: (N, E), before the softmax.  target: (N, E), rows that sum to 1.
-    weight: (N,), how much each image counts; None: all the same.
-    A mean over the N images of this device of the sum over classes, at least 0; its gradient in the logits is that of
+    weight: (N,), weight of each image; None: equal weights.
+    Summed over classes, then averaged over this device's N images; at least 0. Its gradient in the logits is that of
     `soft_target_cross_entropy`. Raises ShapeError if the shapes differ.
     """
     if logits.ndim != 2 or logits.shape != target.shape:
@@ -56,21 +56,21 @@ def distribution_loss(logits: Tensor, target: Tensor, weight: Tensor | None = No
 def hierarchical_cross_entropy(
     logits: Tensor, target: Tensor, polarity: Tensor, strength: float = 1.0, weight: Tensor | None = None
 ) -> Tensor:
-    """Cross-entropy of the labels plus strength times that of their polarity: an error across polarity costs more.
+    """Compute cross-entropy of the labels plus strength times that of their polarity.
 
-    As in Stimuli-aware (Yang et al., arXiv 2109.01812; its factor is not published, 1 is ours).
-    Arguments as `polarity_loss`.
+    As in Stimuli-aware (Yang et al., arXiv 2109.01812): errors across polarity cost more. The paper's factor is not
+    published; 1 is our choice. Takes the arguments of `polarity_loss`.
     """
     labels = soft_target_cross_entropy(logits, target, weight)
     return labels + strength * polarity_loss(logits, target, polarity, weight)
 
 
 def polarity_loss(logits: Tensor, target: Tensor, polarity: Tensor, weight: Tensor | None = None) -> Tensor:
-    """Cross-entropy of the polarity, whose probability is the sum of its labels' probabilities.
+    """Compute the cross-entropy of the polarity, whose probability is the sum of its labels' probabilities.
 
-    logits: (N, E), before the softmax.  target: (N, E), rows that sum to 1.  polarity: (P, E), 1 where a label is of a
-    polarity; every label is of one.  weight: (N,), how much each image counts; None: all the same.
-    A mean over the N images of this device. Raises ShapeError if the shapes don't belong together.
+    logits: (N, E), before the softmax.  target: (N, E), rows that sum to 1.  polarity: (P, E), 1 if a label has a
+    polarity; every label has one.  weight: (N,), weight of each image; None: equal weights.
+    A mean over this device's N images. Raises ShapeError if the shapes do not match.
     """
     if logits.ndim != 2 or logits.shape != target.shape or polarity.shape[1:] != logits.shape[1:]:
         raise ShapeError(
@@ -83,13 +83,13 @@ def polarity_loss(logits: Tensor, target: Tensor, polarity: Tensor, weight: Tens
 
 
 def multiplicative_loss(logits: Tensor, target: Tensor, beta: float = 1.0, weight: Tensor | None = None) -> Tensor:
-    """-Σ_k p_k^(β / (K - 1)) log p_k, p_k what modality k gives the true label (Mittal et al., CVPR 2020).
+    """Compute -Σ_k p_k^(β / (K - 1)) log p_k; modality k gives the true label p_k (Mittal et al., CVPR 2020).
 
-    A modality that is unsure weighs little, so that each image is learned from those that are sure.
+    An uncertain modality gets a low weight, so each image trains mainly its certain modalities.
     logits: (N, K, E) of K modalities.  target: (N, E), rows that sum to 1; with shares of several labels p_k is their
-    weighted geometric mean.  beta: its value is not published, 1 is ours.  weight: (N,); None: all the same.
-    The factor p_k^(β / (K - 1)) is no path of the gradient: it weighs, it is not to be made small.
-    A mean over the N images of this device. Raises ShapeError if the shapes don't belong together.
+    weighted geometric mean.  beta: not published, 1 is our choice.  weight: (N,); None: equal weights.
+    The factor p_k^(β / (K - 1)) has no gradient: it is a weight that must not be minimised itself.
+    A mean over this device's N images. Raises ShapeError if the shapes do not match.
     """
     if logits.ndim != 3 or logits.shape[1] < 2 or logits.shape[::2] != target.shape:
         raise ShapeError(
@@ -102,14 +102,14 @@ def multiplicative_loss(logits: Tensor, target: Tensor, beta: float = 1.0, weigh
 
 
 def word_alignment_loss(logits: Tensor, words: Tensor, kinds: Sequence[int]) -> Tensor:
-    """Contrastive loss of images with the words of each kind, after Zhang et al. (IJCAI 2022).
+    """Compute the contrastive loss between images and the words of each kind, after Zhang et al. (IJCAI 2022).
 
-    InfoNCE with several true words, as in arXiv 2004.11362: -log of the softmax over all words of a kind, averaged over
-    the image's own words, for each kind and each image that has some.
-    logits: (N, V), cosines of images and words over a temperature.  words: (N, V), 1 for those that an image has.
-    kinds: how many words there are of each kind, one after the other; together V.
-    A mean over the images that have words of a kind, summed over the kinds; 0 if there is none at all.
-    Raises ShapeError if the shapes don't belong together.
+    InfoNCE with several positives (arXiv 2004.11362). Per image and kind: -log softmax over all words of the kind,
+    averaged over the image's own words. Then averaged over the images that have words of the kind, and summed over
+    kinds; 0 if no image has a word.
+    logits: (N, V), cosines of images and words divided by a temperature.  words: (N, V), 1 for an image's own words.
+    kinds: number of words of each kind; the V words are ordered by kind.
+    Raises ShapeError if the shapes do not match.
     """
     if logits.ndim != 2 or logits.shape != words.shape or sum(kinds) != logits.shape[1]:
         raise ShapeError(

@@ -1,1 +1,1 @@
-"""From views to features: encoder, decoder, fusion, and the whole model."""
+"""Networks from views to features: encoder, decoder, fusion, and the whole model."""

@@ -1,4 +1,4 @@
-"""The fine-tuned network: encoder, fusion or method, head, and the distance to the training images."""
+"""The fine-tuned network: encoder, fusion or region method, head, and distance from the training images."""
 
 from typing import Any, get_args
 
@@ -18,13 +18,13 @@ MIN_IMAGES = 8
 
 
 class Distance(nn.Module):
-    """Distance of an image to the training images: distance of its features, and energy of its logits.
+    """Distance of an image from the training images: distance of its features plus energy of its logits.
 
-    The sum of two parts, each in units of its standard deviation over the training images:
+    Both parts are in units of their standard deviation over the training images:
     the squared distance of the features under a Gaussian (arXiv 1807.03888, equation 1). Features are scaled to length
-    1, so that only their direction counts. Along the first K principal axes the variance is that of the training
-    images. All other axes share one variance (probabilistic PCA, Tipping & Bishop, JRSS B 1999, section 3.2), so
-    directions that no training image has count too;
+    1, so only their direction counts. Along the first K principal axes the variance is that of the training images. All
+    other axes share one variance (probabilistic PCA, Tipping & Bishop, JRSS B 1999, section 3.2), so directions that no
+    training image has count too;
     and the energy of the logits, -log Σ exp (arXiv 2010.03759, equation 4).
     width: D, of the features.  axes: K.
     """
@@ -41,13 +41,13 @@ class Distance(nn.Module):
         self.register_buffer("axes", torch.eye(axes, width))  # (K, D), orthonormal
         self.register_buffer("variances", torch.ones(axes))  # (K,)
         self.register_buffer("rest", torch.ones(()))  # variance along every other axis
-        self.register_buffer("weights", torch.tensor([1.0, 0.0]))  # of the squared distance and of the energy
+        self.register_buffer("weights", torch.tensor([1.0, 0.0]))  # for squared distance and energy
 
     @classmethod
     def fit(cls, features: Tensor, logits: Tensor | None = None) -> "Distance":
         """Fit the distance to M training images.
 
-        features: (M, D), M at least 8.  logits: (M, E); None: the outputs are none, and the energy does not count.
+        features: (M, D), M at least 8.  logits: (M, E); None: the outputs are not logits, and the energy is left out.
         Raises ShapeError for fewer images.
         """
         if features.ndim != 2 or len(features) < MIN_IMAGES:
@@ -55,7 +55,7 @@ class Distance(nn.Module):
         units = F.normalize(features.cpu().double(), dim=1)
         offsets = units - units.mean(dim=0)
         count = min(MAX_AXES, min(offsets.shape) // 2)
-        with torch.random.fork_rng(devices=[]):  # the search for the axes starts from random ones
+        with torch.random.fork_rng(devices=[]):  # svd_lowrank starts from random axes
             torch.manual_seed(0)
             _, lengths, axes = torch.svd_lowrank(offsets, q=min(2 * count, *offsets.shape), niter=6)
         variances, axes = lengths[:count].square() / len(units), axes[:, :count]  # (K,), (D, K)
@@ -73,13 +73,13 @@ class Distance(nn.Module):
         return fitted
 
     def forward(self, features: Tensor, logits: Tensor) -> Tensor:
-        """features: (N, D).  logits: (N, E).  Returns (N,) in float32; larger is less like the training images."""
+        """Return distances (N,) in float32; larger is less similar.  features: (N, D).  logits: (N, E)."""
         with torch.autocast(features.device.type, enabled=False):
             energy = -logits.float().logsumexp(dim=1)
             return self.weights[0] * self.squared_distance(features) + self.weights[1] * energy
 
     def squared_distance(self, features: Tensor) -> Tensor:
-        """features: (N, D).  Returns (N,), about D for training images."""
+        """Return squared distances (N,), about D for training images.  features: (N, D)."""
         with torch.autocast(features.device.type, enabled=False):
             offset = F.normalize(features.float(), dim=1) - self.mean  # (N, D)
             along = offset @ self.axes.T  # (N, K)
@@ -87,22 +87,22 @@ class Distance(nn.Module):
             return (along.square() / self.variances).sum(dim=1) + outside.clamp(min=0) / self.rest
 
 
-DROP_PATHS = ("drop_path1", "drop_path2", "drop_path")  # timm's names: of attention and MLP, or of a whole block
+DROP_PATHS = ("drop_path1", "drop_path2", "drop_path")  # timm's names, for attention and MLP, or for a whole block
 
 
 class Classifier(nn.Module):
-    """Logits of E classes, or E numbers, from one view or from two.
+    """Classifier of one view or two: logits of E classes, or E numbers.
 
-    encoder: (N, 3, H, W) -> (N, D), such as `load_published` gives, or `token_encoder` of a pre-trained ViT.
+    encoder: (N, 3, H, W) -> (N, D), such as from `load_published`, or `token_encoder` of a pre-trained ViT.
     feature_width: D.  outputs: E.
-    streams: "scene" and "person" feed the head the encoder's features. With "both" the two views go through the encoder
-    as one batch of 2N. embed (D -> C3) and fusion, in float32, make the Υ of pre-training from them; a new layer norm
-    of Υ feeds the head.
-    embed, fusion: given with "both" and only there; or else
-    method: what relates regions of the encoder's last map, (N, D, h, w), in place of its features.
-    norm_eps: added to the variance of Υ by that norm.
-    The head starts as MAE's: truncated normal with a deviation of 2e-5 (facebookresearch/mae, main_finetune.py).
-    Raises ConfigError if these don't belong together.
+    streams: with "scene" or "person" the head reads the encoder's features. With "both" the two views go through the
+    encoder as one batch of 2N; embed (D -> C3) and fusion, in float32, compute the Υ of pre-training; and the head
+    reads Υ after a new layer norm.
+    embed, fusion: required with "both", and only then, unless there is a method.
+    method: region method that reads the encoder's last feature map, (N, D, h, w), instead of its features.
+    norm_eps: ε that the norm adds to the variance of Υ.
+    The head is initialised as MAE's: truncated normal with deviation 2e-5 (facebookresearch/mae, main_finetune.py).
+    Raises ConfigError if these do not match.
     """
 
     def __init__(
@@ -127,24 +127,24 @@ class Classifier(nn.Module):
         self.fusion, self.method = fusion, method
         self.norm = nn.Identity() if fusion is None else nn.LayerNorm(width, eps=norm_eps)
         self.keeps_norm_statistics = False
-        self.distance: Distance | None = None  # of the features from those of the training images, once it is trained
+        self.distance: Distance | None = None  # from the training images; set after training
         self.head: nn.Module = nn.Linear(width, outputs)
         nn.init.trunc_normal_(self.head.weight, std=2e-5)
         nn.init.zeros_(self.head.bias)
 
     def forward(self, scene: Tensor | None = None, person: Tensor | None = None, *, with_features: bool = False) -> Any:
-        """Logits (N, E), and what the head has read if it is asked for. Arguments and errors as `features`."""
+        """Return logits (N, E), and the head's input if requested. Takes and raises the same as `features`."""
         features = self.features(scene, person)
         logits = self.head(features)
         return (logits, features) if with_features else logits
 
     def after_encoder(self) -> list[nn.Parameter]:
-        """Return the parameters behind the encoder."""
+        """Return the parameters after the encoder."""
         of_encoder = {id(parameter) for parameter in self.encoder.parameters()}
         return [one for one in self.parameters() if one.requires_grad and id(one) not in of_encoder]
 
     def answer(self, scene: Tensor | None = None, person: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-        """Logits (N, E), and distances (N,) from the training images, if it knows them; see `Distance`."""
+        """Return logits (N, E), and distances (N,) from the training images, or None; see `Distance`."""
         features = self.features(scene, person)
         logits = self.head(features)
         return logits, None if self.distance is None else self.distance(features, logits)
@@ -158,17 +158,17 @@ class Classifier(nn.Module):
         return self
 
     def features(self, scene: Tensor | None = None, person: Tensor | None = None) -> Tensor:
-        """Return the head's input: (N, D) of one view, (N, C3) of both, (N, method.width) of regions.
+        """Return the head's input: (N, D) for one view, (N, C3) for both, (N, method.width) for regions.
 
-        scene, person: (N, 3, H, W), ImageNet-normalised; a view that `streams` does not name is ignored.
-        Raises ShapeError if one that it names is missing, is not of floats, or two have different shapes.
+        scene, person: (N, 3, H, W), ImageNet-normalised; views that `streams` does not name are ignored.
+        Raises ShapeError if a required view is missing or not of floats, or if two views have different shapes.
         """
         return self.fuse(self.encode(scene, person))
 
     def encode(self, scene: Tensor | None = None, person: Tensor | None = None) -> Tensor:
-        """The encoder's features of each of V views, one or both: (N, V, D); or its regions, see `RegionReader`.
+        """Return the encoder's features of V views: (N, V, D); with a method the regions, see `RegionReader`.
 
-        Arguments and errors as `features`.
+        Takes and raises the same as `features`.
         """
         views = self._views(scene, person)
         if self.method is not None:
@@ -176,11 +176,11 @@ class Classifier(nn.Module):
         if len(views) == 1:
             return self.encoder(views[0])[:, None]  # (N, 1, D)
         both = self.encoder(torch.cat(views))  # (2N, D)
-        count = views[0].shape[0]  # len() would fix it in an export
+        count = views[0].shape[0]  # len() would become a constant in an export
         return torch.stack([both[:count], both[count:]], dim=1)  # (N, 2, D)
 
     def fuse(self, encoded: Tensor) -> Tensor:
-        """Return the head's input, see `features`.  encoded: of `encode`."""
+        """Return the head's input, see `features`.  encoded: from `encode`."""
         if self.method is not None:
             return self.method(self.method.reader.split(encoded))
         if self.fusion is None:
@@ -192,7 +192,7 @@ class Classifier(nn.Module):
             return self.norm(self.fusion(alpha, beta))  # (N, C3)
 
     def _views(self, scene: Tensor | None, person: Tensor | None) -> list[Tensor]:
-        """The views that are used, checked."""
+        """Return the required views after checking them."""
         views = []
         for name in views_of(self.streams):
             view = scene if name == "scene" else person
@@ -205,17 +205,17 @@ class Classifier(nn.Module):
                 )
             views.append(view)
         if views[0].shape != views[-1].shape:
-            raise ShapeError(f"scene {tuple(views[0].shape)} and person {tuple(views[1].shape)} must be alike")
+            raise ShapeError(f"scene {tuple(views[0].shape)} and person {tuple(views[1].shape)} must have one shape")
         return views
 
 
 class NeighbourHead(nn.Module):
-    """Votes of the nearest known images, in place of `classifier.head`; nothing of it is learned.
+    """Head that averages the labels of the nearest training images; replaces `classifier.head` and has no weights.
 
-    The neighbours are found by cosine; each votes with exp(cosine / temperature), as in DINO (arXiv 2104.14294).
-    bank: (M, C) features of known images, as `Classifier.features` gives them.  targets: (M, E) rows that sum to 1.
-    neighbours: how many vote, all M if there are fewer.
-    Raises ShapeError if bank and targets don't belong together, ConfigError for numbers out of range.
+    Neighbours are found by cosine; each has the weight exp(cosine / temperature), as in DINO (arXiv 2104.14294).
+    bank: (M, C) features of training images, from `Classifier.features`.  targets: (M, E) rows that sum to 1.
+    neighbours: number of neighbours, at most M.
+    Raises ShapeError if bank and targets do not match, ConfigError for numbers out of range.
     """
 
     bank: Tensor
@@ -237,7 +237,7 @@ class NeighbourHead(nn.Module):
         self.register_buffer("targets", targets.detach().float())  # (M, E)
 
     def forward(self, features: Tensor) -> Tensor:
-        """features: (N, C).  Returns log(share of the votes + 1e-6), (N, E), in float32."""
+        """Return log(share of the votes + 1e-6), (N, E), in float32.  features: (N, C)."""
         with torch.autocast(features.device.type, enabled=False):
             cosines = F.normalize(features.float(), dim=-1) @ self.bank.T  # (N, M)
             nearest, rows = cosines.topk(self.neighbours, dim=-1)  # (N, neighbours)
@@ -247,10 +247,10 @@ class NeighbourHead(nn.Module):
 
 
 def token_encoder(vit: VisionTransformer) -> VisionTransformer:
-    """The same ViT, its forward giving the CLS token after the final norm, (N, D).
+    """Let a ViT's forward return the CLS token after the final norm, (N, D); returns the same ViT.
 
-    That is what pre-training embeds as α, here over all patches; `load_start` and `build_encoder` give such ViTs.
-    Raises EncoderError if it is no plain ViT.
+    Pre-training embeds this token as α, here over all patches; `load_start` and `build_encoder` return such ViTs.
+    Raises EncoderError if it is not a plain ViT.
     """
     check_plain(vit, type(vit).__name__)
     vit.reset_classifier(0, "token")
@@ -258,10 +258,10 @@ def token_encoder(vit: VisionTransformer) -> VisionTransformer:
 
 
 def set_drop_path(encoder: nn.Module, rate: float) -> None:
-    """Give a network of timm stochastic depth that rises linearly, from 0 in its first block to rate in its last.
+    """Set stochastic depth of a timm network, rising linearly from 0 in the first block to rate in the last.
 
-    rate: share of the samples for which the last block is skipped in training, 0 to below 1 (arXiv 1603.09382).
-    Raises ConfigError for another rate, and for a rate above 0 if the network's blocks can't be skipped.
+    rate: probability of skipping the last block in training, 0 to below 1 (arXiv 1603.09382).
+    Raises ConfigError for another rate, or for a rate above 0 if the network's blocks can't be skipped.
     """
     if not 0 <= rate < 1:
         raise ConfigError(f"drop_path must be at least 0 and below 1, got {rate}")
@@ -277,12 +277,12 @@ def set_drop_path(encoder: nn.Module, rate: float) -> None:
 def _check_parts(
     feature_width: int, outputs: int, streams: str, embed: nn.Linear | None, fusion: nn.Module | None
 ) -> None:
-    """Raise ConfigError unless a classifier can be made of these."""
+    """Raise ConfigError unless a classifier can be built from these parts."""
     if streams not in get_args(Streams):
         raise ConfigError(f"there are no streams {streams!r}; choose one of {', '.join(get_args(Streams))}")
     if feature_width < 1 or outputs < 1:
         raise ConfigError(f"feature_width and outputs must be at least 1, got {feature_width} and {outputs}")
     if (streams == "both") != (embed is not None) or (embed is None) != (fusion is None):
-        raise ConfigError(f'embed and fusion are given with streams="both" and only there, got streams={streams!r}')
+        raise ConfigError(f'embed and fusion are required with streams="both", and only then; got streams={streams!r}')
     if embed is not None and embed.in_features != feature_width:
         raise ConfigError(f"embed reads {embed.in_features} channels, but the encoder gives {feature_width}")

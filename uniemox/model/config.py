@@ -1,4 +1,4 @@
-"""Settings of the model."""
+"""Settings of the network that is pre-trained, and names of fusions and region methods."""
 
 import os
 import re
@@ -20,7 +20,7 @@ FUSIONS: dict[str, str] = {
     "gated": "uniemox.model.fusion:GatedFusion",
     "scaled_attention": "uniemox.model.fusion:scaled_attention",
 }
-"""The paper's Γ4, Γ1, Γ2 and Γ3; scaled_attention is Γ2 with products that keep the scale of its inputs (ours)."""
+"""Fusions by name: the paper's Γ4, Γ1, Γ2, Γ3, and our scaled_attention, a Γ2 that keeps the scale of its inputs."""
 REGION_METHODS: dict[str, str] = {
     "solver": "uniemox.model.methods.solver:Solver",
     "stimuli": "uniemox.model.methods.stimuli:StimuliAware",
@@ -34,7 +34,7 @@ ALLOW = "UNIEMOX_ALLOW_PACKAGES"
 
 
 def check_fusion(name: str, channels: int, heads: int) -> None:
-    """Raise ConfigError for numbers below 1, or unless the name is a fusion's or mypackage.module:MyFusion."""
+    """Raise ConfigError for numbers below 1, or a name that is neither in FUSIONS nor mypackage.module:MyFusion."""
     check_name(name, FUSIONS, "fusion")
     if channels < 1 or heads < 1:
         raise ConfigError(f"fusion needs at least one channel and one head, got channels={channels}, heads={heads}")
@@ -50,12 +50,12 @@ def check_name(name: str, table: Iterable[str], kind: str) -> None:
 
 
 def is_foreign(name: str | None) -> bool:
-    """Return True for mypackage.module:Name, a class outside of uniemox."""
+    """Return True for a name of the form mypackage.module:Name, a class outside of uniemox."""
     return bool(name and re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*", name))
 
 
 def import_named(name: str, table: Mapping[str, str]) -> Any:
-    """Import what a name of a table, or mypackage.module:Name, refers to. Raises ConfigError if it is not there."""
+    """Import the object of a table's name or of mypackage.module:Name. Raises ConfigError if it can't be imported."""
     module, _, attribute = table.get(name, name).partition(":")
     try:
         return getattr(import_module(module), attribute)
@@ -75,21 +75,21 @@ def refuse_foreign(names: Iterable[str | None], allow: Collection[str] = ()) -> 
         package = (name or "").partition(":")[0].partition(".")[0]
         if name is not None and is_foreign(name) and package not in allowed:
             raise CheckpointError(
-                f"it needs {name}, and loading it runs code of the package {package}, which is not uniemox's; if you "
-                f"trust that package, set {ALLOW}={package}, or pass allow=({package!r},) to load_classifier"
+                f"the model needs {name}: loading it runs code of the package {package}, which is not part of uniemox; "
+                f"if you trust the package, set {ALLOW}={package}, or pass allow=({package!r},) to load_classifier"
             )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DecoderConfig:
-    """Size of the decoder; its width is also that of α, β and Υ."""
+    """Size of the decoder. Its width is also the width of α, β and Υ."""
 
     width: int = 512
-    """C3, channels; a multiple of 4 and of heads. 512 is also the width of CLIP ViT-B's features."""
+    """C3, number of channels; a multiple of 4 and of heads. The default is also the width of CLIP ViT-B's features."""
     depth: int = 8
-    """Blocks."""
+    """Number of decoder blocks, at least 1."""
     heads: int = 16
-    """Attention heads of a block."""
+    """Number of attention heads per block; must divide width."""
 
     def __post_init__(self) -> None:
         if self.width < 4 or self.width % 4 or self.depth < 1 or self.heads < 1 or self.width % self.heads:
@@ -101,19 +101,19 @@ class DecoderConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelConfig:
-    """Settings of the model. Every ablation of tables IV to VI of the paper is one of these settings."""
+    """Settings of the network. Every ablation of tables IV to VI of the paper changes one of these settings."""
 
     fusion: str | None = "attention"
-    """Fusion of α and β into Υ: static, dynamic, attention, gated, scaled_attention, or a class of your own as
+    """Fusion of α and β into Υ: static, dynamic, attention, gated, scaled_attention, or your own class as
     mypackage.module:MyFusion. None: Υ = α, the scene alone."""
     fusion_heads: int = 3
-    """κ, sets of fusion weights."""
+    """κ, number of fusion weight sets, at least 1."""
     norm_pix: bool = False
-    """Reconstruct each patch's standardised pixels (MAE's option) instead of its pixels."""
+    """Reconstruct the standardised pixels of each patch, an option of MAE, instead of the raw pixels."""
     temperature: float = 14.2857
-    """τ of equation 8, positive. It cancels in equation 9; CLIP's start value, 1 / 0.07."""
+    """τ of equation 8, above 0; it has no effect on equation 9. The default is CLIP's initial value, 1 / 0.07."""
     teacher_width: int | None = None
-    """Channels of the teacher's features. None: those of the decoder; another width adds a learned projection of Υ."""
+    """Channels of the teacher's features. None: as many as the decoder's. Others add a learned projection of Υ."""
     mask: MaskConfig = field(default_factory=MaskConfig)
     decoder: DecoderConfig = field(default_factory=DecoderConfig)
     losses: LossWeights = field(default_factory=LossWeights)
@@ -128,15 +128,15 @@ class ModelConfig:
 
     @property
     def needs_image_features(self) -> bool:
-        """Return whether a loss needs the teacher's Ω."""
+        """True if a loss needs the teacher's image features Ω."""
         return self.needs_text_features or self.losses.semantic_visual_alignment > 0
 
     @property
     def needs_text_features(self) -> bool:
-        """Return whether a loss needs the teacher's Λ."""
+        """True if a loss needs the teacher's text features Λ."""
         return self.losses.contrastive_feature_alignment > 0
 
     @property
     def needs_person(self) -> bool:
-        """Return whether the person view is used: reconstructed, or fused into a Υ that a loss reads."""
+        """True if the person view is needed: for its reconstruction, or for a fused Υ that a loss reads."""
         return self.losses.person_reconstruction > 0 or (self.fusion is not None and self.needs_image_features)

@@ -11,7 +11,7 @@ from uniemox.views.patches import Mask
 
 
 class Decoder(nn.Module):
-    """Fills the hidden places with one learned token, adds positions, and predicts every patch's pixels."""
+    """Decoder that fills hidden patches with one learned token, adds positions, and predicts every patch's pixels."""
 
     pos_embed: Tensor
 
@@ -26,7 +26,7 @@ class Decoder(nn.Module):
         start_as_mae(self)
 
     def forward(self, tokens: Tensor, mask: Mask) -> Tensor:
-        """tokens: (N, 1 + K, C3), embedded, the CLS token first.  Returns the predicted patches (N, L, P)."""
+        """Return the predicted patches (N, L, P).  tokens: (N, 1 + K, C3), embedded, the CLS token first."""
         cls, visible = tokens[:, :1], tokens[:, 1:]
         index = mask.visible[..., None].expand_as(visible)
         x = self.mask_token.to(tokens.dtype).expand(*mask.hidden.shape, -1).scatter(1, index, visible)  # (N, L, C3)

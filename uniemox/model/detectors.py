@@ -11,15 +11,15 @@ STRIDES = (8, 16, 32)
 CHANNELS = (64, 128, 256)  # of the maps at these strides
 WIDTH = 64  # of the head's maps
 CLASSES = 80  # COCO's; 0 is a person
-MAX_LOG_SIZE = 10.0  # of a box in cells; what lies beyond is none
+MAX_LOG_SIZE = 10.0  # log of a box's size in cells; larger values are not boxes
 
 
 class Candidates(NamedTuple):
-    """Raw detections at A places, before overlapping boxes are removed."""
+    """Raw detections at A positions, before overlapping boxes are removed."""
 
     boxes: Tensor  # (N, A, 4): x1, y1, x2, y2 as shares of the view
     confidence: Tensor  # (N, A), 0 to 1
-    classes: Tensor  # (N, A, 80), 0 to 1; a face finder has none, (N, A, 0)
+    classes: Tensor  # (N, A, 80), 0 to 1; (N, A, 0) from a face detector
 
 
 class Convolution(nn.Sequential):
@@ -37,7 +37,7 @@ class Separable(nn.Sequential):
 
 
 class Bottleneck(nn.Module):
-    """1 x 1, then 3 x 3, with or without a shortcut."""
+    """1 x 1 convolution, then 3 x 3, with or without a shortcut."""
 
     def __init__(self, width: int, has_shortcut: bool) -> None:
         super().__init__()
@@ -45,12 +45,12 @@ class Bottleneck(nn.Module):
         self.has_shortcut = has_shortcut
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> the same shape."""
+        """Map (N, C, H, W) to the same shape."""
         return self.layers(x) + x if self.has_shortcut else self.layers(x)
 
 
 class CrossStage(nn.Module):
-    """Half of the channels through bottlenecks, the other half past them (CSPNet, arXiv 1911.11929)."""
+    """Block that sends half of the channels through bottlenecks and the others past them (CSPNet, arXiv 1911.11929)."""
 
     def __init__(self, inputs: int, outputs: int, blocks: int = 1, *, has_shortcut: bool = False) -> None:
         super().__init__()
@@ -60,20 +60,20 @@ class CrossStage(nn.Module):
         self.join = Convolution(2 * half, outputs, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, inputs, H, W) -> (N, outputs, H, W)."""
+        """Map (N, inputs, H, W) to (N, outputs, H, W)."""
         through, past = self.through(x), self.past(x)
         return self.join(torch.cat([self.blocks(through), past], dim=1))
 
 
 class PyramidPooling(nn.Module):
-    """The map beside its maxima over 5, 9 and 13 cells."""
+    """Concatenation of the map with its maxima over 5, 9 and 13 cells, then a convolution."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.narrow, self.widen = Convolution(width, width // 2, 1), Convolution(2 * width, width, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> the same shape."""
+        """Map (N, C, H, W) to the same shape."""
         x = self.narrow(x)
         return self.widen(torch.cat([x, *(F.max_pool2d(x, size, 1, size // 2) for size in (5, 9, 13))], dim=1))
 
@@ -90,7 +90,7 @@ class Head(nn.Module):
         self.box, self.objectness = nn.Conv2d(WIDTH, 4, 1), nn.Conv2d(WIDTH, 1, 1)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(N, C, H, W) -> box (N, 4, H, W), objectness (N, 1, H, W), classes (N, 80, H, W), not decoded."""
+        """Return box (N, 4, H, W), objectness (N, 1, H, W) and classes (N, 80, H, W), not decoded.  x: (N, C, H, W)."""
         x = self.stem(x)
         classes = self.classes(self.class_layers(x))
         x = self.box_layers(x)
@@ -101,7 +101,7 @@ class YoloxNano(nn.Module):
     """An object detector of 0.9 million parameters, trained on COCO."""
 
     published = "YOLOX-nano as Megvii-BaseDetection/YOLOX publishes it (yolox_nano.onnx)"
-    unused_convolutions = 0  # of that file
+    unused_convolutions = 0  # in that file
 
     def __init__(self) -> None:
         super().__init__()
@@ -118,7 +118,7 @@ class YoloxNano(nn.Module):
         self.heads = nn.ModuleList(Head(width) for width in CHANNELS)
 
     def forward(self, rgb: Tensor) -> Candidates:
-        """rgb: (N, 3, H, W), 0 to 255; H and W multiples of 32."""
+        """Return candidates.  rgb: (N, 3, H, W), 0 to 255; H and W multiples of 32."""
         found = [head(one) for head, one in zip(self.heads, self._maps(rgb.flip(1)), strict=True)]
         boxes, objects, kinds = zip(*found, strict=True)
         objectness, classes = rows_of(objects).sigmoid(), rows_of(kinds).sigmoid()  # (N, A, 1), (N, A, 80)
@@ -126,7 +126,7 @@ class YoloxNano(nn.Module):
         return Candidates(in_shares(boxes, rgb.shape[-2:]), confidence, objectness * classes)
 
     def _maps(self, bgr: Tensor) -> list[Tensor]:
-        """Maps at strides 8, 16 and 32."""
+        """Return feature maps at strides 8, 16 and 32."""
         corners = [bgr[..., row::2, column::2] for column in (0, 1) for row in (0, 1)]
         fine = self.dark3(self.dark2(self.stem(torch.cat(corners, dim=1))))
         middle = self.dark4(fine)
@@ -138,17 +138,17 @@ class YoloxNano(nn.Module):
 
 
 def enlarge(x: Tensor) -> Tensor:
-    """(N, C, H, W) -> (N, C, 2H, 2W), every cell four times."""
+    """Repeat every cell four times: (N, C, H, W) to (N, C, 2H, 2W)."""
     return F.interpolate(x, scale_factor=2.0, mode="nearest")
 
 
 def rows_of(maps: Sequence[Tensor]) -> Tensor:
-    """Maps (N, C, H, W) as rows, one map after the other: (N, A, C)."""
+    """Join maps (N, C, H, W) as rows, one map after the other: (N, A, C)."""
     return torch.cat([x.flatten(2).transpose(1, 2) for x in maps], dim=1)
 
 
 def in_shares(boxes: Sequence[Tensor], size: torch.Size) -> Tensor:
-    """Corners in shares of the view, (N, A, 4).
+    """Return corners in shares of the view, (N, A, 4).
 
     boxes: (N, 4, H, W) of each stride: offsets of centres in cells, logs of sizes.  size: height and width in px.
     """
@@ -174,7 +174,7 @@ class YuNet(nn.Module):
     """A face detector of 0.05 million parameters, trained on WIDER FACE."""
 
     published = "YuNet-n as libfacedetection.train publishes it (yunet_n.onnx)"
-    unused_convolutions = 6  # of that file
+    unused_convolutions = 6  # in that file
 
     def __init__(self) -> None:
         super().__init__()
@@ -190,7 +190,7 @@ class YuNet(nn.Module):
         )
 
     def forward(self, rgb: Tensor) -> Candidates:
-        """rgb: (N, 3, H, W), 0 to 255; H and W multiples of 32."""
+        """Return candidates.  rgb: (N, 3, H, W), 0 to 255; H and W multiples of 32."""
         maps = self._maps(rgb.flip(1))
         faces, boxes, objectness = (
             [head(one) for head, one in zip(heads, maps, strict=True)]
@@ -200,7 +200,7 @@ class YuNet(nn.Module):
         return Candidates(in_shares(boxes, rgb.shape[-2:]), confidence[..., 0], confidence[..., :0])
 
     def _maps(self, bgr: Tensor) -> list[Tensor]:
-        """Maps at strides 8, 16 and 32."""
+        """Return feature maps at strides 8, 16 and 32."""
         fine = self.stride8(F.max_pool2d(self.stride4(F.max_pool2d(self.stem(bgr), 2)), 2))
         middle = self.stride16(F.max_pool2d(fine, 2))
         coarse = self.out32(self.stride32(F.max_pool2d(middle, 2)))

@@ -1,4 +1,4 @@
-"""Vision transformers as encoders: position tables, visible tokens, several side by side; the colour histogram."""
+"""Vision transformers as encoders: position tables, visible tokens, concatenation; and the colour histogram."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -18,11 +18,11 @@ from uniemox.views.patches import IMAGENET, PixelStats, patch_grid
 
 
 def sincos_position(channels: int, grid: tuple[int, int], *, rows_first: bool = False) -> Tensor:
-    """Sines and cosines of the column, then of the row; a zero row for the CLS token comes first.
+    """Return a sin-cos position table: the column's values, then the row's; the CLS token's zero row is first.
 
     channels: C, a multiple of 4.  grid: rows and columns.  Returns (1, 1 + rows * columns, C).
-    rows_first: the row, then the column: MoCo v3, CAE and SiameseIM, where MAE, dBOT, TinyMIM and MixMAE begin with the
-    column.  Source: facebookresearch/mae, util/pos_embed.py; facebookresearch/moco-v3, vits.py.
+    rows_first: row, then column, as in MoCo v3, CAE and SiameseIM; MAE, dBOT, TinyMIM and MixMAE have column, then row.
+    Source: facebookresearch/mae, util/pos_embed.py; facebookresearch/moco-v3, vits.py.
     """
     rows, columns = grid
     bands = 10000.0 ** -(torch.arange(channels // 4, dtype=torch.float64) / (channels // 4))  # (C/4,)
@@ -34,12 +34,12 @@ def sincos_position(channels: int, grid: tuple[int, int], *, rows_first: bool = 
 
 
 def build_encoder(name: str, image_size: int | None = None, **timm_options: object) -> VisionTransformer:
-    """A plain ViT of timm with random weights, CLS token and fixed sin-cos position table.
+    """Build a plain ViT of timm with random weights, CLS token and fixed sin-cos position table.
 
-    name: any plain ViT of timm, e.g. "vit_small_patch16_224".  image_size: side in px, a multiple of the patch;
-    None: the size that timm built the network for.
-    timm_options: passed to timm, e.g. embed_dim, depth, num_heads.
-    Raises EncoderError if timm has no such model or it is no plain ViT, ShapeError if the patch doesn't fit the image.
+    name: any plain ViT of timm, such as "vit_small_patch16_224".  image_size: side in px, a multiple of the patch;
+    None: the size of the named network.
+    timm_options: passed to timm, such as embed_dim, depth, num_heads.
+    Raises EncoderError if timm has no such model or it is not a plain ViT, ShapeError if the patch does not fit.
     """
     if not timm.is_model(name):
         raise EncoderError(f"timm has no model {name!r}; timm.list_models('vit_*') lists what it has")
@@ -48,7 +48,7 @@ def build_encoder(name: str, image_size: int | None = None, **timm_options: obje
     options = {"num_classes": 0, "global_pool": "token"} | ({} if image_size is None else {"img_size": image_size})
     try:
         vit = timm.create_model(name, **options | timm_options)
-    except (TypeError, AssertionError) as error:  # other networks' constructors know no such option; timm asserts
+    except (TypeError, AssertionError) as error:  # other networks lack the option; timm asserts
         with torch.device("meta"):
             kind = timm.create_model(name, num_classes=0)
         raise EncoderError(_refusal(name, _why_not_plain(kind) or f"timm says: {error}")) from error
@@ -64,7 +64,7 @@ def build_encoder(name: str, image_size: int | None = None, **timm_options: obje
 
 
 def start_as_mae(module: nn.Module) -> None:
-    """Draw all matrices, the patch embedding's too, as MAE does: Xavier uniform, biases zero."""
+    """Initialise all matrices, including the patch embedding, as MAE does: Xavier uniform, biases zero."""
     for layer in module.modules():
         if isinstance(layer, nn.Linear | nn.Conv2d):
             nn.init.xavier_uniform_(layer.weight.view(len(layer.weight), -1))
@@ -73,17 +73,17 @@ def start_as_mae(module: nn.Module) -> None:
 
 
 def check_plain(vit: nn.Module, name: str) -> None:
-    """Raise EncoderError, with name and reason, unless `encode_visible` computes what the network itself would."""
+    """Raise EncoderError, with name and reason, unless `encode_visible` gives the network's own result."""
     reason = _why_not_plain(vit)
     if reason:
         raise EncoderError(_refusal(name, reason))
 
 
 def encode_visible(vit: VisionTransformer, patches: Tensor, visible: Tensor) -> Tensor:
-    """Tokens of the visible patches: embedding, position, CLS token, blocks, final norm (section III-B of the paper).
+    """Encode the visible patches: embedding, position, CLS token, blocks, final norm (section III-B of the paper).
 
-    vit: a network that `check_plain` accepts.  patches: (N, L, P) as `patchify` cuts them.  visible: (N, K) indices.
-    Returns (N, 1 + K, C2), the CLS token first.
+    vit: a network that `check_plain` accepts.  patches: (N, L, P) from `patchify`.  visible: (N, K) indices.
+    Returns tokens (N, 1 + K, C2), the CLS token first.
     """
     weight = vit.patch_embed.proj.weight.permute(0, 2, 3, 1).flatten(1)  # (C2, P), over patches in our pixel order
     x = F.linear(take_rows(patches, visible), weight, vit.patch_embed.proj.bias)  # (N, K, C2)
@@ -131,10 +131,10 @@ def _refusal(name: str, reason: str) -> str:
 
 
 class ConcatEncoder(nn.Module):
-    """(N, 3, H, W) -> (N, D1 + D2 + ...); each encoder gets its pixels in its own normalisation.
+    """Concatenation of several encoders: (N, 3, H, W) -> (N, D1 + D2 + ...).
 
-    encoders: of timm, with features (N, D).  stats: what each one's pixels are normalised with; the views come in
-    ImageNet's normalisation.
+    encoders: of timm, with features (N, D).  stats: normalisation of each encoder's pixels; the input has ImageNet's,
+    and is converted.
     """
 
     scale: Tensor
@@ -149,33 +149,33 @@ class ConcatEncoder(nn.Module):
         self.register_buffer("shift", ((own_mean - mean) / std)[..., None, None], persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x: (N, 3, H, W).  Returns (N, D)."""
+        """Return features (N, D).  x: (N, 3, H, W)."""
         features = [encoder(x * self.scale[i] + self.shift[i]) for i, encoder in enumerate(self.encoders)]
         return torch.cat(features, dim=1)
 
     def group_matcher(self, coarse: bool = False) -> Callable[[str], int]:
-        """From a parameter's name to the number of its layer in its own encoder, for timm's layer-wise decay."""
+        """Return a function from a parameter's name to its layer in its own encoder, for timm's layer-wise decay."""
         layers: dict[str, int] = {}
         encoder: Any
         for i, encoder in enumerate(self.encoders):
             if not hasattr(encoder, "group_matcher"):
-                raise ConfigError(f"layer_decay needs encoders of timm; {type(encoder).__name__} is none")
+                raise ConfigError(f"layer_decay needs encoders of timm; {type(encoder).__name__} is not one")
             own = group_with_matcher(encoder.named_parameters(), encoder.group_matcher(coarse=coarse), reverse=True)
             layers |= {f"encoders.{i}.{name}": layer for name, layer in own.items()}
         last = max(layers.values(), default=0)
         return lambda name: layers.get(name, last + 1)
 
 
-HUES, SATURATIONS, VALUES = 8, 4, 4  # bins of HSV, 128 together
-THUMBNAIL = 6  # cells of a side
+HUES, SATURATIONS, VALUES = 8, 4, 4  # HSV bins, 128 in all
+THUMBNAIL = 6  # cells per side
 FEATURES = HUES * SATURATIONS * VALUES + 3 * THUMBNAIL**2
 
 
 class ColourHistogram(nn.Module):
-    """(N, 3, H, W) -> (N, 236): roots of the shares of pixels in 128 HSV bins, then the mean colours of 6 x 6 cells.
+    """Encoder without weights: roots of 128 HSV bin shares, then mean colours of 6 x 6 cells; (N, 3, H, W) -> (N, 236).
 
-    It has no weights. The root evens out rare and frequent colours (the Hellinger kernel); its squares sum to 1.
-    Mean colours are 0 to 1, channel by channel, row by row. In float32 whatever the precision around it.
+    The root balances rare and frequent colours (Hellinger kernel); the squares of the roots sum to 1.
+    Mean colours are 0 to 1, channel by channel, row by row. Always computed in float32.
     """
 
     mean: Tensor
@@ -187,9 +187,9 @@ class ColourHistogram(nn.Module):
         self.register_buffer("std", torch.tensor(IMAGENET.std)[:, None, None], persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x: (N, 3, H, W), ImageNet-normalised.  Returns (N, 236)."""
+        """Return features (N, 236).  x: (N, 3, H, W), ImageNet-normalised."""
         with torch.autocast(x.device.type, enabled=False):
-            rgb = ((x.float() * self.std + self.mean) * 255).round().clamp(0, 255)  # whole: no bin hangs on rounding
+            rgb = ((x.float() * self.std + self.mean) * 255).round().clamp(0, 255)  # whole numbers: stable bins
             bins = hsv_bins(rgb).flatten(1)  # (N, HW)
             counts = rgb.new_zeros(rgb.shape[0], HUES * SATURATIONS * VALUES)  # (N, 128)
             counts = counts.scatter_add(1, bins, torch.ones_like(bins, dtype=counts.dtype))
@@ -199,14 +199,14 @@ class ColourHistogram(nn.Module):
 
 
 def hsv_bins(rgb: Tensor) -> Tensor:
-    """The bin of every pixel, 0 to 127, of equal steps in hue, saturation and value.
+    """Return the bin of every pixel, 0 to 127, in equal steps of hue, saturation and value.
 
     rgb: (N, 3, H, W), whole numbers 0 to 255.  Returns (N, H, W) int64. Grey has hue 0, black saturation 0.
     """
     red, green, blue = rgb.unbind(dim=1)  # (N, H, W) each
     value, minimum = rgb.amax(dim=1), rgb.amin(dim=1)
     spread = value - minimum
-    safe = spread.clamp(min=1)  # the smallest spread of a pixel that is not grey
+    safe = spread.clamp(min=1)  # 1 is the minimum for a pixel that is not grey
     of_green, of_blue = 2 + (blue - red) / safe, 4 + (red - green) / safe
     hue = torch.where(value == red, (green - blue) / safe, torch.where(value == green, of_green, of_blue))
     hue = torch.where(hue < 0, hue + 6, hue)  # 0 to below 6
@@ -226,12 +226,12 @@ def cell_means(side: int, device: torch.device) -> Tensor:
 
 
 def fast_precision(device: str | None = None) -> Precision:
-    """bfloat16 on a GPU and on processors that multiply it (AVX-512, AMX, newer Arm), float32 on all others.
+    """Return bfloat16 on a GPU or a processor with instructions for it (AVX-512, AMX, newer Arm), else float32.
 
     device: cpu or cuda; None: a GPU if there is one.
     Without such instructions bfloat16 works too, but 60 times slower than float32 (an AMD EPYC with AVX2).
     """
-    # Private, but the one place where torch says what its CPU kernels can do.
+    # Private, but nothing else in torch tells which instructions its CPU kernels use.
     is_gpu = torch.cuda.is_available() if device is None else device == "cuda"
     is_fast = is_gpu or torch.ops.mkldnn._is_mkldnn_bf16_supported()
     return "bfloat16" if is_fast else "float32"

@@ -1,4 +1,4 @@
-"""Encoders of a classifier, by their spec: networks of timm, MixMAE, a colour histogram, or several side by side."""
+"""Encoders of a classifier by their spec: timm networks, MixMAE, a colour histogram, or several concatenated."""
 
 from typing import Any
 
@@ -39,7 +39,7 @@ def _build_one(spec: EncoderSpec) -> nn.Module:
         return ColourHistogram()
     if foreign or not timm.is_model(spec.name):
         raise CheckpointError(
-            f"its encoder {spec.name!r} with {', '.join(sorted(foreign)) or 'its options'} is none of timm's"
+            f"its encoder {spec.name!r} with {', '.join(sorted(foreign)) or 'its options'} is not in timm"
         )
     return build_timm(spec.name, **spec.options)
 
@@ -47,7 +47,7 @@ def _build_one(spec: EncoderSpec) -> nn.Module:
 def build_timm(name: str, *, conv_head: str = "", **options: Any) -> nn.Module:
     """Build a network of timm; conv_head="none" leaves out the last convolution.
 
-    Raises CheckpointError where a network has no such convolution.
+    Raises CheckpointError if the network has no such convolution.
     """
     network: Any = timm.create_model(name, **options)
     if conv_head:
@@ -59,7 +59,7 @@ def build_timm(name: str, *, conv_head: str = "", **options: Any) -> nn.Module:
 
 
 class MixMAEEncoder(SwinTransformer):
-    """A Swin without shifted windows and with an absolute position table (Sense-X/MixMIM, models_mixmim_ft.py)."""
+    """Swin without shifted windows, with an absolute position table (Sense-X/MixMIM, models_mixmim_ft.py)."""
 
     def __init__(self, **shape: object) -> None:
         super().__init__(**shape)
@@ -70,7 +70,7 @@ class MixMAEEncoder(SwinTransformer):
                 block.shift_size, block.attn_mask = (0, 0), None
 
     def forward_features(self, x: Tensor) -> Tensor:
-        """x: (N, 3, H, W).  Returns (N, H / 32, W / 32, C)."""
+        """Return a feature map (N, H / 32, W / 32, C).  x: (N, 3, H, W)."""
         x = self.patch_embed(x)  # (N, H / 4, W / 4, C / 8)
         x = x + self.absolute_pos_embed.view(1, *x.shape[1:])
         return self.norm(self.layers(x))

@@ -1,8 +1,8 @@
 """Γ1 to Γ4: four ways to fuse the scene feature α and the person feature β into Υ (arXiv 2409.18877, equations 2 to 6).
 
-Beside them stands one of ours, scaled_attention, a Γ2 whose offset does not come to dominate.
+We add scaled_attention, a Γ2 whose offset does not come to dominate.
 
-All compute in the precision of their input; the whole model hands them float32.
+All compute in the precision of their input; the whole model passes float32.
 """
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from uniemox.errors import ShapeError
 from uniemox.model.config import FUSIONS, check_fusion, import_named
 
-OFFSET = 1e-5  # start of the learned offsets b and ε
+OFFSET = 1e-5  # initial value of the learned offsets b and ε
 
 
 def build_fusion(name: str, channels: int, heads: int = 3) -> nn.Module:
@@ -30,12 +30,12 @@ def build_fusion(name: str, channels: int, heads: int = 3) -> nn.Module:
 
 
 def scaled_attention(channels: int, heads: int) -> "AttentionFusion":
-    """Build Γ2 with the scale at which the weights of all κ heads together average 1 (ours)."""
+    """Build Γ2 with a scale at which the weights of all κ heads average 1 (ours)."""
     return AttentionFusion(channels, heads, scale=channels / heads)
 
 
 class StaticFusion(nn.Module):
-    """Γ4: Υ = λ ⊙ α + β (equation 2). λ is given, not learned: a buffer, ones by default."""
+    """Γ4: Υ = λ ⊙ α + β (equation 2). λ is not learned: a buffer, ones by default."""
 
     weight: Tensor
 
@@ -44,7 +44,7 @@ class StaticFusion(nn.Module):
         self.register_buffer("weight", torch.ones(channels))  # (C,) λ
 
     def forward(self, scene: Tensor, person: Tensor) -> Tensor:
-        """scene, person: (N, C).  Returns (N, C)."""
+        """Return the fused feature (N, C).  scene, person: (N, C)."""
         _check(scene, person, self.weight.shape[0])
         return self.weight * scene + person
 
@@ -52,7 +52,7 @@ class StaticFusion(nn.Module):
 class DynamicFusion(nn.Module):
     """Γ1: Υ = LayerNorm(Σ_i (α_i ⊙ α + β_i ⊙ β)) + b (equations 3 and 4).
 
-    The sum is linear in α and β, so κ sets of weights say no more than one set; they only change how it trains.
+    The sum is linear in α and β, so κ sets of weights can express no more than one; they only change the training.
     """
 
     def __init__(self, channels: int, heads: int) -> None:
@@ -63,7 +63,7 @@ class DynamicFusion(nn.Module):
         self.bias = nn.Parameter(torch.full((channels,), OFFSET))  # b
 
     def forward(self, scene: Tensor, person: Tensor) -> Tensor:
-        """scene, person: (N, C).  Returns (N, C)."""
+        """Return the fused feature (N, C).  scene, person: (N, C)."""
         _check(scene, person, self.bias.shape[0])
         mixed = self.scene_weight.sum(0) * scene + self.person_weight.sum(0) * person  # (N, C)
         return self.norm(mixed) + self.bias
@@ -85,7 +85,7 @@ class AttentionFusion(nn.Module):
         self.bias = nn.Parameter(torch.full((channels,), OFFSET))  # ε
 
     def forward(self, scene: Tensor, person: Tensor) -> Tensor:
-        """scene, person: (N, C).  Returns (N, C)."""
+        """Return the fused feature (N, C).  scene, person: (N, C)."""
         _check(scene, person, self.bias.shape[0])
         mixed = _attend(scene, self.scene_proj) + _attend(person, self.person_proj)  # (N, κ, C)
         return nn.functional.silu(self.scale * mixed.sum(dim=1)) + self.bias
@@ -94,10 +94,10 @@ class AttentionFusion(nn.Module):
 class GatedFusion(nn.Module):
     """Γ3: attention as in Γ2, joined by a small network and filtered by a gate (equations 6a to 6e).
 
-    The softmax makes the features about C times smaller, so that torch's default biases would drown them: Υ of all
-    samples would start the same (mean cosine 0.998 at C = 512). So biases start at zero, and what the first ReLU adds
-    to all samples alike is taken out by rows of W2 that sum to zero. The mean cosine of unrelated samples is then 1/π,
-    the least that a ReLU gives.
+    The softmax makes the features about C times smaller. torch's default biases would dominate them, so that Υ of all
+    samples would be nearly the same at first (mean cosine 0.998 at C = 512). So biases are initialised to zero, and
+    rows of W2 that sum to zero cancel what the first ReLU adds to all samples. The mean cosine of unrelated samples is
+    then 1/π, the minimum for a ReLU.
     """
 
     def __init__(self, channels: int, heads: int) -> None:
@@ -114,7 +114,7 @@ class GatedFusion(nn.Module):
             self.project.weight -= self.project.weight.mean(dim=1, keepdim=True)
 
     def forward(self, scene: Tensor, person: Tensor) -> Tensor:
-        """scene, person: (N, C).  Returns (N, C)."""
+        """Return the fused feature (N, C).  scene, person: (N, C)."""
         _check(scene, person, self.bias.shape[0])
         joined = _attend(scene, self.scene_proj) + _attend(person, self.person_proj)  # (N, κ, C) eq 6a
         joined = joined.flatten(1)  # (N, κ*C) eq 6b
@@ -124,12 +124,12 @@ class GatedFusion(nn.Module):
 
 
 def _projections(channels: int, heads: int) -> nn.Parameter:
-    """(κ, C, C) matrices that keep the scale of what they multiply."""
+    """Return random (κ, C, C) matrices that keep the scale of their input."""
     return nn.Parameter(nn.init.trunc_normal_(torch.empty(heads, channels, channels), std=channels**-0.5))
 
 
 def _attend(x: Tensor, proj: Tensor) -> Tensor:
-    """softmax(x proj_i) ⊙ x for every i. x: (N, C), proj: (κ, C, C).  Returns (N, κ, C)."""
+    """Compute softmax(x proj_i) ⊙ x for every i. x: (N, C), proj: (κ, C, C).  Returns (N, κ, C)."""
     return torch.einsum("nc,kcd->nkd", x, proj).softmax(dim=-1) * x[:, None]
 
 

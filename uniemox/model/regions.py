@@ -1,8 +1,8 @@
 """Regions that the methods relate: the whole scene, its objects and people, the person and the face.
 
-Every region is the mean of the encoder's last feature map inside a box. Boxes come from detectors inside the network,
-so that a classifier's file needs no other: YOLOX-nano for objects and people, YuNet for faces. Without them the cells
-of a grid replace objects and people, and the upper half of the person view replaces the face.
+A region's feature is the mean of the encoder's last feature map inside a box. Detectors inside the network find the
+boxes, so a classifier's file needs no other file: YOLOX-nano for objects and people, YuNet for faces. Without detectors
+the cells of a grid replace objects and people, and the upper half of the person view replaces the face.
 """
 
 from collections.abc import Collection, Sequence
@@ -20,29 +20,29 @@ from uniemox.views.patches import IMAGENET, PixelStats
 Group = Literal["scene", "cells", "objects", "people", "person", "body", "face"]
 OF_PERSON: tuple[Group, ...] = ("person", "body", "face")
 DETECTED: tuple[Group, ...] = ("objects", "people")
-COUNT = 8  # K, objects or people of an image
-GRID = 4  # cells of a side
-SIDES: dict[Group, int] = {"cells": GRID, "body": GRID, "objects": GRID, "people": GRID}  # cells; elsewhere one
-VIEWS: dict[Group, int] = {"person": 1, "body": 1, "face": 2}  # elsewhere the scene, view 0
-DETECTOR_PX = 320  # side of what detectors see: the scene view, enlarged or reduced
-LIKELY = 100  # candidates that may become regions
+COUNT = 8  # K, maximum number of objects or people per image
+GRID = 4  # cells per side
+SIDES: dict[Group, int] = {"cells": GRID, "body": GRID, "objects": GRID, "people": GRID}  # cells per side; default 1
+VIEWS: dict[Group, int] = {"person": 1, "body": 1, "face": 2}  # all other groups use the scene, view 0
+DETECTOR_PX = 320  # side of the detectors' input: the scene view, enlarged or reduced
+LIKELY = 100  # most confident candidates that are considered
 MIN_CONFIDENCE, MAX_OVERLAP = 0.25, 0.5
 PERSON = 0  # of the detector's classes
-FACE_MARGIN = 0.2  # of a face's box that is added on each side
+FACE_MARGIN = 0.2  # share of a face's box that is added on each side
 UPPER_HALF = (0.0, 0.0, 1.0, 0.5)
-ABSENT = 1e-6  # presence of what is not there, in an attention
+ABSENT = 1e-6  # presence of an absent region in an attention
 
 
 class Regions(NamedTuple):
     """T regions of N images."""
 
     features: Tensor  # (N, T, D), means of the encoder's map
-    classes: Tensor  # (N, T, 80), what the detector says of them, 0 to 1; all 0 without one
+    classes: Tensor  # (N, T, 80), class probabilities of the detector; all 0 without one
     boxes: Tensor  # (N, T, 4): x1, y1, x2, y2 as shares of their view
-    presence: Tensor  # (N, T), confidence of the detector, 0 where there is no such region; 1 without one
+    presence: Tensor  # (N, T), confidence of the detector, 0 for an absent region; 1 without a detector
 
     def pack(self) -> Tensor:
-        """(N, T, D + 85)."""
+        """Pack all fields as (N, T, D + 85)."""
         return torch.cat([self.features, self.classes, self.boxes, self.presence[..., None]], dim=2)
 
     @classmethod
@@ -54,11 +54,11 @@ class Regions(NamedTuple):
 
 
 class RegionReader(nn.Module):
-    """Regions of the groups that a method relates.
+    """Computes the regions of the groups that a method relates.
 
-    groups: in this order.  has_detector, has_face_finder: whether there are networks that find objects and faces; they
-    are frozen.  stats: what the views come normalised with.
-    `dropout` is the share of the features that is left out in training.
+    groups: in this order.  has_detector, has_face_finder: add frozen detectors of objects and faces.  stats:
+    normalisation of the input views.
+    `dropout` is the dropout rate of the features in training.
     """
 
     mean: Tensor
@@ -77,7 +77,7 @@ class RegionReader(nn.Module):
 
     @property
     def streams(self) -> Streams:
-        """The views that the groups need."""
+        """Views that the groups need."""
         return "both" if set(OF_PERSON) & set(self.groups) else "scene"
 
     def train(self, mode: bool = True) -> "RegionReader":
@@ -89,15 +89,15 @@ class RegionReader(nn.Module):
         return self
 
     def sizes(self) -> dict[Group, int]:
-        """T of each group."""
+        """Number of regions T by group."""
         detected = () if self.detector is None else DETECTED
         return {group: COUNT if group in detected else SIDES.get(group, 1) ** 2 for group in self.groups}
 
     def forward(self, encoder: nn.Module, scene: Tensor, person: Tensor | None = None) -> Tensor:
-        """All regions, packed, group after group: (N, T, D + 85).
+        """Return all regions, packed, group after group: (N, T, D + 85).
 
-        scene, person: (N, 3, S, S), normalised; the person where a group needs it.  They, and the face, go through the
-        encoder as one batch.
+        scene, person: (N, 3, S, S), normalised; person is required if a group needs it.  All views, including the face,
+        go through the encoder as one batch.
         """
         views, face, seen = [scene], None, None
         if person is not None:
@@ -111,7 +111,7 @@ class RegionReader(nn.Module):
         return torch.cat([self._group(group, maps, objects, seen).pack() for group in self.groups], dim=1)
 
     def split(self, packed: Tensor) -> dict[Group, Regions]:
-        """The regions of each group, of what `forward` gives; in training without a part of their features."""
+        """Split the result of `forward` into regions by group; in training with dropout on features."""
         sizes, found = self.sizes(), dict[Group, Regions]()
         for group, part in zip(sizes, packed.split(list(sizes.values()), dim=1), strict=True):
             regions = Regions.unpack(part)
@@ -119,7 +119,7 @@ class RegionReader(nn.Module):
         return found
 
     def _group(self, group: Group, maps: Sequence[Tensor], objects: Candidates | None, face: Tensor | None) -> Regions:
-        """Regions of one group.  maps: of scene, person and face.  face: (N,) its confidence."""
+        """Return the regions of one group.  maps: of scene, person and face.  face: (N,) its confidence."""
         if group in DETECTED and objects is not None:
             confidence = objects.classes[..., PERSON] if group == "people" else objects.confidence
             boxes, presence, classes = strongest(objects._replace(confidence=confidence))
@@ -131,7 +131,7 @@ class RegionReader(nn.Module):
         return Regions(means(of, boxes), classes, boxes, presence)
 
     def _face(self, person: Tensor) -> tuple[Tensor, Tensor]:
-        """The face in a person view as a view of its own, (N, 3, S, S), and how sure it is one, (N,)."""
+        """Crop the face from a person view, (N, 3, S, S), and return it with the detector's confidence, (N,)."""
         if self.face_finder is None:
             box = person.new_tensor(UPPER_HALF).expand(person.shape[0], 4)
             return cut(person, box), torch.ones_like(box[:, 0])
@@ -149,14 +149,14 @@ class RegionReader(nn.Module):
 
 
 def views_of_groups(groups: Collection[Group]) -> int:
-    """Number of views of an image that the encoder sees: scene, person, face."""
+    """Return the number of an image's views that the encoder processes: scene, person, face."""
     return 1 + bool(set(OF_PERSON) & set(groups)) + ("face" in groups)
 
 
 def feature_map(encoder: Any, x: Tensor) -> Tensor:
-    """The encoder's last feature map, (N, D, h, w); of a ViT, its patch tokens.  x: (N, 3, S, S).
+    """Return the encoder's last feature map, (N, D, h, w); a ViT's patch tokens.  x: (N, 3, S, S).
 
-    Raises ConfigError for an encoder that has none.
+    Raises ConfigError for an encoder without one.
     """
     if not hasattr(encoder, "forward_features"):
         raise ConfigError(f"this method needs one network of timm with a feature map, got {type(encoder).__name__}")
@@ -170,7 +170,7 @@ def feature_map(encoder: Any, x: Tensor) -> Tensor:
 
 
 def grid(side: int, like: Tensor) -> Tensor:
-    """The cells of a grid over a view, row by row: (side², 4), shares."""
+    """Return the cells of a grid over a view, row by row: (side², 4), shares."""
     edges = torch.linspace(0, 1, side + 1, device=like.device, dtype=torch.float32)
     y1, x1 = torch.meshgrid(edges[:-1], edges[:-1], indexing="ij")
     y2, x2 = torch.meshgrid(edges[1:], edges[1:], indexing="ij")
@@ -178,9 +178,9 @@ def grid(side: int, like: Tensor) -> Tensor:
 
 
 def means(places: Tensor, boxes: Tensor) -> Tensor:
-    """The mean of a map inside boxes; a cell counts by its share inside the box.
+    """Average a map inside boxes; a cell's weight is its share inside the box.
 
-    places: (N, D, h, w).  boxes: (N, T, 4), shares.  Returns (N, T, D); 0 for a box outside the view.
+    places: (N, D, h, w).  boxes: (N, T, 4), shares.  Returns (N, T, D); 0 for a box outside of the view.
     """
     rows = shares_of_cells(boxes[..., 1], boxes[..., 3], places.shape[2]).to(places.dtype)  # (N, T, h)
     columns = shares_of_cells(boxes[..., 0], boxes[..., 2], places.shape[3]).to(places.dtype)  # (N, T, w)
@@ -189,7 +189,7 @@ def means(places: Tensor, boxes: Tensor) -> Tensor:
 
 
 def shares_of_cells(low: Tensor, high: Tensor, count: int) -> Tensor:
-    """Along one side: how much of a stretch is inside each of `count` cells; sums to 1, or 0 outside of all.
+    """Return the share of an interval along one side in each of `count` cells; sums to 1, or 0 outside of all cells.
 
     low, high: (...), shares of the side.  Returns (..., count).
 
@@ -203,7 +203,7 @@ def shares_of_cells(low: Tensor, high: Tensor, count: int) -> Tensor:
 
 
 def cut(view: Tensor, box: Tensor) -> Tensor:
-    """The part of each view in its box, squashed to the view's size, bilinear.
+    """Crop the box from each view and resize it to the view's size, bilinear, without keeping the aspect.
 
     view: (N, 3, S, S).  box: (N, 4), shares.  Returns (N, 3, S, S).
     """
@@ -216,9 +216,9 @@ def cut(view: Tensor, box: Tensor) -> Tensor:
 
 
 def strongest(found: Candidates, count: int = COUNT) -> tuple[Tensor, Tensor, Tensor]:
-    """Boxes that don't overlap by half, most confident first (greedy non-maximum suppression, `count` rounds).
+    """Select boxes that don't overlap by half, most confident first (greedy non-maximum suppression, `count` rounds).
 
-    Returns boxes (N, count, 4), their confidence (N, count), 0 where fewer were found, and classes (N, count, C).
+    Returns boxes (N, count, 4), their confidence (N, count), 0 for missing boxes, and classes (N, count, C).
     """
     confidence, rows = found.confidence.topk(min(LIKELY, found.confidence.shape[1]), dim=1)  # (N, A)
     boxes = found.boxes.gather(1, rows[..., None].expand(-1, -1, 4)).clamp(0, 1)  # (N, A, 4)
@@ -239,7 +239,7 @@ def strongest(found: Candidates, count: int = COUNT) -> tuple[Tensor, Tensor, Te
 
 
 def overlaps(box: Tensor, boxes: Tensor) -> Tensor:
-    """Intersection over union of a box (N, 1, 4) with boxes (N, A, 4): (N, A)."""
+    """Return the intersection over union of a box (N, 1, 4) with boxes (N, A, 4): (N, A)."""
     shared = (torch.minimum(box[..., 2:], boxes[..., 2:]) - torch.maximum(box[..., :2], boxes[..., :2])).clamp(min=0)
     both = shared.prod(dim=2)
     areas = [(one[..., 2:] - one[..., :2]).clamp(min=0).prod(dim=2) for one in (box, boxes)]
@@ -247,7 +247,7 @@ def overlaps(box: Tensor, boxes: Tensor) -> Tensor:
 
 
 def shares_of_present(fits: Tensor, presence: Tensor) -> Tensor:
-    """The weights of an attention over regions, of which those that are not there get next to nothing.
+    """Return attention weights over regions; absent regions get nearly 0.
 
     fits: (..., T), before the softmax.  presence: (..., T).  Returns (..., T), sums of 1, in the precision of fits.
     """

@@ -1,4 +1,4 @@
-"""From the description of a classifier's network to the module, and back to what was fitted later."""
+"""Builds the module from the description of a classifier's network, and adds fitted parts to the description."""
 
 from dataclasses import replace
 
@@ -18,8 +18,8 @@ def build(spec: NetworkSpec, encoder: nn.Module | None = None) -> Classifier:
     """Build a classifier with random weights, drawn from torch's generator.
 
     encoder: (N, 3, H, W) -> (N, D), used unchanged; None: built from the spec.
-    A spec of somebody else's file may name a class of a foreign package: call `refuse_foreign` before.
-    Raises CheckpointError or ConfigError for a spec of which no network can be made.
+    A spec from a foreign file may name a class of a foreign package: call `refuse_foreign` first.
+    Raises CheckpointError or ConfigError for a spec from which no network can be built.
     """
     encoder = build_encoders(spec) if encoder is None else encoder
     embed = fusion = method = None
@@ -61,7 +61,7 @@ def build(spec: NetworkSpec, encoder: nn.Module | None = None) -> Classifier:
 
 
 def with_fitted(spec: NetworkSpec, classifier: Classifier) -> NetworkSpec:
-    """Return the spec with what was fitted after the network was built: neighbours, distance."""
+    """Add what was fitted after the network was built to its spec: neighbours, distance."""
     head = classifier.head
     if isinstance(head, NeighbourHead):
         spec = replace(

@@ -1,4 +1,4 @@
-"""The whole model: scene and person through one encoder, reconstructed, fused, and held against the teacher.
+"""The whole pre-training model: one encoder for scene and person; reconstruction, fusion, comparison with the teacher.
 
 Symbols of arXiv 2409.18877: α `scene`, β `person`, Υ `fused`, Ω `image_features`, Λ `text_features`.
 """
@@ -21,7 +21,7 @@ from uniemox.views.patches import Mask, patchify, random_mask
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelOutput:
-    """Everything one pass computed; None where a setting turned it off."""
+    """Results of one forward pass; None if a setting turned a part off."""
 
     losses: dict[str, Tensor]  # scalars, by the names of LossWeights' fields
     total: Tensor  # scalar, the weighted sum
@@ -38,9 +38,9 @@ class ModelOutput:
 class UniEmoX(nn.Module):
     """The pre-training model (arXiv 2409.18877, figure 5).
 
-    encoder: a plain timm ViT, see `build_encoder`; its position table is frozen. The person view goes through it
-    together with the scene, as one batch of 2N. The scene always runs; of the rest only what a loss above weight 0
-    needs exists and is computed.  Raises EncoderError if the encoder is no plain ViT.
+    encoder: a plain timm ViT, see `build_encoder`; its position table is frozen. Scene and person go through it
+    together, as one batch of 2N. The scene always runs; other parts exist and run only if a loss with a weight above 0
+    needs them.  Raises EncoderError if the encoder is not a plain ViT.
     """
 
     def __init__(self, encoder: VisionTransformer, config: ModelConfig) -> None:
@@ -82,13 +82,13 @@ class UniEmoX(nn.Module):
         person_noise: Tensor | None = None,
         weights: LossWeights | None = None,
     ) -> ModelOutput:
-        """One pass over a batch, with every loss that is on.
+        """Run a batch and compute every loss that is on.
 
-        scene, person: (N, 3, H, W), ImageNet-normalised, of the encoder's input size; person may be None where
-        `config.needs_person` is false, and is ignored there.
+        scene, person: (N, 3, H, W), ImageNet-normalised, of the encoder's input size; if `config.needs_person` is
+        false, person is ignored and may be None.
         image_features: (N, C) the teacher's Ω.  text_features: (M, C) its Λ, M >= N.
-        scene_noise, person_noise: (N, L) random numbers that draw the masks; None draws them from torch's generator.
-        weights: of the losses in this step; None: those of the configuration.
+        scene_noise, person_noise: (N, L) random numbers that draw the masks; None: from torch's generator.
+        weights: weights of the losses in this step; None: those of the configuration.
         Raises ShapeError if a view or feature is missing or has another shape.
         """
         views = self._views(scene, person)
@@ -132,7 +132,7 @@ class UniEmoX(nn.Module):
         )
 
     def _views(self, scene: Tensor, person: Tensor | None) -> list[Tensor]:
-        """The views that are used, checked."""
+        """Return the required views after checking them."""
         if not self.config.needs_person:
             person = None
         elif person is None:
@@ -147,7 +147,7 @@ class UniEmoX(nn.Module):
         return views
 
     def _draw_mask(self, patches: Tensor, noises: list[Tensor | None]) -> Mask:
-        """Masks of all views of the batch, from the given noise or fresh draws."""
+        """Draw masks for all views of the batch, from the given noise or torch's generator."""
         shape = (len(patches) // len(noises), patches.shape[1])
         drawn = [torch.rand(shape, device=patches.device) if noise is None else noise for noise in noises]
         for noise in drawn:
@@ -158,7 +158,7 @@ class UniEmoX(nn.Module):
     def _reconstruct(
         self, tokens: Tensor, patches: Tensor, mask: Mask, count: int
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Predicted patches and L1 of each stream that is reconstructed; the others don't enter the decoder."""
+        """Predict patches and compute L1 for each stream that is reconstructed; the decoder skips other streams."""
         weights, on = self.config.losses, dict[str, slice]()
         if weights.scene_reconstruction > 0:
             on["scene"] = slice(None, count)
@@ -177,7 +177,7 @@ class UniEmoX(nn.Module):
     def _compared(
         self, fused: Tensor, image: Tensor | None, text: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Υ projected to the teacher's width, Ω and Λ, (N, C) each, checked; Λ is None where L2 is off."""
+        """Return Υ projected to the teacher's width, Ω and Λ, (N, C) each, checked; Λ is None if L2 is off."""
         config = self.config
         if image is None:
             raise ShapeError("the teacher's image_features are missing; give them, or turn L2 and L3 off")
@@ -194,9 +194,9 @@ class UniEmoX(nn.Module):
 
 @torch.no_grad()
 def fused_diagnostics(fused: Tensor, offset: Tensor | None) -> dict[str, Tensor]:
-    """Measure whether Υ still tells images apart.
+    """Measure whether Υ still distinguishes images.
 
-    fused: (N, C) Υ.  offset: (C,) ε or b, which the fusion adds to every image alike; None without one.
+    fused: (N, C) Υ.  offset: (C,) ε or b, which the fusion adds to every image; None without one.
     Returns scalars: "fused_cosine", the mean cosine between the Υ of different images, 0 for one image; and
     "offset_share", |ε| over the mean |Υ|. Both near 1: Υ has collapsed to the offset.
     """

@@ -1,1 +1,1 @@
-"""From an image to the people in it: boxes, detectors, crops. Needs no torch and knows no data set."""
+"""People in an image: boxes, detectors, crops. Does not import torch and knows no data sets."""

@@ -14,7 +14,7 @@ from uniemox.errors import BoxError, ConfigError
 
 
 class Box(NamedTuple):
-    """A rectangle in px; x2 and y2 are excluded."""
+    """Rectangle in px; x2 and y2 are excluded."""
 
     x1: float
     y1: float
@@ -23,21 +23,21 @@ class Box(NamedTuple):
 
     @property
     def area(self) -> float:
-        """In square px; 0 for an empty box."""
+        """Area in square px; 0 for an empty box."""
         return max(0.0, self.x2 - self.x1) * max(0.0, self.y2 - self.y1)
 
 
 class Detection(NamedTuple):
-    """A person that was found."""
+    """A detected person."""
 
     box: Box
-    confidence: float  # 0 to 1; 1 for a box that people drew
+    confidence: float  # 0 to 1; 1 for an annotated box
 
 
 def clip_box(box: Box, width: int, height: int) -> Box:
-    """The part of a box that lies inside an image, at least one px of it.
+    """Return the part of a box inside an image, at least one px.
 
-    Raises BoxError if it is empty, not finite, or lies outside.
+    Raises BoxError if it is empty, not finite, or outside.
 
     >>> clip_box(Box(-5, 10, 50, 400), width=100, height=80)
     Box(x1=0, y1=10, x2=50, y2=80)
@@ -53,25 +53,25 @@ def clip_box(box: Box, width: int, height: int) -> Box:
 def touched_box(box: Box, width: int, height: int) -> Box:
     """Clip a box as `clip_box` does; a box thinner than a px becomes a px wide.
 
-    Raises BoxError only if it is not finite or lies outside.
+    Raises BoxError only if it is not finite or outside of the image.
 
     >>> touched_box(Box(99.5, 10, 300, 10.2), width=100, height=80)
     Box(x1=99, y1=10, x2=100, y2=11)
     """
     if not (box.x2 > 0 and box.x1 < width and box.y2 > 0 and box.y1 < height):
-        return clip_box(box, width, height)  # says what is wrong
+        return clip_box(box, width, height)  # raises the error
     x1, y1 = min(max(box.x1, 0), width - 1), min(max(box.y1, 0), height - 1)
     return clip_box(Box(x1, y1, max(box.x2, x1 + 1), max(box.y2, y1 + 1)), width, height)
 
 
 def union_box(boxes: Sequence[Box]) -> Box:
-    """The smallest box around all of them; at least one is needed."""
+    """Return the smallest box around all boxes, at least one."""
     x1, y1, x2, y2 = zip(*boxes, strict=True)
     return Box(min(x1), min(y1), max(x2), max(y2))
 
 
 def overlap(boxes: NDArray[np.floating], others: NDArray[np.floating]) -> NDArray[np.floating]:
-    """Intersection over union of every box with every other: (M, 4), (N, 4) -> (M, N), 0 to 1."""
+    """Return the intersection over union of every box with every other: (M, 4), (N, 4) -> (M, N), 0 to 1."""
     corner = np.maximum(boxes[:, None, :2], others[None, :, :2])
     extent = (np.minimum(boxes[:, None, 2:], others[None, :, 2:]) - corner).clip(0)  # (M, N, 2)
     shared = extent.prod(axis=2)  # (M, N)
@@ -80,9 +80,9 @@ def overlap(boxes: NDArray[np.floating], others: NDArray[np.floating]) -> NDArra
 
 
 def suppress(boxes: NDArray[np.floating], confidences: NDArray[np.floating], threshold: float) -> list[int]:
-    """Non-maximum suppression: rows kept, most confident first; a box that overlaps a kept one by more goes.
+    """Return the rows that non-maximum suppression keeps, most confident first.
 
-    boxes: (N, 4).  confidences: (N,).  threshold: intersection over union, 0 to 1.
+    boxes: (N, 4).  confidences: (N,).  threshold: maximum intersection over union with a kept box.
     """
     order = np.argsort(-confidences, kind="stable")
     kept: list[int] = []
@@ -105,27 +105,27 @@ Source = Literal[
 
 
 class PersonCrop(NamedTuple):
-    """A part of an image and why it was taken."""
+    """Part of an image, and why it was chosen."""
 
     box: Box
-    """Inside the image, at least one px."""
+    """Box inside the image, at least one px."""
     source: Source
     keep: tuple[Box, ...] = ()
-    """Only these boxes are not blacked out; none: everything is kept."""
+    """Boxes that are not blacked out; (): nothing is blacked out."""
 
 
 def choose_person(
     persons: Sequence[Detection] | None, target: Box | None, size: tuple[int, int], policy: PersonPolicy = "largest"
 ) -> PersonCrop:
-    """The person view of an image.
+    """Choose the person view of an image.
 
-    persons: what a detector found; None if no detector was run.  target: the person meant by the data set.  size: width
-    and height of the image, px. Without a person it is the whole image, and `source` says why. People of whom less than
-    a px is in the image don't count.
-    policy: largest takes the target if the data set names one, else the person with the largest area × confidence.
-    union takes the box around all persons. persons_only takes the whole image, black outside the persons. second_crop
-    takes a second random crop in training, as the paper's released code, and the whole image elsewhere.
-    Raises BoxError for a target that does not touch the image.
+    persons: detected people; None if no detector was run.  target: the data set's target person.  size: width and
+    height of the image, px. Without a person the view is the whole image, and `source` has the reason. People with less
+    than a px in the image are ignored.
+    policy: largest: the target if there is one, else the person with the largest area × confidence. union: the box
+    around all persons. persons_only: the whole image, black outside the persons. second_crop: a second random crop in
+    training, as in the authors' code, and the whole image otherwise.
+    Raises BoxError for a target outside of the image.
     """
     whole = Box(0, 0, *size)
     if policy == "second_crop":
@@ -160,22 +160,22 @@ class DetectorConfig:
     """Settings of a person detector."""
 
     confidence: float | None = None
-    """Least confidence, 0 to 1: objectness times class, or as the layout defines it; None: the layout's own."""
+    """Minimum confidence, 0 to 1: objectness times class, or as the layout defines it; None: the layout's own."""
     nms_overlap: float | None = None
-    """Intersection over union, 0 to 1, above which the weaker of two boxes goes; None: the layout's own."""
+    """Intersection over union, 0 to 1, above which the weaker of two boxes is dropped; None: the layout's own."""
     max_detections: int = 100
-    """People an image at the most."""
+    """Maximum number of people per image."""
 
     def __post_init__(self) -> None:
         for name in ("confidence", "nms_overlap"):
             value = getattr(self, name)
-            if value is not None and not 0 <= value <= 1:  # nan is refused too
+            if value is not None and not 0 <= value <= 1:  # also refuses nan
                 raise ConfigError(f"{name} is {value}; it must be from 0 to 1, or left out for the detector's own")
         if self.max_detections < 1:
             raise ConfigError(f"max_detections is {self.max_detections}; it must be at least 1")
 
     def thresholds(self, confidence: float, nms_overlap: float) -> Thresholds:
-        """Return the thresholds, those of the layout where none are set."""
+        """Return the thresholds; unset ones are the layout's."""
         return Thresholds(
             confidence if self.confidence is None else self.confidence,
             nms_overlap if self.nms_overlap is None else self.nms_overlap,
@@ -184,22 +184,22 @@ class DetectorConfig:
 
 
 MAX_CANDIDATES = 1000
-"""Boxes of an image that are compared with each other, the most confident ones, as NanoDet has it."""
+"""Maximum number of an image's boxes that are compared, the most confident ones, as in NanoDet."""
 
 
 def select(
     boxes: NDArray[np.floating], confidences: NDArray[np.floating], image: tuple[int, int], least: Thresholds
 ) -> tuple[Detection, ...]:
-    """People in one image, clipped to it, most confident first.
+    """Select the people in one image, clipped to it, most confident first.
 
     boxes: (M, 4) in px of the image.  confidences: (M,).  image: width and height in px.
-    Boxes below the least confidence, and those that are not finite or cover no px of the image, are left out.
+    Drops boxes below the minimum confidence, and boxes that are not finite or cover no px of the image.
     """
     candidates = np.flatnonzero((confidences >= least.confidence) & np.isfinite(boxes).all(axis=1))
     candidates = candidates[np.argsort(-confidences[candidates], kind="stable")][:MAX_CANDIDATES]
     found = []
     for row in candidates[suppress(boxes[candidates], confidences[candidates], least.nms_overlap)]:
-        with ignoring(BoxError):  # outside the image, in the letterbox, or thinner than a px
+        with ignoring(BoxError):  # outside of the image, in the letterbox, or thinner than a px
             box = clip_box(Box(*map(float, boxes[row])), *image)
             found.append(Detection(box, float(min(confidences[row], 1.0))))
     return tuple(found[: least.max_detections])

@@ -1,4 +1,4 @@
-"""YOLOv3 from Darknet's own files, a .cfg and a .weights, run by OpenCV: the person detector of the paper."""
+"""YOLOv3 from Darknet's own files, .cfg and .weights, run by OpenCV: the person detector of the paper."""
 
 import importlib
 import struct
@@ -17,19 +17,19 @@ from uniemox.persons.box import Detection, DetectorConfig, select
 from uniemox.persons.fitting import Preparation, Size, fit_images
 from uniemox.persons.layouts import CLASS_COUNTS, YOLOV3_CONFIDENCE, YOLOV3_NMS_OVERLAP, Array, corners
 
-SIZE: Size = (416, 416)  # as UniEmoX has it, whatever the .cfg says
+SIZE: Size = (416, 416)  # UniEmoX's size, not the .cfg's
 PREPARATION = Preparation(fit="squash", order="RGB", std=(255.0, 255.0, 255.0))
 MIN_CONFIDENCE = 0.2  # OpenCV writes 0 below it
-REVISION = 1  # raise it when code changes boxes
+REVISION = 1  # increase it when code changes boxes
 
 
 class DarknetDetector:
-    """People by a Darknet network with [yolo] layers; see `load_detector`."""
+    """Person detector from a Darknet network with [yolo] layers; see `load_detector`."""
 
     def __init__(self, cfg: Path, weights: Path, config: DetectorConfig, *, threads: int | None = None) -> None:
         self._cv2, self._lock = _opencv(cfg), Lock()
         if threads is not None:
-            self._cv2.setNumThreads(threads)  # of all of OpenCV in this process
+            self._cv2.setNumThreads(threads)  # for all of OpenCV in this process
         self.name = cfg.name
         self._net = _read(self._cv2, cfg, weights)
         self._outputs = self._net.getUnconnectedOutLayersNames()
@@ -38,13 +38,13 @@ class DarknetDetector:
         self._thresholds = config.thresholds(YOLOV3_CONFIDENCE, YOLOV3_NMS_OVERLAP)
         if self._thresholds.confidence < MIN_CONFIDENCE:
             raise ConfigError(
-                f"confidence is {config.confidence}, but OpenCV gives no Darknet box less than {MIN_CONFIDENCE} sure"
+                f"confidence is {config.confidence}, but OpenCV drops Darknet boxes below {MIN_CONFIDENCE}"
             )
         settings = " ".join(map(str, ("darknet", REVISION, SIZE, *self._thresholds)))
         self.fingerprint = fingerprint_of([cfg, weights], settings)
 
     def detect(self, images: Sequence[Image.Image]) -> list[tuple[Detection, ...]]:
-        """People in upright RGB images of any size; boxes in px of each, clipped to it, most confident first."""
+        """Detect people in upright RGB images of any size; boxes in px of each, clipped to it, most confident first."""
         return [self._detect(image) for image in images]
 
     def _detect(self, image: Image.Image) -> tuple[Detection, ...]:
@@ -53,9 +53,9 @@ class DarknetDetector:
         return select(boxes * np.array(image.size * 2), confidences, image.size, self._thresholds)
 
     def _forward(self, pixels: Array) -> list[Array]:
-        """Run the network: outputs of the [yolo] layers for one image (1, 3, H, W)."""
+        """Run the network on one image (1, 3, H, W); returns outputs of the [yolo] layers."""
         try:
-            with self._lock:  # OpenCV's networks can't run twice at once
+            with self._lock:  # an OpenCV network can't run in two threads at once
                 self._net.setInput(pixels)
                 return list(self._net.forward(self._outputs))
         except self._cv2.error as error:
@@ -71,10 +71,10 @@ class DarknetDetector:
 
 
 def decode_rows(rows: Array) -> tuple[Array, Array]:
-    """Rows of OpenCV's [yolo] layers (M, 5 + classes) as boxes (M, 4), in parts of the image, and confidences (M,).
+    """Decode OpenCV's [yolo] rows (M, 5 + classes) to boxes (M, 4), in shares of the image, and confidences (M,).
 
-    A row holds cx, cy, w, h, objectness, and classes that OpenCV has multiplied by objectness already
-    (opencv/opencv, modules/dnn/src/layers/region_layer.cpp).
+    A row has cx, cy, w, h, objectness, and classes that are already multiplied by objectness (opencv/opencv,
+    modules/dnn/src/layers/region_layer.cpp).
     """
     return corners(rows[:, :2], rows[:, 2:4]), rows[:, 5]
 
@@ -93,14 +93,14 @@ def _opencv(cfg: Path) -> ModuleType:
 
 
 def _read(cv2: Any, cfg: Path, weights: Path) -> Any:
-    """The network. OpenCV itself reads a .weights that is too short or too long without a word, so they are counted."""
+    """Read the network. OpenCV accepts a .weights of the wrong length without an error, so its size is checked."""
     try:
         net = cv2.dnn.readNetFromDarknet(str(cfg), str(weights))
         layers = [net.getLayer(name) for name in net.getLayerNames()]
     except cv2.error as error:
         raise DetectorError(f"{cfg} with {weights}: OpenCV can't read them ({error})") from error
     numbers = sum(blob.size for layer in layers if layer.type != "Region" for blob in layer.blobs)
-    expected = _header_bytes(weights) + 4 * numbers  # Region's numbers are the anchors of the .cfg
+    expected = _header_bytes(weights) + 4 * numbers  # the numbers of Region layers are the anchors in the .cfg
     if weights.stat().st_size != expected:
         raise DetectorError(
             f"{weights}: {weights.stat().st_size} bytes, but {cfg} needs {expected}; "
@@ -110,10 +110,10 @@ def _read(cv2: Any, cfg: Path, weights: Path) -> Any:
 
 
 def _header_bytes(weights: Path) -> int:
-    """Three ints of the version, and the number of images seen, 64 bits since version 0.2 (Darknet's parser.c)."""
+    """Return the header's size: three ints of the version, and an image count, 64 bits since 0.2 (parser.c)."""
     with open_regular(weights) as file:
         header = file.read(8)
     if len(header) < 8:
-        raise DetectorError(f"{weights}: {len(header)} bytes are no Darknet weights; download it again")
+        raise DetectorError(f"{weights}: {len(header)} bytes are not Darknet weights; download it again")
     major, minor = struct.unpack("<2i", header)
     return 20 if major * 10 + minor >= 2 and major < 1000 and minor < 1000 else 16

@@ -1,4 +1,4 @@
-"""Finding people: one interface over ONNX files of several layouts and Darknet's own files."""
+"""Person detection: one interface for ONNX files of several layouts and Darknet's own files."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,23 +16,23 @@ class Detector(Protocol):
     """Detector of people in images."""
 
     name: str
-    """The file's name, e.g. yolox_nano.onnx."""
+    """Name of the file, such as yolox_nano.onnx."""
     fingerprint: str
-    """16 hexadecimal digits that change with anything that changes boxes: the files, the settings, our decoding."""
+    """16 hexadecimal digits that change with anything that changes boxes: files, settings, decoding."""
 
     def detect(self, images: Sequence[Image.Image]) -> list[tuple[Detection, ...]]:
-        """People in upright RGB images of any size; boxes in px of each, clipped to it, most confident first."""
+        """Detect people in upright RGB images of any size; boxes in px of each, clipped to it, most confident first."""
 
 
 def load_detector(
     source: str | Path, config: DetectorConfig | None = None, *, threads: int | None = None, provider: str = "cpu"
 ) -> Detector:
-    """The detector in an .onnx file or in Darknet's pair of files.
+    """Open the detector in an .onnx file or in Darknet's pair of files.
 
-    source: path of the .onnx; path of the .cfg, with the .weights of the same stem beside it; "a.cfg+b.weights"; or a
-    name "hub:...", that `uniemox.io.hub` turns into a path.  threads: of a run; None: one a core.
-    provider: what of onnxruntime runs it, see `uniemox.io.onnx_sessions.PROVIDERS`.
-    Raises DetectorError if there is no such file or its layout is not known, ConfigError without such a provider.
+    source: path of the .onnx; path of the .cfg, with the .weights of the same stem next to it; "a.cfg+b.weights"; or a
+    name "hub:...", which `uniemox.io.hub` resolves to a path.  threads: per run; None: one per core.
+    provider: execution provider of onnxruntime, see `uniemox.io.onnx_sessions.PROVIDERS`.
+    Raises DetectorError if there is no such file or its layout is unknown, ConfigError without such a provider.
     """
     config = config or DetectorConfig()
     from uniemox.persons.onnx_file import OnnxDetector  # noqa: PLC0415 (starting onnxruntime takes a while)
@@ -53,7 +53,7 @@ def load_detector(
         beside = _existing(Path(weights) if plus else path.with_suffix(".weights"))
         return DarknetDetector(_existing(path), beside, config, threads=threads)
     raise DetectorError(
-        f"{source} is no person detector: expected an .onnx file, a Darknet .cfg with its .weights beside it, "
+        f"{source} is not a person detector: expected an .onnx file, a Darknet .cfg with its .weights next to it, "
         "or a.cfg+b.weights"
     )
 

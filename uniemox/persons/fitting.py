@@ -17,17 +17,17 @@ class Preparation:
     """Preparation of images for a network."""
 
     fit: Literal["squash", "corner", "centre"]
-    """squash: both sides to the input's, corner, centre: letterboxed to the top left or the middle."""
+    """squash: resize both sides to the input's; corner, centre: letterbox to the top left or the centre."""
     order: Literal["RGB", "BGR"]
-    """Channels as the network was trained with them."""
+    """Order of channels that the network was trained with."""
     fill: int = 0
-    """Grey level 0 to 255 of what a letterboxed image leaves free."""
+    """Grey level, 0 to 255, of the letterbox."""
     mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    """Taken off values of 0 to 255, in the network's own order of channels."""
+    """Subtracted from values of 0 to 255, in the network's own order of channels."""
     std: tuple[float, float, float] = (1.0, 1.0, 1.0)
-    """What is left is divided by it."""
+    """Divisor after the subtraction."""
     averaged: bool = False
-    """Whether the network was trained on images that Pillow shrank (bicubic), not OpenCV (bilinear)."""
+    """True if the training images were reduced by Pillow (bicubic), False for OpenCV (bilinear)."""
 
 
 class Placement(NamedTuple):
@@ -39,17 +39,17 @@ class Placement(NamedTuple):
     top: float
 
     def back(self, boxes: NDArray[np.floating]) -> NDArray[np.float64]:
-        """Boxes in px of the input (M, 4) as boxes in px of the image (M, 4)."""
+        """Convert boxes in px of the input (M, 4) to px of the image (M, 4)."""
         offset = np.array([self.left, self.top, self.left, self.top])
         scale = np.array([self.scale_x, self.scale_y, self.scale_x, self.scale_y])
         return (boxes - offset) / scale
 
 
 def sample_bilinear(image: Image.Image, width: int, height: int) -> Image.Image:
-    """An image in another size, as OpenCV's bilinear resizing makes it: between the four nearest px, no average.
+    """Resize an image as OpenCV's bilinear resizing does: interpolate the four nearest px, without averaging.
 
-    The networks were trained so, on COCO's images of up to twice their input; Pillow's own bilinear averages, and
-    they find fewer people. Larger images are averaged down by a whole factor first, or fine patterns would alias.
+    The networks were trained so, on COCO's images of up to twice their input. With Pillow's bilinear resizing, which
+    averages, they find fewer people. Larger images are first averaged down by a whole factor against aliasing.
     """
     factor = (max(1, image.width // width), max(1, image.height // height))
     if factor != (1, 1):
@@ -59,7 +59,7 @@ def sample_bilinear(image: Image.Image, width: int, height: int) -> Image.Image:
 
 
 def fit_image(image: Image.Image, size: Size, how: Preparation) -> tuple[Image.Image, Placement]:
-    """One image in the network's size, and its place there."""
+    """Resize one image to the network's size; returns it with its placement."""
     height, width = size
     rgb = image if image.mode == "RGB" else image.convert("RGB")
     if how.fit == "squash":
@@ -83,7 +83,7 @@ def fit_image(image: Image.Image, size: Size, how: Preparation) -> tuple[Image.I
 def fit_images(
     images: Sequence[Image.Image], size: Size, how: Preparation
 ) -> tuple[NDArray[np.float32], list[Placement]]:
-    """Images as a network takes them, (N, 3, H, W) of size (H, W), and the place of each there."""
+    """Prepare images for a network, (N, 3, H, W) of size (H, W), and return the placement of each."""
     fitted = [fit_image(image, size, how) for image in images]
     pixels = np.empty((len(images), 3, *size), np.float32)
     for planes, (image, _) in zip(pixels, fitted, strict=True):

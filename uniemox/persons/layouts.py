@@ -22,22 +22,22 @@ ANCHORS = {
 
 
 def sigmoid(values: Array) -> Array:
-    """The logistic function, without overflow."""
+    """Compute the logistic function without overflow."""
     return 0.5 * (1 + np.tanh(0.5 * values))
 
 
 def exponential(values: Array) -> Array:
-    """e to the power of log sizes; what lies beyond e^20 strides is no box and would overflow."""
+    """Compute e to the power of log sizes, limited to e^20 strides: larger ones are not boxes and would overflow."""
     return np.exp(np.minimum(values, 20))
 
 
 def corners(centres: Array, extents: Array) -> Array:
-    """Boxes x1, y1, x2, y2 (..., 4) from centres (..., 2) and widths and heights (..., 2)."""
+    """Convert centres (..., 2) and widths and heights (..., 2) to boxes x1, y1, x2, y2 (..., 4)."""
     return np.concatenate([centres - extents / 2, centres + extents / 2], axis=-1)
 
 
 def cells(size: Size, strides: Sequence[int]) -> tuple[Array, Array]:
-    """Column and row of every cell (n, 2), all levels one after the other, row by row, and its stride in px (n, 1)."""
+    """Return column and row of every cell (n, 2), level by level, row by row, and its stride in px (n, 1)."""
     grids, widths = [], []
     for stride in strides:
         rows, columns = math.ceil(size[0] / stride), math.ceil(size[1] / stride)
@@ -48,10 +48,11 @@ def cells(size: Size, strides: Sequence[int]) -> tuple[Array, Array]:
 
 
 def decode_yolox(outputs: Sequence[Array], size: Size) -> Decoded:
-    """YOLOX (arXiv 2107.08430; Megvii-BaseDetection/YOLOX): (N, n, 5 + classes), one point a cell, strides 8, 16, 32.
+    """Decode YOLOX (arXiv 2107.08430; Megvii-BaseDetection/YOLOX): (N, n, 5 + classes), a point per cell, strides 8 to
+    32.
 
     Centres are offsets from the cell's corner in cells, sizes are logs of cells; objectness and classes are
-    probabilities already.
+    probabilities.
     """
     raw = outputs[0]
     grid, stride = cells(size, (8, 16, 32))
@@ -60,16 +61,16 @@ def decode_yolox(outputs: Sequence[Array], size: Size) -> Decoded:
 
 
 def decode_centres(outputs: Sequence[Array], size: Size) -> Decoded:
-    """(N, n, 5 + classes) decoded in the graph: cx, cy, w, h in px of the input, objectness and classes."""
+    """Decode (N, n, 5 + classes) with decoded boxes: cx, cy, w, h in px of the input, objectness and classes."""
     raw = outputs[0]
     return corners(raw[..., :2], raw[..., 2:4]), raw[..., 4] * raw[..., 5]
 
 
 def decode_nanodet(outputs: Sequence[Array], size: Size, *, strides: Sequence[int], offset: float) -> Decoded:
-    """NanoDet (RangiLyu/nanodet): (N, n, classes + 4 * bins), classes first and probabilities already.
+    """Decode NanoDet (RangiLyu/nanodet): (N, n, classes + 4 * bins), classes first, already probabilities.
 
     The distances from a cell's point to left, top, right and bottom are means over bins 0, 1, 2, ... (in strides) of a
-    softmax (arXiv 2006.04388). offset: the place of that point in its cell, 0.5 until NanoDet-Plus, that has it at 0.
+    softmax (arXiv 2006.04388). offset: position of that point in its cell, 0.5 before NanoDet-Plus, which has 0.
     """
     raw = outputs[0]
     bins = NANODET_BINS[raw.shape[2]]
@@ -82,9 +83,9 @@ def decode_nanodet(outputs: Sequence[Array], size: Size, *, strides: Sequence[in
 
 
 def decode_fastestdet(outputs: Sequence[Array], size: Size) -> Decoded:
-    """FastestDet (dog-qiuqiu/FastestDet): (N, 5 + classes, H/16, W/16): objectness, four numbers of the box, classes.
+    """Decode FastestDet (dog-qiuqiu/FastestDet), (N, 5 + classes, H/16, W/16): objectness, box, classes.
 
-    Centre: tanh, in cells from the cell's corner; size: logistic, in parts of the image. The confidence is
+    Centre: tanh, in cells from the cell's corner; size: logistic, in shares of the image. The confidence is
     objectness^0.6 * class^0.4, as in the authors' example for ncnn.
     """
     maps = outputs[0]
@@ -99,14 +100,14 @@ def decode_fastestdet(outputs: Sequence[Array], size: Size) -> Decoded:
 
 
 def finest_first(maps: Sequence[Array]) -> list[Array]:
-    """Maps (N, C, rows, columns) with the most rows first: exporters disagree on their order."""
+    """Sort maps (N, C, rows, columns) by falling number of rows: exporters differ in their order."""
     return sorted(maps, key=lambda one: -one.shape[2])
 
 
 def decode_yolov3_maps(outputs: Sequence[Array], size: Size) -> Decoded:
-    """YOLOv3 (arXiv 1804.02767, section 2.1): three maps (N, 3 * (5 + classes), H/s, W/s), s = 8, 16, 32 in any order.
+    """Decode YOLOv3 (arXiv 1804.02767, section 2.1): three maps (N, 3 * (5 + classes), H/s, W/s), s = 8, 16, 32.
 
-    Per anchor: logits of the centre within its cell, log sizes against the anchor, logits of objectness and classes.
+    Per anchor: logits of the centre within its cell, log sizes over the anchor, logits of objectness and classes.
     """
     boxes, confidences = [], []
     for maps, (stride, shapes) in zip(finest_first(outputs), ANCHORS.items(), strict=True):
@@ -123,20 +124,20 @@ def decode_yolov3_maps(outputs: Sequence[Array], size: Size) -> Decoded:
 
 
 def decode_zoo(outputs: Sequence[Array], size: Size) -> Decoded:
-    """onnx/models, yolov3-10 and -12: boxes (N, n, 4) as y1, x1, y2, x2 in px of the image, scores (N, 80, n).
+    """Decode onnx/models, yolov3-10 and -12: boxes (N, n, 4) as y1, x1, y2, x2 in px of the image, scores (N, 80, n).
 
-    The third output, what the graph's own suppression leaves at its own thresholds, is not used.
+    The third output, the result of the graph's own suppression with its own thresholds, is ignored.
     """
     boxes, scores = outputs[:2]
     return boxes[..., [1, 0, 3, 2]], scores[:, 0]
 
 
 def decode_yunet(outputs: Sequence[Array], size: Size) -> Decoded:
-    """YuNet (Wu et al., MIR 2023; ShiqiYu/libfacedetection.train): faces, one point a cell, strides 8, 16, 32.
+    """Decode YuNet (Wu et al., MIR 2023; ShiqiYu/libfacedetection.train): faces, one point per cell, strides 8, 16, 32.
 
     outputs: for each stride class and objectness (N, n, 1), boxes (N, n, 4) and landmarks (N, n, 10), in any order.
     Centres are offsets from the cell's corner in cells, sizes are logs of cells; the confidence is the geometric mean
-    of class and objectness. Landmarks are left out.
+    of class and objectness. Landmarks are ignored.
     """
     grid, stride = cells(size, (8, 16, 32))
     finest = sorted(outputs, key=lambda values: -values.shape[1])
@@ -147,14 +148,14 @@ def decode_yunet(outputs: Sequence[Array], size: Size) -> Decoded:
 
 
 STRIDE = 8
-"""Px of the input that a cell covers."""
+"""Px of the input per cell."""
 
 
 def decode_centres_map(outputs: Sequence[Array], size: Size) -> Decoded:
-    """(N, 5, H/8, W/8): the probability of a person's centre, and distances to left, top, right, bottom in px.
+    """Decode (N, 5, H/8, W/8): probability of a person's centre, and distances to left, top, right, bottom in px.
 
-    Distances are from the middle of the cell; column i covers the px from 8 i to 8 i + 8 of the input, whose left edge
-    is 0. A cell that one of its eight neighbours exceeds has confidence 0 (CenterNet, arXiv 1904.07850, section 4).
+    Distances are from the centre of the cell; column i covers the px from 8 i to 8 i + 8 of the input, whose left edge
+    is 0. A cell with a higher neighbour among its eight has confidence 0 (CenterNet, arXiv 1904.07850, section 4).
     """
     maps = outputs[0]
     n, _, rows, columns = maps.shape
@@ -167,61 +168,61 @@ def decode_centres_map(outputs: Sequence[Array], size: Size) -> Decoded:
 
 
 def highest_around(heat: Array) -> Array:
-    """The highest value of each cell and its eight neighbours. heat: (N, rows, columns)."""
+    """Return the maximum of each cell and its eight neighbours. heat: (N, rows, columns)."""
     padded = np.pad(heat, ((0, 0), (1, 1), (1, 1)), constant_values=-np.inf)
     along = np.maximum(np.maximum(padded[:, :, :-2], padded[:, :, 2:]), padded[:, :, 1:-1])  # (N, rows + 2, columns)
     return np.maximum(np.maximum(along[:, :-2], along[:, 2:]), along[:, 1:-1])  # (N, rows, columns)
 
 
 YOLOV3_CONFIDENCE, YOLOV3_NMS_OVERLAP = 0.8, 0.4
-"""As UniEmoX has them (models/model_yolo.py of its release)."""
-CLASS_COUNTS = (80, 1)  # COCO's, or persons alone
+"""Values of UniEmoX (models/model_yolo.py of the authors' code)."""
+CLASS_COUNTS = (80, 1)  # COCO's classes, or only persons
 WITH_OBJECTNESS = tuple(5 + classes for classes in CLASS_COUNTS)
-# Columns of NanoDet's table to bins a side: reg_max + 1 in its published configurations.
+# Bins per side by columns of NanoDet's table: reg_max + 1 in its published configurations.
 NANODET_BINS = {classes + 4 * bins: bins for classes in CLASS_COUNTS for bins in (8, 11, 17)}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Layout:
-    """One way to write a detector to ONNX."""
+    """Format of a detector's ONNX file."""
 
     name: str
     outputs: str
-    """What comes out, for the message that lists what is known."""
+    """Description of the outputs, for the message that lists known layouts."""
     matches: Callable[[Size, Sequence[Array]], bool]
-    """Whether these are its outputs for one grey image of that size."""
+    """Function that returns True if these are its outputs for one grey image of that size."""
     decode: Callable[[Sequence[Array], Size], Decoded]
     preparation: Preparation
     confidence: float = YOLOV3_CONFIDENCE
-    """Least confidence if the user asks for none: what its authors show boxes from."""
+    """Default minimum confidence: the value with which its authors show boxes."""
     nms_overlap: float = YOLOV3_NMS_OVERLAP
-    """Intersection over union above which the weaker of two boxes goes, as its authors have it."""
+    """Default intersection over union above which the weaker of two boxes is dropped, as its authors have it."""
     free_size_px: int = 416
-    """Side of the input where the graph takes any: YOLOv3's, as published."""
+    """Side of the input if the graph accepts any: YOLOv3's, as published."""
     takes_size: bool = False
-    """The graph has a second input, (height, width) of the image, and its boxes are in px of the image."""
+    """True if the graph has a second input, (height, width) of the image, and its boxes are in px of the image."""
 
 
 def recognise(size: Size, outputs: Sequence[Array], *, takes_size: bool) -> Layout | None:
-    """The layout of a graph from its outputs for one grey image; None if it is not known."""
+    """Return the layout of a graph by its outputs for one grey image; None if unknown."""
     known = (layout for layout in LAYOUTS if layout.takes_size == takes_size and layout.matches(size, outputs))
     return next(known, None)
 
 
 def _table(outputs: Sequence[Array], rows: int, columns: Sequence[int]) -> Array | None:
-    """The one output, if it is (N, rows, one of columns)."""
+    """Return the only output if it is (N, rows, one of columns); else None."""
     if len(outputs) != 1 or outputs[0].ndim != 3:
         return None
     return outputs[0] if outputs[0].shape[1] == rows and outputs[0].shape[2] in columns else None
 
 
 def _are_probabilities(values: Array) -> bool:
-    """Up to what rounding adds: logits on any image leave 0 to 1 by far more."""
+    """Return True for values in 0 to 1, up to rounding; logits on any image are far outside."""
     return bool(np.isfinite(values).all() and values.min() >= -1e-3 and values.max() <= 1 + 1e-3)
 
 
 def _is_yolox(size: Size, outputs: Sequence[Array], *, decoded: bool) -> bool:
-    """Raw and decoded files have one shape, but decoded centres follow the grid of cells; raw ones are alike."""
+    """Return True for YOLOX. Raw and decoded files have the same shape; only decoded centres follow the cells."""
     grid, stride = cells(size, (8, 16, 32))
     table = _table(outputs, len(grid), WITH_OBJECTNESS)
     if table is None or not _are_probabilities(table[..., 4:]):
@@ -231,7 +232,7 @@ def _is_yolox(size: Size, outputs: Sequence[Array], *, decoded: bool) -> bool:
     away_if_raw = float(np.median(np.abs(centres - 0.5)))
     if not decoded:
         return away_if_raw < away_if_decoded
-    # YOLOv6 writes the same table with an objectness of 1 everywhere, but wants its images otherwise.
+    # YOLOv6 has the same table with an objectness of 1 everywhere, but needs other preprocessing.
     return away_if_decoded < away_if_raw and float(extents.min()) >= 0 and float(table[..., 4].min()) < 1
 
 
@@ -260,7 +261,7 @@ def _is_yolov3_table(size: Size, outputs: Sequence[Array]) -> bool:
     table = _table(outputs, 3 * len(cells(size, (8, 16, 32))[0]), WITH_OBJECTNESS)
     if table is None or not _are_probabilities(table[..., 4:]):
         return False
-    in_px = float(table[..., :2].max()) > 2  # not in parts of the input
+    in_px = float(table[..., :2].max()) > 2  # not in shares of the input
     return in_px and float(table[..., 2:4].min()) >= 0
 
 
@@ -290,9 +291,9 @@ def _is_yunet(size: Size, outputs: Sequence[Array]) -> bool:
 _NANODET_MEAN, _NANODET_STD = (103.53, 116.28, 123.675), (57.375, 57.12, 58.395)
 _TO_ONE = (255.0, 255.0, 255.0)
 CENTRES = Preparation(fit="squash", order="RGB", averaged=True)
-"""What `python -m recipes.finder fit` trains with; its files normalise px of 0 to 255 themselves."""
+"""Preprocessing of `python -m recipes.finder fit`; its files normalise px of 0 to 255 themselves."""
 CENTRES_CONFIDENCE, CENTRES_NMS_OVERLAP = 0.5, 0.6
-"""The heat is shifted in the file, so that 0.5 is what was chosen on held-out images."""
+"""Default thresholds. The file shifts the heat, so that 0.5 is the value chosen on held-out images."""
 
 FACES = "YuNet (faces)"
 

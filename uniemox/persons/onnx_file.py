@@ -16,15 +16,15 @@ from uniemox.persons.box import Detection, DetectorConfig, select
 from uniemox.persons.fitting import Size, fit_images
 from uniemox.persons.layouts import LAYOUTS, Array, recognise
 
-FREE_SIZE_PX = 416  # of inputs that take any size, until their layout is known
+FREE_SIZE_PX = 416  # for inputs of any size, until their layout is known
 MAX_SIZE_PX = 4096
-REVISION = 1  # raise it when code changes boxes: it is part of every fingerprint
-MAX_CONCURRENT = 32  # images of a batch, so that a long list needs no more memory than a short one
+REVISION = 1  # increase it when code changes boxes: it is part of every fingerprint
+MAX_CONCURRENT = 32  # maximum images per batch, to limit memory
 _TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(int32)": np.int32}
 
 
 class OnnxDetector:
-    """People by an ONNX file of a known layout; see `load_detector`."""
+    """Person detector from an ONNX file of a known layout; see `load_detector`."""
 
     def __init__(
         self, path: Path, config: DetectorConfig, *, threads: int | None = None, provider: str = "cpu"
@@ -48,7 +48,7 @@ class OnnxDetector:
         self.fingerprint = fingerprint_of([path, *others], settings)
 
     def detect(self, images: Sequence[Image.Image]) -> list[tuple[Detection, ...]]:
-        """People in upright RGB images of any size; boxes in px of each, clipped to it, most confident first."""
+        """Detect people in upright RGB images of any size; boxes in px of each, clipped to it, most confident first."""
         step = self._batch or MAX_CONCURRENT
         return [found for i in range(0, len(images), step) for found in self._detect_batch(images[i : i + step])]
 
@@ -65,7 +65,7 @@ class OnnxDetector:
         return found
 
     def _run(self, pixels: Array, image: Size) -> list[Array]:
-        """Outputs for a batch (N, 3, H, W), as float32.  image: height and width before it was fitted."""
+        """Return outputs for a batch (N, 3, H, W), as float32.  image: height and width before resizing."""
         values: list[Any] = [pixels, np.array([image])]
         feed = {name: value.astype(kind) for (name, kind), value in zip(self._inputs.items(), values, strict=False)}
         return [np.asarray(output, dtype=np.float32) for output in self._session.run(None, feed)]
@@ -78,7 +78,7 @@ class OnnxDetector:
             raise DetectorError(f"{path}: does not run on an image ({error}). {_known()}") from error
 
     def _probe_batch(self, path: Path) -> int | None:
-        """Images a run: the graph's own number, or None for any; 1 if it only claims to take any."""
+        """Return the images per run: the graph's own number, or None for any; 1 if any number fails."""
         declared = self._session.wide.get_inputs()[0].shape[0]
         if isinstance(declared, int):
             return declared
@@ -96,7 +96,7 @@ def _start(path: Path, threads: int | None, provider: str) -> Session:
 
 
 def _input_size(path: Path, session: InferenceSession, free_size_px: int = FREE_SIZE_PX) -> Size:
-    """Height and width of the images it takes; free_size_px where it takes any."""
+    """Return height and width of the input; free_size_px if it accepts any."""
     inputs = session.get_inputs()
     shapes = [one.shape for one in inputs]
     images_first = (
@@ -111,7 +111,7 @@ def _input_size(path: Path, session: InferenceSession, free_size_px: int = FREE_
 
 
 def _weights_beside(path: Path) -> list[Path]:
-    """Files that large graphs keep their weights in. Raises DetectorError for one that is not in the model's folder."""
+    """Return a large graph's weight files. Raises DetectorError for one outside of the model's folder."""
     try:
         names = external_files(path)
     except (OSError, ValueError) as error:
@@ -119,7 +119,7 @@ def _weights_beside(path: Path) -> list[Path]:
     for name in names:
         if leaves_folder(name) or not (path.parent / name).is_file():
             raise DetectorError(
-                f"{path}: its weights are said to be in {name[:80]!r}; put that file beside it, or save it as one file"
+                f"{path} reads weights from {name[:80]!r}, not in its folder; put them there or into one file"
             )
     return [path.parent / name for name in names]
 
@@ -131,7 +131,7 @@ def _describe(session: InferenceSession, outputs: Sequence[Array] | None) -> str
     else:
         pairs = zip(session.get_outputs(), outputs, strict=True)
         found = ", ".join(f"{one.name} {list(values.shape)}" for one, values in pairs)
-    return f"not a layout that is known: inputs {inputs}; outputs {found}"
+    return f"unknown layout: inputs {inputs}; outputs {found}"
 
 
 def _known() -> str:

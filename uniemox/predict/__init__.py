@@ -1,1 +1,1 @@
-"""From an image to a Prediction, with onnxruntime alone."""
+"""Prediction: from an image to a Prediction, with onnxruntime and without torch."""

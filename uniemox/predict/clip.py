@@ -1,4 +1,4 @@
-"""A CLIP as a network that chooses among words, without training (Radford et al., arXiv 2103.00020, section 3.1)."""
+"""A CLIP model as a zero-shot classifier over words (Radford et al., arXiv 2103.00020, section 3.1)."""
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -19,15 +19,15 @@ PROMPT = "A photo that makes people feel {word}."
 
 
 def open_clip(name: str, words: Sequence[str] | None, *, threads: int | None = None) -> Network:
-    """Open clip:NAME@WEIGHTS (see `open_teacher`) as an uncalibrated network of kind evoked.
+    """Open clip:NAME@WEIGHTS (see `open_teacher`) as an uncalibrated classifier of evoked emotions.
 
-    words: None: Mikels' eight labels.  threads: of torch in this process; None: unchanged.
-    Raises TeacherError if the CLIP can't be loaded, ConfigError for fewer than two words or the same one twice.
+    words: labels to choose from; None: Mikels' eight labels.  threads: of torch in this process; None: unchanged.
+    Raises TeacherError if the CLIP can't be loaded, ConfigError for fewer than two words or a repeated word.
     """
     labels = MIKELS.labels if words is None else tuple(clean(word) for word in words)
     teacher = open_teacher(name)
     if not isinstance(teacher, ClipTeacher):
-        raise TeacherError(f"{name} is no CLIP; write clip:NAME@WEIGHTS or clip:local-dir:FOLDER")
+        raise TeacherError(f"{name} is not a CLIP; write clip:NAME@WEIGHTS or clip:local-dir:FOLDER")
     if threads is not None:
         torch.set_num_threads(threads)
     engine = ZeroShotClip(teacher, labels)
@@ -46,9 +46,9 @@ def open_clip(name: str, words: Sequence[str] | None, *, threads: int | None = N
 
 
 class ZeroShotClip:
-    """Logits of words for images: cosines with a sentence about each word, times CLIP's own scale; see `Engine`.
+    """Zero-shot logits: cosines of an image with a sentence about each word, times CLIP's own scale; see `Engine`.
 
-    words: at least two, no two alike.  Raises ConfigError for other lists.
+    words: at least two different words.  Raises ConfigError for other lists.
     """
 
     outputs = frozenset({"logits"})
@@ -62,21 +62,21 @@ class ZeroShotClip:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hash of the weights, and the words."""
+        """Hash of the weights, followed by the words."""
         return f"{hash_module(self.clip.model)} {' '.join(self.words)}"
 
     @property
     def size(self) -> int:
-        """Side of its input, px. Raises TeacherError for an input that is not square."""
+        """Side of the input, px. Raises TeacherError for an input that is not square."""
         size = self.clip.model.visual.image_size
         width, height = size if isinstance(size, tuple) else (size, size)
         if width != height:
-            raise TeacherError(f"this CLIP sees images of {height} x {width} px; choose one with a square input")
+            raise TeacherError(f"this CLIP takes images of {height} x {width} px; choose one with a square input")
         return int(width)
 
     @torch.no_grad()
     def run(self, outputs: Sequence[str], views: Mapping[str, NDArray[np.float32]]) -> list[NDArray[np.float32]]:
-        """Return logits (N, E).  outputs: logits alone.  views: the scene (N, 3, S, S), normalised."""
+        """Return logits (N, E).  outputs: only logits.  views: the scene (N, 3, S, S), normalised."""
         pixels = torch.from_numpy(views["scene"]).to(self._texts.device)
         images = torch.nn.functional.normalize(self.clip.model.encode_image(pixels).float(), dim=-1)  # (N, C)
         return [(self.clip.model.logit_scale.exp().float() * images @ self._texts.T).cpu().numpy()]

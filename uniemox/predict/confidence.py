@@ -1,4 +1,4 @@
-"""From logits to an answer: calibrated probabilities, familiarity of the image, and sets of likely labels."""
+"""From logits to predictions: calibrated probabilities, familiarity of the image, and sets of likely labels."""
 
 import math
 from collections.abc import Sequence
@@ -10,17 +10,17 @@ from uniemox.classifier_info import ClassifierInfo, to_affect
 from uniemox.errors import ConfigError
 
 Array = NDArray[np.floating]
-UNFAMILIAR = 0.05  # images below it are flagged: one in twenty of the images like those of training is
-TRUSTED = 0.2  # from here on the network's own confidence counts in full
-MIN_WEIGHT = 0.2  # of the network's own probabilities: their order stays
+UNFAMILIAR = 0.05  # images below are flagged, including one in twenty that are like the training images
+TRUSTED = 0.2  # from here on the network's own probabilities are used unchanged
+MIN_WEIGHT = 0.2  # minimum weight of the network's own probabilities, so that their order stays
 ROUNDING = 1e-5  # stored conformal scores are rounded to 5 digits
 
 
 def familiarity_of(distances: Array | None, held_out: Sequence[float]) -> NDArray[np.float64] | None:
     """Return the share of held-out images that are at least as far from the training images as each image, 0 to 1.
 
-    distances: (N,).  held_out: sorted distances of held-out images; the image itself is counted with them. This is the
-    conformal p-value of "this image is like them" (arXiv 2107.07511, section 4.4). None where one of them is not known.
+    distances: (N,).  held_out: sorted distances of held-out images; the image itself counts as one of them. This is the
+    conformal p-value of "this image is like them" (arXiv 2107.07511, section 4.4). None if either is missing.
 
     >>> familiarity_of(np.array([1.0, 2.0, 9.0]), (1.0, 2.0, 3.0, 4.0)).tolist()
     [1.0, 0.8, 0.2]
@@ -42,8 +42,8 @@ def probabilities_of(logits: Array, temperature: float | None, familiarity: Arra
     """Return calibrated probabilities (N, E), rows of sum 1.
 
     logits: (N, E).  temperature: divides them (arXiv 1706.04599); None: 1.
-    familiarity: (N,). Below 0.2 the network's probabilities get the weight familiarity / 0.2, at least 0.2; the rest is
-    spread equally over all labels.
+    familiarity: (N,). Below 0.2 the network's probabilities have the weight familiarity / 0.2, at least 0.2; the rest
+    is distributed equally over all labels.
 
     >>> probabilities_of(np.log([[1.0, 3.0]]), None, np.array([0.1])).tolist()
     [[0.375, 0.625]]
@@ -60,7 +60,7 @@ def probabilities_of(logits: Array, temperature: float | None, familiarity: Arra
 def answers_of(info: ClassifierInfo, logits: Array, distances: Array | None = None) -> NDArray[np.float64]:
     """Return calibrated probabilities (N, E), or for task affect valence and arousal (N, 2), 1 to 9.
 
-    distances: (N,), from the training images; None: the network does not give them.
+    distances: (N,), from the training images; None: the network has no distance.
     """
     if info.task == "affect":
         return to_affect(np.asarray(logits, np.float64))
@@ -68,37 +68,37 @@ def answers_of(info: ClassifierInfo, logits: Array, distances: Array | None = No
 
 
 def score_limit(scores: Sequence[float], coverage: float) -> float:
-    """Return the highest score of a likely label: the ⌈(n + 1) · coverage⌉-th of n sorted held-out scores.
+    """Return the maximum score of a likely label: the ⌈(n + 1) · coverage⌉-th of n sorted held-out scores.
 
-    Split conformal prediction (arXiv 2107.07511, section 1). The score of a held-out image is 1 - p(its true label)
-    (LAC, Sadinle et al., JASA 2019).  coverage: share of images whose true label shall be in its set.
-    Raises ConfigError for a coverage that is not between 0 and 1, or for no or too few scores.
+    Split conformal prediction (arXiv 2107.07511, section 1). The score of a held-out image is 1 - p(true label) (LAC,
+    Sadinle et al., JASA 2019).  coverage: share of images whose set must contain the true label.
+    Raises ConfigError for a coverage that is not between 0 and 1, or for too few scores.
     """
     if not 0 < coverage < 1:
         raise ConfigError(f"coverage must lie strictly between 0 and 1, got {coverage}; try 0.9")
     if not scores:
         raise ConfigError(
-            "this model keeps no scores of held-out images, so it can't say which labels are likely; leave coverage "
+            "this model has no scores of held-out images, so it can't select likely labels; leave coverage "
             "out, or fine-tune it again"
         )
-    place = math.ceil((len(scores) + 1) * coverage - 1e-9)  # a product such as 0.9 · 10 may lie a bit above 9
+    place = math.ceil((len(scores) + 1) * coverage - 1e-9)  # 0.9 · 10 may be slightly above 9
     if place > len(scores):
         raise ConfigError(
-            f"coverage {coverage} can't be had from {len(scores)} held-out images; they do for at most "
+            f"coverage {coverage} is impossible with {len(scores)} held-out images; they allow at most "
             f"{max_coverage(scores):.3f}"
         )
     return scores[place - 1]
 
 
 def max_coverage(scores: Sequence[float]) -> float:
-    """Return the highest coverage that likely labels can have with these scores of held-out images; 0 for none."""
+    """Return the maximum coverage that these held-out scores allow for likely labels; 0 without scores."""
     return len(scores) / (len(scores) + 1)
 
 
 def likely_labels(probabilities: NDArray[np.floating], limit: float) -> list[int]:
-    """Return the indices of the likely labels, most probable first; the first is always among them.
+    """Return the indices of the likely labels, most probable first; the first is always included.
 
-    probabilities: (E,).  limit: of `score_limit`.
+    probabilities: (E,).  limit: from `score_limit`.
     """
     order = np.argsort(-probabilities, kind="stable")
     return [int(i) for n, i in enumerate(order) if n == 0 or 1 - probabilities[i] <= limit + ROUNDING]
@@ -107,9 +107,9 @@ def likely_labels(probabilities: NDArray[np.floating], limit: float) -> list[int
 def likely_sets(
     scores: Sequence[float], coverage: float, answers: NDArray[np.floating], truth: NDArray[np.integer]
 ) -> tuple[float, float]:
-    """Measure the share of images whose likely labels hold the true one, and the mean number of likely labels.
+    """Measure how often the likely labels contain the true one, and the mean number of likely labels.
 
-    scores, coverage: as `score_limit`, which also raises.  answers: (N, E) probabilities.  truth: (N,).
+    scores, coverage: as for `score_limit`, which may raise.  answers: (N, E) probabilities.  truth: (N,).
     """
     limit = score_limit(scores, coverage)
     sets = [likely_labels(row, limit) for row in answers]

@@ -1,4 +1,4 @@
-"""The faces in an image, and what they show to others: which is not what their owners feel."""
+"""Faces in an image and their expressions, which are not what the people feel."""
 
 import math
 from collections import Counter
@@ -13,32 +13,32 @@ from uniemox.persons.detector import Detector
 from uniemox.predict.network import Network
 from uniemox.predict.views import Pixels, scaled_px
 
-MIN_FACE_PX = 16  # shorter side of a face; smaller ones get no answer
+MIN_FACE_PX = 16  # minimum shorter side of a face; smaller ones get no prediction
 SIDE, RISE = 1.14, 0.02
-"""Faces of FER+ fill squares of 1.14 times the geometric mean of their box's sides, whose middle lies 2 % of the side
-above the box's: medians over what YuNet detects in its validation part."""
-MIN_OVERLAP = 0.5  # of the boxes of one face in an image and in its mirror image
-MIN_INSIDE = 0.7  # share of a face's box that lies in its owner's
+"""Faces of FER+ fill squares of 1.14 times the geometric mean of their box's sides. The square's centre is 2 % of the
+side higher than the box's. Both are medians over YuNet's detections in the validation part."""
+MIN_OVERLAP = 0.5  # minimum IoU of a face's boxes in an image and in its mirror image
+MIN_INSIDE = 0.7  # minimum share of a face's box inside its owner's box
 
 
 def detect_in(detector: Detector, image: Image.Image, full: tuple[int, int]) -> tuple[Detection, ...]:
-    """Detect in an image that may be a smaller copy; boxes are in px of the full one, most confident first."""
+    """Detect in an image that may be a smaller copy; boxes are in px of the full image, most confident first."""
     [found] = detector.detect([image])
     x, y = full[0] / image.width, full[1] / image.height
     return tuple(Detection(Box(b.x1 * x, b.y1 * y, b.x2 * x, b.y2 * y), confidence) for b, confidence in found)
 
 
 class MirrorDetector:
-    """A detector that keeps what another one finds both in an image and in its mirror image, with the mean box."""
+    """Detector that keeps what another detector finds in both an image and its mirror image, with the mean box."""
 
     def __init__(self, detector: Detector) -> None:
         self.detector, self.name = detector, detector.name
         self.fingerprint = f"{detector.fingerprint} both ways"
 
     def detect(self, images: Sequence[Image.Image]) -> list[tuple[Detection, ...]]:
-        """See `Detector`."""
+        """Detect in images, see `Detector`."""
         found = self.detector.detect(images)
-        places = [place for place, some in enumerate(found) if some]  # elsewhere no mirror image can change the answer
+        places = [place for place, some in enumerate(found) if some]  # other images need no mirror image
         mirrored = self.detector.detect([ImageOps.mirror(images[place]) for place in places])
         for place, back in zip(places, mirrored, strict=True):
             width = images[place].width
@@ -63,9 +63,9 @@ def _in_both(found: Sequence[Detection], others: Sequence[Detection]) -> tuple[D
 
 
 class FaceReader:
-    """Detects faces and crops them as the expression network was trained on them.
+    """Detects faces and crops them as for the training of the expression network.
 
-    network: of kind expressed.  finder: detects faces; None: the whole image is a face.
+    network: of kind expressed.  finder: face detector; None: the whole image is a face.
     Raises ConfigError for a network of another kind.
     """
 
@@ -73,8 +73,8 @@ class FaceReader:
         info = network.info
         if info.kind != "expressed" or info.streams != "scene":
             raise ConfigError(
-                f"{network.name} says what is {info.kind}, from the {info.streams} view; a face model says what is "
-                "expressed, from the face alone (streams scene)"
+                f"{network.name} predicts {info.kind} emotions from the {info.streams} view; a face model must predict "
+                "expressed emotions from the face alone (streams scene)"
             )
         self.network, self.finder = network, finder
 
@@ -83,17 +83,17 @@ class FaceReader:
         return (Detection(Box(0, 0, *full), 1.0),) if self.finder is None else detect_in(self.finder, image, full)
 
     def look(self, image: Image.Image, full: tuple[int, int], face: Box) -> tuple[dict[str, Pixels], ...]:
-        """Return views of a face and of its mirror image, whose mean is the answer; () if the face is too small."""
+        """Return views of a face and its mirror image, whose predictions are averaged; () for a small face."""
         if min(face.x2 - face.x1, face.y2 - face.y1) < MIN_FACE_PX:
             return ()
         square = Box(0, 0, *full) if self.finder is None else face_square(face)
-        part = image.crop(scaled_px(square, image.size, full))  # what lies outside is black
-        grey = part.convert("L").convert("RGB")  # FER+ has no colours
+        part = image.crop(scaled_px(square, image.size, full))  # black outside of the image
+        grey = part.convert("L").convert("RGB")  # FER+ images are grey
         return tuple(self.network.look(one, one.size, None) for one in (grey, ImageOps.mirror(grey)))
 
 
 def face_square(face: Box) -> Box:
-    """Return the square around a face that is judged, which may reach beyond the image.
+    """Return the square around a face that is classified; it may reach beyond the image.
 
     >>> [round(value, 1) for value in face_square(Box(100, 100, 180, 200))]
     [89.0, 97.0, 191.0, 198.9]
@@ -107,8 +107,8 @@ def face_square(face: Box) -> Box:
 def owners(faces: Sequence[Box], persons: Sequence[Box]) -> list[int | None]:
     """Return the index of each face's owner among the persons; None without one.
 
-    A face belongs to the person whose box holds most of it, the smallest of equals, if that is at least 0.7 of it. Of
-    two faces in one box the larger one is the person's.
+    A face belongs to the person whose box contains most of it, at least 0.7; of equal boxes to the smallest. If two
+    faces have the same owner, only the larger one is assigned.
     """
     found: list[int | None] = [None] * len(faces)
     for i in sorted(range(len(faces)), key=lambda i: -faces[i].area):
@@ -126,7 +126,7 @@ def _inside(face: Box, person: Box) -> float:
 
 
 def summarise_faces(expressions: Sequence[Mapping[str, float] | None]) -> str:
-    """Count faces and their most probable expressions, most frequent first: for a group, never for one person.
+    """Count faces and their most probable expressions, most frequent first: describes a group, not one person.
 
     expressions: probabilities of each face; None: too small to tell.
 

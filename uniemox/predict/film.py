@@ -1,4 +1,4 @@
-"""Films as images at moments of theirs. A separate process decodes them, so that a broken one does no harm."""
+"""Frames of videos. A separate process decodes them, so that a broken video does no harm."""
 
 import json
 import re
@@ -18,33 +18,33 @@ from uniemox.io.decoding.film import ANIMATIONS
 from uniemox.io.decoding.pool import process_settings
 
 FILMS = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".wmv", ".flv", ".ts", ".3gp", ".ogv")
-WAIT_S = 60.0  # for the next frame of the process
+WAIT_S = 60.0  # maximum wait for the next frame of the process
 MIN_S = 0.01
 _UNITS = {"ms": 0.001, "s": 1.0, "": 1.0, "min": 60.0}
 
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """A film's image at a moment; or, as its last one, why the rest of it can't be read."""
+    """Frame of a video at a time; the last one may hold an error instead, if the rest can't be read."""
 
     film: str
     time_s: float
     shot: int
-    """Number of the shot between two cuts, from 1."""
+    """Number of the shot, between two cuts, from 1."""
     image: Image.Image | None
-    """RGB, upright, at most 720 px on its shorter side."""
+    """RGB, upright, at most 720 px on the shorter side."""
     size: tuple[int, int]
-    """Width and height of the film, px."""
+    """Width and height of the video, px."""
     error: str = ""
 
     @property
     def path(self) -> str:
-        """The film and the moment, as addresses of media fragments name it: film.mp4#t=2.5."""
+        """Name of the video and time, as a media fragment: film.mp4#t=2.5."""
         return f"{self.film}#t={self.time_s:g}" if self.image is not None else self.film
 
 
 def parse_time(text: str) -> float:
-    """Return the seconds of "1s", "0.5", "500ms", "2min". Raises ConfigError for others, and below a hundredth."""
+    """Parse a time such as "1s", "0.5", "500ms" or "2min". Raises ConfigError for others, and below 0.01 s."""
     found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(ms|s|min|)", text.strip())
     value = float(found[1]) * _UNITS[found[2]] if found else 0.0
     if not MIN_S <= value < float("inf"):
@@ -53,13 +53,13 @@ def parse_time(text: str) -> float:
 
 
 def read_film(path: str, every_s: float) -> Iterator[Frame]:
-    """Yield a frame every `every_s` seconds, from the start; memory does not grow with the film's length.
+    """Yield a frame every `every_s` seconds, from the start; memory does not grow with the video's length.
 
-    A film that can't be read, or not to its end, yields a last frame without image but with an error.
-    Raises MissingPackageError where PyAV is not installed; GIF, WebP and PNG do not need it.
+    A video that can't be read to its end yields a last frame with an error instead of an image.
+    Raises MissingPackageError if PyAV is not installed; GIF, WebP and PNG do not need it.
     """
     if Path(path).suffix.lower() not in ANIMATIONS and find_spec("av") is None:
-        raise MissingPackageError("films need PyAV; run: pip install 'uniemox[video]'")
+        raise MissingPackageError("videos need PyAV; run: pip install 'uniemox[video]'")
     if not Path(path).is_file():
         yield Frame(path, 0.0, 0, None, (0, 0), f"{path}: there is no such file")
         return
@@ -77,14 +77,14 @@ def _frames(path: str, process: subprocess.Popen[bytes]) -> Iterator[Frame]:
         end_s, shot = message["time_s"], message["shot"]
         yield Frame(path, end_s, shot, message["image"], tuple(message["size"]))
     end_s = message.get("end_s", end_s)
-    error = message.get("error", None if message else "its decoder died, or took too long for a moment")
+    error = message.get("error", None if message else "its decoder died, or took too long for a frame")
     if error is not None:
         where = f"beyond {end_s:g} s" if shot else "as a film"
         yield Frame(path, end_s, shot, None, (0, 0), f"{path}: can't be read {where} ({error})")
 
 
 def _next(process: subprocess.Popen[bytes]) -> dict[str, Any]:
-    """Return the process's next message; {} if it has ended. It is ended if it is silent for a minute."""
+    """Return the process's next message; {} if it has ended. A process that is silent for a minute is ended."""
     assert process.stdout is not None
     while True:
         watch = Timer(WAIT_S, process.kill)
@@ -95,7 +95,7 @@ def _next(process: subprocess.Popen[bytes]) -> dict[str, Any]:
             if "shape" in message:
                 width, height = message["shape"]
                 message["image"] = Image.frombytes("RGB", (width, height), process.stdout.read(3 * width * height))
-        except ValueError:  # cut off in the middle
+        except ValueError:  # the message was cut off
             return {}
         finally:
             watch.cancel()

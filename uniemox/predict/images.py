@@ -1,4 +1,4 @@
-"""Images as people give them: paths, bytes, PIL images, arrays, folders, patterns; and a parallel map over them."""
+"""Images as users give them: paths, bytes, PIL images, arrays, folders, patterns; and a parallel map over them."""
 
 import glob
 import os
@@ -21,7 +21,7 @@ from uniemox.predict.film import FILMS, Frame
 ImageLike = str | os.PathLike[str] | bytes | BinaryIO | Image.Image | NDArray[Any] | Frame
 Item = TypeVar("Item")
 FOREIGN = (*HEIF_ENDINGS, ".jxl", ".cr2", ".cr3", ".nef", ".arw", ".dng", ".raf", ".psd")
-"""Endings of images that are not read; in a folder each is a failure with its name."""
+"""Endings of image formats that can't be read; in a folder each such file becomes a failure."""
 
 
 def read_any(
@@ -29,8 +29,8 @@ def read_any(
 ) -> tuple[Image.Image, tuple[int, int]]:
     """Return the upright RGB image, and its full (width, height) in px.
 
-    source: as `Predictor.predict` takes it.  shrink: as `images.decode`, for large JPEGs.  decode_file: of a pool, for
-    untrusted files.  Raises ImageError for any other type, and for a file that can't be decoded whole.
+    source: as for `Predictor.predict`.  shrink: as for `images.decode`, for large JPEGs.  decode_file: of a pool, for
+    untrusted files.  Raises ImageError for any other type, and for a file that can't be decoded completely.
     """
     if isinstance(source, (str, os.PathLike)):
         return decode_file(_read_file(source), str(Path(source)), shrink=shrink)
@@ -53,14 +53,14 @@ def _read_file(source: str | os.PathLike[str]) -> bytes:
     path = Path(source)
     ending = path.suffix.lower()
     if ending in FILMS:
-        raise ImageError(f"{path}: a film; uniemox predict --every 1s looks at a frame a second")
+        raise ImageError(f"{path}: a video; uniemox predict --every 1s reads one frame per second")
     if ending in FOREIGN and not is_image_name(path):
         reason = HEIF_NEEDS if ending in HEIF_ENDINGS else "is not read; save it as JPEG or PNG"
         raise ImageError(f"{path}: {path.suffix[1:].upper()} {reason}")
     try:
         return read_limited(path, MAX_BYTES)
     except IsADirectoryError:
-        raise ImageError(f"{path}: a folder, not an image; a folder is given alone, and must be readable") from None
+        raise ImageError(f"{path}: a folder, not an image; give a readable folder alone, not in a list") from None
     except FileNotFoundError as error:
         if "://" in str(source):
             raise ImageError(f"{source}: addresses are not fetched; save the image and give its path") from None
@@ -70,16 +70,16 @@ def _read_file(source: str | os.PathLike[str]) -> bytes:
 
 
 def content_of(source: ImageLike) -> ImageLike:
-    """Return the remaining bytes of an open file, so that it is read once; anything else unchanged.
+    """Read the rest of an open file once, as bytes; returns anything else unchanged.
 
-    Raises ImageError for a file that is not read as bytes, or has too many.
+    Raises ImageError for a file opened as text, or with too many bytes.
     """
     read = getattr(source, "read", None)
     if read is None:
         return source
     try:
         data = read(MAX_BYTES + 1)
-    except (OSError, ValueError) as error:  # ValueError: it is closed, or no UTF-8
+    except (OSError, ValueError) as error:  # ValueError: it is closed, or not UTF-8
         raise ImageError(f"the file can't be read ({error})") from error
     if not isinstance(data, bytes):
         raise ImageError("the file gives text; open it as bytes: open(path, 'rb')")
@@ -87,7 +87,7 @@ def content_of(source: ImageLike) -> ImageLike:
 
 
 def path_of(image: ImageLike) -> str | None:
-    """Return the path of an image; for a frame the film's with its moment, None for an image from memory."""
+    """Return the path of an image; for a frame the video's path with the time; None for an image from memory."""
     if isinstance(image, Frame):
         return image.path
     return os.fspath(image) if isinstance(image, (str, os.PathLike)) else None
@@ -112,10 +112,10 @@ def _from_array(values: NDArray[Any]) -> Image.Image:
 
 
 def walk(folder: Path) -> Iterator[Path]:
-    """Yield the images in a folder and the folders inside it, in the order of their names, without hidden ones.
+    """Yield the images in a folder and its subfolders, in the order of their names, without hidden ones.
 
-    Folders are read lazily, so that millions of files need no memory. Links to folders are not followed. A folder that
-    can't be read is yielded in place of its images, so that it fails when it is read.
+    Folders are read lazily, so millions of files need no memory. Links to folders are not followed. A folder that can't
+    be read is yielded itself, so that reading it fails.
     """
     try:
         with os.scandir(folder) as entries:
@@ -132,13 +132,12 @@ def walk(folder: Path) -> Iterator[Path]:
 
 
 def list_images(names: Sequence[str], listed: Iterable[str] = ()) -> Iterator[str]:
-    """Yield the images that names on the command line mean.
+    """Yield the images that names on the command line refer to.
 
-    names: files; folders, for the images in and below them; patterns such as photos/*.jpg where no file has that name
-    (** also for images in folders below); "-" for `listed`, a path a line. Other names are yielded unchanged, so that
-    they fail when they are read.
+    names: files; folders, for all images below them; patterns such as photos/*.jpg if no file has that name (** also
+    for subfolders); "-" for `listed`, one path per line. Other names are yielded unchanged, so that reading them fails.
     """
-    for name in names:  # by os.path: Path.is_dir and exists raise OSError for a name that is too long
+    for name in names:  # os.path, because Path.is_dir and exists raise OSError for a name that is too long
         if name == "-":
             yield from (line.rstrip("\r\n") for line in listed if line.strip())
         elif os.path.isdir(name):
@@ -149,7 +148,7 @@ def list_images(names: Sequence[str], listed: Iterable[str] = ()) -> Iterator[st
             for one in found:
                 if not os.path.isdir(one):
                     yield from [one] if is_image_name(Path(one)) else []
-                elif "**" not in name:  # which matches the images in folders too
+                elif "**" not in name:  # "**" matches images in folders too
                     yield from map(str, walk(Path(one)))
 
 
@@ -163,17 +162,17 @@ def map_images(
     """
     rest = iter(images)
     first = list(islice(rest, 2))
-    if len(first) < 2:  # a process of its own would take longer to start than to decode
+    if len(first) < 2:  # starting a process would take longer than decoding
         decode_file = decode_one if decoders is None else decoders.decode
         yield from (work(image, decode_file) for image in first)
         return
     cores = count_cores()
-    own = DecoderPool(cores)  # it starts a process when the first file comes
+    own = DecoderPool(cores)  # starts a process when the first file comes
     decode_file = (decoders or own).decode
     yield from parallel_map(
         chain(first, rest),
         lambda image: work(image, decode_file),
         ahead=ahead,
-        threads=cores + 1,  # while one waits for its decoder
+        threads=cores + 1,  # one more, which may wait for its decoder
         on_stop=own.close,
     )

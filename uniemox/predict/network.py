@@ -1,4 +1,4 @@
-"""A classifier as an ONNX file, run by onnxruntime on the CPU, and the meaning of its outputs."""
+"""Classifier in an ONNX file, run by onnxruntime on the CPU, and the meaning of its outputs."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,12 +20,12 @@ from uniemox.predict.confidence import answers_of, familiarity_of
 from uniemox.predict.ratings import RatingHead
 from uniemox.predict.views import Pixels, hide, person_view, scaled_px, scene_box, scene_parts, scene_view
 
-MAX_PX = 2 * 224 * 224  # of the views of one run: more are no faster, and need more memory
+MAX_PX = 2 * 224 * 224  # per run, in all views: more are no faster and need more memory
 Array = NDArray[np.float32]
 KEY = "uniemox"
 ONE_BY_ONE = "uniemox_one_by_one"
-"""Key in the metadata of files that take one image at a time: products in 8 bits whose ranges are measured as they run
-(DynamicQuantizeLinear) have one range for the whole batch, so that answers would depend on the other images in it."""
+"""Metadata key of files that take one image at a time. Products in 8 bits whose ranges are measured at run time
+(DynamicQuantizeLinear) have one range per batch, so predictions would depend on the other images."""
 MAX_BYTES = 2 * 2**30
 BLANK_STD = 4.0  # levels of 255
 FAR = np.float32(1e30)  # distance of a blank image from the training images
@@ -33,23 +33,23 @@ LOGITS, MAPS, FEATURES, DISTANCE = "logits", "maps", "features", "distance"
 
 
 class Engine(Protocol):
-    """Computes a network's outputs."""
+    """Computes the outputs of a network."""
 
     outputs: frozenset[str]
-    """Names of its outputs: logits (N, E); optionally maps (N, E, h, w), features (N, D), distance (N,) of these from
-    the training images."""
+    """Names of its outputs: logits (N, E); optionally maps (N, E, h, w), features (N, D), distance (N,) from the
+    training images."""
 
     @property
     def fingerprint(self) -> str:
-        """Identifies the computation, whatever the network's name."""
+        """Identity of the computation, independent of the network's name."""
 
     def run(self, outputs: Sequence[str], views: Mapping[str, Array]) -> list[Array]:
-        """Return some of its outputs, for views (N, 3, S, S), normalised."""
+        """Return the named outputs for views (N, 3, S, S), normalised."""
 
 
 @runtime_checkable
 class HasGradients(Protocol):
-    """Engine that explains itself by gradients."""
+    """Engine that can explain its outputs by gradients."""
 
     def gradient_maps(self, views: Mapping[str, Array], index: int) -> dict[str, Array]:
         """Return a map (h, w) of each view of one image for an output's index; see `grad_cam_maps`."""
@@ -62,22 +62,22 @@ class Answers:
     values: NDArray[np.float64]
     """(N, E) probabilities, or (N, 2) valence and arousal."""
     familiarity: NDArray[np.float64] | None
-    """(N,), 0 to 1, see `familiarity_of`; None: the network can't tell."""
+    """(N,), 0 to 1, see `familiarity_of`; None: the network has no distance."""
     features: Array | None
-    """(N, D) of the last layer before the labels; None: not asked for."""
+    """(N, D), input of the last layer; None: not requested."""
     ratings: NDArray[np.float64] | None = None
     """(N, 2) valence and arousal as people rate images, 1 to 9; None: the network has no rating head."""
 
     def mean(self) -> "Answers":
-        """Return the mean over the N images, as one: they are parts of an image."""
+        """Return the mean over the N images as one: they are parts of an image."""
         parts = (self.values, self.familiarity, self.features, self.ratings)
         return Answers(*(None if part is None else part.mean(axis=0, keepdims=True) for part in parts))  # type: ignore[arg-type]
 
 
 class Network:
-    """A classifier: logits, class-activation maps, probabilities.
+    """Classifier: logits, class-activation maps, probabilities.
 
-    name: shown to users.  `Network.open` is the usual way to create one.
+    name: shown to users.  Usually created by `Network.open`.
     """
 
     def __init__(self, name: str, info: ClassifierInfo, engine: Engine) -> None:
@@ -89,9 +89,9 @@ class Network:
     def open(cls, path: Path, *, name: str | None = None, threads: int | None = None) -> "Network":
         """Open the classifier in an ONNX file of `uniemox finetune`.
 
-        name: shown to users; None: the file's name, or that of the run that holds it.
-        threads: for one run; None: one a core, or one in a worker of `parallel_map`.
-        Raises CheckpointError, with the file's name, if it is no classifier of ours, damaged, larger than 2 GB or
+        name: shown to users; None: the file's name, or its run's.
+        threads: per run; None: one per core, or one in a worker of `parallel_map`.
+        Raises CheckpointError, with the file's name, if it is not such a classifier, damaged, larger than 2 GB or
         refers to other files.
         """
         engine = _OnnxEngine(path, threads)
@@ -103,8 +103,8 @@ class Network:
     ) -> dict[str, Pixels]:
         """Return the network's views of an image by name, (3, S, S) uint8 each.
 
-        image: RGB.  full: width and height of the image, of which the image may be a smaller copy.  persons, target:
-        in px of the full image, as `choose_person` takes them.
+        image: RGB.  full: width and height of the full image; `image` may be a smaller copy.  persons, target: in px of
+        the full image, as for `choose_person`.
         """
         info, views = self.info, {}
         person = choose_person(persons, target, full, info.person) if info.needs_person else None
@@ -118,9 +118,9 @@ class Network:
     def look_at_all(
         self, image: Image.Image, full: tuple[int, int], persons: Sequence[Detection] | None
     ) -> tuple[list[dict[str, Pixels]], Box]:
-        """Return the views of a whole image, several of a long one (`scene_parts`), and the part that they show, px.
+        """Return the views of a whole image, several for a long one (`scene_parts`), and the part that they cover, px.
 
-        Arguments as `look`.  A network that looks at a person has one view.
+        Takes the arguments of `look`.  A network that reads the person view has one view.
         """
         info = self.info
         if "scene" not in info.views:
@@ -134,12 +134,12 @@ class Network:
         return [self.look(one, one.size, None) for one in cut], view
 
     def answer(self, views: Sequence[Mapping[str, Pixels]], *, with_features: bool = False) -> Answers:
-        """Return the answers for N images' views, see `look`.
+        """Return the predictions for N images' views, see `look`.
 
-        Raises ConfigError for features of a network that does not give them.
+        Raises ConfigError if features are requested from a network that does not output them.
         """
         if with_features and FEATURES not in self.engine.outputs:
-            raise ConfigError(f"{self.name} gives no features; export it again")
+            raise ConfigError(f"{self.name} has no features output; export it again")
         head = self.rating_head
         found = self.run(views, [FEATURES] if with_features or head else [])
         distances = found.get(DISTANCE)
@@ -163,7 +163,7 @@ class Network:
         return RatingHead.from_dict(self.info.ratings)
 
     def run(self, views: Sequence[Mapping[str, Pixels]], more: Sequence[str] = ()) -> dict[str, Array]:
-        """Return outputs by name for N images' views: logits, the distance if it is known, and those in `more`."""
+        """Return outputs by name for N images' views: logits, the distance if there is one, and those in `more`."""
         knows_distance = DISTANCE in self.engine.outputs and self.info.distances
         asked = [LOGITS, *([DISTANCE] if knows_distance else []), *more]
         at_once = max(1, MAX_PX // self.info.size**2)
@@ -181,7 +181,7 @@ class Network:
     def logits(self, scene: Array | None, person: Array | None = None) -> Array:
         """Return logits (N, E), or valence and arousal (N, 2).
 
-        scene, person: (N, 3, S, S) float32, from `pixels`; None for a view that its streams don't have.
+        scene, person: (N, 3, S, S) float32, from `pixels`; None for a view that the network does not read.
         """
         given = {"scene": scene, "person": person}
         views = {name: view for name in self.info.views if (view := given[name]) is not None}
@@ -195,7 +195,7 @@ class Network:
 
 
 class _OnnxEngine:
-    """An ONNX file in onnxruntime; see Engine."""
+    """ONNX file in onnxruntime; see `Engine`."""
 
     def __init__(self, path: Path, threads: int | None) -> None:
         _check_file(path)
@@ -211,7 +211,7 @@ class _OnnxEngine:
             ) from error
         if KEY not in metadata:
             raise CheckpointError(
-                f"{path} is an ONNX file, but no classifier of uniemox; uniemox finetune writes one as RUN/model.onnx"
+                f"{path} is an ONNX file, but not a uniemox classifier; uniemox finetune writes one as RUN/model.onnx"
             )
         try:
             self.info = read_info(metadata[KEY])
@@ -266,7 +266,7 @@ def run_views(
 
 
 def _is_blank(views: Mapping[str, Pixels]) -> bool:
-    """Return True if the views show nothing: no channel varies by more than the noise of a camera or of JPEG."""
+    """Return True if the views are blank: no channel varies by more than camera or JPEG noise."""
     return all(view.reshape(3, -1).std(axis=1).max() < BLANK_STD for view in views.values())
 
 
@@ -275,7 +275,7 @@ def _check_file(path: Path) -> None:
     try:
         size = path.stat().st_size
         if not path.is_file():
-            raise CheckpointError(f"{path} is no file; expected an ONNX file of uniemox finetune")
+            raise CheckpointError(f"{path} is not a file; expected an ONNX file of uniemox finetune")
         if not 0 < size <= MAX_BYTES:
             raise CheckpointError(f"{path}: {size / 2**30:.1f} GB; expected an ONNX file of up to 2 GB, all in one")
         others = external_files(path)

@@ -1,4 +1,4 @@
-"""Open a predictor by the name of its model."""
+"""Opens a predictor by the name of its model."""
 
 import os.path
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from uniemox.predict.predictor import Predictor
 
 EMBEDDED_NAME = "embedded"
 FINDER, FACE_FINDER, EXPRESSIONS = "finder.onnx", "faces.onnx", "expressions.onnx"
-FACE_CONFIG = DetectorConfig(confidence=0.35)  # of the embedded finder: chosen on images held out from its training
+FACE_CONFIG = DetectorConfig(confidence=0.35)  # of the embedded detector, chosen on images held out of its training
 Faces = Literal["find", "whole"]
 CLIP = "clip:"
 
@@ -35,15 +35,15 @@ def load(
 ) -> Predictor:
     """Open the predictor of a model.
 
-    path_or_name: a fine-tuning run, its model.onnx, hub:owner/repository/file.onnx, or clip:NAME@WEIGHTS, a CLIP that
-    chooses among words; None or embedded: the model that comes with the package; small: one of its networks, which
-    starts sooner and is slightly less accurate.
-    person_model: predicts what the detected people feel; named likewise.  finder: embedded, or a person detector as
-    `load_detector` takes it; None: people are not detected.
-    faces: predict what faces show to others: find, for all detected faces; whole, the image is a face already; None: no
-    faces.  face_model: predicts it, such as a run on ferplus; face_finder: a face detector as `load_detector` takes
-    it, such as yunet_n.onnx; None: those that come with the package.
-    threads: for one run of a network; None: one a core.
+    path_or_name: a fine-tuning run, its model.onnx, hub:owner/repository/file.onnx, or clip:NAME@WEIGHTS, a zero-shot
+    CLIP; None or embedded: the package's model; small: one of that model's networks, which loads faster and is slightly
+    less accurate.
+    person_model: predicts what the detected people feel; named in the same way.  finder: embedded, or a person detector
+    as for `load_detector`; None: do not detect people.
+    faces: predict facial expressions. find: of all detected faces; whole: the image is one face; None: no faces.
+    face_model: expression model, such as a run on ferplus; face_finder: face detector as for `load_detector`, such as
+    yunet_n.onnx; None: the package's own.
+    threads: per run of a network; None: one per core.
     words: for clip:, the words to choose from; None: Mikels' eight labels.
     Raises CheckpointError, DetectorError, HubError for files that can't be used, ConfigError for settings that
     contradict each other.
@@ -66,7 +66,7 @@ def open_faces(
     if faces not in (None, *get_args(Faces)):
         raise ConfigError(f"faces must be find or whole, got {faces!r}; leave it out for no faces")
     if faces is None and (face_model is not None or face_finder is not None):
-        raise ConfigError("face_model and face_finder go with faces; give faces as find or whole")
+        raise ConfigError("face_model and face_finder need faces; give faces as find or whole")
     if faces == "whole" and face_finder is not None:
         raise ConfigError("with faces as whole no face is detected; leave face_finder out")
     if faces is None:
@@ -78,7 +78,7 @@ def open_faces(
 
 
 def open_embedded_faces(threads: int | None = None) -> MirrorDetector:
-    """Open the face detector that comes with the package."""
+    """Open the package's face detector."""
     return MirrorDetector(load_detector(embedded_file(FACE_FINDER), FACE_CONFIG, threads=threads))
 
 
@@ -95,33 +95,33 @@ def open_network(
 
         return open_clip(name, words, threads=threads)
     if words is not None:
-        raise ConfigError(f"words are chosen by a CLIP alone; give clip:NAME@WEIGHTS as the model, not {name}")
+        raise ConfigError(f"only a CLIP takes words; give clip:NAME@WEIGHTS as the model, not {name}")
     if name is None or name in IN_PACKAGE:
         name = name or EMBEDDED_NAME
         return Network.open(embedded_file(IN_PACKAGE[name]), name=name, threads=threads)
     path = fetch(name) if name.startswith(PREFIX) else Path(name)
     if os.path.isdir(path):  # Path.is_dir raises OSError for a name that is too long
         if not (path / ONNX).is_file():
-            raise CheckpointError(f"{path} holds no {ONNX}; give a finished run of uniemox finetune")
+            raise CheckpointError(f"{path} has no {ONNX}; give a finished run of uniemox finetune")
         path = path / ONNX
     return Network.open(path, threads=threads)
 
 
 def open_finder(finder: str | Path | None, threads: int | None = None) -> Detector | None:
-    """Open the person detector of a name; see `load`."""
+    """Open a person detector by name; see `load`."""
     return None if finder is None else load_detector(finder_file(finder), threads=threads)
 
 
 def finder_file(finder: str | Path) -> str | Path:
-    """Return the file that `embedded` means; other names unchanged."""
+    """Return the file of `embedded`; other names unchanged."""
     return embedded_file(FINDER) if str(finder) == EMBEDDED_NAME else finder
 
 
 def embedded_file(name: str) -> Path:
-    """Return the path of a file that comes with the package. Raises CheckpointError if this installation lacks it."""
+    """Return the path of a file in the package. Raises CheckpointError if this installation lacks it."""
     path = EMBEDDED / name
     if not path.is_file():
-        others = {FINDER: "a person finder, or None (--no-persons)", FACE_FINDER: "a face finder (--face-finder)"}
+        others = {FINDER: "a person detector, or None (--no-persons)", FACE_FINDER: "a face finder (--face-finder)"}
         what = others.get(name, "a model")
         raise CheckpointError(f"this installation of uniemox comes without {name}; install it again, or give {what}")
     return path

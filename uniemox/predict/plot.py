@@ -1,4 +1,4 @@
-"""An answer as an image: boxes around people and faces, and a bar for each label; files of drawings. Pillow alone."""
+"""Drawings of predictions, with Pillow only: boxes around people and faces, and a bar per label; writes files."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,7 +14,7 @@ from uniemox.predict.images import ImageLike, read_any
 
 MAX_SIDE_PX = 960
 MIN_WIDTH_PX = 240
-LETTERS = 22  # px of an image's longer side for a px of letters below it
+LETTERS = 22  # px of an image's longer side per px of letter height below it
 INK, PAPER, QUIET, BAR, PALE = "#1b1f24", "#ffffff", "#d9dee4", "#2f6f9f", "#a9c6db"
 LABEL_COLOURS = (
     *("#4e79a7", "#f28e2b", "#e15759", "#76b7b2", "#59a14f", "#edc948", "#b07aa1", "#ff9da7", "#9c755f", "#bab0ac"),
@@ -22,7 +22,7 @@ LABEL_COLOURS = (
 )
 PERSON_COLOUR, FACE_COLOUR = "#ffb000", "#5fd3bc"
 Labelled = Sequence[tuple[Box, Mapping[str, float] | None]]
-"""Boxes in px of the image, with the probabilities of what is in each, where they are known."""
+"""Boxes in px of the image, with the probabilities for each box if there are any."""
 
 
 def plot_answer(
@@ -73,7 +73,7 @@ def stacked(parts: Sequence[Image.Image]) -> Image.Image:
 def _read(source: ImageLike | None, side_px: int | None = None) -> tuple[Image.Image, float]:
     """Return the image in the drawn size, and its scale.  side_px: longer side; None: unchanged, up to 960 px."""
     if source is None:
-        raise ImageError("this prediction does not know its image any more")
+        raise ImageError("this prediction no longer has its image")
     image, _ = read_any(source)
     scale = min((side_px or MAX_SIDE_PX) / max(image.size), max(1.0, MIN_WIDTH_PX / image.width))
     size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
@@ -128,5 +128,5 @@ def drawing_path(folder: Path, image: Path, ending: str) -> Path:
 
 
 def write_drawing(path: Path, drawing: Image.Image | str) -> None:
-    """Write an image as a PNG, or a page, whole or not at all. Raises DataError if the file can't be written."""
+    """Write an image as a PNG, or an HTML page, atomically. Raises DataError if the file can't be written."""
     write_file(path, drawing if isinstance(drawing, str) else encode_image(drawing, "PNG"))

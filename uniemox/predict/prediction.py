@@ -1,4 +1,4 @@
-"""A model's answer about an image."""
+"""Prediction of a model for an image."""
 
 import json
 from dataclasses import dataclass, field
@@ -20,7 +20,7 @@ NOTEBOOK_PX = 640
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Person:
-    """A person detected in the image; `schema.PERSON` says what its fields mean."""
+    """Person detected in the image; `schema.PERSON` documents its fields."""
 
     box: Box
     confidence: float
@@ -29,7 +29,7 @@ class Person:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Face:
-    """A face detected in the image; `schema.FACE` says what its fields mean."""
+    """Face detected in the image; `schema.FACE` documents its fields."""
 
     box: Box
     confidence: float
@@ -39,15 +39,15 @@ class Face:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prediction:
-    """A model's answer about one image. `schema.FIELDS` says what its fields mean."""
+    """Prediction of a model for one image; `schema.FIELDS` documents its fields."""
 
     scene: dict[str, float]
     """Probability by label, with sum 1, in the labels' order; or valence and arousal, 1 to 9."""
     kind: Kind
-    """evoked: what it makes people feel.  felt: what the people in it feel.  expressed: what a face shows."""
+    """evoked: what the image makes people feel.  felt: what people in it feel.  expressed: what a face shows."""
     persons: list[Person] | None
     likely: tuple[str, ...] | None
-    """The labels that hold the true one with the coverage asked for, most probable first; None: not asked."""
+    """Labels of which one is the true one with the requested coverage, most probable first; None: no request."""
     path: str | None
     width_px: int
     height_px: int
@@ -62,21 +62,21 @@ class Prediction:
     """ratings: a head fitted to people's ratings of images. model: a network that predicts nothing else (task affect).
     norms: the expected word norm of the labels (NRC-VAD, valence alone). None: no source."""
     familiarity: float | None = None
-    """Similarity to the training images, 0 to 1: the share of images like them that are at least as far from them.
-    Below 0.2 the probabilities are drawn towards each other. None: the model can't tell."""
+    """Similarity to the training images, 0 to 1: share of held-out images that are at least as far from the training
+    images. Below 0.2 the probabilities are drawn towards each other. None: the model has no distance."""
     view: Box | None = None
     faces: list[Face] | None = None
     time_s: float | None = None
-    """Moment of the film; None for an image."""
+    """Time in the video, s; None for an image."""
     shot: int | None = None
     embedding: NDArray[np.float32] | None = field(default=None, repr=False, compare=False)
-    """(D,) features below the labels; None: not asked for."""
+    """(D,) input of the last layer; None: not requested."""
     source: ImageLike | None = field(default=None, repr=False, compare=False)
-    """The image, or where it can be read again."""
+    """The image, or the place from which it can be read again."""
 
     @property
     def is_unfamiliar(self) -> bool:
-        """True where familiarity is below 0.05: the answer is a guess."""
+        """True if familiarity is below 0.05: the prediction is a guess."""
         return self.familiarity is not None and self.familiarity < UNFAMILIAR
 
     def top(self, k: int = 3) -> list[tuple[str, float]]:
@@ -108,7 +108,7 @@ class Prediction:
         )
 
     def _repr_html_(self) -> str:
-        """Show the plot in a notebook, or the JSON form where the image is gone."""
+        """Show the plot in a notebook, or the JSON form if the image is no longer available."""
         from uniemox.io.html import jpeg_url, render  # noqa: PLC0415 - in notebooks alone
 
         try:

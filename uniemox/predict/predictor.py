@@ -1,4 +1,4 @@
-"""From images to predictions: several images in parallel, one a core, each from its file to its answer."""
+"""From images to predictions: several images in parallel, one per core."""
 
 import math
 import os
@@ -25,15 +25,15 @@ from uniemox.predict.prediction import Face, Failure, Person, Prediction
 from uniemox.predict.question import LabelMapping, Question
 
 ImageLikes = list[ImageLike] | tuple[ImageLike, ...]
-SHRINK_MARGIN = 4  # factor by which decoded images stay larger than the input; at 2 some answers move by 0.06
+SHRINK_MARGIN = 4  # decoded images stay this many times larger than the input; at 2 some probabilities change by 0.06
 
 
 class Predictor:
-    """A model that predicts the emotions of images, and of the people in them; `uniemox.load` opens one.
+    """Predicts the emotions of images, and of the people in them; `uniemox.load` opens one.
 
-    network: for the scene.  finder: detects people; None: no detector is run.  person_network: predicts what they feel,
-    and needs a finder.  face_reader: detects faces and predicts what they show; None: no faces.
-    Threads may share a predictor. Raises ConfigError for a person network that does not predict what is felt.
+    network: for the scene.  finder: person detector; None: none is run.  person_network: predicts what people feel, and
+    needs a finder.  face_reader: detects faces and predicts their expressions; None: no faces.
+    Threads may share a predictor. Raises ConfigError for a person network that does not predict felt emotions.
     """
 
     def __init__(
@@ -46,11 +46,11 @@ class Predictor:
         if person_network is not None:
             info = person_network.info
             if finder is None:
-                raise ConfigError("a person model needs a person finder; give one, or leave the person model out")
+                raise ConfigError("a person model needs a person detector; give a finder, or leave out the model")
             if info.kind != "felt" or not info.has_person:
                 raise ConfigError(
-                    f"{person_network.name} says what is {info.kind}, from the {info.streams} view; a person model "
-                    "says what is felt, from the person view or both"
+                    f"{person_network.name} predicts {info.kind} emotions from the {info.streams} view; a person "
+                    "model must predict felt emotions, from the person view or both"
                 )
         self.network, self.finder, self.person_network = network, finder, person_network
         self.face_reader = face_reader
@@ -74,7 +74,7 @@ class Predictor:
 
     @property
     def fingerprint(self) -> str:
-        """16 hexadecimal digits that differ for predictors with other answers, whatever their models' names."""
+        """16 hexadecimal digits that differ between predictors with different predictions."""
         reader = self.face_reader
         networks = (self.network, self.person_network, None if reader is None else reader.network)
         finders = (self.finder, None if reader is None else reader.finder)
@@ -84,7 +84,7 @@ class Predictor:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """Labels of the scene's answers, in order."""
+        """Labels of the scene's prediction, in order."""
         return self.network.info.labels
 
     @property
@@ -103,15 +103,15 @@ class Predictor:
     def predict(
         self, image: ImageLike | ImageLikes, *, coverage: float | None = None, labels: str | None = None
     ) -> Prediction | list[Prediction | Failure]:
-        """Return the prediction for an image, or a list of them for several.
+        """Return the prediction for an image, or a list of predictions for several.
 
-        image: a path, the bytes of a file, a file opened as such, a PIL image, or an array (H, W), (H, W, 3) or (H, W,
+        image: a path, the bytes of a file, a file opened as bytes, a PIL image, or an array (H, W), (H, W, 3) or (H, W,
         4) of uint8 or floats from 0 to 1. Several: a list or tuple of these, or a folder, in the order of its file
         names.
-        coverage: share of images, 0 to 1, whose true label shall be among `likely`.  labels: name of the label set to
-        answer in, such as polarity.
-        Raises ImageError for a single image that can't be read, and for a folder without images; among several it
-        becomes a Failure. Raises ConfigError, LabelError for a coverage or labels that the model can't answer.
+        coverage: share of images, 0 to 1, whose `likely` must contain the true label.  labels: name of the label set
+        for the predictions, such as polarity.
+        Raises ImageError for a single unreadable image, and for a folder without images; in a list, an unreadable image
+        becomes a Failure. Raises ConfigError, LabelError for a coverage or labels that the model does not support.
         """
         if isinstance(image, (list, tuple)):
             return list(self.predict_each(image, coverage=coverage, labels=labels))
@@ -123,10 +123,10 @@ class Predictor:
         return found
 
     def embed(self, images: ImageLike | ImageLikes) -> NDArray[np.float32]:
-        """Return features (N, D) of N images, the input of the last layer: for search, clusters and other models.
+        """Return features (N, D) of N images, the input of the last layer: for search, clustering and other models.
 
-        images: as `predict` takes them.  Raises ImageError for the first that can't be read, ImageNotFoundError if it
-        is missing, ConfigError for a model file without features.
+        images: as for `predict`.  Raises ImageError for the first unreadable image, ImageNotFoundError if it is
+        missing, ConfigError for a model file without features.
         """
         several = [images] if not isinstance(images, (list, tuple)) else images
         rows = []
@@ -150,13 +150,13 @@ class Predictor:
         decoders: Decoders | None = None,
         with_embedding: bool = False,
     ) -> Iterator[Prediction | Failure]:
-        """Yield the prediction for each image, in order, as soon as it and those before it are done; see `predict`.
+        """Yield the prediction for each image, in order, as soon as it and all earlier ones are done; see `predict`.
 
-        images: any number.  batch_size: maximum number of images, up to 16, that are started before the next answer is
-        taken; it changes no answer.
+        images: any number.  batch_size: maximum number of images, up to 16, in progress before the next prediction is
+        taken; predictions do not depend on it.
         decoders: decode all files; None: processes of this call, or this process for a single image.
         with_embedding: set `embedding` of each prediction.
-        Raises ConfigError for a batch size below 1, and ConfigError and LabelError as `predict`.
+        Raises ConfigError for a batch size below 1, and the ConfigError and LabelError of `predict`.
         """
         if batch_size < 1:
             raise ConfigError(f"batch_size must be at least 1, got {batch_size}")
@@ -177,11 +177,11 @@ class Predictor:
         )
 
     def _answer(self, source: ImageLike, decode: Decode, question: Question) -> Prediction:
-        """Decode an image and answer. Raises ImageError."""
+        """Decode an image and predict. Raises ImageError."""
         source, info = content_of(source), self.network.info
         shrink = None
         if not info.needs_person and self.person_network is None and self.face_reader is None:  # people may be small
-            short_px = math.floor(info.size / info.crop_fraction)  # of which `scene_view` cuts its middle
+            short_px = math.floor(info.size / info.crop_fraction)  # `scene_view` crops its centre
             shrink = MinSides(short_px=SHRINK_MARGIN * short_px)
         image, full = read_any(source, shrink, decode_file=decode)
         people = self.find_people(image, full)
@@ -223,7 +223,7 @@ class Predictor:
         return faces
 
     def find_people(self, image: Image.Image, full: tuple[int, int]) -> tuple[Detection, ...] | None:
-        """Detect the people in an image, px of the full one, most confident first; None without a finder.
+        """Detect the people in an image, px of the full one, most confident first; None without a detector.
 
         image: RGB, which may be a smaller copy.  full: width and height of the image.
         """
@@ -235,9 +235,9 @@ def predict_on_ray(
 ) -> Iterator[Prediction | Failure]:
     """Yield the prediction for each image, in the order of the paths, from all machines of a Ray cluster.
 
-    paths: of images, the same on every machine; relative ones start at this process's folder.  open_predictor: called
-    once by every worker.  asked: coverage and labels, as `Predictor.predict_each`.
-    `map_on_ray` says which cluster is used. Raises MissingPackageError without Ray.
+    paths: of images, valid on every machine; relative ones start at this process's folder.  open_predictor: called once
+    per worker.  asked: coverage and labels, as for `Predictor.predict_each`.
+    `map_on_ray` documents which cluster is used. Raises MissingPackageError without Ray.
     """
     from uniemox.io.parallel import DIED, map_on_ray  # noqa: PLC0415 - for a cluster alone
 

@@ -1,4 +1,4 @@
-"""Settings of a prediction, checked once for all images, and the prediction from the networks' outputs."""
+"""Settings of a prediction, checked once for all images, and the prediction built from the networks' outputs."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -21,31 +21,31 @@ MIN_REACHED = 2
 
 @dataclass(frozen=True, slots=True)
 class LabelMapping:
-    """Names for a network's probabilities, in the labels of an answer."""
+    """Mapping of a network's probabilities to the labels of the prediction."""
 
     labels: tuple[str, ...]
     name: str
-    """Name of the answer's label set."""
+    """Name of the prediction's label set."""
     targets: tuple[str | None, ...]
-    """(E,) the answer's label for each of the network's; None: it has no counterpart."""
+    """(E,) target label for each label of the network; None: no counterpart."""
 
     def named(self, probabilities: NDArray[np.float64]) -> dict[str, float]:
         """Return probability by label.  probabilities: (E,).
 
-        Those of labels that become one label add up; without dropped labels the rest is divided by its sum.
+        Probabilities of labels that become one are added. If labels were dropped, the rest is divided by its sum.
         """
         sums = dict.fromkeys(self.labels, 0.0)
         for label, p in zip(self.targets, probabilities, strict=True):
             if label is not None:
                 sums[label] += float(p)
-        if self.targets == self.labels:  # perhaps valence and arousal
+        if self.targets == self.labels:  # also for valence and arousal
             return sums
         total = max(sum(sums.values()), np.finfo(np.float64).tiny)
         return {label: value / total for label, value in sums.items()}
 
 
 def answers_in(source: LabelSet, target: str | None) -> LabelMapping:
-    """Map answers in `source` to the label set of that name, without labels that nothing maps to; None: no change.
+    """Map predictions from `source` to the named label set, without labels that nothing maps to; None: no change.
 
     Raises LabelError without such a set or a map to it, if one is evoked and the other felt, or if only one label is
     reached, which would always have probability 1.
@@ -69,7 +69,7 @@ class Question:
     person: LabelMapping | None
     face: LabelMapping | None
     limit: float | None
-    """Highest score of likely labels; None: not asked."""
+    """Maximum score of likely labels; None: not requested."""
     norms: NDArray[np.float64] | None
     """(E,) word norms of the labels' valence, 1 to 9; None: there are none."""
     with_embedding: bool
@@ -85,17 +85,17 @@ class Question:
         labels: str | None,
         with_embedding: bool,
     ) -> "Question":
-        """Check a question; see `Predictor.predict`. Raises ConfigError, LabelError if the networks can't answer it."""
+        """Check the settings; see `Predictor.predict`. Raises ConfigError, LabelError for unsupported ones."""
         info = network.info
         if info.task == "affect" and (coverage is not None or labels is not None):
-            raise ConfigError(f"{network.name} gives valence and arousal; leave coverage and labels out")
+            raise ConfigError(f"{network.name} predicts valence and arousal; leave out coverage and labels")
         limit = None if coverage is None else score_limit(info.conformal_scores, coverage)
         scene = answers_in(info.find_labels(), labels)
         dropped = [label for label, target in zip(info.labels, scene.targets, strict=True) if target is None]
         if limit is not None and dropped:
             raise ConfigError(
-                f"coverage can't be had in {scene.name}: {', '.join(dropped)} of {network.name} has no "
-                "counterpart there, so that a set could lack the true label or be empty; leave coverage out, or labels"
+                f"coverage is impossible with labels {scene.name}: {', '.join(dropped)} of {network.name} has no "
+                "counterpart there, so a set could lack the true label or be empty; leave out coverage or labels"
             )
         return cls(
             network=network,
@@ -118,7 +118,7 @@ class Question:
     ) -> Prediction:
         """Return the prediction for an image.
 
-        full: width and height, px.  judged: for its views, one row.  view: the part of the image that they show, px.
+        full: width and height, px.  judged: outputs for its views, one row.  view: part that the views cover, px.
         """
         probabilities = judged.values[0]
         scene, likely = self.scene.named(probabilities), None
@@ -143,11 +143,11 @@ class Question:
             model=self.network.name,
             time_s=None if frame is None else frame.time_s,
             shot=None if frame is None else frame.shot,
-            source=source if frame is None else None,  # a list of answers must not hold a film's frames
+            source=source if frame is None else None,  # a list of predictions must not hold a video's frames
         )
 
     def _affect(self, judged: Answers) -> dict[str, Any]:
-        """Return the fields of valence and arousal."""
+        """Return the fields for valence and arousal."""
         values = judged.values[0]
         if self.network.info.task == "affect":
             return {"valence": values[0], "arousal": values[1], "affect_from": "model"}
@@ -161,7 +161,7 @@ class Question:
 
 
 def _also_in(network: Network, labels: str | None) -> LabelMapping:
-    """Map another network's answers to the asked set if its kind allows that; else they keep their labels."""
+    """Map another network's predictions to the requested set if its kind allows that; otherwise keep its labels."""
     own = network.info.find_labels()
     can_map = labels is not None and in_kind_of(find_label_set(labels), own).kind == own.kind
     return answers_in(own, labels if can_map else None)

@@ -15,7 +15,7 @@ def ranks(values: NDArray[np.floating]) -> NDArray[np.float64]:
 
 
 def rank_correlation(one: NDArray[np.floating], other: NDArray[np.floating]) -> float:
-    """Return Spearman's rank correlation of values (N,), -1 to 1; 0 where one of the two is constant."""
+    """Return Spearman's rank correlation of values (N,), -1 to 1; 0 if one of them is constant."""
     a, b = (rank - rank.mean() for rank in (ranks(one), ranks(other)))
     scale = float(np.sqrt((a @ a) * (b @ b)))
     return float(a @ b) / scale if scale else 0.0

@@ -1,4 +1,4 @@
-"""Every field of an answer, once: JSON, CSV, Parquet, data frames, the HTTP schema and the web page derive from it.
+"""Every field of a prediction, defined once: JSON, CSV, Parquet, data frames, HTTP schema and web page derive from it.
 
 docs/extending/field.md shows how to add a field, in this list or from another package.
 """
@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 from uniemox.errors import ConfigError
 from uniemox.labels import AFFECT, Kind
 
-DIGITS = 6  # after the point, of numbers in JSON
+DIGITS = 6  # digits after the decimal point in JSON
 Corners = tuple[float, float, float, float]
 Interval = tuple[float, float]
 Shares = dict[str, float]
@@ -18,24 +18,24 @@ Shares = dict[str, float]
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """One field of an answer."""
+    """One field of a prediction."""
 
     name: str
     type: Any
-    """Type of the JSON value: bool, int, float, str, Literal, tuple, list or dict of these, or any of them | None."""
+    """Type of the JSON value: bool, int, float, str, Literal; tuple, list or dict of these; or one of them | None."""
     meaning: str
-    """One line for the HTTP schema and the web page, with unit and range."""
+    """Description in one line, with unit and range, for the HTTP schema and the web page."""
     get: Callable[[Any], Any] | None = None
-    """Return the value for a Prediction; None: its attribute of that name."""
+    """Function from a Prediction to the value; None: its attribute of that name."""
     columns: tuple[str, ...] | None = None
-    """Columns of a CSV table; None: one, called as the field. (): the field is left out of tables. A list of objects
-    has one for their number, and may have one more for the most probable word of each."""
+    """Columns of a CSV table; None: one with the field's name; (): none. A list of objects has a column for the number
+    of objects, and may have another for the most probable word of each."""
     parts: tuple["Field", ...] = ()
     """Fields of each element, for a list of objects."""
     digits: int = DIGITS
-    """Digits after the point to which floats are rounded. Parquet holds 32-bit floats up to 6 digits, else 64-bit."""
+    """Digits after the decimal point. Parquet stores 32-bit floats up to 6 digits, else 64-bit."""
     of_film: bool = False
-    """The field is left out of answers that are not about a moment of a film."""
+    """True if only predictions for frames of a video have the field."""
 
     def value(self, answer: Any) -> Any:
         """Return the JSON form of this field of a Prediction, Person or Face."""
@@ -102,7 +102,7 @@ FIELDS: list[Field] = [
     Field("time_s", float, "Moment of the film", digits=15, of_film=True),
     Field("shot", int, "Number of the shot between two cuts of the film, from 1", of_film=True),
 ]
-"""In the order of JSON and of the HTTP schema."""
+"""Fields in the order of JSON and of the HTTP schema."""
 COLUMN_ORDER = (
     *("path", "time_s", "shot", "scene", "valence", "arousal", "familiarity", "is_unfamiliar", "likely"),
     *("persons", "faces", "kind", "label_set", "model", "width_px", "height_px"),
@@ -111,12 +111,12 @@ COLUMN_ORDER = (
 
 
 def add_field(field: Field) -> None:
-    """Give every answer of this process another field; call it before anything of `uniemox.serve` is imported.
+    """Add a field to all predictions of this process; call it before importing anything of `uniemox.serve`.
 
     Raises ConfigError if the name is taken.
     """
     if field.name in {"error", "name", "sha256"} | {one.name for one in FIELDS}:
-        raise ConfigError(f"an answer has a field {field.name!r} already; choose another name")
+        raise ConfigError(f"a prediction already has a field {field.name!r}; choose another name")
     FIELDS.append(field)
 
 
@@ -127,7 +127,7 @@ def as_dict(prediction: Any) -> dict[str, Any]:
 
 
 def table_fields(labels: Sequence[str], *, of_film: bool) -> list[Field]:
-    """Fields that tables hold, in the order of their columns; valence and arousal only if they are not the labels."""
+    """Return the fields in tables, in column order; valence and arousal only if they are not the labels."""
     fields = [field for field in FIELDS if field.columns != () and (of_film or not field.of_film)]
     order = {name: place for place, name in enumerate(COLUMN_ORDER)}
     fields.sort(key=lambda field: order.get(field.name, len(order)))
@@ -135,7 +135,7 @@ def table_fields(labels: Sequence[str], *, of_film: bool) -> list[Field]:
 
 
 def columns_of(field: Field) -> tuple[str, ...]:
-    """Names of a field's columns in a CSV table; those of the labels come after the ones of `scene`."""
+    """Return the names of a field's columns in a CSV table; label columns follow those of `scene`."""
     return (field.name,) if field.columns is None else field.columns
 
 
@@ -146,7 +146,7 @@ def required_type(field: Field) -> Any:
 
 
 def top_word(values: Mapping[str, float] | None) -> str:
-    """Return the most probable label; "?" where there are no probabilities."""
+    """Return the most probable label; "?" without probabilities."""
     return max(values, key=values.__getitem__) if values else "?"
 
 

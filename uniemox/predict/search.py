@@ -1,4 +1,4 @@
-"""Search a folder by likeness, emotion and mood, through an index of predictions beside it."""
+"""Search a folder by similarity, emotion and mood, with an index of predictions next to it."""
 
 import os
 import re
@@ -23,7 +23,7 @@ from uniemox.predict.tables import read_lines
 from uniemox.predict.writing import AnswerHeader, ResultFile
 
 INDEX, CACHE = ".uniemox.jsonl", ".uniemox.npz"  # after the folder's name
-ROW = 12  # images beside each other on a page
+ROW = 12  # images per row of a page
 COMPARE = {"<": np.less, "<=": np.less_equal, ">": np.greater, ">=": np.greater_equal}
 _CONDITION = re.compile(r"([^\s<>=]+)\s*(<=|>=|<|>)\s*(-?\d+(?:\.\d+)?)(?:\s+|$)")
 
@@ -34,7 +34,7 @@ class Index:
 
     paths: NDArray[np.str_]
     columns: tuple[str, ...]
-    """The model's labels, and valence and arousal where it predicts them."""
+    """Labels of the model, and valence and arousal if it predicts them."""
     values: NDArray[np.float32]
     """(N, columns): probabilities, 0 to 1; valence and arousal, 1 to 9."""
     features: NDArray[np.float32]
@@ -49,7 +49,7 @@ class Index:
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """An image that was found."""
+    """Image that matches a search."""
 
     path: str
     score: float
@@ -58,11 +58,11 @@ class Hit:
 
 
 def update_index(predictor: Predictor, folder: Path, watch: Callable[[Answers], object] = EXHAUST) -> Index:
-    """Answer the images of a folder that its index lacks, and return the index without images that are gone.
+    """Predict the images of a folder that its index lacks. Returns the index, without images that no longer exist.
 
-    FOLDER.uniemox.jsonl holds answers and features, FOLDER.uniemox.npz a copy that loads fast.  watch: takes new
-    answers.
-    Raises ConfigError if the index was made by another model, DataError if a file can't be read or written or if no
+    FOLDER.uniemox.jsonl stores predictions and features, FOLDER.uniemox.npz a copy that loads fast.  watch: function
+    that consumes new predictions.
+    Raises ConfigError if the index was made with another model, DataError if a file can't be read or written or if no
     image can be read.
     """
     folder = folder.absolute()
@@ -93,13 +93,13 @@ def search(
 ) -> list[Hit]:
     """Return the best images, best first.
 
-    like: features (D,) of an image, of `Predictor.embed`.  emotion: a label; most probable first.  mood: conditions
-    that all hold, such as "valence>7 arousal<4"; labels count from 0 to 1.
-    Raises ConfigError for an unknown name, a mood that is no condition, or nothing to search by.
+    like: features (D,) of an image, from `Predictor.embed`.  emotion: a label; highest probability first.  mood:
+    conditions that must all hold, such as "valence>7 arousal<4"; labels have values from 0 to 1.
+    Raises ConfigError for an unknown name, a malformed mood, or no criterion.
     """
     conditions = parse_mood(mood)
     if like is None and emotion is None and not conditions:
-        raise ConfigError("give what to search by: an image, an emotion or a mood")
+        raise ConfigError("give a criterion: an image, an emotion or a mood")
     keep = np.ones(len(index.paths), bool)
     for name, sign, limit in conditions:
         keep &= COMPARE[sign](index.column(name), limit)
@@ -118,7 +118,7 @@ def search(
 
 
 def write_page(hits: Sequence[Hit], title: str, out: Path, words: Callable[[float], str]) -> None:
-    """Write a page of found images, whose thumbnails open the files.  words: of a score.
+    """Write a page of matching images, whose thumbnails open the files.  words: formats a score.
 
     Raises DataError if it can't be written.
     """
@@ -133,12 +133,12 @@ def parse_mood(text: str) -> list[tuple[str, str, float]]:
     text = text.strip()
     found = list(_CONDITION.finditer(text))
     if "".join(one.group(0) for one in found) != text:
-        raise ConfigError(f"the mood {text!r} is no list of conditions; write it as 'valence>7 arousal<4'")
+        raise ConfigError(f"the mood {text!r} is not a list of conditions; write it as 'valence>7 arousal<4'")
     return [(one[1], one[2], float(one[3])) for one in found]
 
 
 def _read(lines: Path) -> tuple[Index, frozenset[str]]:
-    """Read the lines of an index; also return the images that could not be read."""
+    """Read the lines of an index; also returns the unreadable images."""
     paths, values, features, failed = [], [], [], set()
     columns: tuple[str, ...] = ()
     for answer in read_lines(lines):

@@ -1,4 +1,4 @@
-"""A transformer for scikit-learn's pipelines: images to features."""
+"""scikit-learn transformer from images to features."""
 
 from collections.abc import Sequence
 from typing import Any, Self
@@ -12,16 +12,16 @@ from uniemox.predict.opening import load
 
 
 class SceneFeatures(TransformerMixin, BaseEstimator):
-    """Turn images into the features that a model's last layer reads; needs `uniemox[data]`.
+    """Transformer from images to the features that a model's last layer reads; needs `uniemox[data]`.
 
-    model: as `load` takes it; None: the package's own.  threads: cores of the network; None: all.
+    model: as for `load`; None: the package's own.  threads: cores of the network; None: all.
     """
 
     def __init__(self, model: str | None = None, threads: int | None = None) -> None:
         self.model, self.threads = model, threads
 
     def fit(self, X: Sequence[ImageLike], y: object = None) -> Self:  # noqa: N803 - scikit-learn's names
-        """Open the model; images are not looked at. Raises as `load`."""
+        """Open the model; images are ignored. Raises the errors of `load`."""
         self.predictor_ = load(self.model, finder=None, threads=self.threads)
         return self
 
@@ -30,7 +30,7 @@ class SceneFeatures(TransformerMixin, BaseEstimator):
         return self.predictor_.embed(list(X))
 
     def __sklearn_is_fitted__(self) -> bool:
-        """Return whether the model is open."""
+        """Return True if the model is open."""
         return hasattr(self, "predictor_")
 
     def __getstate__(self) -> dict[str, Any]:

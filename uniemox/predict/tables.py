@@ -1,4 +1,4 @@
-"""Tables of answers: CSV and Parquet, made from lines of JSON, and data frames; columns come from `schema`."""
+"""Tables of predictions: CSV and Parquet, made from JSON lines, and data frames; columns come from `schema`."""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -14,18 +14,18 @@ from uniemox.labels import AFFECT
 from uniemox.predict.prediction import Failure, Prediction
 from uniemox.predict.schema import DIGITS, FIELDS, Field, columns_of, required_type, table_fields, words_of
 
-ROWS = 10_000  # of a table that are in memory at once
+ROWS = 10_000  # table rows in memory at once
 FRAMES = ("pandas", "polars")
 
 
 def reserved_names() -> set[str]:
-    """Names of columns that no label may have."""
+    """Return the column names that no label may have."""
     fields = {field.name for field in table_fields((), of_film=True)}
     return fields.union(headings((), of_film=True)) - {"scene", *AFFECT}
 
 
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """Read the answers in a file, without a last line that was cut off. Raises DataError for other faults."""
+    """Read the predictions in a file, without an incomplete last line. Raises DataError for other faults."""
     try:
         file = open_regular(path)
     except OSError as error:
@@ -39,12 +39,12 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
             except (ValueError, RecursionError) as error:
                 raise DataError(f"{path}:{number}: not JSON ({error}); remove the line") from error
             if not _is_answer(value):
-                raise DataError(f"{path}:{number}: not an answer of uniemox predict; choose another file with --out")
+                raise DataError(f"{path}:{number}: not a prediction of uniemox predict; choose another file with --out")
             yield value
 
 
 def _is_answer(value: Any) -> bool:
-    """Return whether a line says numbers of an image, or why there are none."""
+    """Return True if a line has an image's numbers, or the reason why there are none."""
     if not isinstance(value, dict) or not isinstance(value.get("path"), str | None):
         return False
     scene = value.get("scene", {} if "error" in value else None)
@@ -52,14 +52,14 @@ def _is_answer(value: Any) -> bool:
 
 
 def write_csv(lines: Path, table: Path, labels: tuple[str, ...], *, of_film: bool, encoding: str) -> None:
-    """Write a row for each answer.  lines: of `uniemox predict`.  encoding: utf-8 or utf-8-sig."""
+    """Write one row per prediction.  lines: of `uniemox predict`.  encoding: utf-8 or utf-8-sig."""
     with table.open("w", encoding=encoding, errors="backslashreplace", newline="") as file:
         rows = as_cells(read_lines(lines), labels, of_film=of_film)
         write_rows(file, chain([headings(labels, of_film=of_film)], rows), line_end="\r\n")
 
 
 def headings(labels: tuple[str, ...], *, of_film: bool) -> list[str]:
-    """Names of a table's columns."""
+    """Return the names of a table's columns."""
     names: list[str] = []
     for field in table_fields(labels, of_film=of_film):
         names += (*columns_of(field), *(labels if field.name == "scene" else ()))
@@ -67,7 +67,7 @@ def headings(labels: tuple[str, ...], *, of_film: bool) -> list[str]:
 
 
 def as_cells(answers: Iterable[dict[str, Any]], labels: tuple[str, ...], *, of_film: bool) -> Iterator[list[Any]]:
-    """Yield a table's row, under `headings`, for each answer or failure in JSON form."""
+    """Yield a table's row, under `headings`, for each prediction or failure in JSON form."""
     fields = table_fields(labels, of_film=of_film)
     for value in answers:
         yield [*(cell for field in fields for cell in _cells(field, value, labels)), value.get("error")]
@@ -88,7 +88,7 @@ def _cells(field: Field, answer: dict[str, Any], labels: tuple[str, ...]) -> lis
 
 
 def write_parquet(lines: Path, table: Path, labels: tuple[str, ...], *, of_film: bool) -> None:
-    """Write a row for each answer; people and faces are lists. Raises MissingPackageError without pyarrow."""
+    """Write one row per prediction; people and faces are lists. Raises MissingPackageError without pyarrow."""
     pa = import_pyarrow()
     import pyarrow.parquet  # type: ignore[import-untyped] # noqa: PLC0415 - an extra
 
@@ -103,7 +103,7 @@ def write_parquet(lines: Path, table: Path, labels: tuple[str, ...], *, of_film:
 
 
 def _arrow(field: Field, pa: Any) -> Any:
-    """Arrow type of a field."""
+    """Return the Arrow type of a field."""
     number = pa.float32() if field.digits <= DIGITS else pa.float64()
     scalars = {bool: pa.bool_(), int: pa.int32(), float: number}
     kind = required_type(field)
@@ -119,7 +119,7 @@ def _arrow(field: Field, pa: Any) -> Any:
 
 
 def _as_row(value: dict[str, Any]) -> dict[str, Any]:
-    """Return an answer as Arrow takes it: text in UTF-8, mappings as pairs."""
+    """Convert a prediction to Arrow's form: text in UTF-8, mappings as pairs."""
     row = value | value.get("scene", {})
     for field in FIELDS:
         if field.parts and value.get(field.name) is not None:
@@ -127,7 +127,7 @@ def _as_row(value: dict[str, Any]) -> dict[str, Any]:
                 {key: list(part.items()) if isinstance(part, dict) else part for key, part in element.items()}
                 for element in value[field.name]
             ]
-    for key in ("path", "error"):  # bytes of a file name that are not UTF-8
+    for key in ("path", "error"):  # a file name may have bytes that are not UTF-8
         if value.get(key) is not None:
             row[key] = value[key].encode("utf-8", "backslashreplace").decode()
     return row
@@ -143,9 +143,9 @@ def import_pyarrow() -> Any:
 
 
 def to_frame(answers: Prediction | Failure | Iterable[Prediction | Failure]) -> Any:
-    """Return a DataFrame of pandas, or of polars without pandas: a row an image, columns as in `--out answers.csv`.
+    """Return a DataFrame of pandas, or else of polars: one row per image, columns as in `--out answers.csv`.
 
-    answers: from `Predictor.predict`; for an image that could not be read `error` says why.
+    answers: from `Predictor.predict`; if an image could not be read, its `error` has the reason.
     Raises MissingPackageError without both libraries.
     """
     values = [one.to_dict() for one in ([answers] if isinstance(answers, Prediction | Failure) else answers)]

@@ -1,4 +1,4 @@
-"""A film's answers over time, drawn with Pillow alone: probability of each label, cuts, valence."""
+"""Predictions of a video over time, drawn with Pillow: probability of each label, cuts, valence."""
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import cycle, groupby, pairwise
@@ -15,13 +15,13 @@ from uniemox.predict.tables import read_lines
 WIDTH_PX, HEIGHT_PX, EDGE_PX, ROW_PX = 1200, 220, 16, 22
 TOP, BOTTOM = ROW_PX, ROW_PX + HEIGHT_PX
 MAX_FILMS = 40
-TICKS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200)  # s between two marks
+TICKS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200)  # seconds between two marks
 MAX_TICKS = 12
 Answer = Mapping[str, Any]
 
 
 def draw_timelines(lines: Path) -> Image.Image | None:
-    """Draw one film above the other, at most 40, in the order of the file; None if no moment could be read.
+    """Draw the timelines of up to 40 videos, in the file's order; None if no frame could be read.
 
     lines: of `uniemox predict --every`.  Each label's height is its probability; white lines are cuts, and the dark
     line is valence, 1 at the bottom to 9 at the top.
@@ -66,7 +66,7 @@ def _panel(film: str, answers: Sequence[Answer], colours: Mapping[str, str]) -> 
 
 
 def _stack(draw: ImageDraw.ImageDraw, answer: Answer, colours: Mapping[str, str], left: float, right: float) -> None:
-    """Draw the labels' shares at a moment, one above the other; nothing for valence and arousal."""
+    """Draw the labels' shares at a time, one above the other; nothing for valence and arousal."""
     y = float(BOTTOM)
     for label, share in answer["scene"].items():
         height = 0 if label in AFFECT else share * HEIGHT_PX
@@ -85,7 +85,7 @@ def _ticks(draw: ImageDraw.ImageDraw, end: float, across: Callable[[float], floa
 
 
 def clock(time_s: float) -> str:
-    """Format a time as players show it.
+    """Format a time as video players do.
 
     >>> clock(2.5), clock(75), clock(3725)
     ('0:02.5', '1:15', '1:02:05')

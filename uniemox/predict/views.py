@@ -1,4 +1,4 @@
-"""Views for evaluation and prediction, the same to the bit, with numpy and Pillow alone."""
+"""Views for evaluation and prediction, bit-identical, with numpy and Pillow only."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -10,12 +10,12 @@ from PIL import Image
 from uniemox.persons.box import Box, PersonCrop
 
 Pixels = NDArray[np.uint8]
-LONG = 2  # multiple of the short side from which an image is judged by several squares
+LONG = 2  # from this aspect ratio on, several squares of an image are predicted
 MAX_SQUARES = 6
 
 
 def hide(image: Image.Image, person: PersonCrop, full: tuple[int, int]) -> Image.Image:
-    """Black out the person; return the same image if no person was detected.
+    """Black out the person; returns the same image if no person was detected.
 
     person: in px of the full image.  full: its width and height; the image may be a smaller copy.
     """
@@ -28,7 +28,7 @@ def hide(image: Image.Image, person: PersonCrop, full: tuple[int, int]) -> Image
 
 
 def scene_view(image: Image.Image, size: int, crop_fraction: float) -> Pixels:
-    """Resize the short side of an image, bicubic, and crop its middle.  Returns (3, size, size) uint8, RGB.
+    """Resize the short side of an image, bicubic, and crop its centre.  Returns (3, size, size) uint8, RGB.
 
     crop_fraction: share of the short side that is kept, above 0 to 1.  Source: timm's transform for evaluation.
     """
@@ -49,7 +49,7 @@ def scene_box(full: tuple[int, int], size: int, crop_fraction: float) -> Box:
 
 
 def scene_parts(full: tuple[int, int]) -> list[Box]:
-    """Return the parts of an image whose middles are judged, px: all of it, or squares along a long one.
+    """Return the parts of an image whose centres are predicted, px: the whole image, or squares along a long one.
 
     full: width and height.  An image of 2:1 and longer has as many squares as cover it, at most six.
 
@@ -68,9 +68,9 @@ def scene_parts(full: tuple[int, int]) -> list[Box]:
 
 
 def person_view(image: Image.Image, person: PersonCrop, full: tuple[int, int], size: int) -> Pixels:
-    """Resize the person's part of an image, squashed, bicubic.  Returns (3, size, size) uint8, RGB.
+    """Resize the person's part of an image, bicubic, without keeping the aspect.  Returns (3, size, size) uint8, RGB.
 
-    person: in px of the full image; what lies outside of `person.keep` is black.  full: as `hide`.
+    person: in px of the full image; everything outside of `person.keep` is black.  full: as for `hide`.
     """
     source = image
     if person.keep:
@@ -88,7 +88,7 @@ def to_planes(image: Image.Image) -> Pixels:
 
 
 def whole_px(low: float, high: float, decoded: int, full: int) -> tuple[int, int]:
-    """Round both ends of a side to whole px of the decoded image, at least one px apart.
+    """Round both ends of an interval along one side to whole px of the decoded image, at least one px apart.
 
     low, high: in px of the full image.  decoded, full: the side's length, px.
     """
@@ -97,20 +97,20 @@ def whole_px(low: float, high: float, decoded: int, full: int) -> tuple[int, int
 
 
 def _places(boxes: Sequence[Box], size: tuple[int, int], full: tuple[int, int]) -> Iterator[tuple[slice, slice]]:
-    """Yield rows and columns of boxes, of the full image, in a copy of some size."""
+    """Yield rows and columns of boxes of the full image, in a copy of this size."""
     for box in boxes:
         x, y = whole_px(box.x1, box.x2, size[0], full[0]), whole_px(box.y1, box.y2, size[1], full[1])
         yield slice(*y), slice(*x)
 
 
 def scaled_px(box: Box, size: tuple[int, int], full: tuple[int, int]) -> tuple[int, int, int, int]:
-    """Return a box of the full image in whole px of a copy of some size."""
+    """Convert a box of the full image to whole px of a copy of this size."""
     x, y = size[0] / full[0], size[1] / full[1]
     return round(box.x1 * x), round(box.y1 * y), round(box.x2 * x), round(box.y2 * y)
 
 
 def _scaled(box: Box, size: tuple[int, int], full: tuple[int, int]) -> Box:
-    """Scale a box to px of a smaller copy; the same box, to the bit, where the copy is not smaller."""
+    """Scale a box to px of a smaller copy; if the copy has the same size, the box is bit-identical."""
     if size == full:
         return box
     x, y = size[0] / full[0], size[1] / full[1]

@@ -1,4 +1,4 @@
-"""Answers and features in files: a JSON object a line as they come, a CSV or Parquet table, an array of embeddings.
+"""Files of predictions and features: JSON lines as they come, a CSV or Parquet table, an array of embeddings.
 
 Lines are only appended, so that a stopped job can resume; a table is made from the lines at the end.
 """
@@ -29,13 +29,13 @@ from uniemox.predict.tables import import_pyarrow, read_lines, reserved_names, w
 LINES = ".jsonl"
 TABLES = (".csv", ".parquet")
 EMBEDDINGS = (".npy", ".parquet")
-EMBEDDING_ROWS = 1_000  # of a Parquet file that are in memory at once
+EMBEDDING_ROWS = 1_000  # Parquet rows in memory at once
 OPTIONAL = {"has_likely": "likely labels", "has_persons": "people", "has_faces": "faces", "of_film": "moments of films"}
 
 
 @dataclass(frozen=True, slots=True)
 class AnswerHeader:
-    """Properties that all answers in one file share: the model, what was asked for, whether they are of films."""
+    """Properties that all predictions in one file share: model, settings, whether they are of videos."""
 
     model: str
     label_set: str
@@ -45,11 +45,11 @@ class AnswerHeader:
     has_faces: bool = False
     of_film: bool = False
     asked: str | None = None
-    """Fingerprint of models, finders and coverage."""
+    """Fingerprint of models, detectors and coverage."""
 
     @classmethod
     def of(cls, value: dict[str, Any]) -> Self:
-        """Read the header off one answer in JSON form."""
+        """Read the header from one prediction in JSON form."""
         likely, persons, faces = (value.get(name) is not None for name in ("likely", "persons", "faces"))
         names = str(value.get("model")), str(value.get("label_set"))
         return cls(*names, tuple(value["scene"]), likely, persons, faces, "time_s" in value, value.get("asked"))
@@ -58,30 +58,30 @@ class AnswerHeader:
     def of_question(
         cls, predictor: Predictor, labels: str | None, coverage: float | None, *, of_film: bool = False
     ) -> Self:
-        """Return the header of the answers that a predictor will give; arguments as `Predictor.predict`."""
+        """Return the header of the predictions that a predictor will make; arguments as for `Predictor.predict`."""
         answers = answers_in(predictor.network.info.find_labels(), labels)
         has = coverage is not None, predictor.finder is not None, predictor.face_reader is not None
         asked = fingerprint_of([], f"{predictor.fingerprint} {coverage}")
         return cls(predictor.name, answers.name, answers.labels, *has, of_film, asked)
 
     def difference(self, other: "AnswerHeader") -> str:
-        """Describe the first property in which answers in a file, `other`, differ from these."""
+        """Describe the first property in which the predictions in a file, `other`, differ from these."""
         ours, theirs = asdict(self), asdict(other)
         name = next(name for name in ours if ours[name] != theirs[name])
         if name == "asked":
-            return "a model or finder of the same name that is another one by now, or another coverage"
+            return "a model or detector that has changed under the same name, or another coverage"
         if name in OPTIONAL:
             return f"{'with' if theirs[name] else 'without'} {OPTIONAL[name]}"
         return f"{name} {theirs[name]!r}, not {ours[name]!r}"
 
 
 class ResultFile:
-    """Answers in OUT.jsonl; for OUT.csv and OUT.parquet in OUT.csv.jsonl, from which `finish` makes the table.
+    """Predictions in OUT.jsonl; for OUT.csv and OUT.parquet in OUT.csv.jsonl, from which `finish` makes the table.
 
-    resume: continue an existing file; images that could not be read are tried again.
-    answered: header of the answers; a file must not mix several.
-    with_bom: begin a CSV table with a byte-order mark, by which Excel recognises UTF-8.
-    Raises ConfigError for a name, labels or an existing file that don't fit, and for a file that another process
+    resume: continue an existing file; unreadable images are tried again.
+    answered: header of the predictions; a file must not mix several.
+    with_bom: begin a CSV table with a byte-order mark, so that Excel reads it as UTF-8.
+    Raises ConfigError for a name, labels or an existing file that do not match, and for a file that another process
     writes; DataError for a damaged, unreadable or unwritable file, MissingPackageError for Parquet without pyarrow.
     """
 
@@ -91,7 +91,7 @@ class ResultFile:
         self.lines = path if path.suffix == LINES else path.with_name(path.name + LINES)
         taken = reserved_names().intersection(answered.labels)
         if taken and path != self.lines:
-            raise ConfigError(f"{path}: a label can't be called {min(taken)!r}, as a column is; write {LINES} instead")
+            raise ConfigError(f"{path}: the label {min(taken)!r} has the name of a column; write {LINES} instead")
         self._beside = {} if answered.asked is None else {"asked": answered.asked}
         self._done: NDArray[np.uint64] = np.empty(0, np.uint64)
         with writing(self.lines):
@@ -114,23 +114,23 @@ class ResultFile:
             self._file = open_appending(self.lines)
 
     def __len__(self) -> int:
-        """Number of images that were answered when the file was opened."""
+        """Return the number of images in the file when it was opened."""
         return len(self._done)
 
     def has(self, path: str) -> bool:
-        """Return True if the image was answered when the file was opened."""
+        """Return True if the file contained the image when it was opened."""
         key = np.uint64(_key(path))
         place = int(np.searchsorted(self._done, key))
         return place < len(self._done) and bool(self._done[place] == key)
 
     def write(self, result: Prediction | Failure, more: Mapping[str, Any] | None = None) -> None:
-        """Append an answer, with further fields; once it returns the answer outlives the process."""
+        """Append a prediction, with further fields; after the return it survives the end of the process."""
         with writing(self.lines):
             self._file.write(json.dumps(result.to_dict() | self._beside | dict(more or {})).encode() + b"\n")
             self._file.flush()
 
     def finish(self) -> None:
-        """Make the table from the lines, whole or not at all. Raises DataError if a line is no answer."""
+        """Make the table from the lines, atomically. Raises DataError if a line is no prediction."""
         if self.path == self.lines:
             return
         write = write_parquet
@@ -147,7 +147,7 @@ class ResultFile:
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._file.close()
-        if kind is not None and self.lines.stat().st_size == 0:  # so that the same command can be given again
+        if kind is not None and self.lines.stat().st_size == 0:  # so that the command can be repeated
             self.lines.unlink()
         self._lock.release()
 
@@ -161,7 +161,7 @@ def _check_name(path: Path, endings: Sequence[str]) -> None:
 
 
 def _repair(path: Path, answered: AnswerHeader) -> NDArray[np.uint64]:
-    """Remove failures and a last line that was cut off; return the sorted keys of the answered images."""
+    """Remove failures and an incomplete last line; return the sorted keys of the predicted images."""
     keys, failures = array("Q"), 0
     for value in read_lines(path):
         if "scene" not in value:
@@ -171,7 +171,7 @@ def _repair(path: Path, answered: AnswerHeader) -> NDArray[np.uint64]:
         there = AnswerHeader.of(value)
         if there != answered:
             what = answered.difference(there)
-            raise ConfigError(f"{path} holds answers of another kind ({what}); ask as before, or choose another name")
+            raise ConfigError(f"{path} holds other predictions ({what}); use the same settings, or choose another name")
     with path.open("rb") as file:
         file.seek(max(0, path.stat().st_size - 1))
         is_cut = file.read() not in (b"", b"\n")
@@ -182,14 +182,14 @@ def _repair(path: Path, answered: AnswerHeader) -> NDArray[np.uint64]:
 
 
 def _key(path: str) -> int:
-    """Return 64 bits of a path: among 10 million the odds that two are alike are 1 to 370,000."""
+    """Return 64 bits of a path; among 10 million the odds of a collision are 1 to 370,000."""
     return int.from_bytes(blake2b(path.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
 
 
 class EmbeddingFile:
-    """OUT.npy, (N, D) float32, with the images' paths in OUT.npy.txt, a line each; or OUT.parquet with both.
+    """OUT.npy, (N, D) float32, with the images' paths in OUT.npy.txt, one per line; or OUT.parquet with both.
 
-    Images that could not be read have no row. The file is written by `finish`, whole or not at all.
+    Unreadable images have no row. `finish` writes the file atomically.
     Raises ConfigError for another ending or an existing file, DataError if it can't be written, MissingPackageError for
     Parquet without pyarrow.
     """
@@ -217,7 +217,7 @@ class EmbeddingFile:
     def finish(self) -> None:
         """Write the file. Raises DataError if no features were added."""
         if not self.count:
-            raise DataError(f"{self.path}: there is no image that could be read, so there are no embeddings")
+            raise DataError(f"{self.path}: no image could be read, so there are no embeddings")
         self._rows.flush()
         self._paths.seek(0)
         rows = np.memmap(self._rows, np.float32, "r", shape=(self.count, self.width))

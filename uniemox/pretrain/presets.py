@@ -1,4 +1,4 @@
-"""Complete settings of pre-training. Variants are `dataclasses.replace` of these, or options of the command."""
+"""Presets of pre-training: complete settings. Change them with `dataclasses.replace` or with options of the command."""
 
 from collections.abc import Callable, Mapping
 
@@ -9,12 +9,13 @@ from uniemox.views.config import ViewConfig
 
 
 def paper() -> PretrainConfig:
-    """The paper's run: ViT-L/16 from dBOT's weights, Γ2, CLIP ViT-B/16, 200 epochs of EmoSet's train.
+    """Return the paper's settings: ViT-L/16 from dBOT's weights, Γ2, CLIP ViT-B/16, 200 epochs of EmoSet's train split.
 
-    The paper gives neither learning rate nor batch size. Both are ours, as is clipping: 1.5e-4 per 256 images, MAE's
-    (arXiv 2111.06377), so 6e-4 at a batch of 1024. The release's default of 1e-3 is for 2 images a GPU, 6e-5 on eight.
-    Tables V and VI: --encoder.start none --schedule.epochs 150, table V with --model.fusion static.
-    Not run by us: it needs GPUs.
+    The paper gives neither learning rate nor batch size, so both are our choice, and so is gradient clipping. The rate
+    is MAE's 1.5e-4 per 256 images (arXiv 2111.06377), which is 6e-4 for a batch of 1024. The authors' code has 1e-3 for
+    2 images per GPU, which is 6e-5 on eight GPUs.
+    For tables V and VI use --encoder.start none --schedule.epochs 150, and --model.fusion static for table V.
+    We have not run this preset, because it needs GPUs.
     """
     return PretrainConfig(
         encoder=EncoderConfig(start="dbot_vit_large.pth"),
@@ -26,11 +27,11 @@ def paper() -> PretrainConfig:
 
 
 def best() -> PretrainConfig:
-    """Return the paper's settings with DINOv2's ViT-L/14 as start and CLIP ViT-L/14 as teacher. Not run by us.
+    """Return the paper's settings with weights of DINOv2's ViT-L/14 and CLIP ViT-L/14 as teacher. We have not run it.
 
-    Low rate, clipping and layer-wise decay keep the start alive, and Γ2 with scaled products does not collapse;
-    docs/training.md and docs/method.md have what was measured on a small one. The rate is 6.25e-5 at a batch of 64,
-    times the square root of the batch's growth: 2.5e-4 at 1,024.
+    A low learning rate, clipping and layer-wise decay preserve the pre-trained weights. Γ2 with scaled products does
+    not collapse. docs/training.md and docs/method.md have the measurements, made with a small encoder. The rate is
+    6.25e-5 for a batch of 64, scaled by the square root of the batch size: 2.5e-4 for 1,024.
     """
     return PretrainConfig(
         encoder=EncoderConfig(start="timm:vit_large_patch14_dinov2.lvd142m"),
@@ -46,9 +47,9 @@ def best() -> PretrainConfig:
 
 
 def demo() -> PretrainConfig:
-    """Minutes on two CPU cores: a ViT of 1.2 million parameters at 96 px, for synthetic scenes and small data sets.
+    """Return settings for minutes on two CPU cores: a ViT of 1.2 million parameters, 96 px, for small data sets.
 
-    The teacher is what `uniemox teacher fit` wrote: --teacher.source fitted:FOLDER.
+    The teacher is one that `uniemox teacher fit` wrote: --teacher.source fitted:FOLDER.
     """
     return PretrainConfig(
         encoder=EncoderConfig(name="vit_tiny_patch16_224", patch_size=12, embed_dim=128, depth=5, num_heads=4),
@@ -58,7 +59,7 @@ def demo() -> PretrainConfig:
         optimizer=OptimizerConfig(base_lr=1.2e-2, max_grad_norm=1.0),
         schedule=ScheduleConfig(epochs=10, warmup_epochs=1),
         save=SaveConfig(every_steps=200),
-        batch_size=32,  # more steps for the same images: faces need them
+        batch_size=32,  # small batches give more steps per epoch, which learning faces needs
         hardware=HardwareConfig(threads=1),
     )
 

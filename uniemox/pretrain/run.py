@@ -1,4 +1,4 @@
-"""A pre-training run: data, teacher and model, the loop over its steps, and what it leaves."""
+"""A pre-training run: data, teacher, model, the loop over steps, and the files that it writes."""
 
 from collections.abc import Callable, Mapping
 from contextlib import closing
@@ -57,7 +57,7 @@ from uniemox.views.patches import IMAGENET_MEAN, IMAGENET_STD, patchify, unpatch
 from uniemox.views.transforms import TrainViews
 
 FEATURES, TEXTS = "teacher_features.npz", "text_features"
-PICTURED, GAP_PX = 8, 2  # samples in a reconstruction image, and the white between them
+PICTURED, GAP_PX = 8, 2  # samples in a reconstruction image, and the white gap between them
 
 
 def pretrain(
@@ -70,15 +70,15 @@ def pretrain(
     weights_at: Callable[[int], LossWeights | None] = lambda done: None,
     extra_losses: Mapping[str, ExtraLoss] = {},
 ) -> Path:
-    """Pre-train on all samples of a data set; under torchrun every process calls it alike.
+    """Pre-train on all samples of a data set; under torchrun, call it in every process.
 
-    out: the run's folder, a new one, or one to continue if `resume`.  Returns the file of the finished encoder.
-    weights_at: weights of the losses by step, from 0; None: those of config.model.losses. A loss exists if its weight
-    there is above 0.  extra_losses: further losses by name, see `pretrain_step`.
-    The same settings and data give the same bits on the CPU, however often the run is killed and resumed; the number
-    of processes changes losses by rounding only.
+    out: folder of the run, a new one, or one to continue if `resume`.  Returns the file of the finished encoder.
+    weights_at: function from the step, from 0, to weights of the losses; None: those of config.model.losses. A loss is
+    only computed if its weight there is above 0.  extra_losses: further losses by name, see `pretrain_step`.
+    On the CPU the same settings and data give the same bits, even if the run is killed and resumed; the number of
+    processes changes losses by rounding only.
     Raises ConfigError, DataError, TeacherError, CheckpointError, NonFiniteLossError; StoppedError after SIGTERM or
-    Ctrl-C. Whatever it raises, the last checkpoint stays.
+    Ctrl-C. After any error the last checkpoint remains.
     """
     device, callback = setup_device(config.hardware), callback or NullCallback()
     config, precision = with_precision(config), precision_of(config.hardware)
@@ -117,9 +117,9 @@ def pretrain(
 def open_networks(
     config: PretrainConfig, data: DataSet, out: Path, device: torch.device, callback: Callback
 ) -> tuple[UniEmoX, Teacher | None]:
-    """Open the model at its start and its teacher, on their device; note the images that are seen in the run's folder.
+    """Build the initial model and open the teacher, on the device; record the training images in the run's folder.
 
-    Raises TeacherError or CheckpointError, before hours of anything else, for what can't be had.
+    Raises TeacherError or CheckpointError before any long work if weights are missing.
     """
     with first_process_first():  # it may have to be downloaded
         encoder = None if config.encoder.start is None else build_encoder_of(config)
@@ -136,7 +136,7 @@ def open_networks(
 def prepare_teacher(
     config: PretrainConfig, data: DataSet, out: Path, device: torch.device, callback: Callback
 ) -> Teacher | None:
-    """The teacher as the step asks it; None if no loss needs one. What it was asked for is kept in the run's folder."""
+    """Return the teacher as the step uses it; None if no loss needs one. Its features are saved in the run's folder."""
     model, settings = config.model, config.teacher
     if not model.needs_image_features:
         return None
@@ -160,9 +160,9 @@ def prepare_teacher(
 
 
 def build_model(config: PretrainConfig, teacher_width: int | None, encoder: VisionTransformer | None = None) -> UniEmoX:
-    """The model at its start, its random weights drawn by the seed.
+    """Build the model with initial weights; random weights are drawn by the seed.
 
-    teacher_width: channels of the teacher's features; None without a teacher.  encoder: the start, if it is open.
+    teacher_width: channels of the teacher's features; None without a teacher.  encoder: initial encoder, if open.
     """
     torch.manual_seed(config.seed)
     encoder = encoder or build_encoder_of(config)
@@ -170,7 +170,7 @@ def build_model(config: PretrainConfig, teacher_width: int | None, encoder: Visi
 
 
 def build_encoder_of(config: PretrainConfig) -> VisionTransformer:
-    """The encoder at its start: published weights, those of a run, or random ones."""
+    """Build the encoder with initial weights: published ones, those of a run, or random ones."""
     size = config.view.size
     if config.encoder.start is None:
         return build_encoder(config.encoder.name, size, **config.encoder.timm_options)
@@ -179,7 +179,7 @@ def build_encoder_of(config: PretrainConfig) -> VisionTransformer:
 
 
 def set_up(config: PretrainConfig, model: UniEmoX, teacher: Teacher | None, device: torch.device) -> None:
-    """Bring the model to its device. If asked to, the image side of CLIP, which runs in every step, is compiled."""
+    """Move the model to its device, and compile CLIP's image encoder, which runs in every step, if asked to."""
     ready_to_train(model, device)
     model.set_grad_checkpointing(config.hardware.grad_checkpointing)
     teacher = teacher.teacher if isinstance(teacher, TextCachedTeacher) else teacher
@@ -188,7 +188,7 @@ def set_up(config: PretrainConfig, model: UniEmoX, teacher: Teacher | None, devi
 
 
 def build_trainer(config: PretrainConfig, data: DataSet, out: Path, model: UniEmoX, callback: Callback) -> Trainer:
-    """Divide a model over the processes if asked to, and build its optimizer and schedule.  model: on its device."""
+    """Shard a model over the processes if asked to, and build its optimizer and schedule.  model: on its device."""
     if config.sharded and world_size() > 1:
         shard(model, next(model.parameters()).device)
     optimizer = build_optimizer(
@@ -227,7 +227,7 @@ def masked_views(config: PretrainConfig, data: DataSet, model: UniEmoX) -> ViewD
 def _save(
     config: PretrainConfig, views: ViewDataset, trainer: Trainer, teacher: Teacher | None, done: int, journal: Journal
 ) -> None:
-    """A checkpoint, and an image of what is reconstructed."""
+    """Save a checkpoint and an image of reconstructions."""
     trainer.checkpoints.save(ResumePoint(done), trainer.model, trainer.optimizer)
     shown = collate([views[0, i] for i in range(min(PICTURED, len(views)))])
     if shown.samples:
@@ -242,7 +242,7 @@ def _save(
 
 
 def _finish(config: PretrainConfig, trainer: Trainer, teacher: Teacher | None) -> None:
-    """Write the whole model and the encoder; remove checkpoints that are not to be kept."""
+    """Write the whole model and the encoder; delete checkpoints that are not to be kept."""
     weights = whole(trainer.model.state_dict())
     if rank() == 0:
         model = trainer.model
@@ -257,9 +257,9 @@ def _finish(config: PretrainConfig, trainer: Trainer, teacher: Teacher | None) -
 
 
 def reconstruction_image(output: ModelOutput, batch: PretrainBatch, *, patch_size: int, norm_pix: bool) -> Image.Image:
-    """Three rows for each stream that is reconstructed: the visible patches, the reconstruction, the image.
+    """Draw three rows for each reconstructed stream: visible patches, reconstruction, image.
 
-    With norm_pix the model predicts standardised patches; they are shown in the true patch's mean and deviation.
+    With norm_pix the model predicts standardised patches; they are shown with the true patch's mean and deviation.
     """
     rows: list[Tensor] = []
     mean, std = (torch.tensor(value).view(3, 1, 1) for value in (IMAGENET_MEAN, IMAGENET_STD))

@@ -24,20 +24,20 @@ from uniemox.views.transforms import TrainViews, Views
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PretrainBatch:
-    """N samples, ready for the model. What a setting turned off may be None."""
+    """N samples, ready for the model. Fields that a setting turns off may be None."""
 
     scene: Tensor  # (N, 3, H, W) uint8, RGB
     person: Tensor | None = None  # (N, 3, H, W) uint8, RGB
     texts: Sequence[str] = ()  # N descriptions
     keys: Sequence[str] = ()  # N names of the images, for teachers that look features up
-    image_features: Tensor | None = None  # (N, C) Ω; None: the teacher is asked
-    text_features: Tensor | None = None  # (N, C) Λ; None: the teacher is asked
+    image_features: Tensor | None = None  # (N, C) Ω; None: computed by the teacher
+    text_features: Tensor | None = None  # (N, C) Λ; None: computed by the teacher
     scene_noise: Tensor | None = None  # (N, L) draws of the masks; None: torch's generator
     person_noise: Tensor | None = None  # (N, L)
 
 
 ExtraLoss = Callable[[ModelOutput, PretrainBatch], Tensor]
-"""A further loss: a scalar, the mean over the batch's images."""
+"""An additional loss: a function that returns a scalar, the mean over the batch's images."""
 
 
 def pretrain_step(
@@ -51,19 +51,19 @@ def pretrain_step(
     weights: LossWeights | None = None,
     extra_losses: Mapping[str, ExtraLoss] = {},
 ) -> dict[str, float]:
-    """Forward and backward over the batches of all processes, then one update of the weights.
+    """Run forward and backward over the batches of all processes, then update the weights once.
 
-    model: a UniEmoX, or DistributedDataParallel around it.  batches: one, or several whose gradients accumulate; their
-    sizes may differ, every image counts the same; every process gives equally many. L2 compares with the texts of
-    one batch at a time.
-    teacher: asked for the features that losses need and the batch does not bring.
-    max_grad_norm: L2 norm to which the gradient is clipped; None does not clip.
-    weights: of the losses in this step; None: those of the model's configuration.
+    model: a UniEmoX, or DistributedDataParallel around it.  batches: one, or several whose gradients accumulate. Their
+    sizes may differ, because every image counts the same; every process gives the same number. L2 compares with the
+    texts of one batch at a time.
+    teacher: computes features that losses need and the batch lacks.
+    max_grad_norm: L2 norm to which the gradient is clipped; None: no clipping.
+    weights: weights of the losses in this step; None: those of the model's configuration.
     extra_losses: functions of output and batch, by name, whose scalars are added to the sum.
     Returns every loss by name, "total", the diagnostics of Υ (see `fused_diagnostics`) and "grad_norm": means over all
     images of all processes; with max_grad_norm also "clipped", 1 if this step's gradient was clipped.
-    Raises NonFiniteLossError, with the loss's name, before any weight changes, and ConfigError for batches that are
-    empty or of different number: on all processes alike.
+    Raises NonFiniteLossError, with the loss's name, before any weight changes, and ConfigError on all processes for
+    batches that are empty or differ in number.
     """
 
     def losses_of(batch: PretrainBatch) -> tuple[Tensor, dict[str, Tensor]]:
@@ -83,10 +83,10 @@ def loss_gradient_norms(
     precision: Precision = "float32",
     weights: LossWeights | None = None,
 ) -> dict[str, float]:
-    """Measure how strongly each loss pulls at the encoder: L2 norm of the gradient of each weighted loss there.
+    """Measure the influence of each loss on the encoder: L2 norm of the gradient of each weighted loss there.
 
-    Costs one forward pass and one backward pass per loss; changes neither weights nor gradients. Arguments and errors
-    as `pretrain_step`; the norms are those of this process's batch.  Returns "grad_norm_NAME" by name of a loss.
+    Costs one forward pass and one backward pass per loss; changes neither weights nor gradients. Takes and raises the
+    same as `pretrain_step`; the norms are of this process's batch.  Returns "grad_norm_NAME" by loss name.
     """
     output = forward(model, batch, teacher=teacher, precision=precision)
     parameters = [parameter for parameter in model.encoder.parameters() if parameter.requires_grad]
@@ -101,19 +101,19 @@ def loss_gradient_norms(
 def forward(
     model: nn.Module, batch: PretrainBatch, *, teacher: Teacher | None = None, precision: Precision = "float32"
 ) -> ModelOutput:
-    """The model's output for a batch, every loss included. Arguments and errors as `pretrain_step`."""
+    """Return the model's output for a batch, including every loss. Takes and raises the same as `pretrain_step`."""
     with autocast(model, precision):
         return model(**model_inputs(model, batch, teacher))
 
 
 def autocast(model: nn.Module, precision: Precision) -> torch.autocast:
-    """The context in which the model computes with this precision on its device."""
+    """Return the autocast context for this precision on the model's device."""
     device = next(model.parameters()).device
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bfloat16")
 
 
 def model_inputs(model: nn.Module, batch: PretrainBatch, teacher: Teacher | None) -> dict[str, Tensor | None]:
-    """Arguments of the model for a batch: normalised views, Ω, Λ of all processes, draws of the masks."""
+    """Return the model's arguments for a batch: normalised views, Ω, Λ of all processes, draws of the masks."""
     config, device = config_of(model), next(model.parameters()).device
     batch = replace(batch, scene=batch.scene.to(device, non_blocking=True))  # once, for teacher and student
     scene, person = batch.scene, batch.person if config.needs_person else None
@@ -131,7 +131,7 @@ def model_inputs(model: nn.Module, batch: PretrainBatch, teacher: Teacher | None
 def teacher_features(
     batch: PretrainBatch, teacher: Teacher | None, config: ModelConfig, device: torch.device
 ) -> tuple[Tensor | None, Tensor | None]:
-    """Ω and Λ of a batch, (N, C) each, from the batch or else the teacher; None where no loss needs them."""
+    """Return Ω and Λ of a batch, (N, C) each, from the batch or else the teacher; None if no loss needs them."""
     image, text = None, None
     if config.needs_image_features:
         image = batch.image_features
@@ -140,14 +140,14 @@ def teacher_features(
             image = _required(teacher).image_features(pixels, batch.keys)
             if len(image) != len(pixels):
                 raise TeacherError(
-                    f"{len(pixels)} images gave {len(image)} features; a stored teacher needs their keys"
+                    f"{len(pixels)} images have {len(image)} features; a stored teacher needs the images' keys"
                 )
     if config.needs_text_features:
         text = batch.text_features
         if text is None and len(batch.texts) != len(batch.scene):
             raise ConfigError(f"L2 needs a text for every image: {len(batch.scene)} images, {len(batch.texts)} texts")
         if text is None:
-            with torch.autocast(device.type, enabled=False):  # texts are kept: one precision for every run
+            with torch.autocast(device.type, enabled=False):  # text features are cached: same precision for every run
                 text = _required(teacher).text_features(batch.texts)
     return (
         None if image is None else image.to(device, torch.float32),
@@ -156,7 +156,7 @@ def teacher_features(
 
 
 def config_of(model: Any) -> ModelConfig:
-    """The configuration of a UniEmoX, whether or not DDP and torch.compile are wrapped around it."""
+    """Return the configuration of a UniEmoX, which DDP and torch.compile may wrap."""
     while not hasattr(model, "config"):
         model = model.module if isinstance(model, DistributedDataParallel) else model._orig_mod
     return model.config
@@ -170,14 +170,14 @@ def _required(teacher: Teacher | None) -> Teacher:
 
 @dataclass(frozen=True, slots=True)
 class MaskedViews:
-    """Views for training, with the draws of their masks: functions of seed, epoch and sample alone."""
+    """Training views with the draws of their masks, which depend only on seed, epoch and sample."""
 
     make_views: TrainViews
     length: int
-    """L, patches of a view."""
+    """L, number of patches per view."""
 
     def __call__(self, sample: Sample, epoch: int) -> Views:
-        """Make the views and draw the masks; errors as `TrainViews`."""
+        """Make the views and draw the masks; raises the errors of `TrainViews`."""
         seed = self.make_views.seed
         noise = [
             mask_noise([sample.key], self.length, seed=seed, epoch=epoch, stream=stream)
@@ -187,8 +187,8 @@ class MaskedViews:
 
 
 def make_batch(views: ViewBatch, *, with_emotion: bool) -> PretrainBatch:
-    """The batch of a step.  views: of `MaskedViews`.  with_emotion: see `text_of`."""
-    noise = torch.empty(0, 2, 0) if views.noise is None else views.noise  # of a batch without images
+    """Make the batch of a step.  views: from `MaskedViews`.  with_emotion: see `text_of`."""
+    noise = torch.empty(0, 2, 0) if views.noise is None else views.noise  # for a batch without images
     return PretrainBatch(
         scene=views.scene,
         person=views.person,

@@ -1,1 +1,1 @@
-"""The paper's tables, and ours beside them."""
+"""Reproduction of the paper's tables, next to the paper's figures."""

@@ -1,4 +1,4 @@
-"""Plans of tables IV to VII, figure 7 and transfer: one model, its parts switched off or replaced."""
+"""Plans of tables IV to VII, figure 7 and transfer: our model with parts switched off or replaced."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,22 +17,22 @@ NO_RECONSTRUCTION = {"model.losses.scene_reconstruction": 0, "model.losses.perso
 NO_ALIGNMENT = {"model.losses.contrastive_feature_alignment": 0}
 NO_VISUAL = {"model.losses.semantic_visual_alignment": 0}
 NO_FUSION = {"model.fusion": None}
-SAME = "Pre-training differs in what the row says and in nothing else; fine-tuning and scoring are the same for all."
+SAME = "Pre-training differs only as the row says; fine-tuning and scoring are the same for all."
 
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """A row: its key in the paper's table, and the options of pre-training that make it."""
+    """Row: its key in the paper's table, and its options of pre-training."""
 
     name: str
     key: str
     changes: Options = field(default_factory=dict)
     with_emotion: bool | None = None
-    """In the texts; None: as the study has it."""
+    """End the texts with the emotion; None: as in the study."""
 
 
 def table4(study: Study) -> Plan:
-    """Without L1, L2, L3, or the fusion."""
+    """Plan the ablation of L1, L2, L3, and the fusion."""
     variants = (
         Variant("all of it", "full"),
         Variant("without L1 (reconstruction)", "without_L1", NO_RECONSTRUCTION),
@@ -42,15 +42,15 @@ def table4(study: Study) -> Plan:
     )
     about = (
         SAME,
-        "Without fusion Υ is the scene's feature alone; the person is still reconstructed. Where classifiers look at "
-        "both streams, as in the demo, that row's Γ starts anew in fine-tuning.",
+        "Without fusion Υ is the scene's feature alone; the person is still reconstructed. If classifiers read "
+        "both streams, as in the demo, that row's fine-tuning begins with a new, random Γ.",
         "The paper's averages of its differences, +0.95 and +2.69, are not the means of its columns (0.81 and 2.55).",
     )
     return _plan(study, "table4", "Table IV: parts of the method", "ablation", variants, about, "all of it")
 
 
 def table5(study: Study) -> Plan:
-    """Mask ratios."""
+    """Plan the comparison of mask ratios."""
     start = _from_scratch(study, "static")
     variants = [
         Variant(f"{ratio:.2f} hidden", f"{ratio:.2f}", {**start, "model.mask.ratio": ratio})
@@ -62,7 +62,7 @@ def table5(study: Study) -> Plan:
 
 
 def table6(study: Study) -> Plan:
-    """The four fusions."""
+    """Plan the comparison of the four fusions."""
     names = ("dynamic (Γ1)", "attention (Γ2)", "gated (Γ3)", "static (Γ4)")
     variants = [Variant(name, name, _from_scratch(study, name.split()[0])) for name in names]
     about = (f"{SAME} From random weights, as the paper's. κ = 3 sets of weights; Γ4 has none.",)
@@ -70,22 +70,22 @@ def table6(study: Study) -> Plan:
 
 
 def table7(study: Study) -> Plan:
-    """Return whether the texts name the emotion."""
+    """Plan the comparison of texts with and without the emotion."""
     variants = (
         Variant("emotion in the text", "with", with_emotion=True),
         Variant("no emotion in the text", "without", with_emotion=False),
     )
     about = (
         SAME,
-        "With the emotion in its texts pre-training sees the labels of its images, in words."
-        + (" Each row has a teacher that was fitted on texts of its kind." if study.fit_teacher() else ""),
+        "With the emotion in its texts, pre-training reads the labels of its images, in words."
+        + (" Each row has its own teacher, fitted on texts of the same kind." if study.fit_teacher() else ""),
     )
     title = "Table VII: labels in the texts"
     return _plan(study, "table7", title, "labels_in_text", variants, about, variants[0].name)
 
 
 def _from_scratch(study: Study, fusion: str) -> Options:
-    """The demo always starts from random weights; its own Γ needs no option, so that runs are shared."""
+    """Return options for random weights. The demo already has them, and its own Γ needs no option."""
     if study.is_demo:
         return {} if fusion == "gated" else {"model.fusion": fusion}
     return {"encoder.start": None, "schedule.epochs": SCRATCH_EPOCHS, "model.fusion": fusion}
@@ -100,7 +100,7 @@ def _plan(
     about: tuple[str, ...],
     reference: str,
 ) -> Plan:
-    """Compare pre-trainings.  key: of the paper's table, after its name."""
+    """Plan a comparison of pre-trainings.  key: of the paper's table, after its name."""
     table: Mapping[str, Mapping[str, float]] = paper_tables()[f"{name}_{key}"]
     columns, rows = columns_of(study.targets), []
     for variant in variants:
@@ -123,12 +123,12 @@ def _plan(
     )
 
 
-FEW = 0.1  # of the labels
+FEW = 0.1  # share of the labels
 ON, OF_FEW = ": trained on {}", f": {FEW:.0%} of its own labels"
 
 
 def cross(study: Study) -> Plan:
-    """Every pair of data sets whose labels can be mapped, for our pre-training and for its start alone."""
+    """Plan every pair of data sets with a label map, for our pre-training and for its initial weights alone."""
     rows = []
     for name in (SCRATCH if study.is_demo else "dBOT", OURS):
         method = method_of(study, name)
@@ -152,10 +152,10 @@ def cross(study: Study) -> Plan:
     rows.append(TableRow(HISTOGRAM + OF_FEW, few))
     about = (
         *((f"Random weights: {BUDGET}.",) if study.is_demo else ()),
-        "Each column is what is scored, on images that nothing was trained on. Where labels differ, the model's are "
-        "mapped and images whose label it can't know are left out, so that columns of mapped labels hold other "
-        "images than the diagonal. What an image evokes is never mapped to what a person in it feels.",
-        "The paper claims generality and fine-tunes on each data set by itself; it has no figures for this.",
+        "Each column is a scored data set, with images that no model was trained on. If labels differ, the model's are "
+        "mapped, and images whose label it can't predict are left out, so columns with mapped labels have other "
+        "images than the diagonal. Evoked emotions are never mapped to felt ones.",
+        "The paper claims generality but fine-tunes on each data set separately; it has no figures for this.",
     )
     return Plan(
         name="cross",
@@ -168,14 +168,14 @@ def cross(study: Study) -> Plan:
 
 
 def _transferred(study: Study, models: list[Run], trained: DataSource, target: DataSource) -> Cell:
-    """models: trained on the first data set, one a seed."""
+    """Return the cell of transferred models.  models: trained on the first data set, one per seed."""
     why = _obstacle(trained.labels, target.labels)
     return study.scored(models, target) if why is None else Cell(why=why)
 
 
 def _retuned(study: Study, method: Method, first: DataSource, target: DataSource) -> Cell:
     starts = {seed: study.finetune(method, first, seed=seed) for seed in method.starts}
-    has_fusion = study.streams(first) == "both"  # a classifier of the scene keeps none
+    has_fusion = study.streams(first) == "both"  # a classifier of the scene has none
     name = f"{method.name} of {first.name}"
     again = replace(method, name=name, starts=starts, needs=(), has_fusion=has_fusion, is_random=False)
     return study.cell(again, target, fraction=FEW)
@@ -194,7 +194,7 @@ FRACTIONS = {"demo": (0.1, 0.25, 0.5, 1.0), "paper": (0.1, 0.2, 0.4, 0.6, 0.8, 1
 
 
 def fig7(study: Study) -> Plan:
-    """Our pre-training, its start alone, and every method whose checkpoint was given, on growing parts of the data."""
+    """Plan our pre-training, its initial weights, and every method with a checkpoint, on growing parts of the data."""
     columns = {f"{part:.0%}": part for part in FRACTIONS[study.config.scale]}
     given = [name for name in study.weights if name not in EXTRAS]
     names = list(dict.fromkeys([SCRATCH if study.is_demo else "dBOT", *given, OURS]))
@@ -204,7 +204,7 @@ def fig7(study: Study) -> Plan:
         own = []
         for name in names:
             method = method_of(study, name)
-            if method.is_random:  # each of its runs sees as many images as our pre-training: one seed is what fits
+            if method.is_random:  # each run trains on as many images as our pre-training: one seed is affordable
                 method = replace(method, starts={study.seeds[0]: method.starts[study.seeds[0]]})
             cells = {column: study.cell(method, target, fraction=part) for column, part in columns.items()}
             own.append(TableRow(name + suffix, cells, network=method.network))
@@ -212,9 +212,9 @@ def fig7(study: Study) -> Plan:
         rows += with_baseline(own, TableRow(HISTOGRAM + suffix, histograms, network=HISTOGRAM_NETWORK))
     about = (
         "A smaller part of every class is contained in a larger one, and the same for all methods of a seed. All train "
-        "for the same number of epochs, so that less data are fewer steps too."
+        "for the same number of epochs, so less data also means fewer steps."
         + (f" Random weights: {BUDGET}; one seed." if study.is_demo else ""),
-        "The paper shows one run of each as a curve without numbers.",
+        "The paper shows one run of each method as a curve without numbers.",
     )
     return Plan(
         name="fig7",

@@ -1,4 +1,4 @@
-"""Check that a run can be repeated, and that its weights still give its figures."""
+"""Checks that a run can be repeated, and that its weights still give its scores."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,25 +20,25 @@ NEEDED = (
     *("kind", "config.seed", "data.source", "data.samples", "data.sha256", "data.labels.name", "data.labels.kind"),
     *("versions.uniemox", "versions.torch", "versions.timm", "versions.numpy", "versions.pillow", "versions.cuda"),
 )
-CLOSE = 1e-3  # of a probability: what rounding on another machine may change
+CLOSE = 1e-3  # maximum change of a probability by rounding on another machine
 
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """An evaluation that came out the same."""
+    """Evaluation that gave the same result again."""
 
     data: str
     split: str | None
     accuracy: float
     pictures: int
     largest_difference: float
-    """Of a probability."""
+    """Largest difference of a probability."""
 
 
 def audit(run: Path) -> list[str]:
-    """List what a finished run lacks to be repeated.
+    """List what a finished run lacks to be repeatable.
 
-    Raises ConfigError if there is no config.json that can be read.
+    Raises ConfigError if there is no readable config.json.
     """
     record = read_json(run / CONFIG)
     lacking = [f"{CONFIG} has no {name}" for name in NEEDED if _get(record, name) is None]
@@ -46,15 +46,15 @@ def audit(run: Path) -> list[str]:
     for name in ("init", "encoder.start"):
         source = _get(record, f"config.{name}")
         gone = [path for path in weight_paths(source) if not path.exists()] if isinstance(source, str) else []
-        lacking += [f"the weights that it started from are not at {path} any more" for path in gone]
+        lacking += [f"its initial weights are no longer at {path}" for path in gone]
     return lacking
 
 
 def verify(run: Path) -> list[Verified]:
-    """Evaluate a fine-tuning run's stored weights again, on the very images of each evaluation that it keeps.
+    """Evaluate a fine-tuning run's saved weights again, on the same images as each saved evaluation.
 
-    Raises CheckpointError, with both figures, where weights or images give another result; DataError if the run has
-    no evaluation, or its data are not there any more.
+    Raises CheckpointError, with both figures, if the result differs; DataError if the run has no evaluation, or its
+    data are missing.
     """
     files = sorted((run / EVALUATIONS).glob("*.json"))
     if not files:
@@ -64,19 +64,19 @@ def verify(run: Path) -> list[Verified]:
 
 def _verify(run: Path, kept: SavedEvaluation) -> Verified:
     if kept.predictions is None:
-        reason = kept.missing or "only classifiers' evaluations keep what was predicted for every image"
+        reason = kept.missing or "only classifiers' evaluations save the prediction of every image"
         raise DataError(f"{run}: the evaluation on {kept.title} can't be verified: {reason}")
     persons = kept.values.get("persons")
     opened = open_data(kept.data, persons=None if persons is None else Path(persons), from_file=True)
     data = _of_keys(opened, kept.predictions.keys)
-    found = evaluate(run, data, allow_seen=True)  # refused or allowed when it was made
+    found = evaluate(run, data, allow_seen=True)  # training images were checked at the first evaluation
     largest = _largest_difference(found, kept)
     values = found.as_dict()
     accuracy = values["accuracy"]
     is_same = all(values[name] == kept.values[name] for name in ("accuracy", "confusion"))
     if not is_same or largest > CLOSE:
         raise CheckpointError(
-            f"{run}: its weights give accuracy {accuracy:.4f} on {kept.title}, the evaluation says "
+            f"{run}: its weights give accuracy {accuracy:.4f} on {kept.title}, the evaluation has "
             f"{kept.values['accuracy']:.4f} (probabilities differ by up to {largest:.2g}): weights, images or "
             "program have changed; evaluate again, and compare versions in config.json"
         )
@@ -84,16 +84,16 @@ def _verify(run: Path, kept: SavedEvaluation) -> Verified:
 
 
 def _of_keys(data: DataSet, keys: tuple[str, ...]) -> DataSet:
-    """The samples that were scored. Raises DataError if one is gone."""
+    """Return the samples that were scored. Raises DataError if one is missing."""
     samples = {sample.key: sample for sample in data.samples}
     gone = [key for key in keys if key not in samples]
     if gone:
-        raise DataError(f"{data.name} has {len(gone)} of {len(keys)} scored images no more, {gone[0]} among them")
+        raise DataError(f"{data.name} lacks {len(gone)} of {len(keys)} scored images, such as {gone[0]}")
     return replace(data, samples=[samples[key] for key in keys])
 
 
 def _largest_difference(found: Evaluation, kept: SavedEvaluation) -> float:
-    """Return the largest difference of probabilities. Raises DataError where a label has changed."""
+    """Return the largest difference of probabilities. Raises DataError if a label has changed."""
     assert kept.predictions is not None
     labels = [str(label) for label in kept.values["labels"]]
     lines = {line["key"]: line for line in found.predictions}

@@ -1,4 +1,4 @@
-"""Check that the runs of a plan could start: settings, data, starts, networks and one batch."""
+"""Checks that the runs of a plan can start: settings, data, initial weights, networks and one batch."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -39,37 +39,37 @@ from uniemox.views.transforms import TrainViews
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """A run, and whether it could start."""
+    """A run, and whether it can start."""
 
     run: Run
     found: str
-    """What was resolved, in words; empty where something is missing."""
+    """Description of the checked parts; empty if something is missing."""
     missing: str | None
-    """Why it could not start."""
+    """Reason why it can't start; None if it can."""
 
 
 @dataclass(slots=True)
 class _World:
-    """Outputs of the checked runs."""
+    """Outputs that checked runs will have."""
 
     data: dict[str, DataSet] = field(default_factory=dict)
-    """By source: shards that will be written, and what was opened."""
+    """Opened data sets, and shards that will be written, by source."""
     schemes: dict[Path, Scheme] = field(default_factory=dict)
-    """By file of splits."""
+    """Splits by file."""
     made: set[Path] = field(default_factory=set)
-    """Other files that will be there."""
+    """Other files that will exist."""
     teachers: dict[str, FitConfig] = field(default_factory=dict)
     trained: dict[str, Trained] = field(default_factory=dict)
     networks: dict[str, tuple[int, Trained, str]] = field(default_factory=dict)
-    """By `start_key`, what `finetuning_network` found."""
+    """Results of `finetuning_network` by `start_key`."""
     labels: dict[Path, DataSet] = field(default_factory=dict)
-    """By folder of a fine-tuning run: what it is trained on."""
+    """Training data by folder of a fine-tuning run."""
 
 
 def check_runs(runs: Sequence[Run], on_progress: Progress = silent) -> list[Checked]:
-    """Look at every run of a plan, each after those that it needs.
+    """Check every run of a plan, each after the runs that it needs.
 
-    Nothing is written, fetched or trained.
+    Writes, fetches and trains nothing.
     """
     world, result, failed = _World(), list[Checked](), set[str]()
     for done, run in enumerate(runs):
@@ -88,9 +88,9 @@ def check_runs(runs: Sequence[Run], on_progress: Progress = silent) -> list[Chec
 
 
 def _open(source: str, files: Mapping[str, Any], world: _World) -> DataSet:
-    """The data of a command, with the files that exist and what will be in those that don't.
+    """Open the data of a command, with existing files and those that earlier runs will write.
 
-    files: options, of which those of `FILES` are looked at.
+    files: options, of which those of `FILES` are used.
     """
     if len(split_sources(source)) > 1:
         return combine([_open_member(one, world) for one in split_sources(source)])
@@ -110,7 +110,7 @@ def _open(source: str, files: Mapping[str, Any], world: _World) -> DataSet:
 
 
 def _open_member(source: str, world: _World) -> tuple[str, DataSet]:
-    """Kind and data of one of several sources, whose files are in its own options."""
+    """Return kind and data of one of several sources, whose files are in its own options."""
     kind, path, given = parse_source(source)
     files = {name: given.pop(name) for name in FILES if name in given}
     query = "&".join(f"{name}={value}" for name, value in given.items())
@@ -122,7 +122,7 @@ def _data_of(run: Run, world: _World) -> DataSet:
 
 
 def _part(run: Run, world: _World) -> DataSet:
-    """The samples of the run's split, or all."""
+    """Return the samples of the run's split, or all."""
     data, split = _data_of(run, world), run.options.get("split", "all")
     return data if split == "all" else data.only(split)
 
@@ -161,11 +161,11 @@ def _finetune(run: Run, world: _World) -> str:
     if config.trains_in_steps:
         steps_in_epoch(len(train), config.batch_size)
     views = TrainViews(config.view, config.seed)(train[0], 0)
-    if config.method == "histogram":  # nothing is built, and nothing starts from it
+    if config.method == "histogram":  # it builds no network, and no run starts from it
         width, start = FEATURES, "no weights"
     else:
         key = f"{start_key(config, world.trained)} {len(data.labels)}"
-        if key not in world.networks:  # seeds and data sets share it
+        if key not in world.networks:  # shared by seeds and data sets
             world.networks[key] = finetuning_network(config, world.trained, data.labels.labels)
         width, world.trained[str(run.folder)], start = world.networks[key]
     world.labels[run.folder] = data
@@ -188,7 +188,7 @@ def _split(run: Run, world: _World) -> str:
     recipe = PAPER_RECIPES.get(kind)
     if "paper" in run.options and (recipe is None or recipe.schemes == 1):
         scheme, _ = paper_split(kind, data, 0)
-    else:  # of several schemes the colours choose one, but all have these sizes
+    else:  # colours choose one of several schemes, all with these sizes
         shares = recipe.ratios if "paper" in run.options and recipe else parse_ratio("80/10/10")
         scheme = split_samples(data.samples, shares, 0)
     world.schemes[run.folder / SPLITS] = scheme
@@ -228,11 +228,11 @@ def _teacher(run: Run, world: _World) -> str:
 
 
 def _explain(run: Run, world: _World) -> str:
-    """Models are runs of the plan, or files of MAE with its decoder."""
+    """Check the models of a figure: runs of the plan, or files of MAE with its decoder."""
     models = [str(model) for model in run.options["model"]]
     for model in models:
         if model not in world.trained and "decoder_pred.weight" not in state_of(read_weight_file(model, mapped=True)):
-            raise CheckpointError(f"{model} has no decoder; take MAE's mae_visualize_vit_*.pth")
+            raise CheckpointError(f"{model} has no decoder; use MAE's mae_visualize_vit_*.pth")
     return f"{len(models)} models"
 
 

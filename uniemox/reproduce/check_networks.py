@@ -1,4 +1,4 @@
-"""Check weight files and networks of a plan without training."""
+"""Checks weight files and networks of a plan without training."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -39,26 +39,26 @@ class Trained:
     """Output of a planned run."""
 
     build: Callable[[], nn.Module]
-    """Its encoder, on the meta device."""
+    """Function that builds its encoder on the meta device."""
     fusion: SavedFusion | None
     """Its Γ; None without one."""
     key: str
-    """What decides on both: runs of one key need not be looked at twice."""
+    """Key that determines both; runs with the same key are checked once."""
 
 
 Planned = Mapping[str, Trained]
-"""By folder."""
+"""Planned runs by folder."""
 
 
 def pretraining_encoder(config: PretrainConfig) -> Any:
-    """The encoder that a pre-training run leaves, as `token_encoder` gives it."""
+    """Build the encoder of a pre-training run, as from `token_encoder`."""
     return token_encoder(_start_of(config)[0])
 
 
 def pretraining_network(config: PretrainConfig, planned_teachers: Mapping[str, FitConfig]) -> tuple[UniEmoX, str]:
-    """The whole model of a pre-training run, and what its encoder starts from.
+    """Build the whole model of a pre-training run; also describe its initial weights.
 
-    planned_teachers: of teachers that runs of the plan fit, by folder.  Raises what the run itself would raise.
+    planned_teachers: teachers that runs of the plan fit, by folder.  Raises the run's own errors.
     """
     width = teacher_width(config.teacher.source, planned_teachers) if config.model.needs_image_features else None
     encoder, start = _start_of(config)
@@ -69,7 +69,7 @@ def pretraining_network(config: PretrainConfig, planned_teachers: Mapping[str, F
 def pretraining_shapes(model: UniEmoX, batch: int) -> str:
     """Return the shapes of a forward pass of a batch with every loss."""
     with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
-        model.to_empty(device="cpu")  # fake tensors, as autocast knows no meta device
+        model.to_empty(device="cpu")  # fake tensors, because autocast does not support the meta device
         pixels = torch.zeros(batch, 3, *model.image_size)
         width = model.config.teacher_width
         features = None if width is None else torch.zeros(batch, width)
@@ -79,15 +79,15 @@ def pretraining_shapes(model: UniEmoX, batch: int) -> str:
 
 
 def start_key(config: FinetuneConfig, planned: Planned) -> str:
-    """Return the settings that decide the network of a fine-tuning run."""
+    """Return the settings that determine the network of a fine-tuning run."""
     start = planned[config.init].key if config.init in planned else config.init
     return f"{start} {config.method} {config.network} {config.view.size}"
 
 
 def finetuning_network(config: FinetuneConfig, planned: Planned, labels: tuple[str, ...]) -> tuple[int, Trained, str]:
-    """Return the width of the head's input, the run's output, and its start.
+    """Return the width of the head's input, the run's output, and its initial weights.
 
-    planned: runs that are not done.  labels: of its data.  Raises what the run itself would raise.
+    planned: runs that are not done.  labels: of its data.  Raises the run's own errors.
     """
     settings, pixels = config.network, torch.zeros(2, 3, config.view.size, config.view.size, device=META)
     encoder, start = _encoder_of(config, planned)
@@ -109,7 +109,7 @@ def finetuning_network(config: FinetuneConfig, planned: Planned, labels: tuple[s
 
 
 def teacher_width(source: str, planned: Mapping[str, FitConfig]) -> int:
-    """Channels of a teacher's features. Raises TeacherError if it can't be had."""
+    """Return the number of a teacher's feature channels. Raises TeacherError if it can't be loaded."""
     kind, _, what = source.partition(":")
     if kind == "fitted" and what in planned:
         return planned[what].width
@@ -128,7 +128,7 @@ def teacher_width(source: str, planned: Mapping[str, FitConfig]) -> int:
 
 
 def _start_of(config: PretrainConfig) -> tuple[Any, str]:
-    """The encoder of a pre-training run, and what its weights are."""
+    """Return the encoder of a pre-training run, and a description of its weights."""
     start, size = config.encoder.start, config.view.size
     if start is None:
         with META:
@@ -143,7 +143,7 @@ def _start_of(config: PretrainConfig) -> tuple[Any, str]:
 
 
 def _encoder_of(config: FinetuneConfig, planned: Planned) -> tuple[Any, str]:
-    """The encoder of a fine-tuning run, and what its weights are."""
+    """Return the encoder of a fine-tuning run, and a description of its weights."""
     init = Init.parse(config.init)
     found = [_one(name, config, planned) for name in init.networks]
     starts = ["random weights"] if init.from_scratch else [start for _, start in found]
@@ -156,7 +156,7 @@ def _encoder_of(config: FinetuneConfig, planned: Planned) -> tuple[Any, str]:
 def _one(source: str, config: FinetuneConfig, planned: Planned) -> tuple[Any, str]:
     size, folder = config.view.size, Path(source)
     if source in IN_PACKAGE:
-        return load_embedded(source)[0].to(META), f"{source}, which comes with the package"
+        return load_embedded(source)[0].to(META), f"{source}, from the package"
     if source in planned:
         return planned[source].build(), f"the run {folder.name}"
     if source.startswith(TIMM):
@@ -181,5 +181,5 @@ def _weights_of_timm(source: str) -> str:
         return f"weights of {parsed.file}"
     config = timm.get_pretrained_cfg(parsed.name)
     if config is None or not config.has_weights:
-        raise CheckpointError(f"{source}: timm has no weights of it; give timm:NAME.TAG or timm:NAME@FILE")
+        raise CheckpointError(f"{source}: timm has no weights for it; give timm:NAME.TAG or timm:NAME@FILE")
     return f"{source}, {'in the cache' if is_cached(parsed.name) else 'fetched from the hub when it starts'}"

@@ -1,4 +1,4 @@
-"""Targets and settings of a reproduction; needs no torch."""
+"""Targets and settings of a reproduction. This module does not import torch."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,42 +14,42 @@ NAMES: tuple[Name, ...] = get_args(Name)
 
 @dataclass(frozen=True, kw_only=True)
 class ReproduceConfig:
-    """Settings of a table or figure."""
+    """Settings for reproducing a table or figure."""
 
     scale: Scale = "demo"
-    """demo: small networks and budgets, a check rather than evidence; paper: the published recipe."""
+    """demo: small networks and budgets, a check rather than evidence. paper: the published settings."""
     data: tuple[str, ...] = ()
-    """KIND:PATH or NAME=KIND:PATH, several after each other; a demo draws synthetic scenes if none is given."""
+    """KIND:PATH or NAME=KIND:PATH, one or more. A demo draws synthetic scenes if no data are given."""
     out: Path = Path("runs/reproduce")
-    """Folder of all runs and pages."""
+    """Folder for all runs and pages."""
     weights: tuple[str, ...] = ()
-    """ROW=FILE or ROW=timm:NAME: where a row of table III starts, as --init of finetune takes it."""
+    """ROW=FILE or ROW=timm:NAME: initial weights of a row of table III, in any form that --init of finetune takes."""
     exclude: tuple[str, ...] = ()
-    """NAME=FILE of `data check --json`, whose list "exclude" is left out of that data set."""
+    """NAME=FILE: leave the images in FILE's list "exclude" out of data set NAME. `data check --json` writes FILE."""
     detector: str | None = None
-    """Finds people where data bring none, as --detector of `data persons`; a demo uses the package's own, the paper has
-    YOLOv3 (yolov3.cfg)."""
+    """Person detector for data without person boxes, as for --detector of `data persons`. Default: the package's own
+    for a demo; the paper uses YOLOv3 (yolov3.cfg)."""
     objects: str | None = None
-    """Network of timm that names objects in texts of a demo's own data, NAME or NAME@FILE; none if not given."""
+    """timm network, NAME or NAME@FILE, that names objects for a demo's texts of your own data. Default: none."""
     pretrain_split: tuple[str, ...] = ("train",)
-    """Splits that are pre-trained on: train val, or all for the paper's 118,000 pairs, which hold EmoSet's test."""
+    """Splits to pre-train on, such as train val. all: the paper's 118,000 pairs, which include EmoSet's test split."""
     seeds: int | None = None
-    """Seeds of fine-tuning; if not given 1 for table3 and what shows images, 3 for all else."""
+    """Number of fine-tuning seeds, at least 1. Default: 1 for table3 and for targets that show images, 3 for others."""
     pretrain_seeds: int = 1
-    """Pre-trainings of each kind, at most --seeds; the seeds of fine-tuning start from them in turn."""
+    """Number of pre-training runs of each kind, 1 to --seeds. Fine-tuning seeds use them in turn."""
     teacher: str | None = None
-    """Whose features are distilled, as --teacher.source of pretrain; a demo fits one, the paper has CLIP ViT-B/16."""
+    """Teacher to distil, as for --teacher.source of pretrain. Default: a demo fits one; the paper has CLIP ViT-B/16."""
     with_emotion: bool | None = None
-    """Whether the texts that teachers and pre-training read end with the emotion, the label in words; if not given as
-    in the paper's tables at its scale, and not in a demo."""
+    """End the texts for teachers and pre-training with the emotion, the label in words. Default: as in the paper's
+    tables at scale paper; off in a demo."""
     gpus: int = 1
-    """Of this machine, which a run uses together at the scale of the paper."""
+    """Number of this machine's GPUs that one run uses together, at scale paper."""
     endpoint: str | None = None
-    """Of table8 and table9: the service that is asked, see `uniemox ask`."""
+    """For table8 and table9: address of the model service, see `uniemox ask`."""
     model: tuple[str, ...] = ()
-    """Of table8 and table9: its models, several after each other."""
+    """For table8 and table9: models of the service, one or more."""
     key_from: str | None = None
-    """Of table8 and table9: name of the environment variable with the key."""
+    """For table8 and table9: name of the environment variable that holds the API key."""
 
     def __post_init__(self) -> None:
         for name in ("seeds", "gpus"):
@@ -59,5 +59,5 @@ class ReproduceConfig:
 
     @property
     def is_demo(self) -> bool:
-        """Small networks and budgets, for two cores."""
+        """True for small networks and budgets, for two cores."""
         return self.scale == "demo"

@@ -29,17 +29,17 @@ class NetworkCost:
     """Cost of a fine-tuned classifier for one image."""
 
     parameters_m: float
-    """Millions."""
+    """Parameters in millions."""
     multiply_adds_g: float
-    """Billions, of matrix products and convolutions in a forward pass of all its streams."""
+    """Multiply-adds in billions, for matrix products and convolutions in a forward pass of all its streams."""
     latency_ms: float
-    """Of that pass on the CPU, float32: the median of five after one to warm up."""
+    """Time of that pass on the CPU in float32, ms: median of five after one warm-up."""
     size_px: int
     streams: str
 
 
 def measure_run(run: Path) -> NetworkCost:
-    """Measure a fine-tuning run's classifier, or read what was measured before. Raises CheckpointError."""
+    """Measure a fine-tuning run's classifier, or read an earlier measurement. Raises CheckpointError."""
     path = run / COST
     if path.exists():
         try:
@@ -68,10 +68,10 @@ def measure_run(run: Path) -> NetworkCost:
     return found
 
 
-BYTES = 4  # of a weight, a gradient, and each of AdamW's two moments
-GPUS_OF_NODE, NVLINK_GB_S = 8, 400.0  # between its GPUs
-CHECKPOINTS_WHILE_RUNNING = 4  # the newest two, the best, and one that is being written
-FINISHED_COPIES = {"pretrain": 2, "finetune": 3}  # encoder and model; and an ONNX file
+BYTES = 4  # per weight, gradient, and each of AdamW's two moments
+GPUS_OF_NODE, NVLINK_GB_S = 8, 400.0  # bandwidth between its GPUs
+CHECKPOINTS_WHILE_RUNNING = 4  # two recent ones, the best, and one being written
+FINISHED_COPIES = {"pretrain": 2, "finetune": 3}  # encoder and model; plus an ONNX file
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,21 +80,21 @@ class Simulated:
 
     gpus: int
     hours: float
-    """From the first run to the end of the last."""
+    """Time from the first run's beginning to the last run's end."""
     busy: float
     """Share of the GPUs' time in which they compute."""
     disk_gb: float
-    """That finished runs take, and the checkpoints of those that run at a time."""
+    """Size of finished runs, and of the checkpoints of simultaneous runs."""
     loader_images_per_s: float
-    """Images that all loaders have to give together when a run uses all GPUs."""
+    """Images per second that all loaders must provide if a run uses all GPUs."""
     network_gb_per_s: float
-    """Of gradients, from each GPU, in the steps of a run that uses all of them."""
+    """Gradient traffic of each GPU, in the steps of a run that uses all GPUs."""
 
 
 def simulate(runs: Sequence[Run], *, gpus: int, images_per_s: float) -> Simulated:
     """Simulate the runs of a plan on a number of GPUs, in the order in which they would start.
 
-    images_per_s: what `uniemox bench step` measured on one of the GPUs: pre-training steps of ViT-L/16.
+    images_per_s: speed measured by `uniemox bench step` on one of the GPUs: pre-training steps of ViT-L/16.
     """
     trained = [run for run in runs if run.gflop]
     seconds = {run.key: step_seconds(run, images_per_s) * run.images / batch_of(run) for run in trained}
@@ -105,7 +105,7 @@ def simulate(runs: Sequence[Run], *, gpus: int, images_per_s: float) -> Simulate
         free = gpus - sum(gpus_of(run) for _, run in running)
         for run in [run for run in waiting if all(needed.key in finished for needed in run.needs)]:
             if gpus_of(run) > free:
-                break  # what is first in line gets them first
+                break  # the first in line gets them first
             running.append((now + seconds.get(run.key, 0.0), run))
             waiting.remove(run)
             free -= gpus_of(run)
@@ -127,7 +127,7 @@ def simulate(runs: Sequence[Run], *, gpus: int, images_per_s: float) -> Simulate
 
 
 def need_disk(runs: Sequence[Run], *, gpus: int) -> float:
-    """Bytes that are still to be written, at most. Raises ConfigError if the disk can't hold them."""
+    """Return the maximum number of bytes still to be written. Raises ConfigError if the disk is too small."""
     left = [run for run in to_do(runs) if run.gflop and run.missing is None]
     if not left:
         return 0.0
@@ -145,12 +145,12 @@ def need_disk(runs: Sequence[Run], *, gpus: int) -> float:
 
 
 def batch_of(run: Run) -> int:
-    """Images of a step."""
+    """Return the images per step."""
     return (PRETRAIN_BATCH if run.kind == "pretrain" else BATCH)["paper"]
 
 
 def step_seconds(run: Run, images_per_s: float) -> float:
-    """Computing, and then sending the gradients."""
+    """Return the time of a step: computation, then sending the gradients."""
     computing = batch_of(run) * run.gflop / (images_per_s * PRETRAIN_GFLOP) / run.processes
     return computing + gradient_bytes(run) / (NVLINK_GB_S * 1e9)
 
@@ -161,7 +161,7 @@ def gradient_bytes(run: Run) -> float:
 
 
 def finished_bytes(run: Run) -> float:
-    """Bytes that a finished run leaves, with the checkpoints that figure 9 shows."""
+    """Return the bytes of a finished run, including the checkpoints that figure 9 shows."""
     checkpoints = 3 * STAGES if "save.keep_every" in run.options else 0
     return (FINISHED_COPIES[run.kind] + checkpoints) * run.parameters_m * 1e6 * BYTES
 

@@ -13,7 +13,7 @@ from uniemox.reproduce.plan import Plan
 
 
 def table1(given: dict[str, str], scale: Scale) -> Plan:
-    """Emo8's search words."""
+    """Plan Emo8's search words."""
 
     def words() -> Html:
         rows = [(label, ", ".join(found)) for label, found in paper_tables()["table1_keywords"].items()]
@@ -25,14 +25,14 @@ def table1(given: dict[str, str], scale: Scale) -> Plan:
         return Html("".join(_words_of(name, data) for name, data in _opened(given)))
 
     about = (
-        "Emo8 was gathered with ten words for each of Mikels' eight emotions. A reader that keeps search words, as "
-        "UBE's does, says how many images each one brought.",
+        "Emo8 was collected with ten words for each of Mikels' eight emotions. If a reader has search words, as "
+        "UBE's does, the table shows the number of images per word.",
     )
     return Plan(name="table1", title="Table I: Emo8's search words", scale=scale, about=about, parts=(words, domains))
 
 
 def table2(given: dict[str, str], scale: Scale) -> Plan:
-    """Data sets, their sizes and labels."""
+    """Plan the data sets, their sizes and labels."""
 
     def sizes() -> Html:
         ours = dict(_opened(given))
@@ -49,12 +49,12 @@ def table2(given: dict[str, str], scale: Scale) -> Plan:
             return _nothing("--data KIND:PATH")
         return Html("".join(_classes_of(name, data) for name, data in _opened(given)))
 
-    about = ("The paper's figures, and what `uniemox data show` counts of the data that were given.",)
+    about = ("The paper's figures, and the counts of `uniemox data show` for the given data.",)
     return Plan(name="table2", title="Table II: data sets", scale=scale, about=about, parts=(sizes, classes))
 
 
 def _opened(given: dict[str, str]) -> list[tuple[str, DataSet]]:
-    """Those that can be opened."""
+    """Return the data sets that can be opened."""
     found = []
     for name, source in given.items():
         try:
@@ -82,7 +82,7 @@ def _classes_of(name: str, data: DataSet, notes: Sequence[str] = ()) -> Html:
 def _words_of(name: str, data: DataSet) -> Html:
     counts = Counter((data.label_of(sample) or UNKNOWN, sample.domain) for sample in data.samples if sample.domain)
     if not counts:
-        return _classes_of(name, data, ["It keeps no search words; its classes:"])
+        return _classes_of(name, data, ["It has no search words; its classes:"])
     rows = [(label, str(word), f"{count:,}") for (label, word), count in sorted(counts.items())]
     return _table(f"{name}: {data.name} (ours)", name, ("emotion", "word or folder", "images"), rows)
 
@@ -94,5 +94,5 @@ def _table(
 
 
 def _nothing(option: str) -> Html:
-    missing = f"No data set was given, so that nothing is counted here; add {option}."
+    missing = f"No data set was given, so nothing is counted here; add {option}."
     return render("reproduce/part.html", missing=missing)

@@ -1,4 +1,4 @@
-"""Doing what is missing of a plan: commands in order, some at a time, each once, however often it is stopped."""
+"""Executes the missing runs of a plan: in order, some in parallel, each once, even if stopped and repeated."""
 
 import fcntl
 import json
@@ -21,8 +21,8 @@ from uniemox.reproduce.results import is_done
 
 LOCKS, JOURNAL = "locks", "journal.jsonl"
 LOOK_EVERY_S = 0.2
-START_IMAGES = 4000  # what starting and ending a command costs, in images that a small network sees in that time
-TAIL = 4  # lines of a log that are shown of a run that failed
+START_IMAGES = 4000  # time to start and end a command, in images of a small network
+TAIL = 4  # lines shown of a failed run's log
 
 
 @dataclass(slots=True)
@@ -30,9 +30,9 @@ class RunOutcome:
     """Outcome of a plan."""
 
     done: list[Run] = field(default_factory=list)
-    """Now, or before."""
+    """Runs that are done, now or before."""
     failed: dict[str, str] = field(default_factory=dict)
-    """By key: the last lines of the run's log, or which run it waited for in vain."""
+    """Reason by key: the last lines of the run's log, or the failed run that it needs."""
     seconds: float = 0.0
 
 
@@ -52,15 +52,15 @@ def execute(
     gpus: int = 0,
     watch: Callable[[float, str], None] = lambda share, words: None,
 ) -> RunOutcome:
-    """Do every run of a plan that is not done, each after those that it needs.
+    """Execute every run of a plan that is not done, each after the runs that it needs.
 
-    runs: each after those that it needs.  jobs: at a time.  gpus: of this machine; each command sees as many of them as
-    it has processes, and no other command sees these, and what prepares data sees none. 0: all see what this process
-    does.  watch: given the share of the work that is done, 0 to 1, and what is being done.
-    Where a run fails, what needs it is left out and everything else runs. A run that another process does already,
-    even one whose starter was killed, is waited for. After Ctrl-C or SIGTERM the running commands save and end;
-    StoppedError is raised then, and the same plan resumes from there.
-    Raises ConfigError for a run of more processes than there are GPUs.
+    runs: in an order in which each follows those that it needs.  jobs: number in parallel.  gpus: of this machine; each
+    command gets as many as it has processes, exclusively, and preparation of data gets none. 0: all use this process's.
+    watch: called with the share of the work done, 0 to 1, and the current work.
+    If a run fails, runs that need it are skipped and all others continue. A run that another process is doing, even one
+    whose starter was killed, is waited for. After Ctrl-C or SIGTERM the running commands save and end; then
+    StoppedError is raised, and the same plan resumes from there.
+    Raises ConfigError for a run with more processes than there are GPUs.
     """
     free = _visible(gpus)
     most = max(map(gpus_of, runs), default=0)
@@ -83,7 +83,7 @@ def execute(
             for run in [run for run in waiting if all(needed.key in finished for needed in run.needs)]:
                 own = tuple(free[: gpus_of(run)]) if gpus else None
                 if len(running) == jobs or (own is not None and len(own) < gpus_of(run)):
-                    break  # what is first in line gets the GPUs first
+                    break  # the first in line gets the GPUs first
                 if (now := _start(run, own)) is not None:
                     waiting.remove(run)
                     running.append(now)
@@ -98,9 +98,9 @@ def execute(
 
 
 def to_do(runs: Sequence[Run]) -> list[Run]:
-    """The runs that are still needed: of what nothing else needs all that is not done, and what they need in turn.
+    """Return the runs that are still needed: final runs that are not done, and everything that they need.
 
-    An intermediate result that was deleted is only made again if a run needs it.
+    A deleted intermediate result is only made again if a run needs it.
     """
     needed = {other.key for run in runs for other in run.needs}
     wanted = {run.key for run in runs if run.key not in needed}
@@ -127,12 +127,12 @@ def work_ahead(runs: Sequence[Run]) -> dict[str, int]:
 
 
 def _settle(run: Run, outcome: RunOutcome, finished: set[str]) -> bool:
-    """Return whether nothing is left to do about a run: it can't be done, waits in vain, or another process did it."""
+    """Return True if a run needs no action: it can't be done, needs a failed run, or another process did it."""
     if run.missing is not None:
         return True
     lost = next((needed for needed in run.needs if needed.key in outcome.failed), None)
     if lost is not None:
-        outcome.failed[run.key] = f"it needs what failed: {lost.name}"
+        outcome.failed[run.key] = f"it needs a failed run: {lost.name}"
     elif all(needed.key in finished for needed in run.needs) and is_done(run):
         outcome.done.append(run)
         finished.add(run.key)
@@ -142,7 +142,7 @@ def _settle(run: Run, outcome: RunOutcome, finished: set[str]) -> bool:
 
 
 def _visible(gpus: int) -> list[str]:
-    """Names of a number of the GPUs that this process may use."""
+    """Return the names of this many GPUs that this process may use."""
     given = os.environ.get("CUDA_VISIBLE_DEVICES")
     names = [str(i) for i in range(gpus)] if given is None else [name for name in given.split(",") if name]
     return names[:gpus]
@@ -154,9 +154,9 @@ def gpus_of(run: Run) -> int:
 
 
 def _start(run: Run, gpus: tuple[str, ...] | None = None) -> _Started | None:
-    """Start a command that holds the run's lock as long as it lives; None if another process holds it.
+    """Start a command that holds the run's lock while it lives; None if another process holds the lock.
 
-    gpus: the only ones that it sees; None: all that this process does.
+    gpus: the only visible ones; None: all of this process.
     """
     lock = run.root / LOCKS / f"{run.key}.lock"
     for folder in (lock.parent, run.log.parent, run.mark.parent):
@@ -167,7 +167,7 @@ def _start(run: Run, gpus: tuple[str, ...] | None = None) -> _Started | None:
     except BlockingIOError:
         held.close()
         return None
-    if is_done(run):  # by another process, since it was looked at
+    if is_done(run):  # done by another process meanwhile
         held.close()
         return None
     if run.makes is None and run.scores is None:  # a file in its folder, which keeps growing
@@ -184,16 +184,16 @@ def _start(run: Run, gpus: tuple[str, ...] | None = None) -> _Started | None:
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
-            # Threads that wait leave the core to the other commands.
+            # Waiting threads leave the core to other commands.
             env={"OMP_WAIT_POLICY": "PASSIVE", **os.environ, "NO_COLOR": "1", **own},
             pass_fds=(held.fileno(),),
-            start_new_session=True,  # Ctrl-C comes through us, once
+            start_new_session=True,  # this process forwards Ctrl-C, once
         )
     return _Started(run, process, held, time.perf_counter(), gpus or ())
 
 
 def _end(started: _Started, outcome: RunOutcome) -> None:
-    """Write down how a command ended."""
+    """Record how a command ended."""
     run, code = started.run, started.process.returncode
     if code == 0:
         run.mark.write_text(run.command + "\n", "utf-8")
@@ -201,13 +201,13 @@ def _end(started: _Started, outcome: RunOutcome) -> None:
     if code == 0 and is_done(run):
         outcome.done.append(run)
         return
-    made = "" if code else "; it ended well, but what it should make is not there"
+    made = "" if code else "; it ended without an error, but did not write its output"
     lines = [line.strip() for line in run.log.read_text("utf-8", "replace").splitlines() if line.strip()]
     outcome.failed[run.key] = f"exit code {code}{made}: {' / '.join(lines[-TAIL:])} (all of it: {run.log})"
 
 
 def _clear(started: _Started) -> None:
-    """Note a command that has ended, and let nothing that it left behind hold its lock for ever."""
+    """Record a command that has ended, and keep its leftovers from holding the lock forever."""
     with suppress(ProcessLookupError):
         os.killpg(started.process.pid, signal.SIGKILL)
     started.lock.close()
@@ -231,7 +231,7 @@ def seconds_of(root: Path) -> dict[str, float]:
         try:
             entry = json.loads(line)
             found[entry["key"]] = found.get(entry["key"], 0.0) + float(entry["seconds"])
-        except (ValueError, KeyError, TypeError):  # a line that was cut off
+        except (ValueError, KeyError, TypeError):  # an incomplete line
             continue
     return found
 
@@ -244,6 +244,6 @@ def _stop(running: Sequence[_Started], number: int) -> None:
         started.process.wait()
         _clear(started)
     raise StoppedError(
-        f"stopped, and {len(running)} running commands with it; what is trained is saved, and the same command resumes",
+        f"stopped, and {len(running)} running commands with it; progress is saved; repeat the command to resume",
         exit_code=128 + number,
     )

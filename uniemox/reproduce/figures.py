@@ -31,11 +31,11 @@ MAX_SIDE_PX = 640
 
 
 def write_images(data: DataSet, out: Path, *, count: int, seed: int, with_emotion: bool = False) -> list[Path]:
-    """Draw images, the classes in turn, and write them as 00.png, 01.png, ... with a list of labels and texts.
+    """Draw images, taking classes in turn, and write 00.png, 01.png, ... with a list of labels and texts.
 
-    People that the data know are in persons.jsonl.
-    count: at least 1; fewer are written where there are fewer.  Broken images are passed over.
-    with_emotion: the texts end in the emotion where the annotation holds one, as in `text_of`.
+    Known people are written to persons.jsonl.
+    count: at least 1; fewer are written if there are fewer.  Unreadable images are skipped.
+    with_emotion: end the texts with the emotion if the annotation has one, as in `text_of`.
     Raises ConfigError for a count below 1, DataError if none can be read.
     """
     if count < 1:
@@ -66,7 +66,7 @@ def write_images(data: DataSet, out: Path, *, count: int, seed: int, with_emotio
 
 
 def _boxes(sample: Sample, scale: float) -> list[list[float]] | None:
-    """The people as a line of persons.jsonl has them: the one that is meant where the data say so, else all."""
+    """Return people as in a line of persons.jsonl: the target person if the data name one, else all."""
     if sample.target_box is not None:
         return [[*(value * scale for value in sample.target_box), 1.0]]
     if sample.persons is None:
@@ -75,12 +75,12 @@ def _boxes(sample: Sample, scale: float) -> list[list[float]] | None:
 
 
 def read_images(folder: Path) -> list[dict[str, Any]]:
-    """Read the output of `write_images`: file, key, label, text. Raises ConfigError if it is not there."""
+    """Read the output of `write_images`: file, key, label, text. Raises ConfigError if it is missing."""
     return list(read_json(folder / LIST)["pictures"])
 
 
 def _in_turn(data: DataSet, seed: int) -> Iterator[Sample]:
-    """All samples in a drawn order, one of each class after the other."""
+    """Yield all samples in random order, one of each class after the other."""
     shuffled = sorted(data.samples, key=lambda sample: sample.key)
     random.Random(seed).shuffle(shuffled)
     waiting: dict[int | None, list[Sample]] = {}
@@ -93,12 +93,12 @@ def _in_turn(data: DataSet, seed: int) -> Iterator[Sample]:
                 yield waiting[label].pop(0)
 
 
-SHOWN = 8  # images of a sheet, one of each of eight classes
+SHOWN = 8  # images per sheet, one of each of eight classes
 SHOWN_PX = 420
 SHEET_PX = 1600
-SCHEMES = 100  # of figure 6; the paper says "many"
+SCHEMES = 100  # schemes of figure 6; the paper says "many"
 COMPARED = ("DINO", "MAE", "MoCoV3", "SiameseIM", "TinyMIM", "dBOT")  # figure 8
-PAPER_DATA = {"fig4": "EmoSet", "fig6": "Emo8", "fig8": "EmoSet", "fig9": "EmoSet"}  # whose images the paper shows
+PAPER_DATA = {"fig4": "EmoSet", "fig6": "Emo8", "fig8": "EmoSet", "fig9": "EmoSet"}  # data set of the paper's images
 RECONSTRUCTION = {
     **{**NO_ALIGNMENT, **NO_VISUAL},
     **{"model.losses.person_reconstruction": 0, "model.fusion": None},
@@ -106,7 +106,7 @@ RECONSTRUCTION = {
 
 
 def fig4(study: Study) -> Plan:
-    """Images and the texts that are made of their annotations."""
+    """Plan figure 4: images with the texts made from their annotations."""
     target = _target(study, "fig4")
     drawn = _images(study, target, "" if study.is_demo else "train")
 
@@ -123,12 +123,12 @@ def fig4(study: Study) -> Plan:
         ]
         return render("reproduce/figure.html", images=images)
 
-    about = "Texts as pre-training gives them to the teacher. The first images of a drawn order, the classes in turn."
+    about = "The teacher's texts in pre-training. Images are drawn at random, one class after the other."
     return _plan(study, "fig4", "images and their texts", (about,), drawn, sheet)
 
 
 def fig6(study: Study) -> Plan:
-    """The scheme whose splits agree best in their colours."""
+    """Plan figure 6: the scheme whose splits have the most similar colours."""
     data = _target(study, "fig6")
     options = {"schemes": SCHEMES, "plot": f"{OUT}/choice.png", **data.exclude}
     name, file = f"choose a split of {data.name}", f"{OUT}/{SPLITS}"
@@ -136,16 +136,16 @@ def fig6(study: Study) -> Plan:
         study.config.out, name, "data split", data.origin, file, options=options, makes=SPLITS
     )
     about = (
-        f"{SCHEMES} stratified schemes of 80/10/10; the one is kept whose training and validation images are closest "
-        "in the first two principal components of their colour histograms (Fréchet distance). The paper looks at plots "
-        "of the same and names no measure."
+        f"The best of {SCHEMES} stratified schemes of 80/10/10: its training and validation images are closest in the "
+        "first two principal components of their colour histograms (Fréchet distance). The paper judges plots "
+        "of the same data and names no measure."
     )
     sheet = partial(_sheet_of, run, "choice.png", "The schemes, and the one that was chosen")
     return _plan(study, "fig6", "choice of a split", (about,), run, sheet)
 
 
 def fig8(study: Study) -> Plan:
-    """Plan Grad-CAM of each method in the last block."""
+    """Plan figure 8: Grad-CAM of each method in the last block."""
     target = _target(study, "fig8")
     drawn = _images(study, target)
     names = [SCRATCH, *(name for name in COMPARED if name in study.weights), OURS]
@@ -160,8 +160,8 @@ def fig8(study: Study) -> Plan:
         needs=(drawn, *models),
     )
     about = (
-        f"Columns from the left: {', '.join(names)}. A row is an image; the colour is the Grad-CAM of the answer in "
-        "the last block.",
+        f"Columns from the left: {', '.join(names)}. A row is an image; the colour is the Grad-CAM of the prediction "
+        "in the last block.",
         "The paper says its own regions are more salient and gives no measure; `uniemox explain --scores` has one.",
     )
     sheet = partial(_sheet_of, run, SHEET, f"Heat maps of {', '.join(names)}")
@@ -169,7 +169,7 @@ def fig8(study: Study) -> Plan:
 
 
 def fig9(study: Study) -> Plan:
-    """Plan the reconstruction of hidden patches by our pre-training and by reconstruction alone."""
+    """Plan figure 9: reconstruction of hidden patches by our pre-training and by reconstruction alone."""
     drawn = _images(study, _target(study, "fig9"))
     mae = study.weights.get("MAE")
     alone, whole = study.pretrain("reconstruction alone", RECONSTRUCTION), study.pretrain()
@@ -189,12 +189,12 @@ def fig9(study: Study) -> Plan:
         "ten times as many images for eight times as many epochs: the last column"
         + (f", of {mae}." if mae else " with --weights MAE=mae_visualize_vit_large.pth, a file with its decoder.")
     )
-    sheet = partial(_sheet_of, run, SHEET, "Images, what is hidden of them, and what is rebuilt")
+    sheet = partial(_sheet_of, run, SHEET, "Images, their visible patches, and their reconstructions")
     return _plan(study, "fig9", "what is rebuilt", (about,), run, sheet)
 
 
 def _target(study: Study, figure: str) -> DataSource:
-    """The data set whose images the paper shows; where only others are given, the first of these."""
+    """Return the data set of the paper's images; if it was not given, the first of the others."""
     targets = study.targets
     if study.is_demo:
         return targets[0]
@@ -204,7 +204,7 @@ def _target(study: Study, figure: str) -> DataSource:
 
 
 def _images(study: Study, target: DataSource, split: str = "") -> Run:
-    """Images as files.  split: if empty, of those that were not trained on."""
+    """Return a run that writes images as files.  split: empty: images that were not trained on."""
     data = target.scored
     options = {"data": data.source, "split": split or target.split, **data.files, **data.people}
     options |= {"count": SHOWN, "seed": study.seeds[0], "out": OUT}
@@ -213,16 +213,16 @@ def _images(study: Study, target: DataSource, split: str = "") -> Run:
 
 
 def _plan(study: Study, name: Name, title: str, about: tuple[str, ...], run: Run, sheet: Callable[[], Html]) -> Plan:
-    """A page that shows what a run made, with a note where the images are not of the paper's data set."""
+    """Plan a page with a run's output, with a note if the images are not from the paper's data set."""
     shown, papers = _target(study, name).name, PAPER_DATA[name]
     if not study.is_demo and shown != papers:
-        about += (f"The images are of {shown}; the paper shows {papers}, which was not given.",)
+        about += (f"The images are from {shown}; the paper shows {papers}, which was not given.",)
     title, scale = f"Figure {name.removeprefix('fig')}: {title}", study.config.scale
     return Plan(name=name, title=title, scale=scale, about=about, more=(run,), parts=(sheet,))
 
 
 def _sheet_of(run: Run, name: str, caption: str) -> Html:
-    """An image that a run made."""
+    """Return an image that a run wrote, as HTML."""
     path = run.folder / name
     if not path.exists():
         return render("reproduce/not_run.html", run=run)

@@ -51,16 +51,16 @@ class Findings:
                     yield (row.name, name), found
 
     def has_gains(self, name: str) -> bool:
-        """Return whether a column of gains stands beside this one; curves have too many columns for that."""
+        """Return True if this column has a column of gains next to it; curves have too many columns for that."""
         return not self.plan.is_curve and any(column == name for _, column in self.gains)
 
     def chance(self, name: str | None = None) -> float | None:
-        """The chance of a column, or of all; None where it is not known, or not the same for all."""
+        """Return the chance level of a column, or of all; None if unknown or different."""
         known = {score.chance for (_, column), score in self.scores.items() if score and name in (None, column)}
         return known.pop() if len(known) == 1 else None
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return the JSON-serialisable form."""
         plan = self.plan
         return {
             **{"name": plan.name, "title": plan.title, "scale": plan.scale, "reference": plan.reference},
@@ -81,13 +81,13 @@ class Findings:
         }
 
     def as_csv(self) -> str:
-        """A line for each method and data set."""
+        """Return CSV with one line per method and data set."""
         buffer = io.StringIO()
         write_rows(buffer, [CSV_FIELDS, *(list(record.values()) for record in self._records())])
         return buffer.getvalue()
 
     def _records(self) -> Iterator[dict[str, Any]]:
-        """A dictionary of `CSV_FIELDS`, in their order, for each method and data set."""
+        """Yield a dictionary of `CSV_FIELDS`, in their order, for each method and data set."""
         rows = {row.name: row for row in self.plan.rows}
         for (method, name), score in self.scores.items():
             row = rows[method]

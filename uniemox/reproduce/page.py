@@ -1,4 +1,4 @@
-"""The page of a plan: its table and drawing, ours beside the paper's, every figure marked; the same as CSV and JSON."""
+"""Page of a plan: table and drawing, our scores next to the paper's, every figure marked; also as CSV and JSON."""
 
 import json
 from collections.abc import Collection, Iterator
@@ -20,16 +20,16 @@ from uniemox.reproduce.study import HISTOGRAM
 
 BELOW_NOTE = (
     f"{BELOW}: does not beat the {HISTOGRAM}: the 95 % interval of the difference on the same images, over images, is "
-    "not above 0. Where the two were scored on different images, the row's own interval is not above the histogram's "
+    "not above 0. If the two were scored on different images: the row's own interval is not above the histogram's "
     "accuracy."
 )
-OVER = {"seeds": "training seeds (Student's t)", "pictures": "images (bootstrap)"}  # what intervals are over
+OVER = {"seeds": "training seeds (Student's t)", "pictures": "images (bootstrap)"}  # basis of the intervals
 CLASSES = {"UBE": 6, "FI": 8, "Emotion6": 6, "EmoSet": 8, "Emo8": 8, "CAER-S": 7, "HECO": 8}
-PAPER_NEAR_PERCENT = 1.0  # so close to 1 / classes a figure of the paper is flagged
+PAPER_NEAR_PERCENT = 1.0  # figures of the paper within this distance of 1 / classes are flagged
 
 
 def write_page(plan: Plan, outcome: RunOutcome, root: Path) -> Path:
-    """Write ROOT/NAME-SCALE.html, and .json and .csv beside it. Returns the page. Raises DataError if it can't."""
+    """Write ROOT/NAME-SCALE.html, with .json and .csv next to it. Returns the page. Raises DataError if it can't."""
     path = root / f"{plan.name}-{plan.scale}.html"
     found = Findings(plan, outcome, root)
     scores = {name: _scores_of(found, name) for name in found.ours}
@@ -44,7 +44,7 @@ def write_page(plan: Plan, outcome: RunOutcome, root: Path) -> Path:
         runs=runs,
         seconds=sum(run["seconds"] or 0.0 for run in runs),
         notes=list(_notes(found)),
-        # cited rows stand among ours only where the paper has figures for the same columns
+        # cited rows are shown only if the paper has figures for the same columns
         rows=[row for row in plan.rows if not row.is_cited or _is_cited(row, found.ours)],
         failure_of=lambda row, name: _failure(_cell(row, name), outcome),
         paper_of=lambda row, name: _cell(row, name).paper,
@@ -81,27 +81,25 @@ def _scores_of(found: Findings, column: str) -> list[Score]:
 
 
 def _failure(cell: Cell, outcome: RunOutcome) -> str | None:
-    """The reason why a run of the cell failed."""
+    """Return why a run of the cell failed."""
     return next((outcome.failed[run.key] for run in cell.runs if run.key in outcome.failed), None)
 
 
 def _notes(found: Findings) -> Iterator[str]:
-    """Explain the intervals and marks."""
+    """Yield explanations of the intervals and marks."""
     ways = {score.over for score in found.scores.values() if score is not None}
     if ways:
-        over = " or, where there are fewer than three seeds, ".join(
-            words for name, words in OVER.items() if name in ways
-        )
+        over = " or, with fewer than three seeds, ".join(words for name, words in OVER.items() if name in ways)
         yield (
-            f"Intervals are 95 % over {over}. Near chance: the interval, or the one over images, holds what the "
-            "commonest class alone gives."
+            f"Intervals are 95 % over {over}. Near chance: the interval, or the one over images, contains the "
+            "accuracy of the most common class."
         )
     if found.margins:
         yield BELOW_NOTE
 
 
 def _points(found: PairedDifference | Margin) -> str:
-    """A difference in percentage points."""
+    """Format a difference in percentage points."""
     words = f"{100 * found.difference:+.1f}"
     if found.low is None or found.high is None:
         return f"{words} (different images)"
@@ -114,13 +112,13 @@ def _percents(shares: Collection[float]) -> str:
 
 
 def _drawings(found: Findings) -> Iterator[tuple[str, Html, str]]:
-    """Yield title, drawing and caption: one for each data set, or one of all points of a curve."""
+    """Yield title, drawing and caption: one per data set, or one for all points of a curve."""
     plan = found.plan
     if plan.is_curve and found.ours:
         rows = {row.name: [_dot(found, row, name) for name in plan.columns] for row in plan.rows}
         rows = {name: line for name, line in rows.items() if any(dot.value is not None for dot in line)}
         title = "Accuracy over the share of the training data"
-        words = "Lines down: 95 % intervals; dashed: chance, where it is the same for all."
+        words = "Vertical lines: 95 % intervals; dashed: chance, if it is the same for all."
         yield "", curves(title, plan.columns, rows, chance=found.chance()), words
     for name in found.ours if not plan.is_curve else ():
         if _scores_of(found, name):
@@ -138,7 +136,7 @@ def _dot(found: Findings, row: TableRow, name: str) -> Dot:
 
 
 def _run(run: Run, found: Findings) -> dict[str, Any]:
-    """A run as the template shows it."""
+    """Return a run for the template."""
     state = found.outcome.failed.get(run.key) or (f"needs {run.missing}" if run.missing else "not run")
     return {
         "name": run.name,

@@ -1,7 +1,7 @@
-"""A plan: the runs of this program that a table or figure needs, and how what they find is laid out.
+"""A plan: the runs that a table or figure needs, and the layout of their results.
 
-A run is one plain command. Its folder is named by a hash of its settings, data and versions, so that tables share what
-is the same in them, and nothing is done twice.
+A run is one command. Its folder is named by a hash of its settings, data and versions, so that tables share equal runs,
+and no run is done twice.
 """
 
 import hashlib
@@ -21,9 +21,9 @@ from uniemox.pretrain.config import PretrainConfig
 from uniemox.pretrain.presets import PRESETS as PRETRAININGS
 from uniemox.reproduce.config import Scale
 
-OUT, KEY = "{out}", "{key}"  # in arguments and options of a run: its folder, and its hash
+OUT, KEY = "{out}", "{key}"  # placeholders in a run's arguments and options: its folder, and its hash
 PACKAGES = ("uniemox", "torch", "timm", "numpy", "pillow")
-NOT_HASHED = ("name", "key_from")  # how scores are called; where the key of an endpoint lies changes no answer
+NOT_HASHED = ("name", "key_from")  # the scores' name and the key's place do not change results
 RUNS, MARKS, LOGS = "runs", "done", "logs"
 
 
@@ -32,57 +32,57 @@ class Run:
     """One command."""
 
     name: str = field(compare=False)
-    """What it does, for people; a table may call the same run otherwise."""
+    """Description for people; tables may use another name for the same run."""
     kind: str
-    """What follows `uniemox`, such as finetune or data split."""
+    """Command after `uniemox`, such as finetune or data split."""
     arguments: tuple[str | Path, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
-    """By name, dotted and with _ as in configs; several values are a tuple, and None is none."""
+    """Options by name, dotted and with _ as in configs; several values are a tuple, None is "none"."""
     root: Path
-    """Where all runs of the table lie."""
+    """Folder of all runs of the table."""
     digests: tuple[str, ...] = ()
-    """Hashes of what it reads besides the folders of other runs, whose own hashes are in their names."""
+    """Hashes of its inputs, except other runs' folders, whose names contain their hashes."""
     makes: str | None = None
-    """What it writes last, in its folder; None: a mark says that it is done."""
+    """Last file that it writes, in its folder; None: a mark records that it is done."""
     model: "Run | None" = None
-    """The run that it evaluates, to whose folder scores go."""
+    """Run that it evaluates, to whose folder the scores go."""
     scores: tuple[str, str] | None = None
-    """Data and split, of a run that evaluates."""
+    """Data and split of an evaluating run."""
     needs: tuple["Run", ...] = ()
-    """What must be done before."""
+    """Runs that must be done before."""
     images: int = 0
-    """Images that go through a network, all epochs together: by them the time is told."""
+    """Images that pass through a network, over all epochs, used to estimate the time."""
     gflop: float = 0.0
-    """Of each of them, where it is known, multiplications and additions counted separately."""
+    """GFLOP per image, if known; multiplications and additions count separately."""
     parameters_m: float = 0.0
-    """Millions of parameters that it trains, where that is known."""
+    """Trained parameters in millions, if known."""
     processes: int = 1
-    """Started under torchrun where there are several."""
+    """Number of processes; started with torchrun if there are several."""
     lacks: str | None = None
-    """What is not there, so that it can't be run."""
+    """Missing requirement that prevents the run; None if there is none."""
 
     @property
     def missing(self) -> str | None:
-        """Return what this run or its dependencies lack."""
+        """Requirement that this run or its dependencies lack; None if nothing is missing."""
         return self.lacks or next((run.missing for run in self.needs if run.missing), None)
 
     @cached_property
     def config(self) -> PretrainConfig | FinetuneConfig:
-        """Settings of a run that trains: its preset, changed by its options. Raises ConfigError."""
+        """Settings of a training run: its preset, changed by its options. Raises ConfigError."""
         preset: Any = (PRETRAININGS if self.kind == "pretrain" else FINETUNINGS)[self.options["preset"]]()
         known = {part.name for part in fields(preset)}
         return changed(preset, {name: value for name, value in self.options.items() if name.split(".")[0] in known})
 
     @cached_property
     def key(self) -> str:
-        """Hash of command, data and versions; where the root lies and what the run is called do not matter."""
+        """Hash of command, data and versions, independent of root and name."""
         words = [word.replace(f"{self.root / RUNS}/", "") for word in self._words(without=NOT_HASHED)]
         known = {"words": words, "data": sorted(self.digests), "versions": _versions()}
         return hashlib.sha256(json.dumps(known, sort_keys=True).encode("utf-8", "surrogatepass")).hexdigest()[:12]
 
     @property
     def folder(self) -> Path:
-        """Return where it writes."""
+        """Folder that it writes to."""
         return self.model.folder if self.model else self.root / RUNS / f"{self.kind.replace(' ', '-')}-{self.key}"
 
     @cached_property
@@ -92,7 +92,7 @@ class Run:
         return tuple(word.replace(OUT, folder).replace(KEY, key) for word in self._words())
 
     def _words(self, without: Collection[str] = ()) -> Iterator[str]:
-        """Words with placeholders for folder and hash."""
+        """Yield the words with placeholders for folder and hash."""
         yield from (*self.kind.split(), *map(str, self.arguments))
         for name, value in self.options.items():
             if name not in without:
@@ -100,7 +100,7 @@ class Run:
 
     @property
     def command(self) -> str:
-        """The line that a shell or a scheduler starts."""
+        """Line for a shell or a scheduler."""
         start = ["uniemox"]
         if self.processes > 1:
             start = ["torchrun", "--standalone", "--nproc-per-node", str(self.processes), "-m", "uniemox"]
@@ -108,12 +108,12 @@ class Run:
 
     @property
     def mark(self) -> Path:
-        """The file that says that it is done."""
+        """File that records that it is done."""
         return self.root / MARKS / self.key
 
     @property
     def log(self) -> Path:
-        """Return its output."""
+        """File with its output."""
         return self.root / LOGS / f"{self.key}.log"
 
 
@@ -132,7 +132,7 @@ def option_words(name: str, value: Any) -> Iterator[str]:
 
 
 def changed(config: Any, options: Mapping[str, Any]) -> Any:
-    """A config with other values, by dotted names. Raises ConfigError for what it does not take.
+    """Return a config with other values, by dotted names. Raises ConfigError for values that it does not accept.
 
     >>> changed(FinetuneConfig(), {"network.fusion": "gated", "seed": 3}).network.fusion
     'gated'
@@ -156,9 +156,9 @@ class Cell:
     paper: float | None = None
     """The paper's figure, percent."""
     runs: tuple[Run, ...] = ()
-    """Evaluations that give ours, one a seed."""
+    """Evaluations for our figure, one per seed."""
     why: str = ""
-    """Why there are no runs."""
+    """Reason why there are no runs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,47 +167,47 @@ class TableRow:
 
     name: str
     cells: Mapping[str, Cell]
-    """By column."""
+    """Cells by column."""
     network: str = ""
-    """What was really run, where the name alone does not say it."""
+    """Network that is really used, if the name does not tell."""
     is_cited: bool = False
-    """The paper cites it from elsewhere; there is nothing to run."""
+    """True if the paper only cites it, so there is nothing to run."""
     baseline: str | None = None
-    """The row of the colour histogram that it is compared with."""
+    """Row of the colour histogram to compare with."""
     paper_costs: tuple[float | None, float | None] = (None, None)
-    """The paper's millions of parameters and billions of multiply-adds."""
+    """The paper's parameters in millions and multiply-adds in billions."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """All that one page needs."""
+    """Everything for one page."""
 
     name: str
-    """table4"""
+    """Name such as table4."""
     title: str
     scale: Scale
     about: tuple[str, ...]
-    """Paragraphs: what was done, and what it can tell."""
+    """Paragraphs about the method and the meaning of the results."""
     columns: tuple[str, ...] = ()
     rows: tuple[TableRow, ...] = ()
     reference: str | None = None
-    """The row that the others are compared with, image by image."""
+    """Row to which the others are compared, image by image."""
     is_curve: bool = False
-    """Whether the columns are points on one axis, which are drawn as a line for each row."""
+    """True if the columns are points on one axis, drawn as one line per row."""
     more: tuple[Run, ...] = ()
-    """Runs that fill no cell."""
+    """Runs without a cell."""
     parts: tuple[Callable[[], Html], ...] = ()
-    """What stands below the table, made when the runs are done."""
+    """Functions that make the parts below the table after the runs."""
 
     @property
     def runs(self) -> list[Run]:
-        """Every run once, each after those that it needs."""
+        """Every run once, each after the runs that it needs."""
         wanted = [run for row in self.rows for cell in row.cells.values() for run in cell.runs]
         return list({run.key: run for last in [*wanted, *self.more] for run in _with_needs(last)}.values())
 
 
 def _with_needs(run: Run) -> Iterator[Run]:
-    """All that a run needs, then the run; some may come twice."""
+    """Yield everything that a run needs, then the run; some may repeat."""
     for needed in run.needs:
         yield from _with_needs(needed)
     yield run

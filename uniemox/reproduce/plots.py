@@ -1,4 +1,4 @@
-"""Plain drawings of a table: a dot and a line for each score, or a line of scores over parts of the data."""
+"""Simple drawings of a table: a dot and a line per score, or a line of scores over shares of the data."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,20 +14,20 @@ COLOURS = ("#4a80d9", "#d9773f", "#2e8b57", "#a05fc4", "#b8902c", "#c2466b", "#3
 
 @dataclass(frozen=True, slots=True)
 class Dot:
-    """A score with its interval, and the paper's figure; all are shares, 0 to 1."""
+    """Score with its interval, and the paper's figure; all are shares, 0 to 1."""
 
     value: float | None = None
     low: float | None = None
     high: float | None = None
     paper: float | None = None
     is_faint: bool = False
-    """Near chance."""
+    """True if near chance."""
 
 
 def dots(title: str, rows: Mapping[str, Dot], *, chance: float | None) -> Html:
-    """A row for each method: ours as a dot with its interval, the paper's as a hollow square, chance as a dashed line.
+    """Draw one row per method: our score as a dot with its interval, the paper's as a hollow square, chance dashed.
 
-    rows: at least one that has something to draw.
+    rows: at least one with a value.
     """
     shown = {name: dot for name, dot in rows.items() if dot.value is not None or dot.paper is not None}
     scale = _scale(shown.values(), chance)
@@ -45,9 +45,9 @@ def dots(title: str, rows: Mapping[str, Dot], *, chance: float | None) -> Html:
 
 
 def curves(title: str, columns: Sequence[str], rows: Mapping[str, Sequence[Dot]], *, chance: float | None) -> Html:
-    """A line for each method over the columns, which stand as far apart as they are in number.
+    """Draw one line per method over the columns, placed by their numeric value.
 
-    columns: such as 10%, rising.  rows: a Dot for each column.
+    columns: such as 10%, rising.  rows: one Dot per column.
     """
     scale = _scale([dot for line in rows.values() for dot in line], chance)
     shares = [float(column.rstrip("%")) for column in columns]

@@ -17,7 +17,7 @@ from uniemox.reproduce.sources import DataSource
 from uniemox.reproduce.study import HISTOGRAM, Study
 
 Mark = Literal["ours", "cited", "not run", "failed"]
-MIN_SEEDS = 3  # of which an interval can be made
+MIN_SEEDS = 3  # minimum number for an interval over seeds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,34 +28,34 @@ class Score:
     """Mean over seeds."""
     low: float
     high: float
-    """95 %: over seeds (Student's t) where there are three or more, else over images (bootstrap)."""
+    """End of the 95 % interval: over seeds (Student's t) with three or more, else over images (bootstrap)."""
     over: Literal["seeds", "pictures"]
     seeds: int
     pictures: int
     chance: float
-    """Share of the commonest class among the scored images, which is right without looking."""
+    """Share of the most common class among the scored images, the accuracy of always predicting it."""
     uniform: float
-    """1 / classes: what guessing gives."""
+    """Accuracy of guessing, 1 / classes."""
     near_chance: bool
-    """Whether the interval reaches down to chance."""
+    """True if the interval reaches down to chance."""
 
 
 def is_done(run: Run) -> bool:
-    """Return whether what the run makes is there."""
+    """Return True if the run's output exists."""
     if run.scores is not None:
         return find_evaluation(run) is not None
     return run.mark.exists() if run.makes is None else (run.folder / run.makes).exists()
 
 
 def find_evaluation(run: Run) -> SavedEvaluation | None:
-    """The scores that an evaluating run wrote; None if there are none that can be read."""
+    """Return the scores that an evaluating run wrote; None if there are no readable ones."""
     if run.scores is None:
         return None
-    name = "*" if run.model is None else run.key  # else it is the folder of the run that is scored
+    name = "*" if run.model is None else run.key  # otherwise it is the scored run's folder
     for file in sorted((run.folder / EVALUATIONS).glob(f"{name}.json")):
         try:
             found = read_evaluation(file)
-        except DataError:  # cut off while it was written by hand, or of another version: it is made again
+        except DataError:  # damaged or of another version: it is made again
             continue
         if (found.data, found.split) == run.scores:
             return found
@@ -71,7 +71,7 @@ def score_of(cell: Cell) -> Score | None:
     values = np.array([evaluation.values["accuracy"] for evaluation in found])
     over: Literal["seeds", "pictures"] = "pictures"
     low, high = np.array([evaluation.values["accuracy_interval"] for evaluation in found]).mean(axis=0)
-    near = low  # seeds that happen to agree tell nothing about other images
+    near = low  # agreement between seeds is no evidence for other images
     if len(values) >= MIN_SEEDS:
         over, (low, high) = "seeds", seed_interval(values)
     counts = np.array([sum(row) for row in found[0].values["confusion"]])
@@ -90,7 +90,7 @@ def score_of(cell: Cell) -> Score | None:
 
 
 def seed_interval(values: np.ndarray) -> tuple[float, float]:
-    """95 % interval of the mean over seeds (Student's t), cut at 0 and 1.  values: (S,), S at least 2.
+    """Return the 95 % interval of the mean over seeds (Student's t), cut at 0 and 1.  values: (S,), S at least 2.
 
     >>> [round(end, 3) for end in seed_interval(np.array([0.5, 0.6, 0.7]))]
     [0.352, 0.848]
@@ -106,9 +106,8 @@ def _reach(values: np.ndarray) -> float:
 def gain(ours: Cell, reference: Cell) -> PairedDifference | None:
     """Return the gain over the reference on the same images.
 
-    Its interval is over seeds, each of ours against the reference's of the same seed (Student's t), where there are
-    three or more; else over images, all seeds of an image drawn together. None unless both were scored on the same
-    images.
+    With three or more seeds the interval is over seeds, paired by seed (Student's t). Otherwise it is over images, all
+    seeds of an image resampled together. None unless both were scored on the same images.
     """
     first, second = _right(ours.runs), _right(reference.runs)
     if first is None or second is None or first[0] != second[0]:
@@ -132,9 +131,9 @@ def _right(runs: Sequence[Run]) -> tuple[dict[str, str], np.ndarray] | None:
 
 
 def mark_of(cell: Cell, failed: set[str]) -> Mark:
-    """Return the cell's mark: ours if anything was run, cited if only the paper has a figure.
+    """Return the cell's mark: ours if any run is done, cited if only the paper has a figure.
 
-    failed: keys of runs that failed, and of those that need them.
+    failed: keys of failed runs, and of runs that need them.
     """
     if score_of(cell) is not None:
         return "ours"
@@ -148,29 +147,29 @@ HISTOGRAM_NETWORK = "128 HSV bins and a 6 x 6 thumbnail of the scene, logistic r
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Margin:
-    """Margin of a row's accuracy over the histogram's, as shares."""
+    """Difference between a row's accuracy and the histogram's, as shares."""
 
     difference: float
     low: float | None = None
-    """95 %, paired, over the same images; None where the two were scored on different ones."""
+    """End of the 95 % interval, paired, over the same images; None if they were scored on different images."""
     high: float | None = None
     beats: bool
-    """The interval lies above 0; without one, the row's own interval lies above the histogram's accuracy."""
+    """True if the interval is above 0; without one, if the row's own interval is above the histogram's accuracy."""
 
 
 def histogram_cell(study: Study, target: DataSource, *, fraction: float = 1.0) -> Cell:
-    """The histogram on a data set, scored as every method is."""
+    """Return the histogram's cell for a data set, scored like every method."""
     return study.scored([study.fit_histogram(target, fraction=fraction)], target)
 
 
 def histogram_row(study: Study) -> TableRow:
-    """The histogram on all data sets."""
+    """Return the histogram's row for all data sets."""
     cells = {target.name: histogram_cell(study, target) for target in study.targets}
     return TableRow(HISTOGRAM, cells, network=HISTOGRAM_NETWORK)
 
 
 def with_baseline(rows: Sequence[TableRow], baseline: TableRow) -> tuple[TableRow, ...]:
-    """The rows, each to be compared with the baseline, and the baseline below them."""
+    """Return the rows with the baseline to compare with, and the baseline below them."""
     return (*(replace(row, baseline=baseline.name) for row in rows), baseline)
 
 

@@ -1,4 +1,4 @@
-"""The data sets of a reproduction: what the user has, made ready by runs of their own, and what is missing."""
+"""Data sets of a reproduction: the user's data, the runs that prepare them, and what is missing."""
 
 import hashlib
 import re
@@ -36,47 +36,47 @@ SCENES, NEW_SCENES, SCENES_NAME = "synthetic:3072", "synthetic:512?seed=1", "Sce
 SCENES_SHORT_SIDE_PX, OWN_SHORT_SIDE_PX = 144, 160
 PRETRAINING, EMOSET_SHARES = "EmoSet", {"train": 0.8, "val": 0.05, "test": 0.15}  # the paper's, as published
 DEFAULT_RECIPE = Recipe(ratios={"train": 0.8, "val": (1 - 0.8) / 2, "test": (1 - 0.8) / 2})
-EMBEDDED = "embedded"  # the detector that comes with the package
+EMBEDDED = "embedded"  # the package's detector
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataSource:
-    """A data set on which methods are compared, as commands open it."""
+    """Data set for comparing methods, in the form for commands."""
 
     name: str
-    """Its column."""
+    """Name of its column."""
     source: str
-    """KIND:PATH."""
+    """Source as KIND:PATH."""
     origin: str
-    """What the user gave; `source` may be what was made of it."""
+    """Source as given by the user; `source` may be prepared data."""
     labels: LabelSet
     train: int
-    """Images to train on."""
+    """Number of training images."""
     split: str = "test"
-    """What is scored."""
+    """Split to score."""
     scored_pictures: int = 0
     scored_source: "DataSource | None" = None
-    """Other data that are scored; None: these."""
+    """Other data to score; None: these."""
     files: Mapping[str, Path] = field(default_factory=dict)
     """Options of the commands that open it: splits, exclude."""
     people: Mapping[str, Path] = field(default_factory=dict)
-    """Options of the commands that look at people: where they were found."""
+    """Options of the commands that read people: the file with their boxes."""
     exclude: Mapping[str, Path] = field(default_factory=dict)
-    """Of the commands that open `origin`: what is left out of it."""
+    """Options of the commands that open `origin`: excluded images."""
     needs: tuple[Run, ...] = ()
-    """What makes it ready."""
+    """Runs that prepare it."""
     digests: tuple[str, ...] = ()
-    """Of what the user gave."""
+    """Hashes of the user's data."""
     has_people: bool = False
     sizes: Mapping[str, int] = field(default_factory=dict)
-    """Images by split, where the data set brings its splits."""
+    """Number of images by split, if the data set has splits."""
     is_synthetic: bool = False
     missing: str | None = None
-    """What is not there."""
+    """Missing requirement; None if there is none."""
 
     @property
     def scored(self) -> "DataSource":
-        """The data that are scored."""
+        """Data to score."""
         return self.scored_source or self
 
     def run(
@@ -91,7 +91,7 @@ class DataSource:
         digests: tuple[str, ...] = (),
         images: int = 0,
     ) -> Run:
-        """A run that reads these data: what makes them ready comes before it, and what they lack it lacks."""
+        """Return a run that reads these data, after the runs that prepare them; it lacks what they lack."""
         return Run(
             name=name,
             kind=kind,
@@ -107,7 +107,7 @@ class DataSource:
 
 
 def parse_given(texts: Sequence[str]) -> dict[str, str]:
-    """Sources by column, of KIND:PATH or NAME=KIND:PATH. Raises ConfigError for one that is none, or named twice.
+    """Parse KIND:PATH or NAME=KIND:PATH into sources by column. Raises ConfigError for others, or a repeated name.
 
     >>> parse_given(["fi:photos/fi", "mine=folder:photos?kind=felt"])
     {'FI': 'fi:photos/fi', 'mine': 'folder:photos?kind=felt'}
@@ -129,7 +129,7 @@ def parse_given(texts: Sequence[str]) -> dict[str, str]:
 def targets_of(
     config: ReproduceConfig, given: Mapping[str, str], exclude: Mapping[str, Path]
 ) -> tuple[DataSource, ...]:
-    """The data sets of a demo, synthetic scenes if none is given; or the paper's seven and whatever else is given.
+    """Return the data sets of a demo, synthetic scenes by default; or the paper's seven and further given ones.
 
     given, exclude: sources, and files of images to leave out, by column.
     """
@@ -145,11 +145,11 @@ def targets_of(
 
 
 def _small(config: ReproduceConfig, name: str, source: str, exclude: Path | None) -> DataSource:
-    """A data set packed small, with people and texts where there are none. Shards stay as they are."""
+    """Pack a data set at a small size, adding people and texts if there are none. Shards stay unchanged."""
     kind, _, query = parse_source(source)
     if kind == "synthetic":
         if query.get("seed") == "1":
-            raise ConfigError(f"{source} draws the scenes that are scored ({NEW_SCENES}); choose another seed")
+            raise ConfigError(f"{source} draws the scored scenes ({NEW_SCENES}); choose another seed")
         new = _scenes(config.out, f"new {name}", NEW_SCENES)
         ours, count = _scenes(config.out, name, source), len(open_data(NEW_SCENES))
         return replace(ours, scored_source=new, split="all", scored_pictures=count)
@@ -170,7 +170,7 @@ def _small(config: ReproduceConfig, name: str, source: str, exclude: Path | None
 
 
 def _scenes(root: Path, name: str, source: str) -> DataSource:
-    """Drawn scenes."""
+    """Return synthetic scenes."""
     data = open_data(source)
     drawn = DataSource(
         name=name,
@@ -186,7 +186,7 @@ def _scenes(root: Path, name: str, source: str) -> DataSource:
 
 
 def _divided(config: ReproduceConfig, name: str, source: str, exclude: Path | None) -> tuple[DataSource, DataSet]:
-    """The files as they are, divided as the paper divides them, or 80/10/10 where they have no splits."""
+    """Return the files unchanged, split as in the paper, or 80/10/10 if they have no splits."""
     data, kind = open_data(source, exclude=exclude), parse_source(source)[0]
     left_out = {} if exclude is None else {"exclude": exclude}
     sizes = Counter(sample.split for sample in data.samples if sample.split)
@@ -213,18 +213,18 @@ def _divided(config: ReproduceConfig, name: str, source: str, exclude: Path | No
     run = ours.run(config.out, f"split {name}", "data split", source, file, options={**how, **left_out}, makes=SPLITS)
     recipe = PAPER_RECIPES[kind] if is_paper else DEFAULT_RECIPE
     ours = replace(ours, split="test", scored_pictures=sizes["test"], needs=(run,))
-    if recipe is not None and recipe.of_split is None:  # else train stays as it was published
+    if recipe is not None and recipe.of_split is None:  # otherwise train stays as published
         train, test = (round(len(data) * recipe.ratios[part]) for part in ("train", "test"))
         ours = replace(ours, train=train, scored_pictures=test)
     return replace(ours, files={**left_out, "splits": run.folder / SPLITS}), data
 
 
 def _with_people(config: ReproduceConfig, data: DataSource) -> DataSource:
-    """The people found where they are needed and not there: EmoSet is pre-trained on them, what is felt is theirs."""
+    """Add people if they are needed and missing: EmoSet's pre-training uses them, and felt emotions are theirs."""
     if data.has_people or not (data.name == PRETRAINING or data.labels.kind == "felt"):
         return data
     if config.detector is None:
-        line = "--detector yolov3.cfg, or uniemox data persons beforehand"
+        line = "--detector yolov3.cfg, or run uniemox data persons first"
         return replace(data, missing=f"the people in {data.name}: {line}")
     run = _find_people(config.out, replace(data, needs=()), config.detector)
     return replace(data, people={"persons": run.folder / PERSONS}, needs=(*data.needs, run), has_people=True)
@@ -245,13 +245,13 @@ def _absent(name: str) -> DataSource:
 
 
 def _pack(root: Path, data: DataSource, short_side_px: int, files: Mapping[str, Path]) -> Run:
-    """Shards of the data, images scaled to a short side."""
+    """Return a run that packs the data into shards, images scaled to a short side."""
     options = {"short_side": short_side_px, **files}
     return data.run(root, f"pack {data.name}", "data shard", data.origin, OUT, options=options, makes=INDEX)
 
 
 def _find_people(root: Path, data: DataSource, detector: str) -> Run:
-    """A file of the people in all images."""
+    """Return a run that writes a file of the people in all images."""
     options = {"detector": detector, "out": f"{OUT}/{PERSONS}"}
     digests = digest_of_weights(detector) if detector != EMBEDDED else ()
     name = f"find the people in {data.name}"
@@ -259,7 +259,7 @@ def _find_people(root: Path, data: DataSource, detector: str) -> Run:
 
 
 def _describe(config: ReproduceConfig, data: DataSource, found: tuple[Run, ...]) -> Run:
-    """A file of texts.  found: the run that finds the people, if there is one."""
+    """Return a run that writes a file of texts.  found: the run that finds the people, if there is one."""
     network, _, file = (config.objects or "").partition("@")
     options: dict[str, Any] = {"out": f"{OUT}/{TEXTS}"}
     options |= {"persons": found[0].folder / PERSONS} if found else {}
@@ -271,7 +271,7 @@ def _describe(config: ReproduceConfig, data: DataSource, found: tuple[Run, ...])
 
 
 def _digest(data: DataSet, source: str) -> str:
-    """Changes with what is known of any sample, with the size of any file, and with the index of shards."""
+    """Return a hash of all fields of the samples, all file sizes, and the index of shards."""
     digest = hashlib.sha256(describe_data(data)["sha256"].encode())
     for sample in data.samples:
         if isinstance(sample.image, ImageFile) and sample.image.path.exists():
@@ -283,7 +283,7 @@ def _digest(data: DataSet, source: str) -> str:
 
 
 def digest_of_weights(name: str) -> tuple[str, ...]:
-    """Hashes of the files that a name such as mae.pth, timm:NAME@FILE or fitted:FOLDER means, if there are any."""
+    """Return hashes of the files in a name such as mae.pth, timm:NAME@FILE or fitted:FOLDER, if there are any."""
     files: list[Path] = []
     for path in weight_paths(name):
         files += sorted(file for file in path.iterdir() if file.is_file()) if path.is_dir() else [path]
@@ -291,14 +291,14 @@ def digest_of_weights(name: str) -> tuple[str, ...]:
     return tuple(_hash(file, stat.st_size, stat.st_mtime_ns) for file, stat in stats)
 
 
-@cache  # many runs start from one file, which may have a gigabyte
+@cache  # many runs share one file, which may have a gigabyte
 def _hash(file: Path, size: int, time_ns: int) -> str:
     with file.open("rb") as content:
         return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 def union_of(members: Sequence[DataSource]) -> DataSource:
-    """Join data sets to train on as one; each keeps its own splits and exclusions, and people where they are meant.
+    """Join data sets for training; each keeps its own splits and exclusions, and people if it has target persons.
 
     members: at least one, labels of one kind. Labels become those of the first, through the label maps.
     """

@@ -11,20 +11,20 @@ from uniemox.reproduce.plan import KEY, OUT, PRETRAININGS, Cell, Run, changed
 from uniemox.reproduce.sources import DataSource, digest_of_weights
 
 Options = Mapping[str, Any]
-"""Of a command, by name; see `Run.options`."""
+"""Options of a command, by name; see `Run.options`."""
 DEMO_FUSION: Options = {"network.fusion": "gated", "network.fused_width": 64}  # Γ and C3 of preset demo's pre-training
-PAPER_FUSION: Options = {"network.fusion": "attention"}  # Γ2, which the paper pre-trains with
-SCENE_EPOCHS, OWN_EPOCHS = (13, 1), (40, 12)  # of pre-training and fine-tuning on synthetic scenes, on other data
-TEACHER_STEPS, TEACHER_PX = 736, 72  # of 64 images: places are told apart after some hundred, faces after these
+PAPER_FUSION: Options = {"network.fusion": "attention"}  # Γ2, as in the paper's pre-training
+SCENE_EPOCHS, OWN_EPOCHS = (13, 1), (40, 12)  # epochs of pre-training and fine-tuning: synthetic scenes, other data
+TEACHER_STEPS, TEACHER_PX = 736, 72  # batches of 64: places are learned after some hundred steps, faces after these
 PRETRAIN_EPOCHS, SCRATCH_EPOCHS, FINETUNE_EPOCHS = 200, 150, 100  # the paper's
-LARGE_SET = 20_000  # training images from which a run uses all GPUs
+LARGE_SET = 20_000  # minimum number of training images for a run to use all GPUs
 CLIP = "clip:ViT-B-16-quickgelu@openai"
-# Multiplications and additions of an image in a training step, billions; see docs/models.md and docs/performance.md.
+# Billions of multiplications and additions per image in a training step; see docs/models.md and docs/performance.md.
 PRETRAIN_GFLOP, VIT_L_GFLOP, TRAINED = 282.8, 2 * 61.55, 3
 PRETRAIN_PARAMETERS_M, VIT_L_PARAMETERS_M = 331.0, 303.3
 HELD_OUT = 0.1
 MAIN = "as it is"  # the pre-training without changes
-STAGES = 4  # of a pre-training that figure 9 shows
+STAGES = 4  # of a pre-training, shown in figure 9
 BATCH: Mapping[Scale, int] = {"demo": 64, "paper": 256}  # of the presets of fine-tuning
 PRETRAIN_BATCH: Mapping[Scale, int] = {"demo": 32, "paper": 1024}  # of the presets of pre-training
 HISTOGRAM = "colour histogram"
@@ -32,65 +32,65 @@ HISTOGRAM = "colour histogram"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Method:
-    """Start of a fine-tuning run."""
+    """A method's initial weights and its options for fine-tuning."""
 
     name: str
     starts: Mapping[int, Run | str]
-    """By seed: a run, or what --init takes."""
+    """Initial weights by seed: a run, or a value of --init."""
     network: str = ""
-    """What it really is, where the name alone does not say it."""
+    """Network that is really used, if the name does not tell."""
     changes: Options = field(default_factory=dict)
     """Options of `uniemox finetune`."""
     needs: tuple[Run, ...] = ()
-    """What must be there besides the starts."""
+    """Runs that are needed besides the initial weights."""
     looks_at: int | None = None
-    """Views of an image that it looks at, whatever the study's streams; None: what the study's streams say."""
+    """Number of an image's views that it reads, regardless of the study's streams; None: as the study's streams."""
     has_fusion: bool = False
-    """Whether its start brings a Γ; where both streams are used and it does not, one starts anew."""
+    """True if its initial weights include a Γ; otherwise both streams need a new one."""
     is_random: bool = False
-    """Whether it starts from random weights: in a demo it is then fine-tuned on as many images more as our pre-training
-    sees."""
+    """True if it has random initial weights. In a demo it is then fine-tuned on as many more images as our pre-training
+    uses."""
     lacks: str | None = None
-    """What is not there."""
+    """Missing requirement; None if there is none."""
     gflop: float = TRAINED * VIT_L_GFLOP
-    """Of an image in a training step, at the scale of the paper."""
+    """GFLOP per image in a training step, at the paper's scale."""
     parameters_m: float = VIT_L_PARAMETERS_M
-    """Millions, at the scale of the paper."""
+    """Parameters in millions, at the paper's scale."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Study:
-    """The comparison: settings, data sets, seeds and starts."""
+    """The comparison: settings, data sets, seeds and initial weights."""
 
     config: ReproduceConfig
     targets: tuple[DataSource, ...]
-    """The data sets on which methods are compared."""
+    """Data sets on which methods are compared."""
     pretraining: DataSource
-    """What is pre-trained on."""
+    """Data set for pre-training."""
     weights: Mapping[str, str]
-    """By row of table III: a published checkpoint, or timm:NAME."""
+    """Published checkpoint, or timm:NAME, by row of table III."""
     seeds: tuple[int, ...]
-    """Of fine-tuning; each gives a figure."""
+    """Seeds of fine-tuning; each gives a score."""
     with_emotion: bool
-    """Whether the texts that teachers and pre-training read end with the emotion, the label in words."""
+    """End the texts for teachers and pre-training with the emotion, the label in words."""
 
     @property
     def is_demo(self) -> bool:
-        """Small networks and budgets, for two cores."""
+        """True for small networks and budgets, for two cores."""
         return self.config.is_demo
 
     @property
     def about_texts(self) -> str:
-        """Return the share of labels that teacher and pre-training have read."""
+        """Return the page's note on labels in the texts of teacher and pre-training."""
         if self.with_emotion:
             return (
                 "The texts that teacher and pre-training read end with the emotion, as the paper's in all tables but "
-                "VII: they have seen the label of every training image in words, also where few labels are fine-tuned "
-                "on. --no-with-emotion leaves it out."
+                "VII: they have read the label of every training image in words, even if fine-tuning uses few labels. "
+                "--no-with-emotion leaves it out."
             )
         return (
-            "The texts that teacher and pre-training read do not name the emotion: the only labels are those that are "
-            "fine-tuned on, and what chooses an epoch or a temperature is held out of these. The paper's texts end "
+            "The texts that teacher and pre-training read do not name the emotion: only fine-tuning uses labels, "
+            "of which some are held out to choose an epoch or a temperature. The paper's texts end "
             "with the emotion: --with-emotion."
         )
 
@@ -100,7 +100,7 @@ class Study:
         if (seeds := self.config.pretrain_seeds) > 1:
             return f"Each pre-training was done with {seeds} seeds, which the seeds of fine-tuning share."
         return (
-            "Each pre-training was done once, with seed 0, so that intervals do not hold for pre-training again; "
+            "Each pre-training was done once, with seed 0, so intervals do not include the variation of pre-training; "
             "--pretrain-seeds N does it N times."
         )
 
@@ -111,18 +111,18 @@ class Study:
 
     @property
     def _disk(self) -> Options:
-        """Options by which hundreds of large runs fit on a disk."""
+        """Return options that limit the disk space of hundreds of large runs."""
         return {} if self.is_demo else {"save.keep_finished": False}
 
     @property
     def epochs(self) -> tuple[int, int]:
-        """Return those of pre-training and fine-tuning."""
+        """Return the epochs of pre-training and fine-tuning."""
         if not self.is_demo:
             return PRETRAIN_EPOCHS, FINETUNE_EPOCHS
         return SCENE_EPOCHS if self.pretraining.is_synthetic else OWN_EPOCHS
 
     def fit_teacher(self) -> Run | None:
-        """The teacher that the demo fits; None where there is one already."""
+        """Return the run that fits the demo's teacher; None if there is a teacher."""
         if self.config.teacher is not None or not self.is_demo:
             return None
         data = self.pretraining
@@ -133,7 +133,7 @@ class Study:
         return data.run(self.config.out, "teacher", "teacher fit", options=options, makes="teacher.json", images=images)
 
     def pretrain(self, name: str = MAIN, changes: Options | None = None, *, seed: int = 0) -> Run:
-        """Our pre-training, with other settings than the preset's.
+        """Return our pre-training, with changes to the preset's settings.
 
         Without changes the run keeps the checkpoints of each quarter, which figure 9 shows.
         """
@@ -166,10 +166,10 @@ class Study:
         return self._trained(replace(run, lacks=lacks), images, PRETRAIN_GFLOP, PRETRAIN_PARAMETERS_M)
 
     def _trained(self, run: Run, images: int, gflop: float, parameters_m: float) -> Run:
-        """A run that trains on a number of images, with what it costs at the scale of the paper."""
+        """Return the training run with its number of images and its cost at the paper's scale."""
         if self.is_demo:
             return run
-        processes = self.config.gpus if images >= LARGE_SET else 1  # small sets use one, so several run at a time
+        processes = self.config.gpus if images >= LARGE_SET else 1  # small sets use one GPU, so several run in parallel
         return replace(run, gflop=gflop, parameters_m=parameters_m, processes=processes)
 
     @property
@@ -180,7 +180,7 @@ class Study:
         return sum(data.sizes.get(split, 0) for split in (data.sizes if "all" in splits else splits))
 
     def finetune(self, method: Method, target: DataSource, *, seed: int, fraction: float = 1.0) -> Run:
-        """Fine-tuning on a data set, all methods alike."""
+        """Return the fine-tuning on a data set, the same for all methods."""
         init, streams, scale = method.starts[seed], self.streams(target), self.config.scale
         epochs = self.epochs[1]
         if self.is_demo and method.is_random:
@@ -189,13 +189,13 @@ class Study:
         options |= target.people if streams == "both" else {}
         options |= {"init": str(init.folder) if isinstance(init, Run) else init, "out": OUT, "resume": True}
         options |= {"seed": seed, **({"schedule.epochs": epochs} if self.is_demo else {})}
-        if method.looks_at is None:  # else it is the method's own, as is how views are joined
+        if method.looks_at is None:  # otherwise views and fusion are the method's own
             options |= self._views_of(method, streams, init)
         options |= {"fraction": fraction} if fraction < 1 else {}
         options |= {**_smaller_batch(target.train * fraction, BATCH[scale]), **self._disk, **method.changes}
         files = [method.changes[name] for name in ("network.objects", "network.faces") if name in method.changes]
         if isinstance(init, str) and not any(str(run.folder) in init for run in method.needs):
-            files.append(init)  # what a run of the plan makes is in its folder's name
+            files.append(init)  # outputs of runs are identified by their folder's name
         epochs = 1 if method.changes.get("method") == "probe" else epochs
         views = method.looks_at or (2 if streams == "both" else 1)
         run = target.run(
@@ -212,16 +212,16 @@ class Study:
         return self._trained(run, target.train, method.gflop * views, method.parameters_m)
 
     def _views_of(self, method: Method, streams: str, init: Run | str) -> dict[str, Any]:
-        """Options that say what a method looks at, and how that is fused."""
+        """Return options for the views that a method reads, and for their fusion."""
         options: dict[str, Any] = {"network.streams": streams} if self.is_demo or streams == "both" else {}
         if not self.is_demo and streams == "both" and isinstance(init, Run):
-            options["network.pool"] = "token"  # what Γ was pre-trained on
+            options["network.pool"] = "token"  # Γ was pre-trained on it
         if streams == "both" and not method.has_fusion:
             options |= DEMO_FUSION if self.is_demo else PAPER_FUSION
         return options
 
     def fit_histogram(self, target: DataSource, *, fraction: float = 1.0) -> Run:
-        """Method histogram on the labels that the first seed of every row gets. It has no seeds of its own."""
+        """Return method histogram on the labels of every row's first seed. It has no seeds of its own."""
         options: dict[str, Any] = {"preset": self.config.scale, "method": "histogram", "network.streams": "scene"}
         options |= {"data": target.source, **target.files, "out": OUT, "resume": True, "seed": self.seeds[0]}
         options |= {"fraction": fraction} if fraction < 1 else {}
@@ -229,7 +229,7 @@ class Study:
         return target.run(self.config.out, name, "finetune", options=options, makes=ONNX, images=images)
 
     def evaluate(self, model: Run, target: DataSource) -> Run:
-        """Scores on images that were not trained on."""
+        """Return the evaluation on images that were not used in training."""
         data, splits = target.scored, self.config.pretrain_split
         options = {"model": model.folder, "data": data.source, "split": target.split, **data.files}
         options |= data.people if self.streams(target) == "both" else {}
@@ -241,17 +241,17 @@ class Study:
         return replace(run, model=model, scores=scores, needs=(model, *run.needs), images=target.scored_pictures)
 
     def cell(self, method: Method, target: DataSource, *, fraction: float = 1.0, paper: float | None = None) -> Cell:
-        """A method on a data set: fine-tuned and scored once a seed."""
+        """Return a method's cell for a data set: fine-tuned and scored once per seed."""
         models = [self.finetune(method, target, seed=seed, fraction=fraction) for seed in method.starts]
         return self.scored(models, target, paper=paper)
 
     def scored(self, models: list[Run], target: DataSource, *, paper: float | None = None) -> Cell:
-        """Fine-tuning runs, one a seed, scored on a data set."""
+        """Return the cell of fine-tuning runs, one per seed, scored on a data set."""
         runs = tuple(self.evaluate(model, target) for model in models)
         return Cell(paper, runs, runs[0].missing or "")
 
     def pretrained(self, name: str = MAIN, changes: Options | None = None) -> Mapping[int, Run | str]:
-        """Pre-trainings by seed of fine-tuning; the one without changes is shared by most tables."""
+        """Return pre-training runs by seed of fine-tuning; the one without changes is shared by most tables."""
         return {
             seed: self.pretrain(name, changes, seed=place % self.config.pretrain_seeds)
             for place, seed in enumerate(self.seeds)
@@ -259,6 +259,6 @@ class Study:
 
 
 def _smaller_batch(images: float, batch: int) -> dict[str, int]:
-    """A batch that so few images fill, with what is held out of them and what rounding by class takes."""
+    """Return a batch size that this number of images fills, after held-out images and rounding by class."""
     fits = 0.75 * images
     return {} if fits >= batch or not images else {"batch_size": 2 ** max(1, int(math.log2(max(fits, 2))))}

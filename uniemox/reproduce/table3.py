@@ -1,4 +1,4 @@
-"""Plan of table III: every method under one protocol, and zero-shot CLIP."""
+"""Plan of table III: every method with one protocol, and zero-shot CLIP."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -33,8 +33,8 @@ from uniemox.views.transforms import WholeViews
 START = "UniEmoX's start alone"
 OURS, SCRATCH = "UniEmoX", "ViT from scratch"
 BUDGET = (
-    "what has no checkpoint starts from random weights and is fine-tuned for as many epochs more as make up the images "
-    "that our pre-training sees"
+    "methods without a checkpoint start from random weights; further epochs of fine-tuning make up for the images of "
+    "our pre-training"
 )
 DATA: Mapping[str, Any] = json.loads(files("uniemox.reproduce").joinpath("table3.json").read_text("utf-8"))
 STARTS: Mapping[str, Mapping[str, Any]] = DATA["starts"]
@@ -42,20 +42,20 @@ EXTRAS: Mapping[str, Mapping[str, Any]] = DATA["extras"]
 """Rows that the paper does not have."""
 PROMPTS: Mapping[str, Sequence[str]] = DATA["prompts"]
 ABOUT: Mapping[str, Sequence[str]] = DATA["page"]
-"""By scale, what the page says above the table."""
+"""Text above the table, by scale."""
 RELATING: Mapping[str, str] = {name: row["relating"] for name, row in STARTS.items() if "relating" in row}
 VIT_B_GMAC, VIT_B_PARAMETERS_M = 17.56, 85.8
-DETECTORS: Mapping[str, tuple[str, tuple[Group, ...]]] = {  # the option that takes its file, and what it finds
+DETECTORS: Mapping[str, tuple[str, tuple[Group, ...]]] = {  # option for its file, and the groups that it finds
     "YOLOX-nano": ("network.objects", DETECTED),
     "YuNet": ("network.faces", ("face",)),
 }
-CONFOUNDERS = {"demo": 16, "paper": 128}  # of CCIM; 128 is what its paper takes for CAER-S
+CONFOUNDERS = {"demo": 16, "paper": 128}  # of CCIM; its paper uses 128 for CAER-S
 ZERO_SHOT = "CLIP ViT-B/16, zero-shot"
-CLASS_PROTOTYPES = "class prototypes where data have no annotations; its cited figures can't be compared"
+CLASS_PROTOTYPES = "class prototypes if data have no annotations; its cited figures are not comparable"
 
 
 def table3(study: Study) -> Plan:
-    """The plan of table III."""
+    """Plan table III."""
     rows = [_row(study, entry) for entry in paper_tables()["table3"]]
     rows += [_start_alone(study), _zero_shot(study), *(_extra(study, name) for name in EXTRAS)]
     reference = START
@@ -74,9 +74,9 @@ def table3(study: Study) -> Plan:
 
 
 def told_once(rows: Sequence[TableRow]) -> tuple[list[TableRow], dict[str, str]]:
-    """Rows that are the same runs as one, which names them all; and by method its representative row.
+    """Join rows with the same runs into one with all their names; also return the representative row by method.
 
-    The methods of such a row stay as rows without runs, for the paper's figures.
+    The methods of a joined row stay as rows without runs, for the paper's figures.
     """
     same: dict[tuple[str, ...], list[TableRow]] = {}
     for row in rows:
@@ -101,17 +101,17 @@ def _without_paper(row: TableRow) -> dict[str, Cell]:
 
 
 def columns_of(targets: tuple[DataSource, ...]) -> tuple[str, ...]:
-    """Ours first, then the paper's that are not among them."""
+    """Return our columns first, then the paper's other columns."""
     return tuple(dict.fromkeys([*(target.name for target in targets), *COLUMNS.values()]))
 
 
 def paper_only(entry: Mapping[str, Any], columns: tuple[str, ...], cells: Mapping[str, Cell]) -> dict[str, Cell]:
-    """The cells, and the paper's figures for all columns that have no run of ours."""
+    """Return the cells, and the paper's figures for all columns without a run of ours."""
     return {name: cells.get(name) or Cell(paper=entry.get(name)) for name in columns}
 
 
 def _row(study: Study, entry: Mapping[str, Any]) -> TableRow:
-    """A row of the paper's."""
+    """Return one of the paper's rows."""
     name = entry["method"]
     method = relating_of(study, name) if name in RELATING else method_of(study, name)
     network = method.network + (f"; {CLASS_PROTOTYPES}" if name == "EAP" else "")
@@ -125,7 +125,7 @@ def _row(study: Study, entry: Mapping[str, Any]) -> TableRow:
 
 
 def _of_union(study: Study, method: Method, target: DataSource, paper: float | None) -> Cell:
-    """Score a method that is trained on all data sets at once whose labels are of the target's kind.
+    """Score a method that is trained jointly on all data sets with labels of the target's kind.
 
     The paper trains its ViT from scratch on "training data from multiple datasets" (section IV-C) and names none.
     """
@@ -136,13 +136,13 @@ def _of_union(study: Study, method: Method, target: DataSource, paper: float | N
 
 
 def _work_of(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Cost of an image in a training step, and the size, of an entry of the data."""
+    """Return the size, and the cost per image in a training step, of an entry of the data."""
     gflop = 2 * TRAINED * row.get("gmac", VIT_B_GMAC)
     return {"gflop": gflop, "parameters_m": row.get("parameters_m", VIT_B_PARAMETERS_M)}
 
 
 def method_of(study: Study, name: str) -> Method:
-    """A method and its start."""
+    """Return a method with its initial weights."""
     row = STARTS.get(name, {})
     if name == OURS:
         network = "the demo's ViT, pre-trained here" if study.is_demo else "ViT-L/16"
@@ -153,7 +153,7 @@ def method_of(study: Study, name: str) -> Method:
     elif study.is_demo and "small" in row:
         init, network = f"scratch:timm:{row['small'][0]}", f"{row['small'][1]}, random weights"
     elif study.is_demo:
-        start = study.pretrain()  # for its network alone
+        start = study.pretrain()  # only for its network
         init, needs, network = f"scratch:{start.folder}", (start,), "the demo's ViT, random weights"
     elif name == SCRATCH:
         init, network = "scratch:timm:vit_large_patch16_224", "ViT-L/16"
@@ -173,9 +173,9 @@ def method_of(study: Study, name: str) -> Method:
 
 
 def relating_of(study: Study, name: str) -> Method:
-    """A method that relates regions: where it starts, and with what.
+    """Return a region method with its initial weights and options.
 
-    In a demo that is our pre-training: from random weights nothing is learned there. Else it is what ours starts from.
+    In a demo it starts from our pre-training, because it learns nothing from random weights; else it shares our start.
     """
     groups = set(method_class(RELATING[name]).groups)
     start = method_of(study, OURS if study.is_demo else "dBOT")
@@ -190,12 +190,12 @@ def relating_of(study: Study, name: str) -> Method:
     if name.endswith("CCIM"):
         changes["network.confounders"] = CONFOUNDERS[study.config.scale]
     if study.is_demo:
-        changes["network.fused_width"] = 64  # as the demo's own fusion
+        changes["network.fused_width"] = 64  # like the demo's own fusion
     return replace(start, name=name, changes=changes, looks_at=views_of_groups(groups), lacks=lacks)
 
 
 def _start_alone(study: Study) -> TableRow:
-    """Row of our pre-training's start, fine-tuned like all others; the gain over it is the method's."""
+    """Return the row of our pre-training's initial weights, fine-tuned like the others, to measure our gain."""
     name = SCRATCH if study.is_demo else "dBOT"
     row = _row(study, next(entry for entry in paper_tables()["table3"] if entry["method"] == name))
     return TableRow(START, _without_paper(row), network=f"the same runs as {name}")
@@ -212,7 +212,7 @@ def _extra(study: Study, name: str) -> TableRow:
 
 
 def _zero_shot(study: Study) -> TableRow:
-    """The teacher asked for the nearest class; there is one answer, whatever the seed."""
+    """Return the row of the teacher's zero-shot predictions, which are the same for all seeds."""
     teacher, cells = study.fit_teacher(), dict[str, Cell]()
     network = source = study.config.teacher or CLIP
     if teacher is not None:
@@ -232,24 +232,24 @@ def _zero_shot(study: Study) -> TableRow:
         run = replace(run, images=target.scored_pictures, scores=(data.source, target.split))
         cells[target.name] = Cell(None, (run,), run.missing or "")
     if teacher is not None and not study.with_emotion:
-        network, why = "", "the demo's teacher has read no word of an emotion: --with-emotion"
+        network, why = "", "the demo's teacher has read no words for emotions: --with-emotion"
         cells = dict.fromkeys(cells, Cell(why=why))
     return TableRow(ZERO_SHOT, paper_only({}, columns_of(study.targets), cells), network=network)
 
 
-FITTED = "The overall emotion is {}."  # the end of the texts that `teacher fit` reads
+FITTED = "The overall emotion is {}."  # end of the texts for `teacher fit`
 WHOLE_PX, BATCH = 224, 64
-SCALE = 100.0  # 1 / temperature, CLIP's largest
+SCALE = 100.0  # 1 / temperature, CLIP's maximum
 
 
 def score_zero_shot(source: str, data: DataSet, out: Path, *, split: str, on_progress: Progress = silent) -> Path:
-    """Score a teacher's zero-shot answers and write them as `uniemox evaluate` does, to a folder's evaluations.
+    """Score a teacher's zero-shot predictions and write them like `uniemox evaluate`, to a folder's evaluations.
 
-    source: as `open_teacher` takes it; runs on a GPU if there is one.  split: of the samples, for the file's name.
-    Reads the whole scene, and several prompts a class. Only a teacher of `teacher fit` reads what it was fitted on: one
-    sentence a class, and where a person is known the mean of the features of image and person.
-    Raises TeacherError, and DataError if nothing has a label or can be read, or if the teacher has seen some of the
-    images.
+    source: as for `open_teacher`; runs on a GPU if there is one.  split: of the samples, for the file's name.
+    Uses the whole scene, and several prompts per class. A teacher of `teacher fit` gets the inputs that it was fitted
+    on: one sentence per class, and the mean of the features of image and person if a person is known.
+    Raises TeacherError, and DataError if nothing has a label or can be read, or if the teacher was trained on some of
+    the images.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     teacher, is_fitted = open_teacher(source, device), source.startswith("fitted:")

@@ -1,4 +1,4 @@
-"""Tables VIII and IX: what multimodal models answer to the paper's question, through `uniemox ask`."""
+"""Tables VIII and IX: answers of multimodal models to the paper's question, with `uniemox ask`."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -14,11 +14,11 @@ from uniemox.reproduce.table3 import OURS, method_of
 from uniemox.training.run_folder import read_json
 
 RESULT = "result.json"
-SETS: Mapping[str, str] = {"table8": "UBE", "table9": "FI"}  # of the images that the paper shows
+SETS: Mapping[str, str] = {"table8": "UBE", "table9": "FI"}  # data set of the paper's images
 
 
 def multimodal(study: Study, name: Name) -> Plan:
-    """Several models side by side on images of one data set, ours with them."""
+    """Plan several models on images of one data set, with ours for comparison."""
     target = next((t for t in study.targets if t.name == SETS[name]), study.targets[0])
     ours = study.finetune(method_of(study, OURS), target, seed=study.seeds[0])
     data, config = target.scored, study.config
@@ -26,7 +26,7 @@ def multimodal(study: Study, name: Name) -> Plan:
     options |= {"model": config.model or ("NAME",), "with": ours.folder, "out": OUT}
     is_ready = config.endpoint is not None and config.model
     options |= {} if config.key_from is None else {"key_from": config.key_from}
-    # Done by its mark: a result may lack questions that failed, which the same command asks again.
+    # Done by its mark, because a result may lack failed questions, which the command sends again.
     run = data.run(config.out, f"ask about {target.name}", "ask", options=options, needs=(ours,))
     run = replace(run, lacks=run.lacks or (None if is_ready else "models to ask: --endpoint URL --model NAME"))
     cited = paper_tables()
@@ -42,8 +42,8 @@ def multimodal(study: Study, name: Name) -> Plan:
         scale=config.scale,
         about=(
             f"The question: {cited['mllm_prompt']} The labels are those of the data set.",
-            "The paper shows one image that its own model answers rightly, and no accuracy. Here every model is "
-            "asked about the same drawn images, and an answer that names no label counts as wrong.",
+            "The paper shows one image that its own model predicts correctly, and no accuracy. Here all models "
+            "get the same random images, and an answer without a label counts as wrong.",
         ),
         more=(run, *histogram.runs),
         parts=(answers,),

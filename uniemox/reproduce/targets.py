@@ -33,16 +33,16 @@ STUDIES: Mapping[str, Callable[[Study], Plan]] = {
     "cross": cross,
 }
 ONE_SEED = ("table3", "table8", "table9", "fig4", "fig6", "fig8", "fig9")
-SEEDS = 3  # of all others
+SEEDS = 3  # default number for all other targets
 CHECK = (
-    "A check that the parts of this program work together, on scenes that it draws so that place and person are both "
-    "needed. It is not evidence for the paper's claims about photographs."
+    "A check that the parts of this program work together, on synthetic scenes in which both place and person matter. "
+    "It is not evidence for the paper's claims about photographs."
 )
-DEMO = "A demo: small networks and budgets, not the paper's. What comes out holds for these."
+DEMO = "A demo: small networks and budgets, not the paper's. The results hold only for these."
 
 
 def plan_of(name: Name, config: ReproduceConfig) -> Plan:
-    """The plan of a table or figure. Raises ConfigError, DataError for what was given wrongly."""
+    """Plan a table or figure. Raises ConfigError, DataError for invalid options."""
     given, weights = parse_given(config.data), _weights(config.weights)
     seeds = config.seeds or (1 if name in ONE_SEED else SEEDS)
     if not 1 <= config.pretrain_seeds <= seeds:
@@ -63,7 +63,7 @@ def plan_of(name: Name, config: ReproduceConfig) -> Plan:
     )
     plan = STUDIES[name](study)
     notes = []
-    if any("teacher.source" in run.options for run in plan.runs) and name != "table7":  # its rows differ in it
+    if any("teacher.source" in run.options for run in plan.runs) and name != "table7":  # whose rows differ in it
         notes.append(study.about_texts)
     if any(run.kind == "pretrain" for run in plan.runs):
         notes.append(study.about_pretraining)
@@ -76,7 +76,7 @@ def plan_of(name: Name, config: ReproduceConfig) -> Plan:
 
 
 def _pairs(texts: tuple[str, ...], option: str) -> dict[str, str]:
-    """NAME=VALUE, several. Raises ConfigError for another form."""
+    """Parse NAME=VALUE pairs. Raises ConfigError for another form."""
     found = {}
     for text in texts:
         name, _, value = text.partition("=")
@@ -87,19 +87,19 @@ def _pairs(texts: tuple[str, ...], option: str) -> dict[str, str]:
 
 
 def _weights(texts: tuple[str, ...]) -> dict[str, str]:
-    """Return values by row, in the table's spelling. Raises ConfigError for a row that is none."""
+    """Return values by row, in the table's spelling. Raises ConfigError for an unknown row."""
     names = [entry["method"] for entry in paper_tables()["table3"] if not entry.get("cited")]
     names += [*EXTRAS, *DETECTORS]
     known = {name.lower(): name for name in names}
     given = _pairs(texts, "weights")
     unknown = next((name for name in given if name.lower() not in known), None)
     if unknown is not None:
-        raise ConfigError(f"--weights: nothing is called {unknown!r} that has weights; there are {', '.join(names)}")
+        raise ConfigError(f"--weights: no row with weights is called {unknown!r}; there are {', '.join(names)}")
     return {known[name.lower()]: value for name, value in given.items()}
 
 
 def _excluded(texts: tuple[str, ...], given: Mapping[str, str]) -> dict[str, Path]:
-    """Files by the column whose images they leave out. Raises ConfigError for the name of no data set."""
+    """Return files by the column whose images they exclude. Raises ConfigError for an unknown data set."""
     columns = {name.lower(): name for name in given}
     exclude = _pairs(texts, "exclude")
     unknown = next((name for name in exclude if name.lower() not in columns), None)

@@ -1,4 +1,4 @@
-"""Answers of the server in its OpenAPI schema, and the form of every refusal."""
+"""Responses of the server in its OpenAPI schema, and the form of all error responses."""
 
 from collections.abc import Sequence
 from typing import Annotated, Any, get_args, get_origin
@@ -14,7 +14,7 @@ SHARES: tuple[JsonValue, ...] = (0.02, 0.01, 0.61, 0.28, 0.01, 0.05, 0.01, 0.01)
 
 
 def _type_of(field: AnswerField) -> Any:
-    """Type of a field as pydantic takes it: lists of fixed length for tuples, models for objects."""
+    """Return a field's type for pydantic: lists of fixed length for tuples, models for objects."""
     kind = required_type(field)
     if field.parts:
         part: Any = create_model(f"{field.name.removesuffix('s').title()}Answer", **_described(field.parts))
@@ -26,19 +26,19 @@ def _type_of(field: AnswerField) -> Any:
 
 
 def _described(fields: Sequence[AnswerField]) -> dict[str, Any]:
-    """Arguments of `create_model`."""
+    """Return arguments for `create_model`."""
     return {field.name: (_type_of(field), Field(description=field.meaning)) for field in fields}
 
 
 class ImageAnswer(
     create_model(  # type: ignore[misc]
         "ImageFields",
-        sha256=(str, Field(description="SHA-256 of the bytes received: the image that this answer is for")),
-        name=(str | None, Field(description="The file name that was sent; it is only repeated")),
+        sha256=(str, Field(description="SHA-256 of the received bytes of the predicted image")),
+        name=(str | None, Field(description="The file name as sent; it is only repeated")),
         **_described([field for field in FIELDS if field.name != "path" and not field.of_film]),
     )
 ):
-    """The answer about one image: the fields of `predict.schema`."""
+    """Prediction for one image: the fields of `predict.schema`."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -59,7 +59,7 @@ class ImageAnswer(
 
 
 class ImageFailure(BaseModel):
-    """One of several images that could not be answered; the others were."""
+    """One of several images that could not be predicted; the others were."""
 
     sha256: str
     name: str | None
@@ -78,13 +78,13 @@ class ExplanationAnswer(BaseModel):
     sha256: str
     name: str | None
     label: str
-    method: str = Field(description="cam: class-activation map; occlusion: what hiding each part changes")
+    method: str = Field(description="cam: class-activation map; occlusion: effect of hiding each part")
     box: list[float] = Field(min_length=4, max_length=4, description="The part that the model saw: x1, y1, x2, y2, px")
-    data_url: str = Field(description="A PNG: the image with the heat over it")
+    data_url: str = Field(description="PNG of the image with the heat map on it")
 
 
 class ModelAnswer(BaseModel):
-    """A model that is served."""
+    """Model on the server."""
 
     name: str
     labels: list[str]
@@ -94,12 +94,12 @@ class ModelAnswer(BaseModel):
     trained_on: str
     finds_persons: bool
     tells_persons_emotions: bool
-    finds_faces: bool = Field(description="It says what faces show")
-    max_coverage: float = Field(description="The highest coverage that its likely sets can have; 0: it has none")
+    finds_faces: bool = Field(description="True if it predicts facial expressions")
+    max_coverage: float = Field(description="Maximum coverage of its likely sets; 0: it has none")
 
 
 class HealthAnswer(BaseModel):
-    """The server is up, and its models are loaded."""
+    """State of the server: it is up, and its models are loaded."""
 
     ready: bool
     models: list[str]
@@ -114,7 +114,7 @@ class ErrorAnswer(BaseModel):
 
 
 class RefusedError(Exception):
-    """A request is refused as a whole, with a status, a word, a sentence, and headers."""
+    """Raised to refuse a whole request, with status, code, sentence, and headers."""
 
     def __init__(self, status: int, code: str, error: str, headers: dict[str, str] | None = None) -> None:
         super().__init__(error)
@@ -134,23 +134,23 @@ REFUSALS = {
     504: ("timed_out", "no answer within 10 s; try again, with fewer images"),
     500: ("internal", "something is wrong in the server; its log says what"),
 }
-"""By status, an example of code and sentence."""
+"""Example of code and sentence by status."""
 
 _WORDS = {
     400: "The body is malformed",
     401: "No key, or a wrong one",
     408: "The body came too slowly",
     413: "The body is too large, or has too many files",
-    415: "The body is of no type that is read",
+    415: "The body has an unsupported type",
     422: "A parameter is out of range, no image was sent, or the only one can't be read",
-    503: "The queue is full; Retry-After says when to come back",
+    503: "The queue is full; Retry-After says when to try again",
     504: "No answer in time; the work was dropped",
-    500: "A mistake of the server",
+    500: "An internal error",
 }
 
 
 def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The part of an OpenAPI operation that tells of these statuses."""
+    """Return the part of an OpenAPI operation with these statuses."""
     told: dict[int | str, dict[str, Any]] = {}
     for status in statuses:
         code, error = REFUSALS[status]

@@ -35,8 +35,8 @@ PAGE_TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript"
 PAGES = {"index.html": "/", "docs.html": "/docs"}
 SWAGGER = ("swagger-ui-bundle.js", "swagger-ui.css")
 DESCRIPTION = (
-    "What images make people feel, and where people are in them. Every answer carries the SHA-256 of the bytes that "
-    "it is for. Limits of size, number and time are the server's settings; a refusal has a code for programs and a "
+    "Predict what images make people feel, and detect the people in them. Every prediction includes the SHA-256 of the "
+    "image's bytes. Limits of size, number and time are the server's settings; an error has a code for programs and a "
     "sentence for people."
 )
 logger = logging.getLogger("uniemox.serve")
@@ -44,9 +44,9 @@ bearer = HTTPBearer(auto_error=False, description="The key that the server was s
 
 
 def create_app(predictors: Sequence[Predictor], config: ServeConfig, *, key: str | None = None) -> FastAPI:
-    """The application over loaded models.
+    """Create the application for loaded models.
 
-    predictors: at least one.  key: what clients must send as Authorization: Bearer KEY; None: nothing.
+    predictors: at least one.  key: clients must send it as Authorization: Bearer KEY; None: no key.
     Raises UniemoxError if a model does not run.
     """
     metrics = Metrics()
@@ -60,7 +60,7 @@ def create_app(predictors: Sequence[Predictor], config: ServeConfig, *, key: str
         app.state.service = Service(config, models, batcher, metrics)
         batcher.start()
         yield
-        models.close()  # nobody waits for an answer any more
+        models.close()  # no request is waiting any more
         await batcher.stop()
 
     app = FastAPI(
@@ -68,8 +68,8 @@ def create_app(predictors: Sequence[Predictor], config: ServeConfig, *, key: str
         description=DESCRIPTION,
         version=__version__,
         lifespan=life,
-        generate_unique_id_function=lambda route: route.name,  # the names of functions in generated clients
-        docs_url=None,  # FastAPI's own load scripts from elsewhere
+        generate_unique_id_function=lambda route: route.name,  # function names in generated clients
+        docs_url=None,  # FastAPI's own page loads scripts from other hosts
         redoc_url=None,
         license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
     )
@@ -95,7 +95,7 @@ def create_app(predictors: Sequence[Predictor], config: ServeConfig, *, key: str
 
 
 def serve(app: FastAPI, config: ServeConfig, *, host: str, port: int) -> None:
-    """Serve until SIGTERM or Ctrl-C; what was accepted is answered first. port 0: any free one.
+    """Serve until SIGTERM or Ctrl-C; accepted requests are answered first. port 0: any free one.
 
     Raises ConfigError if it can't listen there.
     """
@@ -103,7 +103,7 @@ def serve(app: FastAPI, config: ServeConfig, *, host: str, port: int) -> None:
     listener = listen(host, port)
     shown = f"[{host}]" if ":" in host else host
     logger.info("listening on http://%s:%d - stop with Ctrl-C", shown, listener.getsockname()[1])
-    # uvicorn sends itself the signal again when all is answered; SIGTERM is no failure then.
+    # uvicorn repeats the signal to itself after the last response; SIGTERM is not a failure then.
     before = signal.signal(signal.SIGTERM, lambda *_: None)
     try:
         uvicorn.Server(server_config(app, config)).run([listener])
@@ -112,7 +112,7 @@ def serve(app: FastAPI, config: ServeConfig, *, host: str, port: int) -> None:
 
 
 def server_config(app: FastAPI, config: ServeConfig) -> uvicorn.Config:
-    """uvicorn's settings."""
+    """Return uvicorn's settings."""
     return uvicorn.Config(
         app,
         http=with_limits(config),
@@ -130,7 +130,7 @@ def server_config(app: FastAPI, config: ServeConfig) -> uvicorn.Config:
 
 
 def _schema(app: FastAPI, models: Models, root_path: str) -> dict[str, Any]:
-    """The OpenAPI schema, with the names of models, labels and label sets that this server takes.
+    """Return the OpenAPI schema, with the names of this server's models, labels and label sets.
 
     root_path: prefix of its address; empty for none.
     """
@@ -150,7 +150,7 @@ def _schema(app: FastAPI, models: Models, root_path: str) -> dict[str, Any]:
         operation["parameters"] = [each for each, _ in known]
         for parameter, limit in known:
             if limit is not None:
-                [value, _] = parameter["schema"].pop("anyOf")  # the other is null, which no query can say
+                [value, _] = parameter["schema"].pop("anyOf")  # the other is null, which a query can't express
                 parameter["schema"] |= value | limit
         form = operation["requestBody"]["content"][FORM]
         form["encoding"] = {FIELD: {"contentType": ", ".join(IMAGE_TYPES)}}
@@ -158,14 +158,14 @@ def _schema(app: FastAPI, models: Models, root_path: str) -> dict[str, Any]:
 
 
 async def check_key(request: Request, given: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]) -> None:
-    """Raises RefusedError unless the request carries the server's key; compared in constant time."""
+    """Raise RefusedError unless the request has the server's key; compared in constant time."""
     sent = b"" if given is None else given.credentials.encode("utf-8", "surrogateescape")
     if not hmac.compare_digest(sent, request.app.state.key):
         raise RefusedError(401, *REFUSALS[401], headers={"WWW-Authenticate": "Bearer"})
 
 
 def _page() -> APIRouter:
-    """The files of serve/page and of Swagger UI, read once. No other file can be asked for."""
+    """Return routes for the files of serve/page and of Swagger UI, read once. No other file is served."""
     router = APIRouter(include_in_schema=False)
     own = [one for one in (files("uniemox.serve") / "page").iterdir() if Path(one.name).suffix in PAGE_TYPES]
     foreign = [files("fastapi_swagger.resources") / name for name in SWAGGER]
@@ -190,14 +190,14 @@ async def _refused(request: Request, error: Exception) -> Response:
 
 
 async def _invalid(request: Request, error: Exception) -> Response:
-    """A parameter that is out of range, in our own shape."""
+    """Return the error response for a parameter out of range, in our format."""
     assert isinstance(error, RequestValidationError)
     sentence = "; ".join(f"{'.'.join(map(str, one['loc'][1:]))}: {one['msg']}" for one in error.errors())
     return await _refused(request, RefusedError(422, "bad_parameter", sentence))
 
 
 async def _http(request: Request, error: Exception) -> Response:
-    """No such path, or no such method of it."""
+    """Return the error response for an unknown path or method."""
     assert isinstance(error, HTTPException)
     headers = dict(error.headers or {})
     code = {404: "not_found", 405: "wrong_method"}.get(error.status_code, "refused")

@@ -1,4 +1,4 @@
-"""The queue: bounded, answered in batches by one worker thread, each image dropped when nobody waits for it."""
+"""Bounded queue; one worker thread processes images in batches and drops images that no client waits for."""
 
 import asyncio
 import math
@@ -15,30 +15,30 @@ from uniemox.serve.metrics import Metrics
 from uniemox.serve.models import PUT_BACK
 
 Work = Callable[[Any, list[bytes]], Sequence[Any]]
-"""What the worker thread does: an answer for each of the images that came with equal asks, in order, or PUT_BACK."""
+"""Function of the worker thread: returns a result for each image of equal asks, in order, or PUT_BACK."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Job:
-    """An image that waits."""
+    """Image in the queue."""
 
     data: bytes
     ask: Hashable
-    """What is wanted of it; images with equal asks are worked on together."""
+    """Requested work; images with equal asks are processed together."""
     answer: "asyncio.Future[Any]"
     deadline: float
-    """Of time.monotonic(), after which nobody wants the answer."""
+    """Value of time.monotonic() after which the result is not needed."""
     is_slow: bool
-    """Worked on alone, so that others with the same ask need not wait for all of them."""
+    """True to process it alone, so that other images need not wait for slow ones."""
 
     @property
     def is_wanted(self) -> bool:
-        """Return whether somebody still waits."""
+        """Return True if a client still waits."""
         return not self.answer.done() and time.monotonic() < self.deadline
 
 
 class Batcher:
-    """Collects images and feeds them to one worker thread.  All methods belong to the event loop."""
+    """Collects images and feeds them to one worker thread.  All methods run in the event loop."""
 
     def __init__(self, work: Work, config: ServeConfig, metrics: Metrics) -> None:
         self._work, self._config, self._metrics = work, config, metrics
@@ -50,11 +50,11 @@ class Batcher:
         metrics.queue_length.set_function(lambda: len(self._waiting))
 
     def start(self) -> None:
-        """Begin to work."""
+        """Start the worker."""
         self._task = asyncio.create_task(self._run(), name="batcher")
 
     async def stop(self) -> None:
-        """Answer what waits, then end."""
+        """Answer waiting requests, then stop."""
         while any(job.is_wanted for job in self._waiting):
             await asyncio.sleep(0.01)
         if self._task:
@@ -63,7 +63,7 @@ class Batcher:
         await asyncio.to_thread(self._worker.shutdown)
 
     def submit(self, images: Sequence[bytes], ask: Hashable, *, is_slow: bool = False) -> "list[asyncio.Future[Any]]":
-        """Put images of one request into the queue: all of them, or none. Raises RefusedError."""
+        """Put all images of one request into the queue, or none. Raises RefusedError."""
         self._forget_unwanted()
         if len(self._waiting) + len(images) > self._config.queue:
             raise self.refusal()
@@ -74,7 +74,7 @@ class Batcher:
         return [job.answer for job in jobs]
 
     def refusal(self) -> RefusedError:
-        """A refusal of more images, with the time until half of the queue is probably done."""
+        """Return an error for further images, with the time until half of the queue is probably done."""
         seconds = max(1, math.ceil(self._seconds_each * self._config.queue / 2))
         sentence = f"too many images are waiting; try again in {seconds} s"
         return RefusedError(503, "queue_full", sentence, {"Retry-After": str(seconds)})
@@ -90,7 +90,7 @@ class Batcher:
                 self._arrived.clear()
 
     async def _let_others_come(self) -> None:
-        """Up to max_wait_ms, while the batch is not full."""
+        """Wait up to max_wait_ms, while the batch is not full."""
         end = time.monotonic() + self._config.max_wait_ms / 1000
         while len(self._waiting) < self._config.batch_size and (left := end - time.monotonic()) > 0:
             await asyncio.sleep(min(left, 0.001))
@@ -99,7 +99,7 @@ class Batcher:
         self._waiting = deque(job for job in self._waiting if job.is_wanted)
 
     def _take(self) -> list[Job]:
-        """The oldest image, and those behind it that are asked the same; others keep their places."""
+        """Take the oldest image and later ones with an equal ask; others stay in the queue."""
         self._forget_unwanted()
         if not self._waiting:
             return []
@@ -111,7 +111,7 @@ class Batcher:
         return batch
 
     async def _answer(self, batch: list[Job]) -> None:
-        """Have a batch worked on; an error of the work is the answer of all its images."""
+        """Let the worker process a batch; if it raises, the error is the result of all images."""
         self._metrics.batch_size.observe(len(batch))
         start = time.monotonic()
         done = asyncio.get_running_loop().run_in_executor(
@@ -127,7 +127,7 @@ class Batcher:
                 continue
             if error:
                 job.answer.set_exception(error)
-            elif answer is PUT_BACK:  # behind the others and alone, so that what holds it up holds up nobody else
+            elif answer is PUT_BACK:  # last and alone, so that it delays no other image
                 self._waiting.append(replace(job, is_slow=True))
             else:
                 job.answer.set_result(answer)

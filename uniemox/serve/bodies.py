@@ -1,4 +1,4 @@
-"""Images out of a request's body, with an end to how much and how long is read."""
+"""Images from a request's body, with limits on size and time."""
 
 import asyncio
 import hashlib
@@ -19,42 +19,42 @@ IMAGE_TYPES = (
     *("image/heic", "image/heif", ANY),
     *("image/x-portable-pixmap", "image/x-portable-graymap"),
 )
-"""Content types of a body that is one image; what it really is, its bytes say."""
+"""Content types of a body that is one image; the actual format is detected from the bytes."""
 FORM = "multipart/form-data"
 FIELD = "pictures"
 MAX_NAME_LENGTH = 255
 MAX_FALSE_BOUNDARIES = 1000
-"""Lines inside files that begin as the boundary does, of which a true form has none: each costs the parser 1 µs."""
+"""Maximum number of lines in files that begin like the boundary; correct forms have none, and each costs 1 µs."""
 CLOSE = {"Connection": "close"}
 GRACE_S, MIN_BYTES_PER_S = 5.0, 10 * 2**10
-"""Until a body must come at that rate."""
+"""Seconds after which a body must arrive at this rate."""
 
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """An image as it was received."""
+    """Image as received."""
 
     data: bytes
     name: str | None
-    """As sent: never a path, only repeated."""
+    """Name as sent: never used as a path, only repeated."""
 
     @property
     def sha256(self) -> str:
-        """Hexadecimal hash of its bytes."""
+        """Hexadecimal hash of the bytes."""
         return hashlib.sha256(self.data).hexdigest()
 
 
 async def read_uploads(request: Request, config: ServeConfig, hold: Callable[[int], None]) -> list[Upload]:
-    """The images in a body, at least one.
+    """Read the images in a body, at least one.
 
-    hold: called with the number of bytes before they are kept; may raise.
+    hold: called with each number of bytes before they are stored; may raise.
     Raises RefusedError: 400 malformed, 408 too slow, 413 too large or too many, 415 another type, 422 no image.
     """
     kind, options = parse_options_header(request.headers.get("content-type"))
     content_type = kind.decode("latin-1")
     coding = request.headers.get("content-encoding", "identity").strip().lower()
     if coding != "identity":
-        raise RefusedError(415, "unsupported_type", "bodies with a Content-Encoding are not read; send it as it is")
+        raise RefusedError(415, "unsupported_type", "a body with Content-Encoding is not accepted; send it unencoded")
     if content_type != FORM and content_type not in IMAGE_TYPES:
         raise RefusedError(
             *(415, "unsupported_type"),
@@ -70,12 +70,12 @@ async def read_uploads(request: Request, config: ServeConfig, hold: Callable[[in
 
 
 async def read_body(request: Request, config: ServeConfig, hold: Callable[[int], None]) -> bytes:
-    """Read a request's body; refuse it once it is too large or too slow, see `read_uploads`."""
+    """Read a request's body; refuse it when it is too large or too slow, see `read_uploads`."""
     limit, body = config.max_bytes, bytearray()
     too_large = RefusedError(
         413, "too_large", f"the body is larger than {config.max_mb:g} MiB; send fewer or smaller images"
     )
-    if int(request.headers.get("content-length", 0)) > limit:  # h11 lets nothing but digits through
+    if int(request.headers.get("content-length", 0)) > limit:  # h11 accepts only digits
         raise too_large
     start = asyncio.get_running_loop().time()
     try:
@@ -96,12 +96,12 @@ async def read_body(request: Request, config: ServeConfig, hold: Callable[[int],
 
 
 def uploads_of(body: bytes, boundary: bytes, limit: int) -> list[Upload]:
-    """The files of a multipart body's field "pictures"; other fields are refused, so a misspelt name is reported.
+    """Return the files of a multipart body's field "pictures"; other fields are refused, so typos are reported.
 
     Raises RefusedError: 400 malformed, 413 more than `limit` files, 422 another field, or no file.
     """
     form = _Form(limit)
-    malformed = RefusedError(400, "malformed_body", "the multipart body can't be read; does its boundary fit?")
+    malformed = RefusedError(400, "malformed_body", "the multipart body can't be read; does its boundary match?")
     if not boundary or body.count(b"\r\n--" + boundary) > limit + MAX_FALSE_BOUNDARIES:
         raise malformed
     try:
@@ -122,7 +122,7 @@ class _Part:
 
 
 class _Form:
-    """A form in memory, filled by callbacks of python_multipart's parser, which have its names."""
+    """Form in memory, filled by callbacks of python_multipart's parser, which sets their names."""
 
     def __init__(self, limit: int) -> None:
         self.ended = False
@@ -134,7 +134,7 @@ class _Form:
         return {name: getattr(self, name) for name in dir(self) if name.startswith("on_")}
 
     def uploads(self) -> list[Upload]:
-        """The files, in order."""
+        """Return the files, in order."""
         found = []
         for part in self._parts:
             _, options = parse_options_header(part.headers.get(b"content-disposition", b""))

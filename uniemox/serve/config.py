@@ -9,32 +9,32 @@ from uniemox.errors import ConfigError
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ServeConfig:
-    """Limits of one server; docs/serve.md lists the answers of a server that reaches one."""
+    """Limits of one server. docs/serve.md lists the error that a client gets at each limit."""
 
     queue: int = 64
     """Maximum number of waiting images, at least 1; further requests get 503 with Retry-After."""
     batch_size: int = 16
     """Maximum number of images per batch, at least 1."""
     max_wait_ms: float = 5.0
-    """Milliseconds that the first image of a batch waits for others, 0 or more; the network takes longer."""
+    """Milliseconds that the first image of a batch waits for more, 0 or more; the network needs further time."""
     max_mb: float = 10.0
     """Maximum size of one request in MiB, above 0; a phone's photo has 2 to 8."""
     max_files: int = 16
-    """Maximum number of images per request; never more than the queue holds."""
+    """Maximum number of images per request, at least 1; never more than the queue holds."""
     max_megapixels: int = 50
-    """Maximum size of one decoded image; docs/serve.md lists the memory that it takes."""
+    """Maximum size of one decoded image in megapixels; docs/serve.md lists the memory that it needs."""
     timeout_s: float = 10.0
-    """Seconds from the end of an upload to its answer, above 0; a later answer is 504."""
+    """Seconds from the end of an upload to its answer, above 0; later the client gets 504."""
     decode_timeout_s: float = 4.0
-    """To decode one image, or half of timeout_s if that is less; its decoder is ended then, and it is refused."""
+    """Seconds for decoding one image, at most half of timeout_s; then the decoder is ended and the image refused."""
     read_timeout_s: float = 30.0
-    """Until a request's headers are there, again until its body is (408 after that), and until its answer is read."""
+    """Seconds that a client has for the headers, then the body (later: 408), and then to read the answer; above 0."""
     max_connections: int = 1000
-    """Open at a time; more are closed at once. Below the 1024 files that a process may have open."""
+    """Maximum number of open connections; further ones are closed at once. Keep it below 1024, the usual file limit."""
     root_path: str = ""
-    """Path prefix that a proxy adds and removes, such as /emotions; the schema names it."""
+    """Path prefix that a proxy adds and removes, such as /emotions; the OpenAPI schema includes it."""
     allow_origins: tuple[str, ...] = ()
-    """Site whose pages may send requests, such as https://example.org; the server also answers under its host."""
+    """Origin of a site whose pages may send requests, such as https://example.org. The server also accepts its host."""
 
     def __post_init__(self) -> None:
         for origin in self.allow_origins:
@@ -56,20 +56,20 @@ class ServeConfig:
 
     @property
     def max_bytes(self) -> int:
-        """Maximum number of bytes of one request's body."""
+        """Maximum number of bytes in the body of one request."""
         return int(self.max_mb * 2**20)
 
     @property
     def files(self) -> int:
-        """Images that one request may have."""
+        """Maximum number of images in one request."""
         return min(self.max_files, self.queue)
 
     @property
     def max_held_bytes(self) -> int:
-        """Bytes of all bodies that are read or worked on at a time."""
+        """Maximum number of bytes of all request bodies in memory."""
         return (2 * self.queue + self.batch_size) * self.max_bytes
 
     @property
     def max_connections_each(self) -> int:
-        """Connections that one client may have open."""
+        """Maximum number of open connections per client."""
         return max(2, self.max_connections // 2)

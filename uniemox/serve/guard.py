@@ -1,4 +1,4 @@
-"""Checks and headers around every request, one line of log, counts, and an answer to our own mistakes."""
+"""Middleware for every request: checks, headers, one log line, counts, and a response to internal errors."""
 
 import ipaddress
 import logging
@@ -18,7 +18,7 @@ logger = logging.getLogger("uniemox.serve")
 HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
-        "connect-src 'self' http: https: data:; "  # the address of an image that somebody drops on the page
+        "connect-src 'self' http: https: data:; "  # an image dropped on the page may be an address
         "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     ),
     "X-Content-Type-Options": "nosniff",
@@ -28,23 +28,23 @@ HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
-CLIENT_GONE = 499  # as nginx has it; nobody receives it
+CLIENT_GONE = 499  # as in nginx; only for the log
 INTERNAL, HEADERS_TOO_LARGE = 500, 431
 MAX_HEADER_BYTES = 32 * 2**10
-"""Of a request's line and headers: h11 holds to it only while they are incomplete."""
+"""Maximum size of a request's line and headers: h11 enforces it only while they are incomplete."""
 
 
 class Guard:
     """ASGI middleware.
 
-    origins: such as https://example.org: its pages may ask, and the server answers under that host.
+    origins: such as https://example.org: their pages may send requests, and the server also accepts their host name.
     """
 
     def __init__(self, app: ASGIApp, metrics: Metrics, origins: Collection[str] = ()) -> None:
         self._app, self._metrics, self._origins = app, metrics, origins
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One request; anything else, as the life span, passes."""
+        """Handle one request; other events, such as lifespan, pass through."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -64,15 +64,15 @@ class Guard:
             await (self._app if problem is None else _answer(*problem))(scope, receive, guarded)
         except ClientDisconnect:
             status = CLIENT_GONE
-        except Exception:  # the border: what no line below expected is our mistake, and the server keeps running
-            logger.exception("a mistake of the server")
+        except Exception:  # an unexpected exception is an internal error, and the server keeps running
+            logger.exception("an internal error")
             if not status:
                 await _answer(INTERNAL, *REFUSALS[INTERNAL])(scope, receive, guarded)
             status = INTERNAL
         self._note(scope, status, time.monotonic() - start)
 
     def _problem(self, scope: Scope) -> tuple[int, str, str] | None:
-        """Status, code and sentence, if a request is refused by its headers."""
+        """Return status, code and sentence if the headers are refused; else None."""
         if has_large_headers(scope):
             return HEADERS_TOO_LARGE, "headers_too_large", "the headers are too large"
         headers = Headers(scope=scope)
@@ -82,12 +82,12 @@ class Guard:
             return 421, "wrong_host", sentence
         is_own = origin is None or origin in self._origins or _host_of(origin) == host
         if scope["method"] == "POST" and not is_own:
-            return 403, "foreign_origin", "pages of other sites may not ask this server; see --allow-origin"
+            return 403, "foreign_origin", "pages of other sites may not use this server; see --allow-origin"
         return None
 
     def _note(self, scope: Scope, status: int, seconds: float) -> None:
         route = scope.get("route")
-        path = getattr(route, "path", "other")  # a client's own paths would make metrics without end
+        path = getattr(route, "path", "other")  # paths from clients would create unlimited metrics
         self._metrics.requests.labels(path, status).inc()
         self._metrics.seconds.labels(path).observe(seconds)
         client = scope.get("client")
@@ -102,7 +102,7 @@ def has_large_headers(scope: Scope) -> bool:
 
 
 def is_numeric(host: str) -> bool:
-    """Return True for localhost and IP addresses: no stranger's name server can point them to this machine.
+    """Return True for localhost and IP addresses; a foreign name server can't make these refer to this machine.
 
     >>> [is_numeric(host) for host in ("localhost:8000", "[::1]:80", "10.0.0.7", "example.org", "127.0.0.1.nip.io", "")]
     [True, True, True, False, False, False]

@@ -1,4 +1,4 @@
-"""Counters of the server, for Prometheus."""
+"""Counters of the server for Prometheus."""
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
@@ -7,7 +7,7 @@ _SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
 
 
 class Metrics:
-    """The counters of one server, in a registry of its own."""
+    """Counters of one server, in their own registry."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -15,13 +15,11 @@ class Metrics:
             "uniemox_requests", "Requests by path and status", ("path", "status"), registry=self.registry
         )
         self.seconds = Histogram(
-            *("uniemox_request_seconds", "From a request's first byte to its answer", ("path",)),
+            *("uniemox_request_seconds", "Seconds from a request's first byte to its response", ("path",)),
             buckets=_SECONDS,
             registry=self.registry,
         )
-        self.pictures = Counter("uniemox_pictures", "Images answered, by result", ("result",), registry=self.registry)
-        self.batch_size = Histogram(
-            "uniemox_batch_size", "Images that were worked on together", buckets=_SIZES, registry=self.registry
-        )
+        self.pictures = Counter("uniemox_pictures", "Images processed, by result", ("result",), registry=self.registry)
+        self.batch_size = Histogram("uniemox_batch_size", "Images per batch", buckets=_SIZES, registry=self.registry)
         self.rejected = Counter("uniemox_rejected", "Requests refused, by reason", ("reason",), registry=self.registry)
         self.queue_length = Gauge("uniemox_queue_length", "Images that wait", registry=self.registry)

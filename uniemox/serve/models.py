@@ -1,4 +1,4 @@
-"""The models that are served, and what the worker thread does with images."""
+"""Models on the server, and the work of the worker thread."""
 
 import os
 import re
@@ -23,18 +23,18 @@ from uniemox.predict.predictor import Predictor
 from uniemox.predict.question import answers_in
 from uniemox.serve.answers import ModelAnswer, RefusedError
 
-LARGE_PIXELS = 13_000_000  # a little more than most phones take
+LARGE_PIXELS = 13_000_000  # slightly more than most phone photos
 LARGE_AT_ONCE = 2
-MIN_DECODERS, MAX_DECODERS = 2, 8  # two at least, so that one file holds up no other
-BATCH_DECODE_S = 2.0  # images of a batch whose decoding has not begun by then are put back into the queue
+MIN_DECODERS, MAX_DECODERS = 2, 8  # at least two, so that one slow file delays no other
+BATCH_DECODE_S = 2.0  # images of a batch whose decoding has not begun by then return to the queue
 PUT_BACK = object()
-"""The answer for an image that shall be asked about again, alone: those before it in its batch took too long."""
+"""Result for an image that must be queued again, alone, because earlier images in its batch took too long."""
 _FOLDERS = re.compile(r"(?<![\w.:])(?:[A-Za-z]:)?(?:[\\/][^\s\\/:'\"]+)*[\\/](?=[^\s\\/:'\"]+)")
 
 
 @dataclass(frozen=True, slots=True)
 class PredictAsk:
-    """A prediction by a model; images with equal asks go through the network together."""
+    """Request for a prediction; images with equal asks go through the network together."""
 
     model: str
     coverage: float | None
@@ -43,7 +43,7 @@ class PredictAsk:
 
 @dataclass(frozen=True, slots=True)
 class ExplainAsk:
-    """A heat map by a model; label None: the most probable."""
+    """Request for a heat map; label None: the most probable."""
 
     model: str
     label: str | None
@@ -51,20 +51,20 @@ class ExplainAsk:
 
 @dataclass(frozen=True, slots=True)
 class Overlay:
-    """A heat map over its image."""
+    """Heat map on its image."""
 
     label: str
     method: str
     box: Box
-    """The part of the image that the model saw, px."""
+    """Part of the image that the model reads, px."""
     png: bytes
 
 
 class Models:
-    """Predictors by name; the first is the one that is asked if no name is given.
+    """Predictors by name; the first is the default.
 
-    predictors: at least one.  max_megapixels: of an image; larger ones are refused before they are decoded.
-    decode_s: for one image.  Close them at the end: they hold processes.
+    predictors: at least one.  max_megapixels: per image; larger ones are refused before decoding.
+    decode_s: time limit for one image.  Call `close` at the end, because they hold processes.
     """
 
     def __init__(self, predictors: Sequence[Predictor], *, max_megapixels: int, decode_s: float) -> None:
@@ -77,10 +77,10 @@ class Models:
             number = f"-{seen[predictor.name]}" if seen[predictor.name] > 1 else ""
             self._predictors[predictor.name + number] = predictor
         self.names = list(self._predictors)
-        """In the order given; equal names are numbered."""
+        """Names in the given order; equal names are numbered."""
 
     def limits(self) -> dict[str, dict[str, Any]]:
-        """JSON schema of each query parameter that at least one model takes; empty if none does."""
+        """JSON schema of each query parameter that at least one model supports; empty if none does."""
         predictors = self._predictors.values()
         sets = [one.name for one in LABEL_SETS if any(_can_answer_in(each, one) for each in predictors)]
         labels = dict.fromkeys(label for predictor in predictors for label in predictor.labels)
@@ -92,7 +92,7 @@ class Models:
         }
 
     def find(self, name: str | None) -> str:
-        """The name of a model, the first's for None. Raises RefusedError, with all names, if there is none such."""
+        """Return the name of a model, the first for None. Raises RefusedError for an unknown name."""
         if name is not None and name not in self._predictors:
             known = f"no model of that name is served; there are {', '.join(self.names)}"
             raise RefusedError(422, "unknown_model", known)
@@ -117,27 +117,27 @@ class Models:
         ]
 
     def warm_up(self) -> None:
-        """Let every network see one image, so that the first client does not wait for its start."""
+        """Run every network on one image, so that the first client does not wait for the start."""
         grey = Image.fromarray(np.full((64, 64, 3), 127, np.uint8))
         for predictor in self._predictors.values():
             predictor.predict(grey)
         self._decoders.start_all()
 
     def close(self) -> None:
-        """End the processes that decode; images that are being worked on become failures."""
+        """End the decoding processes; images in progress become failures."""
         self._decoders.close()
 
     def work(self, ask: PredictAsk | ExplainAsk, images: list[bytes]) -> Sequence[object]:
-        """The answers for images that came with equal asks, in order: Prediction, Overlay, Failure, or PUT_BACK.
+        """Return results for images with equal asks, in order: Prediction, Overlay, Failure, or PUT_BACK.
 
-        Raises UniemoxError for an ask that the model can't answer.
+        Raises UniemoxError for an ask that the model does not support.
         """
         sizes = [self._size(image) for image in images]
         answers: list[object] = list(sizes)
         readable = [(place, size) for place, size in enumerate(sizes) if not isinstance(size, Failure)]
         small = [place for place, size in readable if size <= LARGE_PIXELS]
         large = [place for place, size in readable if size > LARGE_PIXELS]
-        # A predictor decodes up to eight images at a time, so large ones are given to it a few at a time.
+        # A predictor decodes up to eight images at a time, so it gets only a few large ones at a time.
         parts = [small, *(large[i : i + LARGE_AT_ONCE] for i in range(0, len(large), LARGE_AT_ONCE))]
         decoders = _PromptDecoders(self._decoders, time.monotonic() + BATCH_DECODE_S)
         for part in parts:
@@ -159,7 +159,7 @@ class Models:
         )
 
     def _size(self, data: bytes) -> int | Failure:
-        """Pixels of an image by its header, or why it is refused by that."""
+        """Return the number of pixels by an image's header, or why it is refused."""
         try:
             image = open_image(data, "image")
         except ImageError as error:
@@ -172,14 +172,14 @@ class Models:
 
 
 class _PromptDecoders:
-    """A pool that begins to decode nothing after a moment of time.monotonic(), and notes what it did not begin."""
+    """Pool that stops starting to decode at a value of time.monotonic(), and records images that it did not start."""
 
     def __init__(self, pool: DecoderPool, until: float) -> None:
         self._pool, self._until = pool, until
         self.not_begun: set[bytes] = set()
 
     def decode(self, data: bytes, name: str, *, shrink: MinSides | None = None) -> tuple[Image.Image, tuple[int, int]]:
-        """Decode as the pool does. Raises ImageError also for what comes too late."""
+        """Decode as the pool does. Raises ImageError also for images that are too late."""
         if time.monotonic() > self._until:
             self.not_begun.add(data)
             raise ImageError(f"{name}: not decoded: others in its batch took too long")
@@ -187,7 +187,7 @@ class _PromptDecoders:
 
 
 def _can_answer_in(predictor: Predictor, labels: LabelSet) -> bool:
-    """Return whether a predictor's answers can be mapped to the set."""
+    """Return True if a predictor's labels can be mapped to the set."""
     if predictor.network.info.task == "affect":
         return False
     try:
@@ -198,7 +198,7 @@ def _can_answer_in(predictor: Predictor, labels: LabelSet) -> bool:
 
 
 def overlay_of(predictor: Predictor, data: bytes, label: str | None, decoders: Decoders) -> Overlay | Failure:
-    """The heat map for a label; Failure if the image can't be read. Raises LabelError if there is no such label."""
+    """Return the heat map for a label; Failure if the image can't be read. Raises LabelError for an unknown label."""
     try:
         image, _ = decoders.decode(data, "image")
         explanation = heat_map(predictor, image, label)
@@ -209,7 +209,7 @@ def overlay_of(predictor: Predictor, data: bytes, label: str | None, decoders: D
 
 
 def without_folders(message: str) -> str:
-    """A message with every absolute path in it cut to its last part: where files lie here is nobody's business.
+    """Shorten every absolute path in a message to its last part, so that clients do not see this machine's folders.
 
     >>> without_folders("/srv/models/fi.onnx has no such label; use 1/2 or a/b")
     'fi.onnx has no such label; use 1/2 or a/b'

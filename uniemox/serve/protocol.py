@@ -1,4 +1,4 @@
-"""uvicorn's HTTP/1.1 with an end to how long it waits for a client, and to how many it waits for."""
+"""HTTP/1.1 protocol of uvicorn with time limits for slow clients, and limits on connections."""
 
 import asyncio
 import socket
@@ -11,7 +11,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from uniemox.errors import ConfigError
 from uniemox.serve.config import ServeConfig
 
-BACKLOG = 2048  # connections that the kernel holds until they are accepted
+BACKLOG = 2048  # connections that wait in the kernel to be accepted
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -23,14 +23,14 @@ def listen(host: str, port: int) -> socket.socket:
         raise ConfigError(
             f"can't listen on {host}, port {port}: {error}; choose another --port (0: any free one), or --host"
         ) from error
-    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # otherwise the end of an answer can wait for 40 ms
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # else the end of a response can wait 40 ms
     return listener
 
 
 class PatientProtocol(H11Protocol):
-    """A connection that is closed if a request's headers, or a body that nobody reads any more, take too long.
+    """Connection that closes if the headers, or the rest of an already answered body, take too long.
 
-    So is one whose client does not read its answer. uvicorn itself would wait for all of them for ever.
+    It also closes if the client does not read the response. uvicorn itself would wait forever.
     config_of_server: set by `with_limits`.
     """
 
@@ -39,7 +39,7 @@ class PatientProtocol(H11Protocol):
     _clocks: dict[str, asyncio.TimerHandle]
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """A client has come; one too many is sent away."""
+        """Accept a connection; close it if there are too many."""
         config, self._clocks = self.config_of_server, {}
         peer = transport.get_extra_info("peername")
         self._address = str(peer[0]) if isinstance(peer, tuple) else ""
@@ -48,18 +48,18 @@ class PatientProtocol(H11Protocol):
             transport.abort()
             return
         super().connection_made(transport)
-        transport.set_write_buffer_limits(high=0)  # so that the two methods below hear of every byte that has to wait
+        transport.set_write_buffer_limits(high=0)  # so that the two methods below are called for every waiting byte
         self._watch()
 
     def data_received(self, data: bytes) -> None:
-        """Bytes have come."""
+        """Handle received bytes."""
         if self.transport is None:  # sent away
             return
         super().data_received(data)
         self._watch()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The client has gone."""
+        """Clean up after the client has gone."""
         if self.transport is None:
             return
         self._stop("request")
@@ -67,30 +67,30 @@ class PatientProtocol(H11Protocol):
         super().connection_lost(exc)
 
     def pause_writing(self) -> None:
-        """The client does not read as fast as we answer. It has so long for all of it, also if we have closed."""
+        """Start the time limit for a client that reads too slowly; it covers the whole response, even after closing."""
         super().pause_writing()
         self._start("answer", self.transport.abort)
 
     def resume_writing(self) -> None:
-        """The client has been sent everything."""
+        """Stop the time limit: all bytes are sent."""
         super().resume_writing()
         self._stop("answer")
 
     def on_response_complete(self) -> None:
-        """An answer has been sent; the rest of its request's body, or the next request, may still come."""
+        """Wait for the rest of the request's body, or for the next request, after a response was sent."""
         super().on_response_complete()
         if self.conn.their_state is h11.SEND_BODY:
             self._watch()
 
     def send_400_response(self, msg: str) -> None:
-        """Refuse what is no HTTP, unless an answer is already on its way."""
+        """Send an error for invalid HTTP, unless a response has already begun."""
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
             super().send_400_response(msg)
         else:
             self.transport.close()
 
     def _watch(self) -> None:
-        """Start the clock when it is the client's turn, stop it when it is ours. More bytes do not wind it up again."""
+        """Start the clock when the client must send, stop it when we must. Further bytes do not restart it."""
         is_idle = self.conn.their_state is h11.IDLE
         is_late_body = self.conn.their_state is h11.SEND_BODY and self.conn.our_state is h11.DONE
         if is_idle or is_late_body:
@@ -99,7 +99,7 @@ class PatientProtocol(H11Protocol):
             self._stop("request")
 
     def _start(self, name: str, give_up: Callable[[], None]) -> None:
-        """Give the client so much time, unless its clock is running."""
+        """Start a time limit, unless it is running."""
         if name not in self._clocks:
             self._clocks[name] = self.loop.call_later(self.config_of_server.read_timeout_s, give_up)
 
@@ -109,5 +109,5 @@ class PatientProtocol(H11Protocol):
 
 
 def with_limits(config: ServeConfig) -> Any:
-    """The protocol class for one server."""
+    """Return a subclass of `PatientProtocol` with one server's config; uvicorn creates an instance per connection."""
     return type("PatientProtocol", (PatientProtocol,), {"config_of_server": config})

@@ -31,9 +31,9 @@ from uniemox.serve.models import ExplainAsk, Models, Overlay, PredictAsk, withou
 
 EXPLAINED = ("X-Picture-SHA256", "X-Label", "X-Method")  # headers of a heat map
 open_routes = APIRouter()
-"""Without a key."""
+"""Routes without a key."""
 routes = APIRouter()
-"""With a key, where the server has one."""
+"""Routes that require the key, if the server has one."""
 
 
 @dataclass(slots=True)
@@ -45,11 +45,11 @@ class Service:
     batcher: Batcher
     metrics: Metrics
     held_bytes: int = 0
-    """Of bodies that are read or worked on now."""
+    """Size of all bodies in memory."""
 
 
 def find_service(request: Request) -> Service:
-    """The server's, made by `create_app`."""
+    """Return the server's state, made by `create_app`."""
     service: Service = request.app.state.service
     return service
 
@@ -58,7 +58,7 @@ Shared = Annotated[Service, Depends(find_service)]
 
 
 def only_known(request: Request) -> None:
-    """Raise RefusedError for a query parameter that the route does not have, so a misspelt name is reported."""
+    """Raise RefusedError for an unknown query parameter, so a misspelt name is reported."""
     known = [parameter.alias for parameter in request.scope["route"].dependant.query_params]
     for name in request.query_params:
         if name not in known:
@@ -67,16 +67,16 @@ def only_known(request: Request) -> None:
             )
 
 
-ModelName = Annotated[str | None, Query(description="A name of GET /models; without it the first")]
+ModelName = Annotated[str | None, Query(description="Name from GET /models. Default: the first")]
 _BINARY = {"type": "string", "format": "binary"}
 _BODY = f"Images in a form, or one image with its own type ({', '.join(IMAGE_TYPES)})"
 
 
 def _body(**limit: int) -> dict[str, Any]:
-    """The body in the schema.  limit: maxItems of the files; without it the server's own, a matter of size (413)."""
+    """Return the body's schema.  limit: maxItems of the files; None: only the server's size limit (413) applies."""
     items = {"type": "array", "items": _BINARY, "minItems": 1, **limit}
     form = {"type": "object", "properties": {FIELD: items}, "required": [FIELD], "additionalProperties": False}
-    content = {FORM: {"schema": form}, ANY: {"schema": _BINARY}}  # generators of clients know no image/jpeg
+    content = {FORM: {"schema": form}, ANY: {"schema": _BINARY}}  # client generators do not support image/jpeg
     return {"requestBody": {"required": True, "description": _BODY, "content": content}}
 
 
@@ -86,21 +86,22 @@ def _body(**limit: int) -> dict[str, Any]:
     responses=refusals(*REFUSALS),
     openapi_extra=_body(),
     dependencies=[Depends(only_known)],
-    summary="Tell the emotions of one or several images",
+    summary="Predict the emotions of one or several images",
 )
 async def predict(
     request: Request,
     service: Shared,
     coverage: Annotated[
-        float | None, Query(gt=0, lt=1, description="Also give the labels among which the true one is so often")
+        float | None,
+        Query(gt=0, lt=1, description="Also give labels, one of them true in this share of images"),
     ] = None,
-    labels: Annotated[str | None, Query(description="A label set to map the answer to")] = None,
+    labels: Annotated[str | None, Query(description="Label set for the predictions")] = None,
     model: ModelName = None,
 ) -> list[ImageAnswer | ImageFailure]:
-    """One answer an image, in the order sent, each with the hash of the bytes that it is for.
+    """Predict images in the order sent; each result has the hash of its image's bytes.
 
-    If several images were sent, one that can't be read becomes an error in the list; if it was the only one, the status
-    is 422.
+    If several images were sent, an unreadable one becomes an error in the list. If it was the only one, the status is
+    422.
     """
     ask = PredictAsk(service.models.find(model), coverage, labels)
     uploads, answers = await _ask(request, service, ask)
@@ -117,7 +118,7 @@ async def predict(
     responses={
         200: {
             "model": ExplanationAnswer,
-            "description": "The image with the heat over it, at most 1024 px a side: a PNG, or JSON that holds one",
+            "description": "The image with the heat map on it, at most 1024 px per side: a PNG, or JSON with a PNG",
             "content": {"image/png": {"schema": _BINARY}},
             "headers": {name: {"schema": {"type": "string"}} for name in EXPLAINED},
         },
@@ -125,16 +126,16 @@ async def predict(
     },
     openapi_extra=_body(maxItems=1),
     dependencies=[Depends(only_known)],
-    summary="Show where an image speaks for a label",
+    summary="Show which parts of an image support a label",
 )
 async def explain(
     request: Request,
     service: Shared,
-    label: Annotated[str | None, Query(description="Of the model; without it the most probable")] = None,
+    label: Annotated[str | None, Query(description="Label of the model. Default: the most probable")] = None,
     model: ModelName = None,
     answer_format: Annotated[Literal["png", "json"], Query(alias="format")] = "png",
 ) -> Response:
-    """A heat map of one image."""
+    """Draw a heat map of one image."""
     uploads, answers = await _ask(request, service, ExplainAsk(service.models.find(model), label))
     overlay: Overlay = _readable(answers[0])
     if answer_format == "png":
@@ -152,9 +153,9 @@ async def explain(
     return Response(answer.model_dump_json(), media_type="application/json")
 
 
-@routes.get("/models", responses=refusals(401, 500), summary="List the models and what they tell")
+@routes.get("/models", responses=refusals(401, 500), summary="List the models and their outputs")
 async def list_models(service: Shared) -> list[ModelAnswer]:
-    """The first is asked if a request names none."""
+    """List the models; the first is used if a request names none."""
     return service.models.describe()
 
 
@@ -165,19 +166,19 @@ async def list_models(service: Shared) -> list[ModelAnswer]:
     summary="Counters for Prometheus",
 )
 async def metrics(service: Shared) -> Response:
-    """Requests, latency, queue length, batch sizes, refusals."""
+    """Return requests, latency, queue length, batch sizes and refusals."""
     return Response(generate_latest(service.metrics.registry), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
 @open_routes.head("/health", include_in_schema=False)
-@open_routes.get("/health", responses=refusals(500), summary="Say whether the server is up")
+@open_routes.get("/health", responses=refusals(500), summary="Check that the server is up")
 async def health(service: Shared) -> HealthAnswer:
-    """It answers as soon as its models are loaded, not before."""
+    """Check that the server is up and its models are loaded."""
     return HealthAnswer(ready=True, models=service.models.names, version=__version__)
 
 
 async def _ask(request: Request, service: Service, ask: PredictAsk | ExplainAsk) -> tuple[list[Upload], Sequence[Any]]:
-    """Read a request's images, put them into the queue, and wait for the answers. Raises RefusedError."""
+    """Read a request's images, put them into the queue, and wait for the results. Raises RefusedError."""
     held = 0
 
     def hold(count: int) -> None:
@@ -201,7 +202,7 @@ async def _ask(request: Request, service: Service, ask: PredictAsk | ExplainAsk)
 
 
 async def _wait(request: Request, answers: "list[asyncio.Future[Any]]", timeout_s: float) -> Sequence[Any]:
-    """The answers; those that come too late, or for a client that has gone, are dropped."""
+    """Wait for the results; those that are too late, or whose client has gone, are dropped."""
     gone = asyncio.create_task(_until_gone(request))
     together = asyncio.gather(*answers)
     try:
@@ -223,7 +224,7 @@ async def _until_gone(request: Request) -> None:
 
 
 def _readable(answer: Any) -> Any:
-    """An answer that is no Failure. Raises RefusedError."""
+    """Return a result that is not a Failure. Raises RefusedError."""
     if isinstance(answer, Failure):
         raise RefusedError(422, "unreadable_picture", without_folders(answer.error))
     return answer

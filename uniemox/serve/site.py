@@ -1,4 +1,4 @@
-"""The page as a folder of static files: the network runs in the visitor's browser, by onnxruntime-web."""
+"""Web page as a folder of static files: the network runs in the visitor's browser with onnxruntime-web."""
 
 import hashlib
 import json
@@ -13,7 +13,7 @@ from uniemox.predict.confidence import max_coverage
 from uniemox.predict.network import DISTANCE, FEATURES, LOGITS, MAPS, Network
 from uniemox.predict.schema import FIELDS, columns_of, table_fields
 
-RUNTIME = {  # files of the npm package onnxruntime-web by what computes; the browser loads one of the two
+RUNTIME = {  # files of the npm package onnxruntime-web by backend; the browser loads one of the two
     "wasm": ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm"),
     "webgpu": ("ort.webgpu.min.mjs", "ort-wasm-simd-threaded.asyncify.mjs", "ort-wasm-simd-threaded.asyncify.wasm"),
 }
@@ -29,9 +29,9 @@ INFO = ("labels", "label_set", "kind", "size", "crop_fraction", "mean", "std", "
 def write_site(network: Network, model: Path, out: Path, runtime: Path) -> None:
     """Write the page, the model and the runtime into a new folder that any web server can offer.
 
-    network: what `model`, an ONNX file, holds.  runtime: the npm package onnxruntime-web, or its folder dist.
-    Raises ConfigError for a folder that is not empty or a runtime that is not complete, CheckpointError for a model
-    that the page can't show: one that looks at people, or predicts valence and arousal.
+    network: the content of `model`, an ONNX file.  runtime: the npm package onnxruntime-web, or its folder dist.
+    Raises ConfigError for a folder that is not empty or an incomplete runtime, CheckpointError for a model that the
+    page can't show: one that reads the person view, or predicts valence and arousal.
     """
     info = network.info
     if info.needs_person or info.task == "affect":
@@ -39,12 +39,12 @@ def write_site(network: Network, model: Path, out: Path, runtime: Path) -> None:
             f"{model}: the page shows emotions of whole scenes; this model has streams {info.streams!r}"
         )
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ConfigError(f"{out} is there and not empty; choose another --out")
+        raise ConfigError(f"{out} exists and is not empty; choose another --out")
     dist = runtime / "dist" if (runtime / "dist").is_dir() else runtime
     missing = [name for names in RUNTIME.values() for name in names if not (dist / name).is_file()]
     if missing:
         raise ConfigError(
-            f"{runtime} holds no {missing[0]}; download the npm package (npm pack onnxruntime-web), unpack it, and "
+            f"{runtime} has no {missing[0]}; download the npm package (npm pack onnxruntime-web), unpack it, and "
             "give its folder as --runtime"
         )
     (out / "runtime").mkdir(parents=True)
@@ -78,7 +78,7 @@ def _write_page(out: Path) -> None:
 
 
 def _described(network: Network, version: str) -> dict[str, object]:
-    """Return what the page's script computes with."""
+    """Return the values that the page's script needs."""
     info = network.info
     values: dict[str, object] = {name: getattr(info, name) for name in INFO}
     values |= {"name": network.name, "version": version, "conformal_scores": info.conformal_scores}
@@ -91,7 +91,7 @@ def _described(network: Network, version: str) -> dict[str, object]:
 
 
 def _as_model(name: str, info: ClassifierInfo) -> dict[str, object]:
-    """Return the model as GET /models of a server describes it."""
+    """Return the model's description as in GET /models of a server."""
     return {
         "name": name,
         "kind": info.kind,

@@ -1,1 +1,1 @@
-"""Frozen teachers: what Ω (images) and Λ (texts) come from."""
+"""Frozen teachers, which compute Ω (images) and Λ (texts)."""

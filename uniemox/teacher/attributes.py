@@ -1,8 +1,8 @@
-"""EmoSet's attributes for images that have none, as far as they can be had, and the texts made of them.
+"""EmoSet's attributes for images without annotations, as far as possible, and texts made from them.
 
-Brightness and colorfulness are measured; objects come from a classifier and from the people found. Scene, action and
-expression come from a teacher with a text side (zero-shot, as CLIP, arXiv 2103.00020, section 3.1); they are left out
-without one, or where it is not sure.
+Brightness and colorfulness are measured; objects come from a classifier and from detected people. Scene, action and
+expression come from a teacher with a text encoder (zero-shot, as CLIP, arXiv 2103.00020, section 3.1); without one, or
+if it is uncertain, they are left out.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -39,19 +39,19 @@ QUESTIONS = {
     "human_action": "A photo of a person {}.",
     "facial_expression": "A photo of a person with a {} face.",
 }
-"""Field of an annotation to the text that is compared with the image."""
-OF_PEOPLE = ("human_action", "facial_expression")  # not asked of images in which nobody was found
+"""Sentence to compare with the image, by field of an annotation."""
+OF_PEOPLE = ("human_action", "facial_expression")  # skipped for images without detected people
 TEMPERATURE = 100.0  # of the softmax over cosines, CLIP's own
-MIN_SHARE = 0.2  # of the softmax over all words; below it a word is left out
-MIN_OBJECT, MAX_OBJECTS = 0.2, 3  # probability and number of a classifier's objects
-BATCH = 16  # images that a worker takes at once
-SIDE_PX = 256  # short side at which images are looked at
+MIN_SHARE = 0.2  # minimum softmax over all words; below it a word is left out
+MIN_OBJECT, MAX_OBJECTS = 0.2, 3  # minimum probability and maximum number of a classifier's objects
+BATCH = 16  # images per worker task
+SIDE_PX = 256  # short side of the decoded images
 
 
 class ZeroShot:
-    """Words of EmoSet's vocabulary for an image, by a teacher of images and texts.
+    """Zero-shot choice of words of EmoSet's vocabulary for an image, by a teacher of images and texts.
 
-    info: EmoSet's info.json, whose words are asked for.
+    info: EmoSet's info.json with the words.
     """
 
     def __init__(self, teacher: Teacher, info: Path) -> None:
@@ -62,12 +62,12 @@ class ZeroShot:
         }  # (words, C) each
 
     def __call__(self, images: Sequence[Tensor], fields: Sequence[Sequence[str]]) -> list[dict[str, str]]:
-        """The surest word for each field of each image, where it is sure enough.
+        """Return the most probable word for each field of each image, if its probability is high enough.
 
-        images: N of (3, H, W) in [0, 1].  fields: N, what is asked of each.
+        images: N of (3, H, W) in [0, 1].  fields: N, requested fields of each.
         """
         found: list[dict[str, str]] = [{} for _ in images]
-        for size in {image.shape for image in images}:  # images of one size are a batch, which the teacher resizes
+        for size in {image.shape for image in images}:  # images of one size form a batch, which the teacher resizes
             rows = [i for i, image in enumerate(images) if image.shape == size]
             features = self.teacher.image_features(torch.stack([images[i] for i in rows]), [""] * len(rows))
             cosines = F.normalize(features, dim=-1)  # (n, C)
@@ -84,7 +84,7 @@ class ObjectClassifier:
 
     name: timm's name.  weights: a local file; None: the published ones, from the hub or its cache.  device: where it
     runs.
-    Raises TeacherError if there is no such network or the weights don't fit.
+    Raises TeacherError if there is no such network or the weights don't match.
     """
 
     def __init__(self, name: str, weights: Path | None = None, device: str = "cpu") -> None:
@@ -108,7 +108,7 @@ class ObjectClassifier:
 
     @torch.no_grad()
     def __call__(self, images: Sequence[Tensor]) -> list[list[str]]:
-        """Objects of each image, the surest first.  images: N of (3, H, W) in [0, 1]."""
+        """Return the objects of each image, most probable first.  images: N of (3, H, W) in [0, 1]."""
         pixels = torch.cat([fit_pixels(image[None], self.size, self.mean, self.std) for image in images])
         shares = self.model(pixels.to(self.device)).softmax(dim=1)[:, self.first :]
         best = shares.topk(MAX_OBJECTS)  # (N, 3) each
@@ -124,7 +124,7 @@ class ObjectClassifier:
 
 @dataclass(frozen=True, slots=True)
 class Describer:
-    """Models and settings that make texts of images."""
+    """Models and settings that make texts from images."""
 
     zero_shot: ZeroShot | None = None
     classifier: ObjectClassifier | None = None
@@ -141,17 +141,16 @@ def write_texts(
     pool: PoolConfig = ONE_A_CORE,
     on_gpu: bool = False,
 ) -> list[str]:
-    """Append the text and the attributes of every image to a sidecar, and return a line for each broken one.
+    """Append every image's text and attributes to a sidecar; return one line per unreadable image.
 
-    Annotations that a data set brings are kept as they are; for other images attributes are made. Images that the
-    sidecar has are not looked at again.
-    open_describer: called by every worker.  header: how the texts are made, for the sidecar.  with_emotion: end with
-    the label (table VII of the paper compares).  pool: who looks at the images.  on_gpu: the describer's networks are
-    there.
+    Annotations of a data set stay unchanged; other images get computed attributes. Images in the sidecar are skipped.
+    open_describer: called by every worker.  header: settings of the texts, for the sidecar.  with_emotion: end with the
+    label (table VII of the paper compares both).  pool: worker processes.  on_gpu: the describer's networks use the
+    GPU.
     """
     broken = []
     with Sidecar(out, header) as sidecar:
-        by_key = {sample.image_key: sample for sample in reversed(data.samples)}  # the first of an image's people
+        by_key = {sample.image_key: sample for sample in reversed(data.samples)}  # the first of an image's samples
         waiting = [sample for key, sample in reversed(by_key.items()) if key not in sidecar.done]
         before = len(by_key) - len(waiting)
         on_progress("describing", before, len(by_key))
@@ -171,12 +170,12 @@ def write_texts(
 def _open_work(open_describer: Callable[[], Describer]) -> Callable[[Sequence[Sample]], list[dict[str, Any] | str]]:
     """Return a function that finds the attributes of a batch of images."""
     if parent_process() is not None:
-        torch.set_num_threads(1)  # a core for each worker
+        torch.set_num_threads(1)  # one core per worker
     return partial(_attributes, describer=open_describer())
 
 
 def _attributes(samples: Sequence[Sample], describer: Describer) -> list[dict[str, Any] | str]:
-    """Yield the known or measured attributes of images, or why one cannot be read."""
+    """Return the annotated or computed attributes of images, or why one can't be read."""
     found: list[dict[str, Any] | str] = []
     looked: list[tuple[dict[str, Any], Sample, Tensor]] = []
     for sample in samples:
@@ -208,7 +207,7 @@ def _attributes(samples: Sequence[Sample], describer: Describer) -> list[dict[st
 
 
 def _classifier(name: str, weights: Path | None) -> tuple[nn.Module, int]:
-    """A network with its classifier, and the first of its outputs that is an object."""
+    """Return a network with its classifier, and the index of its first output that is an object."""
     if weights is None:
         return timm.create_model(name, pretrained=True).eval(), 0
     state = timm.models.load_state_dict(str(weights), weights_only=True)

@@ -1,11 +1,11 @@
-"""The settings of a teacher of our own."""
+"""Settings for fitting a teacher."""
 
 from dataclasses import dataclass
 
 from uniemox.errors import ConfigError
 from uniemox.training.config import check_numbers
 
-SMALL_PATCH_PX = 12  # of the small tower that is fitted where none is given
+SMALL_PATCH_PX = 12  # of the small tower, which is fitted if no image tower is given
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -13,27 +13,27 @@ class FitConfig:
     """Settings for fitting a teacher."""
 
     image_tower: str | None = None
-    """A frozen image tower, timm:NAME or timm:NAME@FILE, several with commas; None: a small one is fitted as well."""
+    """Frozen image tower, timm:NAME or timm:NAME@FILE, several with commas. None: a small one is fitted too."""
     width: int = 64
-    """C, channels of the teacher's features."""
+    """C, number of channels of the teacher's features."""
     image_size: int | None = None
-    """Side of the small tower's input, px; None: 96. A frozen tower has its own."""
+    """Side of the small tower's input, px. None: 96. A frozen tower has its own size."""
     views: int = 2
-    """Of each image, nearer and farther, taken in turn and kept in memory (3 bytes a px); a frozen tower sees one."""
+    """Random crops per image, used in turn and kept in memory (3 bytes per px). A frozen tower gets whole images."""
     epochs: int = 16
-    """Passes over the images."""
+    """Number of passes over the images."""
     batch_size: int = 64
-    """Images that are compared with each other."""
+    """Number of images per batch; each text is compared with all of them."""
     lr: float = 2.5e-3
-    """Highest learning rate."""
+    """Maximum learning rate."""
     seed: int = 0
-    """Of the weights, the held-out images, the crops and the order."""
+    """Random seed for weights, held-out images, crops and order."""
     with_emotion: bool = True
-    """Texts made of annotations end with the emotion, which is the label in words; other texts stay as they are."""
+    """End texts that are made from annotations with the emotion, the label in words. Other texts stay unchanged."""
     workers: int = 2
-    """Processes that read images; 0 reads in this one. No number changes the result."""
+    """Number of processes that read images; 0 reads in the main process. It does not change the result."""
     max_unreadable: int = 20
-    """So many images that can't be read are left out; one more stops the fit."""
+    """Maximum number of unreadable images to skip before the fit stops."""
 
     def __post_init__(self) -> None:
         least_of = {"width": 1, "views": 1, "epochs": 1, "batch_size": 2, "seed": 0, "workers": 0, "max_unreadable": 0}

@@ -1,4 +1,4 @@
-"""A teacher's features in files, and the cache of its text features."""
+"""Stored features of a teacher, and the cache of its text features."""
 
 import hashlib
 import struct
@@ -26,7 +26,7 @@ from uniemox.teacher.protocol import Teacher
 from uniemox.views.loader import ViewDataset, build_loader
 from uniemox.views.transforms import WholeViews
 
-# What numpy raises for archives that are missing, mangled or something else.
+# Errors of numpy for archives that are missing, damaged or of another kind.
 UNREADABLE = (
     *(OSError, ValueError, LookupError, TypeError, AttributeError, EOFError, RuntimeError),
     *(zipfile.BadZipFile, zlib.error, struct.error),
@@ -35,9 +35,9 @@ FIELDS = ("image_keys", "image_features", "texts", "text_features")
 
 
 class StoredTeacher:
-    """Looks features up in a .npz file that `save_features` wrote: by an image's key, by a text.
+    """Teacher that looks features up in a .npz file of `save_features`: by an image's key, or by a text.
 
-    Raises TeacherError if the file is none, and when a key or text is asked for that it does not hold.
+    Raises TeacherError if the file is not such a file, and for a key or text that it lacks.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -47,7 +47,7 @@ class StoredTeacher:
                 image_keys, images, texts, text_features = (file[field] for field in FIELDS)
         except UNREADABLE as error:
             raise TeacherError(
-                f"{path} is no file of stored features ({error}); write one with uniemox.teacher.save_features"
+                f"{path} is not a file of stored features ({error}); write one with uniemox.teacher.save_features"
             ) from error
         check_features(image_keys, images, texts, text_features, where=str(path))
         self.images, self.texts = (torch.from_numpy(part.astype(np.float32)) for part in (images, text_features))
@@ -57,18 +57,18 @@ class StoredTeacher:
         self.fingerprint = hashlib.sha256(text_features.tobytes() + "\0".join(self.text_rows).encode()).hexdigest()
 
     def image_features(self, pixels: Tensor, keys: Sequence[str]) -> Tensor:
-        """keys: N.  Returns (N, C) float32 on the device of the pixels, which are not needed otherwise."""
+        """Return features (N, C) float32 on the device of the pixels, which are otherwise ignored.  keys: N."""
         return self._look_up(self.images, self.image_rows, keys, "image").to(pixels.device)
 
     def text_features(self, texts: Sequence[str]) -> Tensor:
-        """texts: N.  Returns (N, C) float32."""
+        """Return features (N, C) float32.  texts: N."""
         return self._look_up(self.texts, self.text_rows, texts, "text")
 
     def _look_up(self, features: Tensor, rows: dict[str, int], keys: Sequence[str], what: str) -> Tensor:
         missing = [key for key in keys if key not in rows]
         if missing:
             raise TeacherError(
-                f"{self.path} holds no features of the {what} {missing[0]!r}, and {len(missing) - 1} more"
+                f"{self.path} has no features for the {what} {missing[0]!r}, and {len(missing) - 1} more"
             )
         return features[[rows[key] for key in keys]]
 
@@ -85,8 +85,8 @@ def save_features(
     """Write a teacher's features to a .npz file, for `StoredTeacher`.
 
     image_features: (M, C), of the M image_keys; text_features: (T, C), of the T texts.
-    seen: sha256 of the files of all images that the teacher was trained on, as `uniemox.data.seen.seen_by` gives them
-    for a fitted one; nothing that is trained on these features is scored on them then.
+    seen: sha256 of the teacher's training images, from `uniemox.data.seen.seen_by` for a fitted teacher. Models trained
+    on these features are then not scored on those images.
     Raises TeacherError if lengths or widths contradict each other.
     """
     arrays = [np.asarray(image_keys, dtype=str), image_features.float().cpu().numpy()]
@@ -101,12 +101,12 @@ def save_features(
 def check_features(
     image_keys: np.ndarray, images: np.ndarray, texts: np.ndarray, text_features: np.ndarray, *, where: str
 ) -> None:
-    """Raise TeacherError unless each key has a row and both sides one width of finite numbers."""
+    """Raise TeacherError unless each key has a row, and both sides have the same width and finite numbers."""
     for what, names, features in (("image", image_keys, images), ("text", texts, text_features)):
         if names.ndim != 1 or features.ndim != 2 or len(names) != len(features):
-            raise TeacherError(f"{where}: {what} names {names.shape} don't fit {what} features {features.shape}")
+            raise TeacherError(f"{where}: {what} names {names.shape} don't match {what} features {features.shape}")
         if len(set(names.tolist())) != len(names):
-            raise TeacherError(f"{where}: a {what} stands there twice")
+            raise TeacherError(f"{where}: a {what} occurs twice")
         if features.dtype not in (np.float16, np.float32, np.float64) or not np.isfinite(features).all():
             raise TeacherError(f"{where}: the {what} features must be finite numbers of 16, 32 or 64 bits")
     if images.shape[1] != text_features.shape[1]:
@@ -131,10 +131,10 @@ def store_features(
 ) -> int:
     """Write a teacher's features of every whole image of a data set, and of texts, to one .npz file.
 
-    source: the teacher's name, by which it is known what it has seen.  texts: distinct ones, see `distinct_texts`; none
-    for a teacher without a text side.  with_person: the mean of its features of whole image and person instead of those
-    of the image.  device: where the teacher is.
-    Images that can't be read are left out. Returns how many could. Raises TeacherError if none can.
+    source: the teacher's name, from which its training images are known.  texts: distinct ones, see `distinct_texts`;
+    none for a teacher without a text encoder.  with_person: store the mean of the features of whole image and person.
+    device: where the teacher is.
+    Unreadable images are left out. Returns the number of readable ones. Raises TeacherError if there are none.
     """
     places = [[(0, i) for i in range(start, min(start + BATCH, len(data)))] for start in range(0, len(data), BATCH)]
     keys, rows = list[str](), list[torch.Tensor]()
@@ -145,9 +145,9 @@ def store_features(
             asked = [teacher.image_features(view.to(device).float() / 255, names).cpu() for view in views]
             rows.append(torch.stack(asked).mean(dim=0))  # (n, C)
             keys += names
-        on_progress("asking the teacher about images", len(keys), len(data))
+        on_progress("computing the teacher's image features", len(keys), len(data))
     if not rows:
-        raise TeacherError(f"none of the images of {data.name} can be read, so there is nothing to ask the teacher")
+        raise TeacherError(f"none of the images of {data.name} can be read, so there are no features to store")
     features = [teacher.text_features(texts[i : i + BATCH]).cpu() for i in range(0, len(texts), BATCH)]
     with replacing(path) as partial:
         save_features(
@@ -166,12 +166,12 @@ SUFFIX = ".safetensors"
 
 
 class TextCachedTeacher:
-    """A teacher that asks another for each distinct text once, ever: the folder outlives the process.
+    """Teacher with a persistent cache: another teacher encodes each distinct text only once, across processes.
 
-    folder: made if it is not there; several processes, on several machines, may share it. Each process writes the
-    features it asked for to a file of its own, whole or not at all, which never changes. So nothing is locked, and
-    network file systems work; two processes may both ask for the same text. A feature's key is a hash of the teacher's
-    fingerprint and the text, so another teacher never finds this one's features.
+    folder: created if missing; several processes, on several machines, may share it. Each process writes the features
+    that it computed to its own file, atomically, and never changes it. So no locks are needed, and network file systems
+    work; two processes may both encode the same text. A feature's key is a hash of the teacher's fingerprint and the
+    text, so teachers never share features.
     Raises TeacherError if the folder can't be read or written.
     """
 
@@ -180,7 +180,7 @@ class TextCachedTeacher:
         self.width, self.fingerprint = teacher.width, teacher.fingerprint
         self.lock = threading.Lock()
         self.known: dict[bytes, NDArray[np.float32]] = {}
-        self.read: set[str] = set()  # names of files
+        self.read: set[str] = set()  # names of files already read
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -188,11 +188,11 @@ class TextCachedTeacher:
         self._read_new()
 
     def image_features(self, pixels: Tensor, keys: Sequence[str]) -> Tensor:
-        """Ω, straight from the teacher."""
+        """Return Ω, directly from the teacher."""
         return self.teacher.image_features(pixels, keys)
 
     def text_features(self, texts: Sequence[str]) -> Tensor:
-        """texts: N.  Returns (N, C) float32, on the CPU."""
+        """Return features (N, C) float32, on the CPU.  texts: N."""
         if not texts:
             return torch.empty(0, self.width)
         key_of = {text: hashlib.sha256(f"{self.fingerprint}\0{text}".encode()).digest() for text in texts}
@@ -204,7 +204,7 @@ class TextCachedTeacher:
             return torch.from_numpy(np.stack([self.known[key_of[text]] for text in texts]))
 
     def _ask(self, key_of: dict[str, bytes]) -> None:
-        """Ask the teacher, and keep what it says."""
+        """Encode texts with the teacher, and store the features."""
         values = self.teacher.text_features(list(key_of)).float().cpu().numpy()
         self.known.update(zip(key_of.values(), values, strict=True))
         name = f"{uuid.uuid4().hex}{SUFFIX}"
@@ -214,7 +214,7 @@ class TextCachedTeacher:
         self.read.add(name)
 
     def _read_new(self) -> None:
-        """Read what other or earlier processes have written since the last call."""
+        """Read features that other or earlier processes have written since the last call."""
         try:
             names = {path.name for path in self.folder.iterdir() if path.suffix == SUFFIX} - self.read
         except OSError as error:

@@ -1,4 +1,4 @@
-"""A small teacher of our own: an image tower and a text tower in one space, fitted on pairs (teacher/fitting.py)."""
+"""Small teacher: an image tower and a text tower with a common feature space, fitted on pairs (teacher/fitting.py)."""
 
 import hashlib
 import json
@@ -27,43 +27,43 @@ DESCRIPTION, WEIGHTS, RUN = "teacher.json", "teacher.safetensors", "fit"
 FORMAT = 1
 SMALL = "small"  # the image tower that is fitted from scratch
 SMALL_CHANNELS = 128
-HIDDEN = 256  # of the text tower
-MAX_WORDS = 77  # of a text; the rest is cut off, as CLIP does with its tokens
+HIDDEN = 256  # hidden width of the text tower
+MAX_WORDS = 77  # maximum length of a text; the rest is cut off, as with CLIP's tokens
 WORD = re.compile(r"[^\W_]+|[^\w\s]")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Architecture:
-    """All that the two towers are built of."""
+    """Description of the two towers."""
 
     network: str
-    """The image tower: timm's name, or "small"."""
+    """Image tower: timm's name, or "small"."""
     image_size: tuple[int, int]
-    """Height and width of its input, px."""
+    """Height and width of the input, px."""
     mean: tuple[float, ...]
-    """Of its input by channel, on the scale of 0 to 1."""
+    """Mean of the input by channel, on the scale of 0 to 1."""
     std: tuple[float, ...]
-    """As `mean`."""
+    """Standard deviation of the input, as `mean`."""
     channels: int
-    """Of its features."""
+    """Number of channels of the image tower's features."""
     width: int
     """C, channels of the teacher's features."""
     words: tuple[str, ...]
-    """What the text tower knows."""
+    """Vocabulary of the text tower."""
 
 
 class WordTower(nn.Module):
-    """Text features: the weighted sum of the words' embeddings, through a perceptron; unknown words are left out.
+    """Text tower: weighted sum of the words' embeddings, then a perceptron; unknown words are ignored.
 
-    words: what it knows.  width: C, channels of its features.  `rarity`, of each word, is set by the fit: log of the
-    share of images whose texts lack it, so that what all texts say does not drown what one says.
+    words: vocabulary.  width: C, channels of its features.  `rarity`, a weight per word, is set by the fit: log of the
+    share of images whose texts lack it, so that words in all texts do not dominate rare ones.
     """
 
     rarity: Tensor
 
     def __init__(self, words: Sequence[str], width: int) -> None:
         super().__init__()
-        self.index = {word: i for i, word in enumerate(words, start=1)}  # 0 fills short texts up
+        self.index = {word: i for i, word in enumerate(words, start=1)}  # 0 is padding
         self.embed = nn.EmbeddingBag(len(words) + 1, HIDDEN, mode="sum", padding_idx=0)
         self.register_buffer("rarity", torch.ones(len(words) + 1))
         self.layers = nn.Sequential(
@@ -71,7 +71,7 @@ class WordTower(nn.Module):
         )
 
     def forward(self, texts: Sequence[str]) -> Tensor:
-        """texts: N.  Returns (N, C)."""
+        """Return features (N, C).  texts: N."""
         rows = [[self.index[word] for word in words_of(text) if word in self.index] for text in texts]
         longest = max((len(row) for row in rows), default=0) or 1
         filled = [row + [0] * (longest - len(row)) for row in rows]
@@ -82,10 +82,10 @@ class WordTower(nn.Module):
 
 
 class FittedTeacher(nn.Module):
-    """An image tower with a linear projection, and a text tower.
+    """Image tower with a linear projection, and a text tower.
 
-    architecture: what is built, with random weights; `FittedTeacher.load` and `fit_teacher` are the usual ways.
-    about: what it was fitted on and how well, kept by `save`.
+    architecture: built with random weights; usually use `FittedTeacher.load` or `fit_teacher`.
+    about: training data and scores, stored by `save`.
     """
 
     def __init__(self, architecture: Architecture, about: Mapping[str, Any]) -> None:
@@ -97,9 +97,9 @@ class FittedTeacher(nn.Module):
 
     @classmethod
     def load(cls, folder: str | Path, device: str | torch.device = "cpu") -> "FittedTeacher":
-        """The frozen teacher in a folder that `save` wrote.
+        """Load the frozen teacher from a folder that `save` wrote.
 
-        device: where it runs; give the student's.  Raises TeacherError if the folder holds none.
+        device: where it runs; give the student's.  Raises TeacherError if the folder has none.
         """
         folder = Path(folder)
         architecture, about = _read_description(folder / DESCRIPTION)
@@ -108,11 +108,11 @@ class FittedTeacher(nn.Module):
             teacher = cls(architecture, about)
             teacher.load_state_dict(load_file(folder / WEIGHTS))
         except (SafetensorError, RuntimeError, OSError, ValueError, CheckpointError) as error:
-            raise TeacherError(f"{folder / WEIGHTS} holds no weights of this teacher: {error}; fit it again") from error
+            raise TeacherError(f"{folder / WEIGHTS} has no weights of this teacher: {error}; fit it again") from error
         return teacher.eval().requires_grad_(False).to(device)
 
     def save(self, folder: str | Path) -> None:
-        """Write teacher.json and teacher.safetensors. Raises TeacherError for a folder that holds something else."""
+        """Write teacher.json and teacher.safetensors. Raises TeacherError for a folder with other files."""
         folder = Path(folder)
         check_folder(folder)
         parts = {"format": FORMAT, "architecture": asdict(self.architecture), "about": dict(self.about)}
@@ -123,29 +123,29 @@ class FittedTeacher(nn.Module):
 
     @property
     def width(self) -> int:
-        """C, channels of its features."""
+        """C, number of feature channels."""
         return self.architecture.width
 
     @cached_property
     def fingerprint(self) -> str:
-        """Changes with the text tower's weights and structure, and with the words it knows."""
+        """Hash that changes with the text tower's weights, structure and vocabulary."""
         words = hashlib.sha256("\0".join(self.architecture.words).encode()).hexdigest()
         return f"{hash_module(self.text)} {words} {MAX_WORDS}"
 
     @torch.no_grad()
     def image_features(self, pixels: Tensor, keys: Sequence[str] = ()) -> Tensor:
-        """pixels: (N, 3, H, W) in [0, 1].  Returns (N, C) float32, not normalised. Keys are not needed."""
+        """Return features (N, C) float32, not normalised.  pixels: (N, 3, H, W) in [0, 1].  keys: ignored."""
         a = self.architecture
         return self.project(network_features(self.network, pixels, a.image_size, a.mean, a.std))
 
     @torch.no_grad()
     def text_features(self, texts: Sequence[str]) -> Tensor:
-        """texts: N, of any length; 77 words of each are read.  Returns (N, C) float32, not normalised."""
+        """Return features (N, C) float32, not normalised.  texts: N, of any length; the first 77 words are read."""
         return self.text(texts).float()
 
 
 def build_network(name: str, size: int) -> nn.Module:
-    """An image tower with random weights and pooled features. Raises CheckpointError for an unknown name.
+    """Build an image tower with random weights and pooled features. Raises CheckpointError for an unknown name.
 
     size: side of the small tower's input, px; other towers have their own.
     """
@@ -153,13 +153,13 @@ def build_network(name: str, size: int) -> nn.Module:
         shape = {"patch_size": SMALL_PATCH_PX, "embed_dim": SMALL_CHANNELS, "depth": 5, "num_heads": 4}
         tower: Any = build_encoder("vit_tiny_patch16_224", size, **shape)
         for block in tower.blocks:
-            block.attn.fused_attn = False  # it is fitted on the CPU, where the fused kernel's backward is slow
+            block.attn.fused_attn = False  # fitting runs on the CPU, where the fused kernel's backward is slow
         return tower
     return join_networks([load_timm(one, None, pretrained=False) for one in name.split(",")])
 
 
 def words_of(text: str) -> list[str]:
-    """The first 77 words and punctuation marks of a text, in lower case.
+    """Return the first 77 words and punctuation marks of a text, in lower case.
 
     >>> words_of("A very_dark photo.")
     ['a', 'very', 'dark', 'photo', '.']
@@ -168,11 +168,11 @@ def words_of(text: str) -> list[str]:
 
 
 def check_folder(folder: Path) -> None:
-    """Raise TeacherError unless a teacher may be written there: it is absent, empty, or holds one or its fit."""
+    """Raise TeacherError unless the folder may be written: absent, empty, or with a teacher or its fit."""
     if (folder / DESCRIPTION).is_file() or not folder.exists():
         return
     if not folder.is_dir() or any(path.name != RUN for path in folder.iterdir()):
-        raise TeacherError(f"{folder} holds something else than a teacher; choose another folder")
+        raise TeacherError(f"{folder} contains other files than a teacher; choose another folder")
 
 
 def _read_description(path: Path) -> tuple[Architecture, Mapping[str, Any]]:
@@ -183,5 +183,5 @@ def _read_description(path: Path) -> tuple[Architecture, Mapping[str, Any]]:
         return from_dict(Architecture, parts["architecture"], "architecture"), dict(parts["about"])
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError, ConfigError) as error:
         raise TeacherError(
-            f"{path} describes no fitted teacher ({error}); write one with uniemox teacher fit"
+            f"{path} does not describe a fitted teacher ({error}); write one with uniemox teacher fit"
         ) from error

@@ -1,4 +1,4 @@
-"""Fit a small teacher on pairs of images and texts."""
+"""Fits a small teacher on pairs of images and texts."""
 
 import math
 import re
@@ -46,21 +46,21 @@ from uniemox.views.loader import BrokenCount, ViewBatch, ViewDataset, build_load
 from uniemox.views.patches import IMAGENET_MEAN, IMAGENET_STD
 from uniemox.views.transforms import TrainViews, WholeViews
 
-FEWEST = 20  # images, so that two are held out
-LOOK_AT = 64  # images at a time
+FEWEST = 20  # minimum number of images, of which two are held out
+LOOK_AT = 64  # images per batch when encoding
 SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
 
 
 @dataclass(frozen=True, slots=True)
 class Pairs:
-    """P images and the texts of each."""
+    """P images with their texts."""
 
     inputs: Tensor  # (V, P, 2, 3, S, S) uint8, scene and person, or (1, P, D) float32 features of a frozen tower
     texts: Sequence[tuple[str, ...]]  # P; distinct, at least one each
 
 
 def texts_by_image(data: DataSet, with_emotion: bool) -> tuple[list[Sample], list[tuple[str, ...]]]:
-    """Images that have texts, once each, and their texts."""
+    """Return the images that have texts, once each, and their texts."""
     samples: dict[str, Sample] = {}
     texts: dict[str, dict[str, None]] = {}
     for sample in data.samples:
@@ -84,7 +84,7 @@ def look_at_pairs(
     broken: BrokenCount,
     on_progress: Callable[[int, int], None],
 ) -> Pairs:
-    """All views of all images that can be read, in memory, as `look` gives them, (n, ...) of a batch of n."""
+    """Compute all views of all readable images in memory.  look: converts a batch of n to (n, ...)."""
     images = len(dataset)
     places = [
         [(view, i) for i in range(start, min(start + LOOK_AT, images))]
@@ -113,15 +113,15 @@ def look_at_pairs(
 
 
 def sentences_of(texts: Sequence[str]) -> frozenset[str]:
-    """An image's texts, and every sentence of them."""
+    """Return an image's texts, and every sentence of them."""
     return frozenset([*texts, *(sentence for text in texts for sentence in SENTENCE_END.split(text.strip()))])
 
 
 HELD_OUT = 0.1  # share of the images
-SMALL_PX, MIN_AREA = 96, 0.6  # of the small tower's input; of a training crop: what a text names should still be in it
-SCALE, BIAS, MAX_SCALE = 10.0, -3.0, 100.0  # 1 / temperature and offset at the start; its limit, CLIP's
-SCALE_LR = 10.0  # times the learning rate
-MIN_RARITY = 0.02  # of a word that is in all texts
+SMALL_PX, MIN_AREA = 96, 0.6  # side of the small tower's input; minimum area of a crop, which should match its text
+SCALE, BIAS, MAX_SCALE = 10.0, -3.0, 100.0  # initial 1 / temperature and offset; maximum scale, as CLIP's
+SCALE_LR = 10.0  # factor on the learning rate of scale and offset
+MIN_RARITY = 0.02  # weight of a word that is in all texts
 WEIGHT_DECAY, BETAS = 0.05, (0.9, 0.98)
 WARMUP = 0.1  # share of the steps
 
@@ -131,11 +131,11 @@ def fit_teacher(
 ) -> FittedTeacher:
     """Fit a teacher on the samples that have a text, write it to a folder and return it, frozen, on the CPU.
 
-    Every tenth image is held out; how well images and texts find each other among those is in `about["figures"]`.
-    The folder keeps the hashes of all these images: what learns from the teacher is not scored on them; and in `fit`
-    the run itself, which continues to the same bits if `resume`, however often it was killed.
-    Raises DataError with fewer than 20 images that have a text. Raises ConfigError if the data don't fill a batch,
-    TeacherError if the frozen tower can't be loaded or `out` holds something else, NonFiniteLossError, and StoppedError
+    Every tenth image is held out; retrieval scores on these images are in `about["figures"]`.
+    The folder stores the hashes of all images, so that models that learn from the teacher are not scored on them. Its
+    subfolder `fit` holds the run, which `resume` continues with the same bits, however often it was killed.
+    Raises DataError with fewer than 20 images that have a text, ConfigError if the data don't fill a batch,
+    TeacherError if the frozen tower can't be loaded or `out` has other files, NonFiniteLossError, and StoppedError
     after SIGTERM or Ctrl-C.
     """
     callback = callback or NullCallback()
@@ -143,7 +143,7 @@ def fit_teacher(
     samples, texts = texts_by_image(data, config.with_emotion)
     order = np.random.Generator(np.random.PCG64(config.seed)).permutation(len(samples)).tolist()
     held_out = round(HELD_OUT * len(samples))
-    steps_in_epoch(len(samples) - held_out, config.batch_size)  # raises before anything is read
+    steps_in_epoch(len(samples) - held_out, config.batch_size)  # raises before images are read
     tower = None if config.image_tower is None else open_timm_tower(config.image_tower)
     broken = BrokenCount(config.max_unreadable)
 
@@ -159,10 +159,10 @@ def fit_teacher(
         progress = partial(callback.progress, what)
         return look_at_pairs(dataset, [texts[i] for i in which], max(views, 1), look, config.workers, broken, progress)
 
-    held = look_at(order[:held_out], 0, "looking at held-out images")
-    shown = look_at(order[held_out:], config.views if tower is None else 0, "looking at images")
+    held = look_at(order[:held_out], 0, "reading held-out images")
+    shown = look_at(order[held_out:], config.views if tower is None else 0, "reading images")
     teacher = _start(config, tower, shown.texts)
-    if (out / DESCRIPTION).is_file() and not resume:  # a finished one makes room
+    if (out / DESCRIPTION).is_file() and not resume:  # replaces a finished teacher
         shutil.rmtree(out / RUN, ignore_errors=True)
     begin_run(out / RUN, "teacher", config, data, resume=resume)
     _fit(teacher, shown, config, out / RUN, callback)
@@ -181,7 +181,7 @@ def fit_teacher(
 
 
 def _start(config: FitConfig, tower: TimmImageTower | None, texts: Sequence[tuple[str, ...]]) -> FittedTeacher:
-    """A teacher with random weights but those of the frozen tower. The process's own generator is left alone."""
+    """Build a teacher with random weights, except the frozen tower's, without using the process's generator."""
     size = config.image_size or SMALL_PX
     words = sorted({word for several in texts for text in several for word in words_of(text)})
     with torch.random.fork_rng(devices=[]):
@@ -218,7 +218,7 @@ def _fit(teacher: FittedTeacher, pairs: Pairs, config: FitConfig, run: Path, cal
         optimizer=optimizer,
         set_lr=warmup_cosine(optimizer, config.lr, steps=config.epochs * steps_per_epoch, warmup=WARMUP),
         checkpoints=Checkpoints(run, keep=1),
-        broken=BrokenCount(0),  # all images are in memory
+        broken=BrokenCount(0),  # all images are already in memory
         callback=callback,
     )
     plan = trainer.plan_small_run("fitting", config, samples=len(said))
@@ -241,7 +241,7 @@ def _fit(teacher: FittedTeacher, pairs: Pairs, config: FitConfig, run: Path, cal
 
 
 class _PairModel(nn.Module):
-    """The teacher with scale and offset of its cosines, which are learned beside it."""
+    """Teacher with the learned scale and offset of its cosines."""
 
     def __init__(self, teacher: FittedTeacher) -> None:
         super().__init__()
@@ -251,7 +251,7 @@ class _PairModel(nn.Module):
 
 @dataclass(frozen=True, slots=True)
 class _Rows:
-    """A batch of images that are in memory."""
+    """Batch of images in memory."""
 
     samples: list[int]
     broken: tuple[Broken, ...] = ()
@@ -265,11 +265,11 @@ def _batches(plan: RunPlan, seed: int) -> Iterator[_Rows]:
 
 
 def pair_loss(image: Tensor, text: Tensor, truth: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
-    """Is this text true of this image? Asked of every pair (SigLIP, arXiv 2303.15343, equation 1).
+    """Compute the sigmoid loss of all pairs of images and texts (SigLIP, arXiv 2303.15343, equation 1).
 
     image: (N, C), text: (M, C), not normalised.  truth: (N, M) bool.  scale: 1 / temperature.  bias: offset.
-    A mean over the N images of a sum over the texts, weighted by how many images a text is true of, to the power of
-    3/4: common texts are learned sooner than rare ones.
+    A mean over the N images of a sum over the texts. A text's weight is its number of images to the power of 3/4, so
+    common texts are learned sooner than rare ones.
     """
     logits = scale * F.normalize(image, dim=-1) @ F.normalize(text, dim=-1).T + bias  # (N, M)
     target = truth.to(logits.dtype)
@@ -279,7 +279,7 @@ def pair_loss(image: Tensor, text: Tensor, truth: Tensor, scale: Tensor, bias: T
 
 
 def _features(teacher: FittedTeacher, inputs: Tensor, is_frozen: bool) -> Tensor:
-    """Features of images, (N, C): the mean of scene and person, (N, 2, 3, S, S), or projected features, (N, D)."""
+    """Return features of images, (N, C): mean of scene and person, (N, 2, 3, S, S), or projected ones, (N, D)."""
     if is_frozen:
         return teacher.project(inputs)
     a = teacher.architecture
@@ -320,6 +320,6 @@ def _figures(teacher: FittedTeacher, held: Pairs, is_frozen: bool) -> dict[str, 
 
 
 def _rarity(pairs_texts: Sequence[tuple[str, ...]], words: Sequence[str]) -> Tensor:
-    """(V + 1,) how much each word says: log of images over those whose texts have it; 0 first, for no word."""
+    """Return the weight of each word, (V + 1,): log of images over images whose texts have it; 0 first, for padding."""
     count = Counter(word for several in pairs_texts for word in {w for text in several for w in words_of(text)})
     return torch.tensor([0.0, *(math.log((1 + len(pairs_texts)) / (1 + count[w])) + MIN_RARITY for w in words)])

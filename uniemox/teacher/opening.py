@@ -1,4 +1,4 @@
-"""A teacher named by one string."""
+"""Opens a teacher by its name."""
 
 from collections.abc import Callable, Mapping
 
@@ -13,28 +13,28 @@ from uniemox.teacher.sources import UNLOADABLE, ClipTeacher, OnnxImageTower, Tim
 
 
 def open_teacher(source: str, device: str | torch.device = "cpu") -> Teacher:
-    """The frozen teacher of a name KIND:WHAT.
+    """Open the frozen teacher of a name KIND:WHAT.
 
     source: clip:NAME@WEIGHTS with open_clip's name and published weights or a file (without @, OpenAI's weights),
-    clip:local-dir:FOLDER, fitted:FOLDER of `uniemox teacher fit`, stored:FILE of `save_features`; without a text side:
-    timm:NAME with published weights, timm:NAME@FILE, timm:local-dir:FOLDER, onnx:FILE.
-    device: where the teacher runs; give the student's. ONNX files run where onnxruntime can, stored features nowhere.
-    Raises TeacherError for an unknown kind, or if the teacher can't be had.
+    clip:local-dir:FOLDER, fitted:FOLDER of `uniemox teacher fit`, stored:FILE of `save_features`. Without a text
+    encoder: timm:NAME with published weights, timm:NAME@FILE, timm:local-dir:FOLDER, onnx:FILE.
+    device: where the teacher runs; give the student's. It has no effect on ONNX files and stored features.
+    Raises TeacherError for an unknown kind, or if the teacher can't be loaded.
     """
     kind, _, what = source.partition(":")
     if kind not in KINDS or not what:
         raise TeacherError(
-            f"{source!r} is no teacher; write clip:NAME@WEIGHTS, clip:local-dir:FOLDER, fitted:FOLDER, "
+            f"{source!r} is not a teacher; write clip:NAME@WEIGHTS, clip:local-dir:FOLDER, fitted:FOLDER, "
             "stored:FILE.npz, timm:NAME, timm:NAME@FILE or onnx:FILE"
         )
     return KINDS[kind](what, device)
 
 
 def open_timm_tower(source: str, device: str | torch.device = "cpu") -> TimmImageTower:
-    """The frozen image tower timm:NAME or timm:NAME@FILE, with options as --init takes them.
+    """Open the frozen image tower timm:NAME or timm:NAME@FILE, with options as for --init.
 
-    Several with commas between them are one tower, their features one after the other.
-    Raises TeacherError for another kind, or if the tower can't be had.
+    Several, separated by commas, become one tower with concatenated features.
+    Raises TeacherError for another kind, or if the tower can't be loaded.
     """
     sources = source.split(",")
     if not all(one.startswith("timm:") and one != "timm:" for one in sources):
@@ -42,11 +42,11 @@ def open_timm_tower(source: str, device: str | torch.device = "cpu") -> TimmImag
     try:
         return TimmImageTower(join_networks([load_timm(one, None) for one in sources]).to(device))
     except (CheckpointError, *UNLOADABLE) as error:
-        raise TeacherError(f"the image tower {source!r} can't be had: {error}") from error
+        raise TeacherError(f"the image tower {source!r} can't be loaded: {error}") from error
 
 
 def timm_name(source: str) -> str:
-    """timm's names in a source of `open_timm_tower`, with their options.
+    """Return the names inside a `timm:` source, with their options but without files; see `open_timm_tower`.
 
     >>> timm_name("timm:resnet18@resnet18.safetensors")
     'resnet18'

@@ -1,4 +1,4 @@
-"""The teacher protocol."""
+"""Protocol of teachers."""
 
 import hashlib
 from collections.abc import Sequence
@@ -12,34 +12,34 @@ from uniemox.errors import TeacherError
 
 
 class Teacher(Protocol):
-    """Images and texts in one space, frozen. A teacher of images alone serves L3, see `refuse_texts`."""
+    """Frozen encoder of images and texts into one space. An image-only teacher suffices for L3, see `refuse_texts`."""
 
     @property
     def width(self) -> int:
-        """C, channels of its features."""
+        """C, number of feature channels."""
 
     @property
     def fingerprint(self) -> str:
-        """A hash that changes with everything that its text features depend on."""
+        """Hash that changes with everything that affects its text features."""
 
     def image_features(self, pixels: Tensor, keys: Sequence[str]) -> Tensor:
-        """Ω of a batch, float32, not normalised.
+        """Return Ω of a batch, (N, C) float32, not normalised.
 
         pixels: (N, 3, H, W) in [0, 1]; the teacher resizes and normalises them itself.  keys: N names of the images,
-        for teachers that look features up.  Returns (N, C).
+        for teachers that look features up.
         """
 
     def text_features(self, texts: Sequence[str]) -> Tensor:
-        """Λ of a batch, float32, not normalised.  texts: N.  Returns (N, C)."""
+        """Return Λ of a batch, (N, C) float32, not normalised.  texts: N."""
 
 
 def refuse_texts(teacher: object, texts: Sequence[str] = ()) -> NoReturn:
-    """Raise TeacherError in place of the fingerprint and the text features of a teacher of images alone."""
-    raise TeacherError("this teacher has no text side; fit one, or turn contrastive_feature_alignment (L2) off")
+    """Raise TeacherError: used as fingerprint and text_features of a teacher without a text encoder."""
+    raise TeacherError("this teacher has no text encoder; fit one, or turn off contrastive_feature_alignment (L2)")
 
 
 def fit_pixels(pixels: Tensor, size: tuple[int, int], mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """Pixels at a tower's size and in its normalisation.
+    """Resize pixels to a tower's size and normalise them.
 
     pixels: (N, 3, H, W) floats in [0, 1].  Returns (N, 3, *size) float32. Raises TeacherError for integers.
     """
@@ -51,9 +51,9 @@ def fit_pixels(pixels: Tensor, size: tuple[int, int], mean: Sequence[float], std
 
 
 def hash_module(module: nn.Module, *, without: str = "") -> str:
-    """A hash of a module's structure and weights.
+    """Return a hash of a module's structure and weights.
 
-    without: leave out the parameters whose name starts so; an empty text leaves none out.
+    without: prefix of the names of parameters to leave out; an empty text leaves none out.
     """
     digest = hashlib.sha256(repr(module).encode())
     for name, value in sorted(module.state_dict().items()):

@@ -1,4 +1,4 @@
-"""Networks that teach: CLIP, and image towers of timm or ONNX."""
+"""Teacher networks: CLIP, and image towers of timm or ONNX."""
 
 import pickle
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ from uniemox.model.encoder import ConcatEncoder
 from uniemox.teacher.protocol import fit_pixels, hash_module, refuse_texts
 from uniemox.views.patches import IMAGENET_MEAN, IMAGENET_STD, PixelStats
 
-# What open_clip raises for a weight file that is missing, mangled or something else; the file decides which of them.
+# Errors of open_clip for a weight file that is missing, damaged or of another kind.
 UNLOADABLE = (
     *(RuntimeError, OSError, ValueError, LookupError, TypeError, AttributeError, EOFError, StopIteration),
     *(AssertionError, pickle.UnpicklingError),
@@ -31,23 +31,23 @@ UNLOADABLE = (
 class ClipTeacher:
     """Image and text features of a frozen open_clip model, with its own normalisation and tokenizer.
 
-    model, tokenizer: as open_clip makes them; `ClipTeacher.load` is the usual way. Texts longer than the model's
-    context are cut off by its tokenizer.
+    model, tokenizer: from open_clip; usually use `ClipTeacher.load`. The tokenizer cuts off texts longer than the
+    model's context.
     """
 
-    def __init__(self, model: Any, tokenizer: Any) -> None:  # open_clip's are not typed
+    def __init__(self, model: Any, tokenizer: Any) -> None:  # open_clip's classes are not typed
         self.model = model.eval().requires_grad_(False)
         self.tokenizer = tokenizer
 
     @classmethod
     def load(cls, name: str = "ViT-B-16", weights: str = "openai", device: str | torch.device = "cpu") -> "ClipTeacher":
-        """A model of open_clip with weights.
+        """Load a model of open_clip with weights.
 
         name: open_clip's name of the architecture, or local-dir:FOLDER with open_clip_config.json and weights in it.
-        weights: open_clip's name of published weights, fetched from the hub or its cache, or a local file. The weights
-        of OpenAI need the architectures ending in -quickgelu when they come from a file.
+        weights: open_clip's name of published weights, fetched from the hub or its cache, or a local file. For OpenAI's
+        weights from a file use the architectures ending in -quickgelu.
         device: where the teacher runs; give the student's.
-        Raises TeacherError if there is no such model or its weights can't be had.
+        Raises TeacherError if there is no such model or its weights can't be loaded.
         """
         is_folder = name.startswith("local-dir:")
         if not is_folder and open_clip.get_model_config(name) is None:
@@ -64,12 +64,12 @@ class ClipTeacher:
 
     @cached_property
     def width(self) -> int:
-        """C, channels of its features."""
+        """C, number of feature channels."""
         return int(self.text_features([""]).shape[1])
 
     @cached_property
     def fingerprint(self) -> str:
-        """Changes with the text tower's weights and structure, and with what the tokenizer makes of a text."""
+        """Hash that changes with the text tower's weights and structure, and with the tokenizer's result."""
         tokens = self.tokenizer(
             ["A photo of a café: 3 people, naïve & glad!"], context_length=self.model.context_length
         )
@@ -81,7 +81,7 @@ class ClipTeacher:
 
     @torch.no_grad()
     def image_features(self, pixels: Tensor, keys: Sequence[str] = ()) -> Tensor:
-        """pixels: (N, 3, H, W) in [0, 1].  Returns (N, C) float32, not normalised. Keys are not needed."""
+        """Return features (N, C) float32, not normalised.  pixels: (N, 3, H, W) in [0, 1].  keys: ignored."""
         visual = self.model.visual
         size = visual.image_size if isinstance(visual.image_size, tuple) else (visual.image_size, visual.image_size)
         pixels = fit_pixels(pixels.to(self._device), size, visual.image_mean, visual.image_std)
@@ -89,18 +89,18 @@ class ClipTeacher:
 
     @torch.no_grad()
     def text_features(self, texts: Sequence[str]) -> Tensor:
-        """texts: N.  Returns (N, C) float32, not normalised."""
+        """Return features (N, C) float32, not normalised.  texts: N."""
         tokens = self.tokenizer(list(texts), context_length=self.model.context_length)  # (N, context)
         return self.model.encode_text(tokens.to(self._device)).float()
 
 
-AT_ONCE = 16  # images that a CPU computes together: more don't fit into its caches
+AT_ONCE = 16  # images per batch on a CPU: more don't fit into its caches
 
 
 class TimmImageTower:
     """Pooled features of a frozen timm network, with its own input size and normalisation.
 
-    model: built with num_classes=0; `open_timm_tower` is the usual way. Raises TeacherError for other networks.
+    model: built with num_classes=0; usually use `open_timm_tower`. Raises TeacherError for other networks.
     """
 
     fingerprint, text_features = property(refuse_texts), refuse_texts
@@ -121,17 +121,17 @@ class TimmImageTower:
 
     @torch.no_grad()
     def image_features(self, pixels: Tensor, keys: Sequence[str] = ()) -> Tensor:
-        """pixels: (N, 3, H, W) in [0, 1].  Returns (N, C) float32, not normalised. Keys are not needed."""
+        """Return features (N, C) float32, not normalised.  pixels: (N, 3, H, W) in [0, 1].  keys: ignored."""
         return network_features(self.model, pixels, self.size, self.mean, self.std)
 
 
 def network_features(
     network: nn.Module, pixels: Tensor, size: tuple[int, int], mean: Sequence[float], std: Sequence[float]
 ) -> Tensor:
-    """A frozen network's features (N, C) float32.
+    """Return a frozen network's features (N, C) float32.
 
     pixels: (N, 3, H, W) in [0, 1]; size, mean, std: of the network's input, see `fit_pixels`.
-    On a CPU a few images go at a time, and convolutions keep their channels last.
+    On a CPU it computes a few images at a time, with channels-last convolutions.
     """
     device = next(network.parameters()).device
     has_maps = any(isinstance(module, nn.BatchNorm2d) for module in network.modules())
@@ -144,16 +144,16 @@ def network_features(
 
 
 def join_networks(networks: Sequence[nn.Module]) -> nn.Module:
-    """One network of several of timm, their features one after the other; itself where there is one.
+    """Join several timm networks into one with concatenated features; returns a single one unchanged.
 
-    All see the image at the size of the largest, each in its own normalisation.
+    All get the image at the largest input size, each with its own normalisation.
     """
     if len(networks) == 1:
         return networks[0]
     configs = [timm.data.resolve_model_data_config(network) for network in networks]
     joined: Any = ConcatEncoder(networks, [PixelStats(config["mean"], config["std"]) for config in configs])
     size = max(config["input_size"] for config in configs)
-    joined.pretrained_cfg = {"input_size": size, "mean": IMAGENET_MEAN, "std": IMAGENET_STD}  # what timm is asked for
+    joined.pretrained_cfg = {"input_size": size, "mean": IMAGENET_MEAN, "std": IMAGENET_STD}  # read by timm's functions
     return joined
 
 
@@ -161,7 +161,7 @@ class OnnxImageTower:
     """Features of a frozen ONNX network: input (N, 3, H, W), first output (N, C).
 
     mean, std: of its input pixels on the scale of 0 to 1; ImageNet's by default.
-    Raises TeacherError if the file is no such network.
+    Raises TeacherError if the file is not such a network.
     """
 
     fingerprint, text_features = property(refuse_texts), refuse_texts
@@ -199,14 +199,14 @@ class OnnxImageTower:
         self.width: int = features.shape[1]
 
     def image_features(self, pixels: Tensor, keys: Sequence[str] = ()) -> Tensor:
-        """pixels: (N, 3, H, W) in [0, 1].  Returns (N, C) float32 on their device. Keys are not needed."""
+        """Return features (N, C) float32 on the pixels' device.  pixels: (N, 3, H, W) in [0, 1].  keys: ignored."""
         fitted = fit_pixels(pixels, self.size, self.mean, self.std).cpu().numpy()  # (N, 3, H, W)
         chunks = [fitted] if self.batch is None else np.split(fitted, range(self.batch, len(fitted), self.batch))
         outputs = [self._run(chunk) for chunk in chunks]
         return torch.from_numpy(np.concatenate(outputs)).float().to(pixels.device)
 
     def _run(self, chunk: np.ndarray) -> np.ndarray:
-        """One run; a short chunk of a network with a fixed batch is filled up and cut again."""
+        """Run one chunk; a short chunk is padded to a fixed batch and cut again."""
         lack = 0 if self.batch is None else self.batch - len(chunk)
         filled = np.concatenate([chunk, np.zeros((lack, *chunk.shape[1:]), chunk.dtype)]) if lack else chunk
         return self.session.run(None, {self.session.get_inputs()[0].name: filled})[0][: len(chunk)]
@@ -220,5 +220,5 @@ def _check_weights(path: Path) -> None:
         raise TeacherError(f"{path} is no ONNX network that onnxruntime can run: {error}") from error
     if outside:
         raise TeacherError(
-            f"{path}: its weights are said to be in {outside[0][:80]!r}; put them beside it, or into one file"
+            f"{path} reads weights from {outside[0][:80]!r}, not in its folder; put them there or into one file"
         )

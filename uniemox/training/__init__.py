@@ -1,1 +1,1 @@
-"""Parts that pre-training and fine-tuning share."""
+"""Code that pre-training and fine-tuning share."""

@@ -1,4 +1,4 @@
-"""Settings that make a model train fast on a device, with the same results up to rounding."""
+"""Settings for fast training on a device, with the same results up to rounding."""
 
 import ctypes
 import math
@@ -27,12 +27,12 @@ from uniemox.views.loader import PREFETCH
 Run = TypeVar("Run", bound=Any)  # settings of pre-training or fine-tuning
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 MAX_INT = 2**31 - 1
-MAX_WORKERS = 8  # of one process, where nobody says
-SHARED_MEMORY = Path("/dev/shm")  # where processes that load put batches, on Linux
+MAX_WORKERS = 8  # default maximum per process
+SHARED_MEMORY = Path("/dev/shm")  # where loading processes put batches, on Linux
 
 
 def setup_device(config: HardwareConfig) -> torch.device:
-    """The device of this process, its threads set. Raises ConfigError if the device is not there."""
+    """Return the device of this process and set its threads. Raises ConfigError if the device is missing."""
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     has_gpu = torch.cuda.is_available()
@@ -42,22 +42,22 @@ def setup_device(config: HardwareConfig) -> torch.device:
         return torch.device("cpu")
     count, number = torch.cuda.device_count(), local_rank()
     if number >= count and not (count == 1 and is_bound()):
-        raise ConfigError(f"process {number} of this machine has no GPU of its own: there are {count}; start {count}")
+        raise ConfigError(f"process {number} of this machine has no GPU: the machine has {count}; start {count}")
     return torch.device("cuda", number if count > 1 else 0)
 
 
 def count_workers(config: HardwareConfig, device: torch.device) -> int:
-    """Processes that load, of each process that trains."""
+    """Return the number of loading processes per training process."""
     if config.workers is not None:
         return config.workers
     return 1 if device.type == "cpu" else min(cores_of_process(usable_cores()), MAX_WORKERS)
 
 
 def check_shared_memory(workers: int, batch_bytes: int) -> None:
-    """Refuse loaders that need more shared memory than there is, before one dies of a bus error.
+    """Refuse loaders that need more shared memory than there is; otherwise one would die of a bus error.
 
-    workers: of one process.  batch_bytes: of the views of a batch of one process.
-    Raises ConfigError with what raises the limit of a container, and the setting that lowers the need.
+    workers: number per process.  batch_bytes: size of a process's batch of views.
+    Raises ConfigError, naming the option that raises a container's limit, and the setting that needs less memory.
     """
     if not workers or not SHARED_MEMORY.is_dir():
         return
@@ -71,20 +71,20 @@ def check_shared_memory(workers: int, batch_bytes: int) -> None:
 
 
 def precision_of(config: HardwareConfig) -> Precision:
-    """The precision that was asked for, or the one that this machine is fast with."""
+    """Return the requested precision, or else the one that is fast on this machine."""
     return config.precision or fast_precision()
 
 
 def with_precision(config: Run) -> Run:
-    """The settings of a run with `precision_of` its hardware, which it then keeps wherever it is resumed."""
+    """Return the settings of a run with a fixed precision, which stays the same wherever it is resumed."""
     return replace(config, hardware=replace(config.hardware, precision=precision_of(config.hardware)))
 
 
 def wrap(model: nn.Module, device: torch.device, *, compiled: bool) -> Any:
-    """Wrap a model for training: in DistributedDataParallel if there are several processes, compiled.
+    """Wrap a model for training: in DistributedDataParallel if there are several processes, and compiled if set.
 
-    A model that is divided over the processes (FSDP2) is returned unchanged.
-    compiled: by transformer blocks, or else as a whole, see `compile_blocks`.
+    A model sharded over the processes (FSDP2) is not wrapped.
+    compiled: compile transformer blocks, or else the whole model, see `compile_blocks`.
     """
     runner: Any = model
     if world_size() > 1 and not is_sharded(model):
@@ -95,9 +95,9 @@ def wrap(model: nn.Module, device: torch.device, *, compiled: bool) -> Any:
 
 
 def compile_blocks(model: nn.Module) -> bool:
-    """Let each transformer block be compiled when it is first called; False, with nothing done, where that is no gain.
+    """Let each transformer block be compiled at its first call. Returns False, changing nothing, if that is no gain.
 
-    What is compiled for the first of equal blocks serves all. Blocks that drop their path have rates of their own.
+    Equal blocks share one compilation. Blocks with drop path differ in their rates and can't share it.
     """
     blocks = [module for module in model.modules() if isinstance(module, Block)]
     if not blocks or any(isinstance(part, DropPath) and part.drop_prob for block in blocks for part in block.modules()):
@@ -110,7 +110,7 @@ def compile_blocks(model: nn.Module) -> bool:
 def _average_each(_: None, bucket: dist.GradBucket) -> torch.futures.Future[torch.Tensor]:
     """Average the gradient of each parameter over the processes, one parameter at a time.
 
-    The buckets of torch change after the first step of a process, and with them the last bits of their sums.
+    torch's buckets change after the first step of a process, which would change the last bits of their sums.
     """
     for gradient in bucket.gradients():
         dist.all_reduce(gradient.div_(world_size()))
@@ -120,10 +120,10 @@ def _average_each(_: None, bucket: dist.GradBucket) -> torch.futures.Future[torc
 
 
 def ready_to_train(model: nn.Module, device: torch.device) -> nn.Module:
-    """The model on its device, with timm's attention as it trains fastest there: plain on the CPU, fused elsewhere.
+    """Move the model to its device with timm's fastest attention for training: plain on the CPU, else fused.
 
-    Convolutional networks keep their channels last in memory, except RepVGG on the CPU: there torch 2.15 corrupts
-    memory in the backward pass. On Linux freed memory is kept as well, see `keep_freed_memory`.
+    Convolutional networks use channels-last memory, except RepVGG on the CPU, where torch 2.15 then corrupts memory in
+    the backward pass. On Linux freed memory is kept, see `keep_freed_memory`.
     """
     on_cpu = device.type == "cpu"
     module: Any
@@ -139,10 +139,10 @@ def ready_to_train(model: nn.Module, device: torch.device) -> nn.Module:
 
 
 def keep_freed_memory() -> bool:
-    """Let the C library keep the memory that tensors free, for this whole process; whether it could.
+    """Let the C library keep memory that tensors free, for this whole process. Returns True if it could.
 
-    By default glibc returns every large block, and the kernel clears it page by page at the next step, which costs a
-    fifth to a third of a training step on the CPU (docs/performance.md). On other systems nothing happens.
+    By default glibc returns every large block to the kernel, which clears it page by page at the next step. That costs
+    a fifth to a third of a training step on the CPU (docs/performance.md). Does nothing on other systems.
     """
     if platform.libc_ver()[0] != "glibc":
         return False

@@ -1,4 +1,4 @@
-"""Records of a run while it trains: callbacks, metrics.jsonl, images, warnings of divergence."""
+"""Records of a training run: callbacks, metrics.jsonl, images, warnings of divergence."""
 
 import json
 from collections import deque
@@ -17,7 +17,7 @@ from uniemox.io.files import METRICS, read_limited, write_file
 from uniemox.training.processes import kept_parameters, rank
 from uniemox.training.trackers import open_trackers
 
-SHOWN_BYTES = 10**9  # less disk than that is nothing to mention
+SHOWN_BYTES = 10**9  # smaller disk needs are not shown
 BYTES_OF_A_PARAMETER = 16  # weight, gradient, and AdamW's two means in float32
 
 
@@ -27,19 +27,19 @@ class RunPlan:
 
     what: str  # "pre-training"
     steps: int
-    done: int  # steps that an earlier process did
-    batch_size: int  # images of a step, over all processes
-    accumulation: int = 1  # batches of a step
+    done: int  # steps done by an earlier process
+    batch_size: int  # images per step, over all processes
+    accumulation: int = 1  # batches per step
     samples: int  # training images
-    parameters: int  # that are trained
+    parameters: int  # trained parameters
     memory_bytes: int  # estimate for one process: weights, gradients, optimiser, activations
     device: str = "cpu"
     processes: int = 1
-    disk_bytes: int = 0  # that checkpoints will take at most
-    is_sharded: bool = False  # whether the network is divided over the processes (FSDP2)
-    workers: int = 0  # processes that load, of each process
+    disk_bytes: int = 0  # maximum size of checkpoints
+    is_sharded: bool = False  # whether the network is sharded over the processes (FSDP2)
+    workers: int = 0  # loading processes per process
     stops_on_divergence: bool = False
-    cores: int = 0  # of this machine that may be used; 0: not known
+    cores: int = 0  # usable cores of this machine; 0: unknown
 
     @property
     def steps_per_epoch(self) -> int:
@@ -52,7 +52,7 @@ class RunPlan:
             f"{self.what}: {self.steps:,} steps of {self.batch_size} images "
             f"({self.samples:,} samples, {images / self.samples:.1f} epochs), "
             f"{self.parameters / 1e6:.1f} million parameters, about {self.memory_bytes / 1e9:.1f} GB, on "
-            f"{self.processes} x {self.device}{', the network divided over them' if self.is_sharded else ''}"
+            f"{self.processes} x {self.device}{', the network sharded over them' if self.is_sharded else ''}"
         )
         if self.cores:
             line += f", each with {self.workers} loading; this machine has {self.cores} cores"
@@ -61,7 +61,7 @@ class RunPlan:
 
 
 class Callback(Protocol):
-    """Whoever watches a run."""
+    """Receives the progress of a run."""
 
     def progress(self, what: str, done: int, total: int | None) -> None:
         """Called during long work before the first step or after a save, see `uniemox.io.progress`."""
@@ -70,7 +70,7 @@ class Callback(Protocol):
         """Called once, before the first step."""
 
     def warn(self, done: int, trouble: str) -> None:
-        """Called, once for each kind, when the run seems to go wrong.  done: steps so far.  trouble: a sentence."""
+        """Called once for each kind of problem that a run may have.  done: steps so far.  trouble: a sentence."""
 
     def step(self, done: int, values: Mapping[str, float]) -> None:
         """Called after every step.  done: steps so far.  values: losses and more, by name."""
@@ -80,28 +80,28 @@ class NullCallback:
     """A callback that does nothing."""
 
     def progress(self, what: str, done: int, total: int | None) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def start(self, plan: RunPlan) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def warn(self, done: int, trouble: str) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def step(self, done: int, values: Mapping[str, float]) -> None:
-        """Nothing."""
+        """Do nothing."""
 
 
 class ActivationCount(torch.autograd.graph.saved_tensors_hooks):
-    """Within it, the bytes that autograd keeps for the backward pass, parameters left out.
+    """Context that counts the bytes that autograd stores for the backward pass, without parameters.
 
-    model: whose forward pass runs within.
+    model: the model whose forward pass runs inside the context.
     """
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__(self._pack, lambda tensor: tensor)
         self.parameters = {parameter.untyped_storage().data_ptr() for parameter in kept_parameters(model)}
-        self.kept: dict[int, tuple[int, object]] = {}  # bytes by address; what is kept lets no address be used twice
+        self.kept: dict[int, tuple[int, object]] = {}  # bytes by address; stored objects keep addresses from reuse
 
     @property
     def bytes(self) -> int:
@@ -120,7 +120,7 @@ class ActivationCount(torch.autograd.graph.saved_tensors_hooks):
 
 
 def memory_estimate(model: nn.Module, activation_bytes: int = 0) -> int:
-    """Bytes of a training process: 16 for each trained parameter that it keeps, and the activations of one batch."""
+    """Return the bytes of a training process: 16 per trained parameter, plus the activations of one batch."""
     trained = sum(parameter.numel() for parameter in kept_parameters(model) if parameter.requires_grad)
     return BYTES_OF_A_PARAMETER * trained + activation_bytes
 
@@ -129,10 +129,10 @@ IMAGES = "pictures"
 
 
 class Journal:
-    """The journal of one run.
+    """Journal of one run.
 
-    run: its folder.  step: steps that were done before; what a killed process wrote of later ones is taken out.
-    tracker: see `open_trackers`. The first process alone writes.
+    run: its folder.  step: steps already done; a killed process's records of later steps are removed. tracker: see
+    `open_trackers`. Only the first process writes.
     """
 
     def __init__(self, run: Path, step: int, tracker: Literal["wandb", "mlflow"] | None = None) -> None:
@@ -155,7 +155,7 @@ class Journal:
                 tracker.close(failed=kind is not None)
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
-        """One line, and a point of every curve.  step: steps that are done."""
+        """Write one line and one point of every curve.  step: steps done."""
         if self.is_written:
             self.file.write(json.dumps({"step": step, **values}) + "\n")
             self.file.flush()
@@ -163,7 +163,7 @@ class Journal:
                 tracker.write(step, values)
 
     def image(self, step: int, name: str, image: Image.Image) -> None:
-        """An image of this step, as pictures/NAME-STEP.png."""
+        """Save an image of this step as pictures/NAME-STEP.png."""
         if self.is_written:
             path = self.run / IMAGES / f"{name}-{step:08d}.png"
             path.parent.mkdir(exist_ok=True)
@@ -173,7 +173,7 @@ class Journal:
 
 
 def read_metrics(run: Path) -> list[dict[str, float]]:
-    """The lines of a run's metrics.jsonl; a last line that was cut off is left out.
+    """Read the lines of a run's metrics.jsonl, without an incomplete last line.
 
     Raises DataError if there is no such file.
     """
@@ -193,23 +193,23 @@ def read_metrics(run: Path) -> list[dict[str, float]]:
     return values
 
 
-WINDOW = 20  # steps of whose values the middle one counts
-RISE, PART = 2.0, 0.5  # times the lowest, and by so much of what it was at first
-GROWTH = 20.0  # of gradients, times what they were
+WINDOW = 20  # steps whose median counts
+RISE, PART = 2.0, 0.5  # warn if the loss is RISE times the lowest, and has risen by PART of the first loss
+GROWTH = 20.0  # warn if gradients are this many times as long as at first
 REMEDY = "the learning rate may be too high: try half of --optimizer.base-lr, or more --schedule.warmup-epochs"
 
 
 class DivergenceWatch:
-    """Looks at every step of a run, and tells each kind of trouble once."""
+    """Watches every step of a run and warns once of each kind of problem."""
 
     def __init__(self) -> None:
         self._window: deque[tuple[float, float]] = deque(maxlen=WINDOW)  # losses and norms
-        self._first: tuple[float, float] | None = None  # middle loss and norm of the first window
-        self._lowest = (0.0, 0)  # middle loss, and the step
+        self._first: tuple[float, float] | None = None  # median loss and norm of the first window
+        self._lowest = (0.0, 0)  # median loss, and its step
         self._told: set[str] = set()
 
     def look(self, done: int, values: Mapping[str, float]) -> str | None:
-        """A sentence to be shown, or None.  done: steps so far.  values: of the step: total or loss, and grad_norm."""
+        """Return a warning, or None.  done: steps so far.  values: of the step: total or loss, and grad_norm."""
         total = values.get("total", values.get("loss"))
         if total is None or "grad_norm" not in values:
             return None

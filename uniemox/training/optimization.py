@@ -1,4 +1,4 @@
-"""AdamW, learning rates and weight decay by parameter, the schedule, and the update that ends a step."""
+"""AdamW, learning rates and weight decay per parameter, the schedule, and the update at the end of a step."""
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -29,7 +29,7 @@ def build_optimizer(
     layer_decay: float | None = None,
     head_lr_scale: float | None = None,
 ) -> torch.optim.AdamW:
-    """Fused AdamW over the parameters that train, see `parameter_groups`.  lr: the highest itself, not base_lr."""
+    """Build fused AdamW for the trained parameters, see `parameter_groups`.  lr: maximum rate, not base_lr."""
     groups = parameter_groups(model, weight_decay, layer_decay, head_lr_scale)
     return torch.optim.AdamW(groups, lr=lr, betas=betas, fused=True)
 
@@ -37,14 +37,14 @@ def build_optimizer(
 def parameter_groups(
     model: Any, weight_decay: float, layer_decay: float | None = None, head_lr_scale: float | None = None
 ) -> list[dict[str, Any]]:
-    """Groups for an optimiser of torch: every parameter that trains, once, with "weight_decay" and "lr_scale".
+    """Return torch parameter groups: every trained parameter once, with "weight_decay" and "lr_scale".
 
-    model: with an `encoder`.  Biases, norms, tokens and position tables are not decayed.
-    layer_decay: with it a layer of the encoder, counted down from the head, gets the learning rate times layer_decay to
-    the power of its number (BEiT, arXiv 2106.08254); what follows the encoder's blocks has 1. Above 0, at most 1.
-    None: "lr_scale" is 1 everywhere.
-    head_lr_scale: by which the learning rate of what is not the encoder's is multiplied in addition; None: 1.
-    Raises ConfigError for another layer_decay, and if the encoder, not being timm's, doesn't say what its layers are.
+    model: has an `encoder`.  Biases, norms, tokens and position tables are not decayed.
+    layer_decay: above 0, at most 1. A layer's learning rate is multiplied by layer_decay to the power of its number,
+    counted down from the head (BEiT, arXiv 2106.08254); the factor after the encoder's blocks is 1. None: all factors
+    are 1.
+    head_lr_scale: additional factor for parameters outside of the encoder; None: 1.
+    Raises ConfigError for another layer_decay, or if the encoder is not timm's and does not name its layers.
     """
     if layer_decay is not None and not 0 < layer_decay <= 1:
         raise ConfigError(f"layer_decay must be above 0 and at most 1, got {layer_decay}; None turns it off")
@@ -75,9 +75,9 @@ def parameter_groups(
 def parameter_groups_of(
     parts: Sequence[tuple[Iterable[nn.Parameter], float]], weight_decay: float
 ) -> list[dict[str, Any]]:
-    """Groups for an optimiser of torch: matrices are decayed, all else is not.
+    """Return torch parameter groups that decay matrices and nothing else.
 
-    parts: parameters with their "lr_scale"; those that don't train are left out.
+    parts: parameters with their "lr_scale"; parameters that are not trained are left out.
     """
     groups: list[dict[str, Any]] = []
     for parameters, scale in parts:
@@ -90,9 +90,9 @@ def parameter_groups_of(
 
 
 def freeze_layers(encoder: Any, layers: int) -> None:
-    """Let the first layers of an encoder of timm get no gradients, counted as for `layer_decay`.
+    """Freeze the first layers of a timm encoder, counted as for `layer_decay`.
 
-    Raises ConfigError for more layers than there are, and if the encoder, not being timm's, doesn't say what they are.
+    Raises ConfigError for too many layers, or if the encoder is not timm's and does not name its layers.
     """
     if layers == 0:
         return
@@ -108,10 +108,10 @@ def freeze_layers(encoder: Any, layers: int) -> None:
 
 
 class _SeenByTimm:
-    """A network with an encoder as timm's functions read it.
+    """View of a network for timm's functions.
 
-    The encoder's parameters have the encoder's own names, so that its own patterns find their layers. All others have
-    names that no pattern finds, which makes them the head.
+    The encoder's parameters keep the encoder's own names, so its name patterns find their layers. All other parameters
+    have names that match no pattern, so they count as the head.
     """
 
     def __init__(self, model: Any) -> None:
@@ -125,21 +125,21 @@ class _SeenByTimm:
             yield (f"after the encoder: {name}" if inner == name else inner), parameter
 
     def undecayed(self) -> set[str]:
-        """Names of tokens and tables; what has one axis is left out of the decay by timm."""
+        """Return names of tokens and tables; timm itself excludes one-dimensional parameters from the decay."""
         encoder: Any = self.model.encoder
         own = encoder.no_weight_decay() if hasattr(encoder, "no_weight_decay") else set()
         return {*own, *(name for name, _ in self.named_parameters() if name.endswith(("_token", "pos_embed")))}
 
 
 def build_schedule(optimizer: torch.optim.Optimizer, config: ScheduleConfig, steps_per_epoch: int) -> CosineLRScheduler:
-    """timm's schedule over steps; `step_update(n)` sets the rates for the step after n steps, a function of n alone.
+    """Build timm's schedule over steps; `step_update(n)` sets the rates after n steps and depends only on n.
 
-    Parameter groups with an lr_scale get so much of the learning rate.
+    A parameter group's rate is multiplied by its lr_scale.
     """
     steps = config.steps(steps_per_epoch)
     return CosineLRScheduler(
         optimizer,
-        t_initial=max(steps, 2),  # a single step has the highest rate either way, and timm warns of a cycle of one
+        t_initial=max(steps, 2),  # timm warns of a cycle of 1; a single step has the maximum rate anyway
         lr_min=config.min_lr,
         warmup_t=min(round(config.warmup_epochs * steps_per_epoch), steps - 1),
         t_in_epochs=False,
@@ -147,10 +147,10 @@ def build_schedule(optimizer: torch.optim.Optimizer, config: ScheduleConfig, ste
 
 
 def warmup_cosine(optimizer: torch.optim.Optimizer, lr: float, *, steps: int, warmup: float) -> Callable[[int], None]:
-    """Return what sets the learning rates of the step after n steps: a linear warm-up, then half a cosine down to 0.
+    """Return a function that sets the learning rates after n steps: linear warm-up, then half a cosine to 0.
 
-    lr: the highest; groups get their lr_scale of it.  warmup: share of the steps.
-    Unlike `build_schedule`, the cosine begins at its top, after the warm-up.
+    lr: the maximum; groups multiply it by their lr_scale.  warmup: share of the steps.
+    Unlike in `build_schedule`, the cosine begins at its maximum, after the warm-up.
     """
     rising = max(1, round(warmup * steps))
 
@@ -171,13 +171,13 @@ def train_step(
     losses_of: Callable[[B], tuple[Tensor, Mapping[str, Tensor]]],
     max_grad_norm: float | None,
 ) -> dict[str, float]:
-    """Forward and backward over the batches of all processes, then one update of the weights, see `update`.
+    """Run forward and backward over the batches of all processes, then update the weights once, see `update`.
 
-    batches: one, or several whose gradients accumulate; every process gives equally many.  size_of: images of a batch,
-    each of which counts the same.  losses_of: the forward pass: what is differentiated, and scalars by name.
-    Returns those, as means over all images of all processes, and the norm of the gradient.
-    Raises NonFiniteLossError before any weight changes, and ConfigError for batches that are empty or of different
-    number: on all processes alike.
+    batches: one, or several whose gradients accumulate; every process gives the same number.  size_of: number of images
+    in a batch; each counts the same.  losses_of: forward pass; returns the loss, and scalars by name.
+    Returns the scalars as means over all images of all processes, and the norm of the gradient.
+    Raises NonFiniteLossError before any weight changes, and ConfigError on all processes for batches that are empty or
+    differ in number.
     """
     sizes = [size_of(batch) for batch in batches]
     images, counts, smallest = zip(*gather_numbers(sum(sizes), len(sizes), min(sizes, default=0)), strict=True)
@@ -214,14 +214,14 @@ def update(
     """Update the weights if every gradient is finite.
 
     losses: scalars by name, this process's part of each mean.  max_grad_norm: L2 norm to which the gradient is clipped;
-    None does not clip.  Returns the losses summed over all processes, "grad_norm", and with max_grad_norm "clipped",
-    which is 1 if the gradient was clipped and 0 if not.
-    Raises NonFiniteLossError, with the name of the number, before any weight changes.
+    None: no clipping.  Returns the losses summed over all processes, "grad_norm", and with max_grad_norm "clipped", 1
+    if the gradient was clipped, else 0.
+    Raises NonFiniteLossError, with the name of the value, before any weight changes.
     """
     trained = [parameter for parameter in model.parameters() if parameter.grad is not None]
     norm = nn.utils.get_total_norm([parameter.grad for parameter in trained if parameter.grad is not None])
     summed = sum_over_processes(torch.stack(list(losses.values())))
-    # The one time in a step that the host waits for the device.
+    # The only point in a step at which the host waits for the device.
     results = dict(zip((*losses, "grad_norm"), torch.cat([summed, whole(norm)[None]]).tolist(), strict=True))
     for name, value in results.items():
         if not math.isfinite(value):

@@ -1,4 +1,4 @@
-"""One process or many: how they start, talk to each other, and share a large model."""
+"""Training processes: how they start, communicate, and share a large model."""
 
 import os
 import re
@@ -19,13 +19,13 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from uniemox.errors import ConfigError
 
-PORTS = range(20_000, 40_000)  # of jobs of SLURM, each with its own
+PORTS = range(20_000, 40_000)  # one per SLURM job
 NEEDED = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """Rank of this process, number of processes, and where the first one listens."""
+    """Rank of this process, number of processes, and address at which the first process listens."""
 
     rank: int
     world_size: int
@@ -34,16 +34,16 @@ class Launch:
 
 
 def is_torchrun(environment: Mapping[str, str] = os.environ) -> bool:
-    """Return True if torchrun has started this process; torch reads everything else from it."""
+    """Return True if torchrun started this process; torch then reads everything else from the environment."""
     return "TORCHELASTIC_RUN_ID" in environment
 
 
 def find_launch(environment: Mapping[str, str] = os.environ) -> Launch | None:
-    """The launch that the environment tells of; None for a process that is alone, as a batch script without srun is.
+    """Return the launch that the environment describes; None for a single process, such as a batch script without srun.
 
-    RANK and WORLD_SIZE come with MASTER_ADDR and MASTER_PORT. In a step of SLURM (srun) they default to the first
-    machine of its list and a port made of its number.
-    Raises ConfigError for a part of the variables, or values that contradict each other.
+    RANK and WORLD_SIZE need MASTER_ADDR and MASTER_PORT. In a SLURM step (srun) these default to the first machine of
+    the node list and a port derived from the job's number.
+    Raises ConfigError if variables are missing or contradict each other.
     """
     if "RANK" in environment or "WORLD_SIZE" in environment:
         missing = [name for name in NEEDED if not environment.get(name)]
@@ -68,7 +68,7 @@ def find_launch(environment: Mapping[str, str] = os.environ) -> Launch | None:
 
 
 def is_first(environment: Mapping[str, str] = os.environ) -> bool:
-    """Return whether this process is the one that speaks, also before and after the processes are together."""
+    """Return True if this process prints messages, also before the processes have joined."""
     if is_torchrun(environment):
         return environment.get("RANK", "0") == "0"
     launch = find_launch(environment)
@@ -76,13 +76,13 @@ def is_first(environment: Mapping[str, str] = os.environ) -> bool:
 
 
 def local_rank(environment: Mapping[str, str] = os.environ) -> int:
-    """The number of this process on its machine."""
+    """Return the number of this process on its machine."""
     default = environment.get("SLURM_LOCALID", "0") if "SLURM_STEP_NUM_TASKS" in environment else "0"
     return _number(environment, "LOCAL_RANK", default)
 
 
 def local_processes(environment: Mapping[str, str] = os.environ) -> int:
-    """Processes of this launch on this machine, which share its cores and memory; 1 for one that is alone."""
+    """Return the number of processes of this launch on this machine, which share its cores and memory."""
     if "LOCAL_WORLD_SIZE" in environment:
         return max(_number(environment, "LOCAL_WORLD_SIZE"), 1)
     if "SLURM_STEP_NUM_TASKS" not in environment:
@@ -92,19 +92,19 @@ def local_processes(environment: Mapping[str, str] = os.environ) -> int:
 
 
 def cores_of_process(usable: int, environment: Mapping[str, str] = os.environ) -> int:
-    """Cores for this process and those that load for it, at least 1.  usable: cores that it may use."""
+    """Return the cores for this process and its loading processes, at least 1.  usable: cores that it may use."""
     own = environment.get("SLURM_CPUS_PER_TASK", "") if "SLURM_STEP_NUM_TASKS" in environment else ""
     return max(min(usable, int(own)) if own.isdecimal() else usable // local_processes(environment), 1)
 
 
 def is_bound(environment: Mapping[str, str] = os.environ) -> bool:
-    """Return whether SLURM shows each process GPUs of its own (srun --gpus-per-task), so that each counts from 0."""
+    """Return True if SLURM gives each process its own GPUs (srun --gpus-per-task), so that each counts from 0."""
     return "SLURM_STEP_NUM_TASKS" in environment and "LOCAL_RANK" not in environment
 
 
 def job_of(environment: Mapping[str, str] = os.environ) -> str | None:
-    """Return the name of this process's job: --rdzv-id, or a new one for each call with --standalone; or None."""
-    name = environment.get("TORCHELASTIC_RUN_ID", "none")  # "none" is what torchrun says without either
+    """Return the name of this process's job: --rdzv-id, or a new one per call with --standalone; or None."""
+    name = environment.get("TORCHELASTIC_RUN_ID", "none")  # torchrun sets "none" without either
     return None if name == "none" else name
 
 
@@ -114,7 +114,7 @@ def is_restart(environment: Mapping[str, str] = os.environ) -> bool:
 
 
 def first_node(nodes: str) -> str:
-    """The first machine of a list as SLURM writes it. Raises ConfigError for an empty one.
+    """Return the first machine of a list in SLURM's notation. Raises ConfigError for an empty list.
 
     >>> first_node("gpu[03-07,11],cpu1"), first_node("tux-2"), first_node("r1,r2")
     ('gpu03', 'tux-2', 'r1')
@@ -134,16 +134,16 @@ def _number(environment: Mapping[str, str], name: str, default: str = "") -> int
 
 JOIN_WAIT = timedelta(minutes=10)
 MAX_WAIT = timedelta(hours=24)
-"""Of processes for the first, which hashes all images, asks the teacher about them and scores; 10 minutes else."""
+"""Longest wait for the first process, which hashes images, runs the teacher and scores; default 10 minutes."""
 
 
 @contextmanager
 def process_group(device: torch.device) -> Iterator[None]:
-    """Join the other processes, for as long as it lasts; alone if there are none. See `find_launch`.
+    """Join the other processes while the context lasts; does nothing for a single process. See `find_launch`.
 
-    Raises ConfigError if the environment contradicts itself, or the others do not come within ten minutes.
+    Raises ConfigError if the environment contradicts itself, or the others do not join within ten minutes.
     """
-    # What the host must know, such as how many images the others have, goes over gloo: no GPU is waited for.
+    # Numbers that the host needs, such as the others' image counts, use gloo, which does not wait for a GPU.
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     launch = None if dist.is_initialized() or is_torchrun() else find_launch()
     if dist.is_initialized() or not (is_torchrun() or launch):
@@ -160,37 +160,37 @@ def process_group(device: torch.device) -> Iterator[None]:
 
 
 def _join(launch: Launch, backend: str) -> None:
-    """Meet at the first process, which must be there soon; later waits may be long."""
+    """Meet at the first process, which must start soon; later waits may be long."""
     try:
         store = dist.TCPStore(launch.address, launch.port, launch.world_size, launch.rank == 0, timeout=JOIN_WAIT)
     except (dist.DistError, RuntimeError, ValueError) as error:
         raise ConfigError(
             f"process {launch.rank} of {launch.world_size} did not meet the others at {launch.address}:{launch.port} "
             f"within {JOIN_WAIT.total_seconds():.0f} s ({str(error).splitlines()[0]}); are all of them started, and "
-            "can they reach that address? MASTER_ADDR and MASTER_PORT name another"
+            "can they reach that address? Set another with MASTER_ADDR and MASTER_PORT"
         ) from error
     dist.init_process_group(backend, store=store, rank=launch.rank, world_size=launch.world_size, timeout=MAX_WAIT)
 
 
 def rank() -> int:
-    """The number of this process among all, from 0."""
+    """Return the number of this process among all, from 0."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
 def world_size() -> int:
-    """Number of processes that train together."""
+    """Return the number of processes that train together."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def wait_for_all() -> None:
-    """Go on when every process is here."""
+    """Wait until every process gets here."""
     if world_size() > 1:
         dist.barrier()
 
 
 @contextmanager
 def first_process_first() -> Iterator[None]:
-    """Let one process of each machine go before the others, so that they find what it has downloaded."""
+    """Let one process of each machine run before the others, so that the others find its downloads."""
     is_first_here = local_rank() == 0
     if not is_first_here:
         wait_for_all()
@@ -200,7 +200,7 @@ def first_process_first() -> Iterator[None]:
 
 
 def sum_over_processes(x: Tensor) -> Tensor:
-    """The sum of a tensor over all processes, without gradient; the argument is left alone."""
+    """Return the sum of a tensor over all processes, without gradient; the argument stays unchanged."""
     x = x.detach().clone()
     if world_size() > 1:
         dist.all_reduce(x)
@@ -208,7 +208,7 @@ def sum_over_processes(x: Tensor) -> Tensor:
 
 
 def gather_numbers(*numbers: int) -> list[list[int]]:
-    """The numbers of every process, of each as many, in the processes' order. No GPU is waited for."""
+    """Gather the numbers of every process, equally many each, in the processes' order, without a GPU wait."""
     if world_size() == 1:
         return [list(numbers)]
     found = [torch.zeros(len(numbers), dtype=torch.long) for _ in range(world_size())]
@@ -217,7 +217,7 @@ def gather_numbers(*numbers: int) -> list[list[int]]:
 
 
 def gather_rows(x: Tensor) -> Tensor:
-    """The rows of all processes, in their order, without gradient; processes may have different numbers of rows.
+    """Gather the rows of all processes, in their order, without gradient; the number of rows may differ.
 
     x: (N, C).  Returns (sum of all N, C).
     """
@@ -232,12 +232,12 @@ def gather_rows(x: Tensor) -> Tensor:
 
 
 def shard(model: nn.Module, device: torch.device) -> None:
-    """Divide a model over all processes, in place, a transformer block at a time.
+    """Shard a model over all processes, in place, one transformer block at a time.
 
-    Each process then keeps one part of every tensor and gathers a block's weights while it computes the block. What
-    comes out is that of DistributedDataParallel, up to rounding. Every process must call the model alike.
+    Each process then holds one part of every tensor, and gathers a block's weights to compute the block. Results are
+    those of DistributedDataParallel, up to rounding. Every process must call the model.
     """
-    # The losses change nothing in place: they are those of DistributedDataParallel, which tests compare.
+    # Losses change nothing in place, so the warning is harmless; tests compare with DistributedDataParallel.
     warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view tensor")
     mesh = init_device_mesh(device.type, (world_size(),))
     for module in [part for part in model.modules() if isinstance(part, Block)]:
@@ -246,17 +246,17 @@ def shard(model: nn.Module, device: torch.device) -> None:
 
 
 def is_sharded(model: nn.Module) -> bool:
-    """Return True if `shard` has divided the model."""
+    """Return True if the model is sharded."""
     return isinstance(model, FSDPModule)
 
 
 def kept_parameters(model: nn.Module) -> list[Tensor]:
-    """The parameters, of divided ones the part that this process keeps."""
+    """Return the parameters; of sharded ones only the part that this process holds."""
     return [one.to_local() if isinstance(one, DTensor) else one for one in model.parameters()]
 
 
 def whole(value: Any) -> Any:
-    """Dicts, lists and tensors, with every divided tensor gathered; all processes must ask alike."""
+    """Gather every sharded tensor in dicts and lists; all processes must call it."""
     if isinstance(value, DTensor):
         return value.full_tensor()
     if isinstance(value, Mapping):
@@ -265,12 +265,12 @@ def whole(value: Any) -> Any:
 
 
 def divided(values: Mapping[Any, Any], like: Mapping[Any, Any]) -> dict[Any, Any]:
-    """Whole tensors by name, those whose namesake in `like` is divided as that is."""
+    """Shard whole tensors by name in the same way as the tensors of the same name in `like`."""
     return {name: _divide(value, like.get(name)) for name, value in values.items()}
 
 
 def divided_moments(state: Mapping[str, Any], optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """The state of an optimiser, of whole tensors, those as large as their parameter divided like it."""
+    """Shard an optimiser's state: whole tensors with the shape of their parameter are sharded like the parameter."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     moments = {
         place: {name: _divide(value, parameters[place]) for name, value in of_one.items()}

@@ -1,4 +1,4 @@
-"""The folder of a run: its settings, data and versions, written and read strictly."""
+"""Folder of a run: its settings, data and versions, written and read strictly."""
 
 import difflib
 import hashlib
@@ -22,14 +22,14 @@ Config = TypeVar("Config")
 
 
 def to_dict(config: Any) -> dict[str, Any]:
-    """JSON-serialisable form of a config: tuples become lists, paths become text."""
+    """Convert a config to JSON-serialisable form: tuples become lists, paths become text."""
     return json.loads(json.dumps(asdict(config), default=str))
 
 
 def from_dict(kind: type[Config], values: Mapping[str, Any], where: str) -> Config:
-    """The config that `to_dict` wrote. Missing fields take their defaults.
+    """Build the config that `to_dict` wrote. Missing fields take their defaults.
 
-    where: of what file, for errors.  Raises ConfigError for a name or value that the config does not take.
+    where: name of the file, for errors.  Raises ConfigError for an unknown name or a wrong value.
     """
     names = [field.name for field in fields(kind)]  # type: ignore[arg-type] # a dataclass
     for name in values:
@@ -49,7 +49,7 @@ def differences(ours: Any, theirs: Any) -> list[str]:
 
 
 def by_dotted_name(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings by dotted names: optimizer.base_lr."""
+    """Flatten nested settings to dotted names, such as optimizer.base_lr."""
     flat: dict[str, Any] = {}
     for name, value in values.items():
         flat |= by_dotted_name(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
@@ -57,7 +57,7 @@ def by_dotted_name(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """An object from a file. Raises ConfigError, with the file's name, if there is none."""
+    """Read a JSON object from a file. Raises ConfigError, with the file's name, if there is none."""
     try:
         values = json.loads(read_limited(path))
     except (OSError, ValueError, RecursionError) as error:
@@ -68,7 +68,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def _value(hint: Any, value: Any, where: str) -> Any:
-    """A value as a field's type has it."""
+    """Convert a JSON value to the type of a field."""
     kinds = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
     for kind in kinds:
         if is_dataclass(kind) and isinstance(value, dict):
@@ -96,21 +96,21 @@ def _tuple(hint: Any, values: list[Any], where: str) -> tuple[Any, ...]:
     return tuple(_value(kind, value, where) for kind, value in zip(kinds, values, strict=True))
 
 
-BEGUN = (METRICS, CHECKPOINTS, WEIGHTS)  # one of them is there from the first step on
+BEGUN = (METRICS, CHECKPOINTS, WEIGHTS)  # one of them exists from the first step on
 FREE = ("hardware.", "save.", "workers", "stop_on_divergence")  # settings that may change when a run is resumed
 PACKAGES = ("torch", "timm", "numpy", "pillow")
 
 
 def begin_run(run: Path, kind: str, config: Any, data: DataSet | Sequence[Sample], *, resume: bool) -> bool:
-    """Write config.json, or check that the existing one is of this run. Returns whether there is something to resume.
+    """Write config.json, or check that the existing one is of this run. Returns True if there is something to resume.
 
     kind: "pretrain", "finetune", "teacher" or "finder".  data: a data set, or samples without labels.
-    Of several processes the first does it, and the others wait.
-    A run that ended before its first step starts from the beginning. One may continue with a lower learning rate, if it
-    diverged, say; config.json then names the earlier ones. A run that torchrun or SLURM restarts after a process died
-    resumes without being asked.
-    Raises ConfigError if the folder holds another run, if a run is there and resume was not asked for, or if settings
-    or data differ from those that it began with.
+    The first process does it while others wait.
+    A run that ended before its first step starts from the beginning. A run may resume with a lower learning rate, for
+    example after divergence; config.json then lists the earlier rates. A run that torchrun or SLURM restarts after a
+    process died resumes without --resume.
+    Raises ConfigError if the folder holds another run, if it holds a run and `resume` is off, or if settings or data
+    differ from the run's first ones.
     """
     is_begun = rank() == 0 and _begin(run, kind, config, data, resume=resume)
     wait_for_all()
@@ -130,7 +130,7 @@ def _begin(run: Path, kind: str, config: Any, data: DataSet | Sequence[Sample], 
     }
     if not path.exists():
         if run.is_dir() and not all(left.match(f"{CONFIG}.*{PARTIAL}") for left in run.iterdir()):
-            raise ConfigError(f"{run} is not empty and no run of uniemox; choose another --out")
+            raise ConfigError(f"{run} is not empty and not a run of uniemox; choose another --out")
         write_file(path, json.dumps(record, indent=2) + "\n")
         return False
     found = read_json(path)
@@ -145,7 +145,7 @@ def _begin(run: Path, kind: str, config: Any, data: DataSet | Sequence[Sample], 
     free = (*FREE, "optimizer.base_lr") if lowers_rate else FREE
     changed = [line for line in differences(config, began) if not line.startswith(free)]
     is_other_data = found["data"]["sha256"] != record["data"]["sha256"]
-    if not has_begun and (changed or is_other_data):  # a setting was wrong, say, and it ended before its first step
+    if not has_begun and (changed or is_other_data):  # it ended before its first step, perhaps by a wrong setting
         (run / SEEN).unlink(missing_ok=True)
         write_file(path, json.dumps(record, indent=2) + "\n")
         return False
@@ -155,24 +155,24 @@ def _begin(run: Path, kind: str, config: Any, data: DataSet | Sequence[Sample], 
         )
     if is_other_data:
         name = data.name if isinstance(data, DataSet) else "what is given"
-        raise ConfigError(f"{run} began with other data than {name} now is; choose another --out")
+        raise ConfigError(f"{run} began with other data than {name} has now; choose another --out")
     if lowers_rate:
         rates = [*found.get("earlier_base_lrs", ()), began.optimizer.base_lr]
         write_file(path, json.dumps(record | {"earlier_base_lrs": rates}, indent=2) + "\n")
-    for left in run.glob(f"*{PARTIAL}"):  # by a process that was killed while it wrote
+    for left in run.glob(f"*{PARTIAL}"):  # left by a process that was killed while writing
         left.unlink()
     return True
 
 
 def describe_data(data: DataSet) -> dict[str, Any]:
-    """Return what identifies a data set: its name, size, labels, and a hash of all sample fields."""
+    """Return the identity of a data set: name, size, labels, and a hash of all sample fields."""
     labels = {"name": data.labels.name, "labels": list(data.labels.labels), "kind": data.labels.kind}
     found = {"source": data.name, "labels": labels, **describe_samples(data.samples)}
     return found | ({"parts": [asdict(part) for part in data.parts]} if data.parts else {})
 
 
 def describe_samples(samples: Sequence[Sample]) -> dict[str, Any]:
-    """Their number, and a hash over all that is known of them."""
+    """Return the number of samples, and a hash over all their fields."""
     digest = hashlib.sha256()
     for sample in samples:
         known = (sample.key, sample.label, sample.distribution, sample.valence, sample.arousal, sample.split)

@@ -1,7 +1,7 @@
-"""Checkpoints of a run: there whole or not at all, whatever kills the process.
+"""Checkpoints of a run, written atomically: a kill never leaves an incomplete one.
 
 RUN/checkpoints/step-00000500/model.safetensors    the weights
-                              state.pt             optimiser, step, and what else the run needs to go on
+                              state.pt             optimiser, step, and what else the run needs to resume
 """
 
 import os
@@ -34,16 +34,16 @@ UNREADABLE = (OSError, RuntimeError, ValueError, KeyError, TypeError, EOFError, 
 class ResumePoint:
     """Position of a run when it saved."""
 
-    step: int  # steps that were done
-    score: float | None = None  # higher is better; None where nothing was compared
-    more: Mapping[str, Any] = field(default_factory=dict)  # what else the run needs to go on
+    step: int  # steps done
+    score: float | None = None  # higher is better; None if nothing was scored
+    more: Mapping[str, Any] = field(default_factory=dict)  # what else the run needs to resume
 
 
 class Checkpoints:
-    """The checkpoints of one run, by number of steps.
+    """Checkpoints of one run, by number of steps.
 
-    They are written beside the training, from a copy; what asks for them waits for the one that is being written.
-    keep: number of newest checkpoints that stay, and the best.  keep_every: so do those at its multiples; 0: no others.
+    They are written from a copy while training continues; every other method waits for the one being written.
+    keep: number of recent checkpoints to keep, besides the best.  keep_every: keep those at its multiples; 0: none.
     """
 
     def __init__(self, run: Path, keep: int, keep_every: int = 0) -> None:
@@ -52,11 +52,11 @@ class Checkpoints:
         self._written: Future[None] | None = None
 
     def save(self, point: ResumePoint, model: nn.Module, optimizer: torch.optim.Optimizer) -> Path:
-        """Begin to write a checkpoint, after which those that are neither new nor the best go. Returns its folder.
+        """Start writing a checkpoint; afterwards delete those that are neither recent nor the best. Returns its folder.
 
-        The training may go on at once: what is written is a copy of weights and moments, on the CPU. Those that are
-        divided over processes (FSDP2) are gathered first: then all processes call it, and the first one writes.
-        Raises CheckpointError if the one before it could not be written; those before that are left alone.
+        Training can continue at once, because a copy of weights and moments on the CPU is written. Tensors sharded over
+        processes (FSDP2) are gathered first; then all processes call it, and the first one writes.
+        Raises CheckpointError if the previous one could not be written; the ones before it remain.
         """
         self.wait()
         final = self.folder / f"step-{point.step:08d}"
@@ -72,7 +72,7 @@ class Checkpoints:
         return final
 
     def wait(self) -> None:
-        """Wait until all that was saved is on the disk. Raises CheckpointError if it could not be written."""
+        """Wait until every saved checkpoint is on disk. Raises CheckpointError if one could not be written."""
         written, self._written = self._written, None
         if written is not None:
             written.result()
@@ -80,7 +80,7 @@ class Checkpoints:
     def _write(self, final: Path, weights: dict[str, Tensor], state: dict[str, Any]) -> None:
         partial = final.with_name(final.name + PARTIAL)
         try:
-            for half_written in self.folder.glob(f"*{PARTIAL}"):  # by a process that was killed
+            for half_written in self.folder.glob(f"*{PARTIAL}"):  # left by a killed process
                 shutil.rmtree(half_written)
             partial.mkdir(parents=True)
             write_tensors(partial / MODEL, weights)
@@ -94,19 +94,19 @@ class Checkpoints:
             self._prune()
         except (OSError, RuntimeError, CheckpointError) as error:
             shutil.rmtree(partial, ignore_errors=True)
-            raise CheckpointError(f"{final} can't be written: {error}; what was saved before is intact") from error
+            raise CheckpointError(f"{final} can't be written: {error}; earlier checkpoints are intact") from error
 
     def need_space(self, model: nn.Module, *, steps: int, has_ema: bool = False) -> int:
-        """Bytes that the checkpoints of a run will take at most, what is being written included.
+        """Return the maximum size of a run's checkpoints in bytes, including the one being written.
 
-        steps: of the whole run.  has_ema: whether a running mean of the weights (EMA) is kept too.
-        Raises CheckpointError if the disk can't hold what is not there yet.
+        steps: of the whole run.  has_ema: also store a moving average of the weights (EMA).
+        Raises CheckpointError if the disk has too little space for those that do not exist yet.
         """
         weights = sum(value.numel() * value.element_size() for value in model.state_dict().values())
         trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         moments = 2 * sum(parameter.numel() * parameter.element_size() for parameter in trained)  # AdamW's
         one = weights * (2 if has_ema else 1) + moments
-        count = self.keep + 2 + (steps // self.keep_every if self.keep_every else 0)  # the best, and one half written
+        count = self.keep + 2 + (steps // self.keep_every if self.keep_every else 0)  # the best, and an unfinished one
         there = sum(file.stat().st_size for path in self.found() for file in path.iterdir())
         self.folder.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(self.folder).free
@@ -119,12 +119,12 @@ class Checkpoints:
         return count * one
 
     def found(self) -> list[Path]:
-        """Whole checkpoints, the oldest first."""
+        """Return the complete checkpoints, oldest first."""
         self.wait()
         return _found(self.folder)
 
     def load(self, path: Path, model: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> ResumePoint:
-        """Put weights, and the optimiser's state, back. Raises CheckpointError if the files don't fit the run."""
+        """Load weights, and the optimiser's state. Raises CheckpointError if the files do not match the run."""
         try:
             read_weights(model, path / MODEL)
             state = read_state(path / STATE)
@@ -133,15 +133,15 @@ class Checkpoints:
             return ResumePoint(int(state["step"]), state["score"], state["more"])
         except (*UNREADABLE, CheckpointError) as error:
             raise CheckpointError(
-                f"{path} can't be read: {error}. Delete this folder to go on from the checkpoint before it"
+                f"{path} can't be read: {error}. Delete this folder to resume from the checkpoint before it"
             ) from error
 
     def best(self) -> Path | None:
-        """The checkpoint with the highest score; the newest of equals."""
+        """Return the checkpoint with the highest score; the newest if several are equal."""
         return _best(self.found())
 
     def finish(self) -> None:
-        """Delete all but those that stay for good: the run is finished."""
+        """Delete all checkpoints of the finished run except permanent ones."""
         for path in self.found():
             if not self._stays(path):
                 _discard(path)
@@ -177,7 +177,7 @@ def _score(path: Path) -> float | None:
 def was_finished(run: Path, made: str, config: SaveConfig) -> bool:
     """Return True if a run that deletes its checkpoints at the end has written its last file.
 
-    made: name of that file.  All processes ask; the first deletes the checkpoints that a kill after that file left.
+    made: name of that file.  All processes call it; the first deletes checkpoints that a late kill has left.
     """
     is_finished = not config.keep_finished and (run / made).exists()
     if is_finished and rank() == 0:
@@ -186,7 +186,7 @@ def was_finished(run: Path, made: str, config: SaveConfig) -> bool:
 
 
 def read_weights(model: nn.Module, path: Path) -> None:
-    """Load what `write_tensors` wrote, every tensor of it. Raises CheckpointError if they don't fit."""
+    """Load all tensors that `write_tensors` wrote. Raises CheckpointError if they do not match the model."""
     try:
         open_regular(path).close()
         model.load_state_dict(divided(safetensors.torch.load_file(path), model.state_dict()))
@@ -195,16 +195,16 @@ def read_weights(model: nn.Module, path: Path) -> None:
 
 
 def read_state(path: Path, *, mmap: bool = False) -> dict[str, Any]:
-    """Read what `save` wrote. Raises CheckpointError, or one of UNREADABLE, if it is something else."""
+    """Read a state that `save` wrote. Raises CheckpointError, or one of UNREADABLE, for other content."""
     check_weight_archive(path)
     try:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
-    except pickle.UnpicklingError as error:  # whose text advises to run what is in the file
-        raise CheckpointError(f"{path.name} holds something else than the state of a run") from error
+    except pickle.UnpicklingError as error:  # its text advises loading the file unsafely
+        raise CheckpointError(f"{path.name} does not hold the state of a run") from error
 
 
 def _copy(value: Any) -> Any:
-    """Dicts and lists of tensors, with copies of them on the CPU."""
+    """Copy dicts and lists of tensors to the CPU."""
     if isinstance(value, Tensor):
         return value.detach().to("cpu", copy=True)
     if isinstance(value, Mapping):
@@ -219,7 +219,7 @@ def _step_of(path: Path) -> int:
 
 
 def _discard(path: Path) -> None:
-    """Delete a folder; killed in the middle, it is no checkpoint any more."""
+    """Delete a folder so that, if killed in the middle, the rest does not count as a checkpoint."""
     doomed = path.with_name(f"{path.name}.old{PARTIAL}")
     path.rename(doomed)
     shutil.rmtree(doomed)

@@ -1,7 +1,7 @@
-"""Trackers of a run's curves and images: TensorBoard always, Weights & Biases or MLflow if asked for.
+"""Trackers of a run's curves and images: TensorBoard always, Weights & Biases or MLflow if set.
 
-Which server, which account and whether anything is sent at all is each one's own setting: WANDB_MODE=offline keeps the
-curves in the run's folder, MLFLOW_TRACKING_URI names a server or a database.
+Server, account, and whether anything is sent are the tracker's own settings: WANDB_MODE=offline keeps the curves in the
+run's folder; MLFLOW_TRACKING_URI names a server or a database.
 """
 
 import time
@@ -21,27 +21,27 @@ from uniemox.io.files import CONFIG, write_file
 from uniemox.training.run_folder import by_dotted_name, read_json
 
 TENSORBOARD = "tensorboard"
-WANDB_ID, MLFLOW_ID = "wandb_id.txt", "mlflow_id.txt"  # of the run there, under which it is continued
-PROJECT = "uniemox"  # of W&B, and MLflow's experiment
+WANDB_ID, MLFLOW_ID = "wandb_id.txt", "mlflow_id.txt"  # the tracker's run ID, with which it is continued
+PROJECT = "uniemox"  # W&B project and MLflow experiment
 MAX_PARAM_CHARACTERS = 6000  # MLflow's
-MAX_WAITING = 200  # steps that wait for MLflow's server before the run waits for it too
+MAX_WAITING = 200  # unsent steps after which the run waits for MLflow's server
 
 
 class Tracker(Protocol):
-    """Takes what a run reports after each step."""
+    """Receives the values of a run after each step."""
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
-        """A point of every curve.  step: steps that are done."""
+        """Record a point of every curve.  step: steps done."""
 
     def image(self, step: int, name: str, image: Image.Image) -> None:
-        """An image of this step."""
+        """Record an image of this step."""
 
     def close(self, *, failed: bool) -> None:
-        """Send what still waits.  failed: the run did not come to its end."""
+        """Send what is still waiting.  failed: the run ended early."""
 
 
 class _TensorBoard:
-    """Event files in RUN/tensorboard. What an earlier process wrote of later steps is hidden."""
+    """Event files in RUN/tensorboard. Later steps that an earlier process wrote are hidden."""
 
     def __init__(self, run: Path, step: int) -> None:
         self.writer = SummaryWriter(str(run / TENSORBOARD), purge_step=step + 1)
@@ -105,7 +105,7 @@ class _Mlflow:
             raise MissingPackageError("save.tracker mlflow needs MLflow; run: pip install mlflow-skinny") from None
         self.metric: Any = Metric
         self.errors = (MlflowException, OSError)
-        self.sent: deque[Any] = deque()  # steps that the server may not have yet
+        self.sent: deque[Any] = deque()  # steps that the server may not have received
         kept = run / MLFLOW_ID
         try:
             self.client = MlflowClient()
@@ -136,13 +136,13 @@ class _Mlflow:
         try:
             self.sent.popleft().wait()
         except self.errors as error:
-            warnings.warn(f"MLflow did not take a step: {error}", stacklevel=3)
+            warnings.warn(f"MLflow did not accept a step: {error}", stacklevel=3)
 
     def image(self, step: int, name: str, image: Image.Image) -> None:
-        try:  # a server that is gone costs the image, not the run
+        try:  # a missing server loses the image, not the run
             self.client.log_image(self.id, image, key=name, step=step)
         except self.errors as error:
-            warnings.warn(f"MLflow did not take the image {name} of step {step}: {error}", stacklevel=2)
+            warnings.warn(f"MLflow did not accept the image {name} of step {step}: {error}", stacklevel=2)
 
     def close(self, *, failed: bool) -> None:
         while self.sent:
@@ -150,11 +150,11 @@ class _Mlflow:
         try:
             self.client.set_terminated(self.id, "FAILED" if failed else "FINISHED")
         except self.errors as error:
-            warnings.warn(f"MLflow did not take the end of the run: {error}", stacklevel=2)
+            warnings.warn(f"MLflow did not accept the end of the run: {error}", stacklevel=2)
 
 
 def open_trackers(run: Path, step: int, name: Literal["wandb", "mlflow"] | None) -> list[Tracker]:
-    """All that watch a run.  step: steps that were done before.  name: of one beside TensorBoard.
+    """Open all trackers of a run.  step: steps already done.  name: tracker in addition to TensorBoard.
 
     Raises MissingPackageError if its package is not installed, ConfigError if it does not start.
     """
@@ -167,7 +167,7 @@ def _name_of(run: Path) -> str:
 
 
 def _settings_of(run: Path) -> dict[str, Any]:
-    """The settings of a run, of the file that it has written, without the folders of this machine."""
+    """Return the settings in the run's config.json, without this machine's folders."""
     return _public(read_json(run / CONFIG)["config"]) if (run / CONFIG).exists() else {}
 
 

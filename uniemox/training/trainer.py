@@ -1,4 +1,4 @@
-"""The steps of every run: resume, plan, order of the images, learning rate, journal, checkpoints and stopping."""
+"""Steps of every run: resuming, plan, image order, learning rate, journal, checkpoints and stopping."""
 
 import signal
 import time
@@ -31,11 +31,11 @@ class Batch(Protocol):
 
     @property
     def samples(self) -> Sequence[object]:
-        """Those that could be read."""
+        """Samples that could be read."""
 
     @property
     def broken(self) -> Sequence[Broken]:
-        """Those that could not."""
+        """Samples that could not be read."""
 
     @property
     def person_sources(self) -> Sequence[str]:
@@ -47,13 +47,13 @@ B = TypeVar("B", bound=Batch)
 
 @dataclass(frozen=True, slots=True)
 class Step(Generic[B]):
-    """One step that is to be done now."""
+    """The current step."""
 
     done: int
-    """Steps before it."""
+    """Number of steps before it."""
     batches: Sequence[B]
     values: dict[str, float] = field(default_factory=dict)
-    """Losses and more, by name, for the log. Each step reports some."""
+    """Losses and other values by name, for the log. Each step must report some."""
 
     def report(self, values: Mapping[str, float]) -> None:
         """Record the step's values."""
@@ -62,21 +62,21 @@ class Step(Generic[B]):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Trainer:
-    """A model in training, and everything about its steps that does not depend on its loss."""
+    """A model in training, with everything about its steps that does not depend on its loss."""
 
     out: Path
-    """The run's folder."""
+    """Folder of the run."""
     model: Any
-    """A module of torch, on its device."""
+    """torch module, on its device."""
     optimizer: torch.optim.Optimizer
     set_lr: Callable[[int], object]
-    """Set the learning rates of the step that follows n steps."""
+    """Function that sets the learning rates of the step after n steps."""
     checkpoints: Checkpoints
     broken: BrokenCount
-    """Counts the images that are skipped because they can't be read; it stops the run if they are too many."""
+    """Counter of skipped unreadable images; it stops the run if there are too many."""
     callback: Callback
     save_every: Sequence[int] = (500,)
-    """A checkpoint is due at the multiples of each, in steps; there is always one at the end."""
+    """Intervals in steps; a checkpoint is due at the multiples of each, and at the end."""
     tracker: Literal["wandb", "mlflow"] | None = None
 
     @classmethod
@@ -117,7 +117,7 @@ class Trainer:
     def plan_small_run(self, what: str, config: Any, *, samples: int) -> RunPlan:
         """Resume, and return the plan of a run in one process on the CPU.
 
-        config: of a teacher or a finder.  samples: training images.
+        config: of a teacher or a person detector.  samples: number of training images.
         """
         return RunPlan(
             what=what,
@@ -132,14 +132,15 @@ class Trainer:
     def steps(
         self, plan: RunPlan, loader: Iterable[B], save: Callable[[int, Journal], object] | None = None
     ) -> Generator[Step[B]]:
-        """Yield the steps that the plan has left; each is timed, logged and saved when the next one is asked for.
+        """Yield the remaining steps of the plan; each is timed, logged and saved when the next one is requested.
 
-        loader: batches from the plan's first step on.  save: called with the steps done; None saves a checkpoint.
-        What is logged beside a step's own values: images_per_s, wait_s for the loader, and with_person, the share of
-        its images whose person view is a person and not the whole image.
+        loader: batches from the plan's first step on.  save: called with the number of steps done; None: save a
+        checkpoint.
+        Also logs images_per_s, wait_s for the loader, and with_person, the share of images with a person in the person
+        view.
         Raises StoppedError after SIGTERM or Ctrl-C, when all is saved; DataError for too many unreadable images;
-        DivergedError, without a checkpoint, when the run seems to go wrong and the plan says to stop.
-        Close it (contextlib.closing), so that an error in a step gives the signals back.
+        DivergedError, without a checkpoint, if the run diverges and the plan says to stop.
+        Close it (contextlib.closing), so that signal handlers are restored after an error in a step.
         """
         self.callback.start(plan)
         stream, watch, saved = iter(loader), DivergenceWatch(), plan.done
@@ -152,7 +153,7 @@ class Trainer:
                 self._check(step.batches)
                 self.set_lr(step.done)
                 yield step
-                assert step.values, "a step reports what it gave"
+                assert step.values, "a step must report its values"
                 rate = plan.batch_size / (time.perf_counter() - started)
                 values = step.values | {"images_per_s": rate, "wait_s": waited} | _with_person(step.batches)
                 journal.write(done, values)
@@ -205,7 +206,7 @@ def _diverged(done: int, saved: int, trouble: str) -> DivergedError:
 
 
 def load_batches(config: Any, views: ViewDataset, plan: RunPlan) -> DataLoader[ViewBatch]:
-    """Load the batches that the plan has left, for this process.  config: of pre-training or fine-tuning."""
+    """Load the remaining batches of the plan, for this process.  config: of pre-training or fine-tuning."""
     order = RunOrder(
         plan.samples,
         batch_size=config.batch_size,
@@ -230,15 +231,15 @@ def measure_plan(
 ) -> RunPlan:
     """Return the plan of a run; memory is measured on two grey images.
 
-    config: of pre-training or fine-tuning.  probe: pass (2, 3, S, S) uint8 through the model.  samples: training
-    images.  more: further fields of the plan.
+    config: of pre-training or fine-tuning.  probe: passes (2, 3, S, S) uint8 through the model.  samples: number of
+    training images.  more: further fields of the plan.
     """
     model = trainer.model
     device = next(model.parameters()).device
     pixels = torch.zeros(2, 3, config.view.size, config.view.size, dtype=torch.uint8)
     with torch.compiler.set_stance("force_eager"), ActivationCount(model) as kept:
         probe(pixels)
-    images = config.batch_size / config.accumulation / world_size()  # of a batch of one process
+    images = config.batch_size / config.accumulation / world_size()  # per batch of one process
     workers = count_workers(config.hardware, device)
     check_shared_memory(workers, int(images * pixels[0].numel() * 2))
     steps = config.schedule.steps(steps_in_epoch(samples, config.batch_size))

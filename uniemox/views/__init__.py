@@ -1,1 +1,1 @@
-"""From a sample to the model's input: patches, masks."""
+"""From a sample to the model's input: views, patches, masks."""

@@ -11,19 +11,20 @@ class ViewConfig:
     """Settings that turn an image into the model's input."""
 
     size: int = 224
-    """Side of both views, px."""
+    """Side of the network's input in px, at least 8, for scene and person view."""
     min_area: float = 0.2
-    """Smallest share of the image that a training crop covers, 0 to 1; the paper's value."""
+    """Minimum share of the image's area in a training crop, above 0 to 1. Raise it if crops lose the subject."""
     person: PersonPolicy = "largest"
-    """Part of the image that is the person view, see `choose_person` in persons/box.py."""
+    """Person view. largest: target person, else the largest. union: box around all. persons_only: image, black outside
+    of persons. second_crop: a second random crop, as in the authors' code."""
     crop_fraction: float = 0.9
-    """Share of the short side that the middle crop of evaluation keeps, 0 to 1; timm's crop_pct for ViTs."""
+    """Centre crop for evaluation: share of the short side, above 0 to 1. The default is timm's crop_pct for ViTs."""
     hide_person: bool = False
-    """Black out the person in the scene view, so that it shows the surroundings alone, as EmotiCon does."""
+    """Black out the person in the scene view, so that it shows only the surroundings, as EmotiCon does."""
 
     @classmethod
     def of(cls, info: ClassifierInfo) -> "ViewConfig":
-        """The views that a classifier was made for."""
+        """Return the view settings that a classifier was trained with."""
         return cls(size=info.size, crop_fraction=info.crop_fraction, person=info.person, hide_person=info.hides_person)
 
     def __post_init__(self) -> None:
@@ -36,10 +37,10 @@ class ViewConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MaskConfig:
-    """Settings of the mask."""
+    """Settings of the patch mask."""
 
     ratio: float = 0.75
-    """μ, the fraction of patches hidden, strictly between 0 and 1; table V of the paper compares 0.25 to 0.85."""
+    """μ, share of hidden patches, between 0 and 1, both excluded; table V of the paper compares 0.25 to 0.85."""
 
     def __post_init__(self) -> None:
         if not 0 < self.ratio < 1:

@@ -1,4 +1,4 @@
-"""Batches of views out of samples, in any number of worker processes; broken images are named and left out."""
+"""Batches of views from samples, in any number of worker processes; unreadable images are listed and left out."""
 
 import ctypes
 import gc
@@ -19,13 +19,13 @@ from uniemox.data.sample import Broken, Sample
 from uniemox.errors import BoxError, DataError, ImageError
 from uniemox.views.transforms import Views
 
-PREFETCH = 4  # batches that each process that loads keeps ready
+PREFETCH = 4  # batches that each loading process keeps ready
 PR_SET_PDEATHSIG = 1  # of Linux's prctl.h
 
 
 @dataclass(frozen=True, slots=True)
 class ViewBatch:
-    """N samples that could be read, and those that could not."""
+    """N readable samples, and the unreadable ones."""
 
     scene: Tensor  # (N, 3, S, S) uint8
     person: Tensor  # (N, 3, S, S) uint8
@@ -35,15 +35,15 @@ class ViewBatch:
     noise: Tensor | None = None  # (N, 2, L) draws of the masks of scene and person, in pre-training
 
     def pin_memory(self) -> "ViewBatch":
-        """Copy to memory that a GPU reads while it computes; torch's loader asks for it where there is a GPU."""
+        """Copy to pinned memory, which a GPU reads while it computes; torch's loader calls it if there is a GPU."""
         noise = None if self.noise is None else self.noise.pin_memory()
         return replace(self, scene=self.scene.pin_memory(), person=self.person.pin_memory(), noise=noise)
 
 
 class PackedSamples(Sequence[Sample]):
-    """Samples in one block of memory, unpacked when they are asked for.
+    """Samples in one block of memory, unpacked on access.
 
-    Processes that load share it, where a list of objects would be copied page by page as its references are counted.
+    Loading processes share the block. A list of objects would be copied page by page as references are counted.
     """
 
     def __init__(self, samples: Sequence[Sample]) -> None:
@@ -67,7 +67,7 @@ class PackedSamples(Sequence[Sample]):
 
 
 class ViewDataset(Dataset[tuple[Sample, Views] | Broken]):
-    """Samples as views; an item is asked for by (epoch, index)."""
+    """Samples as views; an item's index is (epoch, index)."""
 
     def __init__(self, samples: Sequence[Sample], make_views: Callable[[Sample, int], Views]) -> None:
         self.samples, self.make_views = PackedSamples(samples), make_views
@@ -86,7 +86,7 @@ class ViewDataset(Dataset[tuple[Sample, Views] | Broken]):
 
 @dataclass(slots=True)
 class BrokenCount:
-    """Counts broken images and stops when they are too many.
+    """Counts unreadable images and stops if there are too many.
 
     max_unreadable: number of unreadable images to leave out; 0 stops at the first.
     """
@@ -95,7 +95,7 @@ class BrokenCount:
     found: dict[str, str] = field(default_factory=dict)
 
     def add(self, broken: Sequence[Broken]) -> None:
-        """Count. Raises DataError, with the last few names and reasons, if there are too many."""
+        """Count images. Raises DataError, with the last few names and reasons, if there are too many."""
         self.found.update(broken)
         if len(self.found) > self.max_unreadable:
             last = "; ".join(list(self.found.values())[-3:])
@@ -106,7 +106,7 @@ class BrokenCount:
 
 
 def collate(items: Sequence[tuple[Sample, Views] | Broken]) -> ViewBatch:
-    """One batch of all items; broken ones are only listed."""
+    """Make one batch of all items; unreadable ones are only listed."""
     good = [item for item in items if not isinstance(item, Broken)]
     views = [view for _, view in good]
     noise = [view.noise for view in views if view.noise is not None]
@@ -123,21 +123,21 @@ def collate(items: Sequence[tuple[Sample, Views] | Broken]) -> ViewBatch:
 def load_batches(
     samples: Sequence[Sample], make_views: Callable[[Sample, int], Views], size: int, epoch: int = 0
 ) -> Iterator[ViewBatch]:
-    """Batches of up to `size` samples, in order, loaded by this process."""
+    """Yield batches of up to `size` samples, in order, loaded by this process."""
     dataset = ViewDataset(samples, make_views)
     for first in range(0, len(samples), size):
         yield collate([dataset[epoch, i] for i in range(first, min(first + size, len(samples)))])
 
 
 def _stack(views: list[Tensor]) -> Tensor:
-    """(N, 3, S, S); in a process that loads, straight into the memory that it shares."""
+    """Stack to (N, 3, S, S); a loading process stacks directly into shared memory."""
     return default_collate(views) if views else torch.empty(0, 3, 0, 0, dtype=torch.uint8)
 
 
 def build_loader(dataset: ViewDataset, order: Iterable[list[tuple[int, int]]], workers: int) -> DataLoader[ViewBatch]:
-    """Batches in the given order, such as RunOrder's.
+    """Build a loader of batches in the given order, such as RunOrder's.
 
-    workers: processes that decode; 0 decodes in this one. No number changes a batch.
+    workers: processes that decode; 0 decodes in this one. Batches do not depend on it.
     """
     return DataLoader(
         dataset,  # type: ignore[arg-type] # torch's types know no collation
@@ -153,9 +153,9 @@ def build_loader(dataset: ViewDataset, order: Iterable[list[tuple[int, int]]], w
 
 
 def start_worker(_: int) -> None:
-    """Let a process that loads end with the run, and leave signals to it."""
-    for number in (signal.SIGINT, signal.SIGTERM):  # they reach whole groups of processes; ours decides what to do
+    """Let a loading process end with the run, and leave signals to the parent."""
+    for number in (signal.SIGINT, signal.SIGTERM):  # signals reach whole process groups; the parent handles them
         signal.signal(number, signal.SIG_IGN)
-    if sys.platform == "linux":  # a killed run leaves nothing behind that waits for it
+    if sys.platform == "linux":  # a killed run leaves no worker behind
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    gc.freeze()  # what was there before the fork is not looked through, so that its memory stays shared
+    gc.freeze()  # the collector skips objects from before the fork, so their memory stays shared

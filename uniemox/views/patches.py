@@ -14,7 +14,7 @@ from uniemox.errors import ConfigError, ShapeError
 
 
 def patch_grid(image_size: tuple[int, int], patch_size: int) -> tuple[int, int]:
-    """Rows and columns of patches. Raises ShapeError if the patch does not divide the image (height, width)."""
+    """Return rows and columns of patches. Raises ShapeError if the patch does not divide the image (height, width)."""
     height, width = image_size
     if height % patch_size or width % patch_size:
         raise ShapeError(
@@ -44,7 +44,7 @@ def patchify(images: Tensor, patch_size: int) -> Tensor:
 
 
 def unpatchify(patches: Tensor, patch_size: int, grid: tuple[int, int]) -> Tensor:
-    """Put patches together again: the inverse of `patchify`.
+    """Put patches together: the inverse of `patchify`.
 
     patches: (N, L, P); grid: rows and columns, L = rows * columns.  Returns (N, 3, H, W). Raises ShapeError.
     """
@@ -61,23 +61,23 @@ def unpatchify(patches: Tensor, patch_size: int, grid: tuple[int, int]) -> Tenso
 
 
 class Mask(NamedTuple):
-    """One draw of the mask for a batch. K patches are visible, L - K hidden."""
+    """Mask of a batch. K patches are visible, L - K hidden."""
 
-    visible: Tensor  # (N, K) indices of the visible patches, in the order the encoder sees them
+    visible: Tensor  # (N, K) indices of the visible patches, in the encoder's order
     hidden: Tensor  # (N, L) float32, 1 hidden, 0 visible
 
 
 def random_mask(noise: Tensor, ratio: float) -> Mask:
     """Hide the patches with the largest noise, per image.
 
-    noise: (N, L) random numbers, which decide everything: the same noise gives the same mask.
-    ratio: the fraction hidden, strictly between 0 and 1.  Raises ConfigError if nothing would be seen or hidden.
+    noise: (N, L) random numbers; the same noise gives the same mask.
+    ratio: share of hidden patches, between 0 and 1.  Raises ConfigError if no patch would be visible, or none hidden.
     """
     length = noise.shape[1]
     keep = int(length * (1 - ratio)) if 0 < ratio < 1 else 0  # K
     if not 0 < keep < length:
         raise ConfigError(
-            f"mask ratio {ratio} of {length} patches leaves {keep} to see and {length - keep} to reconstruct; "
+            f"mask ratio {ratio} of {length} patches leaves {keep} visible and {length - keep} to reconstruct; "
             "both must be at least 1: change the ratio, strictly between 0 and 1, or use more patches"
         )
     visible = noise.argsort(dim=1, stable=True)[:, :keep]  # (N, K)
@@ -86,7 +86,7 @@ def random_mask(noise: Tensor, ratio: float) -> Mask:
 
 
 def mask_noise(keys: Sequence[str], length: int, *, seed: int, epoch: int, stream: str) -> Tensor:
-    """Noise for `random_mask`, a function of seed, epoch, sample and stream alone: no order of work can change it.
+    """Draw noise for `random_mask`; it depends only on seed, epoch, sample and stream, not on the order of work.
 
     keys: N names of samples.  length: L.  Returns (N, L) float32 in [0, 1).
     """
@@ -109,7 +109,7 @@ IMAGENET = PixelStats(IMAGENET_MEAN, IMAGENET_STD)
 
 
 def normalise(images: Tensor, device: torch.device, stats: PixelStats = IMAGENET) -> Tensor:
-    """Images on the device, normalised.
+    """Move images to the device and normalise them.
 
     images: (N, 3, H, W) uint8, RGB.  Returns float32 of the same shape. Raises ShapeError for another type.
     """
@@ -121,7 +121,7 @@ def normalise(images: Tensor, device: torch.device, stats: PixelStats = IMAGENET
 
 @cache
 def _constants(stats: PixelStats, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Mean and deviation of pixels of 0 to 255, (3, 1, 1): made once, as each copy to a GPU makes the host wait."""
+    """Return mean and deviation of pixels of 0 to 255, (3, 1, 1); cached, because a copy to a GPU is a wait."""
     with torch.inference_mode(False):
         middle, scale = (torch.tensor(values).view(3, 1, 1) * 255 for values in stats)
     return middle.to(device), scale.to(device)

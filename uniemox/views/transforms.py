@@ -1,7 +1,7 @@
 """From a sample to its scene view and its person view: one decode, the same flip.
 
-Training views are random resized crops (as MAE's, arXiv 2111.06377), resampled bicubically with antialiasing on 8-bit
-values, which agrees with Pillow's to a level or two and takes a fraction of the time. Views for evaluation are those of
+Training views are random resized crops (as in MAE, arXiv 2111.06377), resampled bicubically with antialiasing on 8-bit
+values. This agrees with Pillow's to a level or two and takes a fraction of the time. Views for evaluation are those of
 `predict/views.py`.
 """
 
@@ -22,7 +22,7 @@ from uniemox.predict.views import hide, person_view, scene_box, scene_view, whol
 from uniemox.views.config import ViewConfig
 
 ASPECT = (3 / 4, 4 / 3)
-TRIES = 10  # of a random crop, before the largest middle one is taken; as torchvision
+TRIES = 10  # attempts at a random crop before the largest centre crop is taken, as in torchvision
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class Geometry:
 
 @dataclass(frozen=True, slots=True)
 class Views:
-    """Two views of a sample."""
+    """The two views of a sample."""
 
     scene: Tensor  # (3, S, S) uint8, RGB
     person: Tensor  # (3, S, S) uint8, RGB
@@ -47,13 +47,13 @@ class Views:
 
 @dataclass(frozen=True, slots=True)
 class TrainViews:
-    """Views for training. The draw is a function of seed, epoch and the sample's key: any can be repeated alone."""
+    """Views for training. Each draw depends only on seed, epoch and the sample's key, so any can be repeated alone."""
 
     config: ViewConfig
     seed: int
 
     def __call__(self, sample: Sample, epoch: int) -> Views:
-        """Views of a sample in an epoch. Raises ImageError or BoxError, with the image's name."""
+        """Return the views of a sample in an epoch. Raises ImageError or BoxError, with the image's name."""
         draw = random.Random(f"{self.seed}/{epoch}/{sample.key}".encode("utf-8", "surrogatepass"))
         size = self.config.size
         place: list[tuple[Geometry, PersonCrop]] = []  # known once the header is read
@@ -80,12 +80,12 @@ class TrainViews:
 
 @dataclass(frozen=True, slots=True)
 class EvalViews:
-    """Views for evaluation: timm's for the scene (short side resized, middle crop), the person squashed, no flip."""
+    """Views for evaluation: timm's for the scene (resize, centre crop); the person as a square; no flip."""
 
     config: ViewConfig
 
     def __call__(self, sample: Sample, epoch: int = 0) -> Views:
-        """Views of a sample; every epoch is alike. Raises ImageError or BoxError, with the image's name."""
+        """Return a sample's views, the same in every epoch. Raises ImageError or BoxError, with the name."""
         size, crop_fraction = self.config.size, self.config.crop_fraction
         image, full = decode_sample(sample)
         person = _placed(sample, full, self.config.person)
@@ -97,7 +97,7 @@ class EvalViews:
 
 @dataclass(frozen=True, slots=True)
 class WholeViews:
-    """The whole image and the person in it, both squashed, no flip: what a teacher sees that is asked once.
+    """Whole image and person, both resized to a square, no flip: input of a teacher that runs once per image.
 
     size: side in px.
     """
@@ -105,7 +105,7 @@ class WholeViews:
     size: int
 
     def __call__(self, sample: Sample, epoch: int = 0) -> Views:
-        """Views of a sample; every epoch is alike. Raises ImageError or BoxError, with the image's name."""
+        """Return a sample's views, the same in every epoch. Raises ImageError or BoxError, with the name."""
         image, full = decode_sample(sample)
         person = _placed(sample, full, "largest")
         pixels, whole = _to_tensor(image), Box(0, 0, *full)
@@ -114,9 +114,9 @@ class WholeViews:
 
 
 def random_crop(width: int, height: int, min_area: float, draw: random.Random) -> Box:
-    """A random part of an image, of any aspect between 3:4 and 4:3, in whole px (arXiv 1409.4842, section 6).
+    """Draw a random part of an image, with an aspect between 3:4 and 4:3, in whole px (arXiv 1409.4842, section 6).
 
-    min_area: smallest share of the image's area; the largest is 1. Where no try fits, the largest middle crop.
+    min_area: minimum share of the image's area; the maximum is 1. If no attempt fits, returns the largest centre crop.
     """
     low, high = (math.log(ratio) for ratio in ASPECT)
     for _ in range(TRIES):
@@ -132,7 +132,7 @@ def random_crop(width: int, height: int, min_area: float, draw: random.Random) -
 
 
 def _placed(sample: Sample, size: tuple[int, int], policy: PersonPolicy) -> PersonCrop:
-    """The person view of a sample. Raises BoxError with the image's name."""
+    """Return the person view's place in a sample. Raises BoxError with the image's name."""
     try:
         return choose_person(sample.persons, sample.target_box, size, policy)
     except BoxError as error:
@@ -140,13 +140,13 @@ def _placed(sample: Sample, size: tuple[int, int], policy: PersonPolicy) -> Pers
 
 
 def _to_tensor(image: Image.Image) -> Tensor:
-    """(1, 3, H, W) uint8, its channels last in memory, as the resampling likes it."""
+    """Convert to (1, 3, H, W) uint8, channels last in memory, which resampling needs to be fast."""
     pixels = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
     return pixels.view(1, image.height, image.width, 3).permute(0, 3, 1, 2)
 
 
 def _cut(pixels: Tensor, box: Box, full: tuple[int, int], size: int) -> Tensor:
-    """The part of an image inside a box, squashed: (1, 3, H, W) -> (3, size, size).  box: in px of the full size."""
+    """Crop a box and resize it to a square: (1, 3, H, W) -> (3, size, size).  box: in px of the full size."""
     rows, columns = _inside(pixels, box, full)
     return F.interpolate(pixels[:, :, rows, columns], (size, size), mode="bicubic", antialias=True)[0]
 
@@ -157,7 +157,7 @@ def _inside(pixels: Tensor, box: Box, full: tuple[int, int]) -> tuple[slice, sli
 
 
 def _black_out(pixels: Tensor, person: PersonCrop, full: tuple[int, int]) -> Tensor:
-    """The image, black outside the boxes that are kept: (1, 3, H, W)."""
+    """Black out everything outside of the boxes to keep: (1, 3, H, W)."""
     if not person.keep:
         return pixels
     kept = torch.zeros_like(pixels)

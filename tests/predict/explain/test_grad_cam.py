@@ -151,7 +151,7 @@ def test_what_can_not_be_explained_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="give --model RUN"):
         open_explainer(None, "grad-cam")
     classifier, info = load_classifier(finetuned("knn") / "model.safetensors")
-    with pytest.raises(ConfigError, match="sees scene; there is no map of person"):
+    with pytest.raises(ConfigError, match="reads scene; there is no map of person"):
         grad_cam(classifier, info, draw_image(0), stream="person")
     with pytest.raises(LabelError, match="'boredom'"):
         grad_cam(classifier, info, draw_image(0), "boredom")

@@ -108,7 +108,7 @@ def test_images_that_can_not_be_read_are_left_out(images: list[Path], tmp_path: 
 
 def test_models_without_reconstruction_are_refused(images: list[Path], tmp_path: Path) -> None:
     for path in (finetuned("knn"), tmp_path):
-        with pytest.raises(CheckpointError, match="no run of uniemox pretrain"):
+        with pytest.raises(CheckpointError, match="not a run of uniemox pretrain"):
             open_reconstructors(path)
     with pytest.raises(ConfigError, match="mask"):
         reconstruct_images(open_reconstructors(pretrained()), images, ratio=1.5)

@@ -86,7 +86,7 @@ def test_maps_of_a_predictor_are_better_than_chance() -> None:
 def test_values_have_no_scores() -> None:
     affect = Explainer(predictor(task="affect"))
     found = affect.explain(spotted("awe"), None)
-    with pytest.raises(ConfigError, match="scores of probabilities"):
+    with pytest.raises(ConfigError, match="need probabilities"):
         affect.score(found)
 
 

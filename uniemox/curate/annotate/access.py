@@ -21,12 +21,12 @@ from uniemox.errors import ConfigError
 from uniemox.serve.guard import has_large_headers
 
 Role = Literal["annotator", "owner"]
-OWNER = "owner"  # the name of whoever serves the project
+OWNER = "owner"  # name of the person who serves the project
 COOKIE = "uniemox_curate"
 SESSION_S = 60 * 24 * 3600
 MAX_BODY = 256 * 1024
 READ_TIMEOUT_S = 30.0
-"""Limit for a request's headers, for its body, and for the client to read the answer."""
+"""Time limit for a request's headers, for its body, and for the client to read the response."""
 SAFE_METHODS = ("GET", "HEAD")
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'; "
@@ -44,17 +44,17 @@ HEADERS = {
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """The person who sends a request."""
+    """Person who sends a request."""
 
     id: int
     name: str
     role: str
     csrf: str
-    """Token that every request that changes something must carry in its header."""
+    """Token that every modifying request must have in its header."""
 
 
 def invite(project: Project, name: str, role: Role = "annotator") -> str:
-    """Return a new invitation token for a person. Only its hash is stored; whoever has the token is that person.
+    """Return a new invitation token for a person. Only its hash is stored; anyone with the token acts as that person.
 
     A new invitation for a known name replaces the old one and ends that person's sessions; the answers stay.
     Raises ConfigError for a name that is empty, too long, the owner's, or used in another role.
@@ -63,7 +63,7 @@ def invite(project: Project, name: str, role: Role = "annotator") -> str:
     if not 0 < len(name) <= 100 or not name.isprintable():
         raise ConfigError(f"a name must have 1 to 100 printable letters, got {name[:120]!r}")
     if name == OWNER and role != "owner":
-        raise ConfigError(f"{OWNER} is the name of whoever serves the project; take another name for the {role}")
+        raise ConfigError(f"{OWNER} is reserved for whoever serves the project; choose another name for the {role}")
     token = secrets.token_urlsafe(24)
     with project.store.write() as connection:
         known = connection.execute(select(t.people.c.id, t.people.c.role).where(t.people.c.name == name)).first()
@@ -71,7 +71,7 @@ def invite(project: Project, name: str, role: Role = "annotator") -> str:
         if known is None:
             connection.execute(insert(t.people).values(name=name, role=role, **values))
         elif known.role != role:
-            raise ConfigError(f"{name} is {known.role} already; take another name for the {role}")
+            raise ConfigError(f"{name} is {known.role} already; choose another name for the {role}")
         else:
             connection.execute(update(t.people).where(t.people.c.id == known.id).values(**values))
             connection.execute(t.sessions.delete().where(t.sessions.c.person_id == known.id))
@@ -140,14 +140,14 @@ def agree_to(project: Project, person: int) -> None:
 
 
 def _hash(secret: str) -> str:
-    """Tokens are long and random, so that a fast hash is enough."""
+    """Hash a token; tokens are long and random, so a fast hash is sufficient."""
     return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 async def _anybody(request: Request) -> Account:
-    """Require a session, and its CSRF token in a request that changes something.
+    """Require a session, and its CSRF token in a modifying request.
 
-    The query runs in the server's own thread: a thread pool would cost more than the query.
+    The query runs in the server's own thread, because a thread pool would cost more than the query.
     """
     person = account_of(request.app.state.project.store, request.cookies.get(COOKIE, ""))
     if person is None:
@@ -189,7 +189,7 @@ def request_guard(
         if has_large_headers(request.scope):
             return 431, "the headers are too large"
         if headers.get("host") not in hosts:
-            return 421, "this server does not answer for that name"
+            return 421, "this server does not accept that host name"
         if request.method in SAFE_METHODS:
             return None
         if headers.get("origin", "none sent") not in origins:
@@ -208,7 +208,7 @@ def request_guard(
                 async with asyncio.timeout(READ_TIMEOUT_S):
                     await request.body()  # kept for the route
             except TimeoutError:
-                problem, more = (408, f"the body was not there within {READ_TIMEOUT_S:g} s"), {"Connection": "close"}
+                problem, more = (408, f"the body did not arrive within {READ_TIMEOUT_S:g} s"), {"Connection": "close"}
             except ClientDisconnect:
                 problem = 400, "the client has gone"
         response = JSONResponse({"detail": problem[1]}, problem[0]) if problem else await call_next(request)

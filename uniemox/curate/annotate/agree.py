@@ -45,7 +45,7 @@ class Pair:
     kappa: Figure
     """Cohen's κ (Educational and Psychological Measurement 20, 1960)."""
     confusion: tuple[tuple[int, ...], ...]
-    """Rows: answers of the first; columns: of the second; in the order of the labels."""
+    """Counts: rows are answers of the first annotator, columns of the second, in the order of the labels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,16 +54,16 @@ class AgreementStats:
 
     labels: tuple[str, ...]
     pictures: int
-    """Number of images with at least two answers; only they count."""
+    """Number of images with at least two answers; only these count."""
     answers: int
     percent: Figure
-    """Share of equal pairs of answers to one image, the mean over images."""
+    """Share of equal pairs of answers to one image, averaged over images."""
     alpha: Figure
     """Krippendorff's α for nominal data (Content Analysis, 2004)."""
     per_class: Mapping[str, Figure]
-    """α of "this class or not"."""
+    """Krippendorff's α of "this class or not"."""
     per_annotator: Mapping[str, Figure]
-    """Share of the others' answers that are the same, the mean over images."""
+    """Share of the other annotators' answers that are the same, averaged over images."""
     pairs: tuple[Pair, ...]
 
     def as_dict(self) -> dict[str, Any]:
@@ -161,7 +161,7 @@ def _alpha_from(sums: Counts) -> Counts:
 
 
 def _with_others(codes: NDArray[np.integer], counts: Counts, seed: int) -> Figure:
-    """codes: (U,) of one annotator, counts: (U, E) of all."""
+    """Return the agreement of one annotator, codes (U,), with the others; counts: (U, E) of all."""
     rows = np.flatnonzero(codes != MISSING)
     same = counts[rows, codes[rows]] - 1
     return _figure((same / (counts[rows].sum(axis=1) - 1))[:, None], seed)

@@ -23,7 +23,7 @@ from uniemox.errors import DataError
 from uniemox.io.files import write_file, write_rows
 
 COLUMNS = ("sha256", "title", "annotator", "label", *DETAILS, "seconds", "at")
-AT_ONCE, PAUSE_S = 200, 0.02  # answers of one transaction; pause between two, so that annotators' answers get through
+AT_ONCE, PAUSE_S = 200, 0.02  # answers per transaction; pause between two, for annotators' answers
 IMPORTED = "label studio"  # prefix of its annotators' names
 
 
@@ -134,7 +134,7 @@ def _answer_of(annotation: Any, picture: int, plan: CollectionPlan) -> AnswerIn 
         own = ({"labels": list(labels)} if len(labels) > 1 else {}) | own | {"label": (*labels, NONE)[0]}
     content = json.dumps([picture, annotation], sort_keys=True)
     own |= {"id": hashlib.sha256(content.encode()).hexdigest()[:32], "seconds": annotation.get("lead_time") or 0}
-    return read_answer({"task": 1, **own}, plan.labels)  # its task is not known yet
+    return read_answer({"task": 1, **own}, plan.labels)  # its task is still unknown
 
 
 def _save_part(project: Project, answers: Sequence[tuple[int, str, AnswerIn]]) -> int:
@@ -147,7 +147,7 @@ def _save_part(project: Project, answers: Sequence[tuple[int, str, AnswerIn]]) -
             if name not in people:
                 known = connection.scalar(select(t.people.c.id).where(t.people.c.name == name))
                 values = {"name": name, "role": "annotator", "invited_at": 0.0, "token_hash": secrets.token_hex(32)}
-                fresh = insert(t.people).values(**values, revoked_at=time.time())  # nobody has a link
+                fresh = insert(t.people).values(**values, revoked_at=time.time())  # without an invitation link
                 people[name] = known or inserted_id(connection.execute(fresh))
             own = {"person_id": people[name], "picture_id": picture}
             task = connection.scalar(select(t.tasks.c.id).filter_by(**own))
@@ -173,7 +173,7 @@ def _image_of(data: Any, images: Mapping[str, int | None]) -> int | None:
         return None
     texts = [str(data.get("sha256", "")), *(value for value in data.values() if isinstance(value, str))]
     names = [name for text in texts for name in (text, re.split(r"[/\\=]", text)[-1])]
-    names += [re.sub(r"^[0-9a-f]{8}-", "", name) for name in names]  # as Label Studio names what was uploaded
+    names += [re.sub(r"^[0-9a-f]{8}-", "", name) for name in names]  # Label Studio's prefix of uploaded files
     return next((image for name in names if (image := images.get(name)) is not None), None)
 
 

@@ -21,7 +21,7 @@ from uniemox.errors import DataError
 DETAILS = ("labels", "intensity", "valence", "arousal", "comment", "skip", "suggested")
 """Fields besides the label, which tables.details keeps."""
 ID = r"^[A-Za-z0-9-]{8,64}$"
-MAX_ROWS = 2**53  # limit for row numbers: pages can't tell larger ones apart, and databases take none
+MAX_ROWS = 2**53  # limit for row numbers: JavaScript rounds larger ones, and databases refuse them
 MAX_AT_ONCE = 2000  # answers of one transaction
 
 
@@ -81,7 +81,7 @@ _Job = tuple[Sequence[OwnAnswer], "Future[frozenset[str]]"]
 
 
 class AnswerWriter:
-    """A thread that writes all waiting answers in one transaction: a hundred annotators cost a few commits a second."""
+    """Thread that writes all waiting answers in one transaction: a hundred annotators cost a few commits per second."""
 
     def __init__(self, store: Store) -> None:
         self.store = store

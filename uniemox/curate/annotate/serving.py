@@ -13,7 +13,7 @@ from uniemox.serve.config import ServeConfig
 from uniemox.serve.protocol import with_limits
 
 MAX_CONNECTIONS = 4000
-"""Connections open at a time; two hundred browsers keep up to six each."""
+"""Maximum number of open connections; two hundred browsers keep up to six each."""
 MAX_FILES = 8192  # file limit of the process
 ADDRESS, DEFAULT_ADDRESS = "address.txt", "http://127.0.0.1:8790"
 OTHER_FILES = 200  # files that the process may open besides its connections
@@ -45,7 +45,7 @@ def server(project: Project, sock: socket.socket, address: str | None = None) ->
     own = address_of(sock)
     if address is None and sock.getsockname()[0] in ("0.0.0.0", "::"):
         raise ConfigError(
-            "listening on every network needs --address, where people open the pages, such as http://me:8790"
+            "listening on every network needs --address, the address at which people open the pages, such as http://me:8790"
         )
     if address is not None and not address.startswith(("http://", "https://")):
         raise ConfigError(f"address must begin with http:// or https://, got {address!r}")

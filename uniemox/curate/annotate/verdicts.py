@@ -22,7 +22,7 @@ class Verdict:
     label: str | None
     """Label under which it is kept; None: it is left out."""
     shares: Mapping[str, float]
-    """Share of annotators by label, with sum 1, without those who answered none. Empty if all did."""
+    """Share of annotators by label, with sum 1, without answers none. Empty if all answered none."""
     reason: str
     """Reason for keeping it or leaving it out."""
 
@@ -40,7 +40,7 @@ class LatestAnswers:
 
 
 LAST_ANSWERS = select(func.max(t.answers.c.id)).group_by(t.answers.c.task_id)
-"""Query for the number of the last answer to every task: only it counts."""
+"""Query for the number of the last answer to every task; only this answer counts."""
 
 
 def counted_answers() -> Select[Any]:
@@ -73,7 +73,7 @@ def read_answers(project: Project) -> LatestAnswers:
 def disputed() -> Select[Any]:
     """Return a query for images on which annotators disagree and the owner has not decided.
 
-    Those with most different answers come first.
+    Images with most different answers come first.
     """
     answers, judged = counted_answers().subquery().c, current("verdict").c
     different = func.count(answers.label.distinct())
@@ -150,7 +150,7 @@ def _apply(rule: Rule, labels: Sequence[str], searched: set[str]) -> tuple[str |
         if others:
             return None, "annotators disagree"
         if searched and top not in searched:
-            return None, "annotators agree on another label than was searched"
+            return None, "annotators agree on another label than the search word's"
         return top, "all agree"
     if rule == "majority":
         return (top, "majority") if times * 2 > len(labels) else (None, "no majority")

@@ -52,7 +52,7 @@ MAX_TASKS, MAX_ANSWERS, MAX_CHANGES = 60, 500, 500  # of one request
 GRID_SIZE = 48  # images of one page of the owner's grid
 MAX_SIDE_PX, QUALITY = 1024, 85  # of previews
 CHECK_PX = (800, 600)
-PREVIEWS_AT_ONCE = 2  # an image of 100 megapixels takes up to 1.6 GB while it is decoded
+PREVIEWS_AT_ONCE = 2  # decoding an image of 100 megapixels takes up to 1.6 GB
 IMAGE_HEADERS = {"Cache-Control": "private, max-age=86400, immutable"}
 RowInPath = Annotated[int, fastapi.Path(ge=1, lt=MAX_ROWS)]
 RowInQuery = Annotated[int, Query(ge=0, lt=MAX_ROWS)]
@@ -123,7 +123,7 @@ def create_app(project: Project, addresses: Sequence[str]) -> FastAPI:
 
 
 async def _invalid(request: Request, error: Exception) -> Response:
-    """Describe the error without the value, which JSON may not be able to hold: NaN, or half a character."""
+    """Describe the error without the value, which JSON may not be able to represent: NaN, or half a character."""
     assert isinstance(error, RequestValidationError)
     sentence = "; ".join(f"{'.'.join(map(str, one['loc'][1:]))}: {one['msg']}" for one in error.errors())
     return JSONResponse({"detail": sentence.encode("ascii", "backslashreplace").decode()}, 422)
@@ -202,7 +202,7 @@ def _add_annotator_routes(app: FastAPI) -> None:
             raise HTTPException(404, "no image of yours")
         data = draw_check(row.check_label) if row.check_label else previews.of(row.picture_id)
         if data is None:
-            raise HTTPException(404, "the image is not there any more")
+            raise HTTPException(404, "the image no longer exists")
         return Response(data, media_type="image/jpeg", headers=IMAGE_HEADERS)
 
     @app.post("/api/answers")
@@ -251,7 +251,7 @@ def _add_owner_routes(app: FastAPI) -> None:
     def original(image: RowInPath, person: Owner) -> Response:
         data = previews.of(image)
         if data is None:
-            raise HTTPException(404, "this image is not there or can't be shown")
+            raise HTTPException(404, "this image does not exist or can't be shown")
         return Response(data, media_type="image/jpeg", headers=IMAGE_HEADERS)
 
     @app.post("/api/changes")
@@ -261,7 +261,7 @@ def _add_owner_routes(app: FastAPI) -> None:
         with project.store.write() as connection:
             known = set(connection.scalars(select(t.images.c.id).where(t.images.c.id.in_(c.picture for c in changes))))
             if not {one.picture for one in changes} <= known:
-                raise HTTPException(404, "an image is not there")
+                raise HTTPException(404, "an image does not exist")
             batch = append(connection, actor=person.name, step="by hand", note=note, changes=changes)
         return JSONResponse({"batch": batch})
 
@@ -297,7 +297,7 @@ def _add_people_routes(app: FastAPI) -> None:
 
 @contextmanager
 def _refused(status_code: int) -> Iterator[None]:
-    """Answer with a status if what was asked for is refused."""
+    """Convert an error inside the context to a response with this status."""
     try:
         yield
     except UniemoxError as error:
@@ -320,7 +320,7 @@ def _checked(project: Project, given: ChangeIn) -> Change:
 def _grid(project: Project, shown: str, label: str, page: int) -> dict[str, Any]:
     """Return one page of kept or dropped images by label, lowest scores of a model first.
 
-    Keyword and title are those of an image's first candidate. They come from strangers: texts, never HTML.
+    Keyword and title are those of an image's first candidate. They are untrusted: text, never HTML.
     """
     screened, styles, candidates = current("screen"), current("style"), t.candidates.c
     image, score = screened.c.picture_id, t.looks.c.score
@@ -354,7 +354,7 @@ def _grid(project: Project, shown: str, label: str, page: int) -> dict[str, Any]
 class Previews:
     """Previews of a project's images: JPEGs of bounded size without the file's metadata, made once.
 
-    Threads may share it. Close it at the end: it holds processes.
+    Threads may share it. Close it at the end, because it holds processes.
     """
 
     def __init__(self, project: Project) -> None:

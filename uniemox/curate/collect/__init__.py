@@ -1,1 +1,1 @@
-"""Collect: search the sources, download politely, screen what a machine can see to be no image for the data set."""
+"""Collect: search the sources, download politely, and drop unsuitable images automatically."""

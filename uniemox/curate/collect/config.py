@@ -1,4 +1,4 @@
-"""Settings of searches and downloads: size, time, and the pace at which hosts are asked."""
+"""Settings of searches and downloads: size, time, and request rate."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ INTERNAL = (
     *("timeout_s", "max_redirects", "private_hosts", "takes_part"),
     *("workers", "tries", "first_wait_s", "max_wait_s"),
 )
-"""Fields that are no options of a command."""
+"""Fields that are not options of a command."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,31 +19,30 @@ class CollectConfig:
     """Searches, downloads and their limits."""
 
     per_keyword: int = 165
-    """Results of a search; 165 for each of Emo8's 80 words make its 13,200 images."""
+    """Number of results per search; 165 for each of Emo8's 80 words make its 13,200 images."""
     rate: float = 2.0
-    """Requests per second to one host, which never gets more than one at a time. Lower it if hosts refuse requests."""
+    """Maximum requests per second to one host; they never overlap. Lower it if hosts refuse requests."""
     max_kb: int = 20 * 1024
-    """Maximum size of a file, KiB; larger ones are refused."""
+    """Maximum size of a file in KiB; larger files are refused."""
     contact: str = ""
     """Your mail or web address, sent to the servers. Wikimedia asks for one."""
     licence: str | None = None
-    """Filter of Bing: creativecommons, publicdomain, noncommercial or commercial. Default: no filter."""
+    """Licence filter for Bing: creativecommons, publicdomain, noncommercial or commercial. Default: no filter."""
     timeout_s: float = 30.0
-    """Time limit for one request, or for an address with all its redirects in `get`. The system's resolver may add to
-    it."""
+    """Time limit in seconds for one request, or in `get` for an address with all redirects. DNS may take longer."""
     max_redirects: int = 5
     private_hosts: tuple[str, ...] = ()
-    """host:port on this machine or a private network that may be requested."""
+    """Addresses host:port on this machine or a private network that may be requested."""
     takes_part: bool = False
-    """Take the beginning of a file that is too large instead of refusing it."""
+    """Read the beginning of a file that is too large instead of refusing the file."""
     workers: int = 16
-    """Hosts requested at the same time."""
+    """Number of hosts that are requested at the same time."""
     tries: int = 4
-    """Attempts for one address."""
+    """Maximum number of attempts per address."""
     first_wait_s: float = 1.0
-    """Pause after the first failure; each further one doubles it, up to a minute, and a server may ask for more."""
+    """Seconds to wait after the first failure; doubles with each failure, up to a minute. A server may ask for more."""
     max_wait_s: float = 300.0
-    """Longest pause that a host may ask for before the run gives it up."""
+    """Longest wait in seconds that a host may ask for; if it asks for more, the run gives the host up."""
 
     def __post_init__(self) -> None:
         for name in ("per_keyword", "max_kb", "workers", "tries"):
@@ -59,10 +58,10 @@ class CollectConfig:
 
     @property
     def max_bytes(self) -> int:
-        """Maximum size of a file."""
+        """Maximum size of a file in bytes."""
         return self.max_kb * 1024
 
     @property
     def user_agent(self) -> str:
-        """User agent that servers see."""
+        """User agent that is sent to servers."""
         return f"{AGENT}/{__version__}" + (f" ({self.contact})" if self.contact else "")

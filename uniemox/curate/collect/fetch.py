@@ -25,16 +25,16 @@ from urllib.robotparser import RobotFileParser
 from uniemox.curate.collect.config import AGENT, CollectConfig
 
 MAX_LOST = 5  # consecutive addresses of a host that fail every time before the run gives the host up
-MAX_RULES_KB = 500  # of robots.txt; the standard asks to read this much of a larger one
+MAX_RULES_KB = 500  # the part of a larger robots.txt that the standard requires to read
 PORTS = {"http": 80, "https": 443}
 REDIRECTS = (301, 302, 303, 307, 308)
 LATER = (408, 425, 429, 500, 502, 503, 504)  # answers after which another try may help
 BLOCK = 64 * 1024
-# IANA hands out 2000::/3 alone; fec0::/10, ::/96, 64:ff9b:1::/48 and the like lead into somebody's own network.
+# IANA assigns only 2000::/3; fec0::/10, ::/96, 64:ff9b:1::/48 and the like lead into private networks.
 UNICAST = ipaddress.ip_network("2000::/3")
 NAT64 = ipaddress.ip_network("64:ff9b::/96")
 NOT_PUBLIC = tuple(map(ipaddress.ip_network, ("3fff::/20", "192.88.99.0/24")))  # which older Pythons call global
-SAFE = "%/:?#[]@!$&'()*+,;=~-._|{}^`<>\\\""  # all of ASCII that is there already
+SAFE = "%/:?#[]@!$&'()*+,;=~-._|{}^`<>\\\""  # ASCII characters that stay unchanged
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,14 +70,14 @@ def get_once(address: str, config: CollectConfig, deadline: float | None = None)
     """Send one request and return the bytes or the redirect.
 
     deadline: of time.monotonic(); None: timeout_s from now.
-    The name is resolved once and all its addresses must be public. The connection goes to the checked address, so that
-    a name that changes its address in between gains nothing.
+    The name is resolved once and all its addresses must be public. The connection goes to the checked address, so a
+    name that changes its address in between has no effect.
     """
     deadline = time.monotonic() + config.timeout_s if deadline is None else deadline
     try:
         return _one_hop(address, config, deadline)
     except FetchError as failure:
-        return failure.with_traceback(None)  # whose frames hold what was read
+        return failure.with_traceback(None)  # its frames hold the data
     except (OSError, http.client.HTTPException, ValueError) as error:
         if time.monotonic() >= deadline:
             return FetchError(f"not done within {config.timeout_s:g} s", may_pass=True)
@@ -111,7 +111,7 @@ class Robots:
             rules = RobotFileParser()
             data = result if isinstance(result, bytes) else b""
             if len(data) == self.config.max_bytes:
-                data = data.rpartition(b"\n")[0]  # the last line may be cut in two, and half a path forbids more
+                data = data.rpartition(b"\n")[0]  # drops a cut last line, whose shorter path would forbid more
             rules.parse(data.decode("utf-8", "ignore").splitlines())
             with self._lock:
                 self._rules[host] = rules
@@ -121,7 +121,7 @@ class Robots:
 def _one_hop(address: str, config: CollectConfig, deadline: float) -> bytes | Redirect:
     scheme, host, port, path = _parts(address)
     connection = _Pinned(_checked_ip(host, port, config), host, port, scheme == "https", deadline)
-    watchdog = threading.Timer(max(0.0, deadline - time.monotonic()), connection.abort)  # a server may drip bytes
+    watchdog = threading.Timer(max(0.0, deadline - time.monotonic()), connection.abort)  # a server may send very slowly
     watchdog.daemon = True
     watchdog.start()
     try:
@@ -228,7 +228,7 @@ class _Pinned(http.client.HTTPConnection):
             self.sock = ssl.create_default_context().wrap_socket(self.raw, server_hostname=self.host)
 
     def abort(self) -> None:
-        """End the connection from another thread: whoever waits on it gets an error."""
+        """End the connection from another thread; threads that wait for it get an error."""
         if sock := self.sock or self.raw:
             with suppress(OSError):
                 sock.shutdown(socket.SHUT_RDWR)
@@ -264,7 +264,7 @@ class Download:
 
     address: str
     key: Any = None
-    """Whatever the caller knows it by."""
+    """Identifier for the caller."""
     redirects: int = 0
     """Redirects that led to the address."""
 

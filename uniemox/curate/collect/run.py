@@ -1,4 +1,4 @@
-"""Collect: ask the sources, then fetch their candidates. Stopped at any moment, it resumes where it was."""
+"""Collect: search the sources, then fetch their candidates. Resumes at any point after it was stopped."""
 
 import time
 from collections.abc import Sequence
@@ -31,10 +31,10 @@ Kept = dict[str, Any]
 def search(
     project: Project, sources: Sequence[ImageSource], config: CollectConfig, progress: Progress = silent
 ) -> list[str]:
-    """Ask every source for every keyword and save the candidates.
+    """Search every source for every keyword and save the candidates.
 
-    Finished searches for as many results are not repeated.
-    Returns a line for each source that failed; the others are asked all the same.
+    A finished search is not repeated for the same number of results.
+    Returns one line per source that failed; all others are searched.
     """
     words = [(label, word) for label in project.plan.labels for word in project.plan.keywords[label]]
     searches = [(source, *one) for source in sources for one in (words if source.is_searched else [(None, "")])]

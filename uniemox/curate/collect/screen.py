@@ -157,9 +157,9 @@ def _look(project: Project, progress: Progress) -> None:
     query = select(t.images.c.id, t.images.c.sha256, t.images.c.format)
     query = query.outerjoin(t.looks, t.looks.c.picture_id == t.images.c.id).where(t.looks.c.picture_id.is_(None))
     rows = project.rows(query.where(t.images.c.id.not_in(taken_down())).order_by(t.images.c.id))
-    # after an undone takedown there is no file until collect has fetched it again
+    # after an undone takedown the file is missing until collect fetches it again
     rows = [row for row in rows if project.image_path(row.sha256, row.format).exists()]
-    with DecoderPool(usable_cores()) as decoders:  # collected files may be made to block their decoder
+    with DecoderPool(usable_cores()) as decoders:  # collected files may be crafted to block their decoder
         for part in in_parts(rows, AT_ONCE, "looking at images", progress):
             scanned = [
                 {"picture_id": row.id, "problem": look.problem, "width": look.size[0], "height": look.size[1]}
@@ -178,7 +178,7 @@ def _look_at_benchmark(project: Project, data: DataSet, progress: Progress) -> N
     """Scan new images of a test set."""
     known = {row.key for row in project.rows(select(t.benchmarks.c.key).where(t.benchmarks.c.name == data.name))}
     samples = list({sample.image_key: sample for sample in data.samples if sample.image_key not in known}.values())
-    for part in in_parts(samples, AT_ONCE, f"looking at {data.name}", progress):
+    for part in in_parts(samples, AT_ONCE, f"scanning {data.name}", progress):
         rows = [
             {"name": data.name, "key": sample.image_key, "sha256": look.sha256, "thumb": _bytes_of(look.thumb)}
             for sample, look in zip(part, scan(part), strict=True)
@@ -197,8 +197,8 @@ def scorer(model: str, labels: LabelSet, *, needs_all: bool = False) -> Scorer:
     missing = set(labels.labels) - set(predictor.labels)
     if needs_all and missing:
         raise ConfigError(
-            f"{model} does not know {', '.join(sorted(missing))}, so that it would name another label for such images; "
-            "take a model of the project's labels"
+            f"{model} does not know {', '.join(sorted(missing))}, so it would predict another label for such images; "
+            "use a model with the project's labels"
         )
 
     def score(samples: Sequence[Sample]) -> list[Mapping[str, float] | None]:

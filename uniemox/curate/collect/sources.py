@@ -23,7 +23,7 @@ from uniemox.io.files import plain_cell
 from uniemox.labels import clean
 
 OPENVERSE = "https://api.openverse.org/v1/images/"
-OPENVERSE_PAGE = 20  # largest page without a key
+OPENVERSE_PAGE = 20  # maximum page size without a key
 OPENVERSE_FIELDS = {
     **{"address": "url", "page": "foreign_landing_url", "title": "title", "author": "creator"},
     **{"licence": "license", "licence_address": "license_url"},
@@ -64,7 +64,7 @@ class Candidate:
 
 
 Offers = Callable[[str | None, str, int], Iterator[Candidate]]
-"""Yields the candidates of a label and a keyword, about as many as a limit. Raises DataError if it can't be asked."""
+"""Function that yields the candidates of a label and a keyword, up to about a limit. Raises DataError if it fails."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,18 +74,18 @@ class ImageSource:
     name: str
     offers: Offers
     is_searched: bool = True
-    """It is asked for every keyword of the plan; otherwise once, for all that it has."""
+    """True if it is searched for every keyword of the plan; False: read once, for everything that it has."""
 
 
 def list_source(name: str, candidates: Sequence[Candidate]) -> ImageSource:
-    """Return a source that is a list of candidates already."""
+    """Return a source that is already a list of candidates."""
     return ImageSource(name, lambda *_: iter(candidates), is_searched=False)
 
 
 def search_service(name: str, results: Callable[[str, int], Iterator[dict[str, str]]]) -> ImageSource:
-    """Return a source that is asked for keywords and gives each address once.
+    """Return a source that is searched for keywords and returns each address once.
 
-    results: yields the fields of candidates for a keyword in the service's order, about as many as the limit.
+    results: yields the fields of candidates for a keyword in the service's order, up to about the limit.
     """
 
     def offers(label: str | None, keyword: str, limit: int) -> Iterator[Candidate]:
@@ -101,7 +101,7 @@ def search_service(name: str, results: Callable[[str, int], Iterator[dict[str, s
 
 
 def local_folder(root: Path, plan: CollectionPlan, *, with_labels: bool = True) -> ImageSource:
-    """Return `[<label>/][<keyword>/]<image>` below a folder in the order of names; others have no label.
+    """Return images `[<label>/][<keyword>/]<image>` below a folder in the order of names; others have no label.
 
     with_labels: top folders are labels; otherwise all folders are keywords, and no image has a label.
     Titles are paths below the folder.
@@ -171,7 +171,7 @@ def cleaned(values: Mapping[str, Any]) -> dict[str, str]:
 
 
 def text_of(value: Any, limit: int = MAX_TEXT) -> str:
-    """Return a service's value as plain text on one line, without tags; empty unless it is a text or number."""
+    """Return a service's value as plain text on one line, without tags; empty for anything but text or numbers."""
     if not isinstance(value, str | int | float):
         return ""
     return one_line(html.unescape(re.sub(r"<[^>]*>", " ", str(value))), limit)
@@ -223,7 +223,7 @@ def open_source(name: str, plan: CollectionPlan, config: CollectConfig) -> Image
     if kind == "csv" and path:
         return address_table(Path(path), plan)
     if name not in PAUSES_S:
-        raise ConfigError(f"{name!r} is no source; there are openverse, commons, bing, csv:TABLE and folder:PATH")
+        raise ConfigError(f"{name!r} is not a source; there are openverse, commons, bing, csv:TABLE and folder:PATH")
     ask = PagedSearch(config, pause_s=PAUSES_S[name])
     if name == "bing":
         return bing(ask, licence=config.licence)
@@ -262,7 +262,7 @@ def commons(ask: PagedSearch, api: str = COMMONS) -> ImageSource:
             content = _json(ask(f"{api}?{query}"), api)
             if not isinstance(content, dict) or "error" in content:
                 reason = text_of(_dict(_dict(content).get("error")).get("info")) or "unknown"
-                raise DataError(f"{api}: it answers with an error: {reason}")
+                raise DataError(f"{api}: it reports an error: {reason}")
             rows = _dict(content["query"]).get("pages") if "query" in content else []
             if not isinstance(rows, list):
                 raise DataError(f"{api}: its answer has no list query.pages; has its interface changed?")
@@ -303,7 +303,7 @@ def bing(ask: PagedSearch, *, licence: str | None = None, site: str = BING) -> I
                 yield cleaned({"address": row.get("murl"), "page": row.get("purl"), "title": row.get("t")}) | {
                     "licence": f"Bing's filter {licence}" if licence else ""
                 }
-            if not fresh:  # the service repeats its last page for ever
+            if not fresh:  # the service repeats its last page forever
                 return
 
     return search_service("bing", results)
@@ -336,7 +336,7 @@ def _bing_rows(page: bytes) -> list[dict[str, Any]]:
         except (ValueError, RecursionError):
             continue
     if not rows and re.search("captcha|unusual traffic", text, re.IGNORECASE):
-        raise DataError("Bing asks for proof that you are a person; wait some hours, or take another source")
+        raise DataError("Bing asks for proof that you are a person; wait some hours, or use another source")
     return rows
 
 
@@ -344,7 +344,7 @@ def _json(data: bytes, api: str) -> Any:
     try:
         return json.loads(data)
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{api}: its answer is no JSON ({error})") from error
+        raise DataError(f"{api}: its response is not JSON ({error})") from error
 
 
 def _dict(value: Any) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Settings of a release, and the images that it holds."""
+"""Settings of a release, and the record of one released image."""
 
 import re
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from uniemox.curate.plan import Rule
 from uniemox.errors import ConfigError
 
 ABOUT = ("address", "page", "title", "licence", "licence_address", "author", "source", "keyword", "fetched")
-"""Provenance of an image."""
+"""Provenance fields of an image."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,9 +20,9 @@ class ReleaseConfig:
     name: str
     """Name of the data set in its texts and metadata."""
     version: str = "1.0.0"
-    """Version of the data set, three numbers as Croissant requires."""
+    """Version of the data set: three numbers, as Croissant requires."""
     licence: str = ""
-    """Licence of labels and texts, such as CC-BY-4.0; images keep their own. Refused while some images have no known
+    """Licence of labels and texts, such as CC-BY-4.0; images keep their own licences. Refused if an image has no known
     licence. Default: undecided."""
     address: str = ""
     """Web address of the data set, for its metadata."""
@@ -31,11 +31,11 @@ class ReleaseConfig:
     rule: Rule = "both"
     """Rule for keeping images, see `decide`."""
     min_answers: int = 2
-    """Minimum number of answers to a kept image."""
+    """Minimum number of answers that an image needs to be kept."""
     only_licensed: bool = False
     """Leave out images without a known licence."""
     metadata: Literal["remove", "keep"] = "remove"
-    """Place, time, camera and names in image files: remove them, which leaves pixels unchanged, or keep them."""
+    """remove: delete place, time, camera and names from image files; pixels stay unchanged. keep: leave them."""
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"\d+\.\d+\.\d+", self.version):
@@ -49,17 +49,17 @@ class ReleasedImage:
     """An image of a release."""
 
     path: str
-    """Path below the folder of the images."""
+    """Path relative to the folder of images."""
     label: str
     split: str
     style: str
     shares: Mapping[str, float]
     sha256: str
-    """Hash of the collected file."""
+    """SHA-256 of the collected file."""
     picture: int
     file: Path
-    """Path in the project."""
+    """Path of the file in the project."""
     about: Mapping[str, str]
-    """Fields of ABOUT; empty where unknown."""
+    """Provenance by field of ABOUT; empty text if unknown."""
     decided: Literal["owner", "annotators"]
-    """Who decided its label."""
+    """Who decided the label."""

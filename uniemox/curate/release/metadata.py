@@ -36,10 +36,10 @@ PROFILE_PART_BYTES = 65519  # in a segment of JPEG
 
 
 def without_metadata(data: bytes, orientation: int) -> bytes | None:
-    """Return an image's file with the same pixels, colour profile and orientation, and nothing else.
+    """Return an image's file with only the same pixels, colour profile and orientation.
 
-    orientation: EXIF orientation, 1 to 8, which is written again unless it is 1.  Returns None where the image would
-    have to be encoded again: formats other than JPEG, PNG and WebP, and damaged files.
+    orientation: EXIF orientation, 1 to 8, which is written again unless it is 1.  Returns None if the image would have
+    to be re-encoded: formats other than JPEG, PNG and WebP, and damaged files.
     """
     exif = _exif(orientation) if orientation > 1 else b""
     try:
@@ -67,13 +67,13 @@ def _exif(orientation: int) -> bytes:
 def _jpeg(data: bytes, exif: bytes) -> Iterator[bytes]:
     """Yield the needed segments up to the end of the image; another image may follow in the file."""
     yield data[:2]
-    if exif:  # before JFIF, as readers of either allow
+    if exif:  # before JFIF, which all readers accept
         yield struct.pack(">BBH", 0xFF, 0xE1, len(EXIF + exif) + 2) + EXIF + exif
     at, profile, has_scan = 2, dict[bytes, bytes](), False
     while True:
         if has_scan and (data[at] != 0xFF or data[at + 1] in WITHOUT_LENGTH):
             raise ValueError("a segment inside a scan, where decoders stop")
-        at = data.index(b"\xff", at)  # decoders pass over what stands between segments
+        at = data.index(b"\xff", at)  # decoders skip data between segments
         marker = data[at + 1]
         if marker in (0, 0xFF):  # no marker, or a fill byte
             at += 2 if marker == 0 else 1

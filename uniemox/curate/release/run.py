@@ -38,7 +38,7 @@ from uniemox.io.files import read_limited, write_file
 from uniemox.io.images import MAX_BYTES
 from uniemox.io.progress import Progress, silent
 
-MARK = ".uniemox-release"  # in a folder that may be written over
+MARK = ".uniemox-release"  # marks a folder that may be overwritten
 IMAGES = "pictures"
 MAX_LISTED = 20  # images in an error, so that its advice stays visible
 MIN_HASH = 12  # digits of a sha256 that name an image
@@ -60,7 +60,7 @@ def release(project: Project, folder: Path, config: ReleaseConfig, progress: Pro
     """
     folder = folder.absolute()
     if folder.is_dir() and any(folder.iterdir()) and not (folder / MARK).exists():
-        raise DataError(f"{folder} holds something else; name an empty folder, or one that a release was written to")
+        raise DataError(f"{folder} has other files; give an empty folder, or one with a release")
     kept = verdicts(project, rule=config.rule, min_answers=config.min_answers)
     everything, left = release_rows(project, kept)
     rows = _licensed(everything, config)
@@ -80,7 +80,7 @@ def release(project: Project, folder: Path, config: ReleaseConfig, progress: Pro
 
 
 def _licensed(rows: list[ReleasedImage], config: ReleaseConfig) -> list[ReleasedImage]:
-    """Return the images that may be released. Raises DataError, with the images in the way, if there are any."""
+    """Return the images that may be released. Raises DataError, with the images whose licence prevents it."""
     unknown = [row for row in rows if terms_of(row.about["licence"]).needs_credit is None]
     if config.only_licensed:
         if len(unknown) == len(rows):
@@ -135,7 +135,7 @@ def provenance(project: Project) -> dict[int, dict[str, str]]:
     for row in project.rows(query.order_by(candidates.licence == "", candidates.id)):
         if row.picture_id not in fields:
             fields[row.picture_id] = {name: getattr(row, name) for name in ABOUT[1:-1]} | {
-                "address": row.title if row.source == "folder" else row.address,  # no paths of one's own disk
+                "address": row.title if row.source == "folder" else row.address,  # no local paths
                 "fetched": utc(row.fetched_at) if row.fetched_at else "",
             }
     return fields
@@ -149,7 +149,7 @@ def _place_images(
     keep: leave metadata in the files.  Returns sha256 by path, and the number of files whose metadata can't be removed.
     """
     wanted = {root / row.path for row in rows}
-    for path in sorted(root.rglob("*"), reverse=True):  # what is in a folder before the folder
+    for path in sorted(root.rglob("*"), reverse=True):  # contents before their folder
         if path.is_dir() and not any(path.iterdir()):
             path.rmdir()
         elif path.is_file() and path not in wanted:

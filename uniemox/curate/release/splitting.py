@@ -37,7 +37,7 @@ def kept_images(project: Project, verdicts: Mapping[int, Verdict]) -> list[Any]:
     kept = {image for image, verdict in verdicts.items() if verdict.label is not None}
     rows = [row for row in project.rows(query.order_by(t.images.c.sha256)) if row.id in kept]
     if not rows:
-        raise DataError(f"{project.folder}: no image is kept; uniemox curate agree says why")
+        raise DataError(f"{project.folder}: no image is kept; uniemox curate agree shows why")
     return rows
 
 

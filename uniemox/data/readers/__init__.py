@@ -1,1 +1,1 @@
-"""One module for each way in which data sets lie on disk; `uniemox.data.source` picks one by its name."""
+"""Readers, one module per layout of data sets on disk; `uniemox.data.source` picks one by its name."""

@@ -20,15 +20,15 @@ csv.field_size_limit(2**20)
 
 
 def parse_json(text: str | bytes, where: str, remedy: str = "") -> Any:
-    """A JSON text as Python's values. Raises DataError with `where`."""
+    """Parse JSON text. Raises DataError with `where`."""
     try:
         return json.loads(text)
-    except (ValueError, RecursionError) as error:  # ValueError: also no UTF-8, or a number of more than 4,300 digits
+    except (ValueError, RecursionError) as error:  # ValueError: also if not UTF-8, or for over 4,300 digits
         raise DataError(f"{where}: not JSON ({error}){remedy}") from error
 
 
 def read_bytes(path: Path) -> bytes:
-    """The bytes of a text file. Raises DataError if it is missing, too large, or binary."""
+    """Read the bytes of a text file. Raises DataError if it is missing, too large, or binary."""
     try:
         data = read_limited(path)
     except OSError as error:
@@ -39,7 +39,7 @@ def read_bytes(path: Path) -> bytes:
 
 
 def read_text(path: Path) -> str:
-    """A text file as UTF-8, else as Latin-1. Raises DataError if it is missing, too large, or binary."""
+    """Read a text file as UTF-8, else as Latin-1. Raises DataError if it is missing, too large, or binary."""
     data = read_bytes(path)
     try:
         return data.decode("utf-8-sig")
@@ -50,11 +50,11 @@ def read_text(path: Path) -> str:
 def read_rows(
     path: Path, quote: str = '"', *, columns: tuple[str, ...] = (), prose: tuple[str, ...] = ()
 ) -> Iterator[tuple[int, dict[str, str]]]:
-    """The rows of a table with a header, each with its line number, by column; commas, semicolons or tabs.
+    """Yield the rows of a table with a header by column, each with its line number; commas, semicolons or tabs.
 
-    Header and values come without outer blanks.
-    columns: those that must be there.
-    prose: names of columns that may hold the delimiter without quotes if they are the last.
+    Outer blanks of header and values are removed.
+    columns: required columns.
+    prose: names of columns that may contain the delimiter without quotes if they are the last.
     Raises DataError, with file and line, for rows of another length.
     """
     text = read_text(path).replace("\r\n", "\n").replace("\r", "\n")
@@ -86,7 +86,7 @@ def read_rows(
 
 
 def number(row: Mapping[str, str], field: str, where: str, *, low: float = -math.inf, high: float = math.inf) -> float:
-    """A field as a finite number. Raises DataError, with file, line and field, if it is none or out of range."""
+    """Parse a field as a finite number. Raises DataError, with file, line and field, for others, or out of range."""
     try:
         value = float(row[field])
     except ValueError:
@@ -99,7 +99,7 @@ def number(row: Mapping[str, str], field: str, where: str, *, low: float = -math
 
 
 def shares(row: Mapping[str, str], fields: Mapping[str, str], where: str) -> dict[str, float]:
-    """Votes as shares with sum 1.  fields: column to emotion. Raises DataError for negative or missing votes."""
+    """Return votes as shares with sum 1.  fields: column to emotion. Raises DataError for negative or missing votes."""
     votes = {emotion: number(row, field, where, low=0) for field, emotion in fields.items()}
     total = sum(votes.values())
     if not total > 0:
@@ -108,14 +108,14 @@ def shares(row: Mapping[str, str], fields: Mapping[str, str], where: str) -> dic
 
 
 def top_vote(votes: Mapping[str, float]) -> str | None:
-    """The emotion with the most votes; None in a tie."""
+    """Return the emotion with the most votes; None in a tie."""
     limit = max(votes.values())
     best = [emotion for emotion, vote in votes.items() if math.isclose(vote, limit, rel_tol=1e-5)]
     return best[0] if len(best) == 1 else None
 
 
 def on_nine_points(value: float, low: float, high: float) -> float:
-    """A rating on a scale from low to high, linearly on one of 1 to 9.
+    """Convert a rating from a scale of low to high linearly to 1 to 9.
 
     >>> on_nine_points(4.0, 1, 7)
     5.0
@@ -129,7 +129,7 @@ ALIASES = {
     **{"valence_mean": "valence", "arousal_mean": "arousal"},
 }
 KNOWN = ("path", "label", "split", "text", "domain", "group", "valence", "arousal", *BOX)
-PASSED_OVER = ("category", "valence_sd", "valence_n", "arousal_sd", "arousal_n")  # of tables of ratings
+PASSED_OVER = ("category", "valence_sd", "valence_n", "arousal_sd", "arousal_n")  # ignored in tables of ratings
 
 
 def read_csv(
@@ -141,17 +141,17 @@ def read_csv(
     scale: str = "1-9",
     missing: Literal["fail", "skip"] = "fail",
 ) -> DataSet:
-    """A table with the column path (or image, file, filename) and label, or one column of votes for each class.
+    """Read a table with the columns path (or image, file, filename) and label, or with one column of votes per class.
 
-    Further columns, all optional: split, text (or caption), domain, group, valence and arousal (or
-    valence_mean, arousal_mean), and the target person's box x1, y1, x2, y2 in px. Every other column is a class, and
-    its values are votes or shares; those of a table with ratings that are their SD, n or category are passed over. A
-    table of texts or ratings needs no labels. Images with a tie have a distribution and no label.
-    labels: the name of a published label set; None looks the classes up.
-    kind: what the labels say, where it is not what their set says.
-    root: the folder of the images, from the table's.  scale: of valence and arousal, LOW-HIGH as 1-7; they become 1 to
-    9.
-    missing: "skip" leaves out rows whose image is not there.
+    Optional columns: split, text (or caption), domain, group, valence and arousal (or valence_mean, arousal_mean), and
+    the target person's box x1, y1, x2, y2 in px. Every other column is a class with votes or shares; in a table with
+    ratings their SD, n and category are ignored. A table of texts or ratings needs no labels. Images with a tie have a
+    distribution and no label.
+    labels: name of a published label set; None: recognise the set by its classes.
+    kind: kind of the labels, if it differs from their set's.
+    root: folder of the images, relative to the table's.  scale: of valence and arousal, LOW-HIGH as 1-7; converted to 1
+    to 9.
+    missing: "skip" leaves out rows whose image does not exist.
     Raises DataError with file, line and column.
     """
     rows = [(f"{table}:{line}", _renamed(row)) for line, row in read_rows(table, prose=("text", "caption"))]
@@ -165,30 +165,30 @@ def read_csv(
     samples, absent = [], 0
     for where, row in rows:
         path = inside(folder, row["path"], f"{where}, path")
-        if not os.path.isfile(path):  # Path.is_file raises OSError for a name that is too long
+        if not os.path.isfile(path):  # Path.is_file raises OSError for a long name
             if missing == "fail":
-                raise DataError(f"{where}, path: {path} is not there; ?missing=skip leaves such rows out")
+                raise DataError(f"{where}, path: {path} does not exist; ?missing=skip leaves such rows out")
             absent += 1
             continue
         samples.append(sample_of_row(row, ImageFile(path), where, label_set, classes, scale=(low, high)))
     if not samples:
-        raise DataError(f"{table}: none of its {absent} images is there")
+        raise DataError(f"{table}: none of its {absent} images exists")
     ties = sum(sample.label is None and sample.distribution is not None for sample in samples)
     notes = counted(
-        (absent, "rows were left out: their image is not there"),
+        (absent, "rows were left out: their image is missing"),
         (ties, "images have a tie of votes: a distribution, but no label"),
     )
     return DataSet(str(table), label_set, tell_apart(samples), notes)
 
 
 def _renamed(row: Mapping[str, str]) -> dict[str, str]:
-    """A row with known columns by their names here, whatever their case; texts as before `safe_cell`."""
+    """Rename a row's known columns to their names here, ignoring case; undo `safe_cell` in texts."""
     lower = ((name, ALIASES.get(name.lower(), name.lower())) for name in row)
     return {known if known in KNOWN else plain_cell(name): plain_cell(row[name]) for name, known in lower}
 
 
 def _classes(table: Path, columns: list[str], labels: str | None) -> list[str]:
-    """The columns that are classes. Raises DataError for a header that makes no sense."""
+    """Return the columns that are classes. Raises DataError for an inconsistent header."""
     is_rated = {"valence", "arousal"} & set(columns)
     classes = [name for name in columns if name not in KNOWN and not (is_rated and name.lower() in PASSED_OVER)]
     if "path" not in columns:
@@ -203,12 +203,12 @@ def _classes(table: Path, columns: list[str], labels: str | None) -> list[str]:
     for label_set in LABEL_SETS:
         more = [name for name in classes if clean(name) not in label_set.labels]
         if labels is None and more and len(classes) - len(more) == len(label_set):
-            raise DataError(f"{table}:1: {', '.join(more)} are no classes of {label_set.name}; remove these columns")
+            raise DataError(f"{table}:1: {', '.join(more)} are not classes of {label_set.name}; remove these columns")
     return classes
 
 
 def read_box(row: Mapping[str, str], where: str) -> Box | None:
-    """The box of a row, clipped at 0; None where its four fields are empty. Raises DataError for an empty box."""
+    """Return the box of a row, clipped at 0; None if its four fields are empty. Raises DataError for an empty box."""
     if not all(row.get(field) for field in BOX):
         if any(row.get(field) for field in BOX):
             raise DataError(f"{where}: a box needs all of {', '.join(BOX)}")
@@ -238,7 +238,7 @@ def sample_of_row(
     *,
     scale: tuple[float, float] = (1.0, 9.0),
 ) -> Sample:
-    """The sample of a row whose columns are of KNOWN.  classes: columns of votes.  scale: of valence and arousal.
+    """Return the sample of a row with columns of KNOWN.  classes: columns of votes.  scale: of valence and arousal.
 
     Raises DataError with `where`.
     """
@@ -265,7 +265,7 @@ def sample_of_row(
     if split is not None and split.lower() not in SPLITS:
         raise DataError(f"{where}, split: {split!r} is none of train, val, test")
     return Sample(
-        key=PurePosixPath(row["path"].replace("\\", "/")).as_posix(),  # ./a.jpg and a.jpg are one image
+        key=PurePosixPath(row["path"].replace("\\", "/")).as_posix(),  # ./a.jpg is the same image as a.jpg
         image=image,
         label=label,
         distribution=distribution,

@@ -13,24 +13,24 @@ from uniemox.errors import AnnotationError, DataError
 from uniemox.labels import MIKELS, LabelSet
 
 SPLITS = ("train", "val", "test")
-WORDS = ("scene", "facial_expression", "human_action")  # fields whose words are all in info.json; objects' are not
+WORDS = ("scene", "facial_expression", "human_action")  # info.json has all words of these fields, unlike objects
 
 
 def read_emoset(root: Path, *, missing: Literal["fail", "skip"] = "fail") -> DataSet:
-    """`info.json`, and `train.json`, `val.json`, `test.json` as far as they are there.
+    """Read `info.json`, and those of `train.json`, `val.json`, `test.json` that exist.
 
-    A record is [emotion, image id, image, annotation], or [emotion, image, annotation] in the older release. Labels
-    are in the order of `info.json`; the text tells the attributes and the emotion (table VII of the paper leaves the
-    emotion out: `describe(sample.annotation, with_emotion=False)`).
-    missing: "skip" leaves out records whose image or annotation is not there, for a part of the data set.
-    Raises DataError or AnnotationError, with file and field, for what is missing, of a wrong type, or an unknown word.
+    A record is [emotion, image id, image, annotation], or [emotion, image, annotation] in the older release. Labels are
+    in the order of `info.json`. The text contains the attributes and the emotion (table VII of the paper leaves out the
+    emotion: `describe(sample.annotation, with_emotion=False)`).
+    missing: "skip" leaves out records whose image or annotation does not exist, for a part of the data set.
+    Raises DataError or AnnotationError, with file and field, for a missing value, a wrong type, or an unknown word.
     """
     vocabulary = read_vocabulary(checked_folder(root) / "info.json")
     labels = LabelSet(MIKELS.name, tuple(vocabulary["emotion"]), MIKELS.kind, MIKELS.aliases)
     words = {field: {plain(word) for word in vocabulary.get(field, ())} for field in WORDS}
     lists = [root / f"{split}.json" for split in SPLITS if (root / f"{split}.json").is_file()]
     if not lists:
-        raise DataError(f"{root}: none of train.json, val.json, test.json is there")
+        raise DataError(f"{root}: there is no train.json, val.json or test.json")
     samples, absent = [], 0
     for path in lists:
         records = parse_json(read_text(path), str(path))
@@ -46,7 +46,7 @@ def read_emoset(root: Path, *, missing: Literal["fail", "skip"] = "fail") -> Dat
                     absent += 1
                     continue
                 gone = annotation_path if os.path.isfile(image_path) else image_path
-                raise DataError(f"{where}: {gone} is not there; ?missing=skip leaves such records out")
+                raise DataError(f"{where}: {gone} does not exist; ?missing=skip leaves such records out")
             label = class_of(labels, word, f"{where}, emotion")
             annotation = _read_annotation(annotation_path, words, labels.labels[label])
             samples.append(
@@ -61,12 +61,13 @@ def read_emoset(root: Path, *, missing: Literal["fail", "skip"] = "fail") -> Dat
             )
     if not samples:
         raise DataError(f"{root}: {absent} records, and no image of any of them is there")
-    notes = counted((absent, "records were left out: image or annotation is not there"))
+    notes = counted((absent, "records were left out: image or annotation is missing"))
     return DataSet(str(root), labels, tell_apart(samples), notes)
 
 
 def read_vocabulary(path: Path) -> dict[str, list[str]]:
-    """Words of each attribute, in the order of their indices. Brightness and colorfulness are numbers, not words."""
+    """Read the words of each attribute, in the order of their indices, except the numbers brightness and
+    colorfulness."""
     info = parse_json(read_text(path), str(path))
     if not isinstance(info, dict) or not isinstance(info.get("emotion"), dict):
         raise DataError(f"{path}, emotion: expected {{label2idx: ..., idx2label: ...}}")
@@ -82,7 +83,7 @@ def read_vocabulary(path: Path) -> dict[str, list[str]]:
 
 
 def _fields(record: Any, where: str) -> tuple[str, str, str]:
-    """Emotion, image and annotation of a record of either release."""
+    """Return emotion, image and annotation of a record of either release."""
     if (
         not isinstance(record, list)
         or len(record) not in (3, 4)
@@ -93,7 +94,7 @@ def _fields(record: Any, where: str) -> tuple[str, str, str]:
 
 
 def _read_annotation(path: Path, words: Mapping[str, set[str]], emotion: str) -> dict[str, Any]:
-    """An annotation, its words checked. Raises AnnotationError with file and field."""
+    """Read an annotation and check its words. Raises AnnotationError with file and field."""
     annotation = parse_json(read_text(path), str(path))
     if not isinstance(annotation, dict):
         raise AnnotationError(f"{path}: expected an object, got {type(annotation).__name__}")

@@ -14,11 +14,11 @@ SHARES = {f"[prob. {emotion}]": emotion for emotion in (*EKMAN.labels, "neutral"
 
 
 def read_emotion6(root: Path, *, label: Literal["folder", "vote"] = "folder") -> DataSet:
-    """`images/<folder>/<n>.jpg` and `ground_truth.txt`.
+    """Read `images/<folder>/<n>.jpg` and `ground_truth.txt`.
 
-    The folder is the word that the image was searched with; the votes disagree with it for half of the images.
+    The folder is the word that the image was searched with; for half of the images the votes disagree with it.
     label: "folder", or "vote" for the emotion with the most votes, without ties and without neutral images.
-    The distribution holds seven shares, neutral among them. Rows without an image are counted in the notes.
+    The distribution has seven shares, including neutral. Rows without an image are counted in the notes.
     Raises DataError, with file, line and field, for anything else.
     """
     table = checked_folder(root) / "ground_truth.txt"
@@ -38,7 +38,7 @@ def read_emotion6(root: Path, *, label: Literal["folder", "vote"] = "folder") ->
     if not samples:
         raise DataError(f"{root / 'images'}: no images in its folders")
     notes = counted(
-        (len(votes.keys() - images.keys()), f"rows of {table.name} are of images that are not there"),
+        (len(votes.keys() - images.keys()), f"rows of {table.name} refer to missing images"),
         (without_row, f"images have no row in {table.name}: they have a label, but no votes"),
         (unlabelled, "images were left out: their vote is a tie, neutral, or missing"),
     )
@@ -46,7 +46,7 @@ def read_emotion6(root: Path, *, label: Literal["folder", "vote"] = "folder") ->
 
 
 def _read_votes(table: Path) -> dict[str, dict[str, Any]]:
-    """Fields of the sample of each image: distribution, valence and arousal."""
+    """Read the sample fields of each image: distribution, valence and arousal."""
     votes: dict[str, dict[str, Any]] = {}
     for line, row in read_rows(table, columns=(NAME, *AFFECT, *SHARES)):
         where = f"{table}:{line}"

@@ -1,4 +1,4 @@
-"""FER+ (Barsoum et al., ICMI 2016): faces with ten votes each for the expression that they show."""
+"""FER+ (Barsoum et al., ICMI 2016): faces with ten votes each for their expression."""
 
 from pathlib import Path, PurePosixPath
 
@@ -13,12 +13,12 @@ COLUMNS = (*FERPLUS.labels, UNKNOWN, NO_FACE)
 
 
 def read_ferplus(root: Path) -> DataSet:
-    """`votes.csv` (path, split, a column of votes for each of the eight expressions, unknown and NF) and `images/`.
+    """Read `votes.csv` (path, split, one column of votes per expression (eight), unknown and NF) and `images/`.
 
-    A face has a label if more than half of all votes are for one expression. Its distribution is over the eight
-    expressions; votes for unknown and for no face are left out of it, and a face with none but these has none.
-    `domain` tells who is what: majority, no majority, unknown (more than half of the votes), or no face.
-    Raises DataError, with file, line and field, for a table of another form or an image that is not there.
+    A face has a label if more than half of all votes are for one expression. Its distribution covers the eight
+    expressions; votes for unknown and for no face are left out, and a face with only such votes has no distribution.
+    `domain` is majority, no majority, unknown (more than half of the votes), or no face.
+    Raises DataError, with file, line and field, for another table form or a missing image.
     """
     table = checked_folder(root) / "votes.csv"
     samples: dict[str, Sample] = {}
@@ -39,7 +39,7 @@ def read_ferplus(root: Path) -> DataSet:
         ),
         (kinds.count("unknown"), "faces have a majority for unknown: no label"),
         (kinds.count("no face"), "faces have a majority for no face: no label"),
-        (repeated, f"rows stand twice in {table.name}, alike: they were taken once"),
+        (repeated, f"rows occur twice in {table.name} and were used once"),
     )
     return DataSet(str(root), FERPLUS, list(samples.values()), notes)
 
@@ -50,7 +50,7 @@ def _sample(row: dict[str, str], images: Path, where: str) -> Sample:
     votes = {name: number(row, name, where, low=0) for name in COLUMNS}
     path = inside(images, row["path"], f"{where}, path")
     if not path.is_file():
-        raise DataError(f"{where}, path: {path} is not there")
+        raise DataError(f"{where}, path: {path} does not exist")
     total, seen = sum(votes.values()), sum(votes[name] for name in FERPLUS.labels)
     top = max(votes, key=lambda name: votes[name])
     has_majority = total > 0 and 2 * votes[top] > total

@@ -1,4 +1,4 @@
-"""Trees of class folders, with or without a level of splits above and of search words below."""
+"""Trees of class folders, optionally in folders of splits, and with folders of search words."""
 
 import os
 from collections import Counter
@@ -15,15 +15,15 @@ SPLITS = {
     **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
     **dict.fromkeys(("test", "testing"), "test"),
 }
-"""Names of split folders, lower-case, to the split."""
+"""Split by name of a split folder, lower-case."""
 
 
 def read_folder(root: Path, *, labels: str | None = None, kind: Kind | None = None) -> DataSet:
-    """Any tree `[<split>/]<class>/**/<picture>`; its classes are looked up among the published label sets.
+    """Read any tree `[<split>/]<class>/**/<picture>`; its classes are looked up among the published label sets.
 
-    Images without at least two folders of classes have no labels, and everything below the folder is read.
-    labels: the name of the published set to take, all of its classes; None looks the names up.
-    kind: what the labels say, for your own classes; None takes that of the set found, else "evoked".
+    Images that are not in at least two class folders have no labels; then everything below the folder is read.
+    labels: name of the published set to use, with all its classes; None: recognise the set by the names.
+    kind: kind of your own classes; None: that of the recognised set, else "evoked".
     """
     places = [folder for _, folder in _class_folders(root)]
     if len({folder.name for folder in places if any(map(is_image_name, walk_files(folder)))}) > 1:
@@ -36,29 +36,29 @@ def read_folder(root: Path, *, labels: str | None = None, kind: Kind | None = No
 
 
 def read_fi(root: Path) -> DataSet:
-    """FI (You et al., AAAI 2016): `[<split>/]<class>/<picture>`, Mikels' eight."""
+    """Read FI (You et al., AAAI 2016): `[<split>/]<class>/<picture>`, Mikels' eight."""
     return read_class_folders(root, MIKELS)
 
 
 def read_emo8(root: Path) -> DataSet:
-    """Emo8 (arXiv 2409.18877): `[<split>/]<class>/[<style>/]<picture>`, Mikels' eight; the style is the domain."""
+    """Read Emo8 (arXiv 2409.18877): `[<split>/]<class>/[<style>/]<picture>`, Mikels' eight; the style is the domain."""
     return read_class_folders(root, MIKELS)
 
 
 def read_ube(root: Path) -> DataSet:
-    """UnBiasedEmo (Panda et al., ECCV 2018): `<class>/<search word>/<picture>`; the search word is the domain."""
+    """Read UnBiasedEmo (Panda et al., ECCV 2018): `<class>/<search word>/<picture>`; the search word is the domain."""
     return read_class_folders(root, UBE)
 
 
 def read_caer_s(root: Path) -> DataSet:
-    """CAER-S (Lee et al., ICCV 2019): `<split>/<class>/<picture>`."""
+    """Read CAER-S (Lee et al., ICCV 2019): `<split>/<class>/<picture>`."""
     return read_class_folders(root, CAER)
 
 
 def read_class_folders(root: Path, labels: LabelSet) -> DataSet:
-    """Every image below class folders. Names of classes may be in any case, quoted, or an alias of the label set.
+    """Read every image below class folders. Class names may be in any case, quoted, or an alias of the label set.
 
-    Raises DataError if there are no class folders, or one is none of the labels.
+    Raises DataError if there are no class folders, or one is not a label.
     """
     places = _class_folders(root)
     if not places:
@@ -82,13 +82,13 @@ def read_class_folders(root: Path, labels: LabelSet) -> DataSet:
                 )
             )
     if not samples:
-        raise DataError(f"{root}: its class folders hold no images")
+        raise DataError(f"{root}: its class folders contain no images")
     kinds = ((count, f"files that are no images were left out ({ending})") for ending, count in sorted(ignored.items()))
     return DataSet(str(root), labels, samples, (*_beside_lines(root), *counted(*kinds)))
 
 
 def class_of(labels: LabelSet, word: str, where: str, remedy: str = "") -> int:
-    """The place of a label. Raises DataError if it is none of the set."""
+    """Return the index of a label. Raises DataError if it is not in the set."""
     try:
         return labels.index(word)
     except LabelError as error:
@@ -96,12 +96,12 @@ def class_of(labels: LabelSet, word: str, where: str, remedy: str = "") -> int:
 
 
 def counted(*lines: tuple[int, str]) -> tuple[str, ...]:
-    """Notes that begin with a count, without those that count nothing."""
+    """Return the notes that begin with a count above 0."""
     return tuple(f"{count} {what}" for count, what in lines if count)
 
 
 def walk_files(folder: Path) -> Iterator[Path]:
-    """All files below a folder in sorted order, without hidden ones and without following links to folders."""
+    """Yield all files below a folder in sorted order, without hidden ones and without following links to folders."""
     try:
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
     except OSError as error:
@@ -111,26 +111,26 @@ def walk_files(folder: Path) -> Iterator[Path]:
             continue
         if entry.is_dir(follow_symlinks=False):
             yield from walk_files(Path(entry.path))
-        elif entry.is_file() or (entry.is_symlink() and not entry.is_dir()):  # a link to nothing can't be read
+        elif entry.is_file() or (entry.is_symlink() and not entry.is_dir()):  # reading a dead link fails later
             yield Path(entry.path)
 
 
 def images_below(root: Path) -> dict[str, Path]:
-    """Every image below a folder, by its key (its path from there, with /)."""
+    """Return every image below a folder by key, the relative path with /."""
     return {path.relative_to(root).as_posix(): path for path in walk_files(root) if is_image_name(path)}
 
 
 def checked_folder(root: Path) -> Path:
-    """The folder itself. Raises DataError if it is not there."""
+    """Return the folder. Raises DataError if it does not exist."""
     if not os.path.isdir(root):  # Path.is_dir raises OSError for a name that is too long
         raise DataError(f"{root}: {'not a folder' if os.path.lexists(root) else 'there is no such folder'}")
     return root
 
 
 def inside(root: Path, name: str, where: str) -> Path:
-    """The path of a file that an annotation names. Raises DataError if it would leave the data set's folder.
+    """Return the path of a file that an annotation names. Raises DataError if it is outside of the data set's folder.
 
-    where: file and field that name it, for the message.
+    where: file and field with the name, for the message.
     """
     relative = PurePosixPath(name.replace("\\", "/"))
     parts = relative.parts  # () for "" and "."
@@ -140,14 +140,14 @@ def inside(root: Path, name: str, where: str) -> Path:
 
 
 def _split_folders(root: Path) -> list[tuple[str | None, Path]]:
-    """Split folders below root; root itself, without a split, if there are none."""
+    """Return the split folders below root; root itself, without a split, if there are none."""
     checked_folder(root)
     names = ((SPLITS.get(path.name.lower()), path) for path in _folders(root))
     return [(split, path) for split, path in names if split] or [(None, root)]
 
 
 def _beside_lines(root: Path) -> Iterator[str]:
-    """A line of warning for images outside class folders, and one for folders beside those of the splits."""
+    """Yield a warning for images outside class folders, and one for folders next to the split folders."""
     splits = _split_folders(root)
     folders, beside = {path for _, path in splits}, list[str]()
     if root not in folders:
@@ -156,11 +156,11 @@ def _beside_lines(root: Path) -> Iterator[str]:
     if loose:
         yield f"{len(loose)} images outside the class folders were left out: {min(p.name for p in loose)}"
     if beside:
-        yield f"folders beside those of the splits were left out: {', '.join(beside)}"
+        yield f"folders next to the split folders were left out: {', '.join(beside)}"
 
 
 def _class_folders(root: Path) -> list[tuple[str | None, Path]]:
-    """Split and folder of every class that holds files."""
+    """Return split and folder of every class that contains files."""
     return [
         (split, path) for split, parent in _split_folders(root) for path in _folders(parent) if any(walk_files(path))
     ]

@@ -1,4 +1,4 @@
-"""HECO (Yang et al., ECCV 2022): class folders, and where there is one a table of the people meant."""
+"""HECO (Yang et al., ECCV 2022): class folders, and optionally a table of target persons."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -11,9 +11,10 @@ from uniemox.labels import HECO
 
 
 def read_heco(root: Path, *, boxes: str = "boxes.csv") -> DataSet:
-    """`[<split>/]<class>/<picture>`, and `boxes.csv` with the columns path, x1, y1, x2, y2 in px, optionally label.
+    """Read `[<split>/]<class>/<picture>`, and `boxes.csv` with the columns path, x1, y1, x2, y2 in px, optionally
+    label.
 
-    An image with several rows becomes several samples of one group; a row's label goes before its folder's. Images
+    An image with several rows becomes several samples of one group; a row's label overrides its folder's. Images
     without a row have no target person.
     boxes: name of the table inside the folder.
     Raises DataError, with file, line and column.
@@ -30,7 +31,7 @@ def read_heco(root: Path, *, boxes: str = "boxes.csv") -> DataSet:
         where = f"{table}:{line}"
         key = row["path"].replace("\\", "/")
         if key not in by_key:
-            raise DataError(f"{where}, path: {key!r} is no image below {root}")
+            raise DataError(f"{where}, path: {key!r} is not an image below {root}")
         label = class_of(HECO, row["label"], f"{where}, label") if row.get("label") else by_key[key].label
         people.setdefault(key, []).append(replace(by_key[key], target_box=read_box(row, where), label=label))
     samples = [person for sample in data.samples for person in people.get(sample.key, [sample])]

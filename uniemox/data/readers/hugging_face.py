@@ -1,4 +1,4 @@
-"""Local data sets in Hugging Face's layouts: what `datasets` saved, Parquet files, and images with a metadata file."""
+"""Local data sets in Hugging Face's layouts: `datasets` folders, Parquet files, images with a metadata file."""
 
 import json
 import os
@@ -19,7 +19,7 @@ from uniemox.io.images import MAX_BYTES
 from uniemox.labels import Kind, recognise
 
 METADATA = ("metadata.csv", "metadata.jsonl")
-SPLITS_FILE, STATE_FILE = "dataset_dict.json", "state.json"  # of Dataset.save_to_disk
+SPLITS_FILE, STATE_FILE = "dataset_dict.json", "state.json"  # written by Dataset.save_to_disk
 LABELS = ("label", "labels", "emotion")
 COLUMNS = {name: name for name in KNOWN if name not in ("path", "label")} | {"caption": "text"}
 
@@ -29,7 +29,7 @@ class Row(NamedTuple):
 
     where: str
     cells: dict[str, str]
-    """By the columns of `sample_of_row`."""
+    """Values by the columns of `sample_of_row`."""
     image: StoredImage
 
 
@@ -40,18 +40,18 @@ class TableImage:
     path: Path
     column: str
     group: int
-    """Group of rows of a Parquet file; 0 in Arrow files, which are mapped into memory."""
+    """Row group of a Parquet file; 0 in Arrow files, which are mapped into memory."""
     row: int
-    """In the group."""
+    """Row in the group."""
 
     def read(self) -> bytes:
-        """The bytes of the image. Raises OSError if the row holds none."""
+        """Return the bytes of the image. Raises OSError if the row has none."""
         try:
             data = _images(self.path, self.column, self.group)[self.row].as_py()["bytes"]
-        except (ValueError, LookupError, TypeError) as error:  # pyarrow's own errors are among these
+        except (ValueError, LookupError, TypeError) as error:  # includes pyarrow's own errors
             raise OSError(f"the row has no image, or the file was changed: {error}") from error
         if not isinstance(data, bytes) or len(data) > MAX_BYTES:
-            raise OSError("the row holds a path without bytes; save the data set again, with its images embedded")
+            raise OSError("the row has a path without bytes; save the data set again, with its images embedded")
         return data
 
     def __str__(self) -> str:
@@ -59,13 +59,13 @@ class TableImage:
 
 
 def read_hugging_face(root: Path, *, kind: Kind | None = None) -> DataSet:
-    """A folder that `Dataset.save_to_disk` wrote, one of Parquet files, or images with metadata.csv or metadata.jsonl.
+    """Read a folder written by `Dataset.save_to_disk`, Parquet files, or images with metadata.csv or metadata.jsonl.
 
-    Arrow and Parquet files hold the images; their names or folders tell the split. A metadata file names each image as
-    file_name, from its own folder. The label is in the column label (or labels, emotion), or in the only one of
-    ClassLabel; -1 is none. split, text (or caption), domain, group, valence, arousal and the box x1, y1, x2, y2 are
-    read as in csv tables.
-    kind: what the labels say, where it is not what their set says.
+    Arrow and Parquet files contain the images; file or folder names give the split. A metadata file names each image as
+    file_name, relative to its folder. The label is in column label (or labels, emotion), or in the only one of type
+    ClassLabel; -1 means no label. split, text (or caption), domain, group, valence, arousal and the box x1, y1, x2, y2
+    are read as in csv tables.
+    kind: kind of the labels, if it differs from their set's.
     Raises DataError with file and row, and MissingPackageError for tables without pyarrow.
     """
     files = list(walk_files(checked_folder(root)))
@@ -90,7 +90,7 @@ def read_hugging_face(root: Path, *, kind: Kind | None = None) -> DataSet:
 
 
 def _saved_files(root: Path) -> Iterator[tuple[str | None, Path]]:
-    """Each Arrow file with its split, as the JSON files of `save_to_disk` name them."""
+    """Yield each Arrow file with its split, in the order of the JSON files of `save_to_disk`."""
     names = _listed(root / SPLITS_FILE, "splits") if (root / SPLITS_FILE).is_file() else [""]
     for name in names:
         folder = inside(root, str(name), str(root / SPLITS_FILE)) if name else root
@@ -107,13 +107,13 @@ def _listed(path: Path, field: str) -> list[Any]:
 
 
 def _split_of(path: Path) -> str | None:
-    """The split that a word in the name of a file, or else of its folders, tells."""
+    """Return the split named by a word in the file's name, or else in its folders."""
     words = (word for part in reversed(path.parts) for word in re.split(r"[^a-z]+", part.lower()))
     return next((SPLITS[word] for word in words if word in SPLITS), None)
 
 
 def _metadata_rows(root: Path, path: Path, unread: set[str]) -> Iterator[Row]:
-    """The rows of one metadata file; its folder may tell the split."""
+    """Yield the rows of one metadata file; its folder may give the split."""
     split = _split_of(path.parent.relative_to(root))
     is_csv = path.suffix == ".csv"
     for number, read in read_rows(path, prose=("text", "caption")) if is_csv else _json_rows(path):
@@ -122,7 +122,7 @@ def _metadata_rows(root: Path, path: Path, unread: set[str]) -> Iterator[Row]:
         label = next((name for name in LABELS if name in row), "label")
         image = inside(path.parent, _text(row.get("file_name")), f"{where}, file_name")
         if not os.path.isfile(image):
-            raise DataError(f"{where}, file_name: {image} is not there")
+            raise DataError(f"{where}, file_name: {image} does not exist")
         unread |= row.keys() - COLUMNS.keys() - {"file_name", label}
         cells = _cells(row, split, image.relative_to(root).as_posix(), _text(row.get(label)))
         yield Row(where, cells, ImageFile(image))
@@ -138,15 +138,15 @@ def _json_rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
 
 
 def _table_rows(tables: Iterable[tuple[str | None, Path]], words: set[str], unread: set[str]) -> Iterator[Row]:
-    """The rows of Arrow and Parquet files. They are named by split and number.
+    """Yield the rows of Arrow and Parquet files, with split and number as names.
 
-    words, unread: take the names of classes, and those of columns that are left out.
+    words, unread: filled with class names and with names of ignored columns.
     """
     numbers: Counter[str | None] = Counter()
     pa = _import_pyarrow()
     for split, path in tables:
         if not os.path.isfile(path):
-            raise DataError(f"{path} is not there; copy the data set again")
+            raise DataError(f"{path} does not exist; copy the data set again")
         try:
             schema, sizes, table = _open_table(path)
             image, label, names = _columns(schema, path)
@@ -167,18 +167,18 @@ def _table_rows(tables: Iterable[tuple[str | None, Path]], words: set[str], unre
 
 
 def _open_table(path: Path) -> tuple[Any, list[int], Any]:
-    """The schema, the rows of each group, and what they are read from."""
+    """Open a table: its schema, the rows of each group, and the open file."""
     if path.suffix != ".parquet":
         table = _mapped(path)
         return table.schema, [table.num_rows], table
     file = _import_pyarrow().parquet.ParquetFile(path)
-    if file.metadata.num_rows > path.stat().st_size:  # equal rows take no room in the file, but all of it in memory
-        raise DataError(f"{path}: {file.metadata.num_rows:,} rows in {path.stat().st_size:,} bytes hold no images")
+    if file.metadata.num_rows > path.stat().st_size:  # equal rows need no space in the file, but fill the memory
+        raise DataError(f"{path}: {file.metadata.num_rows:,} rows in {path.stat().st_size:,} bytes can't hold images")
     return file.schema_arrow, [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)], file
 
 
 def _columns(schema: Any, path: Path) -> tuple[str, str | None, Sequence[str]]:
-    """The columns of images and of labels, and the names of its classes, as `datasets` describes them."""
+    """Return the image column, the label column, and the class names, as `datasets` describes them."""
     try:
         features = dict(json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"])
     except (ValueError, LookupError, TypeError, RecursionError):
@@ -200,7 +200,7 @@ def _columns(schema: Any, path: Path) -> tuple[str, str | None, Sequence[str]]:
 
 
 def _label(value: Any, names: Sequence[str], where: str) -> str:
-    """The name of a class; empty for none."""
+    """Return the name of a class; an empty text for none."""
     if isinstance(value, str) or value is None:
         return value or ""
     if not isinstance(value, int) or not -1 <= value < len(names):
@@ -220,7 +220,7 @@ def _text(value: Any) -> str:
 
 @lru_cache(maxsize=4)
 def _images(path: Path, column: str, group: int) -> Any:
-    """A column of a Parquet file's group of rows, or of an Arrow file."""
+    """Read a column of a Parquet row group, or of an Arrow file."""
     if path.suffix == ".parquet":
         file = _import_pyarrow().parquet.ParquetFile(path)
         return file.read_row_group(group, columns=[column], use_threads=False).column(0)
@@ -228,7 +228,7 @@ def _images(path: Path, column: str, group: int) -> Any:
 
 
 def _mapped(path: Path) -> Any:
-    """A table whose images stay in the file. Raises ArrowException for offsets that lead out of it."""
+    """Map a table whose images stay in the file. Raises ArrowException for offsets outside of the file."""
     pa = _import_pyarrow()
     with pa.memory_map(str(path)) as source:
         table = pa.ipc.open_stream(source).read_all()

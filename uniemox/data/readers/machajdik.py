@@ -18,10 +18,10 @@ from uniemox.labels import MIKELS
 
 
 def read_abstract(root: Path) -> DataSet:
-    """`ABSTRACT_groundTruth.csv`, vote counts, and the images anywhere below the folder.
+    """Read `ABSTRACT_groundTruth.csv`, with vote counts, and the images anywhere below the folder.
 
-    The label is the emotion with the most votes; images with a tie keep their distribution and have no label. Rows
-    without an image and images without a row are counted in the notes.
+    The label is the emotion with the most votes; images with a tie have a distribution and no label. Rows without an
+    image and images without a row are counted in the notes.
     """
     tables = [path for path in walk_files(checked_folder(root)) if path.suffix.lower() == ".csv"]
     tables = [path for path in tables if path.name.lower() == "abstract_groundtruth.csv"] or tables
@@ -31,7 +31,7 @@ def read_abstract(root: Path) -> DataSet:
     images: dict[str, tuple[str, Path]] = {}
     for key, path in images_below(root).items():
         if path.name.lower() in images:
-            raise DataError(f"{path}: a second image of that name; the table does not say which is meant")
+            raise DataError(f"{path}: a second image of that name; the table does not tell them apart")
         images[path.name.lower()] = (key, path)
     samples, absent, named = [], [], set()
     for line, row in read_rows(table, quote="'"):
@@ -55,7 +55,7 @@ def read_abstract(root: Path) -> DataSet:
     if not samples:
         raise DataError(f"{table}: none of its {len(absent)} images is below {root}")
     notes = counted(
-        (len(absent), f"rows of {table.name} are of images that are not there: {''.join(absent[:1])}"),
+        (len(absent), f"rows of {table.name} refer to missing images: {''.join(absent[:1])}"),
         (len(images), f"images have no row in {table.name} and were left out"),
         (sum(sample.label is None for sample in samples), "images have a tie of votes: a distribution, but no label"),
     )
@@ -63,7 +63,8 @@ def read_abstract(root: Path) -> DataSet:
 
 
 def read_artphoto(root: Path) -> DataSet:
-    """Class folders (`Amusement`, ..., `Content`, ..., `Sad`), or one folder of `<emotion>_<n>.jpg`, as published."""
+    """Read class folders (`Amusement`, ..., `Content`, ..., `Sad`), or a folder of `<emotion>_<n>.jpg`, as
+    published."""
     if not any(is_image_name(path) and path.parent == root for path in walk_files(checked_folder(root))):
         return read_class_folders(root, MIKELS)
     samples = []

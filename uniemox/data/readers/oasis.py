@@ -1,4 +1,4 @@
-"""OASIS (Kurdi, Lozano & Banaji, Behavior Research Methods 2017): photographs that about 100 people rated each."""
+"""OASIS (Kurdi, Lozano & Banaji, Behavior Research Methods 2017): photographs, each rated by about 100 people."""
 
 import re
 from pathlib import Path
@@ -13,9 +13,9 @@ RATINGS = ("Valence_mean", "Arousal_mean")
 
 
 def read_oasis(root: Path) -> DataSet:
-    """`OASIS.csv` and `images/<Theme>.jpg`, as published, without labels.
+    """Read `OASIS.csv` and `images/<Theme>.jpg`, as published, without labels.
 
-    Ratings of 1 to 7 become 1 to 9, linearly. Images of a theme ("Acorns 1" and "Acorns 2") are one group.
+    Ratings of 1 to 7 are converted linearly to 1 to 9. Images of a theme ("Acorns 1" and "Acorns 2") are one group.
     Rows without an image are counted in the notes. Raises DataError, with file, line and field, for anything else.
     """
     table, samples, absent = checked_folder(root) / "OASIS.csv", list[Sample](), 0
@@ -30,6 +30,6 @@ def read_oasis(root: Path) -> DataSet:
         group = re.sub(r"\s*\d+$", "", row["Theme"])
         samples.append(Sample(key=name, image=ImageFile(path), valence=valence, arousal=arousal, group=group))
     if not samples:
-        raise DataError(f"{table}: none of its {absent} images is there; expected images/<Theme>.jpg")
-    notes = counted((absent, "rows were left out: their image is not there"))
+        raise DataError(f"{table}: none of its {absent} images exists; expected images/<Theme>.jpg")
+    notes = counted((absent, "rows were left out: their image is missing"))
     return DataSet(str(root), recognise((), None), samples, notes)

@@ -1,1 +1,1 @@
-"""Runs and their scores as one HTML page."""
+"""Report: runs and their scores as one HTML page."""

@@ -1,4 +1,4 @@
-"""Runs as one HTML page that stands alone: what they were, how they went, what they can and what they can't."""
+"""A self-contained HTML page about runs: settings, curves, scores and limits."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,14 +15,14 @@ from uniemox.io.files import read_limited
 from uniemox.io.html import jpeg_url, write_html
 from uniemox.io.images import MAX_BYTES, decode
 
-SMALL = ("grad_norm", "lr", "rate", "with_person")  # curves that are drawn small
-SPEED = ("epoch", "images_per_s", "wait_s")  # no curves of how it learns
+SMALL = ("grad_norm", "lr", "rate", "with_person")  # drawn as small curves
+SPEED = ("epoch", "images_per_s", "wait_s")  # not learning curves
 TITLES = {
     "grad_norm": "gradient norm",
     "with_person": "share of images with a person",
     **dict.fromkeys(("lr", "rate"), "learning rate"),
 }  # rate: in older runs
-STEPPED = ("batch size", "base learning rate", "epochs asked for")  # of runs that make steps
+STEPPED = ("batch size", "base learning rate", "epochs asked for")  # only for runs with steps
 MAX_SIDE_PX = 1200  # of an image of reconstructions
 TEACHER_LOSSES = ("contrastive_feature_alignment", "semantic_visual_alignment")
 DATA = {"data": "data.source", "samples": "data.samples"}
@@ -59,14 +59,14 @@ FACTS = {
 def write_report(
     runs: Sequence[Path], path: Path, *, on_progress: Callable[[str, int, int], None] = lambda what, done, total: None
 ) -> None:
-    """Write the page of these runs; images of the data are inside, if the data can still be opened.
+    """Write the page of these runs; it contains images of the data if the data can still be opened.
 
-    runs: folders of pre-training and fine-tuning, at least one. The page lists what a run lacks.
-    on_progress: called with a word, the runs that are done, and their number.
-    Raises DataError if there is no run in a folder, or if the page can't be written.
+    runs: folders of pre-training and fine-tuning runs, at least one. The page lists what a run lacks.
+    on_progress: called with the name of the work, the number of finished runs, and the number of all.
+    Raises DataError if a folder has no run, or if the page can't be written.
     """
     if not runs:
-        raise DataError("there is no run to report; name at least one folder of a run")
+        raise DataError("there is no run to report; give at least one folder of a run")
     named = dict(zip(names_of(runs), [read_run(run) for run in runs], strict=True))
     tuned = {name: run for name, run in named.items() if run.kind == "finetune"}
     views, samples_of = [], cache(open_samples)
@@ -85,14 +85,14 @@ def write_report(
 
 
 def names_of(runs: Sequence[Path]) -> list[str]:
-    """The name of every folder, or all of its path where two have one name; a run that is named twice is numbered."""
+    """Return the name of every folder, or the whole path if two have the same name; a repeated run is numbered."""
     short = [run.resolve().name for run in runs]
     names = [name if short.count(name) == 1 else str(run) for name, run in zip(short, runs, strict=True)]
     return [name if names.count(name) == 1 else f"{name} ({i + 1})" for i, name in enumerate(names)]
 
 
 def _view(run: SavedRun, samples_of: Callable[[str], Mapping[str, Sample] | str]) -> dict[str, Any]:
-    """All that is known of a run, as the template shows it."""
+    """Return everything about a run for the template."""
     versions = run.setting("versions")
     chosen = run.pictures[:1] + run.pictures[1:][-1:]
     return {
@@ -110,7 +110,7 @@ def _view(run: SavedRun, samples_of: Callable[[str], Mapping[str, Sample] | str]
 
 
 def _facts(run: SavedRun) -> Iterator[tuple[str, str]]:
-    """Return the run's settings, a name and a value each."""
+    """Yield the run's settings as name and value."""
     yield "folder", str(run.path)
     for name, place in FACTS[run.kind].items():
         value = run.setting(place)
@@ -128,7 +128,7 @@ def _facts(run: SavedRun) -> Iterator[tuple[str, str]]:
 
 
 def _is_fitted(run: SavedRun) -> bool:
-    """Return whether no step was made, because only the head was fitted."""
+    """Return True if no step was made, because only the head was fitted."""
     is_frozen = run.setting("config.network.frozen_encoder") is True
     return is_frozen or run.setting("config.method") in ("probe", "knn", "mean", "histogram")
 
@@ -144,7 +144,7 @@ def _curve(run: SavedRun, name: str, size: tuple[float, float]) -> dict[str, str
 
 
 def _sheet(file: Path) -> dict[str, str]:
-    """An image of reconstructions, or why it can't be read."""
+    """Return an image of reconstructions, or why it can't be read."""
     step = int(digits) if (digits := file.stem.rpartition("-")[2]).isdecimal() else 0
     try:
         image, _ = decode(read_limited(file, MAX_BYTES), str(file))

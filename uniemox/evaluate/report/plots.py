@@ -18,11 +18,11 @@ from uniemox.evaluate.metrics import Array
 from uniemox.evaluate.run_records import Predictions
 from uniemox.io.html import data_url, jpeg_url
 
-MAX_POINTS = 1000  # of a curve: more than a screen has
-SMOOTHED = 30  # a mean goes over this part of a curve
-MIN_SMOOTHED = 20  # points; shorter curves are drawn as they are
-INK = "#010203"  # no colour of its own: the page's, which is another one in the dark
-BLUE, ORANGE = "#4a80d9", "#d9773f"  # are seen on both
+MAX_POINTS = 1000  # maximum points of a curve, more than a screen can show
+SMOOTHED = 30  # the running mean covers one part in 30 of a curve
+MIN_SMOOTHED = 20  # minimum number of points for a running mean
+INK = "#010203"  # replaced by the page's text colour, which differs in dark mode
+BLUE, ORANGE = "#4a80d9", "#d9773f"  # visible in light and dark mode
 THEME = "<style>svg{color:#1c2024}@media(prefers-color-scheme:dark){svg{color:#e4e7eb}}</style>"
 LOOK: Mapping[Any, Any] = {
     **dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), INK),
@@ -36,7 +36,7 @@ LOOK: Mapping[Any, Any] = {
 
 
 def curve_url(steps: NDArray[np.int64], values: Array, *, size: tuple[float, float]) -> str:
-    """Draw one value over the steps: every step faintly, and a running mean where there are enough of them.
+    """Draw one value over the steps: every step faintly, and a running mean if there are enough steps.
 
     steps, values: (S,), S at least 1; values that are not finite are left out.  size: width and height in inches.
     """
@@ -56,9 +56,9 @@ def curve_url(steps: NDArray[np.int64], values: Array, *, size: tuple[float, flo
 
 
 def running_mean(values: Array, reach: int) -> Array:
-    """The mean of every value and of `reach` values on each side, as far as they are there; nan is left out.
+    """Return the mean of every value and of up to `reach` values on each side, without nan.
 
-    values: (S,).  Returns (S,), nan where there is no value in reach.
+    values: (S,).  Returns (S,), nan if there is no value in reach.
 
     >>> running_mean(np.array([1.0, 2.0, np.nan, 6.0]), 1).tolist()
     [1.5, 1.5, 4.0, 6.0]
@@ -72,7 +72,7 @@ def running_mean(values: Array, reach: int) -> Array:
 
 
 def reliability_url(found: Reliability) -> str:
-    """Draw accuracy by confidence with the diagonal of a calibrated model, above the number of samples of each bin."""
+    """Draw accuracy by confidence with the diagonal of a calibrated model, above the number of samples per bin."""
     bins = len(found.count)
     middles, is_there = (np.arange(bins) + 0.5) / bins, found.count > 0
     with mpl.rc_context(dict(LOOK)):
@@ -85,12 +85,12 @@ def reliability_url(found: Reliability) -> str:
         above.set(xlim=(0, 1), ylim=(0, 1.02), ylabel="fraction right")
         above.grid(color=INK, alpha=0.12, lw=0.6)
         below.bar(middles, found.count, width=0.9 / bins, color=BLUE, alpha=0.6)
-        below.set(xlabel="probability of the answer", ylabel="images")
+        below.set(xlabel="probability of the predicted label", ylabel="images")
         return _drawn(figure)
 
 
 def _drawn(figure: Figure) -> str:
-    """The drawing as an address; the same bytes for the same drawing."""
+    """Return the drawing as a data URL; the same drawing has the same bytes."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     head, tag, rest = buffer.getvalue().partition("<defs>")
@@ -98,13 +98,13 @@ def _drawn(figure: Figure) -> str:
     return data_url(drawing.encode(), "image/svg+xml")
 
 
-SHOWN = 6  # right ones, and as many wrong ones
-MAX_SIDE_PX = 320  # twice as wide as it is shown, for fine screens
+SHOWN = 6  # number of right examples, and of wrong ones
+MAX_SIDE_PX = 320  # twice the displayed width, for high-resolution screens
 TOP = 3  # probabilities under an image
 
 
 def open_samples(source: str) -> Mapping[str, Sample] | str:
-    """The samples of a scored data set by key; or, where it can't be opened any more, why."""
+    """Return the samples of a scored data set by key; if it can't be opened any more, the reason."""
     try:
         return {sample.key: sample for sample in open_data(source, with_texts=False, from_file=True).samples}
     except (UniemoxError, OSError) as error:
@@ -112,20 +112,20 @@ def open_samples(source: str) -> Mapping[str, Sample] | str:
 
 
 class Example(NamedTuple):
-    """An image with its label and its prediction."""
+    """Example image with its label and its prediction."""
 
     key: str
     url: str
     true: str
     predicted: str
     shares: list[tuple[str, float]]
-    """The most probable labels, the predicted one first."""
+    """The most probable labels, predicted one first."""
 
 
 def examples_of(
     found: Predictions, labels: list[str], samples: Mapping[str, Sample]
 ) -> list[tuple[str, list[Example], int]]:
-    """Return the surest right and the surest wrong answers: a title, images, and how many can't be read any more."""
+    """Return the most confident right and wrong predictions: a title, images, and the number of unreadable ones."""
     result = []
     for title, chosen in (("Surest and right", found.is_right), ("Surest and wrong", ~found.is_right)):
         places = surest(found, chosen)
@@ -136,9 +136,9 @@ def examples_of(
 
 
 def surest(found: Predictions, chosen: np.ndarray) -> np.ndarray:
-    """Places of the answers with the highest probability among the chosen; of equals the first.
+    """Return the indices of the most confident predictions among the chosen; ties go to the first.
 
-    chosen: (N,) of bool.  Returns at most SHOWN places.
+    chosen: (N,) of bool.  Returns at most SHOWN indices.
     """
     places = np.nonzero(chosen)[0]
     top = found.probabilities[places].max(axis=1) if len(places) else np.empty(0)
@@ -146,7 +146,7 @@ def surest(found: Predictions, chosen: np.ndarray) -> np.ndarray:
 
 
 def _example(place: int, found: Predictions, labels: list[str], sample: Sample | None) -> Example | None:
-    """None if the image can't be read."""
+    """Return an example; None if the image can't be read."""
     if sample is None:
         return None
     try:
@@ -164,7 +164,7 @@ def _example(place: int, found: Predictions, labels: list[str], sample: Sample |
 
 
 def _framed(image: Image.Image, full: tuple[int, int], sample: Sample) -> Image.Image:
-    """The person meant in a frame, where the data set names one; others of the image are other samples."""
+    """Draw a frame around the target person if the data set has one; other people of the image are other samples."""
     box = sample.target_box
     if box is None:
         return image

@@ -27,18 +27,18 @@ NAMES = {
     "clark": "Clark distance",
     "canberra": "Canberra distance",
     "chebyshev": "Chebyshev distance",
-    "coverage": "likely sets for 90 % that hold the label",
-    "set_size": "labels in such a set",
+    "coverage": "90 % likely sets that contain the label",
+    "set_size": "labels per 90 % likely set",
     "flagged": "flagged as unfamiliar",
 }
 NO_SCORES = ("data", "split", "n", "notes", "by", "labels", "confusion", "per_class_recall", "per_class_interval")
-BELOW = "▼"  # before what does not beat the histogram
+BELOW = "▼"  # marks scores that do not beat the histogram
 
 
 def evaluation_view(
     evaluation: SavedEvaluation, samples_of: Callable[[str], Mapping[str, Sample] | str]
 ) -> dict[str, Any]:
-    """All that is known of one evaluation, as the template shows it.  samples_of: as `open_samples`."""
+    """Return everything about one evaluation for the template.  samples_of: as `open_samples`."""
     values, found = evaluation.values, evaluation.predictions
     samples = {} if found is None else samples_of(evaluation.data)
     return {
@@ -52,7 +52,7 @@ def evaluation_view(
 
 
 def _scores(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, ...]]:
-    """Name, value and interval of every score that is one number."""
+    """Yield name, value and interval of every scalar score."""
     for name, value in values.items():
         if name in NO_SCORES or name.endswith("_interval"):
             continue
@@ -64,14 +64,14 @@ def _scores(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
 
 
 def _groups(by: Mapping[str, Any]) -> dict[str, Any]:
-    """Scores by group, and the scale on which they are drawn.  least: in older evaluations."""
+    """Return scores by group, and the scale for drawing them.  least: key in older evaluations."""
     by = {"groups": {}, **dict.fromkeys(("measure", "worst", "best", "gap")), "min_samples": by.get("least"), **by}
     known = [value for scores in by["groups"].values() if is_known(value := scores.get(by["measure"]))]
     return {**by, "scale": (0.0, max(1.0, *known) if known else 1.0)}
 
 
 def _reliability(found: Predictions, has_temperature: bool) -> dict[str, Any]:
-    """The diagram and its numbers, of the probabilities that were written down."""
+    """Return the diagram and its numbers, for the saved probabilities."""
     bins = reliability(found.probabilities, found.labels)
     return {
         "url": reliability_url(bins),
@@ -84,14 +84,14 @@ def _reliability(found: Predictions, has_temperature: bool) -> dict[str, Any]:
 
 
 def _mean(values: np.ndarray, counts: np.ndarray) -> float:
-    """Over samples, from means over bins; nan where a bin has none."""
+    """Return the mean over samples from means over bins, which are nan for empty bins."""
     return float(np.nansum(values * counts) / np.sum(counts))
 
 
 def comparison_view(title: str, found: Mapping[str, SavedEvaluation], runs: Mapping[str, SavedRun]) -> dict[str, Any]:
-    """Several runs' evaluations on the same data, the best first, as the template shows them.
+    """Return several runs' evaluations on the same data for the template, the best first.
 
-    found: of `shared_evaluations`.  runs: by name, those of `found` among them.
+    found: from `shared_evaluations`.  runs: by name, including those of `found`.
     """
     histogram = next((name for name in found if runs[name].setting("config.method") == "histogram"), None)
     measure = _measure(next(iter(found.values())))
@@ -121,7 +121,7 @@ def comparison_view(title: str, found: Mapping[str, SavedEvaluation], runs: Mapp
 
 
 def shared_evaluations(runs: Mapping[str, SavedRun]) -> dict[str, dict[str, SavedEvaluation]]:
-    """Evaluations of the same data and split with the same measure, of two runs or more: by title and run."""
+    """Return the evaluations with the same data, split and measure that two runs or more have: by title and run."""
     found: dict[tuple[str, str], dict[str, SavedEvaluation]] = {}
     for name, run in runs.items():
         for evaluation in run.evaluations:
@@ -132,7 +132,7 @@ def shared_evaluations(runs: Mapping[str, SavedRun]) -> dict[str, dict[str, Save
 def difference(ours: Predictions, theirs: Predictions) -> PairedDifference | None:
     """Return the difference of accuracies; None unless both have the same images and labels.
 
-    What belongs to one image or group is drawn together.
+    Samples of one image or group are resampled together.
     """
     places = {key: place for place, key in enumerate(theirs.keys)}
     if places.keys() != set(ours.keys) or len(places) != len(ours.keys):
@@ -151,7 +151,7 @@ def _lead(ours: SavedEvaluation, best: SavedEvaluation) -> str:
 
 
 def _over(ours: SavedEvaluation, histogram: SavedEvaluation, measure: str) -> str:
-    """The difference to the histogram, with a sign where it is not beaten; paired where the images are the same."""
+    """Return the difference from the histogram, marked if it is not beaten; paired if the images are the same."""
     found = None
     if ours.predictions is not None and histogram.predictions is not None:
         found = difference(ours.predictions, histogram.predictions)
@@ -168,12 +168,12 @@ def _signed(found: PairedDifference) -> str:
 
 
 def _measure(evaluation: SavedEvaluation) -> str:
-    """Accuracy, which classifiers and distributions have, or concordance."""
+    """Return the measure: accuracy for classifiers and distributions, else concordance."""
     return "accuracy" if "accuracy" in evaluation.values else evaluation.measure
 
 
 def _floor(found: Mapping[str, SavedEvaluation], histogram: str | None) -> Iterator[str]:
-    """Return the baselines that every run should beat."""
+    """Yield the baselines that every run should beat."""
     known = [evaluation.predictions for evaluation in found.values() if evaluation.predictions is not None]
     if known:
         commonest, uniform = chance_of(known[0])
@@ -181,8 +181,8 @@ def _floor(found: Mapping[str, SavedEvaluation], histogram: str | None) -> Itera
     if histogram is not None:
         yield (
             f"{BELOW}: does not beat the colour histogram {histogram}: the 95 % interval of the difference on the same "
-            "images is not above 0; or, without predictions of the same images, its own interval holds the histogram's "
-            "value or lies below it."
+            "images is not above 0. Without predictions of the same images: the run's own interval contains the "
+            "histogram's value or lies below it."
         )
     elif known:
-        yield "What colours alone give is not known here: uniemox finetune --method histogram is a run to compare with."
+        yield "There is no colour baseline: run uniemox finetune --method histogram to compare with colours alone."

@@ -1,8 +1,8 @@
-"""The program of a film's process: python -m uniemox.io.decoding.film PATH SECONDS, started by predict/film.py.
+"""Program of a video's process: python -m uniemox.io.decoding.film PATH SECONDS, started by predict/film.py.
 
-For each moment it writes a line of JSON to standard output, then the pixels, RGB. The line has `time_s`, `shot`, `size`
-(width and height of the film) and `shape` (width and height of the pixels). The last line has `end_s` and `error`, null
-if the film could be read to its end. An empty line means that it is still at work.
+For each sampled time it writes a line of JSON to standard output, then the pixels, RGB. The line has `time_s`, `shot`,
+`size` (width and height of the video) and `shape` (width and height of the pixels). The last line has `end_s` and
+`error`, null if the video could be read to its end. An empty line means that it is still working.
 """
 
 import json
@@ -29,40 +29,40 @@ from uniemox.io.images import check_size, on_white
 
 ANIMATIONS = (".gif", ".webp", ".png", ".apng")  # by Pillow
 ANIMATION_FORMATS = ("GIF", "WEBP", "PNG")
-SHORT_PX, LONG_PX = 720, 2048  # of the pixels that are sent, at most
-MAX_ANSWERS = 100_000  # a day and a night at one a second
-CPU_S, CPU_PER_S = 60, 8  # processor time for each answer: a part for itself, and one for each second of film
-MEMORY_BYTES = 3 * 2**30  # more than the process has at its start
+SHORT_PX, LONG_PX = 720, 2048  # maximum size of the pixels sent
+MAX_ANSWERS = 100_000  # 28 hours at one per second
+CPU_S, CPU_PER_S = 60, 8  # processor time per frame: a fixed part, and one per second of video
+MEMORY_BYTES = 3 * 2**30  # in addition to the memory at the start
 SMALL = (64, 36)  # width and height in px at which frames are compared
-CUT, TIMES_MEDIAN, SEEN = 20.0, 4.0, 25  # levels of 255 by which a cut differs; times the median of so many frames
+CUT, TIMES_MEDIAN, SEEN = 20.0, 4.0, 25  # minimum difference at a cut: levels of 255; times the last frames' median
 SHORTEST_S = 0.3  # of a shot
-ALIVE_S = 1.0  # between two signs of life
+ALIVE_S = 1.0  # seconds between two signs of life
 MAX_HELD_S = 600.0
 WEBP_HEAD_BYTES = 30
-# A playlist (concat, hls, dash, sdp) would send FFmpeg to other files and machines, so only containers are opened.
+# Only containers are opened, because a playlist (concat, hls, dash, sdp) leads FFmpeg to other files and machines.
 CONTAINERS = "mov,matroska,webm,avi,mpeg,mpegvideo,mpegts,asf,flv,ogg"
 OPTIONS = {"format_whitelist": CONTAINERS, "protocol_whitelist": "none"}
 NEAR_S, BACK_S = 1e-6, 1.0  # times that are the same; by which a time stamp goes back where films were joined
 
 
 class Shown(NamedTuple):
-    """A frame of a film."""
+    """Frame of a video."""
 
     time_s: float
     lasts_s: float
     small: NDArray[np.int16]
-    """(36, 64) grey levels."""
+    """Grey levels, (36, 64)."""
     size: tuple[int, int]
     pixels: Callable[[], Image.Image]
-    """RGB, upright, scaled down."""
+    """Function that returns the RGB image, upright, scaled down."""
 
 
 def main() -> None:
-    """Write what is shown at the moments that are asked for."""
+    """Write the frames at the requested times."""
     path, every_s = Path(sys.argv[1]), float(sys.argv[2])
     answers = os.fdopen(os.dup(1), "wb")
     silent = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(silent, 1)  # libraries write about broken files
+    os.dup2(silent, 1)  # libraries print about broken files
     os.dup2(silent, 2)
     limit_memory(MEMORY_BYTES)
     limit_cpu(cpu_s := CPU_S + math.ceil(CPU_PER_S * every_s))
@@ -83,7 +83,7 @@ def main() -> None:
                 answers.write(b"\n")
             answers.flush()
             alive = time.monotonic()
-    except BrokenPipeError:  # nobody listens any more
+    except BrokenPipeError:  # the parent has ended
         return
     except (Exception, MemoryError) as problem:  # noqa: BLE001 - the border: what a broken film does to its decoder
         error = f"{type(problem).__name__}: {problem}"
@@ -92,9 +92,9 @@ def main() -> None:
 
 
 def moments(frames: Iterable[Shown], every_s: float) -> Iterator[tuple[float, int, Shown | None]]:
-    """The time, the number of the shot and what is shown, for every moment; for every frame its time, and None.
+    """Yield time, shot number and frame for every sampled time; and for every decoded frame its time, and None.
 
-    What a frame shows is shown until the next one, but for ten minutes at the most.
+    A frame lasts until the next one, but at most ten minutes.
     """
     cuts, shot, count, before = Cuts(), 1, 0, None
     for shown in chain(frames, [None]):
@@ -111,7 +111,7 @@ def moments(frames: Iterable[Shown], every_s: float) -> Iterator[tuple[float, in
 
 
 class Cuts:
-    """Tells where one shot ends and the next begins: frames that differ far more than those before them."""
+    """Detects cuts between shots: frames that differ far more than earlier ones."""
 
     def __init__(self) -> None:
         self.before: Shown | None = None
@@ -119,7 +119,7 @@ class Cuts:
         self.last_s = -SHORTEST_S
 
     def is_cut(self, shown: Shown) -> bool:
-        """Return whether a shot begins with a frame; they come in order."""
+        """Return True if a shot begins with this frame; frames must come in order."""
         before, self.before = self.before, shown
         if before is None:
             return False
@@ -134,10 +134,10 @@ class Cuts:
 
 
 def _film(path: Path) -> Iterator[Shown]:
-    """Decode frames by PyAV."""
+    """Decode frames with PyAV."""
     import av  # noqa: PLC0415 - an extra
 
-    # An open file, not its name: FFmpeg takes "http:x.mp4" for an address.
+    # An open file, not its name, because FFmpeg would take "http:x.mp4" for an address.
     with open_regular(path) as file, av.open(file, "r", metadata_errors="ignore", options=OPTIONS) as container:
         if not container.streams.video:
             raise ValueError("there are no pictures in it")
@@ -167,10 +167,10 @@ def _of_film(frame: Any) -> Image.Image:
 
 
 def _animation(path: Path) -> Iterator[Shown]:
-    """Decode frames by Pillow: GIF, WebP, PNG."""
+    """Decode frames with Pillow: GIF, WebP, PNG."""
     size = path.stat().st_size
     with open_regular(path) as content:
-        pixels = webp_pixels(content.read(WEBP_HEAD_BYTES))  # for which memory is taken when it is opened
+        pixels = webp_pixels(content.read(WEBP_HEAD_BYTES))  # Pillow takes their memory when it opens the file
         check_memory(size, "WEBP", pixels, 1, "the animation")
         content.seek(0)
         with Image.open(content, formats=ANIMATION_FORMATS) as file:

@@ -1,4 +1,4 @@
-"""Processes that decode files of strangers within limits of time and memory."""
+"""Processes that decode untrusted files within limits of time and memory."""
 
 import os
 import signal
@@ -21,30 +21,30 @@ from uniemox.io.images import MinSides, count_frames, open_image
 from uniemox.io.images import decode as decode_here
 
 CPU_S = 5
-"""Of processor time for one file. 100 megapixels take 1 to 3 s in every format."""
+"""Maximum processor time for one file, s. 100 megapixels take 1 to 3 s in every format."""
 START_S = 60.0
-"""For a process to start."""
-_OWN_GROUP: dict[str, Any] = {} if sys.platform == "win32" else {"process_group": 0}  # Ctrl-C is for the parent
-_MALLOC = {"MALLOC_ARENA_MAX": "1", "OPENBLAS_NUM_THREADS": "1"}  # address space that is reserved counts as taken
+"""Maximum time for a process to start, s."""
+_OWN_GROUP: dict[str, Any] = {} if sys.platform == "win32" else {"process_group": 0}  # Ctrl-C goes to the parent only
+_MALLOC = {"MALLOC_ARENA_MAX": "1", "OPENBLAS_NUM_THREADS": "1"}  # reserved address space counts as used
 
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """An image and what its file said of it."""
+    """Decoded image and the information in its file."""
 
     image: Image.Image
-    """Upright, RGB."""
+    """Upright image, RGB."""
     full: tuple[int, int]
     """Upright width and height of the file's image, px."""
     format: str
     mode: str
     """Mode of the file's pixels, by Pillow's name."""
     frames: int
-    """0: not counted."""
+    """Number of frames; 0: not counted."""
 
 
 class EndedError(Exception):
-    """A process has ended in the middle of a file."""
+    """Raised when a process has ended in the middle of a file."""
 
     def __init__(self, why: str, *, is_the_files_fault: bool) -> None:
         super().__init__(why)
@@ -52,17 +52,17 @@ class EndedError(Exception):
 
 
 def process_settings() -> dict[str, Any]:
-    """Arguments of `subprocess.Popen` for a decoding process: the same imports, a group of its own, little memory."""
+    """Return arguments of `subprocess.Popen` for a decoding process: same imports, its own group, little memory."""
     path = os.pathsep.join(folder or os.getcwd() for folder in sys.path)
     return {"env": os.environ | _MALLOC | {"PYTHONPATH": path}, **_OWN_GROUP}
 
 
 class Child:
-    """One process."""
+    """One decoding process."""
 
     def __init__(self) -> None:
         words = [sys.executable, "-P", "-m", decoder_process.__name__, str(CPU_S)]
-        self.process = subprocess.Popen(  # -P: nothing is imported from the working folder
+        self.process = subprocess.Popen(  # -P: no imports from the working folder
             words,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -76,7 +76,7 @@ class Child:
         self.is_ready = self.is_idle = self.is_late = False
 
     def wait_until_ready(self) -> None:
-        """Raises RuntimeError if it can't start."""
+        """Wait until it has started. Raises RuntimeError if it can't."""
         if self.is_ready:
             return
         try:
@@ -88,7 +88,7 @@ class Child:
         self._is_done()
 
     def ask(self, data: bytes, name: str, shrink: MinSides | None, *, counts_frames: bool, wait_s: float) -> Decoded:
-        """Raises ImageError, RuntimeError for a bug in the process, EndedError; it is of use if `is_idle` then."""
+        """Decode a file. Raises ImageError, EndedError, RuntimeError for a bug; reusable then if `is_idle`."""
         self.is_idle, self.is_late, self.deadline = False, False, time.monotonic() + wait_s
         short, long = (-1, -1) if shrink is None else (shrink.short_px, shrink.long_px)
         try:
@@ -101,7 +101,7 @@ class Child:
                 self._is_done()
                 return decoded
             text = self._read(size).decode()
-        except (EOFError, OSError, ValueError):  # ValueError: closed meanwhile
+        except (EOFError, OSError, ValueError):  # ValueError: it was closed meanwhile
             raise self._why_it_ended(wait_s) from None
         self._is_done()
         if status == BUG:
@@ -110,13 +110,13 @@ class Child:
         raise ImageError(text.replace("{name}", name))
 
     def end(self) -> None:
-        """Kill it."""
+        """Kill the process."""
         self.process.kill()
         self.process.wait()
         for pipe in (self._to, self._from):
             try:
                 pipe.close()
-            except OSError:  # what was not written can't be any more
+            except OSError:  # unwritten data is lost
                 continue
 
     def _is_done(self) -> None:
@@ -149,22 +149,22 @@ class Child:
 
 
 WAIT_S = 30.0
-"""For one file, however busy the machine is."""
+"""Maximum time for one file, s, even on a busy machine."""
 STOPPED = "not decoded: the work was stopped"
-_WATCH_S = 0.05  # between two looks at the clock
+_WATCH_S = 0.05  # seconds between two checks of the clock
 
 
 class Decoders(Protocol):
-    """Something that decodes files."""
+    """Decodes files."""
 
     def decode(self, data: bytes, name: str, *, shrink: MinSides | None = None) -> tuple[Image.Image, tuple[int, int]]:
         """Decode as `images.decode`."""
 
 
 class DecoderPool:
-    """A limited number of decoding processes, started when they are needed. Threads may share it; close it at the end.
+    """Pool of decoding processes, started on demand. Threads may share it; close it at the end.
 
-    workers: processes.  wait_s: for one file, after which its process is ended.
+    workers: maximum number of processes.  wait_s: time for one file, after which its process is ended.
     """
 
     def __init__(self, workers: int, *, wait_s: float = WAIT_S) -> None:
@@ -185,7 +185,7 @@ class DecoderPool:
         self.close()
 
     def start_all(self) -> None:
-        """Start the processes now, side by side, so that the first files don't wait for it."""
+        """Start the processes now, in parallel, so that the first files don't wait for it."""
         for child in [self._take(is_ready=False) for _ in range(self.workers)]:
             child.wait_until_ready()
             self._give_back(child)
@@ -198,7 +198,7 @@ class DecoderPool:
         return decoded.image, decoded.full
 
     def look(self, data: bytes, name: str, *, shrink: MinSides | None = None, counts_frames: bool = False) -> Decoded:
-        """The same, with the file's own information."""
+        """Decode as `decode`; also return the file's own information."""
         for is_last in (False, True):
             child = self._take()
             try:
@@ -211,7 +211,7 @@ class DecoderPool:
         raise AssertionError("the second try returns or raises")
 
     def close(self) -> None:
-        """End all processes, those that decode as well: whoever waits for them gets an ImageError."""
+        """End all processes, including busy ones, whose callers get an ImageError."""
         self._closed.set()
         with self._lock:
             children = list(self._children)
@@ -219,9 +219,9 @@ class DecoderPool:
             self._end(child)
 
     def _take(self, *, is_ready: bool = True) -> "Child":
-        """A process, started if there is none. Raises ImageError once the pool is closed."""
+        """Take a process, started if there is none. Raises ImageError once the pool is closed."""
         child = self._free.get()
-        if child is not None and child.process.poll() is not None:  # something else has ended it meanwhile
+        if child is not None and child.process.poll() is not None:  # the process was ended from outside
             self._end(child)
             child = None
         try:
@@ -236,7 +236,7 @@ class DecoderPool:
         return child
 
     def _give_back(self, child: "Child | None") -> None:
-        """It is free, or it is ended and its place is."""
+        """Return a process to the pool, or free its place if it has ended."""
         if child is not None and not child.is_idle:
             self._end(child)
             child = None
@@ -258,7 +258,7 @@ class DecoderPool:
         child.end()
 
     def _watch(self) -> None:
-        """Kill what is over its time, while there is any process."""
+        """Kill processes that are over their time, while there are any."""
         while not self._closed.wait(_WATCH_S):
             with self._lock:
                 if not self._children:
@@ -280,7 +280,7 @@ def decode_one(
 
 
 def look_here(data: bytes, name: str, *, shrink: MinSides | None = None, counts_frames: bool = False) -> Decoded:
-    """Do what `DecoderPool.look` does, in this process."""
+    """Decode as `DecoderPool.look` does, in this process."""
     header = open_image(data, name)
     image, full = decode_here(data, name, shrink=shrink)
     frames = count_frames(header, name) if counts_frames else 0
@@ -288,4 +288,4 @@ def look_here(data: bytes, name: str, *, shrink: MinSides | None = None, counts_
 
 
 Decode = Callable[..., tuple[Image.Image, tuple[int, int]]]
-"""(data, name, shrink=) as `images.decode` and `DecoderPool.decode` take them."""
+"""Function (data, name, shrink=) like `images.decode` and `DecoderPool.decode`."""

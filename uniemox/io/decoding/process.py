@@ -1,10 +1,10 @@
 """Program of a decoder process: python -m uniemox.io.decoding.process SECONDS, started by decoding/pool.py.
 
 It reads files from standard input and writes pixels to standard output, one after the other, until its input ends:
-  question  HEADER: bytes of the file, short_px and long_px of `images.MinSides` (-1: decode in full), whether frames
-            are to be counted; then the file
+  question  HEADER: bytes of the file, short_px and long_px of `images.MinSides` (-1: decode in full), whether to
+            count frames; then the file
   answer    ANSWER: a status, bytes that follow. DONE: an IMAGE, format and mode as text, then strips of RGB pixels.
-            REFUSED: why, as text. BUG: a traceback
+            REFUSED: the reason, as text. BUG: a traceback
 """
 
 import os
@@ -30,14 +30,14 @@ IMAGE = struct.Struct("<IIIII16s16s")
 READY, DONE, REFUSED, BUG = range(4)
 STRIP_BYTES = 2**20
 BASE_BYTES = 96 * 2**20
-"""That any file may take beside what its size and pixels explain."""
+"""Memory allowed for any file, in addition to that for its size and pixels."""
 BYTES_A_FILE_BYTE = 4
 BYTES_A_PIXEL = 20
-"""The most that a format takes is 17 (WebP with transparency)."""
+"""Memory allowed per pixel; the maximum of all formats is 17 (WebP with transparency)."""
 
 
 def main() -> None:
-    """Answer until standard input ends. Argument: seconds of processor time that one file may take."""
+    """Decode files until standard input ends. Argument: processor time per file, s."""
     cpu_s = int(sys.argv[1])
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a service manager's SIGTERM reaches all processes: what was
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # accepted is still decoded; the end of input ends this
@@ -47,7 +47,7 @@ def main() -> None:
     Image.init()
     _use_one_thread()
     silent = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(silent, 1)  # libtiff and libjpeg write about broken files
+    os.dup2(silent, 1)  # libtiff and libjpeg print about broken files
     os.dup2(silent, 2)
     _send(answers, READY, b"")
     while len(head := questions.read(QUESTION.size)) == QUESTION.size:
@@ -89,14 +89,14 @@ def _send(answers: BinaryIO, status: int, text: bytes) -> None:
 
 
 def _use_one_thread() -> None:
-    """libavif's threads would take memory that no header explains, and there are as many processes as cores."""
+    """Set libavif to one thread: its threads need memory that no header explains, and each core has a process."""
     avif = sys.modules.get("PIL.AvifImagePlugin")
     if avif is not None:
         avif.DEFAULT_MAX_THREADS = 1  # type: ignore[attr-defined]
 
 
 def limit_memory(more: int) -> None:
-    """Limit this process to a number of bytes more than it has, where the system can (Linux)."""
+    """Limit this process to this many bytes more than it has now, if the system can (Linux)."""
     try:
         import resource  # noqa: PLC0415 - not on Windows
 
@@ -109,7 +109,7 @@ def limit_memory(more: int) -> None:
 
 
 def limit_cpu(seconds: int) -> None:
-    """Let the system end this process if it works longer, whatever becomes of its parent; not on Windows."""
+    """Let the system end this process if it computes longer, even without its parent; not on Windows."""
     try:
         import resource  # noqa: PLC0415 - not on Windows
     except ImportError:
@@ -121,11 +121,11 @@ def limit_cpu(seconds: int) -> None:
 
 
 def _end_with_parent() -> None:
-    """End as soon as nobody holds the other end of standard input, also while a file is decoded; not on Windows."""
+    """End when the other end of standard input closes, even while decoding; not on Windows."""
     if not hasattr(select, "poll"):
         return
     poll = select.poll()
-    poll.register(0, 0)  # a hang-up is always told
+    poll.register(0, 0)  # a hang-up is always reported
 
     def watch() -> None:
         poll.poll()

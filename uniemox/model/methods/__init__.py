@@ -1,1 +1,1 @@
-"""Methods that relate regions of an image, a module each; `uniemox.model.config.REGION_METHODS` lists them."""
+"""Methods that relate regions of an image, one per module; `uniemox.model.config.REGION_METHODS` lists them."""

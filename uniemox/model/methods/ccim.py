@@ -1,4 +1,4 @@
-"""CCIM: the head of a classifier that frees what a person feels from their surroundings."""
+"""CCIM: a classifier head that reduces the influence of the surroundings on a person's predicted emotion."""
 
 import numpy as np
 import torch
@@ -13,9 +13,9 @@ CHANNELS = 256  # of queries and keys
 class Ccim(nn.Module):
     """CCIM: a head with a dictionary of confounders (CVPR 2023, arXiv 2303.11921; TPAMI 2024, arXiv 2407.04963).
 
-    Surroundings confound: in the training images they go with emotions more than they cause them. The backdoor
-    adjustment P(Y | do(X)) = Σ_z P(Y | X, z) P(z) lets every image meet all surroundings, each as often as it occurs,
-    and is approximated by softmax(W_h h + W_g Σ_i λ_i z_i P(z_i)).
+    Surroundings are confounders: in the training images they correlate with emotions more than they cause them. The
+    backdoor adjustment P(Y | do(X)) = Σ_z P(Y | X, z) P(z) combines every image with all surroundings, weighted by
+    their frequency. It is approximated by softmax(W_h h + W_g Σ_i λ_i z_i P(z_i)).
 
     width: C, of the features h.  outputs: E.  confounders: M.  confounder_width: Z, channels of each.
     `fit_surroundings` sets the dictionary z (M, Z) and its shares P(z) (M,), which are not learned.
@@ -37,12 +37,12 @@ class Ccim(nn.Module):
 
     @torch.no_grad()
     def set_dictionary(self, confounders: Tensor, shares: Tensor) -> None:
-        """confounders: (M, Z), means of the clusters of surroundings.  shares: (M,), of the images in each."""
+        """Set the dictionary.  confounders: (M, Z), means of clusters.  shares: (M,), of the images in each."""
         self.confounders.copy_(confounders)
         self.shares.copy_(shares)
 
     def fit_surroundings(self, features: NDArray[np.float32], seed: int) -> None:
-        """Set the dictionary: k-means over the standardised features (N, Z) of images without their people.
+        """Fit the dictionary: k-means over the standardised features (N, Z) of images without their people.
 
         Raises ConfigError for fewer images than entries.
         """
@@ -60,17 +60,17 @@ class Ccim(nn.Module):
 
     @property
     def linear(self) -> nn.Linear:
-        """The layer that reads the features."""
+        """Linear layer that reads the features."""
         return self.of_features
 
     def forward(self, features: Tensor) -> Tensor:
-        """features: (N, C).  Returns logits (N, E)."""
+        """Return logits (N, E).  features: (N, C)."""
         return self.of_features(features) + self.of_confounders(self.expected(features))
 
     def expected(self, features: Tensor) -> Tensor:
-        """M Σ_i λ_i z_i P(z_i), (N, Z), with λ = softmax_i(q(h) · k(z_i) / √Z).
+        """Return M Σ_i λ_i z_i P(z_i), (N, Z), with λ = softmax_i(q(h) · k(z_i) / √Z).
 
-        The paper's sum times M: else it would shrink as the dictionary grows, and W_g would hardly learn.
+        This is M times the paper's sum, which shrinks as the dictionary grows, so that W_g hardly learns.
         """
         fits = self.query(features) @ self.key(self.confounders).T / self.confounders.shape[1] ** 0.5  # (N, M)
         weights = fits.softmax(dim=1) * self.shares * len(self.shares)

@@ -1,9 +1,9 @@
 """EAP: emotion-aware pre-training on words (Zhang et al., IJCAI 2022), then fine-tuning.
 
-In the first half of the steps images learn to lie near their own words, the emotion, the objects and the attributes
-that people or models noted (`word_alignment_loss`); in the second half the labels. Words have vectors of their own,
-which start at random: the paper's text encoder, and its millions of tagged images, are not public. Where images have no
-words but their labels, this is a classifier by class prototypes, and says nothing about the paper's method.
+In the first half of the steps each image is aligned with its words (`word_alignment_loss`): the emotion, and the
+objects and attributes in its annotation. In the second half it learns the label. Word vectors are random at first,
+because the paper's text encoder and its millions of tagged images are not public. If images have no words but their
+labels, this is a classifier with class prototypes, and says nothing about the paper's method.
 """
 
 from collections import Counter
@@ -20,17 +20,17 @@ from uniemox.labels import LabelSet
 from uniemox.losses.methods import word_alignment_loss
 from uniemox.model.methods.relation import GroupedRegions, Relation
 
-TEMPERATURE = 0.07  # CLIP's at its start
-ALIGNED_SHARE = 0.5  # of the steps, in which images learn their words
-MAX_WORDS = 1000  # of a kind, the most frequent ones
+TEMPERATURE = 0.07  # CLIP's initial value
+ALIGNED_SHARE = 0.5  # share of the steps that align images with words
+MAX_WORDS = 1000  # most frequent words of a kind that are used
 ATTRIBUTES = ("scene", "facial_expression", "human_action")
 
 
 class WordLists:
-    """Words of a run: labels, objects and attributes; the last two sorted.
+    """Words of a run: labels, objects and attributes; the last two are sorted.
 
     Objects and attributes are the most frequent ones in the annotations of the training samples (EmoSet's, or those
-    that `uniemox data describe` wrote). Without any, a kind has one word that no image has.
+    written by `uniemox data describe`). A kind without any has one placeholder that no image has.
     """
 
     def __init__(self, samples: Sequence[Sample], labels: LabelSet) -> None:
@@ -68,10 +68,10 @@ def _frequent(lists: Iterable[list[str]]) -> tuple[str, ...]:
 
 
 class Eap(Relation):
-    """Its last V features are the cosines of image and words over the temperature.
+    """Region method EAP. Its last V features are cosines of image and words divided by the temperature.
 
-    word_counts: number of words of each kind, V together; one kind, the labels, if it is empty.
-    Without skip the head reads the vectors that were aligned, and the cosines.
+    word_counts: number of words of each kind, V in all; empty: only the labels.
+    Without skip the head reads the aligned vectors and the cosines.
     """
 
     groups = ("scene",)
@@ -90,7 +90,7 @@ class Eap(Relation):
         self.words = nn.ParameterList(nn.Parameter(torch.randn(count, channels) / channels**0.5) for count in kinds)
 
     def forward(self, regions: GroupedRegions) -> Tensor:
-        """See Relation."""
+        """Return features, see `Relation`."""
         scene = self.norm(regions["scene"].features[:, 0])
         vectors = [layer(scene) for layer in self.project]  # (N, C) each
         cosines = [
@@ -106,7 +106,7 @@ class Eap(Relation):
         return {"word_counts": WordLists(samples, labels).counts}
 
     def prepare(self, samples: Sequence[Sample], labels: LabelSet) -> None:
-        """Keep the words of the training samples."""
+        """Store the words of the training samples."""
         self.word_lists = WordLists(samples, labels)
 
     def batch_targets(self, samples: Sequence[Sample], *, progress: float) -> Tensor | None:
@@ -122,7 +122,7 @@ class Eap(Relation):
         batch_targets: Tensor | None = None,
         **_: Any,
     ) -> Tensor:
-        """Return the loss of aligning images with their words; without batch_targets, that of the labels."""
+        """Return the alignment loss of images and words; without batch_targets, the classification loss."""
         if batch_targets is None:
             return classification
         cosines = features[:, -sum(self.kinds) :].float()

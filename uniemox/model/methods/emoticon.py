@@ -1,11 +1,11 @@
 """EmotiCon: three contexts of a person's emotion (Mittal et al., CVPR 2020, arXiv 2003.06692).
 
-The first is the person, by two modalities, face and body. (The paper's second modality is a skeleton; here it is the
-body's feature, as there is no pose.) Each modality predicts the emotion separately, and the multiplicative loss learns
-from the one that is sure: `multiplicative_loss`. The second context is the scene without the person, by an
-attention branch (arXiv 1812.10025). The third is how people stand to each other: a graph convolution whose edges are
-exp(-distance), none beyond half of the image. (The paper's other form of it, a map of depths, needs a depth network.)
-The three contexts are concatenated.
+First context: the person, in two modalities, face and body. (The paper has a skeleton where this has the body's
+feature, because there is no pose estimator.) Each modality predicts the emotion separately, and `multiplicative_loss`
+trains mainly the more certain one. Second context: the scene without the person, with an attention branch (arXiv
+1812.10025). Third context: distances between people, in a graph convolution with edges exp(-distance), and none beyond
+half of the image. (The paper's alternative, a depth map, needs a depth network.) The head reads all three contexts,
+concatenated.
 """
 
 from collections.abc import Sequence
@@ -18,12 +18,12 @@ from uniemox.losses.methods import multiplicative_loss
 from uniemox.model.methods.relation import Embed, GroupedRegions, Relation
 from uniemox.model.regions import Group, Regions
 
-NEAR = 0.5  # of the image's side: farther people are no neighbours
+NEAR = 0.5  # maximum distance of neighbours, as a share of the image's side
 MODALITIES: tuple[Group, ...] = ("face", "person")
 
 
 class EmotiCon(Relation):
-    """The three contexts side by side; its last 2 E features are the logits of face and body."""
+    """Region method EmotiCon: three concatenated contexts. The last 2 E features are the logits of face and body."""
 
     groups = ("face", "person", "scene", "cells", "people")
     hides_person = True
@@ -41,7 +41,7 @@ class EmotiCon(Relation):
         self.classify = nn.ModuleDict({name: nn.Linear(channels, outputs) for name in MODALITIES})
 
     def forward(self, regions: GroupedRegions) -> Tensor:
-        """See Relation."""
+        """Return features, see `Relation`."""
         modalities = {name: self.embed[name](regions[name])[:, 0] for name in MODALITIES}  # (N, C) each
         modalities["face"] = modalities["face"] * (regions["face"].presence > 0).to(modalities["face"].dtype)
         cells = self.embed["cells"](regions["cells"])  # (N, T, C)
@@ -51,7 +51,7 @@ class EmotiCon(Relation):
         return torch.cat([*whole, *modalities.values(), scene, self._together(regions["people"]), *logits], dim=1)
 
     def _together(self, people: Regions) -> Tensor:
-        """The third context, (N, C)."""
+        """Return the third context, (N, C)."""
         nodes, edges = self.embed["people"](people), proximity(people)  # (N, T, C), (N, T, T)
         for layer in self.messages:
             nodes = torch.relu(edges.to(nodes.dtype) @ layer(nodes))
@@ -61,15 +61,15 @@ class EmotiCon(Relation):
     def loss(
         self, classification: Tensor, *, features: Tensor, target: Tensor, weight: Tensor | None = None, **_: Any
     ) -> Tensor:
-        """Return the classification loss plus the multiplicative loss of what the modalities predict."""
+        """Return the classification loss plus the multiplicative loss of the modalities' predictions."""
         own = features[:, -len(MODALITIES) * self.outputs :].float().unflatten(1, (len(MODALITIES), self.outputs))
         return classification + multiplicative_loss(own, target, weight=weight)
 
 
 def proximity(people: Regions) -> Tensor:
-    """Edges exp(-distance) between the middles of people nearer than `NEAR`, rows that sum to 1: (N, T, T).
+    """Return edges exp(-distance) between centres of people nearer than `NEAR`, with row sums 1: (N, T, T).
 
-    An absent person is nobody's neighbour; everybody is their own.
+    Absent people have no neighbours; everyone else is their own neighbour.
     """
     middles = (people.boxes[..., :2] + people.boxes[..., 2:]) / 2  # (N, T, 2)
     apart = middles[:, :, None] - middles[:, None]  # (N, T, T, 2)

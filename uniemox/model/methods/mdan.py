@@ -1,10 +1,10 @@
-"""MDAN: affective levels that depend on each other, bottom-up and top-down (Xu et al., CVPR 2022, arXiv 2203.13443).
+"""MDAN: levels of emotion that depend on each other, bottom-up and top-down (Xu et al., CVPR 2022, arXiv 2203.13443).
 
-Bottom-up the labels are predicted from the whole image, and the polarity's probability is the sum of its labels', so
-that the two never contradict each other. Top-down the polarity comes first, by a classifier of its own on features that
-attended across channels (MHCCA). Its class activation (level-dependent, L-CAM: M = Σ_c p_c Σ_k w_ck F_k) weights what
-the next level reads. Each level has a supervised classifier of its own; the head reads the last level's features and
-the logits of all levels.
+Bottom-up, the whole image predicts labels, and a polarity's probability is the sum of its labels', so that the two
+never contradict each other. Top-down, a separate classifier predicts the polarity first, from features with attention
+across channels (MHCCA). Its class activation (level-dependent, L-CAM: M = Σ_c p_c Σ_k w_ck F_k) weights the input of
+the next level. Each level has its own supervised classifier. The head reads the last level's features and the logits of
+all levels.
 """
 
 from collections.abc import Sequence
@@ -31,7 +31,7 @@ class CrossChannelAttention(nn.Module):
         self.heads = HEADS if channels % HEADS == 0 else 1
 
     def forward(self, x: Tensor, other: Tensor) -> Tensor:
-        """x asks, other answers: (N, T, C) both.  Returns (N, T, C)."""
+        """Attend from x to other.  x, other: (N, T, C).  Returns (N, T, C)."""
         rows, answers = x.transpose(1, 2), other.transpose(1, 2)  # (N, C, T)
         q, k, v = (
             layer(one).unflatten(1, (self.heads, -1))
@@ -42,7 +42,7 @@ class CrossChannelAttention(nn.Module):
 
 
 class Mdan(Relation):
-    """Two levels, labels and polarity; its last E + P features are their logits. The labels are of two polarities."""
+    """Region method MDAN: two levels, labels and polarity, whose logits are the last E + P features."""
 
     groups = ("scene", "cells")
     polarity: Tensor
@@ -60,7 +60,7 @@ class Mdan(Relation):
         self.classify_polarity = nn.Linear(channels, self.levels)
 
     def forward(self, regions: GroupedRegions) -> Tensor:
-        """See Relation."""
+        """Return features, see `Relation`."""
         cells = self.embed(regions["cells"])  # (N, T, C)
         coarse = self.first(cells, cells)
         polarity = self.classify_polarity(coarse.mean(dim=1))  # (N, P)
@@ -71,7 +71,7 @@ class Mdan(Relation):
         return torch.cat(found, dim=1)
 
     def _activation(self, coarse: Tensor, polarity: Tensor) -> Tensor:
-        """L-CAM: where the predicted polarity is seen, (N, T, 1), 0 to 1."""
+        """Return L-CAM, the location of the predicted polarity, (N, T, 1), 0 to 1."""
         maps = coarse @ self.classify_polarity.weight.T  # (N, T, P)
         return (maps * polarity.softmax(dim=1)[:, None]).sum(dim=2, keepdim=True).sigmoid()
 

@@ -1,8 +1,8 @@
 """Base class of the methods that relate regions of an image, and `build_method`.
 
-With `skip` the normed features of whole views go straight to the head, beside what the method makes of the regions. No
-paper of these methods has that; it lets a method on a frozen encoder start as a linear probe. Without it the head reads
-what the paper's reads.
+With `skip`, the normed features of whole views go straight to the head, in addition to the method's own features. The
+papers do not have this. It lets a method on a frozen encoder be initialised as a linear probe. Without `skip` the head
+reads only what the paper's head reads.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,23 +22,23 @@ GroupedRegions = Mapping[Group, Regions]
 
 
 class Relation(nn.Module):
-    """From regions to what the head reads, (N, `width`).
+    """Base class of region methods: computes the head's input, (N, `width`), from regions.
 
-    The constructor takes width (D of the encoder's map), channels (C of its own vectors), labels, and skip; see
-    docs/extending/method.md. Its last features may be logits of its own, which `loss` compares with the target.
+    The constructor takes width (D of the encoder's feature map), channels (C of the method's vectors), labels, and
+    skip; see docs/extending/method.md. The last features may be the method's own logits, which `loss` uses.
     """
 
     groups: ClassVar[tuple[Group, ...]]
-    """Regions that it relates."""
+    """Groups of regions that the method reads."""
     hides_person: ClassVar[bool] = False
-    """The person is blacked out of the scene view."""
+    """True if the person is blacked out in the scene view."""
     width: int
     linear: int
-    """Number of first features that are the skip, so that a head on these is a linear probe; 0 without it."""
+    """Number of leading features that come from the skip; a head on them is a linear probe. 0 without skip."""
     reader: RegionReader
-    """Cuts these regions out of the views; `build_method` gives a method its reader."""
+    """Module that computes these regions from the views; set by `build_method`."""
     reads_texts: ClassVar[bool] = False
-    """Its training needs the annotations of the images."""
+    """True if training needs the annotations of the images."""
 
     @classmethod
     def options_for(cls, _samples: Sequence[Sample], _labels: LabelSet) -> dict[str, Any]:
@@ -49,15 +49,15 @@ class Relation(nn.Module):
         """Read what `batch_targets` needs from the training samples; called once before the first step."""
 
     def batch_targets(self, _samples: Sequence[Sample], *, progress: float) -> Tensor | None:
-        """Return further targets (N, ...) of a batch for `loss`; with them its images are not mixed. None: none.
+        """Return further targets (N, ...) of a batch for `loss`, whose images are then not mixed; None: no targets.
 
-        progress: share of the steps that are done, 0 to below 1.
+        progress: share of the steps done, 0 to below 1.
         """
         del progress
         return None
 
     def forward(self, regions: GroupedRegions) -> Tensor:
-        """Returns (N, width)."""
+        """Return features (N, width)."""
         raise NotImplementedError
 
     def loss(
@@ -70,11 +70,11 @@ class Relation(nn.Module):
         weight: Tensor | None = None,
         batch_targets: Tensor | None = None,
     ) -> Tensor:
-        """Return the training loss of a batch; here that of the classification alone.
+        """Return the training loss of a batch; the base class returns the classification loss.
 
         classification: the cross-entropy of logits and target.  logits: (N, E) of the head.  features: (N, width).
-        target: (N, E).  weight: (N,) of the images.  batch_targets: of the method's own `batch_targets`.
-        A method names those that it reads, and takes the rest as **_.
+        target: (N, E).  weight: (N,) of the images.  batch_targets: from the method's `batch_targets`.
+        A method names the arguments that it uses, and takes the others as **_.
         """
         del logits, features, target, weight, batch_targets
         return classification
@@ -96,8 +96,8 @@ def build_method(
 
     name: one of `REGION_METHODS`, or mypackage.module:MyMethod.  width: D, channels of the encoder's last map.
     channels: C of the method's vectors.  labels: E of them.  skip: the head also reads the features of whole views.
-    stats: of the views' pixels.  options: further arguments of the method's constructor.
-    Raises ConfigError for a name that is none, and for labels that the method cannot use.
+    stats: normalisation of the views.  options: further arguments of the method's constructor.
+    Raises ConfigError for an unknown name, and for labels that the method can't use.
     """
     check_name(name, REGION_METHODS, "method")
     method: Relation = method_class(name)(width, channels, tuple(labels), skip=skip, **options)
@@ -106,7 +106,7 @@ def build_method(
 
 
 def method_class(name: str) -> type[Relation]:
-    """Import the class of a region method. Raises ConfigError if it can't be imported or is no Relation."""
+    """Import the class of a region method. Raises ConfigError if it can't be imported or is not a Relation."""
     found = import_named(name, REGION_METHODS)
     if not (isinstance(found, type) and issubclass(found, Relation)):
         raise ConfigError(f"{name} must be a subclass of uniemox.model.methods.relation.Relation")
@@ -114,17 +114,17 @@ def method_class(name: str) -> type[Relation]:
 
 
 def polarity_matrix(labels: Sequence[str]) -> Tensor:
-    """Return (P, E), 1 where a label has a polarity. Raises ConfigError if all labels are of one polarity."""
+    """Return (P, E), 1 if a label has a polarity. Raises ConfigError if all labels have one polarity."""
     signs = torch.tensor(polarities(labels))
     if len(signs) < 2:
         raise ConfigError(
-            f"methods stimuli and mdan separate negative from positive labels; {', '.join(labels)} are of one kind"
+            f"methods stimuli and mdan separate negative from positive labels; {', '.join(labels)} have one polarity"
         )
     return signs
 
 
 class Embed(nn.Module):
-    """Regions as vectors: (N, T, D) features, with the detector's classes and the place, to (N, T, C)."""
+    """Embedding of regions: features (N, T, D), detector classes and position become vectors (N, T, C)."""
 
     def __init__(self, width: int, channels: int) -> None:
         super().__init__()
@@ -133,13 +133,13 @@ class Embed(nn.Module):
         self.place = nn.Linear(4, channels, bias=False)
 
     def forward(self, regions: Regions) -> Tensor:
-        """Returns (N, T, C)."""
+        """Return vectors (N, T, C)."""
         x = self.visual(regions.features) + self.semantic(regions.classes.to(regions.features.dtype))
         return torch.relu(x + self.place(regions.boxes.to(x.dtype)))
 
 
 class Attention(nn.Module):
-    """The mean of vectors, weighted by how well each fits a question: softmax_i(q(question) · k(x_i) / √C)."""
+    """Attention pooling: mean of vectors, weighted by their match with a query, softmax_i(q(query) · k(x_i) / √C)."""
 
     def __init__(self, question: int, channels: int) -> None:
         super().__init__()
@@ -147,7 +147,7 @@ class Attention(nn.Module):
         self.value = nn.Linear(channels, channels)
 
     def forward(self, question: Tensor, x: Tensor, regions: Regions) -> Tensor:
-        """question: (N, Q).  x: (N, T, C).  regions: whose presence counts.  Returns (N, C)."""
+        """Return the weighted mean (N, C).  question: the query, (N, Q).  x: (N, T, C).  regions: give the presence."""
         fits = (self.key(x) @ self.query(question)[..., None])[..., 0] / x.shape[2] ** 0.5  # (N, T)
         shares = shares_of_present(fits, regions.presence)
         return (shares[..., None] * self.value(x)).sum(dim=1)

@@ -1,8 +1,8 @@
 """RRLA: the person's body, its parts and the objects around it (Li, Dong and Wang, IEEE TAC 2023).
 
-Body-object attention: the body asks which objects matter to it. Body-part attention: parts of the body, cells of the
-person view, are weighed by the body too, and their channels recalibrated (arXiv 1709.01507). The paper's third part,
-the dependency of labels that occur together, needs images with several labels, which no data set here has.
+Body-object attention: the body's vector weights the objects. Body-part attention: the body's vector also weights the
+body's parts, cells of the person view, whose channels are then recalibrated (arXiv 1709.01507). The paper's third part,
+the dependency of co-occurring labels, needs images with several labels, which no data set here has.
 """
 
 from collections.abc import Sequence
@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from uniemox.model.methods.relation import Attention, Embed, GroupedRegions, Relation
 
-NARROWER = 4  # times, inside the recalibration
+NARROWER = 4  # factor by which the recalibration's hidden layer is narrower
 
 
 class Rrla(Relation):
-    """The objects and the parts of the body that matter to the person."""
+    """Region method RRLA: attention of the person to objects and to parts of the body."""
 
     groups = ("scene", "person", "body", "objects")
 
@@ -35,7 +35,7 @@ class Rrla(Relation):
         )
 
     def forward(self, regions: GroupedRegions) -> Tensor:
-        """See Relation."""
+        """Return features, see `Relation`."""
         person = self.norms["person"](regions["person"].features[:, 0])
         around = self.to_objects(person, self.objects(regions["objects"]), regions["objects"])
         parts = self.parts(regions["body"])

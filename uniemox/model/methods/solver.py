@@ -1,11 +1,11 @@
-"""SOLVER: objects in a graph of emotions, chosen by the scene (Yang et al., TIP 2021, arXiv 2110.12334).
+"""SOLVER: objects in an emotion graph, weighted by the scene (Yang et al., TIP 2021, arXiv 2110.12334).
 
-Nodes are objects, by what they look like and what they are. The graph's edges are learned, A = softmax(φ(V) ψ(V)ᵀ); a
-graph convolution (arXiv 1609.02907) passes messages along them, V' = V + ReLU(A V W). The scene's feature s then
-attends to the objects, a_i = softmax_i(wᵀ tanh(W_s s + W_o v_i)), and is joined with what it chose.
+Nodes are objects, described by appearance and class. The graph's edges are learned, A = softmax(φ(V) ψ(V)ᵀ). A graph
+convolution (arXiv 1609.02907) passes messages along them, V' = V + ReLU(A V W). The scene's feature s then attends to
+the objects, a_i = softmax_i(wᵀ tanh(W_s s + W_o v_i)), and is concatenated with their weighted sum.
 
-A region is the mean of the encoder's map inside a box, where the paper has a detector's own feature. With the skip the
-scene is joined as the encoder's features, without it as W_s s.
+A region is the mean of the encoder's feature map inside a box, where the paper uses a detector's own feature. With the
+skip the scene part is the encoder's features, without it W_s s.
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ LAYERS = 2
 
 
 class EmotionGraph(nn.Module):
-    """One graph convolution with edges of its own."""
+    """Graph convolution with learned edges."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -28,13 +28,13 @@ class EmotionGraph(nn.Module):
         self.message = nn.Linear(channels, channels, bias=False)
 
     def forward(self, nodes: Tensor, presence: Tensor) -> Tensor:
-        """nodes: (N, T, C).  presence: (N, T).  Returns (N, T, C)."""
+        """Return updated nodes (N, T, C).  nodes: (N, T, C).  presence: (N, T)."""
         fits = self.target(nodes) @ self.source(nodes).transpose(1, 2) / nodes.shape[2] ** 0.5  # (N, T, T)
         return nodes + torch.relu(shares_of_present(fits, presence[:, None]) @ self.message(nodes))
 
 
 class Solver(Relation):
-    """The scene beside the objects that it attends to."""
+    """Region method SOLVER: the scene concatenated with the objects that it attends to."""
 
     groups = ("scene", "objects")
 
@@ -49,7 +49,7 @@ class Solver(Relation):
         self.score = nn.Linear(channels, 1, bias=False)
 
     def forward(self, regions: GroupedRegions) -> Tensor:
-        """See Relation."""
+        """Return features, see `Relation`."""
         scene, objects = self.scene_norm(regions["scene"].features[:, 0]), regions["objects"]
         nodes = self.embed(objects)
         for layer in self.graph:

@@ -1,8 +1,8 @@
-"""Stimuli-aware: the whole image, its objects and a face, each by its own branch (Yang et al., TIP 2021).
+"""Stimuli-aware: whole image, objects and face, each with its own branch (Yang et al., TIP 2021, arXiv 2109.01812).
 
-arXiv 2109.01812. An LSTM reads the branches' vectors, the whole image first, then the objects from the most to the
-least certain, then the face; its last state is joined with the whole image's feature. (In the authors' code an LSTM
-reads the objects alone, and the branches are concatenated.) An error across polarity costs more: `polarity_loss`.
+An LSTM reads the branches' vectors: the whole image, then the objects by falling confidence, then the face. Its last
+state is concatenated with the whole image's feature. (In the authors' code the LSTM reads only the objects, and the
+branches are concatenated.) An error across polarity costs more: `polarity_loss`.
 """
 
 from collections.abc import Sequence
@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from uniemox.losses.methods import polarity_loss
 from uniemox.model.methods.relation import Embed, GroupedRegions, Relation, polarity_matrix
 
-STRENGTH = 1.0  # of the polarity in the loss
+STRENGTH = 1.0  # weight of the polarity in the loss
 
 
 class StimuliAware(Relation):
-    """The LSTM's last state, with skip behind the whole image's feature. The labels are of two polarities."""
+    """Region method Stimuli-aware: the LSTM's last state, with skip after the whole image's feature."""
 
     groups = ("scene", "objects", "face")
     polarity: Tensor
@@ -33,7 +33,7 @@ class StimuliAware(Relation):
         self.join = nn.LSTM(channels, channels, batch_first=True)
 
     def forward(self, regions: GroupedRegions) -> Tensor:
-        """See Relation."""
+        """Return features, see `Relation`."""
         seen = [self.branches[name](regions[name]) * regions[name].presence[..., None] for name in self.groups]
         states, _ = self.join(torch.cat(seen, dim=1))  # (N, T, C)
         if self.scene_norm is None:
@@ -43,5 +43,5 @@ class StimuliAware(Relation):
     def loss(
         self, classification: Tensor, *, logits: Tensor, target: Tensor, weight: Tensor | None = None, **_: Any
     ) -> Tensor:
-        """Return the hierarchical cross-entropy: of the labels and of their polarity."""
+        """Return the hierarchical cross-entropy of labels and polarity."""
         return classification + STRENGTH * polarity_loss(logits, target, self.polarity, weight)

@@ -1,1 +1,1 @@
-"""From a prediction to its evidence: which parts of the image speak for an answer."""
+"""Explanation of predictions: the parts of the image that support a label."""

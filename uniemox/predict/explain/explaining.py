@@ -1,4 +1,4 @@
-"""Open the explainer of a model, which draws heat maps and scores them; torch only for Grad-CAM."""
+"""Opens the explainer of a model, which draws heat maps and scores them; only Grad-CAM needs torch."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -17,23 +17,21 @@ from uniemox.predict.predictor import Predictor
 
 
 class Explainer:
-    """Explains the answers of a predictor and scores its maps.  method: as `heat_map`."""
+    """Explains predictions with heat maps, and scores the maps.  method: as for `heat_map`."""
 
     def __init__(self, predictor: Predictor, method: Method = "auto") -> None:
         self.predictor, self.method, self.name = predictor, method, predictor.name
         self.looks_at_people = predictor.network.info.needs_person
 
     def explain(self, image: ImageLike, label: str | None, persons: Sequence[Detection] | None = None) -> Explanation:
-        """See `heat_map`."""
+        """Explain one image, see `heat_map`."""
         return heat_map(self.predictor, image, label, method=self.method, persons=persons)
 
     def score(self, explanation: Explanation) -> MapScores:
-        """Measure one of its maps, see `map_scores`. Raises ConfigError for valence and arousal."""
+        """Measure one of the explainer's maps, see `map_scores`. Raises ConfigError for valence and arousal."""
         network, info = self.predictor.network, self.predictor.network.info
         if info.task == "affect":
-            raise ConfigError(
-                f"{self.name} gives valence and arousal; deletion and insertion are scores of probabilities"
-            )
+            raise ConfigError(f"{self.name} predicts valence and arousal; deletion and insertion need probabilities")
         views, _ = views_of(network, explanation.image, explanation.persons)
         seen, index = info.views[0], info.labels.index(explanation.label)
         return map_scores(
@@ -46,15 +44,15 @@ class Explainer:
 def open_explainer(model: str | Path | None, method: Method = "auto") -> Explainer:
     """Open the explainer of a model.
 
-    model: as `uniemox.load` takes it, None for the one that comes with the package; for grad-cam a fine-tuning run or
-    its model.safetensors.  method: grad-cam needs torch, the others don't.
-    For a model that looks at people the embedded finder detects them, as in `uniemox predict`.
+    model: as for `uniemox.load`, None for the package's own; for grad-cam a fine-tuning run or its model.safetensors.
+    method: only grad-cam needs torch.
+    If the model reads the person view, the embedded detector finds people, as in `uniemox predict`.
     Raises CheckpointError or HubError for files that can't be used, ConfigError for grad-cam without a run.
     """
     if method != "grad-cam":
         return Explainer(_open_predictor(model), method)
     if model is None:
-        raise ConfigError("grad-cam needs a run: give --model RUN; the model of the package has cam")
+        raise ConfigError("grad-cam needs a run: give --model RUN; the package's model has cam")
     from uniemox.predict.explain.grad_cam import open_in_torch  # noqa: PLC0415 - torch
 
     return Explainer(open_in_torch(Path(model)), method)
@@ -63,9 +61,9 @@ def open_explainer(model: str | Path | None, method: Method = "auto") -> Explain
 def open_explainers(
     models: Sequence[str | Path | None], method: Method | Literal["both"]
 ) -> tuple[list[Explainer], list[str]]:
-    """Open explainers of several models and name them; with both, one by cam and one by occlusion of each model.
+    """Open and name the explainers of several models; method "both" opens cam and occlusion for each model.
 
-    Raises as `open_explainer`.
+    Raises the errors of `open_explainer`.
     """
     if method != "both":
         explainers = [open_explainer(model, method) for model in models]

@@ -1,4 +1,4 @@
-"""The evidence for an answer as a heat map: how it is drawn, and how far two of them agree; without torch."""
+"""Heat map of the evidence for a prediction: drawing, and agreement of two maps; without torch."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -13,17 +13,17 @@ from uniemox.predict.ranks import rank_correlation
 
 Array = NDArray[np.float32]
 COLOURS = ((0, 0, 4), (87, 16, 110), (188, 55, 84), (249, 142, 9), (252, 255, 164))
-"""From no heat to the most, at equal steps: five of matplotlib's "inferno", which colour-blind readers tell apart."""
+"""Colours from no evidence to the most, at equal steps, from matplotlib's "inferno", safe for colour blindness."""
 OPACITY = 0.6
 MAX_SIDE_PX = 1024  # of an overlay
-UNSEEN = 0.45  # brightness of what the model does not look at
-GRID = 14  # cells a side on which maps are compared
+UNSEEN = 0.45  # brightness of parts that the model does not see
+GRID = 14  # cells per side on which maps are compared
 UNLIKE = 0.2  # median agreement of the maps of two different images (docs/explain.md)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Explanation:
-    """A map of the parts of an image that speak for a label."""
+    """Heat map of the parts of an image that support a label."""
 
     label: str
     probability: float
@@ -31,9 +31,9 @@ class Explanation:
     method: str
     """cam, occlusion or grad-cam."""
     heat: Array
-    """(h, w), 0 to 1, its largest value 1; all 0 where nothing in the image speaks for the label."""
+    """(h, w), 0 to 1, maximum 1; all 0 if nothing in the image supports the label."""
     box: Box
-    """The part of the image that the model looks at and `heat` covers, px; it may exceed the edges by a px."""
+    """Part of the image, px, that the model sees and `heat` covers; it may exceed the edges by a px."""
     image: Image.Image
     """Upright, RGB."""
     persons: tuple[Detection, ...] | None = None
@@ -57,10 +57,10 @@ class Explanation:
         return replace(self, image=image, box=box, persons=None)
 
     def overlay(self, max_side_px: int = MAX_SIDE_PX) -> Image.Image:
-        """Draw the heat over the image, dark to bright; what the model does not look at is dimmed.
+        """Draw the heat over the image, dark to bright; parts that the model does not see are dimmed.
 
-        Below the heat the image is grey, so that all colours are the heat's.
-        max_side_px: longer side up to which the image keeps its size.
+        The image below the heat is grey, so all colours belong to the heat.
+        max_side_px: larger images are reduced to this longer side.
         """
         small = self.shrunk(max_side_px)
         image, (x1, y1, x2, y2) = small.image.convert("RGB"), map(round, small.box)
@@ -115,6 +115,6 @@ def map_agreement(one: Explanation, other: Explanation) -> float:
 
 
 def compared(row: Sequence[Explanation]) -> list[Explanation]:
-    """Set the agreement of maps that come in pairs: of one answer, by two methods."""
+    """Set the agreement of maps that come in pairs: two methods for one prediction."""
     pairs = [(pair, map_agreement(*pair)) for pair in zip(row[::2], row[1::2], strict=True)]
     return [replace(one, agreement=agreement) for pair, agreement in pairs for one in pair]

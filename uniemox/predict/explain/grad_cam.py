@@ -1,4 +1,4 @@
-"""Grad-CAM of a fine-tuned network, as figure 8 of the paper shows it (arXiv 1610.02391)."""
+"""Grad-CAM of a fine-tuned network, as in figure 8 of the paper (arXiv 1610.02391)."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -35,11 +35,11 @@ def grad_cam(
     stream: Stream | None = None,
     persons: Sequence[Detection] | None = None,
 ) -> Explanation:
-    """Explain which parts of an image speak for a label.
+    """Explain which parts of an image support a label.
 
-    classifier, info: of `load_classifier`.  stream: the view that is explained; None: the scene, or the person for a
-    network that sees nothing else. With both streams each has its own map of the same answer.  Others: as `heat_map`.
-    Raises as `heat_map`, and ConfigError for a view that the network lacks or a network without a last feature map.
+    classifier, info: from `load_classifier`.  stream: the view to explain; None: the scene, or the person for a network
+    that reads nothing else. With both streams each view has its own map.  Others: as for `heat_map`.
+    Raises the errors of `heat_map`, and ConfigError for a view that the network lacks, or without a last feature map.
     """
     predictor = Predictor(Network("grad-cam", info, TorchEngine(classifier)))
     return heat_map(predictor, image, label, method="grad-cam", stream=stream, persons=persons)
@@ -56,12 +56,12 @@ class TorchEngine:
 
     @torch.no_grad()
     def run(self, outputs: Sequence[str], views: Mapping[str, Array]) -> list[Array]:
-        """See `Engine`."""
+        """Return outputs, see `Engine`."""
         found: Any = dict(zip((LOGITS, DISTANCE), self.classifier.answer(**self.tensors(views)), strict=True))
         return [found[name].float().cpu().numpy() for name in outputs]
 
     def gradient_maps(self, views: Mapping[str, Array], index: int) -> dict[str, Array]:
-        """See `HasGradients`."""
+        """Return maps by view, see `HasGradients`."""
         maps = grad_cam_maps(self.classifier, index, **self.tensors(views))  # (V, h, w)
         return dict(zip(views, maps.cpu().numpy(), strict=True))
 
@@ -76,7 +76,7 @@ def open_in_torch(path: Path) -> Predictor:
     weights = path / WEIGHTS if path.is_dir() else path
     if not weights.is_file() or weights.suffix != ".safetensors":
         raise CheckpointError(
-            f"{path}: grad-cam needs a fine-tuning run, or its {WEIGHTS}; its ONNX file has no slopes"
+            f"{path}: grad-cam needs a fine-tuning run, or its {WEIGHTS}; its ONNX file has no gradients"
         )
     name = path.name if path.is_dir() else path.parent.name if path.name == WEIGHTS else path.name
     classifier, info = load_classifier(weights)
@@ -87,10 +87,10 @@ def open_in_torch(path: Path) -> Predictor:
 def grad_cam_maps(classifier: Classifier, index: int, **views: Tensor) -> Tensor:
     """Return maps of one output, by view: (V, h, w), V = 2 with both streams, scene first; before ReLU.
 
-    index: of the output.  views: scene, person as `Classifier.forward` takes them, one image each.
-    Each channel of the last feature map A is weighted by the mean of its gradient over the places (arXiv 1610.02391,
+    index: of the output.  views: scene, person as for `Classifier.forward`, one image each.
+    Each channel of the last feature map A is weighted by the mean of its gradient over positions (arXiv 1610.02391,
     equations 1 and 2). For a ViT, A is the output of the first norm of the last block, without prefix tokens, as in
-    pytorch-grad-cam; for a convolutional network its last map of more than one place. Maps of several encoders are
+    pytorch-grad-cam; for a convolutional network its last map with more than one position. Maps of several encoders are
     added at the size of the largest. Raises ConfigError for a network without such an A.
     """
     classifier.eval()

@@ -18,10 +18,10 @@ from uniemox.predict.views import scene_box
 
 Method = Literal["auto", "cam", "occlusion", "grad-cam"]
 Score = Callable[[Array], NDArray[np.floating]]
-"""Pixels (N, 3, S, S) -> evidence for the label, (N,); a log-probability keeps apart what is nearly sure."""
+"""Pixels (N, 3, S, S) -> evidence for the label, (N,); log-probabilities still differ when probabilities are near 1."""
 
-CELLS = 16  # of a side; an occlusion map has CELLS x CELLS values
-COARSE, COARSE_STEP = 4, 2  # side of a large cover and from one to the next, in cells: 7 x 7 covers
+CELLS = 16  # cells per side; an occlusion map has CELLS x CELLS values
+COARSE, COARSE_STEP = 4, 2  # side and step of large covers, in cells: 7 x 7 covers
 FINE = 2  # side of a small cover, in cells
 FINE_COVERS = 48
 BATCH = 14  # images at a time: 49 and 48 covers in seven runs
@@ -36,13 +36,13 @@ def heat_map(
     stream: str | None = None,
     persons: Sequence[Detection] | None = None,
 ) -> Explanation:
-    """Explain which parts of an image speak for a label.
+    """Explain which parts of an image support a label.
 
     label: one of the predictor's; None: the most probable.
-    method: cam, the class-activation map that convolutional networks have as an output, in one pass; occlusion, for any
-    network, in about a hundred; auto, cam where the network has it; grad-cam, for a predictor of `open_in_torch`.
-    stream: name of the explained view; None: the scene, or the person for a network that sees nothing else.
-    persons: people in the image, px; None: those that the predictor's finder detects, if the network needs them.
+    method: cam: class-activation map, which convolutional networks output in one pass. occlusion: any network, in about
+    100 passes. auto: cam if the network has it, else occlusion. grad-cam: for a predictor of `open_in_torch`.
+    stream: name of the view to explain; None: the scene, or the person if the network reads nothing else.
+    persons: people in the image, px; None: the predictor's detector finds them if the network needs them.
     Raises ImageError for an unreadable image, LabelError for an unknown label, ConfigError for a method or a view that
     the network does not have.
     """
@@ -50,7 +50,7 @@ def heat_map(
         raise ConfigError(f"there is no method {method!r}; choose one of {', '.join(get_args(Method))}")
     network, info = predictor.network, predictor.network.info
     if stream is not None and stream not in info.views:
-        raise ConfigError(f"the network sees {' and '.join(info.views)}; there is no map of {stream}")
+        raise ConfigError(f"the network reads {' and '.join(info.views)}; there is no map of {stream}")
     decoded, _ = read_any(image)
     if persons is None and info.needs_person:
         persons = predictor.find_people(decoded, decoded.size)
@@ -70,7 +70,7 @@ def heat_map(
 
 
 def _find_map(network: Network, views: Mapping[str, Array], seen: str, index: int, method: Method) -> tuple[str, Array]:
-    """Return the method that was used, and the map (h, w) of one view for a label's index."""
+    """Return the name of the method used, and the map (h, w) of one view for a label's index."""
     if method == "grad-cam":
         if not isinstance(network.engine, HasGradients):
             raise ConfigError(f"{network.name} has no gradients; grad-cam needs a run in torch")
@@ -80,8 +80,8 @@ def _find_map(network: Network, views: Mapping[str, Array], seen: str, index: in
         return "cam", maps[0, index]
     if method == "cam":
         raise ConfigError(
-            f"{network.name} has no class-activation maps: it is no convolutional network with a linear head, or its "
-            "file is from before they were written; take method occlusion"
+            f"{network.name} has no class-activation maps: it is not a convolutional network with a linear head, or "
+            "its file is from an older version; use method occlusion"
         )
 
     def score(pixels: Array) -> NDArray[np.floating]:
@@ -94,9 +94,9 @@ def _find_map(network: Network, views: Mapping[str, Array], seen: str, index: in
 def views_of(
     network: Network, image: Image.Image, persons: Sequence[Detection] | None, stream: str | None = None
 ) -> tuple[dict[str, Array], Box]:
-    """Return a network's views of an image, (1, 3, S, S), normalised, by name; and the part that one of them shows, px.
+    """Prepare views of an image by name, (1, 3, S, S), normalised; also return the part that one view covers, px.
 
-    persons: in px; None: no detector was run.  stream: name of the view whose part is returned; None: the first.
+    persons: in px; None: no detector was run.  stream: view whose part is returned; None: the first.
     """
     info = network.info
     views = {name: network.pixels(view[None]) for name, view in network.look(image, image.size, persons).items()}
@@ -113,11 +113,11 @@ def logits_of(network: Network, views: Mapping[str, Array]) -> Array:
 
 
 def occlusion_map(score: Score, pixels: Array) -> Array:
-    """Measure how much the score falls when a place is covered (arXiv 1311.2901), in 98 passes.
+    """Measure how much the score falls when parts of the image are covered (arXiv 1311.2901), in 98 passes.
 
-    pixels: (3, S, S), normalised; S at least 16.  Returns (16, 16): for each place the mean fall over the large covers
-    on it, plus the mean over the small covers on it, which lie on the 48 hottest places. It is negative where the score
-    rises. A cover has the mean colour of the image. Raises ShapeError for smaller pixels.
+    pixels: (3, S, S), normalised; S at least 16.  Returns (16, 16): for each cell the mean fall over the large covers
+    on it, plus the mean over the small covers on it, which cover the 48 hottest places. Negative where covering raises
+    the score. A cover has the mean colour of the image. Raises ShapeError for smaller pixels.
     """
     if min(pixels.shape[1:]) < CELLS:
         raise ShapeError(f"expected pixels (3, S, S) with S at least {CELLS}, got {pixels.shape}")
@@ -132,7 +132,7 @@ def occlusion_map(score: Score, pixels: Array) -> Array:
 
 
 def _mean_fall(before: float, corners: list[tuple[int, int]], side: int, score: Score, pixels: Array) -> Array:
-    """Return the mean fall of the score over the covers on each place, 0 without covers: (CELLS, CELLS)."""
+    """Return the mean fall of the score over the covers on each cell, 0 without covers: (CELLS, CELLS)."""
     falls = np.concatenate([before - score(batch) for batch in _covered(corners, side, pixels)])  # (M,)
     total, count = np.zeros((CELLS, CELLS)), np.zeros((CELLS, CELLS))
     for (row, column), fall in zip(corners, falls, strict=True):

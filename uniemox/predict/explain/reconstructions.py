@@ -39,14 +39,14 @@ PIXELS_ONLY = LossWeights(
     semantic_visual_alignment=0.0,
 )
 MEAN, STD = (torch.tensor(value).view(3, 1, 1) for value in (IMAGENET_MEAN, IMAGENET_STD))
-MAE_HEADS = 16  # of the published decoders; the tensors don't hold the number
+MAE_HEADS = 16  # heads of the published decoders, which the tensors don't determine
 MAE_NAMES = {"decoder_embed.": "embed.", "decoder_blocks.": "decoder.blocks.", "decoder_norm.": "decoder.norm."}
 MAE_NAMES |= {"decoder_pred.": "decoder.pred.", "mask_token": "decoder.mask_token"}
 UNFIT = (OSError, RuntimeError, ValueError, KeyError, TypeError, safetensors.SafetensorError)
 
 
 Stage = tuple[str, Callable[[], UniEmoX]]
-"""A pre-trained model at one step of its training: its name, and a function that loads it in eval mode."""
+"""Model at one stage of its pre-training: a name, and a function that loads it in eval mode."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,17 +54,17 @@ class Reconstructions:
     """A sheet of reconstructions, with their errors."""
 
     sheet: Image.Image
-    """A row an image: the original, its visible patches, the reconstruction by each model."""
+    """Sheet with one row per image: original, visible patches, the reconstruction by each model."""
     pictures: int
     errors: dict[str, float]
-    """Mean squared error over hidden patches of ImageNet-normalised pixels, mean over images, by stage. Models of
-    standardised patches (norm_pix) are given each patch's mean and deviation, and look better for it."""
+    """Mean squared error over hidden patches of ImageNet-normalised pixels, averaged over images, by stage. A norm_pix
+    model gets each patch's true mean and deviation, which lowers its error."""
     left_out: tuple[str, ...]
     """Reasons why images could not be read."""
 
 
 def open_reconstructors(path: Path) -> list[Stage]:
-    """Return the stages of a pre-training run, one a checkpoint, the oldest first; or the one of an MAE checkpoint.
+    """Return the stages of a pre-training run, one per checkpoint, oldest first; or that of an MAE checkpoint.
 
     path: a run's folder, or a checkpoint of MAE with its decoder (mae_visualize_vit_*.pth, mae_pretrain_*_full.pth).
     Raises CheckpointError if there is none, ConfigError for a run without reconstruction.
@@ -73,7 +73,7 @@ def open_reconstructors(path: Path) -> list[Stage]:
         return [(path.stem, partial(_load_mae, path))]
     record = read_json(path / CONFIG) if (path / CONFIG).is_file() else {}
     if record.get("kind") != "pretrain":
-        raise CheckpointError(f"{path} is no run of uniemox pretrain; give one, or a checkpoint of MAE")
+        raise CheckpointError(f"{path} is not a run of uniemox pretrain; give one, or a checkpoint of MAE")
     config = from_dict(PretrainConfig, record["config"], f"{path / CONFIG}, config")
     weights = config.model.losses
     if not max(weights.scene_reconstruction, weights.person_reconstruction):
@@ -82,7 +82,7 @@ def open_reconstructors(path: Path) -> list[Stage]:
     if not files and (path / WEIGHTS).is_file():
         files = {path.name: path / WEIGHTS}
     if not files:
-        raise CheckpointError(f"{path} holds neither checkpoints nor {WEIGHTS}; has it begun?")
+        raise CheckpointError(f"{path} has neither checkpoints nor {WEIGHTS}; did the run start?")
     return [(name, partial(_load_run, path, config, file)) for name, file in files.items()]
 
 
@@ -95,17 +95,17 @@ def reconstruct_images(
     seed: int = 0,
     on_progress: Progress = silent,
 ) -> Reconstructions:
-    """Reconstruct each image by each stage, all from the same visible patches.
+    """Reconstruct each image with each stage, all from the same visible patches.
 
-    ratio: share of patches that is hidden, 0 to 1.  seed: for the masks, which also depend on the files' names.
-    on_progress: called when a stage, of at least one, is done.
+    ratio: share of hidden patches, 0 to 1.  seed: for the masks, which also depend on the file names.
+    on_progress: called after each stage; there must be at least one.
     Raises ConfigError for a ratio out of range, or if the models' numbers of patches differ; ImageError if no image can
     be read.
     """
     whole, left_out = [], []
     for path in paths:
         try:
-            read_any(path)  # not kept: a sheet's photographs would fill the memory
+            read_any(path)  # read again later: all photographs of a sheet would fill the memory
             whole.append(path)
         except ImageError as error:
             left_out.append(str(error))
@@ -121,7 +121,7 @@ def reconstruct_images(
         own: tuple[int, int] = model.encoder.patch_embed.grid_size
         if grid not in (None, own):
             raise ConfigError(
-                f"{name} has {own} rows and columns of patches, those before it {grid}; the same mask fits only "
+                f"{name} has {own} rows and columns of patches, other models have {grid}; the same mask fits only "
                 "models with as many: make a sheet for each"
             )
         grid = own
@@ -148,7 +148,7 @@ def _reconstruct(model: UniEmoX, truth: Tensor, noise: Tensor) -> tuple[Tensor, 
     for pixels, draw in zip(truth.split(1), noise.split(1), strict=True):
         output = model(pixels, scene_noise=draw)
         patches = patchify(pixels, patch)  # (1, L, P)
-        assert output.scene_pred is not None  # the loss of the scene is on
+        assert output.scene_pred is not None  # because the scene loss is on
         pred = output.scene_pred.float()
         if model.config.norm_pix:
             variance, middle = patches.var(dim=-1, keepdim=True), patches.mean(dim=-1, keepdim=True)
@@ -163,7 +163,7 @@ def _reconstruct(model: UniEmoX, truth: Tensor, noise: Tensor) -> tuple[Tensor, 
 def _load_run(run: Path, config: PretrainConfig, weights: Path) -> UniEmoX:
     if config.encoder.start is None:
         encoder = build_encoder(config.encoder.name, config.view.size, **config.encoder.timm_options)
-    else:  # the start of a finished run may be gone
+    else:  # the initial weights of a finished run may be gone
         start = str(run / ENCODER) if (run / ENCODER).is_file() else config.encoder.start
         encoder = load_start(start, image_size=config.view.size)
     model = UniEmoX(encoder, replace(config.model, fusion=None, losses=PIXELS_ONLY, teacher_width=None))
@@ -177,11 +177,11 @@ def _load_run(run: Path, config: PretrainConfig, weights: Path) -> UniEmoX:
 
 
 def _load_mae(path: Path) -> UniEmoX:
-    """Load an MAE checkpoint with its decoder; those named visualize predict pixels, others standardised patches."""
+    """Load an MAE checkpoint with its decoder; files named visualize predict pixels, others standardised patches."""
     encoder = load_start(path, method="mae")
     state = state_of(read_weight_file(path))
     if "decoder_pred.weight" not in state:
-        raise CheckpointError(f"{path} has no decoder; take MAE's mae_visualize_vit_*.pth or mae_pretrain_*_full.pth")
+        raise CheckpointError(f"{path} has no decoder; use MAE's mae_visualize_vit_*.pth or mae_pretrain_*_full.pth")
     depth = len({name.split(".")[1] for name in state if name.startswith("decoder_blocks.")})
     decoder = DecoderConfig(width=state["decoder_embed.weight"].shape[0], depth=depth, heads=MAE_HEADS)
     norm_pix = "visualize" not in path.name
@@ -199,7 +199,7 @@ def _fill(model: UniEmoX, tensors: Mapping[str, Any], path: Path) -> UniEmoX:
     try:
         model.load_state_dict(tensors)
     except UNFIT as error:
-        raise CheckpointError(f"{path} does not fit its own description: {error}") from error
+        raise CheckpointError(f"{path} does not match its own description: {error}") from error
     return model.eval()
 
 

@@ -14,20 +14,20 @@ Classify = Callable[[Array], NDArray[np.floating]]
 """Pixels (N, 3, S, S), normalised -> probability of the explained label, (N,)."""
 
 STEPS = 28
-BATCH = 15  # 29 images of a curve in two runs
+BATCH = 15  # the 29 images of a curve take two runs
 BLUR = 5 / 224  # deviation of the Gaussian, as a share of the side; the paper's 5 px of 224
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MapScores:
-    """Areas under the probability's curve while places of an image are deleted or inserted, hottest first."""
+    """Areas under the probability curve while pixels are deleted or inserted, hottest first."""
 
     deletion: float
-    """0 to 1; low where the map names what the answer needs. Places become the image's mean colour."""
+    """0 to 1; low if the map finds the pixels that the prediction needs. Deleted pixels get the image's mean colour."""
     insertion: float
-    """0 to 1; high where the map names what is enough for the answer. Places appear on the blurred image."""
+    """0 to 1; high if the map finds pixels that suffice for the prediction. Pixels appear on the blurred image."""
     random_deletion: float
-    """Deletion of a random map of the same size, for comparison."""
+    """Deletion with a random map of the same size, for comparison."""
     random_insertion: float
 
 
@@ -50,9 +50,9 @@ def map_scores(classify: Classify, pixels: Array, heat: Array, *, seed: int = 0)
 
 
 def summarise(scores: Sequence[MapScores]) -> dict[str, Any]:
-    """Return means over images, at least one, with 95 % bootstrap intervals, in JSON form.
+    """Return means over images, at least one, with 95 % bootstrap intervals, in JSON-serialisable form.
 
-    The gains, deletion_gain and insertion_gain, are above 0 where the map is better than the random one.
+    The gains, deletion_gain and insertion_gain, are above 0 if the map is better than a random one.
     """
     table = np.array([astuple(one) for one in scores])  # (N, 4)
     columns = {part.name: table[:, i] for i, part in enumerate(fields(MapScores))}
@@ -81,13 +81,13 @@ def blur(pixels: Array, deviation: float) -> Array:
 
 
 def _order(heat: Array, shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[np.intp]:
-    """Return the places (H*W,) of an image, hottest first, equals in random order."""
+    """Return the positions (H*W,) of an image, hottest first, equal ones in random order."""
     large = enlarged(heat, (shape[2], shape[1])).ravel()
     return np.lexsort((rng.random(len(large)), -large))
 
 
 def _area(classify: Classify, before: Array, after: Array, order: NDArray[np.intp]) -> float:
-    """Return the area under the label's probability while places change from one image to the other; length 1."""
+    """Return the area under the label's probability while pixels change from one image to the other; length 1."""
     ends = np.linspace(0, len(order), STEPS + 1).round().astype(int)
     images = np.repeat(before.reshape(1, 3, -1), len(ends), axis=0)
     for image, end in zip(images, ends, strict=True):

@@ -1,4 +1,4 @@
-"""Sheets of heat maps, as figure 8 of the paper: images with the maps of several models."""
+"""Sheets of heat maps, as in figure 8 of the paper: images with the maps of several models."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,7 @@ from uniemox.predict.explain.explanation import Explanation, coloured
 
 CELL_PX = 256
 GAP_PX, LINE_PX, FONT_PX = 8, 22, 14
-MAX_WIDTH_PX = 1100  # of a sheet where several images share a line
+MAX_WIDTH_PX = 1100  # of a sheet with several images per line
 KEY_PX = 160
 INK, PAPER = "#1b1f24", "#ffffff"
 KEY = ("nothing speaks for the label", "most does", "not looked at: dimmed")
@@ -24,10 +24,10 @@ def draw_sheet(
     names: Sequence[str],
     faces: Sequence[Image.Image] | None = None,
 ) -> Image.Image:
-    """Draw all explanations as one image: each image next to its maps, several images a line where there is room.
+    """Draw all explanations as one image: each image next to its maps, several images per line if they fit.
 
     rows: for each image, at least one, an explanation by each model.  columns: the models' names.  names: of the
-    images.  faces: drawings of what the faces show, in place of the images.
+    images.  faces: drawings of facial expressions, shown instead of the images.
     """
     title, first_column = _first_column(rows, faces)
     group_px = (CELL_PX + GAP_PX) * (len(columns) + 1)
@@ -50,16 +50,16 @@ def draw_grid(
     cell_px: int = CELL_PX,
     foot_px: int = 0,
 ) -> Image.Image:
-    """Draw images under headings, each with its caption below it.
+    """Draw images under headings, each with its caption below.
 
-    rows: images of at most cell_px a side, with captions; "": none.  foot_px: free space below.
+    rows: images of at most cell_px per side, with captions; "": none.  foot_px: free space below.
     """
     step, top = cell_px + GAP_PX, LINE_PX + GAP_PX
     heights = [max(image.height + (LINE_PX if text else 0) for image, text in row) + GAP_PX for row in rows]
     sheet = Image.new("RGB", (step * len(headings) + GAP_PX, top + sum(heights) + foot_px), PAPER)
 
     def write(text: str, column: int, y: int) -> None:
-        line, font = fitted(text, FONT_PX, cell_px, keep_end=True)  # names of files differ at their ends
+        line, font = fitted(text, FONT_PX, cell_px, keep_end=True)  # file names differ at their ends
         ImageDraw.Draw(sheet).text((GAP_PX + column * step, y), line, fill=INK, font=font)
 
     for j, heading in enumerate(headings):
@@ -78,7 +78,7 @@ def sheet_html(
     names: Sequence[str],
     faces: Sequence[Image.Image] | None = None,
 ) -> str:
-    """Return the sheet as an HTML page that needs no other file. Arguments as `draw_sheet`."""
+    """Return the sheet as a self-contained HTML page. Takes the arguments of `draw_sheet`."""
     title, first_column = _first_column(rows, faces)
     images = []
     for row, name, first in zip(rows, names, first_column, strict=True):
@@ -104,7 +104,7 @@ def caption(explanation: Explanation) -> str:
 
 
 def _draw_key(sheet: Image.Image, top: int) -> None:
-    """Draw the colours between the words for their ends; on a narrow sheet the words are cut."""
+    """Draw the colour scale between the words for its ends; a narrow sheet cuts the words."""
     first, font = fitted(KEY[0], FONT_PX, sheet.width // 2)
     scale, draw = _scale((KEY_PX, FONT_PX)), ImageDraw.Draw(sheet)
     draw.text((GAP_PX, top), first, fill=INK, font=font)
@@ -116,7 +116,7 @@ def _draw_key(sheet: Image.Image, top: int) -> None:
 
 
 def _scale(size: tuple[int, int]) -> Image.Image:
-    """Draw the colours from no heat to the most; size: width and height, px."""
+    """Draw the colours from no evidence to the most; size: width and height, px."""
     return coloured(np.linspace(0, 1, 32, dtype=np.float32)[None], size)
 
 

@@ -1,4 +1,4 @@
-"""The page of a survey: it stands alone and opens from a disk."""
+"""Page of a survey: a self-contained HTML file."""
 
 import os
 from collections.abc import Callable, Iterable, Mapping
@@ -15,12 +15,12 @@ from uniemox.predict.plot import LABEL_COLOURS
 from uniemox.predict.survey.similarity import CELL_PX, FEWEST, draw_map, thumbnails
 from uniemox.predict.survey.summary import DATE, Place, Summary, Tally
 
-MAX_ROWS = 40  # of a table of groups; the rest is one row
+MAX_ROWS = 40  # per table of groups; all further groups share one row
 SIDE_PX = 160
 
 
 def write_survey_page(found: Summary, title: str, out: Path) -> None:
-    """Write the page. Images are read again for it; one that is gone by now is left out.
+    """Write the page. Images are read again for it; a missing one is left out.
 
     Raises DataError if it can't be written.
     """
@@ -54,7 +54,7 @@ def write_survey_page(found: Summary, title: str, out: Path) -> None:
 
 
 def _largest(tallies: dict[str, Tally]) -> dict[str, Tally]:
-    """Most images first; those beyond the 40th in one row."""
+    """Sort groups by number of images; those after the 40th share one row."""
     ordered = sorted(tallies.items(), key=lambda pair: -pair[1].images)
     rows = dict(ordered[:MAX_ROWS])
     if len(ordered) > MAX_ROWS:
@@ -66,9 +66,9 @@ def _largest(tallies: dict[str, Tally]) -> dict[str, Tally]:
 
 
 def row_of_images(places: Iterable[Place], folder: Path, words: Callable[[float], str]) -> list[dict[str, str]]:
-    """Images beside each other, as row.html draws them: the value that each is shown for, and a link to its file.
+    """Return images for one row of row.html: the value that each is shown for, and a link to its file.
 
-    folder: of the page, from which thumbnails link to the images.  words: of a value.
+    folder: of the page, from which thumbnails link to the images.  words: formats a value.
     """
     places = list(places)
     return [
@@ -88,12 +88,12 @@ def _link(path: str, folder: Path) -> str:
     """Return a link from a page in a folder to a file."""
     try:
         return quote(Path(os.path.relpath(path, folder)).as_posix(), errors="surrogateescape")
-    except ValueError:  # on another drive
+    except ValueError:  # the file is on another drive
         return Path(path).absolute().as_uri()
 
 
 def _map(found: Summary, colours: Mapping[str, str]) -> dict[str, Any]:
-    """The map and the corners of each image on it; or a note why there is none."""
+    """Return the map and each image's corners on it; or a note why there is none."""
     if len(found.on_map) < FEWEST:
         return {"note": f"A map needs at least {FEWEST} images."}
     try:

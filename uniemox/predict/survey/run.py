@@ -1,4 +1,4 @@
-"""Take a survey: answer all images, keep a line for each, and draw the page."""
+"""Runs a survey: predict all images, save a line for each, and write the page."""
 
 import base64
 import re
@@ -23,7 +23,7 @@ from uniemox.predict.survey.summary import DATE, FOLDER, Grouping, Summary, grou
 from uniemox.predict.writing import AnswerHeader, ResultFile
 
 EXHAUST = partial(deque[Any], maxlen=0)
-FEATURES = 128  # numbers kept of an image's features
+FEATURES = 128  # stored numbers per image
 Answers = Iterable[Prediction | Failure]
 
 
@@ -38,11 +38,11 @@ def take_survey(
     resume: bool = False,
     watch: Callable[[Answers], object] = EXHAUST,
 ) -> Summary:
-    """Answer images and draw the page; answers are kept in OUT.jsonl as they come.
+    """Predict images and write the page; predictions are saved in OUT.jsonl as they come.
 
-    images: paths.  out: the page, .html.  groupings: of `groupings_of`; None: by folder and date.  labels: as
-    `Predictor.predict`.  resume: continue OUT.jsonl; images that it answers are skipped.  watch: takes the answers.
-    Raises ConfigError and DataError as `ResultFile`, DataError if no image could be read or the page can't be written.
+    images: paths.  out: the page, .html.  groupings: from `groupings_of`; None: by folder and date.  labels: as for
+    `Predictor.predict`.  resume: continue OUT.jsonl; skip images that it contains.  watch: consumes the predictions.
+    Raises errors of `ResultFile`, and DataError if no image could be read or the page can't be written.
     """
     lines = lines_of(out)
     with ResultFile(lines, resume=resume, answered=AnswerHeader.of_question(predictor, labels, None)) as file:
@@ -53,14 +53,14 @@ def take_survey(
 
 
 def lines_of(out: Path) -> Path:
-    """Return the file of answers of a page."""
+    """Return the file of predictions for a page."""
     return out.with_name(out.name + ".jsonl")
 
 
 def answer_new(
     predictor: Predictor, images: Iterable[str], file: ResultFile, labels: str | None
 ) -> Iterator[Prediction | Failure]:
-    """Answer the images that a file does not hold; write `taken` (YYYY-MM-DD or null) and `features` beside."""
+    """Predict the images that a file lacks; also write `taken` (YYYY-MM-DD or null) and `features`."""
     todo = (image for image in images if not file.has(image))
     for result in predictor.predict_each(todo, labels=labels, with_embedding=True):
         beside = {}
@@ -72,7 +72,7 @@ def answer_new(
 
 
 def date_taken(path: Path) -> str | None:
-    """Return the day on which a photograph was taken, YYYY-MM-DD, by its EXIF; None without one."""
+    """Return the date of a photograph by its EXIF, YYYY-MM-DD; None without one."""
     try:
         exif = open_image(read_limited(path, MAX_BYTES), str(path)).getexif()
         value = exif.get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.DateTimeOriginal) or exif.get(ExifTags.Base.DateTime)
@@ -83,13 +83,13 @@ def date_taken(path: Path) -> str | None:
 
 
 def pack(features: NDArray[np.float32]) -> str:
-    """Project features (D,) to 128 numbers, as text; angles are nearly kept (Johnson and Lindenstrauss)."""
+    """Project features (D,) to 128 numbers, as text; angles are nearly preserved (Johnson and Lindenstrauss)."""
     length = float(np.linalg.norm(features)) or 1.0
     return base64.b64encode((features / length @ _directions(len(features))).astype("<f2").tobytes()).decode()
 
 
 @cache
 def _directions(width: int) -> NDArray[np.float32]:
-    """Return (D, 128), the same in every process."""
+    """Return random directions (D, 128), the same in every process."""
     drawn = np.random.default_rng(0).standard_normal((width, FEATURES), np.float32)
     return drawn / np.float32(np.sqrt(FEATURES))

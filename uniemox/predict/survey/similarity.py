@@ -1,4 +1,4 @@
-"""A map of images: similar ones are neighbours, one in each cell of a grid."""
+"""Map of images: similar images are neighbours, one per cell of a grid."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -36,7 +36,7 @@ def draw_map(images: Sequence[Place], colours: Mapping[str, str]) -> tuple[Image
 
 def arrange(features: NDArray[np.float32]) -> list[tuple[int, int]]:
     """Assign each image a cell (column, row) of a grid: t-SNE (van der Maaten and Hinton 2008), then the assignment to
-    cells that moves them least. Deterministic on one machine.
+    cells with the smallest total displacement. Deterministic on one machine.
 
     features: (N, D).  Raises MissingPackageError without scikit-learn.
     """
@@ -59,7 +59,7 @@ def arrange(features: NDArray[np.float32]) -> list[tuple[int, int]]:
 
 
 def thumbnails(paths: Iterable[str], side_px: int) -> Iterable[Image.Image | None]:
-    """Yield the middle square of each image, RGB; None for one that can't be read any more."""
+    """Yield the centre square of each image, RGB; None for an image that can no longer be read."""
 
     def small(source: ImageLike, decode: Decode) -> Image.Image | None:
         try:

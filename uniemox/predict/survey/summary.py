@@ -20,7 +20,7 @@ from uniemox.predict.schema import top_word
 from uniemox.predict.tables import read_lines
 from uniemox.predict.writing import AnswerHeader
 
-SHOWN = 6  # images with the most, and with the least, of each label
+SHOWN = 6  # images with the highest, and with the lowest, value of each label
 MAX_UNFAMILIAR = 12  # shown
 MAX_ON_MAP = 600
 FOLDER, DATE = "folder", "date"
@@ -30,29 +30,29 @@ ALIKE = 0.94  # cosine of features; of 250 OASIS photographs no two reach it, mi
 Z = 1.96  # of a 95 % interval
 Answer = Mapping[str, Any]
 Grouping = Callable[[Answer], str]
-"""From an answer in JSON form to the name of its group."""
+"""Function from a prediction in JSON form to the name of its group."""
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """An image that is shown."""
+    """Image shown on the page."""
 
     path: str
     top: str
     value: float
-    """The value that it is shown for."""
+    """Value that it is shown for."""
     features: NDArray[np.float32] = field(default_factory=lambda: np.empty(0, np.float32))
-    """(128,), see `pack`; empty where they are not known."""
+    """(128,), see `pack`; empty if unknown."""
 
     def is_like(self, other: "Place") -> bool:
-        """Return whether two images are nearly the same: neighbouring frames, or copies."""
+        """Return True if two images are nearly the same, such as neighbouring frames or copies."""
         lengths = np.linalg.norm(self.features) * np.linalg.norm(other.features)
         return bool(self.features @ other.features > ALIKE * lengths)
 
 
 @dataclass(slots=True)
 class Tally:
-    """Means of a group of images."""
+    """Means over a group of images."""
 
     columns: int
     images: int = 0
@@ -79,12 +79,12 @@ class Tally:
 
     @property
     def means(self) -> NDArray[np.float64]:
-        """(columns,)."""
+        """Means, (columns,)."""
         return self.sums / max(self.images, 1)
 
     @property
     def margins(self) -> NDArray[np.float64]:
-        """(columns,), half of each mean's 95 % interval; nan for fewer than two images."""
+        """Half of each mean's 95 % interval, (columns,); nan for fewer than two images."""
         if self.images < 2:
             return np.full(self.columns, np.nan)
         variance = np.maximum(self.squares - self.images * self.means**2, 0) / (self.images - 1)
@@ -92,7 +92,7 @@ class Tally:
 
 
 class _Highest:
-    """The places of the highest ranks; of equal ones the first that came, of nearly identical images the highest."""
+    """Images with the highest ranks: of equal ranks the first, of nearly identical images the highest."""
 
     def __init__(self, size: int) -> None:
         self.size, self.seen = size, 0
@@ -116,9 +116,9 @@ class _Highest:
 
 
 class Summary:
-    """Numbers of a survey. `add` counts the answers, `shorten` names the groups at the end.
+    """Numbers of a survey. `add` counts predictions; `shorten` finally shortens the groups' names.
 
-    first: an answer in JSON form.  groupings: by name, see `groupings_of`.
+    first: a prediction in JSON form.  groupings: by name, see `groupings_of`.
     """
 
     def __init__(self, first: Answer, groupings: Mapping[str, Grouping]) -> None:
@@ -126,16 +126,16 @@ class Summary:
         self.kind: str = first["kind"]
         labels = self.answered.labels
         self.columns = (*labels, *(name for name in AFFECT if name not in labels and first.get(name)))
-        """The labels, and valence and arousal where the model also predicts them."""
+        """Labels, and valence and arousal if the model also predicts them."""
         self.whole = Tally(len(self.columns))
         self.groups: dict[str, dict[str, Tally]] = {name: {} for name in groupings}
         """Tallies by grouping, then by group."""
         self.people: Counter[int] = Counter()
-        """Images by the number of people in them."""
+        """Number of images by number of people."""
         self.shown: Counter[str] = Counter()
-        """Faces by their most probable word; "" for those too small to tell."""
+        """Number of faces by most probable word; "" for faces that are too small to tell."""
         self.on_map: list[Place] = []
-        """Images on the map, drawn at random."""
+        """Random selection of images for the map."""
         self.failures = 0
         self._groupings, self._random = groupings, Random(0)
         self._most = {label: _Highest(SHOWN) for label in labels}
@@ -144,12 +144,12 @@ class Summary:
 
     @property
     def most(self) -> dict[str, list[Place]]:
-        """Images with the most of each label, highest first."""
+        """Images with the highest value of each label, highest first."""
         return {label: highest.sorted() for label, highest in self._most.items()}
 
     @property
     def least(self) -> dict[str, list[Place]]:
-        """Images with the least of each label, lowest first."""
+        """Images with the lowest value of each label, lowest first."""
         return {label: highest.sorted() for label, highest in self._least.items()}
 
     @property
@@ -174,14 +174,14 @@ class Summary:
             self._least[label].add(-share, Place(path, top, share, features))
         if is_unfamiliar:
             self._unfamiliar.add(-value["familiarity"], Place(path, top, value["familiarity"], features))
-        if len(features):  # every image has the same chance to be on the map (Vitter's algorithm R)
+        if len(features):  # all images are equally likely to be on the map (Vitter's algorithm R)
             is_full = len(self.on_map) >= MAX_ON_MAP
             at = self._random.randrange(self.whole.images) if is_full else len(self.on_map)
             if at < MAX_ON_MAP:
                 self.on_map[at : at + 1] = [Place(path, top, value["scene"][top], features)]
 
     def shorten(self) -> None:
-        """Name folders from the one that holds them all; turn many months into years."""
+        """Shorten folder names to the part below their common folder; if there are many months, group by year."""
         for name, tallies in self.groups.items():
             names = {key: key for key in sorted(tallies)}
             if name == FOLDER and len(tallies) > 1:
@@ -211,14 +211,14 @@ def summarise(lines: Path, groupings: Mapping[str, Grouping]) -> Summary:
 
 
 def unpack(text: str) -> NDArray[np.float32]:
-    """Return the packed features (128,) of an image."""
+    """Decode the packed features (128,) of an image."""
     return np.frombuffer(base64.b64decode(text), "<f2").astype(np.float32)
 
 
 def groupings_of(names: Sequence[str], table: Path | None) -> dict[str, Grouping]:
-    """Return the groupings that `--by` names.  table: a CSV file with the column path, for further columns.
+    """Return the groupings that `--by` names.  table: a CSV file with the column path and further columns.
 
-    Raises ConfigError for a name that is neither folder, date nor a column, DataError for a table that can't be read.
+    Raises ConfigError for a name that is neither folder, date nor a column, DataError for an unreadable table.
     """
     known: dict[str, Grouping] = {
         FOLDER: lambda answer: os.path.dirname(answer["path"]) or ".",
@@ -248,10 +248,10 @@ def _columns_of(table: Path, columns: Sequence[str]) -> dict[str, Grouping]:
 
 
 def _below(folders: Iterable[str]) -> dict[str, str]:
-    """Return the folders' paths below the one that holds them all."""
+    """Return the folders' paths below their common folder."""
     absolute = {folder: os.path.abspath(folder) for folder in folders}
     try:
         common = os.path.commonpath(absolute.values())
-    except ValueError:  # on several drives
+    except ValueError:  # folders on several drives
         return dict(zip(absolute, absolute, strict=True))
     return {folder: os.path.relpath(path, common) for folder, path in absolute.items()}
