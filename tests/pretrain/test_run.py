@@ -33,6 +33,7 @@ from tests.runs import (
     teacher,
     tiny_pretraining,
     torchrun,
+    two_forked,
 )
 from uniemox.checkpoints.published import load_start
 from uniemox.data.source import open_data
@@ -158,10 +159,10 @@ def test_two_processes_give_the_losses_of_one(tmp_path: Path) -> None:
         assert line == pytest.approx(other, rel=1e-5, abs=1e-7)
     # Divided over the processes (FSDP2) it is the same to 1e-6, and resumes from a checkpoint to the same bits.
     words = [*pretrain_words(tmp_path / "sharded", accumulation=2), "--sharded"]
-    done = torchrun(*words)
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert "the network divided over them" in " ".join(done.stderr.split())
-    assert "Warning" not in done.stderr
+    status, said = two_forked(tmp_path, *words)
+    assert status == 0, said[-2000:]
+    assert "the network divided over them" in " ".join(said.split())
+    assert "Warning" not in said
     for line, other in zip(losses(tmp_path / "sharded"), two, strict=True):
         assert line == pytest.approx(other, rel=1e-6, abs=1e-7)
     weights = (tmp_path / "sharded" / "model.safetensors").read_bytes()
@@ -169,8 +170,8 @@ def test_two_processes_give_the_losses_of_one(tmp_path: Path) -> None:
     for made in ("model.safetensors", "encoder.safetensors"):
         (tmp_path / "sharded" / made).unlink()
     shutil.rmtree(tmp_path / "sharded" / "checkpoints" / "step-00000004")
-    done = torchrun(*words, "--resume")
-    assert done.returncode == 0, done.stderr[-2000:]
+    status, said = two_forked(tmp_path, *words, "--resume")
+    assert status == 0, said[-2000:]
     assert (tmp_path / "sharded" / "model.safetensors").read_bytes() == weights
 
 

@@ -34,7 +34,7 @@ def test_an_empty_plan_is_done(tmp_path: Path) -> None:
 
 
 def test_what_a_killed_fit_of_a_teacher_left_is_there_for_the_next(tmp_path: Path) -> None:
-    options = {"data": "synthetic:none", "out": "{out}", "resume": True}
+    options = {"data": "synthetic:none", "out": "{out}", "resume": True, "epochs": "none"}
     run = make_run(tmp_path, "teacher", "teacher fit", options=options, makes="teacher.json")
     run.folder.mkdir(parents=True)
     (run.folder / "checkpoint").write_text("of many steps")
