@@ -316,17 +316,15 @@ def test_bad_settings_are_refused_by_name(values: dict[str, int], message: str) 
 
 
 def test_gradient_norms_of_each_loss_are_logged_every_n_steps_and_change_nothing(tmp_path: Path) -> None:
-    plain, diagnosed = tiny_pretraining(), tiny_pretraining(diagnose_every=2)
-    pretrain(plain, scenes(), tmp_path / "plain")
-    pretrain(diagnosed, scenes(), tmp_path / "diagnosed")
+    pretrain(tiny_pretraining(diagnose_every=2), scenes(), tmp_path / "diagnosed")
     lines = losses(tmp_path / "diagnosed")
     names = {f"grad_norm_{name}" for name in NAMES}
     assert [names <= set(line) for line in lines] == [step % 2 == 0 for step in range(len(lines))]
     assert all(value > 0 for value in (lines[0][name] for name in names))
-    logged = [json.loads(line) for line in (tmp_path / "plain" / "metrics.jsonl").read_text().splitlines()]
+    logged = [json.loads(line) for line in (pretrained() / "metrics.jsonl").read_text().splitlines()]
     assert all(-1 <= line["fused_cosine"] <= 1 and line["offset_share"] > 0 for line in logged)
     assert {line["clipped"] for line in logged} <= {0.0, 1.0}
-    assert sha256(tmp_path / "plain" / ENCODER) == sha256(tmp_path / "diagnosed" / ENCODER)
+    assert sha256(pretrained() / ENCODER) == sha256(tmp_path / "diagnosed" / ENCODER)
 
 
 def test_nothing_is_compiled_again_after_the_first_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
