@@ -324,13 +324,10 @@ def test_a_finished_run_may_leave_its_weights_alone(tmp_path: Path) -> None:
     assert (tmp_path / "run" / "model.onnx").stat().st_mtime_ns == before  # there was nothing to do
 
 
+@pytest.mark.usefixtures("without_onnx")
 @pytest.mark.parametrize("method", ["probe", "full"])
-def test_init_small_counts_what_the_package_model_has_seen(
-    method: str, tmp_path: Path, request: pytest.FixtureRequest
-) -> None:
+def test_init_small_counts_what_the_package_model_has_seen(method: str, tmp_path: Path) -> None:
     """Its batch norms are folded, so their statistics stay, also in a run that starts from this one."""
-    if method == "probe":
-        request.getfixturevalue("without_onnx")
     config = tiny_finetuning("small", method=method, schedule=ScheduleConfig(epochs=1, warmup_epochs=0))
     data = colours(splits=SPLITS)
     info = finetune(config, data, tmp_path / "run")
