@@ -1,9 +1,11 @@
 """What several tests need: stored numbers, real images, small networks."""
 
+import gc
 import os
 import random
 import shutil
 import signal
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,6 +25,8 @@ if TYPE_CHECKING:  # torch is imported where it is used: the process that shares
 # Machines that run the tests are slow and shared: no test fails for taking long.
 settings.register_profile("shared", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("shared")
+# Millions of objects of libraries and tests stay until the end: the collector need not look at them again and again.
+gc.disable()
 # Several processes run tests side by side, and networks this small are slower on many threads.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -44,6 +48,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--require-browser", action="store_true", help="fail, not skip, where there is no Chromium")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """The folder of `tests.runs.once`, which the processes of pytest-xdist inherit."""
+    if not hasattr(config, "workerinput"):
+        os.environ["UNIEMOX_TESTS_MADE"] = tempfile.mkdtemp(prefix="uniemox-tests-")
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput"):
+        shutil.rmtree(os.environ["UNIEMOX_TESTS_MADE"])
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     # First, so that no process still works on one when the others are done.
     items.sort(key=lambda item: item.get_closest_marker("long") is None)
@@ -51,6 +66,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for item in items:
             if item.get_closest_marker("browser"):
                 item.add_marker(pytest.mark.skip(reason=NO_CHROMIUM))
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -85,6 +105,12 @@ def interruptible() -> Iterator[None]:
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture
+def without_onnx(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fine-tuning ends with an empty model.onnx: torch takes seconds to make one, and `finetuned` runs have theirs."""
+    monkeypatch.setattr("uniemox.finetune.run.export_classifier", lambda _, __, path: path.touch())
 
 
 @pytest.fixture(scope="session")

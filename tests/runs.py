@@ -1,10 +1,12 @@
-"""Tiny runs that several tests look at: made once, in seconds, on one thread."""
+"""Tiny runs that several tests look at: made once for all processes of the tests, in seconds, on one thread."""
 
+import fcntl
 import hashlib
 import io
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -37,7 +39,6 @@ from uniemox.training.journal import NullCallback, RunPlan, read_metrics
 from uniemox.views.config import ViewConfig
 
 SCENES, CHANNELS, SIZE = 16, 16, 32
-FOLDER = tempfile.TemporaryDirectory(prefix="uniemox-tests-")
 CPU = HardwareConfig(device="cpu", precision="float32", workers=0)
 L1 = LossWeights(contrastive_feature_alignment=0.0, semantic_visual_alignment=0.0)
 PLAIN = AugmentConfig(randaugment=None, mixup=0.0, cutmix=0.0, smoothing=0.0, erasing=0.0)
@@ -45,6 +46,21 @@ COLOURS = {"amusement": (220, 30, 30), "awe": (30, 200, 40), "contentment": (30,
 PLAIN_OUTPUT = {"NO_COLOR": "1", "COLUMNS": "200", "CUDA_VISIBLE_DEVICES": ""}
 DIAGNOSTICS = ("clipped", "fused_cosine", "offset_share")  # the last two depend on how images fall into batches
 BESIDE_LOSSES = ("images_per_s", "wait_s", "with_person", *DIAGNOSTICS)
+
+
+_OWN = tempfile.TemporaryDirectory(prefix="uniemox-tests-")  # of a process that pytest has not started
+
+
+def once(name: str, make: Callable[[Path], object]) -> Path:
+    """A file or folder that is made once for all processes of the tests, which only read it."""
+    path = Path(os.environ.get("UNIEMOX_TESTS_MADE", _OWN.name)) / name
+    done = path.with_name(f"{name}.done")
+    with path.with_name(f"{name}.lock").open("w") as lock, one_thread():
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not done.exists():
+            make(path)
+            done.touch()
+    return path
 
 
 @contextmanager
@@ -64,7 +80,11 @@ def scenes(count: int = SCENES) -> DataSet:
 @cache
 def teacher() -> Path:
     """Random features of the scenes and of their texts."""
-    path, data = Path(FOLDER.name) / "teacher.npz", scenes(64)
+    return once("teacher.npz", _write_teacher)
+
+
+def _write_teacher(path: Path) -> None:
+    data = scenes(64)
     keys = [sample.key for sample in data.samples]
     texts = [*distinct_texts(data.samples, True), *distinct_texts(data.samples, False)]
     texts = list(dict.fromkeys(texts))
@@ -72,7 +92,6 @@ def teacher() -> Path:
     images = torch.randn(len(keys), CHANNELS, generator=generator)
     of_texts = torch.randn(len(texts), CHANNELS, generator=generator)
     save_features(path, image_keys=keys, image_features=images, texts=texts, text_features=of_texts)
-    return path
 
 
 def tiny_pretraining(**changes: object) -> PretrainConfig:
@@ -109,10 +128,7 @@ def tiny_finetuning(init: object, **changes: object) -> FinetuneConfig:
 @cache
 def pretrained() -> Path:
     """A finished pre-training run of `tiny_pretraining`."""
-    out = Path(FOLDER.name) / "pretrained"
-    with one_thread():
-        pretrain(tiny_pretraining(), scenes(), out)
-    return out
+    return once("pretrained", lambda out: pretrain(tiny_pretraining(), scenes(), out))
 
 
 def colours(each: int = 8, *, seed: int = 0, splits: Mapping[str, int] | None = None) -> DataSet:
@@ -167,6 +183,21 @@ def torchrun(*words: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(line, env=environment, capture_output=True, text=True, check=False, timeout=300)
 
 
+def two_forked(folder: Path, *words: object) -> tuple[int, str]:
+    """The command as two processes, without torchrun and seconds sooner: the worst exit code, and what both say."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    plain = PLAIN_OUTPUT | {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    plain |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    said, processes = folder / "said", []
+    for rank in ("0", "1"):
+        environment = plain | {"RANK": rank, "LOCAL_RANK": rank}
+        processes.append(start_command(list(map(str, words)), out=said, err=said, environment=environment))
+    for process in processes:
+        process.join(300)
+    return max(abs(process.exitcode or 0) for process in processes), said.read_text()
+
+
 def uniemox_here(*words: object) -> subprocess.CompletedProcess[str]:
     """The command in this process, seconds faster: where what it prints is the point, and not its process."""
     from uniemox.cli import main
@@ -209,7 +240,7 @@ def pretrain_words(out: Path, **changes: object) -> list[str]:
     return ["pretrain", *(word for name, value in options.items() for word in (f"--{name}", str(value)))]
 
 
-def votes(folder: Path, each: int) -> DataSet:
+def write_votes(folder: Path, each: int) -> None:
     """A table of colours in files, with the votes for Ekman's six of each, and its valence and arousal."""
     folder.mkdir(parents=True)
     shares = {"amusement": (0, 0, 0, 8, 0, 2), "awe": (0, 0, 3, 3, 0, 4), "contentment": (1, 1, 1, 1, 5, 1)}
@@ -223,7 +254,6 @@ def votes(folder: Path, each: int) -> DataSet:
             affect = {"amusement": (8.5, 7), "awe": (6, 2), "contentment": (2, 4.5)}[emotion]
             rows.append(",".join(map(str, (name, *affect, split, *counts))))
     (folder / "votes.csv").write_text("\n".join(rows) + "\n")
-    return open_data(f"csv:{folder}/votes.csv?labels=ekman")
 
 
 SPLITS = {"train": 8, "val": 3, "test": 3}
@@ -251,17 +281,16 @@ FINETUNINGS: Mapping[str, Callable[[], FinetuneConfig]] = {
 @cache
 def finetuned(name: str) -> Path:
     """A finished run of `FINETUNINGS`, on colours or on votes."""
-    out = Path(FOLDER.name) / name
-    with one_thread():
-        finetune(FINETUNINGS[name](), data_of(name), out)
-    return out
+    return once(name, lambda out: finetune(FINETUNINGS[name](), data_of(name), out))
 
 
 @cache
 def data_of(name: str) -> DataSet:
     """What `finetuned` trains on."""
     if name in ("probe", "affect"):
-        return votes(Path(FOLDER.name) / f"votes-{name}", each={"probe": 4, "affect": 8}[name])
+        each = {"probe": 4, "affect": 8}[name]
+        folder = once(f"votes-{name}", lambda folder: write_votes(folder, each))
+        return open_data(f"csv:{folder}/votes.csv?labels=ekman")
     return colours(splits=SPLITS)
 
 

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 
 import pytest
+import timm.layers.weight_init
 import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -35,6 +36,13 @@ SIZES = {
 }
 
 
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the meta device there are no numbers to draw, of which torch takes seconds to convince itself."""
+    monkeypatch.setattr(timm.layers.weight_init, "_trunc_normal_", lambda tensor, *_: tensor)
+
+
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("method", SIZES)
 def test_containers_have_the_published_sizes(method: str) -> None:
     build, parameters, giga = SIZES[method]
@@ -68,7 +76,7 @@ def test_a_step_is_counted_as_the_reference_counts_it() -> None:
 
 
 def test_the_peak_is_that_of_the_best_matrix_product(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Products of 1024, 2048 and 4096 a side, two runs each, of which the second size's last is the fastest."""
+    """Products of three sizes, two runs each, of which the second size's last is the fastest."""
     seconds = iter([1.0, 1.0, 2.0, 0.001, 4.0, 4.0])
     shapes = []
 
@@ -77,8 +85,9 @@ def test_the_peak_is_that_of_the_best_matrix_product(monkeypatch: pytest.MonkeyP
         return next(seconds)
 
     monkeypatch.setattr("uniemox.bench.counting.timed", timed)
-    assert matmul_peak(torch.device("cpu"), torch.float32, repeats=2) == 2 * 2048**3 / 0.001
-    assert shapes == [torch.Size([side, side]) for side in (1024, 1024, 2048, 2048, 4096, 4096)]
+    monkeypatch.setattr("uniemox.bench.counting.PEAK_SIZES", (10, 20, 40))
+    assert matmul_peak(torch.device("cpu"), torch.float32, repeats=2) == 2 * 20**3 / 0.001
+    assert shapes == [torch.Size([side, side]) for side in (10, 10, 20, 20, 40, 40)]
 
 
 def test_every_trainable_row_of_table_three_is_there() -> None:
@@ -87,6 +96,7 @@ def test_every_trainable_row_of_table_three_is_there() -> None:
     assert set(ROWS) == set(table)
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("method", ["SOLVER", "Stimuli-aware", "MDAN", "EAP", "RRLA", "EmotiCon + CCIM"])
 def test_methods_that_relate_regions_stand_on_the_same_backbone(method: str) -> None:
     with torch.device("meta"):
@@ -118,7 +128,3 @@ def test_models_prints_a_row_with_the_papers_figures() -> None:
     assert tiny["encoder"]["latency_ms"] > 0
     if sys.platform == "linux":
         assert tiny["encoder"]["peak_memory_mb"] > 85.8 * 4
-    words[3:4] = ["MEA"]
-    failed = subprocess.run(words[:4], capture_output=True, text=True, check=False, timeout=300)
-    assert failed.returncode == 1
-    assert "did you mean 'MAE'?" in failed.stderr

@@ -60,6 +60,7 @@ def fitted(folder: Path, data: DataSet, **config: Any) -> Path:
     return folder
 
 
+@pytest.mark.usefixtures("without_onnx")
 def test_what_a_teacher_read_is_refused_after_pre_training_and_fine_tuning(tmp_path: Path) -> None:
     """As with `teacher fit` without --splits: it read all images, their labels in words among them."""
     data = described(colours(splits=SPLITS))
@@ -122,6 +123,7 @@ def test_random_and_foreign_weights_have_seen_nothing_of_ours(name: str) -> None
     assert seen_by(name.format(run=pretrained())) == set()
 
 
+@pytest.mark.usefixtures("without_onnx")
 def test_joined_runs_hand_on_what_each_has_seen(tmp_path: Path) -> None:
     data = colours(splits=SPLITS)
     runs = [tmp_path / "a", tmp_path / "b"]

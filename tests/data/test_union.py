@@ -181,6 +181,7 @@ def test_shards_of_several_hold_all(both: str, tmp_path: Path, capsys: pytest.Ca
     assert [line["key"] for line in lines] == [sample.key for sample in data.samples]
 
 
+@pytest.mark.usefixtures("without_onnx")
 def test_a_classifier_learns_from_both_and_is_scored_by_part(tmp_path: Path) -> None:
     class_folders(tmp_path / "a", CLASSES, 10)
     for i, word in enumerate(CLASSES):

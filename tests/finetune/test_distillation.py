@@ -71,6 +71,7 @@ def test_a_teacher_of_other_labels_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / FILE).exists()
 
 
+@pytest.mark.usefixtures("without_onnx")
 def test_killed_at_any_step_it_continues_to_the_same_bytes(tmp_path: Path, further: str) -> None:
     data, config = colours(splits=SPLITS), distilling(further)
     with one_thread():

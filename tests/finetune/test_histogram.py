@@ -1,7 +1,6 @@
 """Relation histogram: a run like any other, from no encoder."""
 
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ import pytest
 import torch
 
 from tests.data.tree import says
-from tests.runs import CPU, FOLDER, SIZE, SPLITS, colours, tiny_finetuning, uniemox
+from tests.runs import CPU, SIZE, SPLITS, colours, once, tiny_finetuning
 from uniemox.checkpoints.classifier import load_classifier
 from uniemox.data.seen import read_seen
 from uniemox.errors import ConfigError, DataError
@@ -22,11 +21,9 @@ from uniemox.predict.explain.grad_cam import grad_cam
 from uniemox.predict.opening import load
 
 
-@cache
 def run() -> Path:
-    out = Path(FOLDER.name) / "histogram"
-    finetune(tiny_finetuning("", method="histogram"), colours(splits=SPLITS), out)
-    return out
+    config = tiny_finetuning("", method="histogram")
+    return once("histogram", lambda out: finetune(config, colours(splits=SPLITS), out))
 
 
 def test_colours_are_told_apart_with_calibrated_probabilities() -> None:
@@ -38,6 +35,7 @@ def test_colours_are_told_apart_with_calibrated_probabilities() -> None:
     assert (info.network.encoders[0].name, info.streams, info.size) == ("colour_histogram", "scene", SIZE)
 
 
+@pytest.mark.usefixtures("without_onnx")
 def test_logits_are_adjusted_by_the_shares_of_the_classes(tmp_path: Path) -> None:
     """τ times the logarithm of each class's share of the training images, from the bias alone."""
     whole = colours(splits=SPLITS)
@@ -58,10 +56,9 @@ def test_it_refuses_what_it_was_fitted_on(tmp_path: Path, monkeypatch: pytest.Mo
     """Its own images and no others, whatever lies in the folder where it is started."""
     (tmp_path / "training_pictures.txt").write_text("0" * 64 + "\n")
     monkeypatch.chdir(tmp_path)
-    finetune(tiny_finetuning("", method="histogram"), colours(splits=SPLITS), tmp_path / "run")
-    assert len(read_seen(tmp_path / "run")) == 4 * 11
+    assert len(read_seen(run())) == 4 * 11
     with pytest.raises(DataError, match=says("trained on 44 of these 56 images of colours")):
-        evaluate(tmp_path / "run", colours(splits=SPLITS), hardware=CPU)
+        evaluate(run(), colours(splits=SPLITS), hardware=CPU)
 
 
 def test_its_onnx_file_gives_the_same_logits_and_predicts() -> None:
@@ -83,6 +80,7 @@ def test_grad_cam_says_that_it_has_no_feature_map() -> None:
         grad_cam(classifier, info, image)
 
 
+@pytest.mark.usefixtures("without_onnx")
 def test_it_takes_class_weights_and_the_person(tmp_path: Path) -> None:
     config = tiny_finetuning(
         "", method="histogram", class_weighting="balanced", network=NetworkConfig(streams="person"), fraction=0.5
@@ -102,10 +100,3 @@ def test_it_takes_class_weights_and_the_person(tmp_path: Path) -> None:
 def test_what_it_can_not_use_is_refused(values: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=says(message)):
         tiny_finetuning(**({"init": "", "method": "histogram"} | values))
-
-
-def test_the_command_needs_init_for_all_other_methods(tmp_path: Path) -> None:
-    found = uniemox("finetune", "--data", "synthetic:8", "--out", tmp_path / "run")
-    assert found.returncode == 1
-    assert "--init is missing" in found.stderr
-    assert not (tmp_path / "run").exists()

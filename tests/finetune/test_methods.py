@@ -132,6 +132,7 @@ def test_with_a_frozen_encoder_a_method_starts_as_the_linear_probe(
     np.testing.assert_allclose(found.values, linear(features).detach().numpy(), atol=1e-3)
 
 
+@pytest.mark.usefixtures("without_onnx")
 def test_boxes_do_not_depend_on_augmentation(shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Detectors look at clean images, in training as in testing: what moves, mixes or erases pixels is off."""
     detect, seen = RegionReader._detect, []
@@ -142,7 +143,6 @@ def test_boxes_do_not_depend_on_augmentation(shared: Path, tmp_path: Path, monke
         return detect(reader, network, view)
 
     monkeypatch.setattr(RegionReader, "_detect", recorded)
-    monkeypatch.setattr("uniemox.finetune.run.export_classifier", lambda *_: None)  # half a minute
     network = replace(SMALL, objects=str(shared / "models" / "yolox_nano.onnx"))
     strong = AugmentConfig(mixup=0.8, cutmix=1.0, smoothing=0.0, erasing=0.5)
     for name, augment in (("plain", PLAIN), ("strong", strong)):
@@ -157,6 +157,7 @@ def test_boxes_do_not_depend_on_augmentation(shared: Path, tmp_path: Path, monke
     assert (run.setting("config.augment.mixup"), run.setting("config.augment.randaugment")) == (0.0, None)
 
 
+@pytest.mark.usefixtures("without_onnx")
 def test_a_run_records_what_held_out_images_chose(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On its page too, so that a start that nothing improved on is not taken for what was fitted."""
     settings = config("solver", replace(SMALL, frozen_encoder=True))
@@ -181,6 +182,7 @@ def test_fewer_images_are_fitted_in_fewer_steps() -> None:
     assert found == [100, 100, 250, 1000, 1000]
 
 
+@pytest.mark.usefixtures("without_onnx")
 def test_words_come_first_then_labels(tmp_path: Path) -> None:
     data = synthetic(64)
     settings = config("eap", batch_size=16, select="last")

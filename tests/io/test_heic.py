@@ -41,7 +41,7 @@ def test_a_heic_is_decoded_in_a_process_of_its_own(heic: bytes) -> None:
 
 def test_a_large_heic_has_the_memory_that_it_needs(heic: bytes) -> None:
     file = io.BytesIO()
-    draw(4032, 3024).save(file, "HEIF", quality=50, tile_size=512)
+    Image.new("RGB", (4032, 3024), "teal").save(file, "HEIF", quality=50, tile_size=512)
     with DecoderPool(1) as pool:
         assert pool.decode(file.getvalue(), "photo.heic")[1] == (4032, 3024)
 
@@ -64,7 +64,7 @@ def test_damaged_and_lying_heics_are_refused_by_name(heic: bytes) -> None:
             decode(data, "cut.heic")
     assert decode(heic + b"notes of a phone")[1] == (1000, 700)
     file = io.BytesIO()
-    draw(4000, 4000).save(file, "HEIF", quality=20)
+    Image.new("RGB", (4000, 4000), "teal").save(file, "HEIF", quality=20)
     size, false = (b"ispe" + struct.pack(">III", 0, side, side) for side in (4000, 64))
     assert size in file.getvalue()
     with pytest.raises(ImageError, match=r"^lie\.heic: .*Security limit exceeded"):

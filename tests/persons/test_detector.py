@@ -45,7 +45,6 @@ def scores_of(path: Path, samples: list[Sample], config: DetectorConfig) -> Find
 @pytest.mark.parametrize(
     ("name", "confidence", "recall", "large_recall", "precision"),
     [
-        ("yolox_nano.onnx", 0.35, 0.52, 0.71, 0.79),
         ("yolox_nano.onnx", None, 0.55, 0.73, 0.75),
         ("fastestdet.onnx", 0.35, 0.54, 0.77, 0.32),
         ("fastestdet.onnx", None, 0.40, 0.63, 0.64),
@@ -118,6 +117,7 @@ def test_confidence_zero_and_any_mode(models: Path, photographs: list[Sample], n
 
 def test_turning_the_colours_costs_people(models: Path, photographs: list[Sample]) -> None:
     """The channels are in the network's order: with blue and red exchanged it finds fewer people."""
+    photographs = photographs[:12]
     plain = scores_of(models / "yolox_nano.onnx", photographs, DetectorConfig(confidence=0.35))
     turned = [(Image.merge("RGB", image.split()[::-1]), people) for image, people in photographs]
     assert scores_of(models / "yolox_nano.onnx", turned, DetectorConfig(confidence=0.35)).found < plain.found

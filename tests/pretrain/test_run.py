@@ -33,6 +33,7 @@ from tests.runs import (
     teacher,
     tiny_pretraining,
     torchrun,
+    two_forked,
 )
 from uniemox.checkpoints.published import load_start
 from uniemox.data.source import open_data
@@ -158,10 +159,10 @@ def test_two_processes_give_the_losses_of_one(tmp_path: Path) -> None:
         assert line == pytest.approx(other, rel=1e-5, abs=1e-7)
     # Divided over the processes (FSDP2) it is the same to 1e-6, and resumes from a checkpoint to the same bits.
     words = [*pretrain_words(tmp_path / "sharded", accumulation=2), "--sharded"]
-    done = torchrun(*words)
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert "the network sharded over them" in " ".join(done.stderr.split())
-    assert "Warning" not in done.stderr
+    status, said = two_forked(tmp_path, *words)
+    assert status == 0, said[-2000:]
+    assert "the network sharded over them" in " ".join(said.split())
+    assert "Warning" not in said
     for line, other in zip(losses(tmp_path / "sharded"), two, strict=True):
         assert line == pytest.approx(other, rel=1e-6, abs=1e-7)
     weights = (tmp_path / "sharded" / "model.safetensors").read_bytes()
@@ -169,8 +170,8 @@ def test_two_processes_give_the_losses_of_one(tmp_path: Path) -> None:
     for made in ("model.safetensors", "encoder.safetensors"):
         (tmp_path / "sharded" / made).unlink()
     shutil.rmtree(tmp_path / "sharded" / "checkpoints" / "step-00000004")
-    done = torchrun(*words, "--resume")
-    assert done.returncode == 0, done.stderr[-2000:]
+    status, said = two_forked(tmp_path, *words, "--resume")
+    assert status == 0, said[-2000:]
     assert (tmp_path / "sharded" / "model.safetensors").read_bytes() == weights
 
 
@@ -315,17 +316,15 @@ def test_bad_settings_are_refused_by_name(values: dict[str, int], message: str) 
 
 
 def test_gradient_norms_of_each_loss_are_logged_every_n_steps_and_change_nothing(tmp_path: Path) -> None:
-    plain, diagnosed = tiny_pretraining(), tiny_pretraining(diagnose_every=2)
-    pretrain(plain, scenes(), tmp_path / "plain")
-    pretrain(diagnosed, scenes(), tmp_path / "diagnosed")
+    pretrain(tiny_pretraining(diagnose_every=2), scenes(), tmp_path / "diagnosed")
     lines = losses(tmp_path / "diagnosed")
     names = {f"grad_norm_{name}" for name in NAMES}
     assert [names <= set(line) for line in lines] == [step % 2 == 0 for step in range(len(lines))]
     assert all(value > 0 for value in (lines[0][name] for name in names))
-    logged = [json.loads(line) for line in (tmp_path / "plain" / "metrics.jsonl").read_text().splitlines()]
+    logged = [json.loads(line) for line in (pretrained() / "metrics.jsonl").read_text().splitlines()]
     assert all(-1 <= line["fused_cosine"] <= 1 and line["offset_share"] > 0 for line in logged)
     assert {line["clipped"] for line in logged} <= {0.0, 1.0}
-    assert sha256(tmp_path / "plain" / ENCODER) == sha256(tmp_path / "diagnosed" / ENCODER)
+    assert sha256(pretrained() / ENCODER) == sha256(tmp_path / "diagnosed" / ENCODER)
 
 
 def test_nothing_is_compiled_again_after_the_first_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,17 +6,15 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 
 import pytest
 import torch
 
 from tests.runs import (
-    FOLDER,
     PLAIN_OUTPUT,
     losses,
-    one_thread,
+    once,
     pretrain_words,
     scenes,
     sha256,
@@ -60,14 +58,11 @@ def test_the_second_signal_ends_the_process_at_once() -> None:
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGTERM
 
 
-@cache
 def whole_run() -> Path:
     """What `WORDS` make of a run that nobody stops."""
-    config, out = tiny_pretraining(), Path(FOLDER.name) / "whole"
+    config = tiny_pretraining()
     config = replace(config, schedule=replace(config.schedule, epochs=20))
-    with one_thread():
-        pretrain(config, scenes(), out)
-    return out
+    return once("whole", lambda out: pretrain(config, scenes(), out))
 
 
 def stopped(out: Path, number: int) -> tuple[int, str]:

@@ -164,7 +164,8 @@ def _finetune(run: Run, world: _World) -> str:
     if config.method == "histogram":  # it builds no network, and no run starts from it
         width, start = FEATURES, "no weights"
     else:
-        key = f"{start_key(config, world.trained)} {len(data.labels)}"
+        count = 0 if config.region_method is None else len(data.labels)  # a region method is built for its labels
+        key = f"{start_key(config, world.trained)} {count}"
         if key not in world.networks:  # shared by seeds and data sets
             world.networks[key] = finetuning_network(config, world.trained, data.labels.labels)
         width, world.trained[str(run.folder)], start = world.networks[key]

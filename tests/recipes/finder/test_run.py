@@ -238,19 +238,14 @@ def command() -> App:
     return app
 
 
-def test_the_command_twice(start: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The same seed gives the same bytes."""
+def test_the_command(start: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source, boxes = tree(tmp_path, SAMPLES)
-    for name in ("a.onnx", "b.onnx"):
-        options = ["--epochs", "1", "--size", "64", "--json"]
-        out = tmp_path / "out" / name
-        command()(
-            ["finder", "fit", "--data", source, "--persons", str(boxes), "--start", start, "--out", str(out), *options]
-        )
-        said = json.loads(capsys.readouterr().out)
-        assert said["file"] == str(out)
-        assert said["trained_on"] == 32
-    assert (tmp_path / "out" / "a.onnx").read_bytes() == (tmp_path / "out" / "b.onnx").read_bytes()
+    out = tmp_path / "out" / "a.onnx"
+    words = ["--data", source, "--persons", boxes, "--start", start, "--out", out, "--epochs", 1, "--size", 64]
+    command()(["finder", "fit", *map(str, words), "--json"])
+    said = json.loads(capsys.readouterr().out)
+    assert (said["file"], said["trained_on"]) == (str(out), 32)
+    assert load_detector(out).layout.name == "uniemox finder"  # type: ignore[attr-defined]
 
 
 def test_the_command_wants_boxes(start: str, tmp_path: Path) -> None:
