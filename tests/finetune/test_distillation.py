@@ -93,7 +93,10 @@ def test_killed_at_any_step_it_continues_to_the_same_bytes(tmp_path: Path, furth
     [
         (lambda: DistillationConfig(weight=1.5), "weight must lie between 0 and 1"),
         (lambda: DistillationConfig(data="folder:x"), "needs a teacher"),
-        (lambda: tiny_finetuning("x", method="probe", distillation=DistillationConfig(teacher="small")), "method full"),
+        (
+            lambda: tiny_finetuning("x", method="probe", distillation=DistillationConfig(teacher="small")),
+            "trains the whole network, such as full",
+        ),
         (lambda: tiny_finetuning("x", task="affect", distillation=DistillationConfig(teacher="small")), "task label"),
     ],
 )

@@ -304,9 +304,9 @@ def test_the_mean_of_runs_is_the_mean_of_their_calibrated_logits(tmp_path: Path)
     mean, _ = load_classifier(tmp_path / "mean" / "model.safetensors")
     torch.testing.assert_close(mean(pixels), (logits[0] + logits[1]) / 2, rtol=1e-4, atol=1e-4)
     cases = (
-        (replace(both, seed=1), "another seed"),
+        (replace(both, seed=1), "a different seed"),
         (replace(both, init=f"{runs[0]},{tmp_path / 'mean'}"), "already has several encoders"),
-        (replace(both, init=f"{runs[0]},{pretrained()}"), "made with another task"),
+        (replace(both, init=f"{runs[0]},{pretrained()}"), "made with a different task"),
     )
     for i, (other, message) in enumerate(cases):
         with pytest.raises((ConfigError, CheckpointError), match=message):

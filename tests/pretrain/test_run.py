@@ -281,7 +281,7 @@ def test_one_batch_and_one_step_are_enough(tmp_path: Path) -> None:
     ("changes", "error", "message"),
     [
         ({"batch_size": 17}, ConfigError, "16 samples do not fill a batch of 17"),
-        ({"teacher": TeacherConfig(source="clipp:x")}, TeacherError, "'clipp:x' is no teacher"),
+        ({"teacher": TeacherConfig(source="clipp:x")}, TeacherError, "'clipp:x' is not a teacher"),
         ({"encoder": replace(tiny_pretraining().encoder, name="resnet18")}, EncoderError, "resnet18"),
         ({"view": replace(tiny_pretraining().view, size=33)}, UniemoxError, "33"),
     ],
