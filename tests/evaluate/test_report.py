@@ -214,7 +214,7 @@ def test_data_that_is_gone(tmp_path: Path, photos: DataSet) -> None:
     (tmp_path / "photos" / "awe" / "0.jpg").unlink()
     page = page_of(tmp_path, run)
     assert [alt for alt in page.alts if "predicted awe" in alt and "true fear" in alt] == []
-    assert "1 more can't be read any more." in page.words
+    assert "1 more can no longer be read." in page.words
     (tmp_path / "photos").rename(tmp_path / "elsewhere")
     page = page_of(tmp_path, run)
     assert "No example images: the data can't be opened here" in page.words
@@ -268,7 +268,7 @@ def test_a_head_that_was_fitted_has_no_curves(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", "finetune", method="knn", batch_size=4321)
     (run / "metrics.jsonl").unlink()
     page = page_of(tmp_path, run)
-    assert "Its head was fitted at once" in page.words
+    assert "The head was fitted in one step" in page.words
     assert "batch size" not in page.words
     assert "no losses" not in page.words
 

@@ -40,9 +40,9 @@ def test_a_run_that_has_only_begun(tmp_path: Path) -> None:
         (run / "config.json").write_text(json.dumps({"kind": kind}))
     page = page_of(tmp_path, tmp_path / "pretrain", tmp_path / "finetune")
     assert page.words.count("There is no model.safetensors: the run is not finished.") == 2
-    assert page.words.count("It has written down no losses.") == 2
+    assert page.words.count("No losses were logged.") == 2
     assert "There is no image yet" in page.words
-    assert "It has not been scored" in page.words
+    assert "No scores were found" in page.words
     assert page.sources == []
 
 

@@ -240,5 +240,5 @@ def test_multimodal_models_stand_beside_the_histogram(tmp_path: Path) -> None:
     assert ">good<" in text
     assert ">▼ bad<" in text
     assert ">colour histogram, whole split<" in text
-    assert "Chance on the whole split: 0.500 for the commonest class, 0.500 for one class of all." in text
+    assert "Chance on the whole split: 0.500 for the most frequent class, 0.500 for a random class." in text
     assert "▼" not in _found(run, Cell())
