@@ -51,6 +51,16 @@ def test_a_profile_keeps_no_device_and_no_private_tag() -> None:
         assert_same_colours(Image.open(io.BytesIO(plain)).info["icc_profile"])
 
 
+def test_tags_of_a_profile_that_overlap_are_damage() -> None:
+    """Otherwise 200 tags of the same MiB would be written 200 times."""
+    body = bytes(2**20)
+    names = [b"rTRC", b"gTRC", b"bTRC", b"wtpt"] * 50
+    table = b"".join(struct.pack(">4sII", name, 3000 + i, 2**20 - 3000) for i, name in enumerate(names))
+    profile = PROFILE[4:128] + struct.pack(">I", len(names)) + table + body
+    profile = struct.pack(">I", len(profile) + 4) + profile
+    assert without_metadata(png_with(chunk(b"iCCP", b"x\0\0" + zlib.compress(profile))), 1) is None
+
+
 def test_a_small_image_of_jfif_goes_and_its_colours_stay() -> None:
     """Without JFIF, decoders would follow Adobe's word that the values are RGB."""
     data = saved("JPEG")

@@ -58,14 +58,27 @@ def test_an_index_is_used_again_and_a_damaged_copy_is_replaced(photos: Path) -> 
     packed, array = io.BytesIO(), io.BytesIO()
     np.savez_compressed(packed, asked=np.zeros(10**6))
     np.save(array, np.zeros(3))
-    for damage in (None, b"PK", cache.read_bytes()[:-200], packed.getvalue(), array.getvalue()):
+    with np.load(cache) as kept:
+        own = dict(kept)
+    wrong = {  # an array of empty texts takes no bytes in the file, and gigabytes as a list
+        "failed": np.zeros(10**6, "U0"),
+        "paths": np.array("a"),
+        "columns": np.zeros((2, 2), "U3"),
+        "features": own["features"] * np.nan,
+        "values": own["values"].astype(str),
+    }
+    others = [io.BytesIO() for _ in wrong]
+    for file, (name, value) in zip(others, wrong.items(), strict=True):
+        np.savez(file, **own | {name: value})
+    damaged = [b"PK", cache.read_bytes()[:-200], *(file.getvalue() for file in (packed, array, *others))]
+    for damage in (None, *damaged):
         if damage is not None:
             cache.write_bytes(damage)
         index = update_index(predictor, photos, lambda answers: answered.append(len(list(answers))))
         assert index.paths.tolist() == first.paths.tolist()
         np.testing.assert_array_equal(index.values, first.values)
     assert answered[0] == 7
-    assert sum(answered[1:]) <= 4  # the image that can't be read, where the copy was damaged
+    assert sum(answered[1:]) <= 9  # the image that can't be read, where the copy was damaged
 
 
 def test_an_index_of_another_model_is_refused(photos: Path) -> None:

@@ -5,7 +5,6 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -178,10 +177,14 @@ def _load(cache: Path, lines: Path, answered: AnswerHeader) -> tuple[Index, froz
                 return None
             if str(kept["asked"]) != answered.asked:
                 return None
-            columns, failed = tuple(kept["columns"].tolist()), frozenset(kept["failed"].tolist())
-            index = Index(kept["paths"], columns, kept["values"], kept["features"].astype(np.float32))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, BadZipFile, MemoryError):
+            texts = [kept[name] for name in ("paths", "columns", "failed")]
+            if any(one.dtype.kind != "U" or not one.dtype.itemsize or one.ndim != 1 for one in texts):
+                return None
+            columns, failed = tuple(texts[1].tolist()), frozenset(texts[2].tolist())
+            index = Index(texts[0], columns, kept["values"], kept["features"].astype(np.float32))
+            rows = len(index.paths)
+            fits = index.values.shape == (rows, len(columns)) and index.values.dtype == np.float32
+            is_whole = fits and index.features.ndim == 2 and len(index.features) == rows
+            return (index, failed) if is_whole and np.isfinite(index.features).all() else None
+    except Exception:  # noqa: BLE001 - whatever is wrong with a copy that may be a stranger's, it is made again
         return None
-    rows = len(index.paths)
-    is_whole = index.values.shape == (rows, len(columns)) and index.features.shape[:1] == (rows,)
-    return (index, failed) if is_whole else None

@@ -170,15 +170,17 @@ def _colours_of(profile: bytes) -> bytes:
     if profile[36:40] != b"acsp":
         return b""
     count = int.from_bytes(profile[128:132], "big")
-    tags = [struct.unpack_from(">4sII", profile, 132 + 12 * i) for i in range(min(count, MAX_TAGS))]
-    kept = [(name, profile[at : at + size]) for name, at, size in tags if name in COLOUR_TAGS]
-    table, values, places = struct.pack(">I", len(kept)), b"", dict[bytes, int]()
-    start = 132 + 12 * len(kept)
-    for name, value in kept:
-        if value not in places:  # red, green and blue often share a curve
-            places[value] = start + len(values)
-            values += value + bytes(-len(value) % 4)
-        table += struct.pack(">4sII", name, places[value], len(value))
+    found = [struct.unpack_from(">4sII", profile, 132 + 12 * i) for i in range(min(count, MAX_TAGS))]
+    tags = {name: (at, size) for name, at, size in found if name in COLOUR_TAGS}
+    if sum(size for _, size in set(tags.values())) > len(profile):  # tags may be the same bytes, but not overlap
+        raise ValueError("the tags of the profile overlap")
+    start = 132 + 12 * len(tags)
+    table, values, places = struct.pack(">I", len(tags)), b"", dict[tuple[int, int], int]()
+    for name, (at, size) in tags.items():
+        if (at, size) not in places:  # red, green and blue often share a curve
+            places[at, size] = start + len(values)
+            values += profile[at : at + size] + bytes(-size % 4)
+        table += struct.pack(">4sII", name, places[at, size], size)
     head = bytearray(profile[:128])
     for begin, end in UNNEEDED_HEAD:
         head[begin:end] = bytes(end - begin)
