@@ -88,7 +88,7 @@ def count_of(names: Iterable[str], of: str = "blocks") -> int:
 
 
 def side_of(table: Tensor, *, extra: int) -> int:
-    """Return the patches along one side of a position table's grid. Raises CheckpointError if it isn't square."""
+    """Return the number of patches along a side of the table's grid. Raises CheckpointError unless it is square."""
     side = math.isqrt(table.shape[1] - extra)
     if side * side != table.shape[1] - extra:
         raise CheckpointError(
@@ -345,7 +345,7 @@ def _pretrained_size(file: WeightFile) -> int | None:
 
 
 def resize_position(table: Tensor, grid: Grid, *, extra: int = 1) -> Tensor:
-    """Resize a table bicubically; `extra` leading rows stay. MAE, dBOT, SiameseIM, TinyMIM, DeiT (MoCo v3), MixMAE.
+    """Resize a table bicubically; `extra` leading rows stay. For MAE, dBOT, SiameseIM, TinyMIM, DeiT (MoCo v3), MixMAE.
 
     table: (1, extra + L, C), L a square.  Returns (1, extra + rows * columns, C).
     Source: facebookresearch/mae, util/pos_embed.py; Sense-X/MixMIM, util/pos_embed.py (extra = 0).

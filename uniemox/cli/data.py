@@ -136,9 +136,9 @@ class SchemeOptions:
     seed: int = 0
     """Random seed; the same seed gives the same splits wherever the data are stored."""
     paper: Flag = False
-    """Split as in the paper, with its official splits, ratios, strata and schemes, instead of --ratio."""
+    """Split as in arXiv 2409.18877, with its official splits, ratios, strata and schemes, instead of --ratio."""
     schemes: int = 1
-    """Number of schemes to draw; the one whose splits have the most similar colours is used (figure 6)."""
+    """Number of random splits (schemes) to try; the one with the most similar colours is used (figure 6)."""
     hold_out: int | None = None
     """Keep the existing splits, but move this number of images from train to test."""
 
@@ -166,7 +166,7 @@ def split(
     Args:
         source: KIND:PATH.
         file: JSON file to write; commands read it with --splits.
-        plot: Draw the choice among --schemes to this image file.
+        plot: Plot the colour differences of the tried --schemes to this image file.
         fraction: Keep only this share of every class of train (figure 7). Smaller shares are part of larger ones.
     """
     need("sklearn", "matplotlib", extra="data")

@@ -39,7 +39,7 @@ class ModelOptions:
     face_finder: str | None = None
     """Face detector, such as yunet_n.onnx. Default: the package's own."""
     words: str | None = None
-    """With a clip: model: labels to choose from, separated by commas. Default: Mikels' eight labels."""
+    """Labels to choose from, separated by commas, for a model clip:NAME@WEIGHTS. Default: Mikels' eight labels."""
     threads: int | None = None
     """CPU threads per network. Default: one per core for a single image; 1 for several, which run in parallel."""
 

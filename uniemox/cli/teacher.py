@@ -86,7 +86,7 @@ def store(
         teacher: Teacher, as for --teacher.source of pretrain.
         data: KIND:PATH, or several separated by commas; all their splits are used.
         out: File to write, .npz.
-        with_emotion: End texts that are made from annotations with the emotion.
+        with_emotion: Append the emotion to texts that are made from annotations.
         images_alone: Compute image features only; required for a teacher without a text encoder.
     """
     need("torch", "timm", "open_clip", extra="train")

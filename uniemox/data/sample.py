@@ -139,7 +139,7 @@ class DataSet:
     labels: LabelSet
     samples: Sequence[Sample]
     notes: tuple[str, ...] = ()
-    """Notes about left out and added samples, one line each."""
+    """Notes about samples that were left out or added, one line each."""
     short_side_px: int | None = None
     """Short side to which images were scaled when packed; boxes are in px of the packed images. None: not scaled."""
     detector_seen: frozenset[str] = frozenset()
@@ -165,13 +165,13 @@ class DataSet:
         return None if sample.label is None else self.labels.labels[sample.label]
 
     def to_train(self, *splits: str) -> "DataSet":
-        """Return the samples of these splits, or of all; without names, those of train, or all without splits."""
+        """Return the samples of these splits; by default those of train, or all if the data have no splits."""
         if "all" in splits or not (splits or any(sample.split for sample in self.samples)):
             return self
         return self.only(*(splits or ("train",)))
 
     def to_describe(self) -> "DataSet":
-        """Return the samples to learn from: the split train of each data set that has one, else all.
+        """Return the samples to learn from: train of each data set that has splits, all of each that has none.
 
         Unlike training samples, they are not used as labelled examples, so divided and undivided sets may be mixed.
         """
@@ -185,13 +185,13 @@ class DataSet:
         return split or next((name for name in ("test", "val") if name in there), "all")
 
     def to_calibrate(self, split: str | None) -> tuple[str, "DataSet"]:
-        """Return the split and samples for calibration: the given split, else calibration, else val, or all."""
+        """Return the split and samples for calibration: the given one, else calibration, else val."""
         there = {sample.split for sample in self.samples}
         name = split or ("calibration" if "calibration" in there else "all" if there <= {None} else "val")
         return name, self if name == "all" else self.only(name)
 
     def name_with_split(self, split: str) -> str:
-        """Return the name without this machine's folders, and a split other than all: "folder:photos, split val"."""
+        """Return the name, without this machine's folders, and the split unless all: "folder:photos, split val"."""
         name = ", ".join(part.name for part in self.parts) or Path(self.name.partition("?")[0]).name
         return name if split == "all" else f"{name}, split {split}"
 

@@ -43,18 +43,18 @@ class NetworkConfig:
     fused_width: int = 512
     """C3, number of channels of a new fusion, or of a region method, at least 1."""
     keep_norm_statistics: bool = False
-    """Freeze the running means and variances of batch norms. Use it for small batches, or if the norms were folded into
-    convolutions. Always on after --init embedded or small."""
+    """Freeze the running means and variances of batch norms. Use it for small batches. Always on after --init embedded
+    or small."""
     frozen_layers: int = 0
     """Number of encoder layers, from the input, that are not trained; counted as in layer_decay. 0: train all."""
     drop_path: float = 0.0
     """Stochastic depth: probability of skipping the last block in training; falls linearly to 0 at the first block."""
     dropout: float = 0.5
-    """Dropout on region features in training, for region methods, 0 to below 1. Use 0 if scene and person must be
-    learned together; a high value suits photographs."""
+    """Dropout on region features in training, for region methods, 0 to below 1. Use 0 if the label depends on
+    the combination of scene and person; a high value suits photographs."""
     frozen_encoder: bool = False
     """Region methods only: freeze the encoder and train the rest on features computed once, starting from a linear
-    probe. Held-out images choose the learning rate, of two, and the number of steps."""
+    probe. Held-out images choose between two learning rates, and the number of steps."""
     skip: bool = True
     """Region methods only: let the head also read features of whole views, unlike the papers. Off in preset paper."""
     objects: str = ""
@@ -129,8 +129,8 @@ class FinetuneConfig:
 
     init: str = ""
     """Initial weights of the encoder: embedded or small, a run, a published checkpoint, timm:NAME, timm:NAME@FILE or
-    timm:local-dir:FOLDER. Prefix scratch: keeps the architecture and draws random weights. Several, separated by
-    commas, are concatenated."""
+    timm:local-dir:FOLDER. Prefix scratch: keeps the architecture and draws random weights. The features of
+    several encoders, separated by commas, are concatenated."""
     method: str = "full"
     """full: train everything. probe: logistic regression on frozen features. knn: 20 nearest images. mean: average
     several runs in init. histogram: logistic regression on colours. Region methods: solver, stimuli, mdan, eap, rrla,
@@ -165,7 +165,7 @@ class FinetuneConfig:
     """Held-out images that choose the epoch and fit the temperature: split val, or part of train. None: val if the data
     have a test split too, else holdout. If an epoch is chosen, half of them choose and half calibrate."""
     calibrate_on: Literal["votes", "labels"] = "votes"
-    """With task distribution: calibrate to the shares of votes, or to the accuracy on held-out samples' labels."""
+    """With task distribution: make probabilities match the shares of votes, or the accuracy of the top label."""
     holdout_fraction: float = 0.1
     """Share of each class of train to hold out, between 0 and 1."""
     select: Literal["best", "last"] = "best"

@@ -222,7 +222,7 @@ def _start_of(encoder: nn.Module, info: ClassifierInfo, from_scratch: bool) -> S
 def check_same_division(run: Path, others: Sequence[str]) -> None:
     """Raise ConfigError unless the other runs trained on the same data with the same split.
 
-    Otherwise they would have trained on images that calibrate `run`. All are folders with a config.json.
+    With another split, the others may have trained on images that calibrate `run`. All are folders with a config.json.
     """
     own = read_json(run / CONFIG)
     for other in others:

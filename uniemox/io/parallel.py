@@ -58,7 +58,7 @@ def count_cores() -> int:
 
 
 def is_parallel_worker() -> bool:
-    """Return True if this thread is one of several of a map, so that it should compute on one core."""
+    """Return True if this thread is a worker of `parallel_map`, so that it should compute on one core."""
     return getattr(_THREAD, "is_worker", False)
 
 

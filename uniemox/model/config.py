@@ -55,7 +55,7 @@ def is_foreign(name: str | None) -> bool:
 
 
 def import_named(name: str, table: Mapping[str, str]) -> Any:
-    """Import the object of a table's name or of mypackage.module:Name. Raises ConfigError if it can't be imported."""
+    """Import an object by its name in the table, or by mypackage.module:Name. Raises ConfigError if that fails."""
     module, _, attribute = table.get(name, name).partition(":")
     try:
         return getattr(import_module(module), attribute)
@@ -113,7 +113,7 @@ class ModelConfig:
     temperature: float = 14.2857
     """τ of equation 8, above 0; it has no effect on equation 9. The default is CLIP's initial value, 1 / 0.07."""
     teacher_width: int | None = None
-    """Channels of the teacher's features. None: as many as the decoder's. Others add a learned projection of Υ."""
+    """Channels of the teacher's features. None: the decoder's width. Another number adds a learned projection of Υ."""
     mask: MaskConfig = field(default_factory=MaskConfig)
     decoder: DecoderConfig = field(default_factory=DecoderConfig)
     losses: LossWeights = field(default_factory=LossWeights)

@@ -190,10 +190,10 @@ MAX_CANDIDATES = 1000
 def select(
     boxes: NDArray[np.floating], confidences: NDArray[np.floating], image: tuple[int, int], least: Thresholds
 ) -> tuple[Detection, ...]:
-    """Select the people in one image, clipped to it, most confident first.
+    """Select the person boxes of one image, clipped to the image, most confident first.
 
     boxes: (M, 4) in px of the image.  confidences: (M,).  image: width and height in px.
-    Drops boxes below the minimum confidence, and boxes that are not finite or cover no px of the image.
+    Drops boxes that miss the limits of `least`, overlap with better ones, are not finite, or cover no px of the image.
     """
     candidates = np.flatnonzero((confidences >= least.confidence) & np.isfinite(boxes).all(axis=1))
     candidates = candidates[np.argsort(-confidences[candidates], kind="stable")][:MAX_CANDIDATES]

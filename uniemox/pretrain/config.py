@@ -45,7 +45,7 @@ class TeacherConfig:
     """Teacher's input. augmented: the scene view of each step, as in the paper. whole: the whole image, computed once.
     whole_and_person: mean of whole image and person, computed once, as in `uniemox teacher fit`."""
     with_emotion: bool = True
-    """End texts that are made from annotations with the emotion (table VII of the paper compares both)."""
+    """Append the emotion to texts that are made from annotations (table VII of the paper compares both)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -73,8 +73,8 @@ class PretrainConfig:
     force_lr: bool = False
     """Allow a learning rate (base_lr * batch_size / 256) above 1e-3, which usually destroys pre-trained weights."""
     stop_on_divergence: bool = False
-    """Stop, instead of only warning, if the loss doubles or gradients grow to 20 times their first length. Continue
-    with --resume and a lower --optimizer.base-lr."""
+    """Stop, instead of only warning, if the loss doubles or the gradient norm grows to 20 times its initial value.
+    Continue with --resume and a lower --optimizer.base-lr."""
     sharded: bool = False
     """Shard weights, gradients and optimiser state over the processes (FSDP2), for networks too large for one GPU,
     ViT-H and larger. Less memory, more communication, same result up to rounding."""

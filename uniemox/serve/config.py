@@ -16,7 +16,7 @@ class ServeConfig:
     batch_size: int = 16
     """Maximum number of images per batch, at least 1."""
     max_wait_ms: float = 5.0
-    """Milliseconds that the first image of a batch waits for more, 0 or more; the network needs further time."""
+    """Maximum time in ms, at least 0, that the first image of a batch waits for further images."""
     max_mb: float = 10.0
     """Maximum size of one request in MiB, above 0; a phone's photo has 2 to 8."""
     max_files: int = 16
@@ -34,7 +34,7 @@ class ServeConfig:
     root_path: str = ""
     """Path prefix that a proxy adds and removes, such as /emotions; the OpenAPI schema includes it."""
     allow_origins: tuple[str, ...] = ()
-    """Origin of a site whose pages may send requests, such as https://example.org. The server also accepts its host."""
+    """Origin of a site whose pages may send requests, such as https://example.org. Its name is accepted as Host."""
 
     def __post_init__(self) -> None:
         for origin in self.allow_origins:

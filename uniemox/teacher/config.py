@@ -29,7 +29,7 @@ class FitConfig:
     seed: int = 0
     """Random seed for weights, held-out images, crops and order."""
     with_emotion: bool = True
-    """End texts that are made from annotations with the emotion, the label in words. Other texts stay unchanged."""
+    """Append the emotion, the label in words, to texts that are made from annotations. Other texts stay unchanged."""
     workers: int = 2
     """Number of processes that read images; 0 reads in the main process. It does not change the result."""
     max_unreadable: int = 20

@@ -98,7 +98,7 @@ def cores_of_process(usable: int, environment: Mapping[str, str] = os.environ) -
 
 
 def is_bound(environment: Mapping[str, str] = os.environ) -> bool:
-    """Return True if SLURM gives each process its own GPUs (srun --gpus-per-task), so that each counts from 0."""
+    """Return True if srun started this process, not torchrun: its GPUs may be its own (--gpus-per-task)."""
     return "SLURM_STEP_NUM_TASKS" in environment and "LOCAL_RANK" not in environment
 
 
