@@ -14,7 +14,7 @@ from tests.drawn import draw_image, jpeg_of
 from tests.predict.networks import tiny_network
 from tests.runs import uniemox_here
 from uniemox.checkpoints.reading import read_weight_file
-from uniemox.data.people import Sidecar
+from uniemox.data.people import Sidecar, json_line
 from uniemox.data.processes import look_at
 from uniemox.data.readers.csv_table import read_text
 from uniemox.data.sample import ImageFile, Sample
@@ -199,6 +199,16 @@ def test_nothing_is_appended_through_a_link_or_a_pipe(lock: bool, kind: str, tmp
     with pytest.raises(UniemoxError, match=r"answers\.jsonl:? can't be (written|read)"):
         ResultFile(files["results"], resume=True, answered=AnswerHeader.of_question(predictor, None, None))
     assert not target.exists()
+
+
+def test_a_file_behind_a_link_is_not_cut_off(tmp_path: Path) -> None:
+    """Its end looks like a line at which a run was stopped."""
+    target = tmp_path / "other"
+    target.write_bytes(json_line({"detector": "a"}) + b"and more")
+    (tmp_path / "persons.jsonl").symlink_to(target)
+    with pytest.raises(UniemoxError, match=r"persons\.jsonl can't be written"):
+        Sidecar(tmp_path / "persons.jsonl", {"detector": "a"})
+    assert target.read_bytes().endswith(b"and more")
 
 
 def test_ten_thousand_names_of_which_most_are_broken(tmp_path: Path) -> None:

@@ -61,3 +61,5 @@ def test_a_missing_or_mangled_file_is_named(tmp_path: Path) -> None:
         (tmp_path / METRICS).write_bytes(line + b'\n{"step": 2}\n')
         with pytest.raises(DataError, match=says("metrics")):
             read_metrics(tmp_path)
+    (tmp_path / METRICS).write_text('{"step": 1}\n5')
+    assert read_metrics(tmp_path) == [{"step": 1}]

@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -50,7 +49,7 @@ class Sidecar:
             raise DataError(f"{path} can't be written ({error.strerror}); choose another file with --out") from error
 
     def _open(self, header: Mapping[str, Any]) -> None:
-        path = self.path
+        path, good_bytes = self.path, 0
         if path.exists():
             before, lines, good_bytes = _parse(path)
             stopped_at_once = good_bytes == 0 and json_line(header).startswith(read_bytes(path))
@@ -60,10 +59,9 @@ class Sidecar:
                     "remove it, or write to another file with --out"
                 )
             self.done = {line["key"] for line in lines}
-            if good_bytes < path.stat().st_size:
-                os.truncate(path, good_bytes)  # removes the line at which the last run was stopped
         self._file = open_appending(path)
-        if not path.stat().st_size:
+        self._file.truncate(good_bytes)  # removes the line at which the last run was stopped
+        if not good_bytes:
             self._write(header)
 
     def append(self, key: str, values: Mapping[str, Any]) -> None:

@@ -134,9 +134,9 @@ def fit_teacher(
     Every tenth image is held out; retrieval scores on these images are in `about["figures"]`.
     The folder stores the hashes of all images, so that models that learn from the teacher are not scored on them. Its
     subfolder `fit` holds the run, which `resume` continues with the same bits, however often it was killed.
-    Raises DataError with fewer than 20 images that have a text, ConfigError if the data don't fill a batch,
-    TeacherError if the frozen tower can't be loaded or `out` has other files, NonFiniteLossError, and StoppedError
-    after SIGTERM or Ctrl-C.
+    Raises DataError with fewer than 20 images that have a text, and ConfigError if the data don't fill a batch. Raises
+    TeacherError if the frozen tower can't be loaded or `out` has other files, NonFiniteLossError for a loss that is
+    not finite, and StoppedError after SIGTERM or Ctrl-C.
     """
     callback = callback or NullCallback()
     check_folder(out)

@@ -184,9 +184,10 @@ def read_metrics(run: Path) -> list[dict[str, float]]:
     values = []
     for number, line in enumerate(lines, start=1):
         try:
-            values.append(json.loads(line))
-            if not isinstance(values[-1], dict) or not isinstance(values[-1].get("step"), int):
+            value = json.loads(line)
+            if not isinstance(value, dict) or not isinstance(value.get("step"), int):
                 raise ValueError("expected an object with a number step")
+            values.append(value)
         except (ValueError, RecursionError) as error:
             if number < len(lines):
                 raise DataError(f"{run / METRICS}:{number}: not JSON ({error})") from error

@@ -1,6 +1,6 @@
 """Program of a decoder process: python -m uniemox.io.decoding.process SECONDS, started by decoding/pool.py.
 
-It reads files from standard input and writes pixels to standard output, one after the other, until its input ends:
+It reads files from standard input and writes pixels to standard output, until its input ends.
   question  HEADER: bytes of the file, short_px and long_px of `images.MinSides` (-1: decode in full), whether to
             count frames; then the file
   answer    ANSWER: a status, bytes that follow. DONE: an IMAGE, format and mode as text, then strips of RGB pixels.
