@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 MAX_ROWS = 200  # of a sheet
 SHEET_PX = 512  # longer side of images in a sheet
-explain = App(name="explain", help="Show which parts of an image support a prediction.")
+explain = App(name="explain")
 Models = Annotated[list[str] | None, Parameter(name="--model", consume_multiple=True, negative="")]
 
 
