@@ -1,7 +1,7 @@
 """Run the experiment, or compute its tables again from the stored outcomes.
 
 python -m experiments.does_it_help --tables
-    print every table of docs/experiments.md, in seconds, from outcomes/
+    print every table of docs/experiments.md, in seconds, from outcomes/; --figure FILE.svg draws the positive control
 python -m experiments.does_it_help --data fi:fi,fi:fi_more --captions 'csv:...' --towers 'timm:...,timm:...'
         --objects NAME@FILE --detector yolox_nano.onnx [--quick]
     train and probe everything; if stopped, repeat the command to resume. Runs whose outcome is stored in
@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from experiments.does_it_help.choice import choose_recipes, read_grid
+from experiments.does_it_help.figure import draw_doses
 from experiments.does_it_help.outcomes import OUTCOMES
 from experiments.does_it_help.plan import CONTRAST, DISTILLATION, FEW, FULL_BUDGET, QUICK, Job, Study
 from experiments.does_it_help.running import run_jobs
@@ -26,6 +27,7 @@ def main() -> None:
     """Parse the command line and run what is left."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tables", action="store_true", help="only compute the tables from the stored outcomes")
+    parser.add_argument("--figure", type=Path, help="with --tables: SVG file for the figure of the positive control")
     parser.add_argument("--data", help="KIND:PATH with splits train and val; several with commas")
     parser.add_argument("--captions", help="KIND:PATH of images with captions, for the teacher's text tower")
     parser.add_argument("--towers", help="image towers of the teacher, timm:NAME@FILE, several with commas")
@@ -39,6 +41,8 @@ def main() -> None:
     given = parser.parse_args()
     if given.tables:
         print_tables(OUTCOMES)
+        if given.figure:
+            draw_doses(OUTCOMES, given.figure)
         return
     missing = [name for name in ("data", "captions", "towers", "objects", "detector") if not getattr(given, name)]
     if missing:

@@ -1,4 +1,4 @@
-"""Tables and figure of docs/experiments.md, computed only from the stored outcomes."""
+"""Tables of docs/experiments.md, computed only from the stored outcomes."""
 
 import sys
 from collections.abc import Iterator

@@ -1,5 +1,6 @@
 """The experiment: statistics by hand, the plan, the choice of recipes, probes on drawn scenes, stored outcomes."""
 
+import re
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from experiments.does_it_help.choice import choose_recipes, read_grid
+from experiments.does_it_help.figure import draw_doses
 from experiments.does_it_help.outcomes import OUTCOMES, read_about, read_outcome, store_labels, write_outcome
 from experiments.does_it_help.plan import (
     DISTILLATION,
@@ -37,6 +39,7 @@ from uniemox.errors import DataError, ShapeError, UniemoxError
 from uniemox.pretrain.run import pretrain
 from uniemox.teacher.features import save_features
 
+ROOT = Path(__file__).parents[2]
 CLASSES = np.repeat(np.arange(4), 50)
 
 
@@ -224,6 +227,13 @@ def test_what_another_machine_has_scored_does_not_run_again(tmp_path: Path) -> N
 
 @pytest.mark.skipif(not (OUTCOMES / LABELS).exists(), reason="the experiment has no stored outcomes yet")
 def test_the_page_shows_the_tables_of_the_stored_outcomes() -> None:
-    page = (Path(__file__).parents[2] / "docs/experiments.md").read_text("utf-8")
+    page = (ROOT / "docs/experiments.md").read_text("utf-8")
     for line in tables(OUTCOMES):
         assert line in page, line
+
+
+@pytest.mark.skipif(not (OUTCOMES / LABELS).exists(), reason="the experiment has no stored outcomes yet")
+def test_the_figure_is_that_of_the_stored_outcomes(tmp_path: Path) -> None:
+    draw_doses(OUTCOMES, tmp_path / "dose.svg")
+    drawn, of_page = (file.read_text("utf-8") for file in (tmp_path / "dose.svg", ROOT / "docs/images/dose.svg"))
+    assert re.findall("<!-- (.+?) -->", drawn) == re.findall("<!-- (.+?) -->", of_page)  # its words and numbers

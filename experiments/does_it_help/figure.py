@@ -1,0 +1,33 @@
+"""Figure of docs/experiments.md: recall of distillation alone by its epochs."""
+
+from pathlib import Path
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+
+from experiments.does_it_help.plan import HISTOGRAM, outcome_path
+from experiments.does_it_help.statistics import balanced_mean
+from experiments.does_it_help.tables import Outcomes, doses
+
+
+def draw_doses(outcomes: Path, file: Path) -> None:
+    """Draw the positive control as an SVG, with 95 % intervals and the colour histogram as a baseline."""
+    found = Outcomes(outcomes)
+    curve = {epochs: balanced_mean(values[0], found.labels) for epochs, values in doses(found).items()}
+    figure = Figure(figsize=(5.4, 3.0), layout="constrained")
+    axes = figure.add_subplot()
+    recalls = [100 * one.value for one in curve.values()]
+    below = [100 * (one.value - one.low) for one in curve.values()]
+    above = [100 * (one.high - one.value) for one in curve.values()]
+    axes.errorbar([*curve], recalls, yerr=(below, above), fmt="o-", capsize=3, label="distillation alone")
+    histogram = found.values(outcome_path("baseline", HISTOGRAM))
+    if histogram is not None:
+        level = 100 * balanced_mean(histogram[0], found.labels).value
+        axes.axhline(level, linestyle="--", color="grey", label="colour histogram")
+    axes.set_xscale("symlog", linthresh=1.0)
+    axes.set_xticks([*curve], [f"{epochs:g}" for epochs in curve])
+    axes.set(xlabel="epochs of distillation (0: untrained)", ylabel="mean recall, %")
+    axes.minorticks_off()
+    axes.legend(frameon=False)
+    with mpl.rc_context({"svg.hashsalt": "doses"}):
+        figure.savefig(file, format="svg", metadata={"Date": None})
