@@ -51,14 +51,18 @@ def test_a_profile_keeps_no_device_and_no_private_tag() -> None:
         assert_same_colours(Image.open(io.BytesIO(plain)).info["icc_profile"])
 
 
-def test_tags_of_a_profile_that_overlap_are_damage() -> None:
+def test_a_profile_whose_tags_overlap_is_dropped() -> None:
     """Otherwise 200 tags of the same MiB would be written 200 times."""
-    body = bytes(2**20)
-    names = [b"rTRC", b"gTRC", b"bTRC", b"wtpt"] * 50
-    table = b"".join(struct.pack(">4sII", name, 3000 + i, 2**20 - 3000) for i, name in enumerate(names))
+    body = (b"curv" + bytes(4) + struct.pack(">I", 2**18) + bytes(4)) * 2**16
+    names = [b"rTRC", b"gTRC", b"bTRC"] * 66
+    table = b"".join(
+        struct.pack(">4sII", name, 132 + 12 * len(names) + 16 * i, 2**19 + 16) for i, name in enumerate(names)
+    )
     profile = PROFILE[4:128] + struct.pack(">I", len(names)) + table + body
     profile = struct.pack(">I", len(profile) + 4) + profile
-    assert without_metadata(png_with(chunk(b"iCCP", b"x\0\0" + zlib.compress(profile))), 1) is None
+    plain = without_metadata(png_with(chunk(b"iCCP", b"x\0\0" + zlib.compress(profile))), 1)
+    assert plain is not None
+    assert "icc_profile" not in Image.open(io.BytesIO(plain)).info
 
 
 def test_a_small_image_of_jfif_goes_and_its_colours_stay() -> None:
@@ -275,3 +279,60 @@ def test_text_where_only_pixels_and_colours_belong_is_left_out(where: str) -> No
         else:
             assert not after.info.get("icc_profile")
     assert b"Jane" not in found
+
+
+JANE = b"Jane Doe GPS 48.137N 11.575E"
+
+
+def profile_with(name: bytes, content: bytes) -> bytes:
+    """PROFILE with one tag of another content."""
+    count = int.from_bytes(PROFILE[128:132], "big")
+    tags = {
+        tag: PROFILE[at : at + size] for tag, at, size in struct.iter_unpack(">4sII", PROFILE[132 : 132 + 12 * count])
+    }
+    tags[name] = content
+    table, values = struct.pack(">I", len(tags)), b""
+    for tag, value in tags.items():
+        table += struct.pack(">4sII", tag, 132 + 12 * len(tags) + len(values), len(value))
+        values += value + bytes(-len(value) % 4)
+    whole = PROFILE[4:128] + table + values
+    return struct.pack(">I", len(whole) + 4) + whole
+
+
+@pytest.mark.parametrize("fmt", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize(
+    "profile",
+    [
+        PROFILE[:100] + JANE + PROFILE[128:],
+        profile_with(b"wtpt", b"XYZ " + bytes(16) + JANE),
+        profile_with(b"rTRC", b"para" + bytes(4) + bytes(2) + bytes(2) + b"\0\1\0\0" + JANE),
+        profile_with(b"bkpt", b"text" + bytes(4) + JANE),
+        profile_with(b"A2B3", JANE * 9),
+        profile_with(b"cicp", b"cicp" + bytes(8) + JANE),
+        PROFILE[:128] + struct.pack(">I", 60) + b"wtpt" + JANE,
+        PROFILE[:128] + b"\xff\xff\xff\xff" + JANE,
+    ],
+    ids=["head", "after a point", "after a curve", "text", "table", "cicp", "cut off", "number of tags"],
+)
+def test_no_text_stays_in_a_profile(profile: bytes, fmt: str) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.ImageDescription] = JANE.decode()
+    plain = without_metadata(saved(fmt, icc_profile=profile, exif=exif), 1)
+    assert plain is not None
+    held = Image.open(io.BytesIO(plain)).info.get("icc_profile", b"")
+    assert JANE not in plain
+    assert JANE not in held
+
+
+def test_no_second_bitstream_and_no_unused_palette_stay() -> None:
+    webp = saved("WEBP", lossless=True)
+    for name in (b"VP8 ", b"VP8L", b"ALPH", b"ANMF", b"ANIM"):
+        more = webp[8:] + name + struct.pack("<I", len(JANE)) + JANE
+        plain = without_metadata(b"RIFF" + struct.pack("<I", len(more)) + more, 1)
+        assert plain is not None
+        assert JANE not in plain
+        assert np.array_equal(*(np.asarray(Image.open(io.BytesIO(one))) for one in (webp, plain)))
+    for name, content in ((b"PLTE", JANE + b"\0\0"), (b"tRNS", bytes(6) + JANE)):
+        plain = without_metadata(png_with(chunk(name, content)), 1)
+        assert plain is not None
+        assert JANE not in plain

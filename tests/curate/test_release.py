@@ -8,7 +8,7 @@ from pathlib import Path
 
 import mlcroissant as mlc
 import pytest
-from sqlalchemy import select, update
+from sqlalchemy import insert, select, update
 
 from tests.curate.places import LABELS, PLAN, project_of, say
 from tests.runs import uniemox_here
@@ -326,3 +326,37 @@ def test_errors_of_release_and_split(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="schemes"):
         split(project, {}, RATIOS, schemes=0)
     assert PLAN.labels == LABELS
+
+
+@pytest.mark.parametrize("sha256", ["../../../mine", "a/b", "A" * 64])
+def test_a_hash_of_the_database_leads_nowhere_else(tmp_path: Path, sha256: str) -> None:
+    """A project may come from a stranger; its files would be deleted, released and served."""
+    project = agreed(tmp_path)
+    with project.store.write() as connection:
+        connection.execute(update(t.images).where(t.images.c.id == 1).values(sha256=sha256))
+    with pytest.raises(DataError, match="is not the sha256 of an image"):
+        take_down(project, "https://pictures.example/1.jpg", because="asked")
+
+
+@pytest.mark.parametrize("name", ["/tmp/elsewhere", "../elsewhere", ".git", "a\0b"])
+def test_a_split_leads_out_of_no_release(tmp_path: Path, name: str) -> None:
+    project = agreed(tmp_path)
+    scheme = json.loads((project.folder / "splits.json").read_text())
+    scheme["splits"] = {name: [key for keys in scheme["splits"].values() for key in keys]}
+    (project.folder / "splits.json").write_text(json.dumps(scheme))
+    with pytest.raises(DataError, match="can't be folders of a release"):
+        release(project, tmp_path / "out", ReleaseConfig(name="x"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_takedown_leaves_releases_of_other_projects_alone(tmp_path: Path) -> None:
+    ours, theirs = (agreed(tmp_path / name) for name in ("ours", "theirs"))
+    release(ours, tmp_path / "release", ReleaseConfig(name="x"))
+    before = sorted(path.name for path in (tmp_path / "release").rglob("*.jpg"))
+    with theirs.store.write() as connection:
+        row = {"folder": str(tmp_path / "release"), "options": '{"name": "x"}', "at": 0.0, "pictures": 1}
+        connection.execute(insert(t.releases).values(**row))
+    done = take_down(theirs, "https://pictures.example/1.jpg", because="asked")
+    assert (done.releases, done.gone) == ((), ())
+    assert "not written by this project and version" in done.problems[0]
+    assert sorted(path.name for path in (tmp_path / "release").rglob("*.jpg")) == before

@@ -3,6 +3,7 @@
 import json
 import sqlite3
 import threading
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -168,3 +169,24 @@ def test_a_plan_file_round_trips(tmp_path: Path) -> None:
     assert read_plan(tmp_path / "plan.json") == paper_plan()
     (tmp_path / "plan.json").write_text(json.dumps({"calm": ["lake"], "joy": ["party"]}))
     assert read_plan(tmp_path / "plan.json").keywords == {"calm": ("lake",), "joy": ("party",)}
+
+
+def test_another_program_s_database_is_left_as_it_is(tmp_path: Path) -> None:
+    """A stranger's folder may name it in database.txt."""
+    with closing(sqlite3.connect(tmp_path / "places.sqlite")) as other:
+        other.execute("create table places (url)")
+    (tmp_path / "p").mkdir()
+    (tmp_path / "p" / "database.txt").write_text(f"sqlite:///{tmp_path / 'places.sqlite'}\n")
+    with pytest.raises(DataError, match="holds no project"):
+        open_project(tmp_path / "p")
+    with closing(sqlite3.connect(tmp_path / "places.sqlite")) as other:
+        assert other.execute("select name from sqlite_master").fetchall() == [("places",)]
+
+
+@pytest.mark.parametrize("code", ["trigger x before insert on people begin select 1; end", "view x as select 1"])
+def test_a_database_with_code_is_refused(tmp_path: Path, code: str) -> None:
+    create_project(tmp_path / "p", paper_plan()).store.close()
+    with closing(sqlite3.connect(tmp_path / "p" / "project.db")) as database:
+        database.execute(f"create {code}")
+    with pytest.raises(DataError, match="views or triggers"):
+        open_project(tmp_path / "p")

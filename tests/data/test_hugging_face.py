@@ -20,6 +20,7 @@ from tests.conftest import REFERENCE
 from tests.data.hugging_face import COLOURS, PARTS, write_all
 from tests.data.tree import put, says, write
 from uniemox.data.near import image_hashes
+from uniemox.data.readers import hugging_face
 from uniemox.data.sample import decode_sample
 from uniemox.data.source import open_data
 from uniemox.errors import DataError, ImageError
@@ -192,3 +193,22 @@ def test_offsets_that_lead_out_of_an_arrow_file_are_refused(offsets: tuple[int, 
     code = "import sys; from uniemox.data.source import open_data; open_data(sys.argv[1]).samples[0].image.read()"
     done = subprocess.run([sys.executable, "-c", code, f"hf:{tmp_path}"], capture_output=True, text=True, check=False)
     assert (done.returncode, "DataError" in done.stderr) == (1, True), done.stderr[-500:]
+
+
+@pytest.mark.parametrize("rows", [1, 100])
+def test_a_text_that_fills_the_memory_is_refused(tmp_path: Path, rows: int) -> None:
+    """It is stored once, compressed, and would be read a hundred times."""
+    image = pa.array([{"bytes": b"x", "path": None}] * rows, pa.struct({"bytes": pa.binary(), "path": pa.string()}))
+    table = pa.table({"image": image, "label": pa.array(["a" * 2**24] * rows)})
+    pq.write_table(table, tmp_path / "train.parquet", compression="zstd")
+    assert (tmp_path / "train.parquet").stat().st_size < 10_000
+    with pytest.raises(DataError, match="a text in column label has more than 1 MiB"):
+        open_data(f"hf:{tmp_path}")
+
+
+def test_a_row_group_that_fills_the_memory_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hugging_face, "MAX_GROUP_BYTES", 2**20)
+    image = pa.array([{"bytes": bytes(2**21), "path": None}], pa.struct({"bytes": pa.binary(), "path": pa.string()}))
+    pq.write_table(pa.table({"image": image, "label": pa.array(["awe"])}), tmp_path / "train.parquet")
+    with pytest.raises(DataError, match="write smaller row groups"):
+        open_data(f"hf:{tmp_path}")

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from tests.data.tree import abstract, emotion6, put, says, words, write
+from tests.drawn import class_folders
 from uniemox.data.readers.emotion6 import read_emotion6
 from uniemox.data.readers.folders import (
     inside,
@@ -18,6 +19,7 @@ from uniemox.data.readers.folders import (
 )
 from uniemox.data.readers.heco import read_heco
 from uniemox.data.readers.machajdik import read_abstract, read_artphoto
+from uniemox.data.source import open_data
 from uniemox.errors import DataError
 from uniemox.labels import CAER, EKMAN, MIKELS, UBE
 
@@ -358,3 +360,12 @@ def test_real_fi(shared: Path) -> None:
     assert data.notes == ()
     assert len(read_folder(shared / "data/fi")) == 3506
     assert read_folder(shared / "data/fi").labels is MIKELS
+
+
+def test_a_loop_of_links_fails_alone(tmp_path: Path) -> None:
+    photos = class_folders(tmp_path / "photos")
+    (photos / "awe" / "loop.jpg").symlink_to("loop.jpg")
+    data = open_data(f"folder:{photos}")
+    [loop] = [sample for sample in data.samples if sample.key.endswith("loop.jpg")]
+    with pytest.raises(OSError, match="Too many levels"):
+        loop.image.read()

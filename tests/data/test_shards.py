@@ -317,3 +317,43 @@ def test_over_http_by_several_processes(data: DataSet, tmp_path: Path) -> None:
     here = ViewDataset(read_shards(str(tmp_path / "out")).samples, TrainViews(ViewConfig(size=32), seed=0))
     assert all(torch.equal(a, b.scene) for a, b in zip(there, build_loader(here, order, 0), strict=True))
     assert len(there) == 2
+
+
+@pytest.mark.parametrize("split", ["../mine/all", "/tmp/x", ".hidden", "a\0"])
+def test_a_split_is_no_path(data: DataSet, tmp_path: Path, split: str) -> None:
+    """A stranger's index or file of splits names them, and shards are named after them."""
+    strange = replace(data, samples=[replace(sample, split=split) for sample in data.samples])
+    with pytest.raises(DataError, match="a split can't be named"):
+        write_shards(strange, tmp_path / "out", ShardConfig(pool=ALONE))
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"annotation": 5}, {"distribution": [1, 2]}, {"valence": "x"}, {"detector_seen": 5}, {"short_side_px": "x"}],
+)
+def test_fields_of_another_type_are_refused(data: DataSet, tmp_path: Path, change: dict[str, object]) -> None:
+    write_shards(data, tmp_path / "s", ShardConfig(pool=ALONE))
+    file = next((tmp_path / "s").glob("val*.jsonl"))
+    if change.keys() & {"detector_seen", "short_side_px"}:
+        file = tmp_path / "s" / "shards.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | change))
+    else:
+        lines = [json.dumps(json.loads(line) | change) for line in file.read_text().splitlines()]
+        file.write_text("\n".join(lines) + "\n")
+    with pytest.raises(DataError, match="write the shards again"):
+        read_shards(str(tmp_path / "s"))
+
+
+@pytest.mark.parametrize("report", ["pipe", "{}", "[1]"])
+def test_a_report_of_another_kind_is_no_report(data: DataSet, tmp_path: Path, report: str) -> None:
+    write_shards(data, tmp_path / "s", ShardConfig(pool=ALONE))
+    (tmp_path / "s" / "shards.json").unlink()
+    strange = tmp_path / "s" / "val-00000.report.json"
+    os.mkfifo(strange) if report == "pipe" else strange.write_text(report)
+    if report == "{}":
+        write_shards(data, tmp_path / "s", ShardConfig(pool=ALONE))
+        assert len(read_shards(str(tmp_path / "s"))) == len(data)
+    else:
+        with pytest.raises(DataError):
+            write_shards(data, tmp_path / "s", ShardConfig(pool=ALONE))

@@ -52,15 +52,15 @@ def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def film_of(path: Path, stamps: list[int]) -> Path:
-    """A film of one frame for each stamp, seconds."""
+def film_of(path: Path, stamps: list[int], per_s: int = 1) -> Path:
+    """A film of one frame for each stamp, in seconds / per_s."""
     av = pytest.importorskip("av", reason="needs PyAV: pip install 'uniemox[video]'")
     with av.open(str(path), "w") as container:
-        stream = container.add_stream("mpeg4", rate=1)
+        stream = container.add_stream("mpeg4", rate=per_s)
         stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
         for image, stamp in zip(shots() * 9, stamps, strict=False):
             frame = av.VideoFrame.from_image(image)
-            frame.pts, frame.time_base = stamp, Fraction(1)
+            frame.pts, frame.time_base = stamp, Fraction(1, per_s)
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
     return path
@@ -305,3 +305,25 @@ def test_frames_are_sent_in_a_limited_size(tmp_path: Path, size: tuple[int, int]
     first = next(read_film(str(tmp_path / "a.gif"), 1))
     assert first.image is not None
     assert (first.image.size, first.size) == (sent, size)
+
+
+@pytest.mark.parametrize("seconds", [0.9, 0.5])
+def test_joined_clips_of_less_than_a_second_are_read_to_their_end(tmp_path: Path, seconds: float) -> None:
+    once = film_of(tmp_path / "once.ts", list(range(round(seconds * 10))), per_s=10).read_bytes()
+    (tmp_path / "joined.ts").write_bytes(once * 20)
+    found = [one.time_s for one in read_film(str(tmp_path / "joined.ts"), 1) if one.image is not None]
+    assert len(found) >= 20 * seconds - 2
+    assert found == sorted(found)
+
+
+def test_a_frame_may_not_enlarge_a_small_animation(tmp_path: Path) -> None:
+    """587 bytes of GIF took a minute and a half and 2.8 GiB."""
+    head = b"GIF89a" + struct.pack("<HHBBB", 96, 64, 0x80, 0, 0) + bytes(6)
+
+    def frame(x: int, y: int) -> bytes:
+        return b"\x2c" + struct.pack("<HHHHB", x, y, 1, 1, 0) + b"\x02\x02\x44\x01\x00"
+
+    (tmp_path / "far.gif").write_bytes(head + frame(0, 0) + frame(60_000, 2_900) * 20 + b";")
+    *_, last = read_film(str(tmp_path / "far.gif"), 1)
+    assert last.image is None
+    assert "60001 x 2901 px is more than the 100 megapixels" in str(last.error)

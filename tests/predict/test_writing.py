@@ -291,3 +291,22 @@ def test_a_folder_and_what_can_not_be_read(photos: Path, tmp_path: Path) -> None
         predictor.embed(photos / "x.jpg")
     with pytest.raises(ImageError, match="no image to embed"):
         predictor.embed([])
+
+
+@pytest.mark.parametrize("left", ["{broken", '{"path": "a.jpg", "error": "x"}\n'])
+def test_lines_behind_a_link_are_not_copied_into_the_folder(tmp_path: Path, left: str) -> None:
+    """Failures and a cut last line are repaired, but not in a file that the link leads to."""
+    private = tmp_path / "private.jsonl"
+    private.write_text(left)
+    (tmp_path / "answers.jsonl").symlink_to(private)
+    with pytest.raises(DataError, match="a link; name the file or folder"):
+        opened(tmp_path / "answers.jsonl", resume=True)
+    assert (tmp_path / "answers.jsonl").is_symlink()
+    assert private.read_text() == left
+
+
+def test_a_line_without_an_end_takes_no_memory(tmp_path: Path) -> None:
+    with (tmp_path / "answers.jsonl").open("wb") as file:
+        file.truncate(2**33)
+    with pytest.raises(DataError, match="longer than 16 MiB"):
+        opened(tmp_path / "answers.jsonl", resume=True)

@@ -181,3 +181,19 @@ def test_limits_that_make_no_sense_are_refused(name: str, value: float) -> None:
 def test_a_request_never_has_more_files_than_the_queue_holds() -> None:
     assert ServeConfig(queue=4).files == 4
     assert ServeConfig(queue=100).files == ServeConfig().max_files
+
+
+def test_a_greedy_client_does_not_shut_others_out() -> None:
+    async def use(batcher: Batcher, work: Recorder) -> None:
+        await occupy(batcher, work, b"0")
+        greedy = [batcher.submit([b"g"] * 2, "a", client="greedy") for _ in range(4)]
+        polite = batcher.submit([b"p"], "a", client="polite")
+        with pytest.raises(RefusedError):
+            batcher.submit([b"g"], "a", client="greedy")
+        work.gate.set()
+        assert await polite[0] == ("a", b"p")
+        with pytest.raises(RefusedError):
+            await greedy[-1][-1]
+
+    work, _ = with_batcher(use, queue=8, batch_size=2, max_wait_ms=0)
+    assert b"p" in work.batches[1][1]  # as soon as work is free, not after the eight

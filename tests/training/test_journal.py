@@ -63,3 +63,14 @@ def test_a_missing_or_mangled_file_is_named(tmp_path: Path) -> None:
             read_metrics(tmp_path)
     (tmp_path / METRICS).write_text('{"step": 1}\n5')
     assert read_metrics(tmp_path) == [{"step": 1}]
+
+
+def test_an_image_replaces_a_link(tmp_path: Path) -> None:
+    private = tmp_path / "private"
+    private.write_text("mine")
+    (tmp_path / "run" / "pictures").mkdir(parents=True)
+    (tmp_path / "run" / "pictures" / "views-00000003.png").symlink_to(private)
+    with Journal(tmp_path / "run", 0) as journal:
+        journal.image(3, "views", Image.new("RGB", (4, 4)))
+    assert private.read_text() == "mine"
+    assert Image.open(tmp_path / "run" / "pictures" / "views-00000003.png").size == (4, 4)

@@ -197,3 +197,11 @@ def test_what_torchrun_starts_again_resumes_by_itself(
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "job-8")
     with pytest.raises(ConfigError, match="holds a run already"):
         again(mine, CONFIGURED, data, resume=False)
+
+
+@pytest.mark.parametrize("name", ["pictures", "checkpoints", "tensorboard"])
+def test_a_run_does_not_write_or_delete_through_a_link(run: Path, data: DataSet, tmp_path: Path, name: str) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (run / name).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ConfigError, match=f"{name} is a link"):
+        again(run, CONFIGURED, data)

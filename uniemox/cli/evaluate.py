@@ -49,9 +49,9 @@ def evaluate(
         model: A fine-tuning run or its model.safetensors; or, without torch, an ONNX file, embedded or small.
         data: KIND:PATH, see `uniemox docs data`; several separated by commas are scored as one.
         split: Split to score, or all. Default: test if there is one, else val, else all.
-        by: Also score each value of a column: domain, split, label, group, part (of several data sets), or a column of
-            the annotations.
-        task: affect: score the valence and arousal that a classifier predicts against people's ratings.
+        by: Also print the scores for each value of a column: domain, split, label, group, a column of the annotations,
+            or part, the data set of several.
+        task: affect: compare a classifier's valence and arousal with people's ratings.
         allow_seen: Also score images that the model was trained on.
         name: File name in RUN/evaluations. Default: made from data and split.
     """

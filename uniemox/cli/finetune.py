@@ -49,8 +49,8 @@ def command_for(preset: str = DEFAULT, act: Callable[..., Any] | None = None) ->
 
         Args:
             init: Initial weights: embedded or small (in this package), a run, a published checkpoint, timm:NAME or
-                timm:NAME@FILE. Prefix scratch: keeps the architecture but draws random weights. Several, separated by
-                commas, are concatenated. Only method histogram needs none.
+                timm:NAME@FILE. scratch:NAME keeps the architecture of NAME and draws random weights. The features of
+                several, separated by commas, are concatenated. Only method histogram needs none.
             data: KIND:PATH, see `uniemox docs data`. Several, separated by commas, are used as one with the labels of
                 the first.
             out: Folder of the run: config.json, metrics.jsonl, checkpoints; at the end model.safetensors and

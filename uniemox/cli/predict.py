@@ -24,14 +24,14 @@ class ModelOptions:
     """Models and detectors, as in `uniemox.load`."""
 
     model: str | None = None
-    """Model: a run of uniemox finetune, its model.onnx, hub:owner/repository/file.onnx, or clip:NAME@WEIGHTS. embedded,
-    the default, and small are in this package; small loads faster."""
+    """Model: a run of uniemox finetune, its model.onnx, hub:owner/repository/file.onnx, or clip:NAME@WEIGHTS. This
+    package contains embedded (the default) and small, which loads faster."""
     person_model: str | None = None
     """Model that predicts what the detected people feel, named like --model. Default: only detect people."""
     persons: bool = True
     """Detect people."""
     finder: str = "embedded"
-    """Person detector, named like --detector of `data persons`."""
+    """Person detector, with the names of the option --detector of uniemox data persons."""
     faces: Literal["find", "whole"] | None = None
     """Also predict facial expressions, not what people feel. find: detect faces. whole: the image is one face."""
     face_model: str | None = None
@@ -118,8 +118,8 @@ def predict(
         coverage: Also give a set of likely labels that contains the true label in this share of images, such as 0.9.
         labels: Convert predictions to another label set, such as polarity.
         every: Read the files as videos (or animated images) and predict one frame per interval: 1s, 500ms or 2min.
-        batch_size: Maximum number of images in progress before the next prediction is written, up to 16; larger values
-            act as 16. Lower it to save memory; predictions stay the same.
+        batch_size: Number of images that are processed at the same time, at most 16; larger values count as 16. Lower
+            it to save memory; predictions stay the same.
         engine: local: this machine. ray: all machines of a Ray cluster, which must see the images at the same paths.
         as_json: Print one JSON object per line: path, scene, kind, valence, familiarity, persons, ...; or path, error.
     """

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import secrets
 import threading
 import time
@@ -32,11 +33,12 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 from uniemox.curate import tables as t
 from uniemox.curate.plan import CollectionPlan, paper_plan, plan_of
 from uniemox.errors import ConfigError, DataError
-from uniemox.io.files import write_file
+from uniemox.io.files import read_limited, write_file
 
 SUFFIXES = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp", "GIF": "gif", "BMP": "bmp", "TIFF": "tif"}
 SUFFIXES |= {"AVIF": "avif", "PPM": "ppm", "HEIF": "heic"}
 CONNECTIONS = 40  # one per thread of the web application; further ones are opened on each use
+CODE = "SELECT count(*) FROM sqlite_master WHERE type IN ('trigger', 'view')"  # it would run at every change
 BUSY_S = 30  # maximum wait of a writer for another one
 LEAVE_OUT = "leave out"  # step of a batch that excludes an annotator
 NONE, SKIP = "none", "skip"  # answers: no label fits; skipped for a reason
@@ -56,11 +58,11 @@ class Change:
 class Store:
     """A database with the tables of a project; missing tables are created.
 
-    address: an SQLAlchemy URL, such as sqlite:///project/project.db.
-    Raises ConfigError for an unusable URL, DataError for a database of another version.
+    address: an SQLAlchemy URL, such as sqlite:///project/project.db.  is_new: it may be a database without tables.
+    Raises ConfigError for an unusable URL, DataError for a database of another version or of another program.
     """
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, *, is_new: bool = True) -> None:
         try:
             url = make_url(address)
             self.engine = create_engine(url, pool_size=CONNECTIONS)
@@ -71,7 +73,7 @@ class Store:
         self._turn = threading.Lock()  # a writer that finds SQLite locked sleeps up to 100 ms at a time
         self._writing = self.engine.execution_options(writes=True)
         try:
-            self._create_tables()
+            self._create_tables(is_new=is_new)
         except DBAPIError as error:
             raise DataError(f"{address}: not a database that can be used ({error.orig})") from error
 
@@ -100,8 +102,14 @@ class Store:
         with self.write() as connection:
             put_setting(connection, name, value)
 
-    def _create_tables(self) -> None:
+    def _create_tables(self, *, is_new: bool) -> None:
         names = set(inspect(self.engine).get_table_names())
+        if not is_new and "settings" not in names:
+            raise DataError(f"{self.engine.url}: holds no project, or creating it was interrupted")
+        if self.engine.dialect.name == "sqlite":
+            with self.read() as connection:
+                if connection.exec_driver_sql(CODE).scalar():
+                    raise DataError(f"{self.engine.url}: it has views or triggers, which no project has")
         version = self.setting("schema") if "settings" in names else t.SCHEMA
         if version != t.SCHEMA:
             raise DataError(
@@ -124,11 +132,17 @@ class Project:
 
     def image_path(self, sha256: str, image_format: str) -> Path:
         """Return the path of an image file."""
-        return self.folder / "pictures" / sha256[:2] / f"{sha256}.{SUFFIXES[image_format]}"
+        return self.folder / "pictures" / self._below(sha256, SUFFIXES[image_format])
 
     def preview_path(self, sha256: str) -> Path:
         """Return the path of an image's preview."""
-        return self.folder / "previews" / sha256[:2] / f"{sha256}.jpg"
+        return self.folder / "previews" / self._below(sha256, "jpg")
+
+    def _below(self, sha256: str, ending: str) -> str:
+        """Return the place of an image's file. Raises DataError for a hash that is none, which may lead elsewhere."""
+        if not re.fullmatch("[0-9a-f]{64}", sha256):
+            raise DataError(f"{self.folder}: {sha256!r} is not the sha256 of an image; the database was changed")
+        return f"{sha256[:2]}/{sha256}.{ending}"
 
     def keep_file(self, data: bytes, image_format: str) -> str:
         """Write an image's bytes if they are new, and return their sha256."""
@@ -175,7 +189,8 @@ def open_project(folder: Path) -> Project:
     if not is_project(folder):
         raise DataError(f"{folder} holds no project; begin one: uniemox curate init {folder}")
     elsewhere = folder / "database.txt"
-    store = Store(elsewhere.read_text("utf-8").strip() if elsewhere.exists() else _own_address(folder))
+    address = read_limited(elsewhere).decode("utf-8", "replace").strip() if elsewhere.exists() else _own_address(folder)
+    store = Store(address, is_new=False)
     content = store.setting("plan")
     if content is None:
         raise DataError(f"{folder}: creating the project was interrupted; remove the folder and start again")

@@ -14,7 +14,7 @@ MAX_BATCHES = 50
 
 
 def status(project: Project) -> dict[str, Any]:
-    """Return all steps with their counts, annotators, recent batches, and the next command, JSON-serialisable."""
+    """Return a project's state as JSON: counts of each step, annotators, recent decisions, and the next command."""
     collected, screened = _collected(project), _screened(project)
     with project.store.read() as connection:
         batches = history(connection, MAX_BATCHES)

@@ -20,7 +20,7 @@ from uniemox.data.processes import map_batches
 from uniemox.data.readers.csv_table import parse_json
 from uniemox.data.sample import DataSet, Sample
 from uniemox.errors import ConfigError, DataError, ImageError, MissingPackageError
-from uniemox.io.files import MAX_TEXT_BYTES, PARTIAL, open_regular, read_limited, replacing, write_file
+from uniemox.io.files import MAX_TEXT_BYTES, PARTIAL, is_plain_name, open_regular, read_limited, replacing, write_file
 from uniemox.io.images import MAX_BYTES, MinSides, decode, encode_image, open_image
 from uniemox.io.parallel import DIED
 from uniemox.io.progress import Progress, silent
@@ -76,7 +76,7 @@ def read_shards(address: str) -> DataSet:
         raise DataError(f"{address}/{INDEX}: {error} is missing or of another type") from error
     samples: list[Sample] = []
     for name, size, count in shards:
-        if not re.fullmatch(r"[^./\\][^/\\]*", name):
+        if not is_plain_name(name):
             raise DataError(f"{address}/{INDEX}: {name!r} is not the name of a shard; write the shards again")
         tar = f"{address.rstrip('/')}/{name}.tar"
         found = _size(system, f"{root}/{name}.tar")
@@ -94,8 +94,10 @@ def read_shards(address: str) -> DataSet:
                 samples.append(_sample_of(_object_in(line, where), tar, labels))
             except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
                 raise DataError(f"{where}: {error} is missing or wrong; write the shards again") from error
-    seen = frozenset(map(str, content.get("detector_seen", ())))
-    return DataSet(address, labels, samples, short_side_px=content.get("short_side_px"), detector_seen=seen)
+    seen, short_px = content.get("detector_seen", []), content.get("short_side_px")
+    if not isinstance(seen, list) or not isinstance(short_px, int | None):
+        raise DataError(f"{address}/{INDEX}: detector_seen or short_side_px is of another type; write the shards again")
+    return DataSet(address, labels, samples, short_side_px=short_px, detector_seen=frozenset(map(str, seen)))
 
 
 def open_address(address: str) -> tuple[Any, str]:
@@ -119,6 +121,10 @@ def _sample_of(values: dict[str, Any], tar: str, labels: LabelSet) -> Sample:
     texts = [values[name] for name in names if values.get(name) is not None]
     if not all(isinstance(text, str) for text in texts):
         raise TypeError("a text")
+    objects = [values[name] for name in ("distribution", "annotation") if values.get(name) is not None]
+    numbers = [values[name] for name in ("valence", "arousal") if values.get(name) is not None]
+    if not all(isinstance(one, dict) for one in objects) or not all(isinstance(one, int | float) for one in numbers):
+        raise TypeError("distribution, annotation, valence or arousal")
     offset, size = int(values["offset"]), int(values["size"])
     if not 0 <= offset < 2**62 or not 0 <= size <= MAX_BYTES:
         raise ValueError("the position of the image")
@@ -163,6 +169,7 @@ def _object_in(text: bytes | str, where: str) -> dict[str, Any]:
     return value
 
 
+REPORT = {"name", "samples", "bytes", "sha256", "broken"}
 BLOCK = 512  # bytes of a tar header
 JPEG_QUALITY = 92
 
@@ -203,11 +210,11 @@ def write_shards(data: DataSet, out: Path, config: ShardConfig, on_progress: Pro
         out.mkdir(parents=True, exist_ok=True)
         started = out / "shards.part.json"
         for file in (out / INDEX, started):
-            before = _object_in(file.read_bytes(), str(file)) if file.exists() else header
+            before = _object_in(read_limited(file), str(file)) if file.exists() else header
             if {name: before.get(name) for name in header} != header:
                 raise DataError(f"{out} holds shards of other data or settings; choose another folder")
         if (out / INDEX).exists():
-            return list(_object_in((out / INDEX).read_bytes(), str(out / INDEX)).get("broken", []))
+            return list(_object_in(read_limited(out / INDEX), str(out / INDEX)).get("broken", []))
         write_file(started, json.dumps(header))
         shards, broken, done = [], [], 0
         on_progress("packing", 0, len(data))
@@ -235,6 +242,8 @@ def _plan(data: DataSet, config: ShardConfig) -> Iterator[tuple[str, list[Sample
     for sample in data.samples:
         splits.setdefault(sample.split or "all", []).append(sample)
     for split, samples in sorted(splits.items()):
+        if not is_plain_name(split):  # a stranger's list of splits may name a path
+            raise DataError(f"{data.name}: a split can't be named {split!r}, because its shards are; rename it")
         random.Random(f"{config.seed} {split}").shuffle(samples)
         for i in range(0, len(samples), config.samples):
             yield f"{split}-{i // config.samples:05d}", samples[i : i + config.samples]
@@ -253,8 +262,8 @@ def _write_shard(
     report_file = out / f"{name}.report.json"
     tar_file = out / f"{name}.tar"
     if report_file.exists() and tar_file.exists():
-        report = json.loads(report_file.read_text("utf-8"))
-        if tar_file.stat().st_size == report["bytes"]:
+        report = _object_in(read_limited(report_file), str(report_file))
+        if tar_file.stat().st_size == report.get("bytes") and report.keys() == REPORT:
             return report
     lines, broken = [], []
     for left in out.glob(f"{name}.tar.*{PARTIAL}"):  # left by a killed run

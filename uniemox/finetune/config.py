@@ -33,13 +33,13 @@ class NetworkConfig:
     streams: Streams = "scene"
     """Views that the network reads: scene, person, or both, fused. Region methods (--method) read what they need."""
     pool: Literal["mean", "token"] = "mean"
-    """Feature of a plain ViT. mean: mean of the patch tokens through a new norm, as in the paper. token: normed CLS
-    token, on which the fusion was pre-trained. Other networks ignore this option."""
+    """How the tokens of a plain ViT become one feature. mean: mean of the patch tokens through a new norm, as in the
+    paper. token: normed CLS token, on which the fusion was pre-trained. Other networks ignore this option."""
     fusion: str | None = None
     """With streams both: static, dynamic, attention, gated, scaled_attention, or mypackage.module:MyFusion. None, or
     the name of the pre-trained fusion: use the pre-trained one."""
     fusion_heads: int = 3
-    """κ, number of fusion weight sets of a new fusion, at least 1. A pre-trained fusion keeps its own number."""
+    """κ, number of heads of a new fusion, each with its own weights, at least 1. A pre-trained fusion keeps its own."""
     fused_width: int = 512
     """C3, number of channels of a new fusion, or of a region method, at least 1."""
     keep_norm_statistics: bool = False
@@ -54,7 +54,7 @@ class NetworkConfig:
     the combination of scene and person; a high value suits photographs."""
     frozen_encoder: bool = False
     """Region methods only: freeze the encoder and train the rest on features computed once, starting from a linear
-    probe. Held-out images choose between two learning rates, and the number of steps."""
+    probe. Held-out images decide which of two learning rates and how many steps are used."""
     skip: bool = True
     """Region methods only: let the head also read features of whole views, unlike the papers. Off in preset paper."""
     objects: str = ""
@@ -62,10 +62,10 @@ class NetworkConfig:
     Empty: use a 4 x 4 grid instead. A detector turns off RandAugment, mixup, CutMix and erasing."""
     faces: str = ""
     """Region methods: ONNX file of YuNet-n, which detects faces in the person view. Empty: use the upper half of the
-    person instead. It turns off the same augmentations as objects."""
+    person instead. A face detector turns off the same augmentations as --network.objects."""
     confounders: int = 0
-    """Number of surroundings in the dictionary of CCIM (arXiv 2303.11921), which reduces the influence of the
-    surroundings on a person's emotion. The paper takes 128 to 256. 0: no CCIM."""
+    """Number of entries in the dictionary of CCIM (arXiv 2303.11921), a method that makes predictions depend less on
+    the surroundings of a person. The paper takes 128 to 256. 0: no CCIM."""
 
     def __post_init__(self) -> None:
         if self.fusion is not None:
@@ -146,8 +146,8 @@ class FinetuneConfig:
     save: SaveConfig = field(default_factory=SaveConfig)
     distillation: DistillationConfig = field(default_factory=DistillationConfig)
     layer_decay: float | None = None
-    """Learning rate of each layer divided by that of the layer above it, above 0, at most 1. Lower values keep more of
-    the pre-trained weights. None: the same rate everywhere."""
+    """Factor by which the learning rate falls from each layer to the one before it, more than 0, at most 1. Lower
+    values keep more of the pre-trained weights. None: the same rate everywhere."""
     head_lr_scale: float = 1.0
     """Factor on the learning rate of everything after the encoder, above 0."""
     probe_first: bool = False
@@ -158,12 +158,13 @@ class FinetuneConfig:
     """balanced: every class counts the same (methods full, probe and histogram). none: every image does."""
     logit_adjustment: float = 0.0
     """τ of logit adjustment (arXiv 2007.07314, equation 9): subtract τ · log(class share in training) from each logit,
-    so that rare classes are predicted more often. 0: off. Linear heads with task label only."""
+    so that rare classes are predicted more often. 0: off. Works only for linear heads with --task label."""
     fraction: float = 1.0
-    """Share of each class to use, above 0 to 1, of training and held-out images. Lower it for a learning curve."""
+    """Share of the images of each class to train on and to hold out, more than 0, at most 1; for learning curves."""
     monitor: Literal["val", "holdout"] | None = None
     """Held-out images that choose the epoch and fit the temperature: split val, or part of train. None: val if the data
-    have a test split too, else holdout. If an epoch is chosen, half of them choose and half calibrate."""
+    have a test split too, else holdout. With --select best, one half chooses the epoch and the other fits the
+    temperature."""
     calibrate_on: Literal["votes", "labels"] = "votes"
     """With task distribution: make probabilities match the shares of votes, or the accuracy of the top label."""
     holdout_fraction: float = 0.1

@@ -26,6 +26,15 @@ ENCODER, WEIGHTS, ONNX = "encoder.safetensors", "model.safetensors", "model.onnx
 SPLITS, EVALUATIONS = "splits.json", "evaluations"  # splits made for data without any; scores
 
 
+def is_plain_name(name: str) -> bool:
+    """Return True if a text can be part of a path without leading elsewhere, or to a hidden file.
+
+    >>> is_plain_name("train"), is_plain_name("../train"), is_plain_name(".train")
+    (True, False, False)
+    """
+    return re.fullmatch(r"[^./\\\0][^/\\\0]*", name) is not None
+
+
 def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
     """Open a file for reading. Raises OSError if it is not a regular file: pipes would hang, devices never end."""
     return open(path, "rb", opener=_open_regular)
@@ -34,7 +43,7 @@ def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
 def open_appending(path: Path) -> BinaryIO:
     """Open a file for appending, and create it if it is missing.
 
-    Raises OSError for a link, which may lead out of a stranger's folder, and for pipes and devices.
+    Raises OSError for a link, a pipe or a device.
     """
     return open(path, "ab", opener=_open_without_links)
 
@@ -43,7 +52,7 @@ def read_limited(path: str | os.PathLike[str], max_bytes: int = MAX_TEXT_BYTES) 
     """Return the bytes of a regular file. Raises OSError if it can't be read or has more than max_bytes."""
     with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
-        data = file.read(size + 1) if size <= max_bytes else b""
+        data = (file.read(size + 1) or b"") if size <= max_bytes else b""  # None: /proc/kmsg has nothing at the moment
         while size < len(data) <= max_bytes and (block := file.read(2**20)):  # it grows, or is in /proc
             data += block
     if max(size, len(data)) > max_bytes:
@@ -64,9 +73,14 @@ def _open_regular(path: str, flags: int) -> int:
     raise OSError(errno.EINVAL, "a pipe or device, not a file", path)
 
 
-def _open_without_links(path: str, flags: int) -> int:
+def refuse_link(path: str | os.PathLike[str]) -> None:
+    """Raise OSError for a link, which may lead out of a stranger's folder."""
     if os.path.islink(path):
-        raise OSError(errno.ELOOP, "a link; name the file that it leads to, or remove the link", path)
+        raise OSError(errno.ELOOP, "a link; name the file or folder that it leads to, or remove the link", str(path))
+
+
+def _open_without_links(path: str, flags: int) -> int:
+    refuse_link(path)
     return _open_regular(path, flags | getattr(os, "O_NOFOLLOW", 0))
 
 
@@ -110,7 +124,7 @@ def replacing(path: Path, error_class: type[UniemoxError] = DataError) -> Iterat
 
 
 class FileLock:
-    """Advisory lock, PATH.lock, which ends with its process; Windows has none.
+    """Advisory lock in the file PATH.lock, released when its process ends. On Windows, nothing is locked.
 
     Raises ConfigError if another process holds it, OSError if the folder can't be written.
     """

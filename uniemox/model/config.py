@@ -104,10 +104,10 @@ class ModelConfig:
     """Settings of the network. Every ablation of tables IV to VI of the paper changes one of these settings."""
 
     fusion: str | None = "attention"
-    """Fusion of α and β into Υ: static, dynamic, attention, gated, scaled_attention, or your own class as
-    mypackage.module:MyFusion. None: Υ = α, the scene alone."""
+    """Fusion of the scene feature α and the person feature β into Υ: static, dynamic, attention, gated,
+    scaled_attention, or your own class as mypackage.module:MyFusion. None: Υ = α, the scene alone."""
     fusion_heads: int = 3
-    """κ, number of fusion weight sets, at least 1."""
+    """κ, number of heads of the fusion, each with its own weights, at least 1."""
     norm_pix: bool = False
     """Reconstruct the standardised pixels of each patch, an option of MAE, instead of the raw pixels."""
     temperature: float = 14.2857

@@ -18,7 +18,7 @@ from uniemox.views.patches import IMAGENET, PixelStats, patch_grid
 
 
 def sincos_position(channels: int, grid: tuple[int, int], *, rows_first: bool = False) -> Tensor:
-    """Return a sin-cos position table: the column's values, then the row's; the CLS token's zero row is first.
+    """Return a sin-cos position table. Entries hold the column's values, then the row's; the CLS token's is 0.
 
     channels: C, a multiple of 4.  grid: rows and columns.  Returns (1, 1 + rows * columns, C).
     rows_first: row, then column, as in MoCo v3, CAE and SiameseIM; MAE, dBOT, TinyMIM and MixMAE have column, then row.
@@ -133,8 +133,8 @@ def _refusal(name: str, reason: str) -> str:
 class ConcatEncoder(nn.Module):
     """Concatenation of several encoders: (N, 3, H, W) -> (N, D1 + D2 + ...).
 
-    encoders: of timm, with features (N, D).  stats: normalisation of each encoder's pixels; the input has ImageNet's,
-    and is converted.
+    encoders: of timm, with features (N, D).  stats: pixel normalisation that each encoder expects; the input has
+    ImageNet's, and is converted.
     """
 
     scale: Tensor

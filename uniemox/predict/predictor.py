@@ -31,8 +31,8 @@ SHRINK_MARGIN = 4  # decoded images stay this many times larger than the input; 
 class Predictor:
     """Predicts the emotions of images, and of the people in them; `uniemox.load` opens one.
 
-    network: for the scene.  finder: person detector; None: none is run.  person_network: predicts what people feel, and
-    needs a finder.  face_reader: detects faces and predicts their expressions; None: no faces.
+    network: for the scene.  finder: person detector; None does not look for people.  person_network: predicts what
+    people feel, and needs a finder.  face_reader: detects faces and predicts their expressions; None: no faces.
     Threads may share a predictor. Raises ConfigError for a person network that does not predict felt emotions.
     """
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable, Iterator
+from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 from itertools import chain, islice
@@ -15,6 +16,8 @@ from uniemox.predict.prediction import Failure, Prediction
 from uniemox.predict.schema import DIGITS, FIELDS, Field, columns_of, required_type, table_fields, words_of
 
 ROWS = 10_000  # table rows in memory at once
+MAX_LINE_BYTES = 2**24
+WRONG_FIELD = (TypeError, ValueError, AttributeError, KeyError, OverflowError)  # by a line that somebody else has made
 FRAMES = ("pandas", "polars")
 
 
@@ -31,7 +34,9 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
     except OSError as error:
         raise DataError(f"{path} can't be read ({error.strerror}); choose another name") from error
     with file:
-        for number, line in enumerate(file, start=1):
+        for number, line in enumerate(iter(partial(file.readline, MAX_LINE_BYTES), b""), start=1):
+            if len(line) == MAX_LINE_BYTES:
+                raise DataError(f"{path}:{number}: longer than {MAX_LINE_BYTES >> 20} MiB, which no prediction is")
             if not line.endswith(b"\n"):
                 return
             try:

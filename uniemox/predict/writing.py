@@ -20,11 +20,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from uniemox.errors import ConfigError, DataError
-from uniemox.io.files import FileLock, fingerprint_of, open_appending, replacing, writing
+from uniemox.io.files import FileLock, fingerprint_of, open_appending, refuse_link, replacing, writing
 from uniemox.predict.prediction import Failure, Prediction
 from uniemox.predict.predictor import Predictor
 from uniemox.predict.question import answers_in
-from uniemox.predict.tables import import_pyarrow, read_lines, reserved_names, write_csv, write_parquet
+from uniemox.predict.tables import (
+    WRONG_FIELD,
+    import_pyarrow,
+    read_lines,
+    reserved_names,
+    write_csv,
+    write_parquet,
+)
 
 LINES = ".jsonl"
 TABLES = (".csv", ".parquet")
@@ -75,6 +82,31 @@ class AnswerHeader:
         return f"{name} {theirs[name]!r}, not {ours[name]!r}"
 
 
+class PathSet:
+    """Set of paths, 8 bytes each; among 10 million the odds of a collision are 1 to 370,000."""
+
+    def __init__(self) -> None:
+        self._keys, self._sorted = array("Q"), np.empty(0, np.uint64)
+
+    def add(self, path: str) -> None:
+        """Add a path."""
+        self._keys.append(_key(path))
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def __contains__(self, path: object) -> bool:
+        if len(self._sorted) < len(self._keys):
+            self._sorted = np.sort(np.array(self._keys, np.uint64))
+        key = np.uint64(_key(str(path)))
+        place = int(np.searchsorted(self._sorted, key))
+        return place < len(self._sorted) and bool(self._sorted[place] == key)
+
+
+def _key(path: str) -> int:
+    return int.from_bytes(blake2b(path.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
+
+
 class ResultFile:
     """Predictions in OUT.jsonl; for OUT.csv and OUT.parquet in OUT.csv.jsonl, from which `finish` makes the table.
 
@@ -93,7 +125,7 @@ class ResultFile:
         if taken and path != self.lines:
             raise ConfigError(f"{path}: the label {min(taken)!r} has the name of a column; write {LINES} instead")
         self._beside = {} if answered.asked is None else {"asked": answered.asked}
-        self._done: NDArray[np.uint64] = np.empty(0, np.uint64)
+        self._done = PathSet()
         with writing(self.lines):
             self._lock = FileLock(self.lines)
         try:
@@ -108,6 +140,8 @@ class ResultFile:
             raise ConfigError(f"{there} is there already; continue it (--resume), or choose another name")
         if there is not None and there != self.lines:
             raise ConfigError(f"{there} is there, but not {self.lines}, which --resume needs; choose another name")
+        with writing(self.lines):
+            refuse_link(self.lines)  # repairing would copy the file that it leads to
         if there is not None:
             self._done = _repair(self.lines, self.answered)
         with writing(self.lines):
@@ -119,9 +153,7 @@ class ResultFile:
 
     def has(self, path: str) -> bool:
         """Return True if the file contained the image when it was opened."""
-        key = np.uint64(_key(path))
-        place = int(np.searchsorted(self._done, key))
-        return place < len(self._done) and bool(self._done[place] == key)
+        return path in self._done
 
     def write(self, result: Prediction | Failure, more: Mapping[str, Any] | None = None) -> None:
         """Append a prediction, with further fields; after the return it survives the end of the process."""
@@ -139,7 +171,7 @@ class ResultFile:
         try:
             with replacing(self.path) as file:
                 write(self.lines, file, self.answered.labels, of_film=self.answered.of_film)
-        except (TypeError, ValueError, AttributeError, OverflowError) as error:  # of a file that somebody else has made
+        except WRONG_FIELD as error:
             raise DataError(f"{self.lines}: a field is of another type than in an answer ({error})") from error
 
     def __enter__(self) -> Self:
@@ -160,17 +192,17 @@ def _check_name(path: Path, endings: Sequence[str]) -> None:
         import_pyarrow()
 
 
-def _repair(path: Path, answered: AnswerHeader) -> NDArray[np.uint64]:
-    """Remove failures and an incomplete last line; return the sorted keys of the predicted images."""
-    keys, failures = array("Q"), 0
+def _repair(path: Path, answered: AnswerHeader) -> PathSet:
+    """Remove failures and an incomplete last line; return the paths of the predicted images."""
+    there, failures = PathSet(), 0
     for value in read_lines(path):
         if "scene" not in value:
             failures += 1
             continue
-        keys.append(_key(str(value.get("path"))))
-        there = AnswerHeader.of(value)
-        if there != answered:
-            what = answered.difference(there)
+        there.add(str(value.get("path")))
+        header = AnswerHeader.of(value)
+        if header != answered:
+            what = answered.difference(header)
             raise ConfigError(f"{path} holds other predictions ({what}); use the same settings, or choose another name")
     with path.open("rb") as file:
         file.seek(max(0, path.stat().st_size - 1))
@@ -178,12 +210,7 @@ def _repair(path: Path, answered: AnswerHeader) -> NDArray[np.uint64]:
     if failures or is_cut:
         with replacing(path) as whole, path.open("rb") as lines, whole.open("wb") as kept:
             kept.writelines(line for line in lines if line.endswith(b"\n") and "scene" in json.loads(line))
-    return np.sort(np.frombuffer(keys, np.uint64)) if keys else np.empty(0, np.uint64)
-
-
-def _key(path: str) -> int:
-    """Return 64 bits of a path; among 10 million the odds of a collision are 1 to 370,000."""
-    return int.from_bytes(blake2b(path.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
+    return there
 
 
 class EmbeddingFile:

@@ -65,8 +65,8 @@ class PretrainConfig:
     accumulation: int = 1
     """Batches whose gradients are accumulated per step; must divide batch_size. With more, L2 compares fewer texts."""
     layer_decay: float | None = None
-    """Learning rate of each encoder layer divided by that of the layer above it, above 0, at most 1. Lower values keep
-    more of the pre-trained weights. None: the same rate everywhere."""
+    """Factor by which the learning rate falls from each encoder layer to the one before it, more than 0, at most 1.
+    Lower values keep more of the pre-trained weights. None: the same rate everywhere."""
     diagnose_every: int = 0
     """Steps between measurements of each loss's gradient norm at the encoder; 0: none. Shows if one loss dominates. A
     measurement costs a forward pass and a backward pass per loss."""

@@ -3,7 +3,7 @@
 import asyncio
 import math
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -30,6 +30,8 @@ class Job:
     """Value of time.monotonic() after which the result is not needed."""
     is_slow: bool
     """True to process it alone, so that other images need not wait for slow ones."""
+    client: str = ""
+    """Address of the client; waiting clients take turns."""
 
     @property
     def is_wanted(self) -> bool:
@@ -46,6 +48,8 @@ class Batcher:
         self._arrived = asyncio.Event()
         self._worker = ThreadPoolExecutor(1, "uniemox-worker")
         self._task: asyncio.Task[None] | None = None
+        self._served: dict[str, float] = {}
+        """Time of the last batch of each waiting client."""
         self._seconds_each = 0.05  # measured from the first batch on
         metrics.queue_length.set_function(lambda: len(self._waiting))
 
@@ -62,16 +66,35 @@ class Batcher:
             await asyncio.wait([self._task])
         await asyncio.to_thread(self._worker.shutdown)
 
-    def submit(self, images: Sequence[bytes], ask: Hashable, *, is_slow: bool = False) -> "list[asyncio.Future[Any]]":
-        """Put all images of one request into the queue, or none. Raises RefusedError."""
+    def submit(
+        self, images: Sequence[bytes], ask: Hashable, *, is_slow: bool = False, client: str = ""
+    ) -> "list[asyncio.Future[Any]]":
+        """Put all images of one request into the queue, or none.
+
+        If the queue is full, the client with the most images in it loses the newest ones.
+        Raises RefusedError if there is no room even so.
+        """
         self._forget_unwanted()
-        if len(self._waiting) + len(images) > self._config.queue:
-            raise self.refusal()
+        for job in self._to_drop(len(self._waiting) + len(images) - self._config.queue, len(images), client):
+            job.answer.set_exception(self.refusal())
+        self._forget_unwanted()
         loop, deadline = asyncio.get_running_loop(), time.monotonic() + self._config.timeout_s
-        jobs = [Job(data, ask, loop.create_future(), deadline, is_slow) for data in images]
+        jobs = [Job(data, ask, loop.create_future(), deadline, is_slow, client) for data in images]
         self._waiting.extend(jobs)
         self._arrived.set()
         return [job.answer for job in jobs]
+
+    def _to_drop(self, count: int, arriving: int, client: str) -> list[Job]:
+        """Return this number of newest jobs of greedier clients. Raises RefusedError if there are not enough."""
+        dropped, left = list[Job](), list(self._waiting)
+        while len(dropped) < count:
+            waiting = Counter(job.client for job in left)
+            greediest, most = max(waiting.items(), key=lambda one: one[1], default=("", 0))
+            if greediest == client or most <= waiting[client] + arriving:
+                raise self.refusal()
+            dropped.append(next(job for job in reversed(left) if job.client == greediest))
+            left.remove(dropped[-1])
+        return dropped
 
     def refusal(self) -> RefusedError:
         """Return an error for further images, with the time until half of the queue is probably done."""
@@ -99,13 +122,23 @@ class Batcher:
         self._waiting = deque(job for job in self._waiting if job.is_wanted)
 
     def _take(self) -> list[Job]:
-        """Take the oldest image and later ones with an equal ask; others stay in the queue."""
+        """Take an image of the client served least recently, and others with an equal ask, clients in turn."""
         self._forget_unwanted()
         if not self._waiting:
             return []
-        first = self._waiting[0]
+        turns: Counter[str] = Counter()
+        order = []
+        for job in self._waiting:
+            order.append((turns[job.client], self._served.get(job.client, 0.0), job))
+            turns[job.client] += 1
+        order.sort(key=lambda one: one[:2])
+        first = order[0][2]
         limit = 1 if first.is_slow else self._config.batch_size
-        batch = [job for job in self._waiting if (job.ask, job.is_slow) == (first.ask, first.is_slow)][:limit]
+        batch = [job for *_, job in order if (job.ask, job.is_slow) == (first.ask, first.is_slow)][:limit]
+        now = time.monotonic()
+        self._served = {one: at for one, at in self._served.items() if one in turns} | {
+            job.client: now for job in batch
+        }
         taken = set(map(id, batch))
         self._waiting = deque(job for job in self._waiting if id(job) not in taken)
         return batch

@@ -37,7 +37,7 @@ MAX_HEADER_BYTES = 32 * 2**10
 class Guard:
     """ASGI middleware.
 
-    origins: such as https://example.org: their pages may send requests, and the server also accepts their host name.
+    origins: web origins, such as https://example.org, whose pages may send requests; their host names are accepted too.
     """
 
     def __init__(self, app: ASGIApp, metrics: Metrics, origins: Collection[str] = ()) -> None:

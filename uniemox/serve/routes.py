@@ -193,7 +193,8 @@ async def _ask(request: Request, service: Service, ask: PredictAsk | ExplainAsk)
         is_map = isinstance(ask, ExplainAsk)
         if is_map and len(uploads) > 1:
             raise RefusedError(422, "one_picture_only", f"{len(uploads)} files; this request takes one")
-        answers = service.batcher.submit([upload.data for upload in uploads], ask, is_slow=is_map)
+        client = request.client.host if request.client else ""
+        answers = service.batcher.submit([upload.data for upload in uploads], ask, is_slow=is_map, client=client)
         return uploads, await _wait(request, answers, service.config.timeout_s)
     except (LabelError, ConfigError) as error:
         raise RefusedError(422, "bad_parameter", without_folders(str(error))) from error

@@ -92,8 +92,7 @@ def save_features(
     arrays = [np.asarray(image_keys, dtype=str), image_features.float().cpu().numpy()]
     arrays += [np.asarray(texts, dtype=str), text_features.float().cpu().numpy()]
     check_features(*arrays, where=str(path))
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    with Path(path).open("wb") as file:
+    with replacing(Path(path), TeacherError) as partial, partial.open("wb") as file:
         named: dict[str, Any] = dict(zip(FIELDS, arrays, strict=True)) | {STORED: np.array(sorted(seen), dtype=str)}
         np.savez(file, **named)
 

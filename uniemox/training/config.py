@@ -59,7 +59,7 @@ class ScheduleConfig:
     epochs: float = 200.0
     """Number of passes over the training data; may be a fraction."""
     warmup_epochs: float = 40.0
-    """Epochs in which the learning rate rises from 0 to its maximum. The cosine decay counts from step 0 as well."""
+    """Epochs in which the learning rate rises from 0 to its maximum. The cosine decay begins at step 0."""
     min_lr: float = 0.0
     """Learning rate at the end of the run, 0 or more; MAE uses 0."""
 
@@ -90,9 +90,10 @@ class HardwareConfig:
     grad_checkpointing: bool = False
     """Recompute activations in the backward pass instead of storing them: less memory, a third slower."""
     threads: int | None = None
-    """CPU threads per process. None: all cores. Use 1 for small networks beside a process that loads images."""
+    """CPU threads per process. None: all cores. Use 1 if the network is small and another process loads the images."""
     workers: int | None = None
-    """Image-loading processes per training process. None: 1 on the CPU; with a GPU its share of the cores, up to 8."""
+    """Image-loading processes per training process. None: 1 on the CPU; with GPUs an equal share of the cores, at most
+    8."""
 
     def __post_init__(self) -> None:
         check_numbers(self, "hardware.", at_least={"threads": 1, "workers": 0})

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from uniemox.errors import DataError
 from uniemox.io.files import METRICS, read_limited, write_file
+from uniemox.io.images import encode_image
 from uniemox.training.processes import kept_parameters, rank
 from uniemox.training.trackers import open_trackers
 
@@ -166,8 +167,7 @@ class Journal:
         """Save an image of this step as pictures/NAME-STEP.png."""
         if self.is_written:
             path = self.run / IMAGES / f"{name}-{step:08d}.png"
-            path.parent.mkdir(exist_ok=True)
-            image.save(path)
+            write_file(path, encode_image(image, "PNG"))
             for tracker in self.trackers:
                 tracker.image(step, name, image)
 

@@ -133,6 +133,9 @@ def _begin(run: Path, kind: str, config: Any, data: DataSet | Sequence[Sample], 
             raise ConfigError(f"{run} is not empty and not a run of uniemox; choose another --out")
         write_file(path, json.dumps(record, indent=2) + "\n")
         return False
+    links = [file.name for file in run.iterdir() if file.is_symlink()]
+    if links:  # a run from somebody else would write to, and delete, what they lead to
+        raise ConfigError(f"{run}/{links[0]} is a link; move what it leads to into the run, or link the whole run")
     found = read_json(path)
     if found.get("kind") != kind:
         raise ConfigError(f"{run} holds a run of another command ({found.get('kind')}); choose another --out")

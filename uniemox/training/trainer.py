@@ -1,4 +1,4 @@
-"""Steps of every run: resuming, plan, image order, learning rate, journal, checkpoints and stopping."""
+"""The loop of training steps, with resuming, plan, image order, learning rate, journal, checkpoints and stopping."""
 
 import signal
 import time

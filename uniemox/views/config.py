@@ -13,12 +13,14 @@ class ViewConfig:
     size: int = 224
     """Side of the network's input in px, at least 8, for scene and person view."""
     min_area: float = 0.2
-    """Minimum share of the image's area in a training crop, above 0 to 1. Raise it if crops lose the subject."""
+    """Minimum share of the image's area in a training crop, more than 0, at most 1. Raise it if crops lose the
+    subject."""
     person: PersonPolicy = "largest"
-    """Person view. largest: target person, else the largest. union: box around all. persons_only: image, black outside
-    of persons. second_crop: a second random crop, as in the authors' code."""
+    """Person view. largest: the target person if the data name one, else the largest. union: box around all.
+    persons_only: image, black outside of persons. second_crop: a second random crop, as in the authors' code."""
     crop_fraction: float = 0.9
-    """Centre crop for evaluation: share of the short side, above 0 to 1. The default is timm's crop_pct for ViTs."""
+    """Centre crop for evaluation: share of the short side, more than 0, at most 1. The default is timm's crop_pct for
+    ViTs."""
     hide_person: bool = False
     """Black out the person in the scene view, so that it shows only the surroundings, as EmotiCon does."""
 

@@ -15,9 +15,18 @@ from PIL import Image
 
 from tests.drawn import draw_image
 from tests.runs import uniemox_here
+from uniemox.errors import DataError
 from uniemox.predict.survey.run import date_taken, pack
 from uniemox.predict.survey.similarity import arrange
 from uniemox.predict.survey.summary import SHOWN, Tally, groupings_of, summarise, unpack
+
+
+class Everything:
+    """Contains any path."""
+
+    def __contains__(self, path: object) -> bool:
+        return True
+
 
 SMALL = ("--model", "small", "--no-persons")
 DATES = ("2019:05:03 10:00:00", "2020:11:30 10:00:00", None)
@@ -65,7 +74,7 @@ def test_the_page_is_complete_and_self_contained(surveyed: Path) -> None:
 
 def test_groups_are_those_of_the_images(surveyed: Path) -> None:
     table = surveyed / "photos" / "table.csv"
-    found = summarise(surveyed / "s.html.jsonl", groupings_of(("folder", "date", "city"), table))
+    found = summarise(surveyed / "s.html.jsonl", groupings_of(("folder", "date", "city"), table), Everything())
     counts = {name: {key: tally.images for key, tally in group.items()} for name, group in found.groups.items()}
     assert counts["folder"] == {"summer": 7, "winter <b>": 7}
     assert counts["date"] == {"2019-05": 5, "2020-11": 5, "no date": 4}
@@ -137,7 +146,7 @@ def line(place: int, **more: object) -> str:
 
 def test_the_map_is_an_even_sample_of_many_images(tmp_path: Path) -> None:
     (tmp_path / "l.jsonl").write_text("".join(map(line, range(5000))))
-    found = summarise(tmp_path / "l.jsonl", groupings_of(("folder", "date"), None))
+    found = summarise(tmp_path / "l.jsonl", groupings_of(("folder", "date"), None), Everything())
     places = [int(Path(one.path).stem) for one in found.on_map]
     assert (len(places), len(set(places))) == (600, 600)
     assert abs(np.mean(places) - 2500) < 4 * 5000 / np.sqrt(12 * 600)
@@ -149,7 +158,7 @@ def test_of_nearly_identical_images_the_highest_is_shown(tmp_path: Path) -> None
     same = pack(np.ones(64, np.float32))
     burst = [line(i, scene={"awe": 0.9 + i / 1000, "fear": 0.1 - i / 1000}, features=same) for i in range(8)]
     (tmp_path / "l.jsonl").write_text("".join(burst) + line(108) + line(107))
-    found = summarise(tmp_path / "l.jsonl", groupings_of(("folder",), None))
+    found = summarise(tmp_path / "l.jsonl", groupings_of(("folder",), None), Everything())
     assert [place.path for place in found.most["awe"]] == ["a/7.jpg", "a/108.jpg", "a/107.jpg"]
     assert [place.path for place in found.least["awe"]] == ["a/107.jpg", "a/108.jpg", "a/0.jpg"]
 
@@ -157,7 +166,7 @@ def test_of_nearly_identical_images_the_highest_is_shown(tmp_path: Path) -> None
 def test_many_months_become_years(tmp_path: Path) -> None:
     days = [f"{2000 + i // 12}-{i % 12 + 1:02d}-01" for i in range(36)]
     (tmp_path / "l.jsonl").write_text("".join(line(i, taken=day) for i, day in enumerate(days)))
-    found = summarise(tmp_path / "l.jsonl", groupings_of(("date",), None))
+    found = summarise(tmp_path / "l.jsonl", groupings_of(("date",), None), Everything())
     assert {key: tally.images for key, tally in found.groups["date"].items()} == {"2000": 12, "2001": 12, "2002": 12}
 
 
@@ -203,3 +212,24 @@ def test_a_file_name_that_is_no_utf8_is_on_the_page(tmp_path: Path) -> None:
     done = uniemox_here("survey", tmp_path / "photos", *SMALL, "--out", tmp_path / "s.html")
     assert done.returncode == 0, done.stderr
     assert "caf\\udce9.png" in (tmp_path / "s.html").read_text("utf-8")
+
+
+def test_a_stranger_s_lines_put_no_other_image_on_the_page(tmp_path: Path) -> None:
+    photos, private = photographs(tmp_path / "photos", 2), tmp_path / "private.jpg"
+    draw_image(9).save(private)
+    assert uniemox_here("survey", photos, *SMALL, "--out", tmp_path / "s.html").returncode == 0
+    lines = tmp_path / "s.html.jsonl"
+    first = json.loads(lines.read_text().splitlines()[0])
+    with lines.open("a") as file:
+        file.write(json.dumps(first | {"path": str(private)}) + "\n")
+    done = uniemox_here("survey", photos, *SMALL, "--out", tmp_path / "s.html", "--resume")
+    assert (done.returncode, "2 images" in done.stderr) == (0, True), done.stderr
+    assert "private.jpg" not in (tmp_path / "s.html").read_text()
+
+
+@pytest.mark.parametrize("wrong", [{"features": "!!"}, {"taken": 5}, {"persons": 7}])
+def test_a_field_of_another_type_is_an_error(tmp_path: Path, surveyed: Path, wrong: dict[str, object]) -> None:
+    value = next(one for one in map(json.loads, (surveyed / "s.html.jsonl").read_text().splitlines()) if "scene" in one)
+    (tmp_path / "a.jsonl").write_text(json.dumps(value | wrong) + "\n")
+    with pytest.raises(DataError, match="of another type"):
+        summarise(tmp_path / "a.jsonl", groupings_of(("folder", "date"), None), [value["path"]])

@@ -20,16 +20,25 @@ PNG_CHUNKS = {  # with the most bytes that each needs
     **{b"IHDR": 13, b"PLTE": 768, b"tRNS": 256, b"IDAT": 2**31, b"acTL": 8, b"fcTL": 26, b"fdAT": 2**31},  # pixels
     **{b"sRGB": 1, b"gAMA": 4, b"cHRM": 32, b"cICP": 4, b"sBIT": 4},  # meaning of the numbers as colours
 }
+GREY, RGB, PALETTE = 0, 2, 3  # colour types of PNG
 WEBP_FRAME = (b"VP8 ", b"VP8L", b"ALPH")
-WEBP_CHUNKS = (*WEBP_FRAME, b"ANIM")
 ANIM_BYTES = 6
 WEBP_TEXTS = {b"EXIF": 0x08, b"XMP ": 0x04}  # chunks, and the flags that announce them
 ORIENTATION = 0x0112
-COLOUR_TAGS = (  # of an ICC profile: white point, adaptation, primaries, curves, tables
-    *(b"wtpt", b"bkpt", b"chad", b"rXYZ", b"gXYZ", b"bXYZ", b"rTRC", b"gTRC", b"bTRC", b"kTRC", b"cicp"),
-    *(kind + number for kind in (b"A2B", b"B2A", b"D2B", b"B2D") for number in (b"0", b"1", b"2", b"3")),
-)
-UNNEEDED_HEAD = ((24, 36), (48, 56), (80, 100))  # its date; maker and model of the device; creator and hash
+COLOUR_TAGS: Mapping[bytes, tuple[bytes, ...]] = {  # of an ICC profile, with the types that each may have
+    **dict.fromkeys((b"wtpt", b"bkpt", b"rXYZ", b"gXYZ", b"bXYZ"), (b"XYZ ",)),
+    **dict.fromkeys((b"rTRC", b"gTRC", b"bTRC", b"kTRC"), (b"curv", b"para")),
+    **{b"chad": (b"sf32",), b"cicp": (b"cicp",)},
+    **{
+        kind + number: (b"mft1", b"mft2", b"mAB ", b"mBA ")
+        for kind in (b"A2B", b"B2A")
+        for number in (b"0", b"1", b"2")
+    },
+}
+TAG_BYTES = {b"XYZ ": 20, b"sf32": 44, b"cicp": 12}
+PARAMETERS = (1, 3, 4, 5, 7)  # numbers of a parametric curve, by its function
+# Program and date; platform and flags; maker, model and attributes of the device; creator, hash, and what is reserved.
+UNNEEDED_HEAD = ((4, 8), (24, 36), (40, 64), (80, 128))
 MAX_TAGS = 200
 MAX_PROFILE_BYTES = 16 * 2**20
 PROFILE_PART_BYTES = 65519  # in a segment of JPEG
@@ -134,14 +143,16 @@ def _end_of_scan(data: bytes, at: int) -> int:
 def _png(data: bytes, exif: bytes) -> Iterator[bytes]:
     """Yield the listed chunks; a colour profile keeps its bytes, not its name."""
     yield PNG_HEAD
-    at = len(PNG_HEAD)
+    at, limits = len(PNG_HEAD), PNG_CHUNKS
+    if data[12:16] == b"IHDR" and (colours := data[25]) != PALETTE:  # a suggested palette is not needed
+        limits = PNG_CHUNKS | {b"PLTE": -1, b"tRNS": {GREY: 2, RGB: 6}.get(colours, -1)}
     while (end := at + 12 + int.from_bytes(data[at : at + 4], "big")) <= len(data):
         name, content = data[at + 4 : at + 8], data[at + 8 : end - 4]
         if name == b"IEND":
             break
         if name == b"iCCP" and (profile := _profile(content)):
             yield _chunk(name, b"ICC\0\0" + zlib.compress(profile))
-        elif len(content) <= PNG_CHUNKS.get(name, -1):
+        elif len(content) <= limits.get(name, -1):
             yield data[at:end]
         if name == b"IHDR" and exif:
             yield _chunk(b"eXIf", exif)
@@ -166,14 +177,19 @@ def _profile(content: bytes) -> bytes:
 
 
 def _colours_of(profile: bytes) -> bytes:
-    """Return a colour profile with the tags of COLOUR_TAGS alone, and no date, device or maker; empty if it is none."""
-    if profile[36:40] != b"acsp":
-        return b""
+    """Return a colour profile with the tags of COLOUR_TAGS alone, and no date, device or maker.
+
+    Returns b"" for a damaged profile, which decoders ignore too.
+    """
     count = int.from_bytes(profile[128:132], "big")
-    found = [struct.unpack_from(">4sII", profile, 132 + 12 * i) for i in range(min(count, MAX_TAGS))]
-    tags = {name: (at, size) for name, at, size in found if name in COLOUR_TAGS}
+    if profile[36:40] != b"acsp" or count > MAX_TAGS or len(profile) < 132 + 12 * count:
+        return b""
+    found = [struct.unpack_from(">4sII", profile, 132 + 12 * i) for i in range(count)]
+    tags = {name: (at, _tag_bytes(profile[at : at + size])) for name, at, size in found if name in COLOUR_TAGS}
+    if any(not size or profile[at : at + 4] not in COLOUR_TAGS[name] for name, (at, size) in tags.items()):
+        return b""
     if sum(size for _, size in set(tags.values())) > len(profile):  # tags may be the same bytes, but not overlap
-        raise ValueError("the tags of the profile overlap")
+        return b""
     start = 132 + 12 * len(tags)
     table, values, places = struct.pack(">I", len(tags)), b"", dict[tuple[int, int], int]()
     for name, (at, size) in tags.items():
@@ -188,23 +204,39 @@ def _colours_of(profile: bytes) -> bytes:
     return bytes(head) + table + values
 
 
+def _tag_bytes(content: bytes) -> int:
+    """Return the number of bytes that a tag needs by its type; 0 if it is cut off."""
+    kind, size = content[:4], len(content)
+    needed = TAG_BYTES.get(kind, size)
+    if kind == b"curv":
+        needed = 12 + 2 * int.from_bytes(content[8:12], "big")
+    elif kind == b"para":
+        function = int.from_bytes(content[8:10], "big")
+        needed = 12 + 4 * PARAMETERS[function] if function < len(PARAMETERS) else size + 1
+    return needed if needed <= size else 0
+
+
 def _webp(data: bytes, exif: bytes) -> bytes:
     """Return the file with the listed chunks; only the extended form can hold metadata."""
-    kept = []
+    kept, has_frame, is_animated = list[bytes](), False, False
     (size,) = struct.unpack_from("<I", data, 4)
     if size + 8 > len(data):
         raise ValueError("cut off")
     for name, content in _riff(data[: size + 8], 12):
         if name == b"VP8X":
             flags = content[0] & ~sum(WEBP_TEXTS.values()) | (WEBP_TEXTS[b"EXIF"] if exif else 0)
+            is_animated = bool(flags & 0x02)
             kept.append(_riff_chunk(name, bytes((flags,)) + content[1:10]))
         elif name == b"ICCP":
             kept.append(_riff_chunk(name, _colours_of(content)))
-        elif name == b"ANMF":
+        elif name == b"ANMF" and is_animated:
             parts = (_riff_chunk(*part) for part in _riff(content, 16) if part[0] in WEBP_FRAME)
             kept.append(_riff_chunk(name, content[:16] + b"".join(parts)))
-        elif name in WEBP_CHUNKS:
-            kept.append(_riff_chunk(name, content[: ANIM_BYTES if name == b"ANIM" else None]))
+        elif name == b"ANIM" and is_animated:
+            kept.append(_riff_chunk(name, content[:ANIM_BYTES]))
+        elif name in WEBP_FRAME and not has_frame and not is_animated:
+            has_frame = name != b"ALPH"  # which comes first
+            kept.append(_riff_chunk(name, content))
     if exif:
         kept.append(_riff_chunk(b"EXIF", exif))
     return _riff_chunk(b"RIFF", b"WEBP" + b"".join(kept))

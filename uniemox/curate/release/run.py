@@ -34,7 +34,7 @@ from uniemox.curate.status import status
 from uniemox.data.source import public_name
 from uniemox.data.splits import write_splits
 from uniemox.errors import ConfigError, DataError, UniemoxError
-from uniemox.io.files import read_limited, write_file
+from uniemox.io.files import is_plain_name, read_limited, write_file
 from uniemox.io.images import MAX_BYTES
 from uniemox.io.progress import Progress, silent
 
@@ -65,7 +65,7 @@ def release(project: Project, folder: Path, config: ReleaseConfig, progress: Pro
     everything, left = release_rows(project, kept)
     rows = _licensed(everything, config)
     folder.mkdir(parents=True, exist_ok=True)
-    write_file(folder / MARK, b"uniemox curate release\n")
+    write_file(folder / MARK, _mark_of(project))
     options = {"options": json.dumps(asdict(config)), "at": time.time(), "pictures": len(rows)}
     with project.store.write() as connection:
         connection.execute(t.releases.delete().where(t.releases.c.folder == str(folder)))
@@ -77,6 +77,11 @@ def release(project: Project, folder: Path, config: ReleaseConfig, progress: Pro
     _write_checksums(folder, sums)
     unlicensed = len(everything) - len(rows)
     return {"pictures": len(rows), "without split": left, "unlicensed": unlicensed, "statistics": figures}
+
+
+def _mark_of(project: Project) -> str:
+    """Return the content of MARK, which only releases of this project have."""
+    return f"uniemox curate release of project {project.store.setting('id')}\n"
 
 
 def _licensed(rows: list[ReleasedImage], config: ReleaseConfig) -> list[ReleasedImage]:
@@ -108,9 +113,14 @@ def release_rows(project: Project, kept: Mapping[int, Verdict]) -> tuple[list[Re
             continue
         label, style = str(verdict.label), image.style or ""
         name = f"{image.sha256[:NAME_DIGITS]}.{SUFFIXES[image.format]}"
+        parts = [part for part in (split, label, style, name) if part]
+        if not all(map(is_plain_name, parts)):
+            raise DataError(
+                f"{project.folder}: {parts} can't be folders of a release; rename the split, label or style"
+            )
         rows.append(
             ReleasedImage(
-                path="/".join(part for part in (split, label, style, name) if part),
+                path="/".join(parts),
                 label=label,
                 split=split,
                 style=style,
@@ -281,7 +291,11 @@ def _leave_releases(project: Project, sha256: Sequence[str]) -> TakenDown:
     removed, written, problems = [], [], []
     for row in releases:
         try:
-            if row.folder not in gone:
+            if row.folder in gone:
+                continue
+            if read_limited(Path(row.folder) / MARK).decode("utf-8", "replace") != _mark_of(project):
+                problems.append(f"{row.folder}: not written by this project and version; remove the images by hand")
+            else:
                 _remove(Path(row.folder), sha256)
                 removed.append(row)
         except OSError as error:

@@ -5,6 +5,7 @@ import io
 import json
 import math
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
@@ -67,7 +68,7 @@ def read_rows(
         raise DataError(f"{path}: the table is empty; expected a header and rows") from None
     except csv.Error as error:
         raise DataError(f"{path}:1: not a table ({error})") from error
-    doubled = {name for name in header if header.count(name) > 1}
+    doubled = [name for name, count in Counter(header).items() if count > 1]
     if doubled:
         raise DataError(f"{path}:1: column {sorted(doubled)[0]!r} appears twice")
     if missing := [name for name in columns if name not in header]:

@@ -111,8 +111,8 @@ def walk_files(folder: Path) -> Iterator[Path]:
             continue
         if entry.is_dir(follow_symlinks=False):
             yield from walk_files(Path(entry.path))
-        elif entry.is_file() or (entry.is_symlink() and not entry.is_dir()):  # reading a dead link fails later
-            yield Path(entry.path)
+        elif entry.is_file(follow_symlinks=False) or (entry.is_symlink() and not os.path.isdir(entry.path)):
+            yield Path(entry.path)  # a dead link, or one into a forbidden folder, fails when it is read
 
 
 def images_below(root: Path) -> dict[str, Path]:

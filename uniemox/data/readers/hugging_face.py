@@ -18,6 +18,7 @@ from uniemox.io.files import plain_cell
 from uniemox.io.images import MAX_BYTES
 from uniemox.labels import Kind, recognise
 
+MAX_TEXT_BYTES, MAX_GROUP_BYTES = 2**20, 2**30  # of a table's text; of a row group, whose images are read together
 METADATA = ("metadata.csv", "metadata.jsonl")
 SPLITS_FILE, STATE_FILE = "dataset_dict.json", "state.json"  # written by Dataset.save_to_disk
 LABELS = ("label", "labels", "emotion")
@@ -48,7 +49,7 @@ class TableImage:
         """Return the bytes of the image. Raises OSError if the row has none."""
         try:
             data = _images(self.path, self.column, self.group)[self.row].as_py()["bytes"]
-        except (ValueError, LookupError, TypeError) as error:  # includes pyarrow's own errors
+        except (ValueError, LookupError, TypeError, MemoryError) as error:  # includes pyarrow's own errors
             raise OSError(f"the row has no image, or the file was changed: {error}") from error
         if not isinstance(data, bytes) or len(data) > MAX_BYTES:
             raise OSError("the row has a path without bytes; save the data set again, with its images embedded")
@@ -152,9 +153,10 @@ def _table_rows(tables: Iterable[tuple[str | None, Path]], words: set[str], unre
             image, label, names = _columns(schema, path)
             read = [name for name in schema.names if name in COLUMNS or name == label]
             rows = table.read(columns=read) if path.suffix == ".parquet" else table.select(read)
+            _check_texts(rows, path)
             found = rows.to_pylist() if read else [{}] * sum(sizes)
         except (OSError, ValueError, LookupError, TypeError, OverflowError, pa.ArrowException) as error:
-            raise DataError(f"{path}: can't be read as a table ({error}); copy it again") from error
+            raise DataError(f"{path}: can't be read as a table ({str(error)[:200]}); copy it again") from error
         words |= set(names)
         unread |= set(schema.names) - set(read) - {image}
         places = ((group, row) for group, size in enumerate(sizes) for row in range(size))
@@ -171,10 +173,27 @@ def _open_table(path: Path) -> tuple[Any, list[int], Any]:
     if path.suffix != ".parquet":
         table = _mapped(path)
         return table.schema, [table.num_rows], table
-    file = _import_pyarrow().parquet.ParquetFile(path)
+    pa = _import_pyarrow()
+    texts = [field.name for field in pa.parquet.read_schema(path) if pa.types.is_string(field.type)]
+    file = pa.parquet.ParquetFile(path, read_dictionary=texts)  # equal texts take memory once
+    groups = [file.metadata.row_group(i) for i in range(file.num_row_groups)]
+    if max((group.total_byte_size for group in groups), default=0) > MAX_GROUP_BYTES:
+        raise DataError(f"{path}: a row group has more than {MAX_GROUP_BYTES >> 30} GiB; write smaller row groups")
     if file.metadata.num_rows > path.stat().st_size:  # equal rows need no space in the file, but fill the memory
         raise DataError(f"{path}: {file.metadata.num_rows:,} rows in {path.stat().st_size:,} bytes can't hold images")
-    return file.schema_arrow, [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)], file
+    return file.schema_arrow, [group.num_rows for group in groups], file
+
+
+def _check_texts(rows: Any, path: Path) -> None:
+    """Raise DataError for a text of more than MAX_TEXT_BYTES, which compresses well but fills the memory."""
+    pa = _import_pyarrow()
+    for name, column in zip(rows.column_names, rows.columns, strict=True):
+        for chunk in column.chunks:
+            values = chunk.dictionary if pa.types.is_dictionary(chunk.type) else chunk
+            if not pa.types.is_string(values.type):
+                continue
+            if (pa.compute.max(pa.compute.binary_length(values)).as_py() or 0) > MAX_TEXT_BYTES:
+                raise DataError(f"{path}: a text in column {name} has more than {MAX_TEXT_BYTES >> 20} MiB")
 
 
 def _columns(schema: Any, path: Path) -> tuple[str, str | None, Sequence[str]]:
@@ -238,7 +257,8 @@ def _mapped(path: Path) -> Any:
 
 def _import_pyarrow() -> Any:
     try:
-        import pyarrow.parquet  # type: ignore[import-untyped] # noqa: PLC0415 - an extra
+        import pyarrow.compute  # type: ignore[import-untyped] # noqa: PLC0415 - an extra
+        import pyarrow.parquet  # type: ignore[import-untyped] # noqa: PLC0415
     except ImportError:
         raise MissingPackageError("hf: with Arrow or Parquet needs pyarrow; run: pip install 'uniemox[data]'") from None
     return pyarrow

@@ -42,7 +42,7 @@ WEBP_HEAD_BYTES = 30
 # Only containers are opened, because a playlist (concat, hls, dash, sdp) leads FFmpeg to other files and machines.
 CONTAINERS = "mov,matroska,webm,avi,mpeg,mpegvideo,mpegts,asf,flv,ogg"
 OPTIONS = {"format_whitelist": CONTAINERS, "protocol_whitelist": "none"}
-NEAR_S, BACK_S = 1e-6, 1.0  # times that are the same; by which a time stamp goes back where films were joined
+NEAR_S = 1e-6  # times that are the same
 
 
 class Shown(NamedTuple):
@@ -148,12 +148,12 @@ def _film(path: Path) -> Iterator[Shown]:
             check_size(frame.width, frame.height, "a frame")
             before_s = stamp_s
             stamp_s = float(count / (stream.average_rate or 25) if frame.time is None else frame.time)
-            if stamp_s < before_s - BACK_S:  # the first frame, or the first one of a joined film
+            lasts_s = float((frame.duration or 0) * (frame.time_base or 0)) or float(1 / (stream.average_rate or 25))
+            if stamp_s < before_s - lasts_s / 2:  # the first frame, or the first one of a joined film
                 shift_s = next_s - stamp_s
             time_s = stamp_s + shift_s
             small = frame.reformat(*SMALL, format="gray").to_ndarray().astype(np.int16)
             size = (frame.height, frame.width) if frame.rotation % 180 else (frame.width, frame.height)
-            lasts_s = float((frame.duration or 0) * (frame.time_base or 0)) or float(1 / (stream.average_rate or 25))
             next_s = time_s + lasts_s
             yield Shown(time_s, lasts_s, small, size, partial(_of_film, frame))
         declared_s = (container.duration or 0) / av.time_base
@@ -174,14 +174,14 @@ def _animation(path: Path) -> Iterator[Shown]:
         check_memory(size, "WEBP", pixels, 1, "the animation")
         content.seek(0)
         with Image.open(content, formats=ANIMATION_FORMATS) as file:
-            check_size(file.width, file.height, "a frame")
-            check_memory(size, str(file.format), file.width, file.height, "the animation")
-            yield from _frames(file)
+            yield from _frames(file, size)
 
 
-def _frames(file: Image.Image) -> Iterator[Shown]:
+def _frames(file: Image.Image, size: int) -> Iterator[Shown]:
     time_s = 0.0
     for frame in ImageSequence.Iterator(file):
+        check_size(frame.width, frame.height, "a frame")  # a frame of a GIF may enlarge the canvas
+        check_memory(size, str(file.format), frame.width, frame.height, "the animation")
         image = on_white(frame.convert("RGBA"))
         small = np.asarray(image.convert("L").resize(SMALL), np.int16)
         lasts_s = float(frame.info.get("duration") or 100) / 1000

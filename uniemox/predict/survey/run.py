@@ -20,7 +20,7 @@ from uniemox.predict.prediction import Failure, Prediction
 from uniemox.predict.predictor import Predictor
 from uniemox.predict.survey.page import write_survey_page
 from uniemox.predict.survey.summary import DATE, FOLDER, Grouping, Summary, groupings_of, summarise
-from uniemox.predict.writing import AnswerHeader, ResultFile
+from uniemox.predict.writing import AnswerHeader, PathSet, ResultFile
 
 EXHAUST = partial(deque[Any], maxlen=0)
 FEATURES = 128  # stored numbers per image
@@ -41,15 +41,22 @@ def take_survey(
     """Predict images and write the page; predictions are saved in OUT.jsonl as they come.
 
     images: paths.  out: the page, .html.  groupings: from `groupings_of`; None: by folder and date.  labels: as for
-    `Predictor.predict`.  resume: continue OUT.jsonl; skip images that it contains.  watch: consumes the predictions.
+    `Predictor.predict`.  resume: continue OUT.jsonl; predict what it lacks.  watch: consumes the predictions.
     Raises errors of `ResultFile`, and DataError if no image could be read or the page can't be written.
     """
-    lines = lines_of(out)
+    lines, asked = lines_of(out), PathSet()
     with ResultFile(lines, resume=resume, answered=AnswerHeader.of_question(predictor, labels, None)) as file:
-        watch(answer_new(predictor, images, file, labels))
-    found = summarise(lines, groupings_of((FOLDER, DATE), None) if groupings is None else groupings)
+        watch(answer_new(predictor, _noted(images, asked), file, labels))
+    groupings = groupings_of((FOLDER, DATE), None) if groupings is None else groupings
+    found = summarise(lines, groupings, asked)
     write_survey_page(found, title, out)
     return found
+
+
+def _noted(images: Iterable[str], asked: PathSet) -> Iterator[str]:
+    for image in images:
+        asked.add(image)
+        yield image
 
 
 def lines_of(out: Path) -> Path:

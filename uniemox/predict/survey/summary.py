@@ -4,7 +4,7 @@ import base64
 import heapq
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -17,7 +17,7 @@ from uniemox.data.readers.csv_table import read_rows
 from uniemox.errors import ConfigError, DataError
 from uniemox.labels import AFFECT
 from uniemox.predict.schema import top_word
-from uniemox.predict.tables import read_lines
+from uniemox.predict.tables import WRONG_FIELD, read_lines
 from uniemox.predict.writing import AnswerHeader
 
 SHOWN = 6  # images with the highest, and with the lowest, value of each label
@@ -193,16 +193,25 @@ class Summary:
                 self.groups[name].setdefault(shorter, Tally(len(self.columns))).merge(tallies[key])
 
 
-def summarise(lines: Path, groupings: Mapping[str, Grouping]) -> Summary:
-    """Read a survey's lines.  groupings: by name, see `groupings_of`.  Raises DataError if no image could be read."""
+def summarise(lines: Path, groupings: Mapping[str, Grouping], asked: Container[str]) -> Summary:
+    """Read a survey's lines.
+
+    groupings: by name, see `groupings_of`.  asked: paths of the images; a stranger's lines may name others.
+    Raises DataError if no image could be read, or for a line that is no prediction.
+    """
     found: Summary | None = None
     failures = 0
     for value in read_lines(lines):
-        if "scene" in value:
+        if value.get("path") not in asked:
+            continue
+        if "scene" not in value:
+            failures += 1
+            continue
+        try:
             found = found or Summary(value, groupings)
             found.add(value)
-        else:
-            failures += 1
+        except WRONG_FIELD as error:
+            raise DataError(f"{lines}: a field is of another type than in a prediction ({error})") from error
     if found is None:
         raise DataError(f"{lines}: none of its {failures} images could be read")
     found.failures = failures
