@@ -74,14 +74,14 @@ def tables(folder: Path) -> list[str]:
 def _verdict(found: Outcomes) -> Iterator[str]:
     yield "**Primary contrasts**, full minus distillation:"
     yield ""
-    yield "| images | compared at equal | seeds | recall, points | log-likelihood, nats | visible from | verdict |"
+    yield "| images | compared at equal | seeds | recall, points | log-likelihood, nats | smallest visible | verdict |"
     yield "| --- | --- | --- | --- | --- | --- | --- |"
     for stage, images in (("main", "all"), ("few", "1,000")):
         for base, equal in ((DISTILLATION, "compute"), (DISTILLATION_FEW_LOOKS, "images")):
             both = [found.contrast(stage, FULL, base, of) for of in (0, 1)]
             if both[0] is not None and both[1] is not None:
                 recall, likelihood = both[0], both[1]
-                visible = f"{100 * recall.visible:.1f}; {likelihood.visible:.3f}"
+                visible = f"{100 * recall.visible:.1f} points; {likelihood.visible:.3f} nats"
                 verdict = verdict_of(recall, likelihood)
                 scores = f"{points(recall)} | {nats(likelihood)} | {visible}"
                 yield f"| {images} | {equal} | {recall.seeds} | {scores} | {verdict} |"
@@ -107,14 +107,15 @@ def _main(found: Outcomes, stage: str) -> Iterator[str]:
         return
     yield f"**{'All images' if stage == 'main' else '1,000 images'}**, mean over seeds:"
     yield ""
-    yield "| pre-training | seeds | recall, % | log-likelihood, nats | minus distillation, equal compute | images |"
+    yield "| pre-training | seeds | recall, % | log-likelihood, nats | vs. distillation, same compute | same images |"
     yield "| --- | --- | --- | --- | --- | --- |"
-    baseline = found.values(outcome_path("baseline", HISTOGRAM))
+    baseline, any_marked = found.values(outcome_path("baseline", HISTOGRAM)), False
     for row in rows:
         hits, likelihoods = found.row(stage, row) or ((), ())
         differences = [found.contrast(stage, row, base, 0) for base in (DISTILLATION, DISTILLATION_FEW_LOOKS)]
         cells = ["" if one is None else points(one) for one in differences]
         mark = "" if baseline is None or _beats(hits, baseline[0], found.labels) else "▼ "
+        any_marked |= bool(mark)
         recall, likelihood = balanced_mean(hits, found.labels), balanced_mean(likelihoods, found.labels)
         scores = f"{percent(recall)} | {nats(likelihood, signed=False)}"
         yield f"| {mark}{row} | {len(hits)} | {scores} | {' | '.join(cells)} |"
@@ -125,8 +126,9 @@ def _main(found: Outcomes, stage: str) -> Iterator[str]:
             yield f"| {shown} | | {percent(recall)} | {nats(likelihood, signed=False)} | | |"
     chance = 1 / len(np.unique(found.labels))
     yield f"| *chance* | | {100 * chance:.1f} | {np.log(chance):.3f} | | |"
-    yield ""
-    yield "▼: not above the colour histogram by the paired interval."
+    if any_marked:
+        yield ""
+        yield "▼: does not beat the colour histogram; the 95 % interval of the paired difference is not above 0."
 
 
 def _beats(hits: NDArray, baseline: NDArray, labels: NDArray) -> bool:
@@ -166,8 +168,10 @@ def _logs(found: Outcomes) -> Iterator[str]:
     columns = ("grad_norm_scene_reconstruction", "grad_norm_person_reconstruction")
     columns += ("grad_norm_contrastive_feature_alignment", "grad_norm_semantic_visual_alignment")
     columns += ("clipped", "offset_share", "fused_cosine", "r2")
-    yield "**Logged** (seed 0, all images): weighted gradient norms at the encoder and the share of clipped steps;"
-    yield "over the last tenth |ε| / |Υ| and the mean cosine of Υ; R² onto the teacher's features on val:"
+    yield "**Logged** (seed 0, all images). Means over the run: the weighted gradient norm of each loss at the encoder,"
+    yield "and the share of steps with clipped gradients. Means over its last tenth: |ε| / |Υ|, the size of Γ2's offset"
+    yield "relative to the fused feature Υ, and the cosine between the Υ of different images. R²: share of the variance"
+    yield "of the teacher's features on val that a ridge regression on the encoder's features explains."
     yield ""
     yield "| pre-training | L1 scene | L1 person | L2 | L3 | clipped | \\|ε\\| / \\|Υ\\| | cosine of Υ | R² |"
     yield "| --- | --- | --- | --- | --- | --- | --- | --- | --- |"

@@ -98,11 +98,9 @@ def test_an_image_that_can_not_be_read_is_an_error_in_its_place(server: Running)
     answer = server.post("/predict", b"no image", good, b"")
     assert answer.status == 200
     first, second, third = answer.json
-    assert first == {
-        "sha256": sha256(b"no image"),
-        "name": "0.jpg",
-        "error": "image: not an image of a known format (JPEG, PNG, WEBP, GIF, BMP, TIFF, AVIF, PPM)",
-    }
+    error = first.pop("error")  # with HEIF once a test of this process has read one
+    assert error.startswith("image: not an image of a known format (JPEG, PNG, WEBP, GIF, BMP, TIFF, AVIF, PPM")
+    assert first == {"sha256": sha256(b"no image"), "name": "0.jpg"}
     assert second["sha256"] == sha256(good)
     assert third["error"] == "image: the file is empty"
 

@@ -42,9 +42,8 @@ def init(folder: Folder, /, *, plan: Files = None, database: str | None = None) 
 
     For example:
 
-    uniemox curate init mine
-
-    uniemox curate init mine --plan plan.json
+    - uniemox curate init mine
+    - uniemox curate init mine --plan plan.json
 
     Args:
         plan: JSON file {"keywords": {label: [word, ...]}}, optionally with kind, styles, answers_per_picture,
@@ -76,9 +75,8 @@ def collect(
 
     For example:
 
-    uniemox curate collect mine --source openverse --source commons --contact me@example.org
-
-    uniemox curate collect mine --source folder:photos --source csv:addresses.csv
+    - uniemox curate collect mine --source openverse --source commons --contact me@example.org
+    - uniemox curate collect mine --source folder:photos --source csv:addresses.csv
 
     Args:
         source: openverse, commons or bing. csv:TABLE: column address, optionally keyword, label, page, title, licence,
@@ -121,9 +119,8 @@ def screen(
 
     For example:
 
-    uniemox curate screen mine --against fi:photos/fi --against emoset:photos/emoset
-
-    uniemox curate screen mine --model runs/fi --min-score 0.02
+    - uniemox curate screen mine --against fi:photos/fi --against emoset:photos/emoset
+    - uniemox curate screen mine --model runs/fi --min-score 0.02
 
     Args:
         against: KIND:PATH of a data set that must share no image with the new one; later calls remember it.
@@ -170,9 +167,8 @@ def takedown(folder: Folder, which: str, /, *, because: str) -> None:
 
     For example:
 
-    uniemox curate takedown mine https://example.org/photo.jpg --because "asked for by the author"
-
-    uniemox curate takedown mine 3f9c2a77d01b --because "shows a child"
+    - uniemox curate takedown mine https://example.org/photo.jpg --because "asked for by the author"
+    - uniemox curate takedown mine 3f9c2a77d01b --because "shows a child"
 
     Args:
         which: Address of the image or its page, or at least 12 digits of its sha256.

@@ -63,9 +63,8 @@ def suggest(folder: Folder, /, *, model: str = "embedded", off: bool = False) ->
 
     For example:
 
-    uniemox curate suggest mine --model runs/fi
-
-    uniemox curate suggest mine --off
+    - uniemox curate suggest mine --model runs/fi
+    - uniemox curate suggest mine --off
 
     Args:
         model: Model as for `uniemox predict`, with the labels of the project.
@@ -90,9 +89,8 @@ def serve(folder: Folder, /, *, host: str = "127.0.0.1", port: int = 8790, addre
 
     For example:
 
-    uniemox curate serve mine
-
-    uniemox curate serve mine --address https://curate.example.org
+    - uniemox curate serve mine
+    - uniemox curate serve mine --address https://curate.example.org
 
     Args:
         host: Address to listen on.
@@ -149,9 +147,8 @@ def split(
 
     For example:
 
-    uniemox curate split mine
-
-    uniemox curate split mine --ratio 70/10/20 --schemes 1 --seed 3
+    - uniemox curate split mine
+    - uniemox curate split mine --ratio 70/10/20 --schemes 1 --seed 3
 
     Args:
         ratio: Shares of train, val and test.
@@ -189,9 +186,8 @@ def release(
 
     For example:
 
-    uniemox curate release mine mine-1.0 --name "My Emo8" --licence CC-BY-4.0
-
-    uniemox data show emo8:mine-1.0/pictures
+    - uniemox curate release mine mine-1.0 --name "My Emo8" --licence CC-BY-4.0
+    - uniemox data show emo8:mine-1.0/pictures
 
     Args:
         out: Folder to write to: an empty one, or one with a release.

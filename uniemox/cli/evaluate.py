@@ -50,7 +50,7 @@ def evaluate(
         data: KIND:PATH, see `uniemox docs data`; several separated by commas are scored as one.
         split: Split to score, or all. Default: test if there is one, else val, else all.
         by: Also print the scores for each value of a column: domain, split, label, group, a column of the annotations,
-            or part, the data set of several.
+            or part (which of several data sets an image comes from).
         task: affect: compare a classifier's valence and arousal with people's ratings.
         allow_seen: Also score images that the model was trained on.
         name: File name in RUN/evaluations. Default: made from data and split.

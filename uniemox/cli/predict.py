@@ -31,7 +31,7 @@ class ModelOptions:
     persons: bool = True
     """Detect people."""
     finder: str = "embedded"
-    """Person detector, with the names of the option --detector of uniemox data persons."""
+    """Person detector; takes the same values as --detector of uniemox data persons."""
     faces: Literal["find", "whole"] | None = None
     """Also predict facial expressions, not what people feel. find: detect faces. whole: the image is one face."""
     face_model: str | None = None

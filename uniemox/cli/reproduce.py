@@ -42,24 +42,17 @@ def table_or_figure(
     marked as ours, cited, or not run. Chance and a colour histogram are listed next to the scored rows, and a row that
     does not beat the histogram is marked. Everything is written to --out; TARGET-SCALE.html is the page.
 
-    Examples:
+    For example:
 
-    uniemox reproduce table4
+    - uniemox reproduce table4
+    - uniemox reproduce table3 --data fi:photos/fi --seeds 3
+    - uniemox reproduce table3 --scale paper --data emoset:EmoSet fi:FI --weights dBOT=dbot.pth --images-per-s 900
+    - uniemox reproduce table4 --scale paper --data emoset:EmoSet fi:FI --weights dBOT=dbot.pth --check
+    - uniemox reproduce table3 --scale paper --plan --images-per-s 900
+    - uniemox reproduce table6 --dry-run | sh
 
-    uniemox reproduce table3 --data fi:photos/fi --seeds 3
-
-    uniemox reproduce table3 --scale paper --data emoset:EmoSet fi:FI --weights dBOT=dbot.pth --images-per-s 900
-
-    uniemox reproduce table4 --scale paper --data emoset:EmoSet fi:FI --weights dBOT=dbot.pth --check
-
-    uniemox reproduce table3 --scale paper --plan --images-per-s 900
-
-    uniemox reproduce table6 --dry-run | sh
-
-    Parameters
-    ----------
-    target
-        A table, a figure, or cross: train on one data set and score on others.
+    Args:
+        target: A table, a figure, or cross: train on one data set and score on others.
     """
     need("torch", "timm", "open_clip", "tensorboard", "onnxscript", "scipy", "sklearn", "matplotlib", extra="train")
     from uniemox.reproduce.execute import to_do
@@ -95,12 +88,9 @@ def verify(*runs: Path, as_json: JsonFlag = False) -> None:
 
     Example: uniemox reproduce verify runs/fi
 
-    Parameters
-    ----------
-    runs
-        Folders of fine-tuning runs.
-    as_json
-        Print one JSON object per run.
+    Args:
+        runs: Folders of fine-tuning runs.
+        as_json: Print one JSON object per run.
     """
     need("torch", "timm", "scipy", extra="train")
     from uniemox.reproduce.audit import audit
@@ -136,20 +126,13 @@ def images(
 
     Example: uniemox reproduce images --data synthetic:64 --out shown
 
-    Parameters
-    ----------
-    data
-        KIND:PATH, see `uniemox docs data`.
-    out
-        Folder for 00.png, 01.png, ... and pictures.json.
-    count
-        Number of images.
-    split
-        Split to use, or all.
-    seed
-        Random seed for the selection.
-    with_emotion
-        End each text with the emotion, if the annotation has one.
+    Args:
+        data: KIND:PATH, see `uniemox docs data`.
+        out: Folder for 00.png, 01.png, ... and pictures.json.
+        count: Number of images.
+        split: Split to use, or all.
+        seed: Random seed for the selection.
+        with_emotion: End each text with the emotion, if the annotation has one.
     """
     need("torch", extra="train")
     from uniemox.reproduce.figures import write_images
@@ -173,16 +156,11 @@ def zero_shot(
 
     Example: uniemox reproduce zero-shot --teacher fitted:runs/teacher --data synthetic:512?seed=1 --out runs/zero-shot
 
-    Parameters
-    ----------
-    teacher
-        clip:NAME@WEIGHTS, fitted:FOLDER or stored:FILE, see `uniemox docs training`.
-    data
-        KIND:PATH, see `uniemox docs data`.
-    out
-        Folder; scores and predictions are written to its subfolder evaluations.
-    split
-        Split to score, or all. Default: test if there is one, else val, else all.
+    Args:
+        teacher: clip:NAME@WEIGHTS, fitted:FOLDER or stored:FILE, see `uniemox docs training`.
+        data: KIND:PATH, see `uniemox docs data`.
+        out: Folder; scores and predictions are written to its subfolder evaluations.
+        split: Split to score, or all. Default: test if there is one, else val, else all.
     """
     need("torch", "timm", "open_clip", extra="train")
     from uniemox.reproduce.table3 import score_zero_shot

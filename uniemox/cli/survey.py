@@ -24,7 +24,7 @@ def survey(
     """Write a self-contained HTML page about the emotions that a collection of images evokes.
 
     The page shows the share of each emotion by folder, date or any column, and the images with its highest and lowest
-    value. A map places similar images together. Unfamiliar images, people and faces have parts of their own.
+    value. A map places similar images together. Further sections show people, faces, and unfamiliar images.
     Predictions are saved in OUT.jsonl as they are made. Exits with 3 if an image could not be read.
 
     For example:
@@ -37,8 +37,8 @@ def survey(
         images: Files, folders or patterns; - reads a list of paths from standard input.
         out: HTML file to write, such as survey.html.
         by: Groups to compare: folder, date (month or year in EXIF), or columns of --table.
-        table: CSV file. Its column `path` is relative to its folder or the current one; --by can name its other
-            columns.
+        table: CSV file with a column named path (relative to the file's folder or the current one) and columns for
+            --by.
         labels: Convert predictions to another label set, such as polarity.
         resume: Continue OUT.jsonl: skip images that it already contains.
     """

@@ -126,7 +126,7 @@ def read_plan(path: Path) -> CollectionPlan:
 
 
 def plan_of(content: object, where: str) -> CollectionPlan:
-    """Return the plan of a JSON value. Raises ConfigError, beginning with where, if it is invalid."""
+    """Return the plan of a JSON value. Raises ConfigError, whose message begins with `where`, if it is invalid."""
     from pydantic import TypeAdapter, ValidationError  # noqa: PLC0415 - an extra
 
     fields = content if isinstance(content, dict) and "keywords" in content else {"keywords": content}

@@ -61,8 +61,8 @@ def fit_temperature(logits: Array, target: Array, familiarity: NDArray[np.float6
 
     logits: (N, E), of images that are not scored later.  target: (N, E) distributions. Returns 0.01 to 100. If every
     sample is right there is no optimum, and it is 0.01; if the temperature has no effect, 1.
-    familiarity: (N,), by which probabilities are drawn together (`probabilities_of`); the likelihood is that of the
-    final probabilities. Raises DataError for no sample, or logits that are not finite.
+    familiarity: (N,); the probabilities of less familiar images move towards equal values (`probabilities_of`), before
+    the likelihood is computed. Raises DataError for no sample, or logits that are not finite.
     """
     from scipy.optimize import minimize_scalar  # noqa: PLC0415 - an ONNX file is evaluated without scipy
 

@@ -27,7 +27,7 @@ SPLITS, EVALUATIONS = "splits.json", "evaluations"  # splits made for data witho
 
 
 def is_plain_name(name: str) -> bool:
-    """Return True if a text can be part of a path without leading elsewhere, or to a hidden file.
+    """Return True if a text, as one part of a path, leads neither to another folder nor to a hidden file.
 
     >>> is_plain_name("train"), is_plain_name("../train"), is_plain_name(".train")
     (True, False, False)

@@ -38,6 +38,7 @@ def standardise(patches: Tensor) -> Tensor:
 def contrastive_feature_alignment(fused: Tensor, image: Tensor, text: Tensor, temperature: float | Tensor) -> Tensor:
     """Compute L2: one minus the mean cosine between the rows of A and C (arXiv 2409.18877, equations 7 to 9).
 
+    A row of A (N, M) holds the cosines of an image's Υ with all texts, times τ; a row of C those of its Ω.
     fused: (N, C) Υ.  image: (N, C) the teacher's Ω.  text: (M, C) the teacher's Λ, of the N images (M = N) or, with
     several GPUs, of all their images (M > N). A row compares one image with all M texts, so the loss depends on M: more
     GPUs raise it, gradient accumulation lowers it. With one text every row is 1 or -1, without gradient.

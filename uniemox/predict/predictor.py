@@ -154,7 +154,7 @@ class Predictor:
 
         images: any number.  batch_size: maximum number of images, up to 16, in progress before the next prediction is
         taken; predictions do not depend on it.
-        decoders: decode all files; None: processes of this call, or this process for a single image.
+        decoders: decode the files. None: this call starts its own processes, or decodes a single image in this process.
         with_embedding: set `embedding` of each prediction.
         Raises ConfigError for a batch size below 1, and the ConfigError and LabelError of `predict`.
         """

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import open_clip
 import timm
 import timm.data
 import timm.models
@@ -49,6 +48,8 @@ class ClipTeacher:
         device: where the teacher runs; give the student's.
         Raises TeacherError if there is no such model or its weights can't be loaded.
         """
+        import open_clip  # noqa: PLC0415 - a second to import, which other teachers do not need
+
         is_folder = name.startswith("local-dir:")
         if not is_folder and open_clip.get_model_config(name) is None:
             raise TeacherError(f"open_clip has no model {name!r}; open_clip.list_models() lists what it has")
