@@ -13,7 +13,7 @@ from pathlib import Path
 
 _CONTEXT = multiprocessing.get_context("forkserver")
 _MODULES = ("cli", "cli.callbacks", "pretrain.run", "finetune.run", "finetune.fitting", "evaluate.run")
-_CONTEXT.set_forkserver_preload([f"uniemox.{name}" for name in _MODULES])
+_CONTEXT.set_forkserver_preload(["open_clip", *(f"uniemox.{name}" for name in _MODULES)])
 
 
 def run_command(words: Sequence[str]) -> int:

@@ -23,8 +23,9 @@ def survey(
 ) -> None:
     """Write a self-contained HTML page about the emotions that a collection of images evokes.
 
-    The page shows the share of each emotion by folder, date or any column, and the images with its highest and lowest
-    value. A map places similar images together. Further sections show people, faces, and unfamiliar images.
+    The page shows the share of each emotion by folder, date or any column. For each emotion it shows the images with
+    the highest and the lowest probability. A map places similar images together. Further sections show people, faces,
+    and unfamiliar images.
     Predictions are saved in OUT.jsonl as they are made. Exits with 3 if an image could not be read.
 
     For example:

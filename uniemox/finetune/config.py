@@ -34,7 +34,8 @@ class NetworkConfig:
     """Views that the network reads: scene, person, or both, fused. Region methods (--method) read what they need."""
     pool: Literal["mean", "token"] = "mean"
     """How the tokens of a plain ViT become one feature. mean: mean of the patch tokens through a new norm, as in the
-    paper. token: normed CLS token, on which the fusion was pre-trained. Other networks ignore this option."""
+    paper. token: CLS token after the encoder's norm, the feature that the fusion was pre-trained on. Other networks
+    ignore this option."""
     fusion: str | None = None
     """With streams both: static, dynamic, attention, gated, scaled_attention, or mypackage.module:MyFusion. None, or
     the name of the pre-trained fusion: use the pre-trained one."""
@@ -109,8 +110,8 @@ class DistillationConfig:
     """Teacher of a fine-tuning run, and additional images without labels."""
 
     teacher: str = ""
-    """Classifier with the same labels to distil: embedded, small, a run or its model.onnx. It must not have been
-    trained on this run's held-out images: give a run with the same data and seed. Empty: no distillation."""
+    """Classifier to learn from, with the same labels: embedded, small, a run or its model.onnx. It must not have been
+    trained on this run's held-out images; a run with the same data and seed was not. Empty: no distillation."""
     data: str = ""
     """KIND:PATH of more training images. Their targets are the teacher's predictions; their labels are ignored."""
     weight: float = 0.5
@@ -160,7 +161,8 @@ class FinetuneConfig:
     """τ of logit adjustment (arXiv 2007.07314, equation 9): subtract τ · log(class share in training) from each logit,
     so that rare classes are predicted more often. 0: off. Works only for linear heads with --task label."""
     fraction: float = 1.0
-    """Share of the images of each class to train on and to hold out, more than 0, at most 1; for learning curves."""
+    """Use only this share of each class, of training and held-out images alike; more than 0, at most 1. For learning
+    curves."""
     monitor: Literal["val", "holdout"] | None = None
     """Held-out images that choose the epoch and fit the temperature: split val, or part of train. None: val if the data
     have a test split too, else holdout. With --select best, one half chooses the epoch and the other fits the

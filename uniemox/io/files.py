@@ -1,4 +1,4 @@
-"""Atomic writing of files, locks, and CSV without formulas for spreadsheets."""
+"""Atomic file writing; file locks; CSV files whose cells no spreadsheet runs as formulas."""
 
 import csv
 import errno

@@ -35,9 +35,9 @@ class Detection(NamedTuple):
 
 
 def clip_box(box: Box, width: int, height: int) -> Box:
-    """Return the part of a box inside an image, at least one px.
+    """Return the part of a box inside an image.
 
-    Raises BoxError if it is empty, not finite, or outside.
+    Raises BoxError if the box is not finite, or if this part is less than one px wide or high.
 
     >>> clip_box(Box(-5, 10, 50, 400), width=100, height=80)
     Box(x1=0, y1=10, x2=50, y2=80)

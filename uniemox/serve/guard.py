@@ -37,7 +37,8 @@ MAX_HEADER_BYTES = 32 * 2**10
 class Guard:
     """ASGI middleware.
 
-    origins: web origins, such as https://example.org, whose pages may send requests; their host names are accepted too.
+    origins: web origins, such as https://example.org, whose pages may send requests. Requests whose Host header
+    names one of their hosts are accepted too.
     """
 
     def __init__(self, app: ASGIApp, metrics: Metrics, origins: Collection[str] = ()) -> None:

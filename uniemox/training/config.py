@@ -59,7 +59,8 @@ class ScheduleConfig:
     epochs: float = 200.0
     """Number of passes over the training data; may be a fraction."""
     warmup_epochs: float = 40.0
-    """Epochs in which the learning rate rises from 0 to its maximum. Then it follows a cosine that began at step 0."""
+    """Epochs in which the learning rate rises from 0 to its maximum. It then follows a cosine over the whole run,
+    warm-up included, so it continues slightly below the maximum."""
     min_lr: float = 0.0
     """Learning rate at the end of the run, 0 or more; MAE uses 0."""
 
