@@ -60,8 +60,8 @@ def heat(
             uniemox[train].
         faces: Draw facial expressions, which are not felt emotions, in the first column, or to
             FOLDER/photos/a.jpg.faces.png. find: detect faces. whole: each image is one face.
-        scores: Measure the maps: remove or insert the hottest pixels first, and integrate the label's probability.
-            Random maps are the baseline.
+        scores: Score the maps by deletion and insertion (RISE): the area under the curve of the label's probability
+            while pixels are removed, and while they are inserted, hottest first. Random maps are the baseline.
         as_json: With --scores: print the scores as one JSON object.
     """
     if as_json and not scores:

@@ -18,7 +18,7 @@ from uniemox.views.patches import IMAGENET, PixelStats, patch_grid
 
 
 def sincos_position(channels: int, grid: tuple[int, int], *, rows_first: bool = False) -> Tensor:
-    """Return a sin-cos position table. Entries hold the column's values, then the row's; the CLS token's is 0.
+    """Return sin-cos position vectors: the first half encodes the column, the second the row. The CLS token has zeros.
 
     channels: C, a multiple of 4.  grid: rows and columns.  Returns (1, 1 + rows * columns, C).
     rows_first: row, then column, as in MoCo v3, CAE and SiameseIM; MAE, dBOT, TinyMIM and MixMAE have column, then row.
