@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import json
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -358,5 +359,41 @@ def test_a_takedown_leaves_releases_of_other_projects_alone(tmp_path: Path) -> N
         connection.execute(insert(t.releases).values(**row))
     done = take_down(theirs, "https://pictures.example/1.jpg", because="asked")
     assert (done.releases, done.gone) == ((), ())
-    assert "not written by this project and version" in done.problems[0]
+    assert "not a release of this project" in done.problems[0]
     assert sorted(path.name for path in (tmp_path / "release").rglob("*.jpg")) == before
+
+
+def test_links_in_a_project_or_release_lead_nowhere(tmp_path: Path) -> None:
+    """A folder from somebody else may hold them: nothing is read, written or deleted through one."""
+    project, private = agreed(tmp_path), tmp_path / "private"
+    private.mkdir()
+    (private / "a.jpg").write_bytes(b"mine")
+    row = project.rows(select(t.images))[0]
+    file = project.image_path(row.sha256, row.format)
+    release(project, tmp_path / "out", ReleaseConfig(name="x"))
+    shutil.rmtree(tmp_path / "out" / "pictures")
+    (tmp_path / "out" / "pictures").symlink_to(private)
+    with pytest.raises(DataError, match="is a link"):
+        release(project, tmp_path / "out", ReleaseConfig(name="x"))
+    (project.folder / "splits.png").unlink(missing_ok=True)
+    (project.folder / "splits.png").symlink_to(private / "a.jpg")
+    with pytest.raises(DataError, match="a link"):
+        release(project, tmp_path / "newer", ReleaseConfig(name="x"))
+    (project.folder / "splits.png").unlink()
+    file.unlink()
+    file.symlink_to(private / "a.jpg")
+    with pytest.raises(DataError, match="leads out of the project"):
+        release(project, tmp_path / "newest", ReleaseConfig(name="x"))
+    done = take_down(project, project.rows(select(t.images))[1].sha256, because="asked")
+    assert any("is a link" in problem for problem in done.problems)
+    assert (private / "a.jpg").read_bytes() == b"mine"
+
+
+def test_a_release_of_an_older_version_loses_the_image_too(tmp_path: Path) -> None:
+    project = agreed(tmp_path)
+    release(project, tmp_path / "old", ReleaseConfig(name="x"))
+    (tmp_path / "old" / ".uniemox-release").write_text("uniemox curate release\n")
+    gone = project.rows(select(t.images.c.sha256).where(t.images.c.id == 4))[0].sha256
+    done = take_down(project, gone, because="asked")
+    assert (done.releases, done.problems) == ((str(tmp_path / "old"),), ())
+    assert named_in(tmp_path / "old", gone) == []

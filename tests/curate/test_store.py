@@ -190,3 +190,21 @@ def test_a_database_with_code_is_refused(tmp_path: Path, code: str) -> None:
         database.execute(f"create {code}")
     with pytest.raises(DataError, match="views or triggers"):
         open_project(tmp_path / "p")
+
+
+def test_a_database_that_is_a_link_is_not_opened(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").touch()
+    (tmp_path / "p").mkdir()
+    (tmp_path / "p" / "project.db").symlink_to(tmp_path / "notes.txt")
+    with pytest.raises(DataError, match="a link"):
+        open_project(tmp_path / "p")
+    assert (tmp_path / "notes.txt").read_bytes() == b""
+
+
+def test_a_database_is_not_changed_before_it_is_known(tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "other.db")) as other:
+        other.execute("create table places (url)")
+    before = (tmp_path / "other.db").read_bytes()
+    with pytest.raises(DataError, match="holds no project"):
+        Store(f"sqlite:///{tmp_path / 'other.db'}", is_new=False)
+    assert (tmp_path / "other.db").read_bytes() == before

@@ -19,6 +19,7 @@ from PIL import Image
 from tests.conftest import REFERENCE
 from tests.data.hugging_face import COLOURS, PARTS, write_all
 from tests.data.tree import put, says, write
+from tests.drawn import draw_image, jpeg_of
 from uniemox.data.near import image_hashes
 from uniemox.data.readers import hugging_face
 from uniemox.data.sample import decode_sample
@@ -210,5 +211,30 @@ def test_a_row_group_that_fills_the_memory_is_refused(tmp_path: Path, monkeypatc
     monkeypatch.setattr(hugging_face, "MAX_GROUP_BYTES", 2**20)
     image = pa.array([{"bytes": bytes(2**21), "path": None}], pa.struct({"bytes": pa.binary(), "path": pa.string()}))
     pq.write_table(pa.table({"image": image, "label": pa.array(["awe"])}), tmp_path / "train.parquet")
-    with pytest.raises(DataError, match="write smaller row groups"):
+    with pytest.raises(DataError, match="a row group unpacks to"):
+        open_data(f"hf:{tmp_path}")
+
+
+def test_many_equal_texts_are_refused_but_images_of_an_honest_group_are_read(tmp_path: Path) -> None:
+    kind = pa.struct({"bytes": pa.binary(), "path": pa.string()})
+    row = pa.array([{"bytes": b"x", "path": None}] * 2000, kind)
+    (tmp_path / "bomb").mkdir()
+    pq.write_table(pa.table({"image": row, "label": ["a" * 2**20] * 2000}), tmp_path / "bomb" / "a.parquet")
+    with pytest.raises(DataError, match="its texts have 2"):
+        open_data(f"hf:{tmp_path / 'bomb'}")
+    noise = [{"bytes": jpeg_of(draw_image(i)), "path": None} for i in range(3)]
+    (tmp_path / "honest").mkdir()
+    pq.write_table(pa.table({"image": pa.array(noise, kind), "label": ["awe"] * 3}), tmp_path / "honest" / "a.parquet")
+    images = [sample.image.read() for sample in open_data(f"hf:{tmp_path / 'honest'}").samples]
+    assert images == [one["bytes"] for one in noise]
+
+
+def test_arrow_has_no_more_rows_than_bytes(tmp_path: Path) -> None:
+    kind = pa.struct({"bytes": pa.null(), "path": pa.null()})
+    table = pa.table({"image": pa.nulls(5_000_000, kind)})
+    with pa.OSFile(str(tmp_path / "data.arrow"), "wb") as file, pa.ipc.new_stream(file, table.schema) as writer:
+        writer.write_table(table)
+    (tmp_path / "state.json").write_text('{"_data_files": [{"filename": "data.arrow"}], "_split": null}')
+    (tmp_path / "dataset_info.json").write_text("{}")
+    with pytest.raises(DataError, match="can't hold images"):
         open_data(f"hf:{tmp_path}")

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -274,3 +275,12 @@ def test_only_the_views_of_the_streams_are_handed_over(streams: str, names: list
     classifier.streams = streams  # type: ignore[assignment]
     dataset = ViewDataset(colours(1).samples, EvalViews(ViewConfig(size=32)))
     assert list(select_views(classifier, collate([dataset[0, 0]]))) == names
+
+
+def test_scores_are_not_written_through_a_link(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "evaluations").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(DataError, match="a link"):
+        write_evaluation(Mock(), tmp_path / "run", DataSet("a", MIKELS, []), "test", name="x")
+    assert list((tmp_path / "elsewhere").iterdir()) == []

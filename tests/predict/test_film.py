@@ -327,3 +327,19 @@ def test_a_frame_may_not_enlarge_a_small_animation(tmp_path: Path) -> None:
     *_, last = read_film(str(tmp_path / "far.gif"), 1)
     assert last.image is None
     assert "60001 x 2901 px is more than the 100 megapixels" in str(last.error)
+
+
+def test_b_frames_are_no_joined_films(tmp_path: Path) -> None:
+    """Their time stamps go back and forth if a container was written without their order."""
+    av = pytest.importorskip("av", reason="needs PyAV: pip install 'uniemox[video]'")
+    path = tmp_path / "b.wmv"
+    with av.open(str(path), "w", format="asf") as container:
+        stream = container.add_stream("mpeg2video", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+        stream.codec_context.max_b_frames = 2
+        for i in range(100):
+            container.mux(stream.encode(av.VideoFrame.from_image(shots()[i // 25 % len(shots())])))
+        container.mux(stream.encode())
+    found = [one.time_s for one in read_film(str(path), 0.5) if one.image is not None]
+    assert len(found) <= 9
+    assert found == sorted(found)

@@ -197,3 +197,24 @@ def test_a_greedy_client_does_not_shut_others_out() -> None:
 
     work, _ = with_batcher(use, queue=8, batch_size=2, max_wait_ms=0)
     assert b"p" in work.batches[1][1]  # as soon as work is free, not after the eight
+
+
+def test_clients_take_turns_for_as_long_as_they_come() -> None:
+    """A client that sends one image at a time is not served before those that wait already."""
+
+    async def use(batcher: Batcher, work: Recorder) -> None:
+        await occupy(batcher, work, b"0")
+        patient = batcher.submit([b"p"] * 12, "a", client="patient")
+
+        async def one_by_one(client: str) -> None:
+            while not patient[-1].done():
+                await batcher.submit([client.encode()], "a", client=client)[0]
+
+        others = [asyncio.create_task(one_by_one(client)) for client in ("b", "c")]
+        work.gate.set()
+        await asyncio.wait_for(asyncio.gather(*patient), 10)
+        await asyncio.gather(*others)
+
+    work, _ = with_batcher(use, queue=64, batch_size=4, max_wait_ms=0)
+    before = [image for _, images in work.batches for image in images]
+    assert before[: before.index(b"p") + 40].count(b"p") == 12

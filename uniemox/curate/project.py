@@ -4,6 +4,7 @@ import hashlib
 import json
 import re
 import secrets
+import sqlite3
 import threading
 import time
 from collections import defaultdict
@@ -33,12 +34,13 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 from uniemox.curate import tables as t
 from uniemox.curate.plan import CollectionPlan, paper_plan, plan_of
 from uniemox.errors import ConfigError, DataError
-from uniemox.io.files import read_limited, write_file
+from uniemox.io.files import read_limited, refuse_link, write_file, writing
 
 SUFFIXES = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp", "GIF": "gif", "BMP": "bmp", "TIFF": "tif"}
 SUFFIXES |= {"AVIF": "avif", "PPM": "ppm", "HEIF": "heic"}
 CONNECTIONS = 40  # one per thread of the web application; further ones are opened on each use
 CODE = "SELECT count(*) FROM sqlite_master WHERE type IN ('trigger', 'view')"  # it would run at every change
+MAX_VALUE_BYTES = 2**26  # of a value in SQLite
 BUSY_S = 30  # maximum wait of a writer for another one
 LEAVE_OUT = "leave out"  # step of a batch that excludes an annotator
 NONE, SKIP = "none", "skip"  # answers: no label fits; skipped for a reason
@@ -69,7 +71,7 @@ class Store:
         except (ArgumentError, NoSuchModuleError, ImportError) as error:
             raise ConfigError(f"{address!r} is not a usable database address ({error})") from error
         if url.get_backend_name() == "sqlite":
-            _tune_sqlite(self.engine)
+            _tune_sqlite(self.engine, is_new=is_new)
         self._turn = threading.Lock()  # a writer that finds SQLite locked sleeps up to 100 ms at a time
         self._writing = self.engine.execution_options(writes=True)
         try:
@@ -132,17 +134,20 @@ class Project:
 
     def image_path(self, sha256: str, image_format: str) -> Path:
         """Return the path of an image file."""
-        return self.folder / "pictures" / self._below(sha256, SUFFIXES[image_format])
+        return self._below("pictures", sha256, SUFFIXES[image_format])
 
     def preview_path(self, sha256: str) -> Path:
         """Return the path of an image's preview."""
-        return self.folder / "previews" / self._below(sha256, "jpg")
+        return self._below("previews", sha256, "jpg")
 
-    def _below(self, sha256: str, ending: str) -> str:
-        """Return the place of an image's file. Raises DataError for a hash that is none, which may lead elsewhere."""
+    def _below(self, kind: str, sha256: str, ending: str) -> Path:
+        """Return the place of an image's file. Raises DataError if it is outside of the folder."""
         if not re.fullmatch("[0-9a-f]{64}", sha256):
             raise DataError(f"{self.folder}: {sha256!r} is not the sha256 of an image; the database was changed")
-        return f"{sha256[:2]}/{sha256}.{ending}"
+        path = self.folder / kind / sha256[:2] / f"{sha256}.{ending}"
+        if not path.resolve().is_relative_to(self.folder.resolve()):
+            raise DataError(f"{path}: a link leads out of the project; put the file in its place")
+        return path
 
     def keep_file(self, data: bytes, image_format: str) -> str:
         """Write an image's bytes if they are new, and return their sha256."""
@@ -188,6 +193,8 @@ def open_project(folder: Path) -> Project:
     """Open the project in a folder. Raises DataError if there is none."""
     if not is_project(folder):
         raise DataError(f"{folder} holds no project; begin one: uniemox curate init {folder}")
+    with writing(folder / "project.db"):
+        refuse_link(folder / "project.db")
     elsewhere = folder / "database.txt"
     address = read_limited(elsewhere).decode("utf-8", "replace").strip() if elsewhere.exists() else _own_address(folder)
     store = Store(address, is_new=False)
@@ -350,13 +357,18 @@ def _own_address(folder: Path) -> str:
     return f"sqlite:///{(folder / 'project.db').absolute()}"
 
 
-def _tune_sqlite(engine: Engine) -> None:
-    """Use a write-ahead log, sync every commit to disk, and let writers queue instead of failing half-way."""
+def _tune_sqlite(engine: Engine, *, is_new: bool) -> None:
+    """Use a write-ahead log, sync every commit to disk, and let writers queue instead of failing half-way.
+
+    is_new: the log is a property of the file, and only a new database may be changed before it is known to be ours.
+    """
+    pragmas = [*(["journal_mode=WAL"] if is_new else []), "synchronous=FULL", f"busy_timeout={BUSY_S * 1000}"]
 
     @event.listens_for(engine, "connect")
     def connected(connection: Any, _: Any) -> None:
         connection.isolation_level = None  # SQLAlchemy's begin event below starts transactions
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", f"busy_timeout={BUSY_S * 1000}", "foreign_keys=ON"):
+        connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MAX_VALUE_BYTES)  # of computed columns, too
+        for pragma in (*pragmas, "foreign_keys=ON"):
             connection.execute(f"PRAGMA {pragma}")
 
     @event.listens_for(engine, "begin")

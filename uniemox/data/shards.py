@@ -263,7 +263,11 @@ def _write_shard(
     tar_file = out / f"{name}.tar"
     if report_file.exists() and tar_file.exists():
         report = _object_in(read_limited(report_file), str(report_file))
-        if tar_file.stat().st_size == report.get("bytes") and report.keys() == REPORT:
+        if (
+            tar_file.stat().st_size == report.get("bytes")
+            and report.keys() == REPORT
+            and isinstance(report["broken"], list)
+        ):
             return report
     lines, broken = [], []
     for left in out.glob(f"{name}.tar.*{PARTIAL}"):  # left by a killed run

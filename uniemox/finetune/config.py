@@ -111,7 +111,7 @@ class DistillationConfig:
 
     teacher: str = ""
     """Classifier to learn from, with the same labels: embedded, small, a run or its model.onnx. It must not have been
-    trained on this run's held-out images; a run with the same data and seed was not. Empty: no distillation."""
+    trained on this run's held-out images; a run with the same data and seed is safe. Empty: no distillation."""
     data: str = ""
     """KIND:PATH of more training images. Their targets are the teacher's predictions; their labels are ignored."""
     weight: float = 0.5

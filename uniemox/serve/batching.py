@@ -31,7 +31,9 @@ class Job:
     is_slow: bool
     """True to process it alone, so that other images need not wait for slow ones."""
     client: str = ""
-    """Address of the client; waiting clients take turns."""
+    """Address of the client."""
+    turn: int = 0
+    """Place in the queue: clients take turns, whatever number of images each has."""
 
     @property
     def is_wanted(self) -> bool:
@@ -48,8 +50,8 @@ class Batcher:
         self._arrived = asyncio.Event()
         self._worker = ThreadPoolExecutor(1, "uniemox-worker")
         self._task: asyncio.Task[None] | None = None
-        self._served: dict[str, float] = {}
-        """Time of the last batch of each waiting client."""
+        self._turn, self._turns = 0, dict[str, int]()
+        """The turn being served, and the last one of each client."""
         self._seconds_each = 0.05  # measured from the first batch on
         metrics.queue_length.set_function(lambda: len(self._waiting))
 
@@ -79,7 +81,12 @@ class Batcher:
             job.answer.set_exception(self.refusal())
         self._forget_unwanted()
         loop, deadline = asyncio.get_running_loop(), time.monotonic() + self._config.timeout_s
-        jobs = [Job(data, ask, loop.create_future(), deadline, is_slow, client) for data in images]
+        turn = max(self._turns.get(client, 0), self._turn)  # start-time fair queueing
+        jobs = [
+            Job(data, ask, loop.create_future(), deadline, is_slow, client, turn + number)
+            for number, data in enumerate(images, start=1)
+        ]
+        self._turns[client] = turn + len(images)
         self._waiting.extend(jobs)
         self._arrived.set()
         return [job.answer for job in jobs]
@@ -122,23 +129,16 @@ class Batcher:
         self._waiting = deque(job for job in self._waiting if job.is_wanted)
 
     def _take(self) -> list[Job]:
-        """Take an image of the client served least recently, and others with an equal ask, clients in turn."""
+        """Take the next image, and later ones with an equal ask; others stay in the queue."""
         self._forget_unwanted()
         if not self._waiting:
             return []
-        turns: Counter[str] = Counter()
-        order = []
-        for job in self._waiting:
-            order.append((turns[job.client], self._served.get(job.client, 0.0), job))
-            turns[job.client] += 1
-        order.sort(key=lambda one: one[:2])
-        first = order[0][2]
+        order = sorted(self._waiting, key=lambda job: job.turn)
+        first = order[0]
+        self._turn = max(self._turn, first.turn)
+        self._turns = {client: turn for client, turn in self._turns.items() if turn > self._turn}
         limit = 1 if first.is_slow else self._config.batch_size
-        batch = [job for *_, job in order if (job.ask, job.is_slow) == (first.ask, first.is_slow)][:limit]
-        now = time.monotonic()
-        self._served = {one: at for one, at in self._served.items() if one in turns} | {
-            job.client: now for job in batch
-        }
+        batch = [job for job in order if (job.ask, job.is_slow) == (first.ask, first.is_slow)][:limit]
         taken = set(map(id, batch))
         self._waiting = deque(job for job in self._waiting if id(job) not in taken)
         return batch
@@ -161,6 +161,6 @@ class Batcher:
             if error:
                 job.answer.set_exception(error)
             elif answer is PUT_BACK:  # last and alone, so that it delays no other image
-                self._waiting.append(replace(job, is_slow=True))
+                self._waiting.append(replace(job, is_slow=True, turn=job.turn + self._config.queue))
             else:
                 job.answer.set_result(answer)

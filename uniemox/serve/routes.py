@@ -217,6 +217,8 @@ async def _wait(request: Request, answers: "list[asyncio.Future[Any]]", timeout_
     finally:
         gone.cancel()
         together.cancel()
+        for answer in answers:  # a gather that has failed cancels none
+            answer.cancel()
 
 
 async def _until_gone(request: Request) -> None:

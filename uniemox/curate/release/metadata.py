@@ -143,7 +143,7 @@ def _end_of_scan(data: bytes, at: int) -> int:
 def _png(data: bytes, exif: bytes) -> Iterator[bytes]:
     """Yield the listed chunks; a colour profile keeps its bytes, not its name."""
     yield PNG_HEAD
-    at, limits = len(PNG_HEAD), PNG_CHUNKS
+    at, limits = len(PNG_HEAD), PNG_CHUNKS | {b"PLTE": 3 << min(data[24], 8)}  # by the bits of a pixel
     if data[12:16] == b"IHDR" and (colours := data[25]) != PALETTE:  # a suggested palette is not needed
         limits = PNG_CHUNKS | {b"PLTE": -1, b"tRNS": {GREY: 2, RGB: 6}.get(colours, -1)}
     while (end := at + 12 + int.from_bytes(data[at : at + 4], "big")) <= len(data):
@@ -210,6 +210,11 @@ def _tag_bytes(content: bytes) -> int:
     needed = TAG_BYTES.get(kind, size)
     if kind == b"curv":
         needed = 12 + 2 * int.from_bytes(content[8:12], "big")
+    elif kind in (b"mft1", b"mft2") and size >= 52:
+        inputs, outputs, grid = content[8:11]
+        before, after = (256, 256) if kind == b"mft1" else struct.unpack_from(">HH", content, 48)
+        values = before * inputs + grid**inputs * outputs + after * outputs
+        needed = 48 + values if kind == b"mft1" else 52 + 2 * values
     elif kind == b"para":
         function = int.from_bytes(content[8:10], "big")
         needed = 12 + 4 * PARAMETERS[function] if function < len(PARAMETERS) else size + 1
@@ -218,7 +223,7 @@ def _tag_bytes(content: bytes) -> int:
 
 def _webp(data: bytes, exif: bytes) -> bytes:
     """Return the file with the listed chunks; only the extended form can hold metadata."""
-    kept, has_frame, is_animated = list[bytes](), False, False
+    kept, seen, has_frame, is_animated = list[bytes](), set[bytes](), False, False
     (size,) = struct.unpack_from("<I", data, 4)
     if size + 8 > len(data):
         raise ValueError("cut off")
@@ -234,7 +239,8 @@ def _webp(data: bytes, exif: bytes) -> bytes:
             kept.append(_riff_chunk(name, content[:16] + b"".join(parts)))
         elif name == b"ANIM" and is_animated:
             kept.append(_riff_chunk(name, content[:ANIM_BYTES]))
-        elif name in WEBP_FRAME and not has_frame and not is_animated:
+        elif name in WEBP_FRAME and name not in seen and not has_frame and not is_animated:
+            seen.add(name)
             has_frame = name != b"ALPH"  # which comes first
             kept.append(_riff_chunk(name, content))
     if exif:

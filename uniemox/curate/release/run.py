@@ -31,15 +31,17 @@ from uniemox.curate.release.documents import (
 from uniemox.curate.release.metadata import orientation_of, without_metadata
 from uniemox.curate.release.splitting import FILE, PLOT, kept_images, read_scheme
 from uniemox.curate.status import status
+from uniemox.data.readers.csv_table import read_rows
 from uniemox.data.source import public_name
 from uniemox.data.splits import write_splits
 from uniemox.errors import ConfigError, DataError, UniemoxError
-from uniemox.io.files import is_plain_name, read_limited, write_file
+from uniemox.io.files import is_plain_name, read_limited, refuse_link, write_file, writing
 from uniemox.io.images import MAX_BYTES
 from uniemox.io.progress import Progress, silent
 
 MARK = ".uniemox-release"  # marks a folder that may be overwritten
 IMAGES = "pictures"
+OLD_MARK = "uniemox curate release\n"  # of versions that did not name the project
 MAX_LISTED = 20  # images in an error, so that its advice stays visible
 MIN_HASH = 12  # digits of a sha256 that name an image
 NAME_DIGITS = 20  # digits of the sha256 in the name of an image
@@ -64,6 +66,7 @@ def release(project: Project, folder: Path, config: ReleaseConfig, progress: Pro
     kept = verdicts(project, rule=config.rule, min_answers=config.min_answers)
     everything, left = release_rows(project, kept)
     rows = _licensed(everything, config)
+    _refuse_links(folder)
     folder.mkdir(parents=True, exist_ok=True)
     write_file(folder / MARK, _mark_of(project))
     options = {"options": json.dumps(asdict(config)), "at": time.time(), "pictures": len(rows)}
@@ -82,6 +85,23 @@ def release(project: Project, folder: Path, config: ReleaseConfig, progress: Pro
 def _mark_of(project: Project) -> str:
     """Return the content of MARK, which only releases of this project have."""
     return f"uniemox curate release of project {project.store.setting('id')}\n"
+
+
+def _is_ours(project: Project, folder: Path) -> bool:
+    """Return True if a release is of this project. Raises OSError, or DataError for a damaged table."""
+    mark = read_limited(folder / MARK).decode("utf-8", "replace")
+    if mark != OLD_MARK:
+        return mark == _mark_of(project)
+    listed = {row["sha256"] for _, row in read_rows(folder / "provenance.csv", columns=("sha256",))}
+    return listed <= {row.sha256 for row in project.rows(select(t.images.c.sha256))}
+
+
+def _refuse_links(folder: Path) -> None:
+    """Raise DataError for a link in the images of a release, through which files would be written and deleted."""
+    images = folder / IMAGES
+    link = next((path for path in (images, *images.rglob("*")) if path.is_symlink()), None)
+    if link is not None:
+        raise DataError(f"{link} is a link; remove it, or give another folder")
 
 
 def _licensed(rows: list[ReleasedImage], config: ReleaseConfig) -> list[ReleasedImage]:
@@ -222,7 +242,9 @@ def _write_texts(
     scheme, drawn = {row.path: row.split for row in rows}, project.store.setting("split") or {}
     write_splits(folder / FILE, scheme, source=config.name, how=str(drawn.get("how")))
     if (project.folder / PLOT).exists():
-        write_file(folder / PLOT, (project.folder / PLOT).read_bytes())
+        with writing(project.folder / PLOT):
+            refuse_link(project.folder / PLOT)
+            write_file(folder / PLOT, read_limited(project.folder / PLOT))
     write_croissant(folder, config, len(rows), labels)
 
 
@@ -293,12 +315,13 @@ def _leave_releases(project: Project, sha256: Sequence[str]) -> TakenDown:
         try:
             if row.folder in gone:
                 continue
-            if read_limited(Path(row.folder) / MARK).decode("utf-8", "replace") != _mark_of(project):
-                problems.append(f"{row.folder}: not written by this project and version; remove the images by hand")
-            else:
-                _remove(Path(row.folder), sha256)
-                removed.append(row)
-        except OSError as error:
+            if not Path(row.folder).is_absolute() or not _is_ours(project, Path(row.folder)):
+                problems.append(f"{row.folder}: not a release of this project; if it is, repeat curate release on it")
+                continue
+            _refuse_links(Path(row.folder))
+            _remove(Path(row.folder), sha256)
+            removed.append(row)
+        except (OSError, DataError) as error:
             problems.append(f"{row.folder}: the images can't be removed ({error}); remove them by hand")
     for row in removed:
         try:

@@ -18,7 +18,8 @@ from uniemox.io.files import plain_cell
 from uniemox.io.images import MAX_BYTES
 from uniemox.labels import Kind, recognise
 
-MAX_TEXT_BYTES, MAX_GROUP_BYTES = 2**20, 2**30  # of a table's text; of a row group, whose images are read together
+MAX_TEXT_BYTES, MAX_GROUP_BYTES = 2**20, 2**30  # of a table's text; of all texts, or of a row group, unpacked
+MAX_PACKED = 4  # times its packed size
 METADATA = ("metadata.csv", "metadata.jsonl")
 SPLITS_FILE, STATE_FILE = "dataset_dict.json", "state.json"  # written by Dataset.save_to_disk
 LABELS = ("label", "labels", "emotion")
@@ -151,7 +152,8 @@ def _table_rows(tables: Iterable[tuple[str | None, Path]], words: set[str], unre
         try:
             schema, sizes, table = _open_table(path)
             image, label, names = _columns(schema, path)
-            read = [name for name in schema.names if name in COLUMNS or name == label]
+            read = [one.name for one in schema if one.name in COLUMNS or one.name == label]
+            read = [name for name in read if not pa.types.is_nested(schema.field(name).type)]
             rows = table.read(columns=read) if path.suffix == ".parquet" else table.select(read)
             _check_texts(rows, path)
             found = rows.to_pylist() if read else [{}] * sum(sizes)
@@ -172,28 +174,44 @@ def _open_table(path: Path) -> tuple[Any, list[int], Any]:
     """Open a table: its schema, the rows of each group, and the open file."""
     if path.suffix != ".parquet":
         table = _mapped(path)
+        _check_rows(table.num_rows, path)
         return table.schema, [table.num_rows], table
     pa = _import_pyarrow()
     texts = [field.name for field in pa.parquet.read_schema(path) if pa.types.is_string(field.type)]
     file = pa.parquet.ParquetFile(path, read_dictionary=texts)  # equal texts take memory once
     groups = [file.metadata.row_group(i) for i in range(file.num_row_groups)]
-    if max((group.total_byte_size for group in groups), default=0) > MAX_GROUP_BYTES:
-        raise DataError(f"{path}: a row group has more than {MAX_GROUP_BYTES >> 30} GiB; write smaller row groups")
-    if file.metadata.num_rows > path.stat().st_size:  # equal rows need no space in the file, but fill the memory
-        raise DataError(f"{path}: {file.metadata.num_rows:,} rows in {path.stat().st_size:,} bytes can't hold images")
+    unpacked, packed = max(((group.total_byte_size, _packed_bytes(group)) for group in groups), default=(0, 0))
+    if unpacked > max(MAX_GROUP_BYTES, MAX_PACKED * packed):
+        raise DataError(f"{path}: a row group unpacks to {unpacked / 2**30:.1f} GiB; write it with less compression")
+    _check_rows(file.metadata.num_rows, path)
     return file.schema_arrow, [group.num_rows for group in groups], file
 
 
+def _packed_bytes(group: Any) -> int:
+    return sum(group.column(i).total_compressed_size for i in range(group.num_columns))
+
+
+def _check_rows(count: int, path: Path) -> None:
+    """Raise DataError for more rows than bytes: equal rows need no space in the file, but fill the memory."""
+    if count > path.stat().st_size:
+        raise DataError(f"{path}: {count:,} rows in {path.stat().st_size:,} bytes can't hold images")
+
+
 def _check_texts(rows: Any, path: Path) -> None:
-    """Raise DataError for a text of more than MAX_TEXT_BYTES, which compresses well but fills the memory."""
-    pa = _import_pyarrow()
+    """Raise DataError for texts that compress well but fill the memory: one above MAX_TEXT_BYTES, or all together."""
+    pa, total = _import_pyarrow(), 0
     for name, column in zip(rows.column_names, rows.columns, strict=True):
         for chunk in column.chunks:
-            values = chunk.dictionary if pa.types.is_dictionary(chunk.type) else chunk
-            if not pa.types.is_string(values.type):
+            is_coded = pa.types.is_dictionary(chunk.type)
+            kind = chunk.type.value_type if is_coded else chunk.type
+            if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
                 continue
-            if (pa.compute.max(pa.compute.binary_length(values)).as_py() or 0) > MAX_TEXT_BYTES:
+            lengths = pa.compute.binary_length(chunk.dictionary if is_coded else chunk)
+            if (pa.compute.max(lengths).as_py() or 0) > MAX_TEXT_BYTES:
                 raise DataError(f"{path}: a text in column {name} has more than {MAX_TEXT_BYTES >> 20} MiB")
+            total += pa.compute.sum(lengths.take(chunk.indices) if is_coded else lengths).as_py() or 0
+    if total > MAX_GROUP_BYTES:
+        raise DataError(f"{path}: its texts have {total / 2**30:.1f} GiB; split the table")
 
 
 def _columns(schema: Any, path: Path) -> tuple[str, str | None, Sequence[str]]:
@@ -241,7 +259,7 @@ def _text(value: Any) -> str:
 def _images(path: Path, column: str, group: int) -> Any:
     """Read a column of a Parquet row group, or of an Arrow file."""
     if path.suffix == ".parquet":
-        file = _import_pyarrow().parquet.ParquetFile(path)
+        file = _import_pyarrow().parquet.ParquetFile(path, read_dictionary=[f"{column}.bytes"])  # equal images once
         return file.read_row_group(group, columns=[column], use_threads=False).column(0)
     return _mapped(path).column(column)
 
