@@ -65,8 +65,8 @@ def examine(gpus: int, folder: Path) -> Iterator[Finding]:
             yield Finding(name, "warning", f"failed: {type(error).__name__}: {error}", "mend this before a long run")
 
 
-def _judged(found: str, is_enough: bool, remedy: str) -> Result:
-    return ("ok", found, "") if is_enough else ("warning", found, remedy)
+def _judged(observed: str, is_enough: bool, remedy: str) -> Result:
+    return ("ok", observed, "") if is_enough else ("warning", observed, remedy)
 
 
 def _packages() -> Result:

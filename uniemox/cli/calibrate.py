@@ -87,14 +87,14 @@ def _confidence_words(result: "Recalibration", out: Path) -> tuple[str, list[str
     return line, [*words, f"verdict: {result.verdict}"]
 
 
-def _rating_words(found: "RatingFit") -> tuple[str, list[str]]:
+def _rating_words(fit: "RatingFit") -> tuple[str, list[str]]:
     """Return the end of a line for standard error, and lines for standard output."""
-    line = f" of {found.groups} groups, rated {min(found.lowest):.1f} to {max(found.highest):.1f} of 1 to 9"
-    if max(found.highest) <= NARROW:
+    line = f" of {fit.groups} groups, rated {min(fit.lowest):.1f} to {max(fit.highest):.1f} of 1 to 9"
+    if max(fit.highest) <= NARROW:
         line += " (if people rated on another scale, name it: csv:TABLE?scale=1-7)"
     return f"{line}; ten-fold cross-validation over groups:", [
-        f"{name}: rank correlation {found.spearman[i]:.2f}, error {found.mean_error[i]:.2f} of 8 (the mean rating "
-        f"for all images: {found.mean_error_of_mean[i]:.2f}), intervals of ±{found.half_width[i]:.2f} hold "
-        f"{found.coverage[i]:.0%}"
+        f"{name}: rank correlation {fit.spearman[i]:.2f}, error {fit.mean_error[i]:.2f} of 8 (the mean rating "
+        f"for all images: {fit.mean_error_of_mean[i]:.2f}), intervals of ±{fit.half_width[i]:.2f} hold "
+        f"{fit.coverage[i]:.0%}"
         for i, name in enumerate(("valence", "arousal"))
     ]

@@ -54,5 +54,5 @@ def compare(*, ours: Runs, theirs: Runs, baseline: Runs | None = None, as_json: 
                 print(f"{name} over baseline {_words(margin)}{sign}")
 
 
-def _words(found: "PairedDifference") -> str:
-    return f"{found.difference:+.1%} ({found.low:+.1%} to {found.high:+.1%})"
+def _words(difference: "PairedDifference") -> str:
+    return f"{difference.difference:+.1%} ({difference.low:+.1%} to {difference.high:+.1%})"

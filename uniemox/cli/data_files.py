@@ -116,10 +116,10 @@ def persons(
 
     target = out or folder_of(source) / PERSONS
     open_detector, on_gpu = finder.opener(on_cluster=pool.engine == "ray")
-    found = open_data(source)
+    data = open_data(source)
     seen = read_seen(Path(finder.detector), in_folder=False)
     with progress_bar() as progress:
-        report = find_people(found, open_detector, target, progress.show, pool=pool, on_gpu=on_gpu, seen=seen)
+        report = find_people(data, open_detector, target, progress.show, pool=pool, on_gpu=on_gpu, seen=seen)
     words = (
         f"{report.pictures} images ({report.new} in this run), {report.people} people in {report.with_people} of "
         f"them; wrote {target}"
@@ -199,17 +199,17 @@ def describe(
     from uniemox.teacher.attributes import write_texts
 
     target = out or folder_of(source) / TEXTS
-    found = open_data(source, persons=persons, with_texts=False)
+    data = open_data(source, persons=persons, with_texts=False)
     header = {"with_emotion": not without_emotion, **networks.record()}
-    header["people"] = any(sample.persons is not None for sample in found.samples)
+    header["people"] = any(sample.persons is not None for sample in data.samples)
     with progress_bar() as progress:
         broken = write_texts(
-            *(found, target, networks.open, header, progress.show),
+            *(data, target, networks.open, header, progress.show),
             with_emotion=not without_emotion,
             pool=pool,
             on_gpu=_has_gpu(),
         )
-    _tell(f"wrote {target}", {"file": str(target), "samples": len(found) - len(broken), "broken": broken}, as_json)
+    _tell(f"wrote {target}", {"file": str(target), "samples": len(data) - len(broken), "broken": broken}, as_json)
 
 
 def shard(
@@ -245,10 +245,10 @@ def shard(
 
     need("fsspec", extra="data")
     config = ShardConfig(samples=samples, short_side_px=short_side, seed=seed, pool=pool)
-    found = files.open(source, texts=texts)
+    data = files.open(source, texts=texts)
     with progress_bar() as progress:
-        broken = write_shards(found, folder, config, progress.show)
-    count = len(found) - len(broken)
+        broken = write_shards(data, folder, config, progress.show)
+    count = len(data) - len(broken)
     words = f"wrote {folder}: {count} samples; open them as shards:{folder}"
     _tell(words, {"folder": str(folder), "samples": count, "broken": broken}, as_json)
 

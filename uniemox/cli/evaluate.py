@@ -73,11 +73,11 @@ def evaluate(
     show_all([json.dumps(result.as_dict())] if as_json else score_tables(result))
 
 
-def score_tables(found: "Evaluation") -> Iterator[Table | str]:
+def score_tables(evaluation: "Evaluation") -> Iterator[Table | str]:
     """Yield a table of scores with intervals, the confusion matrix, and scores by group."""
-    values = asdict(found.scores)
+    values = asdict(evaluation.scores)
     table = Table("score", "value", "95 % interval")
-    for name, value, interval in _flat(values | dict(found.trust)):
+    for name, value, interval in _flat(values | dict(evaluation.trust)):
         table.add_row(TRUST.get(name, name.replace("_", " ")), *_cells(value, interval))
     yield table
     if "confusion" in values:
@@ -87,8 +87,8 @@ def score_tables(found: "Evaluation") -> Iterator[Table | str]:
         for label, row in zip(values["labels"], values["confusion"], strict=True):
             table.add_row(label, *map(str, row))
         yield table
-    if found.by is not None:
-        yield _groups(found.by)
+    if evaluation.by is not None:
+        yield _groups(evaluation.by)
     yield f"{values['n']} samples"
 
 

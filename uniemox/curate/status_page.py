@@ -11,15 +11,15 @@ from uniemox.io.html import jpeg_url, write_html
 
 
 def write_status_page(
-    path: Path, found: Mapping[str, Any], agreement: AgreementStats | None, plot: Path | None
+    path: Path, state: Mapping[str, Any], agreement: AgreementStats | None, plot: Path | None
 ) -> None:
     """Write the page.
 
-    found: of `status`.  plot: the image of the split, if there is one. Raises DataError if the file can't be written.
+    state: of `status`.  plot: the image of the split, if there is one. Raises DataError if the file can't be written.
     """
     url = ""
     if plot is not None and plot.exists():
         with Image.open(plot) as image:
             url = jpeg_url(image, max_side_px=1600)
-    title = f"Project {found['folder']}"
-    write_html(path, "curate/status_page.html", title=title, found=found, agreement=agreement, plot=url)
+    title = f"Project {state['folder']}"
+    write_html(path, "curate/status_page.html", title=title, found=state, agreement=agreement, plot=url)

@@ -23,18 +23,18 @@ TITLES = {
 }
 
 
-def write_page(found: Audit, path: Path) -> None:
+def write_page(audit: Audit, path: Path) -> None:
     """Write the page. Raises DataError if the file can't be written."""
-    totals = {label: sum(counts.values()) for label, counts in found.classes.items()}
+    totals = {label: sum(counts.values()) for label, counts in audit.classes.items()}
     largest = max(totals.values(), default=0) or 1
     write_html(
         path,
         "data/audit_page.html",
-        title=found.name,
-        found=found,
-        splits=list(next(iter(found.classes.values()), {})),
-        classes=[(label, counts, totals[label] / largest) for label, counts in found.classes.items()],
-        sections=[_section(name, getattr(found, name)) for name in GROUPS],
+        title=audit.name,
+        found=audit,
+        splits=list(next(iter(audit.classes.values()), {})),
+        classes=[(label, counts, totals[label] / largest) for label, counts in audit.classes.items()],
+        sections=[_section(name, getattr(audit, name)) for name in GROUPS],
     )
 
 

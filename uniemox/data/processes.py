@@ -297,7 +297,7 @@ def look_at(sample: Sample, look: Callable[..., Decoded] = look_here) -> Look:
     )
 
 
-def _wrong_ending(key: str, found: str) -> str:
+def _wrong_ending(key: str, observed: str) -> str:
     """Return the format of a file whose ending does not match it; an MPO counts as JPEG."""
     told = ENDINGS.get(PurePath(key).suffix.lower())
-    return "" if told in (None, "JPEG" if found == "MPO" else found) else found
+    return "" if told in (None, "JPEG" if observed == "MPO" else observed) else observed

@@ -111,13 +111,13 @@ def recalibrate(
 
 
 def _measured(
-    info: ClassifierInfo, fitted: ClassifierInfo, found: Outputs, truth: NDArray[np.integer], split: str
+    info: ClassifierInfo, fitted: ClassifierInfo, outputs: Outputs, truth: NDArray[np.integer], split: str
 ) -> Recalibration:
     """Measure the change from info to fitted on the same outputs.  truth: (N,) indices in the model's labels."""
-    before, after = (answers_of(one, found.values, found.distances) for one in (info, fitted))
+    before, after = (answers_of(one, outputs.values, outputs.distances) for one in (info, fitted))
     labels = np.unique(truth)
     is_right = labels[before[:, labels].argmax(axis=1)] == truth
-    familiarity = familiarity_of(found.distances, fitted.distances)
+    familiarity = familiarity_of(outputs.distances, fitted.distances)
     has_sets = len(info.conformal_scores) >= MIN_IMAGES
     sets_before = likely_sets(info.conformal_scores, COVERAGE, before, truth) if has_sets else (None, None)
     sets_after = likely_sets(fitted.conformal_scores, COVERAGE, after, truth)
@@ -128,7 +128,7 @@ def _measured(
         ece_before=expected_calibration_error(before, truth),
         ece_after=expected_calibration_error(after, truth),
         accuracy=float(is_right.mean()),
-        accuracy_interval=bootstrap_interval(is_right, [one.group or one.image_key for one in found.samples]),
+        accuracy_interval=bootstrap_interval(is_right, [one.group or one.image_key for one in outputs.samples]),
         chance=1 / len(labels),
         commonest=float(np.bincount(truth).max() / len(truth)),
         coverage_before=sets_before[0],

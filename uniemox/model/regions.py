@@ -215,13 +215,13 @@ def cut(view: Tensor, box: Tensor) -> Tensor:
     return F.grid_sample(view.float(), 2 * places - 1, padding_mode="border", align_corners=False).to(view.dtype)
 
 
-def strongest(found: Candidates, count: int = COUNT) -> tuple[Tensor, Tensor, Tensor]:
+def strongest(candidates: Candidates, count: int = COUNT) -> tuple[Tensor, Tensor, Tensor]:
     """Select boxes that don't overlap by half, most confident first (greedy non-maximum suppression, `count` rounds).
 
     Returns boxes (N, count, 4), their confidence (N, count), 0 for missing boxes, and classes (N, count, C).
     """
-    confidence, rows = found.confidence.topk(min(LIKELY, found.confidence.shape[1]), dim=1)  # (N, A)
-    boxes = found.boxes.gather(1, rows[..., None].expand(-1, -1, 4)).clamp(0, 1)  # (N, A, 4)
+    confidence, rows = candidates.confidence.topk(min(LIKELY, candidates.confidence.shape[1]), dim=1)  # (N, A)
+    boxes = candidates.boxes.gather(1, rows[..., None].expand(-1, -1, 4)).clamp(0, 1)  # (N, A, 4)
     left = torch.where(confidence >= MIN_CONFIDENCE, confidence, 0.0)
     chosen, sure = [], []
     for _ in range(count):
@@ -233,7 +233,7 @@ def strongest(found: Candidates, count: int = COUNT) -> tuple[Tensor, Tensor, Te
     places, presence = torch.cat(chosen, dim=1), torch.cat(sure, dim=1)  # (N, count)
     is_there = (presence > 0)[..., None]
     rows = rows.gather(1, places)[..., None]  # (N, count, 1)
-    classes = found.classes.gather(1, rows.expand(-1, -1, found.classes.shape[2]))
+    classes = candidates.classes.gather(1, rows.expand(-1, -1, candidates.classes.shape[2]))
     picked = boxes.gather(1, places[..., None].expand(-1, -1, 4))
     return torch.where(is_there, picked, 0.0), presence, torch.where(is_there, classes, 0.0)
 

@@ -47,15 +47,15 @@ class MirrorDetector:
         return found
 
 
-def _in_both(found: Sequence[Detection], others: Sequence[Detection]) -> tuple[Detection, ...]:
+def _in_both(detections: Sequence[Detection], others: Sequence[Detection]) -> tuple[Detection, ...]:
     """Return the means of detections that overlap by half, most confident first."""
     if not others:
         return ()
-    shared = overlap(np.array([one.box for one in found]), np.array([one.box for one in others]))  # (M, N)
+    shared = overlap(np.array([one.box for one in detections]), np.array([one.box for one in others]))  # (M, N)
     means = []
     while shared.max() >= MIN_OVERLAP:
         i, j = divmod(int(shared.argmax()), len(others))
-        a, b = found[i], others[j]
+        a, b = detections[i], others[j]
         box = Box(*((x + y) / 2 for x, y in zip(a.box, b.box, strict=True)))
         means.append(Detection(box, (a.confidence + b.confidence) / 2))
         shared[i], shared[:, j] = 0, 0

@@ -45,8 +45,8 @@ class Frame:
 
 def parse_time(text: str) -> float:
     """Parse a time such as "1s", "0.5", "500ms" or "2min". Raises ConfigError for others, and below 0.01 s."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(ms|s|min|)", text.strip())
-    value = float(found[1]) * _UNITS[found[2]] if found else 0.0
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(ms|s|min|)", text.strip())
+    value = float(match[1]) * _UNITS[match[2]] if match else 0.0
     if not MIN_S <= value < float("inf"):
         raise ConfigError(f"expected a time such as 1s, 500ms or 2min, at least {MIN_S} s, got {text!r}")
     return value

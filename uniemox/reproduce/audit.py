@@ -92,11 +92,11 @@ def _of_keys(data: DataSet, keys: tuple[str, ...]) -> DataSet:
     return replace(data, samples=[samples[key] for key in keys])
 
 
-def _largest_difference(found: Evaluation, kept: SavedEvaluation) -> float:
+def _largest_difference(evaluation: Evaluation, kept: SavedEvaluation) -> float:
     """Return the largest difference of probabilities. Raises DataError if a label has changed."""
     assert kept.predictions is not None
     labels = [str(label) for label in kept.values["labels"]]
-    lines = {line["key"]: line for line in found.predictions}
+    lines = {line["key"]: line for line in evaluation.predictions}
     largest = 0.0
     for i, key in enumerate(kept.predictions.keys):
         line = lines.get(key)

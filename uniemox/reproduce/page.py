@@ -76,8 +76,8 @@ def _is_cited(row: TableRow, columns: Collection[str]) -> bool:
     return any(_cell(row, name).paper is not None for name in columns)
 
 
-def _scores_of(found: Findings, column: str) -> list[Score]:
-    return [score for (_, name), score in found.scores.items() if score is not None and name == column]
+def _scores_of(findings: Findings, column: str) -> list[Score]:
+    return [score for (_, name), score in findings.scores.items() if score is not None and name == column]
 
 
 def _failure(cell: Cell, outcome: RunOutcome) -> str | None:
@@ -85,25 +85,25 @@ def _failure(cell: Cell, outcome: RunOutcome) -> str | None:
     return next((outcome.failed[run.key] for run in cell.runs if run.key in outcome.failed), None)
 
 
-def _notes(found: Findings) -> Iterator[str]:
+def _notes(findings: Findings) -> Iterator[str]:
     """Yield explanations of the intervals and marks."""
-    ways = {score.over for score in found.scores.values() if score is not None}
+    ways = {score.over for score in findings.scores.values() if score is not None}
     if ways:
         over = " or, with fewer than three seeds, ".join(words for name, words in OVER.items() if name in ways)
         yield (
             f"Intervals are 95 % over {over}. Near chance: the interval, or the one over images, contains the "
             "accuracy of the most common class."
         )
-    if found.margins:
+    if findings.margins:
         yield BELOW_NOTE
 
 
-def _points(found: PairedDifference | Margin) -> str:
+def _points(margin: PairedDifference | Margin) -> str:
     """Format a difference in percentage points."""
-    words = f"{100 * found.difference:+.1f}"
-    if found.low is None or found.high is None:
+    words = f"{100 * margin.difference:+.1f}"
+    if margin.low is None or margin.high is None:
         return f"{words} (different images)"
-    return f"{words} ({100 * found.low:+.1f} to {100 * found.high:+.1f})"
+    return f"{words} ({100 * margin.low:+.1f} to {100 * margin.high:+.1f})"
 
 
 def _percents(shares: Collection[float]) -> str:
@@ -111,38 +111,38 @@ def _percents(shares: Collection[float]) -> str:
     return f"{100 * low:.1f} %" if low == high else f"{100 * low:.1f} to {100 * high:.1f} %"
 
 
-def _drawings(found: Findings) -> Iterator[tuple[str, Html, str]]:
+def _drawings(findings: Findings) -> Iterator[tuple[str, Html, str]]:
     """Yield title, drawing and caption: one per data set, or one for all points of a curve."""
-    plan = found.plan
-    if plan.is_curve and found.ours:
-        rows = {row.name: [_dot(found, row, name) for name in plan.columns] for row in plan.rows}
+    plan = findings.plan
+    if plan.is_curve and findings.ours:
+        rows = {row.name: [_dot(findings, row, name) for name in plan.columns] for row in plan.rows}
         rows = {name: line for name, line in rows.items() if any(dot.value is not None for dot in line)}
         title = "Accuracy over the share of the training data"
         words = "Vertical lines: 95 % intervals; dashed: chance, if it is the same for all."
-        yield "", curves(title, plan.columns, rows, chance=found.chance()), words
-    for name in found.ours if not plan.is_curve else ():
-        if _scores_of(found, name):
-            title, shown = f"Accuracy on {name}", {row.name: _dot(found, row, name) for row in plan.rows}
+        yield "", curves(title, plan.columns, rows, chance=findings.chance()), words
+    for name in findings.ours if not plan.is_curve else ():
+        if _scores_of(findings, name):
+            title, shown = f"Accuracy on {name}", {row.name: _dot(findings, row, name) for row in plan.rows}
             words = "Dots: ours, with interval, faint where near chance; squares: the paper's; dashed: chance."
-            yield title, dots(title, shown, chance=found.chance(name)), words
+            yield title, dots(title, shown, chance=findings.chance(name)), words
 
 
-def _dot(found: Findings, row: TableRow, name: str) -> Dot:
-    percent, score = _cell(row, name).paper, found.scores.get((row.name, name))
+def _dot(findings: Findings, row: TableRow, name: str) -> Dot:
+    percent, score = _cell(row, name).paper, findings.scores.get((row.name, name))
     paper = None if percent is None else percent / 100
     if score is None:
         return Dot(paper=paper)
     return Dot(score.accuracy, score.low, score.high, paper, is_faint=score.near_chance)
 
 
-def _run(run: Run, found: Findings) -> dict[str, Any]:
+def _run(run: Run, findings: Findings) -> dict[str, Any]:
     """Return a run for the template."""
-    state = found.outcome.failed.get(run.key) or (f"needs {run.missing}" if run.missing else "not run")
+    state = findings.outcome.failed.get(run.key) or (f"needs {run.missing}" if run.missing else "not run")
     return {
         "name": run.name,
         "is_done": is_done(run),
         "state": "done" if is_done(run) else state,
-        "seconds": found.seconds.get(run.key),
+        "seconds": findings.seconds.get(run.key),
         "audited": _audited(run.folder),
         "command": run.command,
     }

@@ -258,16 +258,16 @@ def _find_people(root: Path, data: DataSource, detector: str) -> Run:
     return data.run(root, name, "data persons", data.origin, options=options, digests=digests)
 
 
-def _describe(config: ReproduceConfig, data: DataSource, found: tuple[Run, ...]) -> Run:
-    """Return a run that writes a file of texts.  found: the run that finds the people, if there is one."""
+def _describe(config: ReproduceConfig, data: DataSource, finders: tuple[Run, ...]) -> Run:
+    """Return a run that writes a file of texts.  finders: the run that finds the people, if there is one."""
     network, _, file = (config.objects or "").partition("@")
     options: dict[str, Any] = {"out": f"{OUT}/{TEXTS}"}
-    options |= {"persons": found[0].folder / PERSONS} if found else {}
+    options |= {"persons": finders[0].folder / PERSONS} if finders else {}
     options |= {"classifier": network} if network else {}
     options |= {"classifier_weights": file} if file else {}
     name = f"describe {data.name}" + ("" if network else ", without objects (--objects names them)")
     digests = digest_of_weights(file) if file else ()
-    return data.run(config.out, name, "data describe", data.origin, options=options, needs=found, digests=digests)
+    return data.run(config.out, name, "data describe", data.origin, options=options, needs=finders, digests=digests)
 
 
 def _digest(data: DataSet, source: str) -> str:

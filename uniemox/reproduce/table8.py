@@ -53,10 +53,10 @@ def multimodal(study: Study, name: Name) -> Plan:
 def _found(run: Run, histogram: Cell) -> Html:
     if not (run.folder / RESULT).exists():
         return render("reproduce/not_run.html", run=run)
-    found = read_json(run.folder / RESULT)
+    content = read_json(run.folder / RESULT)
     return render(
         "reproduce/answers.html",
-        entries=[*found["models"], *([found["ours"]] if found["ours"] else [])],
+        entries=[*content["models"], *([content["ours"]] if content["ours"] else [])],
         folder=run.folder,
         score=score_of(histogram),
         histogram=HISTOGRAM,

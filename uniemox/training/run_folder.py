@@ -136,18 +136,18 @@ def _begin(run: Path, kind: str, config: Any, data: DataSet | Sequence[Sample], 
     links = [file.name for file in run.iterdir() if file.is_symlink()]
     if links:  # a run from somebody else would write to, and delete, what they lead to
         raise ConfigError(f"{run}/{links[0]} is a link; move what it leads to into the run, or link the whole run")
-    found = read_json(path)
-    if found.get("kind") != kind:
-        raise ConfigError(f"{run} holds a run of another command ({found.get('kind')}); choose another --out")
+    content = read_json(path)
+    if content.get("kind") != kind:
+        raise ConfigError(f"{run} holds a run of another command ({content.get('kind')}); choose another --out")
     has_begun = any((run / name).exists() for name in BEGUN)
-    is_same_job = found.get("job") is not None and found["job"] == record["job"]
+    is_same_job = content.get("job") is not None and content["job"] == record["job"]
     if has_begun and not (resume or is_same_job or is_restart()):
         raise ConfigError(f"{run} holds a run already; add --resume to continue it, or choose another --out")
-    began = from_dict(type(config), found["config"], f"{path}, config")
+    began = from_dict(type(config), content["config"], f"{path}, config")
     lowers_rate = hasattr(config, "optimizer") and config.optimizer.base_lr < began.optimizer.base_lr
     free = (*FREE, "optimizer.base_lr") if lowers_rate else FREE
     changed = [line for line in differences(config, began) if not line.startswith(free)]
-    is_other_data = found["data"]["sha256"] != record["data"]["sha256"]
+    is_other_data = content["data"]["sha256"] != record["data"]["sha256"]
     if not has_begun and (changed or is_other_data):  # it ended before its first step, perhaps by a wrong setting
         (run / SEEN).unlink(missing_ok=True)
         write_file(path, json.dumps(record, indent=2) + "\n")
@@ -160,7 +160,7 @@ def _begin(run: Path, kind: str, config: Any, data: DataSet | Sequence[Sample], 
         name = data.name if isinstance(data, DataSet) else "what is given"
         raise ConfigError(f"{run} began with other data than {name} has now; choose another --out")
     if lowers_rate:
-        rates = [*found.get("earlier_base_lrs", ()), began.optimizer.base_lr]
+        rates = [*content.get("earlier_base_lrs", ()), began.optimizer.base_lr]
         write_file(path, json.dumps(record | {"earlier_base_lrs": rates}, indent=2) + "\n")
     for left in run.glob(f"*{PARTIAL}"):  # left by a process that was killed while writing
         left.unlink()

@@ -162,8 +162,8 @@ def _found(folder: Path) -> list[Path]:
     return sorted((path for path in paths if re.fullmatch(r"step-\d{8,}", path.name)), key=_step_of)
 
 
-def _best(found: Sequence[Path]) -> Path | None:
-    ranked = [(score, path) for path in found if (score := _score(path)) is not None]
+def _best(checkpoints: Sequence[Path]) -> Path | None:
+    ranked = [(score, path) for path in checkpoints if (score := _score(path)) is not None]
     return max(ranked, key=lambda one: (one[0], _step_of(one[1])), default=(0.0, None))[1]
 
 

@@ -71,20 +71,20 @@ def running_mean(values: Array, reach: int) -> Array:
     return np.divide(total, count, out=np.full(len(values), np.nan), where=count > 0)
 
 
-def reliability_url(found: Reliability) -> str:
+def reliability_url(reliability: Reliability) -> str:
     """Draw accuracy by confidence with the diagonal of a calibrated model, above the number of samples per bin."""
-    bins = len(found.count)
-    middles, is_there = (np.arange(bins) + 0.5) / bins, found.count > 0
+    bins = len(reliability.count)
+    middles, is_there = (np.arange(bins) + 0.5) / bins, reliability.count > 0
     with mpl.rc_context(dict(LOOK)):
         figure = Figure(figsize=(3.8, 4), layout="constrained")
         above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3.2, 1))
         above.plot([0, 1], [0, 1], color=INK, lw=0.8, ls="--", alpha=0.6)
-        confidence, accuracy = found.confidence[is_there], found.accuracy[is_there]
+        confidence, accuracy = reliability.confidence[is_there], reliability.accuracy[is_there]
         above.vlines(confidence, np.minimum(confidence, accuracy), np.maximum(confidence, accuracy), color=ORANGE, lw=2)
         above.plot(confidence, accuracy, color=BLUE, marker="o", ms=5)
         above.set(xlim=(0, 1), ylim=(0, 1.02), ylabel="fraction right")
         above.grid(color=INK, alpha=0.12, lw=0.6)
-        below.bar(middles, found.count, width=0.9 / bins, color=BLUE, alpha=0.6)
+        below.bar(middles, reliability.count, width=0.9 / bins, color=BLUE, alpha=0.6)
         below.set(xlabel="probability of the predicted label", ylabel="images")
         return _drawn(figure)
 
@@ -123,29 +123,29 @@ class Example(NamedTuple):
 
 
 def examples_of(
-    found: Predictions, labels: list[str], samples: Mapping[str, Sample]
+    predictions: Predictions, labels: list[str], samples: Mapping[str, Sample]
 ) -> list[tuple[str, list[Example], int]]:
     """Return the most confident right and wrong predictions: a title, images, and the number of unreadable ones."""
     result = []
-    for title, chosen in (("Surest and right", found.is_right), ("Surest and wrong", ~found.is_right)):
-        places = surest(found, chosen)
-        shown = [_example(int(place), found, labels, samples.get(found.keys[place])) for place in places]
+    for title, chosen in (("Surest and right", predictions.is_right), ("Surest and wrong", ~predictions.is_right)):
+        places = surest(predictions, chosen)
+        shown = [_example(int(place), predictions, labels, samples.get(predictions.keys[place])) for place in places]
         there = [example for example in shown if example is not None]
         result.append((title, there, len(shown) - len(there)))
     return result
 
 
-def surest(found: Predictions, chosen: np.ndarray) -> np.ndarray:
+def surest(predictions: Predictions, chosen: np.ndarray) -> np.ndarray:
     """Return the indices of the most confident predictions among the chosen; ties go to the first.
 
     chosen: (N,) of bool.  Returns at most SHOWN indices.
     """
     places = np.nonzero(chosen)[0]
-    top = found.probabilities[places].max(axis=1) if len(places) else np.empty(0)
+    top = predictions.probabilities[places].max(axis=1) if len(places) else np.empty(0)
     return places[np.argsort(-top, kind="stable")[:SHOWN]]
 
 
-def _example(place: int, found: Predictions, labels: list[str], sample: Sample | None) -> Example | None:
+def _example(place: int, predictions: Predictions, labels: list[str], sample: Sample | None) -> Example | None:
     """Return an example; None if the image can't be read."""
     if sample is None:
         return None
@@ -153,12 +153,12 @@ def _example(place: int, found: Predictions, labels: list[str], sample: Sample |
         image, full = decode_sample(sample, lambda width, height: max(width, height) / MAX_SIDE_PX)
     except ImageError:
         return None
-    shares = found.probabilities[place]
+    shares = predictions.probabilities[place]
     return Example(
         key=sample.key,
         url=jpeg_url(_framed(image, full, sample), max_side_px=MAX_SIDE_PX),
-        true=labels[found.labels[place]],
-        predicted=labels[found.predicted[place]],
+        true=labels[predictions.labels[place]],
+        predicted=labels[predictions.predicted[place]],
         shares=[(labels[i], float(shares[i])) for i in np.argsort(-shares, kind="stable")[:TOP]],
     )
 

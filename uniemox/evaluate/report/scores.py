@@ -70,14 +70,14 @@ def _groups(by: Mapping[str, Any]) -> dict[str, Any]:
     return {**by, "scale": (0.0, max(1.0, *known) if known else 1.0)}
 
 
-def _reliability(found: Predictions, has_temperature: bool) -> dict[str, Any]:
+def _reliability(predictions: Predictions, has_temperature: bool) -> dict[str, Any]:
     """Return the diagram and its numbers, for the saved probabilities."""
-    bins = reliability(found.probabilities, found.labels)
+    bins = reliability(predictions.probabilities, predictions.labels)
     return {
         "url": reliability_url(bins),
         "said": _mean(bins.confidence, bins.count),
         "true": _mean(bins.accuracy, bins.count),
-        "error": expected_calibration_error(found.probabilities, found.labels),
+        "error": expected_calibration_error(predictions.probabilities, predictions.labels),
         "has_temperature": has_temperature,
         "bins": BINS,
     }
@@ -88,35 +88,37 @@ def _mean(values: np.ndarray, counts: np.ndarray) -> float:
     return float(np.nansum(values * counts) / np.sum(counts))
 
 
-def comparison_view(title: str, found: Mapping[str, SavedEvaluation], runs: Mapping[str, SavedRun]) -> dict[str, Any]:
+def comparison_view(
+    title: str, evaluations: Mapping[str, SavedEvaluation], runs: Mapping[str, SavedRun]
+) -> dict[str, Any]:
     """Return several runs' evaluations on the same data for the template, the best first.
 
-    found: from `shared_evaluations`.  runs: by name, including those of `found`.
+    evaluations: from `shared_evaluations`.  runs: by name, including those of `evaluations`.
     """
-    histogram = next((name for name in found if runs[name].setting("config.method") == "histogram"), None)
-    measure = _measure(next(iter(found.values())))
-    values = {name: one.values.get(measure) for name, one in found.items()}
-    intervals = {name: one.values.get(f"{measure}_interval") for name, one in found.items()}
-    order = sorted(found, key=lambda name: -value if is_known(value := values[name]) else np.inf)
+    histogram = next((name for name in evaluations if runs[name].setting("config.method") == "histogram"), None)
+    measure = _measure(next(iter(evaluations.values())))
+    values = {name: one.values.get(measure) for name, one in evaluations.items()}
+    intervals = {name: one.values.get(f"{measure}_interval") for name, one in evaluations.items()}
+    order = sorted(evaluations, key=lambda name: -value if is_known(value := values[name]) else np.inf)
     rows = [
         {
             "name": name,
             "value": values[name],
             "bounds": intervals[name],
-            "lead": "the best" if name == order[0] else _lead(found[name], found[order[0]]),
-            "over": UNKNOWN if histogram in (None, name) else _over(found[name], found[histogram], measure),
-            "n": found[name].values["n"],
+            "lead": "the best" if name == order[0] else _lead(evaluations[name], evaluations[order[0]]),
+            "over": UNKNOWN if histogram in (None, name) else _over(evaluations[name], evaluations[histogram], measure),
+            "n": evaluations[name].values["n"],
         }
         for name in order
     ]
-    kept = [f"{name} kept: {runs[name].kept}." for name in found if runs[name].kept is not None]
+    kept = [f"{name} kept: {runs[name].kept}." for name in evaluations if runs[name].kept is not None]
     return {
         "title": title,
         "measure": measure,
         "histogram": histogram,
         "scale": scale_of([*values.values(), *(end for bounds in intervals.values() for end in bounds or ())]),
         "rows": rows,
-        "notes": [*kept, *_floor(found, histogram)],
+        "notes": [*kept, *_floor(evaluations, histogram)],
     }
 
 
@@ -172,9 +174,9 @@ def _measure(evaluation: SavedEvaluation) -> str:
     return "accuracy" if "accuracy" in evaluation.values else evaluation.measure
 
 
-def _floor(found: Mapping[str, SavedEvaluation], histogram: str | None) -> Iterator[str]:
+def _floor(evaluations: Mapping[str, SavedEvaluation], histogram: str | None) -> Iterator[str]:
     """Yield the baselines that every run should beat."""
-    known = [evaluation.predictions for evaluation in found.values() if evaluation.predictions is not None]
+    known = [evaluation.predictions for evaluation in evaluations.values() if evaluation.predictions is not None]
     if known:
         commonest, uniform = chance_of(known[0])
         yield f"Chance: {commonest:.3f} for the commonest class, {uniform:.3f} for one class of all."

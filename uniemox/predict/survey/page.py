@@ -19,7 +19,7 @@ MAX_ROWS = 40  # per table of groups; all further groups share one row
 SIDE_PX = 160
 
 
-def write_survey_page(found: Summary, title: str, out: Path) -> None:
+def write_survey_page(summary: Summary, title: str, out: Path) -> None:
     """Write the page. Images are read again for it; a missing one is left out.
 
     Raises DataError if it can't be written.
@@ -28,27 +28,27 @@ def write_survey_page(found: Summary, title: str, out: Path) -> None:
     def row(places: Iterable[Place], name: str = "") -> list[dict[str, str]]:
         return row_of_images(places, out.parent, "{:.1f}".format if name in AFFECT else percent)
 
-    colours = dict(zip(found.answered.labels, cycle(LABEL_COLOURS), strict=False))
-    groups = {name: tallies for name, tallies in found.groups.items() if len(tallies) > 1}
-    has_least = {label: len(places) < found.whole.images for label, places in found.most.items()}
+    colours = dict(zip(summary.answered.labels, cycle(LABEL_COLOURS), strict=False))
+    groups = {name: tallies for name, tallies in summary.groups.items() if len(tallies) > 1}
+    has_least = {label: len(places) < summary.whole.images for label, places in summary.most.items()}
     write_html(
         out,
         "predict/survey/page.html",
         title=title,
         version=__version__,
-        found=found,
+        found=summary,
         affect=AFFECT,
         groups={name: tallies if name == DATE else _largest(tallies) for name, tallies in groups.items()},
         extremes=[
-            (label, row(found.most[label], label), row(found.least[label], label) if has_least[label] else ())
-            for label in found.answered.labels
+            (label, row(summary.most[label], label), row(summary.least[label], label) if has_least[label] else ())
+            for label in summary.answered.labels
         ],
         colours=colours,
-        map=_map(found, colours),
-        unfamiliar=row(found.unfamiliar),
+        map=_map(summary, colours),
+        unfamiliar=row(summary.unfamiliar),
         people=[
-            *((str(number), found.people[number]) for number in range(4)),
-            ("4 or more", sum(count for number, count in found.people.items() if number > 3)),
+            *((str(number), summary.people[number]) for number in range(4)),
+            ("4 or more", sum(count for number, count in summary.people.items() if number > 3)),
         ],
     )
 
@@ -92,12 +92,12 @@ def _link(path: str, folder: Path) -> str:
         return Path(path).absolute().as_uri()
 
 
-def _map(found: Summary, colours: Mapping[str, str]) -> dict[str, Any]:
+def _map(summary: Summary, colours: Mapping[str, str]) -> dict[str, Any]:
     """Return the map and each image's corners on it; or a note why there is none."""
-    if len(found.on_map) < FEWEST:
+    if len(summary.on_map) < FEWEST:
         return {"note": f"A map needs at least {FEWEST} images."}
     try:
-        drawn, cells = draw_map(found.on_map, colours)
+        drawn, cells = draw_map(summary.on_map, colours)
     except MissingPackageError as error:
         return {"note": str(error)}
     corners = [(x * CELL_PX, y * CELL_PX, (x + 1) * CELL_PX, (y + 1) * CELL_PX) for x, y in cells]

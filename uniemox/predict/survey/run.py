@@ -83,8 +83,8 @@ def date_taken(path: Path) -> str | None:
     try:
         exif = open_image(read_limited(path, MAX_BYTES), str(path)).getexif()
         value = exif.get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.DateTimeOriginal) or exif.get(ExifTags.Base.DateTime)
-        found = re.match(r"(\d{4})[:-](\d\d)[:-](\d\d)", str(value))
-        return date(*map(int, found.groups())).isoformat() if found else None
+        match = re.match(r"(\d{4})[:-](\d\d)[:-](\d\d)", str(value))
+        return date(*map(int, match.groups())).isoformat() if match else None
     except (ImageError, *DECODING_ERRORS):
         return None
 
