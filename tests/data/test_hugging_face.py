@@ -4,6 +4,7 @@ import csv
 import importlib.util
 import io
 import json
+import os
 import re
 import shutil
 import struct
@@ -213,6 +214,9 @@ def test_a_row_group_that_fills_the_memory_is_refused(tmp_path: Path, monkeypatc
     pq.write_table(pa.table({"image": image, "label": pa.array(["awe"])}), tmp_path / "train.parquet")
     with pytest.raises(DataError, match="a row group unpacks to"):
         open_data(f"hf:{tmp_path}")
+    noise = pa.array([{"bytes": os.urandom(2**21), "path": None}], image.type)  # as large, and not for its compression
+    pq.write_table(pa.table({"image": noise, "label": pa.array(["awe"])}), tmp_path / "train.parquet")
+    assert len(open_data(f"hf:{tmp_path}")) == 1
 
 
 def test_many_equal_texts_are_refused_but_images_of_an_honest_group_are_read(tmp_path: Path) -> None:

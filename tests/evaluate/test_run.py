@@ -281,6 +281,6 @@ def test_scores_are_not_written_through_a_link(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "evaluations").symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(DataError, match="a link"):
+    with pytest.raises(DataError, match="is a link"):
         write_evaluation(Mock(), tmp_path / "run", DataSet("a", MIKELS, []), "test", name="x")
     assert list((tmp_path / "elsewhere").iterdir()) == []

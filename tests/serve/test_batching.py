@@ -200,21 +200,22 @@ def test_a_greedy_client_does_not_shut_others_out() -> None:
 
 
 def test_clients_take_turns_for_as_long_as_they_come() -> None:
-    """A client that sends one image at a time is not served before those that wait already."""
+    """Clients that send one slow image at a time are not served before one that waits already."""
 
     async def use(batcher: Batcher, work: Recorder) -> None:
         await occupy(batcher, work, b"0")
-        patient = batcher.submit([b"p"] * 12, "a", client="patient")
+        patient = batcher.submit([b"p"] * 4, "a", client="patient")
 
         async def one_by_one(client: str) -> None:
-            while not patient[-1].done():
-                await batcher.submit([client.encode()], "a", client=client)[0]
+            for _ in range(50):
+                await batcher.submit([client.encode()], "b", is_slow=True, client=client)[0]
 
         others = [asyncio.create_task(one_by_one(client)) for client in ("b", "c")]
+        await asyncio.sleep(0)
         work.gate.set()
-        await asyncio.wait_for(asyncio.gather(*patient), 10)
-        await asyncio.gather(*others)
+        await asyncio.gather(*patient, *others)
 
-    work, _ = with_batcher(use, queue=64, batch_size=4, max_wait_ms=0)
-    before = [image for _, images in work.batches for image in images]
-    assert before[: before.index(b"p") + 40].count(b"p") == 12
+    work, _ = with_batcher(use, queue=64, batch_size=1, max_wait_ms=0)
+    order = [image for _, images in work.batches for image in images]
+    assert len(order) == 1 + 4 + 100
+    assert max(place for place, image in enumerate(order) if image == b"p") <= 1 + 4 * 3

@@ -34,12 +34,15 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 from uniemox.curate import tables as t
 from uniemox.curate.plan import CollectionPlan, paper_plan, plan_of
 from uniemox.errors import ConfigError, DataError
-from uniemox.io.files import read_limited, refuse_link, write_file, writing
+from uniemox.io.files import read_limited, refuse_link, write_file
 
 SUFFIXES = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp", "GIF": "gif", "BMP": "bmp", "TIFF": "tif"}
 SUFFIXES |= {"AVIF": "avif", "PPM": "ppm", "HEIF": "heic"}
 CONNECTIONS = 40  # one per thread of the web application; further ones are opened on each use
-CODE = "SELECT count(*) FROM sqlite_master WHERE type IN ('trigger', 'view')"  # it would run at every change
+CODE = """
+    SELECT 1 FROM sqlite_master WHERE type IN ('trigger', 'view')
+    UNION ALL SELECT 1 FROM sqlite_master m JOIN pragma_table_xinfo(m.name) c WHERE m.type = 'table' AND c.hidden > 1
+"""  # and computed columns: what a stranger's database would run
 MAX_VALUE_BYTES = 2**26  # of a value in SQLite
 BUSY_S = 30  # maximum wait of a writer for another one
 LEAVE_OUT = "leave out"  # step of a batch that excludes an annotator
@@ -111,7 +114,9 @@ class Store:
         if self.engine.dialect.name == "sqlite":
             with self.read() as connection:
                 if connection.exec_driver_sql(CODE).scalar():
-                    raise DataError(f"{self.engine.url}: it has views or triggers, which no project has")
+                    raise DataError(
+                        f"{self.engine.url}: it has views, triggers or computed columns, which no project has"
+                    )
         version = self.setting("schema") if "settings" in names else t.SCHEMA
         if version != t.SCHEMA:
             raise DataError(
@@ -193,8 +198,7 @@ def open_project(folder: Path) -> Project:
     """Open the project in a folder. Raises DataError if there is none."""
     if not is_project(folder):
         raise DataError(f"{folder} holds no project; begin one: uniemox curate init {folder}")
-    with writing(folder / "project.db"):
-        refuse_link(folder / "project.db")
+    refuse_link(folder / "project.db")
     elsewhere = folder / "database.txt"
     address = read_limited(elsewhere).decode("utf-8", "replace").strip() if elsewhere.exists() else _own_address(folder)
     store = Store(address, is_new=False)
@@ -367,7 +371,9 @@ def _tune_sqlite(engine: Engine, *, is_new: bool) -> None:
     @event.listens_for(engine, "connect")
     def connected(connection: Any, _: Any) -> None:
         connection.isolation_level = None  # SQLAlchemy's begin event below starts transactions
-        connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MAX_VALUE_BYTES)  # of computed columns, too
+        connection.setlimit(
+            sqlite3.SQLITE_LIMIT_LENGTH, MAX_VALUE_BYTES
+        )  # that an expression of the database may compute
         for pragma in (*pragmas, "foreign_keys=ON"):
             connection.execute(f"PRAGMA {pragma}")
 

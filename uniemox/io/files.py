@@ -73,14 +73,9 @@ def _open_regular(path: str, flags: int) -> int:
     raise OSError(errno.EINVAL, "a pipe or device, not a file", path)
 
 
-def refuse_link(path: str | os.PathLike[str]) -> None:
-    """Raise OSError for a link, which may lead out of a stranger's folder."""
-    if os.path.islink(path):
-        raise OSError(errno.ELOOP, "a link; name the file or folder that it leads to, or remove the link", str(path))
-
-
 def _open_without_links(path: str, flags: int) -> int:
-    refuse_link(path)
+    if os.path.islink(path):
+        raise OSError(errno.ELOOP, "a link; name the file that it leads to, or remove the link", path)
     return _open_regular(path, flags | getattr(os, "O_NOFOLLOW", 0))
 
 
@@ -93,6 +88,12 @@ def fingerprint_of(files: Sequence[Path], settings: str) -> str:
                 digest.update(block)
         digest.update(b"\0")
     return digest.hexdigest()[:16]
+
+
+def refuse_link(path: Path, error_class: type[UniemoxError] = DataError) -> None:
+    """Raise `error_class` for a link, which may lead out of a stranger's folder."""
+    if path.is_symlink():
+        raise error_class(f"{path} is a link, which may lead elsewhere; put what it leads to in its place")
 
 
 @contextmanager

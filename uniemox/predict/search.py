@@ -18,7 +18,7 @@ from uniemox.predict.predictor import Predictor
 from uniemox.predict.survey.page import row_of_images
 from uniemox.predict.survey.run import EXHAUST, Answers, answer_new, pack
 from uniemox.predict.survey.summary import Place, unpack
-from uniemox.predict.tables import WRONG_FIELD, read_lines
+from uniemox.predict.tables import checking_fields, read_lines
 from uniemox.predict.writing import AnswerHeader, ResultFile
 
 INDEX, CACHE = ".uniemox.jsonl", ".uniemox.npz"  # after the folder's name
@@ -140,25 +140,19 @@ def _read(lines: Path) -> tuple[Index, frozenset[str]]:
     """Read the lines of an index; also returns the unreadable images."""
     paths, values, features, failed = [], [], [], set()
     columns: tuple[str, ...] = ()
-    for answer in read_lines(lines):
-        if "scene" not in answer:
-            failed.add(str(answer["path"]))
-            continue
-        columns = columns or (*answer["scene"], *(name for name in AFFECT if answer.get(name) is not None))
-        paths.append(str(answer["path"]))
-        values.append([answer["scene"].get(name, answer.get(name)) for name in columns])
-        try:
+    with checking_fields(lines):
+        for answer in read_lines(lines):
+            if "scene" not in answer:
+                failed.add(str(answer["path"]))
+                continue
+            columns = columns or (*answer["scene"], *(name for name in AFFECT if answer.get(name) is not None))
+            paths.append(str(answer["path"]))
+            values.append([answer["scene"].get(name, answer.get(name)) for name in columns])
             row = unpack(answer["features"])
-        except WRONG_FIELD as error:
-            raise DataError(f"{lines}: the features of {paths[-1]} are damaged ({error}); delete this file") from error
-        features.append(row / (np.linalg.norm(row) or 1))
-    if not paths:
-        raise DataError(f"{lines}: none of its {len(failed)} images could be read")
-    try:
-        index = Index(np.array(paths), columns, np.array(values, np.float32), np.stack(features))
-    except WRONG_FIELD as error:
-        raise DataError(f"{lines}: lines that do not fit together ({error}); delete this file") from error
-    return index, frozenset(failed)
+            features.append(row / (np.linalg.norm(row) or 1))
+        if not paths:
+            raise DataError(f"{lines}: none of its {len(failed)} images could be read")
+        return Index(np.array(paths), columns, np.array(values, np.float32), np.stack(features)), frozenset(failed)
 
 
 def _save(cache: Path, index: Index, failed: Iterable[str], answered: AnswerHeader) -> None:

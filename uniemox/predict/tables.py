@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
@@ -17,7 +18,6 @@ from uniemox.predict.schema import DIGITS, FIELDS, Field, columns_of, required_t
 
 ROWS = 10_000  # table rows in memory at once
 MAX_LINE_BYTES = 2**24
-WRONG_FIELD = (TypeError, ValueError, AttributeError, KeyError, OverflowError)  # by a line that somebody else has made
 FRAMES = ("pandas", "polars")
 
 
@@ -46,6 +46,15 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
             if not _is_answer(value):
                 raise DataError(f"{path}:{number}: not a prediction of uniemox predict; choose another file with --out")
             yield value
+
+
+@contextmanager
+def checking_fields(lines: Path) -> Iterator[None]:
+    """Convert errors caused by fields of another type, in lines that somebody else has made, to DataError."""
+    try:
+        yield
+    except (TypeError, ValueError, AttributeError, KeyError, OverflowError) as error:
+        raise DataError(f"{lines}: a field is of another type than in a prediction ({error})") from error
 
 
 def _is_answer(value: Any) -> bool:

@@ -25,7 +25,7 @@ from uniemox.predict.prediction import Failure, Prediction
 from uniemox.predict.predictor import Predictor
 from uniemox.predict.question import answers_in
 from uniemox.predict.tables import (
-    WRONG_FIELD,
+    checking_fields,
     import_pyarrow,
     read_lines,
     reserved_names,
@@ -140,8 +140,7 @@ class ResultFile:
             raise ConfigError(f"{there} is there already; continue it (--resume), or choose another name")
         if there is not None and there != self.lines:
             raise ConfigError(f"{there} is there, but not {self.lines}, which --resume needs; choose another name")
-        with writing(self.lines):
-            refuse_link(self.lines)  # repairing would copy the file that it leads to
+        refuse_link(self.lines)  # repairing would copy the file that it leads to
         if there is not None:
             self._done = _repair(self.lines, self.answered)
         with writing(self.lines):
@@ -168,11 +167,8 @@ class ResultFile:
         write = write_parquet
         if self.path.suffix == ".csv":
             write = partial(write_csv, encoding="utf-8-sig" if self.with_bom else "utf-8")
-        try:
-            with replacing(self.path) as file:
-                write(self.lines, file, self.answered.labels, of_film=self.answered.of_film)
-        except WRONG_FIELD as error:
-            raise DataError(f"{self.lines}: a field is of another type than in an answer ({error})") from error
+        with checking_fields(self.lines), replacing(self.path) as file:
+            write(self.lines, file, self.answered.labels, of_film=self.answered.of_film)
 
     def __enter__(self) -> Self:
         return self

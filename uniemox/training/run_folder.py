@@ -15,7 +15,7 @@ import torch
 from uniemox.data.sample import DataSet, Sample
 from uniemox.data.seen import SEEN
 from uniemox.errors import ConfigError
-from uniemox.io.files import CHECKPOINTS, CONFIG, METRICS, PARTIAL, WEIGHTS, read_limited, write_file
+from uniemox.io.files import CHECKPOINTS, CONFIG, METRICS, PARTIAL, WEIGHTS, read_limited, refuse_link, write_file
 from uniemox.training.processes import is_restart, job_of, rank, wait_for_all
 
 Config = TypeVar("Config")
@@ -109,8 +109,8 @@ def begin_run(run: Path, kind: str, config: Any, data: DataSet | Sequence[Sample
     A run that ended before its first step starts from the beginning. A run may resume with a lower learning rate, for
     example after divergence; config.json then lists the earlier rates. A run that torchrun or SLURM restarts after a
     process died resumes without --resume.
-    Raises ConfigError if the folder holds another run, if it holds a run and `resume` is off, or if settings or data
-    differ from the run's first ones.
+    Raises ConfigError if the folder holds links or another run, if it holds a run and `resume` is off, or if settings
+    or data differ from the run's first ones.
     """
     is_begun = rank() == 0 and _begin(run, kind, config, data, resume=resume)
     wait_for_all()
@@ -133,9 +133,8 @@ def _begin(run: Path, kind: str, config: Any, data: DataSet | Sequence[Sample], 
             raise ConfigError(f"{run} is not empty and not a run of uniemox; choose another --out")
         write_file(path, json.dumps(record, indent=2) + "\n")
         return False
-    links = [file.name for file in run.iterdir() if file.is_symlink()]
-    if links:  # a run from somebody else would write to, and delete, what they lead to
-        raise ConfigError(f"{run}/{links[0]} is a link; move what it leads to into the run, or link the whole run")
+    for file in run.iterdir():  # a run from somebody else would write to, and delete, what its links lead to
+        refuse_link(file, ConfigError)
     content = read_json(path)
     if content.get("kind") != kind:
         raise ConfigError(f"{run} holds a run of another command ({content.get('kind')}); choose another --out")

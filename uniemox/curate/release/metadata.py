@@ -143,8 +143,10 @@ def _end_of_scan(data: bytes, at: int) -> int:
 def _png(data: bytes, exif: bytes) -> Iterator[bytes]:
     """Yield the listed chunks; a colour profile keeps its bytes, not its name."""
     yield PNG_HEAD
-    at, limits = len(PNG_HEAD), PNG_CHUNKS | {b"PLTE": 3 << min(data[24], 8)}  # by the bits of a pixel
-    if data[12:16] == b"IHDR" and (colours := data[25]) != PALETTE:  # a suggested palette is not needed
+    at, bits, colours = len(PNG_HEAD), data[24], data[25]
+    if colours == PALETTE:
+        limits = PNG_CHUNKS | {b"PLTE": 3 << min(bits, 8)}
+    else:  # a suggested palette is not needed
         limits = PNG_CHUNKS | {b"PLTE": -1, b"tRNS": {GREY: 2, RGB: 6}.get(colours, -1)}
     while (end := at + 12 + int.from_bytes(data[at : at + 4], "big")) <= len(data):
         name, content = data[at + 4 : at + 8], data[at + 8 : end - 4]
@@ -177,15 +179,12 @@ def _profile(content: bytes) -> bytes:
 
 
 def _colours_of(profile: bytes) -> bytes:
-    """Return a colour profile with the tags of COLOUR_TAGS alone, and no date, device or maker.
-
-    Returns b"" for a damaged profile, which decoders ignore too.
-    """
+    """Return a colour profile with the tags of COLOUR_TAGS alone, without date, device, maker; b"" if it is damaged."""
     count = int.from_bytes(profile[128:132], "big")
     if profile[36:40] != b"acsp" or count > MAX_TAGS or len(profile) < 132 + 12 * count:
         return b""
-    found = [struct.unpack_from(">4sII", profile, 132 + 12 * i) for i in range(count)]
-    tags = {name: (at, _tag_bytes(profile[at : at + size])) for name, at, size in found if name in COLOUR_TAGS}
+    entries = [struct.unpack_from(">4sII", profile, 132 + 12 * i) for i in range(count)]
+    tags = {name: (at, _tag_bytes(profile[at : at + size])) for name, at, size in entries if name in COLOUR_TAGS}
     if any(not size or profile[at : at + 4] not in COLOUR_TAGS[name] for name, (at, size) in tags.items()):
         return b""
     if sum(size for _, size in set(tags.values())) > len(profile):  # tags may be the same bytes, but not overlap
@@ -223,7 +222,7 @@ def _tag_bytes(content: bytes) -> int:
 
 def _webp(data: bytes, exif: bytes) -> bytes:
     """Return the file with the listed chunks; only the extended form can hold metadata."""
-    kept, seen, has_frame, is_animated = list[bytes](), set[bytes](), False, False
+    kept, expected, is_animated = list[bytes](), {*WEBP_FRAME}, False
     (size,) = struct.unpack_from("<I", data, 4)
     if size + 8 > len(data):
         raise ValueError("cut off")
@@ -239,9 +238,8 @@ def _webp(data: bytes, exif: bytes) -> bytes:
             kept.append(_riff_chunk(name, content[:16] + b"".join(parts)))
         elif name == b"ANIM" and is_animated:
             kept.append(_riff_chunk(name, content[:ANIM_BYTES]))
-        elif name in WEBP_FRAME and name not in seen and not has_frame and not is_animated:
-            seen.add(name)
-            has_frame = name != b"ALPH"  # which comes first
+        elif name in expected and not is_animated:  # one bitstream, after its transparency
+            expected = expected - {name} if name == b"ALPH" else set()
             kept.append(_riff_chunk(name, content))
     if exif:
         kept.append(_riff_chunk(b"EXIF", exif))

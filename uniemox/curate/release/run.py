@@ -98,10 +98,8 @@ def _is_ours(project: Project, folder: Path) -> bool:
 
 def _refuse_links(folder: Path) -> None:
     """Raise DataError for a link in the images of a release, through which files would be written and deleted."""
-    images = folder / IMAGES
-    link = next((path for path in (images, *images.rglob("*")) if path.is_symlink()), None)
-    if link is not None:
-        raise DataError(f"{link} is a link; remove it, or give another folder")
+    for path in (folder / IMAGES, *(folder / IMAGES).rglob("*")):
+        refuse_link(path)
 
 
 def _licensed(rows: list[ReleasedImage], config: ReleaseConfig) -> list[ReleasedImage]:
@@ -242,8 +240,8 @@ def _write_texts(
     scheme, drawn = {row.path: row.split for row in rows}, project.store.setting("split") or {}
     write_splits(folder / FILE, scheme, source=config.name, how=str(drawn.get("how")))
     if (project.folder / PLOT).exists():
-        with writing(project.folder / PLOT):
-            refuse_link(project.folder / PLOT)
+        refuse_link(project.folder / PLOT)
+        with writing(folder / PLOT):
             write_file(folder / PLOT, read_limited(project.folder / PLOT))
     write_croissant(folder, config, len(rows), labels)
 

@@ -152,8 +152,8 @@ def _table_rows(tables: Iterable[tuple[str | None, Path]], words: set[str], unre
         try:
             schema, sizes, table = _open_table(path)
             image, label, names = _columns(schema, path)
-            read = [one.name for one in schema if one.name in COLUMNS or one.name == label]
-            read = [name for name in read if not pa.types.is_nested(schema.field(name).type)]
+            wanted = {*COLUMNS, label}
+            read = [one.name for one in schema if one.name in wanted and not pa.types.is_nested(one.type)]
             rows = table.read(columns=read) if path.suffix == ".parquet" else table.select(read)
             _check_texts(rows, path)
             found = rows.to_pylist() if read else [{}] * sum(sizes)
@@ -180,15 +180,17 @@ def _open_table(path: Path) -> tuple[Any, list[int], Any]:
     texts = [field.name for field in pa.parquet.read_schema(path) if pa.types.is_string(field.type)]
     file = pa.parquet.ParquetFile(path, read_dictionary=texts)  # equal texts take memory once
     groups = [file.metadata.row_group(i) for i in range(file.num_row_groups)]
-    unpacked, packed = max(((group.total_byte_size, _packed_bytes(group)) for group in groups), default=(0, 0))
-    if unpacked > max(MAX_GROUP_BYTES, MAX_PACKED * packed):
-        raise DataError(f"{path}: a row group unpacks to {unpacked / 2**30:.1f} GiB; write it with less compression")
+    for group in groups:
+        packed, unpacked = (
+            sum(group.column(i).total_compressed_size for i in range(group.num_columns)),
+            group.total_byte_size,
+        )
+        if unpacked > max(MAX_GROUP_BYTES, MAX_PACKED * packed):
+            raise DataError(
+                f"{path}: a row group unpacks to {unpacked / 2**30:.1f} GiB; write it with less compression"
+            )
     _check_rows(file.metadata.num_rows, path)
     return file.schema_arrow, [group.num_rows for group in groups], file
-
-
-def _packed_bytes(group: Any) -> int:
-    return sum(group.column(i).total_compressed_size for i in range(group.num_columns))
 
 
 def _check_rows(count: int, path: Path) -> None:

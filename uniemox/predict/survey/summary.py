@@ -17,7 +17,7 @@ from uniemox.data.readers.csv_table import read_rows
 from uniemox.errors import ConfigError, DataError
 from uniemox.labels import AFFECT
 from uniemox.predict.schema import top_word
-from uniemox.predict.tables import WRONG_FIELD, read_lines
+from uniemox.predict.tables import checking_fields, read_lines
 from uniemox.predict.writing import AnswerHeader
 
 SHOWN = 6  # images with the highest, and with the lowest, value of each label
@@ -207,11 +207,9 @@ def summarise(lines: Path, groupings: Mapping[str, Grouping], asked: Container[s
         if "scene" not in value:
             failures += 1
             continue
-        try:
+        with checking_fields(lines):
             found = found or Summary(value, groupings)
             found.add(value)
-        except WRONG_FIELD as error:
-            raise DataError(f"{lines}: a field is of another type than in a prediction ({error})") from error
     if found is None:
         raise DataError(f"{lines}: none of its {failures} images could be read")
     found.failures = failures
