@@ -74,6 +74,11 @@ def test_an_unknown_word_is_refused_with_all_labels() -> None:
         find_label_set("plutchik")
 
 
+def test_a_set_of_too_many_classes_is_refused() -> None:
+    with pytest.raises(LabelError, match="mine: 1,001 classes; expected at most 1,000"):
+        LabelSet("mine", tuple(map(str, range(1001))), "evoked")
+
+
 LOSSES = """
 mikels -> ekman: amusement + contentment + excitement become joy; dropped: awe; never reached: surprise
 mikels -> ube: amusement + contentment + excitement become joy; dropped: awe, disgust; never reached: love, surprise

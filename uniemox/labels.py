@@ -16,6 +16,8 @@ Kind = Literal["evoked", "felt", "expressed"]
 KINDS: tuple[Kind, ...] = ("evoked", "felt", "expressed")
 AFFECT = ("valence", "arousal")
 """Outputs that replace labels for task affect, 1 to 9."""
+MAX_LABELS = 1_000
+"""Maximum number of classes: readers look labels up one by one, and messages list them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +29,10 @@ class LabelSet:
     kind: Kind
     aliases: Mapping[str, str] = field(default_factory=dict, hash=False)
     """Other spellings in data sets, lower-case, by which label they mean."""
+
+    def __post_init__(self) -> None:
+        if len(self.labels) > MAX_LABELS:
+            raise LabelError(f"{self.name}: {len(self.labels):,} classes; expected at most {MAX_LABELS:,}")
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -9,7 +9,7 @@ from PIL import Image, ImageOps
 
 from tests.images import animate, draw, every_file, png_chunks, png_of, save, with_orientation
 from uniemox.errors import ImageError
-from uniemox.io.images import decode, open_image, upright_size
+from uniemox.io.images import decode, encode_image, open_image, upright_size
 
 FILES = every_file()
 LOSSY = 16  # mean difference in grey levels that lossy formats may have
@@ -226,3 +226,9 @@ def test_drafts_know_the_full_size_and_lie_upright(factor: float, divisor: int, 
 
 def test_only_jpegs_are_decoded_smaller() -> None:
     assert decode(save(draw(400, 240), "PNG"), shrink=lambda *_: 8)[0].size == (400, 240)
+
+
+def test_encoded_images_have_no_comment_of_their_source() -> None:
+    image, _ = decode(save(draw(), "JPEG", comment=b"taken at home"))
+    assert b"taken at home" not in encode_image(image, "JPEG")
+    assert b"taken at home" not in encode_image(image, "PNG")

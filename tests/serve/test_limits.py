@@ -165,6 +165,8 @@ def test_a_second_request_on_the_same_connection_has_its_own_time(server: Runnin
         b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\n",
         b"POST /predict HTTP/1.1\r\nHost: [::]\r\nContent-Type: image/png\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
         b"POST /predict HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: gzip\r\n\r\n",
+        b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\nContent-Length: 3\r\n"
+        b"Transfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n\r\n",
     ],
 )
 def test_what_is_no_http_is_400(server: Running, sent: bytes) -> None:

@@ -216,9 +216,10 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def encode_image(image: Image.Image, image_format: str, **options: Any) -> bytes:
-    """Return the bytes of an image's file.  image_format, options: in Pillow's terms."""
-    buffer = io.BytesIO()
-    image.save(buffer, image_format, **options)
+    """Return the bytes of an image's file, without the metadata of the source.  image_format, options: as in Pillow."""
+    buffer, plain = io.BytesIO(), image.copy()
+    plain.info = {}  # Pillow would write comments and colour profiles from here
+    plain.save(buffer, image_format, **options)
     return buffer.getvalue()
 
 

@@ -75,6 +75,10 @@ async def read_body(request: Request, config: ServeConfig, hold: Callable[[int],
     too_large = RefusedError(
         413, "too_large", f"the body is larger than {config.max_mb:g} MiB; send fewer or smaller images"
     )
+    if (
+        "content-length" in request.headers and "transfer-encoding" in request.headers
+    ):  # proxies may read only the first
+        raise RefusedError(400, "malformed_body", "send Content-Length or Transfer-Encoding, not both", CLOSE)
     if int(request.headers.get("content-length", 0)) > limit:  # h11 accepts only digits
         raise too_large
     start = asyncio.get_running_loop().time()
