@@ -57,7 +57,7 @@ def paired_bootstrap(
     """Compare two models by their scores on the same samples in the same order.
 
     ours, theirs: (N,), or (S, N) with one row per training seed; both models may have different S. All seeds of an
-    image are resampled together, so the interval covers other images, not other seeds.
+    image are resampled together, so the interval says how the value varies with images, not with seeds.
     Raises the errors of `bootstrap_interval`.
 
     >>> paired_bootstrap(np.array([1, 1, 1, 1]), np.array([0, 1, 0, 1]))

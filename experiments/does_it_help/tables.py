@@ -74,7 +74,8 @@ def tables(folder: Path) -> list[str]:
 def _verdict(found: Outcomes) -> Iterator[str]:
     yield "**Primary contrasts**, full minus distillation:"
     yield ""
-    yield "| images | compared at equal | seeds | recall, points | log-likelihood, nats | smallest visible | verdict |"
+    scores = "recall, points | log-likelihood, nats | smallest detectable difference"
+    yield f"| training images | held equal | seeds | {scores} | verdict |"
     yield "| --- | --- | --- | --- | --- | --- | --- |"
     for stage, images in (("main", "all"), ("few", "1,000")):
         for base, equal in ((DISTILLATION, "compute"), (DISTILLATION_FEW_LOOKS, "images")):
@@ -107,7 +108,8 @@ def _main(found: Outcomes, stage: str) -> Iterator[str]:
         return
     yield f"**{'All images' if stage == 'main' else '1,000 images'}**, mean over seeds:"
     yield ""
-    yield "| pre-training | seeds | recall, % | log-likelihood, nats | vs. distillation, same compute | same images |"
+    bases = "recall minus distillation | minus distillation, equal images"
+    yield f"| pre-training | seeds | recall, % | log-likelihood, nats | {bases} |"
     yield "| --- | --- | --- | --- | --- | --- |"
     baseline, any_marked = found.values(outcome_path("baseline", HISTOGRAM)), False
     for row in rows:
@@ -168,10 +170,13 @@ def _logs(found: Outcomes) -> Iterator[str]:
     columns = ("grad_norm_scene_reconstruction", "grad_norm_person_reconstruction")
     columns += ("grad_norm_contrastive_feature_alignment", "grad_norm_semantic_visual_alignment")
     columns += ("clipped", "offset_share", "fused_cosine", "r2")
-    yield "**Logged** (seed 0, all images). Means over the run: the weighted gradient norm of each loss at the encoder,"
-    yield "and the share of steps with clipped gradients. Means over its last tenth: |ε| / |Υ|, the size of Γ2's offset"
-    yield "relative to the fused feature Υ, and the cosine between the Υ of different images. R²: share of the variance"
-    yield "of the teacher's features on val that a ridge regression on the encoder's features explains."
+    yield "**Logged** (seed 0, all images):"
+    yield ""
+    yield "- L1 to L3: weighted gradient norm of each loss at the encoder, mean over the run."
+    yield "- clipped: share of the steps with clipped gradients."
+    yield "- |ε| / |Υ|: size of Γ2's offset relative to the fused feature Υ, mean over the last tenth of the run."
+    yield "- cosine of Υ: cosine between the Υ of different images, mean over the last tenth of the run."
+    yield "- R²: share of the variance of the teacher's features that a ridge regression explains, on val."
     yield ""
     yield "| pre-training | L1 scene | L1 person | L2 | L3 | clipped | \\|ε\\| / \\|Υ\\| | cosine of Υ | R² |"
     yield "| --- | --- | --- | --- | --- | --- | --- | --- | --- |"
@@ -184,7 +189,7 @@ def _logs(found: Outcomes) -> Iterator[str]:
 def _grid(found: Outcomes) -> Iterator[str]:
     yield "**Grid**, scored on val (480 images), bold where chosen:"
     yield ""
-    yield "| row | rate per 256 | weight of L1 | fusion | log-likelihood | recall, % | R² |"
+    yield "| row | learning rate for a batch of 256 | weight of L1 | fusion | log-likelihood | recall, % | R² |"
     yield "| --- | --- | --- | --- | --- | --- | --- |"
     grid = read_grid(found.folder)
     chosen = choose_recipes(grid)

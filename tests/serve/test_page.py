@@ -43,12 +43,12 @@ def test_an_image_gives_bars_people_likely_labels_and_a_heat_map(visit: Visit, s
     shown = visit.page.locator(".picture").get_attribute("src")
     heat = visit.page.get_by_role("button", name="Heat map")
     heat.click()
-    expect(visit.status).to_contain_text(f"bright places speak for {ranked[0][0]}")
+    expect(visit.status).to_contain_text(f"bright areas support {ranked[0][0]}")
     pressed = visit.page.get_by_role("button", name="Heat map", pressed=True)
     assert pressed.get_attribute("aria-pressed") == "true"
     assert visit.page.locator(".picture").get_attribute("src") != shown
     visit.page.get_by_label("Label of the heat map").select_option("fear")
-    expect(visit.status).to_contain_text("bright places speak for fear")
+    expect(visit.status).to_contain_text("bright areas support fear")
     pressed.click()
     expect(visit.status).to_contain_text("hidden")
     assert visit.page.locator(".picture").get_attribute("src") == shown
@@ -83,7 +83,7 @@ def test_by_keyboard_alone(visit: Visit) -> None:
     assert visited[0] == "coverage"
     assert visited[-1] == "heat"
     visit.page.keyboard.press("Space")
-    expect(visit.status).to_contain_text("bright places speak for")
+    expect(visit.status).to_contain_text("bright areas support")
     assert visit.page.evaluate("document.activeElement.className") == "heat"
 
 

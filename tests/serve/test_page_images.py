@@ -51,16 +51,16 @@ def test_an_image_that_can_t_be_read_takes_nothing_away(open_page: Callable[...,
     expect(visit.status).to_contain_text("beach.jpg: ")
     visit.choose(b"nothing", name="notes.txt", kind="text/plain")
     expect(visit.page.get_by_role("alert")).to_contain_text("notes.txt: not an image of a known format")
-    expect(visit.status).to_contain_text("notes.txt could not be answered")
+    expect(visit.status).to_contain_text("No prediction for notes.txt")
     assert visit.page.locator("article figcaption").inner_text() == "beach.jpg"
     visit.choose_all(FOUR | {"bad.jpg": b"\xff\xd8 no more"})
     expect(visit.page.get_by_role("alert")).to_contain_text("bad.jpg: ")
     expect(visit.status).to_contain_text("4 images answered")
-    expect(visit.status).to_contain_text("; 1 could not be.")
+    expect(visit.status).to_contain_text("; no prediction for 1.")
     expect(visit.page.locator(".tile")).to_have_count(5)
     visit.page.get_by_role("button", name="Heat map").click()
     expect(visit.page.locator("#error")).to_be_empty()
-    failed = visit.page.get_by_text("2 files could not be answered")  # stays
+    failed = visit.page.get_by_text("No prediction for 2 files")  # stays
     failed.click()
     assert [line.partition(":")[0] for line in visit.page.locator("#failed li").all_inner_texts()] == [
         "notes.txt",

@@ -92,8 +92,8 @@ def test_page_predicts_and_explains_behind_the_prefix(open_page: Callable[..., V
     visit.choose(image(1, 200, 100))
     expect(visit.status).to_contain_text("1 person found")
     visit.page.get_by_role("button", name="Heat map").click()
-    expect(visit.status).to_contain_text("bright places speak for")
-    visit.page.get_by_role("link", name="Interface for programs").click()
+    expect(visit.status).to_contain_text("bright areas support")
+    visit.page.get_by_role("link", name="API").click()
     visit.page.locator("#operations-default-list_models").click()
     visit.page.get_by_role("button", name="Execute").click()
     shown = visit.page.locator(".live-responses-table .response .response-col_status").first

@@ -122,7 +122,7 @@ def test_bars_heat_map_and_table_offline_and_nothing_is_sent(browser: object, si
     visit.choose(data)
     expect(visit.status).to_contain_text("No person finder was run")
     visit.page.get_by_role("button", name="Heat map").click()
-    expect(visit.status).to_contain_text("bright places speak for")
+    expect(visit.status).to_contain_text("bright areas support")
     shown = visit.page.evaluate(
         "document.querySelector('.picture').decode().then(() => document.querySelector('.picture').naturalWidth)"
     )

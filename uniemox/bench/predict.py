@@ -73,8 +73,8 @@ def bench_predict(
     """Predict the images of a data set several times.
 
     model: as for `load`.  torch_run: a run, or its model.safetensors, with the same network's weights; None: the model,
-    if it is a run.  finder: detector for the new process and the soak; None: none.  soak: number of further images for
-    measuring the growth of memory.  on_progress: called with the number of images predicted, and of all.
+    if it is a run.  finder: person detector for the start in a new process and for the soak; None: none.  soak: number
+    of further images for measuring the growth of memory.  on_progress: called with images done, and images in total.
     Raises DataError for an unreadable image, and the errors of `load`.
     """
     images = [sample.image.read() for sample in data.samples]

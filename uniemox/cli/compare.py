@@ -18,8 +18,9 @@ Runs = Annotated[list[Path], Parameter(consume_multiple=True, negative="")]
 def compare(*, ours: Runs, theirs: Runs, baseline: Runs | None = None, as_json: JsonFlag = False) -> None:
     """Compare two training settings by runs of several seeds each, scored on the same images.
 
-    The 95 % interval is a paired bootstrap over images, all seeds of an image resampled together: it covers other
-    images, not other seeds. Chance is the share of the most common class of the scored images, and 1 / classes.
+    The 95 % interval is a paired bootstrap over images, all seeds of an image resampled together. It says how the
+    difference would vary with other images, not with other seeds. Chance is the share of the most common class of the
+    scored images, and 1 / classes.
 
     Example: uniemox compare --ours runs/pre-s0 runs/pre-s1 --theirs runs/scratch-s0 --baseline runs/histogram
 

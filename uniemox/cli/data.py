@@ -109,7 +109,7 @@ def check(
         source: KIND:PATH.
         against: A second data set that must not share an image with this one, such as a test set.
         html: Write a page with the images to this file.
-        as_json: Print everything as JSON; --exclude of other commands reads its list "exclude".
+        as_json: Print the result as JSON. Save it to a file and give that file to --exclude of other commands.
     """
     need("sklearn", "scipy", extra="data")
     from uniemox.data.audit import audit

@@ -26,7 +26,9 @@ def _file(text: str) -> Any:
 Persons = Annotated[Path | None, _file("File written by uniemox data persons. Default: the one next to the data.")]
 Texts = Annotated[Path | None, _file("File written by uniemox data describe. Default: the one next to the data.")]
 Splits = Annotated[Path | None, _file("File written by uniemox data split, such as RUN/splits.json.")]
-Exclude = Annotated[Path | None, _file('File of `data check --json`; leaves out the images in its list "exclude".')]
+Exclude = Annotated[
+    Path | None, _file('File written by `data check --json`. The images in its list "exclude" are left out.')
+]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -38,7 +38,7 @@ def evaluate(
 
     Scores and predictions are saved in the run's folder. For an ONNX file they are saved next to the file; for embedded
     and small in ./embedded and ./small. Training images of the model are refused. If the data have other labels,
-    predictions are mapped to them, but evoked emotions never to felt ones.
+    predictions are converted to them. Evoked emotions are never converted to felt ones.
 
     For example:
 

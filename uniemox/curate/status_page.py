@@ -15,7 +15,7 @@ def write_status_page(
 ) -> None:
     """Write the page.
 
-    state: of `status`.  plot: the image of the split, if there is one. Raises DataError if the file can't be written.
+    state: result of `status`.  plot: image of the split, or None. Raises DataError if the file can't be written.
     """
     url = ""
     if plot is not None and plot.exists():

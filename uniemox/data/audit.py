@@ -51,7 +51,7 @@ class Group:
         return [member for member in self.members if not member.is_other]
 
     def as_dict(self) -> dict[str, Any]:
-        """Return paths, labels and splits, in the same order, and the data set and reason if there are several."""
+        """Return paths, labels and splits in the same order, `in` for two data sets, and the reason, if any."""
         columns: dict[str, Any] = {
             "paths": [str(member.sample.image) for member in self.members],
             "labels": [member.label for member in self.members],

@@ -11,7 +11,7 @@ class PoolConfig:
     """Settings of the processes that read the images of a data set."""
 
     workers: int | None = None
-    """Number of processes, at most; 1: only this process. Default: one per core, or up to 8 with a GPU."""
+    """Maximum number of processes; 1: no extra processes. Default: one per core, or up to 8 with a GPU."""
     engine: Literal["local", "ray"] = "local"
     """local: this machine. ray: all machines of a Ray cluster, which must see the files at the same paths."""
 

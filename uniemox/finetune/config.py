@@ -37,8 +37,8 @@ class NetworkConfig:
     paper. token: CLS token after the encoder's norm, the feature that the fusion was pre-trained on. Other networks
     ignore this option."""
     fusion: str | None = None
-    """With streams both: static, dynamic, attention, gated, scaled_attention, or mypackage.module:MyFusion. None, or
-    the name of the pre-trained fusion: use the pre-trained one."""
+    """With streams both: static, dynamic, attention, gated, scaled_attention, or mypackage.module:MyFusion.
+    Default: the fusion of the pre-training run. Its name selects the same one; another name creates a new fusion."""
     fusion_heads: int = 3
     """κ, number of heads of a new fusion, each with its own weights, at least 1. A pre-trained fusion keeps its own."""
     fused_width: int = 512
@@ -152,7 +152,8 @@ class FinetuneConfig:
     head_lr_scale: float = 1.0
     """Factor on the learning rate of everything after the encoder, above 0."""
     probe_first: bool = False
-    """With method full: initialise the layers after the encoder from method probe (arXiv 2202.10054), not near zero."""
+    """With method full: first fit the layers after the encoder by method probe (arXiv 2202.10054). Otherwise they
+    start near zero."""
     ema_decay: float | None = None
     """Evaluate an exponential moving average of the weights, with this decay per step, between 0 and 1. None: off."""
     class_weighting: Literal["none", "balanced"] = "none"
@@ -168,7 +169,8 @@ class FinetuneConfig:
     have a test split too, else holdout. With --select best, one half chooses the epoch and the other fits the
     temperature."""
     calibrate_on: Literal["votes", "labels"] = "votes"
-    """With task distribution: make probabilities match the shares of votes, or the accuracy of the top label."""
+    """What the temperature is fitted to with task distribution. votes: the shares of votes. labels: the label with most
+    votes, so that a probability matches the accuracy."""
     holdout_fraction: float = 0.1
     """Share of each class of train to hold out, between 0 and 1."""
     select: Literal["best", "last"] = "best"

@@ -17,10 +17,10 @@ ROUNDING = 1e-5  # stored conformal scores are rounded to 5 digits
 
 
 def familiarity_of(distances: Array | None, held_out: Sequence[float]) -> NDArray[np.float64] | None:
-    """Return the share of held-out images that are at least as far from the training images as each image, 0 to 1.
+    """For each image, return the share of held-out images that are at least as far from the training images, 0 to 1.
 
     distances: (N,).  held_out: sorted distances of held-out images; the image itself counts as one of them. This is the
-    conformal p-value of "this image is like them" (arXiv 2107.07511, section 4.4). None if either is missing.
+    conformal p-value of "this image is like them" (arXiv 2107.07511, section 4.4). None without distances or held_out.
 
     >>> familiarity_of(np.array([1.0, 2.0, 9.0]), (1.0, 2.0, 3.0, 4.0)).tolist()
     [1.0, 0.8, 0.2]

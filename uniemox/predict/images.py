@@ -158,7 +158,7 @@ def map_images(
     """Yield the results of `work`, in the order of the images.
 
     work: called in parallel with an image and a function that decodes files.  ahead: see `parallel_map`.
-    decoders: decode all files; None: processes of this call, or this process for a single image.
+    decoders: processes that decode all files. None: start some for this call; a single image is decoded here.
     """
     rest = iter(images)
     first = list(islice(rest, 2))

@@ -136,7 +136,7 @@ def open_networks(
 def prepare_teacher(
     config: PretrainConfig, data: DataSet, out: Path, device: torch.device, callback: Callback
 ) -> Teacher | None:
-    """Return the teacher as the step uses it; None if no loss needs one. Its features are saved in the run's folder."""
+    """Return the teacher for `pretrain_step`; None if no loss needs one. Its features are saved in the run's folder."""
     model, settings = config.model, config.teacher
     if not model.needs_image_features:
         return None

@@ -41,7 +41,7 @@ EMBEDDED = "embedded"  # the package's detector
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataSource:
-    """Data set for comparing methods, in the form for commands."""
+    """Data set of a comparison of methods, with its source as commands take it."""
 
     name: str
     """Name of its column."""

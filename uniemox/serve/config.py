@@ -24,7 +24,7 @@ class ServeConfig:
     max_megapixels: int = 50
     """Maximum size of one decoded image in megapixels; docs/serve.md lists the memory that it needs."""
     timeout_s: float = 10.0
-    """Seconds from the end of an upload to its answer, above 0; later the client gets 504."""
+    """Maximum seconds from the end of an upload to its answer, above 0; after that, the client gets 504."""
     decode_timeout_s: float = 4.0
     """Seconds for decoding one image, at most half of timeout_s; then the decoder is ended and the image refused."""
     read_timeout_s: float = 30.0
@@ -32,9 +32,10 @@ class ServeConfig:
     max_connections: int = 1000
     """Maximum number of open connections; further ones are closed at once. Keep it below 1024, the usual file limit."""
     root_path: str = ""
-    """Path prefix that a proxy adds and removes, such as /emotions; the OpenAPI schema includes it."""
+    """Path prefix under which a proxy publishes this server, such as /emotions; the proxy removes it from requests."""
     allow_origins: tuple[str, ...] = ()
-    """Origin of a site whose pages may send requests, such as https://example.org. Its name is accepted as Host."""
+    """Origin of a site whose pages may send requests, such as https://example.org. The Host
+    header may also have its name."""
 
     def __post_init__(self) -> None:
         for origin in self.allow_origins:

@@ -59,9 +59,9 @@ class ScheduleConfig:
     epochs: float = 200.0
     """Number of passes over the training data; may be a fraction."""
     warmup_epochs: float = 40.0
-    """Epochs in which the learning rate rises from 0 to its maximum. The cosine that follows is
-    counted from the start of the run. The rate therefore drops suddenly when warm-up ends: to about 90 % of the maximum
-    if warm-up is a fifth of the run."""
+    """Epochs in which the learning rate rises from 0 to its maximum. The cosine schedule starts at epoch 0, not at the
+    end of warm-up, so the rate drops suddenly when warm-up ends: to about 90 % of the maximum if warm-up is a fifth of
+    the run."""
     min_lr: float = 0.0
     """Learning rate at the end of the run, 0 or more; MAE uses 0."""
 

@@ -369,7 +369,7 @@ class Previews:
     def of(self, image: int) -> bytes | None:
         """Return an image's JPEG, longest side at most 1024 px; None if it is missing or unreadable.
 
-        Titles and search words inside the file, which would bias annotators, are not in it.
+        It has no metadata: titles or search words would bias annotators.
         """
         rows = self.project.rows(select(t.images.c.sha256, t.images.c.format).where(t.images.c.id == image))
         if not rows:

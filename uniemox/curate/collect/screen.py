@@ -190,8 +190,8 @@ def _look_at_benchmark(project: Project, data: DataSet, progress: Progress) -> N
 def scorer(model: str, labels: LabelSet, *, needs_all: bool = False) -> Scorer:
     """Return a function that gives a classifier's probabilities for images.
 
-    model: as `uniemox.load` takes it.  needs_all: require that it knows all labels.
-    Raises ConfigError if it does not, or, at the first image, if it predicts other emotions.
+    model: as `uniemox.load` takes it.  needs_all: require that the model has all labels.
+    Raises ConfigError if a required label is missing, or, at the first image, if the model predicts other emotions.
     """
     predictor = uniemox.load(model)
     missing = set(labels.labels) - set(predictor.labels)

@@ -123,7 +123,7 @@ def comparison_view(
 
 
 def shared_evaluations(runs: Mapping[str, SavedRun]) -> dict[str, dict[str, SavedEvaluation]]:
-    """Return the evaluations with the same data, split and measure that two runs or more have: by title and run."""
+    """Return {title: {run: evaluation}} for the same data, split and measure, if at least two runs have it."""
     found: dict[tuple[str, str], dict[str, SavedEvaluation]] = {}
     for name, run in runs.items():
         for evaluation in run.evaluations:

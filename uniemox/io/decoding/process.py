@@ -109,7 +109,7 @@ def limit_memory(more: int) -> None:
 
 
 def limit_cpu(seconds: int) -> None:
-    """Let the system end this process if it computes longer, even without its parent; not on Windows."""
+    """Let the system end this process after so much processor time, even without its parent; not on Windows."""
     try:
         import resource  # noqa: PLC0415 - not on Windows
     except ImportError:

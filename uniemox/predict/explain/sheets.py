@@ -15,7 +15,7 @@ GAP_PX, LINE_PX, FONT_PX = 8, 22, 14
 MAX_WIDTH_PX = 1100  # of a sheet with several images per line
 KEY_PX = 160
 INK, PAPER = "#1b1f24", "#ffffff"
-KEY = ("nothing speaks for the label", "most does", "not looked at: dimmed")
+KEY = ("no support for the label", "most support", "not looked at: dimmed")
 
 
 def draw_sheet(
@@ -26,7 +26,7 @@ def draw_sheet(
 ) -> Image.Image:
     """Draw all explanations as one image: each image next to its maps, several images per line if they fit.
 
-    rows: for each image, at least one, an explanation by each model.  columns: the models' names.  names: of the
+    rows: one per image, at least one, each with one explanation per model.  columns: the models' names.  names: of the
     images.  faces: drawings of facial expressions, shown instead of the images.
     """
     title, first_column = _first_column(rows, faces)

@@ -16,7 +16,7 @@ const SHOWN_PX = 400; // at least, of the longer side of an image
 function amount(model, value) { return model.task === "affect" ? value.toFixed(1) : percent(value); }
 
 function people(answer) {
-  if (answer.persons === null) return "No person finder was run.";
+  if (answer.persons === null) return "No person detector was run.";
   const count = answer.persons.length;
   return count === 0 ? "Nobody found." : count === 1 ? "1 person found." : `${count} people found.`;
 }
@@ -101,11 +101,11 @@ function drawBars(made, model, answer, share) {
   if (answer.affect_from === "ratings") {
     const rated = (name, ends) => {
       const [low, high] = answer[`${name}_interval`];
-      return `${name} ${answer[name].toFixed(1)} of 1 to 9 (${ends}; ${low.toFixed(1)} to ${high.toFixed(1)} for nine images in ten)`;
+      return `${name} ${answer[name].toFixed(1)} (scale 1 to 9; ${ends}; 90 % interval ${low.toFixed(1)} to ${high.toFixed(1)})`;
     };
-    notes.push(`People would rate: ${rated("valence", "9 positive")}, ${rated("arousal", "9 excited")}.`);
+    notes.push(`People would rate: ${rated("valence", "9 = positive")}, ${rated("arousal", "9 = excited")}.`);
   } else if (answer.affect_from === "norms") {
-    notes.push(`Valence of the labels as words: ${answer.valence.toFixed(1)} of 1 to 9.`);
+    notes.push(`Valence ${answer.valence.toFixed(1)} (scale 1 to 9), estimated from how positive the label words are.`);
   }
   find(".judged", made).textContent = notes.join(" ");
   find(".likely", made).textContent = likely.length

@@ -41,7 +41,7 @@ async function fetched(address) {
   }
   if (!answer.ok) throw new Error(`${name} can't be fetched: its site answered ${answer.status}`);
   const blob = await answer.blob();
-  if (!blob.type.startsWith("image/")) throw new Error(`${name} is no image but ${blob.type || "of no type"}`);
+  if (!blob.type.startsWith("image/")) throw new Error(`${name} is not an image (${blob.type || "unknown type"})`);
   return new File([blob], name, { type: blob.type });
 }
 

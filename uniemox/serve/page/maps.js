@@ -27,10 +27,10 @@ function offerOne(made, model, item, choice) {
       if (!made.isConnected) return; // another image has taken its place
       complain("");
       image.src = url;
-      image.alt = `${item.name}, with the places that speak for ${label} in bright colours`;
+      image.alt = `${item.name}, with the areas that support ${label} in bright colours`;
       find(".frame", made).hidden = false;
       button.setAttribute("aria-pressed", "true");
-      say(`Heat map of ${model.name}: bright places speak for ${label}.`);
+      say(`Heat map of ${model.name}: bright areas support ${label}.`);
     } catch (failure) {
       if (made.isConnected) complain(failure.message);
     }
@@ -75,7 +75,7 @@ function figure(model, answer, item, label, url) {
   const made = element("figure");
   const image = element("img");
   image.src = url;
-  image.alt = `${item.name}, with the places that speak for ${label} in bright colours`;
+  image.alt = `${item.name}, with the areas that support ${label} in bright colours`;
   const value = answer.scene[label];
   const caption = element("figcaption", `${label} ${model.task === "affect" ? value.toFixed(1) : percent(value)} `);
   const link = element("a", "save");

@@ -11,10 +11,10 @@ const MAX_NAMED = 8; // of what went wrong
 let models = [];
 let items = []; // { file, name, url, sent, answers, share, maps, tile }: what has been given and is not refused
 let failed = []; // { name, error }
-let shown = null; // of which the answers are seen
-let wanted = null; // to be shown as soon as it is answered
-let taken = 0; // calls of `take`
-let wantedIn = 0; // of which the last that said what is wanted
+let shown = null; // item whose answers are on the page
+let wanted = null; // item to show as soon as it is answered
+let taken = 0; // number of calls of `take`
+let wantedIn = 0; // the call that last set `wanted`
 let stop = new AbortController();
 let working = 0; // calls of `answerAll`
 
@@ -99,11 +99,11 @@ async function answer(item, signal) {
 
 function report(asked, refused) {
   const answered = asked.filter((item) => item.answers);
-  const not = refused.length ? `; ${refused.length} could not be` : "";
+  const not = refused.length ? `; no prediction for ${refused.length}` : "";
   failed.push(...refused);
   tellFailed();
   if (asked.length > 1 && answered.length) say(`${answered.length} images answered: ${counted(answered)}${not}.`);
-  else if (!answered.length) say(asked.length === 1 ? `${asked[0].name} could not be answered.` : "None could be answered.");
+  else if (!answered.length) say(asked.length === 1 ? `No prediction for ${asked[0].name}.` : "No predictions.");
   const rest = refused.length > MAX_NAMED ? [`and ${refused.length - MAX_NAMED} more`] : [];
   const lines = refused.slice(0, MAX_NAMED).map(({ name, error }) => `${name}: ${error}`);
   if (refused.length) complain([...lines, ...rest].join("\n"));
@@ -111,7 +111,7 @@ function report(asked, refused) {
 
 function tellFailed() { // stays, whatever happens after
   find("#failed").hidden = failed.length === 0;
-  find("#failed summary").textContent = failed.length === 1 ? "1 file could not be answered" : `${failed.length} files could not be answered`;
+  find("#failed summary").textContent = failed.length === 1 ? "No prediction for 1 file" : `No prediction for ${failed.length} files`;
   find("#failed ul").replaceChildren(...failed.map(({ name, error }) => element("li", `${name}: ${error}`)));
 }
 

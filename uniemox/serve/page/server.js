@@ -8,7 +8,7 @@ const MAX_TRIES = 6;
 
 function keyHeader() {
   const key = find("#key").value;
-  if (/[^\x20-\x7e]/.test(key)) throw new Error("The key holds a sign that no key of a server has.");
+  if (/[^\x20-\x7e]/.test(key)) throw new Error("The key contains a character that is not allowed in a key.");
   return key ? { Authorization: `Bearer ${key}` } : {};
 }
 

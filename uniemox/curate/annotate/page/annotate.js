@@ -8,7 +8,7 @@ function say(key, values = {}) {
   return words[language][key].replace(/\{(\w+)\}/g, (_, name) => values[name]);
 }
 
-// A label as it is shown: in other languages than the plan's with its own name behind, which attention checks use.
+// Text of a label: in another language than the plan's, followed by the plan's own word, which attention checks use.
 function named(label) {
   if (label === "none") return say("none");
   const own = (words.labels[language] || {})[label];

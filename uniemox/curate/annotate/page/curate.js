@@ -112,7 +112,7 @@ async function statusPage() {
     fill("history", found.history.map(batchRow));
   }
 
-  function fill(name, rows) { // who stands on a button that is put there anew stands on it again, or else on the first
+  function fill(name, rows) { // keeps the keyboard focus: on the new button of the same name, or else on the first
     const place = byId(name);
     const focused = place.contains(document.activeElement) ? document.activeElement.getAttribute("aria-label") : null;
     place.replaceChildren(...rows);
