@@ -26,6 +26,7 @@ from uniemox.curate.collect.sources import (
     bing,
     bing_pages,
     commons,
+    list_source,
     local_folder,
     openverse,
 )
@@ -296,16 +297,27 @@ def test_a_folder_and_resume_after_a_stop(tmp_path: Path) -> None:
             raise StopError
 
     with pytest.raises(StopError):
-        fetch(project, QUICK, stop)
+        fetch(project, QUICK, stop, folders=[tmp_path / "in"])
     done = project.rows(select(t.candidates.c.state))
     assert 2 <= [row.state for row in done].count("fetched") <= 7  # what was done is kept
-    fetch(project, QUICK)
+    fetch(project, QUICK, folders=[tmp_path / "in"])
     rows = project.rows(select(t.candidates).order_by(t.candidates.c.rank))
     assert {row.state for row in rows} == {"fetched"}
     assert [(row.label, row.keyword) for row in rows] == [*[("fear", "")] * 3, *[("awe", "")] * 3, ("awe", "Wonder")]
     assert rows[-1].title == "awe/Wonder/<img src=x>ä.png"
     with pytest.raises(DataError, match="no such folder"):
         local_folder(tmp_path / "nowhere", PLAN)
+
+
+def test_a_stranger_s_project_does_not_choose_files_of_this_machine(tmp_path: Path) -> None:
+    (tmp_path / "private.jpg").write_bytes(jpeg_of(draw_image(1)))
+    class_folders(tmp_path / "in", ("awe",), each=1)
+    project = create_project(tmp_path / "p", PLAN)
+    address = (tmp_path / "in" / ".." / "private.jpg").as_uri()
+    search(project, [list_source("folder", [Candidate(address=address, rank=0, keyword="awe", label="awe")])], QUICK)
+    for folders in ([], [tmp_path / "in"]):
+        assert fetch(project, QUICK, folders=folders) == {"fetched": 0, "failed": 0, "waiting": 1}
+    assert fetch(project, QUICK, folders=[tmp_path])["fetched"] == 1
 
 
 def test_links_out_of_the_folder_are_not_collected(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from PIL import ExifTags, Image, ImageCms, ImageOps, PngImagePlugin
 
 from tests.drawn import draw_image
+from tests.images import png_chunks, png_of, save
 from tools.mutations import mutate_bytes
 from uniemox.curate.release.metadata import orientation_of, without_metadata
 from uniemox.errors import ImageError
@@ -336,3 +337,13 @@ def test_no_second_bitstream_and_no_unused_palette_stay() -> None:
         plain = without_metadata(png_with(chunk(name, content)), 1)
         assert plain is not None
         assert JANE not in plain
+
+
+def test_palettes_that_are_too_long_are_cut() -> None:
+    image = Image.effect_noise((16, 16), 60).quantize(16)
+    head, palette, *rest = png_chunks(save(image, "PNG", bits=4))
+    assert (head[1][8], palette[0]) == (4, b"PLTE")
+    data = png_of([head, (b"PLTE", palette[1][:48].ljust(48, b"\0") + bytes(720)), *rest])
+    plain = without_metadata(data, 1)
+    assert plain is not None
+    assert np.array_equal(*(np.asarray(Image.open(io.BytesIO(one)).convert("RGB")) for one in (data, plain)))

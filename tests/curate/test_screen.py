@@ -34,7 +34,7 @@ def collected(folder: Path, source: Path) -> Project:
 
 def collect(project: Project, source: Path) -> None:
     search(project, [local_folder(source, PLAN)], QUICK)
-    fetch(project, QUICK)
+    fetch(project, QUICK, folders=[source])
 
 
 def found(project: Project) -> dict[str, str]:
@@ -192,7 +192,7 @@ def test_a_takedown_deletes_files_until_it_is_undone(tmp_path: Path) -> None:
     assert screen(project) == {"kept": 2, "near duplicate": 1}  # as before; the files are not there to be looked at
     assert len(project.rows(select(t.looks))) == 1
     assert status(project)["next"] == "uniemox curate collect p"
-    assert fetch(project, QUICK)["fetched"] == 3
+    assert fetch(project, QUICK, folders=[tmp_path])["fetched"] == 3
     assert len(list((tmp_path / "p" / "pictures").rglob("*.jpg"))) == 3
     assert status(project)["next"] == "uniemox curate screen p"
     assert screen(project) == {"kept": 2, "near duplicate": 1}

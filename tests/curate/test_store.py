@@ -189,13 +189,26 @@ def test_another_program_s_database_is_left_as_it_is(tmp_path: Path) -> None:
         "create trigger x before insert on people begin select 1; end",
         "create view x as select 1",
         "alter table people add column x generated always as (printf('%.*c', 800000000, 'x'))",
+        "alter table people add column x check (instr(hex(zeroblob(3e7)), hex(zeroblob(15e6)) || '1'))",
+        "alter table people add column x default (length(zeroblob(1e9)))",
+        "create index x on answers (length(label))",
+        "create index x on answers (label) where label is not null",
     ],
 )
 def test_a_database_with_code_is_refused(tmp_path: Path, code: str) -> None:
     create_project(tmp_path / "p", paper_plan()).store.close()
     with closing(sqlite3.connect(tmp_path / "p" / "project.db")) as database:
         database.execute(code)
-    with pytest.raises(DataError, match="views, triggers or computed columns"):
+    with pytest.raises(DataError, match="views, triggers or expressions"):
+        open_project(tmp_path / "p")
+
+
+def test_a_history_of_undos_without_an_end_is_refused(tmp_path: Path) -> None:
+    create_project(tmp_path / "p", paper_plan()).store.close()
+    with closing(sqlite3.connect(tmp_path / "p" / "project.db")) as database:
+        database.execute("drop table batches")
+        database.execute("create table batches (id, at, actor, step, note, undoes)")
+    with pytest.raises(DataError, match="batches has another key"):
         open_project(tmp_path / "p")
 
 

@@ -1,11 +1,11 @@
 """Who may do what, what forged requests get, and that an acknowledged answer is on disk."""
 
+import asyncio
 import io
 import json
 import logging
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from tests.curate.places import PLAN, project_of, say, served
 from uniemox.curate import tables as t
 from uniemox.curate.annotate.access import account_of, invite, join, revoke
 from uniemox.curate.annotate.answers import AnswerIn, AnswerWriter
-from uniemox.curate.annotate.assignment import TaskAssigner
+from uniemox.curate.annotate.assignment import BLOCK, TaskAssigner
 from uniemox.curate.annotate.serving import server
 from uniemox.curate.annotate.verdicts import disputed, read_answers
 from uniemox.curate.annotate.web import PAGES, Previews, create_app
@@ -97,9 +97,12 @@ def test_previews_are_made_two_at_a_time(project: Project, monkeypatch: pytest.M
         return path.read_bytes()
 
     monkeypatch.setattr("uniemox.curate.annotate.web._shrunk", slow)
-    previews = Previews(project)
-    with ThreadPoolExecutor(8) as pool:
-        found = list(pool.map(previews.of, [1, 2, 3, 4, 1, 2, 3, 4]))
+
+    async def ask() -> list[bytes | None]:
+        previews = Previews(project)
+        return await asyncio.gather(*map(previews.of, [1, 2, 3, 4, 1, 2, 3, 4]))
+
+    found = asyncio.run(ask())
     assert limit == 2
     assert all(found)
     assert found[:4] == found[4:]
@@ -305,6 +308,15 @@ def test_answers_per_image_are_limited(tmp_path: Path) -> None:
     assert [len(images) for images in given] == [5, 5, 0]
     assert given[0] != given[1]  # each has an order of their own
     assert sorted(map(int, given[0])) == [1, 2, 3, 4, 5]
+
+
+def test_one_request_does_not_take_all_images(tmp_path: Path) -> None:
+    project = project_of(tmp_path / "p", ["awe"] * 400, replace(PLAN, answers_per_picture=1))
+    assigner, ada = TaskAssigner(project), number_of(project, "Ada")
+    for _ in range(9):
+        assert assigner.next_tasks(ada, 2**53 - 1, 30) == []
+    assert len(assigner.next_tasks(ada, 0, 1000)) == 2 * BLOCK
+    assert len(assigner.next_tasks(number_of(project, "Ben"), 0, 30)) == 30
 
 
 @pytest.mark.parametrize("years", [-10, 10])

@@ -137,6 +137,7 @@ def test_emosets_attributes_are_optional(tmp_path: Path, annotation: dict[str, A
         (["awe", "1", "a" * 300, "a.json"], "does not exist"),
         (["awe", "1", "image/awe/1.jpg", "../a.json"], "annotation: '../a.json' must be a path inside"),
         (["bored", "1", "image/awe/1.jpg", "annotation/awe/1.json"], "emotion: 'bored' is none of the 8 labels"),
+        (["awe", "1", "image/awe/1.jpg", "annotation/awe/1.json"], "is the annotation of an earlier record"),
     ],
 )
 def test_emosets_wrong_records_are_named_with_their_number(tmp_path: Path, record: object, said: str) -> None:

@@ -168,7 +168,9 @@ def stranger(features: object = None, image: object = b"x", kind: object = BYTES
         *((stranger(image=image, kind=pa.struct({"bytes": kind})), "path without bytes|has no image") for image, kind in
           ((10**12, pa.int64()), ("abc", pa.string()), ([1, 300], pa.list_(pa.int64())))),
         (stranger(text=NOT_UTF8), "can't be read as a table"),
-        (stranger(text=pa.array([2**62], pa.timestamp("us"))), "can't be read as a table"),
+        *((stranger(text=values), "") for values in (pa.array([2**62], pa.timestamp("us")), pa.array([b"a"]))),
+        *((stranger(text=pa.array(["a" * 2**21], kind)), "has more than 1 MiB") for kind in
+          (pa.string(), pa.large_string())),
         (stranger().append_column("label", [["b"]]), "can't be read as a table"),
         (pa.table({"image": pa.nulls(100_000, BYTES), "label": pa.nulls(100_000)}), "bytes can't hold images"),
     ],
@@ -182,6 +184,18 @@ def test_tables_of_strangers_are_read_or_refused(table: pa.Table, expected: str,
         assert re.search(expected, str(error)), error
     else:
         assert not expected
+
+
+def test_a_file_that_occurs_twice_is_refused(tmp_path: Path) -> None:
+    with pa.OSFile(str(tmp_path / "data.arrow"), "wb") as file, pa.ipc.new_stream(file, stranger().schema) as stream:
+        stream.write_table(stranger())
+    for count, message in ((1, ""), (2, "the same name occurs twice")):
+        (tmp_path / "state.json").write_text(json.dumps({"_data_files": [{"filename": "data.arrow"}] * count}))
+        if message:
+            with pytest.raises(DataError, match=message):
+                open_data(f"hf:{tmp_path}")
+        else:
+            assert len(open_data(f"hf:{tmp_path}")) == 1
 
 
 @pytest.mark.parametrize("offsets", [(50_000_000, 60_000_000), (-5, 9), (9, 0)])

@@ -182,6 +182,7 @@ def test_an_index_that_is_wrong_is_named(data: DataSet, tmp_path: Path) -> None:
         ("\n".join(["{}", *lines[1:]]), r"val-00000.jsonl:1: 'offset' is missing"),
         ("\n".join([re.sub("awe|fear", "aw", lines[0]), *lines[1:]]), r"jsonl:1: .*missing or"),
         ("\n".join([lines[0].replace("{", '{"source_sha256": "a b", ', 1), *lines[1:]]), r"jsonl:1: source_sha256 is"),
+        ("\n".join([lines[0].replace('"key": "', '"key": "' + "a" * 4096), *lines[1:]]), r"jsonl:1: key is"),
     ):
         (out / "val-00000.jsonl").write_text(text)
         with pytest.raises(DataError, match=message):
@@ -194,6 +195,8 @@ def test_an_index_that_is_wrong_is_named(data: DataSet, tmp_path: Path) -> None:
         with pytest.raises(DataError, match="is not the name of a shard"):
             read_shards(str(out))
     for text, message in (
+        (json.dumps(index | {"shards": index["shards"][:1] * 2}), "a shard occurs twice"),
+        (json.dumps(index | {"shards": [{"name": "a", "bytes": 1e999, "samples": 1}]}), "of another type"),
         ("[]", "an object"),
         ("{", "not JSON"),
         ("{}", "expected format"),

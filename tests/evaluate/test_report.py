@@ -143,7 +143,7 @@ def test_an_evaluation(tmp_path: Path, photos: DataSet) -> None:
     low, high = scores["per_class_interval"]["fear"]
     assert ["fear", "", "0.750", f"{low:.3f} to {high:.3f}", "8"] in page.rows
     assert [row[0] for row in page.rows if row[0].startswith(("x", "y"))] == ["x", "y ◂ worst"]
-    assert "Worst: y, 0.125 from the best, x" in page.words
+    assert "Worst group: y, 0.125 from the best group, x" in page.words
     assert "a note" in page.words
     said = probabilities_of(logits, None).max(axis=1).mean()
     words = f"mean probability of the answer {said:.3f}, fraction right 0.812, ECE {scores['ece']:.3f}."

@@ -61,7 +61,7 @@ def test_pretraining(tmp_path: Path) -> None:
     assert page.alts[3:] == ["Reconstructions after step 10", "Reconstructions after step 30"]
     for words in ("1,234", "none: no loss needs one", "30 steps, 15 epochs", "torch 9.8.7", "folder:photos"):
         assert words in page.words
-    assert "scene as seen, reconstructed, true; person as seen, reconstructed, true" in page.words
+    assert "scene: input, reconstruction, original; person: input, reconstruction, original" in page.words
     assert "not finished" not in page.words
     (run / "pictures" / "reconstruction-00000030.png").write_bytes(b"no image")
     page = page_of(tmp_path, run)

@@ -49,6 +49,16 @@ def test_timm_says_what_uniemox_says(images: list[Path], tmp_path: Path) -> None
         assert by_timm(tmp_path / "hub", image) == pytest.approx(predictor.predict(image).scene, abs=2e-3)
 
 
+def test_it_does_not_write_through_a_link(tmp_path: Path) -> None:
+    classifier, info = load_classifier(finetuned("probe") / WEIGHTS)
+    (tmp_path / "hub").mkdir()
+    (tmp_path / "mine.json").write_text("mine")
+    (tmp_path / "hub" / "config.json").symlink_to(tmp_path / "mine.json")
+    with pytest.raises(CheckpointError, match="is a link"):
+        write_hub_folder(classifier, replace(info, distances=()), tmp_path / "hub", name="mine")
+    assert (tmp_path / "mine.json").read_text() == "mine"
+
+
 def test_transformers_gives_the_probabilities_of_uniemox(images: list[Path], tmp_path: Path) -> None:
     """Its pipeline and its model class, preprocessing included; to 2e-3 as timm."""
     transformers = pytest.importorskip("transformers")

@@ -33,6 +33,20 @@ def gif_with(piece: bytes) -> bytes:
     return after_the_start(GIF, GIF_START, piece)
 
 
+def tiff_of_strips(count: int, pages: int = 1) -> bytes:
+    """A grey TIFF of 64 rows with so many strips of one row, and as many directories as pages."""
+    content = bytes(range(64)) + struct.pack(f"<{count}I", *[8] * count) + struct.pack(f"<{count}I", *[64] * count)
+    offsets, lengths = (8, 64) if count == 1 else (72, 72 + 4 * count)
+    tags = [(256, 3, 1, 64), (257, 3, 1, 64), (258, 3, 1, 8), (262, 3, 1, 1), (273, 4, count, offsets)]
+    tags += [(277, 3, 1, 1), (278, 3, 1, 1 if count > 1 else 64), (279, 4, count, lengths)]
+    first = struct.pack("<H", len(tags)) + b"".join(struct.pack("<HHII", *tag) for tag in tags)
+    at = 8 + len(content)
+    starts = [at, *(at + len(first) + 4 + 6 * i for i in range(pages - 1)), 0]
+    bodies = [first, *[struct.pack("<H", 0)] * (pages - 1)]
+    directories = b"".join(one + struct.pack("<I", next_at) for one, next_at in zip(bodies, starts[1:], strict=True))
+    return b"II*\0" + struct.pack("<I", at) + content + directories
+
+
 def ppm_with(comment: int) -> bytes:
     return b"P6\n" + b"#" * comment + b"\n10 10 255\n" + bytes(600)
 
@@ -49,9 +63,13 @@ def ppm_with(comment: int) -> bytes:
         (gif_with(bytes(49_000)), gif_with(bytes(50_000)), "more than 50,000 blocks"),
         (ppm_with(65_000), ppm_with(65_536), "a header of more than 65,536 bytes"),
         (b"P1\n200 200\n" + b"1 " * 40_000, b"P1\n3000 3000\n" + b"1" * 9_000_000, "a PPM in text of 9 MiB"),
+        *((tiff_of_strips(128), tiff_of_strips(count), why) for count, why in
+          ((200, "200 strips or tiles, where 64 are enough"), (200_001, "more than 200,000 values for tag 273"))),
+        *((tiff_of_strips(1, pages=pages), tiff_of_strips(1, pages=more), why) for pages, more, why in
+          ((5_000, 5_001, "more than 5,000 pages"),)),
         (tiled_tiff(64, 2048), tiled_tiff(64, 2064), "tiles of 2064 x 2064 px in an image of 4,096 px"),
     ],
-)
+)  # fmt: skip
 def test_a_file_at_the_limit_is_read_and_one_beyond_is_not(just_read: bytes, refused: bytes, why: str) -> None:
     assert decode(just_read)[0].mode == "RGB"
     with pytest.raises(ImageError, match=f"^a/b.jpg: {why}"):

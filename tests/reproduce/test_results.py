@@ -181,7 +181,7 @@ def test_chance_is_a_row(tmp_path: Path) -> None:
     cells = {"x": Cell(runs=(scored(tmp_path, "x", RIGHT),)), "y": Cell(runs=(scored(tmp_path, "y", [True] * 9),))}
     text, values, _ = written(table(cells), tmp_path)
     assert [(row["chance"], row["uniform"]) for row in values["rows"]] == [(0.5, 0.5), (5 / 9, 0.5)]
-    assert "50.0 to 55.6 % the commonest class<br>50.0 % 1 / classes" in text
+    assert "50.0 to 55.6 % (most common class)<br>50.0 % (random class)" in text
 
 
 def test_words_of_users_are_only_words(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Clients that send slowly, or open many connections, don't shut others out."""
 
+import http.client
 import socket
 import time
 from collections.abc import Iterator
@@ -31,12 +32,16 @@ def test_slow_uploads_take_no_place(server: Running) -> None:
 
 def test_bodies_that_are_read_take_bounded_memory(server: Running) -> None:
     size = CONFIG.max_bytes
-    large = [upload(server.port, size, b"x" * (size - 1)) for _ in range(5)]  # all that 2 * queue + batch_size may hold
+    large = [upload(server.port, size, b"x" * (size - 1)) for _ in range(5)]  # twice what one client may hold
     wait_until(lambda: len(server.server.server_state.connections) == 5)
     time.sleep(0.3)
     refused = server.post("/predict", image())
     assert refused.code == (503, "queue_full")
     assert int(refused.headers["retry-after"]) >= 1
+    other = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10, source_address=("127.0.0.2", 0))
+    other.request("POST", "/predict", image(), {"Content-Type": "image/png"})
+    assert other.getresponse().status == 200
+    other.close()
     for one in large:
         one.socket.close()
     wait_until(lambda: server.post("/predict", image()).status == 200)

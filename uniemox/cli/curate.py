@@ -88,17 +88,21 @@ def collect(
     from uniemox.curate.collect.sources import open_source
     from uniemox.curate.plan import paper_plan
     from uniemox.curate.project import create_project, is_project
+    from uniemox.data.source import parse_source
 
     known = opened(folder) if is_project(folder) or not source else None
     config = config_of(CollectConfig, options)
     plan = known.plan if known else paper_plan()
     sources = [open_source(name, plan, config) for name in source or ()]
+    folders = [Path(parse_source(name)[1]) for name in source or () if name.startswith("folder:")]
     project = known or create_project(folder, plan)  # only after all sources were found
     with progress_bar() as progress:
         problems = search(project, sources, config, progress.show)
-        counts = fetch(project, config, progress.show)
+        counts = fetch(project, config, progress.show, folders=folders)
     for problem in problems:
         say(f"incomplete: {problem}")
+    if counts["waiting"] and not folders:
+        say("waiting images of a folder are only read if you name it again: --source folder:PATH")
     for reason, number in list(failures(project).items())[:8]:
         say(f"{number} x {reason}")
     _print_counts(counts, f"uniemox curate screen {folder}", as_json, problems=problems)

@@ -39,10 +39,13 @@ from uniemox.io.files import read_limited, refuse_link, write_file
 SUFFIXES = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp", "GIF": "gif", "BMP": "bmp", "TIFF": "tif"}
 SUFFIXES |= {"AVIF": "avif", "PPM": "ppm", "HEIF": "heic"}
 CONNECTIONS = 40  # one per thread of the web application; further ones are opened on each use
-CODE = """
-    SELECT 1 FROM sqlite_master WHERE type IN ('trigger', 'view')
-    UNION ALL SELECT 1 FROM sqlite_master m JOIN pragma_table_xinfo(m.name) c WHERE m.type = 'table' AND c.hidden > 1
-"""  # and computed columns: what a stranger's database would run
+_KEYS = """
+    SELECT m.name, c.name FROM sqlite_master m JOIN pragma_table_xinfo(m.name) c WHERE m.type = 'table' AND c.pk
+"""
+_EXPRESSIONS = """
+    SELECT 1 FROM sqlite_master m JOIN pragma_index_xinfo(m.name) c WHERE m.type = 'index' AND c.cid = -2
+"""
+_CODE = re.compile(r"\b(check|default(?! '')|collate|generated|as|where|virtual)\b", re.IGNORECASE)  # in no project
 MAX_VALUE_BYTES = 2**26  # of a value in SQLite
 BUSY_S = 30  # maximum wait of a writer for another one
 LEAVE_OUT = "leave out"  # step of a batch that excludes an annotator
@@ -113,10 +116,7 @@ class Store:
             raise DataError(f"{self.engine.url}: holds no project, or creating it was interrupted")
         if self.engine.dialect.name == "sqlite":
             with self.read() as connection:
-                if connection.exec_driver_sql(CODE).scalar():
-                    raise DataError(
-                        f"{self.engine.url}: it has views, triggers or computed columns, which no project has"
-                    )
+                _check_schema(connection, str(self.engine.url))
         version = self.setting("schema") if "settings" in names else t.SCHEMA
         if version != t.SCHEMA:
             raise DataError(
@@ -355,6 +355,25 @@ def inserted_id(result: Any) -> int:
 
 def _new_batch(connection: Connection, **values: Any) -> int:
     return inserted_id(connection.execute(insert(t.batches).values(at=time.time(), **values)))
+
+
+def _check_schema(connection: Connection, name: str) -> None:
+    """Raise DataError for an SQLite database whose schema computes something, or lacks our keys.
+
+    In a stranger's database, an expression can take days, and without keys a query may never end.
+    """
+    rows = list(connection.exec_driver_sql("SELECT type, sql FROM sqlite_master WHERE sql IS NOT NULL"))
+    computes = any(row.type not in ("table", "index") or _CODE.search(row.sql) for row in rows)
+    if computes or connection.exec_driver_sql(_EXPRESSIONS).first():
+        raise DataError(f"{name}: it has views, triggers or expressions, which no project has")
+    keys: dict[str, set[str]] = {}
+    for table, column in connection.exec_driver_sql(_KEYS):
+        keys.setdefault(table, set()).add(column)
+    names = inspect(connection).get_table_names()
+    wrong = [one.name for one in t.metadata.sorted_tables if one.name in names]
+    wrong = [one for one in wrong if keys.get(one) != set(t.metadata.tables[one].primary_key.columns.keys())]
+    if wrong:
+        raise DataError(f"{name}: its table {wrong[0]} has another key than in a project")
 
 
 def _own_address(folder: Path) -> str:

@@ -77,8 +77,10 @@ class Sidecar:
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._file.close()
-        self._lock.release()
+        try:
+            self._file.close()
+        finally:
+            self._lock.release()
 
 
 def read_sidecar(path: Path) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:

@@ -20,7 +20,16 @@ from uniemox.data.processes import map_batches
 from uniemox.data.readers.csv_table import parse_json
 from uniemox.data.sample import DataSet, Sample
 from uniemox.errors import ConfigError, DataError, ImageError, MissingPackageError
-from uniemox.io.files import MAX_TEXT_BYTES, PARTIAL, is_plain_name, open_regular, read_limited, replacing, write_file
+from uniemox.io.files import (
+    MAX_NAME,
+    MAX_TEXT_BYTES,
+    PARTIAL,
+    is_plain_name,
+    open_regular,
+    read_limited,
+    replacing,
+    write_file,
+)
 from uniemox.io.images import MAX_BYTES, MinSides, decode, encode_image, open_image
 from uniemox.io.parallel import DIED
 from uniemox.io.progress import Progress, silent
@@ -72,8 +81,10 @@ def read_shards(address: str) -> DataSet:
     try:
         labels = LabelSet(content["labels"]["name"], tuple(content["labels"]["labels"]), content["labels"]["kind"])
         shards = [(str(shard["name"]), int(shard["bytes"]), int(shard["samples"])) for shard in content["shards"]]
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise DataError(f"{address}/{INDEX}: {error} is missing or of another type") from error
+    if len({name for name, _, _ in shards}) < len(shards):
+        raise DataError(f"{address}/{INDEX}: a shard occurs twice; write the shards again")
     samples: list[Sample] = []
     for name, size, count in shards:
         if not is_plain_name(name):
@@ -121,6 +132,8 @@ def _sample_of(values: dict[str, Any], tar: str, labels: LabelSet) -> Sample:
     texts = [values[name] for name in names if values.get(name) is not None]
     if not all(isinstance(text, str) for text in texts):
         raise TypeError("a text")
+    if len(values.get("key") or "") > MAX_NAME:
+        raise ValueError("key")
     objects = [values[name] for name in ("distribution", "annotation") if values.get(name) is not None]
     numbers = [values[name] for name in ("valence", "arousal") if values.get(name) is not None]
     if not all(isinstance(one, dict) for one in objects) or not all(isinstance(one, int | float) for one in numbers):
@@ -282,7 +295,8 @@ def _write_shard(
                     original = sample.image.read()
                     image, ending, scale = _packed(original, sample.key, config.short_side_px)
                 except (ImageError, OSError) as error:
-                    broken.append(f"{sample.key}: {error}")
+                    reason = error.strerror if isinstance(error, OSError) else None  # without the path of this machine
+                    broken.append(f"{sample.key}: {reason or error}")
                     continue
                 values = _values_of(sample, labels, scale) | {"sha256": hashlib.sha256(image).hexdigest()}
                 if image != original:

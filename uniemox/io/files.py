@@ -90,6 +90,9 @@ def fingerprint_of(files: Sequence[Path], settings: str) -> str:
     return digest.hexdigest()[:16]
 
 
+MAX_NAME = 4_096  # characters of a path or a key; numpy pads all names of an array to the longest
+
+
 def refuse_link(path: Path, error_class: type[UniemoxError] = DataError) -> None:
     """Raise `error_class` for a link, which may lead out of a stranger's folder."""
     if path.is_symlink():

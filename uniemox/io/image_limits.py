@@ -37,6 +37,10 @@ BYTES_A_PIXEL = {
 """Maximum bytes per pixel for decoding, by format; MPO counts as JPEG."""
 MAX_BOXES = 100
 """Number of a HEIC's boxes that are checked; cameras write about five."""
+MAX_DIRECTORIES, MAX_ENTRIES, MAX_VALUES = 5_000, 100_000, 200_000
+"""Maximum numbers of pages in a TIFF, of their entries, and of an entry's values, each of which takes 265 bytes."""
+MAX_SPARE_STRIPS = 100
+"""Maximum number of strips or tiles in a TIFF beyond those that its image needs: Pillow decodes them all."""
 MIN_TILE_PIXELS = 4_194_304
 """Tile size that is always allowed in a TIFF, 2048 x 2048, even if the image is smaller."""
 
@@ -45,6 +49,8 @@ _PPM_HEADER = re.compile(rb"P[0-6fy][A-Z]*(?:(?:\s|#[^\r\n]*[\r\n])+[^\s#]+){2}\
 _SOF = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # start of frame; the others define tables
 _SOI, _EOI, _SOS, _TEM = 0xD8, 0xD9, 0xDA, 0x01
 _COMPRESSION, _STRIPS, _TILE_WIDTH, _TILE_LENGTH, _TILES = 259, 273, 322, 323, 324  # tags of TIFF
+_SAMPLES, _ROWS, _PLANAR = 277, 278, 284
+_TIFF_BYTES, _FIRST_PRIVATE_TAG = {270, 347, 700}, 32_768  # tags that Pillow keeps as bytes; private ones may be long
 _JPEG_IN_TIFF = (6, 7)
 
 
@@ -61,6 +67,8 @@ def check_bytes(data: bytes, name: str) -> None:
         _check_gif(data, name)
     elif data.startswith(b"P"):
         _check_ppm(data, name)
+    elif data.startswith((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")):
+        _check_directories(data, name)
 
 
 def check_memory(size: int, fmt: str, width: int, height: int, name: str) -> None:
@@ -76,18 +84,22 @@ def check_memory(size: int, fmt: str, width: int, height: int, name: str) -> Non
         )
 
 
-def check_tiff(data: bytes, tags: Mapping[int, Any], pixels: int, name: str) -> None:
-    """Raise ImageError for a TIFF whose tiles are larger than its image, or are JPEGs with too many scans.
+def check_tiff(data: bytes, tags: Mapping[int, Any], size: tuple[int, int], name: str) -> None:
+    """Raise ImageError for a TIFF whose tiles are larger than its image, too many, or JPEGs with too many scans.
 
-    tags: of Pillow's image.  pixels: of the image.
+    tags: of Pillow's image.  size: width and height of the image, px.
     """
-    width, height = tags.get(_TILE_WIDTH, 0), tags.get(_TILE_LENGTH, 0)
+    width, height, pixels = tags.get(_TILE_WIDTH, 0), tags.get(_TILE_LENGTH, 0), size[0] * size[1]
     if width * height > max(MIN_TILE_PIXELS, 4 * pixels):
         raise ImageError(
             f"{name}: tiles of {width} x {height} px in an image of {pixels:,} px; save it again, or remove it"
         )
+    strips = len(tags.get(_STRIPS) or tags.get(_TILES) or (0,))
+    across, down = (width, height) if _TILES in tags else (size[0], tags.get(_ROWS, size[1]))
+    planes = tags.get(_SAMPLES, 1) if tags.get(_PLANAR) == 2 else 1
+    needed = planes * -(-size[0] // max(across, 1)) * -(-size[1] // max(down, 1))
+    _refuse_if(strips > needed + MAX_SPARE_STRIPS, name, f"{strips:,} strips or tiles, where {needed:,} are enough")
     if tags.get(_COMPRESSION) in _JPEG_IN_TIFF:
-        strips = len(tags.get(_STRIPS) or tags.get(_TILES) or (0,))
         scanned = data.count(b"\xff\xda") * pixels // strips  # a scan visits one strip
         what = f"more than {MAX_SCANNED_PIXELS // 10**6:,} megapixels in all scans of its strips"
         _refuse_if(scanned > MAX_SCANNED_PIXELS, name, what)
@@ -124,6 +136,28 @@ def webp_pixels(data: bytes) -> int:
     else:
         width, height = (int.from_bytes(data[at : at + 2], "little") & 0x3FFF for at in (26, 28))
     return width * height
+
+
+def _check_directories(data: bytes, name: str) -> None:
+    """Check the directories of a TIFF: their number, and the number of values of each entry."""
+    order, is_big = "<" if data[:1] == b"I" else ">", b"+" in data[2:4]
+    place, length, entry = ("Q", "Q", "HHQ8x") if is_big else ("I", "H", "HHI4x")
+    pages = entries = 0
+    try:
+        [at] = struct.unpack_from(order + place, data, 8 if is_big else 4)
+        while at:
+            [count] = struct.unpack_from(order + length, data, at)
+            pages, entries = pages + 1, entries + count
+            _refuse_if(pages > MAX_DIRECTORIES, name, f"more than {MAX_DIRECTORIES:,} pages")
+            _refuse_if(entries > MAX_ENTRIES, name, f"more than {MAX_ENTRIES:,} entries in its directories")
+            at += struct.calcsize(order + length)
+            end = at + count * struct.calcsize(order + entry)
+            for tag, _, values in struct.iter_unpack(order + entry, data[at:end]):
+                is_read = tag < _FIRST_PRIVATE_TAG and tag not in _TIFF_BYTES
+                _refuse_if(is_read and values > MAX_VALUES, name, f"more than {MAX_VALUES:,} values for tag {tag}")
+            [at] = struct.unpack_from(order + place, data, end)
+    except struct.error:
+        return  # cut off, which the decoder reports
 
 
 def _check_jpeg(data: bytes, name: str) -> None:

@@ -83,7 +83,7 @@ def open_image(data: bytes, name: str) -> Image.Image:
     kind = "progressive" if fmt == "JPEG" and "progressive" in image.info else fmt
     check_memory(len(data), kind, width, height, name)
     if fmt == "TIFF":
-        check_tiff(data, getattr(image, "tag_v2", {}), width * height, name)
+        check_tiff(data, getattr(image, "tag_v2", {}), image.size, name)
     return image
 
 

@@ -73,6 +73,7 @@ def open_session(path: Path, *, threads: int | None = None, provider: str = "cpu
     options.log_severity_level = 4  # errors reach the user as exceptions, not as lines of a log
     options.intra_op_num_threads = threads or 0
     options.enable_mem_pattern = False  # one block of memory per run is larger and no faster
+    options.add_session_config_entry("session.x64quantprecision", "1")  # without VNNI, products of int8 would overflow
     there = get_available_providers()
     session = InferenceSession(path, options, providers=[*(one for one in wanted if one in there), CPU])
     if wanted and wanted[0] not in session.get_providers():

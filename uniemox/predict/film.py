@@ -1,6 +1,7 @@
 """Frames of videos. A separate process decodes them, so that a broken video does no harm."""
 
 import json
+import os.path
 import re
 import subprocess
 import sys
@@ -40,7 +41,7 @@ class Frame:
     @property
     def path(self) -> str:
         """Name of the video and time, as a media fragment: film.mp4#t=2.5."""
-        return f"{self.film}#t={self.time_s:g}" if self.image is not None else self.film
+        return f"{self.film}#t={self.time_s:.12g}" if self.image is not None else self.film
 
 
 def parse_time(text: str) -> float:
@@ -60,7 +61,7 @@ def read_film(path: str, every_s: float) -> Iterator[Frame]:
     """
     if Path(path).suffix.lower() not in ANIMATIONS and find_spec("av") is None:
         raise MissingPackageError("videos need PyAV; run: pip install 'uniemox[video]'")
-    if not Path(path).is_file():
+    if not os.path.isfile(path):  # Path.is_file raises OSError for a name that is too long
         yield Frame(path, 0.0, 0, None, (0, 0), f"{path}: there is no such file")
         return
     words = [sys.executable, "-P", "-m", "uniemox.io.decoding.film", path, str(every_s)]

@@ -17,7 +17,7 @@ from uniemox.predict.images import walk
 from uniemox.predict.predictor import Predictor
 from uniemox.predict.survey.page import row_of_images
 from uniemox.predict.survey.run import EXHAUST, Answers, answer_new, pack
-from uniemox.predict.survey.summary import Place, unpack
+from uniemox.predict.survey.summary import FEATURES, Place, unpack
 from uniemox.predict.tables import checking_fields, read_lines
 from uniemox.predict.writing import AnswerHeader, ResultFile
 
@@ -185,7 +185,7 @@ def _load(cache: Path, lines: Path, answered: AnswerHeader) -> tuple[Index, froz
             index = Index(texts[0], columns, kept["values"], kept["features"].astype(np.float32))
             rows = len(index.paths)
             fits = index.values.shape == (rows, len(columns)) and index.values.dtype == np.float32
-            is_whole = fits and index.features.ndim == 2 and len(index.features) == rows
-            return (index, failed) if is_whole and np.isfinite(index.features).all() else None
+            is_whole = fits and index.features.shape == (rows, FEATURES) and np.isfinite(index.features).all()
+            return (index, failed) if is_whole else None
     except Exception:  # noqa: BLE001 - whatever is wrong with a copy that may be a stranger's, it is made again
         return None

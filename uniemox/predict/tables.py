@@ -1,6 +1,7 @@
 """Tables of predictions: CSV and Parquet, made from JSON lines, and data frames; columns come from `schema`."""
 
 import json
+import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any, get_args, get_origin
 
 from uniemox.errors import DataError, MissingPackageError
-from uniemox.io.files import open_regular, write_rows
+from uniemox.io.files import MAX_NAME, open_regular, write_rows
 from uniemox.labels import AFFECT
 from uniemox.predict.prediction import Failure, Prediction
 from uniemox.predict.schema import DIGITS, FIELDS, Field, columns_of, required_type, table_fields, words_of
@@ -61,8 +62,12 @@ def _is_answer(value: Any) -> bool:
     """Return True if a line has an image's numbers, or the reason why there are none."""
     if not isinstance(value, dict) or not isinstance(value.get("path"), str | None):
         return False
+    if len(value.get("path") or "") > MAX_NAME:
+        return False
     scene = value.get("scene", {} if "error" in value else None)
-    return isinstance(scene, dict) and all(isinstance(share, int | float) for share in scene.values())
+    return isinstance(scene, dict) and all(
+        isinstance(share, int | float) and abs(share) < math.inf for share in scene.values()
+    )
 
 
 def write_csv(lines: Path, table: Path, labels: tuple[str, ...], *, of_film: bool, encoding: str) -> None:

@@ -76,7 +76,7 @@ def _stack(draw: ImageDraw.ImageDraw, answer: Answer, colours: Mapping[str, str]
 
 
 def _ticks(draw: ImageDraw.ImageDraw, end: float, across: Callable[[float], float]) -> None:
-    step = next((one for one in TICKS if end / one <= MAX_TICKS), TICKS[-1])
+    step = next((one for one in TICKS if end / one <= MAX_TICKS), end / MAX_TICKS)
     font, time_s = font_of(13), 0.0
     while time_s < end:
         draw.line((across(time_s), BOTTOM, across(time_s), BOTTOM + 4), fill=INK)

@@ -174,10 +174,12 @@ class ResultFile:
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._file.close()
-        if kind is not None and self.lines.stat().st_size == 0:  # so that the command can be repeated
-            self.lines.unlink()
-        self._lock.release()
+        try:
+            self._file.close()
+            if kind is not None and self.lines.stat().st_size == 0:  # so that the command can be repeated
+                self.lines.unlink()
+        finally:
+            self._lock.release()
 
 
 def _check_name(path: Path, endings: Sequence[str]) -> None:

@@ -2,8 +2,9 @@
 
 import asyncio
 import base64
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Query, Request, Response
@@ -44,7 +45,7 @@ class Service:
     models: Models
     batcher: Batcher
     metrics: Metrics
-    held_bytes: int = 0
+    held_bytes: Counter[str] = field(default_factory=Counter)
     """Size of all bodies in memory."""
 
 
@@ -179,27 +180,27 @@ async def health(service: Shared) -> HealthAnswer:
 
 async def _ask(request: Request, service: Service, ask: PredictAsk | ExplainAsk) -> tuple[list[Upload], Sequence[Any]]:
     """Read a request's images, put them into the queue, and wait for the results. Raises RefusedError."""
-    held = 0
+    held, client = 0, request.client.host if request.client else ""
 
     def hold(count: int) -> None:
         nonlocal held
-        if service.held_bytes + count > service.config.max_held_bytes:
+        limit = service.config.max_held_bytes
+        if service.held_bytes.total() + count > limit or service.held_bytes[client] + count > limit / 2:
             raise service.batcher.refusal()
         held += count
-        service.held_bytes += count
+        service.held_bytes[client] += count
 
     try:
         uploads = await read_uploads(request, service.config, hold)
         is_map = isinstance(ask, ExplainAsk)
         if is_map and len(uploads) > 1:
             raise RefusedError(422, "one_picture_only", f"{len(uploads)} files; this request takes one")
-        client = request.client.host if request.client else ""
         answers = service.batcher.submit([upload.data for upload in uploads], ask, is_slow=is_map, client=client)
         return uploads, await _wait(request, answers, service.config.timeout_s)
     except (LabelError, ConfigError) as error:
         raise RefusedError(422, "bad_parameter", without_folders(str(error))) from error
     finally:
-        service.held_bytes -= held
+        service.held_bytes -= Counter({client: held})  # removes those without any
 
 
 async def _wait(request: Request, answers: "list[asyncio.Future[Any]]", timeout_s: float) -> Sequence[Any]:

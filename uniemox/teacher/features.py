@@ -28,9 +28,10 @@ from uniemox.views.transforms import WholeViews
 
 # Errors of numpy for archives that are missing, damaged or of another kind.
 UNREADABLE = (
-    *(OSError, ValueError, LookupError, TypeError, AttributeError, EOFError, RuntimeError),
+    *(OSError, ValueError, LookupError, TypeError, AttributeError, EOFError, RuntimeError, MemoryError),
     *(zipfile.BadZipFile, zlib.error, struct.error),
 )
+MAX_TEXT_BYTES = 2**30
 FIELDS = ("image_keys", "image_features", "texts", "text_features")
 
 
@@ -89,12 +90,23 @@ def save_features(
     on these features are then not scored on those images.
     Raises TeacherError if lengths or widths contradict each other.
     """
+    check_lengths(image_keys, texts, where=str(path))
     arrays = [np.asarray(image_keys, dtype=str), image_features.float().cpu().numpy()]
     arrays += [np.asarray(texts, dtype=str), text_features.float().cpu().numpy()]
     check_features(*arrays, where=str(path))
     with replacing(Path(path), TeacherError) as partial, partial.open("wb") as file:
         named: dict[str, Any] = dict(zip(FIELDS, arrays, strict=True)) | {STORED: np.array(sorted(seen), dtype=str)}
         np.savez(file, **named)
+
+
+def check_lengths(*names: Sequence[str], where: str) -> None:
+    """Raise TeacherError for texts that take more than 1 GiB in numpy, which pads all of them to the longest."""
+    for texts in names:
+        longest = max(map(len, texts), default=0)
+        if 4 * longest * len(texts) > MAX_TEXT_BYTES:
+            raise TeacherError(
+                f"{where}: a text has {longest:,} characters, too many for {len(texts):,} texts; shorten it"
+            )
 
 
 def check_features(
@@ -104,6 +116,8 @@ def check_features(
     for what, names, features in (("image", image_keys, images), ("text", texts, text_features)):
         if names.ndim != 1 or features.ndim != 2 or len(names) != len(features):
             raise TeacherError(f"{where}: {what} names {names.shape} don't match {what} features {features.shape}")
+        if not names.dtype.itemsize or not features.shape[1]:  # they need no bytes in a file, but memory
+            raise TeacherError(f"{where}: the {what} names or features are empty")
         if len(set(names.tolist())) != len(names):
             raise TeacherError(f"{where}: a {what} occurs twice")
         if features.dtype not in (np.float16, np.float32, np.float64) or not np.isfinite(features).all():
@@ -135,6 +149,7 @@ def store_features(
     device: where the teacher is.
     Unreadable images are left out. Returns the number of readable ones. Raises TeacherError if there are none.
     """
+    check_lengths([sample.key for sample in data.samples], texts, where=data.name)
     places = [[(0, i) for i in range(start, min(start + BATCH, len(data)))] for start in range(0, len(data), BATCH)]
     keys, rows = list[str](), list[torch.Tensor]()
     for batch in build_loader(ViewDataset(data.samples, WholeViews(WHOLE_PX)), places, workers=1):

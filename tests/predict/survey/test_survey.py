@@ -60,7 +60,15 @@ def surveyed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_page_is_complete_and_self_contained(surveyed: Path) -> None:
     html = (surveyed / "s.html").read_text()
-    for words in ("By folder", "By date", "By city", "with the most and the least", "Map of moods", "Köln", "no date"):
+    for words in (
+        "By folder",
+        "By date",
+        "By city",
+        "with the highest and lowest value",
+        "Map of moods",
+        "Köln",
+        "no date",
+    ):
         assert words in html
     assert "not in the table" in html
     assert "winter &lt;b&gt;" in html
@@ -227,7 +235,7 @@ def test_a_stranger_s_lines_put_no_other_image_on_the_page(tmp_path: Path) -> No
     assert "private.jpg" not in (tmp_path / "s.html").read_text()
 
 
-@pytest.mark.parametrize("wrong", [{"features": 5}, {"taken": 5}, {"persons": 7}])
+@pytest.mark.parametrize("wrong", [{"features": 5}, {"features": "AHw=" * 32}, {"taken": 5}, {"persons": 7}])
 def test_a_field_of_another_type_is_an_error(tmp_path: Path, surveyed: Path, wrong: dict[str, object]) -> None:
     value = next(one for one in map(json.loads, (surveyed / "s.html.jsonl").read_text().splitlines()) if "scene" in one)
     (tmp_path / "a.jsonl").write_text(json.dumps(value | wrong) + "\n")

@@ -24,6 +24,7 @@ Role = Literal["annotator", "owner"]
 OWNER = "owner"  # name of the person who serves the project
 COOKIE = "uniemox_curate"
 SESSION_S = 60 * 24 * 3600
+CLOCK_S = 3600  # that the clock may have been ahead when a session began
 MAX_BODY = 256 * 1024
 READ_TIMEOUT_S = 30.0
 """Time limit for a request's headers, for its body, and for the client to read the response."""
@@ -117,7 +118,9 @@ def account_of(store: Store, secret: str) -> Account | None:
     """Return the person of a session; None if the session has ended or never existed."""
     people, sessions = t.people.c, t.sessions.c
     query = select(people.id, people.name, people.role, sessions.csrf).join(t.sessions)
-    is_valid = (sessions.token_hash == _hash(secret)) & (sessions.began_at > time.time() - SESSION_S)
+    is_valid = (sessions.token_hash == _hash(secret)) & sessions.began_at.between(
+        time.time() - SESSION_S, time.time() + CLOCK_S
+    )
     with store.read() as connection:
         row = connection.execute(query.where(is_valid, people.revoked_at.is_(None))).first()
     return None if row is None else Account(*row)

@@ -38,12 +38,14 @@ class TaskAssigner:
             return self._pool
 
     def next_tasks(self, person: int, after: int, limit: int) -> list[Any]:
-        """Return the next unanswered tasks with a number above `after`; assign new ones if there are too few.
+        """Return the next unanswered tasks with a number above `after`; if too few, assign a block of new ones.
 
-        They have id, picture_id, or check_label (asked for by an attention check), and suggestion (of a model).
+        Nobody has more than three blocks of unanswered tasks. Tasks have id, picture_id, or check_label (asked for by
+        an attention check), and suggestion (of a model).
         """
         tasks = self._open_tasks(person, after, limit)
-        while len(tasks) < limit and self._assign(person):
+        may_have_more = len(self._open_tasks(person, 0, 2 * BLOCK)) < 2 * BLOCK
+        if len(tasks) < limit and may_have_more and self._assign(person):
             tasks = self._open_tasks(person, after, limit)
         return tasks
 

@@ -1,5 +1,6 @@
 """Running the web application on a socket."""
 
+import re
 import socket
 
 import uvicorn
@@ -7,8 +8,8 @@ import uvicorn
 from uniemox.curate.annotate import access
 from uniemox.curate.annotate.web import create_app
 from uniemox.curate.project import Project
-from uniemox.errors import ConfigError
-from uniemox.io.files import write_file
+from uniemox.errors import ConfigError, DataError
+from uniemox.io.files import read_limited, write_file
 from uniemox.serve.config import ServeConfig
 from uniemox.serve.protocol import with_limits
 
@@ -31,9 +32,17 @@ def record_address(project: Project, address: str) -> None:
 
 
 def served_at(project: Project) -> str:
-    """Return the address of the pages: the recorded one, or the default before the first start of the server."""
+    """Return the address of the pages: the recorded one, or the default before the first start of the server.
+
+    Raises DataError if a stranger's project records something else.
+    """
     path = project.folder / ADDRESS
-    return path.read_text("utf-8").strip() if path.is_file() else DEFAULT_ADDRESS
+    if not path.is_file():
+        return DEFAULT_ADDRESS
+    text = read_limited(path).decode("utf-8", "replace").strip()
+    if not re.fullmatch(r"https?://[!-~]+", text):
+        raise DataError(f"{path}: not an address; remove the file and start the server again")
+    return text
 
 
 def server(project: Project, sock: socket.socket, address: str | None = None) -> uvicorn.Server:

@@ -1,7 +1,6 @@
 """The web application: annotators answer; the owner screens, judges, invites, and follows the progress."""
 
 import asyncio
-import threading
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import asdict
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import fastapi
+from anyio import CapacityLimiter, to_thread
 from fastapi import FastAPI, HTTPException, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, RedirectResponse, Response
@@ -196,11 +196,11 @@ def _add_annotator_routes(app: FastAPI) -> None:
         return JSONResponse({})
 
     @app.get("/api/pictures/{task}")
-    def image(task: RowInPath, person: Annotator) -> Response:
-        row = assigner.task_of(person.id, task)
+    async def image(task: RowInPath, person: Annotator) -> Response:
+        row = await asyncio.to_thread(assigner.task_of, person.id, task)
         if row is None:
             raise HTTPException(404, "no image of yours")
-        data = draw_check(row.check_label) if row.check_label else previews.of(row.picture_id)
+        data = draw_check(row.check_label) if row.check_label else await previews.of(row.picture_id)
         if data is None:
             raise HTTPException(404, "the image no longer exists")
         return Response(data, media_type="image/jpeg", headers=IMAGE_HEADERS)
@@ -248,8 +248,8 @@ def _add_owner_routes(app: FastAPI) -> None:
         return JSONResponse({"count": len(images), "pictures": rows})
 
     @app.get("/api/originals/{image}")
-    def original(image: RowInPath, person: Owner) -> Response:
-        data = previews.of(image)
+    async def original(image: RowInPath, person: Owner) -> Response:
+        data = await previews.of(image)
         if data is None:
             raise HTTPException(404, "this image does not exist or can't be shown")
         return Response(data, media_type="image/jpeg", headers=IMAGE_HEADERS)
@@ -354,32 +354,37 @@ def _grid(project: Project, shown: str, label: str, page: int) -> dict[str, Any]
 class Previews:
     """Previews of a project's images: JPEGs of bounded size without the file's metadata, made once.
 
-    Threads may share it. Close it at the end, because it holds processes.
+    Close it at the end, because it holds processes.
     """
 
     def __init__(self, project: Project) -> None:
         self.project = project
-        self._turn = threading.BoundedSemaphore(PREVIEWS_AT_ONCE)
+        self._turns = CapacityLimiter(PREVIEWS_AT_ONCE)  # not in the threads that all requests share
         self._decoders = DecoderPool(PREVIEWS_AT_ONCE)
 
     def close(self) -> None:
         """End the decoding processes."""
         self._decoders.close()
 
-    def of(self, image: int) -> bytes | None:
+    async def of(self, image: int) -> bytes | None:
         """Return an image's JPEG, longest side at most 1024 px; None if it is missing or unreadable.
 
         It has no metadata: titles or search words would bias annotators.
         """
-        rows = self.project.rows(select(t.images.c.sha256, t.images.c.format).where(t.images.c.id == image))
-        if not rows:
+        row = await to_thread.run_sync(self._row, image)
+        if row is None:
             return None
-        [row] = rows
         path = self.project.preview_path(row.sha256)
         if path.exists():
-            return path.read_bytes()
-        with self._turn:
-            made = _shrunk(self.project.image_path(row.sha256, row.format), self._decoders)
+            return await to_thread.run_sync(path.read_bytes)
+        return await to_thread.run_sync(self._make, row, path, limiter=self._turns)
+
+    def _row(self, image: int) -> Any:
+        rows = self.project.rows(select(t.images.c.sha256, t.images.c.format).where(t.images.c.id == image))
+        return next(iter(rows), None)
+
+    def _make(self, row: Any, path: Path) -> bytes | None:
+        made = _shrunk(self.project.image_path(row.sha256, row.format), self._decoders)
         if made is not None:
             write_file(path, made)
         return made

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import asdict
 from itertools import islice
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
@@ -75,17 +76,22 @@ def _offer(project: Project, source: str, chunk: Sequence[Candidate]) -> None:
             connection.execute(insert(t.candidates), [{**asdict(one), **more} for one in reversed(fresh.values())])
 
 
-def fetch(project: Project, config: CollectConfig, progress: Progress = silent) -> dict[str, int]:
+def fetch(
+    project: Project, config: CollectConfig, progress: Progress = silent, *, folders: Sequence[Path] = ()
+) -> dict[str, int]:
     """Fetch every waiting candidate and keep the images.
 
+    folders: candidates on this machine are only read below them; a stranger's project could name any other file.
     Returns the numbers fetched, failed for good, and waiting for another run because their host was not available.
     """
     with project.store.write() as connection:
         follow_takedowns(connection)
     query = select(t.candidates.c.id, t.candidates.c.source, t.candidates.c.address)
     rows = project.rows(query.where(t.candidates.c.state == "waiting").order_by(t.candidates.c.rank, t.candidates.c.id))
-    jobs = [Download(row.address, key=row) for row in rows]
-    counts = {"fetched": 0, "failed": 0, "waiting": 0}
+    roots = [folder.resolve() for folder in folders]
+    allowed = [row for row in rows if row.source != "folder" or _is_below(_path_of(row.address), roots)]
+    jobs = [Download(row.address, key=row) for row in allowed]
+    counts = {"fetched": 0, "failed": 0, "waiting": len(rows) - len(allowed)}
     ended: list[tuple[Download, Kept | FetchError]] = []
     robots = Robots(config)
     try:
@@ -101,12 +107,23 @@ def fetch(project: Project, config: CollectConfig, progress: Progress = silent) 
     return counts
 
 
+def _path_of(address: str) -> Path:
+    return Path(url2pathname(urlsplit(address).path))
+
+
+def _is_below(path: Path, roots: Sequence[Path]) -> bool:
+    try:
+        return any(path.resolve().is_relative_to(root) for root in roots)
+    except (OSError, ValueError, RuntimeError):  # a name that is too long, a zero byte, a loop of links
+        return False
+
+
 def _fetch_one(project: Project, job: Download, config: CollectConfig, robots: Robots) -> Kept | FetchError | Download:
     """Send one request. A redirect becomes another job, so that its host's rules and rate apply."""
     result: bytes | Redirect | FetchError
     if job.key.source == "folder":
         try:
-            result = read_limited(url2pathname(urlsplit(job.address).path), config.max_bytes)
+            result = read_limited(_path_of(job.address), config.max_bytes)
         except OSError as error:
             return FetchError(f"can't be read ({error.strerror or error})")
     else:

@@ -31,7 +31,7 @@ def read_emoset(root: Path, *, missing: Literal["fail", "skip"] = "fail") -> Dat
     lists = [root / f"{split}.json" for split in SPLITS if (root / f"{split}.json").is_file()]
     if not lists:
         raise DataError(f"{root}: there is no train.json, val.json or test.json")
-    samples, absent = [], 0
+    samples, absent, described = [], 0, set[Path]()
     for path in lists:
         records = parse_json(read_text(path), str(path))
         if not isinstance(records, list):
@@ -48,6 +48,9 @@ def read_emoset(root: Path, *, missing: Literal["fail", "skip"] = "fail") -> Dat
                 gone = annotation_path if os.path.isfile(image_path) else image_path
                 raise DataError(f"{where}: {gone} does not exist; ?missing=skip leaves such records out")
             label = class_of(labels, word, f"{where}, emotion")
+            if annotation_path in described:
+                raise DataError(f"{where}: {annotation_name} is the annotation of an earlier record, too")
+            described.add(annotation_path)
             annotation = _read_annotation(annotation_path, words, labels.labels[label])
             samples.append(
                 Sample(

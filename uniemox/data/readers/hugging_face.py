@@ -94,10 +94,13 @@ def read_hugging_face(root: Path, *, kind: Kind | None = None) -> DataSet:
 def _saved_files(root: Path) -> Iterator[tuple[str | None, Path]]:
     """Yield each Arrow file with its split, in the order of the JSON files of `save_to_disk`."""
     names = _listed(root / SPLITS_FILE, "splits") if (root / SPLITS_FILE).is_file() else [""]
-    for name in names:
+    for name in _without_repeats(names, root / SPLITS_FILE):
         folder = inside(root, str(name), str(root / SPLITS_FILE)) if name else root
-        for entry in _listed(folder / STATE_FILE, "_data_files"):
-            named = entry.get("filename") if isinstance(entry, dict) else None
+        files = [
+            one.get("filename") if isinstance(one, dict) else None
+            for one in _listed(folder / STATE_FILE, "_data_files")
+        ]
+        for named in _without_repeats(files, folder / STATE_FILE):
             yield _split_of(Path(str(name))), inside(folder, str(named), str(folder / STATE_FILE))
 
 
@@ -106,6 +109,13 @@ def _listed(path: Path, field: str) -> list[Any]:
         return list(json.loads(read_text(path))[field])
     except (ValueError, LookupError, TypeError, RecursionError) as error:
         raise DataError(f"{path}: expected a list {field!r} ({error}); save the data set again") from error
+
+
+def _without_repeats(names: Sequence[Any], path: Path) -> Sequence[Any]:
+    """Return the names. Raises DataError for a repeated one, which would be read again and again."""
+    if len(set(map(str, names))) < len(names):
+        raise DataError(f"{path}: the same name occurs twice; save the data set again")
+    return names
 
 
 def _split_of(path: Path) -> str | None:
@@ -153,7 +163,7 @@ def _table_rows(tables: Iterable[tuple[str | None, Path]], words: set[str], unre
             schema, sizes, table = _open_table(path)
             image, label, names = _columns(schema, path)
             wanted = {*COLUMNS, label}
-            read = [one.name for one in schema if one.name in wanted and not pa.types.is_nested(one.type)]
+            read = [one.name for one in schema if one.name in wanted and _is_plain(one.type)]
             rows = table.read(columns=read) if path.suffix == ".parquet" else table.select(read)
             _check_texts(rows, path)
             found = rows.to_pylist() if read else [{}] * sum(sizes)
@@ -177,7 +187,7 @@ def _open_table(path: Path) -> tuple[Any, list[int], Any]:
         _check_rows(table.num_rows, path)
         return table.schema, [table.num_rows], table
     pa = _import_pyarrow()
-    texts = [field.name for field in pa.parquet.read_schema(path) if pa.types.is_string(field.type)]
+    texts = [field.name for field in pa.parquet.read_schema(path) if _is_text(field.type)]
     file = pa.parquet.ParquetFile(path, read_dictionary=texts)  # equal texts take memory once
     groups = [file.metadata.row_group(i) for i in range(file.num_row_groups)]
     for group in groups:
@@ -206,7 +216,7 @@ def _check_texts(rows: Any, path: Path) -> None:
         for chunk in column.chunks:
             is_coded = pa.types.is_dictionary(chunk.type)
             kind = chunk.type.value_type if is_coded else chunk.type
-            if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+            if not _is_text(kind):
                 continue
             lengths = pa.compute.binary_length(chunk.dictionary if is_coded else chunk)
             if (pa.compute.max(lengths).as_py() or 0) > MAX_TEXT_BYTES:
@@ -214,6 +224,21 @@ def _check_texts(rows: Any, path: Path) -> None:
             total += pa.compute.sum(lengths.take(chunk.indices) if is_coded else lengths).as_py() or 0
     if total > MAX_GROUP_BYTES:
         raise DataError(f"{path}: its texts have {total / 2**30:.1f} GiB; split the table")
+
+
+def _is_text(kind: Any) -> bool:
+    pa = _import_pyarrow()
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
+def _is_plain(kind: Any) -> bool:
+    """Return True for texts, numbers and missing values; other types, such as views, could repeat a large value."""
+    types = _import_pyarrow().types
+    if types.is_dictionary(kind):
+        return _is_text(kind.value_type)
+    return _is_text(kind) or any(
+        check(kind) for check in (types.is_integer, types.is_floating, types.is_boolean, types.is_null)
+    )
 
 
 def _columns(schema: Any, path: Path) -> tuple[str, str | None, Sequence[str]]:
@@ -262,7 +287,7 @@ def _images(path: Path, column: str, group: int) -> Any:
     """Read a column of a Parquet row group, or of an Arrow file."""
     if path.suffix == ".parquet":
         file = _import_pyarrow().parquet.ParquetFile(path, read_dictionary=[f"{column}.bytes"])  # equal images once
-        return file.read_row_group(group, columns=[column], use_threads=False).column(0)
+        return file.read_row_group(group, columns=[f"{column}.bytes"], use_threads=False).column(0)
     return _mapped(path).column(column)
 
 

@@ -19,11 +19,10 @@ from uniemox.io.images import DECODING_ERRORS, MAX_BYTES, open_image
 from uniemox.predict.prediction import Failure, Prediction
 from uniemox.predict.predictor import Predictor
 from uniemox.predict.survey.page import write_survey_page
-from uniemox.predict.survey.summary import DATE, FOLDER, Grouping, Summary, groupings_of, summarise
+from uniemox.predict.survey.summary import DATE, FEATURES, FOLDER, Grouping, Summary, groupings_of, summarise
 from uniemox.predict.writing import AnswerHeader, PathSet, ResultFile
 
 EXHAUST = partial(deque[Any], maxlen=0)
-FEATURES = 128  # stored numbers per image
 Answers = Iterable[Prediction | Failure]
 
 

@@ -20,6 +20,7 @@ from uniemox.predict.schema import top_word
 from uniemox.predict.tables import checking_fields, read_lines
 from uniemox.predict.writing import AnswerHeader
 
+FEATURES = 128  # stored numbers per image
 SHOWN = 6  # images with the highest, and with the lowest, value of each label
 MAX_UNFAMILIAR = 12  # shown
 MAX_ON_MAP = 600
@@ -218,8 +219,11 @@ def summarise(lines: Path, groupings: Mapping[str, Grouping], asked: Container[s
 
 
 def unpack(text: str) -> NDArray[np.float32]:
-    """Decode the packed features (128,) of an image."""
-    return np.frombuffer(base64.b64decode(text), "<f2").astype(np.float32)
+    """Decode the packed features (128,) of an image. Raises ValueError for other texts."""
+    values = np.frombuffer(base64.b64decode(text), "<f2").astype(np.float32)
+    if len(values) != FEATURES or not np.isfinite(values).all():
+        raise ValueError(f"expected {FEATURES} finite features")
+    return values
 
 
 def groupings_of(names: Sequence[str], table: Path | None) -> dict[str, Grouping]:

@@ -122,7 +122,7 @@ function counted(answered) {
     const mean = (label) => scenes.reduce((sum, scene) => sum + scene[label], 0) / scenes.length;
     return models[0].labels.map((label) => `${label} ${mean(label).toFixed(1)} on average`).join(", ");
   }
-  const counts = {};
+  const counts = Object.create(null); // a label may be called constructor
   for (const [[label]] of scenes.map(sorted)) counts[label] = (counts[label] || 0) + 1;
   return sorted(counts).map(([label, count]) => `${count} ${label}`).join(", ");
 }

@@ -11,7 +11,7 @@ function say(key, values = {}) {
 // Text of a label: in another language than the plan's, followed by the plan's own word, which attention checks use.
 function named(label) {
   if (label === "none") return say("none");
-  const own = (words.labels[language] || {})[label];
+  const own = new Map(Object.entries(words.labels[language] || {})).get(label);
   return own === undefined || own === label ? label : `${own} (${label})`;
 }
 
