@@ -10,7 +10,7 @@ import os
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +73,8 @@ def open_session(path: Path, *, threads: int | None = None, provider: str = "cpu
     options.log_severity_level = 4  # errors reach the user as exceptions, not as lines of a log
     options.intra_op_num_threads = threads or 0
     options.enable_mem_pattern = False  # one block of memory per run is larger and no faster
-    options.add_session_config_entry("session.x64quantprecision", "1")  # without VNNI, products of int8 would overflow
+    if not _has_vnni():
+        options.add_session_config_entry("session.x64quantprecision", "1")
     there = get_available_providers()
     session = InferenceSession(path, options, providers=[*(one for one in wanted if one in there), CPU])
     if wanted and wanted[0] not in session.get_providers():
@@ -81,6 +82,16 @@ def open_session(path: Path, *, threads: int | None = None, provider: str = "cpu
             f"onnxruntime can't start {wanted[0]} on this machine: its driver or its libraries are missing"
         )
     return session
+
+
+@cache
+def _has_vnni() -> bool:
+    """Return True if the processor adds products of 8 bits exactly; others need slower products, or overflow."""
+    try:
+        with open("/proc/cpuinfo", "rb") as file:
+            return b"vnni" in file.read(8192)  # the flags of the first core
+    except OSError:
+        return False
 
 
 def pick_provider(name: str | None) -> str:

@@ -21,11 +21,13 @@ from recipes.finder.loss import build_targets, finder_loss
 from recipes.finder.network import FinderNetwork, load_body
 from recipes.finder.run import FinderReport, fit_finder
 from recipes.finder.scores import Known, score
+from recipes.int8 import quantise, same_boxes
 from tests.recipes.finder.figures import SAMPLES, figure, view_of
 from tests.runs import Told
 from uniemox.data.sample import Sample, decode_sample
 from uniemox.data.seen import read_seen, seen_file
 from uniemox.errors import CheckpointError, ConfigError, DataError, StoppedError
+from uniemox.io.onnx_sessions import open_session
 from uniemox.persons.box import Box, Detection, Thresholds, select
 from uniemox.persons.detector import load_detector
 from uniemox.persons.layouts import decode_centres_map
@@ -172,6 +174,25 @@ def test_what_is_reported(fitted: Fitted) -> None:
     assert told.last["training"] == (4, 4)
     assert 0.01 <= report.threshold <= 0.99
     assert load_detector(path).layout.name == "uniemox finder"  # type: ignore[attr-defined]
+
+
+def test_in_8_bits_it_has_nearly_the_same_outputs(fitted: Fitted, tmp_path: Path) -> None:
+    path, _, _ = fitted
+    images = [decode_sample(one)[0] for one in SAMPLES[:8]]
+    quantise(path, tmp_path / "int8.onnx", images)
+    before, after = (onnx.load(one) for one in (path, tmp_path / "int8.onnx"))
+    assert before.metadata_props == after.metadata_props
+    assert any(node.op_type == "QuantizeLinear" for node in after.graph.node)
+    assert load_detector(tmp_path / "int8.onnx").layout.name == "uniemox finder"  # type: ignore[attr-defined]
+    pixels = np.stack([np.asarray(image.resize((64, 64)), np.float32).transpose(2, 0, 1) for image in images])
+    outputs = [open_session(one).run(None, {"pixels": pixels})[0][:, 0] for one in (path, tmp_path / "int8.onnx")]
+    assert np.abs(outputs[0] - outputs[1]).max() < 0.1
+    assert np.corrcoef(outputs[0].ravel(), outputs[1].ravel())[0, 1] > 0.95
+
+
+def test_equal_boxes_are_counted_once() -> None:
+    one, other = (Detection(Box(0, 0, side, side), 0.9) for side in (10, 11))
+    assert same_boxes([[one, one], [one], []], [[other], [], [other]]) == 1
 
 
 def test_its_file_says_how_it_came_about(fitted: Fitted) -> None:
