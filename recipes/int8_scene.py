@@ -1,0 +1,125 @@
+"""What computing parts of scene.onnx in 8 bits gives: the table of docs/notes.md.
+
+    python -m recipes.int8_scene --data fi:fi
+
+Ranges come from 96 training images; the split val is scored. Times are of one thread, in turns.
+"""
+
+import argparse
+import functools
+import logging
+import random
+import re
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnxruntime import GraphOptimizationLevel, InferenceSession, SessionOptions
+
+from uniemox.classifier_info import ClassifierInfo, read_info
+from uniemox.data.sample import Sample
+from uniemox.data.source import open_data
+from uniemox.export.onnx import KEY
+from uniemox.io.onnx_sessions import open_session, quantization_tools
+from uniemox.io.weight_names import EMBEDDED
+from uniemox.views.config import ViewConfig
+from uniemox.views.loader import load_batches
+from uniemox.views.transforms import EvalViews
+
+SCENE = EMBEDDED / "scene.onnx"
+CALIBRATING, RUNS = 96, 12
+MOBILENETS = r"encoders\.[01]\."
+PROJECTIONS = r"encoders\.2\..*conv_pwl"
+AFTER_FIRST = r"encoders\.[01]\.(blocks\.[1-6]\.|conv_head)"
+PARTS = {
+    "MobileNets": MOBILENETS,
+    "MobileNets without the first block, projections": f"{AFTER_FIRST}|{PROJECTIONS}",
+    "the same, and expansions": rf"{AFTER_FIRST}|encoders\.2\..*conv_pw",
+    "blocks 1 to 4": r"encoders\.[01]\.blocks\.[1-4]\.|encoders\.2\.blocks\.[0-4].*conv_pwl",
+}
+
+
+def quantise(plain: Path, dst: Path, pixels: NDArray[np.float32], part: str) -> None:
+    """Write the network again with convolutions whose weights match `part`, and what joins them, in 8 bits."""
+    tools, model = quantization_tools(), onnx.load(plain)
+    del model.graph.value_info[:]
+    makers = {output: node for node in model.graph.node for output in node.output}
+    chosen = {node.name for node in model.graph.node if node.op_type == "Conv" and re.search(part, node.input[1])}
+    for node in model.graph.node:
+        sources = node.input if node.op_type == "Add" else node.input[:1]
+        if node.op_type in ("Clip", "Add") and all(one in makers and makers[one].name in chosen for one in sources):
+            chosen.add(node.name)
+    feeds = iter([{model.graph.input[0].name: one[None]} for one in pixels])
+    reader = SimpleNamespace(get_next=functools.partial(next, feeds, None))
+    options: dict[str, Any] = {"per_channel": True, "op_types_to_quantize": ["Conv", "Add", "Clip"]}
+    options |= {"nodes_to_quantize": sorted(chosen), "activation_type": tools.QuantType.QUInt8}
+    tools.quantize_static(model, dst, reader, **options)
+
+
+def views_of(samples: Sequence[Sample], info: ClassifierInfo) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Return pixels (N, 3, S, S), normalised, and labels (N,)."""
+    middle, scale = (np.array(value, np.float32).reshape(3, 1, 1) * 255 for value in (info.mean, info.std))
+    batches = list(load_batches(samples, EvalViews(ViewConfig.of(info)), 32))
+    pixels = np.concatenate([(batch.scene.numpy().astype(np.float32) - middle) / scale for batch in batches])
+    return pixels, np.array([sample.label for batch in batches for sample in batch.samples])
+
+
+def outputs_of(session: InferenceSession, pixels: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+    """Return logits (N, E) and features (N, D)."""
+    name = session.get_inputs()[0].name
+    parts = [session.run(["logits", "features"], {name: pixels[i : i + 16]}) for i in range(0, len(pixels), 16)]
+    return [np.concatenate(one) for one in zip(*parts, strict=True)]
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", required=True, help="KIND:PATH with splits train and val")
+    data = open_data(parser.parse_args().data, with_texts=False)
+    logging.root.setLevel(logging.ERROR)  # onnxruntime prints advice on the root logger
+    info = read_info({one.key: one.value for one in onnx.load(SCENE).metadata_props}[KEY])
+    train = [sample for sample in data.samples if sample.split == "train"]
+    ranges, _ = views_of(random.Random(0).sample(train, CALIBRATING), info)
+    pixels, labels = views_of([sample for sample in data.samples if sample.split == "val"], info)
+
+    def shares_of(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+        powers = np.exp(logits / (info.temperature or 1) - (logits / (info.temperature or 1)).max(1, keepdims=True))
+        return powers / powers.sum(1, keepdims=True)
+
+    print("| in 8 bits | times faster | accuracy | log loss | mean change of p | cosine of features |")
+    print("| --- | --- | --- | --- | --- | --- |")
+    with tempfile.TemporaryDirectory() as folder:
+        plain, small = Path(folder) / "plain.onnx", Path(folder) / "int8.onnx"
+        options = SessionOptions()
+        options.graph_optimization_level = GraphOptimizationLevel.ORT_ENABLE_BASIC
+        options.optimized_model_filepath = str(plain)
+        InferenceSession(SCENE, options, providers=["CPUExecutionProvider"])
+        before = open_session(SCENE, threads=1)
+        logits, features = outputs_of(before, pixels)
+        p = shares_of(logits)
+        for name, part in PARTS.items():
+            quantise(plain, small, ranges, part)
+            after = open_session(small, threads=1)
+            times: list[list[float]] = [[], []]
+            for run in range(RUNS):
+                for which, session in enumerate((before, after)):
+                    start = time.process_time()
+                    outputs_of(session, pixels[run : run + 1])
+                    times[which].append(time.process_time() - start)
+            now, others = outputs_of(after, pixels)
+            q = shares_of(now)
+            cosine = (features * others).sum(1) / np.linalg.norm(features, axis=1) / np.linalg.norm(others, axis=1)
+            loss = -np.log(q[np.arange(len(labels)), labels]).mean()
+            ratio = float(np.median(times[0]) / np.median(times[1]))
+            scores = f"{(q.argmax(1) == labels).mean():.1%} | {loss:.3f} | {np.abs(q - p).mean():.3f}"
+            print(f"| {name} | {ratio:.2f} | {scores} | {cosine.mean():.3f} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
