@@ -42,10 +42,7 @@ JUDGING = ("--view.size", "224", "--view.crop-fraction", "1.0", "--hardware.prec
 BALANCE = ("--select", "last", "--logit-adjustment", "0.5")
 SMALL = "mobilenet-a"
 # In 8 bits the EfficientNet says the same; the MobileNets, with batch norms folded into them, less so (results.md).
-STORED = {
-    "scene": ("--int8-weights", "--keep-float16", r"encoders\.(0\.blocks|1)\."),
-    "small": ("--int8-weights",),
-}
+STORED = {"scene": ("--int8-weights", "--keep-float16", r"encoders\.(0\.blocks|1)\."), "small": ("--int8-weights",)}
 FINDER_START, FACES_START = STARTS["mobilenet-a"], STARTS["mobilenet-b"]
 EXPRESSIONS = (
     *("--task", "distribution", "--calibrate-on", "labels", "--view.size", "96", "--view.crop-fraction", "1.0"),

@@ -137,8 +137,7 @@ def test_another_order_of_the_same_labels_is_mapped_by_word() -> None:
 
 
 @pytest.mark.parametrize(
-    ("source", "target"),
-    [(MIKELS, CAER), (CAER, EKMAN), (HECO, MIKELS), (UBE, HECO), (FERPLUS, CAER)],
+    ("source", "target"), [(MIKELS, CAER), (CAER, EKMAN), (HECO, MIKELS), (UBE, HECO), (FERPLUS, CAER)]
 )
 def test_kinds_are_never_mapped_to_each_other(source: LabelSet, target: LabelSet) -> None:
     said = f"{source.name} describes {source.kind} emotions, {target.name} {target.kind} ones"

@@ -111,8 +111,7 @@ def inside_v6(ip: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize(
-    ("ip", "forms"),
-    [*((ip, set()) for ip in PRIVATE_V4), *((ip, {"mapped", "6to4", "NAT64"}) for ip in PUBLIC_V4)],
+    ("ip", "forms"), [*((ip, set()) for ip in PRIVATE_V4), *((ip, {"mapped", "6to4", "NAT64"}) for ip in PUBLIC_V4)]
 )
 def test_addresses_inside_ipv6_ones_are_as_public_as_alone(ip: str, forms: set[str]) -> None:
     assert {form for form, address in inside_v6(ip).items() if is_public(address)} == forms

@@ -111,9 +111,7 @@ def test_screen_without_images_and_with_later_ones(tmp_path: Path) -> None:
     collect(project, tmp_path / "in")
     assert screen(project) == {"kept": 1}
     write(
-        tmp_path / "in" / "fear",
-        late=jpeg_of(draw_image(70)),
-        copy=plant(draw_image(0), "cropped", random.Random(2)),
+        tmp_path / "in" / "fear", late=jpeg_of(draw_image(70)), copy=plant(draw_image(0), "cropped", random.Random(2))
     )
     collect(project, tmp_path / "in")
     assert sum(screen(project).values()) == 3

@@ -8,15 +8,7 @@ import pytest
 from tests.data.tree import abstract, emotion6, put, says, words, write
 from tests.drawn import class_folders
 from uniemox.data.readers.emotion6 import read_emotion6
-from uniemox.data.readers.folders import (
-    inside,
-    read_caer_s,
-    read_emo8,
-    read_fi,
-    read_folder,
-    read_ube,
-    walk_files,
-)
+from uniemox.data.readers.folders import inside, read_caer_s, read_emo8, read_fi, read_folder, read_ube, walk_files
 from uniemox.data.readers.heco import read_heco
 from uniemox.data.readers.machajdik import read_abstract, read_artphoto
 from uniemox.data.source import open_data

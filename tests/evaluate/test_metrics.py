@@ -7,14 +7,7 @@ from hypothesis import strategies as st
 from sklearn import metrics as sklearn_metrics
 
 from uniemox.errors import DataError
-from uniemox.evaluate.metrics import (
-    check_finite,
-    confusion_matrix,
-    macro_f1,
-    polarity_accuracy,
-    recall,
-    top_k_accuracy,
-)
+from uniemox.evaluate.metrics import check_finite, confusion_matrix, macro_f1, polarity_accuracy, recall, top_k_accuracy
 from uniemox.labels import CAER, EKMAN, MIKELS, POLARITY, LabelSet
 
 PAIRS = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=1, max_size=60)

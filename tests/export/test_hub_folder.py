@@ -125,10 +125,7 @@ def test_the_command_writes_a_card_that_the_hub_reads_and_no_folders_of_this_mac
 
 
 def test_what_does_not_go_together_is_refused(tmp_path: Path) -> None:
-    for words, error in (
-        ([str(finetuned("probe")), "--float16"], ConfigError),
-        ([str(tmp_path)], CheckpointError),
-    ):
+    for words, error in (([str(finetuned("probe")), "--float16"], ConfigError), ([str(tmp_path)], CheckpointError)):
         with pytest.raises(error):
             app(["export", *words, "--to", "hub-folder", "--out", str(tmp_path / "x")], exit_on_error=False)
     assert not (tmp_path / "x").exists()

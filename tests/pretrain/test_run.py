@@ -180,14 +180,8 @@ ABLATIONS: dict[str, tuple[PretrainConfig, set[str]]] = {
     "L1 of the scene": (model(losses=replace(L1, person_reconstruction=0.0)), {"scene_reconstruction"}),
     "L1 and L2": (model(losses=weights(semantic_visual_alignment=0.0)), NAMES - {"semantic_visual_alignment"}),
     "L1 and L3": (model(losses=weights(contrastive_feature_alignment=0.0)), NAMES - {"contrastive_feature_alignment"}),
-    "L2 and L3": (
-        model(losses=weights(scene_reconstruction=0.0, person_reconstruction=0.0)),
-        NAMES - RECONSTRUCTION,
-    ),
-    "no person": (
-        model(fusion=None, losses=weights(person_reconstruction=0.0)),
-        NAMES - {"person_reconstruction"},
-    ),
+    "L2 and L3": (model(losses=weights(scene_reconstruction=0.0, person_reconstruction=0.0)), NAMES - RECONSTRUCTION),
+    "no person": (model(fusion=None, losses=weights(person_reconstruction=0.0)), NAMES - {"person_reconstruction"}),
     "no fusion": (model(fusion=None), NAMES),
     **{f"fusion {name}": (model(fusion=name), NAMES) for name in ("static", "dynamic", "attention")},
     "norm_pix": (model(norm_pix=True), NAMES),

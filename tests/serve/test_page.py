@@ -206,7 +206,7 @@ def test_two_models_are_compared_in_two_columns(open_page: Callable[..., Visit],
         left, right = (one.bounding_box() for one in visit.page.get_by_role("article").all())
         assert left["y"] == right["y"]
         assert left["x"] + left["width"] <= right["x"]
-        expect(visit.page.get_by_role("article", name="other.onnx")).to_contain_text("No person finder was run")
+        expect(visit.page.get_by_role("article", name="other.onnx")).to_contain_text("No person detector was run")
         visit.page.set_viewport_size({"width": 360, "height": 740})
         assert not visit.has_sideways_scroll()
         assert visit.wrong == []

@@ -112,7 +112,7 @@ def test_bars_heat_map_and_table_offline_and_nothing_is_sent(browser: object, si
     visit = Visit(browser, site[0])
     data = jpeg_of(draw_image(3, (500, 400)))
     visit.choose(data)
-    expect(visit.status).to_contain_text("No person finder was run")
+    expect(visit.status).to_contain_text("No person detector was run")
     assert "do not leave this device" in visit.page.locator("#drop").inner_text()
     visit.page.evaluate(KEPT)
     errors = visit.context.new_cdp_session(visit.page).send("Page.getInstallabilityErrors")["installabilityErrors"]
@@ -120,7 +120,7 @@ def test_bars_heat_map_and_table_offline_and_nothing_is_sent(browser: object, si
     visit.context.set_offline(True)
     visit.page.reload()
     visit.choose(data)
-    expect(visit.status).to_contain_text("No person finder was run")
+    expect(visit.status).to_contain_text("No person detector was run")
     visit.page.get_by_role("button", name="Heat map").click()
     expect(visit.status).to_contain_text("bright areas support")
     shown = visit.page.evaluate(

@@ -222,10 +222,7 @@ def test_stored_features_that_contradict_themselves_are_refused(tmp_path: Path) 
     texts = ["a" * 2**20, *map(str, range(300))]
     with pytest.raises(TeacherError, match="a text has 1,048,576 characters, too many"):
         save_features(tmp_path / "bad.npz", **good | {"texts": texts, "text_features": torch.zeros(301, 2)})
-    for keys, width in (
-        (np.zeros(10**6, [("a", "<U0")])["a"], 2),
-        (np.arange(9).astype(str), 0),
-    ):
+    for keys, width in ((np.zeros(10**6, [("a", "<U0")])["a"], 2), (np.arange(9).astype(str), 0)):
         arrays = {"image_keys": keys, "image_features": np.zeros((len(keys), width), np.float32)}
         np.savez(tmp_path / "none.npz", **arrays, texts=np.array(["t"]), text_features=np.zeros((1, width), np.float32))
         with pytest.raises(TeacherError, match="names or features are empty"):

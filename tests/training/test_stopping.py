@@ -11,16 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.runs import (
-    PLAIN_OUTPUT,
-    losses,
-    once,
-    pretrain_words,
-    scenes,
-    sha256,
-    tiny_pretraining,
-    uniemox,
-)
+from tests.runs import PLAIN_OUTPUT, losses, once, pretrain_words, scenes, sha256, tiny_pretraining, uniemox
 from uniemox.io.files import METRICS
 from uniemox.io.stopping import SIGNALS, StopRequest
 from uniemox.pretrain.run import pretrain

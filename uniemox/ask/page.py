@@ -16,12 +16,7 @@ RESULT, PAGE = "result.json", "page.html"
 SHOWN = 100  # images shown with all answers; the rest is in answers.jsonl
 MAX_SIDE_PX = 240
 MAX_CHARACTERS = 2000  # of an explanation
-WORDS = {
-    "label": "named a label",
-    "unlisted": "no label of the list",
-    "refused": "refused",
-    "empty": "empty",
-}
+WORDS = {"label": "named a label", "unlisted": "no label of the list", "refused": "refused", "empty": "empty"}
 
 
 def write_results(results: Results, out: Path) -> Path:

@@ -136,10 +136,7 @@ def _shrink(width: int, height: int) -> float:
 
 
 def labels_of_ours(
-    model: Path,
-    images: Sequence[AskedImage],
-    labels: LabelSet,
-    on_progress: Callable[[int], None] = lambda done: None,
+    model: Path, images: Sequence[AskedImage], labels: LabelSet, on_progress: Callable[[int], None] = lambda done: None
 ) -> dict[str, str]:
     """Return the most probable label of every image by our model, by the image's sha256.
 

@@ -23,8 +23,7 @@ RuleOption = Annotated[
 ]
 Name = Annotated[str, Parameter(help="Name of the annotator.")]
 Address = Annotated[
-    str | None,
-    Parameter(help="Address of the pages. Default: that of the project's last `uniemox curate serve`."),
+    str | None, Parameter(help="Address of the pages. Default: that of the project's last `uniemox curate serve`.")
 ]
 RELEASE = options_of(ReleaseConfig(name="-"), without=("name", "rule", "min_answers"))
 

@@ -12,10 +12,7 @@ from uniemox.cli.console import JsonFlag, need
 
 
 def doctor(
-    *,
-    gpus: Annotated[int, Parameter(validator=Number(gte=1))] = 1,
-    out: Path = Path(),
-    as_json: JsonFlag = False,
+    *, gpus: Annotated[int, Parameter(validator=Number(gte=1))] = 1, out: Path = Path(), as_json: JsonFlag = False
 ) -> None:
     """Check this machine before a long run: GPUs, compiler, memory, disk, loading. Takes about a minute.
 

@@ -144,14 +144,7 @@ def images(
 
 
 @reproduce.command(name="zero-shot")
-def zero_shot(
-    *,
-    teacher: str,
-    data: str,
-    out: Path,
-    split: str | None = None,
-    files: FileOptions = NO_FILES,
-) -> None:
+def zero_shot(*, teacher: str, data: str, out: Path, split: str | None = None, files: FileOptions = NO_FILES) -> None:
     """Score a teacher that was trained without labels: it predicts the class whose sentence is nearest to the image.
 
     Example: uniemox reproduce zero-shot --teacher fitted:runs/teacher --data synthetic:512?seed=1 --out runs/zero-shot

@@ -26,11 +26,7 @@ def status(project: Project) -> dict[str, Any]:
     steps = {
         "collect": collected,
         "screen": screened,
-        "annotate": {
-            "answered twice": project.count(twice),
-            "to answer": screened["kept"],
-            "annotators": len(people),
-        },
+        "annotate": {"answered twice": project.count(twice), "to answer": screened["kept"], "annotators": len(people)},
         "agree": {"disputed": project.count(disputed()), "judged": project.count(judged)} | _figures(project),
         "split": project.store.setting("split") or {},
         "release": {"releases": [dict(row._mapping) for row in project.rows(releases)]},

@@ -118,11 +118,7 @@ GROUPS = (
 
 
 def audit(
-    data: DataSet,
-    against: DataSet | None = None,
-    *,
-    pool: PoolConfig = ONE_A_CORE,
-    on_progress: Progress = silent,
+    data: DataSet, against: DataSet | None = None, *, pool: PoolConfig = ONE_A_CORE, on_progress: Progress = silent
 ) -> Audit:
     """Check every image of a data set, and of another that must not share an image with it.  pool: processes."""
     of_both = [(owner, sample) for owner in (data, against) if owner is not None for sample in owner.samples]

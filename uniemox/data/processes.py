@@ -78,11 +78,7 @@ def worker_pool(
 
 
 def map_batches(
-    open_work: Callable[[], Callable[[T], R]],
-    batches: Sequence[T],
-    pool: PoolConfig,
-    *,
-    on_gpu: bool = False,
+    open_work: Callable[[], Callable[[T], R]], batches: Sequence[T], pool: PoolConfig, *, on_gpu: bool = False
 ) -> Generator[R | None]:
     """Yield the results of batches, in order; None for a batch at which its worker died twice.
 

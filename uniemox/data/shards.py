@@ -286,10 +286,7 @@ def _write_shard(
     for left in out.glob(f"{name}.tar.*{PARTIAL}"):  # left by a killed run
         left.unlink()
     with replacing(tar_file) as partial_file:
-        with (
-            partial_file.open("wb") as file,
-            tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar,
-        ):
+        with partial_file.open("wb") as file, tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar:
             for number, sample in enumerate(samples):
                 try:
                     original = sample.image.read()

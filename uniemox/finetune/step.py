@@ -265,11 +265,7 @@ def open_unlabelled(config: DistillationConfig) -> list[Sample]:
 
 
 def ask_teacher(
-    config: DistillationConfig,
-    train: Sequence[Sample],
-    labels: LabelSet,
-    out: Path,
-    on_progress: Progress = silent,
+    config: DistillationConfig, train: Sequence[Sample], labels: LabelSet, out: Path, on_progress: Progress = silent
 ) -> TeacherAnswers:
     """Predict every whole image with the teacher once; the predictions are saved in `out` for resuming.
 

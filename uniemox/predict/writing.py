@@ -24,14 +24,7 @@ from uniemox.io.files import FileLock, fingerprint_of, open_appending, refuse_li
 from uniemox.predict.prediction import Failure, Prediction
 from uniemox.predict.predictor import Predictor
 from uniemox.predict.question import answers_in
-from uniemox.predict.tables import (
-    checking_fields,
-    import_pyarrow,
-    read_lines,
-    reserved_names,
-    write_csv,
-    write_parquet,
-)
+from uniemox.predict.tables import checking_fields, import_pyarrow, read_lines, reserved_names, write_csv, write_parquet
 
 LINES = ".jsonl"
 TABLES = (".csv", ".parquet")

@@ -92,13 +92,7 @@ def _from_scratch(study: Study, fusion: str) -> Options:
 
 
 def _plan(
-    study: Study,
-    name: str,
-    title: str,
-    key: str,
-    variants: Sequence[Variant],
-    about: tuple[str, ...],
-    reference: str,
+    study: Study, name: str, title: str, key: str, variants: Sequence[Variant], about: tuple[str, ...], reference: str
 ) -> Plan:
     """Plan a comparison of pre-trainings.  key: of the paper's table, after its name."""
     table: Mapping[str, Mapping[str, float]] = paper_tables()[f"{name}_{key}"]

@@ -99,10 +99,7 @@ SHEET_PX = 1600
 SCHEMES = 100  # schemes of figure 6; the paper says "many"
 COMPARED = ("DINO", "MAE", "MoCoV3", "SiameseIM", "TinyMIM", "dBOT")  # figure 8
 PAPER_DATA = {"fig4": "EmoSet", "fig6": "Emo8", "fig8": "EmoSet", "fig9": "EmoSet"}  # data set of the paper's images
-RECONSTRUCTION = {
-    **{**NO_ALIGNMENT, **NO_VISUAL},
-    **{"model.losses.person_reconstruction": 0, "model.fusion": None},
-}
+RECONSTRUCTION = {**{**NO_ALIGNMENT, **NO_VISUAL}, **{"model.losses.person_reconstruction": 0, "model.fusion": None}}
 
 
 def fig4(study: Study) -> Plan:

@@ -93,8 +93,7 @@ async def predict(
     request: Request,
     service: Shared,
     coverage: Annotated[
-        float | None,
-        Query(gt=0, lt=1, description="Also give labels, one of them true in this share of images"),
+        float | None, Query(gt=0, lt=1, description="Also give labels, one of them true in this share of images")
     ] = None,
     labels: Annotated[str | None, Query(description="Label set for the predictions")] = None,
     model: ModelName = None,

@@ -168,10 +168,7 @@ class OnnxImageTower:
     fingerprint, text_features = property(refuse_texts), refuse_texts
 
     def __init__(
-        self,
-        path: str | Path,
-        mean: Sequence[float] = IMAGENET_MEAN,
-        std: Sequence[float] = IMAGENET_STD,
+        self, path: str | Path, mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD
     ) -> None:
         self.mean, self.std = mean, std
         if not Path(path).is_file():

@@ -177,9 +177,7 @@ Annotator = Annotated[Account, Depends(_only("annotator", "this page is for anno
 Owner = Annotated[Account, Depends(_only("owner", "this page is for the owner of the project"))]
 
 
-def request_guard(
-    addresses: Iterable[str],
-) -> Callable[[Request, RequestResponseEndpoint], Awaitable[Response]]:
+def request_guard(addresses: Iterable[str]) -> Callable[[Request, RequestResponseEndpoint], Awaitable[Response]]:
     """Return middleware that refuses requests for other hosts (DNS rebinding), from other sites, large and slow ones.
 
     addresses: of the pages, such as http://127.0.0.1:8000.

@@ -24,17 +24,7 @@ from uniemox.curate.annotate.access import Annotator, Anybody, Owner
 from uniemox.curate.annotate.answers import MAX_ROWS, AnswerWriter, Strict, has_id, read_answer
 from uniemox.curate.annotate.assignment import TaskAssigner
 from uniemox.curate.annotate.verdicts import counted_answers, disputed
-from uniemox.curate.project import (
-    NONE,
-    Change,
-    Project,
-    append,
-    current,
-    leave_out,
-    searched_labels,
-    taken_down,
-    undo,
-)
+from uniemox.curate.project import NONE, Change, Project, append, current, leave_out, searched_labels, taken_down, undo
 from uniemox.curate.status import status
 from uniemox.errors import DataError, ImageError, UniemoxError
 from uniemox.io.decoding.pool import DecoderPool
@@ -306,11 +296,9 @@ def _refused(status_code: int) -> Iterator[None]:
 
 def _checked(project: Project, given: ChangeIn) -> Change:
     """Return a change if its value is allowed. Raises HTTPException otherwise."""
-    values = {
-        "screen": ("keep", "drop"),
-        "style": ("", *project.plan.styles),
-        "verdict": (*project.plan.labels, NONE),
-    }[given.field]
+    values = {"screen": ("keep", "drop"), "style": ("", *project.plan.styles), "verdict": (*project.plan.labels, NONE)}[
+        given.field
+    ]
     if given.value not in values:
         raise HTTPException(422, f"{given.field} must be one of {', '.join(values)}")
     reason = "mismatch: by hand" if (given.field, given.value) == ("screen", "drop") else "by hand"

@@ -3,14 +3,7 @@
 from pathlib import Path
 
 from uniemox.data.readers.csv_table import read_rows, shares, top_vote
-from uniemox.data.readers.folders import (
-    checked_folder,
-    class_of,
-    counted,
-    images_below,
-    read_class_folders,
-    walk_files,
-)
+from uniemox.data.readers.folders import checked_folder, class_of, counted, images_below, read_class_folders, walk_files
 from uniemox.data.sample import DataSet, ImageFile, Sample
 from uniemox.errors import DataError
 from uniemox.io.images import is_image_name

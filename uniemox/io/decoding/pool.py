@@ -63,10 +63,7 @@ class Child:
     def __init__(self) -> None:
         words = [sys.executable, "-P", "-m", decoder_process.__name__, str(CPU_S)]
         self.process = subprocess.Popen(  # -P: no imports from the working folder
-            words,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            **process_settings(),
+            words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, **process_settings()
         )
         assert self.process.stdin is not None
         assert self.process.stdout is not None

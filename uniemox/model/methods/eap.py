@@ -114,13 +114,7 @@ class Eap(Relation):
         return None if self.word_lists is None or progress >= ALIGNED_SHARE else self.word_lists.rows(samples)
 
     def loss(
-        self,
-        classification: Tensor,
-        *,
-        logits: Tensor,
-        features: Tensor,
-        batch_targets: Tensor | None = None,
-        **_: Any,
+        self, classification: Tensor, *, logits: Tensor, features: Tensor, batch_targets: Tensor | None = None, **_: Any
     ) -> Tensor:
         """Return the alignment loss of images and words; without batch_targets, the classification loss."""
         if batch_targets is None:
