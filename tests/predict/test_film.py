@@ -23,6 +23,7 @@ from uniemox.errors import ConfigError, MissingPackageError
 from uniemox.io.decoding.film import Shown, moments
 from uniemox.predict import film
 from uniemox.predict.film import Frame, parse_time, read_film
+from uniemox.predict.timeline import draw_timelines
 
 SMALL = ("--model", "small", "--no-persons")
 SHOTS = [Image.effect_mandelbrot((96, 64), (-2, -1.5, 1, 1.5), 90).convert("RGB"), *map(draw_image, range(2))]
@@ -179,6 +180,21 @@ def test_a_frame_that_claims_to_last_for_years_is_cut_short() -> None:
     assert len([one for one in moments([still], 100) if one[2] is not None]) == 6
     late = still._replace(time_s=1e8, lasts_s=1.0)
     assert [one[0] for one in moments([still, late], 100) if one[2] is not None] == [0, 100, 200, 300, 400, 500, 1e8]
+
+
+def test_a_timeline_of_centuries_is_drawn_at_once(tmp_path: Path) -> None:
+    lines = [
+        {"path": f"a.mp4#t={t:.12g}", "time_s": t, "shot": 0, "scene": {"awe": 0.5, "fear": 0.5}} for t in (0, 9e15)
+    ]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    drawn = draw_timelines(tmp_path / "a.jsonl")
+    assert drawn is not None
+    assert drawn.width == 1200
+
+
+def test_moments_long_after_the_start_have_paths_of_their_own() -> None:
+    paths = {Frame("a.mp4", time_s, 0, Image.new("RGB", (1, 1)), (1, 1)).path for time_s in (0.5, 1e6, 1e6 + 1)}
+    assert paths == {"a.mp4#t=0.5", "a.mp4#t=1000000", "a.mp4#t=1000001"}
 
 
 def test_the_command_gives_a_table_and_a_timeline_and_resumes(films: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -184,9 +185,10 @@ def test_files_that_can_not_be_resumed_are_refused(tmp_path: Path) -> None:
         opened(tmp_path / "o.txt")
     with pytest.raises(ConfigError, match="expected a name that ends in"):
         opened(Path("."))
-    (tmp_path / "damaged.jsonl").write_text("{}\n")
-    with pytest.raises(DataError, match=r"damaged\.jsonl:1: not a prediction"):
-        opened(tmp_path / "damaged.jsonl", resume=True)
+    for value in ({}, {"path": "a" * 4097, "error": "e"}, {"path": "a", "scene": {"joy": math.nan}}, {"scene": 5}):
+        (tmp_path / "damaged.jsonl").write_text(json.dumps(value) + "\n")
+        with pytest.raises(DataError, match=r"damaged\.jsonl:1: not a prediction"):
+            opened(tmp_path / "damaged.jsonl", resume=True)
     (tmp_path / "damaged.jsonl").write_text("?\n")
     with pytest.raises(DataError, match=r"damaged\.jsonl:1: not JSON"):
         opened(tmp_path / "damaged.jsonl", resume=True)
