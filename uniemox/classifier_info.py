@@ -106,18 +106,18 @@ class NetworkSpec:
             return None
         encoder, parts = dict(values["encoder"]), dict(values.get("parts") or {})
         names = {field.name: JSON_NAMES.get(field.name, field.name) for field in fields(cls)}
-        known = {name: parts[key] for name, key in names.items() if key in parts}
+        arguments = {name: parts[key] for name, key in names.items() if key in parts}
         if "fusion" in parts:
-            known.setdefault("norm_eps", OLD_NORM_EPS)
+            arguments.setdefault("norm_eps", OLD_NORM_EPS)
         if parts.get("word_counts"):  # files older than method_options have only word_counts, used by method eap
-            known.setdefault("method_options", {"word_counts": parts["word_counts"]})
-        known["head"] = "ccim" if "confounders" in parts else "neighbours" if "bank" in parts else "linear"
-        if "confounders" in known:
-            known["confounders"] = tuple(known["confounders"])
+            arguments.setdefault("method_options", {"word_counts": parts["word_counts"]})
+        arguments["head"] = "ccim" if "confounders" in parts else "neighbours" if "bank" in parts else "linear"
+        if "confounders" in arguments:
+            arguments["confounders"] = tuple(arguments["confounders"])
         return cls(
             encoders=tuple(_read_encoder(one) for one in encoder.get("several", [encoder])),
             folded_norms=bool(encoder.get("folded_norms")),
-            **known,
+            **arguments,
         )
 
 
@@ -242,14 +242,14 @@ def read_info(text: str) -> ClassifierInfo:
     """
     try:
         values: Mapping[str, Any] = json.loads(text)
-        known = {part.name: values[part.name] for part in fields(ClassifierInfo) if part.name in values}
+        arguments = {part.name: values[part.name] for part in fields(ClassifierInfo) if part.name in values}
         try:
-            known["network"] = NetworkSpec.from_json(values)
+            arguments["network"] = NetworkSpec.from_json(values)
         except (KeyError, TypeError, ValueError, AttributeError):  # not needed: an ONNX file predicts without it
-            known["network"] = None
-        known |= {name: tuple(known[name]) for name in TUPLES if name in known}
-        unset = [name for name in ("mean", "std") if known.get(name) == ()]  # a colour histogram normalises nothing
-        return ClassifierInfo(**{name: value for name, value in known.items() if name not in unset})
+            arguments["network"] = None
+        arguments |= {name: tuple(arguments[name]) for name in TUPLES if name in arguments}
+        unset = [name for name in ("mean", "std") if arguments.get(name) == ()]  # a colour histogram normalises nothing
+        return ClassifierInfo(**{name: value for name, value in arguments.items() if name not in unset})
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"its metadata can't be read ({error}); export it again") from error
 

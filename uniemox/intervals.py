@@ -123,10 +123,10 @@ def percentile_interval(values: NDArray[np.floating]) -> Interval:
 
     Both ends are nan if all are.
     """
-    known = values[~np.isnan(values)]
-    if not len(known):
+    resamples = values[~np.isnan(values)]
+    if not len(resamples):
         return float("nan"), float("nan")
-    low, high = np.quantile(known, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    low, high = np.quantile(resamples, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(low), float(high)
 
 

@@ -174,12 +174,12 @@ def recognise(words: Sequence[str], kind: Kind | None = None, asked: str | None 
         return _of_kind(find_label_set(asked), kind)
     names = sorted({clean(word) for word in words})
     for label_set in LABEL_SETS:
-        known = {label_set.aliases.get(name, name) for name in names if not name.isdigit()}
-        if len(known) * 2 > len(label_set) and known <= set(label_set.labels) and len(known) == len(names):
-            found = _of_kind(label_set, kind)
-            if len(known) == len(label_set):
-                return found
-            return replace(found, name=CUSTOM, labels=tuple(one for one in label_set.labels if one in known))
+        labels = {label_set.aliases.get(name, name) for name in names if not name.isdigit()}
+        if len(labels) * 2 > len(label_set) and labels <= set(label_set.labels) and len(labels) == len(names):
+            match = _of_kind(label_set, kind)
+            if len(labels) == len(label_set):
+                return match
+            return replace(match, name=CUSTOM, labels=tuple(one for one in label_set.labels if one in labels))
     return LabelSet(CUSTOM, tuple(names), kind or "evoked")
 
 

@@ -181,14 +181,14 @@ class Client:
             if not self.pace.wait_turn():
                 return None
             started = time.monotonic()
-            found = self._attempt(model, body)
+            outcome = self._attempt(model, body)
             latency_s = round(time.monotonic() - started, 3)
-            if isinstance(found, Reply):
+            if isinstance(outcome, Reply):
                 self.has_answered, self._silent_since = True, None
-                return replace(found, latency_s=latency_s, attempts=attempt)
-            if found.is_final or attempt == self.attempts:
-                return Reply(error=found.reason, latency_s=latency_s, attempts=attempt)
-            self._wait(found, attempt)
+                return replace(outcome, latency_s=latency_s, attempts=attempt)
+            if outcome.is_final or attempt == self.attempts:
+                return Reply(error=outcome.reason, latency_s=latency_s, attempts=attempt)
+            self._wait(outcome, attempt)
         raise AssertionError("unreachable")
 
     def _wait(self, trouble: _Trouble, attempt: int) -> None:

@@ -53,8 +53,8 @@ def names_of(results: Results) -> list[str]:
 def _image(results: Results, names: list[str], asked: AskedImage) -> dict[str, Any]:
     """Return the template's values for an image and its answers."""
     said = []
-    for name, found in zip(names, results.models, strict=True):
-        answered = results.answers[found.endpoint, found.model].get(asked.sha256)
+    for name, result in zip(names, results.models, strict=True):
+        answered = results.answers[result.endpoint, result.model].get(asked.sha256)
         said.append((name, answered and answered.reading, _words(answered)))
     ours = None if results.ours is None else results.ours[asked.sha256]
     view = {"key": asked.sample.key, "label": asked.label, "said": said, "ours": ours}

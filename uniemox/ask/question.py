@@ -79,28 +79,28 @@ def select(data: DataSet, count: int, seed: int, on_progress: Callable[[int], No
     image count once; an unreadable image is replaced by the next one.
     on_progress: called with the number of images found.  Raises DataError if there are none.
     """
-    found: dict[str, AskedImage] = {}
+    images: dict[str, AskedImage] = {}
     broken, copies = [], 0
     for sample in _drawn(data, seed):
-        if len(found) == count:
+        if len(images) == count:
             break
         try:
             digest = hashlib.sha256(sample.image.read()).hexdigest()
-            if digest in found:
+            if digest in images:
                 copies += 1
                 continue
             decode_sample(sample, _shrink)
         except (OSError, ImageError) as error:
             broken.append(str(error))
             continue
-        found[digest] = AskedImage(sample=sample, label=str(data.label_of(sample)), sha256=digest)
-        on_progress(len(found))
-    if not found:
+        images[digest] = AskedImage(sample=sample, label=str(data.label_of(sample)), sha256=digest)
+        on_progress(len(images))
+    if not images:
         raise DataError(f"{data.name} has no readable image with a label, so there is nothing to ask about")
-    notes = [f"{len(found)} of {count} images: there are no more"] if len(found) < count else []
+    notes = [f"{len(images)} of {count} images: there are no more"] if len(images) < count else []
     notes += [f"{copies} copies of other images were skipped"] if copies else []
     notes += [f"{len(broken)} images can't be read and were skipped: {broken[0]}"] if broken else []
-    return Selection(tuple(found.values()), tuple(notes))
+    return Selection(tuple(images.values()), tuple(notes))
 
 
 def _drawn(data: DataSet, seed: int) -> list[Sample]:
@@ -154,15 +154,15 @@ def labels_of_ours(
         raise ConfigError(f"{model} predicts valence and arousal, no labels; give a classifier")
     target = None if set(predictor.labels) == set(labels.labels) else labels.name
     looks = predictor.network.info.needs_person
-    known = {one.sha256 for one in images if looks and (one.sample.persons is not None or one.sample.target_box)}
-    seen, rest = ([one for one in images if (one.sha256 in known) is is_known] for is_known in (True, False))
+    with_boxes = {one.sha256 for one in images if looks and (one.sample.persons is not None or one.sample.target_box)}
+    seen, rest = ([one for one in images if (one.sha256 in with_boxes) is is_known] for is_known in (True, False))
     if rest and looks:
         predictor = Predictor(predictor.network, open_finder("embedded"))
-    found: dict[str, str] = {}
+    predictions: dict[str, str] = {}
     for asked, label in chain(_seeing(predictor.network, seen, target), _predicted(predictor, rest, target)):
-        found[asked.sha256] = label
-        on_progress(len(found))
-    return found
+        predictions[asked.sha256] = label
+        on_progress(len(predictions))
+    return predictions
 
 
 def _seeing(network: Network, images: Sequence[AskedImage], target: str | None) -> Iterator[tuple[AskedImage, str]]:

@@ -122,7 +122,7 @@ def summarise(
     for row in rows.values():
         if row.picture in wanted:
             by_source.setdefault((row.endpoint, row.model), []).append(row)
-    answers, found = dict[tuple[str, str], dict[str, ReadAnswer]](), []
+    answers, models = dict[tuple[str, str], dict[str, ReadAnswer]](), []
     for source, theirs in by_source.items():
         read = {row.picture: ReadAnswer(row, reader.read_row(row)) for row in theirs if row.error is None}
         kept = [answer.row for answer in read.values()]
@@ -131,7 +131,7 @@ def summarise(
         failed = len(theirs) - len(read)
         latencies = [row.latency_s for row in kept]
         answers[source] = read
-        found.append(
+        models.append(
             replace(
                 one,
                 failed=failed,
@@ -152,7 +152,7 @@ def summarise(
         question=question,
         labels=labels.labels,
         images=tuple(images),
-        models=tuple(found),
+        models=tuple(models),
         answers=answers,
         ours=ours,
         ours_result=ours_result,
@@ -224,5 +224,5 @@ def _costs(config: AskConfig, source: tuple[str, str], rows: Sequence[AnswerRow]
         else row.cost
         for row in rows
     ]
-    known = [cost for cost in costs if cost is not None]
-    return sum(known) if costs and len(known) == len(costs) else None
+    known_costs = [cost for cost in costs if cost is not None]
+    return sum(known_costs) if costs and len(known_costs) == len(costs) else None

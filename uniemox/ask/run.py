@@ -40,8 +40,8 @@ class AskPlan:
         if not self.requests:
             return f"{what}: all {done:,} answers exist"
         cost = "" if self.cost is None else f", about {self.cost:.2f} at the given prices"
-        known = f" ({done:,} more are answered already)" if done else ""
-        return f"{what}: sending {self.requests:,} questions{known} to {self.host}, {tokens(self.requests)}{cost}"
+        note = f" ({done:,} more are answered already)" if done else ""
+        return f"{what}: sending {self.requests:,} questions{note} to {self.host}, {tokens(self.requests)}{cost}"
 
 
 def ask(

@@ -71,9 +71,9 @@ def _judged(observed: str, is_enough: bool, remedy: str) -> Result:
 
 def _packages() -> Result:
     missing = [name for name in PACKAGES if not _version(name)]
-    found = f"Python {platform.python_version()}, torch {torch.__version__}, {platform.system()} {platform.machine()}"
+    facts = f"Python {platform.python_version()}, torch {torch.__version__}, {platform.system()} {platform.machine()}"
     is_enough = sys.version_info >= (3, 11) and not missing
-    return _judged(found, is_enough, f"install uniemox[train] (missing: {missing})")
+    return _judged(facts, is_enough, f"install uniemox[train] (missing: {missing})")
 
 
 def _gpus(wanted: int) -> Result:
@@ -82,8 +82,8 @@ def _gpus(wanted: int) -> Result:
     count = torch.cuda.device_count()
     names = sorted({torch.cuda.get_device_name(i) for i in range(count)})
     memory = min(torch.cuda.mem_get_info(i)[0] for i in range(count)) / 1e9
-    found = f"{count} of {wanted}: {', '.join(names)}, {memory:.0f} GB free, CUDA {torch.version.cuda}"
-    return _judged(found, count >= wanted, "ask the scheduler for more, or look at CUDA_VISIBLE_DEVICES")
+    facts = f"{count} of {wanted}: {', '.join(names)}, {memory:.0f} GB free, CUDA {torch.version.cuda}"
+    return _judged(facts, count >= wanted, "ask the scheduler for more, or look at CUDA_VISIBLE_DEVICES")
 
 
 def _bfloat16() -> Result:
@@ -98,10 +98,10 @@ def _compile() -> Result:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     x, began = torch.randn(64, 64, device=device), time.perf_counter()
     difference = (torch.compile(lambda y: torch.relu(y @ y) + 1)(x) - (torch.relu(x @ x) + 1)).abs().max()
-    found = f"a small function on {device} in {time.perf_counter() - began:.0f} s"
+    facts = f"a small function on {device} in {time.perf_counter() - began:.0f} s"
     if difference > 1e-2:
-        return "warning", f"{found}, off by {difference:.2g}", "give --hardware.no-compile"
-    return "ok", found, ""
+        return "warning", f"{facts}, off by {difference:.2g}", "give --hardware.no-compile"
+    return "ok", facts, ""
 
 
 def _all_reduce(gpus: int) -> Result:
@@ -109,8 +109,8 @@ def _all_reduce(gpus: int) -> Result:
     if count < 2:
         return "not checked", "needs two GPUs", ""
     speed = all_reduce_gb_s(count, "nccl")
-    found = f"{speed:.1f} GB/s between {count} GPUs (NCCL {'.'.join(map(str, torch.cuda.nccl.version()))})"
-    return _judged(found, speed >= MIN_LINK_GB_S, "NCCL_DEBUG=INFO shows which way it goes; NVLink reaches 100")
+    facts = f"{speed:.1f} GB/s between {count} GPUs (NCCL {'.'.join(map(str, torch.cuda.nccl.version()))})"
+    return _judged(facts, speed >= MIN_LINK_GB_S, "NCCL_DEBUG=INFO shows which way it goes; NVLink reaches 100")
 
 
 def all_reduce_gb_s(processes: int, backend: str) -> float:
@@ -145,8 +145,8 @@ def _shared_memory(gpus: int) -> Result:
     config, free = paper(), shutil.disk_usage(SHARED_MEMORY).free
     workers = max(1, min(MAX_WORKERS, usable_cores() // gpus))
     need = workers * PREFETCH * config.batch_size * 2 * 3 * config.view.size**2
-    found = f"{free / 1e9:.1f} GB free in {SHARED_MEMORY}; preset paper needs {need / 1e9:.1f} GB"
-    return _judged(found, free >= need, f"docker run --shm-size={need // 10**9 + 2}g, or fewer --hardware.workers")
+    facts = f"{free / 1e9:.1f} GB free in {SHARED_MEMORY}; preset paper needs {need / 1e9:.1f} GB"
+    return _judged(facts, free >= need, f"docker run --shm-size={need // 10**9 + 2}g, or fewer --hardware.workers")
 
 
 def _open_files() -> Result:
@@ -155,8 +155,8 @@ def _open_files() -> Result:
     import resource  # noqa: PLC0415 - not on Windows
 
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)  # -1: none
-    found = f"{limit} at most" if limit >= 0 else "no limit"
-    return _judged(found, not 0 <= limit < MIN_FILES, f"ulimit -n {16 * MIN_FILES}")
+    facts = f"{limit} at most" if limit >= 0 else "no limit"
+    return _judged(facts, not 0 <= limit < MIN_FILES, f"ulimit -n {16 * MIN_FILES}")
 
 
 def _disk(folder: Path) -> Result:
@@ -172,17 +172,17 @@ def _disk(folder: Path) -> Result:
         speed = WRITTEN_MB * 1.048576 / (time.perf_counter() - began)
     finally:
         file.unlink(missing_ok=True)
-    found = f"{free:,.0f} GB free in {place}, written at {speed:,.0f} MB/s"
+    facts = f"{free:,.0f} GB free in {place}, written at {speed:,.0f} MB/s"
     is_enough = free >= MIN_DISK_GB and speed >= MIN_DISK_MB_S
-    return _judged(found, is_enough, f"give an --out with {MIN_DISK_GB} GB and {MIN_DISK_MB_S} MB/s or more")
+    return _judged(facts, is_enough, f"give an --out with {MIN_DISK_GB} GB and {MIN_DISK_MB_S} MB/s or more")
 
 
 def _loading(gpus: int) -> Result:
     speeds, cores = bench_data(synthetic(32), passes=1), usable_cores()
     possible, wanted = speeds.shards_samples_per_s * cores, gpus * GPU_IMAGES_PER_S
-    found = f"{speeds.shards_samples_per_s:,.0f} images/s a core from shards, {possible:,.0f} on {cores} cores"
+    facts = f"{speeds.shards_samples_per_s:,.0f} images/s a core from shards, {possible:,.0f} on {cores} cores"
     remedy = f"{gpus} GPUs may want {wanted:,}: ask for more cores, or expect GPUs to wait"
-    return _judged(found, possible >= wanted, remedy)
+    return _judged(facts, possible >= wanted, remedy)
 
 
 def _version(package: str) -> str:

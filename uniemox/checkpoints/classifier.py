@@ -94,8 +94,8 @@ def check_shapes(draft: nn.Module, shapes: Mapping[str, tuple[int, ...]]) -> Non
     for name, value in wanted.items():
         shape = shapes.get(name)
         if shape != tuple(value.shape) and not (shape is None and value.ndim == 0):  # counters may be absent
-            told = "is not" if shape is None else f"has shape {shape}"
-            raise CheckpointError(f"{name} {told} in the file, but its header describes {tuple(value.shape)}")
+            problem = "is not" if shape is None else f"has shape {shape}"
+            raise CheckpointError(f"{name} {problem} in the file, but its header describes {tuple(value.shape)}")
     computed = sum(value.nbytes for name, value in draft.named_buffers() if name not in wanted)
     if computed > MAX_BUFFERS:
         raise CheckpointError(

@@ -80,7 +80,7 @@ def select_start(given: Selected) -> Selected:
 
 def count_of(names: Iterable[str], of: str = "blocks") -> int:
     """Count the blocks or layers that the names mention. Raises CheckpointError if one is missing."""
-    numbers = {int(found[1]) for name in names if (found := re.match(rf"{re.escape(of)}\.(\d{{1,4}})\.", name))}
+    numbers = {int(match[1]) for name in names if (match := re.match(rf"{re.escape(of)}\.(\d{{1,4}})\.", name))}
     gap = next((number for number in range(len(numbers)) if number not in numbers), None)
     if gap is not None or not numbers:
         raise CheckpointError(f"the encoder is not whole; missing: {of}.{gap or 0}")
@@ -273,7 +273,7 @@ def _draft_swin(given: Selected) -> Draft:
     state = given.tensors
     if any(name.startswith("layers.0.downsample.") for name in state):  # at the end of a stage; timm: at its beginning
         state = {
-            re.sub(r"^layers\.(\d+)\.downsample", lambda found: f"layers.{int(found[1]) + 1}.downsample", name): value
+            re.sub(r"^layers\.(\d+)\.downsample", lambda match: f"layers.{int(match[1]) + 1}.downsample", name): value
             for name, value in state.items()
         }
     resized = {}

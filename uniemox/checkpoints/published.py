@@ -92,19 +92,19 @@ def _select(file: WeightFile, method: str, heads: int | None, image_size: int | 
     for name, value in (("heads", heads), ("image_size", image_size)):
         if value is not None and value < 1:
             raise CheckpointError(f"{name} must be at least 1, got {value}")
-    known = recognise(file) if method == "auto" else check_method(method)
+    used_method = recognise(file) if method == "auto" else check_method(method)
     if file.metadata is not None:
         own_heads = file.metadata.get("heads")
         own_heads = None if own_heads is None else positive(own_heads, "heads in its header")
-        for name, asked, own in (("method", known, recognise(file)), ("heads", heads, own_heads)):
+        for name, asked, own in (("method", used_method, recognise(file)), ("heads", heads, own_heads)):
             if own is not None and asked not in (None, own):
                 raise CheckpointError(f"{name}={asked} contradicts the file's header: {own}")
         heads = heads or own_heads
-    tensors, dropped = encoder_tensors(file, known)
+    tensors, dropped = encoder_tensors(file, used_method)
     foreign = [name for name in dropped if not name.startswith("head")]
-    if known == "timm" and foreign:
+    if used_method == "timm" and foreign:
         raise CheckpointError(f"{', '.join(foreign[:6])} are not of a plain ViT; give networks of timm as timm:NAME")
-    return Selected(file=file, method=known, tensors=tensors, dropped=dropped, heads=heads, image_size=image_size)
+    return Selected(file=file, method=used_method, tensors=tensors, dropped=dropped, heads=heads, image_size=image_size)
 
 
 @contextmanager

@@ -67,8 +67,8 @@ class LoadReport:
             f"  loaded {len(self.loaded)}",
         ]
         for what, names in (("resized", self.resized), ("new", self.new), ("dropped", self.dropped)):
-            shown = ", ".join(names[:6]) + (f", and {len(names) - 6} more" if len(names) > 6 else "")
-            lines.append(f"  {what} {len(names)}{': ' + shown if names else ''}")
+            listing = ", ".join(names[:6]) + (f", and {len(names) - 6} more" if len(names) > 6 else "")
+            lines.append(f"  {what} {len(names)}{': ' + listing if names else ''}")
         return "\n".join(lines)
 
 

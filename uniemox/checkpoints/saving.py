@@ -97,8 +97,8 @@ def loading_line(encoder: Any, path: str | Path) -> str:
     if encoder.report.mean_std is not None:
         pixels |= dict(zip(("mean", "std"), encoder.report.mean_std, strict=True))
     options["pretrained_cfg_overlay"] = pixels
-    shown = ", ".join(f"{key}={value!r}" for key, value in options.items())
-    return f"timm.create_model({name!r}, {shown}, checkpoint_path={str(path)!r})"
+    arguments = ", ".join(f"{key}={value!r}" for key, value in options.items())
+    return f"timm.create_model({name!r}, {arguments}, checkpoint_path={str(path)!r})"
 
 
 def timm_model(encoder: Any) -> tuple[str, dict[str, object]]:

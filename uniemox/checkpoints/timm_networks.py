@@ -83,8 +83,8 @@ def _read_folder(folder: Path) -> TimmSource:
     """Read the network in a folder of the Hugging Face hub. Raises CheckpointError if it is not timm's."""
     try:
         config = json.loads(read_limited(folder / "config.json"))
-        name, known = config["architecture"], config.get("pretrained_cfg", config)
-        pixels = {key: tuple(float(value) for value in known[key]) for key in ("mean", "std") if key in known}
+        name, settings = config["architecture"], config.get("pretrained_cfg", config)
+        pixels = {key: tuple(float(value) for value in settings[key]) for key in ("mean", "std") if key in settings}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointError(
             f"{folder} has no network of timm ({error}); it needs config.json with an architecture, and weights, like "

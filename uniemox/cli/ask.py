@@ -62,9 +62,9 @@ def ask(
     from uniemox.data.source import open_data
 
     config, key = config_of(AskConfig, settings), read_key(key_from)
-    found = open_data(data, splits=splits, exclude=exclude, with_texts=False)
-    chosen = found.scored_split(split)
-    _ask(config, key, found if chosen == "all" else found.only(chosen), chosen, ours, out, as_json=as_json)
+    dataset = open_data(data, splits=splits, exclude=exclude, with_texts=False)
+    chosen = dataset.scored_split(split)
+    _ask(config, key, dataset if chosen == "all" else dataset.only(chosen), chosen, ours, out, as_json=as_json)
 
 
 def _ask(
@@ -128,15 +128,15 @@ def _tables(results: "Results") -> Iterator[Table | str]:
     scores.columns[3].no_wrap = True
     read = Table("model", *(results.models[0].outcomes if results.models else ()), "failed")
     named = list(zip(names_of(results), results.models, strict=True))
-    for name, found in named + ([(OURS, results.ours_result)] if results.ours_result else []):
-        shared, bounds = found.agreement, found.accuracy_interval
-        cells = [str(found.n), _shown(found.accuracy, 3), "{:.3f} to {:.3f}".format(*bounds) if bounds else "-"]
+    for name, result in named + ([(OURS, results.ours_result)] if results.ours_result else []):
+        shared, bounds = result.agreement, result.accuracy_interval
+        cells = [str(result.n), _shown(result.accuracy, 3), "{:.3f} to {:.3f}".format(*bounds) if bounds else "-"]
         if with_ours:
             cells += [_shown(shared.percent, 1), _shown(shared.kappa, 2)] if shared else ["-", "-"]
-        cells += [_shown(found.latency_p50_s, 1), _shown(found.latency_p95_s, 1), _shown(found.cost, 4)]
+        cells += [_shown(result.latency_p50_s, 1), _shown(result.latency_p95_s, 1), _shown(result.cost, 4)]
         scores.add_row(Text(name), *cells)
-        if found.endpoint:
-            read.add_row(Text(name), *map(str, found.outcomes.values()), str(found.failed))
+        if result.endpoint:
+            read.add_row(Text(name), *map(str, result.outcomes.values()), str(result.failed))
     yield scores
     yield read
 

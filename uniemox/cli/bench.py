@@ -79,11 +79,11 @@ def bench_data_command(*, data: str, soak: int = 0, as_json: JsonObject = False)
     from uniemox.bench.data import bench_data
     from uniemox.data.source import open_data
 
-    found, passes = open_data(data), 3
-    total = 2 * passes * len(found) + soak
+    dataset, passes = open_data(data), 3
+    total = 2 * passes * len(dataset) + soak
     with progress_bar() as progress:
         result = bench_data(
-            found, passes=passes, soak=soak, on_progress=lambda done: progress.show("samples", done, total)
+            dataset, passes=passes, soak=soak, on_progress=lambda done: progress.show("samples", done, total)
         )
     words = (
         f"{result.samples_per_s:.0f} samples/s from files, {result.shards_samples_per_s:.0f} from shards of 256 px "
@@ -127,10 +127,10 @@ def bench_predict_command(
     from uniemox.bench.predict import PASSES, bench_predict
     from uniemox.data.source import open_data
 
-    found = open_data("synthetic:64" if data is None else data)
+    dataset = open_data("synthetic:64" if data is None else data)
     with progress_bar() as progress:
         result = bench_predict(
-            found,
+            dataset,
             model=model,
             torch_run=torch_run,
             finder=None if finder == "none" else finder,
@@ -188,11 +188,11 @@ def bench_train_command(
     if compiled is not None:
         config = replace(config, hardware=replace(config.hardware, compile=compiled))
     config = replace(config, batch_size=batch_size or config.batch_size)
-    found = open_data(data)
+    dataset = open_data(data)
     done = count(1)
     with progress_bar() as progress:
         result = bench_train(
-            config, found, steps=steps, on_step=lambda: progress.show("steps", next(done), steps + WARMUP)
+            config, dataset, steps=steps, on_step=lambda: progress.show("steps", next(done), steps + WARMUP)
         )
     words = (
         f"{result.images_per_s:.4g} images/s in a run, {result.mfu:.1%} of this machine's {result.peak_tflops:.3g} "

@@ -47,15 +47,15 @@ def calibrate(
     need("scipy", extra="data")
     from uniemox.evaluate.recalibration import Recalibration, fit_ratings, recalibrate
 
-    found = files.open(data)
-    say_parts(found)
+    dataset = files.open(data)
+    say_parts(dataset)
     result: Recalibration | RatingFit
     with progress_bar() as progress:
         if ratings:
-            result = fit_ratings(model, found, out, progress.show, split=split)
+            result = fit_ratings(model, dataset, out, progress.show, split=split)
             line, words = _rating_words(result)
         else:
-            result = recalibrate(model, found, out, progress.show, split=split)
+            result = recalibrate(model, dataset, out, progress.show, split=split)
             line, words = _confidence_words(result, out)
     if as_json:
         verdict = {"verdict": result.verdict} if isinstance(result, Recalibration) else {}

@@ -47,9 +47,9 @@ class ConsoleCallback(AbstractContextManager["ConsoleCallback"]):
         if rank() != 0 or self.plan is None:
             return
         logged = {name for name in values if name in QUIET or name.startswith(NORM_OF_LOSS)}
-        shown = "  ".join(f"{name} {value:.3f}" for name, value in values.items() if name not in logged)
+        losses = "  ".join(f"{name} {value:.3f}" for name, value in values.items() if name not in logged)
         speed = f"{values['images_per_s']:.0f} images/s, waiting {values['wait_s'] * 1000:.0f} ms"
         if done - self.plan.done == SAID_AFTER or done == self.plan.steps == self.plan.done + 1:
             left = (time.perf_counter() - self.started) / (done - self.plan.done) * (self.plan.steps - done)
             say(f"about {duration(left)} to go, {speed}")
-        self.progress(self.plan.what, done, self.plan.steps, f"{shown}  {speed}")
+        self.progress(self.plan.what, done, self.plan.steps, f"{losses}  {speed}")

@@ -33,23 +33,23 @@ def compare(*, ours: Runs, theirs: Runs, baseline: Runs | None = None, as_json: 
     need("scipy", extra="data")
     from uniemox.evaluate.compare import compare as run
 
-    for found in run(ours, theirs, baseline or ()):
+    for comparison in run(ours, theirs, baseline or ()):
         if as_json:
-            print(json.dumps(asdict(found)))
+            print(json.dumps(asdict(comparison)))
             continue
-        print(f"{found.title}, {found.pictures:,} images")
+        print(f"{comparison.title}, {comparison.pictures:,} images")
         for name, values, interval in (
-            ("ours", found.ours, found.ours_interval),
-            ("theirs", found.theirs, found.theirs_interval),
-            ("baseline", found.baseline, found.baseline_interval),
+            ("ours", comparison.ours, comparison.ours_interval),
+            ("theirs", comparison.theirs, comparison.theirs_interval),
+            ("baseline", comparison.baseline, comparison.baseline_interval),
         ):
             if interval is not None:
                 low, high, mean = *interval, sum(values) / len(values)
                 seeds = ", ".join(f"{value:.1%}" for value in values)
                 print(f"{name:>10} {mean:.1%} ({low:.1%} to {high:.1%}); runs: {seeds}")
-        print(f"    chance {found.commonest:.1%} (most common class), {found.uniform:.1%} (1 / classes)")
-        print(f"difference {_words(found.difference)}")
-        for name, margin in (("ours", found.ours_over_baseline), ("theirs", found.theirs_over_baseline)):
+        print(f"    chance {comparison.commonest:.1%} (most common class), {comparison.uniform:.1%} (1 / classes)")
+        print(f"difference {_words(comparison.difference)}")
+        for name, margin in (("ours", comparison.ours_over_baseline), ("theirs", comparison.theirs_over_baseline)):
             if margin is not None:
                 sign = "" if margin.low > 0 else "; it does not beat the baseline"
                 print(f"{name} over baseline {_words(margin)}{sign}")

@@ -90,12 +90,12 @@ def collect(
     from uniemox.curate.project import create_project, is_project
     from uniemox.data.source import parse_source
 
-    known = opened(folder) if is_project(folder) or not source else None
+    existing_project = opened(folder) if is_project(folder) or not source else None
     config = config_of(CollectConfig, options)
-    plan = known.plan if known else paper_plan()
+    plan = existing_project.plan if existing_project else paper_plan()
     sources = [open_source(name, plan, config) for name in source or ()]
     folders = [Path(parse_source(name)[1]) for name in source or () if name.startswith("folder:")]
-    project = known or create_project(folder, plan)  # only after all sources were found
+    project = existing_project or create_project(folder, plan)  # only after all sources were found
     with progress_bar() as progress:
         problems = search(project, sources, config, progress.show)
         counts = fetch(project, config, progress.show, folders=folders)
@@ -144,8 +144,8 @@ def screen(
     score = None if model is None else screening.scorer(model, project.plan.label_set)
     with progress_bar() as progress:
         others = [open_data(name) for name in against or ()]
-        shown = progress.show
-        counts = screening.screen(project, config, against=others, score=score, model=model or "", progress=shown)
+        on_progress = progress.show
+        counts = screening.screen(project, config, against=others, score=score, model=model or "", progress=on_progress)
     _print_counts(counts, f"uniemox curate invite {folder} NAME, then uniemox curate serve {folder}", as_json)
 
 

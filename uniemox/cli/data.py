@@ -73,14 +73,14 @@ def show(
 
     if limit is not None and limit < 0:
         raise ConfigError(f"--limit must be at least 0, got {limit}")
-    found = files.open(source, texts=texts)
+    dataset = files.open(source, texts=texts)
     if as_json:
-        for note in found.notes:
+        for note in dataset.notes:
             say(note)
-        for sample in found.samples[:limit]:
-            print(json.dumps(_as_dict(found, sample)))
+        for sample in dataset.samples[:limit]:
+            print(json.dumps(_as_dict(dataset, sample)))
         return
-    show_all(_data_tables(found, 5 if limit is None else limit))
+    show_all(_data_tables(dataset, 5 if limit is None else limit))
 
 
 @data.command
@@ -120,11 +120,11 @@ def check(
     theirs = None if against is None else open_data(against)
     say_parts(ours)
     with progress_bar() as progress:
-        found = audit(ours, theirs, pool=pool, on_progress=progress.show)
+        report = audit(ours, theirs, pool=pool, on_progress=progress.show)
     if html is not None:
-        write_page(found, html)
+        write_page(report, html)
         say(f"wrote {html}")
-    show_all([json.dumps(found.as_dict())] if as_json else _audit_tables(found))
+    show_all([json.dumps(report.as_dict())] if as_json else _audit_tables(report))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,28 +173,28 @@ def split(
     from uniemox.data import splits
     from uniemox.data.source import open_data
 
-    found = open_data(source, exclude=exclude)
-    say_parts(found)
-    how, drawn, choice = _draw(found, source, scheme)
+    dataset = open_data(source, exclude=exclude)
+    say_parts(dataset)
+    how, drawn, choice = _draw(dataset, source, scheme)
     if plot is not None:
         if choice is None:
             raise ConfigError("--plot shows the choice among schemes: give --schemes 100 too")
         from uniemox.data.splits import plot_choice
 
-        plot_choice(choice, found, plot)
+        plot_choice(choice, dataset, plot)
         say(f"wrote {plot}")
     if fraction is not None:
         how += f", {fraction:g} of train"
-        drawn = splits.keep_fraction(drawn, found.samples, fraction, scheme.seed)
+        drawn = splits.keep_fraction(drawn, dataset.samples, fraction, scheme.seed)
     digest = splits.write_splits(file, drawn, source=source, how=how)
     sizes = dict(sorted(Counter(drawn.values()).items()))
-    for label, names in splits.lacking_splits(found, drawn, sizes).items():
+    for label, names in splits.lacking_splits(dataset, drawn, sizes).items():
         say(f"{label} has no image in {' and '.join(names)}: scores there leave out this class; add images of it")
     words = f"wrote {file}: {', '.join(f'{name} {size}' for name, size in sizes.items())} ({how}), sha256 {digest}"
     print(json.dumps({"file": str(file), "sha256": digest, "how": how, "sizes": sizes}) if as_json else words)
 
 
-def _draw(found: "DataSet", source: str, options: SchemeOptions) -> "tuple[str, dict[str, str], Choice | None]":
+def _draw(data: "DataSet", source: str, options: SchemeOptions) -> "tuple[str, dict[str, str], Choice | None]":
     """Return a description of the split, the split, and the choice if several schemes were compared."""
     from uniemox.data import splits
 
@@ -206,31 +206,31 @@ def _draw(found: "DataSet", source: str, options: SchemeOptions) -> "tuple[str, 
     if options.hold_out is not None:
         if options.ratio is not None or options.paper or schemes > 1:
             raise ConfigError("--hold-out splits only train; leave out --ratio, --paper and --schemes")
-        held_out = splits.hold_out(found.samples, options.hold_out, seed)
+        held_out = splits.hold_out(data.samples, options.hold_out, seed)
         return f"{options.hold_out} of train held out, seed {seed}", held_out, None
     if options.paper:
-        return f"as the paper, seed {seed}", *_draw_as_paper(found, source, seed)
+        return f"as the paper, seed {seed}", *_draw_as_paper(data, source, seed)
     ratio = options.ratio or "80/10/10"
     shares = splits.parse_ratio(ratio)
     if schemes > 1:
-        choice = splits.choose_scheme(found.samples, shares, _histograms(found), range(seed, seed + schemes))
+        choice = splits.choose_scheme(data.samples, shares, _histograms(data), range(seed, seed + schemes))
         return f"{ratio}, the best of {schemes} schemes from seed {seed}", choice.scheme, choice
-    scheme = splits.split_samples(found.samples, shares, seed)
+    scheme = splits.split_samples(data.samples, shares, seed)
     for name in shares.keys() - set(scheme.values()):
         say(f"no sample went to {name}: there are too few, or the groups are too large")
     return f"{ratio}, seed {seed}", scheme, None
 
 
-def _draw_as_paper(found: "DataSet", source: str, seed: int) -> "tuple[dict[str, str], Choice | None]":
+def _draw_as_paper(data: "DataSet", source: str, seed: int) -> "tuple[dict[str, str], Choice | None]":
     """Return the paper's split of a data set, or of each part, and the choice if schemes were compared."""
     from uniemox.data import splits
     from uniemox.data.source import open_data, parse_source
 
-    if not found.parts:
-        return splits.paper_split(parse_source(source)[0], found, seed, lambda: _histograms(found))
-    kept = {sample.key for sample in found.samples}
+    if not data.parts:
+        return splits.paper_split(parse_source(source)[0], data, seed, lambda: _histograms(data))
+    kept = {sample.key for sample in data.samples}
     scheme: dict[str, str] = {}
-    for part in found.parts:
+    for part in data.parts:
         alone = open_data(part.source)  # with its own labels, which its split is stratified by
         own = replace(alone, samples=[sample for sample in alone.samples if f"{part.name}/{sample.key}" in kept])
         drawn, _ = splits.paper_split(parse_source(part.source)[0], own, seed, partial(_histograms, own))
@@ -238,28 +238,28 @@ def _draw_as_paper(found: "DataSet", source: str, seed: int) -> "tuple[dict[str,
     return scheme, None
 
 
-def _histograms(found: "DataSet") -> "NDArray[np.floating]":
+def _histograms(data: "DataSet") -> "NDArray[np.floating]":
     """Return colour histograms of all samples, (N, D); an unreadable image gets the mean of the others."""
     import numpy as np
 
     from uniemox.data.processes import scan
 
     with progress_bar() as progress:
-        looks = scan(found.samples, on_progress=lambda _, done, total: progress.show("looking at colours", done, total))
+        looks = scan(data.samples, on_progress=lambda _, done, total: progress.show("looking at colours", done, total))
     readable = [look.histogram for look in looks if look.histogram is not None]
     if not readable:
-        raise ConfigError(f"{found.name}: none of its images can be read, so there are no colours to compare")
-    known = np.mean(readable, axis=0)
-    return np.stack([known if look.histogram is None else look.histogram for look in looks])
+        raise ConfigError(f"{data.name}: none of its images can be read, so there are no colours to compare")
+    mean = np.mean(readable, axis=0)
+    return np.stack([mean if look.histogram is None else look.histogram for look in looks])
 
 
-def _as_dict(found: "DataSet", sample: "Sample") -> dict[str, Any]:
+def _as_dict(data: "DataSet", sample: "Sample") -> dict[str, Any]:
     """Return a sample in JSON-serialisable form; unknown values are null."""
     unchanged = ("key", "valence", "arousal", "split", "text", "domain", "group")
     return {
         "path": str(sample.image),
-        "label": found.label_of(sample),
-        "kind": found.labels.kind,
+        "label": data.label_of(sample),
+        "kind": data.labels.kind,
         "distribution": None if sample.distribution is None else dict(sample.distribution),
         "boxes": None if sample.persons is None else [list(person.box) for person in sample.persons],
         "confidences": None if sample.persons is None else [person.confidence for person in sample.persons],
@@ -280,8 +280,8 @@ def _data_tables(data: "DataSet", examples: int) -> Iterator[Table | str]:
     if any(label is None for label, _ in counts):
         table.add_row("(no label)", *(str(counts[None, split]) for split in splits))
     yield table
-    known = {name: sum(getattr(sample, field) is not None for sample in data.samples) for field, name in KNOWN.items()}
-    words = ", ".join(f"{name} {count}" for name, count in known.items() if count)
+    totals = {name: sum(getattr(sample, field) is not None for sample in data.samples) for field, name in KNOWN.items()}
+    words = ", ".join(f"{name} {count}" for name, count in totals.items() if count)
     yield f"known of samples: {words or 'labels only'}"
     yield from (f"note: {note}" for note in data.notes)
     for sample in data.samples[:examples]:
@@ -289,24 +289,24 @@ def _data_tables(data: "DataSet", examples: int) -> Iterator[Table | str]:
         yield f"  {sample.image}  {label}" + (f"  {shorten(sample.text, TEXT_LENGTH)}" if sample.text else "")
 
 
-def _audit_tables(found: "Audit") -> Iterator[Table | str]:
+def _audit_tables(report: "Audit") -> Iterator[Table | str]:
     """Yield the number of problems of each kind with examples, and the drift between splits."""
     from uniemox.data.audit import GROUPS
 
-    yield f"{found.name}: {found.count} samples"
+    yield f"{report.name}: {report.count} samples"
     table = Table("", Column("groups", justify="right"), Column("images", justify="right"), "for example")
     for name in GROUPS:
-        groups = getattr(found, name)
+        groups = getattr(report, name)
         example = f"{groups[0].members[0].sample.key} {groups[0].reason}" if groups else ""
         images = sum(len(group.members) for group in groups)
         table.add_row(name.replace("_", " "), str(len(groups)), str(images), Text(example))
     yield table
-    sizes = sorted((sum(row.values()), label) for label, row in found.classes.items())
+    sizes = sorted((sum(row.values()), label) for label, row in report.classes.items())
     if sizes:
         (fewest, rarest), (most, commonest) = sizes[0], sizes[-1]
         yield f"classes: from {fewest} ({rarest}) to {most} ({commonest}) samples"
-    for drift in found.drift:
+    for drift in report.drift:
         names = " and ".join(drift.splits)
         judged = "more than by chance" if drift.distance > drift.by_chance else "as by chance"
         yield f"colours of {names} differ by {drift.distance:.3f} (chance {drift.by_chance:.3f}): {judged}"
-    yield f"{len(found.exclude)} samples should be excluded: --json lists them (for --exclude), --html shows them"
+    yield f"{len(report.exclude)} samples should be excluded: --json lists them (for --exclude), --html shows them"

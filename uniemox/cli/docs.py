@@ -44,9 +44,9 @@ def docs(page: str | None = None, /) -> None:
 def find_pages() -> dict[str, Path]:
     """Return the pages by name. Raises ConfigError if there are none."""
     for place in PLACES:
-        found = {path.relative_to(place).with_suffix("").as_posix(): path for path in sorted(place.rglob("*.md"))}
-        if found:
-            return found
+        pages = {path.relative_to(place).with_suffix("").as_posix(): path for path in sorted(place.rglob("*.md"))}
+        if pages:
+            return pages
     raise ConfigError("this installation lacks its documentation; install uniemox again")
 
 

@@ -59,15 +59,15 @@ def evaluate(
 
     if not run.is_onnx(model):
         need("torch", "timm", "scipy", extra="train")
-    found = files.open(data)
-    say_parts(found)
-    chosen = found.scored_split(split)
+    dataset = files.open(data)
+    say_parts(dataset)
+    chosen = dataset.scored_split(split)
     if chosen != "all":
-        found = found.only(chosen)
-        say(f"scoring split {chosen}: {len(found)} samples")
+        dataset = dataset.only(chosen)
+        say(f"scoring split {chosen}: {len(dataset)} samples")
     with progress_bar() as progress:
-        result = run.evaluate(model, found, by=by, task=task, allow_seen=allow_seen, on_progress=progress.show)
-    path = run.write_evaluation(result, model, found, chosen, name=name, persons=files.persons)
+        result = run.evaluate(model, dataset, by=by, task=task, allow_seen=allow_seen, on_progress=progress.show)
+    path = run.write_evaluation(result, model, dataset, chosen, name=name, persons=files.persons)
     for line in (f"wrote {path}, and every prediction beside it (.jsonl)", *result.notes):
         say(line)
     show_all([json.dumps(result.as_dict())] if as_json else score_tables(result))

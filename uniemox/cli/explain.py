@@ -132,15 +132,15 @@ def _images_of(files: Sequence[Path], *, max_images: int | None) -> list[Path]:
     """
     from uniemox.predict.images import list_images
 
-    found = [Path(name) for name in list_images(list(map(str, files)))]
-    if not found:
+    paths = [Path(name) for name in list_images(list(map(str, files)))]
+    if not paths:
         raise ConfigError("there is no image to explain; give image files, folders with images, or patterns")
-    if max_images is not None and len(found) > max_images:
+    if max_images is not None and len(paths) > max_images:
         raise ConfigError(
-            f"a sheet shows at most {max_images} images, got {len(found):,}; give fewer, or write maps to a folder "
+            f"a sheet shows at most {max_images} images, got {len(paths):,}; give fewer, or write maps to a folder "
             "without a limit: uniemox explain --out maps"
         )
-    return found
+    return paths
 
 
 def _explain_each(
@@ -192,12 +192,12 @@ def _keep(
     read, kept, measured = [], [], []
     for path, row in rows:
         read.append(path)
-        measured.append([one.score(found) for one, found in zip(scored_by, row, strict=False)])
+        measured.append([one.score(cell) for one, cell in zip(scored_by, row, strict=False)])
         if folder is None:
-            kept.append([found.shrunk(SHEET_PX) for found in row])
+            kept.append([cell.shrunk(SHEET_PX) for cell in row])
         else:
-            for name, found in zip(columns, row, strict=True):
-                write_drawing(drawing_path(folder, path, f".{name}.png"), found.overlay(max(found.image.size)))
+            for name, cell in zip(columns, row, strict=True):
+                write_drawing(drawing_path(folder, path, f".{name}.png"), cell.overlay(max(cell.image.size)))
     return read, kept, measured
 
 
@@ -207,7 +207,7 @@ def _people_beside(files: Sequence[Path], explainers: "Sequence[Explainer]") -> 
 
     needs_people = any(one.looks_at_people for one in explainers)
     folders = [path for path in files if needs_people and os.path.isfile(path / PERSONS)]
-    return {folder / key: found for folder in folders for key, found in read_people(folder / PERSONS).items()}
+    return {folder / key: people for folder in folders for key, people in read_people(folder / PERSONS).items()}
 
 
 def _is_folder(out: Path) -> bool:
@@ -228,11 +228,11 @@ def _draw_faces(images: Sequence[Path], which: Literal["find", "whole"]) -> "Ite
 
     predictor = load("small", finder=None, faces=which)
     with progress_bar() as progress:
-        for done, found in enumerate(predictor.predict_each(images), start=1):
-            if isinstance(found, Failure):  # unexpected: the image could be read before
-                raise ImageError(found.error)
-            faces = [(face.box, face.expressions) for face in found.faces or ()]
-            yield plot_faces(found.source, faces, summarise_faces([shown for _, shown in faces]), SHEET_PX)
+        for done, prediction in enumerate(predictor.predict_each(images), start=1):
+            if isinstance(prediction, Failure):  # unexpected: the image could be read before
+                raise ImageError(prediction.error)
+            faces = [(face.box, face.expressions) for face in prediction.faces or ()]
+            yield plot_faces(prediction.source, faces, summarise_faces([shares for _, shares in faces]), SHEET_PX)
             progress.show("finding faces", done, len(images))
 
 
@@ -260,11 +260,11 @@ def _show_scores(measured: "Mapping[str, Sequence[MapScores]]", as_json: bool) -
     """Print the mean scores of each column's maps."""
     from uniemox.predict.explain.scores import summarise
 
-    found = {name: summarise(scores) for name, scores in measured.items()}
+    summaries = {name: summarise(scores) for name, scores in measured.items()}
     table = Table("model", "score", "mean", "95 % interval", title="Deletion: lower is better. Insertion: higher.")
-    for name, summary in found.items():
+    for name, summary in summaries.items():
         for key, value in summary.items():
             if key != "pictures":
                 low, high = value["interval"]
                 table.add_row(name, key, f"{value['mean']:.3f}", f"{low:.3f} to {high:.3f}")
-    show_all([json.dumps(found) if as_json else table])
+    show_all([json.dumps(summaries) if as_json else table])

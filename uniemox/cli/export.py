@@ -107,8 +107,8 @@ def _tell(out: Path, check: "Int8Check | None", *, as_json: bool) -> None:
     if check is not None:
         say(str(check))
     if as_json:
-        told = {"written": str(out) if is_written else None} | ({} if check is None else {"int8": check.as_dict()})
-        print(json.dumps(told | ({"bytes": out.stat().st_size} if is_written else {})))
+        report = {"written": str(out) if is_written else None} | ({} if check is None else {"int8": check.as_dict()})
+        print(json.dumps(report | ({"bytes": out.stat().st_size} if is_written else {})))
     if not is_written:
         raise ConfigError("nothing was written: int8 must be faster and agree on 98 % of the images; see above")
     if not as_json:
@@ -123,13 +123,13 @@ def _write(
     from uniemox.export.compact import export_int8, store_as_float16, store_as_int8
     from uniemox.export.onnx import read_model, write_model
 
-    found, check = None if data is None else open_data(data), None
+    dataset, check = None if data is None else open_data(data), None
     with TemporaryDirectory(prefix="uniemox-export-") as folder:
         source = _as_onnx(model, Path(folder))
-        if found is not None:
+        if dataset is not None:
             with progress_bar() as progress:
                 check = export_int8(
-                    source, source, found, on_progress=partial(progress.show, "comparing int8 with float32")
+                    source, source, dataset, on_progress=partial(progress.show, "comparing int8 with float32")
                 )
             if not check.is_kept:
                 return check

@@ -67,7 +67,7 @@ def _finetune(config: FinetuneConfig, data: str, out: Path, files: DataFiles, re
     need("torch", "timm", "open_clip", "tensorboard", "onnxscript", "sklearn", extra="train")
     if not config.init and config.method != "histogram":
         raise ConfigError(INIT_MISSING)
-    found = files.open(data, with_texts=config.reads_texts)
+    dataset = files.open(data, with_texts=config.reads_texts)
 
     from uniemox.cli.callbacks import ConsoleCallback
     from uniemox.evaluate.run_records import read_run
@@ -75,11 +75,11 @@ def _finetune(config: FinetuneConfig, data: str, out: Path, files: DataFiles, re
     from uniemox.training.processes import is_first
 
     if is_first():
-        say_parts(found)
+        say_parts(dataset)
         if config.resolved().augment != config.augment:
             say("detectors need clean images: RandAugment, mixup, CutMix and erasing are off")
-    with ConsoleCallback() as shown:
-        run(config, found, out, resume=resume, callback=shown)
+    with ConsoleCallback() as console:
+        run(config, dataset, out, resume=resume, callback=console)
     if is_first():
         if kept := read_run(out).kept:
             say(f"kept: {kept}")

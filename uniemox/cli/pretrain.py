@@ -69,19 +69,19 @@ def _pretrain(
     resume: bool,
 ) -> None:
     need("torch", "timm", "open_clip", "tensorboard", extra="train")
-    found = files.open(data, texts=texts).to_train(*split)
+    dataset = files.open(data, texts=texts).to_train(*split)
     from uniemox.data.order import steps_in_epoch
 
-    steps_in_epoch(len(found), config.batch_size)  # refuses too few images before torch is imported
+    steps_in_epoch(len(dataset), config.batch_size)  # refuses too few images before torch is imported
 
     from uniemox.cli.callbacks import ConsoleCallback
     from uniemox.pretrain.run import pretrain as run
     from uniemox.training.processes import is_first
 
     if is_first():
-        say_parts(found)
-    with ConsoleCallback() as shown:
-        path = run(config, found, out, resume=resume, callback=shown)
+        say_parts(dataset)
+    with ConsoleCallback() as console:
+        path = run(config, dataset, out, resume=resume, callback=console)
     if is_first():
         say(f"wrote {path}; next: uniemox finetune --init {out} --data KIND:PATH --out RUN")
 

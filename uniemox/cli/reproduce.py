@@ -100,13 +100,13 @@ def verify(*runs: Path, as_json: JsonFlag = False) -> None:
         raise ConfigError("give at least one folder of a fine-tuning run")
     for run in runs:
         lacking = audit(run)
-        found = verify_run(run)
+        evaluations = verify_run(run)
         if as_json:
-            print(json.dumps({"run": str(run), "lacking": lacking, "same": [asdict(entry) for entry in found]}))
+            print(json.dumps({"run": str(run), "lacking": lacking, "same": [asdict(entry) for entry in evaluations]}))
             continue
         for line in lacking:
             say(f"{run}: {line}")
-        for entry in found:
+        for entry in evaluations:
             title = f"{entry.data}, split {entry.split}"
             print(f"{run}: accuracy {entry.accuracy:.4f} on {entry.pictures} images of {title}: the same again")
 
@@ -137,9 +137,9 @@ def images(
     need("torch", extra="train")
     from uniemox.reproduce.figures import write_images
 
-    found = files.open(data)
-    found = found if split == "all" else found.only(split)
-    written = write_images(found, out, count=count, seed=seed, with_emotion=with_emotion)
+    dataset = files.open(data)
+    dataset = dataset if split == "all" else dataset.only(split)
+    written = write_images(dataset, out, count=count, seed=seed, with_emotion=with_emotion)
     print(f"wrote {len(written)} images to {out}")
 
 
@@ -158,9 +158,9 @@ def zero_shot(*, teacher: str, data: str, out: Path, split: str | None = None, f
     need("torch", "timm", "open_clip", extra="train")
     from uniemox.reproduce.table3 import score_zero_shot
 
-    found = files.open(data)
-    split = found.scored_split(split)
-    found = found if split == "all" else found.only(split)
+    dataset = files.open(data)
+    split = dataset.scored_split(split)
+    dataset = dataset if split == "all" else dataset.only(split)
     with progress_bar() as progress:
-        path = score_zero_shot(teacher, found, out, split=split, on_progress=progress.show)
+        path = score_zero_shot(teacher, dataset, out, split=split, on_progress=progress.show)
     print(f"wrote {path}")

@@ -83,20 +83,20 @@ def check_plan(plan: "Plan", *, as_json: bool) -> bool:
     from uniemox.reproduce.check import check_runs
 
     with progress_bar() as progress:
-        found = check_runs(plan.runs, progress.show)
-    lost = sum(entry.missing is not None for entry in found)
+        checks = check_runs(plan.runs, progress.show)
+    lost = sum(entry.missing is not None for entry in checks)
     if as_json:
         runs = [
             {name: getattr(entry.run, name) for name in ("name", "key", "command")}
             | {"found": entry.found, "missing": entry.missing}
-            for entry in found
+            for entry in checks
         ]
         print(json.dumps({"target": plan.name, "scale": plan.scale, "can_start": not lost, "runs": runs}))
         return not lost
-    for entry in found:
+    for entry in checks:
         words = f"ok       {entry.run.name}: {entry.found}"
         print(words if entry.missing is None else f"missing  {entry.run.name}: needs {entry.missing}")
-    print(f"{plan.title}: {len(found) - lost} of {len(found)} runs can start")
+    print(f"{plan.title}: {len(checks) - lost} of {len(checks)} runs can start")
     return not lost
 
 
@@ -133,18 +133,18 @@ def show_simulation(target: Name, config: ReproduceConfig, options: PlanOptions)
         raise ConfigError(
             "--plan needs --scale paper and --images-per-s, which `uniemox bench train` measures on one GPU"
         )
-    found = []
+    simulations = []
     for gpus in SIMULATED_GPUS:  # no run spans nodes: sending gradients would take longer than computing them
         plan = plan_of(target, replace(config, gpus=min(gpus, GPUS_OF_NODE)))
-        found.append(simulate(plan.runs, gpus=gpus, images_per_s=speed))
+        simulations.append(simulate(plan.runs, gpus=gpus, images_per_s=speed))
     if options.as_json:
-        print(json.dumps([asdict(one) for one in found]))
+        print(json.dumps([asdict(one) for one in simulations]))
         return
     table = Table(title=f"{target}, computed from {speed_in_words(speed)} a GPU")
     headings = ("GPUs", "hours", "GPUs busy", "disk GB", "gradients GB/s a GPU", "images/s to load", "cores that load")
     for heading in headings:
         table.add_column(heading, justify="right")
-    for one in found:
+    for one in simulations:
         cores = "" if not loads_per_s else f"{math.ceil(one.loader_images_per_s / loads_per_s):,}"
         numbers = (f"{one.hours:,.1f}", f"{one.busy:.0%}", f"{one.disk_gb:,.0f}", f"{one.network_gb_per_s:.1f}")
         table.add_row(str(one.gpus), *numbers, f"{one.loader_images_per_s:,.0f}", cores)

@@ -67,12 +67,12 @@ def search(
     output, lines = Output(as_json=False, has_rows=False), folder.absolute().with_name(folder.absolute().name + INDEX)
     index = update_index(predictor, folder, lambda answers: output.take(answers, [str(folder)], lines))
     features = None if like is None else predictor.embed(like)[0]
-    found = run(index, like=features, emotion=emotion, mood=mood, count=count)
+    matches = run(index, like=features, emotion=emotion, mood=mood, count=count)
     if out is not None:
         words = percent if like is None and emotion is not None else "{:.2f}".format
-        write_page(found, f"Found in {folder}", out, words)
+        write_page(matches, f"Found in {folder}", out, words)
         say(f"wrote {out}")
-    _show(found, len(index.paths), as_json=as_json)
+    _show(matches, len(index.paths), as_json=as_json)
 
 
 def _show(hits: "Sequence[Hit]", count: int, *, as_json: bool) -> None:

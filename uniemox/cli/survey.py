@@ -52,7 +52,7 @@ def survey(
 
     groupings = groupings_of(by, table)
     output = Output(as_json=False, has_rows=False)
-    found = take_survey(
+    result = take_survey(
         models.opener(on_cluster=False, has_several=True)(),
         named_images(images),
         out,
@@ -62,6 +62,6 @@ def survey(
         resume=resume,
         watch=lambda answers: output.take(answers, images, lines_of(out)),
     )
-    say(f"wrote {out}: {found.whole.images:,} images; open it in a browser. Answers and features: {lines_of(out)}")
+    say(f"wrote {out}: {result.whole.images:,} images; open it in a browser. Answers and features: {lines_of(out)}")
     if output.failures:
         sys.exit(EXIT_UNREADABLE)

@@ -54,11 +54,11 @@ def fit(
 
     config = config_of(FitConfig, settings, with_emotion=not without_emotion)
     opened = open_data(data, texts=texts, splits=splits, exclude=exclude)
-    found = opened.to_describe() if split is None else opened.to_train(split)
-    say_parts(found)
+    dataset = opened.to_describe() if split is None else opened.to_train(split)
+    say_parts(dataset)
     keep_freed_memory()
-    with ConsoleCallback() as shown:
-        about = fit_teacher(found, config, out, resume=resume, callback=shown).about
+    with ConsoleCallback() as console:
+        about = fit_teacher(dataset, config, out, resume=resume, callback=console).about
     if about["broken"]:
         say(f"{about['broken']} unreadable images were left out")
     print(json.dumps({"folder": str(out), **about}) if as_json else f"wrote {out}: {_in_words(about['figures'])}")
@@ -97,21 +97,21 @@ def store(
     from uniemox.training.config import HardwareConfig
     from uniemox.training.hardware import keep_freed_memory, setup_device
 
-    found = open_data(data, texts=texts, exclude=exclude)
-    say_parts(found)
+    dataset = open_data(data, texts=texts, exclude=exclude)
+    say_parts(dataset)
     device = setup_device(HardwareConfig())
     keep_freed_memory()
     with progress_bar() as progress:
         stored = store_features(
             open_teacher(teacher, device),
             teacher,
-            found,
+            dataset,
             out,
-            texts=[] if images_alone else distinct_texts(found.samples, with_emotion),
+            texts=[] if images_alone else distinct_texts(dataset.samples, with_emotion),
             device=device,
             on_progress=progress.show,
         )
-    print(f"wrote {out}: {stored} of {len(found)} images; use it with --teacher.source stored:{out}")
+    print(f"wrote {out}: {stored} of {len(dataset)} images; use it with --teacher.source stored:{out}")
 
 
 def _in_words(figures: Mapping[str, Any]) -> str:

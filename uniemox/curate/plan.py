@@ -134,8 +134,8 @@ def plan_of(content: object, where: str) -> CollectionPlan:
         return TypeAdapter(CollectionPlan).validate_json(json.dumps(fields))
     except ValidationError as error:
         place = ".".join(map(str, error.errors()[0]["loc"]))
-        known = ", ".join(CollectionPlan.__dataclass_fields__)
-        raise ConfigError(f"{where}: {place}: {error.errors()[0]['msg']}; a plan has {known}") from error
+        names = ", ".join(CollectionPlan.__dataclass_fields__)
+        raise ConfigError(f"{where}: {place}: {error.errors()[0]['msg']}; a plan has {names}") from error
     except ConfigError as error:
         raise ConfigError(f"{where}: {error}") from error
 

@@ -127,12 +127,12 @@ def _figures(project: Project) -> dict[str, Any]:
         return {}
     with project.store.read() as connection:
         newest, batch = connection.scalar(select(func.max(t.answers.c.id))) or 0, last_batch(connection)
-    shown = {
+    figures = {
         name: {key: None if value is None else round(value, 3) for key, value in saved[name].items()}
         for name in ("percent", "alpha")
     }
     later = {"later answers": newest - saved["of_answers"], "later steps": batch - saved.get("of_batch", 0)}
-    return {"figures": {"pictures": saved["pictures"], **shown, **later}}
+    return {"figures": {"pictures": saved["pictures"], **figures, **later}}
 
 
 def _agreed(figures: Mapping[str, Any] | None) -> str:

@@ -129,31 +129,31 @@ def audit(
     ]
     ours = members[: len(data)]
     exact, same = _duplicates([member for member in members if member.look.sha256])
-    found = Audit(data.name, len(data))
+    report = Audit(data.name, len(data))
     for member in ours:
         look = member.look
         for reason, groups in (
-            (look.problem, found.corrupt),
-            (f"is {look.wrong_ending}" if look.wrong_ending else "", found.wrong_endings),
-            (look.odd_mode, found.odd_modes),
-            (_wrong_box(member), found.wrong_boxes),
+            (look.problem, report.corrupt),
+            (f"is {look.wrong_ending}" if look.wrong_ending else "", report.wrong_endings),
+            (look.odd_mode, report.odd_modes),
+            (_wrong_box(member), report.wrong_boxes),
         ):
             if reason:
                 groups.append(Group((member,), reason))
-    found.exact_duplicates.extend(group for group in exact if _within(group) > 1)
+    report.exact_duplicates.extend(group for group in exact if _within(group) > 1)
     for group in same:
         if len({member.look.sha256 for member in group.ours}) > 1:
-            found.near_duplicates.append(group)
+            report.near_duplicates.append(group)
         if _is_placeholder(group):
-            found.placeholders.append(group)
+            report.placeholders.append(group)
         if _contradicts(group):
-            found.label_conflicts.append(group)
+            report.label_conflicts.append(group)
         if len({"the other data set" if one.is_other else (one.split,) for one in group.members}) > 1:
-            found.leaks.append(group)
-    found.classes.update(_classes(data))
-    found.drift.extend(_drift(ours))
-    found.exclude.extend(_exclude(found, same))
-    return found
+            report.leaks.append(group)
+    report.classes.update(_classes(data))
+    report.drift.extend(_drift(ours))
+    report.exclude.extend(_exclude(report, same))
+    return report
 
 
 def _wrong_box(member: Member) -> str:
@@ -231,13 +231,13 @@ def _distance(histograms: NDArray[np.float32], is_first: NDArray[np.bool_]) -> f
     return float(np.abs(means).sum() / 2 / 3)  # three channels
 
 
-def _exclude(found: Audit, same: Sequence[Group]) -> list[dict[str, str]]:
+def _exclude(report: Audit, same: Sequence[Group]) -> list[dict[str, str]]:
     """List unreadable files, wrong boxes, every image of a placeholder or with several labels, and all copies but one.
 
     Of copies the scored one stays; none stays if the other data set has the image.
     """
     reasons: dict[str, tuple[Member, str]] = {}  # the first reason counts
-    for group in (*found.corrupt, *found.wrong_boxes):
+    for group in (*report.corrupt, *report.wrong_boxes):
         reasons.setdefault(group.members[0].sample.key, (group.members[0], group.reason))
     for group in same:
         ours = sorted(group.ours, key=lambda one: (HELD_OUT.get(one.split or "", 2), one.sample.key))

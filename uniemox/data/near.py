@@ -50,7 +50,7 @@ def _candidates(thumbs: NDArray[np.uint8]) -> Iterator[tuple[NDArray[np.intp], N
     even, odd = described[:, MIRROR > 0], described[:, MIRROR < 0]
 
     def look(start: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-        found = []
+        pairs = []
         for after in range(start, len(thumbs), COLUMNS):
             rows, columns = slice(start, start + ROWS), slice(after, after + COLUMNS)
             alike, by_odd = even[rows] @ even[columns].T, odd[rows] @ odd[columns].T
@@ -58,8 +58,8 @@ def _candidates(thumbs: NDArray[np.uint8]) -> Iterator[tuple[NDArray[np.intp], N
             place = np.flatnonzero(alike > ALIKE)
             first, second = place // alike.shape[1] + start, place % alike.shape[1] + after
             wanted = (first < second) & ~is_flat[first]  # a flat image's description is only noise
-            found.append((first[wanted], second[wanted]))
-        return np.concatenate([a for a, _ in found]), np.concatenate([b for _, b in found])
+            pairs.append((first[wanted], second[wanted]))
+        return np.concatenate([a for a, _ in pairs]), np.concatenate([b for _, b in pairs])
 
     with closing(parallel_map(range(0, len(thumbs), ROWS), look)) as blocks:
         yield from blocks

@@ -160,8 +160,8 @@ def find_people(
         before = len(by_key) - len(waiting)
         on_progress("looking for people", before, len(by_key))
         open_work = partial(_open_work, open_detector, in_batches=on_gpu)
-        with closing(map_each(open_work, waiting, pool, batch=BATCH, on_gpu=on_gpu)) as found:
-            for done, (sample, rows) in enumerate(zip(waiting, found, strict=True), before + 1):
+        with closing(map_each(open_work, waiting, pool, batch=BATCH, on_gpu=on_gpu)) as results:
+            for done, (sample, rows) in enumerate(zip(waiting, results, strict=True), before + 1):
                 if rows is None or isinstance(rows, str):  # not recorded: the image may be readable next time
                     broken.append(rows or f"{sample.image}: {DIED}")
                 else:
@@ -220,8 +220,8 @@ def _rows_of(samples: Sequence[Sample], detector: Detector) -> list[list[list[fl
             decoded.append(decode_sample(sample, MinSides(short_px=DECODED_PX)))
         except ImageError as error:
             decoded.append(str(error))
-    found = iter(detector.detect([one[0] for one in decoded if not isinstance(one, str)]))
-    return [one if isinstance(one, str) else _scaled(next(found), *one) for one in decoded]
+    detections = iter(detector.detect([one[0] for one in decoded if not isinstance(one, str)]))
+    return [one if isinstance(one, str) else _scaled(next(detections), *one) for one in decoded]
 
 
 def _scaled(people: Sequence[Detection], image: Image.Image, full: tuple[int, int]) -> list[list[float]]:

@@ -115,11 +115,11 @@ def map_each(
     batches = [items[i : i + batch] for i in range(0, len(items), batch)]
     done, died = 0, 0
     for some, answers in zip(batches, map_batches(open_work, batches, pool, on_gpu=on_gpu), strict=True):
-        found: Iterable[R | None] = answers or ()
+        results: Iterable[R | None] = answers or ()
         if answers is None:
             alone = map_batches(open_work, [[item] for item in some], pool, on_gpu=on_gpu)
-            found = (None if one is None else one[0] for one in alone)
-        for one in found:
+            results = (None if one is None else one[0] for one in alone)
+        for one in results:
             done, died = done + (one is not None), died + (one is None)
             if died == MAX_DEATHS and not done:
                 raise DataError(f"{DIED}, with the first {died} of {len(items)} images; --workers 1 shows the fault")
@@ -141,17 +141,17 @@ def map_samples(
     """
     if len(samples) < 2 * CHUNK and pool == ONE_A_CORE:
         pool = PoolConfig(workers=1)
-    found: list[R] = []
+    answers: list[R] = []
     on_progress(what, 0, len(samples))
     results = map_each(partial(_for_each, function), samples, pool, batch=CHUNK)
     for sample, one in zip(samples, results, strict=True):
         answer = if_died if one is None else one
         if answer is None:
             raise DataError(f"{sample.image}: {DIED}")
-        found.append(answer)
-        if len(found) % CHUNK == 0 or len(found) == len(samples):
-            on_progress(what, len(found), len(samples))
-    return found
+        answers.append(answer)
+        if len(answers) % CHUNK == 0 or len(answers) == len(samples):
+            on_progress(what, len(answers), len(samples))
+    return answers
 
 
 def _for_each(function: Callable[[T], R]) -> Callable[[Sequence[T]], list[R]]:
@@ -254,16 +254,16 @@ def scan(
     if decoders is None:
         return map_samples(look_at, samples, what, pool=pool, on_progress=on_progress, if_died=Look("", DIED))
     threads = ThreadPoolExecutor(decoders.workers, thread_name_prefix="look")
-    found: list[Look] = []
+    looks: list[Look] = []
     try:
         for look in threads.map(partial(look_at, look=decoders.look), samples):
-            found.append(look)
-            on_progress(what, len(found), len(samples))
+            looks.append(look)
+            on_progress(what, len(looks), len(samples))
     finally:
-        if len(found) < len(samples):  # stopped: results of running decoders are not needed
+        if len(looks) < len(samples):  # stopped: results of running decoders are not needed
             decoders.close()
         threads.shutdown(cancel_futures=True)
-    return found
+    return looks
 
 
 def look_at(sample: Sample, look: Callable[..., Decoded] = look_here) -> Look:
@@ -295,5 +295,5 @@ def look_at(sample: Sample, look: Callable[..., Decoded] = look_here) -> Look:
 
 def _wrong_ending(key: str, observed: str) -> str:
     """Return the format of a file whose ending does not match it; an MPO counts as JPEG."""
-    told = ENDINGS.get(PurePath(key).suffix.lower())
-    return "" if told in (None, "JPEG" if observed == "MPO" else observed) else observed
+    expected = ENDINGS.get(PurePath(key).suffix.lower())
+    return "" if expected in (None, "JPEG" if observed == "MPO" else observed) else observed

@@ -32,8 +32,8 @@ def write_seen(folder: Path, data: DataSet, sources: Iterable[str], on_progress:
 
 def hashes_of(samples: Collection[Sample], on_progress: Progress = silent) -> set[str]:
     """Return the sha256 of every sample's file, and of the original file of a packed image."""
-    found = {digest for digest in image_hashes(list(samples), on_progress) if digest}
-    return found | {sample.source_sha256 for sample in samples if sample.source_sha256}
+    hashes = {digest for digest in image_hashes(list(samples), on_progress) if digest}
+    return hashes | {sample.source_sha256 for sample in samples if sample.source_sha256}
 
 
 def seen_by(name: str) -> set[str]:
@@ -42,10 +42,10 @@ def seen_by(name: str) -> set[str]:
     name: as for --init, --encoder.start and --teacher.source: a run, a file in one, fitted:FOLDER, stored:FILE,
     timm:NAME@FILE, several with commas. Random weights (scratch:) have none.
     """
-    found: set[str] = set()
+    hashes: set[str] = set()
     for path in [] if Init.parse(name).from_scratch else weight_paths(name):
-        found |= read_seen(path)
-    return found
+        hashes |= read_seen(path)
+    return hashes
 
 
 def read_seen(path: Path, *, in_folder: bool = True) -> set[str]:
@@ -56,8 +56,8 @@ def read_seen(path: Path, *, in_folder: bool = True) -> set[str]:
     if path.is_dir():
         return _read(path / SEEN)
     beside = seen_file(path)
-    found = _read(path.parent / SEEN) if in_folder and not beside.is_file() else _read(beside)
-    return found | _stored(path) if path.suffix == ".npz" else found
+    hashes = _read(path.parent / SEEN) if in_folder and not beside.is_file() else _read(beside)
+    return hashes | _stored(path) if path.suffix == ".npz" else hashes
 
 
 def seen_file(path: Path) -> Path:
@@ -79,10 +79,10 @@ def refuse_seen(
     override: the option that scores them anyway, if there is one.
     """
     pairs = zip(samples, hashes, strict=True)
-    known = [sample for sample, digest in pairs if {digest, sample.source_sha256} & seen]
-    if known:
+    overlap = [sample for sample, digest in pairs if {digest, sample.source_sha256} & seen]
+    if overlap:
         raise DataError(
-            f"the model was trained on {len(known)} of these {len(samples)} images of {what}, {known[0].key} among "
+            f"the model was trained on {len(overlap)} of these {len(samples)} images of {what}, {overlap[0].key} among "
             "them, itself or through its parts (pre-training, teacher, joined runs, person detector): score "
             "other images (--split test; --splits FILE, the same for every command, or RUN/splits.json if the run made "
             "the splits)" + (f", or give {override}" if override else "")

@@ -90,10 +90,10 @@ def read_shards(address: str) -> DataSet:
         if not is_plain_name(name):
             raise DataError(f"{address}/{INDEX}: {name!r} is not the name of a shard; write the shards again")
         tar = f"{address.rstrip('/')}/{name}.tar"
-        found = _size(system, f"{root}/{name}.tar")
-        if found != size:
+        total = _size(system, f"{root}/{name}.tar")
+        if total != size:
             raise DataError(
-                f"{tar} is {'missing' if found is None else 'cut off or changed'}: {size} bytes expected, {found or 0} "
+                f"{tar} is {'missing' if total is None else 'cut off or changed'}: {size} bytes expected, {total or 0} "
                 "found; copy it again, or write it again with uniemox data shard"
             )
         lines = _read(system, f"{root}/{name}.jsonl", address).removesuffix(b"\n").split(b"\n")

@@ -256,12 +256,12 @@ def _own_reader(kind: str) -> Callable[..., DataSet]:
 def _typed_options(kind: str, reader: Callable[..., DataSet], options: Mapping[str, str]) -> dict[str, Any]:
     """Convert options to the types of the reader's keyword arguments. Raises ConfigError for unknown or wrong ones."""
     hints = get_type_hints(reader)
-    known = {name: hints.get(name, str) for name in list(inspect.signature(reader).parameters)[1:]}
+    types = {name: hints.get(name, str) for name in list(inspect.signature(reader).parameters)[1:]}
     typed: dict[str, Any] = {}
     for name, value in options.items():
-        if name not in known:
-            raise ConfigError(f"{kind} has no option {name!r}; it has {', '.join(known) or 'none'}")
-        kinds = [one for one in (get_args(known[name]) or (known[name],)) if one is not type(None)]
+        if name not in types:
+            raise ConfigError(f"{kind} has no option {name!r}; it has {', '.join(types) or 'none'}")
+        kinds = [one for one in (get_args(types[name]) or (types[name],)) if one is not type(None)]
         choices = [one for one in kinds if isinstance(one, str)]
         choices = choices or [one for literal in kinds for one in get_args(literal)]
         if choices and value not in choices:
@@ -283,14 +283,14 @@ def _add_persons(data: DataSet, file: Path) -> DataSet:
             f"{file}: its boxes are in px of other images (short side {header.get('short_side_px')}, here "
             f"{data.short_side_px}); find the people in these, or give the file to data shard"
         )
-    samples, found = [], 0
+    samples, count = [], 0
     for sample in data.samples:
         line = lines.get(sample.image_key)
         if line is not None and line.get("boxes") is not None:
             sample = replace(sample, persons=detections_of(line["boxes"], file, sample.key))  # noqa: PLW2901
-            found += 1
+            count += 1
         samples.append(sample)
-    note = f"people of {found} images from {file} ({header.get('detector', 'unknown detector')})"
+    note = f"people of {count} images from {file} ({header.get('detector', 'unknown detector')})"
     seen = data.detector_seen | read_seen(file, in_folder=False)
     return replace(data, samples=samples, notes=(*data.notes, note), detector_seen=seen)
 
@@ -298,7 +298,7 @@ def _add_persons(data: DataSet, file: Path) -> DataSet:
 def _add_texts(data: DataSet, file: Path) -> DataSet:
     """Add texts from a sidecar."""
     _, lines = read_sidecar(file)
-    samples, found = [], 0
+    samples, count = [], 0
     for sample in data.samples:
         line = lines.get(sample.image_key)
         if line is not None:
@@ -307,11 +307,11 @@ def _add_texts(data: DataSet, file: Path) -> DataSet:
                 raise DataError(f"{file}, text of {sample.key}: expected a text, and an object as annotation")
             label = data.label_of(sample)
             text = _for_label(text, annotation, label, f"{file}, {sample.key}")
-            known = annotation if annotation is None else {**annotation, "emotion": label}
-            sample = replace(sample, text=text, annotation=sample.annotation or known)  # noqa: PLW2901
-            found += 1
+            fields = annotation if annotation is None else {**annotation, "emotion": label}
+            sample = replace(sample, text=text, annotation=sample.annotation or fields)  # noqa: PLW2901
+            count += 1
         samples.append(sample)
-    return replace(data, samples=samples, notes=(*data.notes, f"texts of {found} images from {file}"))
+    return replace(data, samples=samples, notes=(*data.notes, f"texts of {count} images from {file}"))
 
 
 def _for_label(text: str, annotation: Mapping[str, Any] | None, label: str | None, where: str) -> str:

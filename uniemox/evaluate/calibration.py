@@ -72,15 +72,15 @@ def fit_temperature(logits: Array, target: Array, familiarity: NDArray[np.float6
     def loss(log_temperature: float) -> float:
         temperature = math.exp(log_temperature)
         if familiarity is None:
-            found = log_softmax(np.asarray(logits, np.float64) / temperature)
+            log_p = log_softmax(np.asarray(logits, np.float64) / temperature)
         else:
-            found = np.log(np.maximum(probabilities_of(logits, temperature, familiarity), np.finfo(np.float64).tiny))
-        return float(-(shares * found).sum(axis=1).mean())
+            log_p = np.log(np.maximum(probabilities_of(logits, temperature, familiarity), np.finfo(np.float64).tiny))
+        return float(-(shares * log_p).sum(axis=1).mean())
 
     # The loss is convex in 1 / T, so it also has a single minimum in log T.
     bounds = tuple(math.log(temperature) for temperature in TEMPERATURES)
-    found = float(minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-6}).x)
-    ends = [0.0, *bounds, found]  # the first of equal ones
+    optimum = float(minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-6}).x)
+    ends = [0.0, *bounds, optimum]  # the first of equal ones
     return math.exp(min(ends, key=loss))
 
 
@@ -92,15 +92,15 @@ def calibrated(info: ClassifierInfo, logits: Array, distances: Array | None, tar
     If all samples are right and they are fewer than 40, the temperature stays (1 if unset): they do not determine it.
     For task affect (valence and arousal) only distances are stored.
     """
-    known = info.distances
-    if distances is not None and not known:
-        known = tuple(round(float(value), 3) for value in quantiles(distances))
-    info = replace(info, distances=known)
+    train_distances = info.distances
+    if distances is not None and not train_distances:
+        train_distances = tuple(round(float(value), 3) for value in quantiles(distances))
+    info = replace(info, distances=train_distances)
     if info.task == "affect":
         return info
     temperature = info.temperature or 1.0
     if len(logits) >= MIN_ALL_RIGHT or (logits.argmax(axis=1) != target.argmax(axis=1)).any():
-        temperature = fit_temperature(logits, target, familiarity_of(distances, known))
+        temperature = fit_temperature(logits, target, familiarity_of(distances, train_distances))
     info = replace(info, temperature=temperature)
     return replace(info, conformal_scores=conformal_scores(answers_of(info, logits, distances), target))
 

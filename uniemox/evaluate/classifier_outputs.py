@@ -59,8 +59,8 @@ def outputs_of(
     classifier.train(was_training)
     if not rows:
         raise nothing_read(broken)
-    known = np.concatenate(distances) if distances else None
-    return Outputs(np.concatenate(rows), known, tuple(read), tuple(broken))
+    all_distances = np.concatenate(distances) if distances else None
+    return Outputs(np.concatenate(rows), all_distances, tuple(read), tuple(broken))
 
 
 def select_views(classifier: Classifier, batch: ViewBatch) -> dict[str, torch.Tensor]:

@@ -45,28 +45,28 @@ def compare(ours: Sequence[Path], theirs: Sequence[Path], baseline: Sequence[Pat
     histogram.
     Raises DataError if a folder has no run, they have no evaluation in common, or predictions are for different images.
     """
-    found = {path: _by_title(path) for path in (*ours, *theirs, *baseline)}
-    shared = [title for title in next(iter(found.values()), ()) if all(title in others for others in found.values())]
+    runs = {path: _by_title(path) for path in (*ours, *theirs, *baseline)}
+    shared = [title for title in next(iter(runs.values()), ()) if all(title in others for others in runs.values())]
     if not ours or not theirs or not shared:
         raise DataError("these runs were not scored on the same data; run uniemox evaluate with each of them")
     result = []
     for title in shared:
-        for path, evaluations in found.items():
+        for path, evaluations in runs.items():
             if evaluations[title] is None:
                 raise DataError(f"{path}: no labels were predicted for {title}; only classifiers can be compared")
-        groups = [[one for path in group if (one := found[path][title])] for group in (ours, theirs, baseline)]
+        groups = [[one for path in group if (one := runs[path][title])] for group in (ours, theirs, baseline)]
         result.append(_compare(title, *groups))
     return result
 
 
 def _by_title(path: Path) -> dict[str, Predictions | None]:
     """Return a run's predictions by scored data; None for evaluations without labels."""
-    found: dict[str, Predictions | None] = {}
+    predictions: dict[str, Predictions | None] = {}
     for one in read_run(path).evaluations:
-        if one.title in found:
+        if one.title in predictions:
             raise DataError(f"{path} was scored twice on {one.title}; remove one of the two from its evaluations")
-        found[one.title] = one.predictions
-    return found
+        predictions[one.title] = one.predictions
+    return predictions
 
 
 def chance_of(predictions: Predictions) -> tuple[float, float]:

@@ -39,11 +39,11 @@ def outputs_of_network(
     what: name of the work, for on_progress.  Raises DataError if no image can be read.
     """
     head = network.rating_head if rated else None
-    found, read, broken = run_each(network, samples, [] if head is None else [FEATURES], what, on_progress)
-    values = found[LOGITS]
+    outputs, read, broken = run_each(network, samples, [] if head is None else [FEATURES], what, on_progress)
+    values = outputs[LOGITS]
     if head is not None:
-        values = from_affect(head.rate(found[FEATURES], values)).astype(np.float32)
-    return Outputs(values, found.get(DISTANCE), tuple(read), tuple(broken))
+        values = from_affect(head.rate(outputs[FEATURES], values)).astype(np.float32)
+    return Outputs(values, outputs.get(DISTANCE), tuple(read), tuple(broken))
 
 
 def run_each(
@@ -61,18 +61,18 @@ def run_each(
             return Broken(sample.key, str(error))
         return network.run([network.look(image, full, sample.persons, sample.target_box)], more)
 
-    found, read, broken = list[dict[str, Array]](), list[Sample](), list[Broken]()
+    outputs, read, broken = list[dict[str, Array]](), list[Sample](), list[Broken]()
     with closing(parallel_map(samples, run)) as results:
         for done, (sample, one) in enumerate(zip(samples, results, strict=True), start=1):
             if isinstance(one, Broken):
                 broken.append(one)
             else:
-                found.append(one)
+                outputs.append(one)
                 read.append(sample)
             on_progress(what, done, len(samples))
-    if not found:
+    if not outputs:
         raise nothing_read(broken)
-    return {name: np.concatenate([one[name] for one in found]) for name in found[0]}, read, broken
+    return {name: np.concatenate([one[name] for one in outputs]) for name in outputs[0]}, read, broken
 
 
 def nothing_read(broken: Sequence[Broken]) -> DataError:

@@ -99,15 +99,15 @@ def recalibrate(
     hashes = image_hashes(samples, on_progress)
     seen = read_seen(source)
     refuse_seen(samples, hashes, seen, data.name)
-    found = outputs_of_network(network, samples, on_progress, what="calibrating")
-    if len(found.samples) < MIN_IMAGES:
-        raise DataError(f"only {len(found.samples)} of {len(samples)} images can be read; {MIN_IMAGES} are needed")
-    truth = np.array([back[sample.label] for sample in found.samples])
-    fitted = calibrated(info, found.values, found.distances, np.eye(len(info.labels))[truth])
+    outputs = outputs_of_network(network, samples, on_progress, what="calibrating")
+    if len(outputs.samples) < MIN_IMAGES:
+        raise DataError(f"only {len(outputs.samples)} of {len(samples)} images can be read; {MIN_IMAGES} are needed")
+    truth = np.array([back[sample.label] for sample in outputs.samples])
+    fitted = calibrated(info, outputs.values, outputs.distances, np.eye(len(info.labels))[truth])
     fitted = replace(fitted, calibration_images="independent", calibrated_on=data.name_with_split(split))
     write_model(source, out, fitted.to_json())
     write_hashes(seen_file(out), {digest for digest in hashes if digest} | seen)
-    return _measured(info, fitted, found, truth, split)
+    return _measured(info, fitted, outputs, truth, split)
 
 
 def _measured(
@@ -182,13 +182,13 @@ def fit_ratings(
             f"{data.name_with_split(split)} has {len(rated)} images with valence and arousal; at least {MIN_RATED} "
             "are needed"
         )
-    found, samples, _ = run_each(network, rated, [FEATURES], "looking", on_progress)
+    outputs, samples, _ = run_each(network, rated, [FEATURES], "looking", on_progress)
     if len(samples) < MIN_RATED:
         raise DataError(
             f"only {len(samples)} of {len(rated)} rated images can be read; at least {MIN_RATED} are needed"
         )
-    inputs = head_inputs(found[FEATURES], found[LOGITS])
-    blocks = (found[FEATURES].shape[1], found[LOGITS].shape[1])
+    inputs = head_inputs(outputs[FEATURES], outputs[LOGITS])
+    blocks = (outputs[FEATURES].shape[1], outputs[LOGITS].shape[1])
     ratings = np.array([[sample.valence, sample.arousal] for sample in samples])  # (N, 2)
     groups = [sample.group or sample.image_key for sample in samples]
     held_out, fold = cross_fitted(inputs, ratings, groups, blocks)
@@ -228,11 +228,11 @@ def cross_fitted(
     names = sorted(set(groups))
     order = np.random.default_rng(0).permutation(len(names))
     fold_of = {names[place]: i % FOLDS for i, place in enumerate(order)}
-    fold, found = np.array([fold_of[group] for group in groups]), np.empty_like(ratings)
+    fold, predictions = np.array([fold_of[group] for group in groups]), np.empty_like(ratings)
     for i in range(FOLDS):
         weights, bias = ridge(inputs[fold != i], ratings[fold != i], blocks)
-        found[fold == i] = (inputs[fold == i] @ weights + bias).clip(LOWEST, HIGHEST)
-    return found, fold
+        predictions[fold == i] = (inputs[fold == i] @ weights + bias).clip(LOWEST, HIGHEST)
+    return predictions, fold
 
 
 def ridge(

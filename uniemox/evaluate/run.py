@@ -54,8 +54,8 @@ class Evaluation:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the JSON-serialisable form, without the predictions."""
-        found = asdict(self.scores) | dict(self.trust) | {"notes": list(self.notes)}
-        return found if self.by is None else found | {"by": asdict(self.by)}
+        values = asdict(self.scores) | dict(self.trust) | {"notes": list(self.notes)}
+        return values if self.by is None else values | {"by": asdict(self.by)}
 
 
 def evaluate(
@@ -237,15 +237,15 @@ class _Scorer:
 
     def trust(self) -> dict[str, float]:
         """Return `Evaluation.trust`. Sets are scored in the model's own labels."""
-        found = dict[str, float]()
+        measures = dict[str, float]()
         if self.familiarity is not None:
-            found["flagged"] = float((self.familiarity < UNFAMILIAR).mean())
+            measures["flagged"] = float((self.familiarity < UNFAMILIAR).mean())
         is_own = self.mapping is not None and self.mapping.source.labels == self.mapping.target.labels
         if self.info.task == "label" and is_own and len(self.info.conformal_scores) >= MIN_SCORES:
             truth = np.array([sample.label for sample in self.outputs.samples])
             sets = likely_sets(self.info.conformal_scores, COVERAGE, self.answers, truth)
-            found |= dict(zip(("coverage", "set_size"), sets, strict=True))
-        return found
+            measures |= dict(zip(("coverage", "set_size"), sets, strict=True))
+        return measures
 
     def predictions(self) -> list[dict[str, Any]]:
         """Return a line for every image."""

@@ -140,7 +140,7 @@ def curves_of(metrics: list[dict[str, float]]) -> dict[str, tuple[NDArray[np.int
         for name, value in line.items():
             if name != "step" and isinstance(value, int | float):
                 points.setdefault(name, []).append((int(line["step"]), float(value)))
-    curves = {name: tuple(zip(*found, strict=True)) for name, found in points.items()}
+    curves = {name: tuple(zip(*pairs, strict=True)) for name, pairs in points.items()}
     return {name: (np.array(steps), np.array(values, np.float64)) for name, (steps, values) in curves.items()}
 
 

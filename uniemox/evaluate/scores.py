@@ -231,9 +231,9 @@ def _with_resamples(terms: NDArray[np.generic], groups: Groups | None) -> Array:
 
 def _estimates(scores: Mapping[str, Array]) -> dict[str, Any]:
     """Return each score and its interval, by name.  scores: (1 + R,) each, see `_estimate`."""
-    found = {name: _estimate(values) for name, values in scores.items()}
-    intervals = {f"{name}_interval": interval for name, (_, interval) in found.items()}
-    return {name: value for name, (value, _) in found.items()} | intervals
+    estimates = {name: _estimate(values) for name, values in scores.items()}
+    intervals = {f"{name}_interval": interval for name, (_, interval) in estimates.items()}
+    return {name: value for name, (value, _) in estimates.items()} | intervals
 
 
 def _estimate(values: Array) -> tuple[float | None, Interval | None]:
@@ -259,12 +259,12 @@ def score_groups(
     headlines = {name: headline_of(group) for name, group in groups.items() if group.n >= min_samples}
     value_of = {name: value for name, (value, _) in headlines.items() if value is not None}
     ranked = sorted(value_of, key=lambda name: -value_of[name] if measure == "kl" else value_of[name])  # worst first
-    found = GroupScores(groups=groups, measure=measure, min_samples=min_samples)
+    scores = GroupScores(groups=groups, measure=measure, min_samples=min_samples)
     if len(ranked) < 2:
-        return found
+        return scores
     worst, best = ranked[0], ranked[-1]
     return replace(
-        found,
+        scores,
         worst=worst,
         worst_value=value_of[worst],
         worst_interval=headlines[worst][1],

@@ -105,8 +105,8 @@ def _agrees(network: nn.Module, classifier: Classifier, info: ClassifierInfo) ->
     logits = classifier.eval()(**dict.fromkeys(info.views, pixels))
     classifier.train(was_training)
     expected: Tensor = to_affect(logits) if info.task == "affect" else (logits / (info.temperature or 1.0)).softmax(-1)
-    found = network(pixels) if info.task == "affect" else network(pixels).softmax(-1)
-    return bool((found - expected).abs().max() < TOLERANCE)
+    outputs = network(pixels) if info.task == "affect" else network(pixels).softmax(-1)
+    return bool((outputs - expected).abs().max() < TOLERANCE)
 
 
 def _card(info: ClassifierInfo, name: str, scores: Sequence[str], *, is_timm: bool) -> str:

@@ -103,8 +103,8 @@ def fit_fusion(
         _put(start, parameters)
         for done in _fit_steps(classifier, parameters, encoded, target, objective, seed, own, rate):
             on_progress("fitting what follows the encoder", place * steps + done, len(rates) * steps)
-            if score is not None and done % (steps // WATCHED) == 0 and (found := score()) > best:
-                best, kept, chosen = found, _copies(parameters), KeptWeights(done, rate)
+            if score is not None and done % (steps // WATCHED) == 0 and (value := score()) > best:
+                best, kept, chosen = value, _copies(parameters), KeptWeights(done, rate)
     if score is None:
         return None
     _put(kept, parameters)
@@ -225,8 +225,8 @@ def fit_method(run: FinetuneRun, out: Path) -> KeptWeights | None:
         model.head.load_state_dict(mean_head(sources, run.data.labels.labels).state_dict())
         return None
     if config.fit == "knn":  # predicts from the 20 nearest training images
-        found = run.outputs(run.parts.train, FEATURES, encoded=True)
-        model.head = NeighbourHead(fused(model, torch.from_numpy(found.values)), run.target(found.samples))
+        outputs = run.outputs(run.parts.train, FEATURES, encoded=True)
+        model.head = NeighbourHead(fused(model, torch.from_numpy(outputs.values)), run.target(outputs.samples))
         model.head.to(run.device)
         return None
     return fit_after_encoder(run, run.parts.selection if config.chooses_epoch else ())
@@ -239,23 +239,23 @@ def fit_after_encoder(run: FinetuneRun, selection: Sequence[Sample] = ()) -> Kep
     Returns the weights that held-out images chose; None if they chose nothing.
     """
     config, model, objective = run.config, run.model, run.objective
-    found = run.outputs(run.parts.train, FEATURES, encoded=True)
-    run.encoded = None if config.trains_in_steps else found
-    target, weights = run.target(found.samples), objective.class_weights
+    outputs = run.outputs(run.parts.train, FEATURES, encoded=True)
+    run.encoded = None if config.trains_in_steps else outputs
+    target, weights = run.target(outputs.samples), objective.class_weights
 
     def probe(features: NDArray[np.float32]) -> nn.Linear:
         by_class = None if weights is None else weights.numpy()
         return fit_head(features, target.numpy(), task=config.task, seed=config.seed, class_weights=by_class)[0]
 
     if model.fusion is None and model.method is None and isinstance(model.head, nn.Linear):
-        model.head.load_state_dict(probe(found.values[:, 0]).state_dict())
+        model.head.load_state_dict(probe(outputs.values[:, 0]).state_dict())
         return None
-    encoded, method = torch.from_numpy(found.values), model.method
+    encoded, method = torch.from_numpy(outputs.values), model.method
     smoothed = smooth(target, config.augment.smoothing) if config.task == "label" else target
 
     def own(rows: Tensor, progress: float) -> Tensor | None:
         assert method is not None
-        return method.batch_targets([found.samples[row] for row in rows.tolist()], progress=progress)
+        return method.batch_targets([outputs.samples[row] for row in rows.tolist()], progress=progress)
 
     score = _scorer(run, selection) if selection else None
     if score is not None and method is not None and method.linear:  # initialise it from the probe
@@ -312,8 +312,8 @@ def prepare_network(run: FinetuneRun, *, is_new: bool) -> None:
         alone = Classifier(model.encoder, feature_width=head.confounders.shape[1], outputs=1, streams="scene")
         view = replace(run.config.view, hide_person=True)
         chosen = _some(train, MAX_SURROUNDINGS, run.config.seed)
-        found = run.outputs(chosen, "looking at surroundings", model=alone.to(run.device), view=view, encoded=True)
-        head.fit_surroundings(found.values[:, 0], run.config.seed)
+        outputs = run.outputs(chosen, "looking at surroundings", model=alone.to(run.device), view=view, encoded=True)
+        head.fit_surroundings(outputs.values[:, 0], run.config.seed)
 
 
 @torch.no_grad()
@@ -328,13 +328,13 @@ def adjust_logits(run: FinetuneRun) -> None:
 
 def fit_distance(run: FinetuneRun) -> None:
     """Fit the distance from the training images, on up to 4,000 of them."""
-    known, model = _some(run.parts.train, MAX_FITTED, run.config.seed), run.model
-    if len(known) < MIN_IMAGES:
+    samples, model = _some(run.parts.train, MAX_FITTED, run.config.seed), run.model
+    if len(samples) < MIN_IMAGES:
         return
     if run.encoded is None:
-        values = run.outputs(known, "fitting the distance from the training images", encoded=True).values
+        values = run.outputs(samples, "fitting the distance from the training images", encoded=True).values
     else:
-        chosen = {sample.key for sample in known}
+        chosen = {sample.key for sample in samples}
         values = run.encoded.values[[sample.key in chosen for sample in run.encoded.samples]]
     features = fused(model, torch.from_numpy(values))
     if len(features) >= MIN_IMAGES:

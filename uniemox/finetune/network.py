@@ -327,20 +327,20 @@ def _read_fusion(folder: Path, asked: str | None) -> SavedFusion | None:
         spec = read_info(header).network
         if spec is None or spec.fusion is None:
             raise CheckpointError(f"{path} holds a fusion that its header does not describe")
-        found = SavedFusion(spec.fusion, spec.fusion_heads, spec.fused_width, tensors)
+        fusion = SavedFusion(spec.fusion, spec.fusion_heads, spec.fused_width, tensors)
     else:
         model = read_json(folder / CONFIG)["config"]["model"]
-        found = SavedFusion(model["fusion"], model["fusion_heads"], model["decoder"]["width"], tensors)
-    if asked not in (None, found.name) and is_foreign(found.name):
+        fusion = SavedFusion(model["fusion"], model["fusion_heads"], model["decoder"]["width"], tensors)
+    if asked not in (None, fusion.name) and is_foreign(fusion.name):
         return None
     try:
-        refuse_foreign([found.name] if found.name != asked else [])
+        refuse_foreign([fusion.name] if fusion.name != asked else [])
         with torch.device("meta"):  # a header may claim any size
-            draft = build_fusion(found.name, found.width, found.heads)
+            draft = build_fusion(fusion.name, fusion.width, fusion.heads)
         check_shapes(draft, {key: tuple(value.shape) for key, value in _under(tensors, "fusion.").items()})
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error
-    return found
+    return fusion
 
 
 def _under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

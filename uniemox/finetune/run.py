@@ -70,9 +70,9 @@ def _open_run(
     with first_process_first():  # it may have to be downloaded
         network = network_of(config, data, parts.train)
     if rank() == 0:
-        shown = replace(data, samples=[*parts.samples, *open_unlabelled(config.distillation)])
+        training_data = replace(data, samples=[*parts.samples, *open_unlabelled(config.distillation)])
         sources = [config.init, config.distillation.teacher]
-        write_seen(out, shown, sources, callback.progress)
+        write_seen(out, training_data, sources, callback.progress)
     answers = None
     if config.distillation.teacher:
         answers = ask_teacher(config.distillation, parts.train, data.labels, out, callback.progress)
@@ -86,7 +86,7 @@ def _open_run(
 def _train(run: FinetuneRun, out: Path) -> None:
     """Train the network in steps; the first process then loads the weights of the chosen epoch."""
     config, model, adam = run.config, run.model, run.config.optimizer
-    shown = [*run.parts.train, *(run.answers.unlabelled if run.answers else ())]
+    samples = [*run.parts.train, *(run.answers.unlabelled if run.answers else ())]
     optimizer = build_optimizer(
         model,
         lr=adam.lr(config.batch_size),
@@ -96,7 +96,7 @@ def _train(run: FinetuneRun, out: Path) -> None:
         head_lr_scale=config.head_lr_scale,
     )
     ema: Any = None if config.ema_decay is None else ModelEmaV3(model, decay=config.ema_decay, use_warmup=True)
-    trainer = Trainer.of(config, out, model, optimizer, run.callback, samples=len(shown), every_epoch=True)
+    trainer = Trainer.of(config, out, model, optimizer, run.callback, samples=len(samples), every_epoch=True)
     point = trainer.resume()
     if ema is not None and point.more:
         ema.load_state_dict(point.more["ema"])
@@ -106,9 +106,9 @@ def _train(run: FinetuneRun, out: Path) -> None:
             ema.set(model)
     runner = wrap(model, run.device, compiled=config.hardware.compile)
     plan = measure_plan(
-        config, trainer, run.probe, samples=len(shown), has_ema=ema is not None, what="fine-tuning", done=point.step
+        config, trainer, run.probe, samples=len(samples), has_ema=ema is not None, what="fine-tuning", done=point.step
     )
-    views = ViewDataset(shown, AugmentedViews(config.view, config.seed, config.augment.randaugment))
+    views = ViewDataset(samples, AugmentedViews(config.view, config.seed, config.augment.randaugment))
     save, objective = partial(_save, run, trainer, ema, plan.steps_per_epoch), run.objective
     with closing(trainer.steps(plan, load_batches(config, views, plan), save)) as steps:
         for step in steps:

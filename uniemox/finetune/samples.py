@@ -232,7 +232,7 @@ class FinetuneRun:
         what: name of the work, for the progress bar.  model, view: used instead of the run's own.
         Raises DataError if there are more unreadable images than allowed.
         """
-        found = outputs_of(
+        outputs = outputs_of(
             model or self.model,
             samples,
             view or self.config.view,
@@ -242,8 +242,8 @@ class FinetuneRun:
             workers=count_workers(self.config.hardware, self.device),
             on_progress=lambda _what, done, _total: self.callback.progress(what, done, len(samples)),
         )
-        self.broken.add(found.broken)
-        return found
+        self.broken.add(outputs.broken)
+        return outputs
 
     def probe(self, pixels: Tensor) -> None:
         """Pass pixels, (2, 3, S, S) uint8, through the network, see `measure_plan`."""
@@ -267,8 +267,8 @@ class FinetuneRun:
 
     def score(self, model: Classifier) -> float:
         """Return the score on the selection images; higher is better: mean class recall, -KL, or concordance."""
-        found = self.outputs(self.parts.selection, "watching", model=model)
-        return self.score_of(torch.from_numpy(found.values), self.target(found.samples))
+        outputs = self.outputs(self.parts.selection, "watching", model=model)
+        return self.score_of(torch.from_numpy(outputs.values), self.target(outputs.samples))
 
     def score_of(self, values: Tensor, target: Tensor) -> float:
         """Return the score of values: (N, E) logits, or (N, 2) valence and arousal.  target: of the same shape."""
@@ -304,7 +304,7 @@ class FinetuneRun:
         """Fit the temperature on held-out images, and return the classifier's metadata."""
         labels = self.data.labels
         task: Task = "label" if self.config.calibrate_on == "labels" else self.config.task
-        known = [sample for sample in self.parts.calibration if has_target(sample, task, labels)]
-        held_out = self.outputs(known, "calibrating")
+        samples = [sample for sample in self.parts.calibration if has_target(sample, task, labels)]
+        held_out = self.outputs(samples, "calibrating")
         target = target_of(held_out.samples, task, labels).numpy()
         return calibrated(self.describe(), held_out.values, held_out.distances, target)

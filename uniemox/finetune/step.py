@@ -283,8 +283,8 @@ def ask_teacher(
             np.savez(to, keys=np.array(keys), shares=answers)
     wait_for_all()
     with np.load(path, allow_pickle=False) as file:
-        known, values = file["keys"].tolist(), file["shares"]
-    if known != keys:
+        saved_keys, values = file["keys"].tolist(), file["shares"]
+    if saved_keys != keys:
         raise DataError(f"{path} has predictions for other images; give the same --distillation.data, or another --out")
     is_read = np.isfinite(values).all(axis=1)
     shares = {key: torch.from_numpy(row) for key, row, is_good in zip(keys, values, is_read, strict=True) if is_good}

@@ -46,7 +46,7 @@ def environment(*, is_html: bool = True) -> "Environment":
     """Return the package's template environment, with the functions below as filters.  is_html: escape values."""
     from jinja2 import Environment, PackageLoader, StrictUndefined  # noqa: PLC0415 - most commands write no page
 
-    found = Environment(
+    env = Environment(
         loader=PackageLoader("uniemox", ""),
         autoescape=is_html,
         undefined=StrictUndefined,
@@ -54,10 +54,10 @@ def environment(*, is_html: bool = True) -> "Environment":
         lstrip_blocks=True,
         keep_trailing_newline=not is_html,
     )
-    found.filters |= {"number": number, "percent": percent, "interval": interval, "position": position}
-    found.tests |= {"known": is_known, "interval": are_known}
-    found.globals["zip"] = zip
-    return found
+    env.filters |= {"number": number, "percent": percent, "interval": interval, "position": position}
+    env.tests |= {"known": is_known, "interval": are_known}
+    env.globals["zip"] = zip
+    return env
 
 
 def jpeg_url(image: Image.Image, *, max_side_px: int, quality: int = 78) -> str:
@@ -105,8 +105,8 @@ def position(value: float, scale: tuple[float, float] = (0, 1)) -> float:
 
 def scale_of(values: Iterable[float | None]) -> tuple[float, float]:
     """Return the smallest scale in steps of 0.05 that contains all values."""
-    known = [value for value in values if is_known(value)]
-    if not known:
+    numbers = [value for value in values if is_known(value)]
+    if not numbers:
         return 0.0, 1.0
-    low, high = math.floor(min(known) * 20) / 20, math.ceil(max(known) * 20) / 20
+    low, high = math.floor(min(numbers) * 20) / 20, math.ceil(max(numbers) * 20) / 20
     return low, high if high > low else low + 0.05

@@ -30,17 +30,17 @@ def fetch(name: str) -> Path:
     repository, file, revision, wanted = match.groups()
     try:
         path = Path(hub.hf_hub_download(repository, file, revision=revision))
-        known = path.resolve().name  # the cache names large files by the hub's sha256
-        if wanted is None and not _SHA256.fullmatch(known):  # or the cache has no links, as on some systems
-            known = hub.get_hf_file_metadata(hub.hf_hub_url(repository, file, revision=revision)).etag or ""
+        hub_hash = path.resolve().name  # the cache names large files by the hub's sha256
+        if wanted is None and not _SHA256.fullmatch(hub_hash):  # or the cache has no links, as on some systems
+            hub_hash = hub.get_hf_file_metadata(hub.hf_hub_url(repository, file, revision=revision)).etag or ""
     except (OSError, ValueError) as error:  # includes all errors of the hub
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise HubError(f"{name} can't be downloaded: {reason}") from error
-    wanted = wanted or known
+    wanted = wanted or hub_hash
     if not _SHA256.fullmatch(wanted):
         raise HubError(f"{name}: the hub gives no sha256 of this file; add #sha256=<its hash> to the name")
     with path.open("rb") as content:
-        found = hashlib.file_digest(content, "sha256").hexdigest()
-    if found != wanted:
-        raise HubError(f"{name}: its sha256 is {found}, not {wanted}; remove {path} and try again, or don't trust it")
+        digest = hashlib.file_digest(content, "sha256").hexdigest()
+    if digest != wanted:
+        raise HubError(f"{name}: its sha256 is {digest}, not {wanted}; remove {path} and try again, or don't trust it")
     return path

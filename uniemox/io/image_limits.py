@@ -163,11 +163,11 @@ def _check_directories(data: bytes, name: str) -> None:
 def _check_jpeg(data: bytes, name: str) -> None:
     """Check segment by segment, in libjpeg's order; scans are skipped with one search."""
     at = scans = segments = fill = pixels = 0
-    while (found := _MARKER.search(data, at)) is not None:
-        marker, start = data[found.end() - 1], found.end()
+    while (match := _MARKER.search(data, at)) is not None:
+        marker, start = data[match.end() - 1], match.end()
         if not scans:
             segments += 1
-            fill += found.start() - at
+            fill += match.start() - at
             _refuse_if(segments > MAX_SEGMENTS, name, f"more than {MAX_SEGMENTS:,} segments before its first scan")
             _refuse_if(fill > MAX_FILL_BYTES, name, f"more than {MAX_FILL_BYTES:,} bytes between its segments")
         if marker == _EOI:

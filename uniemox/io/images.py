@@ -63,18 +63,18 @@ def open_image(data: bytes, name: str) -> Image.Image:
     if is_heif:
         check_heif(data, name)
         _register_heif()
-    known = [fmt for fmt in FORMATS if fmt in Image.OPEN]  # Pillow raises KeyError for formats that its build lacks
+    formats = [fmt for fmt in FORMATS if fmt in Image.OPEN]  # Pillow raises KeyError for formats that its build lacks
     try:
-        image = Image.open(io.BytesIO(data), formats=known)
+        image = Image.open(io.BytesIO(data), formats=formats)
     except Image.DecompressionBombError as error:
         raise ImageError(
             f"{name}: more than the {MAX_PIXELS // 10**6} megapixels that are decoded ({error}); "
             "scale it down, or remove it"
         ) from error
     except UnidentifiedImageError:
-        if is_heif and "HEIF" not in known:
+        if is_heif and "HEIF" not in formats:
             raise ImageError(f"{name}: HEIC {HEIF_NEEDS}") from None
-        raise ImageError(f"{name}: not an image of a known format ({', '.join(known)})") from None
+        raise ImageError(f"{name}: not an image of a known format ({', '.join(formats)})") from None
     except DECODING_ERRORS as error:
         raise ImageError(f"{name}: the header can't be read ({error})") from error
     width, height = image.size

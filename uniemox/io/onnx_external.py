@@ -34,7 +34,7 @@ def external_files(path: Path) -> list[str]:
 
     Raises ValueError if it names some and is not a complete protocol buffer; OSError if it can't be read.
     """
-    found: set[str] = set()
+    names: set[str] = set()
     if path.stat().st_size == 0:  # an empty file can't be mapped
         return []
     with open_regular(path) as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
@@ -44,13 +44,13 @@ def external_files(path: Path) -> list[str]:
         while waiting:
             message, start, end = waiting.pop()
             if message == "Tensor":
-                found |= _of_tensor(content, start, end)
+                names |= _of_tensor(content, start, end)
                 continue
             for number, kind, first, last in fields_of(content, start, end):
                 inner = _LEADS[message].get(number)
                 if inner is not None and kind == _BYTES:
                     waiting.append((inner, first, last))
-    return sorted(found)
+    return sorted(names)
 
 
 def leaves_folder(name: str) -> bool:

@@ -96,13 +96,13 @@ def _has_vnni() -> bool:
 
 def pick_provider(name: str | None) -> str:
     """Return a provider of the installed onnxruntime; None: cuda if it has it, else cpu. Raises ConfigError."""
-    found = set(get_available_providers())
-    known = [one for one, parts in PROVIDERS.items() if not parts or parts[0] in found]
+    providers = set(get_available_providers())
+    names = [one for one, parts in PROVIDERS.items() if not parts or parts[0] in providers]
     if name is None:
-        return "cuda" if "cuda" in known else "cpu"
-    if name not in known:
+        return "cuda" if "cuda" in names else "cpu"
+    if name not in names:
         raise ConfigError(
-            f"the installed onnxruntime has no provider {name}, only {', '.join(known)}; replace it by another "
+            f"the installed onnxruntime has no provider {name}, only {', '.join(names)}; replace it by another "
             "package, such as onnxruntime-gpu or onnxruntime-openvino"
         )
     return name

@@ -119,8 +119,8 @@ class YoloxNano(nn.Module):
 
     def forward(self, rgb: Tensor) -> Candidates:
         """Return candidates.  rgb: (N, 3, H, W), 0 to 255; H and W multiples of 32."""
-        found = [head(one) for head, one in zip(self.heads, self._maps(rgb.flip(1)), strict=True)]
-        boxes, objects, kinds = zip(*found, strict=True)
+        outputs = [head(one) for head, one in zip(self.heads, self._maps(rgb.flip(1)), strict=True)]
+        boxes, objects, kinds = zip(*outputs, strict=True)
         objectness, classes = rows_of(objects).sigmoid(), rows_of(kinds).sigmoid()  # (N, A, 1), (N, A, 80)
         confidence = objectness[..., 0] * classes.amax(dim=2)
         return Candidates(in_shares(boxes, rgb.shape[-2:]), confidence, objectness * classes)

@@ -112,11 +112,11 @@ class RegionReader(nn.Module):
 
     def split(self, packed: Tensor) -> dict[Group, Regions]:
         """Split the result of `forward` into regions by group; in training with dropout on features."""
-        sizes, found = self.sizes(), dict[Group, Regions]()
+        sizes, groups = self.sizes(), dict[Group, Regions]()
         for group, part in zip(sizes, packed.split(list(sizes.values()), dim=1), strict=True):
             regions = Regions.unpack(part)
-            found[group] = regions._replace(features=F.dropout(regions.features, self.dropout, self.training))
-        return found
+            groups[group] = regions._replace(features=F.dropout(regions.features, self.dropout, self.training))
+        return groups
 
     def _group(self, group: Group, maps: Sequence[Tensor], objects: Candidates | None, face: Tensor | None) -> Regions:
         """Return the regions of one group.  maps: of scene, person and face.  face: (N,) its confidence."""

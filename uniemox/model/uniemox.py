@@ -203,7 +203,7 @@ def fused_diagnostics(fused: Tensor, offset: Tensor | None) -> dict[str, Tensor]
     unit = nn.functional.normalize(fused, dim=1)  # (N, C)
     count = len(fused)
     pairs = unit.sum(dim=0).square().sum() - unit.square().sum()  # over ordered pairs of different images
-    found = {"fused_cosine": pairs / max(1, count * (count - 1))}
+    scalars = {"fused_cosine": pairs / max(1, count * (count - 1))}
     if offset is not None:
-        found["offset_share"] = offset.norm() / fused.norm(dim=1).mean().clamp(min=1e-12)
-    return found
+        scalars["offset_share"] = offset.norm() / fused.norm(dim=1).mean().clamp(min=1e-12)
+    return scalars

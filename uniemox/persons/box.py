@@ -197,9 +197,9 @@ def select(
     """
     candidates = np.flatnonzero((confidences >= least.confidence) & np.isfinite(boxes).all(axis=1))
     candidates = candidates[np.argsort(-confidences[candidates], kind="stable")][:MAX_CANDIDATES]
-    found = []
+    detections = []
     for row in candidates[suppress(boxes[candidates], confidences[candidates], least.nms_overlap)]:
         with ignoring(BoxError):  # outside of the image, in the letterbox, or thinner than a px
             box = clip_box(Box(*map(float, boxes[row])), *image)
-            found.append(Detection(box, float(min(confidences[row], 1.0))))
-    return tuple(found[: least.max_detections])
+            detections.append(Detection(box, float(min(confidences[row], 1.0))))
+    return tuple(detections[: least.max_detections])

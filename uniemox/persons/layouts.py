@@ -205,8 +205,8 @@ class Layout:
 
 def recognise(size: Size, outputs: Sequence[Array], *, takes_size: bool) -> Layout | None:
     """Return the layout of a graph by its outputs for one grey image; None if unknown."""
-    known = (layout for layout in LAYOUTS if layout.takes_size == takes_size and layout.matches(size, outputs))
-    return next(known, None)
+    layouts = (layout for layout in LAYOUTS if layout.takes_size == takes_size and layout.matches(size, outputs))
+    return next(layouts, None)
 
 
 def _table(outputs: Sequence[Array], rows: int, columns: Sequence[int]) -> Array | None:
@@ -253,8 +253,8 @@ def _is_yolov3_maps(size: Size, outputs: Sequence[Array]) -> bool:
     if len(outputs) != 3 or any(maps.ndim != 4 for maps in outputs):
         return False
     expected = [(outputs[0].shape[1], size[0] // stride, size[1] // stride) for stride in (8, 16, 32)]
-    found = [maps.shape[1:] for maps in finest_first(outputs)]
-    return found == expected and found[0][0] in [3 * columns for columns in WITH_OBJECTNESS]
+    shapes = [maps.shape[1:] for maps in finest_first(outputs)]
+    return shapes == expected and shapes[0][0] in [3 * columns for columns in WITH_OBJECTNESS]
 
 
 def _is_yolov3_table(size: Size, outputs: Sequence[Array]) -> bool:

@@ -50,7 +50,7 @@ class OnnxDetector:
     def detect(self, images: Sequence[Image.Image]) -> list[tuple[Detection, ...]]:
         """Detect people in upright RGB images of any size; boxes in px of each, clipped to it, most confident first."""
         step = self._batch or MAX_CONCURRENT
-        return [found for i in range(0, len(images), step) for found in self._detect_batch(images[i : i + step])]
+        return [boxes for i in range(0, len(images), step) for boxes in self._detect_batch(images[i : i + step])]
 
     def _detect_batch(self, images: Sequence[Image.Image]) -> list[tuple[Detection, ...]]:
         pixels, placements = fit_images(images, self._size, self.layout.preparation)
@@ -58,11 +58,11 @@ class OnnxDetector:
         pixels = np.concatenate([pixels, pixels[:1].repeat(missing, axis=0)])  # the graph's own batch, filled up
         outputs = self._run(pixels, (images[0].height, images[0].width))
         boxes, confidences = self.layout.decode(outputs, self._size)
-        found = []
+        detections = []
         for image, placement, of_one, heat in zip(images, placements, boxes, confidences, strict=False):
             placed = of_one if self.layout.takes_size else placement.back(of_one)
-            found.append(select(placed, heat, image.size, self._thresholds))
-        return found
+            detections.append(select(placed, heat, image.size, self._thresholds))
+        return detections
 
     def _run(self, pixels: Array, image: Size) -> list[Array]:
         """Return outputs for a batch (N, 3, H, W), as float32.  image: height and width before resizing."""
@@ -127,11 +127,11 @@ def _weights_beside(path: Path) -> list[Path]:
 def _describe(session: InferenceSession, outputs: Sequence[Array] | None) -> str:
     inputs = ", ".join(f"{one.name} {one.shape} {one.type}" for one in session.get_inputs())
     if outputs is None:
-        found = ", ".join(f"{one.name} {one.shape}" for one in session.get_outputs())
+        shapes = ", ".join(f"{one.name} {one.shape}" for one in session.get_outputs())
     else:
         pairs = zip(session.get_outputs(), outputs, strict=True)
-        found = ", ".join(f"{one.name} {list(values.shape)}" for one, values in pairs)
-    return f"unknown layout: inputs {inputs}; outputs {found}"
+        shapes = ", ".join(f"{one.name} {list(values.shape)}" for one, values in pairs)
+    return f"unknown layout: inputs {inputs}; outputs {shapes}"
 
 
 def _known() -> str:

@@ -31,11 +31,11 @@ def open_clip(name: str, words: Sequence[str] | None, *, threads: int | None = N
     if threads is not None:
         torch.set_num_threads(threads)
     engine = ZeroShotClip(teacher, labels)
-    known = recognise(labels, "evoked")
+    label_set = recognise(labels, "evoked")
     visual = teacher.model.visual
     info = ClassifierInfo(
         labels=labels,
-        label_set=known.name if set(known.labels) == set(labels) else "custom",
+        label_set=label_set.name if set(label_set.labels) == set(labels) else "custom",
         kind="evoked",
         size=engine.size,
         crop_fraction=1.0,

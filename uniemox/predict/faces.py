@@ -23,9 +23,9 @@ MIN_INSIDE = 0.7  # minimum share of a face's box inside its owner's box
 
 def detect_in(detector: Detector, image: Image.Image, full: tuple[int, int]) -> tuple[Detection, ...]:
     """Detect in an image that may be a smaller copy; boxes are in px of the full image, most confident first."""
-    [found] = detector.detect([image])
+    [detections] = detector.detect([image])
     x, y = full[0] / image.width, full[1] / image.height
-    return tuple(Detection(Box(b.x1 * x, b.y1 * y, b.x2 * x, b.y2 * y), confidence) for b, confidence in found)
+    return tuple(Detection(Box(b.x1 * x, b.y1 * y, b.x2 * x, b.y2 * y), confidence) for b, confidence in detections)
 
 
 class MirrorDetector:
@@ -37,14 +37,14 @@ class MirrorDetector:
 
     def detect(self, images: Sequence[Image.Image]) -> list[tuple[Detection, ...]]:
         """Detect in images, see `Detector`."""
-        found = self.detector.detect(images)
-        places = [place for place, some in enumerate(found) if some]  # other images need no mirror image
+        detections = self.detector.detect(images)
+        places = [place for place, some in enumerate(detections) if some]  # other images need no mirror image
         mirrored = self.detector.detect([ImageOps.mirror(images[place]) for place in places])
         for place, back in zip(places, mirrored, strict=True):
             width = images[place].width
             others = [one._replace(box=one.box._replace(x1=width - one.box.x2, x2=width - one.box.x1)) for one in back]
-            found[place] = _in_both(found[place], others)
-        return found
+            detections[place] = _in_both(detections[place], others)
+        return detections
 
 
 def _in_both(detections: Sequence[Detection], others: Sequence[Detection]) -> tuple[Detection, ...]:
@@ -110,13 +110,13 @@ def owners(faces: Sequence[Box], persons: Sequence[Box]) -> list[int | None]:
     A face belongs to the person whose box contains most of it, at least 0.7; of equal boxes to the smallest. If two
     faces have the same owner, only the larger one is assigned.
     """
-    found: list[int | None] = [None] * len(faces)
+    indices: list[int | None] = [None] * len(faces)
     for i in sorted(range(len(faces)), key=lambda i: -faces[i].area):
-        shares = [(_inside(faces[i], box), -box.area, k) for k, box in enumerate(persons) if k not in found]
+        shares = [(_inside(faces[i], box), -box.area, k) for k, box in enumerate(persons) if k not in indices]
         share, _, owner = max(shares, default=(0.0, 0.0, 0))
         if share >= MIN_INSIDE:
-            found[i] = owner
-    return found
+            indices[i] = owner
+    return indices
 
 
 def _inside(face: Box, person: Box) -> float:

@@ -119,11 +119,11 @@ def walk(folder: Path) -> Iterator[Path]:
     """
     try:
         with os.scandir(folder) as entries:
-            found = sorted((one.name, one.is_dir(follow_symlinks=False)) for one in entries if one.name[0] != ".")
+            children = sorted((one.name, one.is_dir(follow_symlinks=False)) for one in entries if one.name[0] != ".")
     except OSError:
         yield folder
         return
-    for name, is_folder in found:
+    for name, is_folder in children:
         path = folder / name
         if is_folder:
             yield from walk(path)
@@ -142,10 +142,10 @@ def list_images(names: Sequence[str], listed: Iterable[str] = ()) -> Iterator[st
             yield from (line.rstrip("\r\n") for line in listed if line.strip())
         elif os.path.isdir(name):
             yield from map(str, walk(Path(name)))
-        elif os.path.exists(name) or not glob.has_magic(name) or not (found := sorted(glob.glob(name, recursive=True))):
+        elif os.path.exists(name) or not glob.has_magic(name) or not (paths := sorted(glob.glob(name, recursive=True))):
             yield name
         else:
-            for one in found:
+            for one in paths:
                 if not os.path.isdir(one):
                     yield from [one] if is_image_name(Path(one)) else []
                 elif "**" not in name:  # "**" matches images in folders too

@@ -141,15 +141,15 @@ class Network:
         if with_features and FEATURES not in self.engine.outputs:
             raise ConfigError(f"{self.name} has no features output; export it again")
         head = self.rating_head
-        found = self.run(views, [FEATURES] if with_features or head else [])
-        distances = found.get(DISTANCE)
+        outputs = self.run(views, [FEATURES] if with_features or head else [])
+        distances = outputs.get(DISTANCE)
         if distances is not None:
             distances = np.where([_is_blank(view) for view in views], FAR, distances)
         return Answers(
-            answers_of(self.info, found[LOGITS], distances),
+            answers_of(self.info, outputs[LOGITS], distances),
             familiarity_of(distances, self.info.distances),
-            found[FEATURES] if with_features else None,
-            None if head is None else head.rate(found[FEATURES], found[LOGITS]),
+            outputs[FEATURES] if with_features else None,
+            None if head is None else head.rate(outputs[FEATURES], outputs[LOGITS]),
         )
 
     @cached_property
@@ -221,10 +221,10 @@ class _OnnxEngine:
         size, names = self.info.size, {part.name for part in inputs}
         fits = all(part.type == "tensor(float)" and part.shape[1:] == [3, size, size] for part in inputs)
         if names != set(self.info.views) or LOGITS not in self.outputs or not fits:
-            found = ", ".join(f"{part.name} {part.shape} {part.type}" for part in inputs)
+            signature = ", ".join(f"{part.name} {part.shape} {part.type}" for part in inputs)
             raise CheckpointError(
                 f"{path}: expected inputs {', '.join(self.info.views)} [N, 3, {size}, {size}] as float and the output "
-                f"logits, got {found} and {', '.join(sorted(self.outputs))}; export it again"
+                f"logits, got {signature} and {', '.join(sorted(self.outputs))}; export it again"
             )
 
     @cached_property
@@ -233,17 +233,17 @@ class _OnnxEngine:
 
     def run(self, outputs: Sequence[str], views: Mapping[str, Array]) -> list[Array]:
         try:
-            found = run_views(self._session, outputs, views, one_by_one=self._is_one_by_one)
+            arrays = run_views(self._session, outputs, views, one_by_one=self._is_one_by_one)
         except RUNTIME_ERRORS as error:
             raise CheckpointError(f"{self._path}: does not run on an image ({error}); export it again") from error
-        for name, values in zip(outputs, found, strict=True):
+        for name, values in zip(outputs, arrays, strict=True):
             if name == LOGITS and values.shape[1:] != (len(self.info.labels),):
                 raise CheckpointError(
                     f"{self._path}: has {len(self.info.labels)} labels, but gives {values.shape}; export it again"
                 )
             if not np.isfinite(values).all():
                 raise CheckpointError(f"{self._path}: {name} is not finite; download it again, or train it anew")
-        return [np.asarray(values, np.float32) for values in found]
+        return [np.asarray(values, np.float32) for values in arrays]
 
 
 def is_one_by_one(session: InferenceSession) -> bool:

@@ -117,10 +117,10 @@ class Predictor:
             return list(self.predict_each(image, coverage=coverage, labels=labels))
         if not _is_folder(image):
             return self._answer(image, decode_one, self._question(coverage, labels))
-        found = list(self.predict_each(walk(Path(image)), coverage=coverage, labels=labels))
-        if not found:
+        predictions = list(self.predict_each(walk(Path(image)), coverage=coverage, labels=labels))
+        if not predictions:
             raise ImageError(f"{os.fspath(image)}: no image in this folder or in those inside it")
-        return found
+        return predictions
 
     def embed(self, images: ImageLike | ImageLikes) -> NDArray[np.float32]:
         """Return features (N, D) of N images, the input of the last layer: for search, clustering and other models.
@@ -130,12 +130,12 @@ class Predictor:
         """
         several = [images] if not isinstance(images, (list, tuple)) else images
         rows = []
-        for found in self.predict_each(walk(Path(images)) if _is_folder(images) else several, with_embedding=True):
-            if isinstance(found, Failure):
-                is_missing = found.path is not None and not os.path.exists(found.path)
-                raise (ImageNotFoundError if is_missing else ImageError)(found.error)
-            assert found.embedding is not None
-            rows.append(found.embedding)
+        for answer in self.predict_each(walk(Path(images)) if _is_folder(images) else several, with_embedding=True):
+            if isinstance(answer, Failure):
+                is_missing = answer.path is not None and not os.path.exists(answer.path)
+                raise (ImageNotFoundError if is_missing else ImageError)(answer.error)
+            assert answer.embedding is not None
+            rows.append(answer.embedding)
         if not rows:
             raise ImageError("there is no image to embed")
         return np.stack(rows)
@@ -209,17 +209,17 @@ class Predictor:
         people: Sequence[Detection] | None,
         labels: LabelMapping | None,
     ) -> list[Face]:
-        found = reader.find(image, full)
-        persons = owners([face.box for face in found], [person.box for person in people or ()])
-        looked = [reader.look(image, full, face.box) for face in found]
+        detections = reader.find(image, full)
+        persons = owners([face.box for face in detections], [person.box for person in people or ()])
+        looked = [reader.look(image, full, face.box) for face in detections]
         views = [view for several in looked for view in several]
         rows = iter(reader.network.answer(views).values if views else ())
         faces = []
-        for face, several, person in zip(found, looked, persons, strict=True):
-            shown = None
+        for face, several, person in zip(detections, looked, persons, strict=True):
+            expressions = None
             if several and labels is not None:
-                shown = labels.named(np.mean([next(rows) for _ in several], axis=0))
-            faces.append(Face(box=face.box, confidence=face.confidence, expressions=shown, person=person))
+                expressions = labels.named(np.mean([next(rows) for _ in several], axis=0))
+            faces.append(Face(box=face.box, confidence=face.confidence, expressions=expressions, person=person))
         return faces
 
     def find_people(self, image: Image.Image, full: tuple[int, int]) -> tuple[Detection, ...] | None:

@@ -155,8 +155,8 @@ class Question:
         if head is not None and judged.ratings is not None:
             valence, arousal = judged.ratings[0].tolist()
             valence_ends, arousal_ends = head.intervals(judged.ratings, judged.familiarity)[0].tolist()
-            found = {"valence": valence, "valence_interval": tuple(valence_ends), "affect_from": "ratings"}
-            return found | {"arousal": arousal, "arousal_interval": tuple(arousal_ends)}
+            fields = {"valence": valence, "valence_interval": tuple(valence_ends), "affect_from": "ratings"}
+            return fields | {"arousal": arousal, "arousal_interval": tuple(arousal_ends)}
         return {} if self.norms is None else {"valence": float(values @ self.norms), "affect_from": "norms"}
 
 

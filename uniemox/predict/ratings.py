@@ -39,8 +39,8 @@ class RatingHead:
 
     def rate(self, features: Array, logits: Array) -> NDArray[np.float64]:
         """Return (N, 2) valence and arousal, 1 to 9.  features: (N, D).  logits: (N, E)."""
-        found = head_inputs(features, logits) @ self.weights.T.astype(np.float64) + self.bias
-        return found.clip(LOWEST, HIGHEST)
+        ratings = head_inputs(features, logits) @ self.weights.T.astype(np.float64) + self.bias
+        return ratings.clip(LOWEST, HIGHEST)
 
     def intervals(self, ratings: Array, familiarity: Array | None) -> NDArray[np.float64]:
         """Return (N, 2, 2), low and high end of each rating, at 90 % for images like those of the fit.

@@ -69,8 +69,8 @@ def update_index(predictor: Predictor, folder: Path, watch: Callable[[Answers], 
     images = [str(path) for path in walk(folder)]
     answered = AnswerHeader.of_question(predictor, None, None)
     index, failed = _load(cache, lines, answered) or (None, frozenset[str]())
-    known = failed if index is None else failed.union(index.paths.tolist())
-    if index is None or not known.issuperset(images):
+    paths = failed if index is None else failed.union(index.paths.tolist())
+    if index is None or not paths.issuperset(images):
         try:
             with ResultFile(lines, resume=lines.exists(), answered=answered) as file:
                 watch(answer_new(predictor, images, file, None))
@@ -130,10 +130,10 @@ def write_page(hits: Sequence[Hit], title: str, out: Path, words: Callable[[floa
 def parse_mood(text: str) -> list[tuple[str, str, float]]:
     """Split conditions such as "valence>7 arousal<4" into name, sign and limit. Raises ConfigError for other text."""
     text = text.strip()
-    found = list(_CONDITION.finditer(text))
-    if "".join(one.group(0) for one in found) != text:
+    conditions = list(_CONDITION.finditer(text))
+    if "".join(one.group(0) for one in conditions) != text:
         raise ConfigError(f"the mood {text!r} is not a list of conditions; write it as 'valence>7 arousal<4'")
-    return [(one[1], one[2], float(one[3])) for one in found]
+    return [(one[1], one[2], float(one[3])) for one in conditions]
 
 
 def _read(lines: Path) -> tuple[Index, frozenset[str]]:

@@ -28,8 +28,8 @@ def draw_timelines(lines: Path) -> Image.Image | None:
     """
     answers = [value for value in read_lines(lines) if "time_s" in value]
     films = {
-        film: sorted(found, key=lambda one: one["time_s"])
-        for film, found in groupby(answers, lambda answer: answer["path"].rpartition("#t=")[0])
+        film: sorted(frames, key=lambda one: one["time_s"])
+        for film, frames in groupby(answers, lambda answer: answer["path"].rpartition("#t=")[0])
     }
     if not films:
         return None

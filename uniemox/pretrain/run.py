@@ -90,9 +90,9 @@ def pretrain(
         model, teacher = open_networks(config, data, out, device, callback)
         trainer = build_trainer(config, data, out, model, callback)
         plan = plan_run(config, data, trainer, teacher, done=trainer.resume().step)
-        runner, shown = wrap(model, device, compiled=config.hardware.compile), masked_views(config, data, model)
-        save = partial(_save, config, shown, trainer, teacher)
-        with closing(trainer.steps(plan, load_batches(config, shown, plan), save)) as steps:
+        runner, dataset = wrap(model, device, compiled=config.hardware.compile), masked_views(config, data, model)
+        save = partial(_save, config, dataset, trainer, teacher)
+        with closing(trainer.steps(plan, load_batches(config, dataset, plan), save)) as steps:
             for step in steps:
                 batches = [make_batch(views, with_emotion=config.teacher.with_emotion) for views in step.batches]
                 weights, norms = weights_at(step.done), {}
@@ -229,9 +229,9 @@ def _save(
 ) -> None:
     """Save a checkpoint and an image of reconstructions."""
     trainer.checkpoints.save(ResumePoint(done), trainer.model, trainer.optimizer)
-    shown = collate([views[0, i] for i in range(min(PICTURED, len(views)))])
-    if shown.samples:
-        batch = make_batch(shown, with_emotion=config.teacher.with_emotion)
+    view_batch = collate([views[0, i] for i in range(min(PICTURED, len(views)))])
+    if view_batch.samples:
+        batch = make_batch(view_batch, with_emotion=config.teacher.with_emotion)
         with torch.no_grad(), torch.compiler.set_stance("force_eager"):  # on all processes, because they gather texts
             output = forward(trainer.model, batch, teacher=teacher)
         if output.scene_pred is not None or output.person_pred is not None:

@@ -93,8 +93,8 @@ def loss_gradient_norms(
     norms = {}
     for name, loss in output.losses.items():
         weighted = getattr(weights or model.config.losses, name) * loss
-        found = torch.autograd.grad(weighted, parameters, retain_graph=True, allow_unused=True)
-        norms[f"grad_norm_{name}"] = nn.utils.get_total_norm([one for one in found if one is not None])
+        gradients = torch.autograd.grad(weighted, parameters, retain_graph=True, allow_unused=True)
+        norms[f"grad_norm_{name}"] = nn.utils.get_total_norm([one for one in gradients if one is not None])
     return dict(zip(norms, torch.stack(list(norms.values())).tolist(), strict=True))
 
 

@@ -100,8 +100,8 @@ def _plan(
     for variant in variants:
         paper = table[variant.key]
         word = variant.name if variant.changes or variant.with_emotion else MAIN
-        told = study if variant.with_emotion is None else replace(study, with_emotion=variant.with_emotion)
-        starts = told.pretrained(word, variant.changes)
+        variant_study = study if variant.with_emotion is None else replace(study, with_emotion=variant.with_emotion)
+        starts = variant_study.pretrained(word, variant.changes)
         method = Method(name=f"UniEmoX, {word}", starts=starts, has_fusion=variant.changes != NO_FUSION)
         cells = {target.name: study.cell(method, target, paper=paper.get(target.name)) for target in study.targets}
         network = " ".join(word for name, value in variant.changes.items() for word in option_words(name, value))

@@ -69,9 +69,9 @@ def _verify(run: Path, kept: SavedEvaluation) -> Verified:
     persons = kept.values.get("persons")
     opened = open_data(kept.data, persons=None if persons is None else Path(persons), from_file=True)
     data = _of_keys(opened, kept.predictions.keys)
-    found = evaluate(run, data, allow_seen=True)  # training images were checked at the first evaluation
-    largest = _largest_difference(found, kept)
-    values = found.as_dict()
+    evaluation = evaluate(run, data, allow_seen=True)  # training images were checked at the first evaluation
+    largest = _largest_difference(evaluation, kept)
+    values = evaluation.as_dict()
     accuracy = values["accuracy"]
     is_same = all(values[name] == kept.values[name] for name in ("accuracy", "confusion"))
     if not is_same or largest > CLOSE:

@@ -75,15 +75,15 @@ def check_runs(runs: Sequence[Run], on_progress: Progress = silent) -> list[Chec
     for done, run in enumerate(runs):
         on_progress("checking", done, len(runs))
         before = next((needed.name for needed in run.needs if needed.key in failed), None)
-        found, missing = "", run.lacks or (None if before is None else f"the run before it: {before}")
+        summary, missing = "", run.lacks or (None if before is None else f"the run before it: {before}")
         if missing is None:
             try:
-                found = CHECKS[run.kind](run, world)
+                summary = CHECKS[run.kind](run, world)
             except UniemoxError as error:
                 missing = f"{type(error).__name__}: {error}"
         if missing is not None:
             failed.add(run.key)
-        result.append(Checked(run, found, missing))
+        result.append(Checked(run, summary, missing))
     return result
 
 

@@ -115,15 +115,15 @@ def teacher_width(source: str, planned: Mapping[str, FitConfig]) -> int:
         return planned[what].width
     if kind == "clip" and not what.startswith("local-dir:"):
         name, _, weights = what.partition("@")
-        known = open_clip.get_model_config(name)
+        config = open_clip.get_model_config(name)
         tags = open_clip.list_pretrained_tags_by_model(name)
-        if known is None:
+        if config is None:
             raise TeacherError(f"open_clip has no model {name!r}; open_clip.list_models() lists what it has")
         if weights and weights not in tags and not Path(weights).is_file():
             raise TeacherError(
                 f"{name} has no weights {weights!r}, and there is no such file; it has {', '.join(tags)}"
             )
-        return int(known["embed_dim"])
+        return int(config["embed_dim"])
     return open_teacher(source).width
 
 
@@ -145,11 +145,11 @@ def _start_of(config: PretrainConfig) -> tuple[Any, str]:
 def _encoder_of(config: FinetuneConfig, planned: Planned) -> tuple[Any, str]:
     """Return the encoder of a fine-tuning run, and a description of its weights."""
     init = Init.parse(config.init)
-    found = [_one(name, config, planned) for name in init.networks]
-    starts = ["random weights"] if init.from_scratch else [start for _, start in found]
-    if len(found) == 1:
-        return found[0][0], starts[0]
-    encoders = [encoder for encoder, _ in found]
+    pairs = [_one(name, config, planned) for name in init.networks]
+    starts = ["random weights"] if init.from_scratch else [start for _, start in pairs]
+    if len(pairs) == 1:
+        return pairs[0][0], starts[0]
+    encoders = [encoder for encoder, _ in pairs]
     return ConcatEncoder(encoders, [IMAGENET] * len(encoders)), ", ".join(starts)
 
 

@@ -57,15 +57,15 @@ def measure_run(run: Path) -> NetworkCost:
             seconds.append(time.perf_counter() - began)
     with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad(), FlopCounterMode(display=False) as counter:
         classifier(pixels, pixels)
-    found = NetworkCost(
+    cost = NetworkCost(
         parameters_m=sum(parameter.numel() for parameter in classifier.parameters()) / 1e6,
         multiply_adds_g=counter.get_total_flops() / 2e9,
         latency_ms=median(seconds[1:]) * 1e3,
         size_px=info.size,
         streams=info.streams,
     )
-    write_file(path, json.dumps(asdict(found)) + "\n")
-    return found
+    write_file(path, json.dumps(asdict(cost)) + "\n")
+    return cost
 
 
 BYTES = 4  # per weight, gradient, and each of AdamW's two moments

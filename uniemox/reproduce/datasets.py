@@ -16,7 +16,7 @@ def table1(given: dict[str, str], scale: Scale) -> Plan:
     """Plan Emo8's search words."""
 
     def words() -> Html:
-        rows = [(label, ", ".join(found)) for label, found in paper_tables()["table1_keywords"].items()]
+        rows = [(label, ", ".join(keywords)) for label, keywords in paper_tables()["table1_keywords"].items()]
         return _table("Search words (cited)", "search words", ("emotion", "words"), rows)
 
     def domains() -> Html:
@@ -55,13 +55,13 @@ def table2(given: dict[str, str], scale: Scale) -> Plan:
 
 def _opened(given: dict[str, str]) -> list[tuple[str, DataSet]]:
     """Return the data sets that can be opened."""
-    found = []
+    datasets = []
     for name, source in given.items():
         try:
-            found.append((name, open_data(source)))
+            datasets.append((name, open_data(source)))
         except UniemoxError as error:
             raise type(error)(f"{name}: {error}") from error
-    return found
+    return datasets
 
 
 def _counted(data: DataSet | None) -> str:

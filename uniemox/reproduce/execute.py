@@ -104,12 +104,12 @@ def to_do(runs: Sequence[Run]) -> list[Run]:
     """
     needed = {other.key for run in runs for other in run.needs}
     wanted = {run.key for run in runs if run.key not in needed}
-    found = []
+    pending_runs = []
     for run in reversed(runs):
         if run.key in wanted and not is_done(run):
             wanted |= {other.key for other in run.needs}
-            found.append(run)
-    return found[::-1]
+            pending_runs.append(run)
+    return pending_runs[::-1]
 
 
 def _weight(run: Run) -> int:
@@ -226,14 +226,14 @@ def _clear(started: _Started) -> None:
 
 def seconds_of(root: Path) -> dict[str, float]:
     """Return the time of every run by key, over all its starts, from the journal."""
-    path, found = root / JOURNAL, dict[str, float]()
+    path, seconds = root / JOURNAL, dict[str, float]()
     for line in path.read_text("utf-8").splitlines() if path.exists() else []:
         try:
             entry = json.loads(line)
-            found[entry["key"]] = found.get(entry["key"], 0.0) + float(entry["seconds"])
+            seconds[entry["key"]] = seconds.get(entry["key"], 0.0) + float(entry["seconds"])
         except (ValueError, KeyError, TypeError):  # an incomplete line
             continue
-    return found
+    return seconds
 
 
 def _stop(running: Sequence[_Started], number: int) -> None:

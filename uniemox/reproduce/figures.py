@@ -211,9 +211,9 @@ def _images(study: Study, target: DataSource, split: str = "") -> Run:
 
 def _plan(study: Study, name: Name, title: str, about: tuple[str, ...], run: Run, sheet: Callable[[], Html]) -> Plan:
     """Plan a page with a run's output, with a note if the images are not from the paper's data set."""
-    shown, papers = _target(study, name).name, PAPER_DATA[name]
-    if not study.is_demo and shown != papers:
-        about += (f"The images are from {shown}; the paper shows {papers}, which was not given.",)
+    dataset, papers = _target(study, name).name, PAPER_DATA[name]
+    if not study.is_demo and dataset != papers:
+        about += (f"The images are from {dataset}; the paper shows {papers}, which was not given.",)
     title, scale = f"Figure {name.removeprefix('fig')}: {title}", study.config.scale
     return Plan(name=name, title=title, scale=scale, about=about, more=(run,), parts=(sheet,))
 

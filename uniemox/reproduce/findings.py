@@ -37,18 +37,18 @@ class Findings:
             for name, cell in row.cells.items():
                 other = reference.cells.get(name) if reference is not None else None
                 if other is not None and row is not reference and cell.runs and cell.runs != other.runs:
-                    found = gain(cell, other)
-                    if found is not None:
-                        yield (row.name, name), found
+                    difference = gain(cell, other)
+                    if difference is not None:
+                        yield (row.name, name), difference
 
     def _margins(self) -> Iterator[tuple[tuple[str, str], Margin]]:
         cells = {row.name: row.cells for row in self.plan.rows}
         for row in self.plan.rows:
             baseline = cells[row.baseline] if row.baseline is not None else {}
             for name, cell in row.cells.items():
-                found = margin_of(cell, baseline[name]) if name in baseline else None
-                if found is not None:
-                    yield (row.name, name), found
+                margin = margin_of(cell, baseline[name]) if name in baseline else None
+                if margin is not None:
+                    yield (row.name, name), margin
 
     def has_gains(self, name: str) -> bool:
         """Return True if this column has a column of gains next to it; curves have too many columns for that."""
@@ -56,8 +56,8 @@ class Findings:
 
     def chance(self, name: str | None = None) -> float | None:
         """Return the chance level of a column, or of all; None if unknown or different."""
-        known = {score.chance for (_, column), score in self.scores.items() if score and name in (None, column)}
-        return known.pop() if len(known) == 1 else None
+        levels = {score.chance for (_, column), score in self.scores.items() if score and name in (None, column)}
+        return levels.pop() if len(levels) == 1 else None
 
     def as_dict(self) -> dict[str, Any]:
         """Return the JSON-serialisable form."""
@@ -91,12 +91,12 @@ class Findings:
         rows = {row.name: row for row in self.plan.rows}
         for (method, name), score in self.scores.items():
             row = rows[method]
-            cell, found, margin = row.cells[name], self.gains.get((method, name)), self.margins.get((method, name))
+            cell, difference, margin = row.cells[name], self.gains.get((method, name)), self.margins.get((method, name))
             record: dict[str, Any] = {"method": method, "network": row.network, "data": name}
             record |= {"mark": mark_of(cell, set(self.outcome.failed)), "paper_percent": cell.paper, "why": cell.why}
             record |= {} if score is None else asdict(score)
-            if found is not None:
-                record |= {"gain": found.difference, "gain_low": found.low, "gain_high": found.high}
+            if difference is not None:
+                record |= {"gain": difference.difference, "gain_low": difference.low, "gain_high": difference.high}
             if margin is not None:
                 over = {"": margin.difference, "_low": margin.low, "_high": margin.high}
                 record |= {f"over_histogram{end}": value for end, value in over.items()}

@@ -31,21 +31,21 @@ PAPER_NEAR_PERCENT = 1.0  # figures of the paper within this distance of 1 / cla
 def write_page(plan: Plan, outcome: RunOutcome, root: Path) -> Path:
     """Write ROOT/NAME-SCALE.html, with .json and .csv next to it. Returns the page. Raises DataError if it can't."""
     path = root / f"{plan.name}-{plan.scale}.html"
-    found = Findings(plan, outcome, root)
-    scores = {name: _scores_of(found, name) for name in found.ours}
-    cited = [name for name in plan.columns if name not in found.ours]
-    runs = [_run(run, found) for run in plan.runs]
+    findings = Findings(plan, outcome, root)
+    scores = {name: _scores_of(findings, name) for name in findings.ours}
+    cited = [name for name in plan.columns if name not in findings.ours]
+    runs = [_run(run, findings) for run in plan.runs]
     write_html(
         path,
         "reproduce/page.html",
         title=plan.title,
         plan=plan,
-        found=found,
+        found=findings,
         runs=runs,
         seconds=sum(run["seconds"] or 0.0 for run in runs),
-        notes=list(_notes(found)),
+        notes=list(_notes(findings)),
         # cited rows are shown only if the paper has figures for the same columns
-        rows=[row for row in plan.rows if not row.is_cited or _is_cited(row, found.ours)],
+        rows=[row for row in plan.rows if not row.is_cited or _is_cited(row, findings.ours)],
         failure_of=lambda row, name: _failure(_cell(row, name), outcome),
         paper_of=lambda row, name: _cell(row, name).paper,
         classes_of=CLASSES,
@@ -58,13 +58,13 @@ def write_page(plan: Plan, outcome: RunOutcome, root: Path) -> Path:
             for name, those in scores.items()
             if those
         },
-        drawings=list(_drawings(found)) if plan.rows else (),
+        drawings=list(_drawings(findings)) if plan.rows else (),
         cited=cited,
         cited_rows=[row for row in plan.rows if _is_cited(row, cited)],
         parts=[part() for part in plan.parts],
     )
-    write_file(path.with_suffix(".json"), json.dumps(found.as_dict(), indent=2, ensure_ascii=False) + "\n")
-    write_file(path.with_suffix(".csv"), found.as_csv())
+    write_file(path.with_suffix(".json"), json.dumps(findings.as_dict(), indent=2, ensure_ascii=False) + "\n")
+    write_file(path.with_suffix(".csv"), findings.as_csv())
     return path
 
 
@@ -122,9 +122,9 @@ def _drawings(findings: Findings) -> Iterator[tuple[str, Html, str]]:
         yield "", curves(title, plan.columns, rows, chance=findings.chance()), words
     for name in findings.ours if not plan.is_curve else ():
         if _scores_of(findings, name):
-            title, shown = f"Accuracy on {name}", {row.name: _dot(findings, row, name) for row in plan.rows}
+            title, points = f"Accuracy on {name}", {row.name: _dot(findings, row, name) for row in plan.rows}
             words = "Dots: ours, with interval, faint where near chance; squares: the paper's; dashed: chance."
-            yield title, dots(title, shown, chance=findings.chance(name)), words
+            yield title, dots(title, points, chance=findings.chance(name)), words
 
 
 def _dot(findings: Findings, row: TableRow, name: str) -> Dot:

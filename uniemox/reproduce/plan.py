@@ -70,15 +70,15 @@ class Run:
     def config(self) -> PretrainConfig | FinetuneConfig:
         """Settings of a training run: its preset, changed by its options. Raises ConfigError."""
         preset: Any = (PRETRAININGS if self.kind == "pretrain" else FINETUNINGS)[self.options["preset"]]()
-        known = {part.name for part in fields(preset)}
-        return changed(preset, {name: value for name, value in self.options.items() if name.split(".")[0] in known})
+        names = {part.name for part in fields(preset)}
+        return changed(preset, {name: value for name, value in self.options.items() if name.split(".")[0] in names})
 
     @cached_property
     def key(self) -> str:
         """Hash of command, data and versions, independent of root and name."""
         words = [word.replace(f"{self.root / RUNS}/", "") for word in self._words(without=NOT_HASHED)]
-        known = {"words": words, "data": sorted(self.digests), "versions": _versions()}
-        return hashlib.sha256(json.dumps(known, sort_keys=True).encode("utf-8", "surrogatepass")).hexdigest()[:12]
+        inputs = {"words": words, "data": sorted(self.digests), "versions": _versions()}
+        return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode("utf-8", "surrogatepass")).hexdigest()[:12]
 
     @property
     def folder(self) -> Path:

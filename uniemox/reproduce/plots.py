@@ -71,8 +71,8 @@ def curves(title: str, columns: Sequence[str], rows: Mapping[str, Sequence[Dot]]
     )
 
 
-def _scale(found: Iterable[Dot], chance: float | None) -> tuple[float, float]:
-    return scale_of([chance, *(end for dot in found for end in (dot.value, dot.low, dot.high, dot.paper))])
+def _scale(points: Iterable[Dot], chance: float | None) -> tuple[float, float]:
+    return scale_of([chance, *(end for dot in points for end in (dot.value, dot.low, dot.high, dot.paper))])
 
 
 def _ticks(scale: tuple[float, float]) -> list[float]:

@@ -54,27 +54,27 @@ def find_evaluation(run: Run) -> SavedEvaluation | None:
     name = "*" if run.model is None else run.key  # otherwise it is the scored run's folder
     for file in sorted((run.folder / EVALUATIONS).glob(f"{name}.json")):
         try:
-            found = read_evaluation(file)
+            evaluation = read_evaluation(file)
         except DataError:  # damaged or of another version: it is made again
             continue
-        if (found.data, found.split) == run.scores:
-            return found
+        if (evaluation.data, evaluation.split) == run.scores:
+            return evaluation
     return None
 
 
 def score_of(cell: Cell) -> Score | None:
     """Return the result of the cell's finished runs; None if none is finished."""
-    found = [evaluation for run in cell.runs if (evaluation := find_evaluation(run)) is not None]
-    found = [evaluation for evaluation in found if "confusion" in evaluation.values]
-    if not found:
+    evaluations = [evaluation for run in cell.runs if (evaluation := find_evaluation(run)) is not None]
+    evaluations = [evaluation for evaluation in evaluations if "confusion" in evaluation.values]
+    if not evaluations:
         return None
-    values = np.array([evaluation.values["accuracy"] for evaluation in found])
+    values = np.array([evaluation.values["accuracy"] for evaluation in evaluations])
     over: Literal["seeds", "pictures"] = "pictures"
-    low, high = np.array([evaluation.values["accuracy_interval"] for evaluation in found]).mean(axis=0)
+    low, high = np.array([evaluation.values["accuracy_interval"] for evaluation in evaluations]).mean(axis=0)
     near = low  # agreement between seeds is no evidence for other images
     if len(values) >= MIN_SEEDS:
         over, (low, high) = "seeds", seed_interval(values)
-    counts = np.array([sum(row) for row in found[0].values["confusion"]])
+    counts = np.array([sum(row) for row in evaluations[0].values["confusion"]])
     chance = float(counts.max() / counts.sum())
     return Score(
         accuracy=float(values.mean()),
@@ -112,17 +112,17 @@ def gain(ours: Cell, reference: Cell) -> PairedDifference | None:
     first, second = _right(ours.runs), _right(reference.runs)
     if first is None or second is None or first[0] != second[0]:
         return None
-    found = paired_bootstrap(first[1], second[1], list(first[0].values()))
+    estimate = paired_bootstrap(first[1], second[1], list(first[0].values()))
     if not MIN_SEEDS <= len(first[1]) == len(second[1]) == len(ours.runs) == len(reference.runs):
-        return found
+        return estimate
     by_seed = first[1].mean(axis=1) - second[1].mean(axis=1)
-    return replace(found, low=found.difference - _reach(by_seed), high=found.difference + _reach(by_seed))
+    return replace(estimate, low=estimate.difference - _reach(by_seed), high=estimate.difference + _reach(by_seed))
 
 
 def _right(runs: Sequence[Run]) -> tuple[dict[str, str], np.ndarray] | None:
     """Return the bootstrap group of each scored image by key, and (S, N) correct answers by seed."""
-    found = [evaluation for run in runs if (evaluation := find_evaluation(run)) is not None]
-    kept = [evaluation.predictions for evaluation in found if evaluation.predictions is not None]
+    evaluations = [evaluation for run in runs if (evaluation := find_evaluation(run)) is not None]
+    kept = [evaluation.predictions for evaluation in evaluations if evaluation.predictions is not None]
     rows = [dict(zip(one.keys, one.is_right.tolist(), strict=True)) for one in kept]
     if not rows or any(row.keys() != rows[0].keys() for row in rows):
         return None

@@ -112,18 +112,18 @@ def parse_given(texts: Sequence[str]) -> dict[str, str]:
     >>> parse_given(["fi:photos/fi", "mine=folder:photos?kind=felt"])
     {'FI': 'fi:photos/fi', 'mine': 'folder:photos?kind=felt'}
     """
-    found: dict[str, str] = {}
+    sources: dict[str, str] = {}
     for text in texts:
         named = re.match(r"([^:=]+)=(.+)", text)
         source = named.group(2) if named else text
         kind, path, _ = parse_source(source)
         name = named.group(1) if named else COLUMNS.get(kind, SCENES_NAME if kind == "synthetic" else Path(path).name)
-        known = {column.lower(): column for column in COLUMNS.values()}
-        name = known.get(name.lower(), name)
-        if name in found:
+        columns = {column.lower(): column for column in COLUMNS.values()}
+        name = columns.get(name.lower(), name)
+        if name in sources:
             raise ConfigError(f"--data names {name} twice; write NAME=KIND:PATH with another name")
-        found[name] = source
-    return found
+        sources[name] = source
+    return sources
 
 
 def targets_of(
@@ -156,15 +156,15 @@ def _small(config: ReproduceConfig, name: str, source: str, exclude: Path | None
     ours, data = _divided(config, name, source, exclude)
     if kind == "shards":
         return ours
-    given, files, found, needs = replace(ours, needs=()), dict(ours.files), tuple[Run, ...](), ours.needs
+    given, files, detections, needs = replace(ours, needs=()), dict(ours.files), tuple[Run, ...](), ours.needs
     if all(sample.persons is None and sample.target_box is None for sample in data.samples):
-        found = (_find_people(config.out, given, config.detector or EMBEDDED),)
-        files["persons"] = found[0].folder / PERSONS
+        detections = (_find_people(config.out, given, config.detector or EMBEDDED),)
+        files["persons"] = detections[0].folder / PERSONS
     if all(sample.text is None for sample in data.samples):
-        needs += (*found, _describe(config, given, found))
+        needs += (*detections, _describe(config, given, detections))
         files["texts"] = needs[-1].folder / TEXTS
     else:
-        needs += found
+        needs += detections
     packed = _pack(config.out, replace(given, needs=needs), OWN_SHORT_SIDE_PX, files)
     return replace(ours, source=f"shards:{packed.folder}", files={}, needs=(packed,), has_people=True, sizes={})
 

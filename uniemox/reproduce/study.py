@@ -161,8 +161,8 @@ class Study:
         if seed:
             options["seed"] = seed
         name = f"pretrain {name}" + (f", seed {seed}" if config.pretrain_seeds > 1 else "")
-        known = {"needs": needs, "digests": digests, "images": epochs * images}
-        run = data.run(config.out, name, "pretrain", options=options, makes=ENCODER, **known)
+        arguments = {"needs": needs, "digests": digests, "images": epochs * images}
+        run = data.run(config.out, name, "pretrain", options=options, makes=ENCODER, **arguments)
         return self._trained(replace(run, lacks=lacks), images, PRETRAIN_GFLOP, PRETRAIN_PARAMETERS_M)
 
     def _trained(self, run: Run, images: int, gflop: float, parameters_m: float) -> Run:

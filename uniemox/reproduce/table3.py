@@ -81,19 +81,19 @@ def told_once(rows: Sequence[TableRow]) -> tuple[list[TableRow], dict[str, str]]
     same: dict[tuple[str, ...], list[TableRow]] = {}
     for row in rows:
         same.setdefault(tuple(run.key for cell in row.cells.values() for run in cell.runs), []).append(row)
-    found, cited, names = list[TableRow](), list[TableRow](), dict[str, str]()
+    joined_rows, cited, names = list[TableRow](), list[TableRow](), dict[str, str]()
     for keys, group in same.items():
         if not keys or len(group) == 1:
-            found += group
+            joined_rows += group
             continue
         first, why = group[0], f"the same run as {group[0].network}"
         names |= dict.fromkeys((row.name for row in group), first.network)
         methods = ", ".join(row.name for row in group)
-        found.append(TableRow(first.network, _without_paper(first), network=f"stands for {methods}"))
+        joined_rows.append(TableRow(first.network, _without_paper(first), network=f"stands for {methods}"))
         for row in group:
             empty = {column: Cell(cell.paper, why=why) for column, cell in row.cells.items()}
             cited += [replace(row, cells=empty, network=why, is_cited=True)] if row.name != START else []
-    return found + cited, names
+    return joined_rows + cited, names
 
 
 def _without_paper(row: TableRow) -> dict[str, Cell]:
@@ -180,8 +180,8 @@ def relating_of(study: Study, name: str) -> Method:
     groups = set(method_class(RELATING[name]).groups)
     start = method_of(study, OURS if study.is_demo else "dBOT")
     changes, lacks = dict[str, Any](method=RELATING[name]), start.lacks
-    for detector, (option, found) in DETECTORS.items():
-        if not groups & set(found):
+    for detector, (option, detected_groups) in DETECTORS.items():
+        if not groups & set(detected_groups):
             continue
         if detector in study.weights:
             changes[option] = study.weights[detector]
@@ -262,7 +262,7 @@ def score_zero_shot(source: str, data: DataSet, out: Path, *, split: str, on_pro
     sentences = [prompt.format(label) for label in data.labels.labels for prompt in prompts]
     of_sentences = F.normalize(teacher.text_features(sentences).float(), dim=-1)
     texts = F.normalize(of_sentences.unflatten(0, (-1, len(prompts))).mean(dim=1), dim=-1)  # (E, C)
-    shown: list[Sample] = []
+    readable: list[Sample] = []
     rows = []
     places = [[(0, i) for i in range(at, min(at + BATCH, len(samples)))] for at in range(0, len(samples), BATCH)]
     for batch in build_loader(ViewDataset(samples, WholeViews(WHOLE_PX)), places, workers=1):
@@ -274,12 +274,12 @@ def score_zero_shot(source: str, data: DataSet, out: Path, *, split: str, on_pro
                 person = teacher.image_features(batch.person.to(device).float() / 255, keys)
                 image = torch.where(has_person[:, None], (image + person) / 2, image)
             rows.append((SCALE * F.normalize(image.float(), dim=-1) @ texts.to(image.device).T).detach().cpu().numpy())
-            shown += batch.samples
-        on_progress("asking the teacher", len(shown), len(samples))
+            readable += batch.samples
+        on_progress("asking the teacher", len(readable), len(samples))
     if not rows:
         raise DataError(f"none of the images of {data.name} can be read")
     probabilities = probabilities_of(np.concatenate(rows).astype(np.float32), None)  # (N, E)
-    truth = np.array([sample.label for sample in shown])
+    truth = np.array([sample.label for sample in readable])
     names = data.labels.labels
     predictions = tuple(
         {
@@ -290,9 +290,9 @@ def score_zero_shot(source: str, data: DataSet, out: Path, *, split: str, on_pro
             "predicted": names[int(row.argmax())],
             "probabilities": {name: round(float(p), 6) for name, p in zip(names, row, strict=True)},
         }
-        for sample, label, row in zip(shown, truth, probabilities, strict=True)
+        for sample, label, row in zip(readable, truth, probabilities, strict=True)
     )
-    units = [sample.group or sample.image_key for sample in shown]
+    units = [sample.group or sample.image_key for sample in readable]
     scores = score_classes(probabilities, truth, data.labels, groups=units)
     out.mkdir(parents=True, exist_ok=True)
     notes = (f"zero-shot answers of {source}",)

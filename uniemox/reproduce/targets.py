@@ -77,25 +77,25 @@ def plan_of(name: Name, config: ReproduceConfig) -> Plan:
 
 def _pairs(texts: tuple[str, ...], option: str) -> dict[str, str]:
     """Parse NAME=VALUE pairs. Raises ConfigError for another form."""
-    found = {}
+    pairs = {}
     for text in texts:
         name, _, value = text.partition("=")
         if not name or not value:
             raise ConfigError(f"--{option} takes NAME=VALUE, got {text!r}")
-        found[name] = value
-    return found
+        pairs[name] = value
+    return pairs
 
 
 def _weights(texts: tuple[str, ...]) -> dict[str, str]:
     """Return values by row, in the table's spelling. Raises ConfigError for an unknown row."""
     names = [entry["method"] for entry in paper_tables()["table3"] if not entry.get("cited")]
     names += [*EXTRAS, *DETECTORS]
-    known = {name.lower(): name for name in names}
+    spellings = {name.lower(): name for name in names}
     given = _pairs(texts, "weights")
-    unknown = next((name for name in given if name.lower() not in known), None)
+    unknown = next((name for name in given if name.lower() not in spellings), None)
     if unknown is not None:
         raise ConfigError(f"--weights: no row with weights is called {unknown!r}; there are {', '.join(names)}")
-    return {known[name.lower()]: value for name, value in given.items()}
+    return {spellings[name.lower()]: value for name, value in given.items()}
 
 
 def _excluded(texts: tuple[str, ...], given: Mapping[str, str]) -> dict[str, Path]:

@@ -151,13 +151,13 @@ _WORDS = {
 
 def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Return the part of an OpenAPI operation with these statuses."""
-    told: dict[int | str, dict[str, Any]] = {}
+    parts: dict[int | str, dict[str, Any]] = {}
     for status in statuses:
         code, error = REFUSALS[status]
         content = {"application/json": {"example": {"code": code, "error": error}}}
-        told[status] = {"model": ErrorAnswer, "description": _WORDS[status], "content": content}
-    if 503 in told:
-        told[503]["headers"] = {"Retry-After": {"description": "Seconds", "schema": {"type": "integer", "minimum": 1}}}
-    if 401 in told:
-        told[401]["headers"] = {"WWW-Authenticate": {"schema": {"type": "string"}}}
-    return told
+        parts[status] = {"model": ErrorAnswer, "description": _WORDS[status], "content": content}
+    if 503 in parts:
+        parts[503]["headers"] = {"Retry-After": {"description": "Seconds", "schema": {"type": "integer", "minimum": 1}}}
+    if 401 in parts:
+        parts[401]["headers"] = {"WWW-Authenticate": {"schema": {"type": "string"}}}
+    return parts

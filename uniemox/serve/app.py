@@ -101,8 +101,8 @@ def serve(app: FastAPI, config: ServeConfig, *, host: str, port: int) -> None:
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
     listener = listen(host, port)
-    shown = f"[{host}]" if ":" in host else host
-    logger.info("listening on http://%s:%d - stop with Ctrl-C", shown, listener.getsockname()[1])
+    address = f"[{host}]" if ":" in host else host
+    logger.info("listening on http://%s:%d - stop with Ctrl-C", address, listener.getsockname()[1])
     # uvicorn repeats the signal to itself after the last response; SIGTERM is not a failure then.
     before = signal.signal(signal.SIGTERM, lambda *_: None)
     try:
@@ -145,10 +145,10 @@ def _schema(app: FastAPI, models: Models, root_path: str) -> dict[str, Any]:
     limits = models.limits()
     for path in ("/predict", "/explain"):
         operation = schema["paths"][path]["post"]
-        known = [(each, limits.get(each["name"])) for each in operation["parameters"]]
-        known = [(each, limit) for each, limit in known if limit is None or any(limit.values())]
-        operation["parameters"] = [each for each, _ in known]
-        for parameter, limit in known:
+        pairs = [(each, limits.get(each["name"])) for each in operation["parameters"]]
+        pairs = [(each, limit) for each, limit in pairs if limit is None or any(limit.values())]
+        operation["parameters"] = [each for each, _ in pairs]
+        for parameter, limit in pairs:
             if limit is not None:
                 [value, _] = parameter["schema"].pop("anyOf")  # the other is null, which a query can't express
                 parameter["schema"] |= value | limit

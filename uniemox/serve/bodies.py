@@ -139,17 +139,17 @@ class _Form:
 
     def uploads(self) -> list[Upload]:
         """Return the files, in order."""
-        found = []
+        uploads = []
         for part in self._parts:
             _, options = parse_options_header(part.headers.get(b"content-disposition", b""))
             if options.get(b"name") != FIELD.encode():
                 raise RefusedError(422, "unknown_field", f"expected only files in the field {FIELD!r}")
             name = options.get(b"filename")
-            shown = None if name is None else name.decode("utf-8", "replace")[:MAX_NAME_LENGTH]
-            found.append(Upload(b"".join(part.content), shown))
-        if not found:
+            file_name = None if name is None else name.decode("utf-8", "replace")[:MAX_NAME_LENGTH]
+            uploads.append(Upload(b"".join(part.content), file_name))
+        if not uploads:
             raise RefusedError(422, "no_picture", f"no image was sent; put one or more files in the field {FIELD!r}")
-        return found
+        return uploads
 
     def on_part_begin(self) -> None:
         if len(self._parts) == self._limit:

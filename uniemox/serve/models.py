@@ -94,8 +94,8 @@ class Models:
     def find(self, name: str | None) -> str:
         """Return the name of a model, the first for None. Raises RefusedError for an unknown name."""
         if name is not None and name not in self._predictors:
-            known = f"no model of that name is served; there are {', '.join(self.names)}"
-            raise RefusedError(422, "unknown_model", known)
+            message = f"no model of that name is served; there are {', '.join(self.names)}"
+            raise RefusedError(422, "unknown_model", message)
         return name or self.names[0]
 
     def describe(self) -> list[ModelAnswer]:
@@ -141,8 +141,8 @@ class Models:
         parts = [small, *(large[i : i + LARGE_AT_ONCE] for i in range(0, len(large), LARGE_AT_ONCE))]
         decoders = _PromptDecoders(self._decoders, time.monotonic() + BATCH_DECODE_S)
         for part in parts:
-            found = self._answers(ask, [images[place] for place in part], decoders)
-            for place, answer in zip(part, found, strict=True):
+            results = self._answers(ask, [images[place] for place in part], decoders)
+            for place, answer in zip(part, results, strict=True):
                 is_late = isinstance(answer, Failure) and images[place] in decoders.not_begun
                 answers[place] = PUT_BACK if is_late else answer
         return answers

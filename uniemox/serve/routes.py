@@ -60,11 +60,11 @@ Shared = Annotated[Service, Depends(find_service)]
 
 def only_known(request: Request) -> None:
     """Raise RefusedError for an unknown query parameter, so a misspelt name is reported."""
-    known = [parameter.alias for parameter in request.scope["route"].dependant.query_params]
+    names = [parameter.alias for parameter in request.scope["route"].dependant.query_params]
     for name in request.query_params:
-        if name not in known:
+        if name not in names:
             raise RefusedError(
-                422, "bad_parameter", f"there is no parameter {name[:40]!r}; there are {', '.join(known)}"
+                422, "bad_parameter", f"there is no parameter {name[:40]!r}; there are {', '.join(names)}"
             )
 
 

@@ -66,7 +66,7 @@ class ZeroShot:
 
         images: N of (3, H, W) in [0, 1].  fields: N, requested fields of each.
         """
-        found: list[dict[str, str]] = [{} for _ in images]
+        attributes: list[dict[str, str]] = [{} for _ in images]
         for size in {image.shape for image in images}:  # images of one size form a batch, which the teacher resizes
             rows = [i for i, image in enumerate(images) if image.shape == size]
             features = self.teacher.image_features(torch.stack([images[i] for i in rows]), [""] * len(rows))
@@ -75,8 +75,8 @@ class ZeroShot:
                 shares, places = (cosines @ words.T * TEMPERATURE).softmax(dim=1).cpu().max(dim=1)
                 for i, share, place in zip(rows, shares.tolist(), places.tolist(), strict=True):
                     if field in fields[i] and share >= MIN_SHARE:
-                        found[i][field] = self.words[field][place]
-        return found
+                        attributes[i][field] = self.words[field][place]
+        return attributes
 
 
 class ObjectClassifier:
@@ -155,8 +155,8 @@ def write_texts(
         before = len(by_key) - len(waiting)
         on_progress("describing", before, len(by_key))
         open_work = partial(_open_work, open_describer)
-        with closing(map_each(open_work, waiting, pool, batch=BATCH, on_gpu=on_gpu)) as found:
-            for done, (sample, answer) in enumerate(zip(waiting, found, strict=True), before + 1):
+        with closing(map_each(open_work, waiting, pool, batch=BATCH, on_gpu=on_gpu)) as answers:
+            for done, (sample, answer) in enumerate(zip(waiting, answers, strict=True), before + 1):
                 if answer is None or isinstance(answer, str):
                     broken.append(answer or f"{sample.image}: {DIED}")
                 else:
@@ -176,16 +176,16 @@ def _open_work(open_describer: Callable[[], Describer]) -> Callable[[Sequence[Sa
 
 def _attributes(samples: Sequence[Sample], describer: Describer) -> list[dict[str, Any] | str]:
     """Return the annotated or computed attributes of images, or why one can't be read."""
-    found: list[dict[str, Any] | str] = []
+    results: list[dict[str, Any] | str] = []
     looked: list[tuple[dict[str, Any], Sample, Tensor]] = []
     for sample in samples:
         if sample.annotation:
-            found.append(dict(sample.annotation))
+            results.append(dict(sample.annotation))
             continue
         try:
             image, _ = decode_sample(sample, lambda width, height: min(width, height) / SIDE_PX)
         except ImageError as error:
-            found.append(str(error))
+            results.append(str(error))
             continue
         values = np.array(image)
         attributes: dict[str, Any] = {
@@ -193,7 +193,7 @@ def _attributes(samples: Sequence[Sample], describer: Describer) -> list[dict[st
             "colorfulness": round(colorfulness(values), 1),
             "object": ["Person"] if sample.persons else [],
         }
-        found.append(attributes)
+        results.append(attributes)
         looked.append((attributes, sample, torch.from_numpy(values).permute(2, 0, 1).float() / 255))
     images = [pixels for _, _, pixels in looked]
     if images and describer.classifier:
@@ -203,7 +203,7 @@ def _attributes(samples: Sequence[Sample], describer: Describer) -> list[dict[st
         fields = [[f for f in QUESTIONS if sample.persons != () or f not in OF_PEOPLE] for _, sample, _ in looked]
         for (attributes, _, _), words in zip(looked, describer.zero_shot(images, fields), strict=True):
             attributes.update(words)
-    return found
+    return results
 
 
 def _classifier(name: str, weights: Path | None) -> tuple[nn.Module, int]:

@@ -235,8 +235,8 @@ class TextCachedTeacher:
             raise TeacherError(f"{self.folder} can't be read ({error}); choose another path") from error
         for name in sorted(names):
             try:
-                found = safetensors.numpy.load_file(self.folder / name)
-                keys, values = found["keys"], found["values"]
+                arrays = safetensors.numpy.load_file(self.folder / name)
+                keys, values = arrays["keys"], arrays["values"]
             except (OSError, KeyError, safetensors.SafetensorError) as error:
                 raise TeacherError(f"{self.folder / name} can't be read ({error}); delete it, it is a cache") from error
             if keys.shape[1:] == (KEY_BYTES,) and values.shape == (len(keys), self.width):  # else another teacher's

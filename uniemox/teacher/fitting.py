@@ -160,16 +160,16 @@ def fit_teacher(
         return look_at_pairs(dataset, [texts[i] for i in which], max(views, 1), look, config.workers, broken, progress)
 
     held = look_at(order[:held_out], 0, "reading held-out images")
-    shown = look_at(order[held_out:], config.views if tower is None else 0, "reading images")
-    teacher = _start(config, tower, shown.texts)
+    training_pairs = look_at(order[held_out:], config.views if tower is None else 0, "reading images")
+    teacher = _start(config, tower, training_pairs.texts)
     if (out / DESCRIPTION).is_file() and not resume:  # replaces a finished teacher
         shutil.rmtree(out / RUN, ignore_errors=True)
     begin_run(out / RUN, "teacher", config, data, resume=resume)
-    _fit(teacher, shown, config, out / RUN, callback)
+    _fit(teacher, training_pairs, config, out / RUN, callback)
     teacher.about = {
         "data": data.name,
-        "pictures": len(shown.texts),
-        "texts": len({text for several in shown.texts for text in several}),
+        "pictures": len(training_pairs.texts),
+        "texts": len({text for several in training_pairs.texts for text in several}),
         "broken": len(broken.found),
         "config": asdict(config),
         "figures": _figures(teacher, held, is_frozen=tower is not None),
@@ -295,10 +295,10 @@ def recalls(similarity: Tensor, truth: Tensor) -> dict[str, float]:
     similarity: (Q, M), queries by candidates.  truth: (Q, M) bool.  Means over the queries, 0 to 1.
     """
     ranked = truth.gather(1, similarity.argsort(dim=1, descending=True, stable=True))  # (Q, M)
-    candidates, found = truth.shape[1], truth.sum(dim=1).tolist()
+    candidates, counts = truth.shape[1], truth.sum(dim=1).tolist()
     result = {}
     for k in (1, 5):
-        missed = [math.comb(candidates - n, k) / math.comb(candidates, k) if k <= candidates else 0.0 for n in found]
+        missed = [math.comb(candidates - n, k) / math.comb(candidates, k) if k <= candidates else 0.0 for n in counts]
         result[f"recall_at_{k}"] = float(ranked[:, :k].any(dim=1).double().mean())
         result[f"chance_at_{k}"] = 1 - sum(missed) / len(missed)
     return result

@@ -211,9 +211,9 @@ def gather_numbers(*numbers: int) -> list[list[int]]:
     """Gather the numbers of every process, equally many each, in the processes' order, without a GPU wait."""
     if world_size() == 1:
         return [list(numbers)]
-    found = [torch.zeros(len(numbers), dtype=torch.long) for _ in range(world_size())]
-    dist.all_gather(found, torch.tensor(numbers))
-    return [one.tolist() for one in found]
+    tensors = [torch.zeros(len(numbers), dtype=torch.long) for _ in range(world_size())]
+    dist.all_gather(tensors, torch.tensor(numbers))
+    return [one.tolist() for one in tensors]
 
 
 def gather_rows(x: Tensor) -> Tensor:

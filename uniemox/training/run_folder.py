@@ -169,16 +169,16 @@ def _begin(run: Path, kind: str, config: Any, data: DataSet | Sequence[Sample], 
 def describe_data(data: DataSet) -> dict[str, Any]:
     """Return the identity of a data set: name, size, labels, and a hash of all sample fields."""
     labels = {"name": data.labels.name, "labels": list(data.labels.labels), "kind": data.labels.kind}
-    found = {"source": data.name, "labels": labels, **describe_samples(data.samples)}
-    return found | ({"parts": [asdict(part) for part in data.parts]} if data.parts else {})
+    description = {"source": data.name, "labels": labels, **describe_samples(data.samples)}
+    return description | ({"parts": [asdict(part) for part in data.parts]} if data.parts else {})
 
 
 def describe_samples(samples: Sequence[Sample]) -> dict[str, Any]:
     """Return the number of samples, and a hash over all their fields."""
     digest = hashlib.sha256()
     for sample in samples:
-        known = (sample.key, sample.label, sample.distribution, sample.valence, sample.arousal, sample.split)
-        digest.update(repr((*known, sample.text, sample.persons, sample.target_box)).encode("utf-8", "surrogatepass"))
+        values = (sample.key, sample.label, sample.distribution, sample.valence, sample.arousal, sample.split)
+        digest.update(repr((*values, sample.text, sample.persons, sample.target_box)).encode("utf-8", "surrogatepass"))
     return {"samples": len(samples), "sha256": digest.hexdigest()}
 
 

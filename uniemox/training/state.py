@@ -150,9 +150,9 @@ class Checkpoints:
         return self.keep_every > 0 and _step_of(path) % self.keep_every == 0
 
     def _prune(self) -> None:
-        found = _found(self.folder)
-        best = _best(found)
-        for path in found[: -self.keep]:
+        paths = _found(self.folder)
+        best = _best(paths)
+        for path in paths[: -self.keep]:
             if path != best and not self._stays(path):
                 _discard(path)
 

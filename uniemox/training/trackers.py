@@ -113,8 +113,8 @@ class _Mlflow:
                 self.id = kept.read_text("utf-8").strip()
                 self.client.update_run(self.id, status="RUNNING")
                 return
-            found = self.client.get_experiment_by_name(PROJECT)
-            experiment = self.client.create_experiment(PROJECT) if found is None else found.experiment_id
+            match = self.client.get_experiment_by_name(PROJECT)
+            experiment = self.client.create_experiment(PROJECT) if match is None else match.experiment_id
             self.id = self.client.create_run(experiment, run_name=_name_of(run)).info.run_id
             settings = by_dotted_name(_settings_of(run)).items()
             params = [Param(name, str(value)[:MAX_PARAM_CHARACTERS]) for name, value in settings]

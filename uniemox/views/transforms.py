@@ -70,8 +70,8 @@ class TrainViews:
         image, full = decode_sample(sample, shrink)
         geometry, person = place[0]
         pixels = _to_tensor(image)  # (1, 3, H, W)
-        shown = _to_tensor(hide(image, person, full)) if self.config.hide_person else pixels
-        scene = _cut(shown, geometry.crop, full, size)
+        scene_pixels = _to_tensor(hide(image, person, full)) if self.config.hide_person else pixels
+        scene = _cut(scene_pixels, geometry.crop, full, size)
         body = _cut(_black_out(pixels, person, full), person.box, full, size)
         if geometry.flip:
             scene, body = scene.flip(-1), body.flip(-1)
@@ -89,8 +89,8 @@ class EvalViews:
         size, crop_fraction = self.config.size, self.config.crop_fraction
         image, full = decode_sample(sample)
         person = _placed(sample, full, self.config.person)
-        shown = hide(image, person, full) if self.config.hide_person else image
-        scene = torch.from_numpy(scene_view(shown, size, crop_fraction))
+        scene_image = hide(image, person, full) if self.config.hide_person else image
+        scene = torch.from_numpy(scene_view(scene_image, size, crop_fraction))
         body = torch.from_numpy(person_view(image, person, full, size))
         return Views(scene, body, person.source, Geometry(scene_box(full, size, crop_fraction), False, size))
 

@@ -67,23 +67,23 @@ def invite(project: Project, name: str, role: Role = "annotator") -> str:
         raise ConfigError(f"{OWNER} is reserved for whoever serves the project; choose another name for the {role}")
     token = secrets.token_urlsafe(24)
     with project.store.write() as connection:
-        known = connection.execute(select(t.people.c.id, t.people.c.role).where(t.people.c.name == name)).first()
+        person = connection.execute(select(t.people.c.id, t.people.c.role).where(t.people.c.name == name)).first()
         values = {"token_hash": _hash(token), "invited_at": time.time(), "revoked_at": None}
-        if known is None:
+        if person is None:
             connection.execute(insert(t.people).values(name=name, role=role, **values))
-        elif known.role != role:
-            raise ConfigError(f"{name} is {known.role} already; choose another name for the {role}")
+        elif person.role != role:
+            raise ConfigError(f"{name} is {person.role} already; choose another name for the {role}")
         else:
-            connection.execute(update(t.people).where(t.people.c.id == known.id).values(**values))
-            connection.execute(t.sessions.delete().where(t.sessions.c.person_id == known.id))
+            connection.execute(update(t.people).where(t.people.c.id == person.id).values(**values))
+            connection.execute(t.sessions.delete().where(t.sessions.c.person_id == person.id))
     return token
 
 
 def is_invited(project: Project, name: str) -> bool:
     """Return whether a person has an invitation, which a new one would replace."""
     with project.store.read() as connection:
-        found = select(t.people.c.id).where(t.people.c.name == " ".join(name.split()), t.people.c.revoked_at.is_(None))
-        return connection.scalar(found) is not None
+        query = select(t.people.c.id).where(t.people.c.name == " ".join(name.split()), t.people.c.revoked_at.is_(None))
+        return connection.scalar(query) is not None
 
 
 def revoke(project: Project, name: str) -> None:

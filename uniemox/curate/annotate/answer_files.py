@@ -145,10 +145,10 @@ def _save_part(project: Project, answers: Sequence[tuple[int, str, AnswerIn]]) -
         rows = []
         for picture, name, answer in answers:
             if name not in people:
-                known = connection.scalar(select(t.people.c.id).where(t.people.c.name == name))
+                person_id = connection.scalar(select(t.people.c.id).where(t.people.c.name == name))
                 values = {"name": name, "role": "annotator", "invited_at": 0.0, "token_hash": secrets.token_hex(32)}
                 fresh = insert(t.people).values(**values, revoked_at=time.time())  # without an invitation link
-                people[name] = known or inserted_id(connection.execute(fresh))
+                people[name] = person_id or inserted_id(connection.execute(fresh))
             own = {"person_id": people[name], "picture_id": picture}
             task = connection.scalar(select(t.tasks.c.id).filter_by(**own))
             if task is None:

@@ -157,10 +157,10 @@ def _add_session_routes(app: FastAPI) -> None:
     @app.get("/api/me")
     def me(person: Anybody) -> Response:
         answered, total = app.state.assigner.count(person.id)
-        known = {"project": project_id, "id": person.id, "name": person.name, "role": person.role, "csrf": person.csrf}
+        user = {"project": project_id, "id": person.id, "name": person.name, "role": person.role, "csrf": person.csrf}
         plan = project.plan
         more = {"labels": plan.labels, "kind": plan.kind, "styles": plan.styles, "answered": answered, "total": total}
-        return JSONResponse({**known, **more})
+        return JSONResponse({**user, **more})
 
 
 def _add_annotator_routes(app: FastAPI) -> None:
@@ -173,8 +173,8 @@ def _add_annotator_routes(app: FastAPI) -> None:
         if not access.has_agreed(project, person.id):
             raise HTTPException(403, "read what you are asked to agree to first")
         next_tasks = assigner.next_tasks(person.id, after, min(max(limit, 1), MAX_TASKS))
-        shown = [{"id": task.id, "check": task.check_label, "suggested": task.suggestion} for task in next_tasks]
-        return JSONResponse({"tasks": shown})
+        rows = [{"id": task.id, "check": task.check_label, "suggested": task.suggestion} for task in next_tasks]
+        return JSONResponse({"tasks": rows})
 
     @app.get("/api/form")
     def form(person: Annotator) -> Response:
@@ -199,8 +199,8 @@ def _add_annotator_routes(app: FastAPI) -> None:
     async def answer(given: AnswersIn, person: Annotator) -> Response:
         fits = [one for each in given.answers if (one := read_answer(each, project.plan.labels)) is not None]
         claims = {one.task: one.suggested for one in fits if one.suggested}
-        shown = await asyncio.to_thread(assigner.suggestions, person.id, claims) if claims else {}
-        checked = [one.model_copy(update={"suggested": shown.get(one.task)}) for one in fits]
+        suggestions = await asyncio.to_thread(assigner.suggestions, person.id, claims) if claims else {}
+        checked = [one.model_copy(update={"suggested": suggestions.get(one.task)}) for one in fits]
         try:
             saved = await asyncio.wrap_future(app.state.writer.save(person.id, checked))
         except DataError as error:
@@ -249,8 +249,8 @@ def _add_owner_routes(app: FastAPI) -> None:
         changes = [_checked(project, one) for one in given.changes]
         note = ", ".join(sorted({f"{one.field} {one.value or 'none'}" for one in changes}))
         with project.store.write() as connection:
-            known = set(connection.scalars(select(t.images.c.id).where(t.images.c.id.in_(c.picture for c in changes))))
-            if not {one.picture for one in changes} <= known:
+            ids = set(connection.scalars(select(t.images.c.id).where(t.images.c.id.in_(c.picture for c in changes))))
+            if not {one.picture for one in changes} <= ids:
                 raise HTTPException(404, "an image does not exist")
             batch = append(connection, actor=person.name, step="by hand", note=note, changes=changes)
         return JSONResponse({"batch": batch})
@@ -305,7 +305,7 @@ def _checked(project: Project, given: ChangeIn) -> Change:
     return Change(given.picture, given.field, given.value, reason)
 
 
-def _grid(project: Project, shown: str, label: str, page: int) -> dict[str, Any]:
+def _grid(project: Project, decision: str, label: str, page: int) -> dict[str, Any]:
     """Return one page of kept or dropped images by label, lowest scores of a model first.
 
     Keyword and title are those of an image's first candidate. They are untrusted: text, never HTML.
@@ -322,7 +322,7 @@ def _grid(project: Project, shown: str, label: str, page: int) -> dict[str, Any]
         .outerjoin(t.looks, t.looks.c.picture_id == image)
         .outerjoin(of_image, of_image.c.picture_id == image)
         .outerjoin(t.candidates, candidates.id == of_image.c.id)
-        .where(screened.c.value == shown, image.not_in(taken_down()))
+        .where(screened.c.value == decision, image.not_in(taken_down()))
     )
     if label:
         query = query.where(image.in_(select(candidates.picture_id).where(candidates.label == label)))

@@ -145,9 +145,9 @@ def _one_hop(address: str, config: CollectConfig, deadline: float) -> bytes | Re
 
 
 def _body(response: http.client.HTTPResponse, config: CollectConfig, deadline: float) -> bytes:
-    told, limit = response.headers.get("Content-Length", ""), config.max_bytes
-    if told.isdigit() and int(told) > limit and not config.takes_part:
-        raise FetchError(f"{int(told):,} bytes, more than the {limit:,} that are taken")
+    length, limit = response.headers.get("Content-Length", ""), config.max_bytes
+    if length.isdigit() and int(length) > limit and not config.takes_part:
+        raise FetchError(f"{int(length):,} bytes, more than the {limit:,} that are taken")
     parts, size = [], 0
     while block := response.read1(BLOCK):
         parts.append(block)
@@ -158,8 +158,8 @@ def _body(response: http.client.HTTPResponse, config: CollectConfig, deadline: f
             raise FetchError(f"more than the {limit:,} bytes that are taken")
     if time.monotonic() >= deadline:
         raise TimeoutError("out of time")
-    if told.isdigit() and size < int(told):
-        raise FetchError(f"cut off: {size:,} of {int(told):,} bytes", may_pass=True)
+    if length.isdigit() and size < int(length):
+        raise FetchError(f"cut off: {size:,} of {int(length):,} bytes", may_pass=True)
     return b"".join(parts)
 
 

@@ -176,8 +176,8 @@ def _bytes_of(values: NDArray[Any] | None, dtype: str = "u1") -> bytes | None:
 
 def _look_at_benchmark(project: Project, data: DataSet, progress: Progress) -> None:
     """Scan new images of a test set."""
-    known = {row.key for row in project.rows(select(t.benchmarks.c.key).where(t.benchmarks.c.name == data.name))}
-    samples = list({sample.image_key: sample for sample in data.samples if sample.image_key not in known}.values())
+    keys = {row.key for row in project.rows(select(t.benchmarks.c.key).where(t.benchmarks.c.name == data.name))}
+    samples = list({sample.image_key: sample for sample in data.samples if sample.image_key not in keys}.values())
     for part in in_parts(samples, AT_ONCE, f"scanning {data.name}", progress):
         rows = [
             {"name": data.name, "key": sample.image_key, "sha256": look.sha256, "thumb": _bytes_of(look.thumb)}

@@ -38,8 +38,8 @@ def render(template: str, **values: Any) -> str:
     datasheet.md: config, plan, rows, figures, sources, by_owner, suggested, models, agreement, and those below.
     statistics.md: figures, published (table II).  licences.md: licences.
     """
-    found = environment(is_html=False).get_template(f"curate/release/{template}")
-    return found.render(published=paper_tables()["table2_datasets"], **values)
+    document = environment(is_html=False).get_template(f"curate/release/{template}")
+    return document.render(published=paper_tables()["table2_datasets"], **values)
 
 
 def statistics(

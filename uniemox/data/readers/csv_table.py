@@ -185,7 +185,7 @@ def read_csv(
 def _renamed(row: Mapping[str, str]) -> dict[str, str]:
     """Rename a row's known columns to their names here, ignoring case; undo `safe_cell` in texts."""
     lower = ((name, ALIASES.get(name.lower(), name.lower())) for name in row)
-    return {known if known in KNOWN else plain_cell(name): plain_cell(row[name]) for name, known in lower}
+    return {column if column in KNOWN else plain_cell(name): plain_cell(row[name]) for name, column in lower}
 
 
 def _classes(table: Path, columns: list[str], labels: str | None) -> list[str]:

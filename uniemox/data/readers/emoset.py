@@ -107,9 +107,9 @@ def _read_annotation(path: Path, words: Mapping[str, set[str]], emotion: str) ->
         describe(annotation, with_emotion=True)
     except AnnotationError as error:
         raise AnnotationError(f"{path}: {error}") from error
-    for field, known in words.items():
+    for field, vocabulary in words.items():
         values = annotation.get(field) or ()
         for value in [values] if isinstance(values, str) else values:
-            if known and value and plain(value) not in known:
+            if vocabulary and value and plain(value) not in vocabulary:
                 raise AnnotationError(f"{path}, {field}: {value!r} is not in the vocabulary of info.json")
     return annotation

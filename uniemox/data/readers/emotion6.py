@@ -26,14 +26,14 @@ def read_emotion6(root: Path, *, label: Literal["folder", "vote"] = "folder") ->
     images = images_below(checked_folder(root / "images"))
     samples, unlabelled, without_row = [], 0, 0
     for key, path in images.items():
-        known = votes.get(key, {})
-        word = key.split("/")[0] if label == "folder" else top_vote(known["distribution"]) if known else None
+        row = votes.get(key, {})
+        word = key.split("/")[0] if label == "folder" else top_vote(row["distribution"]) if row else None
         if label == "vote" and word in (None, "neutral"):
             unlabelled += 1
             continue
-        without_row += not known
+        without_row += not row
         samples.append(
-            Sample(key=f"images/{key}", image=ImageFile(path), label=class_of(EKMAN, str(word), str(path)), **known)
+            Sample(key=f"images/{key}", image=ImageFile(path), label=class_of(EKMAN, str(word), str(path)), **row)
         )
     if not samples:
         raise DataError(f"{root / 'images'}: no images in its folders")

@@ -166,13 +166,13 @@ def _table_rows(tables: Iterable[tuple[str | None, Path]], words: set[str], unre
             read = [one.name for one in schema if one.name in wanted and _is_plain(one.type)]
             rows = table.read(columns=read) if path.suffix == ".parquet" else table.select(read)
             _check_texts(rows, path)
-            found = rows.to_pylist() if read else [{}] * sum(sizes)
+            records = rows.to_pylist() if read else [{}] * sum(sizes)
         except (OSError, ValueError, LookupError, TypeError, OverflowError, pa.ArrowException) as error:
             raise DataError(f"{path}: can't be read as a table ({str(error)[:200]}); copy it again") from error
         words |= set(names)
         unread |= set(schema.names) - set(read) - {image}
         places = ((group, row) for group, size in enumerate(sizes) for row in range(size))
-        for (group, row), values in zip(places, found, strict=True):
+        for (group, row), values in zip(places, records, strict=True):
             where = f"{path}, group {group}, row {row}"
             key = f"{split}/{numbers[split]}" if split else str(numbers[split])
             cells = _cells(values, split, key, _label(values.get(label), names, f"{where}, {label}"))
@@ -268,14 +268,14 @@ def _label(value: Any, names: Sequence[str], where: str) -> str:
     if isinstance(value, str) or value is None:
         return value or ""
     if not isinstance(value, int) or not -1 <= value < len(names):
-        known = f"a number below {len(names)}" if names else "a name: its column has no names of classes (ClassLabel)"
-        raise DataError(f"{where}: expected {known}, got {value!r}")
+        kind = f"a number below {len(names)}" if names else "a name: its column has no names of classes (ClassLabel)"
+        raise DataError(f"{where}: expected {kind}, got {value!r}")
     return "" if value == -1 else names[value]
 
 
 def _cells(row: Mapping[str, Any], split: str | None, path: str, label: str) -> dict[str, str]:
-    known = {COLUMNS[name]: text for name, value in row.items() if name in COLUMNS and (text := _text(value))}
-    return {"split": split or "", **known, "path": path, "label": label}
+    cells = {COLUMNS[name]: text for name, value in row.items() if name in COLUMNS and (text := _text(value))}
+    return {"split": split or "", **cells, "path": path, "label": label}
 
 
 def _text(value: Any) -> str:

@@ -79,7 +79,7 @@ def write_report(
         title=f"Report: {', '.join(named)}",
         runs=views,
         is_compared=len(tuned) > 1,
-        comparisons=[comparison_view(title, found, tuned) for title, found in shared_evaluations(tuned).items()],
+        comparisons=[comparison_view(title, group, tuned) for title, group in shared_evaluations(tuned).items()],
     )
     on_progress("reporting", len(named), len(named))
 

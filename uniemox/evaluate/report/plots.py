@@ -40,16 +40,16 @@ def curve_url(steps: NDArray[np.int64], values: Array, *, size: tuple[float, flo
 
     steps, values: (S,), S at least 1; values that are not finite are left out.  size: width and height in inches.
     """
-    shown = np.unique(np.linspace(0, len(steps) - 1, min(len(steps), MAX_POINTS)).round().astype(int))
+    indices = np.unique(np.linspace(0, len(steps) - 1, min(len(steps), MAX_POINTS)).round().astype(int))
     has_mean = len(steps) >= MIN_SMOOTHED
     raw = np.where(np.isfinite(values), values, np.nan)
     with mpl.rc_context(dict(LOOK)):
         figure = Figure(figsize=size, layout="constrained")
         axes = figure.subplots()
         look = {"alpha": 0.3, "lw": 0.8} if has_mean else {"marker": "." if len(steps) == 1 else None}
-        axes.plot(steps[shown], raw[shown], color=BLUE, **look)
+        axes.plot(steps[indices], raw[indices], color=BLUE, **look)
         if has_mean:
-            axes.plot(steps[shown], running_mean(raw, len(raw) // SMOOTHED)[shown], color=BLUE)
+            axes.plot(steps[indices], running_mean(raw, len(raw) // SMOOTHED)[indices], color=BLUE)
         axes.set_xlabel("step")
         axes.grid(axis="y", color=INK, alpha=0.12, lw=0.6)
         return _drawn(figure)
@@ -129,9 +129,9 @@ def examples_of(
     result = []
     for title, chosen in (("Surest and right", predictions.is_right), ("Surest and wrong", ~predictions.is_right)):
         places = surest(predictions, chosen)
-        shown = [_example(int(place), predictions, labels, samples.get(predictions.keys[place])) for place in places]
-        there = [example for example in shown if example is not None]
-        result.append((title, there, len(shown) - len(there)))
+        examples = [_example(int(place), predictions, labels, samples.get(predictions.keys[place])) for place in places]
+        there = [example for example in examples if example is not None]
+        result.append((title, there, len(examples) - len(there)))
     return result
 
 

@@ -39,14 +39,14 @@ def evaluation_view(
     evaluation: SavedEvaluation, samples_of: Callable[[str], Mapping[str, Sample] | str]
 ) -> dict[str, Any]:
     """Return everything about one evaluation for the template.  samples_of: as `open_samples`."""
-    values, found = evaluation.values, evaluation.predictions
-    samples = {} if found is None else samples_of(evaluation.data)
+    values, preds = evaluation.values, evaluation.predictions
+    samples = {} if preds is None else samples_of(evaluation.data)
     return {
         "evaluation": evaluation,
         "scores": list(_scores(values)),
-        "reliability": None if found is None else _reliability(found, is_known(values.get("temperature"))),
+        "reliability": None if preds is None else _reliability(preds, is_known(values.get("temperature"))),
         "groups": _groups(values["by"]) if "by" in values else None,
-        "examples": () if found is None or isinstance(samples, str) else examples_of(found, values["labels"], samples),
+        "examples": () if preds is None or isinstance(samples, str) else examples_of(preds, values["labels"], samples),
         "no_examples": samples if isinstance(samples, str) else "",
     }
 
@@ -59,15 +59,15 @@ def _scores(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
         if isinstance(value, dict):
             yield from _scores(value, f"{name}: ")
         elif value is None or isinstance(value, int | float):
-            shown = NAMES.get(name, name.replace("_", " "))
-            yield prefix + shown, number(value), interval(values.get(f"{name}_interval"))
+            title = NAMES.get(name, name.replace("_", " "))
+            yield prefix + title, number(value), interval(values.get(f"{name}_interval"))
 
 
 def _groups(by: Mapping[str, Any]) -> dict[str, Any]:
     """Return scores by group, and the scale for drawing them.  least: key in older evaluations."""
     by = {"groups": {}, **dict.fromkeys(("measure", "worst", "best", "gap")), "min_samples": by.get("least"), **by}
-    known = [value for scores in by["groups"].values() if is_known(value := scores.get(by["measure"]))]
-    return {**by, "scale": (0.0, max(1.0, *known) if known else 1.0)}
+    values = [value for scores in by["groups"].values() if is_known(value := scores.get(by["measure"]))]
+    return {**by, "scale": (0.0, max(1.0, *values) if values else 1.0)}
 
 
 def _reliability(predictions: Predictions, has_temperature: bool) -> dict[str, Any]:
@@ -124,11 +124,11 @@ def comparison_view(
 
 def shared_evaluations(runs: Mapping[str, SavedRun]) -> dict[str, dict[str, SavedEvaluation]]:
     """Return {title: {run: evaluation}} for the same data, split and measure, if at least two runs have it."""
-    found: dict[tuple[str, str], dict[str, SavedEvaluation]] = {}
+    groups: dict[tuple[str, str], dict[str, SavedEvaluation]] = {}
     for name, run in runs.items():
         for evaluation in run.evaluations:
-            found.setdefault((evaluation.title, _measure(evaluation)), {})[name] = evaluation
-    return {f"{measure} on {title}": members for (title, measure), members in found.items() if len(members) > 1}
+            groups.setdefault((evaluation.title, _measure(evaluation)), {})[name] = evaluation
+    return {f"{measure} on {title}": members for (title, measure), members in groups.items() if len(members) > 1}
 
 
 def difference(ours: Predictions, theirs: Predictions) -> PairedDifference | None:
@@ -148,25 +148,25 @@ def difference(ours: Predictions, theirs: Predictions) -> PairedDifference | Non
 def _lead(ours: SavedEvaluation, best: SavedEvaluation) -> str:
     if ours.predictions is None or best.predictions is None:
         return UNKNOWN
-    found = difference(ours.predictions, best.predictions)
-    return "other images" if found is None else _signed(found)
+    lead = difference(ours.predictions, best.predictions)
+    return "other images" if lead is None else _signed(lead)
 
 
 def _over(ours: SavedEvaluation, histogram: SavedEvaluation, measure: str) -> str:
     """Return the difference from the histogram, marked if it is not beaten; paired if the images are the same."""
-    found = None
+    lead = None
     if ours.predictions is not None and histogram.predictions is not None:
-        found = difference(ours.predictions, histogram.predictions)
-    if found is not None:
-        return ("" if found.low > 0 else f"{BELOW} ") + _signed(found)
+        lead = difference(ours.predictions, histogram.predictions)
+    if lead is not None:
+        return ("" if lead.low > 0 else f"{BELOW} ") + _signed(lead)
     value, floor, bounds = ours.values[measure], histogram.values[measure], ours.values.get(f"{measure}_interval")
     if not is_known(value) or not is_known(floor) or not are_known(bounds):
         return UNKNOWN
     return f"{'' if bounds[0] > floor else f'{BELOW} '}{value - floor:+.3f}, not paired"
 
 
-def _signed(found: PairedDifference) -> str:
-    return f"{found.difference:+.3f} ({found.low:+.3f} to {found.high:+.3f})"
+def _signed(lead: PairedDifference) -> str:
+    return f"{lead.difference:+.3f} ({lead.low:+.3f} to {lead.high:+.3f})"
 
 
 def _measure(evaluation: SavedEvaluation) -> str:
@@ -176,9 +176,9 @@ def _measure(evaluation: SavedEvaluation) -> str:
 
 def _floor(evaluations: Mapping[str, SavedEvaluation], histogram: str | None) -> Iterator[str]:
     """Yield the baselines that every run should beat."""
-    known = [evaluation.predictions for evaluation in evaluations.values() if evaluation.predictions is not None]
-    if known:
-        commonest, uniform = chance_of(known[0])
+    predictions = [evaluation.predictions for evaluation in evaluations.values() if evaluation.predictions is not None]
+    if predictions:
+        commonest, uniform = chance_of(predictions[0])
         yield f"Chance: {commonest:.3f} for the commonest class, {uniform:.3f} for one class of all."
     if histogram is not None:
         yield (
@@ -186,5 +186,5 @@ def _floor(evaluations: Mapping[str, SavedEvaluation], histogram: str | None) ->
             "images is not above 0. Without predictions of the same images: the run's own interval contains the "
             "histogram's value or lies below it."
         )
-    elif known:
+    elif predictions:
         yield "There is no colour baseline: run uniemox finetune --method histogram to compare with colours alone."

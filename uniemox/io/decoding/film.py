@@ -69,14 +69,14 @@ def main() -> None:
     end_s, error, alive, count = 0.0, None, time.monotonic(), 0
     try:
         frames = _animation(path) if path.suffix.lower() in ANIMATIONS else _film(path)
-        for end_s, shot, shown in moments(frames, every_s):
-            if shown is not None:
+        for end_s, shot, frame in moments(frames, every_s):
+            if frame is not None:
                 if (count := count + 1) > MAX_ANSWERS:
                     raise ValueError(f"more than {MAX_ANSWERS:,} moments; ask for fewer, as with --every 10s")
-                image = shown.pixels()
+                image = frame.pixels()
                 limit_cpu(cpu_s)
-                known = {"time_s": round(end_s, 3), "shot": shot, "size": shown.size, "shape": image.size}
-                answers.write(json.dumps(known).encode() + b"\n" + image.tobytes())
+                header = {"time_s": round(end_s, 3), "shot": shot, "size": frame.size, "shape": image.size}
+                answers.write(json.dumps(header).encode() + b"\n" + image.tobytes())
             elif time.monotonic() < alive + ALIVE_S:
                 continue
             else:
@@ -97,17 +97,17 @@ def moments(frames: Iterable[Shown], every_s: float) -> Iterator[tuple[float, in
     A frame lasts until the next one, but at most ten minutes.
     """
     cuts, shot, count, before = Cuts(), 1, 0, None
-    for shown in chain(frames, [None]):
+    for frame in chain(frames, [None]):
         if before is not None:
-            next_s = before.time_s + before.lasts_s if shown is None else shown.time_s
+            next_s = before.time_s + before.lasts_s if frame is None else frame.time_s
             while count * every_s < min(next_s, before.time_s + MAX_HELD_S) - NEAR_S:
                 yield count * every_s, shot, before
                 count += 1
             count = max(count, math.ceil((next_s - NEAR_S) / every_s))
-        if shown is not None:
-            shot += cuts.is_cut(shown)
-            before = shown
-            yield shown.time_s, shot, None
+        if frame is not None:
+            shot += cuts.is_cut(frame)
+            before = frame
+            yield frame.time_s, shot, None
 
 
 class Cuts:

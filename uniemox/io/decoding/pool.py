@@ -132,8 +132,8 @@ class Child:
         for y in range(0, height, rows):
             strip = width, min(rows, height - y)
             image.paste(Image.frombuffer("RGB", strip, self._read(3 * strip[0] * strip[1])), (0, y))
-        told = [text.rstrip(b"\0").decode() for text in (fmt, mode)]
-        return Decoded(image, (full_width, full_height), format=told[0], mode=told[1], frames=frames)
+        texts = [text.rstrip(b"\0").decode() for text in (fmt, mode)]
+        return Decoded(image, (full_width, full_height), format=texts[0], mode=texts[1], frames=frames)
 
     def _why_it_ended(self, wait_s: float) -> EndedError:
         code, then = self.process.wait(), "save it again, or remove it"

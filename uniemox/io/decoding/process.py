@@ -71,12 +71,12 @@ def _answer(answers: BinaryIO, data: bytes, shrink: MinSides | None, *, counts_f
     limit_memory(base + BYTES_A_PIXEL * min(webp_pixels(data), MAX_PIXELS))
     header = open_image(data, "{name}")
     limit_memory(base + BYTES_A_PIXEL * header.width * header.height)
-    known = str(header.format).encode(), header.mode.encode()
+    texts = str(header.format).encode(), header.mode.encode()
     image, full = decode_opened(header, "{name}", shrink=shrink)
     frames = count_frames(open_image(data, "{name}"), "{name}") if counts_frames else 0
     width, height = image.size
     answers.write(ANSWER.pack(DONE, IMAGE.size + 3 * width * height))
-    answers.write(IMAGE.pack(width, height, *full, frames, *known))
+    answers.write(IMAGE.pack(width, height, *full, frames, *texts))
     rows = max(1, STRIP_BYTES // (3 * width))
     for y in range(0, height, rows):
         answers.write(image.crop((0, y, width, min(y + rows, height))).tobytes())

@@ -58,8 +58,8 @@ def _objects(sample: Sample) -> list[str]:
 
 
 def _attributes(sample: Sample) -> list[str]:
-    found = [(sample.annotation or {}).get(name) for name in ATTRIBUTES]
-    return [plain(word) for word in found if isinstance(word, str) and word]
+    values = [(sample.annotation or {}).get(name) for name in ATTRIBUTES]
+    return [plain(word) for word in values if isinstance(word, str) and word]
 
 
 def _frequent(lists: Iterable[list[str]]) -> tuple[str, ...]:

@@ -65,10 +65,10 @@ class Mdan(Relation):
         coarse = self.first(cells, cells)
         polarity = self.classify_polarity(coarse.mean(dim=1))  # (N, P)
         fine = self.second(cells * (1 + self._activation(coarse, polarity)), coarse).mean(dim=1)  # (N, C)
-        found = [fine, self.classify_labels(fine), polarity]
+        features = [fine, self.classify_labels(fine), polarity]
         if self.scene_norm is not None:
-            found.insert(0, self.scene_norm(regions["scene"].features[:, 0]))
-        return torch.cat(found, dim=1)
+            features.insert(0, self.scene_norm(regions["scene"].features[:, 0]))
+        return torch.cat(features, dim=1)
 
     def _activation(self, coarse: Tensor, polarity: Tensor) -> Tensor:
         """Return L-CAM, the location of the predicted polarity, (N, T, 1), 0 to 1."""

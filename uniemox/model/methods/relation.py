@@ -107,10 +107,10 @@ def build_method(
 
 def method_class(name: str) -> type[Relation]:
     """Import the class of a region method. Raises ConfigError if it can't be imported or is not a Relation."""
-    found = import_named(name, REGION_METHODS)
-    if not (isinstance(found, type) and issubclass(found, Relation)):
+    method = import_named(name, REGION_METHODS)
+    if not (isinstance(method, type) and issubclass(method, Relation)):
         raise ConfigError(f"{name} must be a subclass of uniemox.model.methods.relation.Relation")
-    return found
+    return method
 
 
 def polarity_matrix(labels: Sequence[str]) -> Tensor:

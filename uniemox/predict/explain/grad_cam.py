@@ -57,8 +57,8 @@ class TorchEngine:
     @torch.no_grad()
     def run(self, outputs: Sequence[str], views: Mapping[str, Array]) -> list[Array]:
         """Return outputs, see `Engine`."""
-        found: Any = dict(zip((LOGITS, DISTANCE), self.classifier.answer(**self.tensors(views)), strict=True))
-        return [found[name].float().cpu().numpy() for name in outputs]
+        values: Any = dict(zip((LOGITS, DISTANCE), self.classifier.answer(**self.tensors(views)), strict=True))
+        return [values[name].float().cpu().numpy() for name in outputs]
 
     def gradient_maps(self, views: Mapping[str, Array], index: int) -> dict[str, Array]:
         """Return maps by view, see `HasGradients`."""
@@ -114,7 +114,7 @@ def grad_cam_maps(classifier: Classifier, index: int, **views: Tensor) -> Tensor
 @contextmanager
 def _recorded(encoders: Sequence[nn.Module]) -> Iterator[dict[int, Tensor]]:
     """Record the feature map of each encoder's forward pass, by its number."""
-    found: dict[int, Tensor] = {}
+    maps: dict[int, Tensor] = {}
     with ExitStack() as hooks:
         for i, encoder in enumerate(encoders):
             norm = _last_norm(encoder)
@@ -122,11 +122,11 @@ def _recorded(encoders: Sequence[nn.Module]) -> Iterator[dict[int, Tensor]]:
 
             def keep(_: nn.Module, __: Any, output: Any, *, i: int = i, of_tokens: bool = norm is not None) -> None:
                 if isinstance(output, Tensor) and (of_tokens or (output.ndim == 4 and output.shape[2:].numel() > 1)):
-                    found[i] = output
+                    maps[i] = output
 
             for part in watched:
                 hooks.enter_context(part.register_forward_hook(keep))
-        yield found
+        yield maps
 
 
 def _last_norm(encoder: Any) -> nn.Module | None:

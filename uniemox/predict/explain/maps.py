@@ -57,11 +57,11 @@ def heat_map(
     views, box = views_of(network, decoded, persons, stream)
     answer = network.answer([network.look(decoded, decoded.size, persons)]).values[0]  # (E,)
     index = int(answer.argmax()) if label is None else info.find_labels().index(label)
-    found, values = _find_map(network, views, stream or info.views[0], index, method)
+    used_method, values = _find_map(network, views, stream or info.views[0], index, method)
     return Explanation(
         label=info.labels[index],
         probability=float(answer[index]),
-        method=found,
+        method=used_method,
         heat=normalised(values),
         box=box,
         image=decoded,

@@ -93,5 +93,5 @@ def _area(classify: Classify, before: Array, after: Array, order: NDArray[np.int
     for image, end in zip(images, ends, strict=True):
         image[:, order[:end]] = after.reshape(3, -1)[:, order[:end]]
     images = images.reshape(-1, *before.shape)
-    found = [classify(images[start : start + BATCH]) for start in range(0, len(images), BATCH)]
-    return float(np.trapezoid(np.concatenate(found), ends / len(order)))
+    probabilities = [classify(images[start : start + BATCH]) for start in range(0, len(images), BATCH)]
+    return float(np.trapezoid(np.concatenate(probabilities), ends / len(order)))

@@ -47,9 +47,9 @@ def take_survey(
     with ResultFile(lines, resume=resume, answered=AnswerHeader.of_question(predictor, labels, None)) as file:
         watch(answer_new(predictor, _noted(images, asked), file, labels))
     groupings = groupings_of((FOLDER, DATE), None) if groupings is None else groupings
-    found = summarise(lines, groupings, asked)
-    write_survey_page(found, title, out)
-    return found
+    summary = summarise(lines, groupings, asked)
+    write_survey_page(summary, title, out)
+    return summary
 
 
 def _noted(images: Iterable[str], asked: PathSet) -> Iterator[str]:

@@ -200,7 +200,7 @@ def summarise(lines: Path, groupings: Mapping[str, Grouping], asked: Container[s
     groupings: by name, see `groupings_of`.  asked: paths of the images; a stranger's lines may name others.
     Raises DataError if no image could be read, or for a line that is no prediction.
     """
-    found: Summary | None = None
+    summary: Summary | None = None
     failures = 0
     for value in read_lines(lines):
         if value.get("path") not in asked:
@@ -209,13 +209,13 @@ def summarise(lines: Path, groupings: Mapping[str, Grouping], asked: Container[s
             failures += 1
             continue
         with checking_fields(lines):
-            found = found or Summary(value, groupings)
-            found.add(value)
-    if found is None:
+            summary = summary or Summary(value, groupings)
+            summary.add(value)
+    if summary is None:
         raise DataError(f"{lines}: none of its {failures} images could be read")
-    found.failures = failures
-    found.shorten()
-    return found
+    summary.failures = failures
+    summary.shorten()
+    return summary
 
 
 def unpack(text: str) -> NDArray[np.float32]:
@@ -231,16 +231,16 @@ def groupings_of(names: Sequence[str], table: Path | None) -> dict[str, Grouping
 
     Raises ConfigError for a name that is neither folder, date nor a column, DataError for an unreadable table.
     """
-    known: dict[str, Grouping] = {
+    groupings: dict[str, Grouping] = {
         FOLDER: lambda answer: os.path.dirname(answer["path"]) or ".",
         DATE: lambda answer: answer["taken"][:7] if answer.get("taken") else UNDATED,
     }
-    columns = [name for name in names if name not in known]
+    columns = [name for name in names if name not in groupings]
     if columns and table is None:
         raise ConfigError(f"--by {columns[0]}: neither folder nor date; for a column give a CSV file, --table")
     if table is not None:
-        known |= _columns_of(table, columns)
-    return {name: known[name] for name in names}
+        groupings |= _columns_of(table, columns)
+    return {name: groupings[name] for name in names}
 
 
 def _columns_of(table: Path, columns: Sequence[str]) -> dict[str, Grouping]:
