@@ -79,8 +79,8 @@ def resampled_means(
 ) -> NDArray[np.float64]:
     """Return means over samples in each of R resamples of the images; all columns use the same draws.
 
-    terms: (N, K), K values per sample.  Returns (R, K). A resample draws with replacement as many units as there are.
-    If groups differ in size, its number of samples varies. Raises the errors of `bootstrap_interval`.
+    terms: (N, K), K values per sample.  Returns (R, K). A resample draws, with replacement,
+    as many groups as there are, or as many samples if there are no groups. Raises the errors of `bootstrap_interval`.
     """
     values = np.asarray(terms, dtype=np.float64)
     if values.ndim != 2:

@@ -108,7 +108,7 @@ def _main(found: Outcomes, stage: str) -> Iterator[str]:
         return
     yield f"**{'All images' if stage == 'main' else '1,000 images'}**, mean over seeds:"
     yield ""
-    bases = "recall minus distillation | minus distillation, equal images"
+    bases = 'recall, difference to "distillation" | to "distillation, equal images"'
     yield f"| pre-training | seeds | recall, % | log-likelihood, nats | {bases} |"
     yield "| --- | --- | --- | --- | --- | --- |"
     baseline, any_marked = found.values(outcome_path("baseline", HISTOGRAM)), False

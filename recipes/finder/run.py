@@ -95,7 +95,7 @@ def fit_finder(
     graph = FinderGraph(network, mean, std, threshold=0.5).eval()
     known, found = look_for_people(graph, held_out, config, broken, callback.progress)
     threshold, scores = best_threshold(known, found)
-    report = FinderReport(len(shown), len(known), threshold, scores, len(broken.found))
+    report = FinderReport(len(shown), len(known), threshold, scores, len(broken.reasons))
     name, has_file, file = config.start.partition("@")
     start = name + has_file + Path(file).name  # the file's folder is nobody's business
     about = {"config": asdict(config) | {"start": start}, "layout": "uniemox finder", **in_numbers(report)}

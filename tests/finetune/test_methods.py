@@ -102,7 +102,7 @@ def test_a_stopped_run_comes_to_the_same_bits(tmp_path: Path) -> None:
             with pytest.raises((Killed, StoppedError)):
                 finetune(short("emoticon"), synthetic(80), tmp_path / name, resume=True, callback=callback)
     whole, stopped = (
-        load_file(Checkpoints(tmp_path / name, 2).found()[-1] / "model.safetensors") for name in ("whole", "stopped")
+        load_file(Checkpoints(tmp_path / name, 2).saved()[-1] / "model.safetensors") for name in ("whole", "stopped")
     )
     assert whole.keys() == stopped.keys()
     assert all(torch.equal(value, stopped[key]) for key, value in whole.items())

@@ -59,7 +59,7 @@ def dies(config: FinetuneConfig, out: Path, at: int | None, data: Any = None) ->
 
 
 def newest(out: Path) -> dict[str, torch.Tensor]:
-    return load_file(Checkpoints(out, 2).found()[-1] / "model.safetensors")
+    return load_file(Checkpoints(out, 2).saved()[-1] / "model.safetensors")
 
 
 @pytest.mark.parametrize("name", ["both", "knn"])
@@ -142,7 +142,7 @@ def test_a_head_from_a_probe_goes_on_learning(tmp_path: Path) -> None:
     """The optimiser must hold the parameters that the probe has set."""
     config = tiny_finetuning(pretrained(), probe_first=True, save=SaveConfig(every_steps=1, keep=9))
     dies(config, tmp_path / "run", 3)
-    first, second = (load_file(path / "model.safetensors") for path in Checkpoints(tmp_path / "run", 9).found())
+    first, second = (load_file(path / "model.safetensors") for path in Checkpoints(tmp_path / "run", 9).saved())
     assert first["head.weight"].abs().max() > 1e-3  # the probe's, not the random start's
     for name in ("head.weight", "head.bias", "encoder.blocks.0.attn.qkv.weight"):
         assert not torch.equal(first[name], second[name]), name
@@ -157,7 +157,7 @@ def test_every_epoch_is_scored_and_the_best_is_kept(tmp_path: Path) -> None:
     best = checkpoints.best()
     assert best is not None
     assert int(best.name.removeprefix("step-")) % 4 == 0
-    scores = {path.name: read_state(path / STATE)["score"] for path in checkpoints.found()}
+    scores = {path.name: read_state(path / STATE)["score"] for path in checkpoints.saved()}
     assert scores[best.name] == max(score for score in scores.values() if score is not None)
     assert sorted(scores)[-1] == "step-00000016"
     written = {line["step"]: line["score"] for line in read_metrics(tmp_path / "best") if "score" in line}
@@ -175,7 +175,7 @@ def test_the_running_mean_is_what_is_written(tmp_path: Path) -> None:
     torch.manual_seed(config.seed)
     network = build_network(config.init, config.network, size=32, outputs=8).classifier
     mean: Any = ModelEmaV3(network, decay=0.5, use_warmup=True)
-    for step, path in enumerate(Checkpoints(tmp_path / "run", 99).found()):
+    for step, path in enumerate(Checkpoints(tmp_path / "run", 99).saved()):
         network.load_state_dict(load_file(path / "model.safetensors"))
         mean.update(network, step=step)
     for name, value in model.state_dict().items():

@@ -241,7 +241,7 @@ def test_images_that_vanish_are_an_error_and_the_checkpoint_stays(tmp_path: Path
     out = tmp_path / "run"
     with pytest.raises(DataError, match=says("8 images can't be read, more than the 3", "No such file")):
         pretrain(config, data, out, callback=Watcher(3, lambda: photos.rename(away)))
-    saved = Checkpoints(out, 2).found()
+    saved = Checkpoints(out, 2).saved()
     assert [path.name for path in saved] == ["step-00000002"]
     away.rename(photos)
     pretrain(config, data, out, resume=True)
@@ -262,7 +262,7 @@ def test_a_loss_that_explodes_stops_by_name_and_the_checkpoint_stays(tmp_path: P
     out, config = tmp_path / "run", tiny_pretraining(optimizer=OptimizerConfig(base_lr=1e36))
     with pytest.raises(NonFiniteLossError, match=r"is (nan|inf); no weight was changed"):
         pretrain(config, scenes(), out)
-    assert [path.name for path in Checkpoints(out, 2).found()] == ["step-00000002"]
+    assert [path.name for path in Checkpoints(out, 2).saved()] == ["step-00000002"]
 
 
 def test_one_batch_and_one_step_are_enough(tmp_path: Path) -> None:

@@ -49,7 +49,7 @@ def save(run: Path, step: int, score: float | None = None, keep: int = 2) -> Pat
 
 
 def steps(run: Path) -> list[int]:
-    return [int(path.name.removeprefix("step-")) for path in Checkpoints(run, 1).found()]
+    return [int(path.name.removeprefix("step-")) for path in Checkpoints(run, 1).saved()]
 
 
 def check(run: Path, path: Path) -> int:
@@ -83,7 +83,7 @@ def in_a_child(work: Callable[[], object]) -> int:
 
 
 def test_a_checkpoint_comes_back_whole(tmp_path: Path) -> None:
-    assert Checkpoints(tmp_path, 2).found() == []
+    assert Checkpoints(tmp_path, 2).saved() == []
     assert Checkpoints(tmp_path, 2).best() is None
     path = save(tmp_path, 7)
     assert path == tmp_path / "checkpoints" / "step-00000007"
@@ -157,7 +157,7 @@ def test_a_process_killed_at_any_file_operation_leaves_whole_checkpoints(tmp_pat
             save(run, 3)
 
         status = in_a_child(killed_save)
-        found = [check(run, path) for path in Checkpoints(run, 2).found()]
+        found = [check(run, path) for path in Checkpoints(run, 2).saved()]
         newest.append(found[-1])
         assert found in ([1, 2], [1, 2, 3], [2, 3])
         save(run, 4)  # what goes on cleans up
@@ -185,7 +185,7 @@ def test_a_full_disk_is_an_error_that_leaves_the_checkpoint_before(room: int, tm
         save(tmp_path, 2)
 
     assert os.waitstatus_to_exitcode(in_a_child(full)) == 3
-    assert [check(tmp_path, path) for path in Checkpoints(tmp_path, 2).found()] == [1]
+    assert [check(tmp_path, path) for path in Checkpoints(tmp_path, 2).saved()] == [1]
     assert not list(tmp_path.rglob("*.partial"))
 
 
@@ -207,7 +207,7 @@ def test_what_is_written_beside_the_training_is_what_was_there(tmp_path: Path, m
             parameter.zero_()
     assert not list(tmp_path.rglob(MODEL))
     may_write.set()
-    [path] = checkpoints.found()
+    [path] = checkpoints.saved()
     checkpoints.load(path, model)
     assert all(map(torch.equal, before, model.parameters()))
     shutil.rmtree(tmp_path / "checkpoints")
@@ -239,9 +239,9 @@ def test_a_mangled_checkpoint_is_named_with_its_remedy(name: str, how: str, tmp_
     mangle(path / name, how)
     checkpoints = Checkpoints(tmp_path, 2)
     with pytest.raises(CheckpointError, match=says(path, "Delete this folder to resume from the checkpoint before it")):
-        checkpoints.load(checkpoints.found()[-1], *network())
+        checkpoints.load(checkpoints.saved()[-1], *network())
     shutil.rmtree(path)
-    assert check(tmp_path, checkpoints.found()[-1]) == 1
+    assert check(tmp_path, checkpoints.saved()[-1]) == 1
 
 
 def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
@@ -268,7 +268,7 @@ def test_tensors_on_any_device_and_of_any_layout_are_saved(tmp_path: Path) -> No
     more: dict[str, Tensor] = {"part": torch.arange(6.0).reshape(2, 3).T}
     checkpoints = Checkpoints(tmp_path, 1)
     checkpoints.save(ResumePoint(1, 0.5, more), model, optimizer)
-    progress = checkpoints.load(checkpoints.found()[0], model)
+    progress = checkpoints.load(checkpoints.saved()[0], model)
     assert progress.score == 0.5
     assert torch.equal(progress.more["part"], more["part"])
 

@@ -88,7 +88,7 @@ def test_too_many_broken_images_stop() -> None:
     count = BrokenCount(max_unreadable=2)
     count.add([Broken("a", "a: cut off"), Broken("b", "b: empty")])
     count.add([Broken("a", "a: cut off")])  # the next epoch meets it again
-    assert count.found == {"a": "a: cut off", "b": "b: empty"}
+    assert count.reasons == {"a": "a: cut off", "b": "b: empty"}
     with pytest.raises(DataError, match=r"3 images can't be read, more than the 2 .*c: gone.*--exclude"):
         count.add([Broken("c", "c: gone")])
     with pytest.raises(DataError, match="a: cut off"):

@@ -57,9 +57,10 @@ def load_start(
 
 
 def draft_published(path: str | Path, image_size: int | None = None, *, is_start: bool = False) -> Any:
-    """Build the encoder of `load_published`, or `load_start`, on the meta device, without its numbers.
+    """Build the encoder of `load_published`, or `load_start`, on the meta device, without weights.
 
-    It takes a moment and hardly any memory. Arguments, `.report` and errors as there; path: of a file.
+    It takes a moment and hardly any memory. Arguments, `.report` and errors are those of the two functions,
+    except that path must be a file.
     """
     return _load(path, "auto", None, image_size, is_start=is_start, is_draft=True)
 

@@ -65,7 +65,7 @@ def collect(
     folder: Folder,
     /,
     *,
-    source: list[str] | None = None,
+    source: Annotated[list[str] | None, Parameter(negative_iterable=())] = None,
     as_json: AsJson = False,
     options: Annotated[Any, Parameter(name="*")] = COLLECT(),  # noqa: B008
 ) -> None:

@@ -56,8 +56,8 @@ def heat(
         model: One or more runs, model.onnx files or names hub:owner/name/file. Default: the package's model.
         label: Label to explain. Default: each model's most probable label.
         method: cam: class-activation map of a convolutional network. occlusion: any network; about 100 passes. auto:
-            cam if possible, else occlusion. both: compare them. grad-cam: for runs, such as the ViTs of figure 8; needs
-            uniemox[train].
+            cam if possible, else occlusion. both: compare them. grad-cam: only for runs, including ViTs as in figure 8;
+            needs uniemox[train].
         faces: Draw facial expressions, which are not felt emotions: in the first column of a sheet; with a folder, as
             FOLDER/photos/a.jpg.faces.png. find: detect faces. whole: each image is one face.
         scores: Score the maps by deletion and insertion (RISE). Pixels are removed, hottest first, then inserted in the

@@ -27,13 +27,13 @@ class ModelOptions:
     """Model: a run of uniemox finetune, its model.onnx, hub:owner/repository/file.onnx, or clip:NAME@WEIGHTS. This
     package contains embedded (the default) and small, which loads faster."""
     person_model: str | None = None
-    """Model that predicts what the detected people feel, named like --model. Default: only detect people."""
+    """Model that predicts what the detected people feel; takes the same values as --model. Default: none."""
     persons: bool = True
     """Detect people."""
     finder: str = "embedded"
     """Person detector; takes the same values as --detector of uniemox data persons."""
     faces: Literal["find", "whole"] | None = None
-    """Also predict facial expressions, not what people feel. find: detect faces. whole: the image is one face."""
+    """Also predict facial expressions, which are not felt emotions. find: detect them. whole: the image is one face."""
     face_model: str | None = None
     """Facial-expression model, such as a run on ferplus. Default: the package's own."""
     face_finder: str | None = None

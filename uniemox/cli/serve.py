@@ -36,8 +36,9 @@ def serve(
 
     Args:
         model: A run, model.onnx, hub: or clip: name; give it twice to compare two models. Default: the package's own.
-        person_model: Model that predicts what the detected people feel, named like --model.
-        faces: Also predict facial expressions, not what people feel. find: detect faces. whole: each image is one face.
+        person_model: Model that predicts what the detected people feel; takes the same values as --model.
+        faces: Also predict facial expressions, which are not felt emotions. find: detect them. whole: each
+            image is one face.
         host: Address to listen on. 0.0.0.0 accepts other machines; then use --key-from and an HTTPS proxy.
         port: TCP port to listen on; 0 takes any free port.
         threads: Number of CPU threads for the network. Default: one per core.

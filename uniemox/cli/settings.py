@@ -53,7 +53,8 @@ def options_of(config: Any, *, without: Collection[str] = (), names: Mapping[str
             parts.append((part.name, options, field(default_factory=options)))
         else:
             name = names.get(part.name) if names else None
-            about = Parameter(name=name, negative="" if name else None, help=texts.get(part.name))
+            text = (texts.get(part.name) or "").replace("None:", "none:")  # as it is written on the command line
+            about = Parameter(name=name, negative="" if name else None, negative_iterable=(), help=text)
             hint: Any = Annotated[hints[part.name], about]
             parts.append((part.name, hint, field(default=value)))
     made = make_dataclass(kind.__name__, parts, kw_only=True)

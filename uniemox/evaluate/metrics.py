@@ -38,7 +38,8 @@ def confusion_matrix(labels: Labels, predicted: Labels, classes: int) -> NDArray
 def recall(hits: Array, labelled: Array) -> Array:
     """Return the recall of each class, (..., E); nan for a class without samples.
 
-    hits, labelled: (..., E), number or share of each class's samples that were recognised, and of all its samples.
+    hits: (..., E), number or share of each class's samples that were recognised.  labelled: (..., E), of all its
+    samples.
     """
     return _ratio(hits, labelled)
 

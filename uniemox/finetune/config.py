@@ -38,7 +38,7 @@ class NetworkConfig:
     ignore this option."""
     fusion: str | None = None
     """With streams both: static, dynamic, attention, gated, scaled_attention, or mypackage.module:MyFusion.
-    Default: the fusion of the pre-training run. Its name selects the same one; another name creates a new fusion."""
+    Default: the pre-trained fusion. If you give its name, its weights are kept; any other name creates a new fusion."""
     fusion_heads: int = 3
     """κ, number of heads of a new fusion, each with its own weights, at least 1. A pre-trained fusion keeps its own."""
     fused_width: int = 512
@@ -169,8 +169,8 @@ class FinetuneConfig:
     have a test split too, else holdout. With --select best, one half chooses the epoch and the other fits the
     temperature."""
     calibrate_on: Literal["votes", "labels"] = "votes"
-    """What the temperature is fitted to with task distribution. votes: the shares of votes. labels: the label with most
-    votes, so that a probability matches the accuracy."""
+    """For task distribution: target to which the temperature is fitted. votes: the shares of votes. labels: the label
+    with most votes, so that a probability matches the accuracy."""
     holdout_fraction: float = 0.1
     """Share of each class of train to hold out, between 0 and 1."""
     select: Literal["best", "last"] = "best"

@@ -50,7 +50,7 @@ def finetune(
         if was_finished(out, ONNX, config.save):
             return load_classifier(out / WEIGHTS, allow=config.own_packages)[1]
         run = _open_run(config, data, out, device, callback)
-        prepare_network(run, is_new=not Checkpoints(out, config.save.keep).found())
+        prepare_network(run, is_new=not Checkpoints(out, config.save.keep).saved())
         if config.trains_in_steps:
             _train(run, out)
         elif kept := fit_method(run, out):
@@ -147,7 +147,7 @@ def _save(run: FinetuneRun, trainer: Trainer, ema: Any, steps_per_epoch: int, do
 def _choose(run: FinetuneRun, trainer: Trainer, ema: Any) -> None:
     """Load the weights of the chosen epoch into the model."""
     best = trainer.checkpoints.best() if run.config.select == "best" else None
-    point = trainer.checkpoints.load(best or trainer.checkpoints.found()[-1], run.model)
+    point = trainer.checkpoints.load(best or trainer.checkpoints.saved()[-1], run.model)
     if ema is not None:
         ema.load_state_dict(point.more["ema"])
         run.model.load_state_dict(ema.module.state_dict())

@@ -148,7 +148,7 @@ def rows_of(maps: Sequence[Tensor]) -> Tensor:
 
 
 def in_shares(boxes: Sequence[Tensor], size: torch.Size) -> Tensor:
-    """Return corners in shares of the view, (N, A, 4).
+    """Return the corners of boxes as fractions of the view's width and height, (N, A, 4).
 
     boxes: (N, 4, H, W) of each stride: offsets of centres in cells, logs of sizes.  size: height and width in px.
     """

@@ -48,8 +48,9 @@ class Placement(NamedTuple):
 def sample_bilinear(image: Image.Image, width: int, height: int) -> Image.Image:
     """Resize an image as OpenCV's bilinear resizing does: interpolate the four nearest px, without averaging.
 
-    The networks were trained so, on COCO's images of up to twice their input. With Pillow's bilinear resizing, which
-    averages, they find fewer people. Larger images are first averaged down by a whole factor against aliasing.
+    The networks were trained with this resizing, on COCO images of at most twice their input size. With Pillow's
+    bilinear resizing, which averages, they find fewer people. Larger images are first averaged down by a whole factor
+    against aliasing.
     """
     factor = (max(1, image.width // width), max(1, image.height // height))
     if factor != (1, 1):

@@ -18,7 +18,7 @@ class EncoderConfig:
     start: str | None = None
     """Initial weights: a published checkpoint, a run, or timm:NAME. None: random weights."""
     name: str = "vit_large_patch16_224"
-    """timm's name of the architecture, for random weights. Initial weights (start) bring their own."""
+    """timm's name of the architecture, for random weights. Without effect if --encoder.start is given."""
     patch_size: int | None = None
     """Side of a patch in px, for random weights. None: as in the named architecture."""
     embed_dim: int | None = None
@@ -63,7 +63,8 @@ class PretrainConfig:
     batch_size: int = 256
     """Images per step, over all processes."""
     accumulation: int = 1
-    """Batches whose gradients are accumulated per step; must divide batch_size. With more, L2 compares fewer texts."""
+    """Batches whose gradients are accumulated per step; must divide batch_size. The more batches, the fewer
+    texts L2 compares with each image."""
     layer_decay: float | None = None
     """Factor by which the learning rate falls from each encoder layer to the one before it, more than 0, at most 1.
     Lower values keep more of the pre-trained weights. None: the same rate everywhere."""

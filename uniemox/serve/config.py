@@ -34,8 +34,8 @@ class ServeConfig:
     root_path: str = ""
     """Path prefix under which a proxy publishes this server, such as /emotions; the proxy removes it from requests."""
     allow_origins: tuple[str, ...] = ()
-    """Origin of a site whose pages may send requests, such as https://example.org. The Host
-    header may also have its name."""
+    """Origin of a site whose pages may send requests, such as https://example.org. A Host
+    header with this site's name is accepted, too."""
 
     def __post_init__(self) -> None:
         for origin in self.allow_origins:

@@ -106,7 +106,7 @@ def look_at_pairs(
         done += len(place)
         on_progress(done, views * images)
     if not is_read.any():
-        raise DataError(f"none of {images} images can be read: {next(iter(broken.found.values()))}")
+        raise DataError(f"none of {images} images can be read: {next(iter(broken.reasons.values()))}")
     if is_read.all():
         return Pairs(inputs, texts)
     return Pairs(inputs[:, is_read], [texts[i] for i in is_read.nonzero().flatten().tolist()])
@@ -170,7 +170,7 @@ def fit_teacher(
         "data": data.name,
         "pictures": len(training_pairs.texts),
         "texts": len({text for several in training_pairs.texts for text in several}),
-        "broken": len(broken.found),
+        "broken": len(broken.reasons),
         "config": asdict(config),
         "figures": _figures(teacher, held, is_frozen=tower is not None),
     }

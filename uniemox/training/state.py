@@ -107,7 +107,7 @@ class Checkpoints:
         moments = 2 * sum(parameter.numel() * parameter.element_size() for parameter in trained)  # AdamW's
         one = weights * (2 if has_ema else 1) + moments
         count = self.keep + 2 + (steps // self.keep_every if self.keep_every else 0)  # the best, and an unfinished one
-        there = sum(file.stat().st_size for path in self.found() for file in path.iterdir())
+        there = sum(file.stat().st_size for path in self.saved() for file in path.iterdir())
         self.folder.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(self.folder).free
         if count * one - there > free:
@@ -118,10 +118,10 @@ class Checkpoints:
             )
         return count * one
 
-    def found(self) -> list[Path]:
+    def saved(self) -> list[Path]:
         """Return the complete checkpoints, oldest first."""
         self.wait()
-        return _found(self.folder)
+        return _complete_in(self.folder)
 
     def load(self, path: Path, model: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> ResumePoint:
         """Load weights, and the optimiser's state. Raises CheckpointError if the files do not match the run."""
@@ -138,11 +138,11 @@ class Checkpoints:
 
     def best(self) -> Path | None:
         """Return the checkpoint with the highest score; the newest if several are equal."""
-        return _best(self.found())
+        return _best(self.saved())
 
     def finish(self) -> None:
         """Delete all checkpoints of the finished run except permanent ones."""
-        for path in self.found():
+        for path in self.saved():
             if not self._stays(path):
                 _discard(path)
 
@@ -150,14 +150,14 @@ class Checkpoints:
         return self.keep_every > 0 and _step_of(path) % self.keep_every == 0
 
     def _prune(self) -> None:
-        paths = _found(self.folder)
+        paths = _complete_in(self.folder)
         best = _best(paths)
         for path in paths[: -self.keep]:
             if path != best and not self._stays(path):
                 _discard(path)
 
 
-def _found(folder: Path) -> list[Path]:
+def _complete_in(folder: Path) -> list[Path]:
     paths = folder.iterdir() if folder.is_dir() else ()
     return sorted((path for path in paths if re.fullmatch(r"step-\d{8,}", path.name)), key=_step_of)
 

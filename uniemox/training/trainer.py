@@ -111,7 +111,7 @@ class Trainer:
 
     def resume(self) -> ResumePoint:
         """Load the newest checkpoint into model and optimizer, if there is one."""
-        saved = self.checkpoints.found()
+        saved = self.checkpoints.saved()
         return self.checkpoints.load(saved[-1], self.model, self.optimizer) if saved else ResumePoint(0)
 
     def plan_small_run(self, what: str, config: Any, *, samples: int) -> RunPlan:

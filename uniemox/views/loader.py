@@ -92,15 +92,16 @@ class BrokenCount:
     """
 
     max_unreadable: int
-    found: dict[str, str] = field(default_factory=dict)
+    reasons: dict[str, str] = field(default_factory=dict)
+    """Reason for each unreadable image, by its key."""
 
     def add(self, broken: Sequence[Broken]) -> None:
         """Count images. Raises DataError, with the last few names and reasons, if there are too many."""
-        self.found.update(broken)
-        if len(self.found) > self.max_unreadable:
-            last = "; ".join(list(self.found.values())[-3:])
+        self.reasons.update(broken)
+        if len(self.reasons) > self.max_unreadable:
+            last = "; ".join(list(self.reasons.values())[-3:])
             raise DataError(
-                f"{len(self.found)} images can't be read, more than the {self.max_unreadable} that may be left out: "
+                f"{len(self.reasons)} images can't be read, more than the {self.max_unreadable} that may be left out: "
                 f"{last}. uniemox data check lists all of them, and --exclude leaves them out"
             )
 

@@ -191,7 +191,8 @@ def scorer(model: str, labels: LabelSet, *, needs_all: bool = False) -> Scorer:
     """Return a function that gives a classifier's probabilities for images.
 
     model: as `uniemox.load` takes it.  needs_all: require that the model has all labels.
-    Raises ConfigError if a required label is missing, or, at the first image, if the model predicts other emotions.
+    Raises ConfigError if a required label is missing. The returned function raises it at the first image if the model
+    and `labels` have another kind of emotion, or no label in common.
     """
     predictor = uniemox.load(model)
     missing = set(labels.labels) - set(predictor.labels)

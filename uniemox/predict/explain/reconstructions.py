@@ -64,7 +64,9 @@ class Reconstructions:
 
 
 def open_reconstructors(path: Path) -> list[Stage]:
-    """Return the stages of a pre-training run, one per checkpoint, oldest first; or that of an MAE checkpoint.
+    """Return the stages of a pre-training run, one per checkpoint, oldest first.
+
+    For an MAE checkpoint, the list has one stage.
 
     path: a run's folder, or a checkpoint of MAE with its decoder (mae_visualize_vit_*.pth, mae_pretrain_*_full.pth).
     Raises CheckpointError if there is none, ConfigError for a run without reconstruction.
@@ -78,7 +80,7 @@ def open_reconstructors(path: Path) -> list[Stage]:
     weights = config.model.losses
     if not max(weights.scene_reconstruction, weights.person_reconstruction):
         raise ConfigError(f"{path} was trained without reconstruction, so it has no decoder; leave it out")
-    files = {f"{path.name} {saved.name}": saved / WEIGHTS for saved in Checkpoints(path, 1).found()}
+    files = {f"{path.name} {saved.name}": saved / WEIGHTS for saved in Checkpoints(path, 1).saved()}
     if not files and (path / WEIGHTS).is_file():
         files = {path.name: path / WEIGHTS}
     if not files:
