@@ -18,9 +18,9 @@ Runs = Annotated[list[Path], Parameter(consume_multiple=True, negative="")]
 def compare(*, ours: Runs, theirs: Runs, baseline: Runs | None = None, as_json: JsonFlag = False) -> None:
     """Compare two training settings by runs of several seeds each, scored on the same images.
 
-    The 95 % interval is a paired bootstrap over images, all seeds of an image resampled together. It says how the
-    difference would vary with other images, not with other seeds. Two chance levels are given: the share of the most
-    common class among the scored images, and 1 / number of classes.
+    The 95 % interval is a paired bootstrap over images; the predictions of all seeds for an image are resampled
+    together. It says how the difference would vary with other images, not with other seeds. Two chance levels are
+    given: the share of the most common class among the scored images, and 1 / number of classes.
 
     Example: uniemox compare --ours runs/pre-s0 runs/pre-s1 --theirs runs/scratch-s0 --baseline runs/histogram
 

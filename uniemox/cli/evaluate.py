@@ -46,7 +46,7 @@ def evaluate(
     - uniemox evaluate --model embedded --data csv:ratings.csv --task affect
 
     Args:
-        model: A fine-tuning run or its model.safetensors; or, without torch, an ONNX file, embedded or small.
+        model: A fine-tuning run or its model.safetensors; or an ONNX file, embedded or small, which need no torch.
         data: KIND:PATH, see `uniemox docs data`; several separated by commas are scored as one.
         split: Split to score, or all. Default: test if there is one, else val, else all.
         by: Also print the scores for each value of a column: domain, split, label, group, a column of the annotations,

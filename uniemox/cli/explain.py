@@ -58,8 +58,8 @@ def heat(
         method: cam: class-activation map of a convolutional network. occlusion: any network; about 100 passes. auto:
             cam if possible, else occlusion. both: compare them. grad-cam: only for runs, including ViTs as in figure 8;
             needs uniemox[train].
-        faces: Draw facial expressions, which are not felt emotions: in the first column of a sheet; with a folder, as
-            FOLDER/photos/a.jpg.faces.png. find: detect faces. whole: each image is one face.
+        faces: Draw facial expressions, which are not felt emotions: in the first column if --out is a sheet, as
+            FOLDER/photos/a.jpg.faces.png if it is a folder. find: detect faces. whole: each image is one face.
         scores: Score the maps by deletion and insertion (RISE). Pixels are removed, hottest first, then inserted in the
             same order. Each score is the area under the curve of the label's probability. Random maps are the baseline.
         as_json: With --scores: print the scores as one JSON object.

@@ -121,7 +121,8 @@ def predict(
         batch_size: Number of images that are processed at the same time, at most 16; larger values count as 16. Lower
             it to save memory; predictions stay the same.
         engine: local: this machine. ray: all machines of a Ray cluster, which must see the images at the same paths.
-        as_json: Print one JSON object per line: path, scene, kind, valence, familiarity, persons, ...; or path, error.
+        as_json: Print one JSON object per line: path, scene, kind, valence, familiarity, persons, ...; for
+            an unreadable image, path and error.
     """
     every_s = _check(images, files, engine, every)
     from uniemox.cli.predict_output import Output, named_images

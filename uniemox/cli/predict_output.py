@@ -119,7 +119,7 @@ class Output:
 
 
 def named_images(names: Sequence[str]) -> Iterator[str]:
-    """Yield the images that names refer to; - is a list on standard input. Raises ImageError if there are none."""
+    """Yield the images that `names` refer to; "-" reads a list from standard input. Raises ImageError without any."""
     name = None
     for name in list_images(names, sys.stdin):
         yield name

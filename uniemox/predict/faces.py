@@ -107,8 +107,8 @@ def face_square(face: Box) -> Box:
 def owners(faces: Sequence[Box], persons: Sequence[Box]) -> list[int | None]:
     """Return the index of each face's owner among the persons; None without one.
 
-    A face belongs to the person whose box contains most of it, at least 0.7; of equal boxes to the smallest. If two
-    faces have the same owner, only the larger one is assigned.
+    A face belongs to the person whose box contains the largest share of it, at least 0.7. If several boxes contain the
+    same share, the smallest box wins. If two faces have the same owner, only the larger one is assigned.
     """
     indices: list[int | None] = [None] * len(faces)
     for i in sorted(range(len(faces)), key=lambda i: -faces[i].area):

@@ -165,7 +165,7 @@ def to_frame(answers: Prediction | Failure | Iterable[Prediction | Failure]) -> 
     """Return a DataFrame of pandas, or else of polars: one row per image, columns as in `--out answers.csv`.
 
     answers: from `Predictor.predict`; if an image could not be read, its `error` has the reason.
-    Raises MissingPackageError without both libraries.
+    Raises MissingPackageError if neither library is installed.
     """
     values = [one.to_dict() for one in ([answers] if isinstance(answers, Prediction | Failure) else answers)]
     labels = next((tuple(value["scene"]) for value in values if "scene" in value), ())

@@ -18,7 +18,7 @@ class EncoderConfig:
     start: str | None = None
     """Initial weights: a published checkpoint, a run, or timm:NAME. None: random weights."""
     name: str = "vit_large_patch16_224"
-    """timm's name of the architecture, for random weights. Without effect if --encoder.start is given."""
+    """timm's name of the architecture. Used only with random weights (--encoder.start none)."""
     patch_size: int | None = None
     """Side of a patch in px, for random weights. None: as in the named architecture."""
     embed_dim: int | None = None

@@ -17,9 +17,9 @@ def read_emotion6(root: Path, *, label: Literal["folder", "vote"] = "folder") ->
     """Read `images/<folder>/<n>.jpg` and `ground_truth.txt`.
 
     The folder is the word that the image was searched with; for half of the images the votes disagree with it.
-    label: "folder", or "vote" for the emotion with the most votes, without ties and without neutral images.
+    label: "folder", or "vote" for the emotion with the most votes; images with a tie, or neutral ones, are left out.
     The distribution has seven shares, including neutral. Rows without an image are counted in the notes.
-    Raises DataError, with file, line and field, for anything else.
+    Any other error in the files raises DataError, which names file, line and field.
     """
     table = checked_folder(root) / "ground_truth.txt"
     votes = _read_votes(table)

@@ -66,7 +66,7 @@ def summarise(scores: Sequence[MapScores]) -> dict[str, Any]:
 
 
 def blur(pixels: Array, deviation: float) -> Array:
-    """Blur (3, H, W) with a Gaussian; edges are continued. deviation: in px, above 0."""
+    """Blur (3, H, W) with a Gaussian; edge pixels are repeated beyond the edges. deviation: in px, above 0."""
     reach = max(1, round(3 * deviation))
     kernel = np.exp(-0.5 * (np.arange(-reach, reach + 1) / deviation) ** 2)
     kernel /= kernel.sum()

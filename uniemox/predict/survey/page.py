@@ -66,9 +66,9 @@ def _largest(tallies: dict[str, Tally]) -> dict[str, Tally]:
 
 
 def row_of_images(places: Iterable[Place], folder: Path, words: Callable[[float], str]) -> list[dict[str, str]]:
-    """Return images for one row of row.html: the value that each is shown for, and a link to its file.
+    """Return one dict per image of a row in row.html: path, name, thumbnail, link to the file, formatted value.
 
-    folder: of the page, from which thumbnails link to the images.  words: formats a value.
+    folder: contains the page; links to the images are relative to it.  words: formats a value.
     """
     places = list(places)
     return [
