@@ -47,8 +47,8 @@ class NetworkConfig:
     """Freeze the running means and variances of batch norms. Use it for small batches. Always on after --init embedded
     or small."""
     frozen_layers: int = 0
-    """Number of encoder layers that are not trained, counted from the input: first the patch embedding or stem, then one
-    per block (timm's groups). 0: train all."""
+    """Number of encoder layers that are not trained, counted from the input in timm's groups; for a ViT: the patch
+    embedding, then the blocks. 0: train all."""
     drop_path: float = 0.0
     """Stochastic depth: probability of skipping the last block in training; falls linearly to 0 at the first block."""
     dropout: float = 0.5

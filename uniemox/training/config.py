@@ -112,7 +112,7 @@ class SaveConfig:
     keep_every: int = 0
     """Steps between checkpoints that are kept permanently, to show the course of a run (figure 9); 0: none."""
     keep_finished: bool = True
-    """When the run ends, leave its checkpoints in place. False: leave only the final weights and those of keep_every."""
+    """After the run, leave all checkpoints in place. False: leave only the final weights and those of keep_every."""
     tracker: Literal["wandb", "mlflow"] | None = None
     """Also log to Weights & Biases or MLflow, as configured on this machine. None: run files and TensorBoard only."""
 
