@@ -2,6 +2,7 @@
 
 import json
 import sqlite3
+import struct
 import threading
 from contextlib import closing
 from pathlib import Path
@@ -15,6 +16,7 @@ from tests.curate.places import take_back
 from uniemox.curate import tables as t
 from uniemox.curate.plan import CollectionPlan, paper_plan, read_plan
 from uniemox.curate.project import UNDONE, Change, Store, append, create_project, decisions, history, open_project
+from uniemox.curate.status import status
 from uniemox.errors import ConfigError, DataError
 from uniemox.labels import MIKELS
 
@@ -209,6 +211,49 @@ def test_a_history_of_undos_without_an_end_is_refused(tmp_path: Path) -> None:
         database.execute("drop table batches")
         database.execute("create table batches (id, at, actor, step, note, undoes)")
     with pytest.raises(DataError, match="batches has another key"):
+        open_project(tmp_path / "p")
+
+
+def test_a_chain_of_undos_that_is_a_circle_ends(tmp_path: Path) -> None:
+    create_project(tmp_path / "p", paper_plan()).store.close()
+    with closing(sqlite3.connect(tmp_path / "p" / "project.db")) as database:
+        (made,) = database.execute("select sql from sqlite_master where name = 'batches'").fetchone()
+        database.execute("drop table batches")
+        database.execute(made.replace("undoes INTEGER", "undoes BLOB"))
+        for row in ((2, 3), (3, 2), (4, "2")):
+            database.execute(
+                "insert into batches (id, at, actor, step, note, undoes) values (?, 0, '', '', '', ?)", row
+            )
+        database.commit()
+    project = open_project(tmp_path / "p")
+    assert status(project)["next"]
+    project.store.close()
+
+
+def test_a_journal_that_names_another_file_is_refused(tmp_path: Path) -> None:
+    """SQLite would delete the file."""
+    create_project(tmp_path / "p", paper_plan()).store.close()
+    (tmp_path / "p" / "project.db-journal").write_bytes(bytes(512) + bytes.fromhex("d9d505f920a163d7"))
+    with pytest.raises(DataError, match="names another file"):
+        open_project(tmp_path / "p")
+
+
+def test_a_damaged_database_is_refused(tmp_path: Path) -> None:
+    create_project(tmp_path / "p", paper_plan()).store.close()
+    path = tmp_path / "p" / "project.db"
+    with closing(sqlite3.connect(path)) as database:
+        database.executemany("insert into settings values (?, ?)", [(f"n{i}", "x" * 500) for i in range(100)])
+        database.commit()
+        (root,) = database.execute("select rootpage from sqlite_master where name = 'settings'").fetchone()
+        (size,) = database.execute("pragma page_size").fetchone()
+        database.execute("pragma wal_checkpoint(truncate)")
+    data = bytearray(path.read_bytes())
+    start = (root - 1) * size
+    (cells,) = struct.unpack_from(">H", data, start + 3)
+    assert (data[start], cells > 1) == (5, True)  # an inner page
+    data[start + 12 : start + 12 + 2 * cells] = data[start + 12 : start + 14] * cells  # all cells are the first one
+    path.write_bytes(data)
+    with pytest.raises(DataError, match="damaged"):
         open_project(tmp_path / "p")
 
 

@@ -4,6 +4,7 @@ import asyncio
 import io
 import json
 import logging
+import os
 import threading
 import time
 from dataclasses import replace
@@ -106,6 +107,18 @@ def test_previews_are_made_two_at_a_time(project: Project, monkeypatch: pytest.M
     assert limit == 2
     assert all(found)
     assert found[:4] == found[4:]
+
+
+def test_a_stranger_s_previews_do_not_hang_the_server(project: Project) -> None:
+    row = project.rows(select(t.images.c.sha256).where(t.images.c.id == 1))[0]
+    path = project.preview_path(row.sha256)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    os.mkfifo(path)
+    assert asyncio.run(Previews(project).of(1)) is None
+    path.unlink()
+    with path.open("wb") as file:
+        file.truncate(2**34)
+    assert asyncio.run(Previews(project).of(1)) is None
 
 
 def test_annotators_see_no_keyword_title_or_metadata(project: Project, client: TestClient) -> None:
@@ -316,7 +329,12 @@ def test_one_request_does_not_take_all_images(tmp_path: Path) -> None:
     for _ in range(9):
         assert assigner.next_tasks(ada, 2**53 - 1, 30) == []
     assert len(assigner.next_tasks(ada, 0, 1000)) == 2 * BLOCK
-    assert len(assigner.next_tasks(number_of(project, "Ben"), 0, 30)) == 30
+    ben = number_of(project, "Ben")
+    assert len(assigner.next_tasks(ben, 0, 30)) == 30
+    cem = number_of(project, "Cem")
+    for _ in range(9):
+        assigner.next_tasks(cem, 2**53 - 1, 30)
+    assert sum(len(assigner.next_tasks(person, 0, 1000)) for person in (ada, ben, cem)) >= 5 * BLOCK
 
 
 @pytest.mark.parametrize("years", [-10, 10])

@@ -192,6 +192,19 @@ def test_a_timeline_of_centuries_is_drawn_at_once(tmp_path: Path) -> None:
     assert drawn.width == 1200
 
 
+def test_a_timeline_has_all_moments_of_a_resumed_film(tmp_path: Path) -> None:
+    times = [("a", 0), ("a", 1), ("b", 0), ("b", 1), ("a", 2), ("a", 3)]
+    drawn = []
+    for order in (times, sorted(times)):
+        lines = [
+            {"path": f"{name}.mp4#t={t}", "time_s": t, "shot": 0, "scene": {"awe": t / 4, "fear": 1 - t / 4}}
+            for name, t in order
+        ]
+        (tmp_path / "a.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        drawn.append(np.asarray(draw_timelines(tmp_path / "a.jsonl")))
+    assert np.array_equal(*drawn)
+
+
 def test_moments_long_after_the_start_have_paths_of_their_own() -> None:
     paths = {Frame("a.mp4", time_s, 0, Image.new("RGB", (1, 1)), (1, 1)).path for time_s in (0.5, 1e6, 1e6 + 1)}
     assert paths == {"a.mp4#t=0.5", "a.mp4#t=1000000", "a.mp4#t=1000001"}

@@ -143,7 +143,7 @@ def test_a_file_name_is_shown_as_text(visit: Visit, name: str) -> None:
     assert visit.page.locator("figcaption").inner_text() == name
     assert visit.page.locator("article script, article svg, article img").count() == 1
     visit.page.get_by_role("button", name="Heat map").click()
-    expect(visit.status).to_contain_text("bright places")
+    expect(visit.status).to_contain_text("bright areas")
 
 
 def test_only_coverage_that_the_model_can_promise_is_offered(open_page: Callable[..., Visit], tmp_path: Path) -> None:
@@ -177,7 +177,7 @@ def test_a_key_that_no_header_can_hold_is_told(visit: Visit) -> None:
     visit.page.evaluate("document.querySelector('#key-setting').hidden = false")
     visit.page.locator("#key").fill("schlüssel")
     visit.page.locator("#key").blur()
-    expect(visit.page.get_by_role("alert")).to_contain_text("holds a sign that no key of a server has")
+    expect(visit.page.get_by_role("alert")).to_contain_text("a character that is not allowed in a key")
     visit.page.locator("#key").fill("")
 
 

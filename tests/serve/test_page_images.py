@@ -188,7 +188,7 @@ def test_the_address_of_an_image(open_page: Callable[..., Visit], server: Runnin
             f"{site}/closed/a.jpg",
             "a.jpg can't be fetched: it can't be reached, or its site does not let other pages read it",
         ),
-        (f"{site}/open.html", "open.html is no image but text/html"),
+        (f"{site}/open.html", "open.html is not an image (text/html)"),
         ("data:image/png;base64,iVBORw0KGgo=", "image: not an image of a known format"),
     ):
         visit.page.evaluate(give, ["drop", "dataTransfer", address, []])

@@ -113,7 +113,7 @@ def summarise(
     ours: Mapping[str, str] | None = None,
     notes: Sequence[str] = (),
 ) -> Results:
-    """Return the results of every model with an answer about one of the images, the config's models first.
+    """Return the results of every model of the config, then of others that answered about at least one of the images.
 
     rows: from `run.ask`, of this endpoint and others.  data: the data set's name.
     """

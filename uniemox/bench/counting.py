@@ -62,7 +62,7 @@ def device_name(device: torch.device) -> str:
 
 
 def memory_growth_mb(work: Iterable[int], total: int) -> float | None:
-    """Return the MB that this process gains between the 2,000th of its items, or the middle of fewer, and the last.
+    """Return by how many MB this process grows from item 2,000, or from the middle of fewer than 4,000, to the last.
 
     work: yields the number of items of each finished part.  total: all items.  None if the system does not tell.
     """

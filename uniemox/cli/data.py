@@ -108,7 +108,7 @@ def check(
     Args:
         source: KIND:PATH.
         against: A second data set that must not share an image with this one, such as a test set.
-        html: Write a page with the images to this file.
+        html: HTML file to write: a page that shows the images with problems.
         as_json: Print the result as JSON. Save it to a file and give that file to --exclude of other commands.
     """
     need("sklearn", "scipy", extra="data")

@@ -45,7 +45,12 @@ _KEYS = """
 _EXPRESSIONS = """
     SELECT 1 FROM sqlite_master m JOIN pragma_index_xinfo(m.name) c WHERE m.type = 'index' AND c.cid = -2
 """
-_CODE = re.compile(r"\b(check|default(?! '')|collate|generated|as|where|virtual)\b", re.IGNORECASE)  # in no project
+_CODE = re.compile(  # in no project
+    r"\b(check|default(?! '')|collate|generated|as|where|virtual|on delete|on update)\b", re.IGNORECASE
+)
+_JOURNAL_MAGIC = bytes.fromhex("d9d505f920a163d7")
+OPEN_S = 60  # maximum time to open a database: a damaged one may have no end
+MAX_CHECKED_PAGES = 2**14  # of a database that is checked; larger ones would take seconds
 MAX_VALUE_BYTES = 2**26  # of a value in SQLite
 BUSY_S = 30  # maximum wait of a writer for another one
 LEAVE_OUT = "leave out"  # step of a batch that excludes an annotator
@@ -71,19 +76,21 @@ class Store:
     """
 
     def __init__(self, address: str, *, is_new: bool = True) -> None:
+        deadline = [time.monotonic() + OPEN_S]
         try:
             url = make_url(address)
             self.engine = create_engine(url, pool_size=CONNECTIONS)
         except (ArgumentError, NoSuchModuleError, ImportError) as error:
             raise ConfigError(f"{address!r} is not a usable database address ({error})") from error
         if url.get_backend_name() == "sqlite":
-            _tune_sqlite(self.engine, is_new=is_new)
+            _tune_sqlite(self.engine, is_new=is_new, deadline=deadline)
         self._turn = threading.Lock()  # a writer that finds SQLite locked sleeps up to 100 ms at a time
         self._writing = self.engine.execution_options(writes=True)
         try:
             self._create_tables(is_new=is_new)
-        except DBAPIError as error:
-            raise DataError(f"{address}: not a database that can be used ({error.orig})") from error
+        except (DBAPIError, sqlite3.Error) as error:
+            raise DataError(f"{address}: not a database that can be used ({getattr(error, 'orig', error)})") from error
+        deadline.clear()
 
     def close(self) -> None:
         """Close all connections."""
@@ -111,12 +118,12 @@ class Store:
             put_setting(connection, name, value)
 
     def _create_tables(self, *, is_new: bool) -> None:
-        names = set(inspect(self.engine).get_table_names())
-        if not is_new and "settings" not in names:
-            raise DataError(f"{self.engine.url}: holds no project, or creating it was interrupted")
         if self.engine.dialect.name == "sqlite":
             with self.read() as connection:
                 _check_schema(connection, str(self.engine.url))
+        names = set(inspect(self.engine).get_table_names())
+        if not is_new and "settings" not in names:
+            raise DataError(f"{self.engine.url}: holds no project, or creating it was interrupted")
         version = self.setting("schema") if "settings" in names else t.SCHEMA
         if version != t.SCHEMA:
             raise DataError(
@@ -200,12 +207,20 @@ def open_project(folder: Path) -> Project:
         raise DataError(f"{folder} holds no project; begin one: uniemox curate init {folder}")
     refuse_link(folder / "project.db")
     elsewhere = folder / "database.txt"
+    _refuse_foreign_journal(folder / "project.db-journal")
     address = read_limited(elsewhere).decode("utf-8", "replace").strip() if elsewhere.exists() else _own_address(folder)
     store = Store(address, is_new=False)
     content = store.setting("plan")
     if content is None:
         raise DataError(f"{folder}: creating the project was interrupted; remove the folder and start again")
     return Project(folder, store, plan_of(content, str(folder)))
+
+
+def _refuse_foreign_journal(path: Path) -> None:
+    """Raise DataError for a journal that names a file, which SQLite would delete; uniemox writes none."""
+    refuse_link(path)
+    if path.exists() and read_limited(path)[-8:] == _JOURNAL_MAGIC:
+        raise DataError(f"{path}: it names another file, which SQLite would delete; remove this journal")
 
 
 def is_project(folder: Path) -> bool:
@@ -283,6 +298,7 @@ def _undone() -> Select[Any]:
     holding = undos.c.id.not_in(select(undos.c.undoes))
     chain = select(undos.c.undoes.label("id"), literal(1).label("length")).where(holding).cte("chain", recursive=True)
     longer = select(undos.c.undoes, chain.c.length + 1).join(undos, undos.c.id == chain.c.id)
+    longer = longer.where(undos.c.undoes < undos.c.id)  # as always, unless a stranger's chain has no end
     chain = chain.union_all(longer)
     return select(chain.c.id).where(chain.c.length % 2 == 1)
 
@@ -362,6 +378,11 @@ def _check_schema(connection: Connection, name: str) -> None:
 
     In a stranger's database, an expression can take days, and without keys a query may never end.
     """
+    pages = connection.exec_driver_sql("PRAGMA page_count").scalar() or 0
+    if pages < MAX_CHECKED_PAGES:  # small files can claim billions of rows
+        problem = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar()
+        if problem != "ok":
+            raise DataError(f"{name}: the database is damaged ({problem})")
     rows = list(connection.exec_driver_sql("SELECT type, sql FROM sqlite_master WHERE sql IS NOT NULL"))
     computes = any(row.type not in ("table", "index") or _CODE.search(row.sql) for row in rows)
     if computes or connection.exec_driver_sql(_EXPRESSIONS).first():
@@ -380,16 +401,18 @@ def _own_address(folder: Path) -> str:
     return f"sqlite:///{(folder / 'project.db').absolute()}"
 
 
-def _tune_sqlite(engine: Engine, *, is_new: bool) -> None:
+def _tune_sqlite(engine: Engine, *, is_new: bool, deadline: Sequence[float]) -> None:
     """Use a write-ahead log, sync every commit to disk, and let writers queue instead of failing half-way.
 
     is_new: the log is a property of the file, and only a new database may be changed before it is known to be ours.
+    deadline: time at which statements are interrupted; empty: never.
     """
     pragmas = [*(["journal_mode=WAL"] if is_new else []), "synchronous=FULL", f"busy_timeout={BUSY_S * 1000}"]
 
     @event.listens_for(engine, "connect")
     def connected(connection: Any, _: Any) -> None:
         connection.isolation_level = None  # SQLAlchemy's begin event below starts transactions
+        connection.set_progress_handler(lambda: bool(deadline) and time.monotonic() > deadline[0], 100_000)
         connection.setlimit(
             sqlite3.SQLITE_LIMIT_LENGTH, MAX_VALUE_BYTES
         )  # that an expression of the database may compute

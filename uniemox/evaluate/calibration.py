@@ -59,8 +59,8 @@ def expected_calibration_error(probabilities: Array, labels: Labels, bins: int =
 def fit_temperature(logits: Array, target: Array, familiarity: NDArray[np.float64] | None = None) -> float:
     """Return the temperature that minimises the mean negative log-likelihood (section 4.2).
 
-    logits: (N, E), of images that are not scored later.  target: (N, E) distributions. Returns 0.01 to 100. If every
-    sample is right there is no optimum, and it is 0.01; if the temperature has no effect, 1.
+    logits: (N, E), of images that are not scored later.  target: (N, E) distributions. Returns 0.01 to 100: 0.01
+    if every sample is right, because there is no optimum then, and 1 if the temperature has no effect.
     familiarity: (N,); the probabilities of less familiar images move towards equal values (`probabilities_of`), before
     the likelihood is computed. Raises DataError for no sample, or logits that are not finite.
     """

@@ -164,7 +164,7 @@ def open_start(init: str, config: NetworkConfig, size: int) -> tuple[Init, Start
 
 
 def load_encoder(source: str, pool: str, size: int, from_scratch: bool) -> Any:
-    """Load an encoder that gives features (N, D), and its report.
+    """Load an encoder that gives features (N, D); its attribute `report` tells what was loaded.
 
     pool: for plain ViTs, "mean" or "token".  from_scratch: draw random weights as MAE draws a ViT's.
     """

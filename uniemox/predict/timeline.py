@@ -1,7 +1,7 @@
 """Predictions of a video over time, drawn with Pillow: probability of each label, cuts, valence."""
 
 from collections.abc import Callable, Mapping, Sequence
-from itertools import cycle, groupby, pairwise
+from itertools import cycle, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +27,9 @@ def draw_timelines(lines: Path) -> Image.Image | None:
     and the dark line is valence, 1 at the bottom to 9 at the top.
     """
     answers = [value for value in read_lines(lines) if "time_s" in value]
-    films = {
-        film: sorted(frames, key=lambda one: one["time_s"])
-        for film, frames in groupby(answers, lambda answer: answer["path"].rpartition("#t=")[0])
-    }
+    films: dict[str, list[Answer]] = {}
+    for answer in answers:
+        films.setdefault(answer["path"].rpartition("#t=")[0], []).append(answer)
     if not films:
         return None
     colours = dict(zip(answers[0]["scene"], cycle(LABEL_COLOURS), strict=False))
@@ -38,6 +37,7 @@ def draw_timelines(lines: Path) -> Image.Image | None:
 
 
 def _panel(film: str, answers: Sequence[Answer], colours: Mapping[str, str]) -> Image.Image:
+    answers = sorted(answers, key=lambda one: one["time_s"])
     panel = Image.new("RGB", (WIDTH_PX, BOTTOM + ROW_PX + EDGE_PX), PAPER)
     draw = ImageDraw.Draw(panel)
     title, font = fitted(film, 14, WIDTH_PX - 2 * EDGE_PX, keep_end=True)

@@ -8,6 +8,7 @@ import os
 import shutil
 from array import array
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from hashlib import blake2b
@@ -168,7 +169,8 @@ class ResultFile:
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         try:
-            self._file.close()
+            with nullcontext() if kind is None else suppress(OSError):  # a full disk: the first error is raised
+                self._file.close()
             if kind is not None and self.lines.stat().st_size == 0:  # so that the command can be repeated
                 self.lines.unlink()
         finally:

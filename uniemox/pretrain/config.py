@@ -43,7 +43,7 @@ class TeacherConfig:
     """clip:NAME@WEIGHTS, fitted:FOLDER, stored:FILE, timm:NAME@FILE or onnx:FILE; the last two have no text encoder."""
     view: Literal["augmented", "whole", "whole_and_person"] = "augmented"
     """Teacher's input. augmented: the scene view of each step, as in the paper. whole: the whole image, computed once.
-    whole_and_person: mean of whole image and person, computed once, as in `uniemox teacher fit`."""
+    whole_and_person: mean of the features of whole image and person, computed once, as in `uniemox teacher fit`."""
     with_emotion: bool = True
     """Append the emotion to texts that are made from annotations (table VII of the paper compares both)."""
 

@@ -54,12 +54,13 @@ def execute(
 ) -> RunOutcome:
     """Execute every run of a plan that is not done, each after the runs that it needs.
 
-    runs: in an order in which each follows those that it needs.  jobs: number in parallel.  gpus: of this machine; each
-    command gets as many as it has processes, exclusively, and preparation of data gets none. 0: all use this process's.
-    watch: called with the share of the work done, 0 to 1, and the current work.
-    If a run fails, runs that need it are skipped and all others continue. A run that another process is doing, even one
-    whose starter was killed, is waited for. After Ctrl-C or SIGTERM the running commands save and end; then
-    StoppedError is raised, and the same plan resumes from there.
+    runs: in an order in which each follows those that it needs.  jobs: number in parallel.  gpus: number of this
+    machine's GPUs to use; each command gets as many as it has processes, exclusively, and preparation of data gets
+    none. 0: all commands share the GPUs that this process sees.  watch: called with the share of the work done, 0 to 1,
+    and the current work.
+    If a run fails, runs that need it are skipped and all others continue. If another process is already doing a run,
+    this one waits for it, even if the command that started that process was killed. After Ctrl-C or SIGTERM the running
+    commands save and end; then StoppedError is raised, and the same plan resumes from there.
     Raises ConfigError for a run with more processes than there are GPUs.
     """
     free = _visible(gpus)

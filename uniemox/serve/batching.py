@@ -18,6 +18,9 @@ Work = Callable[[Any, list[bytes]], Sequence[Any]]
 """Function of the worker thread: returns a result for each image of equal asks, in order, or PUT_BACK."""
 
 
+SLOW = 4  # turns that a slow image takes
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Job:
     """Image in the queue."""
@@ -83,10 +86,10 @@ class Batcher:
         loop, deadline = asyncio.get_running_loop(), time.monotonic() + self._config.timeout_s
         turn = max(self._turns.get(client, 0), self._turn)  # start-time fair queueing
         jobs = [
-            Job(data, ask, loop.create_future(), deadline, is_slow, client, turn + number)
+            Job(data, ask, loop.create_future(), deadline, is_slow, client, turn + number * (SLOW if is_slow else 1))
             for number, data in enumerate(images, start=1)
         ]
-        self._turns[client] = turn + len(images)
+        self._turns[client] = turn + len(images) * (SLOW if is_slow else 1)
         self._waiting.extend(jobs)
         self._arrived.set()
         return [job.answer for job in jobs]

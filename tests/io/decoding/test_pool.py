@@ -1,5 +1,6 @@
 """Decoding in other processes: the same pixels, and an end to what takes too long or too much memory."""
 
+import io
 import os
 import signal
 import subprocess
@@ -11,11 +12,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from tests.hostile_images import LYING_AVIF, progressive_jpeg
 from tests.images import draw, every_file, save, with_orientation
 from tests.processes import is_there, peak_mib, wait_until
 from uniemox.errors import ImageError
+from uniemox.io.decoding import process
 from uniemox.io.decoding.pool import DecoderPool, decode_one, look_here
 from uniemox.io.images import MinSides, decode
 
@@ -211,3 +214,25 @@ def test_a_script_needs_no_main_guard_and_nothing_is_imported_from_where_the_ima
     words = [sys.executable, str(script)]
     done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.stdout == "[60, 60, 60]\n", done.stderr
+
+
+def test_a_process_that_fails_within_an_answer_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The parent would read a message after half of the pixels as the rest of them."""
+
+    class Full:
+        size = (4, 4)
+
+        def crop(self, box: object) -> Image.Image:
+            raise MemoryError
+
+    class EndedHereError(Exception):
+        pass
+
+    def end(code: int) -> None:
+        raise EndedHereError
+
+    monkeypatch.setattr(process, "limit_memory", lambda more: None)
+    monkeypatch.setattr(process, "decode_opened", lambda *_, **__: (Full(), (4, 4)))
+    monkeypatch.setattr("os._exit", end)
+    with pytest.raises(EndedHereError):
+        process._answer(io.BytesIO(), save(draw(), "PNG"), None, counts_frames=False)

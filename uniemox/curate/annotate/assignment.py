@@ -17,6 +17,7 @@ from uniemox.curate.project import LEFT_OUT, SKIP, Project, last_batch, pool
 from uniemox.io.progress import Progress, in_parts, silent
 
 BLOCK = 60  # tasks assigned at once
+PAUSE_S = 5  # after a request for which no image was left
 RESERVED_S = 2 * 3600  # time that an image waits for an annotator it was assigned to
 
 
@@ -28,6 +29,8 @@ class TaskAssigner:
         self._pool: frozenset[int] = frozenset()
         self._pool_of = -1
         self._lock = threading.Lock()
+        self._turns: dict[int, threading.Lock] = {}
+        self._nothing_until: dict[int, tuple[int, float]] = {}
 
     def pool(self, connection: Connection) -> frozenset[int]:
         """Return the images in the pool, cached until the next batch of decisions."""
@@ -45,9 +48,21 @@ class TaskAssigner:
         """
         tasks = self._open_tasks(person, after, limit)
         may_have_more = len(self._open_tasks(person, 0, 2 * BLOCK)) < 2 * BLOCK
-        if len(tasks) < limit and may_have_more and self._assign(person):
+        if len(tasks) < limit and may_have_more and self._assign_in_turn(person):
             tasks = self._open_tasks(person, after, limit)
         return tasks
+
+    def _assign_in_turn(self, person: int) -> bool:
+        """Assign a block as `_assign`, one request of a person at a time; after a failure not for a few seconds."""
+        with self._turns.setdefault(person, threading.Lock()), self.project.store.read() as connection:
+            newest, now = last_batch(connection), time.monotonic()
+            batch, until = self._nothing_until.get(person, (-1, 0.0))
+            if batch == newest and now < until:
+                return False
+            is_assigned = self._assign(person)
+            if not is_assigned:
+                self._nothing_until[person] = newest, now + PAUSE_S
+            return is_assigned
 
     def count(self, person: int) -> tuple[int, int]:
         """Return the number of images that a person has answered, and the number of images in the pool."""

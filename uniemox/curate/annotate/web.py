@@ -364,7 +364,7 @@ class Previews:
             return None
         path = self.project.preview_path(row.sha256)
         if path.exists():
-            return await to_thread.run_sync(path.read_bytes)
+            return await to_thread.run_sync(_read, path)
         return await to_thread.run_sync(self._make, row, path, limiter=self._turns)
 
     def _row(self, image: int) -> Any:
@@ -376,6 +376,13 @@ class Previews:
         if made is not None:
             write_file(path, made)
         return made
+
+
+def _read(path: Path) -> bytes | None:
+    try:
+        return read_limited(path, MAX_BYTES)
+    except OSError:
+        return None
 
 
 def _shrunk(path: Path, decoders: DecoderPool) -> bytes | None:

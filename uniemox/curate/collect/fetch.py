@@ -274,9 +274,9 @@ def fetch_all(
 ) -> Generator[tuple[Download, Any], None, None]:
     """Run every job and yield each result when it is done, hosts in turn.
 
-    work: runs in a thread. A FetchError that may pass is tried again later, while other hosts continue; if it returns
-    another job, that one joins the end of its host's queue. Stopped early, it waits for running jobs and starts no
-    other.
+    work: runs in a thread. If it returns a temporary FetchError, the job is tried again later, while other hosts
+    continue. If it returns another job, that job joins the end of its host's queue. Stopped early, it waits for running
+    jobs and starts no other.
     """
     hosts: dict[str, _Host] = defaultdict(_Host)
     idle: list[tuple[float, str]] = []  # a heap: the time from which a host without a running request may be asked

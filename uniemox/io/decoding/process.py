@@ -75,12 +75,15 @@ def _answer(answers: BinaryIO, data: bytes, shrink: MinSides | None, *, counts_f
     image, full = decode_opened(header, "{name}", shrink=shrink)
     frames = count_frames(open_image(data, "{name}"), "{name}") if counts_frames else 0
     width, height = image.size
-    answers.write(ANSWER.pack(DONE, IMAGE.size + 3 * width * height))
-    answers.write(IMAGE.pack(width, height, *full, frames, *texts))
     rows = max(1, STRIP_BYTES // (3 * width))
-    for y in range(0, height, rows):
-        answers.write(image.crop((0, y, width, min(y + rows, height))).tobytes())
-    answers.flush()
+    try:
+        answers.write(ANSWER.pack(DONE, IMAGE.size + 3 * width * height))
+        answers.write(IMAGE.pack(width, height, *full, frames, *texts))
+        for y in range(0, height, rows):
+            answers.write(image.crop((0, y, width, min(y + rows, height))).tobytes())
+        answers.flush()
+    except MemoryError:
+        os._exit(1)  # half an answer is written: another message would be read as its pixels
 
 
 def _send(answers: BinaryIO, status: int, text: bytes) -> None:
