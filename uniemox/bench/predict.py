@@ -73,9 +73,8 @@ def bench_predict(
     """Predict the images of a data set several times.
 
     model: as for `load`.  torch_run: a run, or its model.safetensors, with the weights of `model`, for the comparison
-    with torch; None: use `model` if it is a run.  finder: person detector for the passes with people, the start in a
-    new process and the growth of memory; None: no detector.  soak: number of further images for measuring the growth
-    of memory.  on_progress: called with images done, and images in total.
+    with torch; None: use `model` if it is a run.  finder: person detector, for the speed with people, the start and the
+    memory; None: none.  soak: number of further images, for the growth of memory.  on_progress: (done, total) images.
     Raises DataError for an unreadable image, and the errors of `load`.
     """
     images = [sample.image.read() for sample in data.samples]

@@ -59,9 +59,8 @@ def bench_step(
 ) -> StepBench:
     """Time whole pre-training steps on random images: both streams, all losses, bf16, including the optimiser.
 
-    model: a plain ViT of timm.  with_clip: a CLIP ViT-B/16 with random weights computes the teacher's image features
-    Ω in every step; otherwise the batch contains Ω and the text features Λ.  compile_model: torch.compile.
-    on_step: called with the number of steps done.
+    model: a plain ViT of timm.  with_clip: a CLIP ViT-B/16 with random weights computes Ω in every step; otherwise the
+    batch contains Ω and Λ.  compile_model: torch.compile.  on_step: called with the number of steps done.
     Raises ConfigError for sizes below 1, EncoderError for another model.
     """
     if batch_size < 1 or steps < 1:
