@@ -195,6 +195,7 @@ def test_another_program_s_database_is_left_as_it_is(tmp_path: Path) -> None:
         "alter table people add column x default (length(zeroblob(1e9)))",
         "create index x on answers (length(label))",
         "create index x on answers (label) where label is not null",
+        "create table x (name references settings (name) on delete cascade)",
     ],
 )
 def test_a_database_with_code_is_refused(tmp_path: Path, code: str) -> None:

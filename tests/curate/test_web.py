@@ -21,7 +21,7 @@ from uniemox.curate import tables as t
 from uniemox.curate.annotate.access import account_of, invite, join, revoke
 from uniemox.curate.annotate.answers import AnswerIn, AnswerWriter
 from uniemox.curate.annotate.assignment import BLOCK, TaskAssigner
-from uniemox.curate.annotate.serving import server
+from uniemox.curate.annotate.serving import served_at, server
 from uniemox.curate.annotate.verdicts import disputed, read_answers
 from uniemox.curate.annotate.web import PAGES, Previews, create_app
 from uniemox.curate.project import Change, Project, append, decisions
@@ -321,6 +321,39 @@ def test_answers_per_image_are_limited(tmp_path: Path) -> None:
     assert [len(images) for images in given] == [5, 5, 0]
     assert given[0] != given[1]  # each has an order of their own
     assert sorted(map(int, given[0])) == [1, 2, 3, 4, 5]
+
+
+def test_after_the_last_image_the_pool_is_not_searched_at_each_request(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = project_of(tmp_path / "p", ["awe"] * 2)
+    assigner, ada, searches = TaskAssigner(project), number_of(project, "Ada"), list[int]()
+    assign = assigner._assign
+    monkeypatch.setattr(assigner, "_assign", lambda person: searches.append(person) or assign(person))
+    for _ in range(9):
+        assert len(assigner.next_tasks(ada, 0, 10)) == 2
+    assert len(searches) == 2  # one finds images, the next finds none
+    with project.store.write() as connection:
+        append(connection, actor="me", step="by hand", note="", changes=[Change(1, "style", "")])
+    assigner.next_tasks(ada, 0, 10)
+    assert len(searches) == 3
+
+
+def test_a_session_from_a_clock_that_was_ahead_has_ended(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    right = time.time
+    monkeypatch.setattr(time, "time", lambda: right() + 10 * 365 * 86400)
+    secret = join(project.store, invite(project, "Ada"))
+    assert secret is not None
+    assert account_of(project.store, secret) is not None
+    monkeypatch.setattr(time, "time", right)
+    assert account_of(project.store, secret) is None
+
+
+@pytest.mark.parametrize("text", ["\x1b[2Jhttps://evil.example", "file:///etc/passwd", "https://a b"])
+def test_an_address_with_control_characters_is_refused(project: Project, text: str) -> None:
+    (project.folder / "address.txt").write_text(text)
+    with pytest.raises(DataError, match="not an address"):
+        served_at(project)
 
 
 def test_one_request_does_not_take_all_images(tmp_path: Path) -> None:

@@ -169,7 +169,7 @@ class ResultFile:
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         try:
-            with nullcontext() if kind is None else suppress(OSError):  # a full disk: the first error is raised
+            with suppress(OSError) if kind else nullcontext():  # a full disk: the first error is raised
                 self._file.close()
             if kind is not None and self.lines.stat().st_size == 0:  # so that the command can be repeated
                 self.lines.unlink()

@@ -54,14 +54,15 @@ class TaskAssigner:
 
     def _assign_in_turn(self, person: int) -> bool:
         """Assign a block as `_assign`, one request of a person at a time; after a failure not for a few seconds."""
-        with self._turns.setdefault(person, threading.Lock()), self.project.store.read() as connection:
-            newest, now = last_batch(connection), time.monotonic()
+        with self._turns.setdefault(person, threading.Lock()):
+            with self.project.store.read() as connection:
+                newest = last_batch(connection)
             batch, until = self._nothing_until.get(person, (-1, 0.0))
-            if batch == newest and now < until:
+            if batch == newest and time.monotonic() < until:
                 return False
             is_assigned = self._assign(person)
             if not is_assigned:
-                self._nothing_until[person] = newest, now + PAUSE_S
+                self._nothing_until[person] = newest, time.monotonic() + PAUSE_S
             return is_assigned
 
     def count(self, person: int) -> tuple[int, int]:
