@@ -9,13 +9,13 @@ python -m experiments.does_it_help --data fi:fi,fi:fi_more --captions 'csv:...' 
 """
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from experiments.does_it_help.choice import choose_recipes, read_grid
+from experiments.does_it_help.choice import choose_recipes, choose_tunings, read_grid, tunings_to_choose_from
 from experiments.does_it_help.figure import draw_doses
 from experiments.does_it_help.outcomes import OUTCOMES
-from experiments.does_it_help.plan import CONTRAST, DISTILLATION, FEW, FULL_BUDGET, QUICK, Job, Study
+from experiments.does_it_help.plan import CONTRAST, DISTILLATION, FEW, FULL_BUDGET, QUICK, Job, Recipe, Study
 from experiments.does_it_help.running import run_jobs
 from experiments.does_it_help.tables import print_tables
 from uniemox.errors import UniemoxError
@@ -72,7 +72,23 @@ def _run(given: argparse.Namespace) -> None:
     run_jobs(list(study.grid()), root, given.jobs)
     recipes = choose_recipes(read_grid(study.outcomes))
     run_jobs([*study.small(recipes), *study.main(recipes), long_train, long_probe], root, given.jobs)
+    _fine_tune(study, recipes, given.jobs)
     print_tables(study.outcomes)
+
+
+def _fine_tune(study: Study, recipes: Mapping[str, Recipe], jobs: int) -> None:
+    """Fine-tune with seed 0, choose learning rates, and run the other seeds; train missing encoders first."""
+
+    def run(tuned: list[Job]) -> None:
+        encoders = {one.command[one.command.index("--init") + 1] for one in tuned if not one.is_stored}
+        trained = [one for one in study.main(recipes, CONTRAST) if one.name.startswith("train ")]
+        needed = [one for one in trained if one.command[one.command.index("--out") + 1] in encoders]
+        run_jobs(needed, study.root, jobs)
+        run_jobs(tuned, study.root, jobs)
+
+    run(list(study.tuned(tunings_to_choose_from())))
+    chosen = choose_tunings(study.outcomes, study.budget.seeds)
+    run(list(study.tuned({row: [one for runs in shares.values() for one in runs] for row, shares in chosen.items()})))
 
 
 def _prepare(given: argparse.Namespace, study: Study) -> Iterator[list[Job]]:

@@ -7,7 +7,17 @@ from typing import Any
 import numpy as np
 
 from experiments.does_it_help.outcomes import read_about
-from experiments.does_it_help.plan import ROWS, Recipe, outcome_path, recipes_of
+from experiments.does_it_help.plan import (
+    HISTOGRAM,
+    ROWS,
+    TUNED,
+    TUNING_EPOCHS,
+    TUNING_LRS,
+    Recipe,
+    Tuning,
+    outcome_path,
+    recipes_of,
+)
 
 Tried = tuple[Recipe, dict[str, Any]]
 """Settings and their scores."""
@@ -43,3 +53,26 @@ def _best(tried: Sequence[Tried]) -> Recipe:
         return bool((weights * gaps).sum() <= error)
 
     return max((one for one in tried if is_tied(one[1])), key=lambda one: one[1]["r2"])[0]
+
+
+def tunings_to_choose_from() -> dict[str, list[Tuning]]:
+    """Return the fine-tuning runs of seed 0 by row, with every learning rate; the histogram has nothing to train."""
+    lrs = {row: TUNING_LRS[: 1 if row == HISTOGRAM else None] for row in TUNED}
+    return {row: [Tuning(fraction, lr, 0) for fraction in TUNING_EPOCHS for lr in lrs[row]] for row in TUNED}
+
+
+def choose_tunings(outcomes: Path, seeds: int) -> dict[str, dict[float, list[Tuning]]]:
+    """Return the fine-tuning runs of this many seeds by row and share of the labels.
+
+    The learning rate is that with the highest balanced log-likelihood on val with seed 0. Rows and shares that are not
+    finished are left out.
+    """
+    chosen: dict[str, dict[float, list[Tuning]]] = {}
+    for row, tried in tunings_to_choose_from().items():
+        for fraction in TUNING_EPOCHS:
+            own = [(outcomes / one.path(row), one) for one in tried if one.fraction == fraction]
+            if all(path.exists() for path, _ in own):
+                best = max(own, key=lambda one: read_about(one[0])["val_log_likelihood"])[1]
+                runs = [Tuning(fraction, best.lr, seed) for seed in range(seeds)]
+                chosen.setdefault(row, {})[fraction] = runs
+    return chosen

@@ -20,7 +20,7 @@ from uniemox.pretrain.presets import demo
 from uniemox.teacher.features import StoredTeacher
 from uniemox.training.hardware import ready_to_train
 from uniemox.views.config import ViewConfig
-from uniemox.views.patches import IMAGENET
+from uniemox.views.patches import IMAGENET, PixelStats
 
 STORED = "stored:"
 
@@ -50,17 +50,20 @@ def features_of(init: str, samples: Sequence[Sample], size: int) -> tuple[list[S
     if init.startswith(STORED):
         teacher = StoredTeacher(init.removeprefix(STORED))
         return list(samples), teacher.image_features(torch.empty(0), [one.key for one in samples]).numpy()
-    encoder: Any = ColourHistogram()
-    stats = IMAGENET
-    if init == UNTRAINED:
-        torch.manual_seed(0)
-        encoder = TokenAndMean(build_encoder(demo().encoder.name, size, **SHAPE).eval())
-    elif init != HISTOGRAM:
-        _, start = open_start(init, NetworkConfig(pool="token"), size)
-        token_encoder, stats = start.encoder, start.stats
-        encoder = TokenAndMean(token_encoder)
+    encoder, stats = open_encoder(init, size)
     width = feature_width(encoder, size)
     network = Classifier(encoder, feature_width=width, outputs=1, streams="scene")
     ready_to_train(network, torch.device("cpu"))  # the fastest memory layout
     found = outputs_of(network, samples, ViewConfig(size=size, crop_fraction=1.0), stats=stats, encoded=True)
     return list(found.samples), found.values[:, 0]
+
+
+def open_encoder(init: str, size: int) -> tuple[Any, PixelStats]:
+    """Return the encoder that `init` names, see `features_of`, and the normalisation of its pixels."""
+    if init == HISTOGRAM:
+        return ColourHistogram(), IMAGENET
+    if init == UNTRAINED:
+        torch.manual_seed(0)
+        return TokenAndMean(build_encoder(demo().encoder.name, size, **SHAPE).eval()), IMAGENET
+    _, start = open_start(init, NetworkConfig(pool="token"), size)
+    return TokenAndMean(start.encoder), start.stats

@@ -12,7 +12,10 @@ CLIP_NORM = 10.0  # far above a usual gradient norm: only a guard against spikes
 LRS, RECONSTRUCTION_WEIGHTS = (4e-3, 1e-3, 2.5e-4), (1.0, 0.1)
 DISTILLATION, DISTILLATION_FEW_LOOKS, FULL = "distillation", "distillation, equal images", "full"
 UNTRAINED, HISTOGRAM, TEACHER = "untrained", "histogram", "teacher"
-LABELS = "labels.npz"
+LABELS, TUNED_LABELS = "labels.npz", "labels_finetune.npz"
+HELD_OUT = 2000  # images of train that fine-tuning does not read and is scored on
+TUNING_EPOCHS = {0.1: 20, 1.0: 4}  # by the share of the labels
+TUNING_LRS = (2e-3, 5e-4)  # for 256 images
 NO_L1 = ("--model.losses.scene-reconstruction", "0", "--model.losses.person-reconstruction", "0")
 NO_L2 = ("--model.losses.contrastive-feature-alignment", "0")
 NO_L3 = ("--model.losses.semantic-visual-alignment", "0")
@@ -54,6 +57,8 @@ ROWS: Mapping[str, Row] = {
 }
 CONTRAST = (DISTILLATION, DISTILLATION_FEW_LOOKS, FULL)
 """Rows of the primary contrasts; they run first."""
+TUNED = (*CONTRAST, UNTRAINED, HISTOGRAM)
+"""Rows that are fine-tuned."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,6 +108,21 @@ class Recipe:
 
 
 @dataclass(frozen=True, slots=True)
+class Tuning:
+    """Settings of a fine-tuning run."""
+
+    fraction: float
+    """Share of each class of the images for fine-tuning."""
+    lr: float
+    """Maximum learning rate for 256 images."""
+    seed: int
+
+    def path(self, row: str) -> Path:
+        """Return the path of its outcome."""
+        return outcome_path("finetune", row, f"{100 * self.fraction:g} lr {self.lr:g} {self.seed}")
+
+
+@dataclass(frozen=True, slots=True)
 class Job:
     """A command and the file that it writes last."""
 
@@ -113,6 +133,11 @@ class Job:
     """Stored outcome of a probe. If it exists, neither the probe nor its training runs again."""
     prints: Path | None = None
     """File for standard output; None: its log."""
+
+    @property
+    def is_stored(self) -> bool:
+        """True if its outcome is stored."""
+        return self.outcome is not None and self.outcome.exists()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,6 +178,17 @@ class Study:
     def small(self, recipes: Mapping[str, Recipe]) -> Iterator[Job]:
         """Yield the contrasts on few images, with many epochs."""
         yield from self._rows("few", recipes, CONTRAST, self.budget.few)
+
+    def tuned(self, tunings: Mapping[str, Collection[Tuning]]) -> Iterator[Job]:
+        """Yield fine-tuning by row. The pre-trained encoders are those of the main table."""
+        for name, settings in tunings.items():
+            for one in settings:
+                run = self.root / outcome_path("main", name, one.seed).with_suffix("")
+                out = self.outcomes / one.path(name)
+                words = ["-m", "experiments.does_it_help.finetuning", "--init", str(run if name in CONTRAST else name)]
+                words += ["--data", self.shards, "--out", str(out), "--labels", str(self.outcomes / TUNED_LABELS)]
+                words += ["--fraction", f"{one.fraction:g}", "--lr", f"{one.lr:g}", "--seed", str(one.seed)]
+                yield Job(f"finetune {one.path(name).with_suffix('')}", tuple(words), out)
 
     def baselines(self) -> Iterator[Job]:
         """Yield the trivial baseline and the ceiling."""
