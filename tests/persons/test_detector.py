@@ -208,4 +208,4 @@ def test_what_a_provider_runs_is_what_the_cpu_runs(shared: Path) -> None:
     assert [len(people) for people in there] == [len(people) for people in on_cpu]
     for a, b in zip(there, on_cpu, strict=True):
         for one, other in zip(a, b, strict=True):
-            assert one.box == pytest.approx(other.box, abs=0.5)
+            assert one.box == pytest.approx(other.box, abs=8)  # px; bfloat16 where the processor has it

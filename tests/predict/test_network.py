@@ -12,6 +12,7 @@ from PIL import Image
 from tests.predict.networks import INFO, SIZE, tiny_network
 from tests.predict.test_faces import Finds
 from uniemox.errors import CheckpointError, ConfigError
+from uniemox.io.onnx_sessions import get_available_providers
 from uniemox.labels import MIKELS
 from uniemox.persons.box import Box, Detection
 from uniemox.predict import opening
@@ -174,3 +175,20 @@ def test_a_network_that_hides_the_person_needs_detections(tmp_path: Path) -> Non
     assert network.look(long, long.size, ())["scene"].min() == 255
     explained = heat_map(Predictor(network, Finds(person.box)), long, method="occlusion")
     assert explained.persons == (person,)  # looked for, though no view shows them
+
+
+def test_a_provider_that_onnxruntime_lacks_is_refused() -> None:
+    if "CUDAExecutionProvider" in get_available_providers():
+        pytest.skip("this onnxruntime has CUDA")
+    with pytest.raises(ConfigError, match=r"no provider cuda.*onnxruntime-gpu"):
+        load("small", finder=None, provider="cuda")
+
+
+def test_openvino_predicts_as_the_cpu_does() -> None:
+    if "OpenVINOExecutionProvider" not in get_available_providers():
+        pytest.skip("needs a second provider: pip install onnxruntime-openvino in onnxruntime's place")
+    photo = Path(__file__).parents[2] / "docs/images/cat.jpg"
+    ours, theirs = (load("small", finder=None, threads=1, provider=name) for name in ("cpu", "openvino"))
+    before, after = ours.predict(photo), theirs.predict(photo)
+    assert after.scene == pytest.approx(before.scene, abs=0.1)  # bfloat16 on processors that have it
+    assert ours.network.engine.fingerprint != theirs.network.engine.fingerprint  # --resume mixes no precisions

@@ -42,6 +42,9 @@ class ModelOptions:
     """Labels to choose from, separated by commas, for a model clip:NAME@WEIGHTS. Default: Mikels' eight labels."""
     threads: int | None = None
     """CPU threads per network. Default: one per core for a single image; 1 for several, which run in parallel."""
+    provider: Literal["cpu", "cuda", "tensorrt", "coreml", "openvino"] = "cpu"
+    """Execution provider of onnxruntime for --model and --person-model. openvino computes in bfloat16 if the processor
+    can. Detectors run on the CPU."""
 
     def opener(self, *, on_cluster: bool, has_several: bool) -> "Callable[[], Predictor]":
         """Return a function that opens the predictor.
@@ -68,6 +71,7 @@ class ModelOptions:
             faces=self.faces,
             threads=self.threads or (1 if on_cluster or has_several else None),
             words=None if self.words is None else self.words.split(","),
+            provider=self.provider,
         )
 
 

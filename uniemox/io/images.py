@@ -9,6 +9,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,15 @@ def is_image_name(path: Path) -> bool:
     return path.suffix.lower() in ENDINGS
 
 
+@cache
+def load_plugins() -> None:
+    """Import Pillow's readers of the accepted formats; importing all, as `Image.init` does, takes 20 ms longer."""
+    Image.preinit()  # JPEG, PNG, GIF, BMP and PPM
+    for name in ("WebP", "Tiff", "Avif"):
+        with suppress(ImportError):  # a build of Pillow without it
+            import_module(f"PIL.{name}ImagePlugin")
+
+
 def open_image(data: bytes, name: str) -> Image.Image:
     """Open the image in a file's bytes: reads and checks its header, decodes nothing yet.
 
@@ -58,7 +68,7 @@ def open_image(data: bytes, name: str) -> Image.Image:
     if not data:
         raise ImageError(f"{name}: the file is empty")
     check_bytes(data, name)
-    Image.init()
+    load_plugins()
     is_heif = data[4:8] == b"ftyp" and data[8:12] in _HEIF_BRANDS
     if is_heif:
         check_heif(data, name)

@@ -6,6 +6,7 @@ telemetry set ORT_DISABLE_TELEMETRY=0; child processes inherit the setting.
 """
 
 import gc
+import json
 import os
 import threading
 import time
@@ -73,10 +74,11 @@ def open_session(path: Path, *, threads: int | None = None, provider: str = "cpu
     options.log_severity_level = 4  # errors reach the user as exceptions, not as lines of a log
     options.intra_op_num_threads = threads or 0
     options.enable_mem_pattern = False  # one block of memory per run is larger and no faster
-    if not _has_vnni():
+    if not _has("vnni"):
         options.add_session_config_entry("session.x64quantprecision", "1")
     there = get_available_providers()
-    session = InferenceSession(path, options, providers=[*(one for one in wanted if one in there), CPU])
+    chosen = [(one, _openvino(threads) if provider == "openvino" else {}) for one in wanted if one in there]
+    session = InferenceSession(path, options, providers=[*chosen, CPU])
     if wanted and wanted[0] not in session.get_providers():
         raise ConfigError(
             f"onnxruntime can't start {wanted[0]} on this machine: its driver or its libraries are missing"
@@ -84,12 +86,24 @@ def open_session(path: Path, *, threads: int | None = None, provider: str = "cpu
     return session
 
 
+def _openvino(threads: int | None) -> dict[str, str]:
+    """Return OpenVINO's options: bfloat16 if the processor can, which takes about 0.6 of the time of float32."""
+    settings: dict[str, Any] = {
+        "INFERENCE_PRECISION_HINT": "bf16" if _has("avx512_bf16") or _has("amx_bf16") else "f32"
+    }
+    settings |= {} if threads is None else {"INFERENCE_NUM_THREADS": threads}
+    return {"device_type": "CPU", "load_config": json.dumps({"CPU": settings})}
+
+
 @cache
-def _has_vnni() -> bool:
-    """Return True if the processor adds products of 8 bits exactly; others need slower products, or overflow."""
+def _has(flag: str) -> bool:
+    """Return True if the processor has instructions of this name.
+
+    Without vnni, products of 8 bits overflow, unless slower ones are used.
+    """
     try:
         with open("/proc/cpuinfo", "rb") as file:
-            return b"vnni" in file.read(8192)  # the flags of the first core
+            return flag.encode() in file.read(8192)  # the flags of the first core
     except OSError:
         return False
 

@@ -86,15 +86,18 @@ class Network:
         self._middle, self._scale = middle, scale
 
     @classmethod
-    def open(cls, path: Path, *, name: str | None = None, threads: int | None = None) -> "Network":
+    def open(
+        cls, path: Path, *, name: str | None = None, threads: int | None = None, provider: str = "cpu"
+    ) -> "Network":
         """Open the classifier in an ONNX file of `uniemox finetune`.
 
         name: shown to users; None: the file's name, or its run's.
         threads: per run; None: one per core, or one in a worker of `parallel_map`.
+        provider: as for `open_session`.
         Raises CheckpointError, with the file's name, if it is not such a classifier, damaged, larger than 2 GB or
-        refers to other files.
+        refers to other files; ConfigError without such a provider.
         """
-        engine = _OnnxEngine(path, threads)
+        engine = _OnnxEngine(path, threads, provider)
         of_file = path.parent.name if path.name == ONNX and path.parent.name else path.name
         return cls(name or of_file, engine.info, engine)
 
@@ -197,11 +200,11 @@ class Network:
 class _OnnxEngine:
     """ONNX file in onnxruntime; see `Engine`."""
 
-    def __init__(self, path: Path, threads: int | None) -> None:
+    def __init__(self, path: Path, threads: int | None, provider: str) -> None:
         _check_file(path)
-        self._path = path
+        self._path, self._provider = path, provider
         try:
-            self._session = Session(path, threads=threads)
+            self._session = Session(path, threads=threads, provider=provider)
             session = self._session.wide
             metadata = session.get_modelmeta().custom_metadata_map
             self._is_one_by_one = is_one_by_one(session)
@@ -229,7 +232,7 @@ class _OnnxEngine:
 
     @cached_property
     def fingerprint(self) -> str:
-        return fingerprint_of([self._path], "")
+        return fingerprint_of([self._path], "" if self._provider == "cpu" else self._provider)
 
     def run(self, outputs: Sequence[str], views: Mapping[str, Array]) -> list[Array]:
         try:

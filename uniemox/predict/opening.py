@@ -22,7 +22,7 @@ Faces = Literal["find", "whole"]
 CLIP = "clip:"
 
 
-def load(
+def load(  # noqa: PLR0913 - one per part of a predictor
     path_or_name: str | Path | None = None,
     *,
     person_model: str | Path | None = None,
@@ -32,6 +32,7 @@ def load(
     face_finder: str | Path | None = None,
     threads: int | None = None,
     words: Sequence[str] | None = None,
+    provider: str = "cpu",
 ) -> Predictor:
     """Open the predictor of a model.
 
@@ -45,13 +46,14 @@ def load(
     yunet_n.onnx; None: the package's own.
     threads: per run of a network; None: one per core.
     words: for clip:, the words to choose from; None: Mikels' eight labels.
+    provider: of onnxruntime, for the model and person_model; see `uniemox.io.onnx_sessions.PROVIDERS`.
     Raises CheckpointError, DetectorError, HubError for files that can't be used, ConfigError for settings that
     contradict each other.
     """
     if threads is not None and threads < 1:
         raise ConfigError(f"threads must be at least 1, got {threads}; leave it out for one a core")
-    network = open_network(path_or_name, threads=threads, words=words)
-    person_network = None if person_model is None else open_network(person_model, threads=threads)
+    network = open_network(path_or_name, threads=threads, words=words, provider=provider)
+    person_network = None if person_model is None else open_network(person_model, threads=threads, provider=provider)
     reader = open_faces(faces, face_model, face_finder, threads)
     return Predictor(network, open_finder(finder, threads), person_network, reader)
 
@@ -83,7 +85,11 @@ def open_embedded_faces(threads: int | None = None) -> MirrorDetector:
 
 
 def open_network(
-    path_or_name: str | Path | None, *, threads: int | None = None, words: Sequence[str] | None = None
+    path_or_name: str | Path | None,
+    *,
+    threads: int | None = None,
+    words: Sequence[str] | None = None,
+    provider: str = "cpu",
 ) -> Network:
     """Open the network of a model; see `load`."""
     name = None if path_or_name is None else str(path_or_name)
@@ -98,13 +104,13 @@ def open_network(
         raise ConfigError(f"only a CLIP takes words; give clip:NAME@WEIGHTS as the model, not {name}")
     if name is None or name in IN_PACKAGE:
         name = name or EMBEDDED_NAME
-        return Network.open(embedded_file(IN_PACKAGE[name]), name=name, threads=threads)
+        return Network.open(embedded_file(IN_PACKAGE[name]), name=name, threads=threads, provider=provider)
     path = fetch(name) if name.startswith(PREFIX) else Path(name)
     if os.path.isdir(path):  # Path.is_dir raises OSError for a name that is too long
         if not (path / ONNX).is_file():
             raise CheckpointError(f"{path} has no {ONNX}; give a finished run of uniemox finetune")
         path = path / ONNX
-    return Network.open(path, threads=threads)
+    return Network.open(path, threads=threads, provider=provider)
 
 
 def open_finder(finder: str | Path | None, threads: int | None = None) -> Detector | None:

@@ -17,11 +17,9 @@ import traceback
 import warnings
 from typing import BinaryIO
 
-from PIL import Image
-
 from uniemox.errors import ImageError
 from uniemox.io.image_limits import webp_pixels
-from uniemox.io.images import MAX_PIXELS, MinSides, count_frames, decode_opened, open_image
+from uniemox.io.images import MAX_PIXELS, MinSides, count_frames, decode_opened, load_plugins, open_image
 
 QUESTION = struct.Struct("<Qqq?")
 ANSWER = struct.Struct("<BQ")
@@ -44,7 +42,7 @@ def main() -> None:
     questions, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     _end_with_parent()
     warnings.simplefilter("ignore")
-    Image.init()
+    load_plugins()
     _use_one_thread()
     silent = os.open(os.devnull, os.O_WRONLY)
     os.dup2(silent, 1)  # libtiff and libjpeg print about broken files
