@@ -34,8 +34,7 @@ class OnnxDetector:
         self._session = _start(path, threads, provider)
         self._size = _input_size(path, self._session.wide)
         self._inputs = {one.name: _TYPES[one.type] for one in self._session.wide.get_inputs()}
-        self._batch = self._probe_batch(path)  # None: any
-        outputs = self._run_grey(path, self._batch or 1)
+        self._batch, outputs = self._try_out(path)
         layout = recognise(self._size, outputs, takes_size=len(self._inputs) == 2)
         if layout is None:
             raise DetectorError(f"{path}: {_describe(self._session.wide, outputs)}. {_known()}")
@@ -77,15 +76,16 @@ class OnnxDetector:
         except RUNTIME_ERRORS as error:
             raise DetectorError(f"{path}: does not run on an image ({error}). {_known()}") from error
 
-    def _probe_batch(self, path: Path) -> int | None:
-        """Return the images per run: the graph's own number, or None for any; 1 if any number fails."""
-        declared = self._session.wide.get_inputs()[0].shape[0]
-        if isinstance(declared, int):
-            return declared
-        with suppress(DetectorError):
-            if all(len(output) == 2 for output in self._run_grey(path, 2)):
-                return None
-        return 1
+    def _try_out(self, path: Path) -> tuple[int | None, list[Array]]:
+        """Return images per run (the graph's own number, or None for any; 1 if two fail), and outputs for grey ones."""
+        batch = self._session.wide.get_inputs()[0].shape[0]
+        if not isinstance(batch, int):
+            batch = 1
+            with suppress(DetectorError):
+                outputs = self._run_grey(path, 2)
+                if all(len(output) == 2 for output in outputs):
+                    return None, outputs
+        return batch, self._run_grey(path, batch)
 
 
 def _start(path: Path, threads: int | None, provider: str) -> Session:
