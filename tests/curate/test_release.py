@@ -20,8 +20,7 @@ from uniemox.curate.project import Change, Project, append, leave_out
 from uniemox.curate.release.config import ReleaseConfig
 from uniemox.curate.release.run import LISTS, release, take_down
 from uniemox.curate.release.splitting import kept_data, read_scheme, split, together
-from uniemox.curate.status import status
-from uniemox.curate.status_page import write_status_page
+from uniemox.curate.status import status, write_status_page
 from uniemox.data.source import open_data
 from uniemox.errors import ConfigError, DataError
 

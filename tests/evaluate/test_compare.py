@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.evaluate.test_report import logits_for, photos, score, write_run  # noqa: F401 - a fixture
-from uniemox.cli.compare import compare as cli_compare
+from uniemox.cli.evaluate import compare as cli_compare
 from uniemox.data.sample import DataSet
 from uniemox.errors import DataError
 from uniemox.evaluate.compare import compare

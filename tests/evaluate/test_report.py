@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from tests.drawn import class_folders
-from uniemox.cli.report import report
+from uniemox.cli.evaluate import report
 from uniemox.data.sample import DataSet
 from uniemox.data.source import open_data
 from uniemox.errors import DataError

@@ -52,7 +52,10 @@ COMMANDS = {  # with their help in the list of commands; a command is imported w
     "doctor": "Check this machine before a long run: GPUs, compiler, memory, disk, loading. Takes about a minute.",
     "docs": "Show a page of the documentation; without a name, list the pages.",
 }
-MODULES = {"convert": "weights", "fetch": "weights"}  # commands whose module has another name
+MODULES = {  # commands whose module has another name
+    **{"convert": "weights", "fetch": "weights", "compare": "evaluate", "report": "evaluate"},
+    **{"doctor": "bench", "search": "survey"},
+}
 WITH_PRESETS = ("pretrain", "finetune")
 for name, text in COMMANDS.items():
     app.command(f"uniemox.cli.{MODULES.get(name, name)}:{name}", name=name, help=text)

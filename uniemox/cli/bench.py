@@ -1,4 +1,4 @@
-"""Commands that measure speed."""
+"""Commands that measure speed, and check a machine before a long run."""
 
 import json
 from dataclasses import asdict, replace
@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from cyclopts import App, Parameter
 from cyclopts.validators import Number
 
-from uniemox.cli.console import JsonObject, need, progress_bar
+from uniemox.cli.console import JsonFlag, JsonObject, need, progress_bar
 from uniemox.errors import ConfigError
 
 bench = App(name="bench", help="Measure the speed of uniemox on this machine.")
@@ -204,3 +204,29 @@ def bench_train_command(
         f"{result.batch_size}, {result.precision}, {result.device}"
     )
     print(json.dumps(asdict(result)) if as_json else words)
+
+
+def doctor(
+    *, gpus: Annotated[int, Parameter(validator=Number(gte=1))] = 1, out: Path = Path(), as_json: JsonFlag = False
+) -> None:
+    """Check this machine before a long run: GPUs, compiler, memory, disk, loading. Takes about a minute.
+
+    Each line is ok, a warning with advice, or the reason why something could not be checked.
+
+    Example: uniemox doctor --gpus 8 --out /scratch/runs
+
+    Args:
+        gpus: Number of GPUs of this machine that the run will use.
+        out: Folder that the run will write to.
+        as_json: Print one JSON object per line.
+    """
+    need("torch", "timm", "open_clip", extra="train")
+    from uniemox.bench.doctor import examine
+
+    for finding in examine(gpus, out):
+        if as_json:
+            print(json.dumps(asdict(finding)), flush=True)
+            continue
+        print(f"{finding.state:<12} {finding.name}: {finding.found}", flush=True)
+        if finding.remedy:
+            print(f"{'':<12} -> {finding.remedy}", flush=True)

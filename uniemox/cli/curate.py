@@ -219,7 +219,7 @@ def status(
     """
     project = opened(folder)
     from uniemox.curate.status import status as run
-    from uniemox.curate.status_page import write_status_page
+    from uniemox.curate.status import write_status_page
 
     content = run(project)
     if html is not None:

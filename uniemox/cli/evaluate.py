@@ -1,20 +1,24 @@
-"""The command that scores."""
+"""Commands that score classifiers, compare training settings, and write a page about runs."""
 
 import json
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+from cyclopts import Parameter
 from rich.table import Table
 from rich.text import Text
 
-from uniemox.cli.console import Flag, JsonObject, need, progress_bar, say, say_parts, show_all
+from uniemox.cli.console import Flag, JsonFlag, JsonObject, need, progress_bar, say, say_parts, show_all
 from uniemox.cli.data_files import NO_FILES, FileOptions
 
 if TYPE_CHECKING:
     from uniemox.evaluate.run import Evaluation
     from uniemox.evaluate.scores import GroupScores
+    from uniemox.intervals import PairedDifference
+
+Runs = Annotated[list[Path], Parameter(consume_multiple=True, negative="")]
 TRUST = {
     "coverage": "90 % likely sets that contain the label",
     "set_size": "labels per 90 % likely set",
@@ -117,3 +121,69 @@ def _groups(by: "GroupScores") -> Table:
 def _cells(value: float | None, interval: Any) -> tuple[str, str]:
     """Return a score and its interval as text."""
     return "-" if value is None else f"{value:.4f}", "{:.4f} to {:.4f}".format(*interval) if interval else ""
+
+
+def compare(*, ours: Runs, theirs: Runs, baseline: Runs | None = None, as_json: JsonFlag = False) -> None:
+    """Compare two training settings by runs of several seeds each, scored on the same images.
+
+    The 95 % interval is a paired bootstrap over images; the predictions of all seeds for an image are resampled
+    together. It says how the difference would vary with other images, not with other seeds. Two chance levels are
+    given: the share of the most common class among the scored images, and 1 / number of classes.
+
+    Example: uniemox compare --ours runs/pre-s0 runs/pre-s1 --theirs runs/scratch-s0 --baseline runs/histogram
+
+    Args:
+        ours: Fine-tuning runs that uniemox evaluate has scored.
+        theirs: Fine-tuning runs to compare with.
+        baseline: Trivial baseline, such as a run of finetune --method histogram; runs that do not beat it are marked.
+        as_json: Print one JSON object per evaluation that all runs have.
+    """
+    need("scipy", extra="data")
+    from uniemox.evaluate.compare import compare as run
+
+    for comparison in run(ours, theirs, baseline or ()):
+        if as_json:
+            print(json.dumps(asdict(comparison)))
+            continue
+        print(f"{comparison.title}, {comparison.pictures:,} images")
+        for name, values, interval in (
+            ("ours", comparison.ours, comparison.ours_interval),
+            ("theirs", comparison.theirs, comparison.theirs_interval),
+            ("baseline", comparison.baseline, comparison.baseline_interval),
+        ):
+            if interval is not None:
+                low, high, mean = *interval, sum(values) / len(values)
+                seeds = ", ".join(f"{value:.1%}" for value in values)
+                print(f"{name:>10} {mean:.1%} ({low:.1%} to {high:.1%}); runs: {seeds}")
+        print(f"    chance {comparison.commonest:.1%} (most common class), {comparison.uniform:.1%} (1 / classes)")
+        print(f"difference {_words(comparison.difference)}")
+        for name, margin in (("ours", comparison.ours_over_baseline), ("theirs", comparison.theirs_over_baseline)):
+            if margin is not None:
+                sign = "" if margin.low > 0 else "; it does not beat the baseline"
+                print(f"{name} over baseline {_words(margin)}{sign}")
+
+
+def _words(difference: "PairedDifference") -> str:
+    return f"{difference.difference:+.1%} ({difference.low:+.1%} to {difference.high:+.1%})"
+
+
+def report(*runs: Path, out: Path) -> None:
+    """Write one HTML page about runs: curves, reconstructions, scores, confusion, reliability, examples, comparison.
+
+    The page is a single file that contains everything, including images of the data: check it before you publish it.
+
+    For example:
+
+    - uniemox report runs/fi --out report.html
+    - uniemox report runs/pre runs/fi runs/fi-without-pretraining --out report.html
+
+    Args:
+        runs: Folders of pre-training and fine-tuning runs. Fine-tuning runs scored on the same data are compared.
+        out: HTML file to write.
+    """
+    need("torch", "timm", "tensorboard", "matplotlib", extra="train")
+    from uniemox.evaluate.report.page import write_report
+
+    with progress_bar() as progress:
+        write_report(runs, out, on_progress=progress.show)
+    say(f"wrote {out}")

@@ -1,13 +1,20 @@
-"""The command that writes a page about a collection of images."""
+"""Commands that write a page about a collection of images, and search one."""
 
+import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
+from rich.table import Table
+from rich.text import Text
 
-from uniemox.cli.console import EXIT_UNREADABLE, Files, Flag, UsageError, say
+from uniemox.cli.console import EXIT_UNREADABLE, Files, Flag, JsonFlag, UsageError, say, show_all
 from uniemox.cli.predict import NO_MODEL, ModelOptions, check_names
+
+if TYPE_CHECKING:
+    from uniemox.predict.search import Hit
 
 Names = Annotated[tuple[str, ...], Parameter(consume_multiple=True, negative="")]
 
@@ -65,3 +72,77 @@ def survey(
     say(f"wrote {out}: {result.whole.images:,} images; open it in a browser. Answers and features: {lines_of(out)}")
     if output.failures:
         sys.exit(EXIT_UNREADABLE)
+
+
+def search(
+    folder: Path,
+    /,
+    *others: Annotated[Path, Parameter(show=False)],
+    like: Path | None = None,
+    emotion: str | None = None,
+    mood: Annotated[str, Parameter(allow_leading_hyphen=True)] = "",
+    count: int = 24,
+    out: Path | None = None,
+    model: str | None = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Find images in a folder by similarity to another image, by emotion, or by mood.
+
+    The first search predicts all images and saves the predictions next to the folder, in FOLDER.uniemox.jsonl. Later
+    searches only predict new images. Conditions of --mood narrow the results of --like and --emotion.
+
+    For example:
+
+    - uniemox search photos --like beach.jpg --out found.html
+    - uniemox search photos --mood "valence>7 arousal<4"
+    - uniemox search photos --emotion awe --count 5 --json
+
+    Args:
+        folder: Folder of images, including its subfolders.
+        like: Find images similar to this image.
+        emotion: Label of the model; images with the highest probability come first.
+        mood: Conditions on valence, arousal (1 to 9) or labels (0 to 1), such as "valence>7 arousal<4".
+        count: Maximum number of results, at least 1.
+        out: Also write an .html page of the results.
+        model: Model as for `uniemox predict`. Default: the package's own.
+        as_json: Print one JSON object per result.
+    """
+    if others:
+        raise UsageError(f"give one folder and one image; {others[0]} is extra (does a pattern match several files?)")
+    if count < 1:
+        raise UsageError(f"--count must be at least 1, got {count}")
+    if out is not None and out.suffix.lower() not in (".html", ".htm"):
+        raise UsageError(f"{out}: expected a name that ends in .html")
+    if like is None and emotion is None and not mood.strip():
+        raise UsageError("give a criterion: --like, --emotion or --mood")
+    from uniemox.cli.predict_output import Output
+    from uniemox.io.html import percent
+    from uniemox.predict.opening import load
+    from uniemox.predict.search import INDEX, parse_mood, update_index, write_page
+    from uniemox.predict.search import search as run
+
+    parse_mood(mood)  # a mistake is reported before anything is predicted
+    predictor = load(model, finder=None)
+    output, lines = Output(as_json=False, has_rows=False), folder.absolute().with_name(folder.absolute().name + INDEX)
+    index = update_index(predictor, folder, lambda answers: output.take(answers, [str(folder)], lines))
+    features = None if like is None else predictor.embed(like)[0]
+    matches = run(index, like=features, emotion=emotion, mood=mood, count=count)
+    if out is not None:
+        words = percent if like is None and emotion is not None else "{:.2f}".format
+        write_page(matches, f"Found in {folder}", out, words)
+        say(f"wrote {out}")
+    _show(matches, len(index.paths), as_json=as_json)
+
+
+def _show(hits: "Sequence[Hit]", count: int, *, as_json: bool) -> None:
+    """Print the matching images, and how many were indexed."""
+    if as_json:
+        for hit in hits:
+            values = {name: round(value, 4) for name, value in ({"score": hit.score} | hit.values).items()}
+            print(json.dumps({"path": hit.path, **values}))
+        return
+    table = Table("image", "score")
+    for hit in hits:
+        table.add_row(Text(hit.path), f"{hit.score:.3f}")
+    show_all([table])
+    say(f"{len(hits)} of {count:,} images")

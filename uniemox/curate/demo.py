@@ -29,8 +29,7 @@ from uniemox.curate.project import NONE, Project, create_project, person_of, poo
 from uniemox.curate.release.config import ReleaseConfig
 from uniemox.curate.release.run import release
 from uniemox.curate.release.splitting import split
-from uniemox.curate.status import status
-from uniemox.curate.status_page import write_status_page
+from uniemox.curate.status import status, write_status_page
 from uniemox.data.synthetic import synthetic
 from uniemox.io.images import encode_image
 from uniemox.io.progress import Progress, silent

@@ -1,14 +1,18 @@
-"""Progress of a project, for the page and the terminal."""
+"""Progress of a project, for the terminal and as a page."""
 
 from collections import Counter
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+from PIL import Image
 from sqlalchemy import case, func, select
 
 from uniemox.curate import tables as t
+from uniemox.curate.annotate.agree import AgreementStats
 from uniemox.curate.annotate.verdicts import LAST_ANSWERS, counted_answers, disputed
 from uniemox.curate.project import LEFT_OUT, SKIP, Project, current, history, last_batch, pool, taken_down
+from uniemox.io.html import jpeg_url, write_html
 
 MAX_BATCHES = 50
 
@@ -40,6 +44,21 @@ def status(project: Project) -> dict[str, Any]:
         "history": batches,
         "next": _next(project, steps),
     }
+
+
+def write_status_page(
+    path: Path, state: Mapping[str, Any], agreement: AgreementStats | None, plot: Path | None
+) -> None:
+    """Write the page.
+
+    state: result of `status`.  plot: image of the split, or None. Raises DataError if the file can't be written.
+    """
+    url = ""
+    if plot is not None and plot.exists():
+        with Image.open(plot) as image:
+            url = jpeg_url(image, max_side_px=1600)
+    title = f"Project {state['folder']}"
+    write_html(path, "curate/status_page.html", title=title, found=state, agreement=agreement, plot=url)
 
 
 def sentences(steps: Mapping[str, Any]) -> dict[str, str]:
