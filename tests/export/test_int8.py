@@ -1,7 +1,9 @@
 """8 bits: metadata stay, answers stay near, and nothing is written that is not worth it."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -16,10 +18,22 @@ from uniemox.errors import CheckpointError, ConfigError, DataError
 from uniemox.export import compact as int8
 from uniemox.export.compact import Int8Check, export_int8, quantise, store_as_float16
 from uniemox.export.onnx import KEY, export_classifier
+from uniemox.labels import MIKELS, LabelSet
 from uniemox.predict.network import ONE_BY_ONE, Network, run_views
 
 CHECK = Int8Check(
-    method="dynamic", pictures=50, agreement=0.98, float32_ms=2, int8_ms=1, float32_bytes=4000, int8_bytes=1000
+    method="dynamic",
+    pictures=50,
+    kept_float=(),
+    change=0.01,
+    agreement=0.98,
+    accuracy_before=0.6,
+    accuracy_after=0.6,
+    accuracy_error=0.02,
+    float32_ms=2,
+    int8_ms=1,
+    float32_bytes=4000,
+    int8_bytes=1000,
 )
 
 
@@ -115,17 +129,66 @@ def test_what_is_measured_decides(convolutional: Path, tmp_path: Path) -> None:
     check = export_int8(convolutional, out, colours(5), on_progress=lambda *counts: done.append(counts))
     assert out.exists() == check.is_kept
     assert check.pictures == 20
-    assert done[-1] == (20, 20)
+    assert done[-1] == ("comparing int8 with float32", 20, 20)
     assert check.float32_bytes == convolutional.stat().st_size
     assert 0 <= check.agreement <= 1
     assert check.agreement * 20 == pytest.approx(round(check.agreement * 20))
 
 
-@pytest.mark.parametrize(("agreement", "int8_ms", "is_kept"), [(0.98, 1.9, True), (0.979, 1, False), (1, 2, False)])
-def test_it_is_kept_if_faster_and_the_same(agreement: float, int8_ms: float, is_kept: bool) -> None:
-    check = replace(CHECK, agreement=agreement, int8_ms=int8_ms)
+@pytest.mark.parametrize(
+    ("changes", "is_kept"),
+    [
+        ({}, True),
+        ({"int8_ms": 2}, False),
+        ({"change": 0.016}, False),
+        ({"accuracy_after": 0.57}, True),
+        ({"accuracy_after": 0.55}, False),
+        ({"accuracy_before": None, "accuracy_after": None, "accuracy_error": None}, True),
+    ],
+)
+def test_it_is_kept_if_faster_and_as_good(changes: dict[str, Any], is_kept: bool) -> None:
+    check = replace(CHECK, **changes)
     assert check.is_kept == check.as_dict()["is_kept"] == is_kept
-    assert f"for {agreement:.1%} of 50 images" in str(check)
+    assert f"of 50 images change by {check.change:.3f} on average" in str(check)
+
+
+LAYERS = {"classifier.encoder.first", "classifier.encoder.second"}
+
+
+@pytest.mark.parametrize("worse", sorted(LAYERS))
+def test_the_layer_that_changes_the_answers_most_stays_float32(
+    convolutional: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, worse: str
+) -> None:
+    """Changes are given: 0.2 by one layer, 0.01 by the other, 0.21 by both."""
+    asked: list[set[str]] = []
+
+    def quantised(src: Path, dst: Path, images: object, keep: str | None = None) -> str:
+        asked.append({layer for layer in LAYERS if keep is None or not re.match(keep, f"{layer}.weight")})
+        return quantise(src, dst, images, keep)  # type: ignore[arg-type]
+
+    def shares(session: object, images: object, info: object) -> np.ndarray:
+        return np.full((1, 1), sum(0.2 if layer == worse else 0.01 for layer in asked[-1]) if asked else 0.0)
+
+    monkeypatch.setattr(int8, "quantise", quantised)
+    monkeypatch.setattr(int8, "_shares", shares)
+    check = export_int8(convolutional, tmp_path / "out.onnx", colours(2))
+    assert check.kept_float == (worse,)
+    assert asked[-1] == LAYERS - {worse}  # what was compared
+
+
+def test_accuracy_counts_labels_by_name(convolutional: Path, tmp_path: Path) -> None:
+    """The data may have other labels, in another order."""
+    data = colours(5)
+    named = [label for label in MIKELS.labels if label != "anger"]
+    labels = LabelSet("own", tuple(reversed(named)), "evoked")
+    renamed = [replace(one, label=labels.labels.index(MIKELS.labels[one.label or 0])) for one in data.samples]
+    found = [
+        export_int8(convolutional, tmp_path / "out.onnx", one).accuracy_before
+        for one in (data, replace(data, samples=renamed, labels=labels))
+    ]
+    assert found[0] == found[1]
+    unlabelled = replace(data, samples=[replace(one, label=None) for one in data.samples])
+    assert export_int8(convolutional, tmp_path / "out.onnx", unlabelled).accuracy_before is None
 
 
 def test_what_can_not_be_quantised_is_an_error(convolutional: Path, tmp_path: Path) -> None:

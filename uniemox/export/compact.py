@@ -1,11 +1,12 @@
 """Smaller ONNX files: weights in 16 or 8 bits, and int8 computation if it is faster."""
 
+import bisect
 import functools
 import logging
 import re
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,7 +21,8 @@ from uniemox.classifier_info import ClassifierInfo, read_info
 from uniemox.data.sample import DataSet, Sample
 from uniemox.errors import CheckpointError, ConfigError, DataError
 from uniemox.export.onnx import KEY, read_model, write_model
-from uniemox.io.onnx_sessions import RUNTIME_ERRORS, open_session, quantization_tools
+from uniemox.io.onnx_sessions import RUNTIME_ERRORS, InferenceSession, open_session, quantization_tools, unpack_weights
+from uniemox.predict.confidence import answers_of
 from uniemox.predict.network import ONE_BY_ONE, is_one_by_one, run_views
 from uniemox.views.config import ViewConfig
 from uniemox.views.loader import load_batches
@@ -128,18 +130,28 @@ Pixels = Mapping[str, NDArray[np.float32]]
 """Views by name, (N, 3, S, S), normalised."""
 
 MAX_IMAGES = 2_000
-CALIBRATING = 64  # images for measuring ranges
+CALIBRATING = 64  # images for measuring ranges and choosing layers
 BATCH = 16
-MIN_AGREEMENT = 0.98
+MAX_CHANGE = 0.015  # mean absolute change of the probabilities
+CHANCE = 1.96  # standard errors of accuracy that a difference may have by chance
+LAYER = re.compile(
+    r"(?:.*?encoders\.\d+\.|.*?encoder\.)?[^.]+(?:\.\d+)?(?=\.)"
+)  # of a weight, such as encoder.blocks.3
+Report = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Int8Check:
-    """Effect of 8-bit weights, measured on this machine."""
+    """Effect of computing in 8 bits, measured on this machine."""
 
     method: Method
     pictures: int
+    kept_float: tuple[str, ...]  # layers that stay float32, because rounding them changes the probabilities too much
+    change: float  # mean absolute change of the probabilities
     agreement: float  # share of the images, 0 to 1, with the same most probable label
+    accuracy_before: float | None  # of the images with a label
+    accuracy_after: float | None
+    accuracy_error: float | None  # standard error of the difference
     float32_ms: float  # median time per image in batches, before
     int8_ms: float  # the same in 8 bits; dynamic files take one image at a time, as in prediction
     float32_bytes: int
@@ -147,48 +159,61 @@ class Int8Check:
 
     @property
     def is_kept(self) -> bool:
-        """True if it is faster and agrees on at least 98 % of the images."""
-        return self.int8_ms < self.float32_ms and self.agreement >= MIN_AGREEMENT
+        """True if it is faster, changes the probabilities little, and is no less accurate, up to chance."""
+        before, after, error = self.accuracy_before, self.accuracy_after, self.accuracy_error
+        is_as_good = before is None or after is None or error is None or after >= before - CHANCE * error
+        return self.int8_ms < self.float32_ms and self.change <= MAX_CHANGE and is_as_good
 
     def as_dict(self) -> dict[str, Any]:
         """Return the JSON-serialisable form."""
         return asdict(self) | {"is_kept": self.is_kept}
 
     def __str__(self) -> str:
+        scores = ""
+        if self.accuracy_before is not None:
+            scores = f"accuracy {self.accuracy_after:.1%}, before {self.accuracy_before:.1%}; "
+        kept = f"; float32 stay {', '.join(self.kept_float)}" if self.kept_float else ""
         return (
-            f"int8 ({self.method}): {self.int8_ms:.1f} ms an image, float32 {self.float32_ms:.1f} ms; the same label "
-            f"for {self.agreement:.1%} of {self.pictures} images; {self.int8_bytes / 1e6:.1f} MB, "
-            f"float32 {self.float32_bytes / 1e6:.1f} MB"
+            f"int8 ({self.method}): {self.int8_ms:.1f} ms an image, float32 {self.float32_ms:.1f} ms; probabilities of "
+            f"{self.pictures} images change by {self.change:.3f} on average, {self.agreement:.1%} keep their label; "
+            f"{scores}{self.int8_bytes / 1e6:.1f} MB, float32 {self.float32_bytes / 1e6:.1f} MB{kept}"
         )
 
 
 def export_int8(
-    src: Path, dst: Path, data: DataSet, *, on_progress: Callable[[int, int], None] = lambda done, total: None
+    src: Path, dst: Path, data: DataSet, *, on_progress: Report = lambda what, done, total: None
 ) -> Int8Check:
     """Write a classifier's ONNX file in int8 if it is faster and accurate enough, and return the measurements.
 
-    src: from `export_classifier`, in float32.  data: up to 2,000 evenly spread images are compared; 64 of them give the
-    ranges if `quantise` needs them.  on_progress: called with the number of images done, and of all.
+    src: from `export_classifier`.  data: up to 2,000 evenly spread images are compared; 64 of them give the
+    ranges and choose the layers that stay float32.  on_progress: called with the step, and the number done and of all.
     Writes nothing if the result is not `is_kept`. Raises CheckpointError if src is not a uniemox classifier, or can't
     be quantised or written; ConfigError if it predicts no labels; DataError without readable images.
     """
     info = _read_info(src)
     chosen = _spread(data.samples, MAX_IMAGES)
     with tempfile.TemporaryDirectory(prefix="uniemox-int8-") as folder:
-        small = Path(folder) / "int8.onnx"
-        method = quantise(src, small, _batches(_spread(chosen, CALIBRATING), info, 1))
-        batches = _batches(chosen, info, BATCH)
-        check = _compare(src, small, method, batches, lambda done: on_progress(done, len(chosen)))
+        plain, small = Path(folder) / "float32.onnx", Path(folder) / "int8.onnx"
+        unpack_weights(src, plain)
+        images = [views for views, _ in _batches(data, _spread(chosen, CALIBRATING), info, 1)]
+        if not images:
+            raise DataError("none of the images can be read, so nothing can be compared; run uniemox data check")
+        method, kept = _search(plain, small, images, info, on_progress)
+        batches = _batches(data, chosen, info, BATCH)
+        report = functools.partial(on_progress, "comparing int8 with float32")
+        check = _compare(src, small, info, batches, lambda done: report(done, len(chosen)), method=method, kept=kept)
         if check.is_kept:
             write_model(read_model(small), dst)
     return check
 
 
-def quantise(src: Path, dst: Path, images: Iterable[Pixels]) -> Method:
+def quantise(src: Path, dst: Path, images: Sequence[Pixels], keep: str | None = None) -> Method:
     """Write an ONNX file again with 8-bit weights, and return the method.
 
-    static, if most weights belong to convolutions: weights per channel and activations in 8 bits, with ranges measured
-    on `images`. dynamic, otherwise: only matrix products, ranges measured at run time, images not used.
+    static, if most weights belong to convolutions: these, and what only joins them, with weights per channel and
+    activations in 8 bits, whose ranges are measured on `images`. dynamic, otherwise: only matrix products, ranges
+    measured at run time, images not used.
+    keep: regular expression; convolutions whose weight's name begins with a match stay float32.
     Metadata stay; a dynamic file is marked as taking one image at a time, see `is_one_by_one`.
     Raises CheckpointError if src can't be read or quantised, or dst can't be written; DataError if images are needed
     and there are none.
@@ -204,16 +229,18 @@ def quantise(src: Path, dst: Path, images: Iterable[Pixels]) -> Method:
     try:
         with tempfile.TemporaryDirectory(prefix="uniemox-int8-") as folder:
             partial = Path(folder) / "int8.onnx"
-            options = {"per_channel": True, "nodes_to_exclude": _behind_logits(model.graph)}
+            options: dict[str, Any] = {"per_channel": True}
             if method == "static":
-                calibration = list(images)
-                if not calibration:
+                if not images:
                     raise DataError(
                         f"{src} is convolutional: its int8 form needs images to measure ranges on, got none"
                     )
-                reader = SimpleNamespace(get_next=functools.partial(next, iter(calibration), None))
-                tools.quantize_static(model, partial, reader, activation_type=tools.QuantType.QUInt8, **options)
+                reader = SimpleNamespace(get_next=functools.partial(next, iter(images), None))
+                options |= {"op_types_to_quantize": ["Conv", *JOINING], "activation_type": tools.QuantType.QUInt8}
+                options["nodes_to_quantize"] = _convolutions(model.graph, keep)
+                tools.quantize_static(model, partial, reader, **options)
             else:
+                options["nodes_to_exclude"] = _behind_logits(model.graph)
                 tools.quantize_dynamic(model, partial, op_types_to_quantize=["MatMul", "Gemm"], **options)
                 metadata[ONE_BY_ONE] = "yes"
             result = onnx.load(partial)
@@ -224,6 +251,58 @@ def quantise(src: Path, dst: Path, images: Iterable[Pixels]) -> Method:
     onnx.helper.set_model_props(result, metadata)
     write_model(result, dst)
     return method
+
+
+JOINING = ("Add", "Clip", "Relu")  # operators that compute in 8 bits if everything that they read does
+
+
+def _convolutions(graph: onnx.GraphProto, keep: str | None) -> list[str]:
+    """Return names of the convolutions to quantise, and of the nodes that only join their outputs."""
+    makers = {output: node.name for node in graph.node for output in node.output}
+    chosen = dict[str, None]()
+    for node in graph.node:  # sources come first
+        if node.op_type == "Conv":
+            is_chosen = keep is None or not re.match(keep, node.input[1])
+        else:
+            sources = node.input if node.op_type == "Add" else node.input[:1]
+            is_chosen = node.op_type in JOINING and all(makers.get(one) in chosen for one in sources)
+        if is_chosen:
+            chosen[node.name] = None
+    return list(chosen)
+
+
+def _search(
+    src: Path, dst: Path, images: Sequence[Pixels], info: ClassifierInfo, on_progress: Report
+) -> tuple[Method, tuple[str, ...]]:
+    """Quantise, and return the method and the layers that had to stay float32.
+
+    If the probabilities change too much with all layers in 8 bits, each layer is tried alone. As many layers as
+    possible are then computed in 8 bits, beginning with those that change the probabilities least.
+    """
+    expected = _shares(open_session(src), images, info)
+
+    def change(kept: Collection[str] = ()) -> float:
+        quantise(src, dst, images, "|".join(map(re.escape, kept)) or None)
+        return float(np.abs(_shares(open_session(dst), images, info) - expected).mean())
+
+    method = quantise(src, dst, images)
+    if method == "dynamic" or change() <= MAX_CHANGE:
+        return method, ()
+    nodes = read_model(src).graph.node
+    layers = {match[0] + ".": 0.0 for node in nodes if node.op_type == "Conv" and (match := LAYER.match(node.input[1]))}
+    for done, layer in enumerate(layers):
+        on_progress("trying layers in 8 bits", done, len(layers))
+        layers[layer] = change(layers.keys() - {layer})
+    order = sorted(layers, key=lambda layer: layers[layer])
+    count = bisect.bisect_right(range(1, len(order)), MAX_CHANGE, key=lambda count: change(order[count:]))
+    change(order[max(count, 1) :])
+    return method, tuple(sorted(layer.rstrip(".") for layer in order[max(count, 1) :]))
+
+
+def _shares(session: InferenceSession, images: Sequence[Pixels], info: ClassifierInfo) -> NDArray[np.float64]:
+    """Return the probabilities of images, (N, E)."""
+    logits = np.concatenate([session.run(["logits"], dict(views))[0] for views in images])
+    return answers_of(info, logits, None)
 
 
 def _behind_logits(graph: onnx.GraphProto) -> list[str]:
@@ -249,7 +328,14 @@ def _is_convolutional(model: onnx.ModelProto) -> bool:
 
 
 def _compare(
-    src: Path, small: Path, method: Method, batches: Iterable[Pixels], on_progress: Callable[[int], None]
+    src: Path,
+    small: Path,
+    info: ClassifierInfo,
+    batches: Iterable[tuple[Pixels, Sequence[int | None]]],
+    on_progress: Callable[[int], None],
+    *,
+    method: Method,
+    kept: tuple[str, ...],
 ) -> Int8Check:
     """Run both files on the same batches, in turns, so that a busy machine slows both equally.
 
@@ -258,26 +344,35 @@ def _compare(
     sessions = [open_session(src), open_session(small)]
     alone = [is_one_by_one(session) for session in sessions]
     times: list[list[float]] = [[], []]
-    same = count = 0
-    for number, batch in enumerate(batches):
-        size = len(next(iter(batch.values())))
-        answers: list[NDArray[np.intp]] = [np.empty(0, np.intp)] * 2
+    answers: list[list[NDArray[np.float64]]] = [[], []]
+    labels = list[int | None]()
+    for number, (batch, of_batch) in enumerate(batches):
         for which in (0, 1) if number % 2 else (1, 0):
             if number == 0:
                 run_views(sessions[which], ["logits"], batch, one_by_one=alone[which])  # the first run allocates
             began = time.perf_counter()
             [logits] = run_views(sessions[which], ["logits"], batch, one_by_one=alone[which])
-            times[which].append((time.perf_counter() - began) / size * 1000)
-            answers[which] = logits.argmax(axis=1)
-        same += int((answers[0] == answers[1]).sum())
-        count += size
-        on_progress(count)
-    if not count:
-        raise DataError("none of the images can be read, so nothing can be compared; run uniemox data check")
+            times[which].append((time.perf_counter() - began) / len(of_batch) * 1000)
+            answers[which].append(answers_of(info, logits, None))
+        labels += of_batch
+        on_progress(len(labels))
+    before, after = (np.concatenate(one) for one in answers)  # (N, E)
+    has_label = np.array([label is not None for label in labels])
+    truth = np.array([label for label in labels if label is not None])
+    scores: list[float | None] = [None, None, None]
+    if len(truth):
+        hits = [(shares[has_label].argmax(axis=1) == truth).astype(float) for shares in (before, after)]
+        error = float(np.square(hits[1] - hits[0]).sum() ** 0.5 / len(truth))
+        scores = [float(hits[0].mean()), float(hits[1].mean()), error]
     return Int8Check(
         method=method,
-        pictures=count,
-        agreement=same / count,
+        pictures=len(labels),
+        kept_float=kept,
+        change=float(np.abs(after - before).mean()),
+        agreement=float((before.argmax(axis=1) == after.argmax(axis=1)).mean()),
+        accuracy_before=scores[0],
+        accuracy_after=scores[1],
+        accuracy_error=scores[2],
         float32_ms=float(np.median(times[0])),
         int8_ms=float(np.median(times[1])),
         float32_bytes=src.stat().st_size,
@@ -285,13 +380,17 @@ def _compare(
     )
 
 
-def _batches(samples: Sequence[Sample], info: ClassifierInfo, size: int) -> Iterator[Pixels]:
-    """Yield the network's views of the readable images."""
+def _batches(
+    data: DataSet, samples: Sequence[Sample], info: ClassifierInfo, size: int
+) -> Iterator[tuple[Pixels, Sequence[int | None]]]:
+    """Yield the network's views of the readable images, and the classifier's numbers of their labels."""
+    numbers = {data.labels.labels.index(label): i for i, label in enumerate(info.labels) if label in data.labels.labels}
     middle, scale = (np.array(value, np.float32).reshape(3, 1, 1) * 255 for value in (info.mean, info.std))
     for batch in load_batches(samples, EvalViews(ViewConfig.of(info)), size):
         views = {"scene": batch.scene.numpy(), "person": batch.person.numpy()}
         if batch.samples:
-            yield {name: (views[name].astype(np.float32) - middle) / scale for name in info.views}
+            labels = [numbers.get(-1 if sample.label is None else sample.label) for sample in batch.samples]
+            yield {name: (views[name].astype(np.float32) - middle) / scale for name in info.views}, labels
 
 
 def _spread(samples: Sequence[Sample], limit: int) -> Sequence[Sample]:

@@ -17,7 +17,7 @@ from typing import Any
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
-from onnxruntime import InferenceSession, RunOptions, SessionOptions, get_available_providers
+from onnxruntime import GraphOptimizationLevel, InferenceSession, RunOptions, SessionOptions, get_available_providers
 from onnxruntime.capi import onnxruntime_pybind11_state as runtime
 
 from uniemox.errors import ConfigError
@@ -38,6 +38,7 @@ __all__ = [
     "open_session",
     "pick_provider",
     "quantization_tools",
+    "unpack_weights",
 ]
 
 # What opening and running a file raises that is damaged or of another kind; onnxruntime's own classes have no base in
@@ -177,6 +178,18 @@ class Session:
             if self._narrow is None:
                 self._narrow = open_session(self._path, threads=1)
             return self._narrow
+
+
+def unpack_weights(src: Path, dst: Path) -> None:
+    """Write a file again with float32 weights: casts of those in fewer bits are computed. Metadata are lost.
+
+    Raises one of RUNTIME_ERRORS.
+    """
+    options = SessionOptions()
+    options.log_severity_level = 4
+    options.graph_optimization_level = GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options.optimized_model_filepath = str(dst)
+    InferenceSession(src, options, providers=[CPU])
 
 
 def quantization_tools() -> Any:

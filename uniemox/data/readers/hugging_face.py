@@ -14,12 +14,12 @@ from uniemox.data.readers.csv_table import KNOWN, parse_json, read_rows, read_te
 from uniemox.data.readers.folders import SPLITS, checked_folder, inside, walk_files
 from uniemox.data.sample import DataSet, ImageFile, StoredImage, tell_apart
 from uniemox.errors import DataError, MissingPackageError
-from uniemox.io.files import plain_cell
+from uniemox.io.files import limited_memory, plain_cell
 from uniemox.io.images import MAX_BYTES
 from uniemox.labels import Kind, recognise
 
-MAX_TEXT_BYTES, MAX_GROUP_BYTES = 2**20, 2**30  # of a table's text; of all texts, or of a row group, unpacked
-MAX_PACKED = 4  # times its packed size
+MAX_MEMORY, MAX_GROUP_MEMORY = 2**30, 2**28  # for opening a data set, and for the images of a row group
+MEMORY_A_BYTE = 4  # in addition, for each byte of the files
 METADATA = ("metadata.csv", "metadata.jsonl")
 SPLITS_FILE, STATE_FILE = "dataset_dict.json", "state.json"  # written by Dataset.save_to_disk
 LABELS = ("label", "labels", "emotion")
@@ -49,12 +49,14 @@ class TableImage:
     def read(self) -> bytes:
         """Return the bytes of the image. Raises OSError if the row has none."""
         try:
-            data = _images(self.path, self.column, self.group)[self.row].as_py()["bytes"]
-        except (ValueError, LookupError, TypeError, MemoryError) as error:  # includes pyarrow's own errors
+            with limited_memory(MAX_GROUP_MEMORY + MEMORY_A_BYTE * self.path.stat().st_size):
+                images = _images(self.path, self.column, self.group)
+                size = _import_pyarrow().compute.binary_length(images.slice(self.row, 1))[0].as_py()
+        except (ValueError, LookupError, TypeError, NotImplementedError, MemoryError) as error:  # of pyarrow, too
             raise OSError(f"the row has no image, or the file was changed: {error}") from error
-        if not isinstance(data, bytes) or len(data) > MAX_BYTES:
+        if size is None or size > MAX_BYTES:
             raise OSError("the row has a path without bytes; save the data set again, with its images embedded")
-        return data
+        return images[self.row].as_py()
 
     def __str__(self) -> str:
         return f"{self.path}, group {self.group}, row {self.row}"
@@ -68,9 +70,19 @@ def read_hugging_face(root: Path, *, kind: Kind | None = None) -> DataSet:
     ClassLabel; -1 means no label. split, text (or caption), domain, group, valence, arousal and the box x1, y1, x2, y2
     are read as in csv tables.
     kind: kind of the labels, if it differs from their set's.
-    Raises DataError with file and row, and MissingPackageError for tables without pyarrow.
+    Raises DataError with file and row, also for small files that would fill the memory (on Linux); and
+    MissingPackageError for tables without pyarrow.
     """
     files = list(walk_files(checked_folder(root)))
+    limit = MAX_MEMORY + MEMORY_A_BYTE * sum(path.stat().st_size for path in files)
+    try:
+        with limited_memory(limit):
+            return _read_folder(root, files, kind)
+    except MemoryError as error:
+        raise DataError(f"{root}: small files that need more than {limit / 2**30:.1f} GiB of memory") from error
+
+
+def _read_folder(root: Path, files: Sequence[Path], kind: Kind | None) -> DataSet:
     metadata = [path for path in files if path.name in METADATA]
     words: set[str] = set()
     unread: set[str] = set()
@@ -94,13 +106,13 @@ def read_hugging_face(root: Path, *, kind: Kind | None = None) -> DataSet:
 def _saved_files(root: Path) -> Iterator[tuple[str | None, Path]]:
     """Yield each Arrow file with its split, in the order of the JSON files of `save_to_disk`."""
     names = _listed(root / SPLITS_FILE, "splits") if (root / SPLITS_FILE).is_file() else [""]
-    for name in _without_repeats(names, root / SPLITS_FILE):
+    for name in names:
         folder = inside(root, str(name), str(root / SPLITS_FILE)) if name else root
         files = [
             one.get("filename") if isinstance(one, dict) else None
             for one in _listed(folder / STATE_FILE, "_data_files")
         ]
-        for named in _without_repeats(files, folder / STATE_FILE):
+        for named in files:
             yield _split_of(Path(str(name))), inside(folder, str(named), str(folder / STATE_FILE))
 
 
@@ -109,13 +121,6 @@ def _listed(path: Path, field: str) -> list[Any]:
         return list(json.loads(read_text(path))[field])
     except (ValueError, LookupError, TypeError, RecursionError) as error:
         raise DataError(f"{path}: expected a list {field!r} ({error}); save the data set again") from error
-
-
-def _without_repeats(names: Sequence[Any], path: Path) -> Sequence[Any]:
-    """Return the names. Raises DataError for a repeated one, which would be read again and again."""
-    if len(set(map(str, names))) < len(names):
-        raise DataError(f"{path}: the same name occurs twice; save the data set again")
-    return names
 
 
 def _split_of(path: Path) -> str | None:
@@ -164,8 +169,7 @@ def _table_rows(tables: Iterable[tuple[str | None, Path]], words: set[str], unre
             image, label, names = _columns(schema, path)
             wanted = {*COLUMNS, label}
             read = [one.name for one in schema if one.name in wanted and _is_plain(one.type)]
-            rows = table.read(columns=read) if path.suffix == ".parquet" else table.select(read)
-            _check_texts(rows, path)
+            rows = table.read(columns=read, use_threads=False) if path.suffix == ".parquet" else table.select(read)
             records = rows.to_pylist() if read else [{}] * sum(sizes)
         except (OSError, ValueError, LookupError, TypeError, OverflowError, pa.ArrowException) as error:
             raise DataError(f"{path}: can't be read as a table ({str(error)[:200]}); copy it again") from error
@@ -187,18 +191,8 @@ def _open_table(path: Path) -> tuple[Any, list[int], Any]:
         _check_rows(table.num_rows, path)
         return table.schema, [table.num_rows], table
     pa = _import_pyarrow()
-    texts = [field.name for field in pa.parquet.read_schema(path) if _is_text(field.type)]
-    file = pa.parquet.ParquetFile(path, read_dictionary=texts)  # equal texts take memory once
+    file = pa.parquet.ParquetFile(path)
     groups = [file.metadata.row_group(i) for i in range(file.num_row_groups)]
-    for group in groups:
-        packed, unpacked = (
-            sum(group.column(i).total_compressed_size for i in range(group.num_columns)),
-            group.total_byte_size,
-        )
-        if unpacked > max(MAX_GROUP_BYTES, MAX_PACKED * packed):
-            raise DataError(
-                f"{path}: a row group unpacks to {unpacked / 2**30:.1f} GiB; write it with less compression"
-            )
     _check_rows(file.metadata.num_rows, path)
     return file.schema_arrow, [group.num_rows for group in groups], file
 
@@ -207,23 +201,6 @@ def _check_rows(count: int, path: Path) -> None:
     """Raise DataError for more rows than bytes: equal rows need no space in the file, but fill the memory."""
     if count > path.stat().st_size:
         raise DataError(f"{path}: {count:,} rows in {path.stat().st_size:,} bytes can't hold images")
-
-
-def _check_texts(rows: Any, path: Path) -> None:
-    """Raise DataError for texts that compress well but fill the memory: one above MAX_TEXT_BYTES, or all together."""
-    pa, total = _import_pyarrow(), 0
-    for name, column in zip(rows.column_names, rows.columns, strict=True):
-        for chunk in column.chunks:
-            is_coded = pa.types.is_dictionary(chunk.type)
-            kind = chunk.type.value_type if is_coded else chunk.type
-            if not _is_text(kind):
-                continue
-            lengths = pa.compute.binary_length(chunk.dictionary if is_coded else chunk)
-            if (pa.compute.max(lengths).as_py() or 0) > MAX_TEXT_BYTES:
-                raise DataError(f"{path}: a text in column {name} has more than {MAX_TEXT_BYTES >> 20} MiB")
-            total += pa.compute.sum(lengths.take(chunk.indices) if is_coded else lengths).as_py() or 0
-    if total > MAX_GROUP_BYTES:
-        raise DataError(f"{path}: its texts have {total / 2**30:.1f} GiB; split the table")
 
 
 def _is_text(kind: Any) -> bool:
@@ -284,11 +261,13 @@ def _text(value: Any) -> str:
 
 @lru_cache(maxsize=4)
 def _images(path: Path, column: str, group: int) -> Any:
-    """Read a column of a Parquet row group, or of an Arrow file."""
+    """Read the bytes of the images of a Parquet row group, or of an Arrow file."""
+    pa = _import_pyarrow()
     if path.suffix == ".parquet":
-        file = _import_pyarrow().parquet.ParquetFile(path, read_dictionary=[f"{column}.bytes"])  # equal images once
-        return file.read_row_group(group, columns=[f"{column}.bytes"], use_threads=False).column(0)
-    return _mapped(path).column(column)
+        images = pa.parquet.ParquetFile(path).read_row_group(group, columns=[f"{column}.bytes"], use_threads=False)
+    else:
+        images = _mapped(path)
+    return pa.compute.struct_field(images.column(column), "bytes").cast(pa.large_binary())
 
 
 def _mapped(path: Path) -> Any:
