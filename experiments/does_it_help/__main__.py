@@ -15,7 +15,7 @@ from pathlib import Path
 from experiments.does_it_help.choice import choose_recipes, choose_tunings, read_grid, tunings_to_choose_from
 from experiments.does_it_help.figure import draw_doses
 from experiments.does_it_help.outcomes import OUTCOMES
-from experiments.does_it_help.plan import CONTRAST, DISTILLATION, FEW, FULL_BUDGET, QUICK, Job, Recipe, Study
+from experiments.does_it_help.plan import CONTRAST, DISTILLATION, FEW, FULL_BUDGET, QUICK, TUNED, Job, Recipe, Study
 from experiments.does_it_help.running import run_jobs
 from experiments.does_it_help.tables import print_tables
 from uniemox.errors import UniemoxError
@@ -86,9 +86,12 @@ def _fine_tune(study: Study, recipes: Mapping[str, Recipe], jobs: int) -> None:
         run_jobs(needed, study.root, jobs)
         run_jobs(tuned, study.root, jobs)
 
-    run(list(study.tuned(tunings_to_choose_from())))
-    chosen = choose_tunings(study.outcomes, study.budget.seeds)
-    run(list(study.tuned({row: [one for runs in shares.values() for one in runs] for row, shares in chosen.items()})))
+    for rows in (CONTRAST, TUNED):  # first the rows that the question is about
+        run([one for name, one in study.tuned(tunings_to_choose_from()) if name in rows])
+        chosen = choose_tunings(study.outcomes, study.budget.seeds)
+        for seed in range(study.budget.seeds):
+            of_seed = {row: [runs[seed] for runs in shares.values()] for row, shares in chosen.items() if row in rows}
+            run([one for _, one in study.tuned(of_seed)])
 
 
 def _prepare(given: argparse.Namespace, study: Study) -> Iterator[list[Job]]:

@@ -179,8 +179,8 @@ class Study:
         """Yield the contrasts on few images, with many epochs."""
         yield from self._rows("few", recipes, CONTRAST, self.budget.few)
 
-    def tuned(self, tunings: Mapping[str, Collection[Tuning]]) -> Iterator[Job]:
-        """Yield fine-tuning by row. The pre-trained encoders are those of the main table."""
+    def tuned(self, tunings: Mapping[str, Collection[Tuning]]) -> Iterator[tuple[str, Job]]:
+        """Yield the row and the job of every fine-tuning run. The pre-trained encoders are those of the main table."""
         for name, settings in tunings.items():
             for one in settings:
                 run = self.root / outcome_path("main", name, one.seed).with_suffix("")
@@ -188,7 +188,7 @@ class Study:
                 words = ["-m", "experiments.does_it_help.finetuning", "--init", str(run if name in CONTRAST else name)]
                 words += ["--data", self.shards, "--out", str(out), "--labels", str(self.outcomes / TUNED_LABELS)]
                 words += ["--fraction", f"{one.fraction:g}", "--lr", f"{one.lr:g}", "--seed", str(one.seed)]
-                yield Job(f"finetune {one.path(name).with_suffix('')}", tuple(words), out)
+                yield name, Job(f"finetune {one.path(name).with_suffix('')}", tuple(words), out)
 
     def baselines(self) -> Iterator[Job]:
         """Yield the trivial baseline and the ceiling."""

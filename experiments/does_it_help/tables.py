@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from experiments.does_it_help.choice import choose_recipes, read_grid
+from experiments.does_it_help.choice import choose_recipes, choose_tunings, read_grid
 from experiments.does_it_help.outcomes import read_about, read_labels, read_outcome
 from experiments.does_it_help.plan import (
     CONTRAST,
@@ -19,6 +19,9 @@ from experiments.does_it_help.plan import (
     LABELS,
     ROWS,
     TEACHER,
+    TUNED_LABELS,
+    TUNING_EPOCHS,
+    UNTRAINED,
     outcome_path,
 )
 from experiments.does_it_help.statistics import Estimate, balanced_mean
@@ -27,12 +30,15 @@ Values = tuple[NDArray, NDArray]
 """Hits (S, N) and log-probabilities of the labels (S, N) for a row's seeds."""
 
 
+TUNED_NAMES = {UNTRAINED: "none (random weights)", HISTOGRAM: "*colour histogram*"}
+
+
 class Outcomes:
     """Every stored run, by stage and row."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, labels: str = LABELS) -> None:
         self.folder = folder
-        self.labels = read_labels(folder / LABELS)
+        self.labels = read_labels(folder / labels)
 
     def values(self, *paths: Path) -> Values | None:
         """Return hits and log-probabilities of the stored runs; None without any.  paths: from `outcome_path`."""
@@ -52,8 +58,11 @@ class Outcomes:
 
     def contrast(self, stage: str, row: str, base: str, of: int) -> Estimate | None:
         """Return a row minus another, over the seeds that both have.  of: 0 hits, 1 log-probabilities."""
-        ours, theirs = self.row(stage, row), self.row(stage, base)
-        if ours is None or theirs is None or row == base:
+        return None if row == base else self.difference(self.row(stage, row), self.row(stage, base), of)
+
+    def difference(self, ours: Values | None, theirs: Values | None, of: int) -> Estimate | None:
+        """Return one minus the other, over the seeds that both have; None if one has none."""
+        if ours is None or theirs is None:
             return None
         seeds = min(len(ours[of]), len(theirs[of]))
         return balanced_mean(ours[of][:seeds], self.labels, theirs[of][:seeds])
@@ -67,8 +76,10 @@ def print_tables(folder: Path) -> None:
 def tables(folder: Path) -> list[str]:
     """Return the lines of all tables."""
     found = Outcomes(folder)
-    parts = (_verdict(found), _main(found, "main"), _control(found), _main(found, "few"), _logs(found), _grid(found))
-    return [line for part in parts for line in (*part, "")]
+    parts = [_verdict(found), _main(found, "main"), _control(found), _main(found, "few")]
+    if (folder / TUNED_LABELS).exists():
+        parts.append(_tuned(Outcomes(folder, TUNED_LABELS)))
+    return [line for part in (*parts, _logs(found), _grid(found)) for line in (*part, "")]
 
 
 def _verdict(found: Outcomes) -> Iterator[str]:
@@ -131,6 +142,30 @@ def _main(found: Outcomes, stage: str) -> Iterator[str]:
     if any_marked:
         yield ""
         yield "▼: does not beat the colour histogram; the 95 % interval of the paired difference is not above 0."
+
+
+def _tuned(found: Outcomes) -> Iterator[str]:
+    """Yield the rows that were fine-tuned, by share of the labels."""
+    yield f"**Fine-tuning**, scored on {len(found.labels):,} images that it does not read, mean over seeds:"
+    yield ""
+    bases = 'recall, difference to "distillation" | to "distillation, equal images"'
+    yield f"| labels | pre-training | learning rate | seeds | recall, % | log-likelihood, nats | {bases} |"
+    yield "| --- | --- | --- | --- | --- | --- | --- | --- |"
+    chosen = choose_tunings(found.folder, seeds=3)
+    for fraction in TUNING_EPOCHS:
+        of_row = {
+            row: (values, settings[fraction][0].lr)
+            for row, settings in chosen.items()
+            if fraction in settings and (values := found.values(*(one.path(row) for one in settings[fraction])))
+        }
+        for row, (values, lr) in of_row.items():
+            bases_of = [of_row[base][0] if base in of_row and base != row else None for base in CONTRAST[:2]]
+            differences = [found.difference(values, base, 0) for base in bases_of]
+            cells = ["" if one is None else points(one) for one in differences]
+            recall, likelihood = (balanced_mean(one, found.labels) for one in values)
+            rate = "" if row == HISTOGRAM else f"{lr:g}"
+            scores = f"{percent(recall)} | {nats(likelihood, signed=False)} | {' | '.join(cells)}"
+            yield f"| {100 * fraction:g} % | {TUNED_NAMES.get(row, row)} | {rate} | {len(values[0])} | {scores} |"
 
 
 def _beats(hits: NDArray, baseline: NDArray, labels: NDArray) -> bool:
