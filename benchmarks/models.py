@@ -36,8 +36,7 @@ from uniemox.errors import ConfigError, UniemoxError
 from uniemox.labels import MIKELS
 from uniemox.model.config import ModelConfig
 from uniemox.model.encoder import build_encoder
-from uniemox.model.encoders import MixMAEEncoder
-from uniemox.model.spec import build
+from uniemox.model.encoders import MixMAEEncoder, build
 from uniemox.model.uniemox import UniEmoX
 from uniemox.paper import paper_tables
 

@@ -40,7 +40,7 @@ def main() -> None:
             page.screenshot(path=out / "curate_annotate.png")
             page = browser.new_context(viewport=SIZE, color_scheme="light").new_page()
             page.set_default_timeout(120_000)
-            page.goto(f"{address}/join#{invite(project, 'Eva', 'owner')}")
+            page.goto(f"{address}/join#{invite(project, 'owner', 'owner')}")
             for name_of_page in PAGES:
                 page.goto(f"{address}/{name_of_page}")
                 page.wait_for_selector("#steps li, #grid img, #picture:not([hidden])")

@@ -44,7 +44,7 @@ def opened(browser: object, link: str, wanted: str, expected: str = "") -> Itera
 def working(browser: object, project: Project, path: str = "annotate", expected: str = "") -> Iterator[object]:
     """The page of an annotator, or one of the owner's."""
     is_owner = path != "annotate"
-    link = f"join#{invite(project, 'Eva', 'owner') if is_owner else invite(project, 'Ada')}"
+    link = f"join#{invite(project, 'owner', 'owner') if is_owner else invite(project, 'Ada')}"
     home = "status" if is_owner else path
     with served(project) as address, opened(browser, f"{address}/{link}", home, expected) as page:
         if path != home:

@@ -226,7 +226,7 @@ def test_label_studio_s_own_export_is_read(tmp_path: Path) -> None:
 
     tasks = [
         {"data": {"image": "/data/upload/3/0a1b2c3d-1.jpg"}, "annotations": [annotation("Fear", "awe")]},
-        {"data": {"img": "/data/local-files/?d=photos/2.jpg"}, "annotations": [annotation(was_cancelled=True)]},
+        {"data": {"image": "/data/local-files/?d=photos/2.jpg"}, "annotations": [annotation(was_cancelled=True)]},
         {"data": {"image": "somewhere/else.jpg"}, "annotations": [annotation("awe")]},
         {"data": {"image": "2.jpg"}, "annotations": [annotation("joy")]},
     ]
@@ -240,6 +240,23 @@ def test_label_studio_s_own_export_is_read(tmp_path: Path) -> None:
         (tmp_path / "t.json").write_text(wrong)
         with pytest.raises(DataError, match=re.escape(str(tmp_path / "t.json"))):
             import_label_studio(project, tmp_path / "t.json")
+
+
+def test_a_task_of_another_image_is_unknown(tmp_path: Path) -> None:
+    project = project_of(tmp_path / "p", ["awe", "fear"])
+    images: list[dict[str, object]] = [
+        {"sha256": "ab" * 32, "image": "/other/project/1.jpg"},
+        {"sha256": "1.jpg"},
+        {"image": "https://elsewhere.example/zzz.jpg", "similar_to": "x/1.jpg"},
+        {"image": "a=1.jpg"},
+        {"img": "1.jpg"},
+        {"image": ["1.jpg"]},
+    ]
+    result = [{"type": "choices", "value": {"choices": ["fear"]}}]
+    (tmp_path / "t.json").write_text(
+        json.dumps([{"data": data, "annotations": [{"result": result}]} for data in images])
+    )
+    assert import_label_studio(project, tmp_path / "t.json") == (0, 0, len(images), 0)
 
 
 @settings(max_examples=60)

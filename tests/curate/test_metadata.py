@@ -347,3 +347,12 @@ def test_palettes_that_are_too_long_are_cut() -> None:
     plain = without_metadata(data, 1)
     assert plain is not None
     assert np.array_equal(*(np.asarray(Image.open(io.BytesIO(one)).convert("RGB")) for one in (data, plain)))
+
+
+def test_a_png_whose_header_is_too_long_stays_readable() -> None:
+    head, *rest = png_chunks(save(draw_image(1), "PNG"))
+    data = png_of([(b"IHDR", head[1] + b"x"), *rest])
+    plain = without_metadata(data, 6)
+    assert plain is not None
+    assert png_chunks(plain)[0] == head
+    assert np.array_equal(*(np.asarray(Image.open(io.BytesIO(one))) for one in (data, plain)))

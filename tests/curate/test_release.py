@@ -18,6 +18,7 @@ from uniemox.curate.annotate.agree import agree
 from uniemox.curate.annotate.verdicts import verdicts
 from uniemox.curate.project import Change, Project, append, leave_out
 from uniemox.curate.release.config import ReleaseConfig
+from uniemox.curate.release.documents import licence_counts, render
 from uniemox.curate.release.run import LISTS, release, take_down
 from uniemox.curate.release.splitting import kept_data, read_scheme, split, together
 from uniemox.curate.status import status, write_status_page
@@ -188,6 +189,11 @@ def test_statistics_and_datasheet(made: Path) -> None:
     sheet = (made / "README.md").read_text()
     for part in ("## Motivation", "agreement was 90.0 %", "Labels and texts: CC0-1.0", "Krippendorff's α"):
         assert part in sheet, part
+
+
+def test_a_licence_is_plain_text_in_markdown() -> None:
+    text = render("licences.md", licences=licence_counts(["a|b <i>`c`\n# [d](javascript:e) \\"]))
+    assert r"| a\|b \<i>\`c\` # \[d](javascript:e) \\ | 1 |" in text
 
 
 def test_label_studio(made: Path) -> None:

@@ -1,6 +1,7 @@
 """Decisions are appended, and everything can be undone."""
 
 import json
+import os
 import sqlite3
 import struct
 import threading
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from sqlalchemy import insert
 
 from tests.curate.places import take_back
+from uniemox.curate import project as project_module
 from uniemox.curate import tables as t
 from uniemox.curate.plan import CollectionPlan, paper_plan, read_plan
 from uniemox.curate.project import UNDONE, Change, Store, append, create_project, decisions, history, open_project
@@ -239,7 +241,24 @@ def test_a_journal_that_names_another_file_is_refused(tmp_path: Path) -> None:
         open_project(tmp_path / "p")
 
 
-def test_a_damaged_database_is_refused(tmp_path: Path) -> None:
+def test_a_long_journal_is_not_read(tmp_path: Path) -> None:
+    create_project(tmp_path / "p", paper_plan()).store.close()
+    with (tmp_path / "p" / "project.db-journal").open("wb") as file:
+        file.truncate(2**31)
+    open_project(tmp_path / "p").store.close()
+
+
+def test_a_large_database_has_no_more_rows_than_space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    create_project(tmp_path / "p", paper_plan()).store.close()
+    monkeypatch.setattr(project_module, "CHECKED_BYTES", 0)
+    open_project(tmp_path / "p").store.close()
+    monkeypatch.setattr(project_module, "ROW_BYTES", 10**9)
+    with pytest.raises(DataError, match="more rows than it has space for"):
+        open_project(tmp_path / "p")
+
+
+@pytest.mark.parametrize("more_pages", [0, 2**14])
+def test_a_damaged_database_is_refused(tmp_path: Path, more_pages: int) -> None:
     create_project(tmp_path / "p", paper_plan()).store.close()
     path = tmp_path / "p" / "project.db"
     with closing(sqlite3.connect(path)) as database:
@@ -253,7 +272,10 @@ def test_a_damaged_database_is_refused(tmp_path: Path) -> None:
     (cells,) = struct.unpack_from(">H", data, start + 3)
     assert (data[start], cells > 1) == (5, True)  # an inner page
     data[start + 12 : start + 12 + 2 * cells] = data[start + 12 : start + 14] * cells  # all cells are the first one
+    pages = len(data) // size + more_pages
+    struct.pack_into(">I", data, 28, pages)
     path.write_bytes(data)
+    os.truncate(path, pages * size)
     with pytest.raises(DataError, match="damaged"):
         open_project(tmp_path / "p")
 

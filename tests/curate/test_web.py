@@ -1,6 +1,7 @@
 """Who may do what, what forged requests get, and that an acknowledged answer is on disk."""
 
 import asyncio
+import hashlib
 import io
 import json
 import logging
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from sqlalchemy import select
+from sqlalchemy import insert, select
 from starlette.testclient import TestClient
 
 from tests.curate.conftest import ADDRESS, Browser
@@ -23,7 +24,7 @@ from uniemox.curate.annotate.answers import AnswerIn, AnswerWriter
 from uniemox.curate.annotate.assignment import BLOCK, TaskAssigner
 from uniemox.curate.annotate.serving import served_at, server
 from uniemox.curate.annotate.verdicts import disputed, read_answers
-from uniemox.curate.annotate.web import PAGES, Previews, create_app
+from uniemox.curate.annotate.web import PAGES, Previews, create_app, draw_check
 from uniemox.curate.project import Change, Project, append, decisions
 from uniemox.errors import ConfigError, DataError
 from uniemox.serve.protocol import listen
@@ -51,7 +52,7 @@ def test_no_access_without_an_invitation(client: TestClient) -> None:
 
 def test_annotators_see_their_own_tasks_and_owners_everything(project: Project, client: TestClient) -> None:
     ada, ben = Browser(client, invite(project, "Ada")), Browser(client, invite(project, "Ben"))
-    owner = Browser(client, invite(project, "Eva", "owner"))
+    owner = Browser(client, invite(project, "owner", "owner"))
     mine, his = ada.tasks(), ben.tasks()
     assert len(mine) == len(his) == 4
     assert not set(mine) & set(his)
@@ -73,7 +74,7 @@ def test_annotators_see_their_own_tasks_and_owners_everything(project: Project, 
 
 
 def test_row_numbers_out_of_range_are_refused(project: Project, client: TestClient) -> None:
-    ada, owner = Browser(client, invite(project, "Ada")), Browser(client, invite(project, "Eva", "owner"))
+    ada, owner = Browser(client, invite(project, "Ada")), Browser(client, invite(project, "owner", "owner"))
     for number in (2**53, 2**63, 2**70, -1):
         assert ada.get(f"/api/tasks?after={number}").status_code == 422
         assert ada.get(f"/api/pictures/{number}").status_code == 422
@@ -101,7 +102,7 @@ def test_previews_are_made_two_at_a_time(project: Project, monkeypatch: pytest.M
 
     async def ask() -> list[bytes | None]:
         previews = Previews(project)
-        return await asyncio.gather(*map(previews.of, [1, 2, 3, 4, 1, 2, 3, 4]))
+        return await asyncio.gather(*map(previews.of, [1, 2, 3, 4, 1, 2, 3, 4], [1, 2, 3, 4] * 2))
 
     found = asyncio.run(ask())
     assert limit == 2
@@ -109,16 +110,68 @@ def test_previews_are_made_two_at_a_time(project: Project, monkeypatch: pytest.M
     assert found[:4] == found[4:]
 
 
+def test_one_person_s_previews_leave_a_decoder_to_others(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    others = project.rows(select(t.images.c.sha256).where(t.images.c.id == 4))[0].sha256
+    started, may_end = threading.Event(), threading.Event()
+
+    def slow(path: Path, _: object) -> bytes:
+        if path.stem != others:
+            started.set()
+            may_end.wait(60)
+        return path.read_bytes()
+
+    monkeypatch.setattr("uniemox.curate.annotate.web._shrunk", slow)
+
+    async def ask() -> list[bytes | None]:
+        previews = Previews(project)
+        hers = [asyncio.create_task(previews.of(image, 1)) for image in (1, 2, 3)]
+        try:
+            await asyncio.to_thread(started.wait, 60)
+            await asyncio.sleep(0.1)
+            return [await asyncio.wait_for(previews.of(4, 2), 20)]
+        finally:
+            may_end.set()
+            await asyncio.gather(*hers)
+
+    assert all(asyncio.run(ask()))
+
+
+def test_a_preview_is_made_once_and_an_unreadable_image_is_not_tried_again(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = project.rows(select(t.images.c.sha256).where(t.images.c.id == 1))[0].sha256
+    made: list[str] = []
+
+    def shrunk(path: Path, _: object) -> bytes | None:
+        made.append(path.stem)
+        return None if path.stem == broken else path.read_bytes()
+
+    monkeypatch.setattr("uniemox.curate.annotate.web._shrunk", shrunk)
+
+    async def ask() -> list[bytes | None]:
+        previews = Previews(project)
+        return await asyncio.gather(*(previews.of(image, image) for image in [1, 2] * 9))
+
+    found = asyncio.run(ask())
+    assert len(made) == 2
+    assert found[::2] == [None] * 9
+    assert all(found[1::2])
+
+
+def test_an_attention_check_is_drawn_once() -> None:
+    assert draw_check("awe") is draw_check("awe")
+
+
 def test_a_stranger_s_previews_do_not_hang_the_server(project: Project) -> None:
     row = project.rows(select(t.images.c.sha256).where(t.images.c.id == 1))[0]
     path = project.preview_path(row.sha256)
     path.parent.mkdir(parents=True, exist_ok=True)
     os.mkfifo(path)
-    assert asyncio.run(Previews(project).of(1)) is None
+    assert asyncio.run(Previews(project).of(1, 1)) is None
     path.unlink()
     with path.open("wb") as file:
         file.truncate(2**34)
-    assert asyncio.run(Previews(project).of(1)) is None
+    assert asyncio.run(Previews(project).of(1, 1)) is None
 
 
 def test_annotators_see_no_keyword_title_or_metadata(project: Project, client: TestClient) -> None:
@@ -226,11 +279,25 @@ def test_access_ends_and_a_new_invitation_replaces_the_old(project: Project, cli
     assert account_of(project.store, "") is None
     with pytest.raises(DataError, match="nobody named"):
         revoke(project, "Zoe")
-    with pytest.raises(ConfigError, match="annotator already"):
+    with pytest.raises(ConfigError, match="owner is reserved"):
         invite(project, "Ada", "owner")
     for name in ("", "  ", "x" * 101, "a\x00b", "owner", " owner "):
         with pytest.raises(ConfigError):
             invite(project, name)
+
+
+def test_a_second_owner_has_no_access_and_is_listed(project: Project, client: TestClient) -> None:
+    """A stranger's project may hold one, with an invitation and a session."""
+    digest = hashlib.sha256(b"secret").hexdigest()
+    with project.store.write() as connection:
+        row = {"name": "Eve", "role": "owner", "token_hash": digest, "invited_at": 0.0}
+        number = connection.execute(insert(t.people).values(**row)).inserted_primary_key[0]
+        session = {"token_hash": digest, "person_id": number, "csrf": "c", "began_at": time.time()}
+        connection.execute(insert(t.sessions).values(**session))
+    assert join(project.store, "secret") is None
+    assert account_of(project.store, "secret") is None
+    owner = Browser(client, invite(project, "owner", "owner"))
+    assert [(one["name"], one["is_revoked"]) for one in owner.get("/api/status").json()["people"]] == [("Eve", True)]
 
 
 def test_the_owner_can_not_end_their_own_access(project: Project, client: TestClient) -> None:
@@ -251,7 +318,7 @@ def test_invalid_addresses_of_the_server(project: Project) -> None:
 
 
 def test_the_owner_screens_judges_and_undoes(project: Project, client: TestClient) -> None:
-    ada, owner = Browser(client, invite(project, "Ada")), Browser(client, invite(project, "Eva", "owner"))
+    ada, owner = Browser(client, invite(project, "Ada")), Browser(client, invite(project, "owner", "owner"))
     first = ada.tasks()
     change = {"picture": 1, "field": "screen", "value": "drop"}
     batch = owner.post("/api/changes", {"changes": [change]}).json()["batch"]
@@ -275,7 +342,7 @@ def test_the_owner_screens_judges_and_undoes(project: Project, client: TestClien
 
 
 def test_the_owner_invites_and_judges_what_is_disputed(project: Project, client: TestClient) -> None:
-    owner = Browser(client, invite(project, "Eva", "owner"))
+    owner = Browser(client, invite(project, "owner", "owner"))
     people = {}
     for name in ("Ada", "Ben"):
         path = owner.post("/api/people", {"name": name}).json()["path"]
@@ -370,6 +437,19 @@ def test_one_request_does_not_take_all_images(tmp_path: Path) -> None:
     assert sum(len(assigner.next_tasks(person, 0, 1000)) for person in (ada, ben, cem)) >= 5 * BLOCK
 
 
+def test_parallel_requests_do_not_take_all_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    project = project_of(tmp_path / "p", ["awe"] * 400, replace(PLAN, answers_per_picture=1))
+    assigner, ada, together = TaskAssigner(project), number_of(project, "Ada"), threading.Barrier(5)
+    assign = assigner._assign_in_turn
+    monkeypatch.setattr(assigner, "_assign_in_turn", lambda person: together.wait(60) >= 0 and assign(person))
+    threads = [threading.Thread(target=assigner.next_tasks, args=(ada, 0, 60)) for _ in range(5)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert project.count(select(t.tasks.c.id)) == 2 * BLOCK
+
+
 @pytest.mark.parametrize("years", [-10, 10])
 def test_a_clock_that_jumps_loses_no_answer_and_reserves_nothing_for_years(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, years: int
@@ -400,7 +480,7 @@ def test_attention_checks_are_counted_apart(tmp_path: Path) -> None:
         wanted = checks[0]["check"]
         body = [answer(checks[0]["id"], wanted), answer(checks[1]["id"], "none")]
         ada.post("/api/answers", {"answers": body})
-        owner = Browser(client, invite(project, "Eva", "owner"))
+        owner = Browser(client, invite(project, "owner", "owner"))
         (told,) = owner.get("/api/status").json()["people"]
     assert (told["checks"], told["checks_passed"], told["answered"]) == (2, 1, 0)
     assert read_answers(project).by_picture == {}

@@ -11,8 +11,7 @@ import pytest
 from PIL import Image
 
 from tests.drawn import Stored, class_folders, draw_image, jpeg_of, plant
-from uniemox.data.audit import GROUPS, Audit, audit
-from uniemox.data.audit_page import write_page
+from uniemox.data.audit import GROUPS, Audit, audit, write_page
 from uniemox.data.near import near_groups
 from uniemox.data.pool_config import PoolConfig
 from uniemox.data.processes import look_at, scan

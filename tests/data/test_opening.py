@@ -422,6 +422,8 @@ def test_options_of_a_reader_have_its_types(own_reader: str) -> None:
         open_data(f"{own_reader}?seeds=1")
 
 
-def test_a_data_set_named_in_a_file_imports_no_package(own_reader: str) -> None:
-    with pytest.raises(ConfigError, match="give it on the command line"):
-        open_data(own_reader, from_file=True)
+def test_a_data_set_named_in_a_file_imports_no_package_and_connects_nowhere(own_reader: str) -> None:
+    sources = ["shards:http://127.0.0.1:9/x", "folder:a,shards:s3://x", "shards:zip::x", r"csv:a.csv?root=\\host\a"]
+    for source in (own_reader, *sources):
+        with pytest.raises(ConfigError, match="opened only if you type it"):
+            open_data(source, from_file=True)

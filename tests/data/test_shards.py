@@ -234,6 +234,14 @@ def test_a_stopped_run_goes_on(data: DataSet, tmp_path: Path) -> None:
         write_shards(data, out, replace(config, short_side_px=64))
 
 
+def test_other_files_of_the_folder_stay(data: DataSet, tmp_path: Path) -> None:
+    mine = tmp_path / "out" / "mine.report.json"
+    mine.parent.mkdir()
+    mine.write_text("{}")
+    write_shards(data, tmp_path / "out", ShardConfig(pool=ALONE))
+    assert list((tmp_path / "out").glob("*.report.json")) == [mine]
+
+
 def test_broken_images_are_left_out_and_named(data: DataSet, tmp_path: Path) -> None:
     Path(str(data.samples[2].image)).write_bytes(jpeg_of(draw_image(1))[:4000])
     Path(str(data.samples[7].image)).unlink()

@@ -327,6 +327,21 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
         report(out=tmp_path / "page.html")
 
 
+def test_a_stranger_s_run_connects_nowhere_and_its_images_are_reported(
+    tmp_path: Path, photos: DataSet, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, page = write_run(tmp_path / "run", "finetune"), tmp_path / "page.html"
+    file = score(run, photos, logits_for(photos, {1}))
+    values, says = json.loads(file.read_text()), f"{page} contains images of {photos.name}"
+    report(run, out=page)
+    assert says in capsys.readouterr().err.splitlines()
+    file.write_text(json.dumps({**values, "data": "shards:http://127.0.0.1:9/x"}))
+    report(run, out=page)
+    assert "contains images" not in capsys.readouterr().err
+    assert "opened only if you type it" in Read(page).words
+    assert "Confusion" in Read(page).words
+
+
 def test_a_run_remembers_its_settings(tmp_path: Path) -> None:
     run = read_run(write_run(tmp_path / "run", "finetune", network={"fusion": None}))
     assert [run.setting(name) for name in ("config.seed", "config.network.fusion", "config.seed.x", "x.y")] == [

@@ -21,6 +21,9 @@ from uniemox.io.hub import fetch
 CONTENT = b"weights of a detector" * 1000
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
 COMMIT = "a" * 40
+OUTSIDE = "../../../../outside"
+FILES = ("good.onnx", "evil.onnx", "small.txt", "climbs.onnx")
+ETAGS = {"small.txt": "b" * 40, "climbs.onnx": OUTSIDE}
 
 
 @cache
@@ -30,7 +33,10 @@ def weights() -> bytes:
 
 
 class Hub(BaseHTTPRequestHandler):
-    """`good.onnx` is what its header says, `evil.onnx` is not, `small.txt` has no sha256; and a network of timm's."""
+    """`good.onnx` is what its header says, `evil.onnx` is not, `small.txt` has no sha256; and a network of timm's.
+
+    The hash of `climbs.onnx` is a path, and so is the commit in the answer for a missing file.
+    """
 
     def do_HEAD(self) -> None:
         self.answer(with_body=False)
@@ -41,10 +47,11 @@ class Hub(BaseHTTPRequestHandler):
     def answer(self, *, with_body: bool) -> None:
         name = self.path.rsplit("/", 1)[-1]
         is_network = self.path.startswith("/timm/test_vit.r160_in1k/resolve/") and name == "model.safetensors"
-        is_finder = self.path.startswith("/team/finder/resolve/") and name in ("good.onnx", "evil.onnx", "small.txt")
+        is_finder = self.path.startswith("/team/finder/resolve/") and name in FILES
         if not is_network and not is_finder:
             self.send_response(404)
             self.send_header("X-Error-Code", "EntryNotFound")
+            self.send_header("X-Repo-Commit", OUTSIDE)
             self.send_header("Content-Length", "0")
             self.end_headers()
             return
@@ -53,7 +60,7 @@ class Hub(BaseHTTPRequestHandler):
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))
         self.send_header("X-Repo-Commit", COMMIT)
-        self.send_header("ETag", f'"{"b" * 40 if name == "small.txt" else sha256}"')
+        self.send_header("ETag", f'"{ETAGS.get(name, sha256)}"')
         self.end_headers()
         if with_body:
             self.wfile.write(body)
@@ -102,6 +109,13 @@ def test_what_is_not_what_it_should_be_is_refused(address: str, tmp_path: Path) 
     )
     small = f"hub:team/finder/small.txt#sha256={SHA256}"
     assert Path(fetch_in_process(small, address, tmp_path)).read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("file", ["climbs.onnx", "none.onnx"])
+def test_hashes_from_a_server_are_not_used_as_paths(address: str, tmp_path: Path, file: str) -> None:
+    said = fetch_in_process(f"hub:team/finder/{file}", address, tmp_path / "a" / "home")
+    assert said.startswith(f"HubError hub:team/finder/{file} can't be downloaded: ")
+    assert not list(tmp_path.rglob("outside*"))
 
 
 def test_what_is_not_there_is_said(address: str, tmp_path: Path) -> None:

@@ -15,8 +15,8 @@ from uniemox.classifier_info import NetworkSpec
 from uniemox.errors import ConfigError, EncoderError, ShapeError
 from uniemox.model.classifier import Classifier, NeighbourHead, Streams, set_drop_path, token_encoder
 from uniemox.model.encoder import build_encoder, encode_visible
+from uniemox.model.encoders import build, with_fitted
 from uniemox.model.fusion import build_fusion
-from uniemox.model.spec import build, with_fitted
 from uniemox.views.patches import patchify
 
 

@@ -17,12 +17,12 @@ from uniemox.labels import CAER, MIKELS, LabelSet
 from uniemox.losses.methods import multiplicative_loss
 from uniemox.model.config import REGION_METHODS
 from uniemox.model.detectors import CLASSES
+from uniemox.model.encoders import build
 from uniemox.model.methods.ccim import Ccim
 from uniemox.model.methods.emoticon import proximity
 from uniemox.model.methods.relation import Relation, build_method
 from uniemox.model.methods.solver import EmotionGraph, Solver
 from uniemox.model.regions import COUNT, GRID, Regions
-from uniemox.model.spec import build
 from uniemox.views.patches import normalise
 
 NAMES = tuple(REGION_METHODS)

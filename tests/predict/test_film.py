@@ -19,7 +19,7 @@ from PIL import Image
 import uniemox
 from tests.drawn import draw_image
 from tests.runs import uniemox_here
-from uniemox.errors import ConfigError, MissingPackageError
+from uniemox.errors import ConfigError, DataError, MissingPackageError
 from uniemox.io.decoding.film import Shown, moments
 from uniemox.predict import film
 from uniemox.predict.film import Frame, parse_time, read_film
@@ -190,6 +190,23 @@ def test_a_timeline_of_centuries_is_drawn_at_once(tmp_path: Path) -> None:
     drawn = draw_timelines(tmp_path / "a.jsonl")
     assert drawn is not None
     assert drawn.width == 1200
+
+
+@pytest.mark.parametrize(
+    ("change", "where"),
+    [
+        *(({"time_s": wrong}, ":2: not a prediction") for wrong in ("x", None, [], 10**400, float("inf"), 1e308)),
+        *(({"valence": wrong}, ":2: not a prediction") for wrong in ("x", {}, 10**400, float("nan"))),
+        ({"path": None}, ":2: not a prediction"),
+        ({"scene": {"joy": 1.0}}, ": a field"),
+        ({"time_s": 0}, ": a field"),
+    ],
+)
+def test_a_timeline_names_a_line_with_a_wrong_field(tmp_path: Path, change: dict[str, object], where: str) -> None:
+    line = {"path": "a.mp4#t=0", "time_s": 0, "shot": 0, "scene": {"awe": 1.0}}
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(one) + "\n" for one in (line, line | {"time_s": 1} | change)))
+    with pytest.raises(DataError, match=rf"a\.jsonl{where}"):
+        draw_timelines(tmp_path / "a.jsonl")
 
 
 def test_a_timeline_has_all_moments_of_a_resumed_film(tmp_path: Path) -> None:

@@ -144,12 +144,12 @@ def test_odd_lines_are_refused_with_their_number(tmp_path: Path, line: str) -> N
 
 
 @pytest.mark.parametrize("ending", [".csv", ".parquet"])
-@pytest.mark.parametrize("field", ["persons", "valence", "width_px"])
+@pytest.mark.parametrize("field", ["persons", "arousal", "width_px"])
 def test_a_line_with_a_field_of_another_type_is_named(tmp_path: Path, ending: str, field: str) -> None:
     path = tmp_path / f"o{ending}"
     with opened(path) as file:
         file.write(ANSWERS[0])
-    line = json.loads(file.lines.read_bytes()) | {field: {"persons": 5, "valence": "high", "width_px": 10**30}[field]}
+    line = json.loads(file.lines.read_bytes()) | {field: {"persons": 5, "arousal": "high", "width_px": 10**30}[field]}
     file.lines.write_text(json.dumps(line) + "\n")
     with opened(path, resume=True) as again:
         if ending == ".csv" and field != "persons":  # a cell takes any text

@@ -15,11 +15,10 @@ from scipy import stats
 from tests.reproduce.made import evaluation, make_run, model_run, scored, table
 from uniemox.intervals import paired_bootstrap
 from uniemox.reproduce.execute import RunOutcome
-from uniemox.reproduce.page import write_page
+from uniemox.reproduce.page import LEFT_PX, WIDTH_PX, Dot, curves, dots, write_page
 from uniemox.reproduce.plan import Cell, Plan
-from uniemox.reproduce.plots import LEFT_PX, WIDTH_PX, Dot, curves, dots
 from uniemox.reproduce.results import find_evaluation, gain, is_done, mark_of, score_of, seed_interval
-from uniemox.reproduce.table8 import _found
+from uniemox.reproduce.targets import _found
 
 RIGHT = [True] * 9 + [False]
 HALF = [True] * 5 + [False] * 5

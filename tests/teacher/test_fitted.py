@@ -22,6 +22,7 @@ from uniemox.data.sample import DataSet, ImageFile, Sample
 from uniemox.data.synthetic import synthetic
 from uniemox.errors import ConfigError, DataError, StoppedError, TeacherError
 from uniemox.labels import MIKELS
+from uniemox.teacher import fitted
 from uniemox.teacher.config import FitConfig
 from uniemox.teacher.fitted import MAX_WORDS, SMALL, SMALL_CHANNELS, Architecture, FittedTeacher, words_of
 from uniemox.teacher.fitting import fit_teacher, pair_loss, recalls
@@ -306,6 +307,26 @@ def test_folders_that_hold_no_teacher_are_refused(tmp_path: Path) -> None:
         (tmp_path / "good" / "teacher.safetensors").write_bytes(content)
         with pytest.raises(TeacherError, match="has no weights of this teacher"):
             FittedTeacher.load(tmp_path / "good")
+
+
+def test_a_description_is_checked_before_memory_is_allocated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    FittedTeacher(architecture("a"), {}).save(tmp_path)
+    about = json.loads((tmp_path / "teacher.json").read_text())
+    monkeypatch.setattr(fitted, "load_file", None)  # is not reached
+    for change in (
+        {"width": 3000},
+        {"width": 2**40},
+        {"channels": 2**50},
+        {"width": -1},
+        {"width": 10**30},
+        {"image_size": [6 * 10**6] * 2},
+        {"image_size": [37, 37]},
+        {"network": "vit_giant_patch14_dinov2"},
+        {"network": ",".join(["vit_giant_patch14_dinov2"] * 1000)},
+    ):
+        (tmp_path / "teacher.json").write_text(json.dumps(about | {"architecture": about["architecture"] | change}))
+        with pytest.raises(TeacherError, match="has no weights of this teacher"):
+            FittedTeacher.load(tmp_path)
 
 
 def run(*arguments: object) -> None:

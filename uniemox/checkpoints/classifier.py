@@ -1,6 +1,6 @@
 """Classifiers of uniemox: safetensors files with a description; detector weights; the embedded models."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,6 +13,7 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import TensorProto, numpy_helper
 from torch import Tensor, nn
 
+from uniemox.checkpoints.reading import MAX_ENCODERS, check_file
 from uniemox.checkpoints.saving import timm_model, write_tensors
 from uniemox.checkpoints.timm_networks import TIMM, TimmSource
 from uniemox.classifier_info import ClassifierInfo, EncoderSpec, NetworkSpec, read_info
@@ -22,14 +23,12 @@ from uniemox.io.weight_names import IN_PACKAGE
 from uniemox.model.classifier import Classifier
 from uniemox.model.config import refuse_foreign
 from uniemox.model.detectors import YoloxNano, YuNet
-from uniemox.model.encoders import MIXMAE, MixMAEEncoder, build_encoders
-from uniemox.model.spec import build
+from uniemox.model.encoders import MIXMAE, MixMAEEncoder, build, build_encoders
 from uniemox.predict.network import KEY
 from uniemox.predict.opening import embedded_file
 
 CLASSIFIER_KEY = "uniemox_classifier"
-MAX_BLOCKS, MAX_ENCODERS = 256, 16
-MAX_BUFFERS = 2**28  # maximum bytes of masks and indices, which are computed instead of stored
+MAX_BLOCKS = 256
 UNREADABLE = (OSError, ValueError, KeyError, TypeError, RuntimeError, AttributeError, safetensors.SafetensorError)
 
 
@@ -69,8 +68,7 @@ def load_classifier(path: Path, allow: Collection[str] = ()) -> tuple[Classifier
         _check_blocks(spec)
         with torch.device("meta"):  # uses no memory until the shapes are checked
             draft = build(spec)
-        with safetensors.safe_open(str(path), "pt") as file:
-            check_shapes(draft, {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()})  # noqa: SIM118
+        check_file(draft, path)
         classifier = build(spec)
         classifier.load_state_dict(safetensors.torch.load_file(path))
     except (*UNREADABLE, AssertionError, UniemoxError) as error:
@@ -85,21 +83,6 @@ def _check_blocks(spec: NetworkSpec) -> None:
     if blocks > MAX_BLOCKS or len(spec.encoders) > MAX_ENCODERS:
         raise CheckpointError(
             f"its {len(spec.encoders)} encoders have {blocks} blocks; at most {MAX_ENCODERS} and {MAX_BLOCKS} are read"
-        )
-
-
-def check_shapes(draft: nn.Module, shapes: Mapping[str, tuple[int, ...]]) -> None:
-    """Compare a network on the meta device with the shapes in a file. Raises CheckpointError if they differ."""
-    wanted = draft.state_dict()
-    for name, value in wanted.items():
-        shape = shapes.get(name)
-        if shape != tuple(value.shape) and not (shape is None and value.ndim == 0):  # counters may be absent
-            problem = "is not" if shape is None else f"has shape {shape}"
-            raise CheckpointError(f"{name} {problem} in the file, but its header describes {tuple(value.shape)}")
-    computed = sum(value.nbytes for name, value in draft.named_buffers() if name not in wanted)
-    if computed > MAX_BUFFERS:
-        raise CheckpointError(
-            f"its network needs {computed / 2**20:,.0f} MiB besides weights; at most {MAX_BUFFERS >> 20} are allowed"
         )
 
 

@@ -7,6 +7,7 @@ import math
 import pickle
 import re
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -14,7 +15,7 @@ from typing import Any, Literal
 import safetensors
 import torch
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from uniemox.errors import CheckpointError
 from uniemox.io.files import open_regular
@@ -24,6 +25,8 @@ from uniemox.views.patches import IMAGENET
 
 ZIP = b"PK"  # beginning of the newer of torch.save's two formats
 METADATA_KEY = "uniemox"  # in the header of our safetensors files
+MAX_ENCODERS = 16
+MAX_BUFFERS = 2**28  # maximum bytes of masks and indices, which are computed instead of stored
 ALLOWED: list[Any] = [
     argparse.Namespace,
     (collections.OrderedDict, "yacs.config.CfgNode"),
@@ -327,3 +330,24 @@ def state_of(file: WeightFile, preferred: str | None = None) -> dict[str, Tensor
         if key and isinstance(file.content.get(key), dict):
             return tensors_only(file.content[key], file.path)
     return tensors_only(file.content, file.path)
+
+
+def check_file(draft: nn.Module, path: Path) -> None:
+    """Compare a network on the meta device with the shapes in a safetensors file, as `check_shapes` does."""
+    with safetensors.safe_open(str(path), "pt") as file:
+        check_shapes(draft, {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()})  # noqa: SIM118
+
+
+def check_shapes(draft: nn.Module, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Compare a network on the meta device with the shapes in a file. Raises CheckpointError if they differ."""
+    wanted = draft.state_dict()
+    for name, value in wanted.items():
+        shape = shapes.get(name)
+        if shape != tuple(value.shape) and not (shape is None and value.ndim == 0):  # counters may be absent
+            problem = "is not" if shape is None else f"has shape {shape}"
+            raise CheckpointError(f"{name} {problem} in the file, but its header describes {tuple(value.shape)}")
+    computed = sum(value.nbytes for name, value in draft.named_buffers() if name not in wanted)
+    if computed > MAX_BUFFERS:
+        raise CheckpointError(
+            f"its network needs {computed / 2**20:,.0f} MiB besides weights; at most {MAX_BUFFERS >> 20} are allowed"
+        )

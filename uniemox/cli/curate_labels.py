@@ -235,7 +235,7 @@ def export_answers(
 def import_answers(folder: Folder, tasks: Annotated[Path, Parameter(help="JSON export of Label Studio.")], /) -> None:
     """Import answers from Label Studio for images of the project.
 
-    Images are identified by data.sha256, else by file name.
+    Images are identified by data.sha256; without it, by the file name in data.image.
 
     Example: uniemox curate import mine export.json
     """

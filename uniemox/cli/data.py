@@ -112,8 +112,7 @@ def check(
         as_json: Print the result as JSON. Save it to a file and give that file to --exclude of other commands.
     """
     need("sklearn", "scipy", extra="data")
-    from uniemox.data.audit import audit
-    from uniemox.data.audit_page import write_page
+    from uniemox.data.audit import audit, write_page
     from uniemox.data.source import open_data
 
     ours = open_data(source, exclude=exclude, splits=splits)

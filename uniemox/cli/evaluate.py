@@ -185,5 +185,5 @@ def report(*runs: Path, out: Path) -> None:
     from uniemox.evaluate.report.page import write_report
 
     with progress_bar() as progress:
-        write_report(runs, out, on_progress=progress.show)
-    say(f"wrote {out}")
+        sources = write_report(runs, out, on_progress=progress.show)
+    say("\n".join([f"wrote {out}", *(f"{out} contains images of {source}" for source in sources)]))

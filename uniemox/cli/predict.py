@@ -227,11 +227,9 @@ def _finish(output: "Output", timeline: Path | None) -> None:
         say(f"wrote {output.embeddings.path}: {output.embeddings.count} x {output.embeddings.width}")
     if output.file is not None and timeline is not None:
         from uniemox.predict.plot import write_drawing
-        from uniemox.predict.tables import checking_fields
         from uniemox.predict.timeline import draw_timelines
 
-        with checking_fields(output.file.lines):
-            drawn = draw_timelines(output.file.lines)
+        drawn = draw_timelines(output.file.lines)
         if drawn is not None:
             write_drawing(timeline, drawn)
             say(f"wrote {timeline}")

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import re
 import secrets
 import sqlite3
@@ -19,6 +20,7 @@ from sqlalchemy import (
     Engine,
     Select,
     Subquery,
+    Table,
     create_engine,
     event,
     func,
@@ -34,7 +36,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 from uniemox.curate import tables as t
 from uniemox.curate.plan import CollectionPlan, paper_plan, plan_of
 from uniemox.errors import ConfigError, DataError
-from uniemox.io.files import read_limited, refuse_link, write_file
+from uniemox.io.files import open_regular, read_limited, refuse_link, write_file
 
 SUFFIXES = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp", "GIF": "gif", "BMP": "bmp", "TIFF": "tif"}
 SUFFIXES |= {"AVIF": "avif", "PPM": "ppm", "HEIF": "heic"}
@@ -50,7 +52,8 @@ _CODE = re.compile(  # in no project
 )
 _JOURNAL_MAGIC = bytes.fromhex("d9d505f920a163d7")
 OPEN_S = 60  # maximum time to open a database: a damaged one may have no end
-MAX_CHECKED_PAGES = 2**14  # of a database that is checked; larger ones would take seconds
+CHECKED_BYTES = 2**26  # size of a database from which a complete check takes too long; then its rows are counted
+ROW_BYTES = 8  # minimum size of a row
 MAX_VALUE_BYTES = 2**26  # of a value in SQLite
 BUSY_S = 30  # maximum wait of a writer for another one
 LEAVE_OUT = "leave out"  # step of a batch that excludes an annotator
@@ -219,8 +222,11 @@ def open_project(folder: Path) -> Project:
 def _refuse_foreign_journal(path: Path) -> None:
     """Raise DataError for a journal that names a file, which SQLite would delete; uniemox writes none."""
     refuse_link(path)
-    if path.exists() and read_limited(path)[-8:] == _JOURNAL_MAGIC:
-        raise DataError(f"{path}: it names another file, which SQLite would delete; remove this journal")
+    if path.exists():
+        with open_regular(path) as journal:
+            journal.seek(max(journal.seek(0, os.SEEK_END) - 8, 0))
+            if journal.read(8) == _JOURNAL_MAGIC:
+                raise DataError(f"{path}: it names another file, which SQLite would delete; remove this journal")
 
 
 def is_project(folder: Path) -> bool:
@@ -373,16 +379,30 @@ def _new_batch(connection: Connection, **values: Any) -> int:
     return inserted_id(connection.execute(insert(t.batches).values(at=time.time(), **values)))
 
 
+def _check_content(connection: Connection, name: str, tables: Sequence[Table]) -> None:
+    """Raise DataError for a damaged database: a page that is used again and again claims billions of rows."""
+    file = str(connection.engine.url.database)
+    count, page = (
+        int(connection.exec_driver_sql(f"PRAGMA {one}").scalar() or 0) for one in ("page_count", "page_size")
+    )
+    size = stored = count * page
+    if os.path.exists(file):
+        stored = getattr(os.stat(file), "st_blocks", size) * 512
+    if size < CHECKED_BYTES or stored < size // 2:
+        problem = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar()
+        if problem != "ok":
+            raise DataError(f"{name}: the database is damaged ({problem})")
+    elif any((connection.scalar(select(func.count()).select_from(one)) or 0) > size // ROW_BYTES for one in tables):
+        raise DataError(f"{name}: the database is damaged (more rows than it has space for)")
+
+
 def _check_schema(connection: Connection, name: str) -> None:
     """Raise DataError for an SQLite database whose schema computes something, or lacks our keys.
 
     In a stranger's database, an expression can take days, and without keys a query may never end.
     """
-    pages = connection.exec_driver_sql("PRAGMA page_count").scalar() or 0
-    if pages < MAX_CHECKED_PAGES:  # small files can claim billions of rows
-        problem = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar()
-        if problem != "ok":
-            raise DataError(f"{name}: the database is damaged ({problem})")
+    names = inspect(connection).get_table_names()
+    _check_content(connection, name, [one for one in t.metadata.sorted_tables if one.name in names])
     rows = list(connection.exec_driver_sql("SELECT type, sql FROM sqlite_master WHERE sql IS NOT NULL"))
     computes = any(row.type not in ("table", "index") or _CODE.search(row.sql) for row in rows)
     if computes or connection.exec_driver_sql(_EXPRESSIONS).first():
@@ -390,7 +410,6 @@ def _check_schema(connection: Connection, name: str) -> None:
     keys: dict[str, set[str]] = {}
     for table, column in connection.exec_driver_sql(_KEYS):
         keys.setdefault(table, set()).add(column)
-    names = inspect(connection).get_table_names()
     wrong = [one.name for one in t.metadata.sorted_tables if one.name in names]
     wrong = [one for one in wrong if keys.get(one) != set(t.metadata.tables[one].primary_key.columns.keys())]
     if wrong:

@@ -81,7 +81,7 @@ def sentences(steps: Mapping[str, Any]) -> dict[str, str]:
 
 
 def annotators(project: Project) -> list[dict[str, Any]]:
-    """Return all invited annotators: answers, attention checks passed, median time for an image, access."""
+    """Return all people but the owner: answers, attention checks passed, median time for an image, access."""
     kind = case(
         (t.answers.c.label == t.tasks.c.check_label, "passed"),
         (t.tasks.c.check_label.is_not(None), "missed"),
@@ -105,10 +105,10 @@ def annotators(project: Project) -> list[dict[str, Any]]:
             "checks": counts[row.id, "passed"] + counts[row.id, "missed"],
             "checks_passed": counts[row.id, "passed"],
             "median_s": median_s.get(row.id),
-            "is_revoked": row.revoked_at is not None,
+            "is_revoked": row.revoked_at is not None or row.role != "annotator",
             "is_left_out": row.is_left_out,
         }
-        for row in project.rows(people.where(t.people.c.role == "annotator").order_by(t.people.c.id))
+        for row in project.rows(people.where(t.people.c.name != "owner").order_by(t.people.c.id))
     ]
 
 

@@ -242,7 +242,7 @@ def write_shards(data: DataSet, out: Path, config: ShardConfig, on_progress: Pro
         shards.sort(key=lambda shard: shard["name"])
         content = {**header, "data": data.name_with_split("all"), "broken": sorted(broken), "shards": shards}
         write_file(out / INDEX, json.dumps(content, indent=1))
-        for file in (started, *out.glob("*.report.json")):
+        for file in (started, *(out / f"{name}.report.json" for name, _ in plans)):
             file.unlink()
     except OSError as error:
         raise DataError(f"{out}: can't be written ({error.strerror or error})") from error

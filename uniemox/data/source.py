@@ -116,6 +116,7 @@ READERS: Mapping[str, Callable[..., DataSet]] = {
 
 OWN_READER = r"[A-Za-z_]\w*(?:\.\w+)+:[A-Za-z_]\w*"
 """Function in the user's own package that opens a path as a DataSet: mypackage.module:open_mine."""
+ADDRESS = r"[:=][/\\]{2}|::"  # of another machine, or a chain of fsspec
 
 
 def open_data(
@@ -132,7 +133,7 @@ def open_data(
 
     source: KIND:PATH with one of READERS, with options of its reader as in `emotion6:photos?label=vote`; `synthetic:N`;
     or your own reader, `mypackage.module:open_mine:PATH`, whose module is imported.
-    from_file: the source was read from a file, not typed by the user: readers of other packages are refused.
+    from_file: the source is from a file, not typed by the user: other packages' readers and addresses are refused.
     Any kind takes its own files, as a union needs them: `fi:FI?splits=fi.json&exclude=check.json`. Several separated by
     commas, `emoset:EmoSet,fi:FI`, are one data set, see `combine`.
     persons, texts: files of `uniemox data persons` and `describe`; None: the files of their usual names next to the
@@ -144,9 +145,9 @@ def open_data(
     whose labels are of different kinds or can't be mapped.
     """
     sources = split_sources(source)
-    if from_file and any(re.match(OWN_READER, one) for one in sources):
+    if from_file and (re.search(ADDRESS, source) or any(re.match(OWN_READER, one) for one in sources)):
         raise ConfigError(
-            f"{source!r}, read from a file, needs a reader of another package; give it on the command line"
+            f"{source!r}, read from a file, is an address or needs another package: opened only if you type it"
         )
     files = {"persons": persons, "texts": texts}
     if len(sources) > 1:

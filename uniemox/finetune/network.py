@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from uniemox.checkpoints.classifier import (
     CLASSIFIER_KEY,
-    check_shapes,
     describe_encoder,
     is_classifier,
     load_classifier,
@@ -20,7 +19,7 @@ from uniemox.checkpoints.classifier import (
     load_embedded,
 )
 from uniemox.checkpoints.published import load_published, load_start
-from uniemox.checkpoints.reading import is_sincos
+from uniemox.checkpoints.reading import check_shapes, is_sincos
 from uniemox.checkpoints.timm_networks import TIMM, load_timm
 from uniemox.classifier_info import ClassifierInfo, EncoderSpec, NetworkSpec, read_info
 from uniemox.data.sample import DataSet, Sample
@@ -31,11 +30,10 @@ from uniemox.io.weight_names import IN_PACKAGE, Init
 from uniemox.model.classifier import Classifier, set_drop_path, token_encoder
 from uniemox.model.config import is_foreign, refuse_foreign
 from uniemox.model.encoder import FEATURES, ConcatEncoder, start_as_mae
-from uniemox.model.encoders import COLOUR_HISTOGRAM, build_encoders
+from uniemox.model.encoders import COLOUR_HISTOGRAM, build, build_encoders
 from uniemox.model.fusion import build_fusion
 from uniemox.model.methods.relation import method_class
 from uniemox.model.regions import feature_map
-from uniemox.model.spec import build
 from uniemox.training.run_folder import read_json
 from uniemox.views.patches import IMAGENET, PixelStats
 

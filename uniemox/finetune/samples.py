@@ -22,7 +22,7 @@ from uniemox.io.files import SPLITS
 from uniemox.labels import AFFECT, LabelSet
 from uniemox.losses.methods import concordance
 from uniemox.model.classifier import Classifier
-from uniemox.model.spec import with_fitted
+from uniemox.model.encoders import with_fitted
 from uniemox.training.hardware import count_workers, precision_of
 from uniemox.training.journal import Callback
 from uniemox.views.config import ViewConfig

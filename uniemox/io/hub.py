@@ -2,7 +2,9 @@
 
 import hashlib
 import re
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 from uniemox.errors import HubError, MissingPackageError
 
@@ -27,6 +29,7 @@ def fetch(name: str) -> Path:
         import huggingface_hub as hub  # noqa: PLC0415 - an extra
     except ImportError:
         raise MissingPackageError(f"{name} needs huggingface_hub; run: pip install 'uniemox[hub]'") from None
+    _check_answers()
     repository, file, revision, wanted = match.groups()
     try:
         path = Path(hub.hf_hub_download(repository, file, revision=revision))
@@ -44,3 +47,23 @@ def fetch(name: str) -> Path:
     if digest != wanted:
         raise HubError(f"{name}: its sha256 is {digest}, not {wanted}; remove {path} and try again, or don't trust it")
     return path
+
+
+@cache
+def _check_answers() -> None:
+    """Let huggingface_hub refuse answers without a hash: version 2.4 uses the server's ETag and commit as paths."""
+    from huggingface_hub import errors, file_download  # noqa: PLC0415 - an extra
+
+    ask = file_download.get_hf_file_metadata
+
+    def ask_and_check(*args: Any, **options: Any) -> Any:
+        try:
+            answer = ask(*args, **options)
+        except errors.HfHubHTTPError as error:
+            error.response.headers.pop("X-Repo-Commit", None)  # an empty file would be made there
+            raise
+        if answer.etag is not None and not re.fullmatch("[0-9a-f]{40}|[0-9a-f]{64}", answer.etag):
+            raise ValueError(f"the ETag {answer.etag!r} is not a hash; don't trust this server")
+        return answer
+
+    file_download.get_hf_file_metadata = ask_and_check

@@ -1,5 +1,6 @@
-"""Encoders of a classifier by their spec: timm networks, MixMAE, a colour histogram, or several concatenated."""
+"""Builds classifiers from the description of their network: encoders of timm, MixMAE, a colour histogram, several."""
 
+from dataclasses import replace
 from typing import Any
 
 import timm
@@ -9,7 +10,11 @@ from torch import Tensor, nn
 
 from uniemox.classifier_info import EncoderSpec, NetworkSpec
 from uniemox.errors import CheckpointError
+from uniemox.model.classifier import Classifier, Distance, NeighbourHead
 from uniemox.model.encoder import ColourHistogram, ConcatEncoder
+from uniemox.model.fusion import build_fusion
+from uniemox.model.methods.ccim import Ccim
+from uniemox.model.methods.relation import build_method
 from uniemox.views.patches import PixelStats
 
 MIXMAE, COLOUR_HISTOGRAM = "mixmae", "colour_histogram"  # encoders that timm does not have
@@ -74,3 +79,60 @@ class MixMAEEncoder(SwinTransformer):
         x = self.patch_embed(x)  # (N, H / 4, W / 4, C / 8)
         x = x + self.absolute_pos_embed.view(1, *x.shape[1:])
         return self.norm(self.layers(x))
+
+
+def build(spec: NetworkSpec, encoder: nn.Module | None = None) -> Classifier:
+    """Build a classifier with random weights, drawn from torch's generator.
+
+    encoder: (N, 3, H, W) -> (N, D), used unchanged; None: built from the spec.
+    A spec from a foreign file may name a class of a foreign package: call `refuse_foreign` first.
+    Raises CheckpointError or ConfigError for a spec from which no network can be built.
+    """
+    encoder = build_encoders(spec) if encoder is None else encoder
+    embed = fusion = method = None
+    if spec.method is not None:
+        method = build_method(
+            spec.method,
+            width=spec.feature_width,
+            channels=spec.fused_width,
+            labels=spec.labels,
+            skip=spec.skip,
+            stats=PixelStats(spec.mean, spec.std),
+            has_detector=spec.has_detector,
+            has_face_finder=spec.has_face_finder,
+            **spec.method_options,
+        )
+    if spec.fusion is not None:
+        embed = nn.Linear(spec.feature_width, spec.fused_width)
+        fusion = build_fusion(spec.fusion, spec.fused_width, spec.fusion_heads)
+        nn.init.xavier_uniform_(embed.weight)
+        nn.init.zeros_(embed.bias)
+    classifier = Classifier(
+        encoder,
+        feature_width=spec.feature_width,
+        outputs=spec.outputs,
+        streams=spec.streams if method is None else method.reader.streams,
+        embed=embed,
+        fusion=fusion,
+        norm_eps=spec.norm_eps,
+        method=method,
+    )
+    if spec.confounders is not None:
+        classifier.head = Ccim(classifier.width, spec.outputs, *spec.confounders)
+    elif spec.head == "neighbours":
+        bank, votes = torch.ones(spec.bank, classifier.width), torch.ones(spec.bank, spec.outputs)
+        classifier.head = NeighbourHead(bank, votes, spec.neighbours, spec.vote_temperature)
+    if spec.distance_axes is not None:
+        classifier.distance = Distance(classifier.width, spec.distance_axes)
+    return classifier
+
+
+def with_fitted(spec: NetworkSpec, classifier: Classifier) -> NetworkSpec:
+    """Add what was fitted after the network was built to its spec: neighbours, distance."""
+    head = classifier.head
+    if isinstance(head, NeighbourHead):
+        spec = replace(
+            spec, head="neighbours", bank=len(head.bank), neighbours=head.neighbours, vote_temperature=head.temperature
+        )
+    axes = None if classifier.distance is None else len(classifier.distance.axes)
+    return replace(spec, distance_axes=axes)

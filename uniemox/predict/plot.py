@@ -118,12 +118,13 @@ def _bars(
 
 
 def drawing_path(folder: Path, image: Path, ending: str) -> Path:
-    """Return the file in a folder for the drawing of an image.
+    """Return the file in a folder for the drawing of an image, a different one for each relative path.
 
-    >>> drawing_path(Path("maps"), Path("photos/awe/1.jpg"), ".fi (1).png").as_posix()
-    'maps/photos/awe/1.jpg.fi (1).png'
+    >>> drawing_path(Path("maps"), Path("../photos/1.jpg"), ".fi (1).png").as_posix()
+    'maps/%2E%2E/photos/1.jpg.fi (1).png'
     """
-    parts = [part for part in image.parts if part not in (image.anchor, "..")]
+    names = [part.replace("%", "%25") for part in image.parts if part != image.anchor]
+    parts = ["%2E%2E" if name == ".." else name for name in names]
     return folder.joinpath(*parts[:-1], parts[-1] + ending.replace("/", "-"))
 
 

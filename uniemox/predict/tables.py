@@ -1,7 +1,6 @@
 """Tables of predictions: CSV and Parquet, made from JSON lines, and data frames; columns come from `schema`."""
 
 import json
-import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -19,6 +18,7 @@ from uniemox.predict.schema import DIGITS, FIELDS, Field, columns_of, required_t
 
 ROWS = 10_000  # table rows in memory at once
 MAX_LINE_BYTES = 2**24
+MAX_NUMBER = 1e18  # larger than any time in seconds
 FRAMES = ("pandas", "polars")
 
 
@@ -54,19 +54,20 @@ def checking_fields(lines: Path) -> Iterator[None]:
     """Convert errors caused by fields of another type, in lines that somebody else has made, to DataError."""
     try:
         yield
-    except (TypeError, ValueError, AttributeError, KeyError, OverflowError) as error:
+    except (TypeError, ValueError, AttributeError, KeyError, ArithmeticError) as error:
         raise DataError(f"{lines}: a field is of another type than in a prediction ({error})") from error
 
 
 def _is_answer(value: Any) -> bool:
     """Return True if a line has an image's numbers, or the reason why there are none."""
-    if not isinstance(value, dict) or not isinstance(value.get("path"), str | None):
+    if not isinstance(value, dict) or not isinstance(value.get("path"), str if "time_s" in value else str | None):
         return False
     if len(value.get("path") or "") > MAX_NAME:
         return False
-    scene = value.get("scene", {} if "error" in value else None)
+    scene, valence = value.get("scene", {} if "error" in value else None), value.get("valence")
     return isinstance(scene, dict) and all(
-        isinstance(share, int | float) and abs(share) < math.inf for share in scene.values()
+        isinstance(number, int | float) and abs(number) < MAX_NUMBER
+        for number in (*scene.values(), value.get("time_s", 0), 0 if valence is None else valence)
     )
 
 

@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw
 from uniemox.io.fonts import fitted, font_of
 from uniemox.labels import AFFECT
 from uniemox.predict.plot import INK, LABEL_COLOURS, PAPER, QUIET, stacked
-from uniemox.predict.tables import read_lines
+from uniemox.predict.tables import checking_fields, read_lines
 
 WIDTH_PX, HEIGHT_PX, EDGE_PX, ROW_PX = 1200, 220, 16, 22
 TOP, BOTTOM = ROW_PX, ROW_PX + HEIGHT_PX
@@ -24,7 +24,7 @@ def draw_timelines(lines: Path) -> Image.Image | None:
     """Draw the timelines of up to 40 videos, in the file's order; None if no frame could be read.
 
     lines: file that `uniemox predict --every` wrote.  Each label's height is its probability; white lines are cuts,
-    and the dark line is valence, 1 at the bottom to 9 at the top.
+    and the dark line is valence, 1 at the bottom to 9 at the top.  Raises DataError for a line that is no prediction.
     """
     answers = [value for value in read_lines(lines) if "time_s" in value]
     films: dict[str, list[Answer]] = {}
@@ -32,8 +32,9 @@ def draw_timelines(lines: Path) -> Image.Image | None:
         films.setdefault(answer["path"].rpartition("#t=")[0], []).append(answer)
     if not films:
         return None
-    colours = dict(zip(answers[0]["scene"], cycle(LABEL_COLOURS), strict=False))
-    return stacked([_key(colours), *(_panel(*film, colours) for film in list(films.items())[:MAX_FILMS])])
+    with checking_fields(lines):
+        colours = dict(zip(answers[0]["scene"], cycle(LABEL_COLOURS), strict=False))
+        return stacked([_key(colours), *(_panel(*film, colours) for film in list(films.items())[:MAX_FILMS])])
 
 
 def _panel(film: str, answers: Sequence[Answer], colours: Mapping[str, str]) -> Image.Image:

@@ -23,8 +23,8 @@ from uniemox.io.weight_names import IN_PACKAGE, Init
 from uniemox.model.classifier import set_drop_path, token_encoder
 from uniemox.model.detectors import YoloxNano, YuNet
 from uniemox.model.encoder import ConcatEncoder, build_encoder, check_plain
+from uniemox.model.encoders import build
 from uniemox.model.regions import feature_map
-from uniemox.model.spec import build
 from uniemox.model.uniemox import UniEmoX
 from uniemox.pretrain.config import PretrainConfig
 from uniemox.teacher.config import FitConfig

@@ -14,8 +14,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from uniemox.checkpoints.reading import MAX_ENCODERS, UNREADABLE, check_file
 from uniemox.checkpoints.timm_networks import load_timm
-from uniemox.errors import CheckpointError, ConfigError, TeacherError
+from uniemox.classifier_info import MAX_SIZE_PX
+from uniemox.errors import CheckpointError, ConfigError, TeacherError, UniemoxError
 from uniemox.io.files import open_regular, read_limited, replacing
 from uniemox.model.encoder import build_encoder
 from uniemox.teacher.config import SMALL_PATCH_PX
@@ -105,9 +107,14 @@ class FittedTeacher(nn.Module):
         architecture, about = _read_description(folder / DESCRIPTION)
         try:
             open_regular(folder / WEIGHTS).close()
+            if architecture.network.count(",") >= MAX_ENCODERS or max(architecture.image_size) > MAX_SIZE_PX:
+                raise CheckpointError(f"more than {MAX_ENCODERS} networks, or images over {MAX_SIZE_PX} px")
+            with torch.device("meta"):  # uses no memory until the shapes are checked
+                draft = cls(architecture, about)
+            check_file(draft, folder / WEIGHTS)
             teacher = cls(architecture, about)
             teacher.load_state_dict(load_file(folder / WEIGHTS))
-        except (SafetensorError, RuntimeError, OSError, ValueError, CheckpointError) as error:
+        except (*UNREADABLE, SafetensorError, UniemoxError) as error:
             raise TeacherError(f"{folder / WEIGHTS} has no weights of this teacher: {error}; fit it again") from error
         return teacher.eval().requires_grad_(False).to(device)
 

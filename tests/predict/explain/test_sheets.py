@@ -91,4 +91,11 @@ def test_a_caption_is_a_share_or_a_value() -> None:
 def test_names() -> None:
     assert unique_names([]) == []
     assert unique_names(["a", "a"]) == ["a (1)", "a (2)"]
-    assert drawing_path(Path("maps"), Path("/x/../y.jpg"), ".../../etc.png") == Path("maps/x/y.jpg...-..-etc.png")
+    assert drawing_path(Path("maps"), Path("/x/y.jpg"), ".../../etc.png") == Path("maps/x/y.jpg...-..-etc.png")
+
+
+def test_different_images_have_different_drawings() -> None:
+    images = ["p/a.jpg", "../p/a.jpg", "p/../a.jpg", "a.jpg", "%2E%2E/p/a.jpg", "%252E%252E/p/a.jpg"]
+    drawings = {drawing_path(Path("maps"), Path(image), ".png").as_posix() for image in images}
+    assert len(drawings) == len(images)
+    assert not any(".." in Path(drawing).parts for drawing in drawings)

@@ -145,6 +145,13 @@ def test_dates(tmp_path: Path, text: str, date: str | None) -> None:
         assert date_taken(tmp_path / "b.jpg") is None
 
 
+def test_no_date_is_read_from_a_large_block(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[306], exif[700] = "2019:05:03 1", bytes(2**20)
+    draw_image(1).save(tmp_path / "a.png", exif=exif)
+    assert date_taken(tmp_path / "a.png") is None
+
+
 def line(place: int, **more: object) -> str:
     features = np.random.default_rng(place).standard_normal(64).astype(np.float32)
     answer = {"scene": {"awe": (place % 10) / 10, "fear": 1 - (place % 10) / 10}, "kind": "evoked", "model": "m"}

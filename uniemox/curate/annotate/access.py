@@ -23,6 +23,8 @@ from uniemox.serve.guard import has_large_headers
 Role = Literal["annotator", "owner"]
 OWNER = "owner"  # name of the person who serves the project
 COOKIE = "uniemox_curate"
+MAY_ENTER = t.people.c.revoked_at.is_(None) & ((t.people.c.role == "annotator") | (t.people.c.name == OWNER))
+"""Condition for people with access. A stranger's project may hold further owners."""
 SESSION_S = 60 * 24 * 3600
 CLOCK_S = 3600  # that the clock may have been ahead when a session began
 MAX_BODY = 256 * 1024
@@ -63,7 +65,7 @@ def invite(project: Project, name: str, role: Role = "annotator") -> str:
     name = " ".join(name.split())
     if not 0 < len(name) <= 100 or not name.isprintable():
         raise ConfigError(f"a name must have 1 to 100 printable letters, got {name[:120]!r}")
-    if name == OWNER and role != "owner":
+    if (name == OWNER) != (role == "owner"):
         raise ConfigError(f"{OWNER} is reserved for whoever serves the project; choose another name for the {role}")
     token = secrets.token_urlsafe(24)
     with project.store.write() as connection:
@@ -98,8 +100,7 @@ def join(store: Store, token: str) -> str | None:
     """Start a session and return its secret, for a cookie; None for an invalid token."""
     secret = secrets.token_urlsafe(32)
     with store.write() as connection:
-        valid = (t.people.c.token_hash == _hash(token)) & t.people.c.revoked_at.is_(None)
-        number = connection.scalar(select(t.people.c.id).where(valid))
+        number = connection.scalar(select(t.people.c.id).where(t.people.c.token_hash == _hash(token), MAY_ENTER))
         if number is None:
             return None
         csrf = secrets.token_urlsafe(24)
@@ -122,7 +123,7 @@ def account_of(store: Store, secret: str) -> Account | None:
         time.time() - SESSION_S, time.time() + CLOCK_S
     )
     with store.read() as connection:
-        row = connection.execute(query.where(is_valid, people.revoked_at.is_(None))).first()
+        row = connection.execute(query.where(is_valid, MAY_ENTER)).first()
     return None if row is None else Account(*row)
 
 

@@ -89,8 +89,8 @@ class Imported(NamedTuple):
 def import_label_studio(project: Project, path: Path) -> Imported:
     """Import the answers of Label Studio's JSON export; each of its annotators becomes one of the project.
 
-    An image is identified by data.sha256, else by the end of its path, which must be unique. Importing again adds
-    nothing. Details that `write_label_studio` wrote are imported too.
+    An image is identified by data.sha256; without it, by the file name in data.image, which must be unique.
+    Importing again adds nothing. Details that `write_label_studio` wrote are imported too.
     Raises DataError, with the file, for anything but tasks; then nothing is imported.
     """
     try:
@@ -158,23 +158,27 @@ def _save_part(project: Project, answers: Sequence[tuple[int, str, AnswerIn]]) -
         return (connection.scalar(select(func.count()).select_from(t.answers)) or 0) - before
 
 
-def _known_images(project: Project) -> dict[str, int | None]:
-    """Return images by sha256 and by the end of their paths; None for an end that several have."""
-    images: dict[str, int | None] = {row.sha256: row.id for row in project.rows(select(t.images))}
+def _known_images(project: Project) -> dict[tuple[str, str], int | None]:
+    """Return images by (sha256, HASH) and (image, FILE NAME); None for a name that several have."""
+    images: dict[tuple[str, str], int | None]
+    images = {("sha256", row.sha256): row.id for row in project.rows(select(t.images))}
     query = select(t.candidates.c.picture_id, t.candidates.c.address, t.candidates.c.title)
     for row in project.rows(query.where(t.candidates.c.picture_id.is_not(None))):
         for name in {PurePosixPath(row.address).name, PurePosixPath(row.title).name} - {""}:
-            images[name] = row.picture_id if images.get(name, row.picture_id) == row.picture_id else None
+            is_only = images.get(("image", name), row.picture_id) == row.picture_id
+            images["image", name] = row.picture_id if is_only else None
     return images
 
 
-def _image_of(data: Any, images: Mapping[str, int | None]) -> int | None:
+def _image_of(data: Any, images: Mapping[tuple[str, str], int | None]) -> int | None:
     if not isinstance(data, dict):
         return None
-    texts = [str(data.get("sha256", "")), *(value for value in data.values() if isinstance(value, str))]
-    names = [name for text in texts for name in (text, re.split(r"[/\\=]", text)[-1])]
-    names += [re.sub(r"^[0-9a-f]{8}-", "", name) for name in names]  # Label Studio's prefix of uploaded files
-    return next((image for name in names if (image := images.get(name)) is not None), None)
+    if "sha256" in data:
+        return images.get(("sha256", str(data["sha256"])))
+    name = re.split(r"[/\\]|\?d=", str(data.get("image")))[-1]
+    names = {name, re.sub(r"^[0-9a-f]{8}-", "", name)}  # without Label Studio's prefix of uploaded files
+    matches = {images[key] for one in names if (key := ("image", one)) in images}
+    return matches.pop() if len(matches) == 1 else None
 
 
 def _chosen_labels(annotation: Mapping[str, Any], plan: CollectionPlan) -> tuple[str, ...] | None:

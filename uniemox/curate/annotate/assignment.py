@@ -47,8 +47,7 @@ class TaskAssigner:
         an attention check), and suggestion (of a model).
         """
         tasks = self._open_tasks(person, after, limit)
-        may_have_more = len(self._open_tasks(person, 0, 2 * BLOCK)) < 2 * BLOCK
-        if len(tasks) < limit and may_have_more and self._assign_in_turn(person):
+        if len(tasks) < limit and self._assign_in_turn(person):
             tasks = self._open_tasks(person, after, limit)
         return tasks
 
@@ -58,7 +57,8 @@ class TaskAssigner:
             with self.project.store.read() as connection:
                 newest = last_batch(connection)
             batch, until = self._nothing_until.get(person, (-1, 0.0))
-            if batch == newest and time.monotonic() < until:
+            has_enough = len(self._open_tasks(person, 0, 2 * BLOCK)) == 2 * BLOCK
+            if has_enough or (batch == newest and time.monotonic() < until):
                 return False
             is_assigned = self._assign(person)
             if not is_assigned:

@@ -1,9 +1,12 @@
 """The web application: annotators answer; the owner screens, judges, invites, and follows the progress."""
 
 import asyncio
+import time
+from collections import defaultdict
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import asdict
+from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -43,6 +46,7 @@ GRID_SIZE = 48  # images of one page of the owner's grid
 MAX_SIDE_PX, QUALITY = 1024, 85  # of previews
 CHECK_PX = (800, 600)
 PREVIEWS_AT_ONCE = 2  # decoding an image of 100 megapixels takes up to 1.6 GB
+RETRY_S = 60  # time until an unreadable image is tried again
 IMAGE_HEADERS = {"Cache-Control": "private, max-age=86400, immutable"}
 RowInPath = Annotated[int, fastapi.Path(ge=1, lt=MAX_ROWS)]
 RowInQuery = Annotated[int, Query(ge=0, lt=MAX_ROWS)]
@@ -190,7 +194,7 @@ def _add_annotator_routes(app: FastAPI) -> None:
         row = await asyncio.to_thread(assigner.task_of, person.id, task)
         if row is None:
             raise HTTPException(404, "no image of yours")
-        data = draw_check(row.check_label) if row.check_label else await previews.of(row.picture_id)
+        data = draw_check(row.check_label) if row.check_label else await previews.of(row.picture_id, person.id)
         if data is None:
             raise HTTPException(404, "the image no longer exists")
         return Response(data, media_type="image/jpeg", headers=IMAGE_HEADERS)
@@ -239,7 +243,7 @@ def _add_owner_routes(app: FastAPI) -> None:
 
     @app.get("/api/originals/{image}")
     async def original(image: RowInPath, person: Owner) -> Response:
-        data = await previews.of(image)
+        data = await previews.of(image, person.id)
         if data is None:
             raise HTTPException(404, "this image does not exist or can't be shown")
         return Response(data, media_type="image/jpeg", headers=IMAGE_HEADERS)
@@ -348,34 +352,40 @@ class Previews:
     def __init__(self, project: Project) -> None:
         self.project = project
         self._turns = CapacityLimiter(PREVIEWS_AT_ONCE)  # not in the threads that all requests share
+        self._turn_of: defaultdict[int, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._retry_at: dict[Path, float] = {}
         self._decoders = DecoderPool(PREVIEWS_AT_ONCE)
 
     def close(self) -> None:
         """End the decoding processes."""
         self._decoders.close()
 
-    async def of(self, image: int) -> bytes | None:
+    async def of(self, image: int, person: int) -> bytes | None:
         """Return an image's JPEG, longest side at most 1024 px; None if it is missing or unreadable.
 
-        It has no metadata: titles or search words would bias annotators.
+        It has no metadata: titles or search words would bias annotators. One person's previews are made one by one.
         """
         row = await to_thread.run_sync(self._row, image)
         if row is None:
             return None
         path = self.project.preview_path(row.sha256)
-        if path.exists():
-            return await to_thread.run_sync(_read, path)
-        return await to_thread.run_sync(self._make, row, path, limiter=self._turns)
+        if not path.exists():
+            async with self._turn_of[person]:
+                await to_thread.run_sync(self._make, row, path, limiter=self._turns)
+        return await to_thread.run_sync(_read, path)
 
     def _row(self, image: int) -> Any:
         rows = self.project.rows(select(t.images.c.sha256, t.images.c.format).where(t.images.c.id == image))
         return next(iter(rows), None)
 
-    def _make(self, row: Any, path: Path) -> bytes | None:
+    def _make(self, row: Any, path: Path) -> None:
+        if path.exists() or time.monotonic() < self._retry_at.get(path, 0):
+            return
         made = _shrunk(self.project.image_path(row.sha256, row.format), self._decoders)
         if made is not None:
             write_file(path, made)
-        return made
+        else:
+            self._retry_at[path] = time.monotonic() + RETRY_S
 
 
 def _read(path: Path) -> bytes | None:
@@ -394,6 +404,7 @@ def _shrunk(path: Path, decoders: DecoderPool) -> bytes | None:
     return encode_image(image, "JPEG", quality=QUALITY)
 
 
+@lru_cache
 def draw_check(label: str) -> bytes:
     """Return the JPEG of an attention check, which asks for a label."""
     image = Image.new("RGB", CHECK_PX, "#f4f1ea")

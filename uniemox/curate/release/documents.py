@@ -38,8 +38,13 @@ def render(template: str, **values: Any) -> str:
     datasheet.md: config, plan, rows, figures, sources, by_owner, suggested, models, agreement, and those below.
     statistics.md: figures, published (table II).  licences.md: licences.
     """
-    document = environment(is_html=False).get_template(f"curate/release/{template}")
+    document = environment(is_html=False).overlay(finalize=_as_plain_text).get_template(f"curate/release/{template}")
     return document.render(published=paper_tables()["table2_datasets"], **values)
+
+
+def _as_plain_text(value: Any) -> Any:
+    """Return a text on one line, without HTML, links, code or further cells of a table; anything else unchanged."""
+    return re.sub(r"([\\<\[`|])", r"\\\1", re.sub(r"\s+", " ", value)) if isinstance(value, str) else value
 
 
 def statistics(

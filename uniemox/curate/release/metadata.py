@@ -156,7 +156,7 @@ def _png(data: bytes, exif: bytes) -> Iterator[bytes]:
             yield _chunk(name, b"ICC\0\0" + zlib.compress(profile))
         elif len(content) <= limits.get(name, -1):
             yield data[at:end]
-        elif (name == b"PLTE" and colours == PALETTE) or (name == b"tRNS" and colours in (GREY, RGB)):
+        elif name == b"IHDR" or (name, colours) in ((b"PLTE", PALETTE), (b"tRNS", GREY), (b"tRNS", RGB)):
             yield _chunk(name, content[: limits[name]])  # decoders read its first bytes
         if name == b"IHDR" and exif:
             yield _chunk(b"eXIf", exif)

@@ -58,8 +58,8 @@ FACTS = {
 
 def write_report(
     runs: Sequence[Path], path: Path, *, on_progress: Callable[[str, int, int], None] = lambda what, done, total: None
-) -> None:
-    """Write the page of these runs; it contains images of the data if the data can still be opened.
+) -> list[str]:
+    """Write the page of these runs; return the data sets whose images it contains: those that can still be opened.
 
     runs: folders of pre-training and fine-tuning runs, at least one. The page lists what a run lacks.
     on_progress: called with the name of the work, the number of finished runs, and the number of all.
@@ -82,6 +82,8 @@ def write_report(
         comparisons=[comparison_view(title, group, tuned) for title, group in shared_evaluations(tuned).items()],
     )
     on_progress("reporting", len(named), len(named))
+    views = [one for view in views for one in view["evaluations"]]
+    return sorted({one["evaluation"].data for one in views if any(images for _, images, _ in one["examples"])})
 
 
 def names_of(runs: Sequence[Path]) -> list[str]:

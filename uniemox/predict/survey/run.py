@@ -23,6 +23,7 @@ from uniemox.predict.survey.summary import DATE, FEATURES, FOLDER, Grouping, Sum
 from uniemox.predict.writing import AnswerHeader, PathSet, ResultFile
 
 EXHAUST = partial(deque[Any], maxlen=0)
+MAX_EXIF_BYTES = 2**20
 Answers = Iterable[Prediction | Failure]
 
 
@@ -78,9 +79,12 @@ def answer_new(
 
 
 def date_taken(path: Path) -> str | None:
-    """Return the date of a photograph by its EXIF, YYYY-MM-DD; None without one."""
+    """Return the date of a photograph by its EXIF, YYYY-MM-DD; None without one, or for more than 1 MiB of EXIF."""
     try:
-        exif = open_image(read_limited(path, MAX_BYTES), str(path)).getexif()
+        image = open_image(read_limited(path, MAX_BYTES), str(path))
+        exif = image.getexif()  # decodes no values yet; those of a PNG may follow its pixels
+        if len(image.info.get("exif", b"")) > MAX_EXIF_BYTES:
+            return None
         value = exif.get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.DateTimeOriginal) or exif.get(ExifTags.Base.DateTime)
         match = re.match(r"(\d{4})[:-](\d\d)[:-](\d\d)", str(value))
         return date(*map(int, match.groups())).isoformat() if match else None
