@@ -49,6 +49,8 @@ class Response:
     """Bytes of the body after which the connection is cut."""
     reset: bool = False
     """The connection is reset without any response."""
+    endless: bytes = b""
+    """Sent again and again behind the body, which is then all that is sent before; for 3 s at the most."""
 
 
 def says(text: str | None, tokens: tuple[int, int] | None = (300, 20), **message: Any) -> Response:
@@ -112,6 +114,12 @@ def serving(behaviour: Behaviour) -> Iterator[Endpoint]:
             if response.reset:
                 self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                 self.connection.close()
+                return
+            if response.endless:
+                self.wfile.write(response.body)
+                for _ in range(300):
+                    self.wfile.write(response.endless)
+                    time.sleep(0.01)
                 return
             data = response.body if isinstance(response.body, bytes) else json.dumps(response.body).encode()
             self.send_response(response.status)

@@ -20,6 +20,7 @@ KEY = "sk-secret-1234567890"
 IMAGE = "data:image/jpeg;base64,AAAA"
 MESSAGES = [first_message("Which?", IMAGE)]
 GOOD = says("Fear.")
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 
 def client_of(endpoint: Endpoint, *, key: str | None = KEY, attempts: int = 3, timeout_s: float = 5.0) -> Client:
@@ -103,6 +104,20 @@ def test_answers_that_are_too_slow_or_too_large_are_given_up() -> None:
     assert "more than 4,194,304 bytes" in str(reply.error)
 
 
+@pytest.mark.parametrize(
+    ("start", "endless"),
+    [
+        (b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
+        (b"HTTP/1.1 200 OK\r\n", b"X"),
+        (CHUNKED, b"0"),
+        (CHUNKED + b"2\r\n{}\r\n0\r\n", b"A: b\r\n"),
+    ],
+)
+def test_responses_without_end_are_given_up(start: bytes, endless: bytes) -> None:
+    reply, _ = asked(Response(body=start, endless=endless), timeout_s=0.3, attempts=1)
+    assert reply.error == "no answer within 0.3 s"
+
+
 @pytest.mark.parametrize("status", [400, 403, 413, 422])
 def test_what_no_repetition_changes_is_not_repeated(status: int) -> None:
     reply, endpoint = asked(error(status, "no images please"))
@@ -153,7 +168,19 @@ def test_a_pause_of_years_stops_everything(pause: str) -> None:
         assert len(endpoint.requests) == 1
 
 
-@pytest.mark.parametrize("pause", ["9" * 5000, "nan", "inf", "-1", "soon", "\xb2", "Wed, 99 Oct 2015 07:28:00 GMT"])
+@pytest.mark.parametrize(
+    "pause",
+    [
+        "9" * 5000,
+        "nan",
+        "inf",
+        "-1",
+        "soon",
+        "\xb2",
+        "Wed, 99 Oct 2015 07:28:00 GMT",
+        "Mon, 01 Jan 2024 00:00:00 +99999999999999999999",
+    ],
+)
 def test_pauses_that_mean_nothing_are_as_none(pause: str) -> None:
     reply, endpoint = asked(error(503, Retry_After=pause), GOOD)
     assert (reply.answer, len(endpoint.requests)) == ("Fear.", 2)

@@ -11,7 +11,7 @@ import pytest
 
 from tests.ask.server import Endpoint, Request, Response, error, in_turn, says, serving
 from tests.drawn import class_folders, jpeg_of
-from uniemox.ask.client import chat_url
+from uniemox.ask.client import Client, chat_url
 from uniemox.ask.config import AskConfig
 from uniemox.ask.question import Selection, image_url, question, select
 from uniemox.ask.record import ANSWERS, AnswerRow, Record, key_of
@@ -249,6 +249,17 @@ def test_images_that_vanish_stop_it(tmp_path: Path) -> None:
 def test_settings_out_of_range(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         AskConfig(**{"endpoint": "https://x.org", "models": ("a",), **settings})
+
+
+def test_a_bug_in_a_thread_ends_the_command(
+    data: DataSet, chosen: Selection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise OverflowError("a bug")
+
+    monkeypatch.setattr(Client, "ask", broken)
+    with serving(in_turn([says("Awe")])) as endpoint, pytest.raises(OverflowError, match="a bug"):
+        run(config_of(endpoint), chosen, data, tmp_path)
 
 
 def test_threads_that_leave_do_not_lose_answers(data: DataSet, chosen: Selection, tmp_path: Path) -> None:

@@ -25,6 +25,13 @@ def png_with(count: int) -> bytes:
     return png_of([PNG[0], *[(b"abCd", b"")] * (count - len(PNG)), *PNG[1:]])
 
 
+def png_with_texts(kind: bytes, count: int) -> bytes:
+    """So many chunks that Pillow unpacks, with wrong checksums: those count against no limit of its own."""
+    packed = zlib.compress(bytes(1000))[:-4] + b"abcd"
+    text = b"a\0\0" if kind != b"iTXt" else b"a\0\1\0\0\0"
+    return png_of([PNG[0], *[(kind, text + packed)] * count, *PNG[1:]])
+
+
 def jpeg_with(piece: bytes, times: int) -> bytes:
     return after_the_start(JPEG, 2, piece * times)
 
@@ -59,6 +66,9 @@ def ppm_with(comment: int) -> bytes:
         (*(jpeg_with(b"\xff", count) for count in (65_536, 65_537)), "more than 65,536 bytes between"),
         (*(jpeg_with(b"\xff\x00", count) for count in (32_768, 32_769)), "more than 65,536 bytes between"),
         (png_with(50_000), png_with(50_001), "more than 50,000 chunks"),
+        *((*(png_with_texts(kind, count) for count in (100, 101)), "more than 100 iCCP, zTXt and iTXt chunks")
+          for kind in (b"iCCP", b"zTXt", b"iTXt")),
+        (*(jpeg_with(b"\xff\xe1\x00\x0aExif\0\0aa", count) for count in (100, 101)), "more than 100 Exif segments"),
         (*(gif_with(b"!\xfe" + b"\1a" * count + b"\0") for count in (49_000, 50_000)), "more than 50,000 blocks"),
         (gif_with(bytes(49_000)), gif_with(bytes(50_000)), "more than 50,000 blocks"),
         (ppm_with(65_000), ppm_with(65_536), "a header of more than 65,536 bytes"),

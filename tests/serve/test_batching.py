@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 
 import pytest
 
@@ -15,19 +15,22 @@ from uniemox.serve.models import PUT_BACK
 
 
 class Recorder:
-    """Work that gives back what it got, and remembers how it was called."""
+    """Work that gives back what it got, and remembers how it was called; `rest` holds up all images but the first."""
 
     def __init__(self) -> None:
         self.batches: list[tuple[str, list[bytes]]] = []
-        self.gate = threading.Event()
+        self.gate, self.rest = threading.Event(), threading.Event()
         self.gate.set()
+        self.rest.set()
 
-    def __call__(self, ask: str, images: list[bytes]) -> list[tuple[str, bytes]]:
+    def __call__(self, ask: str, images: list[bytes]) -> Iterator[tuple[int, object]]:
         self.batches.append((ask, images))
         assert self.gate.wait(10)
         if ask == "broken":
             raise ConfigError("broken")
-        return [(ask, image) for image in images]
+        for place, image in enumerate(images):
+            assert place == 0 or self.rest.wait(10)
+            yield place, (ask, image)
 
 
 def with_batcher(
@@ -82,8 +85,8 @@ def test_other_asks_wait_for_a_batch_of_their_own_and_the_oldest_comes_first() -
 class Impatient(Recorder):
     """Puts every image of a batch back but the first."""
 
-    def __call__(self, ask: str, images: list[bytes]) -> list[object]:
-        return [answer if i == 0 else PUT_BACK for i, answer in enumerate(super().__call__(ask, images))]
+    def __call__(self, ask: str, images: list[bytes]) -> Iterator[tuple[int, object]]:
+        return ((place, PUT_BACK if place else answer) for place, answer in super().__call__(ask, images))
 
 
 def test_what_is_put_back_is_worked_on_alone_behind_the_others() -> None:
@@ -97,6 +100,20 @@ def test_what_is_put_back_is_worked_on_alone_behind_the_others() -> None:
 
     with_batcher(use, work, max_wait_ms=0)
     assert [images for _, images in work.batches] == [[b"1", b"2", b"3"], [b"4", b"5"], [b"2"], [b"3"], [b"5"]]
+
+
+def test_an_image_is_answered_before_slower_ones_of_its_batch() -> None:
+    async def use(batcher: Batcher, work: Recorder) -> None:
+        work.rest.clear()
+        [quick] = batcher.submit([b"quick"], "a")
+        [slow] = batcher.submit([b"slow"], "a", client="other")
+        assert await asyncio.wait_for(quick, 5) == ("a", b"quick")
+        assert not slow.done()
+        work.rest.set()
+        assert await slow == ("a", b"slow")
+
+    work, _ = with_batcher(use, max_wait_ms=20)
+    assert len(work.batches) == 1
 
 
 def test_slow_work_is_done_one_by_one() -> None:

@@ -43,6 +43,15 @@ def test_a_chunked_body_is_refused_while_it_comes(server: Running) -> None:
     assert raw.read().startswith(b"HTTP/1.1 413 ")  # its end has not been sent
 
 
+@pytest.mark.parametrize(("size", "status"), [(100, b"400"), (1024, b"200")])
+def test_a_body_in_many_tiny_chunks_is_refused_while_it_comes(server: Running, size: int, status: bytes) -> None:
+    body = image() + bytes(MOST - len(image()))
+    parts = [body[at : at + size] for at in range(0, len(body), size)]
+    chunks = b"".join(b"%x\r\n%s\r\n" % (len(part), part) for part in parts)
+    raw = upload(server.port, None, chunks + (b"0\r\n\r\n" if status == b"200" else b""))
+    assert raw.read().split()[1] == status
+
+
 def test_who_goes_on_sending_what_nobody_reads_is_cut_off(server: Running) -> None:
     raw = upload(server.port, 10**10)
     assert b"413" in raw.read()

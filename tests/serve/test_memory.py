@@ -14,7 +14,6 @@ from PIL import Image
 from tests.images import save
 from tests.serve.serving import image, predictor_of
 from uniemox.io.images import decode
-from uniemox.predict.prediction import Prediction
 from uniemox.predict.predictor import Predictor
 from uniemox.serve import models
 from uniemox.serve.models import LARGE_AT_ONCE, Models, PredictAsk
@@ -74,16 +73,15 @@ def test_wide_greys_are_what_they_were() -> None:
 
 
 class Counted(Predictor):
-    """Notes how many images are answered at a time."""
+    """Notes how many decoded images there are at a time."""
 
-    def _answer(self, *args: Any, **more: Any) -> Prediction:
+    def find_people(self, *args: Any) -> None:
         with self.lock:
             self.inside += 1
             self.limit = max(self.limit, self.inside)
         time.sleep(0.05)
         with self.lock:
             self.inside -= 1
-        return super()._answer(*args, **more)
 
 
 def test_large_images_are_decoded_two_at_a_time_and_answers_keep_their_order(
@@ -97,11 +95,11 @@ def test_large_images_are_decoded_two_at_a_time_and_answers_keep_their_order(
     served = Models([counted], max_megapixels=1, decode_s=30)
     ask = PredictAsk(served.names[0], None, None)
     large, small = [image(i, 80, 60) for i in range(5)], [image(10 + i) for i in range(3)]
-    assert len(served.work(ask, large)) == 5
+    assert len(list(served.work(ask, large))) == 5
     assert counted.limit == LARGE_AT_ONCE
     mixed = [large[0], b"nothing", small[0], large[1], small[1], large[2], small[2]]
-    answers = served.work(ask, mixed)
-    for data, answer in zip(mixed, answers, strict=True):
+    for place, answer in served.work(ask, mixed):
+        data = mixed[place]
         if data == b"nothing":
             assert "not an image" in answer.error
         else:

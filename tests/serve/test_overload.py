@@ -12,6 +12,7 @@ from tests.hostile_images import progressive_jpeg
 from tests.processes import children_of, is_there, wait_until
 from tests.serve.process import started
 from tests.serve.serving import Answer, Gated, Raw, Running, form, gated, image, predictor_of, running, upload
+from uniemox.io.images import open_image
 from uniemox.predict.prediction import Prediction
 from uniemox.serve import models
 from uniemox.serve.config import ServeConfig
@@ -133,12 +134,28 @@ def test_an_image_that_takes_too_long_is_refused_and_others_are_answered(tmp_pat
 def test_what_is_not_begun_in_time_is_put_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     served = Models([predictor_of(tmp_path)], max_megapixels=1, decode_s=60)
     ask = PredictAsk(served.names[0], None, None)
-    assert all(isinstance(answer, Prediction) for answer in served.work(ask, [image(0), image(1)]))
+    assert all(isinstance(answer, Prediction) for _, answer in served.work(ask, [image(0), image(1)]))
     monkeypatch.setattr(models, "BATCH_DECODE_S", -1.0)
-    found = served.work(ask, [image(0), b"nothing", image(1)])
-    assert found[::2] == [PUT_BACK] * 2
-    assert "not an image" in found[1].error
-    assert served.work(ExplainAsk(ask.model, None), [image(0)]) == [PUT_BACK]
+    assert list(served.work(ask, [image(0), image(1)])) == [(0, PUT_BACK), (1, PUT_BACK)]
+    assert list(served.work(ExplainAsk(ask.model, None), [image(0)])) == [(0, PUT_BACK)]
+    served.close()
+
+
+def test_a_slow_header_holds_up_no_earlier_image_of_its_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gate = threading.Event()
+
+    def opened(data: bytes, name: str) -> object:
+        assert data != image(1) or gate.wait(10)
+        return open_image(data, name)
+
+    monkeypatch.setattr(models, "open_image", opened)
+    served = Models([predictor_of(tmp_path)], max_megapixels=1, decode_s=60)
+    work = served.work(PredictAsk(served.names[0], None, None), [image(0), image(1), b"nothing"])
+    assert isinstance(next(work)[1], Prediction)
+    gate.set()
+    (_, slow), (_, unreadable) = work
+    assert isinstance(slow, Prediction)
+    assert "not an image" in unreadable.error
     served.close()
 
 

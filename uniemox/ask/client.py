@@ -1,5 +1,6 @@
 """Requests to an OpenAI-compatible endpoint, with retries and pace."""
 
+import io
 import ipaddress
 import json
 import random
@@ -73,7 +74,7 @@ def retry_after(value: str | None) -> float | None:
     except ValueError:
         try:
             moment = parsedate_to_datetime(value)
-        except ValueError:
+        except (ValueError, OverflowError):
             return None
         moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
         seconds = (moment - datetime.now(UTC)).total_seconds()
@@ -167,7 +168,7 @@ class Client:
         self._key = key
         proxies: dict[str, str] | None = {} if is_loopback(urlsplit(url).hostname or "") else None
         self._opener = urllib.request.OpenerDirector()  # neither follows redirects nor raises for a status
-        for handler in (urllib.request.ProxyHandler(proxies), HTTPHandler(), HTTPSHandler()):
+        for handler in (urllib.request.ProxyHandler(proxies), _Handler()):
             self._opener.add_handler(handler)
 
     def ask(self, model: str, messages: Sequence[Mapping[str, Any]]) -> Reply | None:
@@ -215,14 +216,13 @@ class Client:
         request = urllib.request.Request(self.url, body, headers, method="POST")
         if self._key is not None:
             request.add_unredirected_header("Authorization", f"Bearer {self._key}")
-        deadline = time.monotonic() + self.timeout_s
         try:
             with self._opener.open(request, timeout=self.timeout_s) as response:
                 if response.status < 300:
-                    return self._reply(_read(response, MAX_BYTES, deadline))
+                    return self._reply(_read(response, MAX_BYTES))
                 data = b""
                 with suppress(OSError, HTTPException):
-                    data = _read(response, MAX_ERROR_BYTES, deadline)
+                    data = _read(response, MAX_ERROR_BYTES)
                 return self._refused(model, response.status, response.headers, data)
         except (OSError, HTTPException) as error:
             reason = error.reason if isinstance(error, urllib.error.URLError) else error
@@ -304,15 +304,50 @@ def _host_of(address: str) -> str:
         return ""
 
 
-def _read(response: HTTPResponse, limit: int, deadline: float) -> bytes:
+class _Handler(HTTPHandler, HTTPSHandler):
+    """Opens connections whose timeout covers a whole response: a socket's own one restarts with every byte."""
+
+    def do_open(self, http_class: Any, req: urllib.request.Request, **settings: Any) -> HTTPResponse:
+        def connect(*args: Any, **more: Any) -> Any:
+            connection = http_class(*args, **more)
+            connection.response_class = lambda sock, **rest: HTTPResponse(_Incoming(sock), **rest)  # type: ignore[arg-type]
+            return connection
+
+        return super().do_open(connect, req, **settings)
+
+
+class _Incoming(io.RawIOBase):
+    """Received bytes of a socket. Raises TimeoutError at the end of its timeout."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock, self._bytes = sock, sock.makefile("rb", buffering=0)
+        self._end = time.monotonic() + (sock.gettimeout() or 0)
+
+    def makefile(self, _: str) -> io.BufferedReader:
+        return io.BufferedReader(self)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        left_s = self._end - time.monotonic()
+        if left_s <= 0:
+            raise TimeoutError
+        self._sock.settimeout(left_s)
+        return self._bytes.readinto(buffer)
+
+    def close(self) -> None:
+        self._bytes.close()
+        super().close()
+
+
+def _read(response: HTTPResponse, limit: int) -> bytes:
     """Read a body. Raises OSError if it is too large, too slow, or cut off."""
     data = bytearray()
     while part := response.read1(2**16):
         data += part
         if len(data) > limit:
             raise OSError(f"a response of more than {limit:,} bytes")
-        if time.monotonic() > deadline:
-            raise TimeoutError
     if response.length:
         raise OSError(f"cut off after {len(data):,} bytes, {response.length:,} are missing")
     return bytes(data)

@@ -13,7 +13,7 @@ from uniemox.ask.client import Client, Pace
 from uniemox.ask.config import TOKENS_IN, TOKENS_OUT, AskConfig, tokens
 from uniemox.ask.question import AskedImage, first_message, follow_up, image_url, question
 from uniemox.ask.record import AnswerReader, AnswerRow, Record, key_of
-from uniemox.errors import ConfigError, DataError, ImageError, StoppedError, UniemoxError
+from uniemox.errors import ConfigError, DataError, ImageError, StoppedError
 from uniemox.io.stopping import StopRequest
 from uniemox.labels import LabelSet
 
@@ -134,7 +134,7 @@ class _Asker:
 def _ask_all(asker: _Asker, jobs: Sequence[Job], record: Record, on_progress: Callable[[int, int], None]) -> None:
     """Run all jobs in several threads and save the results; only this thread writes."""
     stop, left, lock = asker.client.pace.stop, iter(jobs), threading.Lock()
-    results: queue.SimpleQueue[AnswerRow | UniemoxError | None] = queue.SimpleQueue()
+    results: queue.SimpleQueue[AnswerRow | Exception | None] = queue.SimpleQueue()
 
     def work() -> None:
         """Run jobs until there is none left or it is stopped; finally put None."""
@@ -148,7 +148,7 @@ def _ask_all(asker: _Asker, jobs: Sequence[Job], record: Record, on_progress: Ca
                 results.put(row)
         except ImageError as error:
             results.put(DataError(f"{error}; it could be read a moment ago, so the data have changed: start again"))
-        except UniemoxError as error:
+        except Exception as error:  # noqa: BLE001 - the main thread raises it
             results.put(error)
         finally:
             results.put(None)
@@ -157,7 +157,7 @@ def _ask_all(asker: _Asker, jobs: Sequence[Job], record: Record, on_progress: Ca
     for _ in range(running):  # daemons, so that a second Ctrl-C ends at once
         threading.Thread(target=work, daemon=True).start()
     failures: Counter[str] = Counter()
-    error: UniemoxError | None = None
+    error: Exception | None = None
     done = 0
     try:
         while running:

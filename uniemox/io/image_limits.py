@@ -22,6 +22,8 @@ MAX_FILL_BYTES = 65_536
 """Maximum number of fill bytes between the segments of a JPEG."""
 MAX_CHUNKS = 50_000
 """Maximum number of chunks in a PNG; libpng writes 8 KiB into each."""
+MAX_TEXTS = 100
+"""Maximum number of chunks that Pillow unpacks in a PNG, to 1 MiB each, and of Exif segments in a JPEG."""
 MAX_BLOCKS = 50_000
 """Maximum number of blocks, of up to 255 bytes, in a GIF's comments and other extensions before its first frame."""
 MAX_PLAIN_BYTES = 4 * 2**20
@@ -162,12 +164,14 @@ def _check_directories(data: bytes, name: str) -> None:
 
 def _check_jpeg(data: bytes, name: str) -> None:
     """Check segment by segment, in libjpeg's order; scans are skipped with one search."""
-    at = scans = segments = fill = pixels = 0
+    at = scans = segments = texts = fill = pixels = 0
     while (match := _MARKER.search(data, at)) is not None:
         marker, start = data[match.end() - 1], match.end()
         if not scans:
             segments += 1
             fill += match.start() - at
+            texts += marker == 0xE1 and data.startswith(b"Exif\0\0", start + 2)
+            _refuse_if(texts > MAX_TEXTS, name, f"more than {MAX_TEXTS} Exif segments")
             _refuse_if(segments > MAX_SEGMENTS, name, f"more than {MAX_SEGMENTS:,} segments before its first scan")
             _refuse_if(fill > MAX_FILL_BYTES, name, f"more than {MAX_FILL_BYTES:,} bytes between its segments")
         if marker == _EOI:
@@ -187,10 +191,13 @@ def _check_jpeg(data: bytes, name: str) -> None:
 
 
 def _check_png(data: bytes, name: str) -> None:
-    at = 8
+    at, texts = 8, 0
     for _ in range(MAX_CHUNKS):
-        if at >= len(data) or data[at + 4 : at + 8] == b"IEND":
+        kind = data[at + 4 : at + 8]
+        if at >= len(data) or kind == b"IEND":
             return
+        texts += kind in (b"iCCP", b"zTXt", b"iTXt")
+        _refuse_if(texts > MAX_TEXTS, name, f"more than {MAX_TEXTS} iCCP, zTXt and iTXt chunks")
         at += 12 + int.from_bytes(data[at : at + 4], "big")
     raise _too_much(name, f"more than {MAX_CHUNKS:,} chunks")
 

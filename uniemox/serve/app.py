@@ -25,7 +25,7 @@ from uniemox.serve.answers import REFUSALS, RefusedError
 from uniemox.serve.batching import Batcher
 from uniemox.serve.bodies import FIELD, FORM, IMAGE_TYPES
 from uniemox.serve.config import ServeConfig
-from uniemox.serve.guard import MAX_HEADER_BYTES, Guard
+from uniemox.serve.guard import Guard
 from uniemox.serve.metrics import Metrics
 from uniemox.serve.models import Models
 from uniemox.serve.protocol import listen, with_limits
@@ -123,7 +123,6 @@ def server_config(app: FastAPI, config: ServeConfig) -> uvicorn.Config:
         access_log=False,  # the guard writes its own line
         server_header=False,
         proxy_headers=False,
-        h11_max_incomplete_event_size=MAX_HEADER_BYTES,
         timeout_keep_alive=5,
         timeout_graceful_shutdown=int(config.timeout_s + config.read_timeout_s) + 1,
     )

@@ -4,7 +4,7 @@ import asyncio
 import math
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,8 +14,8 @@ from uniemox.serve.config import ServeConfig
 from uniemox.serve.metrics import Metrics
 from uniemox.serve.models import PUT_BACK
 
-Work = Callable[[Any, list[bytes]], Sequence[Any]]
-"""Function of the worker thread: returns a result for each image of equal asks, in order, or PUT_BACK."""
+Work = Callable[[Any, list[bytes]], Iterable[tuple[int, Any]]]
+"""Function of the worker thread: yields place and result, or PUT_BACK, of each image of equal asks."""
 
 
 SLOW = 4  # turns that a slow image takes
@@ -147,23 +147,25 @@ class Batcher:
         return batch
 
     async def _answer(self, batch: list[Job]) -> None:
-        """Let the worker process a batch; if it raises, the error is the result of all images."""
+        """Let the worker process a batch and answer each image at once; if it raises, that is the rest's result."""
         self._metrics.batch_size.observe(len(batch))
-        start = time.monotonic()
-        done = asyncio.get_running_loop().run_in_executor(
-            self._worker, self._work, batch[0].ask, [job.data for job in batch]
-        )
+        loop, start = asyncio.get_running_loop(), time.monotonic()
+
+        def work() -> None:
+            for place, answer in self._work(batch[0].ask, [job.data for job in batch]):
+                loop.call_soon_threadsafe(self._set, batch[place], answer)
+
+        done = loop.run_in_executor(self._worker, work)
         await asyncio.wait([done])
         seconds = (time.monotonic() - start) / len(batch)
         self._seconds_each += 0.2 * (seconds - self._seconds_each)
-        error = done.exception()
-        answers: Sequence[Any] = [None] * len(batch) if error else done.result()
-        for job, answer in zip(batch, answers, strict=True):
-            if job.answer.done():
-                continue
-            if error:
-                job.answer.set_exception(error)
-            elif answer is PUT_BACK:  # last and alone, so that it delays no other image
-                self._waiting.append(replace(job, is_slow=True, turn=job.turn + self._config.queue))
-            else:
-                job.answer.set_result(answer)
+        if error := done.exception():
+            for job in batch:
+                if not job.answer.done():
+                    job.answer.set_exception(error)
+
+    def _set(self, job: Job, answer: Any) -> None:
+        if answer is PUT_BACK:  # last and alone, so that it delays no other image
+            self._waiting.append(replace(job, is_slow=True, turn=job.turn + self._config.queue))
+        elif not job.answer.done():
+            job.answer.set_result(answer)

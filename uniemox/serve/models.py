@@ -18,7 +18,7 @@ from uniemox.labels import LABEL_SETS, LabelSet
 from uniemox.persons.box import Box
 from uniemox.predict.confidence import max_coverage
 from uniemox.predict.explain.maps import heat_map
-from uniemox.predict.prediction import Failure, Prediction
+from uniemox.predict.prediction import Failure
 from uniemox.predict.predictor import Predictor
 from uniemox.predict.question import answers_in
 from uniemox.serve.answers import ModelAnswer, RefusedError
@@ -127,62 +127,65 @@ class Models:
         """End the decoding processes; images in progress become failures."""
         self._decoders.close()
 
-    def work(self, ask: PredictAsk | ExplainAsk, images: list[bytes]) -> Sequence[object]:
-        """Return results for images with equal asks, in order: Prediction, Overlay, Failure, or PUT_BACK.
+    def work(self, ask: PredictAsk | ExplainAsk, images: list[bytes]) -> Iterator[tuple[int, object]]:
+        """Yield the place and result of each image when it is ready: Prediction, Overlay, Failure, PUT_BACK.
 
-        Raises UniemoxError for an ask that the model does not support.
+        images: with equal asks; large ones come last. Raises UniemoxError for an ask that the model does not support.
         """
-        sizes = [self._size(image) for image in images]
-        answers: list[object] = list(sizes)
-        readable = [(place, size) for place, size in enumerate(sizes) if not isinstance(size, Failure)]
-        small = [place for place, size in readable if size <= LARGE_PIXELS]
-        large = [place for place, size in readable if size > LARGE_PIXELS]
+        until = time.monotonic() + BATCH_DECODE_S
+        decoders = _PromptDecoders(self._decoders, until, self._max_megapixels * 1_000_000)
+        yield from self._answers(ask, dict(enumerate(images)), decoders)
+        large = [place for place, image in enumerate(images) if image in decoders.large]
+        decoders.takes_large = True
         # A predictor decodes up to eight images at a time, so it gets only a few large ones at a time.
-        parts = [small, *(large[i : i + LARGE_AT_ONCE] for i in range(0, len(large), LARGE_AT_ONCE))]
-        decoders = _PromptDecoders(self._decoders, time.monotonic() + BATCH_DECODE_S)
-        for part in parts:
-            results = self._answers(ask, [images[place] for place in part], decoders)
-            for place, answer in zip(part, results, strict=True):
-                is_late = isinstance(answer, Failure) and images[place] in decoders.not_begun
-                answers[place] = PUT_BACK if is_late else answer
-        return answers
+        for i in range(0, len(large), LARGE_AT_ONCE):
+            part = {place: images[place] for place in large[i : i + LARGE_AT_ONCE]}
+            yield from self._answers(ask, part, decoders)
 
     def _answers(
-        self, ask: PredictAsk | ExplainAsk, images: list[bytes], decoders: "_PromptDecoders"
-    ) -> Iterator[Prediction | Failure] | Iterator[Overlay | Failure]:
-        predictor = self._predictors[ask.model]
+        self, ask: PredictAsk | ExplainAsk, images: dict[int, bytes], decoders: "_PromptDecoders"
+    ) -> Iterator[tuple[int, object]]:
+        """Yield the place and the result of each image that the decoders take.  images: by place."""
+        predictor, several = self._predictors[ask.model], list(images.values())
+        results: Iterator[object]
         if isinstance(ask, ExplainAsk):
-            return (overlay_of(predictor, image, ask.label, decoders) for image in images)
-        size = max(1, len(images))
-        return predictor.predict_each(
-            images, batch_size=size, coverage=ask.coverage, labels=ask.labels, decoders=decoders
-        )
-
-    def _size(self, data: bytes) -> int | Failure:
-        """Return the number of pixels by an image's header, or why it is refused."""
-        try:
-            image = open_image(data, "image")
-        except ImageError as error:
-            return Failure(path=None, error=str(error))
-        if image.width * image.height > self._max_megapixels * 1_000_000:
-            size = f"{image.width} x {image.height} px"
-            why = f"image: {size} is more than the {self._max_megapixels} megapixels that are read; scale it down"
-            return Failure(path=None, error=why)
-        return image.width * image.height
+            results = (overlay_of(predictor, image, ask.label, decoders) for image in several)
+        else:
+            results = predictor.predict_each(
+                several, batch_size=len(several), coverage=ask.coverage, labels=ask.labels, decoders=decoders
+            )
+        for (place, image), answer in zip(images.items(), results, strict=True):
+            if not isinstance(answer, Failure):
+                yield place, answer
+            elif decoders.takes_large or image not in decoders.large:
+                yield place, PUT_BACK if image in decoders.not_begun else answer
 
 
 class _PromptDecoders:
-    """Pool that stops starting to decode at a value of time.monotonic(), and records images that it did not start."""
+    """Pool that stops starting to decode at a value of time.monotonic(), and records images that it did not start.
 
-    def __init__(self, pool: DecoderPool, until: float) -> None:
-        self._pool, self._until = pool, until
+    max_pixels: per image; larger ones are refused before decoding.
+    """
+
+    def __init__(self, pool: DecoderPool, until: float, max_pixels: int) -> None:
+        self._pool, self._until, self._max_pixels = pool, until, max_pixels
         self.not_begun: set[bytes] = set()
+        self.large: set[bytes] = set()
+        self.takes_large = False
+        """False: images over LARGE_PIXELS are only recorded."""
 
     def decode(self, data: bytes, name: str, *, shrink: MinSides | None = None) -> tuple[Image.Image, tuple[int, int]]:
-        """Decode as the pool does. Raises ImageError also for images that are too late."""
+        """Decode as the pool does. Raises ImageError also for images that are too large or too late."""
         if time.monotonic() > self._until:
             self.not_begun.add(data)
             raise ImageError(f"{name}: not decoded: others in its batch took too long")
+        width, height = open_image(data, name).size
+        if width * height > self._max_pixels:
+            limit = f"the {self._max_pixels // 10**6} megapixels that are read"
+            raise ImageError(f"{name}: {width} x {height} px is more than {limit}; scale it down")
+        if width * height > LARGE_PIXELS and not self.takes_large:
+            self.large.add(data)
+            raise ImageError(f"{name}: not decoded: it is large")
         return self._pool.decode(data, name, shrink=shrink)
 
 

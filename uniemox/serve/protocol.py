@@ -10,8 +10,11 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from uniemox.errors import ConfigError
 from uniemox.serve.config import ServeConfig
+from uniemox.serve.guard import MAX_HEADER_BYTES
 
 BACKLOG = 2048  # connections that wait in the kernel to be accepted
+MAX_SMALL_CHUNKS = 100
+"""Maximum number of chunks in a body, besides one per KiB; each takes as long as a large one."""
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -27,6 +30,22 @@ def listen(host: str, port: int) -> socket.socket:
     return listener
 
 
+class _Connection(h11.Connection):
+    """Parser that refuses bodies in many tiny chunks."""
+
+    _chunks_left = 0.0
+
+    def next_event(self) -> Any:
+        event = super().next_event()
+        if isinstance(event, h11.Request):
+            self._chunks_left = MAX_SMALL_CHUNKS
+        elif isinstance(event, h11.Data):
+            self._chunks_left += len(event.data) / 1024 - event.chunk_start
+            if self._chunks_left < 0:
+                raise h11.RemoteProtocolError("too many tiny chunks")
+        return event
+
+
 class PatientProtocol(H11Protocol):
     """Connection that closes if the headers, or the rest of an already answered body, take too long.
 
@@ -40,7 +59,7 @@ class PatientProtocol(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Accept a connection; close it if there are too many."""
-        config, self._clocks = self.config_of_server, {}
+        config, self._clocks, self.conn = self.config_of_server, {}, _Connection(h11.SERVER, MAX_HEADER_BYTES)
         peer = transport.get_extra_info("peername")
         self._address = str(peer[0]) if isinstance(peer, tuple) else ""
         same = sum(getattr(one, "_address", None) == self._address for one in self.connections)
