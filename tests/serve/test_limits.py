@@ -1,5 +1,6 @@
 """Too large, too many, too slow, malformed: each is refused with its own status, and the server goes on."""
 
+import inspect
 import io
 import socket
 import time
@@ -13,6 +14,7 @@ from tests.images import png_header
 from tests.processes import wait_until
 from tests.serve.serving import Raw, Running, cut_off_after_s, form, image, predictor_of, running, upload
 from uniemox.serve.config import ServeConfig
+from uniemox.serve.routes import open_routes, routes
 
 CONFIG = ServeConfig(max_mb=0.1, max_files=3, read_timeout_s=0.5, max_megapixels=1, timeout_s=5)
 MOST = CONFIG.max_bytes
@@ -168,12 +170,13 @@ def test_a_second_request_on_the_same_connection_has_its_own_time(server: Runnin
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
         b"GET / HTTP/1.1\r\nHost: localhost\r\nA b\r\n\r\n",
         b"GET / HTTP/1.1\r\nHost: localhost\r\nX: " + b"a" * 70_000 + b"\r\n\r\n",
-        b"GET / HTTP/1.1\r\nHost: localhost\r\n" + b"X: y\r\n" * 20_000 + b"\r\n",
+        *(b"GET / HTTP/1.1\r\nHost: localhost\r\n" + b"X: y\r\n" * count + b"\r\n" for count in (101, 20_000)),
         b"GET /" + b"a" * 70_000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n",
         b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: -5\r\n\r\n",
         b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\n",
         b"POST /predict HTTP/1.1\r\nHost: [::]\r\nContent-Type: image/png\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
         b"POST /predict HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: gzip\r\n\r\n",
+        b"POST /predict HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n" + b"X: y\r\n" * 20_000,
         b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\nContent-Length: 3\r\n"
         b"Transfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n\r\n",
     ],
@@ -183,6 +186,13 @@ def test_what_is_no_http_is_400(server: Running, sent: bytes) -> None:
     raw.send(body=sent)
     answer = raw.read()
     assert answer == b"" or answer.split()[1] in (b"400", b"431", b"501")
+
+
+def test_no_request_waits_for_a_thread() -> None:
+    """There are 40, so that requests of one client would delay those of others."""
+    calls = [one for route in (*routes.routes, *open_routes.routes) for one in (route, *route.dependant.dependencies)]
+    assert len(calls) > 12
+    assert all(inspect.iscoroutinefunction(getattr(one, "endpoint", None) or one.call) for one in calls)
 
 
 def test_one_connection_too_many_is_closed(tmp_path: Path) -> None:

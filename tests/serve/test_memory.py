@@ -98,8 +98,10 @@ def test_large_images_are_decoded_two_at_a_time_and_answers_keep_their_order(
     assert len(list(served.work(ask, large))) == 5
     assert counted.limit == LARGE_AT_ONCE
     mixed = [large[0], b"nothing", small[0], large[1], small[1], large[2], small[2]]
-    for place, answer in served.work(ask, mixed):
-        data = mixed[place]
+    answers = dict(served.work(ask, mixed))
+    assert list(answers) == [1, 2, 4, 6, 0, 3, 5]  # large ones last
+    for place, data in enumerate(mixed):
+        answer = answers[place]
         if data == b"nothing":
             assert "not an image" in answer.error
         else:

@@ -1,5 +1,6 @@
 """More work than there is time for: a full queue, late answers, clients that have gone, slow decoders, stopping."""
 
+import gc
 import signal
 import threading
 from collections.abc import Iterator
@@ -53,7 +54,7 @@ def test_a_full_queue_is_503_and_says_when_to_come_back(slow: tuple[Running, Gat
 
 
 def test_an_answer_that_does_not_come_in_time_is_504_and_its_work_is_dropped(
-    slow: tuple[Running, Gated, ThreadPoolExecutor],
+    slow: tuple[Running, Gated, ThreadPoolExecutor], caplog: pytest.LogCaptureFixture
 ) -> None:
     server, model, pool = slow
     first = posted(server, pool, 0)
@@ -65,6 +66,8 @@ def test_an_answer_that_does_not_come_in_time_is_504_and_its_work_is_dropped(
     assert server.post("/predict", image(2)).status == 200
     text = server.ask("GET", "/metrics").body.decode()
     assert "uniemox_batch_size_sum 2.0" in text  # the first and the last: the late one never reached the model
+    gc.collect()
+    assert "never retrieved" not in caplog.text
 
 
 def test_the_work_of_a_client_that_has_gone_is_dropped(slow: tuple[Running, Gated, ThreadPoolExecutor]) -> None:

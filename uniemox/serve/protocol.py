@@ -15,6 +15,8 @@ from uniemox.serve.guard import MAX_HEADER_BYTES
 BACKLOG = 2048  # connections that wait in the kernel to be accepted
 MAX_SMALL_CHUNKS = 100
 """Maximum number of chunks in a body, besides one per KiB; each takes as long as a large one."""
+MAX_LINES = 100
+"""Maximum number of header lines in a request; browsers and proxies send about 40."""
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -31,11 +33,15 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 class _Connection(h11.Connection):
-    """Parser that refuses bodies in many tiny chunks."""
+    """Parser that refuses many header lines, and bodies in many tiny chunks, because they block other connections."""
 
     _chunks_left = 0.0
 
     def next_event(self) -> Any:
+        if self.their_state is h11.IDLE:
+            head, _, _ = self.trailing_data[0].partition(b"\r\n\r\n")
+            if head.count(b"\n") > MAX_LINES:
+                raise h11.RemoteProtocolError("too many header lines")
         event = super().next_event()
         if isinstance(event, h11.Request):
             self._chunks_left = MAX_SMALL_CHUNKS
@@ -72,9 +78,10 @@ class PatientProtocol(H11Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Handle received bytes."""
-        if self.transport is None:  # sent away
-            return
-        super().data_received(data)
+        for at in range(0, len(data), MAX_HEADER_BYTES):  # because h11 limits only headers that are incomplete
+            if self.transport is None or self.transport.is_closing():  # sent away
+                return
+            super().data_received(data[at : at + MAX_HEADER_BYTES])
         self._watch()
 
     def connection_lost(self, exc: Exception | None) -> None:

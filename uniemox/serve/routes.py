@@ -49,7 +49,7 @@ class Service:
     """Size of all bodies in memory."""
 
 
-def find_service(request: Request) -> Service:
+async def find_service(request: Request) -> Service:  # async, because other functions wait for a thread
     """Return the server's state, made by `create_app`."""
     service: Service = request.app.state.service
     return service
@@ -58,7 +58,7 @@ def find_service(request: Request) -> Service:
 Shared = Annotated[Service, Depends(find_service)]
 
 
-def only_known(request: Request) -> None:
+async def only_known(request: Request) -> None:
     """Raise RefusedError for an unknown query parameter, so a misspelt name is reported."""
     names = [parameter.alias for parameter in request.scope["route"].dependant.query_params]
     for name in request.query_params:
@@ -206,6 +206,7 @@ async def _wait(request: Request, answers: "list[asyncio.Future[Any]]", timeout_
     """Wait for the results; those that are too late, or whose client has gone, are dropped."""
     gone = asyncio.create_task(_until_gone(request))
     together = asyncio.gather(*answers)
+    together.add_done_callback(lambda one: one.cancelled() or one.exception())  # else one that is too late is logged
     try:
         waiting: set[asyncio.Future[Any]] = {gone, together}
         await asyncio.wait(waiting, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)

@@ -127,7 +127,7 @@ def _add_pages(app: FastAPI) -> None:
     folder = files("uniemox.curate.annotate").joinpath("page")
     contents = {address: (folder.joinpath(name).read_bytes(), kind) for address, (name, kind) in PAGES.items()}
 
-    def page(request: Request) -> Response:
+    async def page(request: Request) -> Response:
         content, kind = contents[request.url.path]
         return Response(content, media_type=kind, headers={"Cache-Control": "no-cache"})
 
