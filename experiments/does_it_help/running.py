@@ -31,7 +31,7 @@ def run_jobs(jobs: Sequence[Job], root: Path, count: int) -> None:
 
     def run_chain(chain: Sequence[Job]) -> None:
         for job in chain:
-            if not stop.is_set() and not _mark(job, root).exists():
+            if not stop.is_set() and not (_mark(job, root).exists() and (job.outcome is None or job.is_stored)):
                 _run(job, root, stop)
 
     with ThreadPoolExecutor(count) as pool:
@@ -69,8 +69,8 @@ def _run(job: Job, root: Path, stop: Event) -> None:
 
 
 def _is_done(chain: Sequence[Job], root: Path) -> bool:
-    outcome = chain[-1].outcome
-    return all(_mark(job, root).exists() for job in chain) if outcome is None else outcome.exists()
+    is_marked = all(_mark(job, root).exists() for job in chain)
+    return is_marked if chain[-1].outcome is None else chain[-1].is_stored
 
 
 def _mark(job: Job, root: Path) -> Path:

@@ -225,6 +225,16 @@ def test_what_another_machine_has_scored_does_not_run_again(tmp_path: Path) -> N
     run_jobs(failing, tmp_path, 1)
 
 
+def test_a_probe_whose_outcome_is_lost_runs_again_but_not_its_training(tmp_path: Path) -> None:
+    write = "import sys, pathlib; pathlib.Path(sys.argv[1]).open('a').write('x')"
+    trained, stored = tmp_path / "trained", tmp_path / "a.npz"
+    jobs = [Job("train a", ("-c", write, str(trained))), Job("probe a", ("-c", write, str(stored)), stored)]
+    run_jobs(jobs, tmp_path, 1)
+    stored.unlink()
+    run_jobs(jobs, tmp_path, 1)
+    assert (trained.read_text(), stored.read_text()) == ("x", "x")
+
+
 @pytest.mark.skipif(not (OUTCOMES / LABELS).exists(), reason="the experiment has no stored outcomes yet")
 def test_the_page_shows_the_tables_of_the_stored_outcomes() -> None:
     page = (ROOT / "docs/experiments.md").read_text("utf-8")
