@@ -18,13 +18,12 @@ from types import SimpleNamespace
 
 import numpy as np
 import onnx
-from onnxruntime import GraphOptimizationLevel, InferenceSession, SessionOptions
 from PIL import Image
 
 from uniemox.data.sample import decode_sample
 from uniemox.data.source import open_data
 from uniemox.export.onnx import forget_origin, write_model
-from uniemox.io.onnx_sessions import quantization_tools
+from uniemox.io.onnx_sessions import quantization_tools, unpack_weights
 from uniemox.persons.box import Detection, overlap
 from uniemox.persons.detector import load_detector
 from uniemox.persons.fitting import fit_images
@@ -40,10 +39,7 @@ def quantise(src: Path, dst: Path, images: Sequence[Image.Image]) -> None:
     tools, detector, metadata = quantization_tools(), load_detector(src), onnx.load(src).metadata_props
     with tempfile.TemporaryDirectory() as folder:
         plain, small = Path(folder) / "plain.onnx", Path(folder) / "int8.onnx"
-        options = SessionOptions()
-        options.graph_optimization_level = GraphOptimizationLevel.ORT_ENABLE_BASIC  # casts of the weights are folded
-        options.optimized_model_filepath = str(plain)
-        InferenceSession(src, options, providers=["CPUExecutionProvider"])
+        unpack_weights(src, plain)
         model = onnx.load(plain)
         del model.graph.value_info[:]
         [pixels] = model.graph.input

@@ -6,27 +6,24 @@ Ranges come from 96 training images; the split val is scored. Times are of one t
 """
 
 import argparse
-import functools
 import logging
 import random
-import re
 import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnxruntime import GraphOptimizationLevel, InferenceSession, SessionOptions
+from onnxruntime import InferenceSession
 
 from uniemox.classifier_info import ClassifierInfo, read_info
 from uniemox.data.sample import Sample
 from uniemox.data.source import open_data
+from uniemox.export.compact import quantise
 from uniemox.export.onnx import KEY
-from uniemox.io.onnx_sessions import open_session, quantization_tools
+from uniemox.io.onnx_sessions import open_session, unpack_weights
 from uniemox.io.weight_names import EMBEDDED
 from uniemox.views.config import ViewConfig
 from uniemox.views.loader import load_batches
@@ -43,23 +40,6 @@ PARTS = {
     "the same, and expansions": rf"{AFTER_FIRST}|encoders\.2\..*conv_pw",
     "blocks 1 to 4": r"encoders\.[01]\.blocks\.[1-4]\.|encoders\.2\.blocks\.[0-4].*conv_pwl",
 }
-
-
-def quantise(plain: Path, dst: Path, pixels: NDArray[np.float32], part: str) -> None:
-    """Write the network again with convolutions whose weights match `part`, and what joins them, in 8 bits."""
-    tools, model = quantization_tools(), onnx.load(plain)
-    del model.graph.value_info[:]
-    makers = {output: node for node in model.graph.node for output in node.output}
-    chosen = {node.name for node in model.graph.node if node.op_type == "Conv" and re.search(part, node.input[1])}
-    for node in model.graph.node:
-        sources = node.input if node.op_type == "Add" else node.input[:1]
-        if node.op_type in ("Clip", "Add") and all(one in makers and makers[one].name in chosen for one in sources):
-            chosen.add(node.name)
-    feeds = iter([{model.graph.input[0].name: one[None]} for one in pixels])
-    reader = SimpleNamespace(get_next=functools.partial(next, feeds, None))
-    options: dict[str, Any] = {"per_channel": True, "op_types_to_quantize": ["Conv", "Add", "Clip"]}
-    options |= {"nodes_to_quantize": sorted(chosen), "activation_type": tools.QuantType.QUInt8}
-    tools.quantize_static(model, dst, reader, **options)
 
 
 def views_of(samples: Sequence[Sample], info: ClassifierInfo) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
@@ -96,15 +76,12 @@ def main() -> None:
     print("| --- | --- | --- | --- | --- | --- |")
     with tempfile.TemporaryDirectory() as folder:
         plain, small = Path(folder) / "plain.onnx", Path(folder) / "int8.onnx"
-        options = SessionOptions()
-        options.graph_optimization_level = GraphOptimizationLevel.ORT_ENABLE_BASIC
-        options.optimized_model_filepath = str(plain)
-        InferenceSession(SCENE, options, providers=["CPUExecutionProvider"])
+        unpack_weights(SCENE, plain)
         before = open_session(SCENE, threads=1)
         logits, features = outputs_of(before, pixels)
         p = shares_of(logits)
         for name, part in PARTS.items():
-            quantise(plain, small, ranges, part)
+            quantise(plain, small, [{"scene": one[None]} for one in ranges], keep=f"(?!.*(?:{part}))")
             after = open_session(small, threads=1)
             times: list[list[float]] = [[], []]
             for run in range(RUNS):

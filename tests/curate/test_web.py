@@ -1,11 +1,9 @@
 """Who may do what, what forged requests get, and that an acknowledged answer is on disk."""
 
-import asyncio
 import hashlib
 import io
 import json
 import logging
-import os
 import threading
 import time
 from dataclasses import replace
@@ -24,7 +22,7 @@ from uniemox.curate.annotate.answers import AnswerIn, AnswerWriter
 from uniemox.curate.annotate.assignment import BLOCK, TaskAssigner
 from uniemox.curate.annotate.serving import served_at, server
 from uniemox.curate.annotate.verdicts import disputed, read_answers
-from uniemox.curate.annotate.web import PAGES, Previews, create_app, draw_check
+from uniemox.curate.annotate.web import PAGES, create_app
 from uniemox.curate.project import Change, Project, append, decisions
 from uniemox.errors import ConfigError, DataError
 from uniemox.serve.protocol import listen
@@ -83,95 +81,6 @@ def test_row_numbers_out_of_range_are_refused(project: Project, client: TestClie
     assert ada.get(f"/api/tasks?after={2**53 - 1}").json() == {"tasks": []}
     assert ada.get(f"/api/pictures/{2**53 - 1}").status_code == 404
     assert owner.get(f"/api/grid?page={2**70}").json()["pictures"] == []
-
-
-def test_previews_are_made_two_at_a_time(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    inside, limit, lock = 0, 0, threading.Lock()
-
-    def slow(path: Path, _: object) -> bytes:
-        nonlocal inside, limit
-        with lock:
-            inside += 1
-            limit = max(limit, inside)
-        time.sleep(0.02)
-        with lock:
-            inside -= 1
-        return path.read_bytes()
-
-    monkeypatch.setattr("uniemox.curate.annotate.web._shrunk", slow)
-
-    async def ask() -> list[bytes | None]:
-        previews = Previews(project)
-        return await asyncio.gather(*map(previews.of, [1, 2, 3, 4, 1, 2, 3, 4], [1, 2, 3, 4] * 2))
-
-    found = asyncio.run(ask())
-    assert limit == 2
-    assert all(found)
-    assert found[:4] == found[4:]
-
-
-def test_one_person_s_previews_leave_a_decoder_to_others(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    others = project.rows(select(t.images.c.sha256).where(t.images.c.id == 4))[0].sha256
-    started, may_end = threading.Event(), threading.Event()
-
-    def slow(path: Path, _: object) -> bytes:
-        if path.stem != others:
-            started.set()
-            may_end.wait(60)
-        return path.read_bytes()
-
-    monkeypatch.setattr("uniemox.curate.annotate.web._shrunk", slow)
-
-    async def ask() -> list[bytes | None]:
-        previews = Previews(project)
-        hers = [asyncio.create_task(previews.of(image, 1)) for image in (1, 2, 3)]
-        try:
-            await asyncio.to_thread(started.wait, 60)
-            await asyncio.sleep(0.1)
-            return [await asyncio.wait_for(previews.of(4, 2), 20)]
-        finally:
-            may_end.set()
-            await asyncio.gather(*hers)
-
-    assert all(asyncio.run(ask()))
-
-
-def test_a_preview_is_made_once_and_an_unreadable_image_is_not_tried_again(
-    project: Project, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    broken = project.rows(select(t.images.c.sha256).where(t.images.c.id == 1))[0].sha256
-    made: list[str] = []
-
-    def shrunk(path: Path, _: object) -> bytes | None:
-        made.append(path.stem)
-        return None if path.stem == broken else path.read_bytes()
-
-    monkeypatch.setattr("uniemox.curate.annotate.web._shrunk", shrunk)
-
-    async def ask() -> list[bytes | None]:
-        previews = Previews(project)
-        return await asyncio.gather(*(previews.of(image, image) for image in [1, 2] * 9))
-
-    found = asyncio.run(ask())
-    assert len(made) == 2
-    assert found[::2] == [None] * 9
-    assert all(found[1::2])
-
-
-def test_an_attention_check_is_drawn_once() -> None:
-    assert draw_check("awe") is draw_check("awe")
-
-
-def test_a_stranger_s_previews_do_not_hang_the_server(project: Project) -> None:
-    row = project.rows(select(t.images.c.sha256).where(t.images.c.id == 1))[0]
-    path = project.preview_path(row.sha256)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    os.mkfifo(path)
-    assert asyncio.run(Previews(project).of(1, 1)) is None
-    path.unlink()
-    with path.open("wb") as file:
-        file.truncate(2**34)
-    assert asyncio.run(Previews(project).of(1, 1)) is None
 
 
 def test_annotators_see_no_keyword_title_or_metadata(project: Project, client: TestClient) -> None:

@@ -11,19 +11,25 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from experiments.does_it_help.choice import choose_recipes, read_grid
+from experiments.does_it_help import finetuning
+from experiments.does_it_help.choice import choose_recipes, choose_tunings, read_grid, tunings_to_choose_from
 from experiments.does_it_help.figure import draw_doses
 from experiments.does_it_help.outcomes import OUTCOMES, read_about, read_outcome, store_labels, write_outcome
 from experiments.does_it_help.plan import (
+    CONTRAST,
     DISTILLATION,
     DISTILLATION_FEW_LOOKS,
     FULL,
+    HISTOGRAM,
     LABELS,
     ROWS,
+    TUNED,
+    TUNING_LRS,
     UNTRAINED,
     Job,
     Recipe,
     Study,
+    Tuning,
     outcome_path,
     recipes_of,
 )
@@ -33,11 +39,14 @@ from experiments.does_it_help.statistics import balanced_mean
 from experiments.does_it_help.tables import tables
 from tests.runs import tiny_pretraining
 from uniemox.cli import app
+from uniemox.data.sample import Sample
 from uniemox.data.shards import ShardConfig, write_shards
 from uniemox.data.synthetic import synthetic
 from uniemox.errors import DataError, ShapeError, UniemoxError
+from uniemox.model.classifier import Classifier
 from uniemox.pretrain.run import pretrain
 from uniemox.teacher.features import save_features
+from uniemox.views.patches import PixelStats
 
 ROOT = Path(__file__).parents[2]
 CLASSES = np.repeat(np.arange(4), 50)
@@ -203,6 +212,53 @@ def test_a_probe_scores_every_image_of_train_by_folds_that_did_not_hold_it(tmp_p
     assert np.array_equal(drawn.keys, known.keys)
     assert less["r2"] < about["r2"]
     assert probe(UNTRAINED, source, teacher, is_scored=False)[1] is None
+
+
+@pytest.mark.parametrize("init", [UNTRAINED, HISTOGRAM])
+def test_fine_tuning_is_scored_on_images_that_it_does_not_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, init: str
+) -> None:
+    data = synthetic(80)
+    samples = [replace(one, split="val" if i % 5 == 0 else "train") for i, one in enumerate(data.samples)]
+    write_shards(replace(data, samples=samples), tmp_path, ShardConfig())
+    read: list[str] = []
+    monkeypatch.setattr(finetuning, "TUNING_EPOCHS", {0.5: 1})
+    monkeypatch.setattr(finetuning, "HELD_OUT", 16)
+    fit_head = finetuning._fit_head
+
+    def recorded(network: Classifier, given: list[Sample], stats: PixelStats) -> None:
+        read.extend(one.key for one in given)
+        fit_head(network, given, stats)
+
+    monkeypatch.setattr(finetuning, "_fit_head", recorded)
+    about, keys, labels, answers = finetuning.fine_tune(init, f"shards:{tmp_path}", Tuning(0.5, 1e-3, 0))
+    train = {one.key for one in samples if one.split == "train"}
+    assert not set(keys) & set(read)
+    assert set(keys) | set(read) < train
+    assert answers.shape == (len(labels), 8)
+    assert np.exp(answers).sum(axis=1) == pytest.approx(1, abs=1e-5)
+    assert abs(len(keys) - 16) <= 8
+    assert about["images"] == len(read)
+
+
+def test_the_learning_rate_of_seed_0_is_that_of_all_seeds(tmp_path: Path) -> None:
+    """Best on val for each row and share; rows without all settings are left out."""
+    tried = tunings_to_choose_from()
+    for one in tried[FULL]:
+        write_outcome(tmp_path / one.path(FULL), {"val_log_likelihood": -one.lr * (1 if one.fraction == 1 else -1)})
+    write_outcome(tmp_path / tried[DISTILLATION][0].path(DISTILLATION), {"val_log_likelihood": -1.0})
+    chosen = choose_tunings(tmp_path, 3)
+    assert set(chosen) == {FULL}
+    rates = {fraction: {(run.lr, run.seed) for run in runs} for fraction, runs in chosen[FULL].items()}
+    low, high = sorted(TUNING_LRS)
+    assert rates == {0.1: {(high, seed) for seed in range(3)}, 1.0: {(low, seed) for seed in range(3)}}
+
+
+def test_fine_tuning_starts_from_the_encoders_of_the_main_table(tmp_path: Path) -> None:
+    recipes = {name: recipes_of(row)[0] for name, row in ROWS.items() if not row.recipe_of}
+    trained = {after(job, "--out") for job in main_jobs(tmp_path, recipes).values()}
+    for row, job in study(tmp_path).tuned({row: [Tuning(0.1, 1e-3, 1)] for row in TUNED}):
+        assert after(job, "--init") in (trained if row in CONTRAST else {row})
 
 
 def test_jobs_run_once_and_resume_after_a_failure(tmp_path: Path) -> None:

@@ -88,6 +88,17 @@ def test_usage_errors_are_one_line(arguments: tuple[str, ...], message: str) -> 
     assert done.stdout == ""
 
 
+@pytest.mark.skipif(sys.platform == "darwin", reason="onnxruntime has CoreML there")
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [("small", "onnxruntime has no provider coreml"), ("clip:ViT-B-32@w.pt", "leave out --provider coreml")],
+)
+def test_the_option_chooses_the_provider(folder: Path, model: str, message: str) -> None:
+    done = predict(folder / "photos" / "a.png", "--model", model, "--provider", "coreml")
+    assert message in done.stderr.replace("\n", " ")
+    assert (done.returncode, done.stdout) == (1, "")
+
+
 def test_an_error_before_the_first_answer_leaves_no_file(folder: Path, tmp_path: Path) -> None:
     command = (folder / "photos" / "a.png", "--model", folder / "model.onnx", "--out", tmp_path / "answers.jsonl")
     assert predict(*command, "--coverage", "2").returncode == 1

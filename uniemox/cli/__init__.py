@@ -53,8 +53,12 @@ COMMANDS = {  # with their help in the list of commands; a command is imported w
     "docs": "Show a page of the documentation; without a name, list the pages.",
 }
 MODULES = {  # commands whose module has another name
-    **{"convert": "weights", "fetch": "weights", "compare": "evaluate", "report": "evaluate"},
-    **{"doctor": "bench", "search": "survey"},
+    "convert": "weights",
+    "fetch": "weights",
+    "compare": "evaluate",
+    "report": "evaluate",
+    "doctor": "bench",
+    "search": "survey",
 }
 WITH_PRESETS = ("pretrain", "finetune")
 for name, text in COMMANDS.items():

@@ -218,12 +218,11 @@ def status(
     Example: uniemox curate status mine --html mine.html
     """
     project = opened(folder)
-    from uniemox.curate.status import status as run
-    from uniemox.curate.status import write_status_page
+    from uniemox.curate import status as project_status
 
-    content = run(project)
+    content = project_status.status(project)
     if html is not None:
-        write_status_page(html, content, None, folder / "splits.png")
+        project_status.write_status_page(html, content, None, folder / "splits.png")
         say(f"wrote {html}")
     if as_json:
         print(json.dumps(content))

@@ -67,7 +67,8 @@ class FinderOptions:
     overlap: float | None = None
     """Non-maximum suppression: drop the weaker of two boxes whose IoU is above this. Default: the detector's own."""
     provider: Literal["cpu", "cuda", "tensorrt", "coreml", "openvino"] | None = None
-    """Execution provider of onnxruntime for an ONNX file. Default: cuda if it works on this machine, else cpu."""
+    """Execution provider of onnxruntime for an ONNX file. Default: cuda if it works on this machine, else cpu. openvino
+    computes in bfloat16 if the processor can."""
 
     def opener(self, *, on_cluster: bool) -> "tuple[Callable[[], Detector], bool]":
         """Return a function that opens the detector, and whether it uses an accelerator. Prints the device.

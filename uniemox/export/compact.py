@@ -134,9 +134,8 @@ CALIBRATING = 64  # images for measuring ranges and choosing layers
 BATCH = 16
 MAX_CHANGE = 0.015  # mean absolute change of the probabilities
 CHANCE = 1.96  # standard errors of accuracy that a difference may have by chance
-LAYER = re.compile(
-    r"(?:.*?encoders\.\d+\.|.*?encoder\.)?[^.]+(?:\.\d+)?(?=\.)"
-)  # of a weight, such as encoder.blocks.3
+LAYER = re.compile(r"(?:.*?encoders\.\d+\.|.*?encoder\.)?[^.]+(?:\.\d+)?\.")
+"""Begins a weight's name: its layer, such as encoder.blocks.3."""
 Report = Callable[[str, int, int], None]
 
 
@@ -207,13 +206,13 @@ def export_int8(
     return check
 
 
-def quantise(src: Path, dst: Path, images: Sequence[Pixels], keep: str | None = None) -> Method:
+def quantise(src: Path, dst: Path, images: Sequence[Pixels], keep: str = "") -> Method:
     """Write an ONNX file again with 8-bit weights, and return the method.
 
     static, if most weights belong to convolutions: these, and what only joins them, with weights per channel and
     activations in 8 bits, whose ranges are measured on `images`. dynamic, otherwise: only matrix products, ranges
     measured at run time, images not used.
-    keep: regular expression; convolutions whose weight's name begins with a match stay float32.
+    keep: regular expression; convolutions whose weight's name begins with a match stay float32. Empty: none.
     Metadata stay; a dynamic file is marked as taking one image at a time, see `is_one_by_one`.
     Raises CheckpointError if src can't be read or quantised, or dst can't be written; DataError if images are needed
     and there are none.
@@ -256,13 +255,13 @@ def quantise(src: Path, dst: Path, images: Sequence[Pixels], keep: str | None = 
 JOINING = ("Add", "Clip", "Relu")  # operators that compute in 8 bits if everything that they read does
 
 
-def _convolutions(graph: onnx.GraphProto, keep: str | None) -> list[str]:
+def _convolutions(graph: onnx.GraphProto, keep: str) -> list[str]:
     """Return names of the convolutions to quantise, and of the nodes that only join their outputs."""
     makers = {output: node.name for node in graph.node for output in node.output}
     chosen = dict[str, None]()
     for node in graph.node:  # sources come first
         if node.op_type == "Conv":
-            is_chosen = keep is None or not re.match(keep, node.input[1])
+            is_chosen = not (keep and re.match(keep, node.input[1]))
         else:
             sources = node.input if node.op_type == "Add" else node.input[:1]
             is_chosen = node.op_type in JOINING and all(makers.get(one) in chosen for one in sources)
@@ -281,22 +280,27 @@ def _search(
     """
     expected = _shares(open_session(src), images, info)
 
-    def change(kept: Collection[str] = ()) -> float:
-        quantise(src, dst, images, "|".join(map(re.escape, kept)) or None)
+    def change() -> float:
         return float(np.abs(_shares(open_session(dst), images, info) - expected).mean())
+
+    def change_without(kept: Collection[str]) -> float:
+        quantise(src, dst, images, "|".join(map(re.escape, kept)))
+        return change()
 
     method = quantise(src, dst, images)
     if method == "dynamic" or change() <= MAX_CHANGE:
         return method, ()
-    nodes = read_model(src).graph.node
-    layers = {match[0] + ".": 0.0 for node in nodes if node.op_type == "Conv" and (match := LAYER.match(node.input[1]))}
+    weights = [node.input[1] for node in read_model(src).graph.node if node.op_type == "Conv"]
+    layers = list(dict.fromkeys(match[0] for name in weights if (match := LAYER.match(name))))
+    alone = {}
     for done, layer in enumerate(layers):
         on_progress("trying layers in 8 bits", done, len(layers))
-        layers[layer] = change(layers.keys() - {layer})
-    order = sorted(layers, key=lambda layer: layers[layer])
-    count = bisect.bisect_right(range(1, len(order)), MAX_CHANGE, key=lambda count: change(order[count:]))
-    change(order[max(count, 1) :])
-    return method, tuple(sorted(layer.rstrip(".") for layer in order[max(count, 1) :]))
+        alone[layer] = change_without([one for one in layers if one != layer])
+    order = sorted(layers, key=lambda layer: alone[layer])
+    counts = range(1, len(order))
+    count = max(1, bisect.bisect_right(counts, MAX_CHANGE, key=lambda count: change_without(order[count:])))
+    quantise(src, dst, images, "|".join(map(re.escape, order[count:])))
+    return method, tuple(sorted(layer.rstrip(".") for layer in order[count:]))
 
 
 def _shares(session: InferenceSession, images: Sequence[Pixels], info: ClassifierInfo) -> NDArray[np.float64]:

@@ -97,6 +97,8 @@ def open_network(
         missing = [package for package in ("torch", "timm", "open_clip") if find_spec(package) is None]
         if missing:
             raise MissingPackageError(f"{name} needs {', '.join(missing)}; run: pip install 'uniemox[train]'")
+        if provider != "cpu":
+            raise ConfigError(f"{name} runs in torch, without onnxruntime; leave out --provider {provider}")
         from uniemox.predict.clip import open_clip  # noqa: PLC0415 - torch
 
         return open_clip(name, words, threads=threads)

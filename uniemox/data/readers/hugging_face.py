@@ -20,6 +20,7 @@ from uniemox.labels import Kind, recognise
 
 MAX_MEMORY, MAX_GROUP_MEMORY = 2**30, 2**28  # for opening a data set, and for the images of a row group
 MEMORY_A_BYTE = 4  # in addition, for each byte of the files
+MAX_TEXT = 2**20  # letters
 METADATA = ("metadata.csv", "metadata.jsonl")
 SPLITS_FILE, STATE_FILE = "dataset_dict.json", "state.json"  # written by Dataset.save_to_disk
 LABELS = ("label", "labels", "emotion")
@@ -49,9 +50,8 @@ class TableImage:
     def read(self) -> bytes:
         """Return the bytes of the image. Raises OSError if the row has none."""
         try:
-            with limited_memory(MAX_GROUP_MEMORY + MEMORY_A_BYTE * self.path.stat().st_size):
-                images = _images(self.path, self.column, self.group)
-                size = _import_pyarrow().compute.binary_length(images.slice(self.row, 1))[0].as_py()
+            images = _images(self.path, self.column, self.group)
+            size = _import_pyarrow().compute.binary_length(images.slice(self.row, 1))[0].as_py()
         except (ValueError, LookupError, TypeError, NotImplementedError, MemoryError) as error:  # of pyarrow, too
             raise OSError(f"the row has no image, or the file was changed: {error}") from error
         if size is None or size > MAX_BYTES:
@@ -160,10 +160,13 @@ def _table_rows(tables: Iterable[tuple[str | None, Path]], words: set[str], unre
     words, unread: filled with class names and with names of ignored columns.
     """
     numbers: Counter[str | None] = Counter()
-    pa = _import_pyarrow()
+    pa, read_before = _import_pyarrow(), set[Path]()
     for split, path in tables:
         if not os.path.isfile(path):
             raise DataError(f"{path} does not exist; copy the data set again")
+        if path.resolve() in read_before:
+            raise DataError(f"{path}: the same name occurs twice in the data set; save it again")
+        read_before.add(path.resolve())
         try:
             schema, sizes, table = _open_table(path)
             image, label, names = _columns(schema, path)
@@ -178,6 +181,9 @@ def _table_rows(tables: Iterable[tuple[str | None, Path]], words: set[str], unre
         places = ((group, row) for group, size in enumerate(sizes) for row in range(size))
         for (group, row), values in zip(places, records, strict=True):
             where = f"{path}, group {group}, row {row}"
+            long = [name for name, value in values.items() if isinstance(value, str) and len(value) > MAX_TEXT]
+            if long:
+                raise DataError(f"{where}: the text in column {long[0]} has more than {MAX_TEXT:,} letters")
             key = f"{split}/{numbers[split]}" if split else str(numbers[split])
             cells = _cells(values, split, key, _label(values.get(label), names, f"{where}, {label}"))
             yield Row(where, cells, TableImage(path, image, group, row))
@@ -263,10 +269,11 @@ def _text(value: Any) -> str:
 def _images(path: Path, column: str, group: int) -> Any:
     """Read the bytes of the images of a Parquet row group, or of an Arrow file."""
     pa = _import_pyarrow()
-    if path.suffix == ".parquet":
-        images = pa.parquet.ParquetFile(path).read_row_group(group, columns=[f"{column}.bytes"], use_threads=False)
-    else:
-        images = _mapped(path)
+    with limited_memory(MAX_GROUP_MEMORY + MEMORY_A_BYTE * path.stat().st_size):
+        if path.suffix == ".parquet":
+            images = pa.parquet.ParquetFile(path).read_row_group(group, columns=[f"{column}.bytes"], use_threads=False)
+        else:
+            images = _mapped(path)
     return pa.compute.struct_field(images.column(column), "bytes").cast(pa.large_binary())
 
 
