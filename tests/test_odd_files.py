@@ -21,9 +21,9 @@ from uniemox.data.sample import ImageFile, Sample
 from uniemox.data.shards import ShardConfig, read_shards, write_shards
 from uniemox.data.source import open_data
 from uniemox.errors import UniemoxError
-from uniemox.io.decoding.process import limit_memory
 from uniemox.io.files import read_limited
 from uniemox.io.images import read_image
+from uniemox.io.limits import limit_memory
 from uniemox.io.onnx_sessions import RUNTIME_ERRORS, open_session
 from uniemox.persons.detector import load_detector
 from uniemox.predict.images import read_any

@@ -193,29 +193,3 @@ def plain_cell(text: str) -> str:
     ('=1+1', "'tis joy")
     """
     return text[1:] if _MARKED.match(text) else text
-
-
-_LIMITING = threading.Lock()
-
-
-@contextmanager
-def limited_memory(more: int) -> Iterator[None]:
-    """Let this process allocate this many bytes more, if the system can limit that (Linux); then MemoryError is raised.
-
-    Mapped files don't count.
-    """
-    try:
-        import resource  # noqa: PLC0415 - not on Windows
-
-        with open("/proc/self/statm", encoding="ascii") as file:
-            now = int(file.read().split()[5]) * resource.getpagesize()
-    except (ImportError, FileNotFoundError):
-        yield
-        return
-    with _LIMITING:
-        soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
-        resource.setrlimit(resource.RLIMIT_DATA, (now + more if hard < 0 else min(now + more, hard), hard))
-        try:
-            yield
-        finally:
-            resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))

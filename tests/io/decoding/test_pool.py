@@ -95,7 +95,7 @@ def own_children_of(pool: DecoderPool) -> set[int]:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no limit of processor time")
 def test_processor_time_is_limited() -> None:
-    endless = "from uniemox.io.decoding.process import limit_cpu; limit_cpu(0)\nwhile True: pass"
+    endless = "from uniemox.io.limits import limit_cpu; limit_cpu(0)\nwhile True: pass"
     assert subprocess.run([sys.executable, "-c", endless], check=False, timeout=60).returncode == -signal.SIGXCPU
 
 

@@ -14,8 +14,9 @@ from uniemox.data.readers.csv_table import KNOWN, parse_json, read_rows, read_te
 from uniemox.data.readers.folders import SPLITS, checked_folder, inside, walk_files
 from uniemox.data.sample import DataSet, ImageFile, StoredImage, tell_apart
 from uniemox.errors import DataError, MissingPackageError
-from uniemox.io.files import limited_memory, plain_cell
+from uniemox.io.files import plain_cell
 from uniemox.io.images import MAX_BYTES
+from uniemox.io.limits import limited_memory
 from uniemox.labels import Kind, recognise
 
 MAX_MEMORY, MAX_GROUP_MEMORY = 2**30, 2**28  # for opening a data set, and for the images of a row group

@@ -22,10 +22,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageSequence
 
-from uniemox.io.decoding.process import limit_cpu, limit_memory
 from uniemox.io.files import open_regular
 from uniemox.io.image_limits import check_memory, webp_pixels
 from uniemox.io.images import check_size, on_white
+from uniemox.io.limits import limit_cpu, limit_memory
 
 ANIMATIONS = (".gif", ".webp", ".png", ".apng")  # by Pillow
 ANIMATION_FORMATS = ("GIF", "WEBP", "PNG")

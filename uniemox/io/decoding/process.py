@@ -20,6 +20,7 @@ from typing import BinaryIO
 from uniemox.errors import ImageError
 from uniemox.io.image_limits import webp_pixels
 from uniemox.io.images import MAX_PIXELS, MinSides, count_frames, decode_opened, load_plugins, open_image
+from uniemox.io.limits import limit_cpu, limit_memory
 
 QUESTION = struct.Struct("<Qqq?")
 ANSWER = struct.Struct("<BQ")
@@ -94,31 +95,6 @@ def _use_one_thread() -> None:
     avif = sys.modules.get("PIL.AvifImagePlugin")
     if avif is not None:
         avif.DEFAULT_MAX_THREADS = 1  # type: ignore[attr-defined]
-
-
-def limit_memory(more: int) -> None:
-    """Limit this process to this many bytes more than it has now, if the system can (Linux)."""
-    try:
-        import resource  # noqa: PLC0415 - not on Windows
-
-        with open("/proc/self/statm", encoding="ascii") as file:
-            now = int(file.read().split()[0]) * resource.getpagesize()
-    except (ImportError, FileNotFoundError):
-        return
-    _, hard_limit = resource.getrlimit(resource.RLIMIT_AS)
-    resource.setrlimit(resource.RLIMIT_AS, (now + more if hard_limit < 0 else min(now + more, hard_limit), hard_limit))
-
-
-def limit_cpu(seconds: int) -> None:
-    """Let the system end this process after so much processor time, even without its parent; not on Windows."""
-    try:
-        import resource  # noqa: PLC0415 - not on Windows
-    except ImportError:
-        return
-    used = sum(resource.getrusage(resource.RUSAGE_SELF)[:2])
-    _, hard_limit = resource.getrlimit(resource.RLIMIT_CPU)
-    limit = int(used) + seconds + 1
-    resource.setrlimit(resource.RLIMIT_CPU, (limit if hard_limit < 0 else min(limit, hard_limit), hard_limit))
 
 
 def _end_with_parent() -> None:
