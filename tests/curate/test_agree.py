@@ -2,16 +2,21 @@
 
 import itertools
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import cohen_kappa_score
+from sqlalchemy import insert, update
 
+from tests.curate.places import project_of, say
+from uniemox.curate import tables as t
 from uniemox.curate.annotate.agree import _alpha_from, _alpha_terms, agreement, label_counts
-from uniemox.curate.annotate.verdicts import LatestAnswers, decide
+from uniemox.curate.annotate.verdicts import LatestAnswers, decide, disputed
 from uniemox.curate.release.documents import licence_counts, render, terms_of
+from uniemox.curate.status import status
 
 # Krippendorff, "Computing Krippendorff's Alpha-Reliability" (2011), section C: four observers, twelve units, one value
 # without a second; nominal alpha 0.743.
@@ -151,3 +156,21 @@ def test_the_report_of_licences_counts() -> None:
     assert "| a\\|b | 1 | not known | not known | not known |" in text
     assert "5 images: 2 without a known licence, 1 whose licence excludes commercial use, 1 whose licence" in text
     assert "0 images" in render("licences.md", licences=licence_counts([]))
+
+
+def test_status_counts_answers_and_their_median_time(tmp_path: Path) -> None:
+    """Ada's times are 1 to 5 s, and the second answer to an image replaces the first."""
+    project = project_of(tmp_path / "p", ["awe"] * 5)
+    say(project, ada="aafna", bob="afxxx", eve="xxxxx")
+    with project.store.write() as connection:
+        for number in range(1, 6):
+            connection.execute(update(t.answers).where(t.answers.c.id == number).values(seconds=number + 0.04))
+        again = {"person_id": 1, "task_id": 1, "client_id": "again", "label": "fear", "seconds": 9.0, "at": 0.0}
+        connection.execute(insert(t.answers).values(**again))
+    state = status(project)
+    ada, bob, eve = state["people"]
+    assert (ada["answered"], ada["median_s"]) == (5, 4.0)  # of 2, 3, 4, 5 and 9
+    assert (bob["answered"], bob["median_s"]) == (2, 1.5)
+    assert (eve["answered"], eve["median_s"]) == (0, None)
+    assert state["steps"]["annotate"]["answered twice"] == 2
+    assert state["steps"]["agree"]["disputed"] == 2 == len(project.rows(disputed()))

@@ -1,7 +1,7 @@
 """Progress of a project, for the terminal and as a page."""
 
-from collections import Counter
-from collections.abc import Mapping
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ from sqlalchemy import case, func, select
 
 from uniemox.curate import tables as t
 from uniemox.curate.annotate.agree import AgreementStats
-from uniemox.curate.annotate.verdicts import LAST_ANSWERS, counted_answers, disputed
+from uniemox.curate.annotate.verdicts import LAST_ANSWERS, counted_answers
 from uniemox.curate.project import LEFT_OUT, SKIP, Project, current, history, last_batch, pool, taken_down
 from uniemox.io.html import jpeg_url, write_html
 
@@ -24,14 +24,19 @@ def status(project: Project) -> dict[str, Any]:
         batches = history(connection, MAX_BATCHES)
     releases = select(t.releases.c.folder, t.releases.c.pictures, t.releases.c.at).order_by(t.releases.c.id)
     people = annotators(project)
-    answers = counted_answers().subquery().c
-    twice = select(answers.picture_id).group_by(answers.picture_id).having(func.count() >= 2)
     judged = select(current("verdict").c.picture_id)
+    answers = counted_answers().subquery().c
+    differ = func.min(answers.label) != func.max(answers.label)
+    images = select(answers.picture_id, func.count().label("n"), differ.label("differ")).group_by(answers.picture_id)
+    image = images.subquery().c
+    twice = func.count().filter(image.n >= 2).label("twice")
+    disputed = func.count().filter(image.differ, image.picture_id.not_in(judged)).label("disputed")
+    counts = project.rows(select(twice, disputed))[0]
     steps = {
         "collect": collected,
         "screen": screened,
-        "annotate": {"answered twice": project.count(twice), "to answer": screened["kept"], "annotators": len(people)},
-        "agree": {"disputed": project.count(disputed()), "judged": project.count(judged)} | _figures(project),
+        "annotate": {"answered twice": counts.twice, "to answer": screened["kept"], "annotators": len(people)},
+        "agree": {"disputed": counts.disputed, "judged": project.count(judged)} | _figures(project),
         "split": project.store.setting("split") or {},
         "release": {"releases": [dict(row._mapping) for row in project.rows(releases)]},
     }
@@ -81,21 +86,20 @@ def sentences(steps: Mapping[str, Any]) -> dict[str, str]:
 
 
 def annotators(project: Project) -> list[dict[str, Any]]:
-    """Return all people but the owner: answers, attention checks passed, median time for an image, access."""
+    """Return all people but the owner: answers, attention checks passed, median time to 0.1 s, access."""
     kind = case(
         (t.answers.c.label == t.tasks.c.check_label, "passed"),
         (t.tasks.c.check_label.is_not(None), "missed"),
         (t.answers.c.label == SKIP, "skipped"),
         else_="answered",
     ).label("kind")
-    person, seconds = t.tasks.c.person_id, t.answers.c.seconds
-    place = func.row_number().over(partition_by=(person, kind), order_by=seconds).label("place")
-    count = func.count().over(partition_by=(person, kind)).label("count")
-    query = select(person, kind, seconds, place, count).join(t.tasks, t.tasks.c.id == t.answers.c.task_id)
-    ranked = query.where(t.answers.c.id.in_(LAST_ANSWERS)).subquery()
-    medians = project.rows(select(ranked).where(ranked.c.place == ranked.c.count // 2 + 1))
-    counts = Counter({(row.person_id, row.kind): row.count for row in medians})
-    median_s = {row.person_id: row.seconds for row in medians if row.kind == "answered"}
+    person, tenths = t.tasks.c.person_id, func.round(10 * t.answers.c.seconds).label("tenths")
+    query = select(person, kind, tenths, func.count().label("count")).join(t.tasks, t.tasks.c.id == t.answers.c.task_id)
+    query = query.where(t.answers.c.id.in_(LAST_ANSWERS)).group_by(person, kind, tenths).order_by(tenths)
+    times: dict[tuple[int, str], list[tuple[float, int]]] = defaultdict(list)
+    for row in project.rows(query):
+        times[row.person_id, row.kind].append((row.tenths / 10, row.count))
+    counts = Counter({key: sum(count for _, count in group) for key, group in times.items()})
     people = select(t.people, t.people.c.name.in_(LEFT_OUT).label("is_left_out"))
     return [
         {
@@ -104,12 +108,22 @@ def annotators(project: Project) -> list[dict[str, Any]]:
             "skipped": counts[row.id, "skipped"],
             "checks": counts[row.id, "passed"] + counts[row.id, "missed"],
             "checks_passed": counts[row.id, "passed"],
-            "median_s": median_s.get(row.id),
+            "median_s": _median(times[row.id, "answered"]),
             "is_revoked": row.revoked_at is not None or row.role != "annotator",
             "is_left_out": row.is_left_out,
         }
         for row in project.rows(people.where(t.people.c.name != "owner").order_by(t.people.c.id))
     ]
+
+
+def _median(histogram: Sequence[tuple[float, int]]) -> float | None:
+    """Return the median of sorted (value, count) pairs, of two middle values the larger; None without pairs."""
+    left = sum(count for _, count in histogram) // 2
+    for value, count in histogram:
+        if count > left:
+            return value
+        left -= count
+    return None
 
 
 def _collected(project: Project) -> dict[str, Any]:
