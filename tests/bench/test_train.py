@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
+from benchmarks import train
+from benchmarks.train import WARMUP, bench_train, with_random_weights
 from tests.runs import one_thread, scenes, tiny_pretraining
-from uniemox.bench import train
-from uniemox.bench.train import WARMUP, bench_train, with_random_weights
 from uniemox.pretrain.config import TeacherConfig
 from uniemox.pretrain.presets import best, paper
 

@@ -56,7 +56,7 @@ def test_the_paper_scale_says_what_it_costs_and_starts_nothing_here(
     ("given", "hours"), [("500", 40), ("train.json", 20.6), ("none.json", None), ("list.json", None)]
 )
 def test_a_measured_speed_is_a_number_or_a_file(given: str, hours: float | None, tmp_path: Path) -> None:
-    """The file is what `uniemox bench train --json` printed on one of the GPUs."""
+    """The file is what `python -m benchmarks.train` printed on one of the GPUs."""
     (tmp_path / "train.json").write_text('{"images_per_s": 1000.0, "mfu": 0.3}')
     (tmp_path / "list.json").write_text("[1]")
     speed = given if given == "500" else tmp_path / given
@@ -64,7 +64,7 @@ def test_a_measured_speed_is_a_number_or_a_file(given: str, hours: float | None,
     done = uniemox_here(*words, "--out", tmp_path / "r")
     if hours is None:
         assert done.returncode == 1
-        assert "is neither a number nor a file that `bench train --json` wrote" in done.stderr
+        assert "is neither a number nor a file that `python -m benchmarks.train` wrote" in done.stderr
         return
     eight = next(one for one in json.loads(done.stdout) if one["gpus"] == 8)
     assert eight["hours"] == pytest.approx(hours, rel=0.05)

@@ -1,9 +1,8 @@
 """Commands that measure speed, and check a machine before a long run."""
 
 import json
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import partial
-from itertools import count
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -151,59 +150,6 @@ def bench_predict_command(
         f"a process that answers all {result.images} has {result.folder_peak_rss_mb:.0f} MB"
         f"{_growth(result.memory_growth_mb, soak, 'image')}"
     )
-
-
-@bench.command(name="train")
-def bench_train_command(
-    *,
-    data: str,
-    preset: Literal["paper", "best", "demo"] = "paper",
-    steps: Annotated[int, Parameter(validator=Number(gte=1))] = 50,
-    batch_size: int | None = None,
-    compiled: Annotated[bool | None, Parameter(name="--compile")] = None,
-    as_json: JsonObject = False,
-) -> None:
-    """Time a pre-training run on one device, and each of its parts: loading, step, teacher, optimiser, saving.
-
-    Encoder and teacher have random weights. `uniemox reproduce --plan --images-per-s FILE` reads the output of --json.
-
-    For example:
-
-    - uniemox bench train --preset paper --data shards:EmoSet --batch-size 128 --json > train.json
-    - uniemox bench train --preset demo --data synthetic:512 --steps 10
-
-    Args:
-        data: KIND:PATH.
-        preset: Preset of pretrain: paper, best or demo.
-        steps: Number of timed steps, after three warm-up steps.
-        batch_size: Number of images per step and device. Default: the preset's.
-        compiled: Use torch.compile, or not. Default: the preset's setting.
-    """
-    need("torch", "timm", "open_clip", "tensorboard", extra="train")
-    from uniemox.bench.train import WARMUP, bench_train
-    from uniemox.data.source import open_data
-    from uniemox.pretrain.presets import PRESETS
-
-    config = PRESETS[preset]()
-    if compiled is not None:
-        config = replace(config, hardware=replace(config.hardware, compile=compiled))
-    config = replace(config, batch_size=batch_size or config.batch_size)
-    dataset = open_data(data)
-    done = count(1)
-    with progress_bar() as progress:
-        result = bench_train(
-            config, dataset, steps=steps, on_step=lambda: progress.show("steps", next(done), steps + WARMUP)
-        )
-    words = (
-        f"{result.images_per_s:.4g} images/s in a run, {result.mfu:.1%} of this machine's {result.peak_tflops:.3g} "
-        f"TFLOP/s; steps wait for images {result.waiting:.1%} of the time\n"
-        f"bare steps {result.step_images_per_s:.4g} images/s, loading alone {result.loading_images_per_s:.4g} with "
-        f"{result.workers} workers; a step's teacher {result.teacher_ms:.3g} ms, optimiser {result.optimizer_ms:.3g} "
-        f"ms, log {result.log_ms:.3g} ms; a checkpoint {result.checkpoint_s:.3g} s, beside the next steps\n"
-        f"{result.parameters_m:.1f} million parameters, {result.gflop_per_image:.4g} GFLOP an image, batch "
-        f"{result.batch_size}, {result.precision}, {result.device}"
-    )
-    print(json.dumps(asdict(result)) if as_json else words)
 
 
 def doctor(

@@ -24,7 +24,7 @@ SIMULATED_GPUS = (1, 8, 64)
 
 
 def speed_of(_: Any, tokens: Any) -> float:
-    """Parse images/s from a number or a file of `bench train --json`. Raises ConfigError for anything else."""
+    """Parse images/s from a number or a file of `python -m benchmarks.train`. Raises ConfigError for anything else."""
     text = tokens[0].value
     try:
         return float(text)
@@ -34,7 +34,7 @@ def speed_of(_: Any, tokens: Any) -> float:
         return float(json.loads(read_limited(text))["images_per_s"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(
-            f"--images-per-s {text!r} is neither a number nor a file that `bench train --json` wrote ({error})"
+            f"--images-per-s {text!r} is neither a number nor a file that `python -m benchmarks.train` wrote ({error})"
         ) from error
 
 
@@ -48,7 +48,7 @@ class PlanOptions:
     jobs: int | None = None
     """Number of parallel runs. Default: one per core in a demo, up to 4; else as many as --gpus."""
     images_per_s: Annotated[float | None, Parameter(converter=speed_of)] = None
-    """Pre-training images/s of one GPU: a number, or a file of `bench train --json`. Used to compute the time."""
+    """Pre-training images/s of one GPU, to compute the time: a number, or a file of `python -m benchmarks.train`."""
     loads_per_s: float | None = None
     """Samples/s that `bench data` measured on one core, to compute the cores needed for loading with --plan."""
     dry_run: Switch = False
@@ -131,7 +131,7 @@ def show_simulation(target: Name, config: ReproduceConfig, options: PlanOptions)
     speed, loads_per_s = options.images_per_s, options.loads_per_s
     if config.is_demo or speed is None:
         raise ConfigError(
-            "--plan needs --scale paper and --images-per-s, which `uniemox bench train` measures on one GPU"
+            "--plan needs --scale paper and --images-per-s, which `python -m benchmarks.train` measures on one GPU"
         )
     simulations = []
     for gpus in SIMULATED_GPUS:  # no run spans nodes: sending gradients would take longer than computing them
@@ -178,7 +178,7 @@ def may_start(plan: "Plan", gpus: int, images_per_s: float | None) -> bool:
         f"{gflop / 1e9:,.1f} EFLOP of training"
     )
     if images_per_s is None:
-        say("to compute the time, give the images/s of `uniemox bench train` on the GPU as --images-per-s")
+        say("to compute the time, give the images/s of `python -m benchmarks.train` on the GPU as --images-per-s")
     else:
         days = gflop / (images_per_s * PRETRAIN_GFLOP) / gpus / 86400
         say(f"{days:,.2f} days on {gpus} GPU{'s' if gpus > 1 else ''} of {speed_in_words(images_per_s)}")
