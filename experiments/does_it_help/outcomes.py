@@ -30,15 +30,17 @@ def write_outcome(path: Path, about: Mapping[str, Any], log_probabilities: NDArr
     """Store scores and logs as JSON and, unless None, (N, E) log-probabilities and the most probable class."""
     arrays: dict[str, Any] = {"about": np.array(json.dumps(about))}
     if log_probabilities is not None:
-        arrays["steps"] = np.clip(np.round(-log_probabilities * STEPS_PER_NAT), 0, 255).astype(np.uint8)
-        arrays["predicted"] = log_probabilities.argmax(axis=1).astype(np.uint8)
+        steps = np.clip(np.round(-log_probabilities * STEPS_PER_NAT), 0, 255).astype(np.uint8)
+        # The predicted class is nearly always the first with the fewest steps, so the difference compresses well.
+        arrays |= {"steps": steps, "beyond": (log_probabilities.argmax(axis=1) - steps.argmin(axis=1)).astype(np.uint8)}
     _write(path, arrays)
 
 
 def read_outcome(path: Path, labels: NDArray[np.uint8]) -> Outcome:
     """Read the output of `write_outcome`, for images with these labels (N,)."""
     with np.load(path, allow_pickle=False) as file:
-        steps, predicted = file["steps"], file["predicted"]
+        steps, beyond = file["steps"], file["beyond"]
+    predicted = steps.argmin(axis=1).astype(np.uint8) + beyond
     return Outcome(predicted, -steps[np.arange(len(labels)), labels].astype(np.float64) / STEPS_PER_NAT)
 
 
