@@ -19,11 +19,12 @@ from uniemox.curate.annotate.verdicts import verdicts
 from uniemox.curate.project import Change, Project, append, leave_out
 from uniemox.curate.release.config import ReleaseConfig
 from uniemox.curate.release.documents import licence_counts, render
-from uniemox.curate.release.run import LISTS, release, take_down
+from uniemox.curate.release.run import LISTS, MARK, release, take_down
 from uniemox.curate.release.splitting import kept_data, read_scheme, split, together
 from uniemox.curate.status import status, write_status_page
 from uniemox.data.source import open_data
 from uniemox.errors import ConfigError, DataError
+from uniemox.io.files import FileLock
 
 COUNT = 20
 RATIOS = {"train": 0.6, "val": 0.2, "test": 0.2}
@@ -402,3 +403,39 @@ def test_a_release_of_an_older_version_loses_the_image_too(tmp_path: Path) -> No
     done = take_down(project, gone, because="asked")
     assert (done.releases, done.problems) == ((str(tmp_path / "old"),), ())
     assert named_in(tmp_path / "old", gone) == []
+
+
+def test_a_split_replaces_a_link(tmp_path: Path) -> None:
+    project, private = agreed(tmp_path, is_split=False), tmp_path / "private"
+    private.write_text("mine")
+    (project.folder / "splits.png").symlink_to(private)
+    split(project, verdicts(project), RATIOS, schemes=4)
+    assert private.read_text() == "mine"
+    assert (project.folder / "splits.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_files_of_an_earlier_release_do_not_stay(tmp_path: Path) -> None:
+    """Also those of a killed one, which may name an image that is taken down."""
+    project, out = agreed(tmp_path), tmp_path / "out"
+    release(project, out, ReleaseConfig(name="x"))
+    for name in ("ratings.csv", "splits.png", "provenance.csv.7-7.partial"):
+        (out / name).write_text("old")
+    release(project, out, ReleaseConfig(name="x"))
+    assert {path.name for path in out.iterdir()} & {"ratings.csv", "splits.png", "provenance.csv.7-7.partial"} == set()
+    (out / "provenance.csv.7-7.partial").write_text("old")
+    for row in project.rows(select(t.images)):
+        take_down(project, row.sha256, because="asked")
+    assert list(out.glob("*.partial")) == []
+
+
+def test_two_releases_into_one_folder_are_refused(tmp_path: Path) -> None:
+    project = agreed(tmp_path)
+    (tmp_path / "out").mkdir()
+    lock = FileLock(tmp_path / "out" / MARK)
+    (tmp_path / "out" / MARK).touch()
+    with pytest.raises(ConfigError, match="another process is writing"):
+        release(project, tmp_path / "out", ReleaseConfig(name="x"))
+    lock.release()
+    release(project, tmp_path / "out", ReleaseConfig(name="x"))
+    assert sums_match(tmp_path / "out")
+    assert not list((tmp_path / "out").glob(".*.lock"))

@@ -296,3 +296,12 @@ def test_a_database_is_not_changed_before_it_is_known(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="holds no project"):
         Store(f"sqlite:///{tmp_path / 'other.db'}", is_new=False)
     assert (tmp_path / "other.db").read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["project.db", "database.txt"])
+def test_a_project_is_not_created_through_a_link(tmp_path: Path, name: str) -> None:
+    (tmp_path / "p").mkdir()
+    (tmp_path / "p" / name).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(DataError, match="is a link"):
+        create_project(tmp_path / "p", database="sqlite:///x.db" if name == "database.txt" else None)
+    assert not (tmp_path / "elsewhere").exists()

@@ -36,6 +36,11 @@ def jpeg_with(piece: bytes, times: int) -> bytes:
     return after_the_start(JPEG, 2, piece * times)
 
 
+def jpeg_ending(piece: bytes) -> bytes:
+    """A JPEG with more between its scan and its end."""
+    return (data := jpeg_with(b"", 0))[:-2] + piece + data[-2:]
+
+
 def gif_with(piece: bytes) -> bytes:
     return after_the_start(GIF, GIF_START, piece)
 
@@ -63,6 +68,7 @@ def ppm_with(comment: int) -> bytes:
     [
         (*(progressive_jpeg(count - OWN_SCANS, 64, 64) for count in (100, 101)), "more than 100 scans"),
         (*(jpeg_with(b"\xff\xe5\x00\x02", count) for count in (9_000, 10_000)), "more than 10,000 segments"),
+        (*(jpeg_ending(b"\xff\xfe\x00\x02" * count) for count in (9_000, 10_000)), "more than 10,000 segments"),
         (*(jpeg_with(b"\xff", count) for count in (65_536, 65_537)), "more than 65,536 bytes between"),
         (*(jpeg_with(b"\xff\x00", count) for count in (32_768, 32_769)), "more than 65,536 bytes between"),
         (png_with(50_000), png_with(50_001), "more than 50,000 chunks"),

@@ -331,14 +331,36 @@ def test_a_small_file_does_not_ask_for_a_million_answers(tmp_path: Path, monkeyp
     assert "more than 50 moments; ask for fewer" in json.loads(out[out.rindex(b'{"end_s"') :])["error"]
 
 
+@pytest.mark.parametrize(
+    ("change", "duration", "why"),
+    [("film.TOTAL_CPU_S = -1e9", 100, "of processor time"), ("pass", 2e15, "more than 30 years")],
+)
+def test_a_film_without_an_end_is_refused(tmp_path: Path, change: str, duration: float, why: str) -> None:
+    """Its decoding would take days; or a text in it sets the time of a frame, which no table of answers holds."""
+    file = tmp_path / "far.png"
+    draw_image(0).save(file, save_all=True, append_images=[draw_image(1), draw_image(2)], duration=100)
+    text = b"duration\0" + str(duration).encode()
+    data = file.read_bytes()
+    chunk = struct.pack(">I", len(text)) + b"tEXt" + text + struct.pack(">I", zlib.crc32(b"tEXt" + text))
+    at = data.index(b"IDAT") - 4
+    file.write_bytes(data[:at] + chunk + data[at:])
+    code = (
+        f"import sys; from uniemox.io.decoding import film; {change}; "
+        f"sys.argv = ['film', {str(file)!r}, '300']; film.main()"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, timeout=60).stdout
+    assert why in json.loads(out[out.rindex(b'{"end_s"') :])["error"]
+
+
 def test_signs_of_life_do_not_extend_the_time_for_an_answer(tmp_path: Path) -> None:
     """A film whose frames take the processor for ever, each for less than a minute, has no answer at all."""
     code = (
         "import sys, time; from uniemox.io.decoding import film; film.CPU_S = film.CPU_PER_S = 0\n"
         "def endless(path):\n  while True: yield film.Shown(0.0, 0.001, None, (1, 1), None)\n"
         "film._animation = endless; film.moments = lambda frames, every_s: ((0.0, 1, None) for _ in frames)\n"
-        "sys.argv = ['film', 'a.gif', '1']; film.main()"
+        f"sys.argv = ['film', {str(tmp_path / 'a.gif')!r}, '1']; film.main()"
     )
+    (tmp_path / "a.gif").touch()
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False, timeout=60)
     assert done.returncode == -signal.SIGXCPU
 

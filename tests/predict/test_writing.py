@@ -312,3 +312,14 @@ def test_a_line_without_an_end_takes_no_memory(tmp_path: Path) -> None:
         file.truncate(2**33)
     with pytest.raises(DataError, match="longer than 16 MiB"):
         opened(tmp_path / "answers.jsonl", resume=True)
+
+
+def test_a_failure_with_a_longer_name_than_any_file_does_not_spoil_the_file(tmp_path: Path) -> None:
+    """A folder in an archive may be so deep that its files can't be opened."""
+    name = "d/" * 2_050 + "a.jpg"
+    with opened(tmp_path / "a.csv") as file:
+        file.write(Failure(path=name, error=f"{name}: can't be read"))
+        file.write(prediction("b.jpg"))
+        file.finish()
+    with opened(tmp_path / "a.csv", resume=True) as file:
+        assert (file.has("b.jpg"), len(file)) == (True, 1)

@@ -15,7 +15,7 @@ import pytest
 
 from tests.processes import children_of, wait_until
 from tests.reproduce.made import make_run
-from uniemox.errors import ConfigError
+from uniemox.errors import ConfigError, DataError
 from uniemox.reproduce.execute import JOURNAL, execute, seconds_of, to_do
 from uniemox.reproduce.plan import Run
 
@@ -195,3 +195,15 @@ def test_what_prepares_data_sees_no_gpu(tmp_path: Path, monkeypatch: pytest.Monk
     execute([split(tmp_path, "first", 0)], gpus=2)
     execute([split(tmp_path, "second", 1)])
     assert [env.get("CUDA_VISIBLE_DEVICES") for env in given] == ["", None]
+
+
+@pytest.mark.parametrize("name", ["locks/{key}.lock", "logs/{key}.log", JOURNAL, "done", "locks"])
+def test_links_in_the_folder_of_somebody_else_lead_nowhere(tmp_path: Path, name: str) -> None:
+    private, run = tmp_path / "private", split(tmp_path / "out", "a", 0)
+    private.mkdir() if name in ("done", "locks") else private.write_text("mine")
+    link = tmp_path / "out" / name.format(key=run.key)
+    link.parent.mkdir(parents=True)
+    link.symlink_to(private)
+    with pytest.raises((OSError, DataError), match="a link"):
+        execute([run])
+    assert list(private.iterdir()) == [] if private.is_dir() else private.read_text() == "mine"

@@ -192,6 +192,8 @@ def create_project(folder: Path, plan: CollectionPlan | None = None, *, database
     plan = plan or paper_plan()
     if is_project(folder):
         raise ConfigError(f"{folder} holds a project already; continue it, or name another folder")
+    for name in ("project.db", "database.txt"):  # links that lead nowhere
+        refuse_link(folder / name)
     try:
         (folder / "pictures").mkdir(parents=True, exist_ok=True)
         if database is not None:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from uniemox.data.readers.csv_table import read_text
 from uniemox.data.sample import DataSet, Sample
 from uniemox.errors import ConfigError, DataError
-from uniemox.io.files import write_file
+from uniemox.io.files import replacing, write_file
 
 Scheme = dict[str, str]  # split by key
 FORMAT = "uniemox-splits-1"
@@ -309,8 +309,5 @@ def plot_choice(choice: Choice, data: DataSet, path: Path) -> None:
     axes[-1].plot(ordered, marker=".")
     title = f"{len(ordered)} schemes; seed {choice.seed} chosen"
     axes[-1].set(title=title, xlabel="rank", ylabel="Fréchet distance of train and val")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, dpi=110)
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} can't be written ({error})") from error
+    with replacing(path) as partial:
+        figure.savefig(partial, dpi=110, format=path.suffix[1:])

@@ -17,7 +17,7 @@ fuzzers and libtiff stop at 100 too."""
 MAX_SCANNED_PIXELS = 1_600_000_000
 """Maximum of scans times pixels in a JPEG: 16 scans of 100 megapixels. A scan takes about 2 ns per pixel."""
 MAX_SEGMENTS = 10_000
-"""Maximum number of segments in a JPEG before its first scan, enough for 600 MiB of metadata."""
+"""Maximum number of segments in a JPEG, enough for 600 MiB of metadata."""
 MAX_FILL_BYTES = 65_536
 """Maximum number of fill bytes between the segments of a JPEG."""
 MAX_CHUNKS = 50_000
@@ -167,12 +167,12 @@ def _check_jpeg(data: bytes, name: str) -> None:
     at = scans = segments = texts = fill = pixels = 0
     while (match := _MARKER.search(data, at)) is not None:
         marker, start = data[match.end() - 1], match.end()
+        segments += 1
+        _refuse_if(segments > MAX_SEGMENTS, name, f"more than {MAX_SEGMENTS:,} segments")
         if not scans:
-            segments += 1
             fill += match.start() - at
             texts += marker == 0xE1 and data.startswith(b"Exif\0\0", start + 2)
             _refuse_if(texts > MAX_TEXTS, name, f"more than {MAX_TEXTS} Exif segments")
-            _refuse_if(segments > MAX_SEGMENTS, name, f"more than {MAX_SEGMENTS:,} segments before its first scan")
             _refuse_if(fill > MAX_FILL_BYTES, name, f"more than {MAX_FILL_BYTES:,} bytes between its segments")
         if marker == _EOI:
             return

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from uniemox.errors import ConfigError, DataError
-from uniemox.io.files import FileLock, fingerprint_of, open_appending, refuse_link, replacing, writing
+from uniemox.io.files import MAX_NAME, FileLock, fingerprint_of, open_appending, refuse_link, replacing, writing
 from uniemox.predict.prediction import Failure, Prediction
 from uniemox.predict.predictor import Predictor
 from uniemox.predict.question import answers_in
@@ -150,8 +150,11 @@ class ResultFile:
 
     def write(self, result: Prediction | Failure, more: Mapping[str, Any] | None = None) -> None:
         """Append a prediction, with further fields; after the return it survives the end of the process."""
+        value = result.to_dict() | self._beside | dict(more or {})
+        if result.path is not None:  # a longer name can't be opened
+            value["path"] = result.path[:MAX_NAME]
         with writing(self.lines):
-            self._file.write(json.dumps(result.to_dict() | self._beside | dict(more or {})).encode() + b"\n")
+            self._file.write(json.dumps(value).encode() + b"\n")
             self._file.flush()
 
     def finish(self) -> None:

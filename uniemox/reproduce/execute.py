@@ -12,9 +12,10 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO
+from typing import BinaryIO
 
 from uniemox.errors import ConfigError, StoppedError
+from uniemox.io.files import open_appending, refuse_link, write_file
 from uniemox.io.stopping import StopRequest
 from uniemox.reproduce.plan import Run
 from uniemox.reproduce.results import is_done
@@ -40,7 +41,7 @@ class RunOutcome:
 class _Started:
     run: Run
     process: subprocess.Popen[bytes]
-    lock: IO[str]
+    lock: BinaryIO
     began: float
     gpus: tuple[str, ...]
 
@@ -161,8 +162,9 @@ def _start(run: Run, gpus: tuple[str, ...] | None = None) -> _Started | None:
     """
     lock = run.root / LOCKS / f"{run.key}.lock"
     for folder in (lock.parent, run.log.parent, run.mark.parent):
+        refuse_link(folder)
         folder.mkdir(parents=True, exist_ok=True)
-    held = lock.open("w")
+    held = open_appending(lock)
     try:
         fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -177,8 +179,8 @@ def _start(run: Run, gpus: tuple[str, ...] | None = None) -> _Started | None:
     start = [sys.executable, "-m"]
     if run.processes > 1:
         start += ["torch.distributed.run", "--standalone", f"--nproc-per-node={run.processes}", "-m"]
-    with run.log.open("a", encoding="utf-8") as log:
-        log.write(f"$ {run.command}\n")
+    with open_appending(run.log) as log:
+        log.write(f"$ {run.command}\n".encode())
         log.flush()
         process = subprocess.Popen(
             [*start, "uniemox", *run.words],
@@ -197,7 +199,7 @@ def _end(started: _Started, outcome: RunOutcome) -> None:
     """Record how a command ended."""
     run, code = started.run, started.process.returncode
     if code == 0:
-        run.mark.write_text(run.command + "\n", "utf-8")
+        write_file(run.mark, run.command + "\n")
     _clear(started)
     if code == 0 and is_done(run):
         outcome.done.append(run)
@@ -221,8 +223,8 @@ def _clear(started: _Started) -> None:
         "seconds": round(time.perf_counter() - started.began, 1),
         "exit_code": started.process.returncode,
     }
-    with (run.root / JOURNAL).open("a", encoding="utf-8") as journal:
-        journal.write(json.dumps(line) + "\n")
+    with open_appending(run.root / JOURNAL) as journal:
+        journal.write(json.dumps(line).encode() + b"\n")
 
 
 def seconds_of(root: Path) -> dict[str, float]:

@@ -5,6 +5,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,7 @@ from uniemox.data.readers.csv_table import read_rows
 from uniemox.data.source import public_name
 from uniemox.data.splits import write_splits
 from uniemox.errors import ConfigError, DataError, UniemoxError
-from uniemox.io.files import is_plain_name, read_limited, refuse_link, write_file, writing
+from uniemox.io.files import PARTIAL, FileLock, is_plain_name, read_limited, refuse_link, write_file, writing
 from uniemox.io.images import MAX_BYTES
 from uniemox.io.progress import Progress, silent
 
@@ -67,17 +68,19 @@ def release(project: Project, folder: Path, config: ReleaseConfig, progress: Pro
     everything, left = release_rows(project, kept)
     rows = _licensed(everything, config)
     _refuse_links(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_file(folder / MARK, _mark_of(project))
-    options = {"options": json.dumps(asdict(config)), "at": time.time(), "pictures": len(rows)}
-    with project.store.write() as connection:
-        connection.execute(t.releases.delete().where(t.releases.c.folder == str(folder)))
-        connection.execute(insert(t.releases).values(folder=str(folder), **options))
-    sums, left_in = _place_images(folder / IMAGES, rows, progress, keep=config.metadata == "keep")
-    figures = statistics(config.name, rows, status(project), project.plan)
-    figures["metadata"] = {"asked": config.metadata, "still there": left_in}
-    _write_texts(project, folder, config, rows, figures)
-    _write_checksums(folder, sums)
+    with ExitStack() as at_end:
+        with writing(folder):
+            at_end.callback(FileLock(folder / MARK).release)
+        write_file(folder / MARK, _mark_of(project))
+        options = {"options": json.dumps(asdict(config)), "at": time.time(), "pictures": len(rows)}
+        with project.store.write() as connection:
+            connection.execute(t.releases.delete().where(t.releases.c.folder == str(folder)))
+            connection.execute(insert(t.releases).values(folder=str(folder), **options))
+        sums, left_in = _place_images(folder / IMAGES, rows, progress, keep=config.metadata == "keep")
+        figures = statistics(config.name, rows, status(project), project.plan)
+        figures["metadata"] = {"asked": config.metadata, "still there": left_in}
+        _write_texts(project, folder, config, rows, figures)
+        _write_checksums(folder, sums)
     unlicensed = len(everything) - len(rows)
     return {"pictures": len(rows), "without split": left, "unlicensed": unlicensed, "statistics": figures}
 
@@ -235,6 +238,9 @@ def _write_texts(
         "plan.json": project.plan.to_json() + "\n",
         "label_studio.json": as_json(label_studio(rows)),
     }
+    with writing(folder):
+        for path in (*folder.glob(f"*{PARTIAL}"), folder / "ratings.csv", folder / PLOT):  # of the last release
+            path.unlink(missing_ok=True)
     for name, text in texts.items():
         write_file(folder / name, text.encode("utf-8", "replace"))
     scheme, drawn = {row.path: row.split for row in rows}, project.store.setting("split") or {}
@@ -250,7 +256,7 @@ def _write_checksums(folder: Path, sums: Mapping[str, str]) -> None:
     """Write checksums for sha256sum -c.  sums: of the images, by path."""
     lines = [f"{digest}  {IMAGES}/{path}" for path, digest in sums.items()]
     for path in sorted(folder.iterdir()):
-        if path.is_file() and path.name not in (MARK, "SHA256SUMS"):
+        if path.is_file() and path.name != "SHA256SUMS" and not path.name.startswith(MARK):
             lines.append(f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}")
     write_file(folder / "SHA256SUMS", ("\n".join(lines) + "\n").encode())
 
@@ -338,5 +344,6 @@ def _remove(folder: Path, sha256: Iterable[str]) -> None:
     """Remove images from a release, with the lists that may name them. Raises OSError."""
     names = {digest[:NAME_DIGITS] for digest in sha256}
     paths = [path for path in (folder / IMAGES).rglob("*") if path.stem in names]
-    for path in paths + [folder / name for name in LISTS if paths]:
+    lists = [*folder.glob(f"*{PARTIAL}"), *(folder / name for name in LISTS)] if paths else []
+    for path in paths + lists:
         path.unlink(missing_ok=True)

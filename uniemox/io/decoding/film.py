@@ -32,6 +32,8 @@ ANIMATION_FORMATS = ("GIF", "WEBP", "PNG")
 SHORT_PX, LONG_PX = 720, 2048  # maximum size of the pixels sent
 MAX_ANSWERS = 100_000  # 28 hours at one per second
 CPU_S, CPU_PER_S = 60, 8  # processor time per frame: a fixed part, and one per second of video
+TOTAL_CPU_S, BYTES_PER_CPU_S = 600, 10_000  # processor time for all frames: a fixed part, and a second per 10 kB
+MAX_TIME_S = 1e9
 MEMORY_BYTES = 3 * 2**30  # in addition to the memory at the start
 SMALL = (64, 36)  # width and height in px at which frames are compared
 CUT, TIMES_MEDIAN, SEEN = 20.0, 4.0, 25  # minimum difference at a cut: levels of 255; times the last frames' median
@@ -66,10 +68,15 @@ def main() -> None:
     os.dup2(silent, 2)
     limit_memory(MEMORY_BYTES)
     limit_cpu(cpu_s := CPU_S + math.ceil(CPU_PER_S * every_s))
+    budget_s = TOTAL_CPU_S + path.stat().st_size / BYTES_PER_CPU_S
     end_s, error, alive, count = 0.0, None, time.monotonic(), 0
     try:
         frames = _animation(path) if path.suffix.lower() in ANIMATIONS else _film(path)
         for end_s, shot, frame in moments(frames, every_s):
+            if not abs(end_s) < MAX_TIME_S:
+                raise ValueError(f"a frame at {end_s:g} s, after more than 30 years")
+            if time.process_time() > budget_s:
+                raise ValueError(f"decoding takes more than {budget_s:,.0f} s of processor time")
             if frame is not None:
                 if (count := count + 1) > MAX_ANSWERS:
                     raise ValueError(f"more than {MAX_ANSWERS:,} moments; ask for fewer, as with --every 10s")
