@@ -9,6 +9,7 @@ python -m experiments.does_it_help --data fi:fi,fi:fi_more --captions 'csv:...' 
 """
 
 import argparse
+import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from experiments.does_it_help.plan import CONTRAST, DISTILLATION, FEW, FULL_BUDG
 from experiments.does_it_help.running import run_jobs
 from experiments.does_it_help.tables import print_tables
 from uniemox.errors import UniemoxError
+from uniemox.training.run_folder import read_json
 
 QUICK_IMAGES, QUICK_FEW = 0.1, 200
 
@@ -106,7 +108,10 @@ def _prepare(given: argparse.Namespace, study: Study) -> Iterator[list[Job]]:
     if given.quick:
         few = ["--fraction", str(QUICK_IMAGES), *exclude]
         yield job("a tenth", "data", "split", source, str(root / "tenth.json"), "--hold-out", "1", *few)
-        packed = ["--splits", str(root / "tenth.json"), *exclude]
+        check, test = read_json(root / "check.json"), read_json(root / "tenth.json")["splits"]["test"]
+        check["exclude"] += [{"key": key, "path": key, "reason": "there is no test split"} for key in test]
+        (root / "left_out.json").write_text(json.dumps(check))
+        packed = ["--splits", str(root / "tenth.json"), "--exclude", str(root / "left_out.json")]
         yield job("pack a tenth", "data", "shard", source, str(root / "tenth"), "--short-side", "480", *packed)
         source, exclude = f"shards:{root / 'tenth'}", []
     people, texts = str(root / "persons.json"), str(root / "texts.json")
