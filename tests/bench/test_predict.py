@@ -26,7 +26,8 @@ def test_both_sides_are_measured_and_the_fresh_process_has_no_torch() -> None:
     assert found.with_people_images_per_s is not None
     assert found.with_people_images_per_s > 0
     assert found.folder_peak_rss_mb > 20
-    total = 9 * 4 + 6  # three passes of ours, with people, and of torch; and the soak
+    assert found.with_faces_images_per_s > 0
+    total = 12 * 4 + 6  # three passes of ours, with people, with faces, and of torch; and the soak
     assert done[-1] == (total, total)
     assert done == sorted(done)
     assert set(found.as_dict()) >= {"images_per_s", "ratio", "start_s", "peak_rss_mb"}

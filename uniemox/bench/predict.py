@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import cycle, islice
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -46,6 +47,7 @@ class PredictBench:
 
     images_per_s: float  # from a file's bytes to a Prediction, one image per core, without detecting people
     with_people_images_per_s: float | None  # the same with the detector; None without one
+    with_faces_images_per_s: float  # without people, but with faces and their expressions
     torch_images_per_s: float | None
     """Images per second in eager float32 torch, decoded one after the other; None without the network's weights."""
     ratio: float | None  # of the two
@@ -78,9 +80,8 @@ def bench_predict(
     Raises DataError for an unreadable image, and the errors of `load`.
     """
     images = [sample.image.read() for sample in data.samples]
-    predictor = load(model, finder=None, threads=1)
     weights = _weights(model, torch_run)
-    passes = PASSES * (1 + (finder is not None) + (weights is not None))
+    passes = PASSES * (2 + (finder is not None) + (weights is not None))
     done, total = 0, passes * len(images) + soak
 
     def count(answered: int) -> None:
@@ -91,11 +92,12 @@ def bench_predict(
     def fastest(measure: Callable[[], float]) -> float:
         return max(measure() for _ in range(PASSES))
 
-    ours = fastest(lambda: _pass(predictor, images, count))
-    with_people = theirs = theirs_network = None
-    if finder is not None:
-        finding = load(model, finder=finder, threads=1)
-        with_people = fastest(lambda: _pass(finding, images, count))
+    def speed(finder: str | None, faces: Literal["find"] | None = None) -> float:
+        predictor = load(model, finder=finder, faces=faces, threads=1)
+        return fastest(lambda: _pass(predictor, images, count))
+
+    ours, with_faces, with_people = speed(None), speed(None, "find"), None if finder is None else speed(finder)
+    theirs = theirs_network = None
     network = load(model, finder=None).network
     views = list(_batches(data.samples[: 4 * BATCH], network.info))
     of_network = fastest(lambda: _speed(lambda pixels: network.logits(*pixels), views))
@@ -105,11 +107,11 @@ def bench_predict(
         theirs = fastest(lambda: _speed(in_torch, _batches(data.samples, network.info), count))
         theirs_network = fastest(lambda: _speed(in_torch, views))
     fresh = [_fresh_process(model, finder, images[:1]) for _ in range(PASSES)]
-    _, folder_peak_rss_mb, _ = _fresh_process(model, finder, images)
     growth = _soak(load(model, finder=finder, threads=1), images, soak, count) if soak else None
     return PredictBench(
         images_per_s=ours,
         with_people_images_per_s=with_people,
+        with_faces_images_per_s=with_faces,
         torch_images_per_s=theirs,
         ratio=None if theirs is None else ours / theirs,
         network_images_per_s=of_network,
@@ -117,7 +119,7 @@ def bench_predict(
         images=len(images),
         start_s=min(seconds for seconds, _, _ in fresh),
         peak_rss_mb=max(rss for _, rss, _ in fresh),
-        folder_peak_rss_mb=folder_peak_rss_mb,
+        folder_peak_rss_mb=_fresh_process(model, finder, images)[1],
         imports_torch=any(has_torch for _, _, has_torch in fresh),
         memory_growth_mb=growth,
     )

@@ -143,6 +143,7 @@ def bench_predict_command(
     print(f"{result.images_per_s:.0f} images/s{against} (best of {PASSES} passes over {result.images})")
     if result.with_people_images_per_s is not None:
         print(f"{result.with_people_images_per_s:.0f} images/s with the people in them")
+    print(f"{result.with_faces_images_per_s:.0f} images/s with the faces in them")
     alone = "" if result.torch_network_images_per_s is None else f", in torch {result.torch_network_images_per_s:.0f}"
     print(
         f"the network alone {result.network_images_per_s:.0f} images/s{alone}\n"
