@@ -202,6 +202,25 @@ def test_answers_given_offline_are_saved_later(browser: object, tmp_path: Path) 
         page.wait_for_selector("#picture:not([hidden])[alt='Image 11']")
 
 
+def test_answers_over_the_limit_of_a_body_are_sent_in_parts(browser: object, tmp_path: Path) -> None:
+    project = project_of(tmp_path / "p", LABELS[:1])
+    with working(browser, project, expected="413") as page:
+        page.wait_for_selector("#picture:not([hidden])")
+        refused = {"status": 413, "json": {"detail": "too large"}}
+        page.route("**/api/answers", lambda route: route.fulfill(**refused))
+        add = """task => {
+            for (let i = 0; i < 60; i += 1) {
+                pending.add({ id: freshId(), task, label: "awe", seconds: 1, comment: "很".repeat(2000) });
+            }
+            send();
+        }"""  # 360 kB, as after an hour offline
+        page.evaluate(add, project.rows(select(t.tasks.c.id))[0].id)
+        shows(page, "#message", "too large. Your answers are kept in this browser.")
+        page.unroute("**/api/answers")
+        shows(page, "#saved", "All answers are saved")
+        assert count(project) == 60
+
+
 @pytest.mark.parametrize("status", [401, 500, 0])
 def test_missing_images_are_requested_again_after_a_pause(browser: object, tmp_path: Path, status: int) -> None:
     project, asked = project_of(tmp_path / "p", LABELS), []

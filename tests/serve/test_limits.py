@@ -118,6 +118,8 @@ def test_other_types_are_415(server: Running, headers: dict[str, str]) -> None:
         (form([image()])[0][:-10], form([])[1], (400, "malformed_body")),
         (form([image()])[0], "multipart/form-data; boundary=" + "y" * 300, (400, "malformed_body")),
         (b"--x\r\n" + b"A: b\r\n" * 9000, "multipart/form-data; boundary=x", (400, "malformed_body")),
+        (form([image()])[0], form([])[1] + ";" * 101, (400, "malformed_body")),
+        (form([image()], [";" * 101])[0], form([])[1], (400, "malformed_body")),
         (form([image()], field_name="file")[0], form([])[1], (422, "unknown_field")),
         (form([])[0], form([])[1], (422, "no_picture")),
         (b"", "image/png", (422, "no_picture")),
@@ -125,6 +127,22 @@ def test_other_types_are_415(server: Running, headers: dict[str, str]) -> None:
 )
 def test_malformed_bodies(server: Running, body: bytes, kind: str, status: tuple[int, str]) -> None:
     assert server.ask("POST", "/predict", body, Content_Type=kind).code == status
+
+
+def test_a_name_with_semicolons_is_kept(server: Running) -> None:
+    assert server.post("/predict", image(), names=[";" * 90]).json[0]["name"] == ";" * 90
+
+
+def test_cookies_are_not_parsed(server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    """http.cookies takes 2 s for 32 KB of backslashes, and FastAPI calls it for every route."""
+    monkeypatch.delattr("http.cookies._unquote")
+    assert server.ask("GET", "/health", Cookie='a="' + "\\" * 30_000 + '"').status == 200
+
+
+@pytest.mark.parametrize("path", ["/predict", "/health", "/nowhere"])
+def test_a_query_over_4_kib_is_refused(server: Running, path: str) -> None:
+    assert server.ask("GET", f"{path}?{'a&' * 2000}").status != 414
+    assert server.ask("GET", f"{path}?{'a&' * 2100}").code == (414, "query_too_long")
 
 
 def test_images_that_would_be_too_large_once_decoded_are_refused_by_their_header(server: Running) -> None:

@@ -7,10 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from starlette.testclient import TestClient
 
 from tests.processes import wait_until
 from tests.serve.serving import Raw, Running, cut_off_after_s, image, predictor_of, running, upload
 from uniemox.serve import bodies
+from uniemox.serve.app import create_app
+from uniemox.serve.batching import Batcher
 from uniemox.serve.config import ServeConfig
 
 CONFIG = ServeConfig(queue=2, batch_size=1, max_files=1, max_mb=0.1, max_connections=60)
@@ -20,6 +23,26 @@ CONFIG = ServeConfig(queue=2, batch_size=1, max_files=1, max_mb=0.1, max_connect
 def server(tmp_path: Path) -> Iterator[Running]:
     with running([predictor_of(tmp_path)], CONFIG) as one:
         yield one
+
+
+@pytest.mark.parametrize(
+    ("address", "client"),
+    [
+        *[(address, "2001:db8::/64") for address in ("2001:db8::1", "2001:db8::ffff:2")],
+        *[("2001:db8:0:1::1", "2001:db8:0:1::/64"), ("fe80::1%eth0", "fe80::/64"), ("10.0.0.1", "10.0.0.1")],
+    ],
+)
+def test_addresses_of_an_ipv6_network_are_one_client(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str, client: str
+) -> None:
+    clients, submit = [], Batcher.submit
+    monkeypatch.setattr(
+        Batcher, "submit", lambda *args, **named: clients.append(named["client"]) or submit(*args, **named)
+    )
+    app = create_app([predictor_of(tmp_path)], CONFIG)
+    with TestClient(app, base_url="http://localhost", client=(address, 1)) as one:
+        assert one.post("/predict", content=image(), headers={"Content-Type": "image/jpeg"}).status_code == 200
+    assert clients == [client]
 
 
 def test_slow_uploads_take_no_place(server: Running) -> None:

@@ -25,6 +25,8 @@ FIELD = "pictures"
 MAX_NAME_LENGTH = 255
 MAX_FALSE_BOUNDARIES = 1000
 """Maximum number of lines in files that begin like the boundary; correct forms have none, and each costs 1 µs."""
+MAX_PARAMETERS = 100
+"""Maximum number of parameters in a content type or in a header of a part; each costs 1 µs."""
 CLOSE = {"Connection": "close"}
 GRACE_S, MIN_BYTES_PER_S = 5.0, 10 * 2**10
 """Seconds after which a body must arrive at this rate."""
@@ -50,7 +52,7 @@ async def read_uploads(request: Request, config: ServeConfig, hold: Callable[[in
     hold: called with each number of bytes before they are stored; may raise.
     Raises RefusedError: 400 malformed, 408 too slow, 413 too large or too many, 415 another type, 422 no image.
     """
-    kind, options = parse_options_header(request.headers.get("content-type"))
+    kind, options = _parsed(request.headers.get("content-type", "").encode("latin-1"))
     content_type = kind.decode("latin-1")
     coding = request.headers.get("content-encoding", "identity").strip().lower()
     if coding != "identity":
@@ -75,9 +77,7 @@ async def read_body(request: Request, config: ServeConfig, hold: Callable[[int],
     too_large = RefusedError(
         413, "too_large", f"the body is larger than {config.max_mb:g} MiB; send fewer or smaller images"
     )
-    if (
-        "content-length" in request.headers and "transfer-encoding" in request.headers
-    ):  # proxies may read only the first
+    if {"content-length", "transfer-encoding"} <= {*request.headers}:  # proxies may read only the first
         raise RefusedError(400, "malformed_body", "send Content-Length or Transfer-Encoding, not both", CLOSE)
     if int(request.headers.get("content-length", 0)) > limit:  # h11 accepts only digits
         raise too_large
@@ -119,6 +119,13 @@ def uploads_of(body: bytes, boundary: bytes, limit: int) -> list[Upload]:
     return form.uploads()
 
 
+def _parsed(header: bytes) -> tuple[bytes, dict[bytes, bytes]]:
+    """Return a header's value and parameters. Raises RefusedError."""
+    if header.count(b";") > MAX_PARAMETERS:
+        raise RefusedError(400, "malformed_body", f"a header has more than {MAX_PARAMETERS} parameters")
+    return parse_options_header(header)
+
+
 @dataclass(slots=True)
 class _Part:
     headers: dict[bytes, bytes] = field(default_factory=dict)
@@ -141,7 +148,7 @@ class _Form:
         """Return the files, in order."""
         uploads = []
         for part in self._parts:
-            _, options = parse_options_header(part.headers.get(b"content-disposition", b""))
+            _, options = _parsed(part.headers.get(b"content-disposition", b""))
             if options.get(b"name") != FIELD.encode():
                 raise RefusedError(422, "unknown_field", f"expected only files in the field {FIELD!r}")
             name = options.get(b"filename")

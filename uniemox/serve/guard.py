@@ -32,6 +32,7 @@ CLIENT_GONE = 499  # as in nginx; only for the log
 INTERNAL, HEADERS_TOO_LARGE = 500, 431
 MAX_HEADER_BYTES = 32 * 2**10
 """Maximum size of a request's line and headers: h11 enforces it only while they are incomplete."""
+MAX_QUERY_BYTES = 4 * 2**10  # because each parameter takes 1 µs
 
 
 class Guard:
@@ -62,6 +63,7 @@ class Guard:
 
         try:
             problem = self._problem(scope)
+            without_cookies(scope)
             await (self._app if problem is None else _answer(*problem))(scope, receive, guarded)
         except ClientDisconnect:
             status = CLIENT_GONE
@@ -76,6 +78,8 @@ class Guard:
         """Return status, code and sentence if the headers are refused; else None."""
         if has_large_headers(scope):
             return HEADERS_TOO_LARGE, "headers_too_large", "the headers are too large"
+        if len(scope["query_string"]) > MAX_QUERY_BYTES:
+            return 414, "query_too_long", f"the query has more than {MAX_QUERY_BYTES} bytes"
         headers = Headers(scope=scope)
         host, origin = headers.get("host", ""), headers.get("origin")
         if not is_numeric(host) and host not in map(_host_of, self._origins):
@@ -100,6 +104,16 @@ def has_large_headers(scope: Scope) -> bool:
     """Return True if a request's line and headers take more than MAX_HEADER_BYTES."""
     line = len(scope.get("raw_path") or b"") + len(scope["query_string"])
     return line + sum(len(name) + len(value) + 4 for name, value in scope["headers"]) > MAX_HEADER_BYTES
+
+
+def without_cookies(scope: Scope) -> bytes:
+    """Remove the cookies of a request and return them.
+
+    FastAPI parses them for every route with http.cookies, which may take 2 s for 32 KB of backslashes (CVE-2024-7592).
+    """
+    cookies = b";".join(value for name, value in scope["headers"] if name == b"cookie")
+    scope["headers"] = [(name, value) for name, value in scope["headers"] if name != b"cookie"]
+    return cookies
 
 
 def is_numeric(host: str) -> bool:

@@ -5,6 +5,7 @@ import base64
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from ipaddress import ip_network
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Query, Request, Response
@@ -179,7 +180,8 @@ async def health(service: Shared) -> HealthAnswer:
 
 async def _ask(request: Request, service: Service, ask: PredictAsk | ExplainAsk) -> tuple[list[Upload], Sequence[Any]]:
     """Read a request's images, put them into the queue, and wait for the results. Raises RefusedError."""
-    held, client = 0, request.client.host if request.client else ""
+    host = request.client.host.partition("%")[0] if request.client else ""
+    held, client = 0, str(ip_network((host, 64), strict=False)) if ":" in host else host  # one client may have a /64
 
     def hold(count: int) -> None:
         nonlocal held

@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import re
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Iterable
@@ -11,6 +12,7 @@ from urllib.parse import urlsplit
 
 from fastapi import Depends, HTTPException, Request
 from sqlalchemy import insert, select, update
+from starlette.datastructures import Headers
 from starlette.middleware.base import RequestResponseEndpoint
 from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
@@ -18,16 +20,20 @@ from starlette.responses import JSONResponse, Response
 from uniemox.curate import tables as t
 from uniemox.curate.project import Project, Store, person_of
 from uniemox.errors import ConfigError
-from uniemox.serve.guard import has_large_headers
+from uniemox.serve.guard import HEADERS as SERVE_HEADERS
+from uniemox.serve.guard import MAX_QUERY_BYTES, has_large_headers, without_cookies
 
 Role = Literal["annotator", "owner"]
 OWNER = "owner"  # name of the person who serves the project
 COOKIE = "uniemox_curate"
+OWN_COOKIE = re.compile(rf"(?:^|;) *({COOKIE}=[A-Za-z0-9_-]{{1,100}}) *(?:;|$)".encode())
 MAY_ENTER = t.people.c.revoked_at.is_(None) & ((t.people.c.role == "annotator") | (t.people.c.name == OWNER))
 """Condition for people with access. A stranger's project may hold further owners."""
 SESSION_S = 60 * 24 * 3600
 CLOCK_S = 3600  # that the clock may have been ahead when a session began
-MAX_BODY = 256 * 1024
+JOIN = "/api/join"
+"""The only address for bodies of people without a session."""
+MAX_BODY, MAX_JOIN_BODY = 256 * 1024, 1024
 READ_TIMEOUT_S = 30.0
 """Time limit for a request's headers, for its body, and for the client to read the response."""
 SAFE_METHODS = ("GET", "HEAD")
@@ -35,14 +41,8 @@ POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'; "
     "form-action 'none'; base-uri 'none'; frame-ancestors 'none'"
 )
-HEADERS = {
-    "Content-Security-Policy": POLICY,
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Permissions-Policy": "camera=(), microphone=(), geolocation=()",
-}
+PERMISSIONS = "camera=(), microphone=(), geolocation=()"
+HEADERS = SERVE_HEADERS | {"Content-Security-Policy": POLICY, "Permissions-Policy": PERMISSIONS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,11 +187,13 @@ def request_guard(addresses: Iterable[str]) -> Callable[[Request, RequestRespons
     hosts = {urlsplit(address).netloc for address in origins}
 
     def problem_of(request: Request) -> tuple[int, str] | None:
-        headers = request.headers
+        headers = Headers(scope=request.scope)  # request.headers would keep the cookies
         if has_large_headers(request.scope):
             return 431, "the headers are too large"
         if headers.get("host") not in hosts:
             return 421, "this server does not accept that host name"
+        if len(request.scope["query_string"]) > MAX_QUERY_BYTES:
+            return 414, f"the query has more than {MAX_QUERY_BYTES} bytes"
         if request.method in SAFE_METHODS:
             return None
         if headers.get("origin", "none sent") not in origins:
@@ -201,16 +203,23 @@ def request_guard(addresses: Iterable[str]) -> Callable[[Request, RequestRespons
         length = headers.get("content-length", "")
         if not length.isdigit() or "transfer-encoding" in headers:  # with both, the body may be longer
             return 411, "expected a Content-Length, without a Transfer-Encoding"
-        return (413, f"more than {MAX_BODY} bytes") if int(length) > MAX_BODY else None
+        limit = MAX_JOIN_BODY if request.scope["path"] == JOIN else MAX_BODY
+        return (413, f"more than {limit} bytes") if int(length) > limit else None
 
     async def guard(request: Request, call_next: RequestResponseEndpoint) -> Response:
-        problem, more = problem_of(request), {"Cache-Control": "no-store"}
+        problem, more = problem_of(request), {}
+        cookie = OWN_COOKIE.search(without_cookies(request.scope))
+        request.scope["headers"] += [(b"cookie", cookie[1])] if cookie else []
         if problem is None and request.method not in SAFE_METHODS:
             try:
+                if request.scope["path"] != JOIN:
+                    await _anybody(request)
                 async with asyncio.timeout(READ_TIMEOUT_S):
                     await request.body()  # kept for the route
             except TimeoutError:
                 problem, more = (408, f"the body did not arrive within {READ_TIMEOUT_S:g} s"), {"Connection": "close"}
+            except HTTPException as refusal:
+                problem = refusal.status_code, refusal.detail
             except ClientDisconnect:
                 problem = 400, "the client has gone"
         response = JSONResponse({"detail": problem[1]}, problem[0]) if problem else await call_next(request)

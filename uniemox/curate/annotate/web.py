@@ -117,9 +117,9 @@ def create_app(project: Project, addresses: Sequence[str]) -> FastAPI:
 
 
 async def _invalid(request: Request, error: Exception) -> Response:
-    """Describe the error without the value, which JSON may not be able to represent: NaN, or half a character."""
+    """Describe ten errors without the value, which JSON may not be able to represent: NaN, or half a character."""
     assert isinstance(error, RequestValidationError)
-    sentence = "; ".join(f"{'.'.join(map(str, one['loc'][1:]))}: {one['msg']}" for one in error.errors())
+    sentence = "; ".join(f"{'.'.join(map(str, one['loc'][1:]))}: {one['msg']}" for one in error.errors()[:10])
     return JSONResponse({"detail": sentence.encode("ascii", "backslashreplace").decode()}, 422)
 
 
@@ -140,7 +140,7 @@ def _add_session_routes(app: FastAPI) -> None:
     project: Project = app.state.project
     project_id = project.store.setting("id")
 
-    @app.post("/api/join")
+    @app.post(access.JOIN)
     def begin(invitation: TokenIn) -> Response:
         secret = access.join(project.store, invitation.token)
         if secret is None:

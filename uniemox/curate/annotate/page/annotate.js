@@ -38,13 +38,16 @@ const pending = {
 let sending = false;
 let wait = 1000;
 let again = 0;
+const MAX_BYTES = 200 * 1024; // of answers in one request; the server accepts 256 KiB
 
 async function send() {
   if (sending) return;
   sending = true;
   try {
     for (let keys = pending.keys(); keys.length > 0; keys = pending.keys()) {
-      const part = keys.slice(0, 200);
+      let size = 0;
+      const measure = (key) => new TextEncoder().encode(localStorage.getItem(key)).length;
+      const part = keys.slice(0, 200).filter((key) => (size += measure(key)) <= MAX_BYTES);
       const answers = part.map((key) => JSON.parse(localStorage.getItem(key))).filter((answer) => answer !== null);
       const { saved, refused } = await ask("/api/answers", { answers });
       const over = new Set([...saved, ...refused]);
@@ -55,7 +58,7 @@ async function send() {
       tellSaved();
     }
   } catch (error) {
-    if (error instanceof Refused && (error.status === 401 || error.status === 403)) {
+    if (error instanceof Refused && error.status < 500) {
       show(`${error.message}. ${say("kept")}`);
     }
     tellSaved();
