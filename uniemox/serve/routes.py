@@ -181,7 +181,9 @@ async def health(service: Shared) -> HealthAnswer:
 async def _ask(request: Request, service: Service, ask: PredictAsk | ExplainAsk) -> tuple[list[Upload], Sequence[Any]]:
     """Read a request's images, put them into the queue, and wait for the results. Raises RefusedError."""
     host = request.client.host.partition("%")[0] if request.client else ""
-    held, client = 0, str(ip_network((host, 64), strict=False)) if ":" in host else host  # one client may have a /64
+    if ":" in host and not host.startswith("::ffff:"):  # IPv6: one client may have a /64
+        host = str(ip_network((host, 64), strict=False))
+    held, client = 0, host
 
     def hold(count: int) -> None:
         nonlocal held
