@@ -204,6 +204,6 @@ def test_links_in_the_folder_of_somebody_else_lead_nowhere(tmp_path: Path, name:
     link = tmp_path / "out" / name.format(key=run.key)
     link.parent.mkdir(parents=True)
     link.symlink_to(private)
-    with pytest.raises((OSError, DataError), match="a link"):
+    with pytest.raises(DataError, match="is a link"):
         execute([run])
     assert list(private.iterdir()) == [] if private.is_dir() else private.read_text() == "mine"

@@ -161,8 +161,10 @@ def _start(run: Run, gpus: tuple[str, ...] | None = None) -> _Started | None:
     gpus: the only visible ones; None: all of this process.
     """
     lock = run.root / LOCKS / f"{run.key}.lock"
-    for folder in (lock.parent, run.log.parent, run.mark.parent):
-        refuse_link(folder)
+    folders = lock.parent, run.log.parent, run.mark.parent
+    for path in (*folders, lock, run.log, run.root / JOURNAL):
+        refuse_link(path)
+    for folder in folders:
         folder.mkdir(parents=True, exist_ok=True)
     held = open_appending(lock)
     try:

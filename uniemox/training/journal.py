@@ -153,8 +153,8 @@ class Journal:
 
     def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
         if self.is_written:
-            self._lock.release()
             self.file.close()
+            self._lock.release()
             for tracker in self.trackers:
                 tracker.close(failed=kind is not None)
 
