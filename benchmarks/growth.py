@@ -30,7 +30,7 @@ SIDE = 32
 FOLDERS = ("fi", "fi_more", "flickr8k", "flickr8k_more")  # 13,553 photographs that can be read
 
 
-def near(counts: list[int]) -> None:
+def time_near(counts: list[int]) -> None:
     """Print seconds, nanoseconds for each pair, and hours for three million images.
 
     The images are mixtures of two photographs of ../shared/data, so that nearly all are different.
@@ -123,4 +123,4 @@ if __name__ == "__main__":
     parser.add_argument("task", choices=("near", "status", "resume"))
     parser.add_argument("counts", type=int, nargs="+")
     given = parser.parse_args()
-    {"near": near, "status": time_status, "resume": time_resume}[given.task](given.counts)
+    {"near": time_near, "status": time_status, "resume": time_resume}[given.task](given.counts)

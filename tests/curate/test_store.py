@@ -303,5 +303,5 @@ def test_a_project_is_not_created_through_a_link(tmp_path: Path, name: str) -> N
     (tmp_path / "p").mkdir()
     (tmp_path / "p" / name).symlink_to(tmp_path / "elsewhere")
     with pytest.raises(DataError, match="is a link"):
-        create_project(tmp_path / "p", database="sqlite:///x.db" if name == "database.txt" else None)
+        create_project(tmp_path / "p", database=f"sqlite:///{tmp_path}/x.db" if name == "database.txt" else None)
     assert not (tmp_path / "elsewhere").exists()

@@ -30,6 +30,7 @@ def status(project: Project) -> dict[str, Any]:
     images = select(answers.picture_id, func.count().label("n"), differ.label("differ")).group_by(answers.picture_id)
     image = images.subquery().c
     twice = func.count().filter(image.n >= 2).label("twice")
+    # The number of rows of `verdicts.disputed`, in the same pass over all answers.
     disputed = func.count().filter(image.differ, image.picture_id.not_in(judged)).label("disputed")
     counts = project.rows(select(twice, disputed))[0]
     steps = {

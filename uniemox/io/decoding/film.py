@@ -68,9 +68,9 @@ def main() -> None:
     os.dup2(silent, 2)
     limit_memory(MEMORY_BYTES)
     limit_cpu(cpu_s := CPU_S + math.ceil(CPU_PER_S * every_s))
-    budget_s = TOTAL_CPU_S + path.stat().st_size / BYTES_PER_CPU_S
     end_s, error, alive, count = 0.0, None, time.monotonic(), 0
     try:
+        budget_s = TOTAL_CPU_S + path.stat().st_size / BYTES_PER_CPU_S
         frames = _animation(path) if path.suffix.lower() in ANIMATIONS else _film(path)
         for end_s, shot, frame in moments(frames, every_s):
             if not abs(end_s) < MAX_TIME_S:
