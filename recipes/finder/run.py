@@ -90,8 +90,8 @@ def fit_finder(
     if out.is_file() and not resume:  # a finished one makes room
         shutil.rmtree(run, ignore_errors=True)
     steps_in_epoch(len(shown), config.batch_size)  # raises before anything is written
-    begin_run(run, "finder", config, shown, resume=resume)
-    _train(network, shown, config, stats, run, broken, callback)
+    with begin_run(run, "finder", config, shown, resume=resume):
+        _train(network, shown, config, stats, run, broken, callback)
     graph = FinderGraph(network, mean, std, threshold=0.5).eval()
     known, found = look_for_people(graph, held_out, config, broken, callback.progress)
     threshold, scores = best_threshold(known, found)

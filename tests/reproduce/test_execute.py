@@ -197,13 +197,26 @@ def test_what_prepares_data_sees_no_gpu(tmp_path: Path, monkeypatch: pytest.Monk
     assert [env.get("CUDA_VISIBLE_DEVICES") for env in given] == ["", None]
 
 
-@pytest.mark.parametrize("name", ["locks/{key}.lock", "logs/{key}.log", JOURNAL, "done", "locks"])
+@pytest.mark.parametrize(
+    "name", ["locks/{key}.lock", "logs/{key}.log", JOURNAL, "done", "locks", "runs", "runs/data-split-{key}"]
+)
 def test_links_in_the_folder_of_somebody_else_lead_nowhere(tmp_path: Path, name: str) -> None:
     private, run = tmp_path / "private", split(tmp_path / "out", "a", 0)
-    private.mkdir() if name in ("done", "locks") else private.write_text("mine")
+    private.write_text("mine") if "." in name else private.mkdir()
     link = tmp_path / "out" / name.format(key=run.key)
     link.parent.mkdir(parents=True)
     link.symlink_to(private)
     with pytest.raises(DataError, match="is a link"):
         execute([run])
     assert list(private.iterdir()) == [] if private.is_dir() else private.read_text() == "mine"
+
+
+def test_a_journal_that_is_no_file_is_refused(tmp_path: Path) -> None:
+    """Also if all runs are done, so that nobody writes to it."""
+    os.mkfifo(tmp_path / JOURNAL)
+    with pytest.raises(DataError, match="a pipe or device"):
+        seconds_of(tmp_path)
+    (tmp_path / JOURNAL).unlink()
+    (tmp_path / JOURNAL).symlink_to("/dev/zero")
+    with pytest.raises(DataError, match="is a link"):
+        seconds_of(tmp_path)

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from tests.data.tree import says
-from uniemox.errors import ConfigError, DataError
+from uniemox.errors import DataError
 from uniemox.io.files import METRICS
 from uniemox.training.journal import Journal, read_metrics
 
@@ -74,14 +74,3 @@ def test_an_image_replaces_a_link(tmp_path: Path) -> None:
         journal.image(3, "views", Image.new("RGB", (4, 4)))
     assert private.read_text() == "mine"
     assert Image.open(tmp_path / "run" / "pictures" / "views-00000003.png").size == (4, 4)
-
-
-def test_two_runs_in_one_folder_are_refused(tmp_path: Path) -> None:
-    """Such as a queued job that starts while the first one still works."""
-    with Journal(tmp_path / "run", 0) as journal:
-        journal.write(1, {"loss": 2.0})
-        with pytest.raises(ConfigError, match=r"another process is writing .*metrics\.jsonl"):
-            Journal(tmp_path / "run", 0)
-        journal.write(2, {"loss": 1.0})
-    assert [line["step"] for line in read_metrics(tmp_path / "run")] == [1, 2]
-    assert {path.name for path in (tmp_path / "run").iterdir()} - {"tensorboard"} == {METRICS}

@@ -30,18 +30,30 @@ def data(tmp_path: Path) -> DataSet:
 
 @pytest.fixture
 def run(tmp_path: Path, data: DataSet) -> Path:
-    begin_run(tmp_path / "run", "pretrain", CONFIGURED, data, resume=False)
+    again(tmp_path / "run", CONFIGURED, data, resume=False)
     (tmp_path / "run" / "metrics.jsonl").touch()  # its first step
     return tmp_path / "run"
 
 
 def again(run: Path, config: PretrainConfig, data: DataSet, kind: str = "pretrain", resume: bool = True) -> bool:
-    return begin_run(run, kind, config, data, resume=resume)
+    with begin_run(run, kind, config, data, resume=resume) as is_begun:
+        return is_begun
+
+
+def test_a_second_training_in_one_folder_is_refused(tmp_path: Path, data: DataSet) -> None:
+    """Also before the first step of the first one, which a second one with other settings would replace."""
+    with begin_run(tmp_path / "run", "pretrain", CONFIGURED, data, resume=False):
+        began = (tmp_path / "run" / CONFIG).read_text()
+        for config in (CONFIGURED, replace(CONFIGURED, seed=CONFIGURED.seed + 1)):
+            with pytest.raises(ConfigError, match=r"another process is writing .*config\.json"):
+                again(tmp_path / "run", config, data)
+        assert (tmp_path / "run" / CONFIG).read_text() == began
+    assert [path.name for path in (tmp_path / "run").iterdir()] == [CONFIG]
 
 
 def test_a_new_run_records_settings_data_and_versions(tmp_path: Path, data: DataSet) -> None:
     out = tmp_path / "deep" / "run"
-    assert begin_run(out, "pretrain", CONFIGURED, data, resume=True) is False
+    assert again(out, CONFIGURED, data) is False
     record = json.loads((out / CONFIG).read_text())
     assert from_dict(PretrainConfig, record["config"], "file") == CONFIGURED
     assert record["kind"] == "pretrain"

@@ -44,9 +44,8 @@ def finetune(
     """
     device, callback = setup_device(config.hardware), callback or NullCallback()
     config = with_precision(config.resolved())
-    with process_group(device):
-        split_for_training(data, config, None)  # raises before anything is written
-        begin_run(out, "finetune", config, data, resume=resume)
+    split_for_training(data, config, None)  # raises before anything is written
+    with process_group(device), begin_run(out, "finetune", config, data, resume=resume):
         if was_finished(out, ONNX, config.save):
             return load_classifier(out / WEIGHTS, allow=config.own_packages)[1]
         run = _open_run(config, data, out, device, callback)

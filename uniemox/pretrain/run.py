@@ -82,9 +82,8 @@ def pretrain(
     """
     device, callback = setup_device(config.hardware), callback or NullCallback()
     config, precision = with_precision(config), precision_of(config.hardware)
-    with process_group(device):
-        steps_in_epoch(len(data), config.batch_size)  # raises before anything is written
-        begin_run(out, "pretrain", config, data, resume=resume)
+    steps_in_epoch(len(data), config.batch_size)  # raises before anything is written
+    with process_group(device), begin_run(out, "pretrain", config, data, resume=resume):
         if was_finished(out, ENCODER, config.save):
             return out / ENCODER
         model, teacher = open_networks(config, data, out, device, callback)

@@ -14,8 +14,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO
 
-from uniemox.errors import ConfigError, StoppedError
-from uniemox.io.files import open_appending, refuse_link, write_file
+from uniemox.errors import ConfigError, DataError, StoppedError
+from uniemox.io.files import open_appending, read_limited, refuse_link, write_file
 from uniemox.io.stopping import StopRequest
 from uniemox.reproduce.plan import Run
 from uniemox.reproduce.results import is_done
@@ -161,8 +161,8 @@ def _start(run: Run, gpus: tuple[str, ...] | None = None) -> _Started | None:
     gpus: the only visible ones; None: all of this process.
     """
     lock = run.root / LOCKS / f"{run.key}.lock"
-    folders = lock.parent, run.log.parent, run.mark.parent
-    for path in (*folders, lock, run.log, run.root / JOURNAL):
+    folders = lock.parent, run.log.parent, run.mark.parent, run.folder.parent
+    for path in (*folders, run.folder, lock, run.log, run.root / JOURNAL):
         refuse_link(path)
     for folder in folders:
         folder.mkdir(parents=True, exist_ok=True)
@@ -207,7 +207,7 @@ def _end(started: _Started, outcome: RunOutcome) -> None:
         outcome.done.append(run)
         return
     made = "" if code else "; it ended without an error, but did not write its output"
-    lines = [line.strip() for line in run.log.read_text("utf-8", "replace").splitlines() if line.strip()]
+    lines = [line.strip() for line in read_limited(run.log).decode("utf-8", "replace").splitlines() if line.strip()]
     outcome.failed[run.key] = f"exit code {code}{made}: {' / '.join(lines[-TAIL:])} (all of it: {run.log})"
 
 
@@ -230,13 +230,18 @@ def _clear(started: _Started) -> None:
 
 
 def seconds_of(root: Path) -> dict[str, float]:
-    """Return the time of every run by key, over all its starts, from the journal."""
+    """Return the time of every run by key, over all its starts, from the journal. Raises DataError for a bad one."""
     path, seconds = root / JOURNAL, dict[str, float]()
-    for line in path.read_text("utf-8").splitlines() if path.exists() else []:
+    refuse_link(path)
+    try:
+        lines = read_limited(path).splitlines() if path.exists() else []
+    except OSError as error:
+        raise DataError(f"{path} can't be read ({error.strerror}); remove it") from error
+    for line in lines:
         try:
             entry = json.loads(line)
             seconds[entry["key"]] = seconds.get(entry["key"], 0.0) + float(entry["seconds"])
-        except (ValueError, KeyError, TypeError):  # an incomplete line
+        except (ValueError, KeyError, TypeError, RecursionError):  # an incomplete line
             continue
     return seconds
 

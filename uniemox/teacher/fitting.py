@@ -164,8 +164,8 @@ def fit_teacher(
     teacher = _start(config, tower, training_pairs.texts)
     if (out / DESCRIPTION).is_file() and not resume:  # replaces a finished teacher
         shutil.rmtree(out / RUN, ignore_errors=True)
-    begin_run(out / RUN, "teacher", config, data, resume=resume)
-    _fit(teacher, training_pairs, config, out / RUN, callback)
+    with begin_run(out / RUN, "teacher", config, data, resume=resume):
+        _fit(teacher, training_pairs, config, out / RUN, callback)
     teacher.about = {
         "data": data.name,
         "pictures": len(training_pairs.texts),

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from uniemox.errors import DataError
-from uniemox.io.files import METRICS, FileLock, read_limited, write_file, writing
+from uniemox.io.files import METRICS, read_limited, write_file
 from uniemox.io.images import encode_image
 from uniemox.training.processes import kept_parameters, rank
 from uniemox.training.trackers import open_trackers
@@ -141,8 +141,6 @@ class Journal:
         if not self.is_written:
             return
         path = run / METRICS
-        with writing(path):
-            self._lock = FileLock(path)
         kept = [line for line in read_metrics(run) if line["step"] <= step] if path.exists() else []
         write_file(path, "".join(json.dumps(line) + "\n" for line in kept))
         self.file = path.open("a", encoding="utf-8")
@@ -154,7 +152,6 @@ class Journal:
     def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
         if self.is_written:
             self.file.close()
-            self._lock.release()
             for tracker in self.trackers:
                 tracker.close(failed=kind is not None)
 

@@ -4,7 +4,8 @@ import difflib
 import hashlib
 import json
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, fields, is_dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -15,7 +16,18 @@ import torch
 from uniemox.data.sample import DataSet, Sample
 from uniemox.data.seen import SEEN
 from uniemox.errors import ConfigError
-from uniemox.io.files import CHECKPOINTS, CONFIG, METRICS, PARTIAL, WEIGHTS, read_limited, refuse_link, write_file
+from uniemox.io.files import (
+    CHECKPOINTS,
+    CONFIG,
+    METRICS,
+    PARTIAL,
+    WEIGHTS,
+    FileLock,
+    read_limited,
+    refuse_link,
+    write_file,
+    writing,
+)
 from uniemox.training.processes import is_restart, job_of, rank, wait_for_all
 
 Config = TypeVar("Config")
@@ -101,26 +113,34 @@ FREE = ("hardware.", "save.", "workers", "stop_on_divergence")  # settings that 
 PACKAGES = ("torch", "timm", "numpy", "pillow")
 
 
-def begin_run(run: Path, kind: str, config: Any, data: DataSet | Sequence[Sample], *, resume: bool) -> bool:
-    """Write config.json, or check that the existing one is of this run. Returns True if there is something to resume.
+@contextmanager
+def begin_run(run: Path, kind: str, config: Any, data: DataSet | Sequence[Sample], *, resume: bool) -> Iterator[bool]:
+    """Write config.json, or check that the existing one is of this run. Yields True if there is something to resume.
+
+    Inside the context no other process can begin a run in the folder.
 
     kind: "pretrain", "finetune", "teacher" or "finder".  data: a data set, or samples without labels.
     The first process does it while others wait.
     A run that ended before its first step starts from the beginning. A run may resume with a lower learning rate, for
     example after divergence; config.json then lists the earlier rates. A run that torchrun or SLURM restarts after a
     process died resumes without --resume.
-    Raises ConfigError if the folder holds links or another run, if it holds a run and `resume` is off, or if settings
-    or data differ from the run's first ones.
+    Raises ConfigError if the folder holds links or another run, if it holds a run and `resume` is off, if settings or
+    data differ from the run's first ones, or if another process is training there.
     """
-    is_begun = rank() == 0 and _begin(run, kind, config, data, resume=resume)
-    wait_for_all()
-    return is_begun
+    with ExitStack() as at_end:
+        is_begun = False
+        if rank() == 0:
+            if run.exists() and not run.is_dir():
+                raise ConfigError(f"{run} is a file; --out needs a folder")
+            with writing(run):
+                at_end.callback(FileLock(run / CONFIG).release)
+            is_begun = _begin(run, kind, config, data, resume=resume)
+        wait_for_all()
+        yield is_begun
 
 
 def _begin(run: Path, kind: str, config: Any, data: DataSet | Sequence[Sample], *, resume: bool) -> bool:
     path = run / CONFIG
-    if run.exists() and not run.is_dir():
-        raise ConfigError(f"{run} is a file; --out needs a folder")
     record: dict[str, Any] = {
         "kind": kind,
         "config": to_dict(config),
@@ -129,7 +149,7 @@ def _begin(run: Path, kind: str, config: Any, data: DataSet | Sequence[Sample], 
         "job": job_of(),
     }
     if not path.exists():
-        if run.is_dir() and not all(left.match(f"{CONFIG}.*{PARTIAL}") for left in run.iterdir()):
+        if not all(left.match(f"{CONFIG}.*{PARTIAL}") or left.match(f"{CONFIG}.lock") for left in run.iterdir()):
             raise ConfigError(f"{run} is not empty and not a run of uniemox; choose another --out")
         write_file(path, json.dumps(record, indent=2) + "\n")
         return False
