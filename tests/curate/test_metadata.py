@@ -79,6 +79,17 @@ def test_a_small_image_of_jfif_goes_and_its_colours_stay() -> None:
     assert np.array_equal(*(np.asarray(Image.open(io.BytesIO(one))) for one in (whole, plain)))
 
 
+@pytest.mark.parametrize("place", ["end", "comment of length 0", "comment of length 1"])
+def test_faults_that_decoders_accept_keep_nothing(place: str) -> None:
+    data = save(Image.effect_noise((64, 64), 60), "JPEG", comment=b"Secret")
+    at = data.index(b"\xff\xda")
+    data = data[:-2] if place == "end" else data[:at] + b"\xff\xfe\0" + bytes((int(place[-1]),)) + data[at:]
+    plain = without_metadata(data, 1)
+    assert plain is not None
+    assert b"Secret" not in plain
+    assert np.array_equal(*(np.asarray(Image.open(io.BytesIO(one))) for one in (data, plain)))
+
+
 def test_a_segment_inside_a_scan_is_damage() -> None:
     """Decoders stop there; without it they would go on, and show another image."""
     data = saved("JPEG", restart_marker_rows=1)
@@ -346,6 +357,16 @@ def test_palettes_that_are_too_long_are_cut() -> None:
     data = png_of([head, (b"PLTE", palette[1][:48].ljust(48, b"\0") + bytes(720)), *rest])
     plain = without_metadata(data, 1)
     assert plain is not None
+    assert np.array_equal(*(np.asarray(Image.open(io.BytesIO(one)).convert("RGB")) for one in (data, plain)))
+
+
+@pytest.mark.parametrize("text", [JANE, b"IHDR" + bytes(20)])
+def test_a_palette_stays_in_a_png_with_chunks_before_its_header(text: bytes) -> None:
+    chunks = png_chunks(save(Image.effect_noise((16, 16), 60).quantize(16), "PNG"))
+    data = png_of([(b"tEXt", b"Author\0" + text), *chunks])
+    plain = without_metadata(data, 1)
+    assert plain is not None
+    assert text not in plain
     assert np.array_equal(*(np.asarray(Image.open(io.BytesIO(one)).convert("RGB")) for one in (data, plain)))
 
 

@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -381,6 +382,16 @@ def test_links_in_a_project_or_release_lead_nowhere(tmp_path: Path) -> None:
     (tmp_path / "out" / "pictures").symlink_to(private)
     with pytest.raises(DataError, match="is a link"):
         release(project, tmp_path / "out", ReleaseConfig(name="x"))
+    (tmp_path / "out" / "pictures").unlink()
+    (tmp_path / "out" / "notes.txt").symlink_to(private / "a.jpg")  # whose hash would be published
+    with pytest.raises(DataError, match="is a link"):
+        release(project, tmp_path / "out", ReleaseConfig(name="x"))
+    (tmp_path / "out" / "notes.txt").unlink()
+    os.mkfifo(tmp_path / "out" / "pipe")
+    with pytest.raises(DataError, match="is not a file"):
+        release(project, tmp_path / "out", ReleaseConfig(name="x"))
+    (tmp_path / "out" / "pipe").unlink()
+    (tmp_path / "out" / "pictures").symlink_to(private)
     (project.folder / "splits.png").unlink(missing_ok=True)
     (project.folder / "splits.png").symlink_to(private / "a.jpg")
     with pytest.raises(DataError, match="is a link"):

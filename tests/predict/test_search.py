@@ -81,6 +81,18 @@ def test_an_index_is_used_again_and_a_damaged_copy_is_replaced(photos: Path) -> 
     assert sum(answered[1:]) <= 9  # the image that can't be read, where the copy was damaged
 
 
+def test_a_copy_much_larger_than_its_index_is_not_read(photos: Path) -> None:
+    """A few bytes on the disk, most of them a hole, would take gigabytes of memory."""
+    predictor, cache = load("small", finder=None), photos.with_name(photos.name + CACHE)
+    first = update_index(predictor, photos)
+    size = cache.stat().st_size
+    with np.load(cache) as kept:
+        np.savez(cache, **dict(kept) | {"paths": kept["paths"].astype("U10000")})
+    assert cache.stat().st_size > 10 * size
+    assert update_index(predictor, photos).paths.tolist() == first.paths.tolist()
+    assert cache.stat().st_size == size
+
+
 def test_an_index_of_another_model_is_refused(photos: Path) -> None:
     update_index(load("small", finder=None), photos)
     with pytest.raises(ConfigError, match=r"Delete .*photos\.uniemox\.jsonl to index .* with this model"):

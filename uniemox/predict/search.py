@@ -22,6 +22,7 @@ from uniemox.predict.tables import checking_fields, read_lines
 from uniemox.predict.writing import AnswerHeader, ResultFile
 
 INDEX, CACHE = ".uniemox.jsonl", ".uniemox.npz"  # after the folder's name
+MAX_GROWTH = 4  # times the size of the index that a copy may have: ours are smaller, unless one path is very long
 ROW = 12  # images per row of a page
 COMPARE = {"<": np.less, "<=": np.less_equal, ">": np.greater, ">=": np.greater_equal}
 _CONDITION = re.compile(r"([^\s<>=]+)\s*(<=|>=|<|>)\s*(-?\d+(?:\.\d+)?)(?:\s+|$)")
@@ -171,7 +172,8 @@ def _save(cache: Path, index: Index, failed: Iterable[str], answered: AnswerHead
 def _load(cache: Path, lines: Path, answered: AnswerHeader) -> tuple[Index, frozenset[str]] | None:
     """Load the copy of an index; None if it is missing, older than the lines, of another model, or damaged."""
     try:
-        if os.stat(cache).st_mtime_ns < os.stat(lines).st_mtime_ns:
+        copy, original = os.stat(cache), os.stat(lines)
+        if copy.st_mtime_ns < original.st_mtime_ns or copy.st_size > MAX_GROWTH * original.st_size:
             return None
         with open_regular(cache) as file, np.load(file, allow_pickle=False) as kept:
             if any(part.compress_type for part in kept.zip.infolist()):  # not ours, and larger than the file

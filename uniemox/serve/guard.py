@@ -1,10 +1,13 @@
 """Middleware for every request: checks, headers, one log line, counts, and a response to internal errors."""
 
+import asyncio
 import ipaddress
 import logging
 import time
 from collections.abc import Collection
+from typing import Any
 from urllib.parse import urlsplit
+from weakref import WeakValueDictionary
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
@@ -35,6 +38,32 @@ MAX_HEADER_BYTES = 32 * 2**10
 MAX_QUERY_BYTES = 4 * 2**10  # because each parameter takes 1 µs
 
 
+AT_ONCE = 8
+"""Requests of one client that are worked on at a time."""
+
+
+class Turns:
+    """Turns of the clients: with AT_ONCE for each, one that has a thousand connections delays mainly itself."""
+
+    def __init__(self) -> None:
+        self._of = WeakValueDictionary[str, asyncio.Semaphore]()  # those that somebody holds or waits for
+
+    def of(self, scope: Scope) -> asyncio.Semaphore:
+        """Return the semaphore of a request's client."""
+        return self._of.setdefault(client_of(scope.get("client")), asyncio.Semaphore(AT_ONCE))
+
+
+def client_of(peer: Any) -> str:
+    """Return the client of an address: one IPv4 address, or the /64 of an IPv6 address, which one client may have.
+
+    peer: host and port; anything else, such as None: unknown.
+    """
+    host = str(peer[0]).partition("%")[0] if isinstance(peer, tuple | list) else ""
+    if ":" in host and not host.startswith("::ffff:"):
+        return str(ipaddress.ip_network((host, 64), strict=False))
+    return host
+
+
 class Guard:
     """ASGI middleware.
 
@@ -44,6 +73,7 @@ class Guard:
 
     def __init__(self, app: ASGIApp, metrics: Metrics, origins: Collection[str] = ()) -> None:
         self._app, self._metrics, self._origins = app, metrics, origins
+        self._turns = Turns()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request; other events, such as lifespan, pass through."""
@@ -64,6 +94,8 @@ class Guard:
         try:
             problem = self._problem(scope)
             without_cookies(scope)
+            async with self._turns.of(scope):  # not while images are received and predicted
+                await asyncio.sleep(0)  # let others go first
             await (self._app if problem is None else _answer(*problem))(scope, receive, guarded)
         except ClientDisconnect:
             status = CLIENT_GONE

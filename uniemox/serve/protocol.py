@@ -10,7 +10,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from uniemox.errors import ConfigError
 from uniemox.serve.config import ServeConfig
-from uniemox.serve.guard import MAX_HEADER_BYTES
+from uniemox.serve.guard import MAX_HEADER_BYTES, client_of
 
 BACKLOG = 2048  # connections that wait in the kernel to be accepted
 MAX_SMALL_CHUNKS = 100
@@ -60,15 +60,14 @@ class PatientProtocol(H11Protocol):
     """
 
     config_of_server: ServeConfig
-    _address: str
+    _client: str
     _clocks: dict[str, asyncio.TimerHandle]
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Accept a connection; close it if there are too many."""
         config, self._clocks, self.conn = self.config_of_server, {}, _Connection(h11.SERVER, MAX_HEADER_BYTES)
-        peer = transport.get_extra_info("peername")
-        self._address = str(peer[0]) if isinstance(peer, tuple) else ""
-        same = sum(getattr(one, "_address", None) == self._address for one in self.connections)
+        self._client = client_of(transport.get_extra_info("peername"))
+        same = sum(getattr(one, "_client", None) == self._client for one in self.connections)
         if len(self.connections) >= config.max_connections or same >= config.max_connections_each:
             transport.abort()
             return

@@ -5,7 +5,6 @@ import base64
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from ipaddress import ip_network
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Query, Request, Response
@@ -28,6 +27,7 @@ from uniemox.serve.answers import (
 from uniemox.serve.batching import Batcher
 from uniemox.serve.bodies import ANY, FIELD, FORM, IMAGE_TYPES, Upload, read_uploads
 from uniemox.serve.config import ServeConfig
+from uniemox.serve.guard import client_of
 from uniemox.serve.metrics import Metrics
 from uniemox.serve.models import ExplainAsk, Models, Overlay, PredictAsk, without_folders
 
@@ -180,10 +180,7 @@ async def health(service: Shared) -> HealthAnswer:
 
 async def _ask(request: Request, service: Service, ask: PredictAsk | ExplainAsk) -> tuple[list[Upload], Sequence[Any]]:
     """Read a request's images, put them into the queue, and wait for the results. Raises RefusedError."""
-    host = request.client.host.partition("%")[0] if request.client else ""
-    if ":" in host and not host.startswith("::ffff:"):  # IPv6: one client may have a /64
-        host = str(ip_network((host, 64), strict=False))
-    held, client = 0, host
+    held, client = 0, client_of(request.client)
 
     def hold(count: int) -> None:
         nonlocal held

@@ -21,7 +21,7 @@ from uniemox.curate import tables as t
 from uniemox.curate.project import Project, Store, person_of
 from uniemox.errors import ConfigError
 from uniemox.serve.guard import HEADERS as SERVE_HEADERS
-from uniemox.serve.guard import MAX_QUERY_BYTES, has_large_headers, without_cookies
+from uniemox.serve.guard import MAX_QUERY_BYTES, Turns, has_large_headers, without_cookies
 
 Role = Literal["annotator", "owner"]
 OWNER = "owner"  # name of the person who serves the project
@@ -183,7 +183,7 @@ def request_guard(addresses: Iterable[str]) -> Callable[[Request, RequestRespons
 
     addresses: of the pages, such as http://127.0.0.1:8000.
     """
-    origins = frozenset(addresses)
+    origins, turns = frozenset(addresses), Turns()
     hosts = {urlsplit(address).netloc for address in origins}
 
     def problem_of(request: Request) -> tuple[int, str] | None:
@@ -207,13 +207,14 @@ def request_guard(addresses: Iterable[str]) -> Callable[[Request, RequestRespons
         return (413, f"more than {limit} bytes") if int(length) > limit else None
 
     async def guard(request: Request, call_next: RequestResponseEndpoint) -> Response:
-        problem, more = problem_of(request), {}
+        turn, problem, more = turns.of(request.scope), problem_of(request), {}
         cookie = OWN_COOKIE.search(without_cookies(request.scope))
         request.scope["headers"] += [(b"cookie", cookie[1])] if cookie else []
         if problem is None and request.method not in SAFE_METHODS:
             try:
                 if request.scope["path"] != JOIN:
-                    await _anybody(request)
+                    async with turn:
+                        await _anybody(request)
                 async with asyncio.timeout(READ_TIMEOUT_S):
                     await request.body()  # kept for the route
             except TimeoutError:
@@ -222,7 +223,8 @@ def request_guard(addresses: Iterable[str]) -> Callable[[Request, RequestRespons
                 problem = refusal.status_code, refusal.detail
             except ClientDisconnect:
                 problem = 400, "the client has gone"
-        response = JSONResponse({"detail": problem[1]}, problem[0]) if problem else await call_next(request)
+        async with turn:
+            response = JSONResponse({"detail": problem[1]}, problem[0]) if problem else await call_next(request)
         for name, value in (HEADERS | more).items():
             response.headers.setdefault(name, value)
         return response

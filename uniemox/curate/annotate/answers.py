@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from sqlalchemy import Connection, insert, select
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -25,10 +25,20 @@ MAX_ROWS = 2**53  # limit for row numbers: JavaScript rounds larger ones, and da
 MAX_AT_ONCE = 2000  # answers of one transaction
 
 
+MAX_FIELDS = 20  # of an object; each further one would become an error
+
+
 class Strict(BaseModel):
     """A request body without unknown fields or converted types."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _has_few_fields(cls, value: Any) -> Any:
+        if isinstance(value, dict) and len(value) > MAX_FIELDS:
+            raise ValueError(f"more than {MAX_FIELDS} fields")
+        return value
 
 
 class AnswerIn(Strict):

@@ -216,7 +216,7 @@ def _add_annotator_routes(app: FastAPI) -> None:
 
     @app.get("/api/answers")
     def own_answers(person: Annotator, limit: int = 20) -> Response:
-        rows = assigner.own_answers(person.id, min(max(limit, 1), MAX_ANSWERS))
+        rows = assigner.own_answers(person.id, min(max(limit, 1), MAX_TASKS))
         return JSONResponse({"answers": rows})
 
 

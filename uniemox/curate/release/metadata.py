@@ -58,7 +58,7 @@ def without_metadata(data: bytes, orientation: int) -> bytes | None:
             return b"".join(_png(data, exif))
         if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
             return _webp(data, exif)
-    except (struct.error, ValueError, IndexError, zlib.error):  # cut off, or damaged
+    except (struct.error, ValueError, LookupError, zlib.error):  # cut off, or damaged
         return None
     return None
 
@@ -95,8 +95,8 @@ def _jpeg(data: bytes, exif: bytes) -> Iterator[bytes]:
             yield data[at : at + 2]
             return
         (length,) = struct.unpack_from(">H", data, at + 2)
-        end = at + 2 + length
-        if length < 2 or end > len(data):
+        end = at + 2 + max(length, 2)
+        if (length < 2 and marker in NEEDED) or end > len(data):  # decoders skip others that are too short
             raise ValueError("cut off")
         content = data[at + 4 : end]
         if marker == 0xE2 and content.startswith(ICC):
@@ -110,6 +110,9 @@ def _jpeg(data: bytes, exif: bytes) -> Iterator[bytes]:
         if marker == SOS:
             stop = _end_of_scan(data, at)
             yield data[at:stop]
+            if stop == len(data):  # decoders accept a file without its end
+                yield bytes((0xFF, EOI))
+                return
             at, has_scan = stop, True
 
 
@@ -130,11 +133,11 @@ def _profile_segments(parts: Mapping[bytes, bytes]) -> Iterator[bytes]:
 
 
 def _end_of_scan(data: bytes, at: int) -> int:
-    """Return the place of the next marker that does not belong to the scan."""
+    """Return the place of the next marker that does not belong to the scan; without one, the end of the file."""
     while True:
-        at = data.index(b"\xff", at)
-        if at + 1 >= len(data):
-            raise ValueError("cut off")
+        at = data.find(b"\xff", at)
+        if at < 0 or at + 1 == len(data):
+            return len(data)
         if data[at + 1] != 0 and not 0xD0 <= data[at + 1] <= 0xD7 and data[at + 1] != 0xFF:
             return at
         at += 1 if data[at + 1] == 0xFF else 2
@@ -143,27 +146,36 @@ def _end_of_scan(data: bytes, at: int) -> int:
 def _png(data: bytes, exif: bytes) -> Iterator[bytes]:
     """Yield the listed chunks; a colour profile keeps its bytes, not its name."""
     yield PNG_HEAD
-    at, bits, colours = len(PNG_HEAD), data[24], data[25]
+    chunks = list(_png_chunks(data))
+    head = dict(reversed(chunks))[b"IHDR"]  # the first one; other chunks may precede it
+    bits, colours = head[8], head[9]
     if colours == PALETTE:
         limits = PNG_CHUNKS | {b"PLTE": 3 << min(bits, 8)}
     else:  # a suggested palette is not needed
         limits = PNG_CHUNKS | {b"PLTE": -1, b"tRNS": {GREY: 2, RGB: 6}.get(colours, -1)}
-    while (end := at + 12 + int.from_bytes(data[at : at + 4], "big")) <= len(data):
-        name, content = data[at + 4 : at + 8], data[at + 8 : end - 4]
-        if name == b"IEND":
-            break
+    for name, content in chunks:
         if name == b"iCCP" and (profile := _profile(content)):
             yield _chunk(name, b"ICC\0\0" + zlib.compress(profile))
         elif len(content) <= limits.get(name, -1):
-            yield data[at:end]
+            yield _chunk(name, content)
         elif name == b"IHDR" or (name, colours) in ((b"PLTE", PALETTE), (b"tRNS", GREY), (b"tRNS", RGB)):
             yield _chunk(name, content[: limits[name]])  # decoders read its first bytes
         if name == b"IHDR" and exif:
             yield _chunk(b"eXIf", exif)
+    yield _chunk(b"IEND", b"")
+
+
+def _png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Yield name and content of each complete chunk before IEND. Raises ValueError if the pixels are cut off."""
+    at = len(PNG_HEAD)
+    while (end := at + 12 + int.from_bytes(data[at : at + 4], "big")) <= len(data):
+        name = data[at + 4 : at + 8]
+        if name == b"IEND":
+            return
+        yield name, data[at + 8 : end - 4]
         at = end
     if data[at + 4 : at + 8] == b"IDAT":
         raise ValueError("cut off")
-    yield _chunk(b"IEND", b"")
 
 
 def _chunk(name: bytes, content: bytes) -> bytes:

@@ -36,7 +36,16 @@ from uniemox.data.readers.csv_table import read_rows
 from uniemox.data.source import public_name
 from uniemox.data.splits import write_splits
 from uniemox.errors import ConfigError, DataError, UniemoxError
-from uniemox.io.files import PARTIAL, FileLock, is_plain_name, read_limited, refuse_link, write_file, writing
+from uniemox.io.files import (
+    PARTIAL,
+    FileLock,
+    is_plain_name,
+    open_regular,
+    read_limited,
+    refuse_link,
+    write_file,
+    writing,
+)
 from uniemox.io.images import MAX_BYTES
 from uniemox.io.progress import Progress, silent
 
@@ -67,7 +76,7 @@ def release(project: Project, folder: Path, config: ReleaseConfig, progress: Pro
     kept = verdicts(project, rule=config.rule, min_answers=config.min_answers)
     everything, left = release_rows(project, kept)
     rows = _licensed(everything, config)
-    _refuse_links(folder)
+    _check_folder(folder)
     with ExitStack() as at_end:
         with writing(folder):
             at_end.callback(FileLock(folder / MARK).release)
@@ -99,10 +108,12 @@ def _is_ours(project: Project, folder: Path) -> bool:
     return listed <= {row.sha256 for row in project.rows(select(t.images.c.sha256))}
 
 
-def _refuse_links(folder: Path) -> None:
-    """Raise DataError for a link in the images of a release, through which files would be written and deleted."""
-    for path in (folder / IMAGES, *(folder / IMAGES).rglob("*")):
+def _check_folder(folder: Path) -> None:
+    """Raise DataError for a link, a pipe or a device in a release, which would be written through or read forever."""
+    for path in folder.rglob("*"):
         refuse_link(path)
+        if not path.is_file() and not path.is_dir():
+            raise DataError(f"{path} is not a file; remove it")
 
 
 def _licensed(rows: list[ReleasedImage], config: ReleaseConfig) -> list[ReleasedImage]:
@@ -193,7 +204,7 @@ def _place_images(
             plain = None if keep else without_metadata(data, orientation_of(data))
             left_in += plain is None and not keep
             data = plain or data
-            if not target.exists() or target.read_bytes() != data:
+            if not target.exists() or target.stat().st_size != len(data) or target.read_bytes() != data:
                 write_file(target, data)
         except OSError as error:
             raise DataError(f"{target}: can't be written ({error.strerror})") from error
@@ -257,7 +268,8 @@ def _write_checksums(folder: Path, sums: Mapping[str, str]) -> None:
     lines = [f"{digest}  {IMAGES}/{path}" for path, digest in sums.items()]
     for path in sorted(folder.iterdir()):
         if path.is_file() and path.name != "SHA256SUMS" and not path.name.startswith(MARK):
-            lines.append(f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}")
+            with open_regular(path) as file:
+                lines.append(f"{hashlib.file_digest(file, 'sha256').hexdigest()}  {path.name}")
     write_file(folder / "SHA256SUMS", ("\n".join(lines) + "\n").encode())
 
 
@@ -322,7 +334,7 @@ def _leave_releases(project: Project, sha256: Sequence[str]) -> TakenDown:
             if not Path(row.folder).is_absolute() or not _is_ours(project, Path(row.folder)):
                 problems.append(f"{row.folder}: not a release of this project; if it is, repeat curate release on it")
                 continue
-            _refuse_links(Path(row.folder))
+            _check_folder(Path(row.folder))
             _remove(Path(row.folder), sha256)
             removed.append(row)
         except (OSError, DataError) as error:
@@ -336,7 +348,8 @@ def _leave_releases(project: Project, sha256: Sequence[str]) -> TakenDown:
                     connection.execute(update(t.releases).where(t.releases.c.id == row.id).values(pictures=0))
             written.append(row.folder)
         except (UniemoxError, OSError) as error:
-            problems.append(f"{row.folder}: the images are removed, but it can't be written again ({error})")
+            failure = f"the images are removed, but it can't be written again ({error})"
+            problems.append(f"{row.folder}: {failure}; repeat curate release on it")
     return TakenDown(tuple(sha256), tuple(written), tuple(gone), tuple(problems))
 
 

@@ -1,0 +1,68 @@
+"""Many requests of one client delay those of others by a few turns, not by all of them."""
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from starlette.requests import Request
+from starlette.responses import Response
+
+from tests.curate.conftest import ADDRESS
+from uniemox.curate.annotate.access import request_guard
+from uniemox.serve.config import ServeConfig
+from uniemox.serve.guard import AT_ONCE, Guard
+from uniemox.serve.metrics import Metrics
+from uniemox.serve.protocol import with_limits
+
+ATTACKER, OTHER = ("10.0.0.1", 1), ("10.0.0.2", 1)
+
+
+def scope_of(client: tuple[str, int]) -> dict[str, Any]:
+    host = ADDRESS.removeprefix("http://").encode()
+    more = {"method": "GET", "path": "/health", "raw_path": b"/health", "query_string": b""}
+    return {"type": "http", "client": client, "headers": [(b"host", host)], **more}
+
+
+def serve_guard(order: list[Any]) -> Any:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        order.append(scope["client"])
+
+    guard = Guard(app, Metrics(), [ADDRESS])
+    return lambda scope: guard(scope, None, None)  # type: ignore[arg-type]
+
+
+def curate_guard(order: list[Any]) -> Any:
+    guard = request_guard([ADDRESS])
+
+    async def call_next(request: Request) -> Response:
+        order.append(request.scope["client"])
+        await asyncio.sleep(0)  # for a thread
+        return Response()
+
+    return lambda scope: guard(Request(scope), call_next)
+
+
+@pytest.mark.parametrize("make", [serve_guard, curate_guard])
+def test_another_client_waits_for_a_few_requests_only(make: Any) -> None:
+    order: list[Any] = []
+
+    async def run() -> None:
+        guard = make(order)
+        tasks = [asyncio.ensure_future(guard(scope_of(ATTACKER))) for _ in range(200)]
+        await asyncio.gather(*tasks, asyncio.ensure_future(guard(scope_of(OTHER))))
+
+    asyncio.run(run())
+    assert len(order) == 201
+    assert order.index(OTHER) <= 2 * AT_ONCE
+
+
+def test_connections_of_an_ipv6_network_are_counted_together() -> None:
+    kind = with_limits(ServeConfig(max_connections=4))
+    protocol, closed = object.__new__(kind), list[bool]()
+    protocol.connections = [SimpleNamespace(_client="2001:db8::/64")] * 2
+    transport = SimpleNamespace(
+        get_extra_info=lambda name: ("2001:db8::7", 80, 0, 0), abort=lambda: closed.append(True)
+    )
+    protocol.connection_made(transport)
+    assert closed == [True]
