@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from hashlib import sha256
+from io import BufferedReader
 from pathlib import Path
 from typing import IO, Any, BinaryIO
 
@@ -35,7 +36,7 @@ def is_plain_name(name: str) -> bool:
     return re.fullmatch(r"[^./\\\0][^/\\\0]*", name) is not None
 
 
-def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
+def open_regular(path: str | os.PathLike[str]) -> BufferedReader:
     """Open a file for reading. Raises OSError if it is not a regular file: pipes would hang, devices never end."""
     return open(path, "rb", opener=_open_regular)
 
