@@ -388,7 +388,7 @@ def test_links_in_a_project_or_release_lead_nowhere(tmp_path: Path) -> None:
         release(project, tmp_path / "out", ReleaseConfig(name="x"))
     (tmp_path / "out" / "notes.txt").unlink()
     os.mkfifo(tmp_path / "out" / "pipe")
-    with pytest.raises(DataError, match="is not a file"):
+    with pytest.raises(DataError, match="is a pipe"):
         release(project, tmp_path / "out", ReleaseConfig(name="x"))
     (tmp_path / "out" / "pipe").unlink()
     (tmp_path / "out" / "pictures").symlink_to(private)

@@ -209,12 +209,16 @@ def test_links_in_the_folder_of_somebody_else_lead_nowhere(tmp_path: Path, name:
     with pytest.raises(DataError, match="is a link"):
         execute([run])
     assert list(private.iterdir()) == [] if private.is_dir() else private.read_text() == "mine"
+    link.unlink()
+    os.mkfifo(link)
+    with pytest.raises(DataError, match="is a pipe"):
+        execute([run])
 
 
 def test_a_journal_that_is_no_file_is_refused(tmp_path: Path) -> None:
     """Also if all runs are done, so that nobody writes to it."""
     os.mkfifo(tmp_path / JOURNAL)
-    with pytest.raises(DataError, match="a pipe or device"):
+    with pytest.raises(DataError, match="is a pipe"):
         seconds_of(tmp_path)
     (tmp_path / JOURNAL).unlink()
     (tmp_path / JOURNAL).symlink_to("/dev/zero")

@@ -36,7 +36,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 from uniemox.curate import tables as t
 from uniemox.curate.plan import CollectionPlan, paper_plan, plan_of
 from uniemox.errors import ConfigError, DataError
-from uniemox.io.files import open_regular, read_limited, refuse_link, write_file
+from uniemox.io.files import open_regular, read_limited, refuse_special, write_file
 
 SUFFIXES = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp", "GIF": "gif", "BMP": "bmp", "TIFF": "tif"}
 SUFFIXES |= {"AVIF": "avif", "PPM": "ppm", "HEIF": "heic"}
@@ -193,7 +193,7 @@ def create_project(folder: Path, plan: CollectionPlan | None = None, *, database
     if is_project(folder):
         raise ConfigError(f"{folder} holds a project already; continue it, or name another folder")
     for name in ("project.db", "database.txt"):  # links that lead nowhere
-        refuse_link(folder / name)
+        refuse_special(folder / name)
     try:
         (folder / "pictures").mkdir(parents=True, exist_ok=True)
         if database is not None:
@@ -210,7 +210,7 @@ def open_project(folder: Path) -> Project:
     """Open the project in a folder. Raises DataError if there is none."""
     if not is_project(folder):
         raise DataError(f"{folder} holds no project; begin one: uniemox curate init {folder}")
-    refuse_link(folder / "project.db")
+    refuse_special(folder / "project.db")
     elsewhere = folder / "database.txt"
     _refuse_foreign_journal(folder / "project.db-journal")
     address = read_limited(elsewhere).decode("utf-8", "replace").strip() if elsewhere.exists() else _own_address(folder)
@@ -223,7 +223,7 @@ def open_project(folder: Path) -> Project:
 
 def _refuse_foreign_journal(path: Path) -> None:
     """Raise DataError for a journal that names a file, which SQLite would delete; uniemox writes none."""
-    refuse_link(path)
+    refuse_special(path)
     if path.exists():
         with open_regular(path) as journal:
             journal.seek(max(journal.seek(0, os.SEEK_END) - 8, 0))

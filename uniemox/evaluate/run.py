@@ -20,7 +20,7 @@ from uniemox.errors import CheckpointError, ConfigError, DataError, LabelError
 from uniemox.evaluate.calibration import expected_calibration_error
 from uniemox.evaluate.outputs import Outputs, outputs_of_network
 from uniemox.evaluate.scores import GroupScores, Scores, score_affect, score_classes, score_distributions, score_groups
-from uniemox.io.files import EVALUATIONS, WEIGHTS, refuse_link, write_file
+from uniemox.io.files import EVALUATIONS, WEIGHTS, refuse_special, write_file
 from uniemox.io.progress import Progress, silent
 from uniemox.io.weight_names import EMBEDDED, IN_PACKAGE
 from uniemox.labels import AFFECT, LabelMap, LabelSet, label_map
@@ -166,7 +166,7 @@ def write_evaluation(
         raise ConfigError(f"an evaluation's name has letters, digits, _ and -, got {name!r}")
     run = model if model.is_dir() or str(model) in IN_PACKAGE else model.parent
     path = run / EVALUATIONS / f"{name}.json"
-    refuse_link(path.parent)
+    refuse_special(path.parent)
     about = {"data": data.name, "split": split, "persons": None if persons is None else str(persons)}
     write_file(path.with_suffix(".jsonl"), "".join(json.dumps(line) + "\n" for line in evaluation.predictions))
     write_file(path, json.dumps({**about, **evaluation.as_dict()}, indent=2) + "\n")

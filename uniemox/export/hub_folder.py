@@ -21,7 +21,7 @@ from uniemox.classifier_info import ClassifierInfo, to_affect
 from uniemox.data.source import public_name
 from uniemox.errors import CheckpointError
 from uniemox.export.onnx import export_classifier
-from uniemox.io.files import ONNX, WEIGHTS, refuse_link, write_file, writing
+from uniemox.io.files import ONNX, WEIGHTS, refuse_special, write_file, writing
 from uniemox.model.classifier import Classifier
 
 CARD, CONFIG = "README.md", "config.json"
@@ -57,7 +57,7 @@ def write_hub_folder(
 
 def _save_for_timm(network: nn.Module, info: ClassifierInfo, folder: Path) -> None:
     for name in (CONFIG, WEIGHTS):
-        refuse_link(folder / name, CheckpointError)  # timm would write to where it leads
+        refuse_special(folder / name, CheckpointError)  # timm would write to where it leads
     pixels = {"input_size": (3, info.size, info.size), "mean": info.mean, "std": info.std}
     save_for_hf(
         network,

@@ -94,10 +94,12 @@ def fingerprint_of(files: Sequence[Path], settings: str) -> str:
 MAX_NAME = 4_096  # characters of a path or a key; numpy pads all names of an array to the longest
 
 
-def refuse_link(path: Path, error_class: type[UniemoxError] = DataError) -> None:
-    """Raise `error_class` for a link, which may lead out of a stranger's folder."""
+def refuse_special(path: Path, error_class: type[UniemoxError] = DataError) -> None:
+    """Raise `error_class` for a link, which may lead out of a stranger's folder, and for a pipe or a device."""
     if path.is_symlink():
         raise error_class(f"{path} is a link, which may lead elsewhere; put what it leads to in its place")
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise error_class(f"{path} is a pipe or a device, not a file; remove it")
 
 
 @contextmanager

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from uniemox.errors import ConfigError, DataError
-from uniemox.io.files import MAX_NAME, FileLock, fingerprint_of, open_appending, refuse_link, replacing, writing
+from uniemox.io.files import MAX_NAME, FileLock, fingerprint_of, open_appending, refuse_special, replacing, writing
 from uniemox.predict.prediction import Failure, Prediction
 from uniemox.predict.predictor import Predictor
 from uniemox.predict.question import answers_in
@@ -134,7 +134,7 @@ class ResultFile:
             raise ConfigError(f"{there} is there already; continue it (--resume), or choose another name")
         if there is not None and there != self.lines:
             raise ConfigError(f"{there} is there, but not {self.lines}, which --resume needs; choose another name")
-        refuse_link(self.lines)  # repairing would copy the file that it leads to
+        refuse_special(self.lines)  # repairing would copy the file that it leads to
         if there is not None:
             self._done = _repair(self.lines, self.answered)
         with writing(self.lines):

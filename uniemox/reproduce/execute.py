@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from uniemox.errors import ConfigError, DataError, StoppedError
-from uniemox.io.files import open_appending, read_limited, refuse_link, write_file
+from uniemox.io.files import open_appending, read_limited, refuse_special, write_file
 from uniemox.io.stopping import StopRequest
 from uniemox.reproduce.plan import Run
 from uniemox.reproduce.results import is_done
@@ -163,7 +163,7 @@ def _start(run: Run, gpus: tuple[str, ...] | None = None) -> _Started | None:
     lock = run.root / LOCKS / f"{run.key}.lock"
     folders = lock.parent, run.log.parent, run.mark.parent, run.folder.parent
     for path in (*folders, run.folder, lock, run.log, run.root / JOURNAL):
-        refuse_link(path)
+        refuse_special(path)
     for folder in folders:
         folder.mkdir(parents=True, exist_ok=True)
     held = open_appending(lock)
@@ -232,7 +232,7 @@ def _clear(started: _Started) -> None:
 def seconds_of(root: Path) -> dict[str, float]:
     """Return the time of every run by key, over all its starts, from the journal. Raises DataError for a bad one."""
     path, seconds = root / JOURNAL, dict[str, float]()
-    refuse_link(path)
+    refuse_special(path)
     try:
         lines = read_limited(path).splitlines() if path.exists() else []
     except OSError as error:

@@ -32,7 +32,7 @@ HEADERS = {
     "Cache-Control": "no-store",
 }
 CLIENT_GONE = 499  # as in nginx; only for the log
-INTERNAL, HEADERS_TOO_LARGE = 500, 431
+INTERNAL = 500
 MAX_HEADER_BYTES = 32 * 2**10
 """Maximum size of a request's line and headers: h11 enforces it only while they are incomplete."""
 MAX_QUERY_BYTES = 4 * 2**10  # because each parameter takes 1 µs
@@ -96,31 +96,28 @@ class Guard:
             without_cookies(scope)
             async with self._turns.of(scope):  # not while images are received and predicted
                 await asyncio.sleep(0)  # let others go first
-            await (self._app if problem is None else _answer(*problem))(scope, receive, guarded)
+            await (self._app if problem is None else _answer(problem))(scope, receive, guarded)
         except ClientDisconnect:
             status = CLIENT_GONE
         except Exception:  # an unexpected exception is an internal error, and the server keeps running
             logger.exception("an internal error")
             if not status:
-                await _answer(INTERNAL, *REFUSALS[INTERNAL])(scope, receive, guarded)
+                await _answer(INTERNAL)(scope, receive, guarded)
             status = INTERNAL
         self._note(scope, status, time.monotonic() - start)
 
-    def _problem(self, scope: Scope) -> tuple[int, str, str] | None:
-        """Return status, code and sentence if the headers are refused; else None."""
+    def _problem(self, scope: Scope) -> int | None:
+        """Return a status of REFUSALS if the headers are refused; else None."""
         if has_large_headers(scope):
-            return HEADERS_TOO_LARGE, "headers_too_large", "the headers are too large"
+            return 431
         if len(scope["query_string"]) > MAX_QUERY_BYTES:
-            return 414, "query_too_long", f"the query has more than {MAX_QUERY_BYTES} bytes"
+            return 414
         headers = Headers(scope=scope)
         host, origin = headers.get("host", ""), headers.get("origin")
         if not is_numeric(host) and host not in map(_host_of, self._origins):
-            sentence = "this server does not answer under that name; see --allow-origin, or use the machine's address"
-            return 421, "wrong_host", sentence
+            return 421
         is_own = origin is None or origin in self._origins or _host_of(origin) == host
-        if scope["method"] == "POST" and not is_own:
-            return 403, "foreign_origin", "pages of other sites may not use this server; see --allow-origin"
-        return None
+        return 403 if scope["method"] == "POST" and not is_own else None
 
     def _note(self, scope: Scope, status: int, seconds: float) -> None:
         route = scope.get("route")
@@ -165,5 +162,6 @@ def _host_of(origin: str) -> str:
     return origin.partition("://")[2]
 
 
-def _answer(status: int, code: str, error: str) -> JSONResponse:
+def _answer(status: int) -> JSONResponse:
+    code, error = REFUSALS[status]
     return JSONResponse({"code": code, "error": error}, status)

@@ -154,7 +154,7 @@ async def explain(
     return Response(answer.model_dump_json(), media_type="application/json")
 
 
-@routes.get("/models", responses=refusals(401, 500), summary="List the models and their outputs")
+@routes.get("/models", responses=refusals(401), summary="List the models and their outputs")
 async def list_models(service: Shared) -> list[ModelAnswer]:
     """List the models; the first is used if a request names none."""
     return service.models.describe()
@@ -163,7 +163,7 @@ async def list_models(service: Shared) -> list[ModelAnswer]:
 @routes.get(
     "/metrics",
     response_class=Response,
-    responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}, **refusals(401, 500)},
+    responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}, **refusals(401)},
     summary="Counters for Prometheus",
 )
 async def metrics(service: Shared) -> Response:
@@ -172,7 +172,7 @@ async def metrics(service: Shared) -> Response:
 
 
 @open_routes.head("/health", include_in_schema=False)
-@open_routes.get("/health", responses=refusals(500), summary="Check that the server is up")
+@open_routes.get("/health", responses=refusals(), summary="Check that the server is up")
 async def health(service: Shared) -> HealthAnswer:
     """Check that the server is up and its models are loaded."""
     return HealthAnswer(ready=True, models=service.models.names, version=__version__)

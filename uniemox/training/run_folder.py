@@ -24,7 +24,7 @@ from uniemox.io.files import (
     WEIGHTS,
     FileLock,
     read_limited,
-    refuse_link,
+    refuse_special,
     write_file,
     writing,
 )
@@ -154,7 +154,7 @@ def _begin(run: Path, kind: str, config: Any, data: DataSet | Sequence[Sample], 
         write_file(path, json.dumps(record, indent=2) + "\n")
         return False
     for file in run.iterdir():  # a run from somebody else would write to, and delete, what its links lead to
-        refuse_link(file, ConfigError)
+        refuse_special(file, ConfigError)
     content = read_json(path)
     if content.get("kind") != kind:
         raise ConfigError(f"{run} holds a run of another command ({content.get('kind')}); choose another --out")

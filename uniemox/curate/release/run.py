@@ -42,7 +42,7 @@ from uniemox.io.files import (
     is_plain_name,
     open_regular,
     read_limited,
-    refuse_link,
+    refuse_special,
     write_file,
     writing,
 )
@@ -111,9 +111,7 @@ def _is_ours(project: Project, folder: Path) -> bool:
 def _check_folder(folder: Path) -> None:
     """Raise DataError for a link, a pipe or a device in a release, which would be written through or read forever."""
     for path in folder.rglob("*"):
-        refuse_link(path)
-        if not path.is_file() and not path.is_dir():
-            raise DataError(f"{path} is not a file; remove it")
+        refuse_special(path)
 
 
 def _licensed(rows: list[ReleasedImage], config: ReleaseConfig) -> list[ReleasedImage]:
@@ -257,7 +255,7 @@ def _write_texts(
     scheme, drawn = {row.path: row.split for row in rows}, project.store.setting("split") or {}
     write_splits(folder / FILE, scheme, source=config.name, how=str(drawn.get("how")))
     if (project.folder / PLOT).exists():
-        refuse_link(project.folder / PLOT)
+        refuse_special(project.folder / PLOT)
         with writing(folder / PLOT):
             write_file(folder / PLOT, read_limited(project.folder / PLOT))
     write_croissant(folder, config, len(rows), labels)
