@@ -1,6 +1,7 @@
 """Many requests of one client delay those of others by a few turns, not by all of them."""
 
 import asyncio
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,7 +14,7 @@ from uniemox.curate.annotate.access import request_guard
 from uniemox.serve.config import ServeConfig
 from uniemox.serve.guard import AT_ONCE, Guard
 from uniemox.serve.metrics import Metrics
-from uniemox.serve.protocol import with_limits
+from uniemox.serve.protocol import Reader, with_limits
 
 ATTACKER, OTHER = ("10.0.0.1", 1), ("10.0.0.2", 1)
 
@@ -66,3 +67,28 @@ def test_connections_of_an_ipv6_network_are_counted_together() -> None:
     )
     protocol.connection_made(transport)
     assert closed == [True]
+
+
+def test_pieces_of_many_connections_are_read_in_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that can't be read is closed, and the others are read."""
+    monkeypatch.setattr("uniemox.serve.protocol.SLICE_S", -1.0)
+    order, closed, reader = list[str](), list[str](), Reader()
+
+    def read(name: str, is_broken: bool) -> None:
+        order.append(name)
+        if is_broken:
+            raise ValueError("expected")
+
+    async def run() -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda *_: None)
+        for name, number in [*(("attacker", number) for number in range(100)), ("other", 0)]:
+            transport = SimpleNamespace(abort=partial(closed.append, name))
+            piece = partial(read, name, number == 1)
+            reader.add(SimpleNamespace(loop=loop, transport=transport, read_piece=piece), name)  # type: ignore[arg-type]
+        while len(order) < 101:
+            await asyncio.sleep(0)
+
+    asyncio.run(run())
+    assert order.index("other") == 1
+    assert closed == ["attacker"]

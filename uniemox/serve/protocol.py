@@ -2,6 +2,8 @@
 
 import asyncio
 import socket
+import time
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +14,7 @@ from uniemox.errors import ConfigError
 from uniemox.serve.config import ServeConfig
 from uniemox.serve.guard import MAX_HEADER_BYTES, client_of
 
+SLICE_S = 0.005
 BACKLOG = 2048  # connections that wait in the kernel to be accepted
 MAX_SMALL_CHUNKS = 100
 """Maximum number of chunks in a body, besides one per KiB; each takes as long as a large one."""
@@ -52,20 +55,57 @@ class _Connection(h11.Connection):
         return event
 
 
+class Reader:
+    """Parses what clients have sent: in each turn of the event loop, for at most SLICE_S of each client.
+
+    So a client with a thousand connections delays others by SLICE_S, or by one piece of MAX_HEADER_BYTES.
+    """
+
+    def __init__(self) -> None:
+        self._queues: dict[str, deque[PatientProtocol]] = {}  # connections with received bytes, by client
+
+    def add(self, connection: "PatientProtocol", client: str) -> None:
+        """Read a piece of a connection soon, after the client's other ones."""
+        if not self._queues:
+            connection.loop.call_soon(self._run, connection.loop)
+        self._queues.setdefault(client, deque()).append(connection)
+
+    def _run(self, loop: asyncio.AbstractEventLoop) -> None:
+        for client, queue in [*self._queues.items()]:
+            end = time.perf_counter() + SLICE_S
+            while queue:
+                connection = queue.popleft()
+                try:
+                    connection.read_piece()
+                except Exception as error:  # noqa: BLE001 - as asyncio does; others are read on
+                    loop.call_exception_handler({"message": "a connection can't be read", "exception": error})
+                    connection.transport.abort()
+                if time.perf_counter() > end:
+                    break
+            if not queue:
+                del self._queues[client]
+        if self._queues:
+            loop.call_soon(self._run, loop)
+
+
 class PatientProtocol(H11Protocol):
     """Connection that closes if the headers, or the rest of an already answered body, take too long.
 
     It also closes if the client does not read the response. uvicorn itself would wait forever.
-    config_of_server: set by `with_limits`.
+    config_of_server, reader: of all connections of one server, set by `with_limits`.
     """
 
     config_of_server: ServeConfig
+    reader: Reader
     _client: str
     _clocks: dict[str, asyncio.TimerHandle]
+    _received: bytearray
+    """Bytes that are not parsed yet."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Accept a connection; close it if there are too many."""
         config, self._clocks, self.conn = self.config_of_server, {}, _Connection(h11.SERVER, MAX_HEADER_BYTES)
+        self._received = bytearray()
         self._client = client_of(transport.get_extra_info("peername"))
         same = sum(getattr(one, "_client", None) == self._client for one in self.connections)
         if len(self.connections) >= config.max_connections or same >= config.max_connections_each:
@@ -76,12 +116,24 @@ class PatientProtocol(H11Protocol):
         self._watch()
 
     def data_received(self, data: bytes) -> None:
-        """Handle received bytes."""
-        for at in range(0, len(data), MAX_HEADER_BYTES):  # because h11 limits only headers that are incomplete
-            if self.transport is None or self.transport.is_closing():  # sent away
-                return
-            super().data_received(data[at : at + MAX_HEADER_BYTES])
+        """Queue received bytes for the reader; no more are received until they are parsed."""
+        if not self._received:
+            self.reader.add(self, self._client)
+        self._received += data
+        self.transport.pause_reading()
+
+    def read_piece(self) -> None:
+        """Parse a piece of the received bytes; in pieces, because h11 limits only headers that are incomplete."""
+        if self.transport is None or self.transport.is_closing():  # sent away
+            return
+        piece = bytes(self._received[:MAX_HEADER_BYTES])
+        del self._received[:MAX_HEADER_BYTES]
+        super().data_received(piece)
         self._watch()
+        if self._received:
+            self.reader.add(self, self._client)
+        elif not self.flow.read_paused:
+            self.transport.resume_reading()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Clean up after the client has gone."""
@@ -135,4 +187,4 @@ class PatientProtocol(H11Protocol):
 
 def with_limits(config: ServeConfig) -> Any:
     """Return a subclass of `PatientProtocol` with one server's config; uvicorn creates an instance per connection."""
-    return type("PatientProtocol", (PatientProtocol,), {"config_of_server": config})
+    return type("PatientProtocol", (PatientProtocol,), {"config_of_server": config, "reader": Reader()})
