@@ -30,7 +30,7 @@ def server(tmp_path: Path) -> Iterator[Running]:
     [
         *[(address, "2001:db8::/64") for address in ("2001:db8::1", "2001:db8::ffff:2")],
         *[("2001:db8:0:1::1", "2001:db8:0:1::/64"), ("fe80::1%eth0", "fe80::/64"), ("10.0.0.1", "10.0.0.1")],
-        ("::ffff:10.0.0.1", "::ffff:10.0.0.1"),
+        *[("::ffff:10.0.0.1", "::ffff:10.0.0.1"), ("zz:zz", "zz:zz")],
     ],
 )
 def test_addresses_of_an_ipv6_network_are_one_client(

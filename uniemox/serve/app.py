@@ -28,7 +28,7 @@ from uniemox.serve.config import ServeConfig
 from uniemox.serve.guard import Guard
 from uniemox.serve.metrics import Metrics
 from uniemox.serve.models import Models
-from uniemox.serve.protocol import listen, with_limits
+from uniemox.serve.protocol import ACCEPTED_AT_ONCE, Server, listen, with_limits
 from uniemox.serve.routes import EXPLAINED, Service, open_routes, routes
 
 PAGE_TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
@@ -106,7 +106,7 @@ def serve(app: FastAPI, config: ServeConfig, *, host: str, port: int) -> None:
     # uvicorn repeats the signal to itself after the last response; SIGTERM is not a failure then.
     before = signal.signal(signal.SIGTERM, lambda *_: None)
     try:
-        uvicorn.Server(server_config(app, config)).run([listener])
+        Server(server_config(app, config)).run([listener])
     finally:
         signal.signal(signal.SIGTERM, before)
 
@@ -123,6 +123,7 @@ def server_config(app: FastAPI, config: ServeConfig) -> uvicorn.Config:
         access_log=False,  # the guard writes its own line
         server_header=False,
         proxy_headers=False,
+        backlog=ACCEPTED_AT_ONCE,
         timeout_keep_alive=5,
         timeout_graceful_shutdown=int(config.timeout_s + config.read_timeout_s) + 1,
     )

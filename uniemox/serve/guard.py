@@ -5,6 +5,7 @@ import ipaddress
 import logging
 import time
 from collections.abc import Collection
+from contextlib import suppress
 from typing import Any
 from urllib.parse import urlsplit
 from weakref import WeakValueDictionary
@@ -56,11 +57,13 @@ class Turns:
 def client_of(peer: Any) -> str:
     """Return the client of an address: one IPv4 address, or the /64 of an IPv6 address, which one client may have.
 
-    peer: host and port; anything else, such as None: unknown.
+    peer: host and port; anything else, such as None: unknown.  A host that is no address, which a proxy may report, is
+    returned as it is.
     """
     host = str(peer[0]).partition("%")[0] if isinstance(peer, tuple | list) else ""
-    if ":" in host and not host.startswith("::ffff:"):
-        return str(ipaddress.ip_network((host, 64), strict=False))
+    with suppress(ValueError):
+        if ":" in host and not host.startswith("::ffff:"):
+            return str(ipaddress.ip_network((host, 64), strict=False))
     return host
 
 

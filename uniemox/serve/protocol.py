@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import h11
+import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from uniemox.errors import ConfigError
@@ -16,6 +17,8 @@ from uniemox.serve.guard import MAX_HEADER_BYTES, client_of
 
 SLICE_S = 0.005
 BACKLOG = 2048  # connections that wait in the kernel to be accepted
+ACCEPTED_AT_ONCE = 32
+"""Connections that are accepted in one turn of the event loop; asyncio uses the backlog, 2,048 by default."""
 MAX_SMALL_CHUNKS = 100
 """Maximum number of chunks in a body, besides one per KiB; each takes as long as a large one."""
 MAX_LINES = 100
@@ -188,3 +191,13 @@ class PatientProtocol(H11Protocol):
 def with_limits(config: ServeConfig) -> Any:
     """Return a subclass of `PatientProtocol` with one server's config; uvicorn creates an instance per connection."""
     return type("PatientProtocol", (PatientProtocol,), {"config_of_server": config, "reader": Reader()})
+
+
+class Server(uvicorn.Server):
+    """Server of uvicorn whose connections wait in the kernel. Its config has backlog=ACCEPTED_AT_ONCE."""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start listening; asyncio has reduced the backlog of the sockets to the config's."""
+        await super().startup(sockets)
+        for listener in sockets or ():
+            listener.listen(BACKLOG)

@@ -207,14 +207,16 @@ def request_guard(addresses: Iterable[str]) -> Callable[[Request, RequestRespons
         return (413, f"more than {limit} bytes") if int(length) > limit else None
 
     async def guard(request: Request, call_next: RequestResponseEndpoint) -> Response:
-        turn, problem, more = turns.of(request.scope), problem_of(request), {}
+        turn = turns.of(request.scope)
+        async with turn:
+            await asyncio.sleep(0)  # let others go first
+        problem, more = problem_of(request), {}
         cookie = OWN_COOKIE.search(without_cookies(request.scope))
         request.scope["headers"] += [(b"cookie", cookie[1])] if cookie else []
         if problem is None and request.method not in SAFE_METHODS:
             try:
                 if request.scope["path"] != JOIN:
-                    async with turn:
-                        await _anybody(request)
+                    await _anybody(request)
                 async with asyncio.timeout(READ_TIMEOUT_S):
                     await request.body()  # kept for the route
             except TimeoutError:

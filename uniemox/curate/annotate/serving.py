@@ -11,7 +11,7 @@ from uniemox.curate.project import Project
 from uniemox.errors import ConfigError, DataError
 from uniemox.io.files import read_limited, write_file
 from uniemox.serve.config import ServeConfig
-from uniemox.serve.protocol import with_limits
+from uniemox.serve.protocol import ACCEPTED_AT_ONCE, Server, with_limits
 
 MAX_CONNECTIONS = 4000
 """Maximum number of open connections; two hundred browsers keep up to six each."""
@@ -69,9 +69,9 @@ def server(project: Project, sock: socket.socket, address: str | None = None) ->
         log_level="warning",
         access_log=False,
         timeout_keep_alive=75,
-        backlog=512,
+        backlog=ACCEPTED_AT_ONCE,
     )
-    return uvicorn.Server(config)
+    return Server(config)
 
 
 def serve(project: Project, sock: socket.socket, address: str | None = None) -> None:

@@ -3,8 +3,9 @@
 import struct
 import zlib
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 
-from uniemox.io.images import open_image
+from uniemox.io.images import DECODING_ERRORS, open_image
 from uniemox.io.images import orientation_of as orientation_of_image
 
 SOI, SOS, EOI = 0xD8, 0xDA, 0xD9
@@ -16,10 +17,11 @@ ADOBE_BYTES = 12
 ADOBE, ICC, EXIF = b"Adobe", b"ICC_PROFILE\0", b"Exif\0\0"
 JFIF_BYTES = 14  # of the segment that begins a JPEG, without a small image
 PNG_HEAD = b"\x89PNG\r\n\x1a\n"
-PNG_CHUNKS = {  # with the most bytes that each needs
+PNG_CHUNKS = {  # with the most bytes that each needs; decoders read the first ones
     **{b"IHDR": 13, b"PLTE": 768, b"tRNS": 256, b"IDAT": 2**31, b"acTL": 8, b"fcTL": 26, b"fdAT": 2**31},  # pixels
     **{b"sRGB": 1, b"gAMA": 4, b"cHRM": 32, b"cICP": 4, b"sBIT": 4},  # meaning of the numbers as colours
 }
+FRAMES = (b"IHDR", b"acTL", b"fcTL")
 GREY, RGB, PALETTE = 0, 2, 3  # colour types of PNG
 WEBP_FRAME = (b"VP8 ", b"VP8L", b"ALPH")
 ANIM_BYTES = 6
@@ -64,8 +66,12 @@ def without_metadata(data: bytes, orientation: int) -> bytes | None:
 
 
 def orientation_of(data: bytes) -> int:
-    """Return the EXIF orientation of an image file, 1 to 8; 1 without one. Raises ImageError."""
-    return orientation_of_image(open_image(data, "image"))
+    """Return the EXIF orientation of an image file, 1 to 8; 1 without one, or if it is damaged. Raises ImageError."""
+    image = open_image(data, "image")
+    if image.format == "PNG":
+        with suppress(*DECODING_ERRORS):
+            image.load()  # because EXIF and XMP may follow the pixels
+    return orientation_of_image(image)
 
 
 def _exif(orientation: int) -> bytes:
@@ -147,8 +153,9 @@ def _png(data: bytes, exif: bytes) -> Iterator[bytes]:
     """Yield the listed chunks; a colour profile keeps its bytes, not its name."""
     yield PNG_HEAD
     chunks = list(_png_chunks(data))
-    head = dict(reversed(chunks))[b"IHDR"]  # the first one; other chunks may precede it
-    bits, colours = head[8], head[9]
+    if [number for number, (name, _) in enumerate(chunks) if name == b"IHDR"] != [0]:
+        raise ValueError("no header, several, or one after other chunks: decoders may differ")
+    bits, colours = chunks[0][1][8:10]
     if colours == PALETTE:
         limits = PNG_CHUNKS | {b"PLTE": 3 << min(bits, 8)}
     else:  # a suggested palette is not needed
@@ -158,8 +165,8 @@ def _png(data: bytes, exif: bytes) -> Iterator[bytes]:
             yield _chunk(name, b"ICC\0\0" + zlib.compress(profile))
         elif len(content) <= limits.get(name, -1):
             yield _chunk(name, content)
-        elif name == b"IHDR" or (name, colours) in ((b"PLTE", PALETTE), (b"tRNS", GREY), (b"tRNS", RGB)):
-            yield _chunk(name, content[: limits[name]])  # decoders read its first bytes
+        elif name in FRAMES or (name, colours) in ((b"PLTE", PALETTE), (b"tRNS", GREY), (b"tRNS", RGB)):
+            yield _chunk(name, content[: limits[name]])
         if name == b"IHDR" and exif:
             yield _chunk(b"eXIf", exif)
     yield _chunk(b"IEND", b"")
