@@ -45,7 +45,7 @@ WEBP_HEAD_BYTES = 30
 CONTAINERS = "mov,matroska,webm,avi,mpeg,mpegvideo,mpegts,asf,flv,ogg"
 OPTIONS = {"format_whitelist": CONTAINERS, "protocol_whitelist": "none"}
 NEAR_S = 1e-6  # between times that are the same
-BACK_S, REORDERED = 1.0, 4  # seconds, or frames if shorter, by which time stamps go back where films were joined
+BACK_S, REORDERED = 1.0, 3  # seconds, or frames if shorter, by which time stamps go back where films were joined
 
 
 class Shown(NamedTuple):
