@@ -62,7 +62,7 @@ def test_a_profile_whose_tags_overlap_is_dropped() -> None:
     )
     profile = PROFILE[4:128] + struct.pack(">I", len(names)) + table + body
     profile = struct.pack(">I", len(profile) + 4) + profile
-    plain = without_metadata(png_with(chunk(b"iCCP", b"x\0\0" + zlib.compress(profile))), 1)
+    plain = without_metadata(saved("WEBP", icc_profile=profile), 1)
     assert plain is not None
     assert "icc_profile" not in Image.open(io.BytesIO(plain)).info
 
@@ -393,7 +393,7 @@ def test_frames_of_a_png_with_bytes_too_many_stay_readable() -> None:
 def test_a_png_whose_header_is_too_long_stays_readable() -> None:
     head, *rest = png_chunks(save(draw_image(1), "PNG"))
     data = png_of([(b"IHDR", head[1] + b"x"), *rest])
-    plain = without_metadata(data, 6)
+    plain = without_metadata(data, 1)
     assert plain is not None
     assert png_chunks(plain)[0] == head
     assert np.array_equal(*(np.asarray(Image.open(io.BytesIO(one))) for one in (data, plain)))

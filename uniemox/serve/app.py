@@ -1,5 +1,6 @@
 """The application and the process that serves it."""
 
+import gc
 import hmac
 import logging
 import signal
@@ -105,6 +106,7 @@ def serve(app: FastAPI, config: ServeConfig, *, host: str, port: int) -> None:
     logger.info("listening on http://%s:%d - stop with Ctrl-C", address, listener.getsockname()[1])
     # uvicorn repeats the signal to itself after the last response; SIGTERM is not a failure then.
     before = signal.signal(signal.SIGTERM, lambda *_: None)
+    gc.freeze()  # else a body of many lists makes the collector go through all modules again and again
     try:
         Server(server_config(app, config)).run([listener])
     finally:

@@ -1,5 +1,6 @@
 """Running the web application on a socket."""
 
+import gc
 import re
 import socket
 
@@ -77,6 +78,7 @@ def server(project: Project, sock: socket.socket, address: str | None = None) ->
 def serve(project: Project, sock: socket.socket, address: str | None = None) -> None:
     """Serve until SIGINT or SIGTERM; received answers are written before it ends."""
     _file_limit(raise_it=True)
+    gc.freeze()  # see uniemox.serve.app.serve
     server(project, sock, address).run(sockets=[sock])
 
 

@@ -5,7 +5,8 @@ import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 
-from uniemox.io.images import DECODING_ERRORS, open_image
+from uniemox.errors import ImageError
+from uniemox.io.images import DECODING_ERRORS, decode, open_image
 from uniemox.io.images import orientation_of as orientation_of_image
 
 SOI, SOS, EOI = 0xD8, 0xDA, 0xD9
@@ -50,19 +51,25 @@ def without_metadata(data: bytes, orientation: int) -> bytes | None:
     """Return an image's file with only the same pixels, colour profile and orientation.
 
     orientation: EXIF orientation, 1 to 8, which is written again unless it is 1.  Returns None if the image would have
-    to be re-encoded: formats other than JPEG, PNG and WebP, and damaged files.
+    to be re-encoded: formats other than JPEG, PNG and WebP, and damaged files. PNG and WebP are decoded to check them.
     """
     exif = _exif(orientation) if orientation > 1 else b""
     try:
         if data.startswith(bytes((0xFF, SOI))):
             return b"".join(_jpeg(data, exif))
         if data.startswith(PNG_HEAD):
-            return b"".join(_png(data, exif))
+            return _if_same(b"".join(_png(data, exif)), data)
         if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
-            return _webp(data, exif)
-    except (struct.error, ValueError, LookupError, zlib.error):  # cut off, or damaged
+            return _if_same(_webp(data, exif), data)
+    except (struct.error, ValueError, LookupError, zlib.error, ImageError):  # cut off, or damaged
         return None
     return None
+
+
+def _if_same(plain: bytes, data: bytes) -> bytes | None:
+    """Return a file if it shows the same image as another: what decoders make of odd chunks is hard to foresee."""
+    (image, _), (before, _) = decode(plain), decode(data)
+    return plain if image.size == before.size and image.tobytes() == before.tobytes() else None
 
 
 def orientation_of(data: bytes) -> int:
@@ -160,6 +167,8 @@ def _png(data: bytes, exif: bytes) -> Iterator[bytes]:
         limits = PNG_CHUNKS | {b"PLTE": 3 << min(bits, 8)}
     else:  # a suggested palette is not needed
         limits = PNG_CHUNKS | {b"PLTE": -1, b"tRNS": {GREY: 2, RGB: 6}.get(colours, -1)}
+    if b"acTL" not in dict(chunks):  # decoders ignore frames of no animation
+        chunks = [chunk for chunk in chunks if chunk[0] not in (b"fcTL", b"fdAT")]
     for name, content in chunks:
         if name == b"iCCP" and (profile := _profile(content)):
             yield _chunk(name, b"ICC\0\0" + zlib.compress(profile))
