@@ -398,14 +398,17 @@ def test_a_frame_may_not_enlarge_a_small_animation(tmp_path: Path) -> None:
     assert "60001 x 2901 px is more than the 100 megapixels" in str(last.error)
 
 
-def test_b_frames_are_no_joined_films(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("kind", "codec", "count"), [("asf", "mpeg2video", 2), ("avi", "libx264", 3), ("avi", "libx264", 16)]
+)
+def test_b_frames_are_no_joined_films(tmp_path: Path, kind: str, codec: str, count: int) -> None:
     """Their time stamps go back and forth if a container was written without their order."""
     av = pytest.importorskip("av", reason="needs PyAV: pip install 'uniemox[video]'")
-    path = tmp_path / "b.wmv"
-    with av.open(str(path), "w", format="asf") as container:
-        stream = container.add_stream("mpeg2video", rate=25)
+    path = tmp_path / "b"
+    with av.open(str(path), "w", format=kind) as container:
+        stream = container.add_stream(codec, rate=25)
         stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
-        stream.codec_context.max_b_frames = 2
+        stream.codec_context.max_b_frames = count
         for i in range(100):
             container.mux(stream.encode(av.VideoFrame.from_image(shots()[i // 25 % len(shots())])))
         container.mux(stream.encode())

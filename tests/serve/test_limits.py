@@ -5,6 +5,7 @@ import io
 import socket
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,25 @@ def test_who_goes_on_sending_what_nobody_reads_is_cut_off(server: Running) -> No
     raw = upload(server.port, 10**10)
     assert b"413" in raw.read()
     assert cut_off_after_s(raw, bytes(1000)) < 5
+
+
+def test_requests_that_are_sent_at_once_take_little_memory(server: Running) -> None:
+    """What is received is parsed only when the request before is answered."""
+    connections = server.server.server_state.connections
+    wait_until(lambda: not connections)
+    one, waiting = b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n", list[int]()
+    data, answers = memoryview(one * (2**21 // len(one))), b""
+    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as client:
+        wait_until(lambda: connections)
+        [connection] = connections
+        client.settimeout(0.01)
+        while answers.count(b"HTTP/1.1 415 ") < 100:
+            with suppress(TimeoutError):
+                data = data[client.send(data) :]
+            with suppress(TimeoutError):
+                answers += client.recv(2**20)
+            waiting.append(len(connection._received) + len(connection.conn.trailing_data[0]))
+    assert max(waiting) < 2**19
 
 
 @pytest.mark.parametrize(("asked", "left"), [(300, "much"), (1, "little")])

@@ -9,6 +9,7 @@ from typing import Any
 
 import h11
 import uvicorn
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from uniemox.errors import ConfigError
@@ -58,6 +59,19 @@ class _Connection(h11.Connection):
         return event
 
 
+class _Flow(FlowControl):
+    """Flow control that calls `go_on` instead of receiving more when the app is ready for it."""
+
+    def __init__(self, transport: asyncio.Transport, go_on: Callable[[], None]) -> None:
+        super().__init__(transport)
+        self._go_on = go_on
+
+    def resume_reading(self) -> None:
+        if self.read_paused:
+            self.read_paused = False
+            self._go_on()
+
+
 class Reader:
     """Parses what clients have sent: in each turn of the event loop, for at most SLICE_S of each client.
 
@@ -104,39 +118,50 @@ class PatientProtocol(H11Protocol):
     _clocks: dict[str, asyncio.TimerHandle]
     _received: bytearray
     """Bytes that are not parsed yet."""
+    _is_queued: bool
+    """True if the reader will parse some of them."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Accept a connection; close it if there are too many."""
         config, self._clocks, self.conn = self.config_of_server, {}, _Connection(h11.SERVER, MAX_HEADER_BYTES)
-        self._received = bytearray()
+        self._received, self._is_queued = bytearray(), False
         self._client = client_of(transport.get_extra_info("peername"))
         same = sum(getattr(one, "_client", None) == self._client for one in self.connections)
         if len(self.connections) >= config.max_connections or same >= config.max_connections_each:
             transport.abort()
             return
         super().connection_made(transport)
+        self.flow = _Flow(transport, self.go_on)
         transport.set_write_buffer_limits(high=0)  # so that the two methods below are called for every waiting byte
         self._watch()
 
     def data_received(self, data: bytes) -> None:
         """Queue received bytes for the reader; no more are received until they are parsed."""
-        if not self._received:
-            self.reader.add(self, self._client)
         self._received += data
-        self.transport.pause_reading()
+        self.go_on()
+
+    def go_on(self) -> None:
+        """Parse received bytes soon, or receive more; nothing while the app is to read the body or answer first."""
+        if self._received:
+            self.transport.pause_reading()  # again, because uvicorn may have resumed it
+        if self._is_queued or self.flow.read_paused:
+            return
+        if not self._received:
+            self.transport.resume_reading()
+        elif self.conn.their_state is not h11.DONE:  # else these are of the next request
+            self._is_queued = True
+            self.reader.add(self, self._client)
 
     def read_piece(self) -> None:
         """Parse a piece of the received bytes; in pieces, because h11 limits only headers that are incomplete."""
+        self._is_queued = False
         if self.transport is None or self.transport.is_closing():  # sent away
             return
         piece = bytes(self._received[:MAX_HEADER_BYTES])
         del self._received[:MAX_HEADER_BYTES]
         super().data_received(piece)
         self._watch()
-        if self._received:
-            self.reader.add(self, self._client)
-        elif not self.flow.read_paused:
-            self.transport.resume_reading()
+        self.go_on()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Clean up after the client has gone."""
@@ -161,6 +186,7 @@ class PatientProtocol(H11Protocol):
         super().on_response_complete()
         if self.conn.their_state is h11.SEND_BODY:
             self._watch()
+        self.go_on()
 
     def send_400_response(self, msg: str) -> None:
         """Send an error for invalid HTTP, unless a response has already begun."""

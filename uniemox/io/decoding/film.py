@@ -44,8 +44,7 @@ WEBP_HEAD_BYTES = 30
 # Only containers are opened, because a playlist (concat, hls, dash, sdp) leads FFmpeg to other files and machines.
 CONTAINERS = "mov,matroska,webm,avi,mpeg,mpegvideo,mpegts,asf,flv,ogg"
 OPTIONS = {"format_whitelist": CONTAINERS, "protocol_whitelist": "none"}
-NEAR_S = 1e-6  # between times that are the same
-BACK_S, REORDERED = 1.0, 3  # seconds, or frames if shorter, by which time stamps go back where films were joined
+NEAR_S, BACK_S = 1e-6, 1.0  # times that are the same; by which a time stamp goes back where films were joined
 
 
 class Shown(NamedTuple):
@@ -151,19 +150,20 @@ def _film(path: Path) -> Iterator[Shown]:
             raise ValueError("there are no pictures in it")
         stream = container.streams.video[0]
         stream.thread_type = "AUTO"
-        time_s, stamp_s, shift_s, next_s, dts = 0.0, math.inf, 0.0, 0.0, None
+        time_s, stamp_s, shift_s, next_s, dts, has_fallen = 0.0, math.inf, 0.0, 0.0, None, False
         for count, frame in enumerate(container.decode(stream)):
             check_size(frame.width, frame.height, "a frame")
-            before_s, before_dts, dts = stamp_s, dts, frame.dts
+            before_s, before_dts, dts = stamp_s, dts, dts if frame.dts is None else frame.dts
             stamp_s = float(count / (stream.average_rate or 25) if frame.time is None else frame.time)
-            # Where films were joined, dts may begin again, too; time stamps of B-frames alone may go back a little.
-            is_joined = stamp_s < before_s and dts is not None and before_dts is not None and dts < before_dts
-            lasts_s = float((frame.duration or 0) * (frame.time_base or 0)) or float(1 / (stream.average_rate or 25))
-            if is_joined or stamp_s < before_s - min(BACK_S, REORDERED * lasts_s):  # or the first frame
-                shift_s = next_s - stamp_s
+            # Where films were joined, dts begins again, too, some frames earlier; time stamps of B-frames alone may go
+            # back.
+            has_fallen |= before_dts is not None and dts < before_dts
+            if (stamp_s < before_s and has_fallen) or stamp_s < before_s - BACK_S:  # or the first frame
+                shift_s, has_fallen = next_s - stamp_s, False
             time_s = stamp_s + shift_s
             small = frame.reformat(*SMALL, format="gray").to_ndarray().astype(np.int16)
             size = (frame.height, frame.width) if frame.rotation % 180 else (frame.width, frame.height)
+            lasts_s = float((frame.duration or 0) * (frame.time_base or 0)) or float(1 / (stream.average_rate or 25))
             next_s = time_s + lasts_s
             yield Shown(time_s, lasts_s, small, size, partial(_of_film, frame))
         declared_s = (container.duration or 0) / av.time_base
