@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import pytest
 import timm
 import torch
@@ -18,6 +17,7 @@ from uniemox.errors import CheckpointError, ConfigError, DataError
 from uniemox.export import compact as int8
 from uniemox.export.compact import Int8Check, export_int8, quantise, store_as_float16
 from uniemox.export.onnx import KEY, export_classifier
+from uniemox.io.onnx_sessions import open_session
 from uniemox.labels import MIKELS, LabelSet
 from uniemox.predict.network import ONE_BY_ONE, Network, run_views
 
@@ -60,7 +60,7 @@ def views(count: int, seed: int = 0) -> dict[str, np.ndarray]:
 
 
 def run(path: Path, pixels: dict[str, np.ndarray]) -> tuple[np.ndarray, dict[str, str]]:
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    session = open_session(path)  # without VNNI, products of 8 bits overflow unless it is opened for that
     return session.run(["logits"], pixels)[0], session.get_modelmeta().custom_metadata_map
 
 
