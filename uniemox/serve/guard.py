@@ -58,7 +58,7 @@ def client_of(peer: Any) -> str:
     """Return the client of an address: one IPv4 address, or the /64 of an IPv6 address, which one client may have.
 
     peer: host and port; anything else, such as None: unknown.  A host that is no address, which a proxy may report, is
-    returned as it is.
+    returned unchanged.
     """
     host = str(peer[0]).partition("%")[0] if isinstance(peer, tuple | list) else ""
     with suppress(ValueError):
