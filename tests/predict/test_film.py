@@ -7,6 +7,7 @@ import struct
 import subprocess
 import sys
 import zlib
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 
@@ -80,6 +81,73 @@ def test_joined_films_are_read_to_their_end(tmp_path: Path) -> None:
     found = [one.time_s for one in read_film(str(tmp_path / "twice.ts"), 1) if one.image is not None]
     assert len(found) >= 2 * 6 - 1
     assert found == sorted(found)
+
+
+def test_films_joined_with_a_gap_do_not_wait_for_it(tmp_path: Path) -> None:
+    """The second recording began an hour later."""
+    parts = [film_of(tmp_path / f"{at}.ts", list(range(at, at + 20)), per_s=10) for at in (0, 36_000)]
+    (tmp_path / "both.ts").write_bytes(b"".join(part.read_bytes() for part in parts))
+    found = list(read_film(str(tmp_path / "both.ts"), 0.5))
+    assert len(found) in (7, 8)
+    assert found[-1].time_s <= 4
+    assert all(one.image is not None for one in found)
+
+
+def slides(path: Path, count: int, each_s: int, sound_s: int = 0) -> Path:
+    """A film of pictures that last some seconds each, with silence."""
+    av = pytest.importorskip("av", reason="needs PyAV: pip install 'uniemox[video]'")
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4" if path.suffix != ".webm" else "libvpx", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+        sound = container.add_stream("aac", rate=44_100, layout="mono") if sound_s else None
+        packets = []
+        for number in range(count):
+            frame = av.VideoFrame.from_image(shots()[number % 3])
+            frame.pts, frame.time_base = 25 * each_s * number, Fraction(1, 25)
+            packets += stream.encode(frame)
+        for packet in [*packets, *stream.encode()]:
+            packet.duration = 25 * each_s
+            container.mux(packet)
+        for start in range(0, 44_100 * sound_s, 1024):
+            silence = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+            silence.sample_rate, silence.pts, silence.time_base = 44_100, start, Fraction(1, 44_100)
+            container.mux(sound.encode(silence))
+        container.mux(sound.encode() if sound else [])
+    return path
+
+
+@pytest.mark.parametrize("ending", ["mp4", "mkv", "webm", "mov"])
+@pytest.mark.parametrize("count", [1, 3])
+def test_the_last_picture_may_last_long(tmp_path: Path, ending: str, count: int) -> None:
+    found = list(read_film(str(slides(tmp_path / f"slides.{ending}", count, 30)), 10))
+    assert [one.time_s for one in found if one.image is not None] == [10 * place for place in range(3 * count)]
+    assert found[-1].image is not None
+
+
+@pytest.mark.parametrize("ending", ["mp4", "mkv", "ts"])
+def test_sound_may_be_longer_than_the_pictures(tmp_path: Path, ending: str) -> None:
+    found = list(read_film(str(slides(tmp_path / f"song.{ending}", 1, 1, sound_s=30)), 1))
+    assert found
+    assert all(one.image is not None for one in found)
+
+
+def test_a_short_slide_show_that_is_cut_off_is_noticed(tmp_path: Path) -> None:
+    whole = slides(tmp_path / "slides.mkv", 3, 30).read_bytes()
+    (tmp_path / "cut.mkv").write_bytes(whole[: len(whole) * 2 // 3])
+    *_, last = read_film(str(tmp_path / "cut.mkv"), 10)
+    assert "cut off" in str(last.error)
+
+
+def test_an_error_comes_after_all_moments_before_it() -> None:
+    def broken() -> Iterator[Shown]:
+        for place in range(2):
+            yield Shown(place, 1, np.zeros((36, 64), np.int16), (8, 8), lambda: Image.new("RGB", (8, 8)))
+        raise ValueError("damaged")
+
+    sampled = (time_s for time_s, _, frame in moments(broken(), 0.5) if frame is not None)
+    assert [next(sampled) for _ in range(4)] == [0, 0.5, 1, 1.5]
+    with pytest.raises(ValueError, match="damaged"):
+        next(sampled)
 
 
 @pytest.mark.parametrize("fmt", ["GIF", "WEBP", "PNG"])

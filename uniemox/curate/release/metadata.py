@@ -4,9 +4,10 @@ import struct
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from hashlib import sha256
 
 from uniemox.errors import ImageError
-from uniemox.io.images import DECODING_ERRORS, decode, open_image
+from uniemox.io.images import DECODING_ERRORS, open_image
 from uniemox.io.images import orientation_of as orientation_of_image
 
 SOI, SOS, EOI = 0xD8, 0xDA, 0xD9
@@ -45,6 +46,7 @@ UNNEEDED_HEAD = ((4, 8), (24, 36), (40, 64), (80, 128))
 MAX_TAGS = 200
 MAX_PROFILE_BYTES = 16 * 2**20
 PROFILE_PART_BYTES = 65519  # in a segment of JPEG
+STRIP = 256  # rows of an image
 
 
 def without_metadata(data: bytes, orientation: int) -> bytes | None:
@@ -68,8 +70,20 @@ def without_metadata(data: bytes, orientation: int) -> bytes | None:
 
 def _if_same(plain: bytes, data: bytes) -> bytes | None:
     """Return a file if it shows the same image as another: what decoders make of odd chunks is hard to foresee."""
-    (image, _), (before, _) = decode(plain), decode(data)
-    return plain if image.size == before.size and image.tobytes() == before.tobytes() else None
+    return plain if _shown(plain) == _shown(data) else None
+
+
+def _shown(data: bytes) -> tuple[tuple[int, int], bytes]:
+    """Return size and hash of an image's pixels; in strips, so that it is in memory only once. Raises ImageError."""
+    image, digest = open_image(data, "image"), sha256()
+    try:
+        image.load()
+        for top in range(0, image.height, STRIP):
+            strip = image.crop((0, top, image.width, min(top + STRIP, image.height)))
+            digest.update((strip if strip.mode.startswith("I") else strip.convert("RGBA")).tobytes())
+    except DECODING_ERRORS as error:
+        raise ImageError("can't be decoded") from error
+    return image.size, digest.digest()
 
 
 def orientation_of(data: bytes) -> int:

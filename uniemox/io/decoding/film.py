@@ -12,6 +12,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -45,6 +46,10 @@ WEBP_HEAD_BYTES = 30
 CONTAINERS = "mov,matroska,webm,avi,mpeg,mpegvideo,mpegts,asf,flv,ogg"
 OPTIONS = {"format_whitelist": CONTAINERS, "protocol_whitelist": "none"}
 NEAR_S, BACK_S = 1e-6, 1.0  # times that are the same; by which a time stamp goes back where films were joined
+JUMP_S = 10.0  # by which time stamps go forward where broadcasts were joined
+BROADCASTS = ("mpegts", "mpeg")  # containers whose time stamps may jump
+SEGMENT = b"\x18\x53\x80\x67"  # of Matroska; its size follows
+HEAD_BYTES = 4096
 
 
 class Shown(NamedTuple):
@@ -103,8 +108,8 @@ def moments(frames: Iterable[Shown], every_s: float) -> Iterator[tuple[float, in
 
     A frame lasts until the next one, but at most ten minutes.
     """
-    cuts, shot, count, before = Cuts(), 1, 0, None
-    for frame in chain(frames, [None]):
+    cuts, shot, count, before, problems = Cuts(), 1, 0, None, list[Exception]()
+    for frame in chain(_until_error(frames, problems), [None]):
         if before is not None:
             next_s = before.time_s + before.lasts_s if frame is None else frame.time_s
             while count * every_s < min(next_s, before.time_s + MAX_HELD_S) - NEAR_S:
@@ -115,6 +120,16 @@ def moments(frames: Iterable[Shown], every_s: float) -> Iterator[tuple[float, in
             shot += cuts.is_cut(frame)
             before = frame
             yield frame.time_s, shot, None
+    if problems:
+        raise problems[0]
+
+
+def _until_error(frames: Iterable[Shown], problems: list[Exception]) -> Iterator[Shown]:
+    """Yield frames, and add the error that ends them to `problems`."""
+    try:
+        yield from frames
+    except Exception as problem:  # noqa: BLE001 - it is raised after the last frame's moments
+        problems.append(problem)
 
 
 class Cuts:
@@ -141,39 +156,103 @@ class Cuts:
 
 
 def _film(path: Path) -> Iterator[Shown]:
-    """Decode frames with PyAV."""
+    """Decode frames with PyAV. Raises ValueError after the last one if the file is cut off."""
     import av  # noqa: PLC0415 - an extra
 
     # An open file, not its name, because FFmpeg would take "http:x.mp4" for an address.
     with open_regular(path) as file, av.open(file, "r", metadata_errors="ignore", options=OPTIONS) as container:
-        if not container.streams.video:
+        stream: Any = container.streams.best("video")
+        if stream is None:
             raise ValueError("there are no pictures in it")
-        stream = container.streams.video[0]
         stream.thread_type = "AUTO"
-        time_s, stamp_s, shift_s, next_s, dts, has_fallen = 0.0, math.inf, 0.0, 0.0, None, False
-        for count, frame in enumerate(container.decode(stream)):
+        demuxed, end_s = _Demuxed(container, stream), _end_of(stream)
+        stamp_s, gap_s, shift_s, next_s, dts, has_fallen = math.inf, 0.0, 0.0, 0.0, None, False
+        last: Shown | None = None
+        for frame in demuxed.frames():
             check_size(frame.width, frame.height, "a frame")
-            before_s, before_dts, dts = stamp_s, dts, dts if frame.dts is None else frame.dts
-            stamp_s = float(count / (stream.average_rate or 25) if frame.time is None else frame.time)
+            before_s, before_gap_s, before_dts, dts = stamp_s, gap_s, dts, dts if frame.dts is None else frame.dts
+            stamp_s = next_s - shift_s if frame.time is None else float(frame.time)
+            gap_s = stamp_s - before_s
             # Where films were joined, dts begins again, too, some frames earlier; time stamps of B-frames alone may go
             # back.
             has_fallen |= before_dts is not None and dts < before_dts
-            if (stamp_s < before_s and has_fallen) or stamp_s < before_s - BACK_S:  # or the first frame
+            has_jumped = gap_s > JUMP_S and abs(before_gap_s) < BACK_S and before_s < demuxed.jump_s < stamp_s + BACK_S
+            if (stamp_s < before_s and has_fallen) or gap_s < -BACK_S or has_jumped:  # or the first frame
                 shift_s, has_fallen = next_s - stamp_s, False
-            time_s = stamp_s + shift_s
             small = frame.reformat(*SMALL, format="gray").to_ndarray().astype(np.int16)
-            size = (frame.height, frame.width) if frame.rotation % 180 else (frame.width, frame.height)
+            size = (frame.height, frame.width) if _turn(frame) % 180 else (frame.width, frame.height)
             lasts_s = float((frame.duration or 0) * (frame.time_base or 0)) or float(1 / (stream.average_rate or 25))
-            next_s = time_s + lasts_s
-            yield Shown(time_s, lasts_s, small, size, partial(_of_film, frame))
+            if last is not None:
+                yield last
+            last = Shown(stamp_s + shift_s, lasts_s, small, size, partial(_of_film, frame))
+            next_s = last.time_s + lasts_s
+        if last is not None:
+            is_longer = end_s - stamp_s > last.lasts_s + BACK_S  # than the last frame says, if it says anything
+            yield last._replace(lasts_s=end_s - stamp_s) if is_longer else last
         declared_s = (container.duration or 0) / av.time_base
-        if max(time_s, stamp_s) < 0.95 * declared_s - 1:
+        if max(next_s, demuxed.reached_s) < 0.95 * declared_s - 1 and not _is_whole_matroska(path):
             raise ValueError(f"it is cut off; it should last {declared_s:.0f} s")
+
+
+class _Demuxed:
+    """Reads a container, and records how far the time stamps of all streams go.
+
+    A file that is cut off ends early in all streams; an undamaged one may end with a long picture or with sound.
+    """
+
+    def __init__(self, container: Any, stream: Any) -> None:
+        self._container, self._stream = container, stream
+        self.reached_s = 0.0
+        """Latest end of a packet, from the first one's beginning."""
+        self.jump_s = -math.inf
+        """Where the time stamps went forward last, by more than JUMP_S from one packet to the next."""
+
+    def frames(self) -> Iterator[Any]:
+        """Yield the decoded frames of the stream."""
+        first_s, last_s = math.inf, math.inf
+        may_jump = self._container.format.name in BROADCASTS
+        wanted = [one for one in self._container.streams if one.type in ("video", "audio")]
+        for packet in self._container.demux(wanted):
+            at = packet.pts if packet.dts is None else packet.dts
+            if at is not None and packet.time_base:
+                at_s, end = float(at * packet.time_base), max(at, packet.pts or at) + (packet.duration or 0)
+                first_s = min(first_s, at_s)
+                self.reached_s = max(self.reached_s, float(end * packet.time_base) - first_s)
+                if may_jump and at_s > last_s + JUMP_S:
+                    self.jump_s = at_s
+                last_s = at_s
+            if packet.stream.index == self._stream.index:
+                yield from packet.decode()
+
+
+def _end_of(stream: Any) -> float:
+    """Return where a stream ends by its own declaration, in seconds; 0 if it has none."""
+    with suppress(ValueError):  # Matroska, such as 00:03:00.040000000
+        hours, minutes, seconds = map(float, stream.metadata.get("DURATION", "").split(":"))
+        return 3600 * hours + 60 * minutes + seconds
+    return float(((stream.start_time or 0) + (stream.duration or 0)) * (stream.time_base or 0))
+
+
+def _is_whole_matroska(path: Path) -> bool:
+    """Return True for a Matroska or WebM file that is as long as it says; its packets do not say how long they last."""
+    with open_regular(path) as file:
+        head, size = file.read(HEAD_BYTES), file.seek(0, os.SEEK_END)
+    at = head.find(SEGMENT) + len(SEGMENT)
+    if not head.startswith(b"\x1aE\xdf\xa3") or at < len(SEGMENT) or not head[at]:
+        return False
+    length = 9 - head[at].bit_length()  # of the number, whose first 1 says how long it is
+    content = int.from_bytes(head[at : at + length], "big") - (1 << 7 * length)
+    return at + length + content <= size
 
 
 def _of_film(frame: Any) -> Image.Image:
     image = frame.reformat(*_sent_size(frame.width, frame.height), format="rgb24").to_image()
-    return image.rotate(frame.rotation, expand=True) if frame.rotation else image
+    return image.rotate(_turn(frame), expand=True) if _turn(frame) else image
+
+
+def _turn(frame: Any) -> int:
+    """Return by how many degrees a frame is to be turned; 0 if its matrix says no quarter turns."""
+    return 0 if frame.rotation % 90 else frame.rotation
 
 
 def _animation(path: Path) -> Iterator[Shown]:
