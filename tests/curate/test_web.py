@@ -108,6 +108,13 @@ def test_forged_requests_are_refused(project: Project, client: TestClient) -> No
     assert ada.post("/api/answers", body).status_code == 200
 
 
+@pytest.mark.parametrize("address", ["http://127.0.0.1:80", "HTTP://Example.org", "https://example.org:443"])
+def test_default_ports_and_capitals_are_not_sent_by_browsers(project: Project, address: str) -> None:
+    sent = address.lower().removesuffix(":80").removesuffix(":443")
+    with TestClient(create_app(project, [address]), base_url=sent) as client:
+        assert client.get("/join").status_code == 200
+
+
 @pytest.mark.parametrize("body", [{}, {"answers": "x"}, {"answers": [answer(1)] * 501}])
 def test_invalid_bodies_are_refused(project: Project, client: TestClient, body: object) -> None:
     assert Browser(client, invite(project, "Ada")).post("/api/answers", body).status_code == 422

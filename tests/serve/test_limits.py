@@ -1,20 +1,25 @@
 """Too large, too many, too slow, malformed: each is refused with its own status, and the server goes on."""
 
+import asyncio
 import inspect
 import io
 import socket
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
 from PIL import Image
+from starlette.responses import Response
+from starlette.types import Message
 
 from tests.images import png_header
 from tests.processes import wait_until
 from tests.serve.serving import Raw, Running, cut_off_after_s, form, image, predictor_of, running, upload
 from uniemox.serve.config import ServeConfig
+from uniemox.serve.protocol import PIECE_BYTES, SEND_BUFFER_BYTES, in_pieces, listen
 from uniemox.serve.routes import open_routes, routes
 
 CONFIG = ServeConfig(max_mb=0.1, max_files=3, read_timeout_s=0.5, max_megapixels=1, timeout_s=5)
@@ -53,6 +58,71 @@ def test_a_body_in_many_tiny_chunks_is_refused_while_it_comes(server: Running, s
     chunks = b"".join(b"%x\r\n%s\r\n" % (len(part), part) for part in parts)
     raw = upload(server.port, None, chunks + (b"0\r\n\r\n" if status == b"200" else b""))
     assert raw.read().split()[1] == status
+
+
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+def test_a_client_that_first_sends_everything_gets_its_refusal(server: Running, version: str) -> None:
+    """As nginx does, with HTTP/1.0. If the server closed with unread bytes, the kernel would take back its answer."""
+    body = bytes(5 * 10**6)
+    lines = (f"POST /predict HTTP/{version}", "Host: localhost", "Content-Type: image/jpeg", "Connection: close")
+    raw = Raw(server.port).send(*lines, f"Content-Length: {len(body)}", "", body=body)
+    assert raw.read().startswith(b"HTTP/1.1 413 ")
+
+
+@pytest.mark.parametrize("more", [b"\r\n", b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"])
+def test_bytes_after_the_last_request_are_ignored(server: Running, more: bytes) -> None:
+    data = image()
+    kind = "Content-Type: image/jpeg"
+    lines = ("POST /predict HTTP/1.1", "Host: localhost", "Connection: close", kind, f"Content-Length: {len(data)}", "")
+    raw = Raw(server.port).send(*lines, body=data)
+    time.sleep(0.01)
+    assert raw.send(body=more).read().startswith(b"HTTP/1.1 200 ")
+
+
+def test_lines_of_a_body_do_not_count_as_headers(server: Running) -> None:
+    """Headers may end in line feeds alone."""
+    data = image() + b"\n" * 1000
+    head = f"POST /predict HTTP/1.1\nHost: localhost\nContent-Type: image/jpeg\nContent-Length: {len(data)}\n\n"
+    assert Raw(server.port).send(body=head.encode() + data).read().startswith(b"HTTP/1.1 200 ")
+
+
+def test_a_long_list_of_proxies_is_400(server: Running) -> None:
+    forwarded = "X-Forwarded-For: " + ", ".join(["10.0.0.1"] * 200)
+    assert Raw(server.port).send("GET /health HTTP/1.1", "Host: localhost", forwarded, "").read().split()[1] == b"400"
+
+
+def test_the_kernel_keeps_little_of_what_is_not_read() -> None:
+    with listen("127.0.0.1", 0) as listener, socket.create_connection(listener.getsockname()):
+        connection, _ = listener.accept()
+        with connection:
+            assert connection.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) <= 2 * SEND_BUFFER_BYTES
+
+
+@pytest.mark.parametrize("size", [0, 1, PIECE_BYTES, PIECE_BYTES + 1, 2 * PIECE_BYTES, 3 * PIECE_BYTES - 1])
+def test_a_large_answer_is_sent_in_pieces(size: int) -> None:
+    body, sent = bytes(range(256)) * (size // 256 + 1), list[Message]()
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    async def receive() -> Message:
+        return {"type": "http.disconnect"}
+
+    asyncio.run(in_pieces(Response(body[:size]))({"type": "http", "method": "GET", "headers": []}, receive, send))
+    assert b"".join(one.get("body", b"") for one in sent) == body[:size]
+    assert max(len(one.get("body", b"")) for one in sent) <= PIECE_BYTES
+    assert [one.get("more_body", False) for one in sent[1:]] == [True] * (len(sent) - 2) + [False]
+
+
+def test_who_does_not_read_stays_counted_until_it_is_dropped(server: Running) -> None:
+    """So that its unread answers, which the kernel keeps, are not more than one for each connection."""
+    raw = Raw(server.port)
+    raw.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+    raw.send("GET /page/swagger-ui-bundle.js HTTP/1.1", "Host: localhost", "Connection: close", "")
+    wait_until(lambda: bool(server.server.server_state.connections))
+    wait_until(lambda: not server.server.server_state.connections)
+    with pytest.raises(ConnectionResetError):
+        list(iter(partial(raw.socket.recv, 65536), b""))
 
 
 def test_who_goes_on_sending_what_nobody_reads_is_cut_off(server: Running) -> None:

@@ -29,7 +29,7 @@ from uniemox.serve.config import ServeConfig
 from uniemox.serve.guard import Guard
 from uniemox.serve.metrics import Metrics
 from uniemox.serve.models import Models
-from uniemox.serve.protocol import ACCEPTED_AT_ONCE, Server, listen, with_limits
+from uniemox.serve.protocol import ACCEPTED_AT_ONCE, Server, in_pieces, listen, with_limits
 from uniemox.serve.routes import EXPLAINED, Service, open_routes, routes
 
 PAGE_TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
@@ -116,7 +116,7 @@ def serve(app: FastAPI, config: ServeConfig, *, host: str, port: int) -> None:
 def server_config(app: FastAPI, config: ServeConfig) -> uvicorn.Config:
     """Return uvicorn's settings."""
     return uvicorn.Config(
-        app,
+        in_pieces(app),
         http=with_limits(config),
         ws="none",
         lifespan="on",

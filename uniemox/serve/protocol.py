@@ -1,7 +1,10 @@
 """HTTP/1.1 protocol of uvicorn with time limits for slow clients, and limits on connections."""
 
 import asyncio
+import re
 import socket
+import struct
+import sys
 import time
 from collections import deque
 from collections.abc import Callable
@@ -9,6 +12,7 @@ from typing import Any
 
 import h11
 import uvicorn
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
@@ -24,6 +28,13 @@ MAX_SMALL_CHUNKS = 100
 """Maximum number of chunks in a body, besides one per KiB; each takes as long as a large one."""
 MAX_LINES = 100
 """Maximum number of header lines in a request; browsers and proxies send about 40."""
+MAX_FORWARDED_BYTES = 1024
+"""Maximum size of X-Forwarded-For, which uvicorn parses before the client's turn."""
+SEND_BUFFER_BYTES = 128 * 1024
+"""Of a connection, in the kernel, which doubles it. By default it grows to 4 MB, also for clients that do not read."""
+PIECE_BYTES = 64 * 1024
+LINGER_S = 2.0
+"""Time for a client to close its side of a connection after the answer."""
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -36,7 +47,26 @@ def listen(host: str, port: int) -> socket.socket:
             f"can't listen on {host}, port {port}: {error}; choose another --port (0: any free one), or --host"
         ) from error
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # else the end of a response can wait 40 ms
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)  # connections inherit both
     return listener
+
+
+def in_pieces(app: ASGIApp) -> ASGIApp:
+    """Return an app that sends large bodies in pieces, each when the client has read those before."""
+
+    async def sending_pieces(scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_pieces(message: Message) -> None:
+            body = memoryview(message.get("body", b""))
+            for at in range(0, len(body) - PIECE_BYTES, PIECE_BYTES):
+                await send({"type": message["type"], "body": bytes(body[at : at + PIECE_BYTES]), "more_body": True})
+            if len(body) > PIECE_BYTES:
+                last = (len(body) - 1) // PIECE_BYTES * PIECE_BYTES
+                message = {**message, "body": bytes(body[last:])}
+            await send(message)
+
+        await app(scope, receive, send_pieces)
+
+    return sending_pieces
 
 
 class _Connection(h11.Connection):
@@ -46,12 +76,15 @@ class _Connection(h11.Connection):
 
     def next_event(self) -> Any:
         if self.their_state is h11.IDLE:
-            head, _, _ = self.trailing_data[0].partition(b"\r\n\r\n")
-            if head.count(b"\n") > MAX_LINES:
+            received = self.trailing_data[0]
+            end = re.search(rb"\n\r?\n", received)
+            if received.count(b"\n", 0, end.start() if end else len(received)) > MAX_LINES:
                 raise h11.RemoteProtocolError("too many header lines")
         event = super().next_event()
         if isinstance(event, h11.Request):
             self._chunks_left = MAX_SMALL_CHUNKS
+            if any(name == b"x-forwarded-for" and len(value) > MAX_FORWARDED_BYTES for name, value in event.headers):
+                raise h11.RemoteProtocolError("X-Forwarded-For is too long")
         elif isinstance(event, h11.Data):
             self._chunks_left += len(event.data) / 1024 - event.chunk_start
             if self._chunks_left < 0:
@@ -70,6 +103,25 @@ class _Flow(FlowControl):
         if self.read_paused:
             self.read_paused = False
             self._go_on()
+
+
+class _Transport:
+    """Transport of asyncio whose `close` calls `end` instead; then it counts as closing."""
+
+    is_ending = False
+
+    def __init__(self, transport: asyncio.Transport, end: Callable[[], None]) -> None:
+        self.transport, self._end = transport, end
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.transport, name)
+
+    def close(self) -> None:
+        if not self.is_closing():
+            self._end()
+
+    def is_closing(self) -> bool:
+        return self.is_ending or self.transport.is_closing()
 
 
 class Reader:
@@ -108,7 +160,8 @@ class Reader:
 class PatientProtocol(H11Protocol):
     """Connection that closes if the headers, or the rest of an already answered body, take too long.
 
-    It also closes if the client does not read the response. uvicorn itself would wait forever.
+    It also closes if the client does not read the response. uvicorn itself would wait forever. After its last response
+    it waits for the client to close, because closing with unread bytes would take back the response.
     config_of_server, reader: of all connections of one server, set by `with_limits`.
     """
 
@@ -120,23 +173,28 @@ class PatientProtocol(H11Protocol):
     """Bytes that are not parsed yet."""
     _is_queued: bool
     """True if the reader will parse some of them."""
+    _is_idle: bool
+    """True before the first request, and after a response, until the next request begins."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Accept a connection; close it if there are too many."""
         config, self._clocks, self.conn = self.config_of_server, {}, _Connection(h11.SERVER, MAX_HEADER_BYTES)
-        self._received, self._is_queued = bytearray(), False
+        self._received, self._is_queued, self._is_idle = bytearray(), False, True
         self._client = client_of(transport.get_extra_info("peername"))
         same = sum(getattr(one, "_client", None) == self._client for one in self.connections)
         if len(self.connections) >= config.max_connections or same >= config.max_connections_each:
             transport.abort()
             return
         super().connection_made(transport)
+        self.transport = _Transport(transport, self._end)  # type: ignore[assignment]
         self.flow = _Flow(transport, self.go_on)
         transport.set_write_buffer_limits(high=0)  # so that the two methods below are called for every waiting byte
         self._watch()
 
     def data_received(self, data: bytes) -> None:
         """Queue received bytes for the reader; no more are received until they are parsed."""
+        if self.transport.is_closing() or self.conn.their_state is h11.MUST_CLOSE:  # its last request is complete
+            return
         self._received += data
         self.go_on()
 
@@ -159,7 +217,11 @@ class PatientProtocol(H11Protocol):
             return
         piece = bytes(self._received[:MAX_HEADER_BYTES])
         del self._received[:MAX_HEADER_BYTES]
+        self._is_idle = False
+        self._stop("end")
         super().data_received(piece)
+        if self.conn.their_state is h11.MUST_CLOSE:
+            self._received.clear()
         self._watch()
         self.go_on()
 
@@ -167,14 +229,14 @@ class PatientProtocol(H11Protocol):
         """Clean up after the client has gone."""
         if self.transport is None:
             return
-        self._stop("request")
-        self._stop("answer")
+        for name in [*self._clocks]:
+            self._stop(name)
         super().connection_lost(exc)
 
     def pause_writing(self) -> None:
         """Start the time limit for a client that reads too slowly; it covers the whole response, even after closing."""
         super().pause_writing()
-        self._start("answer", self.transport.abort)
+        self._start("answer", self._drop)
 
     def resume_writing(self) -> None:
         """Stop the time limit: all bytes are sent."""
@@ -183,6 +245,7 @@ class PatientProtocol(H11Protocol):
 
     def on_response_complete(self) -> None:
         """Wait for the rest of the request's body, or for the next request, after a response was sent."""
+        self._is_idle = True
         super().on_response_complete()
         if self.conn.their_state is h11.SEND_BODY:
             self._watch()
@@ -195,19 +258,64 @@ class PatientProtocol(H11Protocol):
         else:
             self.transport.close()
 
+    def timeout_keep_alive_handler(self) -> None:
+        """Close an idle connection when the client has read the response."""
+        if self._unread():
+            self._start("end", self._drop)
+        else:
+            super().timeout_keep_alive_handler()
+
+    def _end(self) -> None:
+        """Close the connection: at once if it is idle, else when the client does, after all that it is sending."""
+        transport: _Transport = self.transport  # type: ignore[assignment]
+        if self._is_idle:
+            transport.transport.close()
+            return
+        transport.is_ending = True
+        self._received.clear()
+        try:
+            transport.write_eof()
+        except OSError:  # the client has gone
+            transport.abort()
+            return
+        transport.resume_reading()
+        self._start("end", self._close_if_read, LINGER_S)
+
+    def _close_if_read(self) -> None:
+        self._stop("end")
+        if self._unread():
+            self._start("end", self._drop)
+        else:
+            self.transport.transport.close()  # type: ignore[attr-defined]
+
+    def _drop(self) -> None:
+        """Close the connection and forget what the client has not read; the kernel would keep it for minutes."""
+        sock = self.transport.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.transport.abort()
+
+    def _unread(self) -> bool:
+        """Return True if the client has not received everything that was sent. Only Linux tells."""
+        if sys.platform != "linux":
+            return False
+        import fcntl  # noqa: PLC0415 - Windows lacks both
+        import termios  # noqa: PLC0415
+
+        return any(fcntl.ioctl(self.transport.get_extra_info("socket"), termios.TIOCOUTQ, bytes(4)))
+
     def _watch(self) -> None:
         """Start the clock when the client must send, stop it when we must. Further bytes do not restart it."""
         is_idle = self.conn.their_state is h11.IDLE
         is_late_body = self.conn.their_state is h11.SEND_BODY and self.conn.our_state is h11.DONE
         if is_idle or is_late_body:
-            self._start("request", self.transport.close)
+            self._start("request", self.transport.transport.close)  # type: ignore[attr-defined]
         else:
             self._stop("request")
 
-    def _start(self, name: str, give_up: Callable[[], None]) -> None:
-        """Start a time limit, unless it is running."""
+    def _start(self, name: str, give_up: Callable[[], None], seconds: float | None = None) -> None:
+        """Start a time limit, unless it is running.  seconds: None: the server's."""
         if name not in self._clocks:
-            self._clocks[name] = self.loop.call_later(self.config_of_server.read_timeout_s, give_up)
+            self._clocks[name] = self.loop.call_later(seconds or self.config_of_server.read_timeout_s, give_up)
 
     def _stop(self, name: str) -> None:
         if name in self._clocks:

@@ -178,12 +178,21 @@ Annotator = Annotated[Account, Depends(_only("annotator", "this page is for anno
 Owner = Annotated[Account, Depends(_only("owner", "this page is for the owner of the project"))]
 
 
+def _as_sent(address: str) -> str:
+    """Return an address as browsers send it in Origin and Host.
+
+    >>> _as_sent("https://Example.org:443")
+    'https://example.org'
+    """
+    return address.lower().removesuffix(":80" if address.lower().startswith("http:") else ":443")
+
+
 def request_guard(addresses: Iterable[str]) -> Callable[[Request, RequestResponseEndpoint], Awaitable[Response]]:
     """Return middleware that refuses requests for other hosts (DNS rebinding), from other sites, large and slow ones.
 
     addresses: of the pages, such as http://127.0.0.1:8000.
     """
-    origins, turns = frozenset(addresses), Turns()
+    origins, turns = frozenset(map(_as_sent, addresses)), Turns()
     hosts = {urlsplit(address).netloc for address in origins}
 
     def problem_of(request: Request) -> tuple[int, str] | None:

@@ -12,7 +12,7 @@ from uniemox.curate.project import Project
 from uniemox.errors import ConfigError, DataError
 from uniemox.io.files import read_limited, write_file
 from uniemox.serve.config import ServeConfig
-from uniemox.serve.protocol import ACCEPTED_AT_ONCE, Server, with_limits
+from uniemox.serve.protocol import ACCEPTED_AT_ONCE, Server, in_pieces, with_limits
 
 MAX_CONNECTIONS = 4000
 """Maximum number of open connections; two hundred browsers keep up to six each."""
@@ -63,7 +63,7 @@ def server(project: Project, sock: socket.socket, address: str | None = None) ->
     max_connections = min(MAX_CONNECTIONS, max(1, _file_limit() - OTHER_FILES))
     limits = ServeConfig(read_timeout_s=access.READ_TIMEOUT_S, max_connections=max_connections)
     config = uvicorn.Config(
-        create_app(project, addresses),
+        in_pieces(create_app(project, addresses)),
         http=with_limits(limits),
         ws="none",
         log_config=None,  # uvicorn's own would close the log handlers of everything else in this process
