@@ -93,6 +93,13 @@ def test_films_joined_with_a_gap_do_not_wait_for_it(tmp_path: Path) -> None:
     assert all(one.image is not None for one in found)
 
 
+def test_the_last_picture_of_joined_films_ends_with_its_part(tmp_path: Path) -> None:
+    """The container declares the duration of the first part, which is longer."""
+    parts = [film_of(tmp_path / f"{count}.mkv", list(range(count)), per_s=10) for count in (27, 5)]
+    (tmp_path / "both.mkv").write_bytes(b"".join(part.read_bytes() for part in parts))
+    assert [one.time_s for one in read_film(str(tmp_path / "both.mkv"), 0.5)][-1] == 3
+
+
 def slides(path: Path, count: int, each_s: int, sound_s: int = 0) -> Path:
     """A film of pictures that last some seconds each, with silence."""
     av = pytest.importorskip("av", reason="needs PyAV: pip install 'uniemox[video]'")

@@ -179,6 +179,7 @@ def _film(path: Path) -> Iterator[Shown]:
             has_jumped = gap_s > JUMP_S and abs(before_gap_s) < BACK_S and before_s < demuxed.jump_s < stamp_s + BACK_S
             if (stamp_s < before_s and has_fallen) or gap_s < -BACK_S or has_jumped:  # or the first frame
                 shift_s, has_fallen = next_s - stamp_s, False
+                end_s = end_s if last is None else 0.0  # it was that of the first part
             small = frame.reformat(*SMALL, format="gray").to_ndarray().astype(np.int16)
             size = (frame.height, frame.width) if _turn(frame) % 180 else (frame.width, frame.height)
             lasts_s = float((frame.duration or 0) * (frame.time_base or 0)) or float(1 / (stream.average_rate or 25))
