@@ -34,7 +34,7 @@ from uniemox.data.source import open_data
 from uniemox.errors import ConfigError
 from uniemox.pretrain.config import PretrainConfig
 from uniemox.pretrain.presets import PRESETS
-from uniemox.pretrain.run import TEXTS, build_model, build_trainer, masked_views, plan_run, set_up
+from uniemox.pretrain.run import build_model, build_trainer, masked_views, plan_run, set_up
 from uniemox.pretrain.step import PretrainBatch, make_batch, pretrain_step, teacher_features
 from uniemox.teacher.features import StoredTeacher, TextCachedTeacher, save_features
 from uniemox.teacher.protocol import Teacher
@@ -42,6 +42,7 @@ from uniemox.teacher.sources import ClipTeacher
 from uniemox.training.config import SaveConfig, ScheduleConfig
 from uniemox.training.hardware import count_workers, precision_of, setup_device, wrap
 from uniemox.training.journal import Journal, NullCallback
+from uniemox.training.run_folder import TEXT_FEATURES
 from uniemox.training.state import ResumePoint
 from uniemox.training.trainer import Trainer, load_batches
 from uniemox.views.loader import ViewBatch
@@ -169,7 +170,7 @@ def random_teacher(config: PretrainConfig, data: DataSet, out: Path, device: tor
         architecture = name.partition("@")[0]
         network = open_clip.create_model(architecture, load_weights=False, pretrained_text=False)
         clip = ClipTeacher(network.to(device), open_clip.get_tokenizer(architecture))
-        return TextCachedTeacher(clip, out / TEXTS) if config.model.needs_text_features else clip
+        return TextCachedTeacher(clip, out / TEXT_FEATURES) if config.model.needs_text_features else clip
     keys = [sample.key for sample in data.samples]
     texts = distinct_texts(data.samples, config.teacher.with_emotion)
     image_features, text_features = torch.randn(len(keys), WIDTH), torch.randn(len(texts), WIDTH)

@@ -52,6 +52,13 @@ def test_help_shows_the_presets_values(words: tuple[str, ...], defaults: tuple[s
     assert "Maximum learning rate for a batch of 256" in out
 
 
+def test_options_of_a_part_may_be_left_out() -> None:
+    options = options_of(paper(), without=("model.teacher_width", "view.crop_fraction"))()
+    assert not hasattr(options.model, "teacher_width")
+    assert not hasattr(options.view, "crop_fraction")
+    assert config_of(PretrainConfig, options) == paper()
+
+
 def test_none_is_nothing_where_text_is_taken_too() -> None:
     options = options_of(paper())()
     assert config_of(PretrainConfig, options) == paper()

@@ -42,7 +42,7 @@ def test_the_demo_goes_the_whole_way(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert told["told"]["screen"].startswith(
         "67 looked at, 64 kept; dropped: near duplicate 2, too small 1; styles: none"
     )
-    assert told["next"] == "uniemox curate release project FOLDER --name NAME"
+    assert told["next"] == "nothing, all is done"
     assert [one["name"] for one in told["people"]] == ["Ada", "Ben"]
     assert "Ada" in run(capsys, "status", project, "--html", tmp_path / "s.html")
     sizes = json.loads(run(capsys, "split", project, "--ratio", "50/50", "--schemes", 2, "--json"))["sizes"]

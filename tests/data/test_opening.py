@@ -177,6 +177,9 @@ def test_annotations_of_emoset_stay_under_given_texts(tmp_path: Path) -> None:
     sidecar(root / TEXTS, {"image/awe/1.jpg": {"text": "Another.", "annotation": {"scene": "cafe"}}})
     sample = open_data(f"emoset:{root}").samples[0]
     assert (sample.text, sample.annotation) == ("Another.", {"scene": "beach", "emotion": "awe"})
+    sidecar(root / "w.jsonl", {"image/awe/1.jpg": {"text": "One.", "annotation": {}}}, HEADER | {"with_emotion": False})
+    sample = open_data(f"emoset:{root}", texts=root / "w.jsonl").samples[0]
+    assert (sample.text, sample.annotation) == ("One.", {"scene": "beach", "emotion": None})
 
 
 def test_people_of_one_image_share_its_line(tmp_path: Path) -> None:

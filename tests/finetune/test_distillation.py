@@ -14,10 +14,11 @@ from uniemox.data.source import open_data
 from uniemox.errors import ConfigError, DataError, StoppedError
 from uniemox.finetune.config import DistillationConfig, FinetuneConfig
 from uniemox.finetune.run import finetune
-from uniemox.finetune.step import FILE, PREFIX, TeacherAnswers, ask_teacher
+from uniemox.finetune.step import PREFIX, TeacherAnswers, ask_teacher
 from uniemox.labels import EKMAN, MIKELS
 from uniemox.predict.opening import load
 from uniemox.predict.prediction import Prediction
+from uniemox.training.run_folder import TEACHER_ANSWERS
 
 
 @pytest.fixture
@@ -68,7 +69,7 @@ def test_a_teacher_of_other_labels_is_refused(tmp_path: Path) -> None:
     config = DistillationConfig(teacher=str(finetuned("both")))
     with pytest.raises(ConfigError, match="the data have anger, disgust"):
         ask_teacher(config, colours(1).samples, EKMAN, tmp_path)
-    assert not (tmp_path / FILE).exists()
+    assert not (tmp_path / TEACHER_ANSWERS).exists()
 
 
 @pytest.mark.usefixtures("without_onnx")

@@ -224,6 +224,8 @@ def test_settings_that_contradict_each_other_are_refused() -> None:
     for said, changes in (
         ("network.objects needs a method of solver", {"method": "full", "network": NetworkConfig(objects="a.onnx")}),
         ("method probe always freezes the encoder", {"method": "full", "network": NetworkConfig(frozen_encoder=True)}),
+        ("mdan does not use what network.objects", {"method": "mdan", "network": NetworkConfig(objects="a.onnx")}),
+        ("solver does not use what network.faces", {"method": "solver", "network": NetworkConfig(faces="a.onnx")}),
         ("method mdan predicts labels", {"method": "mdan", "task": "affect"}),
         (
             "network.confounders needs a network that reads the person",

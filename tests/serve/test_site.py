@@ -189,6 +189,8 @@ def test_web_and_runtime_belong_together(tmp_path: Path) -> None:
         ["--to", "web"],
         ["--runtime", str(tmp_path)],
         ["--to", "web", "--runtime", str(tmp_path), "--float16"],
+        ["--to", "web", "--runtime", str(tmp_path), "--keep-float16", "a"],
+        ["--to", "web", "--runtime", str(tmp_path), "--data", "fi:nothing"],
     ):
-        with pytest.raises(ConfigError, match="--to web"):
+        with pytest.raises(ConfigError, match=r"--to web|--keep-float16 needs|--int8 and --data"):
             app(["export", "small", "--out", str(tmp_path / "o"), *more], exit_on_error=False)

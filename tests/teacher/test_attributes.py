@@ -15,6 +15,7 @@ from torch import Tensor
 from tests.drawn import class_folders, jpeg_of
 from uniemox.data.colour import brightness, colorfulness, colour_histogram
 from uniemox.data.pool_config import PoolConfig
+from uniemox.data.prompts import text_of
 from uniemox.data.source import open_data
 from uniemox.errors import TeacherError
 from uniemox.teacher.attributes import BATCH, QUESTIONS, Describer, ObjectClassifier, ZeroShot, write_texts
@@ -68,6 +69,17 @@ def test_what_can_be_measured_is_told(root: Path, tmp_path: Path) -> None:
         "awe/red.jpg": "A dark, colorful photo.",
         "fear/grey.jpg": "A moderately bright, nearly colorless photo.",
     }
+
+
+@pytest.mark.parametrize("with_emotion", [False, True])
+def test_the_label_gets_into_no_text_of_the_training_if_it_is_left_out(
+    root: Path, tmp_path: Path, with_emotion: bool
+) -> None:
+    data, out = open_data(f"folder:{root}"), tmp_path / "texts.jsonl"
+    write_texts(data, out, Describer, {"with_emotion": with_emotion}, with_emotion=with_emotion)
+    trained = open_data(f"folder:{root}", texts=out).samples
+    assert [text_of(sample, with_emotion=True) for sample in trained] == [texts_of(out)[one.key] for one in trained]
+    assert ["emotion is" in text_of(sample, with_emotion=True) for sample in trained] == [with_emotion] * 3
 
 
 def test_a_teacher_chooses_words_where_it_is_sure(root: Path, info: Path, tmp_path: Path) -> None:

@@ -18,7 +18,14 @@ from uniemox.io.files import CONFIG
 from uniemox.persons.box import Box, Detection
 from uniemox.pretrain.config import PretrainConfig
 from uniemox.training.config import HardwareConfig, OptimizerConfig, SaveConfig
-from uniemox.training.run_folder import begin_run, describe_data, from_dict
+from uniemox.training.run_folder import (
+    TEACHER_ANSWERS,
+    TEACHER_FEATURES,
+    TEXT_FEATURES,
+    begin_run,
+    describe_data,
+    from_dict,
+)
 
 CONFIGURED = PretrainConfig(batch_size=4)
 
@@ -124,12 +131,15 @@ def test_a_run_is_not_begun_twice_nor_by_another_command(run: Path, data: DataSe
 def test_a_run_that_ended_before_its_first_step_is_begun_anew(run: Path, data: DataSet) -> None:
     """After a wrong setting the corrected command is not in the way of itself."""
     (run / "metrics.jsonl").unlink()
-    (run / SEEN).write_text("old")
+    of_teacher = [run / name for name in (SEEN, TEACHER_FEATURES, TEACHER_ANSWERS, f"{TEXT_FEATURES}/a.npz")]
+    (run / TEXT_FEATURES).mkdir()
+    for path in of_teacher:
+        path.write_text("old")
     assert again(run, CONFIGURED, data, resume=False) is True
-    assert (run / SEEN).exists()
+    assert all(path.exists() for path in of_teacher)
     changed = replace(CONFIGURED, batch_size=2)
     assert again(run, changed, data, resume=False) is False
-    assert not (run / SEEN).exists()
+    assert not any(path.exists() for path in of_teacher)
     assert json.loads((run / CONFIG).read_text())["config"]["batch_size"] == 2
     fewer = replace(data, samples=data.samples[1:])
     assert again(run, changed, fewer, resume=True) is False

@@ -39,7 +39,7 @@ def calibrate(
     Args:
         data: KIND:PATH, see `uniemox docs data`; at least 30 images with labels.
         out: ONNX file to write; use it with uniemox predict IMAGE --model OUT.
-        model: embedded, an ONNX file of uniemox finetune, or a run that contains one.
+        model: embedded, small, an ONNX file of uniemox finetune, or a run that contains one.
         split: Split to use, or all. Default: calibration, else val; all if the data have no splits.
         ratings: Learn valence and arousal instead, from at least 100 images with people's ratings of both. Fits a
             linear head with intervals on the model's features. Images of one group are held out together.

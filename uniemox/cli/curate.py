@@ -1,6 +1,7 @@
 """Commands that build a data set: project, collection, screening, takedown, status, demo."""
 
 import json
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -165,7 +166,7 @@ curate.command(import_answers, name="import")
 
 @curate.command
 def takedown(folder: Folder, which: str, /, *, because: str) -> None:
-    """Remove an image from the project and its releases; it is never collected again.
+    """Remove an image from the project and its releases; later collections skip it, unless you undo this.
 
     If a release can't be written again, the command does everything else first and then fails.
 
@@ -220,7 +221,7 @@ def status(
     project = opened(folder)
     from uniemox.curate import status as project_status
 
-    content = project_status.status(project)
+    content = project_status.status(project, shlex.quote(str(folder)))
     if html is not None:
         project_status.write_status_page(html, content, None, folder / "splits.png")
         say(f"wrote {html}")

@@ -37,7 +37,8 @@ def export(
     - uniemox export embedded --to web --runtime node_modules/onnxruntime-web --out site
 
     Args:
-        model: A fine-tuning run, its model.safetensors or model.onnx; embedded or small.
+        model: A fine-tuning run, its model.safetensors or model.onnx; embedded or small (for --to
+            hub-folder only a run).
         out: File or folder to write.
         to: onnx: one file. hub-folder: model.onnx, README.md as model card, and model.safetensors with config.json, for
             timm and transformers; nothing is uploaded. web: a static page that predicts in the visitor's browser, also
@@ -55,16 +56,16 @@ def export(
         raise ConfigError("--to web and --runtime FOLDER need each other: see `npm pack onnxruntime-web`")
     if to != "onnx" and (int8_weights or float16 or int8 or as_json):
         raise ConfigError(f"--to {to} can't be combined with --float16, --int8-weights, --int8 or --json")
-    if runtime is not None:
-        _write_site(model, out, runtime)
-        return
-    need("torch", "timm", "onnx", "onnxscript", extra="train")
     if int8 != (data is not None):
         raise ConfigError("--int8 and --data KIND:PATH need each other: int8 is tested on images first")
     if int8_weights and (float16 or int8):
         raise ConfigError("--int8-weights can't be combined with --float16 or --int8; leave one of them out")
     if keep_float16 is not None and not int8_weights:
         raise ConfigError("--keep-float16 needs --int8-weights; --float16 stores all weights in 16 bits")
+    if runtime is not None:
+        _write_site(model, out, runtime)
+        return
+    need("torch", "timm", "onnx", "onnxscript", extra="train")
     if to == "hub-folder":
         _write_hub_folder(model, out)
         return

@@ -88,7 +88,7 @@ class AnswerFiles:
     save_images: Files = None
     """Folder for copies of the images with boxes and bars drawn on them."""
     timeline: Files = None
-    """Plot each video's predictions over time to this .png; needs --every and --out."""
+    """Plot predictions over time, of at most 40 videos, to this .png; needs --every and --out."""
     embeddings: Files = None
     """Also write the image features, for search and clustering, to .npy (with paths in .npy.txt) or .parquet."""
 
@@ -122,8 +122,8 @@ def predict(
         coverage: Also give a set of likely labels that contains the true label in this share of images, such as 0.9.
         labels: Convert predictions to another label set, such as polarity.
         every: Read the files as videos (or animated images) and predict one frame per interval: 1s, 500ms or 2min.
-        batch_size: Number of images that are processed at the same time, at most 16; larger values count as 16. Lower
-            it to save memory; predictions stay the same.
+        batch_size: Number of images that are processed at the same time; larger values count as 16, except with
+            --engine ray. Lower it to save memory; predictions stay the same.
         engine: local: this machine. ray: all machines of a Ray cluster, which must see the images at the same paths.
         as_json: Print one JSON object per line: path, scene, kind, valence, familiarity, persons, ...; for
             an unreadable image, path and error.

@@ -21,7 +21,7 @@ def command_for(preset: str = DEFAULT, act: Callable[..., Any] | None = None) ->
     act: called with the config and the other options instead of pre-training, to check plans.
     """
 
-    @takes(settings=options_of(PRESETS[preset]()))
+    @takes(settings=options_of(PRESETS[preset](), without=("model.teacher_width", "view.crop_fraction")))
     def pretrain(
         *,
         data: str,

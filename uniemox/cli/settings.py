@@ -35,7 +35,7 @@ def options_of(config: Any, *, without: Collection[str] = (), names: Mapping[str
     """Make a dataclass of a config's fields for cyclopts to fill, see `takes`.
 
     config: an instance, whose values become the defaults; or a class, whose own defaults are used.
-    without: fields that are not options, or for which the command has its own option.
+    without: fields that are not options, or for which the command has its own option; of a part as PART.FIELD.
     names: option names that differ from the field's name, such as {"models": "--model"}.
     """
     from docstring_parser import parse_from_object  # the parser that cyclopts uses
@@ -49,7 +49,8 @@ def options_of(config: Any, *, without: Collection[str] = (), names: Mapping[str
             continue
         value = part.default if config is kind else getattr(config, part.name)
         if is_dataclass(value):
-            options = options_of(value)
+            inside = [name.partition(".")[2] for name in without if name.startswith(f"{part.name}.")]
+            options = options_of(value, without=inside)
             parts.append((part.name, options, field(default_factory=options)))
         else:
             name = names.get(part.name) if names else None

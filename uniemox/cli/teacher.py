@@ -80,13 +80,14 @@ def store(
     For example:
 
     - uniemox teacher store --teacher fitted:runs/teacher --data shards:fi --out fi.npz
-    - uniemox pretrain --teacher.source stored:fi.npz --data shards:fi --out runs/pre
+    - uniemox pretrain --teacher.source stored:fi.npz --teacher.no-with-emotion --data shards:fi --out runs/pre
 
     Args:
         teacher: Teacher, as for --teacher.source of pretrain.
         data: KIND:PATH, or several separated by commas; all their splits are used.
         out: File to write, .npz.
-        with_emotion: Append the emotion to texts that are made from annotations.
+        with_emotion: Append the emotion to texts that are made from annotations, as pretrain does unless you give
+            --teacher.no-with-emotion.
         images_alone: Compute image features only; required for a teacher without a text encoder.
     """
     need("torch", "timm", "open_clip", extra="train")

@@ -17,7 +17,7 @@ from uniemox.io.html import jpeg_url, write_html
 MAX_BATCHES = 50
 
 
-def status(project: Project) -> dict[str, Any]:
+def status(project: Project, folder: str | None = None) -> dict[str, Any]:
     """Return a project's state as JSON: counts of each step, annotators, recent decisions, and the next command."""
     collected, screened = _collected(project), _screened(project)
     with project.store.read() as connection:
@@ -48,7 +48,7 @@ def status(project: Project) -> dict[str, Any]:
         "told": sentences(steps),
         "people": people,
         "history": batches,
-        "next": _next(project, steps),
+        "next": _next(folder or project.folder.name, steps),
     }
 
 
@@ -185,9 +185,8 @@ def _list(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{name} {count:,}" for name, count in counts.items()) or "none"
 
 
-def _next(project: Project, steps: dict[str, Any]) -> str:
-    """Return the command that continues the work."""
-    name = project.folder.name
+def _next(name: str, steps: dict[str, Any]) -> str:
+    """Return the command that continues the work.  name: of the project's folder."""
     collected, annotated = steps["collect"], steps["annotate"]
     if not collected["offered"]:
         return f"uniemox curate collect {name} --source folder:IMAGES (or openverse, commons, bing, csv:TABLE)"
@@ -198,6 +197,6 @@ def _next(project: Project, steps: dict[str, Any]) -> str:
         f"serve {name}": annotated["answered twice"] < annotated["to answer"],
         f"agree {name}": "figures" not in steps["agree"],
         f"split {name}": not steps["split"],
-        f"release {name} FOLDER --name NAME": True,
+        f"release {name} FOLDER --name NAME": not steps["release"]["releases"],
     }
-    return f"uniemox curate {next(command for command, is_due in commands.items() if is_due)}"
+    return next((f"uniemox curate {command}" for command, is_due in commands.items() if is_due), "nothing, all is done")

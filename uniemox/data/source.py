@@ -298,7 +298,8 @@ def _add_persons(data: DataSet, file: Path) -> DataSet:
 
 def _add_texts(data: DataSet, file: Path) -> DataSet:
     """Add texts from a sidecar."""
-    _, lines = read_sidecar(file)
+    header, lines = read_sidecar(file)
+    with_emotion = header.get("with_emotion") is not False
     samples, count = [], 0
     for sample in data.samples:
         line = lines.get(sample.image_key)
@@ -306,10 +307,12 @@ def _add_texts(data: DataSet, file: Path) -> DataSet:
             text, annotation = line.get("text"), line.get("annotation")
             if not isinstance(text, str) or not isinstance(annotation, dict | None):
                 raise DataError(f"{file}, text of {sample.key}: expected a text, and an object as annotation")
-            label = data.label_of(sample)
-            text = _for_label(text, annotation, label, f"{file}, {sample.key}")
-            fields = annotation if annotation is None else {**annotation, "emotion": label}
-            sample = replace(sample, text=text, annotation=sample.annotation or fields)  # noqa: PLW2901
+            label = data.label_of(sample) if with_emotion else None
+            text = _for_label(text, annotation, label, f"{file}, {sample.key}") if with_emotion else text
+            fields = sample.annotation or annotation
+            if fields is not None and not (with_emotion and sample.annotation):
+                fields = {**fields, "emotion": label}
+            sample = replace(sample, text=text, annotation=fields)  # noqa: PLW2901
             count += 1
         samples.append(sample)
     return replace(data, samples=samples, notes=(*data.notes, f"texts of {count} images from {file}"))

@@ -23,6 +23,7 @@ INIT_MISSING = (
     "--init is missing: give embedded (comes with uniemox), a run, a checkpoint, timm:NAME, or scratch:timm:NAME; only "
     "--method histogram works without it"
 )
+USES = {"objects": {"objects", "people"}, "faces": {"face"}}  # regions by the option whose detector finds them
 RANDAUGMENT = r"rand(-(m|n|mmax|inc)\d+|-(p|mstd)\d+(\.\d+)?)*"  # timm silently ignores some invalid parts
 
 
@@ -63,8 +64,8 @@ class NetworkConfig:
     """Region methods except mdan and eap: ONNX file of YOLOX-nano, which detects objects and people in the scene.
     Empty: use a 4 x 4 grid instead. A detector turns off RandAugment, mixup, CutMix and erasing."""
     faces: str = ""
-    """Region methods: ONNX file of YuNet-n, which detects faces in the person view. Empty: use the upper half of the
-    person instead. A face detector turns off the same augmentations as --network.objects."""
+    """Methods stimuli and emoticon: ONNX file of YuNet-n, which detects faces in the person view. Empty: use the upper
+    half of the person instead. A face detector turns off the same augmentations as --network.objects."""
     confounders: int = 0
     """Number of entries in the dictionary of CCIM (arXiv 2303.11921), a method that makes predictions depend less on
     the surroundings of a person. The paper takes 128 to 256. 0: no CCIM."""
@@ -285,10 +286,16 @@ class FinetuneConfig:
             return f"network.{given[0]} needs a method of {', '.join(REGION_METHODS)}, got method {self.method!r}" + (
                 "; method probe always freezes the encoder" if given[0] == "frozen_encoder" else ""
             )
+        if not given and not network.confounders:
+            return None
+        groups = set() if self.region_method is None else {*_class_of(self.region_method).groups}
+        for name in given:
+            if name in USES and not USES[name] & groups:
+                return f"method {self.method} does not use what network.{name} detects; leave it out"
         if not network.confounders:
             return None
         if self.region_method is not None:
-            sees_person = bool({"person", "body", "face"} & {*_class_of(self.region_method).groups})
+            sees_person = bool({"person", "body", "face"} & groups)
         else:
             sees_person = self.fit in ("full", "probe") and network.streams != "scene"
         if not sees_person or self.task == "affect":

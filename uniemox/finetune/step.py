@@ -30,6 +30,7 @@ from uniemox.predict.opening import load
 from uniemox.predict.prediction import Failure
 from uniemox.training.optimization import train_step
 from uniemox.training.processes import rank, wait_for_all
+from uniemox.training.run_folder import TEACHER_ANSWERS
 from uniemox.views.config import ViewConfig
 from uniemox.views.patches import IMAGENET, IMAGENET_MEAN, PixelStats, normalise
 from uniemox.views.transforms import TrainViews, Views
@@ -227,7 +228,6 @@ def seed_step(seed: int, done: int) -> None:
         draw(state)
 
 
-FILE = "teacher_answers.npz"  # in the run's folder
 PREFIX = "unlabelled/"  # of the keys of additional images
 
 
@@ -276,7 +276,7 @@ def ask_teacher(
     """
     samples = [*train, *open_unlabelled(config)]
     keys = [sample.key for sample in samples]
-    path = out / FILE
+    path = out / TEACHER_ANSWERS
     if rank() == 0 and not path.exists():
         answers = _answers(config.teacher, samples, labels, on_progress)
         with replacing(path) as partial, partial.open("wb") as to:

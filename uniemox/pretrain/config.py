@@ -74,8 +74,9 @@ class PretrainConfig:
     force_lr: bool = False
     """Allow a learning rate (base_lr * batch_size / 256) above 1e-3, which usually destroys pre-trained weights."""
     stop_on_divergence: bool = False
-    """Stop, instead of only warning, if the loss doubles or the gradient norm grows to 20 times its initial value.
-    Continue with --resume and a lower --optimizer.base-lr."""
+    """Stop, instead of only warning, if the gradient norm grows to 20 times its initial value, or the median loss of 20
+    steps to twice its lowest value and by half of the first loss. Continue with --resume and a lower
+    --optimizer.base-lr."""
     sharded: bool = False
     """Shard weights, gradients and optimiser state over the processes (FSDP2), for networks too large for one GPU,
     ViT-H and larger. Less memory, more communication, same result up to rounding."""

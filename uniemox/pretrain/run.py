@@ -49,14 +49,13 @@ from uniemox.training.processes import (
     whole,
     world_size,
 )
-from uniemox.training.run_folder import begin_run
+from uniemox.training.run_folder import TEACHER_FEATURES, TEXT_FEATURES, begin_run
 from uniemox.training.state import ResumePoint, was_finished
 from uniemox.training.trainer import Trainer, load_batches, measure_plan
 from uniemox.views.loader import ViewDataset, collate
 from uniemox.views.patches import IMAGENET_MEAN, IMAGENET_STD, patchify, unpatchify
 from uniemox.views.transforms import TrainViews
 
-FEATURES, TEXTS = "teacher_features.npz", "text_features"
 PICTURED, GAP_PX = 8, 2  # samples in a reconstruction image, and the white gap between them
 
 
@@ -142,20 +141,20 @@ def prepare_teacher(
     if settings.view == "augmented":
         with first_process_first():  # it may have to be downloaded
             teacher = open_teacher(settings.source, device)
-        return TextCachedTeacher(teacher, out / TEXTS) if model.needs_text_features else teacher
-    if rank() == 0 and not (out / FEATURES).exists():
+        return TextCachedTeacher(teacher, out / TEXT_FEATURES) if model.needs_text_features else teacher
+    if rank() == 0 and not (out / TEACHER_FEATURES).exists():
         store_features(
             open_teacher(settings.source, device),
             settings.source,
             data,
-            out / FEATURES,
+            out / TEACHER_FEATURES,
             with_person=settings.view == "whole_and_person",
             texts=distinct_texts(data.samples, settings.with_emotion) if model.needs_text_features else (),
             device=device,
             on_progress=callback.progress,
         )
     wait_for_all()
-    return StoredTeacher(out / FEATURES)
+    return StoredTeacher(out / TEACHER_FEATURES)
 
 
 def build_model(config: PretrainConfig, teacher_width: int | None, encoder: VisionTransformer | None = None) -> UniEmoX:

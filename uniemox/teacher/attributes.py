@@ -160,7 +160,7 @@ def write_texts(
                 if answer is None or isinstance(answer, str):
                     broken.append(answer or f"{sample.image}: {DIED}")
                 else:
-                    annotation = {**answer, "emotion": data.label_of(sample)}
+                    annotation = {**answer, "emotion": data.label_of(sample) if with_emotion else None}
                     text = describe(annotation, with_emotion=with_emotion)
                     sidecar.append(sample.image_key, {"text": text, "annotation": annotation})
                 on_progress("describing", done, len(by_key))
