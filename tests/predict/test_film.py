@@ -54,10 +54,12 @@ def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def film_of(path: Path, stamps: list[int], per_s: int = 1, codec: str = "mpeg4") -> Path:
+def film_of(
+    path: Path, stamps: list[int], per_s: int = 1, codec: str = "mpeg4", options: dict[str, str] | None = None
+) -> Path:
     """A film of one frame for each stamp, in seconds / per_s."""
     av = pytest.importorskip("av", reason="needs PyAV: pip install 'uniemox[video]'")
-    with av.open(str(path), "w") as container:
+    with av.open(str(path), "w", options=options or {}) as container:
         stream = container.add_stream(codec, rate=per_s)
         stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
         for image, stamp in zip(shots() * 9, stamps, strict=False):
@@ -138,11 +140,22 @@ def test_sound_may_be_longer_than_the_pictures(tmp_path: Path, ending: str) -> N
     assert all(one.image is not None for one in found)
 
 
+@pytest.mark.parametrize("ending", ["wmv", "flv"])
+def test_durations_may_count_from_0_and_stamps_begin_late(tmp_path: Path, ending: str) -> None:
+    codec = {"wmv": "wmv2", "flv": "flv"}[ending]
+    options = {"flvflags": "no_duration_filesize"} if ending == "flv" else {}
+    late = film_of(tmp_path / f"late.{ending}", list(range(300, 320)), per_s=10, codec=codec, options=options)
+    found = list(read_film(str(late), 0.5))
+    assert [one.time_s for one in found] == [0, 0.5, 1, 1.5]
+    assert all(one.image is not None for one in found)
+
+
 def test_a_short_slide_show_that_is_cut_off_is_noticed(tmp_path: Path) -> None:
     whole = slides(tmp_path / "slides.mkv", 3, 30).read_bytes()
     (tmp_path / "cut.mkv").write_bytes(whole[: len(whole) * 2 // 3])
-    *_, last = read_film(str(tmp_path / "cut.mkv"), 10)
+    *found, last = read_film(str(tmp_path / "cut.mkv"), 10)
     assert "cut off" in str(last.error)
+    assert len(found) < 9  # the last picture does not stand for those that are lost
 
 
 def test_an_error_comes_after_all_moments_before_it() -> None:

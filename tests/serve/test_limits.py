@@ -4,6 +4,7 @@ import asyncio
 import inspect
 import io
 import socket
+import struct
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -19,7 +20,7 @@ from tests.images import png_header
 from tests.processes import wait_until
 from tests.serve.serving import Raw, Running, cut_off_after_s, form, image, predictor_of, running, upload
 from uniemox.serve.config import ServeConfig
-from uniemox.serve.protocol import PIECE_BYTES, SEND_BUFFER_BYTES, in_pieces, listen
+from uniemox.serve.protocol import BUFFER_BYTES, PIECE_BYTES, in_pieces, listen
 from uniemox.serve.routes import open_routes, routes
 
 CONFIG = ServeConfig(max_mb=0.1, max_files=3, read_timeout_s=0.5, max_megapixels=1, timeout_s=5)
@@ -95,7 +96,8 @@ def test_the_kernel_keeps_little_of_what_is_not_read() -> None:
     with listen("127.0.0.1", 0) as listener, socket.create_connection(listener.getsockname()):
         connection, _ = listener.accept()
         with connection:
-            assert connection.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) <= 2 * SEND_BUFFER_BYTES
+            for buffer in (socket.SO_SNDBUF, socket.SO_RCVBUF):
+                assert connection.getsockopt(socket.SOL_SOCKET, buffer) <= 2 * BUFFER_BYTES
 
 
 @pytest.mark.parametrize("size", [0, 1, PIECE_BYTES, PIECE_BYTES + 1, 2 * PIECE_BYTES, 3 * PIECE_BYTES - 1])
@@ -120,6 +122,40 @@ def test_who_does_not_read_stays_counted_until_it_is_dropped(server: Running) ->
     raw.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
     raw.send("GET /page/swagger-ui-bundle.js HTTP/1.1", "Host: localhost", "Connection: close", "")
     wait_until(lambda: bool(server.server.server_state.connections))
+    wait_until(lambda: not server.server.server_state.connections)
+    with pytest.raises(ConnectionResetError):
+        list(iter(partial(raw.socket.recv, 65536), b""))
+
+
+def test_connections_that_end_in_every_way_leave_no_traceback(
+    server: Running, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Reset after an answer; an invalid body with its headers, also to HEAD; an invalid body during a long answer."""
+    for method, path in (("GET", "/health"), ("HEAD", "/health"), ("GET", "/page/swagger-ui-bundle.js")):
+        lines = (f"{method} {path} HTTP/1.1", "Host: localhost", "Transfer-Encoding: chunked", "")
+        assert Raw(server.port).send(*lines, "zz").read().startswith(b"HTTP/1.1 400 ")
+        raw = Raw(server.port)
+        raw.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+        raw.send(*lines)
+        time.sleep(0.1)
+        with suppress(OSError):
+            raw.send("zz")
+        raw.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        raw.socket.close()
+        raw = Raw(server.port).send(f"{method} /health HTTP/1.1", "Host: localhost", "")
+        time.sleep(0.05)
+        raw.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        raw.socket.close()
+    time.sleep(server.server.config.timeout_keep_alive + 0.5)
+    assert "Traceback" not in caplog.text
+
+
+def test_a_byte_after_an_unread_answer_does_not_leave_it_to_the_kernel(server: Running) -> None:
+    raw = Raw(server.port)
+    raw.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+    raw.send(*("GET /openapi.json HTTP/1.1", "Host: localhost", "") * 2)
+    time.sleep(0.2)
+    raw.send(body=b"G")
     wait_until(lambda: not server.server.server_state.connections)
     with pytest.raises(ConnectionResetError):
         list(iter(partial(raw.socket.recv, 65536), b""))

@@ -8,6 +8,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import h11
@@ -30,8 +31,9 @@ MAX_LINES = 100
 """Maximum number of header lines in a request; browsers and proxies send about 40."""
 MAX_FORWARDED_BYTES = 1024
 """Maximum size of X-Forwarded-For, which uvicorn parses before the client's turn."""
-SEND_BUFFER_BYTES = 128 * 1024
-"""Of a connection, in the kernel, which doubles it. By default it grows to 4 MB, also for clients that do not read."""
+BUFFER_BYTES = 128 * 1024
+"""Of a connection, each way, in the kernel, which doubles it. By default, it grows to 4 MB for clients that do not
+read, and to 6 MB for bytes that wait for us."""
 PIECE_BYTES = 64 * 1024
 LINGER_S = 2.0
 """Time for a client to close its side of a connection after the answer."""
@@ -47,7 +49,8 @@ def listen(host: str, port: int) -> socket.socket:
             f"can't listen on {host}, port {port}: {error}; choose another --port (0: any free one), or --host"
         ) from error
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # else the end of a response can wait 40 ms
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)  # connections inherit both
+    for buffer in (socket.SO_SNDBUF, socket.SO_RCVBUF):  # connections inherit these
+        listener.setsockopt(socket.SOL_SOCKET, buffer, BUFFER_BYTES)
     return listener
 
 
@@ -232,6 +235,7 @@ class PatientProtocol(H11Protocol):
         for name in [*self._clocks]:
             self._stop(name)
         super().connection_lost(exc)
+        self._unset_keepalive_if_required()  # uvicorn does so only if there was no error
 
     def pause_writing(self) -> None:
         """Start the time limit for a client that reads too slowly; it covers the whole response, even after closing."""
@@ -242,6 +246,8 @@ class PatientProtocol(H11Protocol):
         """Stop the time limit: all bytes are sent."""
         super().resume_writing()
         self._stop("answer")
+        if self.transport.is_ending:  # type: ignore[attr-defined]
+            self._shut()
 
     def on_response_complete(self) -> None:
         """Wait for the rest of the request's body, or for the next request, after a response was sent."""
@@ -253,13 +259,20 @@ class PatientProtocol(H11Protocol):
 
     def send_400_response(self, msg: str) -> None:
         """Send an error for invalid HTTP, unless a response has already begun."""
+        if self.cycle is not None and not self.cycle.response_complete:  # the app must not answer, too
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
-            super().send_400_response(msg)
-        else:
+            with suppress(h11.LocalProtocolError):  # to HEAD
+                super().send_400_response(msg)
             self.transport.close()
+        else:
+            self._drop()
 
     def timeout_keep_alive_handler(self) -> None:
         """Close an idle connection when the client has read the response."""
+        if self.transport.is_closing():
+            return
         if self._unread():
             self._start("end", self._drop)
         else:
@@ -273,13 +286,18 @@ class PatientProtocol(H11Protocol):
             return
         transport.is_ending = True
         self._received.clear()
-        try:
-            transport.write_eof()
-        except OSError:  # the client has gone
-            transport.abort()
-            return
         transport.resume_reading()
-        self._start("end", self._close_if_read, LINGER_S)
+        if not transport.get_write_buffer_size():  # else when it is empty
+            self._shut()
+
+    def _shut(self) -> None:
+        """Tell the client that nothing more comes, and wait until it closes."""
+        try:
+            self.transport.write_eof()
+        except OSError:  # it has gone
+            self.transport.abort()
+        else:
+            self._start("end", self._close_if_read, LINGER_S)
 
     def _close_if_read(self) -> None:
         self._stop("end")
@@ -288,10 +306,18 @@ class PatientProtocol(H11Protocol):
         else:
             self.transport.transport.close()  # type: ignore[attr-defined]
 
+    def _give_up(self) -> None:
+        """Close the connection of a client that does not send what it began."""
+        if self._unread():
+            self._drop()
+        else:
+            self.transport.transport.close()  # type: ignore[attr-defined]
+
     def _drop(self) -> None:
         """Close the connection and forget what the client has not read; the kernel would keep it for minutes."""
-        sock = self.transport.get_extra_info("socket")
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        with suppress(OSError):
+            sock = self.transport.get_extra_info("socket")
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.transport.abort()
 
     def _unread(self) -> bool:
@@ -308,7 +334,7 @@ class PatientProtocol(H11Protocol):
         is_idle = self.conn.their_state is h11.IDLE
         is_late_body = self.conn.their_state is h11.SEND_BODY and self.conn.our_state is h11.DONE
         if is_idle or is_late_body:
-            self._start("request", self.transport.transport.close)  # type: ignore[attr-defined]
+            self._start("request", self._give_up)
         else:
             self._stop("request")
 

@@ -199,7 +199,7 @@ def request_guard(addresses: Iterable[str]) -> Callable[[Request, RequestRespons
         headers = Headers(scope=request.scope)  # request.headers would keep the cookies
         if has_large_headers(request.scope):
             return 431, "the headers are too large"
-        if headers.get("host") not in hosts:
+        if headers.get("host", "").lower() not in hosts:
             return 421, "this server does not accept that host name"
         if len(request.scope["query_string"]) > MAX_QUERY_BYTES:
             return 414, f"the query has more than {MAX_QUERY_BYTES} bytes"

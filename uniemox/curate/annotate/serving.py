@@ -59,6 +59,8 @@ def server(project: Project, sock: socket.socket, address: str | None = None) ->
         )
     if address is not None and not address.startswith(("http://", "https://")):
         raise ConfigError(f"address must begin with http:// or https://, got {address!r}")
+    if address is not None and "/" in address.partition("://")[2].rstrip("/"):
+        raise ConfigError(f"address must not have a path, because the pages lie at /, got {address!r}")
     addresses = [address.rstrip("/")] if address else [own, own.replace("127.0.0.1", "localhost")]
     max_connections = min(MAX_CONNECTIONS, max(1, _file_limit() - OTHER_FILES))
     limits = ServeConfig(read_timeout_s=access.READ_TIMEOUT_S, max_connections=max_connections)

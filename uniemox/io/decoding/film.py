@@ -183,16 +183,15 @@ def _film(path: Path) -> Iterator[Shown]:
             small = frame.reformat(*SMALL, format="gray").to_ndarray().astype(np.int16)
             size = (frame.height, frame.width) if _turn(frame) % 180 else (frame.width, frame.height)
             lasts_s = float((frame.duration or 0) * (frame.time_base or 0)) or float(1 / (stream.average_rate or 25))
-            if last is not None:
-                yield last
             last = Shown(stamp_s + shift_s, lasts_s, small, size, partial(_of_film, frame))
             next_s = last.time_s + lasts_s
-        if last is not None:
-            is_longer = end_s - stamp_s > last.lasts_s + BACK_S  # than the last frame says, if it says anything
-            yield last._replace(lasts_s=end_s - stamp_s) if is_longer else last
-        declared_s = (container.duration or 0) / av.time_base
-        if max(next_s, demuxed.reached_s) < 0.95 * declared_s - 1 and not _is_whole_matroska(path):
+            yield last
+        declared_s, is_whole = (container.duration or 0) / av.time_base, _is_whole_matroska(path)
+        if max(next_s, demuxed.reached_s, demuxed.end_s) < 0.95 * declared_s - 1 and not is_whole:
             raise ValueError(f"it is cut off; it should last {declared_s:.0f} s")
+        lasts_s = min(end_s, declared_s) - stamp_s
+        if is_whole and last is not None and lasts_s > last.lasts_s + BACK_S:
+            yield last._replace(lasts_s=lasts_s)  # again, because its packet did not say how long it lasts
 
 
 class _Demuxed:
@@ -205,6 +204,8 @@ class _Demuxed:
         self._container, self._stream = container, stream
         self.reached_s = 0.0
         """Latest end of a packet, from the first one's beginning."""
+        self.end_s = 0.0
+        """The same by its time stamp: some containers count their duration from 0."""
         self.jump_s = -math.inf
         """Where the time stamps went forward last, by more than JUMP_S from one packet to the next."""
 
@@ -218,6 +219,7 @@ class _Demuxed:
             if at is not None and packet.time_base:
                 at_s, end = float(at * packet.time_base), max(at, packet.pts or at) + (packet.duration or 0)
                 first_s = min(first_s, at_s)
+                self.end_s = max(self.end_s, float(end * packet.time_base))
                 self.reached_s = max(self.reached_s, float(end * packet.time_base) - first_s)
                 if may_jump and at_s > last_s + JUMP_S:
                     self.jump_s = at_s
@@ -227,11 +229,11 @@ class _Demuxed:
 
 
 def _end_of(stream: Any) -> float:
-    """Return where a stream ends by its own declaration, in seconds; 0 if it has none."""
-    with suppress(ValueError):  # Matroska, such as 00:03:00.040000000
+    """Return where a stream of Matroska ends by its tag, such as 00:03:00.040000000, in seconds; 0 if it has none."""
+    with suppress(ValueError):
         hours, minutes, seconds = map(float, stream.metadata.get("DURATION", "").split(":"))
         return 3600 * hours + 60 * minutes + seconds
-    return float(((stream.start_time or 0) + (stream.duration or 0)) * (stream.time_base or 0))
+    return 0.0
 
 
 def _is_whole_matroska(path: Path) -> bool:
@@ -239,7 +241,7 @@ def _is_whole_matroska(path: Path) -> bool:
     with open_regular(path) as file:
         head, size = file.read(HEAD_BYTES), file.seek(0, os.SEEK_END)
     at = head.find(SEGMENT) + len(SEGMENT)
-    if not head.startswith(b"\x1aE\xdf\xa3") or at < len(SEGMENT) or not head[at]:
+    if not head.startswith(b"\x1aE\xdf\xa3") or not len(SEGMENT) <= at < len(head) or not head[at]:
         return False
     length = 9 - head[at].bit_length()  # of the number, whose first 1 says how long it is
     content = int.from_bytes(head[at : at + length], "big") - (1 << 7 * length)
