@@ -123,6 +123,10 @@ class _Transport:
         if not self.is_closing():
             self._end()
 
+    def write(self, data: bytes) -> None:
+        if not self.is_closing():  # else asyncio logs a line
+            self.transport.write(data)
+
     def is_closing(self) -> bool:
         return self.is_ending or self.transport.is_closing()
 
@@ -247,7 +251,7 @@ class PatientProtocol(H11Protocol):
         super().resume_writing()
         self._stop("answer")
         if self.transport.is_ending:  # type: ignore[attr-defined]
-            self._shut()
+            self.loop.call_soon(self._shut)  # asyncio may be about to close it
 
     def on_response_complete(self) -> None:
         """Wait for the rest of the request's body, or for the next request, after a response was sent."""
@@ -292,6 +296,8 @@ class PatientProtocol(H11Protocol):
 
     def _shut(self) -> None:
         """Tell the client that nothing more comes, and wait until it closes."""
+        if self.transport.transport.is_closing():  # type: ignore[attr-defined]
+            return
         try:
             self.transport.write_eof()
         except OSError:  # it has gone
