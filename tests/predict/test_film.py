@@ -7,8 +7,6 @@ import struct
 import subprocess
 import sys
 import zlib
-from collections.abc import Iterator
-from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +17,7 @@ from PIL import Image
 
 import uniemox
 from tests.drawn import draw_image
+from tests.predict.films import shots
 from tests.runs import uniemox_here
 from uniemox.errors import ConfigError, DataError, MissingPackageError
 from uniemox.io.decoding.film import Shown, moments
@@ -27,12 +26,7 @@ from uniemox.predict.film import Frame, parse_time, read_film
 from uniemox.predict.timeline import draw_timelines
 
 SMALL = ("--model", "small", "--no-persons")
-SHOTS = [Image.effect_mandelbrot((96, 64), (-2, -1.5, 1, 1.5), 90).convert("RGB"), *map(draw_image, range(2))]
 RATE = 10
-
-
-def shots() -> list[Image.Image]:
-    return [one.resize((96, 64)) for one in SHOTS]
 
 
 @pytest.fixture(scope="module")
@@ -52,122 +46,6 @@ def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("f.gif", "f.webp"):
         frames[0].save(folder / name, save_all=True, append_images=frames[1:], duration=200, loop=0)
     return folder
-
-
-def film_of(
-    path: Path, stamps: list[int], per_s: int = 1, codec: str = "mpeg4", options: dict[str, str] | None = None
-) -> Path:
-    """A film of one frame for each stamp, in seconds / per_s."""
-    av = pytest.importorskip("av", reason="needs PyAV: pip install 'uniemox[video]'")
-    with av.open(str(path), "w", options=options or {}) as container:
-        stream = container.add_stream(codec, rate=per_s)
-        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
-        for image, stamp in zip(shots() * 9, stamps, strict=False):
-            frame = av.VideoFrame.from_image(image)
-            frame.pts, frame.time_base = stamp, Fraction(1, per_s)
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode())
-    return path
-
-
-def test_the_first_frame_is_at_0_however_late_its_time_stamp(tmp_path: Path) -> None:
-    """Recordings of broadcasts begin at any time."""
-    late = film_of(tmp_path / "late.mkv", list(range(50_000, 50_006)))
-    assert [one.time_s for one in read_film(str(late), 1)] == [0, 1, 2, 3, 4, 5]
-
-
-def test_joined_films_are_read_to_their_end(tmp_path: Path) -> None:
-    """Time stamps begin anew where one transport stream follows another in a file."""
-    once = film_of(tmp_path / "once.ts", list(range(6))).read_bytes()
-    (tmp_path / "twice.ts").write_bytes(once * 2)
-    found = [one.time_s for one in read_film(str(tmp_path / "twice.ts"), 1) if one.image is not None]
-    assert len(found) >= 2 * 6 - 1
-    assert found == sorted(found)
-
-
-def test_films_joined_with_a_gap_do_not_wait_for_it(tmp_path: Path) -> None:
-    """The second recording began an hour later."""
-    parts = [film_of(tmp_path / f"{at}.ts", list(range(at, at + 20)), per_s=10) for at in (0, 36_000)]
-    (tmp_path / "both.ts").write_bytes(b"".join(part.read_bytes() for part in parts))
-    found = list(read_film(str(tmp_path / "both.ts"), 0.5))
-    assert len(found) in (7, 8)
-    assert found[-1].time_s <= 4
-    assert all(one.image is not None for one in found)
-
-
-def test_the_last_picture_of_joined_films_ends_with_its_part(tmp_path: Path) -> None:
-    """The container declares the duration of the first part, which is longer."""
-    parts = [film_of(tmp_path / f"{count}.mkv", list(range(count)), per_s=10) for count in (27, 5)]
-    (tmp_path / "both.mkv").write_bytes(b"".join(part.read_bytes() for part in parts))
-    assert [one.time_s for one in read_film(str(tmp_path / "both.mkv"), 0.5)][-1] == 3
-
-
-def slides(path: Path, count: int, each_s: int, sound_s: int = 0) -> Path:
-    """A film of pictures that last some seconds each, with silence."""
-    av = pytest.importorskip("av", reason="needs PyAV: pip install 'uniemox[video]'")
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("mpeg4" if path.suffix != ".webm" else "libvpx", rate=25)
-        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
-        sound = container.add_stream("aac", rate=44_100, layout="mono") if sound_s else None
-        packets = []
-        for number in range(count):
-            frame = av.VideoFrame.from_image(shots()[number % 3])
-            frame.pts, frame.time_base = 25 * each_s * number, Fraction(1, 25)
-            packets += stream.encode(frame)
-        for packet in [*packets, *stream.encode()]:
-            packet.duration = 25 * each_s
-            container.mux(packet)
-        for start in range(0, 44_100 * sound_s, 1024):
-            silence = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
-            silence.sample_rate, silence.pts, silence.time_base = 44_100, start, Fraction(1, 44_100)
-            container.mux(sound.encode(silence))
-        container.mux(sound.encode() if sound else [])
-    return path
-
-
-@pytest.mark.parametrize("ending", ["mp4", "mkv", "webm", "mov"])
-@pytest.mark.parametrize("count", [1, 3])
-def test_the_last_picture_may_last_long(tmp_path: Path, ending: str, count: int) -> None:
-    found = list(read_film(str(slides(tmp_path / f"slides.{ending}", count, 30)), 10))
-    assert [one.time_s for one in found if one.image is not None] == [10 * place for place in range(3 * count)]
-    assert found[-1].image is not None
-
-
-@pytest.mark.parametrize("ending", ["mp4", "mkv", "ts"])
-def test_sound_may_be_longer_than_the_pictures(tmp_path: Path, ending: str) -> None:
-    found = list(read_film(str(slides(tmp_path / f"song.{ending}", 1, 1, sound_s=30)), 1))
-    assert found
-    assert all(one.image is not None for one in found)
-
-
-@pytest.mark.parametrize("ending", ["wmv", "flv"])
-def test_durations_may_count_from_0_and_stamps_begin_late(tmp_path: Path, ending: str) -> None:
-    codec = {"wmv": "wmv2", "flv": "flv"}[ending]
-    options = {"flvflags": "no_duration_filesize"} if ending == "flv" else {}
-    late = film_of(tmp_path / f"late.{ending}", list(range(300, 320)), per_s=10, codec=codec, options=options)
-    found = list(read_film(str(late), 0.5))
-    assert [one.time_s for one in found] == [0, 0.5, 1, 1.5]
-    assert all(one.image is not None for one in found)
-
-
-def test_a_short_slide_show_that_is_cut_off_is_noticed(tmp_path: Path) -> None:
-    whole = slides(tmp_path / "slides.mkv", 3, 30).read_bytes()
-    (tmp_path / "cut.mkv").write_bytes(whole[: len(whole) * 2 // 3])
-    *found, last = read_film(str(tmp_path / "cut.mkv"), 10)
-    assert "cut off" in str(last.error)
-    assert len(found) < 9  # the last picture does not stand for those that are lost
-
-
-def test_an_error_comes_after_all_moments_before_it() -> None:
-    def broken() -> Iterator[Shown]:
-        for place in range(2):
-            yield Shown(place, 1, np.zeros((36, 64), np.int16), (8, 8), lambda: Image.new("RGB", (8, 8)))
-        raise ValueError("damaged")
-
-    sampled = (time_s for time_s, _, frame in moments(broken(), 0.5) if frame is not None)
-    assert [next(sampled) for _ in range(4)] == [0, 0.5, 1, 1.5]
-    with pytest.raises(ValueError, match="damaged"):
-        next(sampled)
 
 
 @pytest.mark.parametrize("fmt", ["GIF", "WEBP", "PNG"])
@@ -264,7 +142,7 @@ def test_a_moment_shows_the_frame_that_began_last(gaps_ms: list[int], every_s: f
 
 
 def test_a_frame_that_claims_to_last_for_years_is_cut_short() -> None:
-    still = Shown(0.0, 1e9, np.zeros((36, 64), np.int16), (1, 1), lambda: SHOTS[0])
+    still = Shown(0.0, 1e9, np.zeros((36, 64), np.int16), (1, 1), lambda: shots()[0])
     assert len([one for one in moments([still], 100) if one[2] is not None]) == 6
     late = still._replace(time_s=1e8, lasts_s=1.0)
     assert [one[0] for one in moments([still, late], 100) if one[2] is not None] == [0, 100, 200, 300, 400, 500, 1e8]
@@ -463,16 +341,6 @@ def test_frames_are_sent_in_a_limited_size(tmp_path: Path, size: tuple[int, int]
     assert (first.image.size, first.size) == (sent, size)
 
 
-@pytest.mark.parametrize("codec", ["mpeg4", "libx264"])  # libx264: its decoder gives frames later
-@pytest.mark.parametrize("seconds", [0.9, 0.5])
-def test_joined_clips_of_less_than_a_second_are_read_to_their_end(tmp_path: Path, seconds: float, codec: str) -> None:
-    once = film_of(tmp_path / "once.ts", list(range(round(seconds * 10))), per_s=10, codec=codec).read_bytes()
-    (tmp_path / "joined.ts").write_bytes(once * 20)
-    found = [one.time_s for one in read_film(str(tmp_path / "joined.ts"), 1) if one.image is not None]
-    assert len(found) >= 20 * seconds - 2
-    assert found == sorted(found)
-
-
 def test_a_frame_may_not_enlarge_a_small_animation(tmp_path: Path) -> None:
     """587 bytes of GIF took a minute and a half and 2.8 GiB."""
     head = b"GIF89a" + struct.pack("<HHBBB", 96, 64, 0x80, 0, 0) + bytes(6)
@@ -484,22 +352,3 @@ def test_a_frame_may_not_enlarge_a_small_animation(tmp_path: Path) -> None:
     *_, last = read_film(str(tmp_path / "far.gif"), 1)
     assert last.image is None
     assert "60001 x 2901 px is more than the 100 megapixels" in str(last.error)
-
-
-@pytest.mark.parametrize(
-    ("kind", "codec", "count"), [("asf", "mpeg2video", 2), ("avi", "libx264", 3), ("avi", "libx264", 16)]
-)
-def test_b_frames_are_no_joined_films(tmp_path: Path, kind: str, codec: str, count: int) -> None:
-    """Their time stamps go back and forth if a container was written without their order."""
-    av = pytest.importorskip("av", reason="needs PyAV: pip install 'uniemox[video]'")
-    path = tmp_path / "b"
-    with av.open(str(path), "w", format=kind) as container:
-        stream = container.add_stream(codec, rate=25)
-        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
-        stream.codec_context.max_b_frames = count
-        for i in range(100):
-            container.mux(stream.encode(av.VideoFrame.from_image(shots()[i // 25 % len(shots())])))
-        container.mux(stream.encode())
-    found = [one.time_s for one in read_film(str(path), 0.5) if one.image is not None]
-    assert len(found) <= 9
-    assert found == sorted(found)

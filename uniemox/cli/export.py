@@ -37,8 +37,7 @@ def export(
     - uniemox export embedded --to web --runtime node_modules/onnxruntime-web --out site
 
     Args:
-        model: A fine-tuning run, its model.safetensors or model.onnx; embedded or small (for --to
-            hub-folder only a run).
+        model: A fine-tuning run, its model.safetensors or model.onnx; embedded or small (hub-folder: only a run).
         out: File or folder to write.
         to: onnx: one file. hub-folder: model.onnx, README.md as model card, and model.safetensors with config.json, for
             timm and transformers; nothing is uploaded. web: a static page that predicts in the visitor's browser, also

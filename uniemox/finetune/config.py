@@ -286,9 +286,9 @@ class FinetuneConfig:
             return f"network.{given[0]} needs a method of {', '.join(REGION_METHODS)}, got method {self.method!r}" + (
                 "; method probe always freezes the encoder" if given[0] == "frozen_encoder" else ""
             )
-        if not given and not network.confounders:
-            return None
-        groups = set() if self.region_method is None else {*_class_of(self.region_method).groups}
+        groups = set[str]()
+        if self.region_method is not None and (given or network.confounders):  # else torch is not imported for it
+            groups.update(_class_of(self.region_method).groups)
         for name in given:
             if name in USES and not USES[name] & groups:
                 return f"method {self.method} does not use what network.{name} detects; leave it out"

@@ -17,9 +17,10 @@ from uniemox.data.seen import refuse_seen, seen_by
 from uniemox.errors import DataError
 from uniemox.evaluate.run import Evaluation, write_evaluation
 from uniemox.evaluate.scores import score_classes
+from uniemox.finetune.config import USES
 from uniemox.io.progress import Progress, silent
 from uniemox.model.methods.relation import method_class
-from uniemox.model.regions import DETECTED, Group, views_of_groups
+from uniemox.model.regions import views_of_groups
 from uniemox.paper import paper_tables
 from uniemox.predict.confidence import probabilities_of
 from uniemox.reproduce.plan import OUT, Cell, Plan, Run, TableRow
@@ -45,10 +46,7 @@ ABOUT: Mapping[str, Sequence[str]] = DATA["page"]
 """Text above the table, by scale."""
 RELATING: Mapping[str, str] = {name: row["relating"] for name, row in STARTS.items() if "relating" in row}
 VIT_B_GMAC, VIT_B_PARAMETERS_M = 17.56, 85.8
-DETECTORS: Mapping[str, tuple[str, tuple[Group, ...]]] = {  # option for its file, and the groups that it finds
-    "YOLOX-nano": ("network.objects", DETECTED),
-    "YuNet": ("network.faces", ("face",)),
-}
+DETECTORS = {"YOLOX-nano": "objects", "YuNet": "faces"}  # with the option for its file
 CONFOUNDERS = {"demo": 16, "paper": 128}  # of CCIM; its paper uses 128 for CAER-S
 ZERO_SHOT = "CLIP ViT-B/16, zero-shot"
 CLASS_PROTOTYPES = "class prototypes if data have no annotations; its cited figures are not comparable"
@@ -180,11 +178,11 @@ def relating_of(study: Study, name: str) -> Method:
     groups = set(method_class(RELATING[name]).groups)
     start = method_of(study, OURS if study.is_demo else "dBOT")
     changes, lacks = dict[str, Any](method=RELATING[name]), start.lacks
-    for detector, (option, detected_groups) in DETECTORS.items():
-        if not groups & set(detected_groups):
+    for detector, option in DETECTORS.items():
+        if not groups & USES[option]:
             continue
         if detector in study.weights:
-            changes[option] = study.weights[detector]
+            changes[f"network.{option}"] = study.weights[detector]
         elif not study.is_demo:
             lacks = lacks or f"a detector: --weights {detector}=FILE.onnx"
     if name.endswith("CCIM"):

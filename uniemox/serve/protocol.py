@@ -59,13 +59,11 @@ def in_pieces(app: ASGIApp) -> ASGIApp:
 
     async def sending_pieces(scope: Scope, receive: Receive, send: Send) -> None:
         async def send_pieces(message: Message) -> None:
-            body = memoryview(message.get("body", b""))
-            for at in range(0, len(body) - PIECE_BYTES, PIECE_BYTES):
-                await send({"type": message["type"], "body": bytes(body[at : at + PIECE_BYTES]), "more_body": True})
-            if len(body) > PIECE_BYTES:
-                last = (len(body) - 1) // PIECE_BYTES * PIECE_BYTES
-                message = {**message, "body": bytes(body[last:])}
-            await send(message)
+            body = message.get("body", b"")
+            *first, last = [body[at : at + PIECE_BYTES] for at in range(0, len(body), PIECE_BYTES)] or [body]
+            for piece in first:
+                await send({"type": message["type"], "body": piece, "more_body": True})
+            await send({**message, "body": last} if first else message)
 
         await app(scope, receive, send_pieces)
 

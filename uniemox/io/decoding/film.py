@@ -187,7 +187,7 @@ def _film(path: Path) -> Iterator[Shown]:
             next_s = last.time_s + lasts_s
             yield last
         declared_s, is_whole = (container.duration or 0) / av.time_base, _is_whole_matroska(path)
-        if max(next_s, demuxed.reached_s, demuxed.end_s) < 0.95 * declared_s - 1 and not is_whole:
+        if max(next_s, demuxed.end_s) < 0.95 * declared_s - 1 and not is_whole:
             raise ValueError(f"it is cut off; it should last {declared_s:.0f} s")
         lasts_s = min(end_s, declared_s) - stamp_s
         if is_whole and last is not None and lasts_s > last.lasts_s + BACK_S:
@@ -202,25 +202,21 @@ class _Demuxed:
 
     def __init__(self, container: Any, stream: Any) -> None:
         self._container, self._stream = container, stream
-        self.reached_s = 0.0
-        """Latest end of a packet, from the first one's beginning."""
         self.end_s = 0.0
-        """The same by its time stamp: some containers count their duration from 0."""
+        """Latest end of a packet."""
         self.jump_s = -math.inf
         """Where the time stamps went forward last, by more than JUMP_S from one packet to the next."""
 
     def frames(self) -> Iterator[Any]:
         """Yield the decoded frames of the stream."""
-        first_s, last_s = math.inf, math.inf
+        last_s = math.inf
         may_jump = self._container.format.name in BROADCASTS
         wanted = [one for one in self._container.streams if one.type in ("video", "audio")]
         for packet in self._container.demux(wanted):
             at = packet.pts if packet.dts is None else packet.dts
             if at is not None and packet.time_base:
                 at_s, end = float(at * packet.time_base), max(at, packet.pts or at) + (packet.duration or 0)
-                first_s = min(first_s, at_s)
                 self.end_s = max(self.end_s, float(end * packet.time_base))
-                self.reached_s = max(self.reached_s, float(end * packet.time_base) - first_s)
                 if may_jump and at_s > last_s + JUMP_S:
                     self.jump_s = at_s
                 last_s = at_s

@@ -1,0 +1,118 @@
+"""Films: time stamps that begin late or again, joined parts, last pictures, files that are cut off."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.predict.films import film_of, shots, slides
+from uniemox.io.decoding.film import Shown, moments
+from uniemox.predict.film import read_film
+
+
+def test_the_first_frame_is_at_0_however_late_its_time_stamp(tmp_path: Path) -> None:
+    """Recordings of broadcasts begin at any time."""
+    late = film_of(tmp_path / "late.mkv", list(range(50_000, 50_006)))
+    assert [one.time_s for one in read_film(str(late), 1)] == [0, 1, 2, 3, 4, 5]
+
+
+def test_joined_films_are_read_to_their_end(tmp_path: Path) -> None:
+    """Time stamps begin anew where one transport stream follows another in a file."""
+    once = film_of(tmp_path / "once.ts", list(range(6))).read_bytes()
+    (tmp_path / "twice.ts").write_bytes(once * 2)
+    found = [one.time_s for one in read_film(str(tmp_path / "twice.ts"), 1) if one.image is not None]
+    assert len(found) >= 2 * 6 - 1
+    assert found == sorted(found)
+
+
+def test_films_joined_with_a_gap_do_not_wait_for_it(tmp_path: Path) -> None:
+    """The second recording began an hour later."""
+    parts = [film_of(tmp_path / f"{at}.ts", list(range(at, at + 20)), per_s=10) for at in (0, 36_000)]
+    (tmp_path / "both.ts").write_bytes(b"".join(part.read_bytes() for part in parts))
+    found = list(read_film(str(tmp_path / "both.ts"), 0.5))
+    assert len(found) in (7, 8)
+    assert found[-1].time_s <= 4
+    assert all(one.image is not None for one in found)
+
+
+def test_the_last_picture_of_joined_films_ends_with_its_part(tmp_path: Path) -> None:
+    """The container declares the duration of the first part, which is longer."""
+    parts = [film_of(tmp_path / f"{count}.mkv", list(range(count)), per_s=10) for count in (27, 5)]
+    (tmp_path / "both.mkv").write_bytes(b"".join(part.read_bytes() for part in parts))
+    assert [one.time_s for one in read_film(str(tmp_path / "both.mkv"), 0.5)][-1] == 3
+
+
+@pytest.mark.parametrize("ending", ["mp4", "mkv", "webm", "mov"])
+@pytest.mark.parametrize("count", [1, 3])
+def test_the_last_picture_may_last_long(tmp_path: Path, ending: str, count: int) -> None:
+    found = list(read_film(str(slides(tmp_path / f"slides.{ending}", count, 30)), 10))
+    assert [one.time_s for one in found if one.image is not None] == [10 * place for place in range(3 * count)]
+    assert found[-1].image is not None
+
+
+@pytest.mark.parametrize("ending", ["mp4", "mkv", "ts"])
+def test_sound_may_be_longer_than_the_pictures(tmp_path: Path, ending: str) -> None:
+    found = list(read_film(str(slides(tmp_path / f"song.{ending}", 1, 1, sound_s=30)), 1))
+    assert found
+    assert all(one.image is not None for one in found)
+
+
+@pytest.mark.parametrize("ending", ["wmv", "flv"])
+def test_durations_may_count_from_0_and_stamps_begin_late(tmp_path: Path, ending: str) -> None:
+    codec = {"wmv": "wmv2", "flv": "flv"}[ending]
+    options = {"flvflags": "no_duration_filesize"} if ending == "flv" else {}
+    late = film_of(tmp_path / f"late.{ending}", list(range(300, 320)), per_s=10, codec=codec, options=options)
+    found = list(read_film(str(late), 0.5))
+    assert [one.time_s for one in found] == [0, 0.5, 1, 1.5]
+    assert all(one.image is not None for one in found)
+
+
+def test_a_short_slide_show_that_is_cut_off_is_noticed(tmp_path: Path) -> None:
+    whole = slides(tmp_path / "slides.mkv", 3, 30).read_bytes()
+    (tmp_path / "cut.mkv").write_bytes(whole[: len(whole) * 2 // 3])
+    *found, last = read_film(str(tmp_path / "cut.mkv"), 10)
+    assert "cut off" in str(last.error)
+    assert len(found) < 9  # the last picture does not stand for those that are lost
+
+
+def test_an_error_comes_after_all_moments_before_it() -> None:
+    def broken() -> Iterator[Shown]:
+        for place in range(2):
+            yield Shown(place, 1, np.zeros((36, 64), np.int16), (8, 8), lambda: Image.new("RGB", (8, 8)))
+        raise ValueError("damaged")
+
+    sampled = (time_s for time_s, _, frame in moments(broken(), 0.5) if frame is not None)
+    assert [next(sampled) for _ in range(4)] == [0, 0.5, 1, 1.5]
+    with pytest.raises(ValueError, match="damaged"):
+        next(sampled)
+
+
+@pytest.mark.parametrize("codec", ["mpeg4", "libx264"])  # libx264: its decoder gives frames later
+@pytest.mark.parametrize("seconds", [0.9, 0.5])
+def test_joined_clips_of_less_than_a_second_are_read_to_their_end(tmp_path: Path, seconds: float, codec: str) -> None:
+    once = film_of(tmp_path / "once.ts", list(range(round(seconds * 10))), per_s=10, codec=codec).read_bytes()
+    (tmp_path / "joined.ts").write_bytes(once * 20)
+    found = [one.time_s for one in read_film(str(tmp_path / "joined.ts"), 1) if one.image is not None]
+    assert len(found) >= 20 * seconds - 2
+    assert found == sorted(found)
+
+
+@pytest.mark.parametrize(
+    ("kind", "codec", "count"), [("asf", "mpeg2video", 2), ("avi", "libx264", 3), ("avi", "libx264", 16)]
+)
+def test_b_frames_are_no_joined_films(tmp_path: Path, kind: str, codec: str, count: int) -> None:
+    """Their time stamps go back and forth if a container was written without their order."""
+    av = pytest.importorskip("av", reason="needs PyAV: pip install 'uniemox[video]'")
+    path = tmp_path / "b"
+    with av.open(str(path), "w", format=kind) as container:
+        stream = container.add_stream(codec, rate=25)
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+        stream.codec_context.max_b_frames = count
+        for i in range(100):
+            container.mux(stream.encode(av.VideoFrame.from_image(shots()[i // 25 % len(shots())])))
+        container.mux(stream.encode())
+    found = [one.time_s for one in read_film(str(path), 0.5) if one.image is not None]
+    assert len(found) <= 9
+    assert found == sorted(found)
