@@ -1,0 +1,70 @@
+"""What more calibration images, as from cross-fitting, could gain for the embedded models.
+
+Run: python -m recipes.crossfit fi:../shared/data/fi,fi:../shared/data/fi_more check.json
+
+check.json is the output of `uniemox data check DATA --json`. The models are calibrated on a tenth of the training
+images. This program measures on the validation images: the calibration as it is; with the temperature that is best on
+the validation images themselves, which no way of fitting can beat; and the spread over bootstrap samples of the
+calibration images. Prints lines of a table for docs.
+"""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from uniemox.classifier_info import ClassifierInfo
+from uniemox.data.source import open_data
+from uniemox.evaluate.calibration import calibrated, expected_calibration_error, fit_temperature
+from uniemox.evaluate.outputs import Outputs, outputs_of_network
+from uniemox.evaluate.recalibration import open_file
+from uniemox.finetune.config import FinetuneConfig
+from uniemox.finetune.samples import split_for_training
+from uniemox.predict.confidence import answers_of, familiarity_of, likely_sets
+
+COVERAGE = 0.9
+DRAWS = 300
+COLUMNS = ("calibration", "temperature", "log loss", "ECE", "true label in the likely set", "labels in it")
+
+
+def figures(info: ClassifierInfo, outputs: Outputs, truth: NDArray[np.integer]) -> NDArray[np.float64]:
+    """Return temperature, log loss, ECE, coverage and size of likely sets of N images.  truth: (N,)."""
+    p = answers_of(info, outputs.values, outputs.distances)  # (N, E)
+    loss = -np.log(p[np.arange(len(truth)), truth]).mean()
+    sets = likely_sets(info.conformal_scores, COVERAGE, p, truth)
+    return np.array([info.temperature or 1.0, loss, expected_calibration_error(p, truth), *sets])
+
+
+def main(source: str, check: str) -> None:
+    """Print the table."""
+    data = open_data(source, with_texts=False, exclude=Path(check))
+    held_out = split_for_training(data, FinetuneConfig(select="last", monitor="holdout"), None).calibration
+    print(f"| model, {' | '.join(COLUMNS)} |\n|{' --- |' * len(COLUMNS)}")
+    for model in ("embedded", "small"):
+        _, network = open_file(model)
+        info = network.info
+        fit, check_on = (outputs_of_network(network, part) for part in (held_out, data.only("val").samples))
+        targets, truth = (
+            np.array([info.labels.index(data.label_of(sample)) for sample in part.samples]) for part in (fit, check_on)
+        )
+        assert fit.distances is not None  # both models have distances
+        shares = np.eye(len(info.labels))
+        familiarity = familiarity_of(check_on.distances, info.distances)
+        best = replace(info, temperature=fit_temperature(check_on.values, shares[truth], familiarity))
+        rng = np.random.default_rng(0)
+        drawn = [rng.integers(len(targets), size=len(targets)) for _ in range(DRAWS)]
+        fitted = [calibrated(info, fit.values[i], fit.distances[i], shares[targets[i]]) for i in drawn]
+        spread = np.std([figures(one, check_on, truth) for one in fitted], axis=0)
+        rows = {
+            "on the hold-out": figures(info, check_on, truth),
+            "best temperature for the validation images": figures(best, check_on, truth),
+            f"standard deviation over {DRAWS} bootstrap samples of the hold-out": spread,
+        }
+        for what, row in rows.items():
+            print(f"| `{model}`, {what} | {' | '.join(f'{value:.4f}' for value in row)} |", flush=True)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
