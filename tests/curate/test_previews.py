@@ -87,6 +87,11 @@ def test_a_preview_is_made_once_and_an_unreadable_image_is_not_tried_again(
     assert all(found[1::2])
 
 
+def test_an_image_is_shown_if_its_preview_cannot_be_saved(project: Project) -> None:
+    (project.folder / "previews").touch()  # a file, where the folder must be
+    assert asyncio.run(Previews(project).of(1, 1)).startswith(b"\xff\xd8")  # type: ignore[union-attr]
+
+
 def test_an_attention_check_is_drawn_once() -> None:
     assert draw_check("awe") is draw_check("awe")
 

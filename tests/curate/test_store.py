@@ -47,6 +47,14 @@ def values(store: Store) -> dict[int, str]:
         return {image: one.value for image, one in decisions(connection, "screen").items()}
 
 
+def test_a_database_that_cannot_be_written_says_so() -> None:
+    store = store_with(1)
+    with store.read() as connection:
+        connection.exec_driver_sql("PRAGMA query_only=ON")
+    with pytest.raises(DataError, match=r"can't be written \(attempt to write a readonly database\)"):
+        decide(store, 1, "x")
+
+
 @settings(max_examples=25)
 @example([("set", 1), ("set", 1), ("undo", 2), ("undo", 3), ("undo", 4), ("undo", 1)])
 @given(

@@ -8,6 +8,7 @@ import threading
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 from PIL import Image
@@ -23,7 +24,7 @@ from uniemox.curate.annotate.assignment import BLOCK, TaskAssigner
 from uniemox.curate.annotate.serving import served_at, server
 from uniemox.curate.annotate.verdicts import disputed, read_answers
 from uniemox.curate.annotate.web import PAGES, create_app
-from uniemox.curate.project import Change, Project, append, decisions
+from uniemox.curate.project import Change, Project, Store, append, decisions
 from uniemox.errors import ConfigError, DataError
 from uniemox.serve.protocol import listen
 
@@ -46,6 +47,26 @@ def test_no_access_without_an_invitation(client: TestClient) -> None:
         assert client.post(path, json={}, headers={"Origin": ADDRESS}).status_code == 401, path
     for token in ("", "nonsense", "x" * 200):
         assert client.post("/api/join", json={"token": token}, headers={"Origin": ADDRESS}).status_code == 401
+
+
+def test_what_cannot_be_saved_is_answered_with_503(
+    project: Project, client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ada, token = Browser(client, invite(project, "Ada")), invite(project, "Ben")
+    given = {"answers": [answer(ada.tasks()[0])]}
+
+    def full(store: Store) -> NoReturn:
+        raise DataError("sqlite:///p/project.db: can't be written")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "write", full)
+        for refused in (
+            client.post("/api/join", json={"token": token}, headers={"Origin": ADDRESS}),
+            ada.post("/api/answers", given),
+        ):
+            assert refused.status_code == 503
+            assert "project.db" not in refused.text
+    assert ada.post("/api/answers", given).json()["saved"]
 
 
 def test_annotators_see_their_own_tasks_and_owners_everything(project: Project, client: TestClient) -> None:

@@ -1,6 +1,7 @@
 """Films: time stamps that begin late or again, joined parts, last pictures, files that are cut off."""
 
-from collections.abc import Iterator
+import random
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -44,12 +45,24 @@ def test_the_last_picture_of_joined_films_ends_with_its_part(tmp_path: Path) -> 
     assert [one.time_s for one in read_film(str(tmp_path / "both.mkv"), 0.5)][-1] == 3
 
 
-@pytest.mark.parametrize("ending", ["mp4", "mkv", "webm", "mov"])
+@pytest.mark.parametrize(
+    ("ending", "codec"),
+    [("mp4", "mpeg4"), ("mp4", "libvpx-vp9"), ("mov", "mpeg4"), ("mkv", "mpeg4"), ("webm", "libvpx")],
+)
 @pytest.mark.parametrize("count", [1, 3])
-def test_the_last_picture_may_last_long(tmp_path: Path, ending: str, count: int) -> None:
-    found = list(read_film(str(slides(tmp_path / f"slides.{ending}", count, 30)), 10))
-    assert [one.time_s for one in found if one.image is not None] == [10 * place for place in range(3 * count)]
+def test_the_last_picture_may_last_long(tmp_path: Path, ending: str, codec: str, count: int) -> None:
+    film = slides(tmp_path / f"slides.{ending}", count, 10, codec=codec, last_s=60)
+    found = list(read_film(str(film), 10))
+    assert [one.time_s for one in found if one.image is not None] == [10 * place for place in range(count + 5)]
     assert found[-1].image is not None
+
+
+@pytest.mark.parametrize("ending", ["ts", "mkv", "mp4"])
+def test_a_picture_may_last_long_while_the_sound_goes_on(tmp_path: Path, ending: str) -> None:
+    """In a transport stream, a picture's packet is complete only when the next one begins."""
+    stamps = [*range(50), *range(350, 400)]  # two seconds of film, a picture of 12 s, and two seconds of film
+    found = list(read_film(str(film_of(tmp_path / f"film.{ending}", stamps, 25, sound_s=16)), 1))
+    assert [one.time_s for one in found] == list(range(16))
 
 
 @pytest.mark.parametrize("ending", ["mp4", "mkv", "ts"])
@@ -75,6 +88,26 @@ def test_a_short_slide_show_that_is_cut_off_is_noticed(tmp_path: Path) -> None:
     *found, last = read_film(str(tmp_path / "cut.mkv"), 10)
     assert "cut off" in str(last.error)
     assert len(found) < 9  # the last picture does not stand for those that are lost
+
+
+@pytest.mark.parametrize("rest", [bytes, random.Random(0).randbytes], ids=["zeros", "random"])
+@pytest.mark.parametrize("ending", ["mkv", "webm"])
+def test_a_film_whose_end_was_overwritten_is_cut_off(tmp_path: Path, ending: str, rest: Callable[[int], bytes]) -> None:
+    """A download that reserved its space has the right length."""
+    path = film_of(tmp_path / f"film.{ending}", list(range(27)), codec="libvpx" if ending == "webm" else "mpeg4")
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2] + rest(len(whole) - len(whole) // 2))
+    *found, last = read_film(str(path), 1)
+    assert "cut off" in str(last.error)
+    assert 5 < len(found) < 20
+
+
+def test_an_avi_that_is_cut_off_is_noticed(tmp_path: Path) -> None:
+    path = film_of(tmp_path / "film.avi", list(range(27)))
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    *found, last = read_film(str(path), 1)
+    assert "it should last 27 s" in str(last.error)
+    assert 5 < len(found) < 20
 
 
 def test_an_error_comes_after_all_moments_before_it() -> None:

@@ -15,7 +15,9 @@ ME = "127.0.0.1:8000"
 @pytest.fixture(scope="module")
 def open_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     folder = tmp_path_factory.mktemp("models")
-    with running([predictor_of(folder)], ServeConfig(allow_origins=(SITE, "http://other:8000"))) as one:
+    with running(
+        [predictor_of(folder)], ServeConfig(allow_origins=(SITE, "http://other:8000", "https://Museum.example:443"))
+    ) as one:
         yield one
 
 
@@ -55,6 +57,7 @@ def test_an_allowed_site_may_post_and_read_the_answer(open_server: Running) -> N
     answer = open_server.ask("POST", "/predict", image(), Content_Type="image/jpeg", Origin=SITE)
     assert answer.status == 200
     assert answer.headers["access-control-allow-origin"] == SITE
+    assert post(open_server, Origin="https://museum.example") == (200, None)
     asked = {"Access_Control_Request_Method": "POST", "Access_Control_Request_Headers": "authorization,content-type"}
     assert open_server.ask("OPTIONS", "/predict", Origin=SITE, **asked).status == 200
     assert post(open_server, Origin="https://evil.example") == (403, "foreign_origin")

@@ -6,6 +6,7 @@ import io
 import socket
 import struct
 import time
+import tracemalloc
 from collections.abc import Iterator
 from contextlib import suppress
 from functools import partial
@@ -114,6 +115,23 @@ def test_a_large_answer_is_sent_in_pieces(size: int) -> None:
     assert b"".join(one.get("body", b"") for one in sent) == body[:size]
     assert max(len(one.get("body", b"")) for one in sent) <= PIECE_BYTES
     assert [one.get("more_body", False) for one in sent[1:]] == [True] * (len(sent) - 2) + [False]
+
+
+def test_an_answer_that_waits_for_its_client_is_not_copied() -> None:
+    """The same file for a thousand clients must take its memory once."""
+    response = Response(bytes(2**24))
+
+    async def send(message: Message) -> None:
+        assert tracemalloc.get_traced_memory()[0] < 4 * PIECE_BYTES
+
+    async def receive() -> Message:
+        return {"type": "http.disconnect"}
+
+    tracemalloc.start()
+    try:
+        asyncio.run(in_pieces(response)({"type": "http", "method": "GET", "headers": []}, receive, send))
+    finally:
+        tracemalloc.stop()
 
 
 def test_who_does_not_read_stays_counted_until_it_is_dropped(server: Running) -> None:

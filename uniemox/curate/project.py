@@ -31,7 +31,7 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, OperationalError
 
 from uniemox.curate import tables as t
 from uniemox.curate.plan import CollectionPlan, paper_plan, plan_of
@@ -105,9 +105,16 @@ class Store:
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
-        """Open a transaction: all or nothing. Only one writer runs at a time, so keep it short."""
-        with self._turn, self._writing.begin() as connection:
-            yield connection
+        """Open a transaction: all or nothing. Only one writer runs at a time, so keep it short.
+
+        Raises DataError if the database is read-only or locked, or the disk is full.
+        """
+        try:
+            with self._turn, self._writing.begin() as connection:
+                yield connection
+        except OperationalError as error:
+            problem = f"{self.engine.url}: can't be written ({error.orig})"
+            raise DataError(f"{problem}; check permissions, free space, and other programs that use it") from error
 
     def setting(self, name: str) -> Any:
         """Return a setting's value; None if it was never set."""
@@ -384,9 +391,8 @@ def _new_batch(connection: Connection, **values: Any) -> int:
 def _check_content(connection: Connection, name: str, tables: Sequence[Table]) -> None:
     """Raise DataError for a damaged database: a page that is used again and again claims billions of rows."""
     file = str(connection.engine.url.database)
-    count, page = (
-        int(connection.exec_driver_sql(f"PRAGMA {one}").scalar() or 0) for one in ("page_count", "page_size")
-    )
+    pragmas = ("PRAGMA page_count", "PRAGMA page_size")
+    count, page = (int(connection.exec_driver_sql(one).scalar() or 0) for one in pragmas)
     size = stored = count * page
     if os.path.exists(file):
         stored = getattr(os.stat(file), "st_blocks", size) * 512
@@ -434,9 +440,7 @@ def _tune_sqlite(engine: Engine, *, is_new: bool, deadline: Sequence[float]) -> 
     def connected(connection: Any, _: Any) -> None:
         connection.isolation_level = None  # SQLAlchemy's begin event below starts transactions
         connection.set_progress_handler(lambda: bool(deadline) and time.monotonic() > deadline[0], 100_000)
-        connection.setlimit(
-            sqlite3.SQLITE_LIMIT_LENGTH, MAX_VALUE_BYTES
-        )  # that an expression of the database may compute
+        connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MAX_VALUE_BYTES)  # that an expression may compute
         for pragma in (*pragmas, "foreign_keys=ON"):
             connection.execute(f"PRAGMA {pragma}")
 

@@ -26,7 +26,7 @@ from uniemox.serve.answers import REFUSALS, RefusedError
 from uniemox.serve.batching import Batcher
 from uniemox.serve.bodies import FIELD, FORM, IMAGE_TYPES
 from uniemox.serve.config import ServeConfig
-from uniemox.serve.guard import Guard
+from uniemox.serve.guard import Guard, as_sent
 from uniemox.serve.metrics import Metrics
 from uniemox.serve.models import Models
 from uniemox.serve.protocol import ACCEPTED_AT_ONCE, Server, in_pieces, listen, with_limits
@@ -75,15 +75,15 @@ def create_app(predictors: Sequence[Predictor], config: ServeConfig, *, key: str
         license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
     )
     app.state.key = None if key is None else key.encode()
-    if config.allow_origins:
+    if origins := [as_sent(one) for one in config.allow_origins]:
         app.add_middleware(
             CORSMiddleware,
-            allow_origins=config.allow_origins,
+            allow_origins=origins,
             allow_methods=("GET", "POST"),
             allow_headers=("Authorization", "Content-Type"),
             expose_headers=(*EXPLAINED, "Retry-After"),
         )
-    app.add_middleware(Guard, metrics=metrics, origins=config.allow_origins)
+    app.add_middleware(Guard, metrics=metrics, origins=origins)
     app.add_exception_handler(RefusedError, _refused)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)

@@ -67,6 +67,15 @@ def client_of(peer: Any) -> str:
     return host
 
 
+def as_sent(address: str) -> str:
+    """Return an address as browsers send it in Origin and Host.
+
+    >>> as_sent("https://Example.org:443")
+    'https://example.org'
+    """
+    return address.lower().removesuffix(":80" if address.lower().startswith("http:") else ":443")
+
+
 class Guard:
     """ASGI middleware.
 

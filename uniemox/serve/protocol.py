@@ -59,11 +59,11 @@ def in_pieces(app: ASGIApp) -> ASGIApp:
 
     async def sending_pieces(scope: Scope, receive: Receive, send: Send) -> None:
         async def send_pieces(message: Message) -> None:
-            body = message.get("body", b"")
-            *first, last = [body[at : at + PIECE_BYTES] for at in range(0, len(body), PIECE_BYTES)] or [body]
-            for piece in first:
-                await send({"type": message["type"], "body": piece, "more_body": True})
-            await send({**message, "body": last} if first else message)
+            body, at = message.get("body", b""), 0
+            while len(body) - at > PIECE_BYTES:
+                await send({"type": message["type"], "body": body[at : at + PIECE_BYTES], "more_body": True})
+                at += PIECE_BYTES
+            await send({**message, "body": body[at:]} if at else message)
 
         await app(scope, receive, send_pieces)
 

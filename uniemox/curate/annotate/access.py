@@ -21,7 +21,7 @@ from uniemox.curate import tables as t
 from uniemox.curate.project import Project, Store, person_of
 from uniemox.errors import ConfigError
 from uniemox.serve.guard import HEADERS as SERVE_HEADERS
-from uniemox.serve.guard import MAX_QUERY_BYTES, Turns, has_large_headers, without_cookies
+from uniemox.serve.guard import MAX_QUERY_BYTES, Turns, as_sent, has_large_headers, without_cookies
 
 Role = Literal["annotator", "owner"]
 OWNER = "owner"  # name of the person who serves the project
@@ -178,21 +178,12 @@ Annotator = Annotated[Account, Depends(_only("annotator", "this page is for anno
 Owner = Annotated[Account, Depends(_only("owner", "this page is for the owner of the project"))]
 
 
-def _as_sent(address: str) -> str:
-    """Return an address as browsers send it in Origin and Host.
-
-    >>> _as_sent("https://Example.org:443")
-    'https://example.org'
-    """
-    return address.lower().removesuffix(":80" if address.lower().startswith("http:") else ":443")
-
-
 def request_guard(addresses: Iterable[str]) -> Callable[[Request, RequestResponseEndpoint], Awaitable[Response]]:
     """Return middleware that refuses requests for other hosts (DNS rebinding), from other sites, large and slow ones.
 
     addresses: of the pages, such as http://127.0.0.1:8000.
     """
-    origins, turns = frozenset(map(_as_sent, addresses)), Turns()
+    origins, turns = frozenset(map(as_sent, addresses)), Turns()
     hosts = {urlsplit(address).netloc for address in origins}
 
     def problem_of(request: Request) -> tuple[int, str] | None:

@@ -129,7 +129,7 @@ class AnswerWriter:
         try:
             with self.store.write() as connection:
                 saved = save_answers(connection, [own for answers, _ in jobs for own in answers])
-        except SQLAlchemyError as error:
+        except (SQLAlchemyError, DataError) as error:
             for _, done in jobs:
                 done.set_exception(DataError(f"answers can't be written: {error}"))
             return

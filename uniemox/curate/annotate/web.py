@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import asdict
 from functools import lru_cache
 from importlib.resources import files
@@ -106,6 +106,7 @@ def create_app(project: Project, addresses: Sequence[str]) -> FastAPI:
     app = FastAPI(title="uniemox curate", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
     app.add_middleware(BaseHTTPMiddleware, dispatch=access.request_guard(addresses))
     app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(DataError, _not_saved)
     app.state.project, app.state.assigner, app.state.previews = project, TaskAssigner(project), Previews(project)
     app.state.is_secure = all(address.startswith("https://") for address in addresses)
     _add_pages(app)
@@ -121,6 +122,10 @@ async def _invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     sentence = "; ".join(f"{'.'.join(map(str, one['loc'][1:]))}: {one['msg']}" for one in error.errors()[:10])
     return JSONResponse({"detail": sentence.encode("ascii", "backslashreplace").decode()}, 422)
+
+
+async def _not_saved(request: Request, error: Exception) -> Response:
+    return JSONResponse({"detail": "it can't be saved now; try again later, answers are kept in the page"}, 503)
 
 
 def _add_pages(app: FastAPI) -> None:
@@ -205,10 +210,7 @@ def _add_annotator_routes(app: FastAPI) -> None:
         claims = {one.task: one.suggested for one in fits if one.suggested}
         suggestions = await asyncio.to_thread(assigner.suggestions, person.id, claims) if claims else {}
         checked = [one.model_copy(update={"suggested": suggestions.get(one.task)}) for one in fits]
-        try:
-            saved = await asyncio.wrap_future(app.state.writer.save(person.id, checked))
-        except DataError as error:
-            raise HTTPException(503, "answers can't be saved now; they are kept in the page") from error
+        saved = await asyncio.wrap_future(app.state.writer.save(person.id, checked))
         ids = [one["id"] for one in given.answers if has_id(one)]
         return JSONResponse(
             {"saved": [one for one in ids if one in saved], "refused": [one for one in ids if one not in saved]}
@@ -371,21 +373,25 @@ class Previews:
         path = self.project.preview_path(row.sha256)
         if not path.exists():
             async with self._turn_of[person]:
-                await to_thread.run_sync(self._make, row, path, limiter=self._turns)
+                made = await to_thread.run_sync(self._make, row, path, limiter=self._turns)
+            if made is not None:
+                return made
         return await to_thread.run_sync(_read, path)
 
     def _row(self, image: int) -> Any:
         rows = self.project.rows(select(t.images.c.sha256, t.images.c.format).where(t.images.c.id == image))
         return next(iter(rows), None)
 
-    def _make(self, row: Any, path: Path) -> None:
+    def _make(self, row: Any, path: Path) -> bytes | None:
         if path.exists() or time.monotonic() < self._retry_at.get(path, 0):
-            return
+            return None
         made = _shrunk(self.project.image_path(row.sha256, row.format), self._decoders)
-        if made is not None:
-            write_file(path, made)
-        else:
+        if made is None:
             self._retry_at[path] = time.monotonic() + RETRY_S
+        else:
+            with suppress(DataError):  # a full disk
+                write_file(path, made)
+        return made
 
 
 def _read(path: Path) -> bytes | None:

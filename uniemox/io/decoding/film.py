@@ -49,7 +49,8 @@ NEAR_S, BACK_S = 1e-6, 1.0  # times that are the same; by which a time stamp goe
 JUMP_S = 10.0  # by which time stamps go forward where broadcasts were joined
 BROADCASTS = ("mpegts", "mpeg")  # containers whose time stamps may jump
 SEGMENT = b"\x18\x53\x80\x67"  # of Matroska; its size follows
-HEAD_BYTES = 4096
+AFTER_PICTURES = (b"\x1c\x53\xbb\x6b", b"\x12\x54\xc3\x67", b"\x19\x41\xa4\x69", b"\x10\x43\xa7\x70")  # Cues, Tags ...
+HEAD_BYTES, NEAR_BYTES = 4096, 64
 
 
 class Shown(NamedTuple):
@@ -165,8 +166,8 @@ def _film(path: Path) -> Iterator[Shown]:
         if stream is None:
             raise ValueError("there are no pictures in it")
         stream.thread_type = "AUTO"
-        demuxed, end_s = _Demuxed(container, stream), _end_of(stream)
-        stamp_s, gap_s, shift_s, next_s, dts, has_fallen = math.inf, 0.0, 0.0, 0.0, None, False
+        demuxed, end_s = _Demuxed(container, stream), _end_of(container, stream)
+        count, stamp_s, gap_s, shift_s, next_s, dts, has_fallen = 0, math.inf, 0.0, 0.0, 0.0, None, False
         last: Shown | None = None
         for frame in demuxed.frames():
             check_size(frame.width, frame.height, "a frame")
@@ -184,12 +185,15 @@ def _film(path: Path) -> Iterator[Shown]:
             size = (frame.height, frame.width) if _turn(frame) % 180 else (frame.width, frame.height)
             lasts_s = float((frame.duration or 0) * (frame.time_base or 0)) or float(1 / (stream.average_rate or 25))
             last = Shown(stamp_s + shift_s, lasts_s, small, size, partial(_of_film, frame))
-            next_s = last.time_s + lasts_s
+            next_s, count = last.time_s + lasts_s, count + 1
             yield last
-        declared_s, is_whole = (container.duration or 0) / av.time_base, _is_whole_matroska(path)
+        declared_s = (container.duration or 0) / av.time_base
+        if container.format.name == "avi" and stream.average_rate:
+            declared_s = float(stream.frames / stream.average_rate)  # the duration is that of what is there
+        is_whole = count >= stream.frames > 0 or _is_whole_matroska(path, demuxed.end_byte)
         if max(next_s, demuxed.end_s) < 0.95 * declared_s - 1 and not is_whole:
             raise ValueError(f"it is cut off; it should last {declared_s:.0f} s")
-        lasts_s = min(end_s, declared_s) - stamp_s
+        lasts_s = end_s - stamp_s
         if is_whole and last is not None and lasts_s > last.lasts_s + BACK_S:
             yield last._replace(lasts_s=lasts_s)  # again, because its packet did not say how long it lasts
 
@@ -202,46 +206,56 @@ class _Demuxed:
 
     def __init__(self, container: Any, stream: Any) -> None:
         self._container, self._stream = container, stream
-        self.end_s = 0.0
-        """Latest end of a packet."""
+        self.end_s, self.end_byte = 0.0, 0
+        """Latest end of a packet, in time and in the file."""
         self.jump_s = -math.inf
         """Where the time stamps went forward last, by more than JUMP_S from one packet to the next."""
 
     def frames(self) -> Iterator[Any]:
         """Yield the decoded frames of the stream."""
-        last_s = math.inf
+        last_s = dict[int, float]()  # by stream: a packet of pictures may come after sound that is much later
         may_jump = self._container.format.name in BROADCASTS
         wanted = [one for one in self._container.streams if one.type in ("video", "audio")]
         for packet in self._container.demux(wanted):
-            at = packet.pts if packet.dts is None else packet.dts
+            at, index = packet.pts if packet.dts is None else packet.dts, packet.stream.index
+            self.end_byte = max(self.end_byte, (packet.pos or 0) + packet.size)
             if at is not None and packet.time_base:
                 at_s, end = float(at * packet.time_base), max(at, packet.pts or at) + (packet.duration or 0)
                 self.end_s = max(self.end_s, float(end * packet.time_base))
-                if may_jump and at_s > last_s + JUMP_S:
+                if at_s < last_s.get(index, at_s) - BACK_S:
+                    last_s.clear()
+                if may_jump and last_s and at_s > max(last_s.values()) + JUMP_S:
                     self.jump_s = at_s
-                last_s = at_s
-            if packet.stream.index == self._stream.index:
+                last_s[index] = at_s
+            if index == self._stream.index:
                 yield from packet.decode()
 
 
-def _end_of(stream: Any) -> float:
-    """Return where a stream of Matroska ends by its tag, such as 00:03:00.040000000, in seconds; 0 if it has none."""
-    with suppress(ValueError):
+def _end_of(container: Any, stream: Any) -> float:
+    """Return where the pictures of mp4 and Matroska end by the header, in their time stamps, in s; 0 if unknown."""
+    if container.format.name.startswith("mov"):
+        return float(((stream.start_time or 0) + (stream.duration or 0)) * stream.time_base)
+    with suppress(ValueError):  # a tag of Matroska, such as 00:03:00.040000000
         hours, minutes, seconds = map(float, stream.metadata.get("DURATION", "").split(":"))
-        return 3600 * hours + 60 * minutes + seconds
+        return min(3600 * hours + 60 * minutes + seconds, (container.duration or 0) / 1e6)
     return 0.0
 
 
-def _is_whole_matroska(path: Path) -> bool:
-    """Return True for a Matroska or WebM file that is as long as it says; its packets do not say how long they last."""
+def _is_whole_matroska(path: Path, end_byte: int) -> bool:
+    """Return True for a Matroska or WebM file that is as long as it says, and whose packets were read to the end.
+
+    end_byte: where the last packet ends. The packets do not say how long they last.
+    """
     with open_regular(path) as file:
         head, size = file.read(HEAD_BYTES), file.seek(0, os.SEEK_END)
+        file.seek(max(0, end_byte - NEAR_BYTES))
+        after = file.read(2 * NEAR_BYTES)
     at = head.find(SEGMENT) + len(SEGMENT)
     if not head.startswith(b"\x1aE\xdf\xa3") or not len(SEGMENT) <= at < len(head) or not head[at]:
         return False
     length = 9 - head[at].bit_length()  # of the number, whose first 1 says how long it is
-    content = int.from_bytes(head[at : at + length], "big") - (1 << 7 * length)
-    return at + length + content <= size
+    end = at + length + int.from_bytes(head[at : at + length], "big") - (1 << 7 * length)
+    return end <= size and (end - end_byte < HEAD_BYTES or any(one in after for one in AFTER_PICTURES))
 
 
 def _of_film(frame: Any) -> Image.Image:
