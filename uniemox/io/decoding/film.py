@@ -215,11 +215,13 @@ class _Demuxed:
         """Yield the decoded frames of the stream."""
         last_s = dict[int, float]()  # by stream: a packet of pictures may come after sound that is much later
         may_jump = self._container.format.name in BROADCASTS
-        wanted = [one for one in self._container.streams if one.type in ("video", "audio")]
-        for packet in self._container.demux(wanted):
+        block, laced = -1, 0  # frames in one block of Matroska have its place, and their own sizes
+        for packet in self._container.demux():
             at, index = packet.pts if packet.dts is None else packet.dts, packet.stream.index
-            self.end_byte = max(self.end_byte, (packet.pos or 0) + packet.size)
-            if at is not None and packet.time_base:
+            laced = packet.size + (laced if packet.pos == block else 0)
+            block = packet.pos
+            self.end_byte = max(self.end_byte, (block or 0) + laced)
+            if at is not None and packet.time_base and packet.stream.type in ("video", "audio"):
                 at_s, end = float(at * packet.time_base), max(at, packet.pts or at) + (packet.duration or 0)
                 self.end_s = max(self.end_s, float(end * packet.time_base))
                 if at_s < last_s.get(index, at_s) - BACK_S:
