@@ -4,7 +4,7 @@ Run: python -m recipes.crossfit fi:../shared/data/fi,fi:../shared/data/fi_more c
 
 check.json is the output of `uniemox data check DATA --json`. The models are calibrated on a tenth of the training
 images. This program measures on the validation images: the calibration as it is; with the temperature that is best on
-the validation images themselves, which no way of fitting can beat; and the spread over bootstrap samples of the
+the validation images themselves, which no way of fitting it can beat; and the spread over bootstrap samples of the
 calibration images. Prints lines of a table for docs.
 """
 

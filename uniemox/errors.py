@@ -21,6 +21,10 @@ class DataError(UniemoxError):
     """Raised when a data set has an unexpected layout, or too many unreadable files; the message names the file."""
 
 
+class NotSavedError(DataError):
+    """The database can't be written now; trying again later may help."""
+
+
 class ImageError(UniemoxError):
     """Raised when a file is not an image, is cut off, or is refused (too large, too many pixels)."""
 

@@ -10,6 +10,7 @@ from sqlalchemy import insert
 
 from tests.drawn import draw_image, jpeg_of
 from uniemox.curate import tables as t
+from uniemox.curate.annotate.access import account_of, invite, join
 from uniemox.curate.annotate.serving import address_of, server
 from uniemox.curate.collect.screen import screen
 from uniemox.curate.plan import CollectionPlan
@@ -87,3 +88,14 @@ def served(project: Project) -> Iterator[str]:
         running.should_exit = True
         thread.join()
         sock.close()
+
+
+def number_of(project: Project, name: str) -> int:
+    """The number of a new annotator."""
+    person = account_of(project.store, str(join(project.store, invite(project, name))))
+    assert person is not None
+    return person.id
+
+
+def answer(task: int, label: str = "awe", number: int = 0) -> dict[str, object]:
+    return {"id": f"answer-{task}-{number}", "task": task, "label": label, "seconds": 1.5}

@@ -10,8 +10,9 @@ import pytest
 from sqlalchemy import select
 
 from uniemox.curate import tables as t
-from uniemox.curate.annotate.web import Previews, draw_check
+from uniemox.curate.annotate.web import Previews, _pieces, draw_check
 from uniemox.curate.project import Project
+from uniemox.serve.protocol import PIECE_BYTES
 
 
 def test_previews_are_made_two_at_a_time(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,7 +90,22 @@ def test_a_preview_is_made_once_and_an_unreadable_image_is_not_tried_again(
 
 def test_an_image_is_shown_if_its_preview_cannot_be_saved(project: Project) -> None:
     (project.folder / "previews").touch()  # a file, where the folder must be
-    assert asyncio.run(Previews(project).of(1, 1)).startswith(b"\xff\xd8")  # type: ignore[union-attr]
+    found = asyncio.run(Previews(project).of(1, 1))
+    assert isinstance(found, bytes)
+    assert found.startswith(b"\xff\xd8")
+
+
+def test_a_preview_is_read_piece_by_piece(tmp_path: Path) -> None:
+    """Thousands of clients that do not read must not hold a copy each."""
+    content = os.urandom(2 * PIECE_BYTES + 1)
+    (tmp_path / "large.jpg").write_bytes(content)
+
+    async def read() -> list[bytes]:
+        return [piece async for piece in _pieces(tmp_path / "large.jpg")]
+
+    found = asyncio.run(read())
+    assert b"".join(found) == content
+    assert max(map(len, found)) <= PIECE_BYTES
 
 
 def test_an_attention_check_is_drawn_once() -> None:

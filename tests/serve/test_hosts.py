@@ -57,7 +57,9 @@ def test_an_allowed_site_may_post_and_read_the_answer(open_server: Running) -> N
     answer = open_server.ask("POST", "/predict", image(), Content_Type="image/jpeg", Origin=SITE)
     assert answer.status == 200
     assert answer.headers["access-control-allow-origin"] == SITE
-    assert post(open_server, Origin="https://museum.example") == (200, None)
+    for host in ("localhost", "museum.example", "Museum.example:443"):
+        assert post(open_server, Host=host, Origin="https://museum.example") == (200, None)
+    assert post(open_server, Host="museum.example:80") == (421, "wrong_host")
     asked = {"Access_Control_Request_Method": "POST", "Access_Control_Request_Headers": "authorization,content-type"}
     assert open_server.ask("OPTIONS", "/predict", Origin=SITE, **asked).status == 200
     assert post(open_server, Origin="https://evil.example") == (403, "foreign_origin")

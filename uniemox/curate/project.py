@@ -35,7 +35,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, Operati
 
 from uniemox.curate import tables as t
 from uniemox.curate.plan import CollectionPlan, paper_plan, plan_of
-from uniemox.errors import ConfigError, DataError
+from uniemox.errors import ConfigError, DataError, NotSavedError
 from uniemox.io.files import open_regular, read_limited, refuse_special, write_file
 
 SUFFIXES = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp", "GIF": "gif", "BMP": "bmp", "TIFF": "tif"}
@@ -107,14 +107,14 @@ class Store:
     def write(self) -> Iterator[Connection]:
         """Open a transaction: all or nothing. Only one writer runs at a time, so keep it short.
 
-        Raises DataError if the database is read-only or locked, or the disk is full.
+        Raises NotSavedError if the database is read-only or locked, or the disk is full.
         """
         try:
             with self._turn, self._writing.begin() as connection:
                 yield connection
         except OperationalError as error:
             problem = f"{self.engine.url}: can't be written ({error.orig})"
-            raise DataError(f"{problem}; check permissions, free space, and other programs that use it") from error
+            raise NotSavedError(f"{problem}; check permissions, free space, and other programs that use it") from error
 
     def setting(self, name: str) -> Any:
         """Return a setting's value; None if it was never set."""

@@ -126,7 +126,9 @@ class Guard:
             return 414
         headers = Headers(scope=scope)
         host, origin = headers.get("host", ""), headers.get("origin")
-        if not is_numeric(host) and host not in map(_host_of, self._origins):
+        if not is_numeric(host) and not any(
+            as_sent(f"{one.partition('://')[0]}://{host}") == one for one in self._origins
+        ):
             return 421
         is_own = origin is None or origin in self._origins or _host_of(origin) == host
         return 403 if scope["method"] == "POST" and not is_own else None

@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import asdict
 from functools import lru_cache
 from importlib.resources import files
@@ -15,7 +15,7 @@ import fastapi
 from anyio import CapacityLimiter, to_thread
 from fastapi import FastAPI, HTTPException, Query, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, RedirectResponse, Response
+from fastapi.responses import JSONResponse, RedirectResponse, Response, StreamingResponse
 from PIL import Image, ImageDraw
 from pydantic import Field
 from sqlalchemy import func, select
@@ -29,11 +29,12 @@ from uniemox.curate.annotate.assignment import TaskAssigner
 from uniemox.curate.annotate.verdicts import counted_answers, disputed
 from uniemox.curate.project import NONE, Change, Project, append, current, leave_out, searched_labels, taken_down, undo
 from uniemox.curate.status import status
-from uniemox.errors import DataError, ImageError, UniemoxError
+from uniemox.errors import DataError, ImageError, NotSavedError, UniemoxError
 from uniemox.io.decoding.pool import DecoderPool
-from uniemox.io.files import read_limited, write_file
+from uniemox.io.files import open_regular, read_limited, write_file
 from uniemox.io.fonts import fitted
 from uniemox.io.images import MAX_BYTES, MinSides, encode_image
+from uniemox.serve.protocol import PIECE_BYTES
 
 PAGES = {  # file and media type by path; nothing else of the disk is served
     **{f"/{name}": (f"{name}.html", "text/html") for name in ("annotate", "join", "status", "screen", "judge")},
@@ -106,7 +107,7 @@ def create_app(project: Project, addresses: Sequence[str]) -> FastAPI:
     app = FastAPI(title="uniemox curate", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
     app.add_middleware(BaseHTTPMiddleware, dispatch=access.request_guard(addresses))
     app.add_exception_handler(RequestValidationError, _invalid)
-    app.add_exception_handler(DataError, _not_saved)
+    app.add_exception_handler(NotSavedError, _not_saved)
     app.state.project, app.state.assigner, app.state.previews = project, TaskAssigner(project), Previews(project)
     app.state.is_secure = all(address.startswith("https://") for address in addresses)
     _add_pages(app)
@@ -200,9 +201,7 @@ def _add_annotator_routes(app: FastAPI) -> None:
         if row is None:
             raise HTTPException(404, "no image of yours")
         data = draw_check(row.check_label) if row.check_label else await previews.of(row.picture_id, person.id)
-        if data is None:
-            raise HTTPException(404, "the image no longer exists")
-        return Response(data, media_type="image/jpeg", headers=IMAGE_HEADERS)
+        return _jpeg(data)
 
     @app.post("/api/answers")
     async def answer(given: AnswersIn, person: Annotator) -> Response:
@@ -245,10 +244,7 @@ def _add_owner_routes(app: FastAPI) -> None:
 
     @app.get("/api/originals/{image}")
     async def original(image: RowInPath, person: Owner) -> Response:
-        data = await previews.of(image, person.id)
-        if data is None:
-            raise HTTPException(404, "this image does not exist or can't be shown")
-        return Response(data, media_type="image/jpeg", headers=IMAGE_HEADERS)
+        return _jpeg(await previews.of(image, person.id))
 
     @app.post("/api/changes")
     def change(given: ChangesIn, person: Owner) -> Response:
@@ -296,6 +292,8 @@ def _refused(status_code: int) -> Iterator[None]:
     """Convert an error inside the context to a response with this status."""
     try:
         yield
+    except NotSavedError:
+        raise
     except UniemoxError as error:
         raise HTTPException(status_code, str(error)) from error
 
@@ -345,6 +343,28 @@ def _grid(project: Project, decision: str, label: str, page: int) -> dict[str, A
     return {"count": count, "page": page, "pages": -(-count // GRID_SIZE), "pictures": images}
 
 
+def _jpeg(found: Path | bytes | None) -> Response:
+    """Return a response with a preview. A file is read piece by piece, because thousands may wait for their clients."""
+    if found is None:
+        raise HTTPException(404, "this image does not exist or can't be shown")
+    if isinstance(found, bytes):
+        return Response(found, media_type="image/jpeg", headers=IMAGE_HEADERS)
+    return StreamingResponse(_pieces(found), media_type="image/jpeg", headers=IMAGE_HEADERS)
+
+
+async def _pieces(path: Path) -> AsyncIterator[bytes]:
+    at = 0
+    while piece := await to_thread.run_sync(_piece, path, at):
+        yield piece
+        at += len(piece)
+
+
+def _piece(path: Path, at: int) -> bytes:
+    with open_regular(path) as file:  # closed while the client reads, because open files are limited
+        file.seek(at)
+        return file.read(PIECE_BYTES)
+
+
 class Previews:
     """Previews of a project's images: JPEGs of bounded size without the file's metadata, made once.
 
@@ -362,8 +382,8 @@ class Previews:
         """End the decoding processes."""
         self._decoders.close()
 
-    async def of(self, image: int, person: int) -> bytes | None:
-        """Return an image's JPEG, longest side at most 1024 px; None if it is missing or unreadable.
+    async def of(self, image: int, person: int) -> Path | bytes | None:
+        """Return an image's JPEG, longest side at most 1024 px, or its file; None if it is missing or unreadable.
 
         It has no metadata: titles or search words would bias annotators. One person's previews are made one by one.
         """
@@ -376,29 +396,29 @@ class Previews:
                 made = await to_thread.run_sync(self._make, row, path, limiter=self._turns)
             if made is not None:
                 return made
-        return await to_thread.run_sync(_read, path)
+        return path if await to_thread.run_sync(_can_be_shown, path) else None
 
     def _row(self, image: int) -> Any:
         rows = self.project.rows(select(t.images.c.sha256, t.images.c.format).where(t.images.c.id == image))
         return next(iter(rows), None)
 
     def _make(self, row: Any, path: Path) -> bytes | None:
+        """Write a preview, and return it if it can't be saved."""
         if path.exists() or time.monotonic() < self._retry_at.get(path, 0):
             return None
         made = _shrunk(self.project.image_path(row.sha256, row.format), self._decoders)
         if made is None:
             self._retry_at[path] = time.monotonic() + RETRY_S
-        else:
-            with suppress(DataError):  # a full disk
-                write_file(path, made)
-        return made
-
-
-def _read(path: Path) -> bytes | None:
-    try:
-        return read_limited(path, MAX_BYTES)
-    except OSError:
+            return None
+        try:
+            write_file(path, made)
+        except DataError:  # a full disk
+            return made
         return None
+
+
+def _can_be_shown(path: Path) -> bool:
+    return path.is_file() and not path.is_symlink() and path.stat().st_size <= MAX_BYTES
 
 
 def _shrunk(path: Path, decoders: DecoderPool) -> bytes | None:

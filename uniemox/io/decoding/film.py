@@ -257,7 +257,7 @@ def _is_whole_matroska(path: Path, end_byte: int) -> bool:
         return False
     length = 9 - head[at].bit_length()  # of the number, whose first 1 says how long it is
     end = at + length + int.from_bytes(head[at : at + length], "big") - (1 << 7 * length)
-    return end <= size and (end - end_byte < HEAD_BYTES or any(one in after for one in AFTER_PICTURES))
+    return end <= size and (end - end_byte < NEAR_BYTES or any(one in after for one in AFTER_PICTURES))
 
 
 def _of_film(frame: Any) -> Image.Image:
