@@ -74,6 +74,11 @@ def _boxes(sample: Sample, scale: float) -> list[list[float]] | None:
     return [[*(value * scale for value in person.box), person.confidence] for person in sample.persons]
 
 
+def read_images(folder: Path) -> list[dict[str, Any]]:
+    """Read the output of `write_images`: file, key, label, text. Raises ConfigError if it is missing."""
+    return list(read_json(folder / LIST)["pictures"])
+
+
 def _in_turn(data: DataSet, seed: int) -> Iterator[Sample]:
     """Yield all samples in random order, one of each class after the other."""
     shuffled = sorted(data.samples, key=lambda sample: sample.key)
@@ -111,7 +116,7 @@ def fig4(study: Study) -> Plan:
                 "text": entry["text"] or "no text",
                 "url": jpeg_url(_image(drawn.folder / entry["file"]), max_side_px=SHOWN_PX),
             }
-            for entry in read_json(drawn.folder / LIST)["pictures"]
+            for entry in read_images(drawn.folder)
         ]
         return render("reproduce/figure.html", images=images)
 
