@@ -72,6 +72,28 @@ def test_sound_may_be_longer_than_the_pictures(tmp_path: Path, ending: str) -> N
     assert all(one.image is not None for one in found)
 
 
+def test_subtitles_may_be_longer_than_the_pictures(tmp_path: Path) -> None:
+    av = pytest.importorskip("av", reason="needs PyAV: pip install 'uniemox[video]'")
+    lines = (
+        f"{n + 1}\n00:00:{3 * n:02},000 --> 00:00:{3 * n + 2:02},500\n{'What is said. ' * 20}\n" for n in range(15)
+    )
+    (tmp_path / "said.srt").write_text("\n".join(lines))
+    film_of(tmp_path / "silent.mkv", list(range(6)))
+    with (
+        av.open(str(tmp_path / "silent.mkv")) as film,
+        av.open(str(tmp_path / "said.srt")) as said,
+        av.open(str(tmp_path / "both.mkv"), "w") as both,
+    ):
+        streams = [both.add_stream_from_template(source.streams[0]) for source in (film, said)]
+        for source, stream in zip((film, said), streams, strict=True):
+            for packet in source.demux():
+                if packet.size:
+                    packet.stream = stream
+                    both.mux(packet)
+    found = [(one.time_s, one.error) for one in read_film(str(tmp_path / "both.mkv"), 1)]
+    assert found == [(n, "") for n in range(6)]
+
+
 @pytest.mark.parametrize("ending", ["wmv", "flv"])
 def test_durations_may_count_from_0_and_stamps_begin_late(tmp_path: Path, ending: str) -> None:
     codec = {"wmv": "wmv2", "flv": "flv"}[ending]
