@@ -5,12 +5,14 @@ import os
 import threading
 import time
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
+from fastapi.responses import StreamingResponse
 from sqlalchemy import select
 
 from uniemox.curate import tables as t
-from uniemox.curate.annotate.web import Previews, _pieces, draw_check
+from uniemox.curate.annotate.previews import Previews, draw_check, preview_response
 from uniemox.curate.project import Project
 from uniemox.serve.protocol import PIECE_BYTES
 
@@ -28,16 +30,17 @@ def test_previews_are_made_two_at_a_time(project: Project, monkeypatch: pytest.M
             inside -= 1
         return path.read_bytes()
 
-    monkeypatch.setattr("uniemox.curate.annotate.web._shrunk", slow)
+    monkeypatch.setattr("uniemox.curate.annotate.previews._shrunk", slow)
 
-    async def ask() -> list[bytes | None]:
+    async def ask() -> list[BinaryIO | bytes | None]:
         previews = Previews(project)
         return await asyncio.gather(*map(previews.of, [1, 2, 3, 4, 1, 2, 3, 4], [1, 2, 3, 4] * 2))
 
     found = asyncio.run(ask())
     assert limit == 2
-    assert all(found)
-    assert found[:4] == found[4:]
+    contents = [one if isinstance(one, bytes) else one.read() for one in found if one]
+    assert len(contents) == 8
+    assert contents[:4] == contents[4:]
 
 
 def test_one_person_s_previews_leave_a_decoder_to_others(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -50,9 +53,9 @@ def test_one_person_s_previews_leave_a_decoder_to_others(project: Project, monke
             may_end.wait(60)
         return path.read_bytes()
 
-    monkeypatch.setattr("uniemox.curate.annotate.web._shrunk", slow)
+    monkeypatch.setattr("uniemox.curate.annotate.previews._shrunk", slow)
 
-    async def ask() -> list[bytes | None]:
+    async def ask() -> list[BinaryIO | bytes | None]:
         previews = Previews(project)
         hers = [asyncio.create_task(previews.of(image, 1)) for image in (1, 2, 3)]
         try:
@@ -76,9 +79,9 @@ def test_a_preview_is_made_once_and_an_unreadable_image_is_not_tried_again(
         made.append(path.stem)
         return None if path.stem == broken else path.read_bytes()
 
-    monkeypatch.setattr("uniemox.curate.annotate.web._shrunk", shrunk)
+    monkeypatch.setattr("uniemox.curate.annotate.previews._shrunk", shrunk)
 
-    async def ask() -> list[bytes | None]:
+    async def ask() -> list[BinaryIO | bytes | None]:
         previews = Previews(project)
         return await asyncio.gather(*(previews.of(image, image) for image in [1, 2] * 9))
 
@@ -96,12 +99,21 @@ def test_an_image_is_shown_if_its_preview_cannot_be_saved(project: Project) -> N
 
 
 def test_a_preview_is_read_piece_by_piece(tmp_path: Path) -> None:
-    """Thousands of clients that do not read must not hold a copy each."""
+    """Thousands of clients that do not read must not hold a copy each; one that is removed meanwhile arrives whole."""
     content = os.urandom(2 * PIECE_BYTES + 1)
-    (tmp_path / "large.jpg").write_bytes(content)
+    path = tmp_path / "large.jpg"
+    path.write_bytes(content)
+    response = preview_response(path.open("rb"))
+    assert isinstance(response, StreamingResponse)
+    assert response.headers["Content-Length"] == str(len(content))
 
     async def read() -> list[bytes]:
-        return [piece async for piece in _pieces(tmp_path / "large.jpg")]
+        pieces = []
+        async for piece in response.body_iterator:
+            assert isinstance(piece, bytes)
+            path.unlink(missing_ok=True)
+            pieces.append(piece)
+        return pieces
 
     found = asyncio.run(read())
     assert b"".join(found) == content

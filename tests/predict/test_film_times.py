@@ -94,6 +94,28 @@ def test_subtitles_may_be_longer_than_the_pictures(tmp_path: Path) -> None:
     assert found == [(n, "") for n in range(6)]
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({}, ""),
+        ({"mpegts_start_pid": "512"}, "the pictures after 3 s are in another stream; split it there"),
+        ({"mpegts_start_pid": "512", "mpegts_pmt_start_pid": "8000"}, "streams begin in its middle; split it there"),
+    ],
+    ids=["the same", "another stream", "another list of streams"],
+)
+def test_recordings_of_two_channels_are_not_half_read_in_silence(
+    tmp_path: Path, options: dict[str, str], said: str
+) -> None:
+    parts = [
+        film_of(tmp_path / f"{start}.ts", list(range(start, start + 75)), 25, codec="mpeg2video", options=given)
+        for start, given in ((0, {}), (75, options))
+    ]
+    (tmp_path / "both.ts").write_bytes(b"".join(part.read_bytes() for part in parts))
+    found = list(read_film(str(tmp_path / "both.ts"), 1))
+    assert said in found[-1].error
+    assert sum(not one.error for one in found) == (3 if said else 6)
+
+
 @pytest.mark.parametrize("ending", ["wmv", "flv"])
 def test_durations_may_count_from_0_and_stamps_begin_late(tmp_path: Path, ending: str) -> None:
     codec = {"wmv": "wmv2", "flv": "flv"}[ending]

@@ -16,9 +16,9 @@ from uniemox.serve.protocol import ACCEPTED_AT_ONCE, Server, in_pieces, with_lim
 
 MAX_CONNECTIONS = 4000
 """Maximum number of open connections; two hundred browsers keep up to six each."""
-MAX_FILES = 8192  # file limit of the process
+OTHER_FILES = 200  # files that the process may open besides its connections, and a preview for each
+MAX_FILES = 2 * MAX_CONNECTIONS + OTHER_FILES  # file limit of the process
 ADDRESS, DEFAULT_ADDRESS = "address.txt", "http://127.0.0.1:8790"
-OTHER_FILES = 200  # files that the process may open besides its connections
 
 
 def address_of(sock: socket.socket) -> str:
@@ -62,7 +62,7 @@ def server(project: Project, sock: socket.socket, address: str | None = None) ->
     if address is not None and "/" in address.partition("://")[2].rstrip("/"):
         raise ConfigError(f"address must not have a path, because the pages lie at /, got {address!r}")
     addresses = [address.rstrip("/")] if address else [own, own.replace("127.0.0.1", "localhost")]
-    max_connections = min(MAX_CONNECTIONS, max(1, _file_limit() - OTHER_FILES))
+    max_connections = min(MAX_CONNECTIONS, max(1, (_file_limit() - OTHER_FILES) // 2))
     limits = ServeConfig(read_timeout_s=access.READ_TIMEOUT_S, max_connections=max_connections)
     config = uvicorn.Config(
         in_pieces(create_app(project, addresses)),

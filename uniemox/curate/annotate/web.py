@@ -1,22 +1,16 @@
 """The web application: annotators answer; the owner screens, judges, invites, and follows the progress."""
 
 import asyncio
-import time
-from collections import defaultdict
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import asdict
-from functools import lru_cache
 from importlib.resources import files
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import fastapi
-from anyio import CapacityLimiter, to_thread
 from fastapi import FastAPI, HTTPException, Query, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, RedirectResponse, Response, StreamingResponse
-from PIL import Image, ImageDraw
+from fastapi.responses import JSONResponse, RedirectResponse, Response
 from pydantic import Field
 from sqlalchemy import func, select
 from starlette.middleware.base import BaseHTTPMiddleware
@@ -26,15 +20,11 @@ from uniemox.curate.annotate import access
 from uniemox.curate.annotate.access import Annotator, Anybody, Owner
 from uniemox.curate.annotate.answers import MAX_ROWS, AnswerWriter, Strict, has_id, read_answer
 from uniemox.curate.annotate.assignment import TaskAssigner
+from uniemox.curate.annotate.previews import Previews, draw_check, preview_response
 from uniemox.curate.annotate.verdicts import counted_answers, disputed
 from uniemox.curate.project import NONE, Change, Project, append, current, leave_out, searched_labels, taken_down, undo
 from uniemox.curate.status import status
-from uniemox.errors import DataError, ImageError, NotSavedError, UniemoxError
-from uniemox.io.decoding.pool import DecoderPool
-from uniemox.io.files import open_regular, read_limited, write_file
-from uniemox.io.fonts import fitted
-from uniemox.io.images import MAX_BYTES, MinSides, encode_image
-from uniemox.serve.protocol import PIECE_BYTES
+from uniemox.errors import NotSavedError, UniemoxError
 
 PAGES = {  # file and media type by path; nothing else of the disk is served
     **{f"/{name}": (f"{name}.html", "text/html") for name in ("annotate", "join", "status", "screen", "judge")},
@@ -44,11 +34,6 @@ PAGES = {  # file and media type by path; nothing else of the disk is served
 }
 MAX_TASKS, MAX_ANSWERS, MAX_CHANGES = 60, 500, 500  # of one request
 GRID_SIZE = 48  # images of one page of the owner's grid
-MAX_SIDE_PX, QUALITY = 1024, 85  # of previews
-CHECK_PX = (800, 600)
-PREVIEWS_AT_ONCE = 2  # decoding an image of 100 megapixels takes up to 1.6 GB
-RETRY_S = 60  # time until an unreadable image is tried again
-IMAGE_HEADERS = {"Cache-Control": "private, max-age=86400, immutable"}
 RowInPath = Annotated[int, fastapi.Path(ge=1, lt=MAX_ROWS)]
 RowInQuery = Annotated[int, Query(ge=0, lt=MAX_ROWS)]
 
@@ -201,7 +186,7 @@ def _add_annotator_routes(app: FastAPI) -> None:
         if row is None:
             raise HTTPException(404, "no image of yours")
         data = draw_check(row.check_label) if row.check_label else await previews.of(row.picture_id, person.id)
-        return _jpeg(data)
+        return preview_response(data)
 
     @app.post("/api/answers")
     async def answer(given: AnswersIn, person: Annotator) -> Response:
@@ -244,7 +229,7 @@ def _add_owner_routes(app: FastAPI) -> None:
 
     @app.get("/api/originals/{image}")
     async def original(image: RowInPath, person: Owner) -> Response:
-        return _jpeg(await previews.of(image, person.id))
+        return preview_response(await previews.of(image, person.id))
 
     @app.post("/api/changes")
     def change(given: ChangesIn, person: Owner) -> Response:
@@ -341,102 +326,3 @@ def _grid(project: Project, decision: str, label: str, page: int) -> dict[str, A
         for row in rows
     ]
     return {"count": count, "page": page, "pages": -(-count // GRID_SIZE), "pictures": images}
-
-
-def _jpeg(found: Path | bytes | None) -> Response:
-    """Return a response with a preview. A file is read piece by piece, because thousands may wait for their clients."""
-    if found is None:
-        raise HTTPException(404, "this image does not exist or can't be shown")
-    if isinstance(found, bytes):
-        return Response(found, media_type="image/jpeg", headers=IMAGE_HEADERS)
-    return StreamingResponse(_pieces(found), media_type="image/jpeg", headers=IMAGE_HEADERS)
-
-
-async def _pieces(path: Path) -> AsyncIterator[bytes]:
-    at = 0
-    while piece := await to_thread.run_sync(_piece, path, at):
-        yield piece
-        at += len(piece)
-
-
-def _piece(path: Path, at: int) -> bytes:
-    with open_regular(path) as file:  # closed while the client reads, because open files are limited
-        file.seek(at)
-        return file.read(PIECE_BYTES)
-
-
-class Previews:
-    """Previews of a project's images: JPEGs of bounded size without the file's metadata, made once.
-
-    Close it at the end, because it holds processes.
-    """
-
-    def __init__(self, project: Project) -> None:
-        self.project = project
-        self._turns = CapacityLimiter(PREVIEWS_AT_ONCE)  # not in the threads that all requests share
-        self._turn_of: defaultdict[int, asyncio.Lock] = defaultdict(asyncio.Lock)
-        self._retry_at: dict[Path, float] = {}
-        self._decoders = DecoderPool(PREVIEWS_AT_ONCE)
-
-    def close(self) -> None:
-        """End the decoding processes."""
-        self._decoders.close()
-
-    async def of(self, image: int, person: int) -> Path | bytes | None:
-        """Return an image's JPEG, longest side at most 1024 px, or its file; None if it is missing or unreadable.
-
-        It has no metadata: titles or search words would bias annotators. One person's previews are made one by one.
-        """
-        row = await to_thread.run_sync(self._row, image)
-        if row is None:
-            return None
-        path = self.project.preview_path(row.sha256)
-        if not path.exists():
-            async with self._turn_of[person]:
-                made = await to_thread.run_sync(self._make, row, path, limiter=self._turns)
-            if made is not None:
-                return made
-        return path if await to_thread.run_sync(_can_be_shown, path) else None
-
-    def _row(self, image: int) -> Any:
-        rows = self.project.rows(select(t.images.c.sha256, t.images.c.format).where(t.images.c.id == image))
-        return next(iter(rows), None)
-
-    def _make(self, row: Any, path: Path) -> bytes | None:
-        """Write a preview, and return it if it can't be saved."""
-        if path.exists() or time.monotonic() < self._retry_at.get(path, 0):
-            return None
-        made = _shrunk(self.project.image_path(row.sha256, row.format), self._decoders)
-        if made is None:
-            self._retry_at[path] = time.monotonic() + RETRY_S
-            return None
-        try:
-            write_file(path, made)
-        except DataError:  # a full disk
-            return made
-        return None
-
-
-def _can_be_shown(path: Path) -> bool:
-    return path.is_file() and not path.is_symlink() and path.stat().st_size <= MAX_BYTES
-
-
-def _shrunk(path: Path, decoders: DecoderPool) -> bytes | None:
-    try:
-        image, _ = decoders.decode(read_limited(path, MAX_BYTES), "image", shrink=MinSides(long_px=MAX_SIDE_PX))
-    except (OSError, ImageError):
-        return None
-    image.thumbnail((MAX_SIDE_PX, MAX_SIDE_PX), Image.Resampling.LANCZOS)
-    return encode_image(image, "JPEG", quality=QUALITY)
-
-
-@lru_cache
-def draw_check(label: str) -> bytes:
-    """Return the JPEG of an attention check, which asks for a label."""
-    image = Image.new("RGB", CHECK_PX, "#f4f1ea")
-    draw = ImageDraw.Draw(image)
-    draw.rectangle((20, 20, CHECK_PX[0] - 21, CHECK_PX[1] - 21), outline="#444444", width=3)
-    for text, y, size in (("Are you still looking?", 180, 40), ("Please answer", 270, 40), (label, 350, 72)):
-        line, font = fitted(text, size, CHECK_PX[0] - 80)
-        draw.text((CHECK_PX[0] / 2, y), line, fill="#222222", font=font, anchor="mm")
-    return encode_image(image, "JPEG", quality=QUALITY)

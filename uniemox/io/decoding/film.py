@@ -10,7 +10,7 @@ import math
 import os
 import sys
 import time
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from functools import partial
@@ -47,6 +47,7 @@ CONTAINERS = "mov,matroska,webm,avi,mpeg,mpegvideo,mpegts,asf,flv,ogg"
 OPTIONS = {"format_whitelist": CONTAINERS, "protocol_whitelist": "none"}
 NEAR_S, BACK_S = 1e-6, 1.0  # times that are the same; by which a time stamp goes back where films were joined
 JUMP_S = 10.0  # by which time stamps go forward where broadcasts were joined
+MANY_PACKETS = 10  # of pictures; fewer may be the rest of a stream that ends with another
 BROADCASTS = ("mpegts", "mpeg")  # containers whose time stamps may jump
 SEGMENT = b"\x18\x53\x80\x67"  # of Matroska; its size follows
 AFTER_PICTURES = (b"\x1c\x53\xbb\x6b", b"\x12\x54\xc3\x67", b"\x19\x41\xa4\x69", b"\x10\x43\xa7\x70")  # Cues, Tags ...
@@ -190,6 +191,8 @@ def _film(path: Path) -> Iterator[Shown]:
         declared_s = (container.duration or 0) / av.time_base
         if container.format.name == "avi" and stream.average_rate:
             declared_s = float(stream.frames / stream.average_rate)  # the duration is that of what is there
+        if demuxed.elsewhere > MANY_PACKETS:
+            raise ValueError(f"the pictures after {next_s:.0f} s are in another stream; split it there")
         is_whole = count >= stream.frames > 0 or _is_whole_matroska(path, demuxed.end_byte)
         if max(next_s, demuxed.end_s) < 0.95 * declared_s - 1 and not is_whole:
             raise ValueError(f"it is cut off; it should last {declared_s:.0f} s")
@@ -210,17 +213,21 @@ class _Demuxed:
         """Latest end of a packet, in time and in the file."""
         self.jump_s = -math.inf
         """Where the time stamps went forward last, by more than JUMP_S from one packet to the next."""
+        self.elsewhere = 0
+        """Packets of pictures in other streams that begin after the last packet of this one."""
 
     def frames(self) -> Iterator[Any]:
         """Yield the decoded frames of the stream."""
         last_s = dict[int, float]()  # by stream: a packet of pictures may come after sound that is much later
         may_jump = self._container.format.name in BROADCASTS
         block, laced = -1, 0  # frames in one block of Matroska have its place, and their own sizes
-        for packet in self._container.demux():
+        places = defaultdict[int, list[int]](list)  # in the file, of pictures, by stream
+        for packet in self._packets():
             at, index = packet.pts if packet.dts is None else packet.dts, packet.stream.index
-            laced = packet.size + (laced if packet.pos == block else 0)
-            block = packet.pos
-            self.end_byte = max(self.end_byte, (block or 0) + laced)
+            if packet.pos is not None:  # that of an attached picture is None
+                laced = packet.size + (laced if packet.pos == block else 0)
+                block = packet.pos
+                self.end_byte = max(self.end_byte, block + laced)
             if at is not None and packet.time_base and packet.stream.type in ("video", "audio"):
                 at_s, end = float(at * packet.time_base), max(at, packet.pts or at) + (packet.duration or 0)
                 self.end_s = max(self.end_s, float(end * packet.time_base))
@@ -229,8 +236,18 @@ class _Demuxed:
                 if may_jump and last_s and at_s > max(last_s.values()) + JUMP_S:
                     self.jump_s = at_s
                 last_s[index] = at_s
+            if may_jump and packet.stream.type == "video" and packet.pos is not None:
+                places[index].append(packet.pos)
             if index == self._stream.index:
                 yield from packet.decode()
+        ends_at = max(places[self._stream.index], default=0)
+        self.elsewhere = sum(len(others) for others in places.values() if min(others, default=0) > ends_at)
+
+    def _packets(self) -> Iterator[Any]:
+        try:
+            yield from self._container.demux()
+        except IndexError as error:  # PyAV's
+            raise ValueError("streams begin in its middle; split it there") from error
 
 
 def _end_of(container: Any, stream: Any) -> float:

@@ -1,0 +1,143 @@
+"""Previews of images for the pages, and attention checks."""
+
+import asyncio
+import os
+import time
+from collections import defaultdict
+from collections.abc import AsyncIterator
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from anyio import CapacityLimiter, to_thread
+from fastapi import HTTPException
+from fastapi.responses import Response, StreamingResponse
+from PIL import Image, ImageDraw
+from sqlalchemy import select
+from starlette.types import Receive, Scope, Send
+
+from uniemox.curate import tables as t
+from uniemox.curate.project import Project
+from uniemox.errors import DataError, ImageError
+from uniemox.io.decoding.pool import DecoderPool
+from uniemox.io.files import open_regular, read_limited, write_file
+from uniemox.io.fonts import fitted
+from uniemox.io.images import MAX_BYTES, MinSides, encode_image
+from uniemox.serve.protocol import PIECE_BYTES
+
+MAX_SIDE_PX, QUALITY = 1024, 85  # of previews
+CHECK_PX = (800, 600)
+PREVIEWS_AT_ONCE = 2  # decoding an image of 100 megapixels takes up to 1.6 GB
+RETRY_S = 60  # time until an unreadable image is tried again
+IMAGE_HEADERS = {"Cache-Control": "private, max-age=86400, immutable"}
+
+
+def preview_response(found: BinaryIO | bytes | None) -> Response:
+    """Return a response with a preview, as `Previews.of` returns it; None: an HTTPException."""
+    if found is None:
+        raise HTTPException(404, "this image does not exist or can't be shown")
+    if isinstance(found, bytes):
+        return Response(found, media_type="image/jpeg", headers=IMAGE_HEADERS)
+    return _FileResponse(found)
+
+
+class _FileResponse(StreamingResponse):
+    """Response with an open JPEG. It is read piece by piece, because thousands may wait for their clients."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        size = {"Content-Length": str(os.fstat(file.fileno()).st_size)}
+        super().__init__(_pieces(file), media_type="image/jpeg", headers=IMAGE_HEADERS | size)
+        self._file = file
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with self._file:  # also closes it when the client has gone
+            await super().__call__(scope, receive, send)
+
+
+async def _pieces(file: BinaryIO) -> AsyncIterator[bytes]:
+    while piece := await to_thread.run_sync(file.read, PIECE_BYTES):
+        yield piece
+
+
+class Previews:
+    """Previews of a project's images: JPEGs of bounded size without the file's metadata, made once.
+
+    Close it at the end, because it holds processes.
+    """
+
+    def __init__(self, project: Project) -> None:
+        self.project = project
+        self._turns = CapacityLimiter(PREVIEWS_AT_ONCE)  # not in the threads that all requests share
+        self._turn_of: defaultdict[int, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._retry_at: dict[Path, float] = {}
+        self._decoders = DecoderPool(PREVIEWS_AT_ONCE)
+
+    def close(self) -> None:
+        """End the decoding processes."""
+        self._decoders.close()
+
+    async def of(self, image: int, person: int) -> BinaryIO | bytes | None:
+        """Return an image's JPEG, longest side at most 1024 px, or its open file; None if missing or unreadable.
+
+        It has no metadata: titles or search words would bias annotators. One person's previews are made one by one.
+        """
+        row = await to_thread.run_sync(self._row, image)
+        if row is None:
+            return None
+        path = self.project.preview_path(row.sha256)
+        if not path.exists():
+            async with self._turn_of[person]:
+                made = await to_thread.run_sync(self._make, row, path, limiter=self._turns)
+            if made is not None:
+                return made
+        return await to_thread.run_sync(_opened, path)
+
+    def _row(self, image: int) -> Any:
+        rows = self.project.rows(select(t.images.c.sha256, t.images.c.format).where(t.images.c.id == image))
+        return next(iter(rows), None)
+
+    def _make(self, row: Any, path: Path) -> bytes | None:
+        """Write a preview, and return it if it can't be saved."""
+        if path.exists() or time.monotonic() < self._retry_at.get(path, 0):
+            return None
+        made = _shrunk(self.project.image_path(row.sha256, row.format), self._decoders)
+        if made is None:
+            self._retry_at[path] = time.monotonic() + RETRY_S
+            return None
+        try:
+            write_file(path, made)
+        except DataError:  # a full disk
+            return made
+        return None
+
+
+def _opened(path: Path) -> BinaryIO | None:
+    try:
+        file = open_regular(path)
+    except OSError:
+        return None
+    if not path.is_symlink() and os.fstat(file.fileno()).st_size <= MAX_BYTES:
+        return file
+    file.close()
+    return None
+
+
+def _shrunk(path: Path, decoders: DecoderPool) -> bytes | None:
+    try:
+        image, _ = decoders.decode(read_limited(path, MAX_BYTES), "image", shrink=MinSides(long_px=MAX_SIDE_PX))
+    except (OSError, ImageError):
+        return None
+    image.thumbnail((MAX_SIDE_PX, MAX_SIDE_PX), Image.Resampling.LANCZOS)
+    return encode_image(image, "JPEG", quality=QUALITY)
+
+
+@lru_cache
+def draw_check(label: str) -> bytes:
+    """Return the JPEG of an attention check, which asks for a label."""
+    image = Image.new("RGB", CHECK_PX, "#f4f1ea")
+    draw = ImageDraw.Draw(image)
+    draw.rectangle((20, 20, CHECK_PX[0] - 21, CHECK_PX[1] - 21), outline="#444444", width=3)
+    for text, y, size in (("Are you still looking?", 180, 40), ("Please answer", 270, 40), (label, 350, 72)):
+        line, font = fitted(text, size, CHECK_PX[0] - 80)
+        draw.text((CHECK_PX[0] / 2, y), line, fill="#222222", font=font, anchor="mm")
+    return encode_image(image, "JPEG", quality=QUALITY)
