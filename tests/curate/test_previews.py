@@ -1,19 +1,22 @@
 """Previews of images for annotators: made once, in turns, and without holding up others."""
 
 import asyncio
+import errno
 import os
 import threading
 import time
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NoReturn
 
 import pytest
+from fastapi import HTTPException
 from fastapi.responses import StreamingResponse
 from sqlalchemy import select
 
 from uniemox.curate import tables as t
 from uniemox.curate.annotate.previews import Previews, draw_check, preview_response
 from uniemox.curate.project import Project
+from uniemox.curate.release.run import take_down
 from uniemox.serve.protocol import PIECE_BYTES
 
 
@@ -96,6 +99,36 @@ def test_an_image_is_shown_if_its_preview_cannot_be_saved(project: Project) -> N
     found = asyncio.run(Previews(project).of(1, 1))
     assert isinstance(found, bytes)
     assert found.startswith(b"\xff\xd8")
+
+
+def test_an_image_that_is_taken_down_while_its_preview_is_made_leaves_none(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = project.rows(select(t.images.c.sha256).where(t.images.c.id == 1))[0]
+
+    def shrunk(path: Path, _: object) -> bytes:
+        content = path.read_bytes()
+        take_down(project, row.sha256, because="asked")
+        return content
+
+    monkeypatch.setattr("uniemox.curate.annotate.previews._shrunk", shrunk)
+    assert asyncio.run(Previews(project).of(1, 1)) is None
+    assert not project.preview_path(row.sha256).exists()
+
+
+@pytest.mark.parametrize("name", ["read_limited", "open_regular"])
+def test_images_that_cannot_be_read_now_are_no_missing_ones(
+    project: Project, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """The page leaves out what is missing, and would say that all images are answered."""
+
+    def refused(*_: object) -> NoReturn:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(f"uniemox.curate.annotate.previews.{name}", refused)
+    with pytest.raises(HTTPException) as refusal:
+        asyncio.run(Previews(project).of(1, 1))
+    assert refusal.value.status_code == 503
 
 
 def test_a_preview_is_read_piece_by_piece(tmp_path: Path) -> None:

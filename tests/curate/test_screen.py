@@ -3,6 +3,7 @@
 import random
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import insert, select
@@ -18,6 +19,7 @@ from uniemox.curate.plan import CollectionPlan
 from uniemox.curate.project import Change, Project, append, create_project, decisions
 from uniemox.curate.release.run import take_down
 from uniemox.curate.status import status
+from uniemox.data.processes import scan
 from uniemox.data.readers.folders import read_folder
 from uniemox.data.sample import Sample
 from uniemox.errors import ConfigError, DataError
@@ -199,6 +201,22 @@ def test_a_takedown_deletes_files_until_it_is_undone(tmp_path: Path) -> None:
     for which, error in (("http://nowhere.example/", DataError), ("abc", ConfigError), ("0" * 12, DataError)):
         with pytest.raises(error):
             take_down(project, which, because="x")
+
+
+def test_an_image_that_is_taken_down_during_a_screen_leaves_no_thumbnail(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class_folders(tmp_path / "in", ("awe", "fear"), each=2)
+    project = collected(tmp_path / "p", tmp_path / "in")
+    [row] = project.rows(select(t.images.c.sha256).where(t.images.c.id == 1))
+
+    def scan_late(*args: Any, **kwargs: Any) -> Any:
+        take_down(project, row.sha256, because="asked")
+        return scan(*args, **kwargs)
+
+    monkeypatch.setattr("uniemox.curate.collect.screen.scan", scan_late)
+    screen(project)
+    assert [one.picture_id for one in project.rows(select(t.looks.c.picture_id))] == [2, 3, 4]
 
 
 def test_takedown_by_hash_works_without_candidates(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from uniemox.curate import tables as t
 from uniemox.curate.plan import CollectionPlan, paper_plan, read_plan
 from uniemox.curate.project import UNDONE, Change, Store, append, create_project, decisions, history, open_project
 from uniemox.curate.status import status
-from uniemox.errors import ConfigError, DataError
+from uniemox.errors import ConfigError, DataError, NotSavedError
 from uniemox.labels import MIKELS
 
 
@@ -40,6 +40,17 @@ def decide(store: Store, image: int, value: str) -> int:
         batch = append(connection, actor="me", step="s", note="", changes=[Change(image, "screen", value)])
     assert batch is not None
     return batch
+
+
+def test_what_was_read_only_for_a_while_can_be_written_again(tmp_path: Path) -> None:
+    """A connection that is opened meanwhile stays read-only."""
+    store = store_with(1, f"sqlite:///{tmp_path / 'x.db'}")
+    with store.read() as connection:
+        connection.exec_driver_sql("PRAGMA query_only=ON")
+    with pytest.raises(NotSavedError, match="readonly"):
+        decide(store, 1, "keep")
+    assert decide(store, 1, "keep")
+    store.close()
 
 
 def values(store: Store) -> dict[int, str]:

@@ -83,6 +83,34 @@ def test_moments_beyond_the_end_are_left_out(films: Path) -> None:
     assert [one.time_s for one in read_film(str(films / "f.mkv"), 100)] == [0]
 
 
+@pytest.mark.parametrize(
+    ("matrix", "turn"),
+    [
+        ((1, 0, 0, 1), None),
+        ((0, 1, -1, 0), Image.Transpose.ROTATE_270),
+        ((-1, 0, 0, -1), Image.Transpose.ROTATE_180),
+        ((0, -1, 1, 0), Image.Transpose.ROTATE_90),
+        ((-1, 0, 0, 1), Image.Transpose.FLIP_LEFT_RIGHT),
+        ((1, 0, 0, -1), Image.Transpose.FLIP_TOP_BOTTOM),
+        ((0, 1, 1, 0), Image.Transpose.TRANSPOSE),
+        ((0, -1, -1, 0), Image.Transpose.TRANSVERSE),
+    ],
+)
+def test_films_of_a_turned_or_mirrored_camera_are_upright(
+    films: Path, tmp_path: Path, matrix: tuple[int, ...], turn: Image.Transpose | None
+) -> None:
+    """The matrix of the track in an mp4 turns its pictures."""
+    content = bytearray((films / "f.mp4").read_bytes())
+    a, b, c, d = (one << 16 for one in matrix)
+    struct.pack_into(">9i", content, content.index(b"tkhd") + 44, a, b, 0, c, d, 0, 0, 0, 1 << 30)
+    (tmp_path / "turned.mp4").write_bytes(content)
+    _, shown, _ = (one.image for one in read_film(str(tmp_path / "turned.mp4"), 2))
+    assert shown is not None
+    wanted = shots()[1] if turn is None else shots()[1].transpose(turn)
+    assert shown.size == wanted.size
+    assert np.abs(np.asarray(shown, np.float32) - np.asarray(wanted, np.float32)).mean() < 25  # of 68 and more
+
+
 def test_large_films_are_scaled_down_and_boxes_are_in_their_px(tmp_path: Path) -> None:
     image = draw_image(1).resize((1600, 1200))
     image.save(tmp_path / "f.gif", save_all=True, append_images=[draw_image(2).resize((1600, 1200))], duration=500)

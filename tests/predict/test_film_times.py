@@ -98,8 +98,11 @@ def test_subtitles_may_be_longer_than_the_pictures(tmp_path: Path) -> None:
     ("options", "said"),
     [
         ({}, ""),
-        ({"mpegts_start_pid": "512"}, "the pictures after 3 s are in another stream; split it there"),
-        ({"mpegts_start_pid": "512", "mpegts_pmt_start_pid": "8000"}, "streams begin in its middle; split it there"),
+        ({"mpegts_start_pid": "512"}, "75 pictures are in other streams, where this one has none; split it there"),
+        (
+            {"mpegts_start_pid": "512", "mpegts_pmt_start_pid": "8000"},
+            "other streams begin in its middle; split it there",
+        ),
     ],
     ids=["the same", "another stream", "another list of streams"],
 )

@@ -47,9 +47,8 @@ _KEYS = """
 _EXPRESSIONS = """
     SELECT 1 FROM sqlite_master m JOIN pragma_index_xinfo(m.name) c WHERE m.type = 'index' AND c.cid = -2
 """
-_CODE = re.compile(  # in no project
-    r"\b(check|default(?! '')|collate|generated|as|where|virtual|on delete|on update)\b", re.IGNORECASE
-)
+# In no project:
+_CODE = re.compile(r"\b(check|default(?! '')|collate|generated|as|where|virtual|on (delete|update))\b", re.IGNORECASE)
 _JOURNAL_MAGIC = bytes.fromhex("d9d505f920a163d7")
 OPEN_S = 60  # maximum time to open a database: a damaged one may have no end
 CHECKED_BYTES = 2**26  # size of a database from which a complete check takes too long; then its rows are counted
@@ -96,7 +95,7 @@ class Store:
         deadline.clear()
 
     def close(self) -> None:
-        """Close all connections."""
+        """Close all idle connections; later ones are opened again."""
         self.engine.dispose()
 
     def read(self) -> Connection:
@@ -113,6 +112,7 @@ class Store:
             with self._turn, self._writing.begin() as connection:
                 yield connection
         except OperationalError as error:
+            self.close()  # connections that were opened while it was read-only stay so
             problem = f"{self.engine.url}: can't be written ({error.orig})"
             raise NotSavedError(f"{problem}; check permissions, free space, and other programs that use it") from error
 

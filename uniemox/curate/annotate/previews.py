@@ -1,10 +1,13 @@
 """Previews of images for the pages, and attention checks."""
 
 import asyncio
+import errno
+import logging
 import os
 import time
 from collections import defaultdict
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -30,6 +33,9 @@ CHECK_PX = (800, 600)
 PREVIEWS_AT_ONCE = 2  # decoding an image of 100 megapixels takes up to 1.6 GB
 RETRY_S = 60  # time until an unreadable image is tried again
 IMAGE_HEADERS = {"Cache-Control": "private, max-age=86400, immutable"}
+MISSING = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENXIO, errno.EINVAL, errno.EFBIG)
+"""Errors of files that are missing, or can never be shown: pipes, and files that are too large."""
+logger = logging.getLogger("uniemox.curate")
 
 
 def preview_response(found: BinaryIO | bytes | None) -> Response:
@@ -80,6 +86,7 @@ class Previews:
         """Return an image's JPEG, longest side at most 1024 px, or its open file; None if missing or unreadable.
 
         It has no metadata: titles or search words would bias annotators. One person's previews are made one by one.
+        Raises HTTPException (503) if it can't be read now.
         """
         row = await to_thread.run_sync(self._row, image)
         if row is None:
@@ -100,21 +107,24 @@ class Previews:
         """Write a preview, and return it if it can't be saved."""
         if path.exists() or time.monotonic() < self._retry_at.get(path, 0):
             return None
-        made = _shrunk(self.project.image_path(row.sha256, row.format), self._decoders)
+        image = self.project.image_path(row.sha256, row.format)
+        made = _shrunk(image, self._decoders)
         if made is None:
             self._retry_at[path] = time.monotonic() + RETRY_S
             return None
-        try:
+        with suppress(DataError):  # a full disk
             write_file(path, made)
-        except DataError:  # a full disk
-            return made
-        return None
+        if not image.exists():  # taken down meanwhile: the image is removed first, then its preview
+            path.unlink(missing_ok=True)
+            return None
+        return None if path.exists() else made
 
 
 def _opened(path: Path) -> BinaryIO | None:
     try:
         file = open_regular(path)
-    except OSError:
+    except OSError as error:
+        _check_missing(error)
         return None
     if not path.is_symlink() and os.fstat(file.fileno()).st_size <= MAX_BYTES:
         return file
@@ -125,10 +135,26 @@ def _opened(path: Path) -> BinaryIO | None:
 def _shrunk(path: Path, decoders: DecoderPool) -> bytes | None:
     try:
         image, _ = decoders.decode(read_limited(path, MAX_BYTES), "image", shrink=MinSides(long_px=MAX_SIDE_PX))
-    except (OSError, ImageError):
+    except ImageError:
+        return None
+    except OSError as error:
+        _check_missing(error)
         return None
     image.thumbnail((MAX_SIDE_PX, MAX_SIDE_PX), Image.Resampling.LANCZOS)
     return encode_image(image, "JPEG", quality=QUALITY)
+
+
+def _check_missing(error: OSError) -> None:
+    """Do nothing for the errors in MISSING. Raises HTTPException (503) for others, such as too many open files."""
+    if error.errno not in MISSING:
+        _warn(f"images can't be shown: {error.strerror}")
+        raise HTTPException(503, "this image can't be read now; try again later") from error
+
+
+@lru_cache
+def _warn(problem: str) -> None:
+    """Log a problem, once."""
+    logger.warning(problem)
 
 
 @lru_cache

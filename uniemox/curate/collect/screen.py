@@ -168,6 +168,8 @@ def _look(project: Project, progress: Progress) -> None:
             ]
             with project.store.write() as connection:
                 connection.execute(insert(t.looks), scanned)
+    with project.store.write() as connection:  # of images that were taken down meanwhile
+        connection.execute(t.looks.delete().where(t.looks.c.picture_id.in_(taken_down())))
 
 
 def _bytes_of(values: NDArray[Any] | None, dtype: str = "u1") -> bytes | None:

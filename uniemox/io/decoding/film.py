@@ -11,7 +11,7 @@ import os
 import sys
 import time
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 from itertools import chain
@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageSequence
+from PIL import Image, ImageOps, ImageSequence
 
 from uniemox.io.files import open_regular
 from uniemox.io.image_limits import check_memory, webp_pixels
@@ -47,7 +47,8 @@ CONTAINERS = "mov,matroska,webm,avi,mpeg,mpegvideo,mpegts,asf,flv,ogg"
 OPTIONS = {"format_whitelist": CONTAINERS, "protocol_whitelist": "none"}
 NEAR_S, BACK_S = 1e-6, 1.0  # times that are the same; by which a time stamp goes back where films were joined
 JUMP_S = 10.0  # by which time stamps go forward where broadcasts were joined
-MANY_PACKETS = 10  # of pictures; fewer may be the rest of a stream that ends with another
+MANY_PICTURES = 10  # that no answer shows; fewer may be left over where streams end
+HOLE, HOLE_SHARE = 20.0, 0.02  # minimum size of a hole: times the median distance of two pictures; of the file
 BROADCASTS = ("mpegts", "mpeg")  # containers whose time stamps may jump
 SEGMENT = b"\x18\x53\x80\x67"  # of Matroska; its size follows
 AFTER_PICTURES = (b"\x1c\x53\xbb\x6b", b"\x12\x54\xc3\x67", b"\x19\x41\xa4\x69", b"\x10\x43\xa7\x70")  # Cues, Tags ...
@@ -191,8 +192,10 @@ def _film(path: Path) -> Iterator[Shown]:
         declared_s = (container.duration or 0) / av.time_base
         if container.format.name == "avi" and stream.average_rate:
             declared_s = float(stream.frames / stream.average_rate)  # the duration is that of what is there
-        if demuxed.elsewhere > MANY_PACKETS:
-            raise ValueError(f"the pictures after {next_s:.0f} s are in another stream; split it there")
+        if (lost := demuxed.elsewhere) > MANY_PICTURES:
+            raise ValueError(f"{lost:,} pictures are in other streams, where this one has none; split it there")
+        if demuxed.hole > HOLE_SHARE * container.size:
+            raise ValueError("other streams begin in its middle; split it there")
         is_whole = count >= stream.frames > 0 or _is_whole_matroska(path, demuxed.end_byte)
         if max(next_s, demuxed.end_s) < 0.95 * declared_s - 1 and not is_whole:
             raise ValueError(f"it is cut off; it should last {declared_s:.0f} s")
@@ -208,13 +211,15 @@ class _Demuxed:
     """
 
     def __init__(self, container: Any, stream: Any) -> None:
-        self._container, self._stream = container, stream
+        self._container, self._stream, self._has_left_out = container, stream, False
         self.end_s, self.end_byte = 0.0, 0
         """Latest end of a packet, in time and in the file."""
         self.jump_s = -math.inf
         """Where the time stamps went forward last, by more than JUMP_S from one packet to the next."""
         self.elsewhere = 0
-        """Packets of pictures in other streams that begin after the last packet of this one."""
+        """Pictures of a transport stream that are in other streams, where this one has none."""
+        self.hole = 0
+        """Largest number of bytes without known packets, if packets of streams were left out that begin later."""
 
     def frames(self) -> Iterator[Any]:
         """Yield the decoded frames of the stream."""
@@ -222,11 +227,13 @@ class _Demuxed:
         may_jump = self._container.format.name in BROADCASTS
         block, laced = -1, 0  # frames in one block of Matroska have its place, and their own sizes
         places = defaultdict[int, list[int]](list)  # in the file, of pictures, by stream
+        hole = 0
         for packet in self._packets():
             at, index = packet.pts if packet.dts is None else packet.dts, packet.stream.index
             if packet.pos is not None:  # that of an attached picture is None
                 laced = packet.size + (laced if packet.pos == block else 0)
                 block = packet.pos
+                hole = max(hole, block - self.end_byte - laced)
                 self.end_byte = max(self.end_byte, block + laced)
             if at is not None and packet.time_base and packet.stream.type in ("video", "audio"):
                 at_s, end = float(at * packet.time_base), max(at, packet.pts or at) + (packet.duration or 0)
@@ -236,18 +243,34 @@ class _Demuxed:
                 if may_jump and last_s and at_s > max(last_s.values()) + JUMP_S:
                     self.jump_s = at_s
                 last_s[index] = at_s
-            if may_jump and packet.stream.type == "video" and packet.pos is not None:
+            if packet.stream.type == "video" and packet.pos is not None:
                 places[index].append(packet.pos)
             if index == self._stream.index:
                 yield from packet.decode()
-        ends_at = max(places[self._stream.index], default=0)
-        self.elsewhere = sum(len(others) for others in places.values() if min(others, default=0) > ends_at)
+        own = places.pop(self._stream.index, [])
+        if self._container.format.name == "mpegts":
+            self.elsewhere = sum(_in_holes(own, others) for others in places.values())
+        if self._has_left_out:
+            self.hole = max(hole, self._container.size - self.end_byte)
 
     def _packets(self) -> Iterator[Any]:
         try:
             yield from self._container.demux()
-        except IndexError as error:  # PyAV's
-            raise ValueError("streams begin in its middle; split it there") from error
+        except IndexError:  # at the end, PyAV finds streams that it does not know
+            self._has_left_out = True
+
+
+def _in_holes(own: Sequence[int], others: Sequence[int]) -> int:
+    """Return how many pictures of another stream lie where this one has none, if nearly all do; by place in the file.
+
+    Streams that are sent at the same time lie close together, at least for a while; those of joined files do not.
+    """
+    if len(own) < 2:
+        return 0
+    edges = np.array([-np.inf, *sorted(own), np.inf])
+    after = np.searchsorted(edges, others)
+    is_far = edges[after] - edges[after - 1] > HOLE * np.median(np.diff(own))
+    return int(is_far.sum()) if is_far.mean() > 0.95 else 0
 
 
 def _end_of(container: Any, stream: Any) -> float:
@@ -279,12 +302,22 @@ def _is_whole_matroska(path: Path, end_byte: int) -> bool:
 
 def _of_film(frame: Any) -> Image.Image:
     image = frame.reformat(*_sent_size(frame.width, frame.height), format="rgb24").to_image()
+    image = ImageOps.flip(image) if _is_mirrored(frame) else image
     return image.rotate(_turn(frame), expand=True) if _turn(frame) else image
 
 
 def _turn(frame: Any) -> int:
     """Return by how many degrees a frame is to be turned; 0 if its matrix says no quarter turns."""
     return 0 if frame.rotation % 90 else frame.rotation
+
+
+def _is_mirrored(frame: Any) -> bool:
+    """Return True if a frame is to be mirrored at its horizontal axis, before it is turned."""
+    matrix = frame.side_data.get("DISPLAYMATRIX")
+    if matrix is None:
+        return False
+    a, b, _, c, d, *_ = np.frombuffer(bytes(matrix), np.int32).astype(float)
+    return bool(a * d < b * c)
 
 
 def _animation(path: Path) -> Iterator[Shown]:
