@@ -41,9 +41,7 @@ from uniemox.io.files import open_regular, read_limited, refuse_special, write_f
 SUFFIXES = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp", "GIF": "gif", "BMP": "bmp", "TIFF": "tif"}
 SUFFIXES |= {"AVIF": "avif", "PPM": "ppm", "HEIF": "heic"}
 CONNECTIONS = 40  # one per thread of the web application; further ones are opened on each use
-_KEYS = """
-    SELECT m.name, c.name FROM sqlite_master m JOIN pragma_table_xinfo(m.name) c WHERE m.type = 'table' AND c.pk
-"""
+_KEYS = "SELECT m.name, c.name FROM sqlite_master m JOIN pragma_table_xinfo(m.name) c WHERE m.type = 'table' AND c.pk"
 _EXPRESSIONS = """
     SELECT 1 FROM sqlite_master m JOIN pragma_index_xinfo(m.name) c WHERE m.type = 'index' AND c.cid = -2
 """
@@ -112,7 +110,8 @@ class Store:
             with self._turn, self._writing.begin() as connection:
                 yield connection
         except OperationalError as error:
-            self.close()  # connections that were opened while it was read-only stay so
+            if "readonly" in str(error.orig) and os.access(str(self.engine.url.database), os.W_OK):
+                self.close()  # connections that were opened while it was read-only stay so
             problem = f"{self.engine.url}: can't be written ({error.orig})"
             raise NotSavedError(f"{problem}; check permissions, free space, and other programs that use it") from error
 
