@@ -219,7 +219,7 @@ class _Demuxed:
         self.elsewhere = 0
         """Pictures of a transport stream that are in other streams, where this one has none."""
         self.hole = 0
-        """Largest number of bytes without known packets, if packets of streams were left out that begin later."""
+        """Bytes of unknown streams between two pictures, at most, if packets of streams were left out."""
 
     def frames(self) -> Iterator[Any]:
         """Yield the decoded frames of the stream."""
@@ -227,13 +227,12 @@ class _Demuxed:
         may_jump = self._container.format.name in BROADCASTS
         block, laced = -1, 0  # frames in one block of Matroska have its place, and their own sizes
         places = defaultdict[int, list[int]](list)  # in the file, of pictures, by stream
-        hole = 0
+        hole = picture_at = since = 0  # place of the last picture; bytes of all packets since then
         for packet in self._packets():
             at, index = packet.pts if packet.dts is None else packet.dts, packet.stream.index
             if packet.pos is not None:  # that of an attached picture is None
                 laced = packet.size + (laced if packet.pos == block else 0)
                 block = packet.pos
-                hole = max(hole, block - self.end_byte - laced)
                 self.end_byte = max(self.end_byte, block + laced)
             if at is not None and packet.time_base and packet.stream.type in ("video", "audio"):
                 at_s, end = float(at * packet.time_base), max(at, packet.pts or at) + (packet.duration or 0)
@@ -245,13 +244,17 @@ class _Demuxed:
                 last_s[index] = at_s
             if packet.stream.type == "video" and packet.pos is not None:
                 places[index].append(packet.pos)
+                if index == self._stream.index:
+                    hole = max(hole, packet.pos - picture_at - since)
+                    picture_at, since = packet.pos, 0
+            since += packet.size
             if index == self._stream.index:
                 yield from packet.decode()
         own = places.pop(self._stream.index, [])
         if self._container.format.name == "mpegts":
             self.elsewhere = sum(_in_holes(own, others) for others in places.values())
         if self._has_left_out:
-            self.hole = max(hole, self._container.size - self.end_byte)
+            self.hole = max(hole, self._container.size - picture_at - since)
 
     def _packets(self) -> Iterator[Any]:
         try:
