@@ -92,7 +92,7 @@ class Previews:
         if row is None:
             return None
         path = self.project.preview_path(row.sha256)
-        if not path.exists():
+        if not os.path.exists(path):
             async with self._turn_of[person]:
                 made = await to_thread.run_sync(self._make, row, path, limiter=self._turns)
             if made is not None:
@@ -105,7 +105,7 @@ class Previews:
 
     def _make(self, row: Any, path: Path) -> bytes | None:
         """Write a preview, and return it if it can't be saved."""
-        if path.exists() or time.monotonic() < self._retry_at.get(path, 0):
+        if os.path.exists(path) or time.monotonic() < self._retry_at.get(path, 0):
             return None
         image = self.project.image_path(row.sha256, row.format)
         made = _shrunk(image, self._decoders)
@@ -114,10 +114,10 @@ class Previews:
             return None
         with suppress(DataError):  # a full disk
             write_file(path, made)
-        if not image.exists():  # taken down meanwhile: the image is removed first, then its preview
+        if not os.path.exists(image):  # taken down meanwhile: the image is removed first, then its preview
             path.unlink(missing_ok=True)
             return None
-        return None if path.exists() else made
+        return None if os.path.exists(path) else made
 
 
 def _opened(path: Path) -> BinaryIO | None:
