@@ -12,6 +12,8 @@ import pytest
 from fastapi import HTTPException
 from fastapi.responses import StreamingResponse
 from sqlalchemy import select
+from starlette.requests import ClientDisconnect
+from starlette.types import Message
 
 from uniemox.curate import tables as t
 from uniemox.curate.annotate.previews import Previews, draw_check, preview_response
@@ -151,6 +153,23 @@ def test_a_preview_is_read_piece_by_piece(tmp_path: Path) -> None:
     found = asyncio.run(read())
     assert b"".join(found) == content
     assert max(map(len, found)) <= PIECE_BYTES
+
+
+def test_the_file_of_a_preview_is_closed_when_the_client_has_gone(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(bytes(3 * PIECE_BYTES))
+    file = (tmp_path / "a.jpg").open("rb")
+
+    async def leave(message: Message) -> None:
+        if message["type"] == "http.response.body":
+            raise OSError("the client has gone")
+
+    async def ask() -> None:
+        scope = {"type": "http", "asgi": {"spec_version": "2.4"}}
+        await preview_response(file)(scope, asyncio.Event().wait, leave)  # type: ignore[arg-type] # never asked
+
+    with pytest.raises(ClientDisconnect):
+        asyncio.run(ask())
+    assert file.closed
 
 
 def test_an_attention_check_is_drawn_once() -> None:

@@ -42,11 +42,16 @@ def decide(store: Store, image: int, value: str) -> int:
     return batch
 
 
-def test_what_was_read_only_for_a_while_can_be_written_again(tmp_path: Path) -> None:
-    """A connection that is opened meanwhile stays read-only."""
+def test_what_was_read_only_for_a_while_can_be_written_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection that is opened meanwhile stays read-only; opening others would pile up descriptors until then."""
     store = store_with(1, f"sqlite:///{tmp_path / 'x.db'}")
     with store.read() as connection:
         connection.exec_driver_sql("PRAGMA query_only=ON")
+    with monkeypatch.context() as patch:
+        patch.setattr("os.access", lambda *_: False)
+        for _ in range(2):
+            with pytest.raises(NotSavedError, match="readonly"):
+                decide(store, 1, "keep")
     with pytest.raises(NotSavedError, match="readonly"):
         decide(store, 1, "keep")
     assert decide(store, 1, "keep")
