@@ -14,7 +14,8 @@ from uniemox.curate.annotate.access import account_of, invite, join
 from uniemox.curate.annotate.serving import address_of, server
 from uniemox.curate.collect.screen import screen
 from uniemox.curate.plan import CollectionPlan
-from uniemox.curate.project import Change, Project, Store, append, create_project, undo
+from uniemox.curate.project import Change, Project, append, create_project, undo
+from uniemox.curate.store import Store
 from uniemox.serve.protocol import listen
 
 LABELS = ("awe", "fear")

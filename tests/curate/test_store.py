@@ -14,11 +14,12 @@ from hypothesis import strategies as st
 from sqlalchemy import insert
 
 from tests.curate.places import take_back
-from uniemox.curate import project as project_module
+from uniemox.curate import store as store_module
 from uniemox.curate import tables as t
 from uniemox.curate.plan import CollectionPlan, paper_plan, read_plan
-from uniemox.curate.project import UNDONE, Change, Store, append, create_project, decisions, history, open_project
+from uniemox.curate.project import UNDONE, Change, append, create_project, decisions, history, open_project
 from uniemox.curate.status import status
+from uniemox.curate.store import Store
 from uniemox.errors import ConfigError, DataError, NotSavedError
 from uniemox.labels import MIKELS
 
@@ -274,9 +275,9 @@ def test_a_long_journal_is_not_read(tmp_path: Path) -> None:
 
 def test_a_large_database_has_no_more_rows_than_space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     create_project(tmp_path / "p", paper_plan()).store.close()
-    monkeypatch.setattr(project_module, "CHECKED_BYTES", 0)
+    monkeypatch.setattr(store_module, "CHECKED_BYTES", 0)
     open_project(tmp_path / "p").store.close()
-    monkeypatch.setattr(project_module, "ROW_BYTES", 10**9)
+    monkeypatch.setattr(store_module, "ROW_BYTES", 10**9)
     with pytest.raises(DataError, match="more rows than it has space for"):
         open_project(tmp_path / "p")
 

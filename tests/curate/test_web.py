@@ -19,7 +19,8 @@ from uniemox.curate.annotate.access import account_of, invite, join, revoke
 from uniemox.curate.annotate.serving import served_at, server
 from uniemox.curate.annotate.verdicts import read_answers
 from uniemox.curate.annotate.web import PAGES, create_app
-from uniemox.curate.project import Project, Store, decisions
+from uniemox.curate.project import Project, decisions
+from uniemox.curate.store import Store
 from uniemox.errors import ConfigError, DataError, NotSavedError
 from uniemox.serve.protocol import listen
 

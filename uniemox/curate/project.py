@@ -5,54 +5,24 @@ import json
 import os
 import re
 import secrets
-import sqlite3
-import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import (
-    Connection,
-    Engine,
-    Select,
-    Subquery,
-    Table,
-    create_engine,
-    event,
-    func,
-    insert,
-    inspect,
-    literal,
-    select,
-    update,
-)
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, OperationalError
+from sqlalchemy import Connection, Select, Subquery, func, insert, literal, select, update
 
 from uniemox.curate import tables as t
 from uniemox.curate.plan import CollectionPlan, paper_plan, plan_of
-from uniemox.errors import ConfigError, DataError, NotSavedError
+from uniemox.curate.store import Store
+from uniemox.errors import ConfigError, DataError
 from uniemox.io.files import open_regular, read_limited, refuse_special, write_file
 
 SUFFIXES = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp", "GIF": "gif", "BMP": "bmp", "TIFF": "tif"}
 SUFFIXES |= {"AVIF": "avif", "PPM": "ppm", "HEIF": "heic"}
-CONNECTIONS = 40  # one per thread of the web application; further ones are opened on each use
-_KEYS = "SELECT m.name, c.name FROM sqlite_master m JOIN pragma_table_xinfo(m.name) c WHERE m.type = 'table' AND c.pk"
-_EXPRESSIONS = """
-    SELECT 1 FROM sqlite_master m JOIN pragma_index_xinfo(m.name) c WHERE m.type = 'index' AND c.cid = -2
-"""
-# In no project:
-_CODE = re.compile(r"\b(check|default(?! '')|collate|generated|as|where|virtual|on (delete|update))\b", re.IGNORECASE)
 _JOURNAL_MAGIC = bytes.fromhex("d9d505f920a163d7")
-OPEN_S = 60  # maximum time to open a database: a damaged one may have no end
-CHECKED_BYTES = 2**26  # size of a database from which a complete check takes too long; then its rows are counted
-ROW_BYTES = 8  # minimum size of a row
-MAX_VALUE_BYTES = 2**26  # of a value in SQLite
-BUSY_S = 30  # maximum wait of a writer for another one
 LEAVE_OUT = "leave out"  # step of a batch that excludes an annotator
 NONE, SKIP = "none", "skip"  # answers: no label fits; skipped for a reason
 
@@ -66,83 +36,6 @@ class Change:
     """screen, style, verdict or taken."""
     value: str
     reason: str = ""
-
-
-class Store:
-    """A database with the tables of a project; missing tables are created.
-
-    address: an SQLAlchemy URL, such as sqlite:///project/project.db.  is_new: it may be a database without tables.
-    Raises ConfigError for an unusable URL, DataError for a database of another version or of another program.
-    """
-
-    def __init__(self, address: str, *, is_new: bool = True) -> None:
-        deadline = [time.monotonic() + OPEN_S]
-        try:
-            url = make_url(address)
-            self.engine = create_engine(url, pool_size=CONNECTIONS)
-        except (ArgumentError, NoSuchModuleError, ImportError) as error:
-            raise ConfigError(f"{address!r} is not a usable database address ({error})") from error
-        if url.get_backend_name() == "sqlite":
-            _tune_sqlite(self.engine, is_new=is_new, deadline=deadline)
-        self._turn = threading.Lock()  # a writer that finds SQLite locked sleeps up to 100 ms at a time
-        self._writing = self.engine.execution_options(writes=True)
-        try:
-            self._create_tables(is_new=is_new)
-        except (DBAPIError, sqlite3.Error) as error:
-            raise DataError(f"{address}: not a database that can be used ({getattr(error, 'orig', error)})") from error
-        deadline.clear()
-
-    def close(self) -> None:
-        """Close all idle connections; later ones are opened again."""
-        self.engine.dispose()
-
-    def read(self) -> Connection:
-        """Open a connection, for a with statement, that sees one state of the database."""
-        return self.engine.connect()
-
-    @contextmanager
-    def write(self) -> Iterator[Connection]:
-        """Open a transaction: all or nothing. Only one writer runs at a time, so keep it short.
-
-        Raises NotSavedError if the database is read-only or locked, or the disk is full.
-        """
-        try:
-            with self._turn, self._writing.begin() as connection:
-                yield connection
-        except OperationalError as error:
-            if "readonly" in str(error.orig) and os.access(str(self.engine.url.database), os.W_OK):
-                self.close()  # connections that were opened while it was read-only stay so
-            problem = f"{self.engine.url}: can't be written ({error.orig})"
-            raise NotSavedError(f"{problem}; check permissions, free space, and other programs that use it") from error
-
-    def setting(self, name: str) -> Any:
-        """Return a setting's value; None if it was never set."""
-        with self.read() as connection:
-            text = connection.scalar(select(t.settings.c.value).where(t.settings.c.name == name))
-        return None if text is None else json.loads(text)
-
-    def set(self, name: str, value: Any) -> None:
-        """Save a setting, any JSON value."""
-        with self.write() as connection:
-            put_setting(connection, name, value)
-
-    def _create_tables(self, *, is_new: bool) -> None:
-        if self.engine.dialect.name == "sqlite":
-            with self.read() as connection:
-                _check_schema(connection, str(self.engine.url))
-        names = set(inspect(self.engine).get_table_names())
-        if not is_new and "settings" not in names:
-            raise DataError(f"{self.engine.url}: holds no project, or creating it was interrupted")
-        version = self.setting("schema") if "settings" in names else t.SCHEMA
-        if version != t.SCHEMA:
-            raise DataError(
-                f"{self.engine.url}: its tables are of version {version}, this uniemox knows {t.SCHEMA}; "
-                "use the version of uniemox that made it"
-            )
-        if t.metadata.tables.keys() - names:
-            with self.write() as connection:
-                t.metadata.create_all(connection)
-                put_setting(connection, "schema", t.SCHEMA)
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,12 +145,6 @@ def searched_labels(project: Project, images: Sequence[int] | None = None) -> di
     for row in project.rows(query.where(candidates.label.is_not(None))):
         labels[row.picture_id].add(row.label)
     return labels
-
-
-def put_setting(connection: Connection, name: str, value: Any) -> None:
-    """Save a setting within a transaction."""
-    connection.execute(t.settings.delete().where(t.settings.c.name == name))
-    connection.execute(insert(t.settings).values(name=name, value=json.dumps(value)))
 
 
 def append(connection: Connection, *, actor: str, step: str, note: str, changes: Iterable[Change]) -> int | None:
@@ -387,63 +274,5 @@ def _new_batch(connection: Connection, **values: Any) -> int:
     return inserted_id(connection.execute(insert(t.batches).values(at=time.time(), **values)))
 
 
-def _check_content(connection: Connection, name: str, tables: Sequence[Table]) -> None:
-    """Raise DataError for a damaged database: a page that is used again and again claims billions of rows."""
-    file = str(connection.engine.url.database)
-    pragmas = ("PRAGMA page_count", "PRAGMA page_size")
-    count, page = (int(connection.exec_driver_sql(one).scalar() or 0) for one in pragmas)
-    size = stored = count * page
-    if os.path.exists(file):
-        stored = getattr(os.stat(file), "st_blocks", size) * 512
-    if size < CHECKED_BYTES or stored < size // 2:
-        problem = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar()
-        if problem != "ok":
-            raise DataError(f"{name}: the database is damaged ({problem})")
-    elif any((connection.scalar(select(func.count()).select_from(one)) or 0) > size // ROW_BYTES for one in tables):
-        raise DataError(f"{name}: the database is damaged (more rows than it has space for)")
-
-
-def _check_schema(connection: Connection, name: str) -> None:
-    """Raise DataError for an SQLite database whose schema computes something, or lacks our keys.
-
-    In a stranger's database, an expression can take days, and without keys a query may never end.
-    """
-    names = inspect(connection).get_table_names()
-    _check_content(connection, name, [one for one in t.metadata.sorted_tables if one.name in names])
-    rows = list(connection.exec_driver_sql("SELECT type, sql FROM sqlite_master WHERE sql IS NOT NULL"))
-    computes = any(row.type not in ("table", "index") or _CODE.search(row.sql) for row in rows)
-    if computes or connection.exec_driver_sql(_EXPRESSIONS).first():
-        raise DataError(f"{name}: it has views, triggers or expressions, which no project has")
-    keys: dict[str, set[str]] = {}
-    for table, column in connection.exec_driver_sql(_KEYS):
-        keys.setdefault(table, set()).add(column)
-    wrong = [one.name for one in t.metadata.sorted_tables if one.name in names]
-    wrong = [one for one in wrong if keys.get(one) != set(t.metadata.tables[one].primary_key.columns.keys())]
-    if wrong:
-        raise DataError(f"{name}: its table {wrong[0]} has another key than in a project")
-
-
 def _own_address(folder: Path) -> str:
     return f"sqlite:///{(folder / 'project.db').absolute()}"
-
-
-def _tune_sqlite(engine: Engine, *, is_new: bool, deadline: Sequence[float]) -> None:
-    """Use a write-ahead log, sync every commit to disk, and let writers queue instead of failing half-way.
-
-    is_new: the log is a property of the file, and only a new database may be changed before it is known to be ours.
-    deadline: time at which statements are interrupted; empty: never.
-    """
-    pragmas = [*(["journal_mode=WAL"] if is_new else []), "synchronous=FULL", f"busy_timeout={BUSY_S * 1000}"]
-
-    @event.listens_for(engine, "connect")
-    def connected(connection: Any, _: Any) -> None:
-        connection.isolation_level = None  # SQLAlchemy's begin event below starts transactions
-        connection.set_progress_handler(lambda: bool(deadline) and time.monotonic() > deadline[0], 100_000)
-        connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MAX_VALUE_BYTES)  # that an expression may compute
-        for pragma in (*pragmas, "foreign_keys=ON"):
-            connection.execute(f"PRAGMA {pragma}")
-
-    @event.listens_for(engine, "begin")
-    def began(connection: Connection) -> None:
-        writes = connection.get_execution_options().get("writes", False)
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")

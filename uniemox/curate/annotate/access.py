@@ -18,7 +18,8 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
 
 from uniemox.curate import tables as t
-from uniemox.curate.project import Project, Store, person_of
+from uniemox.curate.project import Project, person_of
+from uniemox.curate.store import Store
 from uniemox.errors import ConfigError
 from uniemox.serve.guard import HEADERS as SERVE_HEADERS
 from uniemox.serve.guard import MAX_QUERY_BYTES, Turns, as_sent, has_large_headers, without_cookies

@@ -15,7 +15,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from uniemox.curate import tables as t
 from uniemox.curate.plan import MAX_LABELS
-from uniemox.curate.project import NONE, SKIP, Store
+from uniemox.curate.project import NONE, SKIP
+from uniemox.curate.store import Store
 from uniemox.errors import NotSavedError
 
 DETAILS = ("labels", "intensity", "valence", "arousal", "comment", "skip", "suggested")

@@ -11,7 +11,8 @@ from sqlalchemy import bindparam, func, insert, select, true, update
 
 import uniemox
 from uniemox.curate import tables as t
-from uniemox.curate.project import Change, Project, append, current, decisions, put_setting, searched_labels, taken_down
+from uniemox.curate.project import Change, Project, append, current, decisions, searched_labels, taken_down
+from uniemox.curate.store import put_setting
 from uniemox.data.audit import PLACEHOLDER_LABELS, PLACEHOLDER_TIMES
 from uniemox.data.near import near_groups
 from uniemox.data.processes import THUMB, scan
