@@ -21,8 +21,8 @@ class DataError(UniemoxError):
     """Raised when a data set has an unexpected layout, or too many unreadable files; the message names the file."""
 
 
-class NotSavedError(DataError):
-    """The database can't be written now; trying again later may help."""
+class UnavailableError(DataError):
+    """The database can't be used now; trying again later may help."""
 
 
 class ImageError(UniemoxError):

@@ -5,6 +5,7 @@ import errno
 import os
 import threading
 import time
+from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO, NoReturn
 
@@ -118,14 +119,60 @@ def test_an_image_that_is_taken_down_while_its_preview_is_made_leaves_none(
     assert not project.preview_path(row.sha256).exists()
 
 
-@pytest.mark.parametrize("name", ["read_limited", "open_regular"])
+def test_a_preview_of_an_image_that_cannot_be_read_any_more_is_shown(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether it was taken down is in the database, not in the folder, which may be away for a moment."""
+
+    def shrunk(path: Path, _: object) -> bytes:
+        (project.folder / "pictures").rename(project.folder / "away")
+        return b"made"
+
+    monkeypatch.setattr("uniemox.curate.annotate.previews._shrunk", shrunk)
+    found = asyncio.run(Previews(project).of(1, 1))
+    assert isinstance(found, BufferedReader)
+    with found:
+        assert found.read() == b"made"
+
+
+def test_a_preview_that_cannot_be_removed_after_a_takedown_is_not_shown(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = project.rows(select(t.images.c.sha256).where(t.images.c.id == 1))[0]
+
+    def refused(*_: object, **__: object) -> NoReturn:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    def shrunk(path: Path, _: object) -> bytes:
+        take_down(project, row.sha256, because="asked")
+        monkeypatch.setattr(Path, "unlink", refused)
+        return b"made"
+
+    monkeypatch.setattr("uniemox.curate.annotate.previews._shrunk", shrunk)
+    monkeypatch.setattr("uniemox.curate.annotate.previews.write_file", Path.write_bytes)
+    project.preview_path(row.sha256).parent.mkdir(parents=True)
+    previews = Previews(project)
+    with pytest.raises(HTTPException) as refusal:
+        asyncio.run(previews.of(1, 1))
+    assert refusal.value.status_code == 503
+    assert asyncio.run(previews.of(1, 1)) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        ("read_limited", PermissionError(errno.EACCES, "Permission denied")),
+        ("open_regular", PermissionError(errno.EACCES, "Permission denied")),
+        ("DecoderPool.decode", RuntimeError("the decoder does not start")),
+    ],
+)
 def test_images_that_cannot_be_read_now_are_no_missing_ones(
-    project: Project, monkeypatch: pytest.MonkeyPatch, name: str
+    project: Project, monkeypatch: pytest.MonkeyPatch, name: str, problem: Exception
 ) -> None:
     """The page leaves out what is missing, and would say that all images are answered."""
 
-    def refused(*_: object) -> NoReturn:
-        raise PermissionError(errno.EACCES, "Permission denied")
+    def refused(*_: object, **__: object) -> NoReturn:
+        raise problem
 
     monkeypatch.setattr(f"uniemox.curate.annotate.previews.{name}", refused)
     with pytest.raises(HTTPException) as refusal:

@@ -17,14 +17,14 @@ from tests.runs import uniemox_here
 from uniemox.curate import tables as t
 from uniemox.curate.annotate.agree import agree
 from uniemox.curate.annotate.verdicts import verdicts
-from uniemox.curate.project import Change, Project, append, leave_out
+from uniemox.curate.project import Change, Project, append, leave_out, open_project
 from uniemox.curate.release.config import ReleaseConfig
 from uniemox.curate.release.documents import licence_counts, render
 from uniemox.curate.release.run import LISTS, MARK, release, take_down
 from uniemox.curate.release.splitting import kept_data, read_scheme, split, together
 from uniemox.curate.status import status, write_status_page
 from uniemox.data.source import open_data
-from uniemox.errors import ConfigError, DataError
+from uniemox.errors import ConfigError, DataError, ImageError
 from uniemox.io.files import FileLock
 
 COUNT = 20
@@ -271,6 +271,28 @@ def test_a_release_that_can_t_be_written_again_keeps_the_image_in_none(tmp_path:
     assert digest in (tmp_path / "c" / "SHA256SUMS").read_text()
 
 
+def test_a_takedown_goes_on_where_a_file_cannot_be_deleted(tmp_path: Path) -> None:
+    project = agreed(tmp_path)
+    release(project, tmp_path / "a", ReleaseConfig(name="a"))
+    row = project.rows(select(t.images).where(t.images.c.id == 4))[0]
+    image, preview = project.image_path(row.sha256, row.format), project.preview_path(row.sha256)
+    image.unlink()
+    image.mkdir()
+    partial = preview.with_name(f"{preview.name}.12-34.partial")  # of a killed server
+    preview.parent.mkdir(parents=True)
+    for path in (preview, partial):
+        path.write_bytes(b"image")
+    done = take_down(project, row.sha256, because="asked")
+    assert not preview.exists()
+    assert not partial.exists()
+    assert done.releases == (str(tmp_path / "a"),)
+    assert named_in(tmp_path / "a", row.sha256) == []
+    assert len(done.problems) == 1
+    assert f"{image}: it can't be deleted" in done.problems[0]
+    image.rmdir()
+    assert not take_down(project, row.sha256, because="again").problems
+
+
 def test_taking_down_the_last_image_removes_all_lists(tmp_path: Path) -> None:
     project = project_of(tmp_path / "p", LABELS * 2, looks=True)
     say(project, Ada="afaf", Ben="afaf")
@@ -342,8 +364,8 @@ def test_a_hash_of_the_database_leads_nowhere_else(tmp_path: Path, sha256: str) 
     project = agreed(tmp_path)
     with project.store.write() as connection:
         connection.execute(update(t.images).where(t.images.c.id == 1).values(sha256=sha256))
-    with pytest.raises(DataError, match="is not the sha256 of an image"):
-        take_down(project, "https://pictures.example/1.jpg", because="asked")
+    (problem,) = take_down(project, "https://pictures.example/1.jpg", because="asked").problems
+    assert "is not the sha256 of an image" in problem
 
 
 @pytest.mark.parametrize("name", ["/tmp/elsewhere", "../elsewhere", ".git", "a\0b"])
@@ -401,6 +423,14 @@ def test_links_in_a_project_or_release_lead_nowhere(tmp_path: Path) -> None:
     file.symlink_to(private / "a.jpg")
     with pytest.raises(DataError, match="leads out of the project"):
         release(project, tmp_path / "newest", ReleaseConfig(name="x"))
+    file.unlink()
+    file.touch()
+    with pytest.raises(ImageError, match=row.sha256):
+        release(project, tmp_path / "newest", ReleaseConfig(name="x"))
+    (project.folder / "previews").symlink_to(private)
+    with pytest.raises(DataError, match="previews is a link"):
+        open_project(project.folder)
+    (project.folder / "previews").unlink()
     done = take_down(project, project.rows(select(t.images))[1].sha256, because="asked")
     assert any("is a link" in problem for problem in done.problems)
     assert (private / "a.jpg").read_bytes() == b"mine"

@@ -20,7 +20,7 @@ from uniemox.curate.plan import CollectionPlan, paper_plan, read_plan
 from uniemox.curate.project import UNDONE, Change, append, create_project, decisions, history, open_project
 from uniemox.curate.status import status
 from uniemox.curate.store import Store
-from uniemox.errors import ConfigError, DataError, NotSavedError
+from uniemox.errors import ConfigError, DataError, UnavailableError
 from uniemox.labels import MIKELS
 
 
@@ -51,9 +51,9 @@ def test_what_was_read_only_for_a_while_can_be_written_again(tmp_path: Path, mon
     with monkeypatch.context() as patch:
         patch.setattr("os.access", lambda *_: False)
         for _ in range(2):
-            with pytest.raises(NotSavedError, match="readonly"):
+            with pytest.raises(UnavailableError, match="readonly"):
                 decide(store, 1, "keep")
-    with pytest.raises(NotSavedError, match="readonly"):
+    with pytest.raises(UnavailableError, match="readonly"):
         decide(store, 1, "keep")
     assert decide(store, 1, "keep")
     store.close()
@@ -70,6 +70,22 @@ def test_a_database_that_cannot_be_written_says_so() -> None:
         connection.exec_driver_sql("PRAGMA query_only=ON")
     with pytest.raises(DataError, match=r"can't be written \(attempt to write a readonly database\)"):
         decide(store, 1, "x")
+
+
+def test_a_project_that_is_away_for_a_moment_is_not_replaced_by_an_empty_one(tmp_path: Path) -> None:
+    place, away = tmp_path / "p #1?", tmp_path / "away"  # not an address
+    create_project(place).store.close()
+    project = open_project(place)
+    project.store.close()
+    place.rename(away)
+    place.mkdir()
+    for _ in range(2):
+        with pytest.raises(UnavailableError, match=r"can't be read \(unable to open database file\)"):
+            status(project)
+    assert not list(place.iterdir())
+    place.rmdir()
+    away.rename(place)
+    assert status(project)["steps"]
 
 
 @settings(max_examples=25)

@@ -21,7 +21,7 @@ from uniemox.curate.annotate.verdicts import read_answers
 from uniemox.curate.annotate.web import PAGES, create_app
 from uniemox.curate.project import Project, decisions
 from uniemox.curate.store import Store
-from uniemox.errors import ConfigError, DataError, NotSavedError
+from uniemox.errors import ConfigError, DataError, UnavailableError
 from uniemox.serve.protocol import listen
 
 
@@ -42,7 +42,7 @@ def test_what_cannot_be_saved_is_answered_with_503(
     given = {"answers": [answer(ada.tasks()[0])]}
 
     def full(store: Store) -> NoReturn:
-        raise NotSavedError("sqlite:///p/project.db: can't be written")
+        raise UnavailableError("sqlite:///p/project.db: can't be written")
 
     with monkeypatch.context() as patch:
         patch.setattr(Store, "write", full)
@@ -55,6 +55,15 @@ def test_what_cannot_be_saved_is_answered_with_503(
             assert refused.status_code == 503
             assert "project.db" not in refused.text
     assert ada.post("/api/answers", given).json()["saved"]
+
+
+def test_a_database_that_cannot_be_read_is_answered_with_503(project: Project, client: TestClient) -> None:
+    ada = Browser(client, invite(project, "Ada"))
+    with project.store.write() as connection:
+        connection.exec_driver_sql("ALTER TABLE people RENAME TO nobody")
+    for refused in (client.get("/api/tasks"), ada.post("/api/answers", {"answers": []})):
+        assert refused.status_code == 503
+        assert "people" not in refused.text
 
 
 def test_annotators_see_their_own_tasks_and_owners_everything(project: Project, client: TestClient) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Select, Subquery, func, insert, literal, select, update
+from sqlalchemy import URL, Connection, Select, Subquery, func, insert, literal, select, update
 
 from uniemox.curate import tables as t
 from uniemox.curate.plan import CollectionPlan, paper_plan, plan_of
@@ -109,7 +109,8 @@ def open_project(folder: Path) -> Project:
     """Open the project in a folder. Raises DataError if there is none."""
     if not is_project(folder):
         raise DataError(f"{folder} holds no project; begin one: uniemox curate init {folder}")
-    refuse_special(folder / "project.db")
+    for name in ("project.db", "pictures", "previews"):
+        refuse_special(folder / name)
     elsewhere = folder / "database.txt"
     _refuse_foreign_journal(folder / "project.db-journal")
     address = read_limited(elsewhere).decode("utf-8", "replace").strip() if elsewhere.exists() else _own_address(folder)
@@ -274,5 +275,5 @@ def _new_batch(connection: Connection, **values: Any) -> int:
     return inserted_id(connection.execute(insert(t.batches).values(at=time.time(), **values)))
 
 
-def _own_address(folder: Path) -> str:
-    return f"sqlite:///{(folder / 'project.db').absolute()}"
+def _own_address(folder: Path) -> URL:
+    return URL.create("sqlite", database=str((folder / "project.db").absolute()))

@@ -9,13 +9,14 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
+from urllib.parse import quote
 
-from sqlalchemy import Connection, Engine, Table, create_engine, event, func, insert, inspect, select
+from sqlalchemy import URL, Connection, Engine, Table, create_engine, event, func, insert, inspect, select
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, OperationalError
+from sqlalchemy.exc import ArgumentError, DatabaseError, DBAPIError, NoSuchModuleError, OperationalError
 
 from uniemox.curate import tables as t
-from uniemox.errors import ConfigError, DataError, NotSavedError
+from uniemox.errors import ConfigError, DataError, UnavailableError
 
 CONNECTIONS = 40  # one per thread of the web application; further ones are opened on each use
 _KEYS = "SELECT m.name, c.name FROM sqlite_master m JOIN pragma_table_xinfo(m.name) c WHERE m.type = 'table' AND c.pk"
@@ -38,7 +39,7 @@ class Store:
     Raises ConfigError for an unusable URL, DataError for a database of another version or of another program.
     """
 
-    def __init__(self, address: str, *, is_new: bool = True) -> None:
+    def __init__(self, address: str | URL, *, is_new: bool = True) -> None:
         deadline = [time.monotonic() + OPEN_S]
         try:
             url = make_url(address)
@@ -59,24 +60,34 @@ class Store:
         """Close all idle connections; later ones are opened again."""
         self.engine.dispose()
 
-    def read(self) -> Connection:
-        """Open a connection, for a with statement, that sees one state of the database."""
-        return self.engine.connect()
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """Open a connection that sees one state of the database. Raises UnavailableError if it can't be read."""
+        with self._used("read"), self.engine.connect() as connection:
+            yield connection
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
         """Open a transaction: all or nothing. Only one writer runs at a time, so keep it short.
 
-        Raises NotSavedError if the database is read-only or locked, or the disk is full.
+        Raises UnavailableError if the database is read-only, locked or damaged, or the disk is full.
         """
+        with self._used("written"), self._turn, self._writing.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def _used(self, how: str) -> Iterator[None]:
+        """Convert an error of the database, other than a broken constraint, to UnavailableError."""
         try:
-            with self._turn, self._writing.begin() as connection:
-                yield connection
-        except OperationalError as error:
+            yield
+        except DatabaseError as error:
+            if not isinstance(error, OperationalError) and type(error) is not DatabaseError:
+                raise
             if "readonly" in str(error.orig) and os.access(str(self.engine.url.database), os.W_OK):
                 self.close()  # connections that were opened while it was read-only stay so
-            problem = f"{self.engine.url}: can't be written ({error.orig})"
-            raise NotSavedError(f"{problem}; check permissions, free space, and other programs that use it") from error
+            problem = f"{self.engine.url}: can't be {how} ({error.orig})"
+            remedy = "check permissions, free space, and other programs that use it"
+            raise UnavailableError(f"{problem}; {remedy}") from error
 
     def setting(self, name: str) -> Any:
         """Return a setting's value; None if it was never set."""
@@ -91,7 +102,7 @@ class Store:
 
     def _create_tables(self, *, is_new: bool) -> None:
         if self.engine.dialect.name == "sqlite":
-            with self.read() as connection:
+            with self.engine.connect() as connection:
                 _check_schema(connection, str(self.engine.url))
         names = set(inspect(self.engine).get_table_names())
         if not is_new and "settings" not in names:
@@ -156,6 +167,15 @@ def _tune_sqlite(engine: Engine, *, is_new: bool, deadline: Sequence[float]) -> 
     is_new: the log is a property of the file, and only a new database may be changed before it is known to be ours.
     deadline: time at which statements are interrupted; empty: never.
     """
+    if not is_new:
+
+        @event.listens_for(engine, "do_connect")
+        def connecting(dialect: Any, _: Any, arguments: Sequence[Any], settings: Any) -> Any:
+            """Open the file without creating it: one that is away for a moment would be replaced by an empty one."""
+            path = str(arguments[0])
+            address = path if path.startswith("file:") else f"file:{quote(path)}?mode=rw"
+            return dialect.connect(address, **{**settings, "uri": True})
+
     pragmas = [*(["journal_mode=WAL"] if is_new else []), "synchronous=FULL", f"busy_timeout={BUSY_S * 1000}"]
 
     @event.listens_for(engine, "connect")

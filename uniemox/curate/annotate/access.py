@@ -20,7 +20,7 @@ from starlette.responses import JSONResponse, Response
 from uniemox.curate import tables as t
 from uniemox.curate.project import Project, person_of
 from uniemox.curate.store import Store
-from uniemox.errors import ConfigError
+from uniemox.errors import ConfigError, UnavailableError
 from uniemox.serve.guard import HEADERS as SERVE_HEADERS
 from uniemox.serve.guard import MAX_QUERY_BYTES, Turns, as_sent, has_large_headers, without_cookies
 
@@ -38,6 +38,7 @@ MAX_BODY, MAX_JOIN_BODY = 256 * 1024, 1024
 READ_TIMEOUT_S = 30.0
 """Time limit for a request's headers, for its body, and for the client to read the response."""
 SAFE_METHODS = ("GET", "HEAD")
+UNAVAILABLE = "the database can't be used now; try again later, answers are kept in the page"
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'; "
     "form-action 'none'; base-uri 'none'; frame-ancestors 'none'"
@@ -224,6 +225,8 @@ def request_guard(addresses: Iterable[str]) -> Callable[[Request, RequestRespons
                 problem, more = (408, f"the body did not arrive within {READ_TIMEOUT_S:g} s"), {"Connection": "close"}
             except HTTPException as refusal:
                 problem = refusal.status_code, refusal.detail
+            except UnavailableError:
+                problem = 503, UNAVAILABLE
             except ClientDisconnect:
                 problem = 400, "the client has gone"
         async with turn:

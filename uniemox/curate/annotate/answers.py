@@ -17,7 +17,7 @@ from uniemox.curate import tables as t
 from uniemox.curate.plan import MAX_LABELS
 from uniemox.curate.project import NONE, SKIP
 from uniemox.curate.store import Store
-from uniemox.errors import NotSavedError
+from uniemox.errors import UnavailableError
 
 DETAILS = ("labels", "intensity", "valence", "arousal", "comment", "skip", "suggested")
 """Fields besides the label, which tables.details keeps."""
@@ -103,8 +103,8 @@ class AnswerWriter:
     def save(self, person: int, answers: Sequence[AnswerIn]) -> "Future[frozenset[str]]":
         """Queue answers of a person; the result is the ids of those that are on disk.
 
-        An answer to a task of another person is not written. The future raises NotSavedError if the database can't be
-        written.
+        An answer to a task of another person is not written. The future raises UnavailableError if the
+        database can't be written.
         """
         done: Future[frozenset[str]] = Future()
         self._jobs.put(([(person, answer) for answer in answers], done))
@@ -130,9 +130,9 @@ class AnswerWriter:
         try:
             with self.store.write() as connection:
                 saved = save_answers(connection, [own for answers, _ in jobs for own in answers])
-        except (SQLAlchemyError, NotSavedError) as error:
+        except (SQLAlchemyError, UnavailableError) as error:
             for _, done in jobs:
-                done.set_exception(NotSavedError(f"answers can't be written: {error}"))
+                done.set_exception(UnavailableError(f"answers can't be written: {error}"))
             return
         for answers, done in jobs:
             done.set_result(frozenset(answer.id for person, answer in answers if (person, answer.id) in saved))

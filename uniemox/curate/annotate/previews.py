@@ -20,7 +20,7 @@ from sqlalchemy import select
 from starlette.types import Receive, Scope, Send
 
 from uniemox.curate import tables as t
-from uniemox.curate.project import Project
+from uniemox.curate.project import Project, taken_down
 from uniemox.errors import DataError, ImageError
 from uniemox.io.decoding.pool import DecoderPool
 from uniemox.io.files import open_regular, read_limited, write_file
@@ -100,8 +100,9 @@ class Previews:
         return await to_thread.run_sync(_opened, path)
 
     def _row(self, image: int) -> Any:
-        rows = self.project.rows(select(t.images.c.sha256, t.images.c.format).where(t.images.c.id == image))
-        return next(iter(rows), None)
+        images = t.images.c
+        query = select(images.id, images.sha256, images.format).where(images.id == image)
+        return next(iter(self.project.rows(query.where(images.id.not_in(taken_down())))), None)
 
     def _make(self, row: Any, path: Path) -> bytes | None:
         """Write a preview, and return it if it can't be saved."""
@@ -114,10 +115,20 @@ class Previews:
             return None
         with suppress(DataError):  # a full disk
             write_file(path, made)
-        if not os.path.exists(image):  # taken down meanwhile: the image is removed first, then its preview
-            path.unlink(missing_ok=True)
-            return None
-        return None if os.path.exists(path) else made
+        is_shown = False
+        try:  # a takedown is in the database before it deletes files
+            is_shown = self._row(row.id) is not None
+        finally:
+            if not is_shown:
+                _remove(path)
+        return None if os.path.exists(path) or not is_shown else made
+
+
+def _remove(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        _check_missing(error)
 
 
 def _opened(path: Path) -> BinaryIO | None:
@@ -137,17 +148,17 @@ def _shrunk(path: Path, decoders: DecoderPool) -> bytes | None:
         image, _ = decoders.decode(read_limited(path, MAX_BYTES), "image", shrink=MinSides(long_px=MAX_SIDE_PX))
     except ImageError:
         return None
-    except OSError as error:
+    except (OSError, RuntimeError) as error:  # RuntimeError: the decoder does not start
         _check_missing(error)
         return None
     image.thumbnail((MAX_SIDE_PX, MAX_SIDE_PX), Image.Resampling.LANCZOS)
     return encode_image(image, "JPEG", quality=QUALITY)
 
 
-def _check_missing(error: OSError) -> None:
+def _check_missing(error: OSError | RuntimeError) -> None:
     """Do nothing for the errors in MISSING. Raises HTTPException (503) for others, such as too many open files."""
-    if error.errno not in MISSING:
-        _warn(f"images can't be shown: {error.strerror}")
+    if getattr(error, "errno", None) not in MISSING:
+        _warn(f"images can't be shown: {getattr(error, 'strerror', None) or error}")
         raise HTTPException(503, "this image can't be read now; try again later") from error
 
 

@@ -24,7 +24,7 @@ from uniemox.curate.annotate.previews import Previews, draw_check, preview_respo
 from uniemox.curate.annotate.verdicts import counted_answers, disputed
 from uniemox.curate.project import NONE, Change, Project, append, current, leave_out, searched_labels, taken_down, undo
 from uniemox.curate.status import status
-from uniemox.errors import NotSavedError, UniemoxError
+from uniemox.errors import UnavailableError, UniemoxError
 
 PAGES = {  # file and media type by path; nothing else of the disk is served
     **{f"/{name}": (f"{name}.html", "text/html") for name in ("annotate", "join", "status", "screen", "judge")},
@@ -92,7 +92,7 @@ def create_app(project: Project, addresses: Sequence[str]) -> FastAPI:
     app = FastAPI(title="uniemox curate", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
     app.add_middleware(BaseHTTPMiddleware, dispatch=access.request_guard(addresses))
     app.add_exception_handler(RequestValidationError, _invalid)
-    app.add_exception_handler(NotSavedError, _not_saved)
+    app.add_exception_handler(UnavailableError, _unavailable)
     app.state.project, app.state.assigner, app.state.previews = project, TaskAssigner(project), Previews(project)
     app.state.is_secure = all(address.startswith("https://") for address in addresses)
     _add_pages(app)
@@ -110,8 +110,8 @@ async def _invalid(request: Request, error: Exception) -> Response:
     return JSONResponse({"detail": sentence.encode("ascii", "backslashreplace").decode()}, 422)
 
 
-async def _not_saved(request: Request, error: Exception) -> Response:
-    return JSONResponse({"detail": "it can't be saved now; try again later, answers are kept in the page"}, 503)
+async def _unavailable(request: Request, error: Exception) -> Response:
+    return JSONResponse({"detail": access.UNAVAILABLE}, 503)
 
 
 def _add_pages(app: FastAPI) -> None:
@@ -277,7 +277,7 @@ def _refused(status_code: int) -> Iterator[None]:
     """Convert an error inside the context to a response with this status."""
     try:
         yield
-    except NotSavedError:
+    except UnavailableError:
         raise
     except UniemoxError as error:
         raise HTTPException(status_code, str(error)) from error

@@ -86,9 +86,12 @@ def _shown(data: bytes) -> tuple[tuple[int, int], bytes]:
     return image.size, digest.digest()
 
 
-def orientation_of(data: bytes) -> int:
-    """Return the EXIF orientation of an image file, 1 to 8; 1 without one, or if it is damaged. Raises ImageError."""
-    image = open_image(data, "image")
+def orientation_of(data: bytes, name: str = "image") -> int:
+    """Return the EXIF orientation of an image file, 1 to 8; 1 without one, or if it is damaged.
+
+    Raises ImageError, with the name.
+    """
+    image = open_image(data, name)
     if image.format == "PNG":
         with suppress(*DECODING_ERRORS):
             image.load()  # because EXIF and XMP may follow the pixels

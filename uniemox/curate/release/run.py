@@ -2,9 +2,10 @@
 
 import hashlib
 import json
+import os
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -199,7 +200,7 @@ def _place_images(
         target = root / row.path
         try:
             data = read_limited(row.file, MAX_BYTES)
-            plain = None if keep else without_metadata(data, orientation_of(data))
+            plain = None if keep else without_metadata(data, orientation_of(data, str(row.file)))
             left_in += plain is None and not keep
             data = plain or data
             if not target.exists() or target.stat().st_size != len(data) or target.read_bytes() != data:
@@ -282,7 +283,7 @@ class TakenDown:
     gone: tuple[str, ...]
     """Folders of releases that are no longer there; copies may exist elsewhere."""
     problems: tuple[str, ...]
-    """A sentence for each release that could not be changed."""
+    """A sentence for each file that could not be deleted, and for each release that could not be changed."""
 
 
 def take_down(project: Project, which: str, *, because: str, actor: str = "owner") -> TakenDown:
@@ -314,17 +315,36 @@ def take_down(project: Project, which: str, *, because: str, actor: str = "owner
         connection.execute(t.looks.delete().where(looks.picture_id.in_(numbers)))
         taken = update(t.candidates).where(candidates.picture_id.in_(numbers))
         connection.execute(taken.values(state="failed", reason="taken down"))
-    for row in rows:
-        project.image_path(row.sha256, row.format).unlink(missing_ok=True)
-        project.preview_path(row.sha256).unlink(missing_ok=True)
-    return _leave_releases(project, [row.sha256 for row in rows])
+    problems = [one for row in rows for one in _delete_files(project, row)]
+    return _leave_releases(project, [row.sha256 for row in rows], problems)
 
 
-def _leave_releases(project: Project, sha256: Sequence[str]) -> TakenDown:
-    """Remove images from every release that is still there, then write the non-empty ones again."""
+def _delete_files(project: Project, row: Any) -> Iterator[str]:
+    """Delete an image and its preview, and parts of them that a killed writer left. Yield a sentence per failure."""
+    try:
+        paths = project.image_path(row.sha256, row.format), project.preview_path(row.sha256)
+    except DataError as error:
+        yield str(error)
+        return
+    for path in paths:
+        try:
+            for name in os.listdir(path.parent):
+                if name.startswith(row.sha256):
+                    path.with_name(name).unlink(missing_ok=True)
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            yield f"{path}: it can't be deleted ({error.strerror}); repeat the takedown"
+
+
+def _leave_releases(project: Project, sha256: Sequence[str], problems: list[str]) -> TakenDown:
+    """Remove images from every release that is still there, then write the non-empty ones again.
+
+    problems: sentences for the result, to which further ones are added.
+    """
     releases = project.rows(select(t.releases).order_by(t.releases.c.id))
     gone = [row.folder for row in releases if not (Path(row.folder) / MARK).exists()]
-    removed, written, problems = [], [], []
+    removed, written = [], []
     for row in releases:
         try:
             if row.folder in gone:
