@@ -1,5 +1,6 @@
 """Films: time stamps that begin late or again, joined parts, last pictures, files that are cut off."""
 
+import os
 import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -101,7 +102,7 @@ def test_subtitles_may_be_longer_than_the_pictures(tmp_path: Path) -> None:
         ({"mpegts_start_pid": "512"}, "75 pictures are in other streams, where this one has none; split it there"),
         (
             {"mpegts_start_pid": "512", "mpegts_pmt_start_pid": "8000"},
-            "other streams begin in its middle; split it there",
+            "75 pictures are in other streams, where this one has none; split it there",
         ),
     ],
     ids=["the same", "another stream", "another list of streams"],
@@ -147,6 +148,61 @@ def test_a_film_whose_end_was_overwritten_is_cut_off(tmp_path: Path, ending: str
     *found, last = read_film(str(path), 1)
     assert "cut off" in str(last.error)
     assert 5 < len(found) < 20
+
+
+KINDS = {  # file name and codec, and options of the container
+    "mkv": ("film.mkv", "mpeg4", {}),
+    "webm": ("film.webm", "libvpx", {}),
+    "fragments": ("film.mp4", "mpeg4", {"movflags": "frag_keyframe+empty_moov"}),
+    "ts": ("film.ts", "mpeg2video", {}),
+    "null packets": ("film.ts", "mpeg2video", {"muxrate": "4000000"}),
+    "m2ts": ("film.ts", "mpeg2video", {"mpegts_m2ts_mode": "1"}),
+    "mpg": ("film.mpg", "mpeg2video", {}),
+    "flv": ("film.flv", "flv", {}),
+    "wmv": ("film.wmv", "wmv2", {}),
+}
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def whole(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    name, codec, options = KINDS[request.param]
+    return film_of(tmp_path_factory.mktemp("whole") / name, list(range(275)), 25, codec, options)
+
+
+def test_a_whole_film_gives_no_error(whole: Path) -> None:
+    found = [(one.time_s, one.error) for one in read_film(str(whole), 1)]
+    assert found == [(second, "") for second in range(11)]
+
+
+@pytest.mark.parametrize("rest", [bytes, random.Random(0).randbytes], ids=["zeros", "random"])
+def test_damage_in_the_middle_is_not_skipped_in_silence(
+    tmp_path: Path, whole: Path, rest: Callable[[int], bytes]
+) -> None:
+    content, path = whole.read_bytes(), tmp_path / whole.name
+    third = len(content) // 3
+    path.write_bytes(content[:third] + rest(third) + content[2 * third :])
+    *found, last = read_film(str(path), 1)
+    assert last.error
+    assert "BlockingIOError" not in last.error  # a transport stream goes on after the hole
+    assert 3 < len(found) <= 11
+
+
+@pytest.mark.parametrize(
+    ("ending", "options"),
+    [("mp4", {"movflags": "faststart"}), ("mp4", {"movflags": "frag_keyframe+empty_moov"})]
+    + [(ending, {}) for ending in ("mkv", "webm", "avi", "wmv")],
+)
+def test_the_last_pictures_of_a_film_are_missed(tmp_path: Path, ending: str, options: dict[str, str]) -> None:
+    """They are less than 5 % of it, but the file says that it is longer."""
+    av = pytest.importorskip("av", reason="needs PyAV: pip install 'uniemox[video]'")
+    codec = {"webm": "libvpx", "wmv": "wmv2"}.get(ending, "mpeg4")
+    path = film_of(tmp_path / f"film.{ending}", list(range(240)), 4, codec, options)
+    with av.open(str(path)) as container:
+        places = [packet.pos for packet in container.demux() if packet.size]
+    os.truncate(path, places[-4] + 10)
+    *found, last = read_film(str(path), 1)
+    assert "cut off" in last.error
+    assert 57 <= len(found) <= 60
 
 
 def test_an_avi_that_is_cut_off_is_noticed(tmp_path: Path) -> None:

@@ -10,9 +10,8 @@ import math
 import os
 import sys
 import time
-from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -23,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, ImageSequence
 
+from uniemox.io.decoding.film_file import BACK_S, JUMP_S, FilmFile
 from uniemox.io.files import open_regular
 from uniemox.io.image_limits import check_memory, webp_pixels
 from uniemox.io.images import check_size, on_white
@@ -45,14 +45,7 @@ WEBP_HEAD_BYTES = 30
 # Only containers are opened, because a playlist (concat, hls, dash, sdp) leads FFmpeg to other files and machines.
 CONTAINERS = "mov,matroska,webm,avi,mpeg,mpegvideo,mpegts,asf,flv,ogg"
 OPTIONS = {"format_whitelist": CONTAINERS, "protocol_whitelist": "none"}
-NEAR_S, BACK_S = 1e-6, 1.0  # times that are the same; by which a time stamp goes back where films were joined
-JUMP_S = 10.0  # by which time stamps go forward where broadcasts were joined
-MANY_PICTURES = 10  # that no answer shows; fewer may be left over where streams end
-HOLE, HOLE_SHARE = 20.0, 0.02  # minimum size of a hole: times the median distance of two pictures; of the file
-BROADCASTS = ("mpegts", "mpeg")  # containers whose time stamps may jump
-SEGMENT = b"\x18\x53\x80\x67"  # of Matroska; its size follows
-AFTER_PICTURES = (b"\x1c\x53\xbb\x6b", b"\x12\x54\xc3\x67", b"\x19\x41\xa4\x69", b"\x10\x43\xa7\x70")  # Cues, Tags ...
-HEAD_BYTES, NEAR_BYTES = 4096, 64
+NEAR_S = 1e-6  # times that are the same
 
 
 class Shown(NamedTuple):
@@ -159,7 +152,7 @@ class Cuts:
 
 
 def _film(path: Path) -> Iterator[Shown]:
-    """Decode frames with PyAV. Raises ValueError after the last one if the file is cut off."""
+    """Decode frames with PyAV. Raises ValueError after the last one if pictures are missing."""
     import av  # noqa: PLC0415 - an extra
 
     # An open file, not its name, because FFmpeg would take "http:x.mp4" for an address.
@@ -168,10 +161,11 @@ def _film(path: Path) -> Iterator[Shown]:
         if stream is None:
             raise ValueError("there are no pictures in it")
         stream.thread_type = "AUTO"
-        demuxed, end_s = _Demuxed(container, stream), _end_of(container, stream)
+        source = FilmFile(path, container, stream)
+        end_s = source.last_end_s()
         count, stamp_s, gap_s, shift_s, next_s, dts, has_fallen = 0, math.inf, 0.0, 0.0, 0.0, None, False
         last: Shown | None = None
-        for frame in demuxed.frames():
+        for frame in source.frames():
             check_size(frame.width, frame.height, "a frame")
             before_s, before_gap_s, before_dts, dts = stamp_s, gap_s, dts, dts if frame.dts is None else frame.dts
             stamp_s = next_s - shift_s if frame.time is None else float(frame.time)
@@ -179,7 +173,7 @@ def _film(path: Path) -> Iterator[Shown]:
             # Where films were joined, dts begins again, too, some frames earlier; time stamps of B-frames alone may go
             # back.
             has_fallen |= before_dts is not None and dts < before_dts
-            has_jumped = gap_s > JUMP_S and abs(before_gap_s) < BACK_S and before_s < demuxed.jump_s < stamp_s + BACK_S
+            has_jumped = gap_s > JUMP_S and abs(before_gap_s) < BACK_S and before_s < source.jump_s < stamp_s + BACK_S
             if (stamp_s < before_s and has_fallen) or gap_s < -BACK_S or has_jumped:  # or the first frame
                 shift_s, has_fallen = next_s - stamp_s, False
                 end_s = end_s if last is None else 0.0  # it was that of the first part
@@ -189,118 +183,11 @@ def _film(path: Path) -> Iterator[Shown]:
             last = Shown(stamp_s + shift_s, lasts_s, small, size, partial(_of_film, frame))
             next_s, count = last.time_s + lasts_s, count + 1
             yield last
-        declared_s = (container.duration or 0) / av.time_base
-        if container.format.name == "avi" and stream.average_rate:
-            declared_s = float(stream.frames / stream.average_rate)  # the duration is that of what is there
-        if (lost := demuxed.elsewhere) > MANY_PICTURES:
-            raise ValueError(f"{lost:,} pictures are in other streams, where this one has none; split it there")
-        if demuxed.hole > HOLE_SHARE * container.size:
-            raise ValueError("other streams begin in its middle; split it there")
-        is_whole = count >= stream.frames > 0 or _is_whole_matroska(path, demuxed.end_byte)
-        if max(next_s, demuxed.end_s) < 0.95 * declared_s - 1 and not is_whole:
-            raise ValueError(f"it is cut off; it should last {declared_s:.0f} s")
+        if problem := source.problem(count, next_s):
+            raise ValueError(problem)
         lasts_s = end_s - stamp_s
-        if is_whole and last is not None and lasts_s > last.lasts_s + BACK_S:
+        if last is not None and lasts_s > last.lasts_s + BACK_S and source.is_whole(count):
             yield last._replace(lasts_s=lasts_s)  # again, because its packet did not say how long it lasts
-
-
-class _Demuxed:
-    """Reads a container, and records how far the time stamps of all streams go.
-
-    A file that is cut off ends early in all streams; an undamaged one may end with a long picture or with sound.
-    """
-
-    def __init__(self, container: Any, stream: Any) -> None:
-        self._container, self._stream, self._has_left_out = container, stream, False
-        self.end_s, self.end_byte = 0.0, 0
-        """Latest end of a packet, in time and in the file."""
-        self.jump_s = -math.inf
-        """Where the time stamps went forward last, by more than JUMP_S from one packet to the next."""
-        self.elsewhere = 0
-        """Pictures of a transport stream that are in other streams, where this one has none."""
-        self.hole = 0
-        """Bytes of unknown streams between two pictures, at most, if packets of streams were left out."""
-
-    def frames(self) -> Iterator[Any]:
-        """Yield the decoded frames of the stream."""
-        last_s = dict[int, float]()  # by stream: a packet of pictures may come after sound that is much later
-        may_jump = self._container.format.name in BROADCASTS
-        block, laced = -1, 0  # frames in one block of Matroska have its place, and their own sizes
-        places = defaultdict[int, list[int]](list)  # in the file, of pictures, by stream
-        hole = picture_at = since = 0  # place of the last picture; bytes of all packets since then
-        for packet in self._packets():
-            at, index = packet.pts if packet.dts is None else packet.dts, packet.stream.index
-            if packet.pos is not None:  # that of an attached picture is None
-                laced = packet.size + (laced if packet.pos == block else 0)
-                block = packet.pos
-                self.end_byte = max(self.end_byte, block + laced)
-            if at is not None and packet.time_base and packet.stream.type in ("video", "audio"):
-                at_s, end = float(at * packet.time_base), max(at, packet.pts or at) + (packet.duration or 0)
-                self.end_s = max(self.end_s, float(end * packet.time_base))
-                if at_s < last_s.get(index, at_s) - BACK_S:
-                    last_s.clear()
-                if may_jump and last_s and at_s > max(last_s.values()) + JUMP_S:
-                    self.jump_s = at_s
-                last_s[index] = at_s
-            if packet.stream.type == "video" and packet.pos is not None:
-                places[index].append(packet.pos)
-                if index == self._stream.index:
-                    hole = max(hole, packet.pos - picture_at - since)
-                    picture_at, since = packet.pos, 0
-            since += packet.size
-            if index == self._stream.index:
-                yield from packet.decode()
-        own = places.pop(self._stream.index, [])
-        if self._container.format.name == "mpegts":
-            self.elsewhere = sum(_in_holes(own, others) for others in places.values())
-        if self._has_left_out:
-            self.hole = max(hole, self._container.size - picture_at - since)
-
-    def _packets(self) -> Iterator[Any]:
-        try:
-            yield from self._container.demux()
-        except IndexError:  # at the end, PyAV finds streams that it does not know
-            self._has_left_out = True
-
-
-def _in_holes(own: Sequence[int], others: Sequence[int]) -> int:
-    """Return how many pictures of another stream lie where this one has none, if nearly all do; by place in the file.
-
-    Streams that are sent at the same time lie close together, at least for a while; those of joined files do not.
-    """
-    if len(own) < 2:
-        return 0
-    edges = np.array([-np.inf, *sorted(own), np.inf])
-    after = np.searchsorted(edges, others)
-    is_far = edges[after] - edges[after - 1] > HOLE * np.median(np.diff(own))
-    return int(is_far.sum()) if is_far.mean() > 0.95 else 0
-
-
-def _end_of(container: Any, stream: Any) -> float:
-    """Return where the pictures of mp4 and Matroska end by the header, in their time stamps, in s; 0 if unknown."""
-    if container.format.name.startswith("mov"):
-        return float(((stream.start_time or 0) + (stream.duration or 0)) * stream.time_base)
-    with suppress(ValueError):  # a tag of Matroska, such as 00:03:00.040000000
-        hours, minutes, seconds = map(float, stream.metadata.get("DURATION", "").split(":"))
-        return min(3600 * hours + 60 * minutes + seconds, (container.duration or 0) / 1e6)
-    return 0.0
-
-
-def _is_whole_matroska(path: Path, end_byte: int) -> bool:
-    """Return True for a Matroska or WebM file that is as long as it says, and whose packets were read to the end.
-
-    end_byte: where the last packet ends. The packets do not say how long they last.
-    """
-    with open_regular(path) as file:
-        head, size = file.read(HEAD_BYTES), file.seek(0, os.SEEK_END)
-        file.seek(max(0, end_byte - NEAR_BYTES))
-        after = file.read(2 * NEAR_BYTES)
-    at = head.find(SEGMENT) + len(SEGMENT)
-    if not head.startswith(b"\x1aE\xdf\xa3") or not len(SEGMENT) <= at < len(head) or not head[at]:
-        return False
-    length = 9 - head[at].bit_length()  # of the number, whose first 1 says how long it is
-    end = at + length + int.from_bytes(head[at : at + length], "big") - (1 << 7 * length)
-    return end <= size and (end - end_byte < NEAR_BYTES or any(one in after for one in AFTER_PICTURES))
 
 
 def _of_film(frame: Any) -> Image.Image:

@@ -1,0 +1,238 @@
+"""The file of a film: its packets, and whether the file was read whole."""
+
+import math
+import os
+from array import array
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from uniemox.io.files import open_regular
+
+BACK_S = 1.0  # by which a time stamp goes back where films were joined
+JUMP_S = 10.0  # by which time stamps go forward where broadcasts were joined
+BROADCASTS = ("mpegts", "mpeg")  # containers whose time stamps may jump
+LATE_ENDS = ("avi", "matroska,webm", "asf", "ogg")  # containers that may end with a large index, or page
+MANY_PICTURES = 10  # that no answer shows; fewer may be left over where streams end
+FAR = 20.0  # distance of two pictures in the file that is a hole: times the median distance
+HOLE_BYTES, HOLE_SHARE = (2**14, 100_000), 0.02  # size of a hole, at least: limits in bytes; share of the file
+SEGMENT = b"\x18\x53\x80\x67"  # of Matroska; its size follows
+AFTER_PICTURES = (b"\x1c\x53\xbb\x6b", b"\x12\x54\xc3\x67", b"\x19\x41\xa4\x69", b"\x10\x43\xa7\x70")  # Cues, Tags ...
+HEAD_BYTES, NEAR_BYTES = 4096, 64
+MAX_BOXES = 1_000_000  # of mp4
+ASF_FILE = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")  # begins the properties of an ASF file
+SYNC, PACKET_SIZES, BLOCK_BYTES = 0x47, (188, 192, 204), 2**22  # of transport streams
+
+
+class FilmFile:
+    """Reads the packets of a container, and records where they lie and how far the time stamps of all streams go.
+
+    A file that is cut off ends early in all streams; an undamaged one may end with a long picture or with sound.
+    """
+
+    def __init__(self, path: Path, container: Any, stream: Any) -> None:
+        self._path, self._container, self._stream = path, container, stream
+        self._kind: str = container.format.name
+        self._is_mp4 = self._kind.startswith("mov")
+        has_boxes = self._is_mp4 or self._kind == "avi"
+        self._is_fragmented, self._is_short = _read_boxes(path, self._kind) if has_boxes else (False, False)
+        self._starts, self._sizes = array("q"), array("q")  # of packets, in the file
+        self._end_byte = 0
+        self.end_s = 0.0
+        """Latest end of a packet."""
+        self.jump_s = -math.inf
+        """Where the time stamps went forward last, by more than JUMP_S from one packet to the next."""
+
+    def frames(self) -> Iterator[Any]:
+        """Yield the decoded frames of the stream."""
+        last_s = dict[int, float]()  # by stream: a packet of pictures may come after sound that is much later
+        slack = used = 0  # bytes before the packets so far that belong to none; bytes of all packets
+        block, laced = -1, 0  # frames in one block of Matroska have its place, and their own sizes
+        for packet in self._packets():
+            at, index = packet.pts if packet.dts is None else packet.dts, packet.stream.index
+            hole = 0
+            if packet.pos is not None:  # that of an attached picture is None
+                laced = packet.size + (laced if packet.pos == block else 0)
+                block = packet.pos
+                self._end_byte = max(self._end_byte, block + laced)
+                hole = max(0, block - used - slack)
+                slack += hole
+            self._starts.append(max(block, 0))
+            self._sizes.append(packet.size)
+            used += packet.size
+            if at is not None and packet.time_base and packet.stream.type in ("video", "audio"):
+                at_s, end = float(at * packet.time_base), max(at, packet.pts or at) + (packet.duration or 0)
+                self.end_s = max(self.end_s, float(end * packet.time_base))
+                if at_s < last_s.get(index, at_s) - BACK_S:
+                    last_s.clear()
+                has_jumped = last_s and at_s > max(last_s.values()) + JUMP_S
+                if has_jumped and self._kind in BROADCASTS and hole < HOLE_BYTES[1]:  # in a hole, time goes on
+                    self.jump_s = at_s
+                last_s[index] = at_s
+            if index == self._stream.index:
+                yield from packet.decode()
+
+    def _packets(self) -> Iterator[Any]:
+        is_busy = True
+        while is_busy:
+            is_busy = False
+            try:
+                yield from self._container.demux()
+            except BlockingIOError:  # FFmpeg found no packet in 64 KiB
+                is_busy = True
+            except IndexError:  # at the end, PyAV finds streams that it does not know
+                return
+
+    def is_whole(self, count: int) -> bool:
+        """Return True if the file proves that nothing is missing.  count: of the frames."""
+        if self._kind.startswith("matroska"):
+            end, is_read = self._matroska_end()
+            return 0 < end <= self._container.size and is_read
+        return count >= self._stream.frames > 0 and not self._is_fragmented
+
+    def problem(self, count: int, end_s: float) -> str:
+        """Return a sentence about what is missing or was not read; empty if the file is whole as far as it says.
+
+        count: of the frames.  end_s: end of the last one.
+        """
+        size = self._container.size
+        holes, elsewhere = self._transport_holes() if self._kind == "mpegts" else (self._holes(), 0)
+        if elsewhere > MANY_PICTURES:
+            return f"{elsewhere:,} pictures are in other streams, where this one has none; split it there"
+        if holes > HOLE_SHARE * size:
+            return f"{holes / size:.0%} of the file can't be read: it is damaged, or other streams begin there"
+        declared_s = (self._container.duration or 0) / 1e6
+        if self._kind == "avi" and self._stream.average_rate:
+            declared_s = float(self._stream.frames / self._stream.average_rate)  # duration is that of what is there
+        if max(end_s, self.end_s) < 0.95 * declared_s - 1 and not self.is_whole(count):
+            return f"it is cut off; it should last {declared_s:.0f} s"
+        return "it is cut off" if self._is_cut_off(count) else ""
+
+    def last_end_s(self) -> float:
+        """Return where the pictures of mp4 and Matroska end by the header, in their time stamps, in s; 0 if unknown."""
+        if self._is_mp4:
+            return float(((self._stream.start_time or 0) + (self._stream.duration or 0)) * self._stream.time_base)
+        with suppress(ValueError):  # a tag of Matroska, such as 00:03:00.040000000
+            hours, minutes, seconds = map(float, self._stream.metadata.get("DURATION", "").split(":"))
+            return min(3600 * hours + 60 * minutes + seconds, (self._container.duration or 0) / 1e6)
+        return 0.0
+
+    def _is_cut_off(self, count: int) -> bool:
+        """Return True if the file is shorter than it says, and pictures may be missing."""
+        if self._kind.startswith("matroska"):
+            end, is_read = self._matroska_end()
+            return end > self._container.size and not is_read
+        if self._kind == "asf":
+            return self._asf_end() > self._container.size
+        return self._is_short and (self._is_fragmented or count < self._stream.frames)
+
+    def _holes(self) -> int:
+        """Return the number of bytes in large gaps between the packets, and after the last one."""
+        if not self._starts or (self._is_mp4 and not self._is_fragmented):  # its packets may lie anywhere
+            return 0
+        starts, sizes = np.frombuffer(self._starts, np.int64), np.frombuffer(self._sizes, np.int64)
+        order = np.argsort(starts, kind="stable")
+        slack = starts[order] - np.cumsum(sizes[order]) + sizes[order]
+        gaps = np.diff(np.maximum.accumulate(slack))  # packets of several streams may lie in each other
+        size = self._container.size
+        if self._kind not in LATE_ENDS:
+            gaps = np.append(gaps, size - self._end_byte)
+        return int(gaps[gaps > np.clip(HOLE_SHARE * size, *HOLE_BYTES)].sum())
+
+    def _transport_holes(self) -> tuple[int, int]:
+        """Return how many bytes of a transport stream are in no packet, and how many pictures no answer shows."""
+        held, places = _read_transport(self._path)
+        own = places.pop(self._stream.id, np.empty(0, int))
+        return self._container.size - held, sum(_in_holes(own, others) for others in places.values())
+
+    def _matroska_end(self) -> tuple[int, bool]:
+        """Return where a Matroska or WebM file should end, 0 if unknown; and whether its last packet was read."""
+        with open_regular(self._path) as file:
+            head = file.read(HEAD_BYTES)
+            file.seek(max(0, self._end_byte - NEAR_BYTES))
+            after = file.read(2 * NEAR_BYTES)
+        at = head.find(SEGMENT) + len(SEGMENT)
+        if not head.startswith(b"\x1aE\xdf\xa3") or not len(SEGMENT) <= at < len(head) or not head[at]:
+            return 0, False
+        length = 9 - head[at].bit_length()  # of the number, whose first 1 says how long it is
+        number = int.from_bytes(head[at : at + length], "big") - (1 << 7 * length)
+        if number == (1 << 7 * length) - 1:  # a live recording
+            return 0, False
+        end = at + length + number
+        return end, end - self._end_byte < NEAR_BYTES or any(one in after for one in AFTER_PICTURES)
+
+    def _asf_end(self) -> int:
+        """Return where the packets of a WMV file should end, 0 if unknown (ASF specification 3.2)."""
+        with open_regular(self._path) as file:
+            head = file.read(HEAD_BYTES)
+        at = head.find(ASF_FILE)
+        is_live = at < 0 or len(head) < at + 96 or head[at + 88] & 1
+        count, packet_bytes = (int.from_bytes(head[at + p : at + p + n], "little") for p, n in ((56, 8), (92, 4)))
+        return 0 if is_live else int.from_bytes(head[16:24], "little") + 50 + count * packet_bytes
+
+
+def _read_boxes(path: Path, kind: str) -> tuple[bool, bool]:
+    """Return whether an mp4 or AVI file has fragments, and whether its last box is longer than the file."""
+    is_fragmented, at, count, name = False, 0, 0, b""
+    with open_regular(path) as file:
+        size = file.seek(0, os.SEEK_END)
+        while at < size and count < MAX_BOXES:
+            file.seek(at)
+            head = file.read(16)
+            length, name, count = int.from_bytes(head[:4], "big"), head[4:8], count + 1
+            if kind == "avi":
+                length, name = 8 + int.from_bytes(head[4:8], "little"), head[:4]
+            elif length == 1:
+                length = int.from_bytes(head[8:], "big")
+            if length < 8:  # 0: to the end of the file
+                break
+            is_fragmented |= name == b"moof"
+            at += length
+    return is_fragmented, at > size and name in (b"mdat", b"moof", b"RIFF")
+
+
+def _read_transport(path: Path) -> tuple[int, dict[int, NDArray[np.int64]]]:
+    """Return how many bytes of a transport stream are packets, and where pictures begin, by PID (ISO 13818-1, 2.4.3).
+
+    FFmpeg does not report streams that begin later, and null packets are no damage.
+    """
+    held, at, rest, places = 0, 0, b"", defaultdict[int, list[NDArray[np.int64]]](list)
+    with open_regular(path) as file:
+        is_sync = np.frombuffer(file.read(BLOCK_BYTES), np.uint8) == SYNC
+        length = max(PACKET_SIZES, key=lambda one: np.count_nonzero(is_sync[:-one] & is_sync[one:]))
+        file.seek(0)
+        while piece := file.read(BLOCK_BYTES):
+            data = np.frombuffer(rest + piece, np.uint8)
+            is_sync = data == SYNC
+            packets = np.flatnonzero(is_sync[:-length] & is_sync[length:])
+            held += length * len(np.unique(packets // length))  # payload may look like a packet, too
+            begins = packets[data[packets + 1] & 0x40 > 0]
+            adapts = data[begins + 3] & 0x20 > 0  # to a field before the payload, whose length it begins with
+            payload = begins + 4 + np.where(adapts, 1 + data[begins + 4].astype(int), 0)
+            begins, payload = begins[payload < begins + 184], payload[payload < begins + 184]
+            is_pes = (data[payload] == 0) & (data[payload + 1] == 0) & (data[payload + 2] == 1)
+            begins = begins[is_pes & (data[payload + 3] & 0xF0 == 0xE0)]
+            pids = (data[begins + 1].astype(int) & 0x1F) << 8 | data[begins + 2]
+            for pid in np.unique(pids):
+                places[int(pid)].append(at + begins[pids == pid])
+            rest = data[-length:].tobytes()
+            at += len(data) - length
+    return held + length, {pid: np.concatenate(some) for pid, some in places.items()}
+
+
+def _in_holes(own: NDArray[np.int64], others: NDArray[np.int64]) -> int:
+    """Return how many pictures of another stream lie where this one has none, if nearly all do; by place in the file.
+
+    Streams that are sent at the same time lie close together, at least for a while; those of joined files do not.
+    """
+    if len(own) < 2:
+        return 0
+    edges = np.concatenate([[-np.inf], np.sort(own), [np.inf]])
+    after = np.searchsorted(edges, others)
+    is_far = edges[after] - edges[after - 1] > FAR * np.median(np.diff(own))
+    return int(is_far.sum()) if is_far.mean() > 0.95 else 0
