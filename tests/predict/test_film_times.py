@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.drawn import draw_image, jpeg_of
 from tests.predict.films import film_of, shots, slides
 from uniemox.io.decoding.film import Shown, _film, moments
 from uniemox.predict.film import read_film
@@ -182,6 +183,21 @@ def read_here(path: Path) -> tuple[list[float], str]:
 
 def test_a_whole_film_gives_no_error(whole: Path) -> None:
     assert read_here(whole) == (list(range(11)), "")
+
+
+def test_attachments_before_the_pictures_are_no_damage(tmp_path: Path) -> None:
+    """A cover comes as a picture of another stream, without a place in the file."""
+    av = pytest.importorskip("av", reason="needs PyAV: pip install 'uniemox[video]'")
+    film_of(tmp_path / "film.mkv", list(range(6)))
+    with av.open(str(tmp_path / "film.mkv")) as film, av.open(str(tmp_path / "more.mkv"), "w") as more:
+        stream = more.add_stream_from_template(film.streams.video[0])
+        more.add_attachment("cover.jpg", "image/jpeg", jpeg_of(draw_image(0)))
+        more.add_attachment("font.ttf", "application/x-truetype-font", bytes(10**6))
+        for packet in film.demux():
+            if packet.size:
+                packet.stream = stream
+                more.mux(packet)
+    assert read_here(tmp_path / "more.mkv") == (list(range(6)), "")
 
 
 @pytest.mark.parametrize("rest", [bytes, random.Random(0).randbytes], ids=["zeros", "random"])

@@ -56,15 +56,16 @@ class FilmFile:
         for packet in self._packets():
             at, index = packet.pts if packet.dts is None else packet.dts, packet.stream.index
             hole = 0
-            if packet.pos is not None:  # that of an attached picture is None
+            if packet.pos is not None:  # that of an attached picture, which comes first, is None
                 laced = packet.size + (laced if packet.pos == block else 0)
                 block = packet.pos
                 self._end_byte = max(self._end_byte, block + laced)
                 hole = max(0, block - used - slack)
                 slack += hole
-            self._starts.append(max(block, 0))
-            self._sizes.append(packet.size)
-            used += packet.size
+            if block >= 0:
+                self._starts.append(block)
+                self._sizes.append(packet.size)
+                used += packet.size
             if at is not None and packet.time_base and packet.stream.type in ("video", "audio"):
                 at_s, end = float(at * packet.time_base), max(at, packet.pts or at) + (packet.duration or 0)
                 self.end_s = max(self.end_s, float(end * packet.time_base))
