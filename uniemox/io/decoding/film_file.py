@@ -105,14 +105,15 @@ class FilmFile:
         holes, elsewhere = self._transport_holes() if self._kind == "mpegts" else (self._holes(), 0)
         if elsewhere > MANY_PICTURES:
             return f"{elsewhere:,} pictures are in other streams, where this one has none; split it there"
-        if holes > HOLE_SHARE * size:
+        is_cut_off = self._is_cut_off(count)
+        if holes > HOLE_SHARE * size and not is_cut_off:
             return f"{holes / size:.0%} of the file can't be read: it is damaged, or other streams begin there"
         declared_s = (self._container.duration or 0) / 1e6
         if self._kind == "avi" and self._stream.average_rate:
             declared_s = float(self._stream.frames / self._stream.average_rate)  # duration is that of what is there
         if max(end_s, self.end_s) < 0.95 * declared_s - 1 and not self.is_whole(count):
             return f"it is cut off; it should last {declared_s:.0f} s"
-        return "it is cut off" if self._is_cut_off(count) else ""
+        return "it is cut off" if is_cut_off else ""
 
     def last_end_s(self) -> float:
         """Return where the pictures of mp4 and Matroska end by the header, in their time stamps, in s; 0 if unknown."""
