@@ -11,6 +11,7 @@ from PIL import Image
 
 from tests.drawn import draw_image, jpeg_of
 from tests.predict.films import film_of, shots, slides
+from uniemox.io.decoding import film_file
 from uniemox.io.decoding.film import Shown, _film, moments
 from uniemox.predict.film import read_film
 
@@ -170,11 +171,11 @@ def whole(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     return film_of(tmp_path_factory.mktemp("whole") / name, list(range(275)), 25, codec, options)
 
 
-def read_here(path: Path) -> tuple[list[float], str]:
+def read_here(path: Path, search_on: Callable[[], None] = lambda: None) -> tuple[list[float], str]:
     """Sample a film each second in this process. Return the times, and the error that ends it."""
     times, error = [], ""
     try:
-        for time_s, _, frame in moments(_film(path), 1):
+        for time_s, _, frame in moments(_film(path, search_on), 1):
             times += [time_s] if frame is not None else []
     except (ValueError, OSError) as problem:
         error = f"{type(problem).__name__}: {problem}"
@@ -183,6 +184,30 @@ def read_here(path: Path) -> tuple[list[float], str]:
 
 def test_a_whole_film_gives_no_error(whole: Path) -> None:
     assert read_here(whole) == (list(range(11)), "")
+
+
+@pytest.mark.parametrize("name", [b"free", b"uuid", b"mfra", b"moov"])
+@pytest.mark.parametrize("is_last", [True, False])
+def test_large_boxes_beside_the_pictures_of_fragments_are_no_damage(tmp_path: Path, name: bytes, is_last: bool) -> None:
+    """An index is longer than 2 % of a film with a fragment for each picture."""
+    options = {"movflags": "frag_keyframe+empty_moov"}
+    data = film_of(tmp_path / "film.mp4", list(range(275)), 25, options=options).read_bytes()
+    at = len(data) if is_last else data.rindex(b"moof") - 4
+    box = (8 + 200_000).to_bytes(4, "big") + name + bytes(200_000)
+    (tmp_path / "more.mp4").write_bytes(data[:at] + box + data[at:])
+    assert read_here(tmp_path / "more.mp4") == (list(range(11)), "")
+
+
+@pytest.mark.parametrize(("zeros", "block_bytes", "calls"), [(2**24, 2**22, 200), (0, 2**12, 20)])
+def test_a_film_that_is_read_without_finding_frames_is_not_taken_for_one_that_hangs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, zeros: int, block_bytes: int, calls: int
+) -> None:
+    """Skipping zeros, and the second reading of a transport stream, may take longer than a minute."""
+    monkeypatch.setattr(film_file, "BLOCK_BYTES", block_bytes)
+    path, called = film_of(tmp_path / "film.ts", list(range(275)), 25, codec="mpeg2video"), list[bool]()
+    path.write_bytes(path.read_bytes() + bytes(zeros))
+    read_here(path, lambda: called.append(True))
+    assert len(called) >= calls
 
 
 def test_attachments_before_the_pictures_are_no_damage(tmp_path: Path) -> None:

@@ -69,15 +69,29 @@ def main() -> None:
     os.dup2(silent, 2)
     limit_memory(MEMORY_BYTES)
     limit_cpu(cpu_s := CPU_S + math.ceil(CPU_PER_S * every_s))
-    end_s, error, alive, count = 0.0, None, time.monotonic(), 0
+    end_s, error, last_s, count = 0.0, None, time.monotonic(), 0
+
+    def alive() -> None:
+        nonlocal last_s
+        if time.process_time() > budget_s:
+            raise ValueError(f"decoding takes more than {budget_s:,.0f} s of processor time")
+        if time.monotonic() > last_s + ALIVE_S:
+            answers.write(b"\n")
+            answers.flush()
+            last_s = time.monotonic()
+
+    def search_on() -> None:
+        """Allow more processor time, because the file is read without finding frames in it."""
+        limit_cpu(cpu_s)
+        alive()
+
     try:
         budget_s = TOTAL_CPU_S + path.stat().st_size / BYTES_PER_CPU_S
-        frames = _animation(path) if path.suffix.lower() in ANIMATIONS else _film(path)
+        frames = _animation(path) if path.suffix.lower() in ANIMATIONS else _film(path, search_on)
         for end_s, shot, frame in moments(frames, every_s):
             if not abs(end_s) < MAX_TIME_S:
                 raise ValueError(f"a frame at {end_s:g} s, after more than 30 years")
-            if time.process_time() > budget_s:
-                raise ValueError(f"decoding takes more than {budget_s:,.0f} s of processor time")
+            alive()
             if frame is not None:
                 if (count := count + 1) > MAX_ANSWERS:
                     raise ValueError(f"more than {MAX_ANSWERS:,} moments; ask for fewer, as with --every 10s")
@@ -85,12 +99,8 @@ def main() -> None:
                 limit_cpu(cpu_s)
                 header = {"time_s": round(end_s, 3), "shot": shot, "size": frame.size, "shape": image.size}
                 answers.write(json.dumps(header).encode() + b"\n" + image.tobytes())
-            elif time.monotonic() < alive + ALIVE_S:
-                continue
-            else:
-                answers.write(b"\n")
-            answers.flush()
-            alive = time.monotonic()
+                answers.flush()
+                last_s = time.monotonic()
     except BrokenPipeError:  # the parent has ended
         return
     except (Exception, MemoryError) as problem:  # noqa: BLE001 - the border: what a broken film does to its decoder
@@ -151,8 +161,11 @@ class Cuts:
         return is_far
 
 
-def _film(path: Path) -> Iterator[Shown]:
-    """Decode frames with PyAV. Raises ValueError after the last one if pictures are missing."""
+def _film(path: Path, search_on: Callable[[], None]) -> Iterator[Shown]:
+    """Decode frames with PyAV. Raises ValueError after the last one if pictures are missing.
+
+    search_on: called again and again while the file is read without finding frames.
+    """
     import av  # noqa: PLC0415 - an extra
 
     # An open file, not its name, because FFmpeg would take "http:x.mp4" for an address.
@@ -161,7 +174,7 @@ def _film(path: Path) -> Iterator[Shown]:
         if stream is None:
             raise ValueError("there are no pictures in it")
         stream.thread_type = "AUTO"
-        source = FilmFile(path, container, stream)
+        source = FilmFile(path, container, stream, search_on)
         end_s = source.last_end_s()
         count, stamp_s, gap_s, shift_s, next_s, dts, has_fallen = 0, math.inf, 0.0, 0.0, 0.0, None, False
         last: Shown | None = None

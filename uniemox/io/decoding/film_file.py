@@ -4,10 +4,10 @@ import math
 import os
 from array import array
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,8 +25,18 @@ SEGMENT = b"\x18\x53\x80\x67"  # of Matroska; its size follows
 AFTER_PICTURES = (b"\x1c\x53\xbb\x6b", b"\x12\x54\xc3\x67", b"\x19\x41\xa4\x69", b"\x10\x43\xa7\x70")  # Cues, Tags ...
 HEAD_BYTES, NEAR_BYTES = 4096, 64
 MAX_BOXES = 1_000_000  # of mp4
+BESIDE_MEDIA = frozenset(b"ftyp styp moov moof mfra meta sidx ssix emsg prft free skip wide uuid".split())
 ASF_FILE = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")  # begins the properties of an ASF file
 SYNC, PACKET_SIZES, BLOCK_BYTES = 0x47, (188, 192, 204), 2**22  # of transport streams
+
+
+class _Box(NamedTuple):
+    """Part of an mp4 or AVI file."""
+
+    name: bytes
+    start: int
+    length: int
+    """Number of bytes, without those that the file lacks."""
 
 
 class FilmFile:
@@ -35,12 +45,15 @@ class FilmFile:
     A file that is cut off ends early in all streams; an undamaged one may end with a long picture or with sound.
     """
 
-    def __init__(self, path: Path, container: Any, stream: Any) -> None:
-        self._path, self._container, self._stream = path, container, stream
+    def __init__(self, path: Path, container: Any, stream: Any, search_on: Callable[[], None]) -> None:
+        """Open the file of a container.  search_on: called again and again while no frames come."""
+        self._path, self._container, self._stream, self._search_on = path, container, stream, search_on
         self._kind: str = container.format.name
         self._is_mp4 = self._kind.startswith("mov")
         has_boxes = self._is_mp4 or self._kind == "avi"
-        self._is_fragmented, self._is_short = _read_boxes(path, self._kind) if has_boxes else (False, False)
+        boxes, self._is_short = _read_boxes(path, self._kind) if has_boxes else ([], False)
+        self._is_fragmented = any(box.name == b"moof" for box in boxes)
+        self._beside = [box for box in boxes if box.name in BESIDE_MEDIA]
         self._starts, self._sizes = array("q"), array("q")  # of packets, in the file
         self._end_byte = 0
         self.end_s = 0.0
@@ -86,6 +99,7 @@ class FilmFile:
                 yield from self._container.demux()
             except BlockingIOError:  # FFmpeg found no packet in 64 KiB
                 is_busy = True
+                self._search_on()
             except IndexError:  # at the end, PyAV finds streams that it does not know
                 return
 
@@ -137,18 +151,19 @@ class FilmFile:
         """Return the number of bytes in large gaps between the packets, and after the last one."""
         if not self._starts or (self._is_mp4 and not self._is_fragmented):  # its packets may lie anywhere
             return 0
-        starts, sizes = np.frombuffer(self._starts, np.int64), np.frombuffer(self._sizes, np.int64)
+        starts = np.concatenate([self._starts, [box.start for box in self._beside]]).astype(int)
+        sizes = np.concatenate([self._sizes, [box.length for box in self._beside]]).astype(int)
         order = np.argsort(starts, kind="stable")
         slack = starts[order] - np.cumsum(sizes[order]) + sizes[order]
         gaps = np.diff(np.maximum.accumulate(slack))  # packets of several streams may lie in each other
         size = self._container.size
         if self._kind not in LATE_ENDS:
-            gaps = np.append(gaps, size - self._end_byte)
+            gaps = np.append(gaps, size - max(self._end_byte, (starts + sizes).max()))
         return int(gaps[gaps > np.clip(HOLE_SHARE * size, *HOLE_BYTES)].sum())
 
     def _transport_holes(self) -> tuple[int, int]:
         """Return how many bytes of a transport stream are in no packet, and how many pictures no answer shows."""
-        held, places = _read_transport(self._path)
+        held, places = _read_transport(self._path, self._search_on)
         own = places.pop(self._stream.id, np.empty(0, int))
         return self._container.size - held, sum(_in_holes(own, others) for others in places.values())
 
@@ -178,27 +193,27 @@ class FilmFile:
         return 0 if is_live else int.from_bytes(head[16:24], "little") + 50 + count * packet_bytes
 
 
-def _read_boxes(path: Path, kind: str) -> tuple[bool, bool]:
-    """Return whether an mp4 or AVI file has fragments, and whether its last box is longer than the file."""
-    is_fragmented, at, count, name = False, 0, 0, b""
+def _read_boxes(path: Path, kind: str) -> tuple[list[_Box], bool]:
+    """Return the boxes of an mp4 or AVI file, and whether the last one is longer than the file."""
+    boxes, at = list[_Box](), 0
     with open_regular(path) as file:
         size = file.seek(0, os.SEEK_END)
-        while at < size and count < MAX_BOXES:
+        while at < size and len(boxes) < MAX_BOXES:
             file.seek(at)
             head = file.read(16)
-            length, name, count = int.from_bytes(head[:4], "big"), head[4:8], count + 1
+            length, name = int.from_bytes(head[:4], "big"), head[4:8]
             if kind == "avi":
                 length, name = 8 + int.from_bytes(head[4:8], "little"), head[:4]
             elif length == 1:
                 length = int.from_bytes(head[8:], "big")
             if length < 8:  # 0: to the end of the file
                 break
-            is_fragmented |= name == b"moof"
+            boxes.append(_Box(name, at, min(length, size - at)))
             at += length
-    return is_fragmented, at > size and name in (b"mdat", b"moof", b"RIFF")
+    return boxes, at > size and boxes[-1].name in (b"mdat", b"moof", b"RIFF")
 
 
-def _read_transport(path: Path) -> tuple[int, dict[int, NDArray[np.int64]]]:
+def _read_transport(path: Path, search_on: Callable[[], None]) -> tuple[int, dict[int, NDArray[np.int64]]]:
     """Return how many bytes of a transport stream are packets, and where pictures begin, by PID (ISO 13818-1, 2.4.3).
 
     FFmpeg does not report streams that begin later, and null packets are no damage.
@@ -209,6 +224,7 @@ def _read_transport(path: Path) -> tuple[int, dict[int, NDArray[np.int64]]]:
         length = max(PACKET_SIZES, key=lambda one: np.count_nonzero(is_sync[:-one] & is_sync[one:]))
         file.seek(0)
         while piece := file.read(BLOCK_BYTES):
+            search_on()
             data = np.frombuffer(rest + piece, np.uint8)
             is_sync = data == SYNC
             packets = np.flatnonzero(is_sync[:-length] & is_sync[length:])
