@@ -2,8 +2,6 @@
 
 import threading
 import time
-from datetime import UTC, datetime, timedelta
-from email.utils import format_datetime
 from typing import Any
 
 import pytest
@@ -12,7 +10,7 @@ from hypothesis import strategies as st
 
 from tests.ask.server import Endpoint, Response, error, in_turn, says, serving
 from uniemox.ask import client
-from uniemox.ask.client import MAX_BYTES, MAX_WAIT_S, Client, Pace, Reply, back_off, chat_url, is_loopback, retry_after
+from uniemox.ask.client import MAX_BYTES, MAX_WAIT_S, Client, Pace, Reply, back_off, chat_url, is_loopback
 from uniemox.ask.question import first_message
 from uniemox.errors import ConfigError
 
@@ -302,14 +300,6 @@ def test_http_is_for_this_machine(host: str) -> None:
 def test_waits_grow_and_end(attempt: int, first: float) -> None:
     longest = min(first * 2 ** (attempt - 1), MAX_WAIT_S)
     assert longest / 2 <= back_off(attempt, first) <= longest
-
-
-def test_retry_after_as_seconds_or_date() -> None:
-    soon = format_datetime(datetime.now(UTC) + timedelta(seconds=30), usegmt=True)
-    assert 27 < (retry_after(soon) or 0) <= 30
-    known = {"5": 5.0, "0.5": 0.5, "-3": 0.0, "Wed, 21 Oct 2015 07:28:00 GMT": 0.0}
-    for value in (None, "", "soon", "inf", "nan", *known):
-        assert retry_after(value) == known.get(value or "")
 
 
 def test_the_rate_holds_for_all_threads() -> None:

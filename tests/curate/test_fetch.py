@@ -12,7 +12,7 @@ import pytest
 
 from tests.curate.servers import JPEG, local, misbehaving, serving
 from uniemox.curate.collect.config import CollectConfig
-from uniemox.curate.collect.fetch import Download, FetchError, _retry_after, fetch_all, get, is_public, wait_after
+from uniemox.curate.collect.fetch import Download, FetchError, fetch_all, get, is_public
 from uniemox.errors import ConfigError
 
 
@@ -80,16 +80,6 @@ def test_local_addresses_are_not_fetched() -> None:
         found = get(f"{server.address}/ok.jpg", CollectConfig())
         assert found == FetchError("127.0.0.1 is 127.0.0.1, which is not on the public internet")
         assert server.paths == []
-
-
-@pytest.mark.parametrize(
-    ("header", "seconds"),
-    [("7", 7.0), ("9" * 5000, math.inf), ("\xb2", None), ("-1", None), ("nan", None), ("soon", None), (None, None)],
-)
-def test_retry_after_headers(header: str | None, seconds: float | None) -> None:
-    """An endless pause gives the host up for this run."""
-    assert _retry_after(header) == seconds
-    assert wait_after(1, math.inf, CollectConfig()) > CollectConfig().max_wait_s
 
 
 PRIVATE_V4 = ("127.0.0.1", "10.0.0.1", "172.16.0.1", "192.168.1.1", "169.254.169.254", "100.64.0.1", "0.0.0.0")
@@ -178,6 +168,21 @@ def test_redirected_jobs_queue_at_the_new_host_once() -> None:
     assert sorted(found) == [("a0", "b"), ("a1", "b"), ("a2", "b"), ("a3", "b"), ("b0", "b"), ("c", "a")]
     assert began["b"][0] == "b0"
     assert sorted(began["b"]) == ["a0", "a1", "a2", "a3", "b0", "b0"]
+
+
+@pytest.mark.parametrize("wait_s", [86_400.0, math.inf])
+def test_a_redirect_to_a_host_that_was_given_up_fails_at_once(wait_s: float) -> None:
+    """Its pause of a day is not waited for."""
+
+    def work(job: Download) -> FetchError | Download:
+        if job.address == "http://b.example/":
+            return FetchError("busy", may_pass=True, wait_s=wait_s)
+        time.sleep(0.1)
+        return Download("http://b.example/", job.key)
+
+    jobs = [Download("http://b.example/", "b"), Download("http://a.example/", "a")]
+    found = {job.key: result for job, result in fetch_all(jobs, work, CollectConfig(rate=1000))}
+    assert {key: error.reason for key, error in found.items()} == {"a": "busy", "b": "busy"}
 
 
 def test_local_files_are_read_without_pauses() -> None:

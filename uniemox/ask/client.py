@@ -1,6 +1,5 @@
 """Requests to an OpenAI-compatible endpoint, with retries and pace."""
 
-import io
 import ipaddress
 import json
 import random
@@ -14,14 +13,13 @@ import urllib.request
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from http.client import HTTPException, HTTPResponse
 from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import HTTPHandler, HTTPSHandler
 
 from uniemox.errors import ConfigError
+from uniemox.io.http_client import retry_after, timed_response
 
 MAX_WAIT_S = 60.0  # between two attempts, unless the endpoint asks for a pause
 
@@ -59,26 +57,6 @@ def back_off(attempt: int, first_wait_s: float) -> float:
     """Return the seconds before the next attempt: doubled after each failure, then drawn from the upper half."""
     longest = min(first_wait_s * 2 ** (attempt - 1), MAX_WAIT_S)
     return longest * random.uniform(0.5, 1)
-
-
-def retry_after(value: str | None) -> float | None:
-    """Parse a Retry-After header, seconds or a date, to seconds; None if it is missing or invalid.
-
-    >>> retry_after("7")
-    7.0
-    """
-    if value is None:
-        return None
-    try:
-        seconds = float(value)
-    except ValueError:
-        try:
-            moment = parsedate_to_datetime(value)
-        except (ValueError, OverflowError):
-            return None
-        moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-        seconds = (moment - datetime.now(UTC)).total_seconds()
-    return max(seconds, 0.0) if seconds < float("inf") else None
 
 
 PATH = "/chat/completions"
@@ -202,7 +180,8 @@ class Client:
                 "after that; answers so far are saved"
             )
         now = time.monotonic()
-        since = self._silent_since = now if self._silent_since is None else self._silent_since
+        since = self._silent_since  # read once, because other threads reset it
+        since = self._silent_since = now if since is None else since
         if now + trouble.wait_s - since > MAX_SILENCE_S:
             raise ConfigError(
                 f"{self.host} has asked for pauses for {now - since:,.0f} s without an answer ({trouble.reason}); "
@@ -305,40 +284,17 @@ def _host_of(address: str) -> str:
 
 
 class _Handler(HTTPHandler, HTTPSHandler):
-    """Opens connections whose timeout covers a whole response: a socket's own one restarts with every byte."""
+    """Opens connections whose timeout covers a whole response."""
 
     def do_open(self, http_class: Any, req: urllib.request.Request, **settings: Any) -> HTTPResponse:
         def connect(*args: Any, **more: Any) -> Any:
             connection = http_class(*args, **more)
-            connection.response_class = lambda sock, **rest: HTTPResponse(_Incoming(sock), **rest)  # type: ignore[arg-type]
+            connection.response_class = lambda sock, **rest: timed_response(
+                sock, time.monotonic() + (sock.gettimeout() or 0), **rest
+            )
             return connection
 
         return super().do_open(connect, req, **settings)
-
-
-class _Incoming(io.RawIOBase):
-    """Received bytes of a socket. Raises TimeoutError at the end of its timeout."""
-
-    def __init__(self, sock: socket.socket) -> None:
-        self._sock, self._bytes = sock, sock.makefile("rb", buffering=0)
-        self._end = time.monotonic() + (sock.gettimeout() or 0)
-
-    def makefile(self, _: str) -> io.BufferedReader:
-        return io.BufferedReader(self)
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int | None:
-        left_s = self._end - time.monotonic()
-        if left_s <= 0:
-            raise TimeoutError
-        self._sock.settimeout(left_s)
-        return self._bytes.readinto(buffer)
-
-    def close(self) -> None:
-        self._bytes.close()
-        super().close()
 
 
 def _read(response: HTTPResponse, limit: int) -> bytes:

@@ -15,14 +15,13 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import quote, urljoin, urlsplit, urlunsplit
 from urllib.robotparser import RobotFileParser
 
 from uniemox.curate.collect.config import AGENT, CollectConfig
+from uniemox.io.http_client import retry_after, timed_response
 
 MAX_LOST = 5  # consecutive addresses of a host that fail every time before the run gives the host up
 MAX_RULES_KB = 500  # the part of a larger robots.txt that the standard requires to read
@@ -79,7 +78,7 @@ def get_once(address: str, config: CollectConfig, deadline: float | None = None)
     except FetchError as failure:
         return failure.with_traceback(None)  # its frames hold the data
     except (OSError, http.client.HTTPException, ValueError) as error:
-        if time.monotonic() >= deadline:
+        if isinstance(error, TimeoutError):
             return FetchError(f"not done within {config.timeout_s:g} s", may_pass=True)
         return FetchError(f"no connection, or cut off: {_words(error)}", may_pass=True)
 
@@ -121,9 +120,6 @@ class Robots:
 def _one_hop(address: str, config: CollectConfig, deadline: float) -> bytes | Redirect:
     scheme, host, port, path = _parts(address)
     connection = _Pinned(_checked_ip(host, port, config), host, port, scheme == "https", deadline)
-    watchdog = threading.Timer(max(0.0, deadline - time.monotonic()), connection.abort)  # a server may send very slowly
-    watchdog.daemon = True
-    watchdog.start()
     try:
         own = {"User-Agent": config.user_agent, "Accept-Encoding": "identity", "Accept": "*/*", "Connection": "close"}
         connection.request("GET", path, headers=own)
@@ -134,17 +130,16 @@ def _one_hop(address: str, config: CollectConfig, deadline: float) -> bytes | Re
             raise FetchError(
                 f"answered {response.status}",
                 may_pass=response.status in LATER,
-                wait_s=_retry_after(response.headers.get("Retry-After")),
+                wait_s=retry_after(response.headers.get("Retry-After")),
             )
         if response.headers.get("Content-Encoding", "identity") not in ("", "identity"):
             raise FetchError(f"came as {response.headers['Content-Encoding'][:40]!r}, which was not asked for")
-        return _body(response, config, deadline)
+        return _body(response, config)
     finally:
-        watchdog.cancel()
         connection.close()
 
 
-def _body(response: http.client.HTTPResponse, config: CollectConfig, deadline: float) -> bytes:
+def _body(response: http.client.HTTPResponse, config: CollectConfig) -> bytes:
     length, limit = response.headers.get("Content-Length", ""), config.max_bytes
     if length.isdigit() and int(length) > limit and not config.takes_part:
         raise FetchError(f"{int(length):,} bytes, more than the {limit:,} that are taken")
@@ -156,8 +151,6 @@ def _body(response: http.client.HTTPResponse, config: CollectConfig, deadline: f
             return b"".join(parts)[:limit]
         if size > limit:
             raise FetchError(f"more than the {limit:,} bytes that are taken")
-    if time.monotonic() >= deadline:
-        raise TimeoutError("out of time")
     if length.isdigit() and size < int(length):
         raise FetchError(f"cut off: {size:,} of {int(length):,} bytes", may_pass=True)
     return b"".join(parts)
@@ -216,22 +209,16 @@ class _Pinned(http.client.HTTPConnection):
     def __init__(self, ip: str, host: str, port: int, is_secure: bool, deadline: float) -> None:
         default = PORTS["https" if is_secure else "http"]
         super().__init__(host, port if port != default else None, timeout=max(0.01, deadline - time.monotonic()))
-        self.ip, self.to_port, self.is_secure = ip, port, is_secure
+        self.ip, self.to_port, self.is_secure, self.deadline = ip, port, is_secure, deadline
         self.default_port = default
-        self.raw: socket.socket | None = None
+        self.response_class = lambda sock, **settings: timed_response(sock, deadline, **settings)  # type: ignore[assignment]
 
     def connect(self) -> None:
         """Connect to the IP address; the certificate must be that of the name."""
-        self.raw = socket.create_connection((self.ip, self.to_port), self.timeout)
-        self.sock = self.raw
+        self.sock = socket.create_connection((self.ip, self.to_port), self.timeout)
         if self.is_secure:
-            self.sock = ssl.create_default_context().wrap_socket(self.raw, server_hostname=self.host)
-
-    def abort(self) -> None:
-        """End the connection from another thread; threads that wait for it get an error."""
-        if sock := self.sock or self.raw:
-            with suppress(OSError):
-                sock.shutdown(socket.SHUT_RDWR)
+            self.sock.settimeout(max(0.01, self.deadline - time.monotonic()))  # for all of the handshake
+            self.sock = ssl.create_default_context().wrap_socket(self.sock, server_hostname=self.host)
 
 
 def _quoted(address: str) -> str:
@@ -240,18 +227,6 @@ def _quoted(address: str) -> str:
     parts = urlsplit(clean)
     path, query = (quote(text, safe=SAFE, errors="surrogatepass") for text in (parts.path, parts.query))
     return urlunsplit((parts.scheme, parts.netloc, path, query, ""))
-
-
-def _retry_after(value: str | None) -> float | None:
-    """Return the seconds of a Retry-After header, which holds seconds or a date."""
-    if not value:
-        return None
-    if value.isascii() and value.strip().isdigit():
-        return float(value)
-    try:
-        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
-    except (ValueError, TypeError, OverflowError):
-        return None
 
 
 def _words(error: BaseException) -> str:
@@ -311,7 +286,9 @@ def fetch_all(
                     yield from ((one, result) for one in host.failed(job, failures + 1, result, config))
                 else:
                     host.lost = 0
-                    if isinstance(result, Download):
+                    if isinstance(result, Download) and (reason := hosts[host_of(result.address)].given_up):
+                        yield result, reason
+                    elif isinstance(result, Download):
                         add(result)
                     else:
                         yield job, result
@@ -327,6 +304,7 @@ class _Host:
     queue: deque[tuple[Download, int]] = field(default_factory=deque)  # jobs and how often each one failed
     next_at: float = 0.0
     lost: int = 0  # consecutive addresses that were given up
+    given_up: FetchError | None = None  # the reason, if it gets no more requests in this run
     is_listed: bool = False  # it has a running request, or waits for its turn
 
     def failed(self, job: Download, failures: int, failure: FetchError, config: CollectConfig) -> list[Download]:
@@ -342,6 +320,7 @@ class _Host:
         if too_long or self.lost >= MAX_LOST:
             lost += [waiting for waiting, _ in self.queue]
             self.queue.clear()
+            self.given_up = failure
         return lost
 
 
