@@ -9,14 +9,14 @@ from onnx import TensorProto, helper
 from uniemox.io import onnx_sessions
 
 
-def endless(path: Path) -> Path:
-    """Write a network whose loop ends after 2^62 rounds."""
-    value = helper.make_tensor_value_info("value", TensorProto.FLOAT, [1])
+def endless(path: Path, shape: tuple[int, ...] = (1,)) -> Path:
+    """Write a network whose loop ends after 2^62 rounds.  shape: of its input and output."""
+    value = helper.make_tensor_value_info("value", TensorProto.FLOAT, shape)
     went_on = helper.make_tensor_value_info("went_on", TensorProto.BOOL, [])
     rounds, goes_on = (
         helper.make_tensor_value_info(*one, []) for one in (("i", TensorProto.INT64), ("on", TensorProto.BOOL))
     )
-    result = helper.make_tensor_value_info("next", TensorProto.FLOAT, [1])
+    result = helper.make_tensor_value_info("next", TensorProto.FLOAT, shape)
     steps = [helper.make_node("Identity", ["on"], ["went_on"]), helper.make_node("Neg", ["value"], ["next"])]
     body = helper.make_graph(steps, "body", [rounds, goes_on, value], [went_on, result])
     constants = [
@@ -24,7 +24,7 @@ def endless(path: Path) -> Path:
         helper.make_tensor("start", TensorProto.BOOL, [], [True]),
     ]
     loop = helper.make_node("Loop", ["count", "start", "x"], ["y"], body=body)
-    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in ("x", "y")]
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in ("x", "y")]
     graph = helper.make_graph([loop], "endless", ends[:1], ends[1:], constants)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
     path.write_bytes(model.SerializeToString())

@@ -10,8 +10,10 @@ from onnx import TensorProto, helper
 from safetensors.torch import save_file
 from torch import Tensor
 
+from tests.io.test_onnx_sessions import endless
 from tests.networks import clip_folder, load_npz
 from uniemox.errors import TeacherError
+from uniemox.io import onnx_sessions
 from uniemox.teacher.features import StoredTeacher, TextCachedTeacher, save_features
 from uniemox.teacher.opening import open_timm_tower
 from uniemox.teacher.sources import ClipTeacher, OnnxImageTower
@@ -181,6 +183,12 @@ def test_onnx_tower_refuses_what_is_no_network(tmp_path: Path, shared: Path) -> 
         OnnxImageTower(onnx_mean(tmp_path / "open.onnx", "n", "height"))
     with pytest.raises(TeacherError, match=r"features of shape \(N, C\)"):
         OnnxImageTower(shared / "models" / "yolox_nano.onnx")
+
+
+def test_an_onnx_tower_that_never_ends_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onnx_sessions, "MAX_RUN_S", 0.5)
+    with pytest.raises(TeacherError, match=r"more than 0.5 s and was stopped"):
+        OnnxImageTower(endless(tmp_path / "endless.onnx", (1, 3, 8, 8)))
 
 
 def stored_file(path: Path) -> Path:

@@ -8,6 +8,7 @@ import mmap
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
+from uniemox.errors import UniemoxError
 from uniemox.io.files import open_regular
 
 LOCATION = b"location"  # the key of TensorProto.external_data whose value is the file's name
@@ -51,6 +52,23 @@ def external_files(path: Path) -> list[str]:
                 if inner is not None and kind == _BYTES:
                     waiting.append((inner, first, last))
     return sorted(names)
+
+
+def weights_beside(path: Path, error_class: type[UniemoxError]) -> list[Path]:
+    """Return the paths of the files with an ONNX file's weights.
+
+    Raises error_class if the file can't be read, or a file with weights is missing or outside of its folder.
+    """
+    try:
+        names = external_files(path)
+    except (OSError, ValueError) as error:
+        raise error_class(f"{path}: can't read it as ONNX ({error}); export or download it again") from error
+    for name in names:
+        if leaves_folder(name) or not (path.parent / name).is_file():
+            raise error_class(
+                f"{path} reads weights from {name[:80]!r}, not in its folder; put them there or into one file"
+            )
+    return [path.parent / name for name in names]
 
 
 def leaves_folder(name: str) -> bool:

@@ -10,7 +10,7 @@ from PIL import Image
 
 from uniemox.errors import DetectorError
 from uniemox.io.files import fingerprint_of
-from uniemox.io.onnx_external import external_files, leaves_folder
+from uniemox.io.onnx_external import weights_beside
 from uniemox.io.onnx_sessions import RUNTIME_ERRORS, InferenceSession, Session
 from uniemox.persons.box import Detection, DetectorConfig, select
 from uniemox.persons.fitting import Size, fit_images
@@ -30,7 +30,7 @@ class OnnxDetector:
         self, path: Path, config: DetectorConfig, *, threads: int | None = None, provider: str = "cpu"
     ) -> None:
         self.name = path.name
-        others = _weights_beside(path)
+        others = weights_beside(path, DetectorError)
         self._session = _start(path, threads, provider)
         self._size = _input_size(path, self._session.wide)
         self._inputs = {one.name: _TYPES[one.type] for one in self._session.wide.get_inputs()}
@@ -108,20 +108,6 @@ def _input_size(path: Path, session: InferenceSession, free_size_px: int = FREE_
     if not (32 <= height <= MAX_SIZE_PX and 32 <= width <= MAX_SIZE_PX):
         raise DetectorError(f"{path}: takes images of {width} x {height} px; expected 32 to {MAX_SIZE_PX}")
     return height, width
-
-
-def _weights_beside(path: Path) -> list[Path]:
-    """Return a large graph's weight files. Raises DetectorError for one outside of the model's folder."""
-    try:
-        names = external_files(path)
-    except (OSError, ValueError) as error:
-        raise DetectorError(f"{path}: can't read it as ONNX ({error}); export or download it again") from error
-    for name in names:
-        if leaves_folder(name) or not (path.parent / name).is_file():
-            raise DetectorError(
-                f"{path} reads weights from {name[:80]!r}, not in its folder; put them there or into one file"
-            )
-    return [path.parent / name for name in names]
 
 
 def _describe(session: InferenceSession, outputs: Sequence[Array] | None) -> str:

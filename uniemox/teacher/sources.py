@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from uniemox.errors import TeacherError
-from uniemox.io.onnx_external import external_files, leaves_folder
-from uniemox.io.onnx_sessions import RUNTIME_ERRORS, InferenceSession, get_available_providers
+from uniemox.io.onnx_external import weights_beside
+from uniemox.io.onnx_sessions import RUNTIME_ERRORS, Session, pick_provider
 from uniemox.model.encoder import ConcatEncoder
 from uniemox.teacher.protocol import fit_pixels, hash_module, refuse_texts
 from uniemox.views.patches import IMAGENET_MEAN, IMAGENET_STD, PixelStats
@@ -173,12 +173,12 @@ class OnnxImageTower:
         self.mean, self.std = mean, std
         if not Path(path).is_file():
             raise TeacherError(f"there is no file {path}")
-        _check_weights(Path(path))
+        weights_beside(Path(path), TeacherError)
         try:
-            self.session = InferenceSession(str(path), providers=get_available_providers())
+            self.session = Session(Path(path), provider=pick_provider(None))
         except RUNTIME_ERRORS as error:
             raise TeacherError(f"{path} is no ONNX network that onnxruntime can run: {error}") from error
-        inputs = self.session.get_inputs()
+        inputs = self.session.wide.get_inputs()
         batch, channels, height, width = inputs[0].shape if len(inputs[0].shape) == 4 else (None,) * 4
         if len(inputs) != 1 or channels != 3 or not isinstance(height, int) or not isinstance(width, int):
             raise TeacherError(
@@ -207,16 +207,4 @@ class OnnxImageTower:
         """Run one chunk; a short chunk is padded to a fixed batch and cut again."""
         lack = 0 if self.batch is None else self.batch - len(chunk)
         filled = np.concatenate([chunk, np.zeros((lack, *chunk.shape[1:]), chunk.dtype)]) if lack else chunk
-        return self.session.run(None, {self.session.get_inputs()[0].name: filled})[0][: len(chunk)]
-
-
-def _check_weights(path: Path) -> None:
-    """Raise TeacherError for an ONNX file that takes weights from outside of its folder."""
-    try:
-        outside = [name for name in external_files(path) if leaves_folder(name)]
-    except (OSError, ValueError) as error:
-        raise TeacherError(f"{path} is no ONNX network that onnxruntime can run: {error}") from error
-    if outside:
-        raise TeacherError(
-            f"{path} reads weights from {outside[0][:80]!r}, not in its folder; put them there or into one file"
-        )
+        return self.session.run(None, {self.session.wide.get_inputs()[0].name: filled})[0][: len(chunk)]
