@@ -180,6 +180,31 @@ def test_images_that_cannot_be_read_now_are_no_missing_ones(
     assert refusal.value.status_code == 503
 
 
+def test_images_whose_folder_is_away_are_no_missing_ones(project: Project) -> None:
+    (project.folder / "pictures").rename(project.folder / "away")
+    previews = Previews(project)
+    with pytest.raises(HTTPException) as refusal:
+        asyncio.run(previews.of(1, 1))
+    assert refusal.value.status_code == 503
+    (project.folder / "away").rename(project.folder / "pictures")
+    found = asyncio.run(previews.of(1, 1))
+    assert isinstance(found, BufferedReader)
+    found.close()
+
+
+@pytest.mark.parametrize("kind", ["pictures", "previews"])
+def test_a_link_out_of_the_project_is_no_error_of_the_server(project: Project, tmp_path: Path, kind: str) -> None:
+    row = project.rows(select(t.images.c.sha256).where(t.images.c.id == 1))[0]
+    folder = project.folder / kind / row.sha256[:2]
+    folder.parent.mkdir(exist_ok=True)
+    if folder.exists():
+        folder.rename(tmp_path / "moved")
+    folder.symlink_to(tmp_path, target_is_directory=True)
+    with pytest.raises(HTTPException) as refusal:
+        asyncio.run(Previews(project).of(1, 1))
+    assert refusal.value.status_code == 503
+
+
 def test_a_preview_is_read_piece_by_piece(tmp_path: Path) -> None:
     """Thousands of clients that do not read must not hold a copy each; one that is removed meanwhile arrives whole."""
     content = os.urandom(2 * PIECE_BYTES + 1)

@@ -293,6 +293,57 @@ def test_a_takedown_goes_on_where_a_file_cannot_be_deleted(tmp_path: Path) -> No
     assert not take_down(project, row.sha256, because="again").problems
 
 
+@pytest.mark.parametrize("away", ["pictures", "pictures/xx"])
+def test_a_takedown_says_that_the_folder_of_images_is_missing(tmp_path: Path, away: str) -> None:
+    project = agreed(tmp_path)
+    row = project.rows(select(t.images).where(t.images.c.id == 4))[0]
+    image = project.image_path(row.sha256, row.format)
+    folder = project.folder / away.replace("xx", row.sha256[:2])
+    folder.rename(tmp_path / "away")
+    [problem] = take_down(project, row.sha256, because="asked").problems
+    assert f"{image.parent}: this folder of images is missing; repeat the takedown" in problem
+    (tmp_path / "away").rename(folder)
+    assert image.exists()
+    assert not take_down(project, row.sha256, because="again").problems
+    assert not image.exists()
+
+
+def test_a_takedown_deletes_the_image_where_a_preview_is_a_link(tmp_path: Path) -> None:
+    project = agreed(tmp_path)
+    row = project.rows(select(t.images).where(t.images.c.id == 4))[0]
+    image, folder = project.image_path(row.sha256, row.format), project.folder / "previews" / row.sha256[:2]
+    folder.parent.mkdir()
+    folder.symlink_to(tmp_path, target_is_directory=True)
+    [problem] = take_down(project, row.sha256, because="asked").problems
+    assert "a link leads out of the project" in problem
+    assert not image.exists()
+
+
+def test_a_takedown_removes_from_a_release_all_that_can_be_deleted(tmp_path: Path) -> None:
+    project = agreed(tmp_path)
+    release(project, tmp_path / "a", ReleaseConfig(name="a"))
+    row = project.rows(select(t.images.c.sha256).where(t.images.c.id == 4))[0]
+    (tmp_path / "a" / "labels.csv").unlink()
+    (tmp_path / "a" / "labels.csv").mkdir()  # can't be deleted as a file
+    done = take_down(project, row.sha256, because="asked")
+    assert named_in(tmp_path / "a", row.sha256) == []
+    assert done.releases == ()
+    assert len(done.problems) == 1
+    assert "labels.csv: it can't be deleted" in done.problems[0]
+    assert "repeat the takedown" in done.problems[0]
+    (tmp_path / "a" / "labels.csv").rmdir()
+    assert take_down(project, row.sha256, because="again").releases == (str(tmp_path / "a"),)
+
+
+def test_a_release_names_an_image_that_cannot_be_read(tmp_path: Path) -> None:
+    project = agreed(tmp_path)
+    row = project.rows(select(t.images).where(t.images.c.id == 4))[0]
+    image = project.image_path(row.sha256, row.format)
+    image.unlink()
+    with pytest.raises(DataError, match=rf"{image.name}: can't be read \(No such file"):
+        release(project, tmp_path / "a", ReleaseConfig(name="a"))
+
+
 def test_taking_down_the_last_image_removes_all_lists(tmp_path: Path) -> None:
     project = project_of(tmp_path / "p", LABELS * 2, looks=True)
     say(project, Ada="afaf", Ben="afaf")

@@ -83,6 +83,20 @@ def test_every_fault_of_an_image_is_found(tmp_path: Path) -> None:
         assert connection.execute(select(t.batches.c.note)).all()[-1] == ("1 images judged",)
 
 
+@pytest.mark.parametrize("what", ["image", "test set"])
+def test_images_that_cannot_be_read_for_a_moment_are_scanned_later(tmp_path: Path, what: str) -> None:
+    images = [jpeg_of(draw_image(number)) for number in range(3)]
+    project = collected(tmp_path / "p", write(tmp_path / "in" / "awe", a=images[0], b=images[1]))
+    write(tmp_path / "test" / "awe", c=images[1], d=images[2])
+    test = read_folder(tmp_path / "test")
+    row = project.rows(select(t.images).order_by(t.images.c.id.desc()))[0]
+    file = project.image_path(row.sha256, row.format) if what == "image" else tmp_path / "test" / "awe" / "c.jpg"
+    file.rename(tmp_path / "away")
+    assert screen(project, against=[test])["can't be read now"] == 1
+    (tmp_path / "away").rename(file)
+    assert screen(project, against=[test]) == {"kept": 1, "in a benchmark": 1}
+
+
 def test_one_image_under_many_labels_is_a_placeholder(tmp_path: Path) -> None:
     data = jpeg_of(draw_image(60))
     for i, label in enumerate(("awe", "awe", "fear", "fear", "anger")):
@@ -189,7 +203,7 @@ def test_a_takedown_deletes_files_until_it_is_undone(tmp_path: Path) -> None:
     assert len(list((tmp_path / "p" / "pictures").rglob("*.jpg"))) == 1
     [batch] = project.rows(select(t.batches.c.id).where(t.batches.c.step == "takedown"))
     take_back(project.store, batch.id)
-    assert screen(project) == {"kept": 2, "near duplicate": 1}  # as before; the files are not there to be looked at
+    assert screen(project) == {"kept": 2, "near duplicate": 1, "can't be read now": 2}  # until collect fetches them
     assert len(project.rows(select(t.looks))) == 1
     assert status(project)["next"] == "uniemox curate collect p"
     assert fetch(project, QUICK, folders=[tmp_path])["fetched"] == 3

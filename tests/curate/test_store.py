@@ -20,7 +20,7 @@ from uniemox.curate.plan import CollectionPlan, paper_plan, read_plan
 from uniemox.curate.project import UNDONE, Change, append, create_project, decisions, history, open_project
 from uniemox.curate.status import status
 from uniemox.curate.store import Store
-from uniemox.errors import ConfigError, DataError, UnavailableError
+from uniemox.errors import ConfigError, DataError, UnavailableError, UniemoxError
 from uniemox.labels import MIKELS
 
 
@@ -88,6 +88,43 @@ def test_a_project_that_is_away_for_a_moment_is_not_replaced_by_an_empty_one(tmp
     assert status(project)["steps"]
 
 
+@pytest.mark.parametrize("name", ["/{}", "ä b%20"])  # two slashes
+def test_projects_with_odd_paths_are_opened(tmp_path: Path, name: str) -> None:
+    place = Path(name.format(tmp_path / "p")) if name.startswith("/") else tmp_path / name
+    create_project(place).store.close()
+    assert status(open_project(place))["steps"]
+
+
+def test_a_folder_whose_name_is_no_text_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="rename the folder"):
+        create_project(tmp_path / "bad\udcff")
+
+
+def test_a_copy_without_a_write_ahead_log_gets_one(tmp_path: Path) -> None:
+    """Otherwise one reader makes all writers wait, and a writer all readers."""
+    create_project(tmp_path / "p").store.close()
+    file = tmp_path / "p" / "project.db"
+    with closing(sqlite3.connect(file)) as own:
+        own.execute("VACUUM INTO ?", (str(tmp_path / "copy.db"),))
+    (tmp_path / "copy.db").replace(file)
+    with closing(sqlite3.connect(file)) as other:
+        other.execute("BEGIN")
+        other.execute("SELECT * FROM settings").fetchall()
+        with pytest.raises(UnavailableError, match="another program uses it"):
+            open_project(tmp_path / "p")
+        other.rollback()
+        project = open_project(tmp_path / "p")
+        other.execute("BEGIN")
+        other.execute("SELECT * FROM settings").fetchall()
+        project.store.set("written", value=True)
+
+
+def test_a_password_of_the_database_is_not_shown() -> None:
+    with pytest.raises(UniemoxError) as problem:
+        Store("mysql+nothing://me:secret@127.0.0.1/x")
+    assert "secret" not in str(problem.value)
+
+
 @settings(max_examples=25)
 @example([("set", 1), ("set", 1), ("undo", 2), ("undo", 3), ("undo", 4), ("undo", 1)])
 @given(
@@ -153,7 +190,7 @@ def test_invalid_databases_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="not a database"):
         Store(f"sqlite:///{tmp_path / 'q.db'}")
     for address in ("nonsense", "nosuch://x"):
-        with pytest.raises(ConfigError, match="database address"):
+        with pytest.raises(ConfigError, match="address of the database"):
             Store(address)
 
 

@@ -95,7 +95,7 @@ def test_a_copy_much_larger_than_its_index_is_not_read(photos: Path) -> None:
 
 def test_an_index_of_another_model_is_refused(photos: Path) -> None:
     update_index(load("small", finder=None), photos)
-    with pytest.raises(ConfigError, match=r"Delete .*photos\.uniemox\.jsonl to index .* with this model"):
+    with pytest.raises(ConfigError, match=r"If the index is of another model, delete .*photos\.uniemox\.jsonl"):
         update_index(load(finder=None), photos)
 
 

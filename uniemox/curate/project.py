@@ -276,4 +276,7 @@ def _new_batch(connection: Connection, **values: Any) -> int:
 
 
 def _own_address(folder: Path) -> URL:
-    return URL.create("sqlite", database=str((folder / "project.db").absolute()))
+    path = str((folder / "project.db").absolute())
+    if not path.isascii() and path.encode("utf-8", "replace").decode() != path:
+        raise ConfigError(f"{folder}: the path is no text in UTF-8; rename the folder")
+    return URL.create("sqlite", database=path)

@@ -7,9 +7,9 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 from sqlalchemy import URL, Connection, Engine, Table, create_engine, event, func, insert, inspect, select
 from sqlalchemy.engine import make_url
@@ -44,8 +44,8 @@ class Store:
         try:
             url = make_url(address)
             self.engine = create_engine(url, pool_size=CONNECTIONS)
-        except (ArgumentError, NoSuchModuleError, ImportError) as error:
-            raise ConfigError(f"{address!r} is not a usable database address ({error})") from error
+        except (ArgumentError, NoSuchModuleError, ImportError) as error:  # the address may hold a password
+            raise ConfigError(f"the address of the database can't be used ({error})") from error
         if url.get_backend_name() == "sqlite":
             _tune_sqlite(self.engine, is_new=is_new, deadline=deadline)
         self._turn = threading.Lock()  # a writer that finds SQLite locked sleeps up to 100 ms at a time
@@ -53,7 +53,7 @@ class Store:
         try:
             self._create_tables(is_new=is_new)
         except (DBAPIError, sqlite3.Error) as error:
-            raise DataError(f"{address}: not a database that can be used ({getattr(error, 'orig', error)})") from error
+            raise DataError(f"{url}: not a database that can be used ({getattr(error, 'orig', error)})") from error
         deadline.clear()
 
     def close(self) -> None:
@@ -117,6 +117,21 @@ class Store:
             with self.write() as connection:
                 t.metadata.create_all(connection)
                 put_setting(connection, "schema", t.SCHEMA)
+        if self.engine.dialect.name == "sqlite":
+            self._log_ahead()
+
+    def _log_ahead(self) -> None:
+        """Use a write-ahead log, a property of the file that some copies lack; readers then don't wait for writers.
+
+        Raises UnavailableError if another program uses a database without it.
+        """
+        with closing(self.engine.raw_connection()) as connection:
+            try:
+                connection.cursor().execute("PRAGMA journal_mode=WAL")
+            except sqlite3.OperationalError as error:
+                if "locked" in str(error):
+                    problem = "another program uses it, so that a write-ahead log can't be begun"
+                    raise UnavailableError(f"{self.engine.url}: {problem}; end that program") from error
 
 
 def put_setting(connection: Connection, name: str, value: Any) -> None:
@@ -162,9 +177,9 @@ def _check_schema(connection: Connection, name: str) -> None:
 
 
 def _tune_sqlite(engine: Engine, *, is_new: bool, deadline: Sequence[float]) -> None:
-    """Use a write-ahead log, sync every commit to disk, and let writers queue instead of failing half-way.
+    """Sync every commit to disk, and let writers queue instead of failing half-way.
 
-    is_new: the log is a property of the file, and only a new database may be changed before it is known to be ours.
+    is_new: create the file.
     deadline: time at which statements are interrupted; empty: never.
     """
     if not is_new:
@@ -173,17 +188,15 @@ def _tune_sqlite(engine: Engine, *, is_new: bool, deadline: Sequence[float]) -> 
         def connecting(dialect: Any, _: Any, arguments: Sequence[Any], settings: Any) -> Any:
             """Open the file without creating it: one that is away for a moment would be replaced by an empty one."""
             path = str(arguments[0])
-            address = path if path.startswith("file:") else f"file:{quote(path)}?mode=rw"
+            address = path if path.startswith("file:") else f"{Path(path).absolute().as_uri()}?mode=rw"
             return dialect.connect(address, **{**settings, "uri": True})
-
-    pragmas = [*(["journal_mode=WAL"] if is_new else []), "synchronous=FULL", f"busy_timeout={BUSY_S * 1000}"]
 
     @event.listens_for(engine, "connect")
     def connected(connection: Any, _: Any) -> None:
         connection.isolation_level = None  # SQLAlchemy's begin event below starts transactions
         connection.set_progress_handler(lambda: bool(deadline) and time.monotonic() > deadline[0], 100_000)
         connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MAX_VALUE_BYTES)  # that an expression may compute
-        for pragma in (*pragmas, "foreign_keys=ON"):
+        for pragma in ("synchronous=FULL", f"busy_timeout={BUSY_S * 1000}", "foreign_keys=ON"):
             connection.execute(f"PRAGMA {pragma}")
 
     @event.listens_for(engine, "begin")

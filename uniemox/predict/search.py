@@ -76,7 +76,7 @@ def update_index(predictor: Predictor, folder: Path, watch: Callable[[Answers], 
             with ResultFile(lines, resume=lines.exists(), answered=answered) as file:
                 watch(answer_new(predictor, images, file, None))
         except ConfigError as error:
-            raise ConfigError(f"{error}. Delete {lines} to index {folder} with this model") from error
+            raise ConfigError(f"{error}. If the index is of another model, delete {lines}") from error
         index, failed = _read(lines)
         _save(cache, index, failed, answered)
     there = np.isin(index.paths, images)

@@ -162,12 +162,12 @@ def without_cookies(scope: Scope) -> bytes:
 def is_numeric(host: str) -> bool:
     """Return True for localhost and IP addresses; a foreign name server can't make these refer to this machine.
 
-    >>> [is_numeric(host) for host in ("localhost:8000", "[::1]:80", "10.0.0.7", "example.org", "127.0.0.1.nip.io", "")]
+    >>> [is_numeric(host) for host in ("localhost:8000", "[::1]:80", "10.0.0.7", "example.org", "a@127.0.0.1", "")]
     [True, True, True, False, False, False]
     """
     try:
         name = urlsplit(f"//{host}").hostname or ""
-        return name == "localhost" or bool(ipaddress.ip_address(name))
+        return "@" not in host and (name == "localhost" or bool(ipaddress.ip_address(name)))
     except ValueError:
         return False
 

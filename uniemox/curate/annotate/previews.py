@@ -91,12 +91,15 @@ class Previews:
         row = await to_thread.run_sync(self._row, image)
         if row is None:
             return None
-        path = self.project.preview_path(row.sha256)
-        if not os.path.exists(path):
-            async with self._turn_of[person]:
-                made = await to_thread.run_sync(self._make, row, path, limiter=self._turns)
-            if made is not None:
-                return made
+        try:
+            path = self.project.preview_path(row.sha256)
+            if not os.path.exists(path):
+                async with self._turn_of[person]:
+                    made = await to_thread.run_sync(self._make, row, path, limiter=self._turns)
+                if made is not None:
+                    return made
+        except DataError as error:  # a link that leads out of the project
+            raise _unavailable(str(error)) from error
         return await to_thread.run_sync(_opened, path)
 
     def _row(self, image: int) -> Any:
@@ -149,6 +152,8 @@ def _shrunk(path: Path, decoders: DecoderPool) -> bytes | None:
     except ImageError:
         return None
     except (OSError, RuntimeError) as error:  # RuntimeError: the decoder does not start
+        if isinstance(error, FileNotFoundError) and not path.parent.is_dir():
+            raise _unavailable(f"{path.parent} is missing") from error
         _check_missing(error)
         return None
     image.thumbnail((MAX_SIDE_PX, MAX_SIDE_PX), Image.Resampling.LANCZOS)
@@ -158,8 +163,13 @@ def _shrunk(path: Path, decoders: DecoderPool) -> bytes | None:
 def _check_missing(error: OSError | RuntimeError) -> None:
     """Do nothing for the errors in MISSING. Raises HTTPException (503) for others, such as too many open files."""
     if getattr(error, "errno", None) not in MISSING:
-        _warn(f"images can't be shown: {getattr(error, 'strerror', None) or error}")
-        raise HTTPException(503, "this image can't be read now; try again later") from error
+        raise _unavailable(str(getattr(error, "strerror", None) or error)) from error
+
+
+def _unavailable(problem: str) -> HTTPException:
+    """Log why images can't be shown, and return the answer to the client."""
+    _warn(f"images can't be shown: {problem}")
+    return HTTPException(503, "this image can't be read now; try again later")
 
 
 @lru_cache

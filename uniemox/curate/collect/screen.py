@@ -24,6 +24,7 @@ from uniemox.io.progress import Progress, in_parts, silent
 from uniemox.labels import LabelSet
 
 ACTOR = "screen"  # of automatic decisions
+UNREAD = "can't be read now"
 AT_ONCE, SCORED_AT_ONCE = 512, 64  # images between two transactions
 Scorer = Callable[[Sequence[Sample]], Sequence[Mapping[str, float] | None]]
 """Returns a model's probabilities by label for each image, None for an unreadable one."""
@@ -58,12 +59,11 @@ def screen(
 
     against: test sets whose images must not be in the new data set; those of earlier calls still count.
     score: of a model.  model: its name; scores of another model are replaced.
-    Decisions by a person stay. Returns the number of dropped images by reason, and of kept ones under "kept".
+    Decisions by a person stay. Returns the number of dropped images by reason, of kept ones under "kept", and of those
+    that could not be read now, which the next call tries again.
     """
     config = config or ScreenConfig()
-    _look(project, progress)
-    for data in against:
-        _look_at_benchmark(project, data, progress)
+    unread = _look(project, progress) + sum(_look_at_benchmark(project, data, progress) for data in against)
     if score is not None:
         _score(project, score, model, progress)
     progress("comparing", 0, 1)
@@ -87,7 +87,8 @@ def screen(
             connection.execute(in_group.values(near_group=bindparam("number")), numbers)
     now = current("screen")
     rows = project.rows(select(now).where(now.c.picture_id.not_in(taken_down())))
-    return dict(Counter("kept" if row.value == "keep" else row.reason.split(":")[0] for row in rows))
+    counts = Counter("kept" if row.value == "keep" else row.reason.split(":")[0] for row in rows)
+    return {**counts, **({UNREAD: unread} if unread else {})}
 
 
 def remembered_config(project: Project, min_side_px: int | None, min_score: float | None) -> ScreenConfig:
@@ -154,40 +155,51 @@ def _judge(
     return reasons, {one.id: number for number, members in groups.items() for one in members}
 
 
-def _look(project: Project, progress: Progress) -> None:
+def _look(project: Project, progress: Progress) -> int:
+    """Scan new images, and return the number of those whose files can't be read now."""
     query = select(t.images.c.id, t.images.c.sha256, t.images.c.format)
     query = query.outerjoin(t.looks, t.looks.c.picture_id == t.images.c.id).where(t.looks.c.picture_id.is_(None))
     rows = project.rows(query.where(t.images.c.id.not_in(taken_down())).order_by(t.images.c.id))
-    # after an undone takedown the file is missing until collect fetches it again
-    rows = [row for row in rows if project.image_path(row.sha256, row.format).exists()]
+    count = 0
     with DecoderPool(usable_cores()) as decoders:  # collected files may be crafted to block their decoder
         for part in in_parts(rows, AT_ONCE, "looking at images", progress):
             scanned = [
                 {"picture_id": row.id, "problem": look.problem, "width": look.size[0], "height": look.size[1]}
                 | {"thumb": _bytes_of(look.thumb), "histogram": _bytes_of(look.histogram, "<f4")}
                 for row, look in zip(part, scan(samples_of(project, part), decoders=decoders), strict=True)
+                if look.sha256
             ]
-            with project.store.write() as connection:
-                connection.execute(insert(t.looks), scanned)
+            count += len(scanned)
+            if scanned:
+                with project.store.write() as connection:
+                    connection.execute(insert(t.looks), scanned)
     with project.store.write() as connection:  # of images that were taken down meanwhile
         connection.execute(t.looks.delete().where(t.looks.c.picture_id.in_(taken_down())))
+    return len(rows) - count
 
 
 def _bytes_of(values: NDArray[Any] | None, dtype: str = "u1") -> bytes | None:
     return None if values is None else values.astype(dtype).tobytes()
 
 
-def _look_at_benchmark(project: Project, data: DataSet, progress: Progress) -> None:
-    """Scan new images of a test set."""
+def _look_at_benchmark(project: Project, data: DataSet, progress: Progress) -> int:
+    """Scan new images of a test set, and return the number of those whose files can't be read now."""
     keys = {row.key for row in project.rows(select(t.benchmarks.c.key).where(t.benchmarks.c.name == data.name))}
-    samples = list({sample.image_key: sample for sample in data.samples if sample.image_key not in keys}.values())
+    count, samples = (
+        0,
+        list({sample.image_key: sample for sample in data.samples if sample.image_key not in keys}.values()),
+    )
     for part in in_parts(samples, AT_ONCE, f"scanning {data.name}", progress):
         rows = [
             {"name": data.name, "key": sample.image_key, "sha256": look.sha256, "thumb": _bytes_of(look.thumb)}
             for sample, look in zip(part, scan(part), strict=True)
+            if look.sha256
         ]
-        with project.store.write() as connection:
-            connection.execute(insert(t.benchmarks), rows)
+        count += len(rows)
+        if rows:
+            with project.store.write() as connection:
+                connection.execute(insert(t.benchmarks), rows)
+    return len(samples) - count
 
 
 def scorer(model: str, labels: LabelSet, *, needs_all: bool = False) -> Scorer:

@@ -199,7 +199,7 @@ def _place_images(
     for number, row in enumerate(rows, start=1):
         target = root / row.path
         try:
-            data = read_limited(row.file, MAX_BYTES)
+            data = _bytes_of(row.file)
             plain = None if keep else without_metadata(data, orientation_of(data, str(row.file)))
             left_in += plain is None and not keep
             data = plain or data
@@ -210,6 +210,13 @@ def _place_images(
         sums[row.path] = hashlib.sha256(data).hexdigest()
         progress("writing", number, len(rows))
     return sums, left_in
+
+
+def _bytes_of(path: Path) -> bytes:
+    try:
+        return read_limited(path, MAX_BYTES)
+    except OSError as error:
+        raise DataError(f"{path}: can't be read ({error.strerror})") from error
 
 
 def _write_texts(
@@ -315,24 +322,35 @@ def take_down(project: Project, which: str, *, because: str, actor: str = "owner
         connection.execute(t.looks.delete().where(looks.picture_id.in_(numbers)))
         taken = update(t.candidates).where(candidates.picture_id.in_(numbers))
         connection.execute(taken.values(state="failed", reason="taken down"))
-    problems = [one for row in rows for one in _delete_files(project, row)]
+    problems = list(dict.fromkeys(one for row in rows for one in _delete_files(project, row)))
     return _leave_releases(project, [row.sha256 for row in rows], problems)
 
 
 def _delete_files(project: Project, row: Any) -> Iterator[str]:
     """Delete an image and its preview, and parts of them that a killed writer left. Yield a sentence per failure."""
-    try:
-        paths = project.image_path(row.sha256, row.format), project.preview_path(row.sha256)
-    except DataError as error:
-        yield str(error)
-        return
+    for path_of, is_optional in (
+        (lambda: project.image_path(row.sha256, row.format), False),
+        (lambda: project.preview_path(row.sha256), True),
+    ):
+        try:
+            path = path_of()
+            names = os.listdir(path.parent)
+        except DataError as error:  # a link that leads out of the project
+            yield f"{error}; then repeat the takedown"
+        except FileNotFoundError:
+            if not is_optional:
+                yield f"{path.parent}: this folder of images is missing; repeat the takedown when it is there"
+        except OSError as error:
+            yield f"{path.parent}: it can't be read ({error.strerror}); repeat the takedown"
+        else:
+            yield from _unlink(path.with_name(name) for name in names if name.startswith(row.sha256))
+
+
+def _unlink(paths: Iterable[Path]) -> Iterator[str]:
+    """Delete files. Yield a sentence for each one that can't be deleted."""
     for path in paths:
         try:
-            for name in os.listdir(path.parent):
-                if name.startswith(row.sha256):
-                    path.with_name(name).unlink(missing_ok=True)
-        except FileNotFoundError:
-            continue
+            path.unlink(missing_ok=True)
         except OSError as error:
             yield f"{path}: it can't be deleted ({error.strerror}); repeat the takedown"
 
@@ -353,8 +371,10 @@ def _leave_releases(project: Project, sha256: Sequence[str], problems: list[str]
                 problems.append(f"{row.folder}: not a release of this project; if it is, repeat curate release on it")
                 continue
             _check_folder(Path(row.folder))
-            _remove(Path(row.folder), sha256)
-            removed.append(row)
+            if failures := _remove(Path(row.folder), sha256):
+                problems += failures
+            else:
+                removed.append(row)
         except (OSError, DataError) as error:
             problems.append(f"{row.folder}: the images can't be removed ({error}); remove them by hand")
     for row in removed:
@@ -371,10 +391,9 @@ def _leave_releases(project: Project, sha256: Sequence[str], problems: list[str]
     return TakenDown(tuple(sha256), tuple(written), tuple(gone), tuple(problems))
 
 
-def _remove(folder: Path, sha256: Iterable[str]) -> None:
-    """Remove images from a release, with the lists that may name them. Raises OSError."""
+def _remove(folder: Path, sha256: Iterable[str]) -> list[str]:
+    """Remove images from a release, with the lists that may name them. Return a sentence per failure."""
     names = {digest[:NAME_DIGITS] for digest in sha256}
     paths = [path for path in (folder / IMAGES).rglob("*") if path.stem in names]
     lists = [*folder.glob(f"*{PARTIAL}"), *(folder / name for name in LISTS)] if paths else []
-    for path in paths + lists:
-        path.unlink(missing_ok=True)
+    return list(_unlink(paths + lists))
