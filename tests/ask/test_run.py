@@ -241,7 +241,7 @@ def test_images_that_vanish_stop_it(tmp_path: Path) -> None:
         ({"rate_per_minute": 0}, "rate_per_minute must be above 0"),
         ({"timeout_s": float("nan")}, "timeout_s must be above 0"),
         ({"price_in": 1.0}, "go together"),
-        ({"price_in": -1.0, "price_out": 1.0}, "must be 0 or more"),
+        ({"price_in": -1.0, "price_out": 1.0}, "price_in must be at least 0"),
         ({"images": 201, "models": ("a", "b")}, "402 questions, at most about 904,500 tokens in.*--max-images 201"),
         ({"endpoint": "http://x.org"}, "--allow-http"),
     ],

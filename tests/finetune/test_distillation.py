@@ -92,7 +92,7 @@ def test_killed_at_any_step_it_continues_to_the_same_bytes(tmp_path: Path, furth
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: DistillationConfig(weight=1.5), "weight must lie between 0 and 1"),
+        (lambda: DistillationConfig(weight=1.5), "weight must be at most 1"),
         (lambda: DistillationConfig(data="folder:x"), "needs a teacher"),
         (
             lambda: tiny_finetuning("x", method="probe", distillation=DistillationConfig(teacher="small")),

@@ -162,7 +162,7 @@ def test_names_of_the_hub_are_fetched(tmp_path: Path, monkeypatch: pytest.Monkey
 )
 def test_settings_out_of_range(settings: dict) -> None:
     (name,) = settings
-    with pytest.raises(ConfigError, match=f"^{name} is "):
+    with pytest.raises(ConfigError, match=f"^{name} must be "):
         DetectorConfig(**settings)
 
 

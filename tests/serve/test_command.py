@@ -24,7 +24,7 @@ def test_a_model_that_is_none_is_named(tmp_path: Path) -> None:
 
 
 def test_limits_are_checked_before_models_are_loaded(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="queue is 0"):
+    with pytest.raises(ConfigError, match="queue must be at least 1"):
         app(["serve", "--model", str(write_model(tmp_path / "m.onnx")), "--queue", "0"])
 
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from uniemox.ask.client import chat_url
+from uniemox.bounds import check_numbers
 from uniemox.errors import ConfigError
 
 
@@ -44,20 +45,16 @@ class AskConfig:
             raise ConfigError(f"models must be names such as gpt-4o, got {self.models}; give --model NAME")
         if len(set(self.models)) < len(self.models):
             raise ConfigError(f"models lists a model twice: {', '.join(self.models)}")
-        for name in ("images", "max_images", "concurrency", "attempts"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.concurrency > 64:
-            raise ConfigError(f"concurrency must be at most 64, got {self.concurrency}")
-        for name in ("rate_per_minute", "timeout_s", "first_wait_s"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < 1e6:
-                raise ConfigError(f"{name} must be above 0, got {value}")
-        prices = (self.price_in, self.price_out)
+        counts, prices = ("images", "max_images", "concurrency", "attempts"), ("price_in", "price_out")
+        times = ("rate_per_minute", "timeout_s", "first_wait_s")
+        check_numbers(
+            self,
+            at_least=dict.fromkeys(counts, 1) | dict.fromkeys(prices, 0),
+            above=dict.fromkeys(times, 0),
+            at_most={"concurrency": 64} | dict.fromkeys((*times, *prices), 1_000_000),
+        )
         if (self.price_in is None) != (self.price_out is None):
             raise ConfigError("price_in and price_out go together; give both, or none")
-        if any(price is not None and not 0 <= price < 1e6 for price in prices):
-            raise ConfigError(f"price_in and price_out must be 0 or more per million tokens, got {prices}")
         if self.images > self.max_images:
             requests = self.images * len(self.models)
             raise ConfigError(

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
+from uniemox.bounds import check_numbers
 from uniemox.errors import ConfigError, LabelError
 from uniemox.labels import MIKELS, Kind, LabelSet, clean, recognise
 from uniemox.paper import paper_tables
@@ -78,10 +79,7 @@ class CollectionPlan:
                     raise ConfigError(f"keywords: {word!r} is searched for {other} and for {label}; leave it to one")
         if not all(_is_name(style) for style in self.styles) or len(self.styles) > MAX_LABELS:
             raise ConfigError(f"styles must be at most {MAX_LABELS} names of folders, got {self.styles}")
-        if self.answers_per_picture is not None and self.answers_per_picture < 1:
-            raise ConfigError(f"answers_per_picture must be at least 1, got {self.answers_per_picture}")
-        if self.check_every < 0:
-            raise ConfigError(f"check_every must be at least 0, got {self.check_every}")
+        check_numbers(self, at_least={"answers_per_picture": 1, "check_every": 0})
 
     @property
     def labels(self) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from uniemox.errors import ConfigError
+from uniemox.bounds import check_numbers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,8 +16,7 @@ class PoolConfig:
     """local: this machine. ray: all machines of a Ray cluster, which must see the files at the same paths."""
 
     def __post_init__(self) -> None:
-        if self.workers is not None and self.workers < 1:
-            raise ConfigError(f"--workers must be at least 1, got {self.workers}")
+        check_numbers(self, "--", at_least={"workers": 1})
 
 
 ONE_A_CORE = PoolConfig()

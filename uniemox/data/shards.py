@@ -14,12 +14,13 @@ from typing import Any
 
 from PIL import Image
 
+from uniemox.bounds import check_numbers
 from uniemox.data.people import json_line
 from uniemox.data.pool_config import ONE_A_CORE, PoolConfig
 from uniemox.data.processes import map_batches
 from uniemox.data.readers.csv_table import parse_json
 from uniemox.data.sample import DataSet, Sample
-from uniemox.errors import ConfigError, DataError, ImageError, MissingPackageError
+from uniemox.errors import DataError, ImageError, MissingPackageError
 from uniemox.io.files import (
     MAX_NAME,
     MAX_TEXT_BYTES,
@@ -201,10 +202,7 @@ class ShardConfig:
     """Worker processes; on a cluster all machines must see the folder at the same path."""
 
     def __post_init__(self) -> None:
-        if self.samples < 1:
-            raise ConfigError(f"samples must be at least 1, got {self.samples}")
-        if self.short_side_px is not None and self.short_side_px < 16:
-            raise ConfigError(f"short_side_px must be at least 16, got {self.short_side_px}")
+        check_numbers(self, at_least={"samples": 1, "short_side_px": 16})
 
 
 def write_shards(data: DataSet, out: Path, config: ShardConfig, on_progress: Progress = silent) -> list[str]:

@@ -4,17 +4,11 @@ import re
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, cast, get_args
 
+from uniemox.bounds import check_numbers
 from uniemox.classifier_info import Streams
 from uniemox.errors import ConfigError
 from uniemox.model.config import REGION_METHODS, check_fusion, check_name, is_foreign
-from uniemox.training.config import (
-    HardwareConfig,
-    OptimizerConfig,
-    SaveConfig,
-    ScheduleConfig,
-    check_batches,
-    check_numbers,
-)
+from uniemox.training.config import HardwareConfig, OptimizerConfig, SaveConfig, ScheduleConfig, check_batches
 from uniemox.views.config import ViewConfig
 
 Fit = Literal["full", "probe", "knn", "mean", "histogram"]
@@ -100,11 +94,10 @@ class AugmentConfig:
                 "augment.randaugment must be None or a name such as rand-m9-mstd0.5-inc1, with parts m, n, p, mstd, "
                 f"mmax, inc and their numbers, got {self.randaugment!r}"
             )
-        check_numbers(self, "augment.", at_least={"mixup": 0, "cutmix": 0})
-        if not 0 <= self.smoothing < 1:
-            raise ConfigError(f"augment.smoothing must be at least 0 and below 1, got {self.smoothing}")
-        if not 0 <= self.erasing <= 1:
-            raise ConfigError(f"augment.erasing must lie between 0 and 1, got {self.erasing}")
+        numbers = ("mixup", "cutmix", "smoothing", "erasing")
+        check_numbers(
+            self, "augment.", at_least=dict.fromkeys(numbers, 0), below={"smoothing": 1}, at_most={"erasing": 1}
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -120,8 +113,7 @@ class DistillationConfig:
     """Weight of the teacher's prediction in the target of a labelled image, 0 to 1; the label has the rest."""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.weight <= 1:
-            raise ConfigError(f"distillation.weight must lie between 0 and 1, got {self.weight}")
+        check_numbers(self, "distillation.", at_least={"weight": 0}, at_most={"weight": 1})
         if self.data and not self.teacher:
             raise ConfigError("distillation.data needs a teacher; give --distillation.teacher, such as embedded")
 
@@ -236,14 +228,13 @@ class FinetuneConfig:
     def __post_init__(self) -> None:
         check_name(self.method, (*get_args(Fit), *REGION_METHODS), "method")
         check_batches(self)
-        check_numbers(self, above={"head_lr_scale": 0}, at_least={"logit_adjustment": 0})
-        if not 0 < self.fraction <= 1 or not 0 < self.holdout_fraction < 1:
-            raise ConfigError(
-                f"fraction must be above 0 and at most 1, holdout_fraction between 0 and 1, got {self.fraction} and "
-                f"{self.holdout_fraction}"
-            )
-        if self.ema_decay is not None and not 0 < self.ema_decay < 1:
-            raise ConfigError(f"ema_decay must lie between 0 and 1, got {self.ema_decay}; none turns it off")
+        check_numbers(
+            self,
+            above=dict.fromkeys(("head_lr_scale", "fraction", "holdout_fraction", "ema_decay"), 0),
+            at_least={"logit_adjustment": 0},
+            below={"holdout_fraction": 1, "ema_decay": 1},
+            at_most={"fraction": 1},
+        )
         for refused in (self._wrong_method(), self._wrong_task(), self._wrong_regions()):
             if refused:
                 raise ConfigError(refused)

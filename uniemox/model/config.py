@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any, Literal
 
+from uniemox.bounds import check_numbers
 from uniemox.errors import CheckpointError, ConfigError
 from uniemox.losses.config import LossWeights
 from uniemox.views.config import MaskConfig
@@ -121,10 +122,7 @@ class ModelConfig:
     def __post_init__(self) -> None:
         if self.fusion is not None:
             check_fusion(self.fusion, self.decoder.width, self.fusion_heads)
-        if not 0 < self.temperature < float("inf"):
-            raise ConfigError(f"model.temperature must be positive and finite, got {self.temperature}")
-        if self.teacher_width is not None and self.teacher_width < 1:
-            raise ConfigError(f"model.teacher_width must be at least 1, got {self.teacher_width}")
+        check_numbers(self, "model.", above={"temperature": 0}, at_least={"teacher_width": 1})
 
     @property
     def needs_image_features(self) -> bool:

@@ -9,8 +9,9 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from uniemox.bounds import check_numbers
 from uniemox.classifier_info import PersonPolicy
-from uniemox.errors import BoxError, ConfigError
+from uniemox.errors import BoxError
 
 
 class Box(NamedTuple):
@@ -167,12 +168,8 @@ class DetectorConfig:
     """Maximum number of people per image."""
 
     def __post_init__(self) -> None:
-        for name in ("confidence", "nms_overlap"):
-            value = getattr(self, name)
-            if value is not None and not 0 <= value <= 1:  # also refuses nan
-                raise ConfigError(f"{name} is {value}; it must be from 0 to 1, or left out for the detector's own")
-        if self.max_detections < 1:
-            raise ConfigError(f"max_detections is {self.max_detections}; it must be at least 1")
+        shares = ("confidence", "nms_overlap")
+        check_numbers(self, at_least=dict.fromkeys(shares, 0) | {"max_detections": 1}, at_most=dict.fromkeys(shares, 1))
 
     def thresholds(self, confidence: float, nms_overlap: float) -> Thresholds:
         """Return the thresholds; unset ones are the layout's."""

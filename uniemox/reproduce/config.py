@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-from uniemox.errors import ConfigError
+from uniemox.bounds import check_numbers
 
 Scale = Literal["demo", "paper"]
 Table = Literal["table1", "table2", "table3", "table4", "table5", "table6", "table7", "table8", "table9"]
@@ -52,10 +52,7 @@ class ReproduceConfig:
     """For table8 and table9: name of the environment variable that holds the API key."""
 
     def __post_init__(self) -> None:
-        for name in ("seeds", "gpus"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ConfigError(f"--{name} must be at least 1, got {value}")
+        check_numbers(self, "--", at_least={"seeds": 1, "gpus": 1})
 
     @property
     def is_demo(self) -> bool:

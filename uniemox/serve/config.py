@@ -1,9 +1,9 @@
 """Limits of the server: queue, batches, request size and time."""
 
-import math
 import re
 from dataclasses import dataclass
 
+from uniemox.bounds import check_numbers
 from uniemox.errors import ConfigError
 
 
@@ -41,19 +41,13 @@ class ServeConfig:
         for origin in self.allow_origins:
             if not re.fullmatch(r"https?://[^/\s?#@]+", origin):
                 raise ConfigError(f"allow_origin is {origin!r}; it must be like https://example.org, without a path")
-        for name in ("queue", "batch_size", "max_files", "max_megapixels", "max_connections"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1")
-        for name in ("max_mb", "timeout_s", "decode_timeout_s", "read_timeout_s"):
-            value = getattr(self, name)
-            if not (math.isfinite(value) and value > 0):
-                raise ConfigError(f"{name} is {value}; it must be above 0")
+        counts = ("queue", "batch_size", "max_files", "max_megapixels", "max_connections")
+        amounts = ("max_mb", "timeout_s", "decode_timeout_s", "read_timeout_s")
+        check_numbers(self, at_least=dict.fromkeys(counts, 1) | {"max_wait_ms": 0}, above=dict.fromkeys(amounts, 0))
         if self.root_path and (self.root_path[0] != "/" or self.root_path[-1] == "/"):
             raise ConfigError(
                 f"root_path is {self.root_path!r}; it begins with / and does not end with it, as in /emotions"
             )
-        if not (math.isfinite(self.max_wait_ms) and self.max_wait_ms >= 0):
-            raise ConfigError(f"max_wait_ms is {self.max_wait_ms}; it must be 0 or more")
 
     @property
     def max_bytes(self) -> int:

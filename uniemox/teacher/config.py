@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
+from uniemox.bounds import check_numbers
 from uniemox.errors import ConfigError
-from uniemox.training.config import check_numbers
 
 SMALL_PATCH_PX = 12  # of the small tower, which is fitted if no image tower is given
 

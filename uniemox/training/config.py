@@ -1,23 +1,11 @@
 """Settings that all runs share."""
 
-import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from uniemox.bounds import check_numbers
 from uniemox.errors import ConfigError
 from uniemox.model.config import Precision
-
-
-def check_numbers(
-    config: Any, section: str = "", *, above: Mapping[str, float] = {}, at_least: Mapping[str, float] = {}
-) -> None:
-    """Raise ConfigError with the field's name if a number is not finite or out of range. None is accepted."""
-    for words, limits in (("above", above), ("at least", at_least)):
-        for name, limit in limits.items():
-            value = getattr(config, name)
-            if value is not None and not (limit <= value < math.inf and (words == "at least" or value != limit)):
-                raise ConfigError(f"{section}{name} must be {words} {limit}, got {value}")
 
 
 def check_batches(config: Any) -> None:
@@ -41,11 +29,9 @@ class OptimizerConfig:
     """Clip the gradient of a step to this L2 norm, above 0. None: no clipping."""
 
     def __post_init__(self) -> None:
-        check_numbers(self, "optimizer.", above={"base_lr": 0}, at_least={"weight_decay": 0})
+        check_numbers(self, "optimizer.", above={"base_lr": 0, "max_grad_norm": 0}, at_least={"weight_decay": 0})
         if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
             raise ConfigError(f"optimizer.betas must be two numbers from 0 to below 1, got {self.betas}")
-        if self.max_grad_norm is not None and not self.max_grad_norm > 0:
-            raise ConfigError(f"optimizer.max_grad_norm must be above 0, got {self.max_grad_norm}; none: no clipping")
 
     def lr(self, batch_size: int) -> float:
         """Return the maximum learning rate for a number of images per step (arXiv 1706.02677, section 2.1)."""

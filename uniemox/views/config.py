@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from uniemox.bounds import check_numbers
 from uniemox.classifier_info import ClassifierInfo, PersonPolicy
 from uniemox.errors import ConfigError
 
@@ -30,11 +31,10 @@ class ViewConfig:
         return cls(size=info.size, crop_fraction=info.crop_fraction, person=info.person, hide_person=info.hides_person)
 
     def __post_init__(self) -> None:
-        if self.size < 8:
-            raise ConfigError(f"view.size must be at least 8 px, got {self.size}")
-        for name in ("min_area", "crop_fraction"):
-            if not 0 < getattr(self, name) <= 1:
-                raise ConfigError(f"view.{name} must lie above 0 and be at most 1, got {getattr(self, name)}")
+        shares = ("min_area", "crop_fraction")
+        check_numbers(
+            self, "view.", at_least={"size": 8}, above=dict.fromkeys(shares, 0), at_most=dict.fromkeys(shares, 1)
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from uniemox import __version__
+from uniemox.bounds import check_numbers
 from uniemox.errors import ConfigError
 
 AGENT = "uniemox-curate"
@@ -45,12 +46,8 @@ class CollectConfig:
     """Longest wait in seconds that a host may ask for; if it asks for more, the run gives the host up."""
 
     def __post_init__(self) -> None:
-        for name in ("per_keyword", "max_kb", "workers", "tries"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("rate", "timeout_s"):
-            if getattr(self, name) <= 0:
-                raise ConfigError(f"{name} must be above 0, got {getattr(self, name)}")
+        counts = ("per_keyword", "max_kb", "workers", "tries")
+        check_numbers(self, at_least=dict.fromkeys(counts, 1), above={"rate": 0, "timeout_s": 0})
         if not self.contact.isprintable() or not self.contact.isascii():
             raise ConfigError(f"contact must be plain ASCII of one line, got {self.contact!r}")
         if self.licence not in (None, *BING_LICENCES):

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from sqlalchemy import bindparam, func, insert, select, true, update
 
 import uniemox
+from uniemox.bounds import check_numbers
 from uniemox.curate import tables as t
 from uniemox.curate.project import Change, Project, append, current, decisions, searched_labels, taken_down
 from uniemox.curate.store import put_setting
@@ -40,10 +41,7 @@ class ScreenConfig:
     """Minimum probability, 0 to 1, of the searched label by a model; 0 only sorts by it."""
 
     def __post_init__(self) -> None:
-        if self.min_side_px < 1:
-            raise ConfigError(f"min_side_px must be at least 1, got {self.min_side_px}")
-        if not 0 <= self.min_score < 1:
-            raise ConfigError(f"min_score must be at least 0 and below 1, got {self.min_score}")
+        check_numbers(self, at_least={"min_side_px": 1, "min_score": 0}, below={"min_score": 1})
 
 
 def screen(
