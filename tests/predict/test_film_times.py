@@ -1,9 +1,12 @@
 """Films: time stamps that begin late or again, joined parts, last pictures, files that are cut off."""
 
+import io
 import os
 import random
 from collections.abc import Callable, Iterator
+from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -176,7 +179,9 @@ def read_here(path: Path, search_on: Callable[[], None] = lambda: None) -> tuple
     times, error = [], ""
     try:
         for time_s, _, frame in moments(_film(path, search_on), 1):
-            times += [time_s] if frame is not None else []
+            if frame is not None:
+                frame.pixels()
+                times.append(time_s)
     except (ValueError, OSError) as problem:
         error = f"{type(problem).__name__}: {problem}"
     return times, error
@@ -208,6 +213,62 @@ def test_a_film_that_is_read_without_finding_frames_is_not_taken_for_one_that_ha
     path.write_bytes(path.read_bytes() + bytes(zeros))
     read_here(path, lambda: called.append(True))
     assert len(called) >= calls
+
+
+@pytest.mark.parametrize("first", [b"moof", b"mdat"])
+def test_fragments_whose_beginning_is_damaged_are_noticed(tmp_path: Path, first: bytes) -> None:
+    """The rest of the file can't be found, and what is before it holds few pictures or none."""
+    path = film_of(tmp_path / "film.mp4", list(range(275)), 25, options={"movflags": "frag_keyframe+empty_moov"})
+    data = path.read_bytes()
+    at = data.index(first) - 4
+    path.write_bytes(data[:at] + bytes(len(data) // 20) + data[at + len(data) // 20 :])
+    times, error = read_here(path)
+    assert len(times) < 11
+    assert error
+
+
+def test_a_file_without_a_picture_is_an_error(tmp_path: Path) -> None:
+    path = film_of(tmp_path / "film.mp4", list(range(50)), 25, options={"movflags": "frag_keyframe+empty_moov"})
+    path.write_bytes(path.read_bytes().partition(b"moof")[0][:-4])  # recording ended right after it began
+    assert read_here(path) == ([], "ValueError: not one picture could be read")
+
+
+def test_pictures_with_exif_are_read(tmp_path: Path) -> None:
+    """PyAV does not know the kind of side data that they bring."""
+    av = pytest.importorskip("av", reason="needs PyAV: pip install 'uniemox[video]'")
+    about = Image.Exif()
+    about[0x010F] = "a camera"
+    with av.open(str(tmp_path / "film.mov"), "w") as film:
+        stream = film.add_stream("mjpeg", 1, width=64, height=48, pix_fmt="yuvj420p")
+        for number in range(3):
+            image = io.BytesIO()
+            draw_image(number, (64, 48)).save(image, "JPEG", exif=about)
+            packet = av.Packet(image.getvalue())
+            packet.stream, packet.pts, packet.dts, packet.time_base = stream, number, number, Fraction(1)
+            packet.is_keyframe = True
+            film.mux(packet)
+    assert read_here(tmp_path / "film.mov") == ([0, 1, 2], "")
+
+
+def test_an_empty_packet_shows_the_picture_before_it_again(tmp_path: Path) -> None:
+    """Theora writes one where a picture did not change; FFmpeg's decoder refuses it."""
+    (tmp_path / "film.ogv").touch()
+    stream = SimpleNamespace(index=0, type="video", time_base=Fraction(1))
+
+    def packet(size: int, pts: int | None) -> SimpleNamespace:
+        about = {"pts": pts, "dts": pts, "duration": 1, "pos": pts, "stream": stream}
+        return SimpleNamespace(size=size, decode=lambda: [(size, pts)], **about)
+
+    packets = [packet(9, 0), packet(0, 1), packet(9, 2), packet(0, None)]  # the last one flushes the decoder
+    container = SimpleNamespace(format=SimpleNamespace(name="ogg"), streams=[stream], demux=lambda: packets)
+    file = film_file.FilmFile(tmp_path / "film.ogv", container, stream, lambda: None)
+    assert list(file.frames()) == [(9, 0), (9, 2), (0, None)]
+
+
+def test_a_picture_with_long_sound_is_not_taken_for_a_film_that_hangs(tmp_path: Path) -> None:
+    path, called = film_of(tmp_path / "song.mkv", [0], sound_s=200), list[bool]()
+    read_here(path, lambda: called.append(True))
+    assert called
 
 
 def test_attachments_before_the_pictures_are_no_damage(tmp_path: Path) -> None:

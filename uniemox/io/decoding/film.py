@@ -198,6 +198,8 @@ def _film(path: Path, search_on: Callable[[], None]) -> Iterator[Shown]:
             yield last
         if problem := source.problem(count, next_s):
             raise ValueError(problem)
+        if last is None:
+            raise ValueError("not one picture could be read")
         lasts_s = end_s - stamp_s
         if last is not None and lasts_s > last.lasts_s + BACK_S and source.is_whole(count):
             yield last._replace(lasts_s=lasts_s)  # again, because its packet did not say how long it lasts
@@ -216,7 +218,10 @@ def _turn(frame: Any) -> int:
 
 def _is_mirrored(frame: Any) -> bool:
     """Return True if a frame is to be mirrored at its horizontal axis, before it is turned."""
-    matrix = frame.side_data.get("DISPLAYMATRIX")
+    try:
+        matrix = frame.side_data.get("DISPLAYMATRIX")
+    except ValueError:  # PyAV does not know all kinds of side data, such as that of EXIF
+        return False
     if matrix is None:
         return False
     a, b, _, c, d, *_ = np.frombuffer(bytes(matrix), np.int32).astype(float)

@@ -19,12 +19,14 @@ JUMP_S = 10.0  # by which time stamps go forward where broadcasts were joined
 BROADCASTS = ("mpegts", "mpeg")  # containers whose time stamps may jump
 LATE_ENDS = ("avi", "matroska,webm", "asf", "ogg")  # containers that may end with a large index, or page
 MANY_PICTURES = 10  # that no answer shows; fewer may be left over where streams end
+SEARCHED_PACKETS = 4096  # that may go by without a picture before a sign of life
 FAR = 20.0  # distance of two pictures in the file that is a hole: times the median distance
 HOLE_BYTES, HOLE_SHARE = (2**14, 100_000), 0.02  # size of a hole, at least: limits in bytes; share of the file
 SEGMENT = b"\x18\x53\x80\x67"  # of Matroska; its size follows
 AFTER_PICTURES = (b"\x1c\x53\xbb\x6b", b"\x12\x54\xc3\x67", b"\x19\x41\xa4\x69", b"\x10\x43\xa7\x70")  # Cues, Tags ...
 HEAD_BYTES, NEAR_BYTES = 4096, 64
 MAX_BOXES = 1_000_000  # of mp4
+EXTENDS, MAX_HEAD_BYTES = b"mvex", 2**24  # box inside of moov, the head, that announces fragments; bytes of that head
 BESIDE_MEDIA = frozenset(b"ftyp styp moov moof mfra meta sidx ssix emsg prft free skip wide uuid".split())
 ASF_FILE = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")  # begins the properties of an ASF file
 SYNC, PACKET_SIZES, BLOCK_BYTES = 0x47, (188, 192, 204), 2**22  # of transport streams
@@ -52,7 +54,7 @@ class FilmFile:
         self._is_mp4 = self._kind.startswith("mov")
         has_boxes = self._is_mp4 or self._kind == "avi"
         boxes, self._is_short = _read_boxes(path, self._kind) if has_boxes else ([], False)
-        self._is_fragmented = any(box.name == b"moof" for box in boxes)
+        self._is_fragmented = any(box.name in (b"moof", EXTENDS) for box in boxes)
         self._beside = [box for box in boxes if box.name in BESIDE_MEDIA]
         self._starts, self._sizes = array("q"), array("q")  # of packets, in the file
         self._end_byte = 0
@@ -64,6 +66,7 @@ class FilmFile:
     def frames(self) -> Iterator[Any]:
         """Yield the decoded frames of the stream."""
         last_s = dict[int, float]()  # by stream: a packet of pictures may come after sound that is much later
+        bases = {stream.index: float(stream.time_base or 0) for stream in self._container.streams}  # s
         slack = used = 0  # bytes before the packets so far that belong to none; bytes of all packets
         block, laced = -1, 0  # frames in one block of Matroska have its place, and their own sizes
         for packet in self._packets():
@@ -79,16 +82,20 @@ class FilmFile:
                 self._starts.append(block)
                 self._sizes.append(packet.size)
                 used += packet.size
-            if at is not None and packet.time_base and packet.stream.type in ("video", "audio"):
-                at_s, end = float(at * packet.time_base), max(at, packet.pts or at) + (packet.duration or 0)
-                self.end_s = max(self.end_s, float(end * packet.time_base))
+                if len(self._starts) % SEARCHED_PACKETS == 0:  # of sound, after the last picture
+                    self._search_on()
+            base = bases.get(index, 0.0)
+            if at is not None and base and packet.stream.type in ("video", "audio"):
+                at_s, end = at * base, max(at, packet.pts or at) + (packet.duration or 0)
+                self.end_s = max(self.end_s, end * base)
                 if at_s < last_s.get(index, at_s) - BACK_S:
                     last_s.clear()
                 has_jumped = last_s and at_s > max(last_s.values()) + JUMP_S
                 if has_jumped and self._kind in BROADCASTS and hole < HOLE_BYTES[1]:  # in a hole, time goes on
                     self.jump_s = at_s
                 last_s[index] = at_s
-            if index == self._stream.index:
+            is_repeat = packet.size == 0 and at is not None  # Theora shows the picture before it once more
+            if index == self._stream.index and not is_repeat:
                 yield from packet.decode()
 
     def _packets(self) -> Iterator[Any]:
@@ -149,7 +156,7 @@ class FilmFile:
 
     def _holes(self) -> int:
         """Return the number of bytes in large gaps between the packets, and after the last one."""
-        if not self._starts or (self._is_mp4 and not self._is_fragmented):  # its packets may lie anywhere
+        if self._is_mp4 and not self._is_fragmented:  # its packets may lie anywhere
             return 0
         starts = np.concatenate([self._starts, [box.start for box in self._beside]]).astype(int)
         sizes = np.concatenate([self._sizes, [box.length for box in self._beside]]).astype(int)
@@ -158,7 +165,7 @@ class FilmFile:
         gaps = np.diff(np.maximum.accumulate(slack))  # packets of several streams may lie in each other
         size = self._container.size
         if self._kind not in LATE_ENDS:
-            gaps = np.append(gaps, size - max(self._end_byte, (starts + sizes).max()))
+            gaps = np.append(gaps, size - max(self._end_byte, (starts + sizes).max(initial=0)))
         return int(gaps[gaps > np.clip(HOLE_SHARE * size, *HOLE_BYTES)].sum())
 
     def _transport_holes(self) -> tuple[int, int]:
@@ -195,7 +202,7 @@ class FilmFile:
 
 def _read_boxes(path: Path, kind: str) -> tuple[list[_Box], bool]:
     """Return the boxes of an mp4 or AVI file, and whether the last one is longer than the file."""
-    boxes, at = list[_Box](), 0
+    boxes, at, name = list[_Box](), 0, b""
     with open_regular(path) as file:
         size = file.seek(0, os.SEEK_END)
         while at < size and len(boxes) < MAX_BOXES:
@@ -209,8 +216,10 @@ def _read_boxes(path: Path, kind: str) -> tuple[list[_Box], bool]:
             if length < 8:  # 0: to the end of the file
                 break
             boxes.append(_Box(name, at, min(length, size - at)))
+            if name == b"moov" and EXTENDS in file.read(min(length, MAX_HEAD_BYTES)):
+                boxes.append(_Box(EXTENDS, at, 0))
             at += length
-    return boxes, at > size and boxes[-1].name in (b"mdat", b"moof", b"RIFF")
+    return boxes, at > size and name in (b"mdat", b"moof", b"RIFF")
 
 
 def _read_transport(path: Path, search_on: Callable[[], None]) -> tuple[int, dict[int, NDArray[np.int64]]]:
