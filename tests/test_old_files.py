@@ -18,7 +18,7 @@ from tests.conftest import REFERENCE
 from tests.runs import losses, one_thread, scenes, tiny_pretraining
 from uniemox import load
 from uniemox.ask.question import question
-from uniemox.ask.record import Record
+from uniemox.ask.record import open_record
 from uniemox.checkpoints.classifier import load_classifier
 from uniemox.classifier_info import read_info
 from uniemox.curate.annotate.verdicts import verdicts
@@ -119,5 +119,6 @@ def test_a_project_is_opened_with_its_settings_and_answers(old: Path) -> None:
 def test_a_folder_of_answers_is_continued(tmp_path: Path) -> None:
     header = {"question": question(MIKELS), "longest_px": 1024}
     (tmp_path / "answers.jsonl").write_text(json.dumps(header) + "\n")
-    with Record(tmp_path, question(MIKELS)) as record:
-        assert record.rows == {}
+    file, rows = open_record(tmp_path, question(MIKELS))
+    with file:
+        assert rows == {}

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from uniemox.ask.record import OUTCOMES, AnswerReader, Reading
+from uniemox.ask.record import OUTCOMES, AnswerReader
 from uniemox.labels import EKMAN, MIKELS, POLARITY, LabelSet
 
 READER = AnswerReader(MIKELS)
@@ -29,20 +29,20 @@ NOT_NAMED = [
 
 @pytest.mark.parametrize(("answer", "label"), NAMED)
 def test_what_is_a_label(answer: str, label: str) -> None:
-    assert READER.read(answer) == Reading("label", label)
+    assert READER.read(answer) == ("label", label)
 
 
 @pytest.mark.parametrize(("answer", "outcome"), NOT_NAMED)
 def test_what_is_none(answer: str, outcome: str) -> None:
-    assert READER.read(answer) == Reading(outcome)  # type: ignore[arg-type]
+    assert READER.read(answer) == (outcome, None)
 
 
 def test_other_spellings_count_by_the_aliases_of_the_set_alone() -> None:
-    assert AnswerReader(EKMAN).read("Happiness.") == Reading("label", "joy")
-    assert READER.read("Happiness.") == Reading("unlisted")
-    assert AnswerReader(POLARITY).read("1") == Reading("label", "positive")
+    assert AnswerReader(EKMAN).read("Happiness.") == ("label", "joy")
+    assert READER.read("Happiness.") == ("unlisted", None)
+    assert AnswerReader(POLARITY).read("1") == ("label", "positive")
     own = AnswerReader(LabelSet("own", ("quiet_joy", "joy"), "evoked"))
-    assert own.read("Quiet joy") == Reading("label", "quiet_joy")
+    assert own.read("Quiet joy") == ("label", "quiet_joy")
 
 
 LABEL = st.sampled_from(MIKELS.labels)
@@ -59,16 +59,16 @@ JSON = st.recursive(
 
 @given(LABEL, DRESS, st.sampled_from([str.lower, str.upper, str.title]))
 def test_marks_and_case_change_nothing(label: str, dress: str, case: object) -> None:
-    assert READER.read(dress.format(case(label))) == Reading("label", label)  # type: ignore[operator]
+    assert READER.read(dress.format(case(label))) == ("label", label)  # type: ignore[operator]
 
 
 @given(st.text(max_size=300) | JSON.map(json.dumps))
 def test_any_text_is_read_and_no_label_is_made_up(text: str) -> None:
-    found = READER.read(text)
-    assert found.outcome in OUTCOMES
-    assert (found.label is not None) == (found.outcome == "label")
+    outcome, label = READER.read(text)
+    assert outcome in OUTCOMES
+    assert (label is not None) == (outcome == "label")
 
 
 @pytest.mark.parametrize("unit", ["the emotion ", "**", "<", "[", "{", "```", "``` ", " ", "<think>"])
 def test_long_answers_take_no_time(unit: str) -> None:
-    assert READER.read("x " + unit * 20_000).outcome in OUTCOMES
+    assert READER.read("x " + unit * 20_000)[0] in OUTCOMES

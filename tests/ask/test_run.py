@@ -14,8 +14,8 @@ from tests.drawn import class_folders, jpeg_of
 from uniemox.ask.client import Client, chat_url
 from uniemox.ask.config import AskConfig
 from uniemox.ask.question import Selection, image_url, question, select
-from uniemox.ask.record import ANSWERS, AnswerRow, Record, key_of
-from uniemox.ask.run import FAILURES_IN_A_ROW, AskPlan, ask
+from uniemox.ask.record import ANSWERS, AnswerRow, key_of, open_record
+from uniemox.ask.run import FAILURES_IN_A_ROW, ask
 from uniemox.data.readers.folders import read_folder
 from uniemox.data.sample import DataSet
 from uniemox.errors import ConfigError, DataError
@@ -49,7 +49,7 @@ def lines(out: Path) -> list[dict[str, Any]]:
 
 
 def test_every_model_is_asked_once_about_every_image(data: DataSet, chosen: Selection, tmp_path: Path) -> None:
-    plans: list[AskPlan] = []
+    plans: list[str] = []
     steps: list[tuple[int, int]] = []
     with serving(lambda request, number: says("**Fear**.")) as endpoint:
         config = config_of(endpoint, "m", "n", price_in=2.0, price_out=10.0)
@@ -62,7 +62,7 @@ def test_every_model_is_asked_once_about_every_image(data: DataSet, chosen: Sele
     assert (row.answer, row.outcome, row.label, row.error, row.attempts) == ("**Fear**.", "label", "fear", None, 1)
     assert (row.tokens_in, row.tokens_out, row.cost) == (300, 20, 0.0008)
     assert row.name == chosen.images[0].sample.key
-    assert [str(plan) for plan in plans] == [
+    assert plans == [
         f"8 images x m, n: sending 16 questions to {endpoint.url[7:-3]}, at most about 36,000 tokens in and "
         "4,080 out, about 0.11 at the given prices"
     ]
@@ -76,9 +76,9 @@ def test_what_is_answered_is_not_asked_again(data: DataSet, chosen: Selection, t
         run(config_of(endpoint), fewer, data, tmp_path)
         first = run(config_of(endpoint), chosen, data, tmp_path)
         assert len(endpoint.requests) == 8
-        plans: list[AskPlan] = []
+        plans: list[str] = []
         assert run(config_of(endpoint), chosen, data, tmp_path, on_plan=plans.append) == first
-        assert str(plans[0]) == "8 images x m: all 8 answers exist"
+        assert plans[0] == "8 images x m: all 8 answers exist"
         run(config_of(endpoint, "other"), fewer, data, tmp_path)
         assert len(endpoint.requests) == 11
     with serving(lambda request, number: says("Fear")) as elsewhere:
@@ -154,8 +154,8 @@ def test_folders_that_can_not_be_made_or_answer_another_question(
 ) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match="choose another --out"):
-        Record(tmp_path / "file", "Which?")
-    with Record(tmp_path, "Another?"):
+        open_record(tmp_path / "file", "Which?")
+    with open_record(tmp_path, "Another?")[0]:
         pass
     with serving(in_turn([says("Awe")])) as endpoint, pytest.raises(DataError, match="made with other settings"):
         run(config_of(endpoint), chosen, data, tmp_path)
@@ -172,7 +172,7 @@ def test_lines_that_somebody_changed(
     changed = json.dumps({**json.loads(rest[0]), field: value})
     (tmp_path / ANSWERS).write_text("\n".join([header, changed, *rest[1:], ""]), "utf-8")
     with pytest.raises(DataError, match="remove the line"):
-        Record(tmp_path, question(data.labels))
+        open_record(tmp_path, question(data.labels))
 
 
 def test_a_wrong_key_stops_at_once_and_keeps_what_is_answered(data: DataSet, chosen: Selection, tmp_path: Path) -> None:

@@ -6,7 +6,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from uniemox.ask.question import AskedImage
-from uniemox.ask.result import OURS, ReadAnswer, Results
+from uniemox.ask.record import AnswerRow
+from uniemox.ask.result import OURS, Results
 from uniemox.data.sample import decode_sample
 from uniemox.errors import ImageError
 from uniemox.io.files import write_file
@@ -54,8 +55,8 @@ def _image(results: Results, names: list[str], asked: AskedImage) -> dict[str, A
     """Return the template's values for an image and its answers."""
     said = []
     for name, result in zip(names, results.models, strict=True):
-        answered = results.answers[result.endpoint, result.model].get(asked.sha256)
-        said.append((name, answered and answered.reading, _words(answered)))
+        answer = results.answers[result.endpoint, result.model].get(asked.sha256)
+        said.append((name, answer, _words(answer)))
     ours = None if results.ours is None else results.ours[asked.sha256]
     view = {"key": asked.sample.key, "label": asked.label, "said": said, "ours": ours}
     try:
@@ -65,11 +66,11 @@ def _image(results: Results, names: list[str], asked: AskedImage) -> dict[str, A
     return {**view, "error": "", "url": jpeg_url(image, max_side_px=MAX_SIDE_PX)}
 
 
-def _words(answered: ReadAnswer | None) -> str:
-    if answered is None:
+def _words(row: AnswerRow | None) -> str:
+    if row is None:
         return UNKNOWN
-    words = answered.row.answer or ""
+    words = row.answer or ""
     words = words if len(words) <= MAX_CHARACTERS else f"{words[:MAX_CHARACTERS]} ..."
-    if answered.row.word is not None:
-        words += f"\n\nAsked for one word: {answered.row.word[:MAX_CHARACTERS]}"
+    if row.word is not None:
+        words += f"\n\nAsked for one word: {row.word[:MAX_CHARACTERS]}"
     return words

@@ -3,10 +3,9 @@
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Literal, Self, get_type_hints
+from typing import Any, Literal, get_type_hints
 
 from uniemox.ask.client import Reply
 from uniemox.ask.question import MAX_SIDE_PX
@@ -15,22 +14,13 @@ from uniemox.errors import DataError
 from uniemox.labels import LabelSet, clean
 
 Outcome = Literal["label", "unlisted", "refused", "empty"]
+"""label: the answer is a label; unlisted: another word, several, or sentences; refused: by the service; empty."""
 OUTCOMES: tuple[Outcome, ...] = ("label", "unlisted", "refused", "empty")
 MAX_CHARACTERS = 20_000  # maximum length of an answer; the rest is ignored
 FIELDS = ("answer", "emotion", "label", "choice", "selected_emotion", "selection", "category", "class", "prediction")
 
 _THOUGHTS = re.compile(r"<think(?:ing)?>.*?(?:</think(?:ing)?>|\Z)", re.DOTALL | re.IGNORECASE)
 _FENCED = re.compile(r"\A```\w*\s(.*)```\Z", re.DOTALL)
-
-
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """Meaning of an answer."""
-
-    outcome: Outcome
-    """label: the answer is a label; unlisted: another word, several, or sentences; refused: by the service; empty."""
-    label: str | None = None
-    """Label of the set, if the outcome is label."""
 
 
 class AnswerReader:
@@ -40,27 +30,31 @@ class AnswerReader:
         words = {_plain(word): label for word, label in labels.aliases.items()}
         self.spellings = words | {_plain(label): label for label in labels.labels}
 
-    def read(self, answer: str) -> Reading:
-        """Return a label if the answer is one, ignoring case and punctuation, or JSON with a single field that is one.
+    def read(self, answer: str) -> tuple[Outcome, str | None]:
+        """Return the outcome, and the label if the answer is one, or JSON with a single field that is one.
+
+        Case and punctuation are ignored.
 
         >>> from uniemox.labels import MIKELS
         >>> AnswerReader(MIKELS).read("**Fear**.")
-        Reading(outcome='label', label='fear')
+        ('label', 'fear')
         """
         text = _THOUGHTS.sub("", answer[:MAX_CHARACTERS]).strip()
         if fenced := _FENCED.match(text):
             text = fenced.group(1).strip()
         if not re.search(r"\w", text):
-            return Reading("empty")
+            return "empty", None
         label = self.spellings.get(_plain(_from_json(text)))
-        return Reading("unlisted") if label is None else Reading("label", label)
+        return "unlisted" if label is None else "label", label
 
-    def read_row(self, row: "AnswerRow") -> Reading:
-        """Parse an answer, or else the follow-up's word, unless the service refused."""
+    def read_row(self, row: "AnswerRow") -> "AnswerRow":
+        """Parse the answer of a row, or else the follow-up's word, unless the service refused."""
         if row.is_refused:
-            return Reading("refused")
-        first = self.read(row.answer or "")
-        return self.read(row.word) if first.outcome == "unlisted" and row.word is not None else first
+            return replace(row, outcome="refused", label=None)
+        outcome, label = self.read(row.answer or "")
+        if outcome == "unlisted" and row.word is not None:
+            outcome, label = self.read(row.word)
+        return replace(row, outcome=outcome, label=label)
 
     def needs_word(self, row: "AnswerRow") -> bool:
         """Return True if a model that answered in sentences still has to be asked for one word."""
@@ -151,33 +145,20 @@ def key_of(endpoint: str, model: str, image: str) -> str:
     return f"{endpoint} {model} {image}"
 
 
-class Record:
-    """Answers of a folder, open for more.
+def open_record(folder: Path, question: str) -> tuple[Sidecar, dict[str, AnswerRow]]:
+    """Open the answers of a folder for more, and read its rows.
 
     question: the question of all answers. A last line that is incomplete after a kill is removed.
     Raises DataError if the folder has answers to another question, or can't be written.
     """
-
-    def __init__(self, folder: Path, question: str) -> None:
-        path = folder / ANSWERS
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise DataError(f"{folder} can't be made ({error.strerror}); choose another --out") from error
-        # longest_px: the name in folders of version 0.1, which can be continued.
-        self._file = Sidecar(path, {"question": question, "longest_px": MAX_SIDE_PX})
-        self.rows: dict[str, AnswerRow] = {key: _row(line, path) for key, line in read_sidecar(path)[1].items()}
-
-    def append(self, row: AnswerRow) -> None:
-        """Append a row; it is in the file when this returns."""
-        self._file.append(row.key, asdict(row))
-        self.rows[row.key] = row
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._file.__exit__(kind, error, trace)
+    path = folder / ANSWERS
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"{folder} can't be made ({error.strerror}); choose another --out") from error
+    # longest_px: the name in folders of version 0.1, which can be continued.
+    file = Sidecar(path, {"question": question, "longest_px": MAX_SIDE_PX})
+    return file, {key: _row(line, path) for key, line in read_sidecar(path)[1].items()}
 
 
 def _row(line: Mapping[str, Any], path: Path) -> AnswerRow:

@@ -2,14 +2,14 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
 from uniemox.ask.config import AskConfig
 from uniemox.ask.question import AskedImage
-from uniemox.ask.record import OUTCOMES, AnswerReader, AnswerRow, Reading
+from uniemox.ask.record import OUTCOMES, AnswerReader, AnswerRow
 from uniemox.intervals import Interval, bootstrap_interval
 from uniemox.labels import LabelSet
 
@@ -52,26 +52,18 @@ class ModelResult:
     """Right answers divided by the number of answers with a label."""
     outcomes: Mapping[str, int]
     """Number of answers by outcome, see `AnswerReader`."""
-    failed: int = 0
+    failed: int
     """Number of images whose last request failed."""
     not_asked: int
     per_class: Mapping[str, ClassResult]
     agreement: AgreementWithOurs | None
     """None if there is no model of ours."""
-    tokens_in: int = 0
-    tokens_out: int = 0
-    cost: float | None = None
+    tokens_in: int
+    tokens_out: int
+    cost: float | None
     """None if a price or a token count is unknown."""
-    latency_p50_s: float | None = None
-    latency_p95_s: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class ReadAnswer:
-    """Row with the parsed answer."""
-
-    row: AnswerRow
-    reading: Reading
+    latency_p50_s: float | None
+    latency_p95_s: float | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +75,7 @@ class Results:
     labels: tuple[str, ...]
     images: tuple[AskedImage, ...]
     models: tuple[ModelResult, ...]
-    answers: Mapping[tuple[str, str], Mapping[str, ReadAnswer]]
+    answers: Mapping[tuple[str, str], Mapping[str, AnswerRow]]
     """Answers by endpoint and model, then by image."""
     ours: Mapping[str, str] | None
     """Labels of our model by image."""
@@ -122,31 +114,14 @@ def summarise(
     for row in rows.values():
         if row.picture in wanted:
             by_source.setdefault((row.endpoint, row.model), []).append(row)
-    answers, models = dict[tuple[str, str], dict[str, ReadAnswer]](), []
+    answers, models = dict[tuple[str, str], dict[str, AnswerRow]](), []
     for source, theirs in by_source.items():
-        read = {row.picture: ReadAnswer(row, reader.read_row(row)) for row in theirs if row.error is None}
-        kept = [answer.row for answer in read.values()]
-        readings = {picture: answer.reading for picture, answer in read.items()}
-        one = _score(source, readings, images, labels, ours)
-        failed = len(theirs) - len(read)
-        latencies = [row.latency_s for row in kept]
-        answers[source] = read
-        models.append(
-            replace(
-                one,
-                failed=failed,
-                not_asked=one.not_asked - failed,
-                tokens_in=sum(row.tokens_in or 0 for row in kept),
-                tokens_out=sum(row.tokens_out or 0 for row in kept),
-                cost=_costs(config, source, kept),
-                latency_p50_s=float(np.quantile(latencies, 0.5)) if latencies else None,
-                latency_p95_s=float(np.quantile(latencies, 0.95)) if latencies else None,
-            )
-        )
-    ours_result = None
-    if ours is not None:
-        own = {asked.sha256: Reading("label", ours[asked.sha256]) for asked in images}
-        ours_result = _score(("", OURS), own, images, labels, None)
+        answers[source] = {row.picture: reader.read_row(row) for row in theirs if row.error is None}
+        kept = list(answers[source].values())
+        named = {row.picture: row.label for row in kept}
+        failed, cost = len(theirs) - len(kept), _costs(config, source, kept)
+        models.append(_score(source, named, images, labels, ours=ours, rows=kept, failed=failed, cost=cost))
+    ours_result = None if ours is None else _score(("", OURS), ours, images, labels)
     return Results(
         data=data,
         question=question,
@@ -179,16 +154,21 @@ def agreement(first: Sequence[str], second: Sequence[str]) -> AgreementWithOurs:
 
 def _score(
     source: tuple[str, str],
-    readings: Mapping[str, Reading],
+    named: Mapping[str, str | None],
     images: Sequence[AskedImage],
     labels: LabelSet,
-    ours: Mapping[str, str] | None,
+    *,
+    ours: Mapping[str, str] | None = None,
+    rows: Sequence[AnswerRow] = (),
+    failed: int = 0,
+    cost: float | None = None,
 ) -> ModelResult:
-    """Score the parsed answers by image; numbers about requests are added later."""
-    asked = [image for image in images if image.sha256 in readings]
-    hits = np.array([readings[image.sha256].label == image.label for image in asked], dtype=np.float64)
-    outcomes = Counter(reading.outcome for reading in readings.values())
-    both = [(ours[image], reading.label) for image, reading in readings.items() if ours is not None and reading.label]
+    """Score the named labels by image.  rows: the answers; none for our model, which always names a label."""
+    asked = [image for image in images if image.sha256 in named]
+    hits = np.array([named[image.sha256] == image.label for image in asked], dtype=np.float64)
+    outcomes = Counter(row.outcome for row in rows) if rows else Counter(label=len(asked))
+    both = [(ours[image], label) for image, label in named.items() if ours is not None and label]
+    latencies = [row.latency_s for row in rows]
     accuracy, interval = _mean(hits)
     return ModelResult(
         model=source[1],
@@ -198,9 +178,15 @@ def _score(
         accuracy_interval=interval,
         accuracy_of_named=float(hits.sum() / outcomes["label"]) if outcomes["label"] else None,
         outcomes={name: outcomes[name] for name in OUTCOMES},
-        not_asked=len(images) - len(asked),
+        failed=failed,
+        not_asked=len(images) - len(asked) - failed,
         per_class={label: _of_class(label, asked, hits) for label in labels.labels},
         agreement=None if ours is None else agreement([own for own, _ in both], [other for _, other in both]),
+        tokens_in=sum(row.tokens_in or 0 for row in rows),
+        tokens_out=sum(row.tokens_out or 0 for row in rows),
+        cost=cost,
+        latency_p50_s=float(np.quantile(latencies, 0.5)) if latencies else None,
+        latency_p95_s=float(np.quantile(latencies, 0.95)) if latencies else None,
     )
 
 

@@ -4,15 +4,15 @@ import hashlib
 import queue
 import threading
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from uniemox.ask.client import Client, Pace
 from uniemox.ask.config import TOKENS_IN, TOKENS_OUT, AskConfig, tokens
 from uniemox.ask.question import AskedImage, first_message, follow_up, image_url, question
-from uniemox.ask.record import AnswerReader, AnswerRow, Record, key_of
+from uniemox.ask.record import AnswerReader, AnswerRow, key_of, open_record
 from uniemox.errors import ConfigError, DataError, ImageError, StoppedError
 from uniemox.io.stopping import StopRequest
 from uniemox.labels import LabelSet
@@ -22,28 +22,6 @@ Job = tuple[AskedImage, AnswerRow]
 """Image, with a row that lacks its answer or only the follow-up's word."""
 
 
-@dataclass(frozen=True, slots=True)
-class AskPlan:
-    """Summary of the questions, shown before any is sent."""
-
-    host: str
-    models: tuple[str, ...]
-    images: int
-    requests: int
-    """Number of questions to send."""
-    cost: float | None
-    """Estimated cost; None without prices."""
-
-    def __str__(self) -> str:
-        what = f"{self.images} images x {', '.join(self.models)}"
-        done = self.images * len(self.models) - self.requests
-        if not self.requests:
-            return f"{what}: all {done:,} answers exist"
-        cost = "" if self.cost is None else f", about {self.cost:.2f} at the given prices"
-        note = f" ({done:,} more are answered already)" if done else ""
-        return f"{what}: sending {self.requests:,} questions{note} to {self.host}, {tokens(self.requests)}{cost}"
-
-
 def ask(
     config: AskConfig,
     images: Sequence[AskedImage],
@@ -51,12 +29,13 @@ def ask(
     out: Path,
     *,
     key: str | None = None,
-    on_plan: Callable[[AskPlan], None] = lambda plan: None,
+    on_plan: Callable[[str], None] = lambda plan: None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, AnswerRow]:
     """Send every model the questions that it has not answered yet, and save each answer at once.
 
     labels: the options.  out: folder of the answers.  key: of the endpoint; it is sent only there and never saved.
+    on_plan: called with a summary of the questions before any is sent.
     on_progress: called with the number of requests done, and of all.
     Returns all rows of the folder by `key_of`, including those of other models.
     Raises ConfigError for a wrong key, model or address, and if a model fails repeatedly; StoppedError after Ctrl-C.
@@ -72,21 +51,38 @@ def ask(
         first_wait_s=config.first_wait_s,
     )
     asker = _Asker(config, client, text, follow_up(labels), AnswerReader(labels))
-    with Record(out, text) as record:
-        every = [asker.job(asked, model, record) for asked in images for model in config.models]
+    file, rows = open_record(out, text)
+
+    def save(row: AnswerRow) -> None:
+        file.append(row.key, asdict(row))
+        rows[row.key] = row
+
+    with file:
+        every = [asker.job(asked, model, rows) for asked in images for model in config.models]
         jobs = [job for job in every if job is not None]
-        estimate = config.cost(len(jobs) * TOKENS_IN, len(jobs) * TOKENS_OUT)
-        on_plan(AskPlan(client.host, config.models, len(images), len(jobs), estimate))
+        on_plan(_summary(config, client.host, len(images), len(jobs)))
         if jobs:
             with stop:
-                _ask_all(asker, jobs, record, on_progress)
+                _ask_all(asker, jobs, save, on_progress)
             if stop.signal is not None:
                 raise StoppedError(
-                    f"stopped; {sum(row.answer is not None for row in record.rows.values()):,} answers are saved in "
+                    f"stopped; {sum(row.answer is not None for row in rows.values()):,} answers are saved in "
                     f"{out}, and the same command resumes from there",
                     128 + stop.signal,
                 )
-        return dict(record.rows)
+        return rows
+
+
+def _summary(config: AskConfig, host: str, images: int, requests: int) -> str:
+    """Describe the questions to send.  requests: their number; other questions are answered already."""
+    what = f"{images} images x {', '.join(config.models)}"
+    done = images * len(config.models) - requests
+    if not requests:
+        return f"{what}: all {done:,} answers exist"
+    estimate = config.cost(requests * TOKENS_IN, requests * TOKENS_OUT)
+    cost = "" if estimate is None else f", about {estimate:.2f} at the given prices"
+    note = f" ({done:,} more are answered already)" if done else ""
+    return f"{what}: sending {requests:,} questions{note} to {host}, {tokens(requests)}{cost}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,10 +95,10 @@ class _Asker:
     follow_up: str
     reader: AnswerReader
 
-    def job(self, asked: AskedImage, model: str, record: Record) -> Job | None:
+    def job(self, asked: AskedImage, model: str, rows: Mapping[str, AnswerRow]) -> Job | None:
         """Return the next question about an image; None if it is answered."""
         url = self.config.url
-        row = record.rows.get(key_of(url, model, asked.sha256))
+        row = rows.get(key_of(url, model, asked.sha256))
         if row is not None and row.answer is not None:
             return (asked, row) if self.reader.needs_word(row) else None
         digest, name = hashlib.sha256(self.text.encode()).hexdigest(), asked.sample.key
@@ -124,14 +120,15 @@ class _Asker:
                 return None
             row = row.with_reply(reply)
         if row.answer is not None:
-            reading = self.reader.read_row(row)
-            row = replace(row, outcome=reading.outcome, label=reading.label)
+            row = self.reader.read_row(row)
         if row.tokens_in is not None and row.tokens_out is not None:
             row = replace(row, cost=self.config.cost(row.tokens_in, row.tokens_out))
         return replace(row, time=datetime.now(UTC).isoformat(timespec="seconds"))
 
 
-def _ask_all(asker: _Asker, jobs: Sequence[Job], record: Record, on_progress: Callable[[int, int], None]) -> None:
+def _ask_all(
+    asker: _Asker, jobs: Sequence[Job], save: Callable[[AnswerRow], None], on_progress: Callable[[int, int], None]
+) -> None:
     """Run all jobs in several threads and save the results; only this thread writes."""
     stop, left, lock = asker.client.pace.stop, iter(jobs), threading.Lock()
     results: queue.SimpleQueue[AnswerRow | Exception | None] = queue.SimpleQueue()
@@ -167,7 +164,7 @@ def _ask_all(asker: _Asker, jobs: Sequence[Job], record: Record, on_progress: Ca
                 continue
             if isinstance(result, AnswerRow):
                 done += 1
-                record.append(result)
+                save(result)
                 on_progress(done, len(jobs))
                 times = failures[result.model] = 0 if result.error is None else failures[result.model] + 1
                 if times != FAILURES_IN_A_ROW:

@@ -89,15 +89,7 @@ def _ask(
             predicted = labels_of_ours(
                 ours, images, data.labels, lambda done: progress.show("asking ours", done, len(images))
             )
-        rows = run(
-            config,
-            images,
-            data.labels,
-            out,
-            key=key,
-            on_plan=lambda plan: say(str(plan)),
-            on_progress=partial(progress.show, "asking"),
-        )
+        rows = run(config, images, data.labels, out, key=key, on_plan=say, on_progress=partial(progress.show, "asking"))
     results = summarise(
         config,
         images,
