@@ -22,9 +22,8 @@ from uniemox.labels import MIKELS
 from uniemox.persons.detector import load_detector
 from uniemox.predict.network import KEY, Network
 from uniemox.predict.predictor import Predictor
-from uniemox.serve.app import create_app, listen, server_config
+from uniemox.serve.app import create_app, listen, server_of
 from uniemox.serve.config import ServeConfig
-from uniemox.serve.protocol import Server
 
 SIZE = 32
 PERSON = (0.1, 0.2, 0.9, 0.6)
@@ -194,7 +193,7 @@ def running(
     """The server in a thread, stopped at the end as SIGTERM stops it."""
     config = config or ServeConfig()
     listener = listen("127.0.0.1", 0)
-    server = Server(server_config(create_app(predictors, config, key=key), config))
+    server = server_of(create_app(predictors, config, key=key), config)
     thread = threading.Thread(target=server.run, args=([listener],))
     thread.start()
     while not server.started and thread.is_alive():

@@ -11,7 +11,6 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any
 
-import uvicorn
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
@@ -29,7 +28,7 @@ from uniemox.serve.config import ServeConfig
 from uniemox.serve.guard import Guard, as_sent
 from uniemox.serve.metrics import Metrics
 from uniemox.serve.models import Models
-from uniemox.serve.protocol import ACCEPTED_AT_ONCE, Server, in_pieces, listen, with_limits
+from uniemox.serve.protocol import Server, listen
 from uniemox.serve.routes import EXPLAINED, Service, open_routes, routes
 
 PAGE_TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
@@ -108,27 +107,15 @@ def serve(app: FastAPI, config: ServeConfig, *, host: str, port: int) -> None:
     before = signal.signal(signal.SIGTERM, lambda *_: None)
     gc.freeze()  # else a body of many lists makes the collector go through all modules again and again
     try:
-        Server(server_config(app, config)).run([listener])
+        server_of(app, config).run([listener])
     finally:
         signal.signal(signal.SIGTERM, before)
 
 
-def server_config(app: FastAPI, config: ServeConfig) -> uvicorn.Config:
-    """Return uvicorn's settings."""
-    return uvicorn.Config(
-        in_pieces(app),
-        http=with_limits(config),
-        ws="none",
-        lifespan="on",
-        log_config=None,
-        log_level="warning",
-        access_log=False,  # the guard writes its own line
-        server_header=False,
-        proxy_headers=False,
-        backlog=ACCEPTED_AT_ONCE,
-        timeout_keep_alive=5,
-        timeout_graceful_shutdown=int(config.timeout_s + config.read_timeout_s) + 1,
-    )
+def server_of(app: FastAPI, config: ServeConfig) -> Server:
+    """Return a server that is not running yet."""
+    shutdown_s = int(config.timeout_s + config.read_timeout_s) + 1
+    return Server(app, config, keep_alive_s=5, shutdown_s=shutdown_s, proxy_headers=False)
 
 
 def _schema(app: FastAPI, models: Models, root_path: str) -> dict[str, Any]:

@@ -57,8 +57,8 @@ class Turns:
 def client_of(peer: Any) -> str:
     """Return the client of an address: one IPv4 address, or the /64 of an IPv6 address, which one client may have.
 
-    peer: host and port; anything else, such as None: unknown.  A host that is no address, which a proxy may report, is
-    returned unchanged.
+    peer: host and port; anything else, such as None: unknown.  A host that is no address is returned unchanged;
+    a proxy of `uniemox curate` may report one.
     """
     host = str(peer[0]).partition("%")[0] if isinstance(peer, tuple | list) else ""
     with suppress(ValueError):

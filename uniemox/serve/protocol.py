@@ -30,7 +30,7 @@ MAX_SMALL_CHUNKS = 100
 MAX_LINES = 100
 """Maximum number of header lines in a request; browsers and proxies send about 40."""
 MAX_FORWARDED_BYTES = 1024
-"""Maximum size of X-Forwarded-For, which uvicorn parses before the client's turn."""
+"""Maximum size of X-Forwarded-For, which uvicorn parses before the client's turn, for curate, which accepts proxies."""
 BUFFER_BYTES = 128 * 1024
 """Of a connection, each way, in the kernel, which doubles it. By default, it grows to 4 MB for clients that do not
 read, and to 6 MB for bytes that wait for us."""
@@ -358,7 +358,30 @@ def with_limits(config: ServeConfig) -> Any:
 
 
 class Server(uvicorn.Server):
-    """Server of uvicorn whose connections wait in the kernel. Its config has backlog=ACCEPTED_AT_ONCE."""
+    """Server of uvicorn with our protocol, whose connections wait in the kernel.
+
+    limits: of time and connections.  keep_alive_s, shutdown_s: time limits for an idle connection, and for the open
+    requests at the end; None: no limit.  proxy_headers: take the client's address from a proxy on this machine.
+    """
+
+    def __init__(
+        self, app: ASGIApp, limits: ServeConfig, *, keep_alive_s: int, shutdown_s: int | None, proxy_headers: bool
+    ) -> None:
+        config = uvicorn.Config(
+            in_pieces(app),
+            http=with_limits(limits),
+            ws="none",
+            lifespan="on",
+            log_config=None,  # uvicorn's own would close the log handlers of everything else in this process
+            log_level="warning",
+            access_log=False,  # the guard of `uniemox serve` writes its own line
+            server_header=False,
+            proxy_headers=proxy_headers,
+            backlog=ACCEPTED_AT_ONCE,
+            timeout_keep_alive=keep_alive_s,
+            timeout_graceful_shutdown=shutdown_s,
+        )
+        super().__init__(config)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start listening; asyncio has reduced the backlog of the sockets to the config's."""

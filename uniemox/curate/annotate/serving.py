@@ -4,15 +4,13 @@ import gc
 import re
 import socket
 
-import uvicorn
-
 from uniemox.curate.annotate import access
 from uniemox.curate.annotate.web import create_app
 from uniemox.curate.project import Project
 from uniemox.errors import ConfigError, DataError
 from uniemox.io.files import read_limited, write_file
 from uniemox.serve.config import ServeConfig
-from uniemox.serve.protocol import ACCEPTED_AT_ONCE, Server, in_pieces, with_limits
+from uniemox.serve.protocol import Server
 
 MAX_CONNECTIONS = 4000
 """Maximum number of open connections; two hundred browsers keep up to six each."""
@@ -46,7 +44,7 @@ def served_at(project: Project) -> str:
     return text
 
 
-def server(project: Project, sock: socket.socket, address: str | None = None) -> uvicorn.Server:
+def server(project: Project, sock: socket.socket, address: str | None = None) -> Server:
     """Return a server that is not running yet.
 
     address: of the pages if there is a proxy in front of this server, such as https://curate.example.org.
@@ -64,17 +62,7 @@ def server(project: Project, sock: socket.socket, address: str | None = None) ->
     addresses = [address.rstrip("/")] if address else [own, own.replace("127.0.0.1", "localhost")]
     max_connections = min(MAX_CONNECTIONS, max(1, (_file_limit() - OTHER_FILES) // 2))
     limits = ServeConfig(read_timeout_s=access.READ_TIMEOUT_S, max_connections=max_connections)
-    config = uvicorn.Config(
-        in_pieces(create_app(project, addresses)),
-        http=with_limits(limits),
-        ws="none",
-        log_config=None,  # uvicorn's own would close the log handlers of everything else in this process
-        log_level="warning",
-        access_log=False,
-        timeout_keep_alive=75,
-        backlog=ACCEPTED_AT_ONCE,
-    )
-    return Server(config)
+    return Server(create_app(project, addresses), limits, keep_alive_s=75, shutdown_s=None, proxy_headers=True)
 
 
 def serve(project: Project, sock: socket.socket, address: str | None = None) -> None:
