@@ -11,6 +11,7 @@ import struct
 import sys
 import zlib
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
 from PIL import Image
@@ -136,7 +137,7 @@ def main() -> int:
     """Decode all of them, each in a new process."""
     is_well = True
     for name, data in every_hostile_file().items():
-        with DecoderPool(1) as pool:
+        with closing(DecoderPool(1)) as pool:
             pool.start_all()
             [child] = pool._children
             before = _processor_s(child.process.pid)

@@ -22,7 +22,6 @@ from uniemox.data.shards import ShardConfig, read_shards, write_shards
 from uniemox.data.source import open_data
 from uniemox.errors import UniemoxError
 from uniemox.io.files import read_limited
-from uniemox.io.images import read_image
 from uniemox.io.limits import limit_memory
 from uniemox.io.onnx_sessions import RUNTIME_ERRORS, open_session
 from uniemox.persons.detector import load_detector
@@ -82,7 +81,6 @@ def metrics(path: Path) -> None:
 
 READERS: dict[str, tuple[str, Callable[[Path], object]]] = {
     "predict": ("a.jpg", read_any),
-    "image": ("a.jpg", read_image),
     "data check": ("a.jpg", scanned),
     "table": ("a.csv", read_text),
     "csv": ("a.csv", lambda path: open_data(f"csv:{path}")),

@@ -11,7 +11,7 @@ from tests.data.test_audit import pairs_of
 from tests.drawn import Stored, plant
 from uniemox.data.processes import look_at, scan
 from uniemox.data.sample import ImageFile, Sample
-from uniemox.io.images import read_image
+from uniemox.io.images import decode
 
 FOLDERS = ("fi", "flickr8k/images", "coco_persons/images", "emotion6/images", "abstract/images")
 WAYS = ("encoded", "scaled", "mirrored", "cropped", "all")
@@ -31,7 +31,7 @@ def main() -> None:
     print("| planted | found | false pairs |\n| --- | --- | --- |")
     for way in WAYS:
         draw = random.Random(way)
-        copies = [plant(read_image(path), way, draw) for path, _ in distinct]
+        copies = [plant(decode(path.read_bytes())[0], way, draw) for path, _ in distinct]
         planted = np.stack([look_at(Sample(key="", image=Stored(data))).thumb for data in copies])
         pairs = pairs_of(np.concatenate([thumbs, planted]))
         expected = {(i, i + len(distinct)) for i in range(len(distinct))}

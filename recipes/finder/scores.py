@@ -9,7 +9,7 @@ from PIL import Image
 
 from uniemox.errors import DataError
 from uniemox.io.files import read_limited
-from uniemox.io.images import read_image
+from uniemox.io.images import decode
 from uniemox.persons.box import Box, Detection, overlap
 
 MIN_OVERLAP = 0.5
@@ -68,7 +68,7 @@ def read_labelled(folder: Path, limit: int | None = None) -> list[tuple[Image.Im
     """
     samples = []
     for path in sorted((folder / "images").iterdir())[:limit]:
-        image, people = read_image(path), []
+        image, people = decode(read_limited(path), str(path))[0], []
         labels = folder / "labels" / f"{path.stem}.txt"
         try:
             lines = [[float(word) for word in line.split()] for line in read_limited(labels).decode().splitlines()]

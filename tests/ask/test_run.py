@@ -19,14 +19,14 @@ from uniemox.ask.run import FAILURES_IN_A_ROW, ask
 from uniemox.data.readers.folders import read_folder
 from uniemox.data.sample import DataSet
 from uniemox.errors import ConfigError, DataError
-from uniemox.io.images import read_image
+from uniemox.io.images import decode
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> DataSet:
     root = class_folders(tmp_path_factory.mktemp("set") / "x")
     for path in root.rglob("*.jpg"):
-        path.write_bytes(jpeg_of(read_image(path).resize((32, 24))))
+        path.write_bytes(jpeg_of(decode(path.read_bytes())[0].resize((32, 24))))
     return read_folder(root)
 
 
@@ -50,7 +50,7 @@ def lines(out: Path) -> list[dict[str, Any]]:
 
 def test_every_model_is_asked_once_about_every_image(data: DataSet, chosen: Selection, tmp_path: Path) -> None:
     plans: list[str] = []
-    steps: list[tuple[int, int]] = []
+    steps: list[tuple[str, int, int | None]] = []
     with serving(lambda request, number: says("**Fear**.")) as endpoint:
         config = config_of(endpoint, "m", "n", price_in=2.0, price_out=10.0)
         rows = run(config, chosen, data, tmp_path, on_plan=plans.append, on_progress=lambda *at: steps.append(at))

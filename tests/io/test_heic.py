@@ -5,6 +5,7 @@ import json
 import struct
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -42,7 +43,7 @@ def test_a_heic_is_decoded_in_a_process_of_its_own(heic: bytes) -> None:
 def test_a_large_heic_has_the_memory_that_it_needs(heic: bytes) -> None:
     file = io.BytesIO()
     Image.new("RGB", (4032, 3024), "teal").save(file, "HEIF", quality=50, tile_size=512)
-    with DecoderPool(1) as pool:
+    with closing(DecoderPool(1)) as pool:
         assert pool.decode(file.getvalue(), "photo.heic")[1] == (4032, 3024)
 
 

@@ -11,7 +11,7 @@ from PIL import Image
 from tests.drawn import draw_image, jpeg_of
 from tests.predict.networks import SIZE, answer, made, one, values
 from uniemox.errors import ImageError
-from uniemox.io.images import decode, read_image
+from uniemox.io.images import decode
 from uniemox.predict.opening import load
 from uniemox.predict.prediction import Failure, Prediction
 from uniemox.predict.predictor import Predictor
@@ -162,7 +162,7 @@ def test_decoding_large_jpegs_small_hardly_changes_the_answer(tmp_path: Path) ->
     for seed in range(6):
         path, full = tmp_path / "large.jpg", tmp_path / "large.png"
         path.write_bytes(jpeg_of(draw_image(seed, (900 + 10 * seed, 700)), quality=95))
-        read_image(path).save(full)
+        decode(path.read_bytes())[0].save(full)
         small, whole = one(predictor.predict(path)), one(predictor.predict(full))
         assert np.abs(np.subtract(values(small), values(whole))).max() < 0.02
         assert values(small) != values(whole)
@@ -172,7 +172,7 @@ def test_decoding_large_jpegs_small_hardly_changes_the_answer(tmp_path: Path) ->
 def test_decoding_small_hardly_changes_the_embedded_model(shared: Path) -> None:
     predictor, moved = load(finder=None, threads=1), []
     for path in sorted((shared / "data" / "coco_persons" / "images").glob("*.jpg"))[:12]:
-        photo = read_image(path)
+        photo = decode(path.read_bytes())[0]
         scale = 2000 / min(photo.size)
         large = photo.resize((round(photo.width * scale), round(photo.height * scale)), Image.Resampling.BICUBIC)
         data = jpeg_of(large, quality=92)

@@ -15,7 +15,7 @@ from PIL import Image
 from tests.drawn import draw_image, jpeg_of
 from tests.predict.networks import SIZE, WhiteFinder, answer, made, one, values
 from uniemox.errors import ConfigError, ImageError, LabelError
-from uniemox.io.images import read_image
+from uniemox.io.images import decode
 from uniemox.labels import HECO, MIKELS
 from uniemox.persons.box import Box, PersonCrop
 from uniemox.predict.network import Network
@@ -36,7 +36,7 @@ def test_probabilities_match_a_plain_computation(predictor: Predictor, tmp_path:
     path = tmp_path / "a.png"
     draw_image(5, (120, 90)).save(path)
     found = one(predictor.predict(path))
-    expected = answer([scene_view(read_image(path), SIZE, 0.9)])
+    expected = answer([scene_view(decode(path.read_bytes())[0], SIZE, 0.9)])
     assert values(found) == pytest.approx(expected, abs=1e-5)
     assert tuple(found.scene) == MIKELS.labels == predictor.labels
     assert sum(values(found)) == pytest.approx(1, abs=1e-9)

@@ -15,7 +15,7 @@ from timm.data import create_transform
 from tests.drawn import draw_image, jpeg_of, sample_of
 from uniemox.data.sample import Sample
 from uniemox.errors import BoxError, ConfigError, ImageError
-from uniemox.io.images import read_image
+from uniemox.io.images import decode
 from uniemox.persons.box import Box, Detection, choose_person
 from uniemox.predict.views import hide
 from uniemox.views.config import ViewConfig
@@ -48,7 +48,7 @@ def test_a_draw_depends_on_seed_epoch_and_key_alone(sample: Sample) -> None:
 
 def test_person_is_the_box_with_the_flip_of_the_scene(sample: Sample) -> None:
     make = TrainViews(ViewConfig(size=64), seed=0)
-    image = read_image(Path(str(sample.image)))
+    image = decode(sample.image.read())[0]
     plain = np.asarray(image.crop(PERSON).resize((64, 64), Image.Resampling.BICUBIC)).transpose(2, 0, 1)
     flips = set()
     for epoch in range(12):
@@ -61,7 +61,7 @@ def test_person_is_the_box_with_the_flip_of_the_scene(sample: Sample) -> None:
 
 
 def test_scene_is_the_crop_that_geometry_says(sample: Sample) -> None:
-    image = read_image(Path(str(sample.image)))
+    image = decode(sample.image.read())[0]
     for epoch in range(8):
         views = TrainViews(ViewConfig(size=64), seed=0)(sample, epoch)
         expected = image.crop(views.geometry.crop).resize((64, 64), Image.Resampling.BICUBIC)
@@ -103,7 +103,7 @@ def test_decoding_small_changes_little(tmp_path: Path, factor: int) -> None:
     path = tmp_path / "large.jpg"
     path.write_bytes(jpeg_of(draw_image(2, size), quality=95))
     lossless = tmp_path / "large.png"
-    read_image(path).save(lossless)
+    decode(path.read_bytes())[0].save(lossless)
     whole = (Detection(Box(0, 0, *size), 1.0),)
     small = TrainViews(ViewConfig(size=32, min_area=0.9), 0)(replace(sample_of(path, persons=whole), key="x"), 0)
     full = TrainViews(ViewConfig(size=32, min_area=0.9), 0)(replace(sample_of(lossless, persons=whole), key="x"), 0)
@@ -114,7 +114,7 @@ def test_decoding_small_changes_little(tmp_path: Path, factor: int) -> None:
 
 def test_evaluation_is_timms(sample: Sample) -> None:
     views = EvalViews(ViewConfig(size=96, crop_fraction=0.9))(sample)
-    image = read_image(Path(str(sample.image)))
+    image = decode(sample.image.read())[0]
     transform = create_transform(
         96, is_training=False, interpolation="bicubic", crop_pct=0.9, mean=(0,) * 3, std=(1,) * 3
     )

@@ -17,7 +17,6 @@ from typing import Any
 from PIL import Image, UnidentifiedImageError
 
 from uniemox.errors import ImageError
-from uniemox.io.files import read_limited
 from uniemox.io.image_limits import check_bytes, check_heif, check_memory, check_tiff
 
 MAX_BYTES = 100 * 2**20
@@ -168,15 +167,6 @@ def decode_opened(
     if orientation in _TURNS:
         image = image.transpose(_TURNS[orientation])
     return image, full
-
-
-def read_image(path: Path) -> Image.Image:
-    """Read the upright RGB image in a file. Raises ImageError, with the path, if that fails."""
-    try:
-        data = read_limited(path, MAX_BYTES)
-    except OSError as error:
-        raise ImageError(f"{path}: can't be read ({error.strerror or error})") from error
-    return decode(data, str(path))[0]
 
 
 def upright_size(image: Image.Image) -> tuple[int, int]:

@@ -2,15 +2,20 @@
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
+
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None  # type: ignore[assignment]
 
 _ONE_AT_A_TIME = threading.Lock()
 
 
 def limit_memory(more: int) -> None:
     """Limit this process to this many bytes more than it has now, if the system can (Linux)."""
-    with suppress(ImportError, FileNotFoundError):
-        _lower("RLIMIT_AS", _used(0) + more)
+    if used := _used(0):
+        _lower(resource.RLIMIT_AS, used + more)
 
 
 @contextmanager
@@ -19,16 +24,12 @@ def limited_memory(more: int) -> Iterator[None]:
 
     Mapped files don't count.
     """
-    try:
-        import resource  # noqa: PLC0415 - not on Windows
-
-        used = _used(5)
-    except (ImportError, FileNotFoundError):
+    if not (used := _used(5)):
         yield
         return
     with _ONE_AT_A_TIME:
         before = resource.getrlimit(resource.RLIMIT_DATA)
-        _lower("RLIMIT_DATA", used + more)
+        _lower(resource.RLIMIT_DATA, used + more)
         try:
             yield
         finally:
@@ -37,24 +38,20 @@ def limited_memory(more: int) -> Iterator[None]:
 
 def limit_cpu(seconds: int) -> None:
     """Let the system end this process after so much processor time, even without its parent; not on Windows."""
-    with suppress(ImportError):
-        import resource  # noqa: PLC0415 - not on Windows
-
-        _lower("RLIMIT_CPU", int(sum(resource.getrusage(resource.RUSAGE_SELF)[:2])) + seconds + 1)
+    if resource is not None:
+        _lower(resource.RLIMIT_CPU, int(sum(resource.getrusage(resource.RUSAGE_SELF)[:2])) + seconds + 1)
 
 
 def _used(field: int) -> int:
-    """Return the bytes in a field of Linux's statm: 0 all addresses, 5 data and stack."""
-    import resource  # noqa: PLC0415 - not on Windows
+    """Return the bytes in a field of Linux's statm: 0 all addresses, 5 data and stack; 0 on other systems."""
+    try:
+        with open("/proc/self/statm", encoding="ascii") as file:
+            return int(file.read().split()[field]) * resource.getpagesize()
+    except FileNotFoundError:
+        return 0
 
-    with open("/proc/self/statm", encoding="ascii") as file:
-        return int(file.read().split()[field]) * resource.getpagesize()
 
-
-def _lower(name: str, limit: int) -> None:
+def _lower(kind: int, limit: int) -> None:
     """Set a limit of the system, at most to the one that can't be raised."""
-    import resource  # noqa: PLC0415 - not on Windows
-
-    kind = getattr(resource, name)
     _, hard = resource.getrlimit(kind)
     resource.setrlimit(kind, (limit if hard < 0 else min(limit, hard), hard))

@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +29,7 @@ LYING = LYING_AVIF.read_bytes()
 
 @pytest.fixture(scope="module")
 def pool() -> Iterator[DecoderPool]:
-    with DecoderPool(2) as one:
+    with closing(DecoderPool(2)) as one:
         yield one
 
 
@@ -79,7 +80,7 @@ def test_threads_share_a_pool(pool: DecoderPool) -> None:
 
 
 def test_a_file_that_takes_too_long_is_ended_and_the_next_is_decoded(slow_file: bytes) -> None:
-    with DecoderPool(1, wait_s=0.2) as pool:
+    with closing(DecoderPool(1, wait_s=0.2)) as pool:
         pool.start_all()
         [first] = own_children_of(pool)
         with pytest.raises(ImageError, match=r"^slow\.jpg: decoding took longer than 0\.2 s; save it again"):
@@ -101,7 +102,7 @@ def test_processor_time_is_limited() -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no limit of processor time")
 def test_a_file_that_takes_too_much_processor_time_is_told() -> None:
-    with DecoderPool(1) as pool, ThreadPoolExecutor(1) as thread:
+    with closing(DecoderPool(1)) as pool, ThreadPoolExecutor(1) as thread:
         pool.start_all()
         [pid] = own_children_of(pool)
         os.kill(pid, signal.SIGSTOP)  # nothing is decoded before the signal is there
@@ -114,7 +115,7 @@ def test_a_file_that_takes_too_much_processor_time_is_told() -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits the memory of a process so")
 def test_a_file_that_takes_more_memory_than_it_says_is_refused() -> None:
-    with DecoderPool(1) as pool:
+    with closing(DecoderPool(1)) as pool:
         with pytest.raises(ImageError, match=r"^lying\.avif: cut off or corrupt"):
             pool.decode(LYING, "lying.avif")
         [pid] = own_children_of(pool)
@@ -139,7 +140,7 @@ def test_a_process_that_was_killed_is_replaced(pool: DecoderPool) -> None:
 
 
 def test_a_file_whose_process_is_killed_is_tried_once_more(slow_file: bytes) -> None:
-    with DecoderPool(1) as pool, ThreadPoolExecutor(1) as threads:
+    with closing(DecoderPool(1)) as pool, ThreadPoolExecutor(1) as threads:
         pool.start_all()
         answer, killed = threads.submit(pool.decode, slow_file, "a"), set()
         while len(killed) < 2:
@@ -171,7 +172,7 @@ def test_closing_ends_what_is_being_decoded(slow_file: bytes) -> None:
 
 def test_no_thread_and_no_process_is_left() -> None:
     threads = set(threading.enumerate())
-    with DecoderPool(3) as pool:
+    with closing(DecoderPool(3)) as pool:
         pool.start_all()
         children = own_children_of(pool)
         assert len(children) == 3

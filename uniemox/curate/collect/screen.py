@@ -2,6 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -159,7 +160,7 @@ def _look(project: Project, progress: Progress) -> int:
     query = query.outerjoin(t.looks, t.looks.c.picture_id == t.images.c.id).where(t.looks.c.picture_id.is_(None))
     rows = project.rows(query.where(t.images.c.id.not_in(taken_down())).order_by(t.images.c.id))
     count = 0
-    with DecoderPool(usable_cores()) as decoders:  # collected files may be crafted to block their decoder
+    with closing(DecoderPool(usable_cores())) as decoders:  # collected files may be crafted to block their decoder
         for part in in_parts(rows, AT_ONCE, "looking at images", progress):
             scanned = [
                 {"picture_id": row.id, "problem": look.problem, "width": look.size[0], "height": look.size[1]}

@@ -7,10 +7,10 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from queue import LifoQueue
-from types import TracebackType
-from typing import Any, BinaryIO, Protocol, Self
+from typing import Any, BinaryIO, Protocol
 
 from PIL import Image
 
@@ -173,14 +173,6 @@ class DecoderPool:
         self._children: set[Child] = set()
         self._closed = threading.Event()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
-
     def start_all(self) -> None:
         """Start the processes now, in parallel, so that the first files don't wait for it."""
         for child in [self._take(is_ready=False) for _ in range(self.workers)]:
@@ -271,7 +263,7 @@ def decode_one(
 ) -> tuple[Image.Image, tuple[int, int]]:
     """Decode as `images.decode` does, in this process unless only the codec knows the size (AVIF; HEIC too)."""
     if data[4:8] == b"ftyp":
-        with DecoderPool(1) as pool:
+        with closing(DecoderPool(1)) as pool:
             return pool.decode(data, name, shrink=shrink)
     return decode_here(data, name, shrink=shrink)
 
