@@ -66,7 +66,7 @@ def test_every_model_is_asked_once_about_every_image(data: DataSet, chosen: Sele
         f"8 images x m, n: sending 16 questions to {endpoint.url[7:-3]}, at most about 36,000 tokens in and "
         "4,080 out, about 0.11 at the given prices"
     ]
-    assert steps == [(done, 16) for done in range(1, 17)]
+    assert steps == [("asking", done, 16) for done in range(1, 17)]
     assert {line["key"] for line in lines(tmp_path)} == set(rows)
 
 

@@ -12,6 +12,7 @@ from uniemox.data.sample import decode_sample
 from uniemox.errors import ImageError
 from uniemox.io.files import write_file
 from uniemox.io.html import UNKNOWN, jpeg_url, write_html
+from uniemox.io.images import MinSides
 
 RESULT, PAGE = "result.json", "page.html"
 SHOWN = 100  # images shown with all answers; the rest is in answers.jsonl
@@ -60,7 +61,7 @@ def _image(results: Results, names: list[str], asked: AskedImage) -> dict[str, A
     ours = None if results.ours is None else results.ours[asked.sha256]
     view = {"key": asked.sample.key, "label": asked.label, "said": said, "ours": ours}
     try:
-        image, _ = decode_sample(asked.sample, lambda width, height: max(width, height) / MAX_SIDE_PX)
+        image, _ = decode_sample(asked.sample, MinSides(long_px=MAX_SIDE_PX))
     except ImageError as error:
         return {**view, "error": str(error)}
     return {**view, "error": "", "url": jpeg_url(image, max_side_px=MAX_SIDE_PX)}

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -13,7 +13,8 @@ from uniemox.data.seen import read_seen, refuse_seen
 from uniemox.errors import ConfigError, DataError, ImageError, LabelError
 from uniemox.io.files import ONNX
 from uniemox.io.html import data_url
-from uniemox.io.images import encode_image
+from uniemox.io.images import MinSides, encode_image
+from uniemox.io.progress import Progress, silent
 from uniemox.labels import LabelSet
 from uniemox.predict.network import Network
 from uniemox.predict.opening import load, open_finder
@@ -22,6 +23,7 @@ from uniemox.predict.predictor import Predictor
 from uniemox.predict.question import answers_in
 
 MAX_SIDE_PX = 1024  # of an image that is sent
+DECODED = MinSides(long_px=MAX_SIDE_PX)
 QUALITY = 90
 
 
@@ -72,12 +74,12 @@ def first_message(text: str, image_url: str) -> dict[str, Any]:
     return {"role": "user", "content": content}
 
 
-def select(data: DataSet, count: int, seed: int, on_progress: Callable[[int], None] = lambda done: None) -> Selection:
+def select(data: DataSet, count: int, seed: int, on_progress: Progress = silent) -> Selection:
     """Draw images with a label by seed, each class in proportion to its size; fewer if there are not enough.
 
     With the same seed, a larger count begins with the images of a smaller one, so answers can be reused. Copies of an
     image count once; an unreadable image is replaced by the next one.
-    on_progress: called with the number of images found.  Raises DataError if there are none.
+    Raises DataError if there are none.
     """
     images: dict[str, AskedImage] = {}
     broken, copies = [], 0
@@ -89,12 +91,12 @@ def select(data: DataSet, count: int, seed: int, on_progress: Callable[[int], No
             if digest in images:
                 copies += 1
                 continue
-            decode_sample(sample, _shrink)
+            decode_sample(sample, DECODED)
         except (OSError, ImageError) as error:
             broken.append(str(error))
             continue
         images[digest] = AskedImage(sample=sample, label=str(data.label_of(sample)), sha256=digest)
-        on_progress(len(images))
+        on_progress("reading images", len(images), count)
     if not images:
         raise DataError(f"{data.name} has no readable image with a label, so there is nothing to ask about")
     notes = [f"{len(images)} of {count} images: there are no more"] if len(images) < count else []
@@ -125,18 +127,13 @@ def image_url(sample: Sample) -> str:
 
     Raises ImageError if it can't be read.
     """
-    image, _ = decode_sample(sample, _shrink)
-    image.info.clear()  # otherwise a comment would be saved again
+    image, _ = decode_sample(sample, DECODED)
     image.thumbnail((MAX_SIDE_PX, MAX_SIDE_PX))
     return data_url(encode_image(image, "JPEG", quality=QUALITY), "image/jpeg")
 
 
-def _shrink(width: int, height: int) -> float:
-    return max(width, height) / MAX_SIDE_PX
-
-
 def labels_of_ours(
-    model: Path, images: Sequence[AskedImage], labels: LabelSet, on_progress: Callable[[int], None] = lambda done: None
+    model: Path, images: Sequence[AskedImage], labels: LabelSet, on_progress: Progress = silent
 ) -> dict[str, str]:
     """Return the most probable label of every image by our model, by the image's sha256.
 
@@ -161,7 +158,7 @@ def labels_of_ours(
     predictions: dict[str, str] = {}
     for asked, label in chain(_seeing(predictor.network, seen, target), _predicted(predictor, rest, target)):
         predictions[asked.sha256] = label
-        on_progress(len(predictions))
+        on_progress("asking ours", len(predictions), len(images))
     return predictions
 
 

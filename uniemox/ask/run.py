@@ -14,6 +14,7 @@ from uniemox.ask.config import TOKENS_IN, TOKENS_OUT, AskConfig, tokens
 from uniemox.ask.question import AskedImage, first_message, follow_up, image_url, question
 from uniemox.ask.record import AnswerReader, AnswerRow, key_of, open_record
 from uniemox.errors import ConfigError, DataError, ImageError, StoppedError
+from uniemox.io.progress import Progress, silent
 from uniemox.io.stopping import StopRequest
 from uniemox.labels import LabelSet
 
@@ -30,13 +31,12 @@ def ask(
     *,
     key: str | None = None,
     on_plan: Callable[[str], None] = lambda plan: None,
-    on_progress: Callable[[int, int], None] = lambda done, total: None,
+    on_progress: Progress = silent,
 ) -> dict[str, AnswerRow]:
     """Send every model the questions that it has not answered yet, and save each answer at once.
 
     labels: the options.  out: folder of the answers.  key: of the endpoint; it is sent only there and never saved.
     on_plan: called with a summary of the questions before any is sent.
-    on_progress: called with the number of requests done, and of all.
     Returns all rows of the folder by `key_of`, including those of other models.
     Raises ConfigError for a wrong key, model or address, and if a model fails repeatedly; StoppedError after Ctrl-C.
     All answers so far are saved, and repeating the command resumes.
@@ -126,9 +126,7 @@ class _Asker:
         return replace(row, time=datetime.now(UTC).isoformat(timespec="seconds"))
 
 
-def _ask_all(
-    asker: _Asker, jobs: Sequence[Job], save: Callable[[AnswerRow], None], on_progress: Callable[[int, int], None]
-) -> None:
+def _ask_all(asker: _Asker, jobs: Sequence[Job], save: Callable[[AnswerRow], None], on_progress: Progress) -> None:
     """Run all jobs in several threads and save the results; only this thread writes."""
     stop, left, lock = asker.client.pace.stop, iter(jobs), threading.Lock()
     results: queue.SimpleQueue[AnswerRow | Exception | None] = queue.SimpleQueue()
@@ -165,7 +163,7 @@ def _ask_all(
             if isinstance(result, AnswerRow):
                 done += 1
                 save(result)
-                on_progress(done, len(jobs))
+                on_progress("asking", done, len(jobs))
                 times = failures[result.model] = 0 if result.error is None else failures[result.model] + 1
                 if times != FAILURES_IN_A_ROW:
                     continue

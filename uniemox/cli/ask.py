@@ -3,7 +3,6 @@
 import json
 import sys
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -78,18 +77,14 @@ def _ask(
 
     text = question(data.labels)
     with progress_bar() as progress:
-        selection = select(
-            data, config.images, config.seed, lambda done: progress.show("reading images", done, config.images)
-        )
+        selection = select(data, config.images, config.seed, progress.show)
         for note in selection.notes:
             say(note)
         images = selection.images
         predicted = None
         if ours is not None:  # before the questions, so that an unusable model costs nothing
-            predicted = labels_of_ours(
-                ours, images, data.labels, lambda done: progress.show("asking ours", done, len(images))
-            )
-        rows = run(config, images, data.labels, out, key=key, on_plan=say, on_progress=partial(progress.show, "asking"))
+            predicted = labels_of_ours(ours, images, data.labels, progress.show)
+        rows = run(config, images, data.labels, out, key=key, on_plan=say, on_progress=progress.show)
     results = summarise(
         config,
         images,
