@@ -124,7 +124,7 @@ class RefusedError(Exception):
 
 
 REFUSALS = {
-    400: ("malformed_body", "the multipart body can't be read; does its boundary fit, and is it whole?"),
+    400: ("malformed_body", "the multipart body can't be read; does its boundary match?"),
     401: ("wrong_key", "this server asks for a key; send it as Authorization: Bearer KEY"),
     403: ("foreign_origin", "pages of other sites may not use this server; see --allow-origin"),
     408: ("too_slow", "the body came too slowly; send it within 30 s and at least 10 KiB/s, or a smaller image"),

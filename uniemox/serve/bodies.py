@@ -10,7 +10,7 @@ from fastapi import Request
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
-from uniemox.serve.answers import RefusedError
+from uniemox.serve.answers import REFUSALS, RefusedError
 from uniemox.serve.config import ServeConfig
 
 ANY = "application/octet-stream"
@@ -105,7 +105,7 @@ def uploads_of(body: bytes, boundary: bytes, limit: int) -> list[Upload]:
     Raises RefusedError: 400 malformed, 413 more than `limit` files, 422 another field, or no file.
     """
     form = _Form(limit)
-    malformed = RefusedError(400, "malformed_body", "the multipart body can't be read; does its boundary match?")
+    malformed = RefusedError(400, *REFUSALS[400])
     if not boundary or body.count(b"\r\n--" + boundary) > limit + MAX_FALSE_BOUNDARIES:
         raise malformed
     try:
