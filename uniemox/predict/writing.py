@@ -14,7 +14,6 @@ from functools import partial
 from hashlib import blake2b
 from pathlib import Path
 from tempfile import TemporaryFile
-from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
@@ -170,7 +169,7 @@ class ResultFile:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, kind: type | None, *rest: object) -> None:
         try:
             with suppress(OSError) if kind else nullcontext():  # a full disk: the first error is raised
                 self._file.close()
@@ -268,6 +267,6 @@ class EmbeddingFile:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, *error: object) -> None:
         self._rows.close()
         self._paths.close()
