@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from cyclopts import App, Parameter
 
-from uniemox.cli.console import Files, need, progress_bar, say, show_all
+from uniemox.cli.console import Files, JsonObject, need, progress_bar, say, show_all
 from uniemox.cli.curate_labels import (
     agree,
     export_answers,
@@ -20,7 +20,7 @@ from uniemox.cli.curate_labels import (
     split,
     suggest,
 )
-from uniemox.cli.curate_tables import PACKAGES, AsJson, Folder, opened, status_tables
+from uniemox.cli.curate_tables import PACKAGES, Folder, opened, status_tables
 from uniemox.cli.settings import config_of, options_of
 from uniemox.curate.collect.config import INTERNAL, CollectConfig
 from uniemox.errors import ConfigError, DataError
@@ -67,7 +67,7 @@ def collect(
     /,
     *,
     source: Annotated[list[str] | None, Parameter(negative_iterable=())] = None,
-    as_json: AsJson = False,
+    as_json: JsonObject = False,
     options: Annotated[Any, Parameter(name="*")] = COLLECT(),  # noqa: B008
 ) -> None:
     """Search sources for images and download them; creates the project if there is none.
@@ -118,7 +118,7 @@ def screen(
     min_side: int | None = None,
     model: str | None = None,
     min_score: float | None = None,
-    as_json: AsJson = False,
+    as_json: JsonObject = False,
 ) -> None:
     """Drop images that are broken, tiny, placeholders, duplicates, or in a test set. People review the rest.
 
@@ -212,7 +212,7 @@ def status(
     /,
     *,
     html: Annotated[Files, Parameter(help="Write a page to this file.")] = None,
-    as_json: AsJson = False,
+    as_json: JsonObject = False,
 ) -> None:
     """Show the progress of every step and the next command.
 
@@ -237,7 +237,7 @@ def demo(
     /,
     *,
     count: Annotated[int, Parameter(help="Number of images, at least 64.")] = 160,
-    as_json: AsJson = False,
+    as_json: JsonObject = False,
 ) -> None:
     """Run all steps on synthetic images: a server on this machine, two simulated annotators, a release.
 

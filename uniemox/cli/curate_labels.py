@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from uniemox.cli.console import need, progress_bar, say, show_all
-from uniemox.cli.curate_tables import AsJson, Folder, agreement_tables, opened
+from uniemox.cli.console import JsonObject, need, progress_bar, say, show_all
+from uniemox.cli.curate_tables import Folder, agreement_tables, opened
 from uniemox.cli.settings import options_of
 from uniemox.curate.plan import Rule
 from uniemox.curate.release.config import ReleaseConfig
@@ -108,7 +108,7 @@ def serve(folder: Folder, /, *, host: str = "127.0.0.1", port: int = 8790, addre
     serving.serve(project, sock, address)
 
 
-def agree(folder: Folder, /, *, rule: RuleOption = None, as_json: AsJson = False) -> None:
+def agree(folder: Folder, /, *, rule: RuleOption = None, as_json: JsonObject = False) -> None:
     """Report the agreement of annotators: percentage, Cohen's kappa, Krippendorff's alpha, with 95 % intervals.
 
     Example: uniemox curate agree mine --rule majority --json
@@ -137,7 +137,7 @@ def split(
     schemes: int = 100,
     seed: int = 0,
     rule: RuleOption = None,
-    as_json: AsJson = False,
+    as_json: JsonObject = False,
 ) -> None:
     """Split the kept images into train, val and test. Of many schemes, keeps the one with the most similar colours.
 
@@ -178,7 +178,7 @@ def release(
     *,
     name: str,
     rule: RuleOption = None,
-    as_json: AsJson = False,
+    as_json: JsonObject = False,
     about: Annotated[Any, Parameter(name="*")] = RELEASE(),  # noqa: B008
 ) -> None:
     """Write the data set: class folders, datasheet, Croissant, licences, statistics, checksums, Label Studio tasks.

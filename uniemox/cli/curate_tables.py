@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 PACKAGES = ("sqlalchemy", "fastapi", "uvicorn", "sklearn", "scipy", "matplotlib")
 Folder = Annotated[Path, Parameter(help="Folder of the project.")]
-AsJson = Annotated[bool, Parameter(name="--json", negative="", help="Print one JSON object.")]
 
 
 def opened(folder: Path) -> "Project":
