@@ -4,13 +4,14 @@ import json
 from pathlib import Path
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from tests.curate.places import project_of, say
 from tests.drawn import class_folders
 from uniemox.cli.curate import curate
 from uniemox.curate import tables as t
 from uniemox.curate.annotate.serving import record_address
+from uniemox.curate.collect.fetch import FetchError
 from uniemox.curate.project import open_project
 from uniemox.data.source import open_data
 from uniemox.errors import ConfigError, DataError, UniemoxError
@@ -76,6 +77,22 @@ def test_an_invalid_source_creates_no_project(
     if source == "folder:in":
         told = json.loads(run(capsys, "collect", "p", "--source", "folder:in?labels=none", "--json"))
         assert told["fetched"] == 4
+
+
+@pytest.mark.parametrize("source", ["folder", "csv"])
+def test_the_hint_about_folders_is_printed_for_their_images_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, source: str
+) -> None:
+    """An image of another source waits after a temporary failure."""
+    project = project_of(tmp_path / "p", ["awe"])
+    with project.store.write() as connection:
+        connection.execute(update(t.candidates).values(source=source, state="waiting", address="file:///gone.jpg"))
+    broken = FetchError("HTTP 503", may_pass=True)
+    monkeypatch.setattr("uniemox.curate.collect.run.fetch_all", lambda jobs, *_: ((job, broken) for job in jobs))
+    curate(["collect", str(tmp_path / "p")], exit_on_error=False, result_action="return_none")
+    printed = capsys.readouterr()
+    assert "waiting 1" in printed.out
+    assert ("--source folder:PATH" in printed.err) == (source == "folder")
 
 
 @pytest.mark.portable

@@ -85,7 +85,7 @@ def collect(
             continue pending downloads.
     """
     need(*PACKAGES, "icrawler", extra="curate")
-    from uniemox.curate.collect.run import failures, fetch, search
+    from uniemox.curate.collect.run import failures, fetch, search, waits_for_folder
     from uniemox.curate.collect.sources import open_source
     from uniemox.curate.plan import paper_plan
     from uniemox.curate.project import create_project, is_project
@@ -102,7 +102,7 @@ def collect(
         counts = fetch(project, config, progress.show, folders=folders)
     for problem in problems:
         say(f"incomplete: {problem}")
-    if counts["waiting"] and not folders:
+    if not folders and waits_for_folder(project):
         say("waiting images of a folder are only read if you name it again: --source folder:PATH")
     for reason, number in list(failures(project).items())[:8]:
         say(f"{number} x {reason}")

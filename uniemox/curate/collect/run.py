@@ -172,6 +172,12 @@ def _write_down(project: Project, ended: Sequence[tuple[Download, Kept | FetchEr
             connection.execute(of_candidate.values(state=state, reason=reason, fetched_at=now, **image))
 
 
+def waits_for_folder(project: Project) -> bool:
+    """Return True if images of a folder wait to be read."""
+    is_waiting = (t.candidates.c.source == "folder") & (t.candidates.c.state == "waiting")
+    return project.count(select(t.candidates.c.id).where(is_waiting)) > 0
+
+
 def failures(project: Project) -> dict[str, int]:
     """Return the number of candidates that were not fetched, by reason."""
     query = select(t.candidates.c.reason, func.count().label("n")).where(t.candidates.c.reason != "")
