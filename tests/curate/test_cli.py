@@ -79,6 +79,14 @@ def test_an_invalid_source_creates_no_project(
         assert told["fetched"] == 4
 
 
+def test_hints_quote_folders_for_the_shell(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    place = tmp_path / "my set"
+    curate(["init", str(place)], exit_on_error=False, result_action="return_none")
+    assert f"next: uniemox curate collect '{place}' --source" in capsys.readouterr().err
+    curate(["screen", str(place)], exit_on_error=False, result_action="return_none")
+    assert f"invite '{place}' NAME, then uniemox curate serve '{place}'" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("source", ["folder", "csv"])
 def test_the_hint_about_folders_is_printed_for_their_images_alone(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, source: str

@@ -1,5 +1,6 @@
 """Terminal output: messages, tables, options that many commands share, and checks for required packages."""
 
+import shlex
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -71,6 +72,11 @@ def say_parts(data: "DataSet") -> None:
     """Print the parts of a union, and how each one's labels were mapped."""
     for part in data.parts:
         say(str(part))
+
+
+def quoted(path: Path) -> str:
+    """Quote a path in a command that people copy into a shell."""
+    return shlex.quote(str(path))
 
 
 def progress_bar() -> "ProgressBar":

@@ -1,14 +1,13 @@
 """Commands that build a data set: project, collection, screening, takedown, status, demo."""
 
 import json
-import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import App, Parameter
 
-from uniemox.cli.console import Files, JsonObject, need, progress_bar, say, show_all
+from uniemox.cli.console import Files, JsonObject, need, progress_bar, quoted, say, show_all
 from uniemox.cli.curate_labels import (
     agree,
     export_answers,
@@ -58,7 +57,7 @@ def init(folder: Folder, /, *, plan: Files = None, database: str | None = None) 
     project = create_project(folder, None if plan is None else read_plan(plan), database=database)
     words = sum(map(len, project.plan.keywords.values()))
     print(f"began {folder}: {len(project.plan.labels)} labels, {words} search words")
-    say(f"next: uniemox curate collect {folder} --source openverse")
+    say(f"next: uniemox curate collect {quoted(folder)} --source openverse")
 
 
 @curate.command
@@ -106,7 +105,7 @@ def collect(
         say("waiting images of a folder are only read if you name it again: --source folder:PATH")
     for reason, number in list(failures(project).items())[:8]:
         say(f"{number} x {reason}")
-    _print_counts(counts, f"uniemox curate screen {folder}", as_json, problems=problems)
+    _print_counts(counts, f"uniemox curate screen {quoted(folder)}", as_json, problems=problems)
 
 
 @curate.command
@@ -147,7 +146,8 @@ def screen(
         others = [open_data(name) for name in against or ()]
         on_progress = progress.show
         counts = screening.screen(project, config, against=others, score=score, model=model or "", progress=on_progress)
-    _print_counts(counts, f"uniemox curate invite {folder} NAME, then uniemox curate serve {folder}", as_json)
+    name = quoted(folder)
+    _print_counts(counts, f"uniemox curate invite {name} NAME, then uniemox curate serve {name}", as_json)
 
 
 def _print_counts(counts: Mapping[str, int], following: str, as_json: bool, **more: Any) -> None:
@@ -221,7 +221,7 @@ def status(
     project = opened(folder)
     from uniemox.curate import status as project_status
 
-    content = project_status.status(project, shlex.quote(str(folder)))
+    content = project_status.status(project, quoted(folder))
     if html is not None:
         project_status.write_status_page(html, content, None, folder / "splits.png")
         say(f"wrote {html}")
@@ -256,4 +256,4 @@ def demo(
     for step, number in made["statistics"]["funnel"].items():
         print(f"{number:6}  {step}")
     print(f"page: {folder / 'status.html'}\nrelease: {folder / 'release'}")
-    say(f"look around: uniemox curate serve {folder / 'project'}")
+    say(f"look around: uniemox curate serve {quoted(folder / 'project')}")

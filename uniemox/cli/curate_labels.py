@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from uniemox.cli.console import JsonObject, need, progress_bar, say, show_all
+from uniemox.cli.console import JsonObject, need, progress_bar, quoted, say, show_all
 from uniemox.cli.curate_tables import Folder, agreement_tables, opened
 from uniemox.cli.settings import options_of
 from uniemox.curate.plan import Rule
@@ -126,7 +126,7 @@ def agree(folder: Folder, /, *, rule: RuleOption = None, as_json: JsonObject = F
         return
     show_all(agreement_tables(stats, kept))
     say(f"kept by the rule {rule}")
-    say(f"next: uniemox curate split {folder}; disputed images are judged on the page of uniemox curate serve")
+    say(f"next: uniemox curate split {quoted(folder)}; disputed images are judged on the page of uniemox curate serve")
 
 
 def split(
@@ -168,7 +168,7 @@ def split(
         print(json.dumps(drawn))
         return
     print(f"{', '.join(f'{name} {size}' for name, size in sorted(drawn['sizes'].items()))} ({drawn['how']})")
-    say(f"next: uniemox curate release {folder} FOLDER --name NAME")
+    say(f"next: uniemox curate release {quoted(folder)} FOLDER --name NAME")
 
 
 def release(

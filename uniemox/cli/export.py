@@ -5,7 +5,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Literal
 
-from uniemox.cli.console import Files, Flag, JsonObject, need, progress_bar, say
+from uniemox.cli.console import Files, Flag, JsonObject, need, progress_bar, quoted, say
 from uniemox.errors import CheckpointError, ConfigError
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def _write_hub_folder(run: Path, out: Path) -> None:
     ]
     is_timm = write_hub_folder(*load_classifier(weights), out, name=run.resolve().name, scores=scores)
     opens = "timm, transformers and uniemox open it" if is_timm else "uniemox opens it; timm has no such network"
-    say(f"wrote {out}: {opens}. Finish its README.md, then upload the folder: hf upload OWNER/REPOSITORY {out}")
+    say(f"wrote {out}: {opens}. Finish its README.md, then upload the folder: hf upload OWNER/REPOSITORY {quoted(out)}")
 
 
 def _tell(out: Path, check: "Int8Check | None", *, as_json: bool) -> None:
@@ -111,7 +111,7 @@ def _tell(out: Path, check: "Int8Check | None", *, as_json: bool) -> None:
     if not is_written:
         raise ConfigError("nothing was written: int8 is slower or changes the predictions too much; see above")
     if not as_json:
-        say(f"wrote {out}, {out.stat().st_size / 1e6:.1f} MB; next: uniemox predict IMAGE --model {out}")
+        say(f"wrote {out}, {out.stat().st_size / 1e6:.1f} MB; next: uniemox predict IMAGE --model {quoted(out)}")
 
 
 def _write(

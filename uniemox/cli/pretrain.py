@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from uniemox.cli.console import Flag, need, say, say_parts
+from uniemox.cli.console import Flag, need, quoted, say, say_parts
 from uniemox.cli.data_files import NO_FILES, DataFiles, FileOptions, Texts
 from uniemox.cli.settings import config_of, options_of, takes
 from uniemox.pretrain.config import PretrainConfig
@@ -83,7 +83,7 @@ def _pretrain(
     with ConsoleCallback() as console:
         path = run(config, dataset, out, resume=resume, callback=console)
     if is_first():
-        say(f"wrote {path}; next: uniemox finetune --init {out} --data KIND:PATH --out RUN")
+        say(f"wrote {path}; next: uniemox finetune --init {quoted(out)} --data KIND:PATH --out RUN")
 
 
 pretrain = command_for()
