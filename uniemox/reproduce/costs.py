@@ -94,7 +94,7 @@ class Simulated:
 def simulate(runs: Sequence[Run], *, gpus: int, images_per_s: float) -> Simulated:
     """Simulate the runs of a plan on a number of GPUs, in the order in which they would start.
 
-    images_per_s: speed measured by `uniemox bench step` on one of the GPUs: pre-training steps of ViT-L/16.
+    images_per_s: speed of pre-training a ViT-L/16, measured by `python -m benchmarks.train` on one of the GPUs.
     """
     trained = [run for run in runs if run.gflop]
     seconds = {run.key: step_seconds(run, images_per_s) * run.images / batch_of(run) for run in trained}

@@ -3,7 +3,7 @@
 import io
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -18,11 +18,12 @@ from uniemox.reproduce.costs import NetworkCost, measure_run
 from uniemox.reproduce.execute import RunOutcome, seconds_of
 from uniemox.reproduce.plan import Cell, Plan, Run, TableRow
 from uniemox.reproduce.results import Margin, Score, gain, is_done, margin_of, mark_of, score_of
+from uniemox.reproduce.sources import PAPER_SETS
 from uniemox.reproduce.study import HISTOGRAM
 
 CSV_FIELDS = (
-    *("method", "network", "data", "mark", "accuracy", "low", "high", "over", "seeds", "pictures", "chance", "uniform"),
-    *("near_chance", "paper_percent", "gain", "gain_low", "gain_high"),
+    *("method", "network", "data", "mark", *(one.name for one in fields(Score))),
+    *("paper_percent", "gain", "gain_low", "gain_high"),
     *("over_histogram", "over_histogram_low", "over_histogram_high", "beats_histogram", "why"),
 )
 
@@ -197,7 +198,6 @@ BELOW_NOTE = (
     "accuracy."
 )
 OVER = {"seeds": "training seeds (Student's t)", "pictures": "images (bootstrap)"}  # basis of the intervals
-CLASSES = {"UBE": 6, "FI": 8, "Emotion6": 6, "EmoSet": 8, "Emo8": 8, "CAER-S": 7, "HECO": 8}
 PAPER_NEAR_PERCENT = 1.0  # figures of the paper within this distance of 1 / classes are flagged
 
 
@@ -221,7 +221,7 @@ def write_page(plan: Plan, outcome: RunOutcome, root: Path) -> Path:
         rows=[row for row in plan.rows if not row.is_cited or _is_cited(row, findings.ours)],
         failure_of=lambda row, name: _failure(_cell(row, name), outcome),
         paper_of=lambda row, name: _cell(row, name).paper,
-        classes_of=CLASSES,
+        classes_of={name: len(labels) for name, (*_, labels) in PAPER_SETS.items()},
         near_percent=PAPER_NEAR_PERCENT,
         points=_points,
         below=BELOW,
