@@ -36,13 +36,12 @@ from uniemox.pretrain.config import PretrainConfig
 from uniemox.pretrain.presets import PRESETS
 from uniemox.pretrain.run import build_model, build_trainer, masked_views, plan_run, set_up
 from uniemox.pretrain.step import PretrainBatch, make_batch, pretrain_step, teacher_features
-from uniemox.teacher.features import StoredTeacher, TextCachedTeacher, save_features
+from uniemox.teacher.features import StoredTeacher, StoredTextsTeacher, save_features
 from uniemox.teacher.protocol import Teacher
 from uniemox.teacher.sources import ClipTeacher
 from uniemox.training.config import SaveConfig, ScheduleConfig
 from uniemox.training.hardware import count_workers, precision_of, setup_device, wrap
 from uniemox.training.journal import Journal, NullCallback
-from uniemox.training.run_folder import TEXT_FEATURES
 from uniemox.training.state import ResumePoint
 from uniemox.training.trainer import Trainer, load_batches
 from uniemox.views.loader import ViewBatch
@@ -150,7 +149,7 @@ def bench_train(
 
 def _image_tower(teacher: Teacher | None) -> Any | None:
     """Return the CLIP's network that runs in every step; None for features from a file."""
-    clip = teacher.teacher if isinstance(teacher, TextCachedTeacher) else teacher
+    clip = teacher.images if isinstance(teacher, StoredTextsTeacher) else teacher
     return clip.model.visual if isinstance(clip, ClipTeacher) else None
 
 
@@ -165,18 +164,20 @@ def random_teacher(config: PretrainConfig, data: DataSet, out: Path, device: tor
     """Return a CLIP of the same size, or stored features if the run would use them; None if no loss needs a teacher."""
     if not config.model.needs_image_features:
         return None
+    clip, keys, width = None, [sample.key for sample in data.samples], WIDTH
     kind, _, name = config.teacher.source.partition(":")
     if kind == "clip" and config.teacher.view == "augmented" and not name.startswith("local-dir:"):
         architecture = name.partition("@")[0]
         network = open_clip.create_model(architecture, load_weights=False, pretrained_text=False)
         clip = ClipTeacher(network.to(device), open_clip.get_tokenizer(architecture))
-        return TextCachedTeacher(clip, out / TEXT_FEATURES) if config.model.needs_text_features else clip
-    keys = [sample.key for sample in data.samples]
+        if not config.model.needs_text_features:
+            return clip
+        keys, width = [], clip.width
     texts = distinct_texts(data.samples, config.teacher.with_emotion)
-    image_features, text_features = torch.randn(len(keys), WIDTH), torch.randn(len(texts), WIDTH)
+    image_features, text_features = torch.randn(len(keys), width), torch.randn(len(texts), width)
     path = out / "teacher.npz"
     save_features(path, image_keys=keys, image_features=image_features, texts=texts, text_features=text_features)
-    return StoredTeacher(path)
+    return StoredTeacher(path) if clip is None else StoredTextsTeacher(clip, StoredTeacher(path))
 
 
 def _time_parts(

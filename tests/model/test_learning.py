@@ -13,7 +13,6 @@ from uniemox.model.config import DecoderConfig, ModelConfig
 from uniemox.model.encoder import build_encoder
 from uniemox.model.uniemox import UniEmoX
 from uniemox.pretrain.step import PretrainBatch, forward, pretrain_step
-from uniemox.teacher.features import TextCachedTeacher
 from uniemox.teacher.sources import ClipTeacher
 from uniemox.training.optimization import build_optimizer
 
@@ -47,32 +46,27 @@ def batch(shared: Path, captions: dict[str, str]) -> PretrainBatch:
     )
 
 
-@pytest.fixture(scope="module")
-def teacher(tiny_clip: ClipTeacher, tmp_path_factory: pytest.TempPathFactory) -> TextCachedTeacher:
-    return TextCachedTeacher(tiny_clip, tmp_path_factory.mktemp("cache") / "texts")
-
-
-def train(batch: PretrainBatch, teacher: TextCachedTeacher, weights: LossWeights, depth: int) -> Trained:
+def train(batch: PretrainBatch, tiny_clip: ClipTeacher, weights: LossWeights, depth: int) -> Trained:
     """A model, and its losses before and after 50 steps; while it trains, masks are drawn anew each time."""
     torch.manual_seed(0)
     encoder = build_encoder("vit_tiny_patch16_224", 64, embed_dim=96, depth=depth, num_heads=3)
     model = UniEmoX(encoder, ModelConfig(decoder=DecoderConfig(width=16, depth=2, heads=4), losses=weights))
     optimizer = build_optimizer(model, lr=2e-3)
-    before = losses(model, batch, teacher)
+    before = losses(model, batch, tiny_clip)
     drawn = replace(batch, scene_noise=None, person_noise=None)
     for _ in range(STEPS):
-        pretrain_step(model, optimizer, [drawn], teacher=teacher)
-    return model, before, losses(model, batch, teacher)
+        pretrain_step(model, optimizer, [drawn], teacher=tiny_clip)
+    return model, before, losses(model, batch, tiny_clip)
 
 
 @torch.no_grad()
-def losses(model: UniEmoX, batch: PretrainBatch, teacher: TextCachedTeacher) -> dict[str, Tensor]:
-    return forward(model, batch, teacher=teacher).losses
+def losses(model: UniEmoX, batch: PretrainBatch, tiny_clip: ClipTeacher) -> dict[str, Tensor]:
+    return forward(model, batch, teacher=tiny_clip).losses
 
 
 @pytest.fixture(scope="module")
-def trained(batch: PretrainBatch, teacher: TextCachedTeacher) -> Trained:
-    return train(batch, teacher, LossWeights(), depth=4)
+def trained(batch: PretrainBatch, tiny_clip: ClipTeacher) -> Trained:
+    return train(batch, tiny_clip, LossWeights(), depth=4)
 
 
 def test_every_loss_falls(trained: Trained) -> None:
@@ -82,18 +76,18 @@ def test_every_loss_falls(trained: Trained) -> None:
 
 
 def test_another_person_box_changes_the_persons_loss_alone(
-    trained: Trained, batch: PretrainBatch, teacher: TextCachedTeacher, shared: Path
+    trained: Trained, batch: PretrainBatch, tiny_clip: ClipTeacher, shared: Path
 ) -> None:
     model, _, after = trained
     paths = [shared / "data" / "flickr8k" / "images" / name for name in batch.keys]
     other = replace(batch, person=images_of(paths, 64, box=(0.0, 0.5, 0.4, 1.0)))
-    changed = losses(model, other, teacher)
+    changed = losses(model, other, tiny_clip)
     assert abs(changed[L1_PERSON] - after[L1_PERSON]) > 0.01 * after[L1_PERSON]
     torch.testing.assert_close(changed[L1_SCENE], after[L1_SCENE], rtol=1e-5, atol=1e-6)
 
 
 def test_the_wrong_texts_worsen_the_contrastive_loss(
-    batch: PretrainBatch, teacher: TextCachedTeacher, captions: dict[str, str]
+    batch: PretrainBatch, tiny_clip: ClipTeacher, captions: dict[str, str]
 ) -> None:
     """Texts of other images do. The same texts in another order change nothing: equation 9 sums over all of them.
 
@@ -101,29 +95,29 @@ def test_the_wrong_texts_worsen_the_contrastive_loss(
     """
     few = PretrainBatch(**{name: getattr(batch, name)[:8] for name in GIVEN})
     only_l2 = LossWeights(**{name: float(name == L2) for name in LossWeights.__slots__})
-    model, before, after = train(few, teacher, only_l2, depth=2)
+    model, before, after = train(few, tiny_clip, only_l2, depth=2)
     assert after[L2] < 0.5 * before[L2]
     others = [list(captions.values())[start : start + 8] for start in (16, 18, 20, 22, 24)]
-    worse = torch.stack([losses(model, replace(few, texts=texts), teacher)[L2] for texts in others])
+    worse = torch.stack([losses(model, replace(few, texts=texts), tiny_clip)[L2] for texts in others])
     assert worse.min() > 1.1 * after[L2]
     assert worse.mean() > 1.5 * after[L2]
     shuffled = replace(few, texts=[*few.texts[1:], few.texts[0]])
-    torch.testing.assert_close(losses(model, shuffled, teacher)[L2], after[L2], rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(losses(model, shuffled, tiny_clip)[L2], after[L2], rtol=1e-5, atol=1e-6)
 
 
 def test_the_wrong_images_worsen_both_alignments(
-    trained: Trained, batch: PretrainBatch, teacher: TextCachedTeacher
+    trained: Trained, batch: PretrainBatch, tiny_clip: ClipTeacher
 ) -> None:
     model, _, after = trained
-    features = teacher.image_features(batch.scene / 255, batch.keys)
-    changed = losses(model, replace(batch, image_features=features.roll(1, 0)), teacher)
+    features = tiny_clip.image_features(batch.scene / 255, batch.keys)
+    changed = losses(model, replace(batch, image_features=features.roll(1, 0)), tiny_clip)
     assert changed[L2] > 1.02 * after[L2]
     assert changed[L3] > 1.02 * after[L3]
 
 
 @pytest.mark.parametrize("on", [(L1_SCENE, L1_PERSON), (L2, L3), (L3,)])
-def test_an_ablation_learns_what_is_left(on: tuple[str, ...], batch: PretrainBatch, teacher: TextCachedTeacher) -> None:
+def test_an_ablation_learns_what_is_left(on: tuple[str, ...], batch: PretrainBatch, tiny_clip: ClipTeacher) -> None:
     weights = LossWeights(**{name: float(name in on) for name in LossWeights.__slots__})
-    _, before, after = train(batch, teacher, weights, depth=2)
+    _, before, after = train(batch, tiny_clip, weights, depth=2)
     assert set(before) == set(on)
     assert all(after[name] < 0.95 * before[name] for name in on)

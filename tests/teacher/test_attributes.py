@@ -31,7 +31,7 @@ WORDS = {
 class ColourTeacher:
     """A teacher to which red images look like some words, blue ones like others, and grey ones like nothing."""
 
-    width, fingerprint = 3, "colours"
+    width = 3
     red = ("beach", "happy", "riding scooter")
 
     def image_features(self, pixels: Tensor, keys: tuple[str, ...]) -> Tensor:

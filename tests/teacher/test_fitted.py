@@ -158,7 +158,7 @@ def test_it_learns_what_texts_say_and_comes_back_from_disk(tmp_path: Path) -> No
     loaded = FittedTeacher.load(tmp_path / "out")
     assert torch.equal(loaded.image_features(pixels), teacher.image_features(pixels))
     assert torch.equal(loaded.text_features(["It is red."]), teacher.text_features(["It is red."]))
-    assert (loaded.fingerprint, loaded.width) == (teacher.fingerprint, 8)
+    assert loaded.width == 8
     assert loaded.about == json.loads(json.dumps(teacher.about))
     assert not loaded.training
     assert not any(parameter.requires_grad for parameter in loaded.parameters())
@@ -171,7 +171,7 @@ def test_the_same_seed_gives_the_same_teacher(tmp_path: Path) -> None:
     torch.manual_seed(2)
     again = fit_teacher(data, replace(QUICK, workers=2), tmp_path / "out")  # over the first, which is a teacher
     other = fit_teacher(data, replace(QUICK, seed=1), tmp_path / "other")
-    assert first.fingerprint == again.fingerprint != other.fingerprint
+    assert not torch.equal(first.project.weight, other.project.weight)
     for name, value in first.state_dict().items():
         torch.testing.assert_close(value, again.state_dict()[name], rtol=1e-4, atol=1e-5)
 
@@ -193,25 +193,6 @@ def test_killed_at_any_step_it_continues_to_the_same_bits(tmp_path: Path) -> Non
     assert len(lines[0]) == 4
     with pytest.raises(ConfigError, match="began with other settings: lr"):
         fit_teacher(data, replace(QUICK, lr=1e-3), tmp_path / "out", resume=True)
-
-
-def test_fingerprints_follow_words_and_weights_of_the_text_tower() -> None:
-    teachers = []
-    for words in (("a", "b"), ("a", "c")):
-        torch.manual_seed(0)
-        teachers.append(FittedTeacher(architecture(*words), {}))
-    assert teachers[0].fingerprint != teachers[1].fingerprint
-    before = teachers[0].fingerprint
-    with torch.no_grad():
-        teachers[0].project.weight.mul_(2)  # of the image side: text features stay
-    again = FittedTeacher(architecture("a", "b"), {})
-    again.load_state_dict(teachers[0].state_dict())
-    assert again.fingerprint == before
-    with torch.no_grad():
-        teachers[0].text.layers[1].weight.mul_(2)
-    again = FittedTeacher(architecture("a", "b"), {})
-    again.load_state_dict(teachers[0].state_dict())
-    assert again.fingerprint != before
 
 
 def test_a_frozen_tower_stays_as_it_is(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from tests.io.test_onnx_sessions import endless
 from tests.networks import clip_folder, load_npz
 from uniemox.errors import TeacherError
 from uniemox.io import onnx_sessions
-from uniemox.teacher.features import StoredTeacher, TextCachedTeacher, save_features
+from uniemox.teacher.features import StoredTeacher, StoredTextsTeacher, save_features, store_features
 from uniemox.teacher.opening import open_timm_tower
 from uniemox.teacher.sources import ClipTeacher, OnnxImageTower
 
@@ -22,15 +22,15 @@ from uniemox.teacher.sources import ClipTeacher, OnnxImageTower
 class CountingTeacher:
     """Features that follow from the text, and a record of what was asked."""
 
-    def __init__(self, width: int = 4, fingerprint: str = "one") -> None:
-        self.width, self.fingerprint, self.asked = width, fingerprint, []
+    def __init__(self) -> None:
+        self.width, self.asked = 4, []
 
     def image_features(self, pixels: Tensor, keys: list[str]) -> Tensor:
         return pixels.flatten(1)[:, : self.width]
 
     def text_features(self, texts: list[str]) -> Tensor:
         self.asked += texts
-        return torch.tensor([[len(text) + i / 7 + len(self.fingerprint) for i in range(self.width)] for text in texts])
+        return torch.tensor([[len(text) + i / 7 for i in range(self.width)] for text in texts])
 
 
 def unnormalised(images: Tensor, teacher: ClipTeacher) -> Tensor:
@@ -67,21 +67,6 @@ def test_clip_is_frozen_cuts_long_texts_and_takes_any_size(tiny_clip: ClipTeache
     features = tiny_clip.image_features(pixels)
     assert features.shape == (2, 16)
     assert not features.requires_grad
-
-
-def test_clip_fingerprint_follows_weights_and_structure(golden: Path, tmp_path: Path, tiny_clip: ClipTeacher) -> None:
-    for name in ("same", "quick"):
-        (tmp_path / name).mkdir()
-    same = ClipTeacher.load(f"local-dir:{clip_folder(golden, tmp_path / 'same')}")
-    quick = ClipTeacher.load(f"local-dir:{clip_folder(golden, tmp_path / 'quick', quick_gelu=True)}")
-    assert same.fingerprint == tiny_clip.fingerprint != quick.fingerprint
-    with torch.no_grad():
-        same.model.visual.proj.mul_(2)  # of the image side: text features stay
-    again = ClipTeacher(same.model, same.tokenizer)
-    assert again.fingerprint == tiny_clip.fingerprint
-    with torch.no_grad():
-        same.model.text_projection.mul_(2)
-    assert ClipTeacher(same.model, same.tokenizer).fingerprint != tiny_clip.fingerprint
 
 
 @pytest.mark.parametrize(
@@ -253,66 +238,16 @@ def test_stored_features_that_contradict_themselves_are_refused(tmp_path: Path) 
         StoredTeacher(tmp_path / "cut.npz")
 
 
-def test_texts_are_asked_for_once_ever(tmp_path: Path) -> None:
-    path, texts = tmp_path / "cache" / "texts", ["a", "bb", "a", "ccc", "bb"]
-    first = CountingTeacher()
-    expected = CountingTeacher().text_features(texts)
-    cached = TextCachedTeacher(first, path)
-    assert torch.equal(cached.text_features(texts), expected)
-    assert sorted(first.asked) == ["a", "bb", "ccc"]
-    assert torch.equal(cached.text_features(["ccc"]), expected[3:4])
-    assert len(first.asked) == 3
-    second = CountingTeacher()  # another process, later
-    assert torch.equal(TextCachedTeacher(second, path).text_features([*texts, "d"])[:5], expected)
-    assert second.asked == ["d"]
+def test_stored_texts_and_a_teacher_of_images(tmp_path: Path) -> None:
+    teacher, path, texts = CountingTeacher(), tmp_path / "new" / "texts.npz", [f"{i:03} a" for i in range(100)]
+    seen: list[tuple[str, int, int]] = []
+    assert store_features(teacher, "clip:x", (), path, texts=texts, on_progress=lambda *one: seen.append(one)) == 0
+    assert teacher.asked == texts
+    assert seen == [("computing the teacher's text features", done, 100) for done in (64, 100)]
+    both = StoredTextsTeacher(teacher, StoredTeacher(path))
+    assert torch.equal(both.text_features(texts[::-1]), CountingTeacher().text_features(texts[::-1]))
     pixels = torch.rand(2, 3, 4, 4)
-    assert torch.equal(cached.image_features(pixels, []), pixels.flatten(1)[:, :4])
-
-
-def test_another_teacher_never_finds_this_ones_texts(tmp_path: Path) -> None:
-    path = tmp_path / "texts"
-    TextCachedTeacher(CountingTeacher(), path).text_features(["a"])
-    other = CountingTeacher(fingerprint="another")
-    assert torch.equal(
-        TextCachedTeacher(other, path).text_features(["a"]), CountingTeacher(4, "another").text_features(["a"])
-    )
-    assert other.asked == ["a"]
-
-
-def test_a_cache_that_is_none_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("no folder")
-    with pytest.raises(TeacherError, match=r"file can't keep text features .*; choose another path"):
-        TextCachedTeacher(CountingTeacher(), tmp_path / "file")
-    cached = TextCachedTeacher(CountingTeacher(), tmp_path / "texts")
-    cached.text_features(["a"])
-    [kept] = (tmp_path / "texts").iterdir()
-    kept.write_bytes(kept.read_bytes()[:40])
-    with pytest.raises(TeacherError, match=rf"{kept.name} can't be read .*; delete it, it is a cache"):
-        TextCachedTeacher(CountingTeacher(), tmp_path / "texts")
-    kept.unlink()
-    assert torch.equal(cached.text_features(["a"]), CountingTeacher().text_features(["a"]))  # it is in memory
-
-
-def test_processes_find_what_others_have_asked_in_the_meantime(tmp_path: Path) -> None:
-    """As two runs on one network file system: each writes files of its own, and what is half written is no file."""
-    teachers = CountingTeacher(), CountingTeacher()
-    one, other = (TextCachedTeacher(teacher, tmp_path) for teacher in teachers)
-    one.text_features(["a", "b"])
-    other.text_features(["b", "c"])
-    one.text_features(["c", "a"])
-    assert [teacher.asked for teacher in teachers] == [["a", "b"], ["c"]]
-    assert len(list(tmp_path.iterdir())) == 2
-    (tmp_path / "1.safetensors.77.partial").write_bytes(b"half")
-    TextCachedTeacher(CountingTeacher(), tmp_path)
-
-
-def test_threads_may_share_a_cache(tmp_path: Path) -> None:
-    from concurrent.futures import ThreadPoolExecutor
-
-    cached = TextCachedTeacher(CountingTeacher(), tmp_path / "texts")
-    texts = [[f"text {i % 7}", f"{i}"] for i in range(40)]
-    with ThreadPoolExecutor(4) as pool:
-        results = list(pool.map(cached.text_features, texts))
-    for asked, found in zip(texts, results, strict=True):
-        assert torch.equal(found, CountingTeacher().text_features(asked))
-    assert cached.text_features([]).shape == (0, 4)
+    assert torch.equal(both.image_features(pixels, []), pixels.flatten(1)[:, :4])
+    assert (both.width, both.text_features([]).shape, teacher.asked) == (4, (0, 4), texts)
+    with pytest.raises(TeacherError, match="no features for the text 'b'"):
+        both.text_features(["b"])

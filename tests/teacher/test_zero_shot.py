@@ -52,3 +52,19 @@ def test_other_lists_of_words_are_refused(tiny_clip: ClipTeacher, words: list[st
 def test_what_is_no_clip_is_refused() -> None:
     with pytest.raises(TeacherError):
         open_clip("clip:local-dir:/nowhere", ["a", "b"])
+
+
+def test_fingerprint_follows_words_weights_and_structure(golden: Path, tmp_path: Path, tiny_clip: ClipTeacher) -> None:
+    def opened(name: str, words: list[str], **changes: bool) -> ZeroShotClip:
+        (tmp_path / name).mkdir()
+        return ZeroShotClip(ClipTeacher.load(f"local-dir:{clip_folder(golden, tmp_path / name, **changes)}"), words)
+
+    first = ZeroShotClip(tiny_clip, ["a", "b"]).fingerprint
+    same, other = opened("same", ["a", "b"]), opened("other", ["a", "b"])
+    assert same.fingerprint == first
+    with torch.no_grad():
+        other.clip.model.visual.proj.mul_(2)
+    others = {
+        engine.fingerprint for engine in (other, opened("c", ["a", "c"]), opened("quick", ["a", "b"], quick_gelu=True))
+    }
+    assert len(others | {first}) == 4

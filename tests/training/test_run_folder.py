@@ -18,14 +18,7 @@ from uniemox.io.files import CONFIG
 from uniemox.persons.box import Box, Detection
 from uniemox.pretrain.config import PretrainConfig
 from uniemox.training.config import HardwareConfig, OptimizerConfig, SaveConfig
-from uniemox.training.run_folder import (
-    TEACHER_ANSWERS,
-    TEACHER_FEATURES,
-    TEXT_FEATURES,
-    begin_run,
-    describe_data,
-    from_dict,
-)
+from uniemox.training.run_folder import TEACHER_ANSWERS, TEACHER_FEATURES, begin_run, describe_data, from_dict
 
 CONFIGURED = PretrainConfig(batch_size=4)
 
@@ -131,8 +124,7 @@ def test_a_run_is_not_begun_twice_nor_by_another_command(run: Path, data: DataSe
 def test_a_run_that_ended_before_its_first_step_is_begun_anew(run: Path, data: DataSet) -> None:
     """After a wrong setting the corrected command is not in the way of itself."""
     (run / "metrics.jsonl").unlink()
-    of_teacher = [run / name for name in (SEEN, TEACHER_FEATURES, TEACHER_ANSWERS, f"{TEXT_FEATURES}/a.npz")]
-    (run / TEXT_FEATURES).mkdir()
+    of_teacher = [run / name for name in (SEEN, TEACHER_FEATURES, TEACHER_ANSWERS)]
     for path in of_teacher:
         path.write_text("old")
     assert again(run, CONFIGURED, data, resume=False) is True

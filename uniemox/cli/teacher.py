@@ -106,7 +106,7 @@ def store(
         stored = store_features(
             open_teacher(teacher, device),
             teacher,
-            dataset,
+            dataset.samples,
             out,
             texts=[] if images_alone else distinct_texts(dataset.samples, with_emotion),
             device=device,

@@ -1,5 +1,6 @@
 """A CLIP model as a zero-shot classifier over words (Radford et al., arXiv 2103.00020, section 3.1)."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 
@@ -12,7 +13,6 @@ from uniemox.errors import ConfigError, TeacherError
 from uniemox.labels import MIKELS, clean, recognise
 from uniemox.predict.network import Network
 from uniemox.teacher.opening import open_teacher
-from uniemox.teacher.protocol import hash_module
 from uniemox.teacher.sources import ClipTeacher
 
 PROMPT = "A photo that makes people feel {word}."
@@ -63,7 +63,7 @@ class ZeroShotClip:
     @cached_property
     def fingerprint(self) -> str:
         """Hash of the weights, followed by the words."""
-        return f"{hash_module(self.clip.model)} {' '.join(self.words)}"
+        return f"{_hash(self.clip.model)} {' '.join(self.words)}"
 
     @property
     def size(self) -> int:
@@ -80,3 +80,12 @@ class ZeroShotClip:
         pixels = torch.from_numpy(views["scene"]).to(self._texts.device)
         images = torch.nn.functional.normalize(self.clip.model.encode_image(pixels).float(), dim=-1)  # (N, C)
         return [(self.clip.model.logit_scale.exp().float() * images @ self._texts.T).cpu().numpy()]
+
+
+def _hash(module: torch.nn.Module) -> str:
+    """Return a hash of a module's structure and weights."""
+    digest = hashlib.sha256(repr(module).encode())
+    for name, value in sorted(module.state_dict().items()):
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()

@@ -32,7 +32,7 @@ from uniemox.pretrain.step import (
     make_batch,
     pretrain_step,
 )
-from uniemox.teacher.features import StoredTeacher, TextCachedTeacher, store_features
+from uniemox.teacher.features import StoredTeacher, StoredTextsTeacher, store_features
 from uniemox.teacher.opening import open_teacher
 from uniemox.teacher.protocol import Teacher
 from uniemox.teacher.sources import ClipTeacher
@@ -49,7 +49,7 @@ from uniemox.training.processes import (
     whole,
     world_size,
 )
-from uniemox.training.run_folder import TEACHER_FEATURES, TEXT_FEATURES, begin_run
+from uniemox.training.run_folder import TEACHER_FEATURES, begin_run
 from uniemox.training.state import ResumePoint, was_finished
 from uniemox.training.trainer import Trainer, load_batches, measure_plan
 from uniemox.views.loader import ViewDataset, collate
@@ -138,15 +138,17 @@ def prepare_teacher(
     model, settings = config.model, config.teacher
     if not model.needs_image_features:
         return None
+    teacher = None
     if settings.view == "augmented":
         with first_process_first():  # it may have to be downloaded
             teacher = open_teacher(settings.source, device)
-        return TextCachedTeacher(teacher, out / TEXT_FEATURES) if model.needs_text_features else teacher
+        if not model.needs_text_features:
+            return teacher
     if rank() == 0 and not (out / TEACHER_FEATURES).exists():
         store_features(
-            open_teacher(settings.source, device),
+            teacher or open_teacher(settings.source, device),
             settings.source,
-            data,
+            () if teacher else data.samples,
             out / TEACHER_FEATURES,
             with_person=settings.view == "whole_and_person",
             texts=distinct_texts(data.samples, settings.with_emotion) if model.needs_text_features else (),
@@ -154,7 +156,8 @@ def prepare_teacher(
             on_progress=callback.progress,
         )
     wait_for_all()
-    return StoredTeacher(out / TEACHER_FEATURES)
+    stored = StoredTeacher(out / TEACHER_FEATURES)
+    return StoredTextsTeacher(teacher, stored) if teacher else stored
 
 
 def build_model(config: PretrainConfig, teacher_width: int | None, encoder: VisionTransformer | None = None) -> UniEmoX:
@@ -180,7 +183,7 @@ def set_up(config: PretrainConfig, model: UniEmoX, teacher: Teacher | None, devi
     """Move the model to its device, and compile CLIP's image encoder, which runs in every step, if asked to."""
     ready_to_train(model, device)
     model.set_grad_checkpointing(config.hardware.grad_checkpointing)
-    teacher = teacher.teacher if isinstance(teacher, TextCachedTeacher) else teacher
+    teacher = teacher.images if isinstance(teacher, StoredTextsTeacher) else teacher
     if config.hardware.compile and isinstance(teacher, ClipTeacher):
         teacher.model.visual.compile()
 

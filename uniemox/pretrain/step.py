@@ -147,7 +147,7 @@ def teacher_features(
         if text is None and len(batch.texts) != len(batch.scene):
             raise ConfigError(f"L2 needs a text for every image: {len(batch.scene)} images, {len(batch.texts)} texts")
         if text is None:
-            with torch.autocast(device.type, enabled=False):  # text features are cached: same precision for every run
+            with torch.autocast(device.type, enabled=False):  # as stored ones: same precision for every run
                 text = _required(teacher).text_features(batch.texts)
     return (
         None if image is None else image.to(device, torch.float32),

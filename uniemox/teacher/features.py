@@ -1,23 +1,18 @@
-"""Stored features of a teacher, and the cache of its text features."""
+"""Stored features of a teacher."""
 
-import hashlib
 import struct
-import threading
-import uuid
 import zipfile
 import zlib
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors
-import safetensors.numpy
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from uniemox.data.sample import DataSet
+from uniemox.data.sample import Sample
 from uniemox.data.seen import STORED, seen_by
 from uniemox.errors import TeacherError
 from uniemox.io.files import open_regular, replacing
@@ -55,7 +50,6 @@ class StoredTeacher:
         self.image_rows = {str(key): row for row, key in enumerate(image_keys)}
         self.text_rows = {str(text): row for row, text in enumerate(texts)}
         self.width: int = images.shape[1]
-        self.fingerprint = hashlib.sha256(text_features.tobytes() + "\0".join(self.text_rows).encode()).hexdigest()
 
     def image_features(self, pixels: Tensor, keys: Sequence[str]) -> Tensor:
         """Return features (N, C) float32 on the device of the pixels, which are otherwise ignored.  keys: N."""
@@ -134,7 +128,7 @@ WHOLE_PX, BATCH = 224, 64
 def store_features(
     teacher: Teacher,
     source: str,
-    data: DataSet,
+    samples: Sequence[Sample],
     path: Path,
     *,
     texts: Sequence[str],
@@ -142,32 +136,35 @@ def store_features(
     device: torch.device | str = "cpu",
     on_progress: Progress = silent,
 ) -> int:
-    """Write a teacher's features of every whole image of a data set, and of texts, to one .npz file.
+    """Write a teacher's features of whole images, and of texts, to one .npz file.
 
-    source: the teacher's name, from which its training images are known.  texts: distinct ones, see `distinct_texts`;
-    none for a teacher without a text encoder.  with_person: store the mean of the features of whole image and person.
-    device: where the teacher is.
-    Unreadable images are left out. Returns the number of readable ones. Raises TeacherError if there are none.
+    source: the teacher's name, from which its training images are known.  samples: none to store texts alone.
+    texts: distinct ones, see `distinct_texts`; none for a teacher without a text encoder.
+    with_person: store the mean of the features of whole image and person.  device: where the teacher is.
+    Unreadable images are left out. Returns the number of readable ones. Raises TeacherError if no sample is readable.
     """
-    check_lengths([sample.key for sample in data.samples], texts, where=data.name)
-    places = [[(0, i) for i in range(start, min(start + BATCH, len(data)))] for start in range(0, len(data), BATCH)]
+    check_lengths([sample.key for sample in samples], texts, where=str(path))
+    places = [[(0, i) for i in range(at, min(at + BATCH, len(samples)))] for at in range(0, len(samples), BATCH)]
     keys, rows = list[str](), list[torch.Tensor]()
-    for batch in build_loader(ViewDataset(data.samples, WholeViews(WHOLE_PX)), places, workers=1):
+    for batch in build_loader(ViewDataset(samples, WholeViews(WHOLE_PX)), places, workers=1):
         if batch.samples:
             names = [sample.key for sample in batch.samples]
             views = [batch.scene, batch.person] if with_person else [batch.scene]
             asked = [teacher.image_features(view.to(device).float() / 255, names).cpu() for view in views]
             rows.append(torch.stack(asked).mean(dim=0))  # (n, C)
             keys += names
-        on_progress("computing the teacher's image features", len(keys), len(data))
-    if not rows:
-        raise TeacherError(f"none of the images of {data.name} can be read, so there are no features to store")
-    features = [teacher.text_features(texts[i : i + BATCH]).cpu() for i in range(0, len(texts), BATCH)]
+        on_progress("computing the teacher's image features", len(keys), len(samples))
+    if samples and not rows:
+        raise TeacherError(f"none of {len(samples):,} images can be read, so there are no features to store")
+    features = []
+    for i in range(0, len(texts), BATCH):
+        features.append(teacher.text_features(texts[i : i + BATCH]).cpu())
+        on_progress("computing the teacher's text features", min(i + BATCH, len(texts)), len(texts))
     with replacing(path) as partial:
         save_features(
             partial,
             image_keys=keys,
-            image_features=torch.cat(rows),
+            image_features=torch.cat(rows) if rows else torch.empty(0, teacher.width),
             texts=texts,
             text_features=torch.cat(features) if features else torch.empty(0, teacher.width),
             seen=seen_by(source),
@@ -175,70 +172,22 @@ def store_features(
     return len(keys)
 
 
-KEY_BYTES = 32  # of SHA-256
-SUFFIX = ".safetensors"
+@dataclass(frozen=True, slots=True)
+class StoredTextsTeacher:
+    """Teacher that computes image features, and looks those of texts up in a file."""
 
+    images: Teacher
+    texts: StoredTeacher
 
-class TextCachedTeacher:
-    """Teacher with a persistent cache: another teacher encodes each distinct text only once, across processes.
-
-    folder: created if missing; several processes, on several machines, may share it. Each process writes the features
-    that it computed to its own file, atomically, and never changes it. So no locks are needed, and network file systems
-    work; two processes may both encode the same text. A feature's key is a hash of the teacher's fingerprint and the
-    text, so teachers never share features.
-    Raises TeacherError if the folder can't be read or written.
-    """
-
-    def __init__(self, teacher: Teacher, folder: str | Path) -> None:
-        self.teacher, self.folder = teacher, Path(folder)
-        self.width, self.fingerprint = teacher.width, teacher.fingerprint
-        self.lock = threading.Lock()
-        self.known: dict[bytes, NDArray[np.float32]] = {}
-        self.read: set[str] = set()  # names of files already read
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise TeacherError(f"{folder} can't keep text features ({error}); choose another path") from error
-        self._read_new()
+    @property
+    def width(self) -> int:
+        """C, number of feature channels."""
+        return self.texts.width
 
     def image_features(self, pixels: Tensor, keys: Sequence[str]) -> Tensor:
-        """Return Ω, directly from the teacher."""
-        return self.teacher.image_features(pixels, keys)
+        """Return features (N, C) float32.  pixels: (N, 3, H, W) in [0, 1].  keys: N."""
+        return self.images.image_features(pixels, keys)
 
     def text_features(self, texts: Sequence[str]) -> Tensor:
-        """Return features (N, C) float32, on the CPU.  texts: N."""
-        if not texts:
-            return torch.empty(0, self.width)
-        key_of = {text: hashlib.sha256(f"{self.fingerprint}\0{text}".encode()).digest() for text in texts}
-        with self.lock:
-            if key_of.values() - self.known.keys():
-                self._read_new()
-            if missing := {text: key for text, key in key_of.items() if key not in self.known}:
-                self._ask(missing)
-            return torch.from_numpy(np.stack([self.known[key_of[text]] for text in texts]))
-
-    def _ask(self, key_of: dict[str, bytes]) -> None:
-        """Encode texts with the teacher, and store the features."""
-        values = self.teacher.text_features(list(key_of)).float().cpu().numpy()
-        self.known.update(zip(key_of.values(), values, strict=True))
-        name = f"{uuid.uuid4().hex}{SUFFIX}"
-        rows = np.frombuffer(b"".join(key_of.values()), np.uint8).reshape(-1, KEY_BYTES)
-        with replacing(self.folder / name, TeacherError) as partial:
-            safetensors.numpy.save_file({"keys": rows, "values": values}, partial)
-        self.read.add(name)
-
-    def _read_new(self) -> None:
-        """Read features that other or earlier processes have written since the last call."""
-        try:
-            names = {path.name for path in self.folder.iterdir() if path.suffix == SUFFIX} - self.read
-        except OSError as error:
-            raise TeacherError(f"{self.folder} can't be read ({error}); choose another path") from error
-        for name in sorted(names):
-            try:
-                arrays = safetensors.numpy.load_file(self.folder / name)
-                keys, values = arrays["keys"], arrays["values"]
-            except (OSError, KeyError, safetensors.SafetensorError) as error:
-                raise TeacherError(f"{self.folder / name} can't be read ({error}); delete it, it is a cache") from error
-            if keys.shape[1:] == (KEY_BYTES,) and values.shape == (len(keys), self.width):  # else another teacher's
-                self.known.update(zip((row.tobytes() for row in keys), values.astype(np.float32), strict=True))
-            self.read.add(name)
+        """Return features (N, C) float32, on the CPU.  texts: N.  Raises TeacherError for a text that it lacks."""
+        return self.texts.text_features(texts)

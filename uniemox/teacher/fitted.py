@@ -1,11 +1,9 @@
 """Small teacher: an image tower and a text tower with a common feature space, fitted on pairs (teacher/fitting.py)."""
 
-import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +19,6 @@ from uniemox.errors import CheckpointError, ConfigError, TeacherError, UniemoxEr
 from uniemox.io.files import open_regular, read_limited, replacing
 from uniemox.model.encoder import build_encoder
 from uniemox.teacher.config import SMALL_PATCH_PX
-from uniemox.teacher.protocol import hash_module
 from uniemox.teacher.sources import join_networks, network_features
 from uniemox.training.run_folder import from_dict
 
@@ -132,12 +129,6 @@ class FittedTeacher(nn.Module):
     def width(self) -> int:
         """C, number of feature channels."""
         return self.architecture.width
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """Hash that changes with the text tower's weights, structure and vocabulary."""
-        words = hashlib.sha256("\0".join(self.architecture.words).encode()).hexdigest()
-        return f"{hash_module(self.text)} {words} {MAX_WORDS}"
 
     @torch.no_grad()
     def image_features(self, pixels: Tensor, keys: Sequence[str] = ()) -> Tensor:

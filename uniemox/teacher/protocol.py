@@ -1,12 +1,10 @@
 """Protocol of teachers."""
 
-import hashlib
 from collections.abc import Sequence
 from typing import NoReturn, Protocol
 
-import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from uniemox.errors import TeacherError
 
@@ -17,10 +15,6 @@ class Teacher(Protocol):
     @property
     def width(self) -> int:
         """C, number of feature channels."""
-
-    @property
-    def fingerprint(self) -> str:
-        """Hash that changes with everything that affects its text features."""
 
     def image_features(self, pixels: Tensor, keys: Sequence[str]) -> Tensor:
         """Return Ω of a batch, (N, C) float32, not normalised.
@@ -34,7 +28,7 @@ class Teacher(Protocol):
 
 
 def refuse_texts(teacher: object, texts: Sequence[str] = ()) -> NoReturn:
-    """Raise TeacherError: used as fingerprint and text_features of a teacher without a text encoder."""
+    """Raise TeacherError: used as text_features of a teacher without a text encoder."""
     raise TeacherError("this teacher has no text encoder; fit one, or turn off contrastive_feature_alignment (L2)")
 
 
@@ -48,16 +42,3 @@ def fit_pixels(pixels: Tensor, size: tuple[int, int], mean: Sequence[float], std
     if tuple(pixels.shape[-2:]) != size:
         pixels = F.interpolate(pixels, size=size, mode="bicubic", antialias=True).clamp(0, 1)  # (N, 3, *size)
     return ((pixels - pixels.new_tensor(mean).view(3, 1, 1)) / pixels.new_tensor(std).view(3, 1, 1)).float()
-
-
-def hash_module(module: nn.Module, *, without: str = "") -> str:
-    """Return a hash of a module's structure and weights.
-
-    without: prefix of the names of parameters to leave out; an empty text leaves none out.
-    """
-    digest = hashlib.sha256(repr(module).encode())
-    for name, value in sorted(module.state_dict().items()):
-        if not without or not name.startswith(without):
-            digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-            digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    return digest.hexdigest()

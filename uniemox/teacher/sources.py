@@ -17,7 +17,7 @@ from uniemox.errors import TeacherError
 from uniemox.io.onnx_external import weights_beside
 from uniemox.io.onnx_sessions import RUNTIME_ERRORS, Session, pick_provider
 from uniemox.model.encoder import ConcatEncoder
-from uniemox.teacher.protocol import fit_pixels, hash_module, refuse_texts
+from uniemox.teacher.protocol import fit_pixels, refuse_texts
 from uniemox.views.patches import IMAGENET_MEAN, IMAGENET_STD, PixelStats
 
 # Errors of open_clip for a weight file that is missing, damaged or of another kind.
@@ -68,14 +68,6 @@ class ClipTeacher:
         """C, number of feature channels."""
         return int(self.text_features([""]).shape[1])
 
-    @cached_property
-    def fingerprint(self) -> str:
-        """Hash that changes with the text tower's weights and structure, and with the tokenizer's result."""
-        tokens = self.tokenizer(
-            ["A photo of a café: 3 people, naïve & glad!"], context_length=self.model.context_length
-        )
-        return f"{hash_module(self.model, without='visual.')} {tokens.tolist()}"
-
     @property
     def _device(self) -> torch.device:
         return next(self.model.parameters()).device
@@ -104,7 +96,7 @@ class TimmImageTower:
     model: built with num_classes=0; usually use `open_timm_tower`. Raises TeacherError for other networks.
     """
 
-    fingerprint, text_features = property(refuse_texts), refuse_texts
+    text_features = refuse_texts
 
     def __init__(self, model: nn.Module) -> None:
         self.model = model.eval().requires_grad_(False)
@@ -165,7 +157,7 @@ class OnnxImageTower:
     Raises TeacherError if the file is not such a network.
     """
 
-    fingerprint, text_features = property(refuse_texts), refuse_texts
+    text_features = refuse_texts
 
     def __init__(
         self, path: str | Path, mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD

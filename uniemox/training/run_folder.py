@@ -3,7 +3,6 @@
 import difflib
 import hashlib
 import json
-import shutil
 import types
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -31,7 +30,7 @@ from uniemox.io.files import (
 )
 from uniemox.training.processes import is_restart, job_of, rank, wait_for_all
 
-TEACHER_FEATURES, TEXT_FEATURES, TEACHER_ANSWERS = "teacher_features.npz", "text_features", "teacher_answers.npz"
+TEACHER_FEATURES, TEACHER_ANSWERS = "teacher_features.npz", "teacher_answers.npz"
 """What a run computes from its teacher before the first step."""
 
 Config = TypeVar("Config")
@@ -174,7 +173,6 @@ def _begin(run: Path, kind: str, config: Any, data: DataSet | Sequence[Sample], 
     if not has_begun and (changed or is_other_data):  # it ended before its first step, perhaps by a wrong setting
         for name in (SEEN, TEACHER_FEATURES, TEACHER_ANSWERS):
             (run / name).unlink(missing_ok=True)
-        shutil.rmtree(run / TEXT_FEATURES, ignore_errors=True)
         write_file(path, json.dumps(record, indent=2) + "\n")
         return False
     if changed:
