@@ -17,7 +17,7 @@ from uniemox.model.config import Precision
 from uniemox.training.config import HardwareConfig
 from uniemox.training.hardware import count_workers, setup_device
 from uniemox.views.config import ViewConfig
-from uniemox.views.loader import ViewBatch, ViewDataset, build_loader
+from uniemox.views.loader import ViewBatch, load_batches
 from uniemox.views.patches import PixelStats, normalise
 from uniemox.views.transforms import EvalViews
 
@@ -41,11 +41,10 @@ def outputs_of(
     stats: normalisation of the encoder's pixels.  Raises DataError if no image can be read.
     """
     device = next(classifier.parameters()).device
-    places = [[(0, i) for i in range(at, min(at + BATCH, len(samples)))] for at in range(0, len(samples), BATCH)]
     rows, distances, read, broken = list[np.ndarray](), list[np.ndarray](), list[Sample](), list[Broken]()
     was_training = classifier.training
     classifier.eval()
-    for batch in build_loader(ViewDataset(samples, EvalViews(view)), places, workers):
+    for batch in load_batches(samples, EvalViews(view), BATCH, workers=workers):
         if batch.samples:
             with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
                 views = select_views(classifier, batch)

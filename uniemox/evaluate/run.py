@@ -91,7 +91,7 @@ def evaluate(
         notes.append(f"{len(outputs.broken)} images can't be read: {outputs.broken[0].reason}")
     if info.calibration_images == "selection":
         notes.append("the temperature was fitted on the images that chose the epoch: too few were held out to split")
-    scorer = _Scorer(info, data.labels, mapping, outputs, head)
+    scorer = Scorer(info, data.labels, mapping, outputs, head)
     groups = None if by is None else score_groups(column_of(outputs.samples, by, data), scorer.score)
     everything = np.arange(len(outputs.samples))
     return Evaluation(scorer.score(everything), groups, tuple(notes), tuple(scorer.predictions()), trust=scorer.trust())
@@ -187,7 +187,7 @@ def column_of(samples: Sequence[Sample], name: str, data: DataSet) -> list[str |
 
 
 @dataclass(frozen=True)
-class _Scorer:
+class Scorer:
     """Converts outputs of all or some samples to scores."""
 
     info: ClassifierInfo

@@ -11,24 +11,24 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from uniemox.classifier_info import ClassifierInfo
 from uniemox.data.near import image_hashes
 from uniemox.data.sample import DataSet, Sample
 from uniemox.data.seen import refuse_seen, seen_by
 from uniemox.errors import DataError
-from uniemox.evaluate.run import Evaluation, write_evaluation
-from uniemox.evaluate.scores import score_classes
+from uniemox.evaluate.outputs import Outputs
+from uniemox.evaluate.run import Evaluation, Scorer, map_to_data, write_evaluation
 from uniemox.finetune.config import USES
 from uniemox.io.progress import Progress, silent
 from uniemox.model.methods.relation import method_class
 from uniemox.model.regions import views_of_groups
 from uniemox.paper import paper_tables
-from uniemox.predict.confidence import probabilities_of
 from uniemox.reproduce.plan import OUT, Cell, Plan, Run, TableRow
 from uniemox.reproduce.results import histogram_row, with_baseline
 from uniemox.reproduce.sources import COLUMNS, DataSource, union_of
 from uniemox.reproduce.study import CLIP, TRAINED, Method, Study
 from uniemox.teacher.opening import open_teacher
-from uniemox.views.loader import ViewDataset, build_loader
+from uniemox.views.loader import load_batches
 from uniemox.views.transforms import WholeViews
 
 START = "UniEmoX's start alone"
@@ -260,38 +260,21 @@ def score_zero_shot(source: str, data: DataSet, out: Path, *, split: str, on_pro
     sentences = [prompt.format(label) for label in data.labels.labels for prompt in prompts]
     of_sentences = F.normalize(teacher.text_features(sentences).float(), dim=-1)
     texts = F.normalize(of_sentences.unflatten(0, (-1, len(prompts))).mean(dim=1), dim=-1)  # (E, C)
-    readable: list[Sample] = []
-    rows = []
-    places = [[(0, i) for i in range(at, min(at + BATCH, len(samples)))] for at in range(0, len(samples), BATCH)]
-    for batch in build_loader(ViewDataset(samples, WholeViews(WHOLE_PX)), places, workers=1):
+    read, rows = list[Sample](), list[torch.Tensor]()
+    for batch in load_batches(samples, WholeViews(WHOLE_PX), BATCH, workers=1):
         if batch.samples:
             keys = [sample.key for sample in batch.samples]
             image = teacher.image_features(batch.scene.to(device).float() / 255, keys)
-            if is_fitted:
-                has_person = torch.tensor([bool(s.persons or s.target_box) for s in batch.samples], device=device)
-                person = teacher.image_features(batch.person.to(device).float() / 255, keys)
-                image = torch.where(has_person[:, None], (image + person) / 2, image)
-            rows.append((SCALE * F.normalize(image.float(), dim=-1) @ texts.to(image.device).T).detach().cpu().numpy())
-            readable += batch.samples
-        on_progress("asking the teacher", len(readable), len(samples))
+            if is_fitted:  # the person view of an image without a person is the whole image
+                image = (image + teacher.image_features(batch.person.to(device).float() / 255, keys)) / 2
+            rows.append((SCALE * F.normalize(image, dim=-1) @ texts.to(image.device).T).cpu())
+            read += batch.samples
+        on_progress("asking the teacher", len(read), len(samples))
     if not rows:
         raise DataError(f"none of the images of {data.name} can be read")
-    probabilities = probabilities_of(np.concatenate(rows).astype(np.float32), None)  # (N, E)
-    truth = np.array([sample.label for sample in readable])
-    names = data.labels.labels
-    predictions = tuple(
-        {
-            "key": sample.key,
-            "path": str(sample.image),
-            "group": sample.group or sample.image_key,
-            "label": names[int(label)],
-            "predicted": names[int(row.argmax())],
-            "probabilities": {name: round(float(p), 6) for name, p in zip(names, row, strict=True)},
-        }
-        for sample, label, row in zip(readable, truth, probabilities, strict=True)
-    )
-    units = [sample.group or sample.image_key for sample in readable]
-    scores = score_classes(probabilities, truth, data.labels, groups=units)
+    labels, outputs = data.labels, Outputs(torch.cat(rows).numpy(), None, tuple(read), ())
+    info = ClassifierInfo(labels=labels.labels, label_set=labels.name, kind=labels.kind)
+    scorer = Scorer(info, labels, map_to_data(labels, labels), outputs, None)
+    scores, notes = scorer.score(np.arange(len(read))), (f"zero-shot answers of {source}",)
     out.mkdir(parents=True, exist_ok=True)
-    notes = (f"zero-shot answers of {source}",)
-    return write_evaluation(Evaluation(scores, None, notes, predictions), out, data, split)
+    return write_evaluation(Evaluation(scores, None, notes, tuple(scorer.predictions())), out, data, split)

@@ -18,7 +18,7 @@ from uniemox.errors import TeacherError
 from uniemox.io.files import open_regular, replacing
 from uniemox.io.progress import Progress, silent
 from uniemox.teacher.protocol import Teacher
-from uniemox.views.loader import ViewDataset, build_loader
+from uniemox.views.loader import load_batches
 from uniemox.views.transforms import WholeViews
 
 # Errors of numpy for archives that are missing, damaged or of another kind.
@@ -144,9 +144,8 @@ def store_features(
     Unreadable images are left out. Returns the number of readable ones. Raises TeacherError if no sample is readable.
     """
     check_lengths([sample.key for sample in samples], texts, where=str(path))
-    places = [[(0, i) for i in range(at, min(at + BATCH, len(samples)))] for at in range(0, len(samples), BATCH)]
     keys, rows = list[str](), list[torch.Tensor]()
-    for batch in build_loader(ViewDataset(samples, WholeViews(WHOLE_PX)), places, workers=1):
+    for batch in load_batches(samples, WholeViews(WHOLE_PX), BATCH, workers=1):
         if batch.samples:
             names = [sample.key for sample in batch.samples]
             views = [batch.scene, batch.person] if with_person else [batch.scene]

@@ -5,7 +5,7 @@ import gc
 import pickle
 import signal
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import overload
 
@@ -121,15 +121,6 @@ def collate(items: Sequence[tuple[Sample, Views] | Broken]) -> ViewBatch:
     )
 
 
-def load_batches(
-    samples: Sequence[Sample], make_views: Callable[[Sample, int], Views], size: int, epoch: int = 0
-) -> Iterator[ViewBatch]:
-    """Yield batches of up to `size` samples, in order, loaded by this process."""
-    dataset = ViewDataset(samples, make_views)
-    for first in range(0, len(samples), size):
-        yield collate([dataset[epoch, i] for i in range(first, min(first + size, len(samples)))])
-
-
 def _stack(views: list[Tensor]) -> Tensor:
     """Stack to (N, 3, S, S); a loading process stacks directly into shared memory."""
     return default_collate(views) if views else torch.empty(0, 3, 0, 0, dtype=torch.uint8)
@@ -151,6 +142,14 @@ def build_loader(dataset: ViewDataset, order: Iterable[list[tuple[int, int]]], w
         worker_init_fn=start_worker,
         multiprocessing_context=loader_context() if workers else None,
     )
+
+
+def load_batches(
+    samples: Sequence[Sample], make_views: Callable[[Sample, int], Views], size: int, epoch: int = 0, workers: int = 0
+) -> Iterable[ViewBatch]:
+    """Load batches of up to `size` samples, in order.  workers: as for `build_loader`."""
+    places = [[(epoch, i) for i in range(at, min(at + size, len(samples)))] for at in range(0, len(samples), size)]
+    return build_loader(ViewDataset(samples, make_views), places, workers)
 
 
 def start_worker(_: int) -> None:
