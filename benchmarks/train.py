@@ -41,7 +41,7 @@ from uniemox.teacher.protocol import Teacher
 from uniemox.teacher.sources import ClipTeacher
 from uniemox.training.config import SaveConfig, ScheduleConfig
 from uniemox.training.hardware import count_workers, precision_of, setup_device, wrap
-from uniemox.training.journal import Journal, NullCallback
+from uniemox.training.journal import Callback, Journal
 from uniemox.training.state import ResumePoint
 from uniemox.training.trainer import Trainer, load_batches
 from uniemox.views.loader import ViewBatch
@@ -221,7 +221,7 @@ def _time_parts(
     }
 
 
-class _Clock(NullCallback):
+class _Clock(Callback):
     """Records when every step ended, and how long it waited for images."""
 
     def __init__(self, on_step: Callable[[], None]) -> None:

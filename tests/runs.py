@@ -35,7 +35,7 @@ from uniemox.pretrain.presets import demo
 from uniemox.pretrain.run import pretrain
 from uniemox.teacher.features import save_features
 from uniemox.training.config import HardwareConfig, OptimizerConfig, SaveConfig, ScheduleConfig
-from uniemox.training.journal import NullCallback, RunPlan, read_metrics
+from uniemox.training.journal import Callback, RunPlan, read_metrics
 from uniemox.views.config import ViewConfig
 
 SCENES, CHANNELS, SIZE = 16, 16, 32
@@ -298,7 +298,7 @@ class Killed(BaseException):
     """In place of a signal that can't be caught."""
 
 
-class Dies(NullCallback):
+class Dies(Callback):
     """Ends the process after a step, or before a classifier is written (None)."""
 
     def __init__(self, at: int | None) -> None:
@@ -313,7 +313,7 @@ class Dies(NullCallback):
             raise Killed
 
 
-class Told(NullCallback):
+class Told(Callback):
     """Remembers how far each kind of work was said to be, and interrupts after some steps if that is asked."""
 
     def __init__(self, stop_after: int | None = None) -> None:

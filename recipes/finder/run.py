@@ -28,7 +28,7 @@ from uniemox.persons.box import Detection, Thresholds, select
 from uniemox.persons.fitting import fit_images
 from uniemox.persons.layouts import CENTRES, CENTRES_NMS_OVERLAP, decode_centres_map
 from uniemox.training.hardware import ready_to_train
-from uniemox.training.journal import Callback, NullCallback
+from uniemox.training.journal import Callback
 from uniemox.training.optimization import parameter_groups_of, update, warmup_cosine
 from uniemox.training.run_folder import begin_run
 from uniemox.training.state import Checkpoints
@@ -76,7 +76,7 @@ def fit_finder(
     the start can't be had or the file can't be written; ConfigError if the images don't fill a batch;
     NonFiniteLossError; StoppedError after SIGTERM or Ctrl-C.
     """
-    callback, run = callback or NullCallback(), out.with_name(f"{out.name}.run")
+    callback, run = callback or Callback(), out.with_name(f"{out.name}.run")
     broken = BrokenCount(config.max_unreadable)
     images = _distinct(samples, broken, callback.progress)
     order = np.random.Generator(np.random.PCG64(config.seed)).permutation(len(images)).tolist()

@@ -34,7 +34,7 @@ from uniemox.model.methods.eap import WordLists
 from uniemox.model.regions import RegionReader
 from uniemox.predict.network import Network
 from uniemox.training.config import ScheduleConfig
-from uniemox.training.journal import NullCallback, read_metrics
+from uniemox.training.journal import Callback, read_metrics
 from uniemox.training.state import Checkpoints
 from uniemox.views.config import ViewConfig
 from uniemox.views.patches import PixelStats
@@ -57,7 +57,7 @@ def begun(settings: FinetuneConfig, data: DataSet, train: Sequence[Sample]) -> F
     """A run on these images before its first step."""
     parts = Parts(list(train), [], [], "independent")
     network = network_of(settings, data, data.samples)
-    return FinetuneRun(config=settings, data=data, network=network, parts=parts, callback=NullCallback())
+    return FinetuneRun(config=settings, data=data, network=network, parts=parts, callback=Callback())
 
 
 @pytest.mark.parametrize("method", REGION_METHODS)
@@ -163,7 +163,7 @@ def test_a_run_records_what_held_out_images_chose(tmp_path: Path, monkeypatch: p
     settings = config("solver", replace(SMALL, frozen_encoder=True))
     monkeypatch.setattr(fitting, "steps_for", lambda images: 20)
     told = []
-    monkeypatch.setattr(NullCallback, "progress", lambda _, what, done, total: told.append((what, done, total)))
+    monkeypatch.setattr(Callback, "progress", lambda _, what, done, total: told.append((what, done, total)))
     for name, scores, expected in (
         ("start", repeat(0.5), "start, no step was better"),
         ("later", count(), "step 20, rate 0.001"),

@@ -43,7 +43,7 @@ from uniemox.losses.config import LossWeights
 from uniemox.pretrain.config import EncoderConfig, PretrainConfig, TeacherConfig
 from uniemox.pretrain.run import build_model, pretrain
 from uniemox.training.config import OptimizerConfig, SaveConfig, ScheduleConfig
-from uniemox.training.journal import NullCallback
+from uniemox.training.journal import Callback
 from uniemox.training.state import Checkpoints
 from uniemox.views.config import MaskConfig
 
@@ -52,7 +52,7 @@ RECONSTRUCTION = {"scene_reconstruction", "person_reconstruction"}
 ENCODER = "encoder.safetensors"
 
 
-class Watcher(NullCallback):
+class Watcher(Callback):
     """Calls something after a step."""
 
     def __init__(self, at: int, call: Any) -> None:
@@ -342,7 +342,7 @@ def test_nothing_is_compiled_again_after_the_first_step(tmp_path: Path, monkeypa
     monkeypatch.setattr(nn.Module, "compile", lambda block: compile_module(block, backend="eager"))
     torch._dynamo.reset()
     counters.clear()
-    count = NullCallback()
+    count = Callback()
     count.start = count.step = lambda *_: counts.append(counters["stats"]["unique_graphs"])
     config = tiny_pretraining(
         batch_size=4, schedule=ScheduleConfig(epochs=2.5, warmup_epochs=0), hardware=replace(CPU, compile=True)

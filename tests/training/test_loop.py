@@ -15,7 +15,7 @@ from tests.data.tree import says
 from tests.drawn import Stored
 from uniemox.data.sample import Broken, Sample
 from uniemox.errors import DataError, DivergedError, StoppedError
-from uniemox.training.journal import ActivationCount, NullCallback, RunPlan, memory_estimate, read_metrics
+from uniemox.training.journal import ActivationCount, Callback, RunPlan, memory_estimate, read_metrics
 from uniemox.training.state import Checkpoints
 from uniemox.training.trainer import Trainer
 from uniemox.views.loader import BrokenCount, ViewBatch
@@ -41,7 +41,7 @@ def batches(count: int, **fields: object) -> list[ViewBatch]:
     return [ViewBatch(**{"scene": NONE, "person": NONE, "samples": (SAMPLE,), "person_sources": ()} | fields)] * count
 
 
-def trainer(folder: Path, callback: NullCallback, *, save_every: tuple[int, ...] = (3,), limit: int = 0) -> Trainer:
+def trainer(folder: Path, callback: Callback, *, save_every: tuple[int, ...] = (3,), limit: int = 0) -> Trainer:
     model = torch.nn.Linear(1, 1)
     return Trainer(
         out=folder,
@@ -55,7 +55,7 @@ def trainer(folder: Path, callback: NullCallback, *, save_every: tuple[int, ...]
     )
 
 
-class Seen(NullCallback):
+class Seen(Callback):
     """A callback that records the steps that are reported."""
 
     def __init__(self) -> None:
@@ -103,7 +103,7 @@ def test_an_error_in_a_step_gives_the_signals_back(tmp_path: Path) -> None:
     before = signal.getsignal(signal.SIGTERM)
 
     def fail() -> None:
-        with closing(trainer(tmp_path, NullCallback()).steps(plan(2), batches(2))) as steps:
+        with closing(trainer(tmp_path, Callback()).steps(plan(2), batches(2))) as steps:
             for _ in steps:
                 assert signal.getsignal(signal.SIGTERM) != before
                 raise DataError("wrong")
@@ -116,7 +116,7 @@ def test_an_error_in_a_step_gives_the_signals_back(tmp_path: Path) -> None:
 def test_the_share_of_images_with_a_person_is_logged(tmp_path: Path) -> None:
     sources = ("target", "whole_image_nobody_found", "largest", "whole_image_nobody_looked")
     loader = batches(1, samples=(SAMPLE,) * 4, person_sources=sources)
-    for step in trainer(tmp_path, NullCallback()).steps(plan(1), loader):
+    for step in trainer(tmp_path, Callback()).steps(plan(1), loader):
         step.report({"loss": 1.0})
     assert read_metrics(tmp_path)[0]["with_person"] == 0.5
 
@@ -148,7 +148,7 @@ def test_broken_images_stop_it_before_the_step(tmp_path: Path) -> None:
 @pytest.mark.parametrize("stops", [True, False])
 def test_a_run_that_diverges_stops_or_warns(tmp_path: Path, stops: bool) -> None:
     """When it stops, what diverged is not saved: the last checkpoint is one of before."""
-    saved, warned, callback = [], [], NullCallback()
+    saved, warned, callback = [], [], Callback()
     callback.warn = lambda done, trouble: warned.append((done, trouble))
     losses = [1.0] * 30 + [9.0] * 30
     diverging = replace(plan(60), stops_on_divergence=stops)

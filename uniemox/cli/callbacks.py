@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager
 
 from uniemox.cli.console import progress_bar, say
 from uniemox.cli.progress import duration
-from uniemox.training.journal import RunPlan
+from uniemox.training.journal import Callback, RunPlan
 from uniemox.training.processes import rank
 
 SAID_AFTER = 5  # steps after which the remaining time is estimated
@@ -14,7 +14,7 @@ QUIET = ("lr", "epoch", "images_per_s", "wait_s", "with_person", "clipped", "fus
 NORM_OF_LOSS = "grad_norm_"  # prefix of single losses' gradient norms, which only the log shows, like QUIET
 
 
-class ConsoleCallback(AbstractContextManager["ConsoleCallback"]):
+class ConsoleCallback(AbstractContextManager["ConsoleCallback"], Callback):
     """Training callback that prints to standard error, in the first process only."""
 
     def __init__(self) -> None:

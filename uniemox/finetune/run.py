@@ -22,7 +22,7 @@ from uniemox.finetune.samples import FinetuneRun, split_for_training
 from uniemox.finetune.step import AugmentedViews, ask_teacher, finetune_step, open_unlabelled, seed_step
 from uniemox.io.files import ENCODER, ONNX, WEIGHTS
 from uniemox.training.hardware import precision_of, ready_to_train, setup_device, with_precision, wrap
-from uniemox.training.journal import Callback, Journal, NullCallback
+from uniemox.training.journal import Callback, Journal
 from uniemox.training.optimization import build_optimizer, freeze_layers
 from uniemox.training.processes import first_process_first, process_group, rank, wait_for_all
 from uniemox.training.run_folder import begin_run
@@ -42,7 +42,7 @@ def finetune(
     Raises ConfigError, DataError, CheckpointError, NonFiniteLossError; StoppedError after SIGTERM or Ctrl-C. After any
     error the last checkpoint remains.
     """
-    device, callback = setup_device(config.hardware), callback or NullCallback()
+    device, callback = setup_device(config.hardware), callback or Callback()
     config = with_precision(config.resolved())
     split_for_training(data, config, None)  # raises before anything is written
     with process_group(device), begin_run(out, "finetune", config, data, resume=resume):

@@ -37,7 +37,7 @@ from uniemox.teacher.opening import open_teacher
 from uniemox.teacher.protocol import Teacher
 from uniemox.teacher.sources import ClipTeacher
 from uniemox.training.hardware import precision_of, ready_to_train, setup_device, with_precision, wrap
-from uniemox.training.journal import Callback, Journal, NullCallback, RunPlan
+from uniemox.training.journal import Callback, Journal, RunPlan
 from uniemox.training.optimization import build_optimizer
 from uniemox.training.processes import (
     first_process_first,
@@ -79,7 +79,7 @@ def pretrain(
     Raises ConfigError, DataError, TeacherError, CheckpointError, NonFiniteLossError; StoppedError after SIGTERM or
     Ctrl-C. After any error the last checkpoint remains.
     """
-    device, callback = setup_device(config.hardware), callback or NullCallback()
+    device, callback = setup_device(config.hardware), callback or Callback()
     config, precision = with_precision(config), precision_of(config.hardware)
     steps_in_epoch(len(data), config.batch_size)  # raises before anything is written
     with process_group(device), begin_run(out, "pretrain", config, data, resume=resume):

@@ -36,7 +36,7 @@ from uniemox.teacher.fitted import (
 from uniemox.teacher.opening import open_timm_tower, timm_name
 from uniemox.teacher.protocol import fit_pixels
 from uniemox.teacher.sources import TimmImageTower
-from uniemox.training.journal import Callback, NullCallback, RunPlan
+from uniemox.training.journal import Callback, RunPlan
 from uniemox.training.optimization import parameter_groups_of, update, warmup_cosine
 from uniemox.training.run_folder import begin_run
 from uniemox.training.state import Checkpoints
@@ -138,7 +138,7 @@ def fit_teacher(
     TeacherError if the frozen tower can't be loaded or `out` has other files, NonFiniteLossError for a loss that is
     not finite, and StoppedError after SIGTERM or Ctrl-C.
     """
-    callback = callback or NullCallback()
+    callback = callback or Callback()
     check_folder(out)
     samples, texts = texts_by_image(data, config.with_emotion)
     order = np.random.Generator(np.random.PCG64(config.seed)).permutation(len(samples)).tolist()

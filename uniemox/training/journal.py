@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import Literal, Protocol, Self
+from typing import Literal, Self
 
 import torch
 from PIL import Image
@@ -61,8 +61,8 @@ class RunPlan:
         return f"{line}; {self.done:,} steps are done" if self.done else line
 
 
-class Callback(Protocol):
-    """Receives the progress of a run."""
+class Callback:
+    """Receives the progress of a run; does nothing by default."""
 
     def progress(self, what: str, done: int, total: int | None) -> None:
         """Called during long work before the first step or after a save, see `uniemox.io.progress`."""
@@ -75,22 +75,6 @@ class Callback(Protocol):
 
     def step(self, done: int, values: Mapping[str, float]) -> None:
         """Called after every step.  done: steps so far.  values: losses and more, by name."""
-
-
-class NullCallback:
-    """A callback that does nothing."""
-
-    def progress(self, what: str, done: int, total: int | None) -> None:
-        """Do nothing."""
-
-    def start(self, plan: RunPlan) -> None:
-        """Do nothing."""
-
-    def warn(self, done: int, trouble: str) -> None:
-        """Do nothing."""
-
-    def step(self, done: int, values: Mapping[str, float]) -> None:
-        """Do nothing."""
 
 
 class ActivationCount(torch.autograd.graph.saved_tensors_hooks):
