@@ -16,9 +16,9 @@ from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
 from uniemox.model.config import DecoderConfig
-from uniemox.model.decoder import Decoder
 from uniemox.model.encoder import build_encoder, take_rows
 from uniemox.model.encoders import MixMAEEncoder
+from uniemox.model.uniemox import Decoder
 from uniemox.views.patches import random_mask
 
 PATCHES = 196  # of 16 px in 224 x 224

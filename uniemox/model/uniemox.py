@@ -6,15 +6,15 @@ Symbols of arXiv 2409.18877: α `scene`, β `person`, Υ `fused`, Ω `image_feat
 from dataclasses import dataclass
 
 import torch
-from timm.models.vision_transformer import VisionTransformer
+from timm.models import checkpoint_seq
+from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
 from uniemox.errors import ShapeError
 from uniemox.losses.config import LossWeights
 from uniemox.losses.objective import contrastive_feature_alignment, reconstruction_loss, semantic_visual_alignment
-from uniemox.model.config import ModelConfig
-from uniemox.model.decoder import Decoder
-from uniemox.model.encoder import check_plain, encode_visible
+from uniemox.model.config import DecoderConfig, ModelConfig
+from uniemox.model.encoder import check_plain, encode_visible, sincos_position, start_as_mae
 from uniemox.model.fusion import build_fusion
 from uniemox.views.patches import Mask, patchify, random_mask
 
@@ -33,6 +33,32 @@ class ModelOutput:
     person_pred: Tensor | None  # (N, L, P)
     scene_mask: Mask
     person_mask: Mask | None
+
+
+class Decoder(nn.Module):
+    """MAE's decoder (arXiv 2111.06377): fills hidden patches with a learned token, and predicts all patches' pixels."""
+
+    pos_embed: Tensor
+
+    def __init__(self, config: DecoderConfig, *, grid: tuple[int, int], patch_size: int) -> None:
+        super().__init__()
+        self.mask_token = nn.Parameter(torch.empty(1, 1, config.width).normal_(std=0.02))
+        self.register_buffer("pos_embed", sincos_position(config.width, grid), persistent=False)
+        self.blocks = nn.Sequential(*(Block(config.width, config.heads, qkv_bias=True) for _ in range(config.depth)))
+        self.norm = nn.LayerNorm(config.width, eps=1e-6)
+        self.pred = nn.Linear(config.width, patch_size**2 * 3)
+        self.grad_checkpointing = False
+        start_as_mae(self)
+
+    def forward(self, tokens: Tensor, mask: Mask) -> Tensor:
+        """Return the predicted patches (N, L, P).  tokens: (N, 1 + K, C3), embedded, the CLS token first."""
+        cls, visible = tokens[:, :1], tokens[:, 1:]
+        index = mask.visible[..., None].expand_as(visible)
+        x = self.mask_token.to(tokens.dtype).expand(*mask.hidden.shape, -1).scatter(1, index, visible)  # (N, L, C3)
+        x = torch.cat([cls, x], dim=1) + self.pos_embed.to(tokens.dtype)  # (N, 1 + L, C3)
+        x = checkpoint_seq(self.blocks, x) if self.grad_checkpointing else self.blocks(x)
+        x = self.norm(x)
+        return self.pred(x[:, 1:])  # (N, L, P)
 
 
 class UniEmoX(nn.Module):
