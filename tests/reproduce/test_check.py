@@ -13,8 +13,7 @@ from tests.model.detector_files import write_detector
 from tests.reproduce.trees import seven
 from tests.reproduce.weights import published
 from tests.runs import one_thread
-from uniemox.cli.finetune import command_for as finetune
-from uniemox.cli.pretrain import command_for as pretrain
+from uniemox.cli import finetune, pretrain
 from uniemox.cli.reproduce import table_or_figure
 from uniemox.cli.reproduce_plan import PlanOptions
 from uniemox.errors import ConfigError
@@ -119,17 +118,20 @@ def test_a_file_that_is_no_checkpoint_is_told(plans: dict[str, Plan], tmp_path: 
     assert "is of no method that uniemox knows" in str(check_runs(runs)[-1].missing)
 
 
-def test_settings_are_the_presets_with_the_options(plans: dict[str, Plan]) -> None:
+def test_settings_are_the_presets_with_the_options(plans: dict[str, Plan], monkeypatch: pytest.MonkeyPatch) -> None:
     """They are those that the command line makes of the run's words."""
     run = next(run for run in plans["table5"].runs if run.kind == "pretrain")
     assert isinstance(run.config, PretrainConfig)
     assert (run.config.encoder.start, run.config.model.mask.ratio, run.config.schedule.epochs) == (None, 0.25, 150)
     trained = [run for plan in plans.values() for run in plan.runs if run.kind in ("pretrain", "finetune")]
-    app = App(result_action="return_value")
-    for name, command_for in (("pretrain", pretrain), ("finetune", finetune)):
-        app.command(command_for("paper", lambda config, *_: config), name=name)
+    app, configs = App(result_action="return_value"), list[object]()
+    for module in (pretrain, finetune):
+        name = module.__name__.rpartition(".")[2]
+        monkeypatch.setattr(module, f"_{name}", lambda config, *_: configs.append(config))
+        app.command(module.command_for("paper"), name=name)
     for run in {(run.kind, *sorted(run.options)): run for run in trained}.values():  # one of each shape
-        assert app(list(run.words), exit_on_error=False, print_error=False) == run.config
+        app(list(run.words), exit_on_error=False, print_error=False)
+        assert configs.pop() == run.config
 
 
 def test_json_alone_goes_to_standard_output(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

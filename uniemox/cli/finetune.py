@@ -15,11 +15,8 @@ from uniemox.finetune.presets import PRESETS
 DEFAULT = "best"
 
 
-def command_for(preset: str = DEFAULT, act: Callable[..., Any] | None = None) -> Callable[..., Any]:
-    """Build the command with the defaults of a preset.
-
-    act: called with the config and the other options instead of fine-tuning, to check plans.
-    """
+def command_for(preset: str = DEFAULT) -> Callable[..., Any]:
+    """Build the command with the defaults of a preset."""
 
     @takes(settings=options_of(PRESETS[preset](), without=("init",)))
     def finetune(
@@ -31,7 +28,7 @@ def command_for(preset: str = DEFAULT, act: Callable[..., Any] | None = None) ->
         resume: Flag = False,
         settings: Any,
         files: FileOptions = NO_FILES,
-    ) -> Any:
+    ) -> None:
         """Fine-tune an encoder to classify emotions (arXiv 2409.18877, section III-E).
 
         The defaults below come from the preset; add --preset demo to --help to see another preset's. Trains on the
@@ -58,7 +55,7 @@ def command_for(preset: str = DEFAULT, act: Callable[..., Any] | None = None) ->
             preset: paper, best or demo.
             resume: Continue the run in --out, if there is one.
         """
-        return (act or _finetune)(config_of(FinetuneConfig, settings, init=init), data, out, files, resume)
+        _finetune(config_of(FinetuneConfig, settings, init=init), data, out, files, resume)
 
     return finetune
 

@@ -15,11 +15,8 @@ from uniemox.pretrain.presets import PRESETS
 DEFAULT = "paper"
 
 
-def command_for(preset: str = DEFAULT, act: Callable[..., Any] | None = None) -> Callable[..., Any]:
-    """Build the command with the defaults of a preset.
-
-    act: called with the config and the other options instead of pre-training, to check plans.
-    """
+def command_for(preset: str = DEFAULT) -> Callable[..., Any]:
+    """Build the command with the defaults of a preset."""
 
     @takes(settings=options_of(PRESETS[preset](), without=("model.teacher_width", "view.crop_fraction")))
     def pretrain(
@@ -32,7 +29,7 @@ def command_for(preset: str = DEFAULT, act: Callable[..., Any] | None = None) ->
         settings: Any,
         files: FileOptions = NO_FILES,
         texts: Texts = None,
-    ) -> Any:
+    ) -> None:
         """Pre-train an encoder on scene, person and text (arXiv 2409.18877, section III).
 
         The defaults below come from the preset; add --preset demo to --help to see another preset's. Under torchrun the
@@ -53,8 +50,7 @@ def command_for(preset: str = DEFAULT, act: Callable[..., Any] | None = None) ->
             split: Splits to train on, such as train val, or all. Default: train, or everything if the data have no
                 splits.
         """
-        config = config_of(PretrainConfig, settings)
-        return (act or _pretrain)(config, data, out, files, texts, split, resume)
+        _pretrain(config_of(PretrainConfig, settings), data, out, files, texts, split, resume)
 
     return pretrain
 
