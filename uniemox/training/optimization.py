@@ -1,8 +1,9 @@
 """AdamW, learning rates and weight decay per parameter, the schedule, and the update at the end of a step."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from types import SimpleNamespace
 from typing import Any, TypeVar
 
 import timm.optim
@@ -48,21 +49,27 @@ def parameter_groups(
     """
     if layer_decay is not None and not 0 < layer_decay <= 1:
         raise ConfigError(f"layer_decay must be above 0 and at most 1, got {layer_decay}; None turns it off")
-    if layer_decay is not None and not hasattr(model.encoder, "group_matcher"):
+    encoder = model.encoder
+    if layer_decay is not None and not hasattr(encoder, "group_matcher"):
         raise ConfigError(
-            f"layer_decay needs an encoder of timm, which names its layers; {type(model.encoder).__name__} doesn't. "
+            f"layer_decay needs an encoder of timm, which names its layers; {type(encoder).__name__} doesn't. "
             "None turns it off"
         )
-    seen = _SeenByTimm(model)
+    # timm finds the encoder's layers by the encoder's own names; other names match no pattern and count as the head.
+    named = {
+        name.removeprefix("encoder.") if name.startswith("encoder.") else f"after the encoder: {name}": parameter
+        for name, parameter in model.named_parameters()
+    }
+    seen: Any = SimpleNamespace(named_parameters=named.items, group_matcher=getattr(encoder, "group_matcher", None))
+    tables = encoder.no_weight_decay() if hasattr(encoder, "no_weight_decay") else ()
+    undecayed = {"no_weight_decay_list": {*tables, *(name for name in named if name.endswith(("_token", "pos_embed")))}}
     if layer_decay is None:
-        groups = timm.optim.param_groups_weight_decay(seen, weight_decay, no_weight_decay_list=seen.undecayed())
+        groups = timm.optim.param_groups_weight_decay(seen, weight_decay, **undecayed)
     else:
-        groups = timm.optim.param_groups_layer_decay(
-            seen, weight_decay, no_weight_decay_list=seen.undecayed(), layer_decay=layer_decay
-        )
+        groups = timm.optim.param_groups_layer_decay(seen, weight_decay, **undecayed, layer_decay=layer_decay)
     if layer_decay is None and head_lr_scale is None:
         return [{**group, "lr_scale": 1.0} for group in groups]
-    of_encoder = {id(parameter) for parameter in model.encoder.parameters()}
+    of_encoder = {id(parameter) for parameter in encoder.parameters()}
     result = []
     for group in groups:
         for scale, inside in ((1.0, True), (1.0 if head_lr_scale is None else head_lr_scale, False)):
@@ -105,30 +112,6 @@ def freeze_layers(encoder: Any, layers: int) -> None:
     for name, parameter in encoder.named_parameters():
         if layer_of[name] < layers:
             parameter.requires_grad_(False)
-
-
-class _SeenByTimm:
-    """View of a network for timm's functions.
-
-    The encoder's parameters keep the encoder's own names, so its name patterns find their layers. All other parameters
-    have names that match no pattern, so they count as the head.
-    """
-
-    def __init__(self, model: Any) -> None:
-        self.model = model
-        self.group_matcher = getattr(model.encoder, "group_matcher", None)
-
-    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """Names and parameters, those of the encoder first."""
-        for name, parameter in self.model.named_parameters():
-            inner = name.removeprefix("encoder.")
-            yield (f"after the encoder: {name}" if inner == name else inner), parameter
-
-    def undecayed(self) -> set[str]:
-        """Return names of tokens and tables; timm itself excludes one-dimensional parameters from the decay."""
-        encoder: Any = self.model.encoder
-        own = encoder.no_weight_decay() if hasattr(encoder, "no_weight_decay") else set()
-        return {*own, *(name for name, _ in self.named_parameters() if name.endswith(("_token", "pos_embed")))}
 
 
 def build_schedule(optimizer: torch.optim.Optimizer, config: ScheduleConfig, steps_per_epoch: int) -> CosineLRScheduler:
