@@ -162,10 +162,11 @@ def test_the_documented_way_from_the_command_to_a_loss_is_the_codes() -> None:
     assert len(rows) == 5
     for (place, name, *called), (_, following, *_) in pairwise(rows):
         nodes = ast.walk(ast.parse((PACKAGE / place).read_text("utf-8")))
-        [found] = [node for node in nodes if isinstance(node, ast.FunctionDef) and node.name == name]
+        found = [node for node in nodes if isinstance(node, ast.FunctionDef) and node.name == name]
         calls = {
             getattr(node.func, "attr", getattr(node.func, "id", None))
-            for node in ast.walk(found)
+            for function in found
+            for node in ast.walk(function)
             if isinstance(node, ast.Call)
         }
         assert called[0] in calls, f"{place}: {name} does not call {called[0]}"
