@@ -110,11 +110,15 @@ def test_gains_over_three_seeds_have_students_interval(tmp_path: Path) -> None:
 
 def test_marks(tmp_path: Path) -> None:
     done, missing = scored(tmp_path, "x", RIGHT), evaluation(model_run(tmp_path, "y"), "d")
-    assert mark_of(Cell(paper=50.0, runs=(done,)), set()) == "ours"
-    assert mark_of(Cell(paper=50.0, runs=(missing,)), set()) == "not run"
-    assert mark_of(Cell(runs=(missing,)), {missing.key}) == "failed"
-    assert mark_of(Cell(paper=50.0), set()) == "cited"
-    assert mark_of(Cell(), set()) == "not run"
+
+    def mark(cell: Cell, *failed: str) -> str:
+        return mark_of(cell, score_of(cell), {*failed})
+
+    assert mark(Cell(paper=50.0, runs=(done,))) == "ours"
+    assert mark(Cell(paper=50.0, runs=(missing,))) == "not run"
+    assert mark(Cell(runs=(missing,)), missing.key) == "failed"
+    assert mark(Cell(paper=50.0)) == "cited"
+    assert mark(Cell()) == "not run"
 
 
 def written(plan: Plan, root: Path, failed: dict[str, str] | None = None) -> tuple[str, dict, list[dict[str, str]]]:

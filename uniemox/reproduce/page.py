@@ -50,13 +50,14 @@ class Findings:
                         yield (row.name, name), difference
 
     def _margins(self) -> Iterator[tuple[tuple[str, str], Margin]]:
-        cells = {row.name: row.cells for row in self.plan.rows}
-        for row in self.plan.rows:
-            baseline = cells[row.baseline] if row.baseline is not None else {}
-            for name, cell in row.cells.items():
-                margin = margin_of(cell, baseline[name]) if name in baseline else None
+        rows = {row.name: row for row in self.plan.rows}
+        for (method, name), score in self.scores.items():
+            baseline = rows[method].baseline
+            if baseline is not None and name in rows[baseline].cells:
+                cells = rows[method].cells[name], rows[baseline].cells[name]
+                margin = margin_of(*cells, score, self.scores[baseline, name])
                 if margin is not None:
-                    yield (row.name, name), margin
+                    yield (method, name), margin
 
     def has_gains(self, name: str) -> bool:
         """Return True if this column has a column of gains next to it; curves have too many columns for that."""
@@ -96,12 +97,12 @@ class Findings:
 
     def _records(self) -> Iterator[dict[str, Any]]:
         """Yield a dictionary of `CSV_FIELDS`, in their order, for each method and data set."""
-        rows = {row.name: row for row in self.plan.rows}
+        rows, failed = {row.name: row for row in self.plan.rows}, set(self.outcome.failed)
         for (method, name), score in self.scores.items():
             row = rows[method]
             cell, difference, margin = row.cells[name], self.gains.get((method, name)), self.margins.get((method, name))
             record: dict[str, Any] = {"method": method, "network": row.network, "data": name}
-            record |= {"mark": mark_of(cell, set(self.outcome.failed)), "paper_percent": cell.paper, "why": cell.why}
+            record |= {"mark": mark_of(cell, score, failed), "paper_percent": cell.paper, "why": cell.why}
             record |= {} if score is None else asdict(score)
             if difference is not None:
                 record |= {"gain": difference.difference, "gain_low": difference.low, "gain_high": difference.high}

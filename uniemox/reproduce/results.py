@@ -130,12 +130,12 @@ def _right(runs: Sequence[Run]) -> tuple[dict[str, str], np.ndarray] | None:
     return groups, np.array([[row[key] for key in groups] for row in rows])
 
 
-def mark_of(cell: Cell, failed: set[str]) -> Mark:
+def mark_of(cell: Cell, score: Score | None, failed: set[str]) -> Mark:
     """Return the cell's mark: ours if any run is done, cited if only the paper has a figure.
 
-    failed: keys of failed runs, and of runs that need them.
+    score: of the cell.  failed: keys of failed runs, and of runs that need them.
     """
-    if score_of(cell) is not None:
+    if score is not None:
         return "ours"
     if any(run.key in failed for run in cell.runs):
         return "failed"
@@ -173,9 +173,8 @@ def with_baseline(rows: Sequence[TableRow], baseline: TableRow) -> tuple[TableRo
     return (*(replace(row, baseline=baseline.name) for row in rows), baseline)
 
 
-def margin_of(cell: Cell, baseline: Cell) -> Margin | None:
-    """Compare a cell with the baseline's; None if one of them has no score."""
-    ours, theirs = score_of(cell), score_of(baseline)
+def margin_of(cell: Cell, baseline: Cell, ours: Score | None, theirs: Score | None) -> Margin | None:
+    """Compare a cell with the baseline's; None if one of them has no score.  ours, theirs: their scores."""
     if ours is None or theirs is None or cell.runs == baseline.runs:
         return None
     paired = gain(cell, baseline)
