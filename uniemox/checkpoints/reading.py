@@ -6,7 +6,6 @@ import json
 import math
 import pickle
 import re
-import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ from torch import Tensor, nn
 
 from uniemox.errors import CheckpointError
 from uniemox.io.files import open_regular
-from uniemox.io.weight_archives import check_weight_archive, refusal
+from uniemox.io.weight_archives import UNREADABLE, check_weight_archive, refusal
 from uniemox.model.encoder import sincos_position
 from uniemox.views.patches import IMAGENET
 
@@ -31,11 +30,6 @@ ALLOWED: list[Any] = [
     argparse.Namespace,
     (collections.OrderedDict, "yacs.config.CfgNode"),
 ]  # types in the official containers
-# Errors of torch.load for files that are cut off, damaged or of another kind.
-UNREADABLE = (
-    *(RuntimeError, EOFError, LookupError, TypeError, ValueError, AttributeError, AssertionError),
-    *(OSError, MemoryError, OverflowError, struct.error),
-)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -123,7 +117,7 @@ def _read_pickle(path: Path, start: bytes, mapped: bool) -> dict[str, Any]:
         check_weight_archive(path)
         with torch.serialization.safe_globals(ALLOWED):
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
-    except (pickle.UnpicklingError, *UNREADABLE) as error:
+    except UNREADABLE as error:
         reason, seems = str(error) if isinstance(error, pickle.UnpicklingError) else "", ""
         if "GLOBAL" in reason or "Unsupported class" in reason or "instruction" in reason:  # it would run code
             wanted = (reason.partition("GLOBAL ")[2].split() or ["something"])[0]

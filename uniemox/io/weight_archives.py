@@ -5,15 +5,22 @@ objects from small ones as often as a file requests. Nothing here imports torch.
 """
 
 import os
+import pickle
 import pickletools
 import struct
 import zipfile
+import zlib
 from pathlib import Path
 from typing import IO, Any
 
 from uniemox.errors import CheckpointError
 from uniemox.io.files import open_regular
 
+UNREADABLE = (
+    *(OSError, ValueError, LookupError, TypeError, AttributeError, EOFError, RuntimeError, MemoryError, OverflowError),
+    *(AssertionError, StopIteration, pickle.UnpicklingError, struct.error, zipfile.BadZipFile, zlib.error),
+)
+"""Errors of torch, numpy and open_clip for files that are missing, damaged or of another kind."""
 ZIP_START = b"PK\x03\x04"
 LEGACY_PICKLES = 5  # magic number, protocol, machine, the content, its storages' names
 MIN_PARTS = 2**20

@@ -31,8 +31,8 @@ from uniemox.data.sample import DataSet, Sample, decode_sample
 from uniemox.errors import ImageError, TeacherError
 from uniemox.io.parallel import DIED
 from uniemox.io.progress import Progress, silent
+from uniemox.io.weight_archives import UNREADABLE
 from uniemox.teacher.protocol import Teacher, fit_pixels
-from uniemox.teacher.sources import UNLOADABLE
 
 QUESTIONS = {
     "scene": "A photo of a {}.",
@@ -92,7 +92,7 @@ class ObjectClassifier:
             raise TeacherError(f"timm has no model {name!r}; timm.list_models('*') lists what it has")
         try:
             self.model, self.first = _classifier(name, weights)
-        except UNLOADABLE as error:
+        except UNREADABLE as error:
             raise TeacherError(
                 f"{name} could not be loaded with weights {weights or 'from the hub'}: {error}"
             ) from error

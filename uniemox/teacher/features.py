@@ -1,8 +1,5 @@
 """Stored features of a teacher."""
 
-import struct
-import zipfile
-import zlib
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,15 +14,11 @@ from uniemox.data.seen import STORED, seen_by
 from uniemox.errors import TeacherError
 from uniemox.io.files import open_regular, replacing
 from uniemox.io.progress import Progress, silent
+from uniemox.io.weight_archives import UNREADABLE
 from uniemox.teacher.protocol import Teacher
 from uniemox.views.loader import load_batches
 from uniemox.views.transforms import WholeViews
 
-# Errors of numpy for archives that are missing, damaged or of another kind.
-UNREADABLE = (
-    *(OSError, ValueError, LookupError, TypeError, AttributeError, EOFError, RuntimeError, MemoryError),
-    *(zipfile.BadZipFile, zlib.error, struct.error),
-)
 MAX_TEXT_BYTES = 2**30
 FIELDS = ("image_keys", "image_features", "texts", "text_features")
 

@@ -12,11 +12,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from uniemox.checkpoints.reading import MAX_ENCODERS, UNREADABLE, check_file
+from uniemox.checkpoints.reading import MAX_ENCODERS, check_file
 from uniemox.checkpoints.timm_networks import load_timm
 from uniemox.classifier_info import MAX_SIZE_PX
 from uniemox.errors import CheckpointError, ConfigError, TeacherError, UniemoxError
 from uniemox.io.files import open_regular, read_limited, replacing
+from uniemox.io.weight_archives import UNREADABLE
 from uniemox.model.encoder import build_encoder
 from uniemox.teacher.config import SMALL_PATCH_PX
 from uniemox.teacher.sources import join_networks, network_features

@@ -6,10 +6,11 @@ import torch
 
 from uniemox.checkpoints.timm_networks import load_timm
 from uniemox.errors import CheckpointError, TeacherError
+from uniemox.io.weight_archives import UNREADABLE
 from uniemox.teacher.features import StoredTeacher
 from uniemox.teacher.fitted import FittedTeacher
 from uniemox.teacher.protocol import Teacher
-from uniemox.teacher.sources import UNLOADABLE, ClipTeacher, OnnxImageTower, TimmImageTower, join_networks
+from uniemox.teacher.sources import ClipTeacher, OnnxImageTower, TimmImageTower, join_networks
 
 
 def open_teacher(source: str, device: str | torch.device = "cpu") -> Teacher:
@@ -41,7 +42,7 @@ def open_timm_tower(source: str, device: str | torch.device = "cpu") -> TimmImag
         raise TeacherError(f"expected an image tower as timm:NAME or timm:NAME@FILE, got {source!r}")
     try:
         return TimmImageTower(join_networks([load_timm(one, None) for one in sources]).to(device))
-    except (CheckpointError, *UNLOADABLE) as error:
+    except (CheckpointError, *UNREADABLE) as error:
         raise TeacherError(f"the image tower {source!r} can't be loaded: {error}") from error
 
 

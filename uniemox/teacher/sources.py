@@ -1,6 +1,5 @@
 """Teacher networks: CLIP, and image towers of timm or ONNX."""
 
-import pickle
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -16,15 +15,10 @@ from torch import Tensor, nn
 from uniemox.errors import TeacherError
 from uniemox.io.onnx_external import weights_beside
 from uniemox.io.onnx_sessions import RUNTIME_ERRORS, Session, pick_provider
+from uniemox.io.weight_archives import UNREADABLE
 from uniemox.model.encoder import ConcatEncoder
 from uniemox.teacher.protocol import fit_pixels, refuse_texts
 from uniemox.views.patches import IMAGENET_MEAN, IMAGENET_STD, PixelStats
-
-# Errors of open_clip for a weight file that is missing, damaged or of another kind.
-UNLOADABLE = (
-    *(RuntimeError, OSError, ValueError, LookupError, TypeError, AttributeError, EOFError, StopIteration),
-    *(AssertionError, pickle.UnpicklingError),
-)
 
 
 class ClipTeacher:
@@ -56,7 +50,7 @@ class ClipTeacher:
         try:
             model = open_clip.create_model(name, pretrained=None if is_folder else weights, require_pretrained=True)
             tokenizer = open_clip.get_tokenizer(name)
-        except UNLOADABLE as error:
+        except UNREADABLE as error:
             raise TeacherError(
                 f"the CLIP model {name} could not be loaded with weights {weights}: {error}. Give a local file, or a "
                 f"name that open_clip.list_pretrained_tags_by_model({name!r}) lists, with network"
