@@ -293,6 +293,11 @@ def test_folder_recognises_its_classes(tmp_path: Path) -> None:
     assert read_folder(tmp_path / "b", kind="felt").labels.kind == "felt"
 
 
+def test_one_class_in_two_spellings_is_no_labelled_data_set(tmp_path: Path) -> None:
+    data = read_folder(put(tmp_path, "train/Joy/1.jpg", "val/joy/2.jpg"))
+    assert {sample.label for sample in data.samples} == {None}
+
+
 def test_walking_is_sorted_and_whole(tmp_path: Path) -> None:
     put(tmp_path, "b/2.jpg", "a/1.jpg", "c.jpg", "a/0/9.jpg")
     found = [path.relative_to(tmp_path).as_posix() for path in walk_files(tmp_path)]

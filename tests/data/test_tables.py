@@ -23,7 +23,7 @@ def test_heco_with_people(tmp_path: Path) -> None:
     assert {(s.target_box, s.group) for s in bare.samples} == {(None, None)}
     write(
         tmp_path / "boxes.csv",
-        "path,x1,y1,x2,y2,label\nPeace/1.jpg,1,2,11,12,\nPeace\\1.jpg,-3,0,5,6.5,Fear\nAnger/3.jpg,,,,,\n",
+        "path,x1,y1,x2,y2,label\nPeace/1.jpg,1,2,11,12,\n./Peace\\1.jpg,-3,0,5,6.5,Fear\nAnger/3.jpg,,,,,\n",
     )
     data = read_heco(tmp_path)
     assert [(s.key, data.label_of(s), s.target_box, s.group) for s in data.samples] == [
@@ -97,6 +97,13 @@ def test_ferplus_labels_distributions_and_what_has_none(tmp_path: Path) -> None:
     assert shares[3] is None
     assert "1 rows occur twice in votes.csv and were used once" in data.notes
     assert len(data.notes) == 4
+
+
+def test_ferplus_splits_and_paths_may_be_written_in_other_ways(tmp_path: Path) -> None:
+    rows = (FER_ROWS[0].replace("train/a.jpg,train", ".\\train\\a.jpg,Training"), FER_ROWS[4].replace(",val,", ",dev,"))
+    data = read_ferplus(ferplus(tmp_path, *rows))
+    assert [(sample.key, sample.split) for sample in data.samples] == [("train/a.jpg", "train"), ("val/e.jpg", "val")]
+    assert len(data.to_train()) == 1
 
 
 @pytest.mark.parametrize(

@@ -185,7 +185,10 @@ class DataSet:
         return split or next((name for name in ("test", "val") if name in there), "all")
 
     def to_calibrate(self, split: str | None) -> tuple[str, "DataSet"]:
-        """Return the split and samples for calibration: the given one, else calibration, else val."""
+        """Return the split and samples for calibration: the given one, else calibration, else val.
+
+        Without a given split, data without splits give all samples, under the name all.
+        """
         there = {sample.split for sample in self.samples}
         name = split or ("calibration" if "calibration" in there else "all" if there <= {None} else "val")
         return name, self if name == "all" else self.only(name)

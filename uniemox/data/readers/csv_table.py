@@ -7,10 +7,10 @@ import math
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, Literal
 
-from uniemox.data.readers.folders import SPLITS, counted, inside
+from uniemox.data.readers.folders import SPLITS, counted, inside, key_of
 from uniemox.data.sample import DataSet, ImageFile, Sample, StoredImage, tell_apart
 from uniemox.errors import DataError, LabelError
 from uniemox.io.files import plain_cell, read_limited
@@ -266,7 +266,7 @@ def sample_of_row(
     if split is not None and split.lower() not in SPLITS:
         raise DataError(f"{where}, split: {split!r} is none of train, val, test")
     return Sample(
-        key=PurePosixPath(row["path"].replace("\\", "/")).as_posix(),  # ./a.jpg is the same image as a.jpg
+        key=key_of(row["path"]),
         image=image,
         label=label,
         distribution=distribution,

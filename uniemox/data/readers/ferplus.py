@@ -1,9 +1,9 @@
 """FER+ (Barsoum et al., ICMI 2016): faces with ten votes each for their expression."""
 
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from uniemox.data.readers.csv_table import number, read_rows
-from uniemox.data.readers.folders import SPLITS, checked_folder, counted, inside
+from uniemox.data.readers.folders import SPLITS, checked_folder, counted, inside, key_of
 from uniemox.data.sample import DataSet, ImageFile, Sample
 from uniemox.errors import DataError
 from uniemox.labels import FERPLUS
@@ -45,7 +45,8 @@ def read_ferplus(root: Path) -> DataSet:
 
 
 def _sample(row: dict[str, str], images: Path, where: str) -> Sample:
-    if row["split"] not in SPLITS:
+    split = SPLITS.get(row["split"].lower())
+    if split is None:
         raise DataError(f"{where}: split must be one of {', '.join(SPLITS)}, got {row['split']!r}")
     votes = {name: number(row, name, where, low=0) for name in COLUMNS}
     path = inside(images, row["path"], f"{where}, path")
@@ -56,10 +57,10 @@ def _sample(row: dict[str, str], images: Path, where: str) -> Sample:
     has_majority = total > 0 and 2 * votes[top] > total
     kind = {UNKNOWN: "unknown", NO_FACE: "no face"}.get(top, "majority") if has_majority else "no majority"
     return Sample(
-        key=PurePosixPath(row["path"]).as_posix(),
+        key=key_of(row["path"]),
         image=ImageFile(path),
         label=FERPLUS.index(top) if kind == "majority" else None,
         distribution={name: votes[name] / seen for name in FERPLUS.labels} if seen > 0 else None,
-        split=row["split"],
+        split=split,
         domain=kind,
     )

@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from uniemox.data.sample import DataSet, ImageFile, Sample
 from uniemox.errors import DataError, LabelError
 from uniemox.io.images import is_image_name
-from uniemox.labels import CAER, MIKELS, UBE, Kind, LabelSet, recognise
+from uniemox.labels import CAER, MIKELS, UBE, Kind, LabelSet, clean, recognise
 
 SPLITS = {
     **dict.fromkeys(("train", "training"), "train"),
@@ -26,7 +26,7 @@ def read_folder(root: Path, *, labels: str | None = None, kind: Kind | None = No
     kind: kind of your own classes; None: that of the recognised set, else "evoked".
     """
     places = [folder for _, folder in _class_folders(root)]
-    if len({folder.name for folder in places if any(map(is_image_name, walk_files(folder)))}) > 1:
+    if len({clean(folder.name) for folder in places if any(map(is_image_name, walk_files(folder)))}) > 1:
         return read_class_folders(root, recognise(sorted({folder.name for folder in places}), kind, labels))
     samples = [Sample(key=key, image=ImageFile(path)) for key, path in images_below(root).items()]
     if not samples:
@@ -137,6 +137,15 @@ def inside(root: Path, name: str, where: str) -> Path:
     if not parts or relative.is_absolute() or ".." in parts or "\0" in name or ":" in parts[0]:
         raise DataError(f"{where}: {name!r} must be a path inside {root}, relative to it")
     return root / relative
+
+
+def key_of(name: str) -> str:
+    """Return the key of an image that a table names: `./a.jpg` is the same image as `a.jpg`.
+
+    >>> key_of("./photos\\\\a.jpg")
+    'photos/a.jpg'
+    """
+    return PurePosixPath(name.replace("\\", "/")).as_posix()
 
 
 def _split_folders(root: Path) -> list[tuple[str | None, Path]]:
