@@ -3,7 +3,9 @@
 import pytest
 
 from tests.runs import finetuned, one_thread
+from uniemox.bench import predict
 from uniemox.bench.predict import bench_predict
+from uniemox.cli.bench import _growth
 from uniemox.data.source import open_data
 
 
@@ -31,3 +33,17 @@ def test_both_sides_are_measured_and_the_fresh_process_has_no_torch() -> None:
     assert done[-1] == (total, total)
     assert done == sorted(done)
     assert set(found.as_dict()) >= {"images_per_s", "ratio", "start_s", "peak_rss_mb"}
+
+
+def test_a_system_without_proc_reports_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(predict, "FRESH", predict.FRESH.replace("/proc/self/status", "/nowhere/status"))
+    images = [sample.image.read() for sample in open_data("synthetic:1").samples]
+    seconds, peak_mb, has_torch = predict._fresh_process(None, None, images)
+    assert (seconds > 0.05, peak_mb, has_torch) == (True, None, False)
+
+
+def test_growth_of_memory_names_the_first_image_that_counts() -> None:
+    """A soak of fewer than 4,000 images is measured from its middle."""
+    assert _growth(0.25, 1000, "image") == "\nmemory grew by 0.2 MB between image 500 and image 1,000"
+    assert _growth(0.25, 50000, "image") == "\nmemory grew by 0.2 MB between image 2,000 and image 50,000"
+    assert _growth(None, 1000, "image") == ""

@@ -62,17 +62,22 @@ def device_name(device: torch.device) -> str:
 
 
 def memory_growth_mb(work: Iterable[int], total: int) -> float | None:
-    """Return by how many MB this process grows from item 2,000, or from the middle of fewer than 4,000, to the last.
+    """Return by how many MB this process grows from item `soak_start(total)` to the last.
 
     work: yields the number of items of each finished part.  total: all items.  None if the system does not tell.
     """
     before, done = None, 0
     for count in work:
         done += count
-        if before is None and done >= min(SOAK_FROM, max(1, total // 2)):
+        if before is None and done >= soak_start(total):
             before = memory_mb()
     after = memory_mb()
     return None if before is None or after is None else after - before
+
+
+def soak_start(total: int) -> int:
+    """Return the number of the item before which the growth of memory does not count: 2,000, at most half of all."""
+    return min(SOAK_FROM, max(1, total // 2))
 
 
 def memory_mb() -> float | None:

@@ -33,7 +33,7 @@ class DataBench:
     samples: int  # in a pass
     passes: int
     memory_growth_mb: float | None
-    """MB gained between the 2,000th sample and the last; None if not measured."""
+    """MB gained between sample 2,000, or the middle of fewer than 4,000, and the last; None if not measured."""
 
     as_dict = asdict
 

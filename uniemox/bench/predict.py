@@ -1,5 +1,6 @@
 """Benchmark of prediction: many images, the same network in torch, and the first prediction of a process."""
 
+import json
 import subprocess
 import sys
 import tempfile
@@ -33,11 +34,13 @@ from uniemox.views.transforms import EvalViews
 BATCH = 16
 PASSES = 3
 FRESH = """
-import sys, uniemox
+import json, os, sys, uniemox
 predictor = uniemox.load(sys.argv[1] or None, finder=sys.argv[2] or None, threads=int(sys.argv[4]) or None)
 predictor.predict(sys.argv[3])
-status = open("/proc/self/status").read().split("VmHWM:")[1]  # getrusage counts what was there before exec
-print(int(status.split()[0]) / 2**10, "torch" in sys.modules)
+peak_mb = None
+if os.path.exists("/proc/self/status"):  # on Linux; getrusage counts what was there before exec
+    peak_mb = int(open("/proc/self/status").read().split("VmHWM:")[1].split()[0]) / 2**10
+print(json.dumps([peak_mb, "torch" in sys.modules]))
 """
 
 
@@ -55,10 +58,10 @@ class PredictBench:
     torch_network_images_per_s: float | None  # only the torch network
     images: int  # in a pass
     start_s: float  # from the start of a process to its first prediction, best of the passes
-    peak_rss_mb: float  # of that process
-    folder_peak_rss_mb: float  # of a process that predicts all images of the pass
+    peak_rss_mb: float | None  # of that process; None outside Linux
+    folder_peak_rss_mb: float | None  # of a process that predicts all images of the pass; None outside Linux
     imports_torch: bool  # whether that process did
-    memory_growth_mb: float | None  # between the 2,000th image and the last; None if not measured
+    memory_growth_mb: float | None  # between image 2,000, or the middle of fewer, and the last; None: not measured
 
     as_dict = asdict
 
@@ -118,7 +121,7 @@ def bench_predict(
         torch_network_images_per_s=theirs_network,
         images=len(images),
         start_s=min(seconds for seconds, _, _ in fresh),
-        peak_rss_mb=max(rss for _, rss, _ in fresh),
+        peak_rss_mb=max((rss for _, rss, _ in fresh if rss is not None), default=None),
         folder_peak_rss_mb=_fresh_process(model, finder, images)[1],
         imports_torch=any(has_torch for _, _, has_torch in fresh),
         memory_growth_mb=growth,
@@ -176,8 +179,11 @@ def _weights(model: str | None, torch_run: Path | None) -> Path | None:
     return file if torch_run or (model and file.suffix == ".safetensors" and file.is_file()) else None
 
 
-def _fresh_process(model: str | None, finder: str | None, images: Sequence[bytes]) -> tuple[float, float, bool]:
-    """Return the seconds to the last prediction, peak memory in MB (on Linux), and whether torch was imported."""
+def _fresh_process(model: str | None, finder: str | None, images: Sequence[bytes]) -> tuple[float, float | None, bool]:
+    """Return the seconds to the last prediction, peak memory in MB, and whether torch was imported.
+
+    Outside Linux, the memory is None.
+    """
     with tempfile.TemporaryDirectory() as folder:
         for i, image in enumerate(images):
             (Path(folder) / f"{i:05}.jpg").write_bytes(image)  # any image ending works for any format
@@ -189,8 +195,8 @@ def _fresh_process(model: str | None, finder: str | None, images: Sequence[bytes
         seconds = time.perf_counter() - start
     if answered.returncode:
         raise UniemoxError(f"a fresh process failed: {answered.stderr.strip().splitlines()[-1]}")
-    rss, has_torch = answered.stdout.split()
-    return seconds, float(rss), has_torch == "True"
+    rss, has_torch = json.loads(answered.stdout)
+    return seconds, rss, has_torch
 
 
 def _soak(predictor: Predictor, images: Sequence[bytes], soak: int, count: Callable[[int], None]) -> float | None:

@@ -72,7 +72,8 @@ def bench_data_command(*, data: str, soak: int = 0, as_json: JsonObject = False)
 
     Args:
         data: KIND:PATH; all its images must be readable.
-        soak: Number of further samples to load. Then print how much the process's memory has grown since the 2,000th.
+        soak: Number of further samples to load. Then print how much the process's memory has grown since the 2,000th,
+            or since the middle of fewer than 4,000.
     """
     need("torch", "fsspec", extra="train")
     from uniemox.bench.data import bench_data
@@ -94,8 +95,11 @@ def bench_data_command(*, data: str, soak: int = 0, as_json: JsonObject = False)
 
 def _growth(growth_mb: float | None, soak: int, what: str) -> str:
     """Return a line about the memory growth of a process; an empty text if it was not measured."""
-    line = f"\nmemory grew by {growth_mb:.1f} MB between the 2,000th and the {soak:,}th {what}"
-    return "" if growth_mb is None else line
+    from uniemox.bench.counting import soak_start
+
+    if growth_mb is None:
+        return ""
+    return f"\nmemory grew by {growth_mb:.1f} MB between {what} {soak_start(soak):,} and {what} {soak:,}"
 
 
 @bench.command(name="predict")
@@ -120,7 +124,8 @@ def bench_predict_command(
         model: Model as for `uniemox predict`.
         torch_run: A run with the same weights. Default: the model itself if it is a run.
         finder: Person detector for new processes, soak and speed with people, or none.
-        soak: Number of further images to predict. Then print how much memory has grown since the 2,000th.
+        soak: Number of further images to predict. Then print how much memory has grown since the 2,000th, or since
+            the middle of fewer than 4,000.
     """
     need("torch", "timm", extra="train")
     from uniemox.bench.predict import PASSES, bench_predict
@@ -144,11 +149,16 @@ def bench_predict_command(
     if result.with_people_images_per_s is not None:
         print(f"{result.with_people_images_per_s:.0f} images/s with the people in them")
     print(f"{result.with_faces_images_per_s:.0f} images/s with the faces in them")
+    memory = ""
+    if result.peak_rss_mb is not None and result.folder_peak_rss_mb is not None:
+        memory = (
+            f", with {result.peak_rss_mb:.0f} MB\n"
+            f"a process that answers all {result.images} has {result.folder_peak_rss_mb:.0f} MB"
+        )
     alone = "" if result.torch_network_images_per_s is None else f", in torch {result.torch_network_images_per_s:.0f}"
     print(
         f"the network alone {result.network_images_per_s:.0f} images/s{alone}\n"
-        f"first answer {result.start_s:.2f} s after a process starts, with {result.peak_rss_mb:.0f} MB\n"
-        f"a process that answers all {result.images} has {result.folder_peak_rss_mb:.0f} MB"
+        f"first answer {result.start_s:.2f} s after a process starts{memory}"
         f"{_growth(result.memory_growth_mb, soak, 'image')}"
     )
 
