@@ -60,6 +60,8 @@ def test_show_for_people(root: Path) -> None:
         (("split", "synthetic:64", "s.json", "--plot", "p.png"), "--plot shows the choice among schemes"),
         (("persons", "synthetic:4", "--detector", "x.onnx"), "synthetic:4: no file can be stored next to"),
         (("describe", "synthetic:4", "--teacher", "ViT-B-16"), "--teacher chooses among EmoSet's words"),
+        (("describe", "synthetic:4", "--teacher-weights", "openai"), "--teacher-weights needs --teacher"),
+        (("describe", "synthetic:4", "--classifier-weights", "x.pth"), "--classifier-weights needs --classifier"),
     ],
 )
 def test_wrong_input_is_one_line(arguments: tuple[str, ...], message: str, tmp_path: Path) -> None:

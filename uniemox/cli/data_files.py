@@ -30,6 +30,8 @@ Exclude = Annotated[
     Path | None, _file('File written by `data check --json`. The images in its list "exclude" are left out.')
 ]
 
+OPENAI = "openai"  # default weights of CLIP models
+
 
 @dataclass(frozen=True, kw_only=True)
 class DataFiles:
@@ -136,8 +138,8 @@ class DescriberOptions:
 
     teacher: str | None = None
     """CLIP model by its open_clip name, or local-dir:FOLDER; needs --vocabulary."""
-    teacher_weights: str = "openai"
-    """Weights of the CLIP model, by open_clip's name or as a file."""
+    teacher_weights: str | None = None
+    """Weights of the CLIP model, by open_clip's name or as a file. Default: openai."""
     vocabulary: Files = None
     """EmoSet's info.json: the words that the CLIP model chooses from."""
     classifier: str | None = None
@@ -148,6 +150,10 @@ class DescriberOptions:
     def __post_init__(self) -> None:
         if (self.teacher is None) != (self.vocabulary is None):
             raise ConfigError("--teacher chooses among EmoSet's words: give --teacher and --vocabulary, or neither")
+        if self.classifier_weights is not None and self.classifier is None:
+            raise ConfigError("--classifier-weights needs --classifier, the network that they belong to")
+        if self.teacher_weights is not None and self.teacher is None:
+            raise ConfigError("--teacher-weights needs --teacher, the CLIP model that they belong to")
 
     def open(self) -> "Describer":
         """Open the networks that describe images, on the GPU if there is one."""
@@ -156,7 +162,8 @@ class DescriberOptions:
 
         device, zero_shot, names = "cuda" if _has_gpu() else "cpu", None, None
         if self.teacher is not None and self.vocabulary is not None:
-            zero_shot = ZeroShot(ClipTeacher.load(self.teacher, self.teacher_weights, device), self.vocabulary)
+            clip = ClipTeacher.load(self.teacher, self.teacher_weights or OPENAI, device)
+            zero_shot = ZeroShot(clip, self.vocabulary)
         if self.classifier is not None:
             names = ObjectClassifier(self.classifier, self.classifier_weights, device)
         return Describer(zero_shot=zero_shot, classifier=names)
@@ -164,7 +171,7 @@ class DescriberOptions:
     def record(self) -> dict[str, Any]:
         """Return the settings that change texts."""
         return {
-            "teacher": None if self.teacher is None else f"{self.teacher} {self.teacher_weights}",
+            "teacher": None if self.teacher is None else f"{self.teacher} {self.teacher_weights or OPENAI}",
             "vocabulary": _fingerprint(self.vocabulary),
             "classifier": self.classifier and f"{self.classifier} {_fingerprint(self.classifier_weights)}",
         }
