@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from uniemox.errors import ImageError, UniemoxError
     from uniemox.labels import LabelSet
     from uniemox.persons.box import Box
-    from uniemox.predict.explain.explaining import open_explainer
     from uniemox.predict.explain.explanation import Explanation
+    from uniemox.predict.explain.maps import open_explainer
     from uniemox.predict.film import read_film
     from uniemox.predict.opening import load
     from uniemox.predict.prediction import Face, Failure, Person, Prediction
@@ -54,7 +54,7 @@ _MODULES = {
     "UniemoxError": "uniemox.errors",
     "load": "uniemox.predict.opening",
     "open_data": "uniemox.data.source",
-    "open_explainer": "uniemox.predict.explain.explaining",
+    "open_explainer": "uniemox.predict.explain.maps",
     "read_film": "uniemox.predict.film",
     "to_frame": "uniemox.predict.tables",
 }

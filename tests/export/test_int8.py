@@ -97,7 +97,7 @@ def test_matrices_answer_the_same_alone_and_in_any_batch(transformer: Path, tmp_
     for name in ("int8.onnx", "both.onnx"):
         network = Network.open(tmp_path / name, threads=1)
         for size in (1, 2, 3, 5):
-            found = np.concatenate([network.logits(scene[i : i + size]) for i in range(0, 5, size)])
+            found = np.concatenate([network.logits({"scene": scene[i : i + size]}) for i in range(0, 5, size)])
             np.testing.assert_allclose(found, run_alone(tmp_path, scene, name), atol=1e-6)
 
 

@@ -17,7 +17,7 @@ from uniemox.evaluate.run import evaluate
 from uniemox.finetune.config import NetworkConfig
 from uniemox.finetune.run import finetune
 from uniemox.io.onnx_sessions import open_session
-from uniemox.predict.explain.grad_cam import grad_cam
+from uniemox.predict.explain.maps import open_explainer
 from uniemox.predict.opening import load
 
 
@@ -74,10 +74,9 @@ def test_its_onnx_file_gives_the_same_logits_and_predicts() -> None:
 
 
 def test_grad_cam_says_that_it_has_no_feature_map() -> None:
-    classifier, info = load_classifier(run() / "model.safetensors")
     image = colours(splits=SPLITS).samples[0].image.read()
     with pytest.raises(ConfigError, match="ColourHistogram has no last feature map"):
-        grad_cam(classifier, info, image)
+        open_explainer(run(), "grad-cam").explain(image)
 
 
 @pytest.mark.usefixtures("without_onnx")

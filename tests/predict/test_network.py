@@ -100,7 +100,7 @@ def test_files_without_our_metadata_or_with_more_labels_than_outputs(tmp_path: P
         Network.open(tiny_network(tmp_path / "other.onnx", metadata={}))
     path = tiny_network(tmp_path / "m.onnx", metadata={"uniemox": json.dumps(INFO | {"labels": ["a", "b"]})})
     with pytest.raises(CheckpointError, match="has 2 labels, but gives"):
-        Network.open(path).logits(np.zeros((1, 3, SIZE, SIZE), np.float32))
+        Network.open(path).logits({"scene": np.zeros((1, 3, SIZE, SIZE), np.float32)})
 
 
 def test_files_that_are_no_models(tmp_path: Path) -> None:

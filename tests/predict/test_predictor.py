@@ -176,7 +176,7 @@ def test_valence_and_arousal_are_numbers(tmp_path: Path) -> None:
     info = {"labels": ("valence", "arousal"), "task": "affect", "temperature": None}
     predictor = Predictor(made(tmp_path, **info))
     found = one(predictor.predict(draw_image(1)))
-    logits = predictor.network.logits(predictor.network.pixels(scene_view(draw_image(1), SIZE, 0.9)[None]))
+    logits = predictor.network.logits({"scene": predictor.network.pixels(scene_view(draw_image(1), SIZE, 0.9)[None])})
     assert values(found) == pytest.approx(4 * logits[0] + 5)
     for asked in ({"coverage": 0.9}, {"labels": "polarity"}):
         with pytest.raises(ConfigError, match="valence and arousal"):

@@ -103,7 +103,7 @@ def bench_predict(
     theirs = theirs_network = None
     network = load(model, finder=None).network
     views = list(_batches(data.samples[: 4 * BATCH], network.info))
-    of_network = fastest(lambda: _speed(lambda pixels: network.logits(*pixels), views))
+    of_network = fastest(lambda: _speed(network.logits, views))
     if weights is not None:
         classifier, _ = load_classifier(weights)
         in_torch = partial(_torch_logits, classifier)
@@ -128,7 +128,7 @@ def bench_predict(
     )
 
 
-Pixels = tuple[NDArray[np.float32] | None, NDArray[np.float32] | None]
+Pixels = dict[str, NDArray[np.float32]]
 
 
 def _pass(predictor: Predictor, images: Sequence[bytes], count: Callable[[int], None]) -> float:
@@ -148,8 +148,7 @@ def _batches(samples: Sequence[Sample], info: ClassifierInfo) -> Iterator[Pixels
         if batch.broken:
             raise DataError(f"speed is measured on images that can be read: {batch.broken[0].reason}")
         views = {"scene": batch.scene, "person": batch.person}
-        pixels = {name: normalise(views[name], torch.device("cpu"), stats).numpy() for name in info.views}
-        yield pixels.get("scene"), pixels.get("person")
+        yield {name: normalise(views[name], torch.device("cpu"), stats).numpy() for name in info.views}
 
 
 def _speed(
@@ -168,8 +167,7 @@ def _speed(
 
 @torch.no_grad()
 def _torch_logits(classifier: Classifier, pixels: Pixels) -> NDArray[np.float32]:
-    scene, person = (None if view is None else torch.from_numpy(view) for view in pixels)
-    return classifier(scene=scene, person=person).numpy()
+    return classifier(**{name: torch.from_numpy(view) for name, view in pixels.items()}).numpy()
 
 
 def _weights(model: str | None, torch_run: Path | None) -> Path | None:

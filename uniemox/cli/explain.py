@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from uniemox.persons.box import Detection
-    from uniemox.predict.explain.explaining import Explainer
     from uniemox.predict.explain.explanation import Explanation
+    from uniemox.predict.explain.maps import Explainer
     from uniemox.predict.explain.scores import MapScores
 
 MAX_ROWS = 200  # of a sheet
@@ -68,7 +68,7 @@ def heat(
         raise ConfigError("--json prints the scores; add --scores")
     if method == "grad-cam":
         need("torch", "timm", "safetensors", extra="train")
-    from uniemox.predict.explain.explaining import open_explainers
+    from uniemox.predict.explain.maps import open_explainers
 
     folder = out if _is_folder(out) else None  # refuses a wrong name before models are opened
     explainers, columns = open_explainers(model or [None], method)

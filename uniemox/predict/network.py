@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,14 +45,6 @@ class Engine(Protocol):
 
     def run(self, outputs: Sequence[str], views: Mapping[str, Array]) -> list[Array]:
         """Return the named outputs for views (N, 3, S, S), normalised."""
-
-
-@runtime_checkable
-class HasGradients(Protocol):
-    """Engine that can explain its outputs by gradients."""
-
-    def gradient_maps(self, views: Mapping[str, Array], index: int) -> dict[str, Array]:
-        """Return a map (h, w) of each view of one image for an output's index; see `grad_cam_maps`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,13 +173,8 @@ class Network:
         """Normalise views (N, 3, S, S) uint8, RGB, to float32."""
         return (views.astype(np.float32) - self._middle) / self._scale
 
-    def logits(self, scene: Array | None, person: Array | None = None) -> Array:
-        """Return logits (N, E), or valence and arousal (N, 2).
-
-        scene, person: (N, 3, S, S) float32, from `pixels`; None for a view that the network does not read.
-        """
-        given = {"scene": scene, "person": person}
-        views = {name: view for name in self.info.views if (view := given[name]) is not None}
+    def logits(self, views: Mapping[str, Array]) -> Array:
+        """Return logits (N, E), or valence and arousal (N, 2), of the network's views (N, 3, S, S), from `pixels`."""
         return self.engine.run([LOGITS], views)[0]
 
     def maps(self, scene: Array) -> Array | None:

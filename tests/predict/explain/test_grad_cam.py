@@ -18,8 +18,10 @@ from uniemox.errors import CheckpointError, ConfigError, LabelError
 from uniemox.export.onnx import WithMaps
 from uniemox.model.encoder import ConcatEncoder
 from uniemox.persons.box import Box, Detection
-from uniemox.predict.explain.explaining import open_explainer
-from uniemox.predict.explain.grad_cam import grad_cam, grad_cam_maps
+from uniemox.predict.explain.grad_cam import TorchEngine, grad_cam_maps
+from uniemox.predict.explain.maps import heat_map, open_explainer
+from uniemox.predict.network import Network
+from uniemox.predict.predictor import Predictor
 from uniemox.views.patches import IMAGENET
 
 SIZE = 32
@@ -97,7 +99,7 @@ def test_maps_of_several_encoders_are_added_at_the_size_of_the_largest() -> None
 
 
 def test_each_stream_has_its_own_map() -> None:
-    classifier, info = load_classifier(finetuned("both") / "model.safetensors")
+    classifier, _ = load_classifier(finetuned("both") / "model.safetensors")
     views = {name: torch.randn(1, 3, SIZE, SIZE) for name in ("scene", "person")}
     tokens, slopes = taped(classifier.encoder.blocks[-1].norm1, classifier, 1, **views)  # (2, 17, 32)
     found = grad_cam_maps(classifier, 1, **views)
@@ -106,8 +108,9 @@ def test_each_stream_has_its_own_map() -> None:
         torch.testing.assert_close(found[i], plain(*grids), atol=1e-6, rtol=1e-4)
     image, box = draw_image(0), Box(20, 30, 120, 200)
     persons = [Detection(box, 0.9)]
-    scene = grad_cam(classifier, info, image, persons=persons)
-    person = grad_cam(classifier, info, image, scene.label, stream="person", persons=persons)
+    explainer = open_explainer(finetuned("both"), "grad-cam")
+    scene = explainer.explain(image, persons=persons)
+    person = explainer.explain(image, scene.label, persons, stream="person")
     assert person.box == box
     assert scene.box.y2 - scene.box.y1 == pytest.approx(240 * 32 / 35)
     assert scene.probability == person.probability
@@ -150,11 +153,12 @@ def test_what_can_not_be_explained_is_an_error(tmp_path: Path) -> None:
         open_explainer(tmp_path, "grad-cam")
     with pytest.raises(ConfigError, match="give --model RUN"):
         open_explainer(None, "grad-cam")
-    classifier, info = load_classifier(finetuned("knn") / "model.safetensors")
+    explainer = open_explainer(finetuned("knn"), "grad-cam")
     with pytest.raises(ConfigError, match="reads scene; there is no map of person"):
-        grad_cam(classifier, info, draw_image(0), stream="person")
+        explainer.explain(draw_image(0), stream="person")
     with pytest.raises(LabelError, match="'boredom'"):
-        grad_cam(classifier, info, draw_image(0), "boredom")
+        explainer.explain(draw_image(0), "boredom")
     flat = classify(nn.Sequential(nn.Flatten(), nn.Linear(3 * SIZE**2, 4)), 4)
+    predictor = Predictor(Network("flat", info_of(SIZE), TorchEngine(flat)))
     with pytest.raises(ConfigError, match="no last feature map"):
-        grad_cam(flat, info_of(SIZE), Image.new("RGB", (50, 50)))
+        heat_map(predictor, Image.new("RGB", (50, 50)), method="grad-cam")

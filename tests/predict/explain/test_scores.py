@@ -6,7 +6,7 @@ from scipy.ndimage import gaussian_filter1d
 
 from tests.predict.explain.spots import LABELS, predictor, spotted
 from uniemox.errors import ConfigError
-from uniemox.predict.explain.explaining import Explainer
+from uniemox.predict.explain.maps import Explainer
 from uniemox.predict.explain.scores import STEPS, MapScores, blur, map_scores, summarise
 
 

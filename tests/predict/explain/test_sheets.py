@@ -10,8 +10,7 @@ from pathlib import Path
 from PIL import Image
 
 from tests.predict.explain.spots import predictor, spotted
-from uniemox.predict.explain.explaining import unique_names
-from uniemox.predict.explain.maps import heat_map
+from uniemox.predict.explain.maps import heat_map, unique_names
 from uniemox.predict.explain.sheets import CELL_PX, GAP_PX, LINE_PX, caption, draw_sheet, sheet_html
 from uniemox.predict.plot import drawing_path
 

@@ -3,46 +3,21 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from uniemox.checkpoints.classifier import load_classifier
-from uniemox.classifier_info import ClassifierInfo
 from uniemox.errors import CheckpointError, ConfigError
 from uniemox.io.files import WEIGHTS
 from uniemox.model.classifier import Classifier
 from uniemox.model.encoder import ConcatEncoder
-from uniemox.persons.box import Detection
-from uniemox.predict.explain.explanation import Array, Explanation
-from uniemox.predict.explain.maps import heat_map
-from uniemox.predict.images import ImageLike
+from uniemox.predict.explain.explanation import Array
 from uniemox.predict.network import DISTANCE, LOGITS, Network
 from uniemox.predict.opening import open_finder
 from uniemox.predict.predictor import Predictor
-
-Stream = Literal["scene", "person"]
-
-
-def grad_cam(
-    classifier: Classifier,
-    info: ClassifierInfo,
-    image: ImageLike,
-    label: str | None = None,
-    *,
-    stream: Stream | None = None,
-    persons: Sequence[Detection] | None = None,
-) -> Explanation:
-    """Explain which parts of an image support a label.
-
-    classifier, info: from `load_classifier`.  stream: the view to explain; None: the scene, or the person for a network
-    that reads nothing else. With both streams each view has its own map.  Others: as for `heat_map`.
-    Raises the errors of `heat_map`, and ConfigError for a view that the network lacks, or without a last feature map.
-    """
-    predictor = Predictor(Network("grad-cam", info, TorchEngine(classifier)))
-    return heat_map(predictor, image, label, method="grad-cam", stream=stream, persons=persons)
 
 
 class TorchEngine:
@@ -61,7 +36,7 @@ class TorchEngine:
         return [values[name].float().cpu().numpy() for name in outputs]
 
     def gradient_maps(self, views: Mapping[str, Array], index: int) -> dict[str, Array]:
-        """Return maps by view, see `HasGradients`."""
+        """Return a map (h, w) of each view of one image for an output's index; see `grad_cam_maps`."""
         maps = grad_cam_maps(self.classifier, index, **self.tensors(views))  # (V, h, w)
         return dict(zip(views, maps.cpu().numpy(), strict=True))
 
