@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from tests.drawn import Stored, class_folders, draw_image, jpeg_of, plant
-from uniemox.data.audit import GROUPS, Audit, audit, write_page
+from uniemox.data.audit import Audit, audit, write_page
 from uniemox.data.near import near_groups
 from uniemox.data.pool_config import PoolConfig
 from uniemox.data.processes import look_at, scan
@@ -104,7 +104,7 @@ def checked(source: str, **files: Path) -> Audit:
 
 
 def names(found: Audit, kind: str) -> list[set[str]]:
-    return [{member.sample.key for member in group.members} for group in getattr(found, kind)]
+    return [{member.sample.key for member in group.members} for group in found.groups[kind]]
 
 
 def test_every_fault_is_found_and_nothing_else(dirty: Path) -> None:
@@ -114,8 +114,8 @@ def test_every_fault_is_found_and_nothing_else(dirty: Path) -> None:
     conflict = {"train/awe/1.jpg", "train/fear/both.jpg"}
     copies = {"train/awe/0.jpg", "train/awe/copy.jpg"}
     assert names(found, "corrupt") == [{"train/awe/cut.jpg"}, {"train/awe/page.jpg"}]
-    assert "cut off" in found.corrupt[0].reason
-    assert "not an image" in found.corrupt[1].reason
+    assert "cut off" in found.groups["corrupt"][0].reason
+    assert "not an image" in found.groups["corrupt"][1].reason
     assert names(found, "wrong_endings") == [{"train/awe/wrong.jpg"}]
     assert names(found, "odd_modes") == [{"train/fear/moving.gif"}, {"train/fear/palette.png"}]
     exact = [{f"train/{label}/gone{k}.jpg" for label in ("anger", "awe", "disgust")} for k in range(2)]
@@ -138,7 +138,7 @@ def test_what_it_lists_makes_the_data_clean(dirty: Path, tmp_path: Path) -> None
     report = tmp_path / "check.json"
     report.write_text(json.dumps(checked(source).as_dict()))
     again = checked(source, exclude=report)
-    assert {kind: len(getattr(again, kind)) for kind in GROUPS if getattr(again, kind)} == {
+    assert {kind: len(groups) for kind, groups in again.groups.items() if groups} == {
         "wrong_endings": 1,
         "odd_modes": 2,
     }
@@ -168,20 +168,20 @@ def test_another_data_set_is_compared_with(tmp_path: Path) -> None:
     (theirs / "joy" / "y.jpg").write_bytes(jpeg_of(draw_image(5000)))
     (theirs / "anger" / "z.jpg").write_bytes(jpeg_of(draw_image(5001)))
     found = audit(open_data(f"folder:{ours}"), open_data(f"folder:{theirs}"), pool=PoolConfig(workers=1))
-    assert [group.as_dict() for group in found.leaks] == [
+    assert [group.as_dict() for group in found.groups["leaks"]] == [
         {"paths": [f"{ours}/awe/2.jpg", f"{theirs}/joy/x.jpg"], "labels": ["awe", "joy"], "splits": [None, None]}
         | {"in": ["data", "other"]}
     ]
     assert [(entry["key"], entry["reason"]) for entry in found.exclude] == [("awe/2.jpg", "also in the other data set")]
-    assert not found.label_conflicts  # labels of different sets do not contradict each other
-    assert not found.near_duplicates
+    assert not found.groups["label_conflicts"]  # labels of different sets do not contradict each other
+    assert not found.groups["near_duplicates"]
 
 
 def test_people_of_one_image_are_no_duplicates(tmp_path: Path) -> None:
     root = class_folders(tmp_path / "heco", ("Anger", "Peace"), each=2)
     (root / "boxes.csv").write_text("path,x1,y1,x2,y2\nAnger/0.jpg,0,0,50,50\nAnger/0.jpg,60,0,90,50\n")
     found = checked(f"heco:{root}")
-    assert all(not getattr(found, kind) for kind in GROUPS)
+    assert not any(found.groups.values())
 
 
 def test_drift_of_colours_is_told_from_chance(tmp_path: Path) -> None:
@@ -199,11 +199,11 @@ def test_drift_of_colours_is_told_from_chance(tmp_path: Path) -> None:
 
 def test_all_placeholders_of_fi_are_found(shared: Path) -> None:
     found = audit(open_data(f"fi:{shared}/data/fi"))
-    (group,) = found.placeholders
+    (group,) = found.groups["placeholders"]
     assert len(group.members) == 170
     assert len({member.label for member in group.members}) == 8
-    assert not found.near_duplicates
-    assert not found.corrupt
+    assert not found.groups["near_duplicates"]
+    assert not found.groups["corrupt"]
 
 
 def test_the_page_shows_the_images(dirty: Path, tmp_path: Path) -> None:
@@ -211,7 +211,7 @@ def test_the_page_shows_the_images(dirty: Path, tmp_path: Path) -> None:
     page = tmp_path / "out" / "page.html"
     write_page(found, page)
     text = page.read_text()
-    shown = sum(min(len(group.members), 12) for kind in GROUPS for group in getattr(found, kind))
+    shown = sum(min(len(group.members), 12) for groups in found.groups.values() for group in groups)
     assert text.count("<figure>") == shown
     assert text.count("<img") == shown - 2  # two can't be decoded
     assert "&lt;" not in text
@@ -246,7 +246,7 @@ def test_one_file_listed_twice_leaks_and_contradicts(tmp_path: Path) -> None:
     found = checked(f"csv:{tmp_path}/t.csv")
     assert names(found, "leaks") == [{"a.jpg", "a.jpg#2"}]
     assert names(found, "label_conflicts") == [{"b.jpg", "b.jpg#2"}]
-    assert not found.exact_duplicates
+    assert not found.groups["exact_duplicates"]
     assert [(entry["key"], entry["reason"]) for entry in found.exclude] == [
         ("a.jpg", "copy of a.jpg#2"),
         ("b.jpg", "under several labels: awe, fear"),
@@ -262,7 +262,7 @@ def test_people_of_one_image_do_not_contradict_each_other(tmp_path: Path) -> Non
     rows = [f"{name}.jpg,{label}" for name in ("a", "copy") for label in ("anger,0,0,50,50", "fear,60,0,90,50")]
     (tmp_path / "t.csv").write_text("path,label,x1,y1,x2,y2\n" + "\n".join([*rows, "a.jpg,fear,0,400,50,500"]))
     found = checked(f"csv:{tmp_path}/t.csv")
-    assert not found.label_conflicts
+    assert not found.groups["label_conflicts"]
     assert names(found, "exact_duplicates") == [{"a.jpg", "a.jpg#2", "a.jpg#3", "copy.jpg", "copy.jpg#2"}]
     assert names(found, "wrong_boxes") == [{"a.jpg#3"}]
     assert {entry["key"] for entry in found.exclude} == {"a.jpg#3", "copy.jpg", "copy.jpg#2"}
@@ -279,7 +279,7 @@ def test_frames_that_are_broken_are_found(tmp_path: Path) -> None:
     for place in range(0, len(data), 9973):
         (tmp_path / "awe" / "x.tif").write_bytes(data[: len(data) - place])
         found = checked(f"folder:{tmp_path}")
-        failed += len(found.corrupt)
+        failed += len(found.groups["corrupt"])
     assert failed > 10
 
 

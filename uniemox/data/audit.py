@@ -21,6 +21,11 @@ from uniemox.persons.box import Box, touched_box
 
 PLACEHOLDER_TIMES, PLACEHOLDER_LABELS = 5, 3  # minimum copies and labels of one image
 HELD_OUT = {"test": 0, "val": 1}  # of several copies the scored one stays
+KINDS = (
+    *("corrupt", "wrong_endings", "odd_modes", "wrong_boxes", "exact_duplicates", "near_duplicates"),
+    *("placeholders", "label_conflicts", "leaks"),
+)
+"""Kinds of problems, in the order of the report. `audit_page.html` describes each."""
 SHUFFLES = 200  # random splits, to measure the drift of colours by chance
 
 
@@ -81,24 +86,8 @@ class Audit:
 
     name: str
     count: int
-    corrupt: list[Group] = field(default_factory=list)
-    """Files that can't be read or completely decoded, one per group."""
-    wrong_endings: list[Group] = field(default_factory=list)
-    """Files whose ending is not that of their format."""
-    odd_modes: list[Group] = field(default_factory=list)
-    """Animations, and images that are not 8-bit colour or grey."""
-    wrong_boxes: list[Group] = field(default_factory=list)
-    """Target boxes that do not touch their image."""
-    exact_duplicates: list[Group] = field(default_factory=list)
-    """Files with the same bytes."""
-    near_duplicates: list[Group] = field(default_factory=list)
-    """Files with the same image, but not all with the same bytes."""
-    placeholders: list[Group] = field(default_factory=list)
-    """One image at least 5 times under at least 3 labels, such as the "not available" of a photo service."""
-    label_conflicts: list[Group] = field(default_factory=list)
-    """One image with several labels."""
-    leaks: list[Group] = field(default_factory=list)
-    """One image in several splits, or in both data sets."""
+    groups: dict[str, list[Group]] = field(default_factory=lambda: {kind: [] for kind in KINDS})
+    """Groups of images with a problem, by kind."""
     classes: dict[str, dict[str, int]] = field(default_factory=dict)
     """Number of samples by label, then by split."""
     drift: list[Drift] = field(default_factory=list)
@@ -107,16 +96,9 @@ class Audit:
 
     def as_dict(self) -> dict[str, Any]:
         """Return everything in JSON-serialisable form."""
-        groups = {name: [group.as_dict() for group in getattr(self, name)] for name in GROUPS}
+        groups = {kind: [group.as_dict() for group in groups] for kind, groups in self.groups.items()}
         rest = {"classes": self.classes, "drift": list(map(asdict, self.drift)), "exclude": self.exclude}
         return {"data": self.name, "n": self.count, **groups, **rest}
-
-
-GROUPS = (
-    *("corrupt", "wrong_endings", "odd_modes", "wrong_boxes", "exact_duplicates", "near_duplicates"),
-    *("placeholders", "label_conflicts", "leaks"),
-)
-"""Lists of groups, in the order of the report."""
 
 
 def audit(
@@ -135,23 +117,23 @@ def audit(
     for member in ours:
         look = member.look
         for reason, groups in (
-            (look.problem, report.corrupt),
-            (f"is {look.wrong_ending}" if look.wrong_ending else "", report.wrong_endings),
-            (look.odd_mode, report.odd_modes),
-            (_wrong_box(member), report.wrong_boxes),
+            (look.problem, report.groups["corrupt"]),
+            (f"is {look.wrong_ending}" if look.wrong_ending else "", report.groups["wrong_endings"]),
+            (look.odd_mode, report.groups["odd_modes"]),
+            (_wrong_box(member), report.groups["wrong_boxes"]),
         ):
             if reason:
                 groups.append(Group((member,), reason))
-    report.exact_duplicates.extend(group for group in exact if _within(group) > 1)
+    report.groups["exact_duplicates"].extend(group for group in exact if _within(group) > 1)
     for group in same:
         if len({member.look.sha256 for member in group.ours}) > 1:
-            report.near_duplicates.append(group)
+            report.groups["near_duplicates"].append(group)
         if _is_placeholder(group):
-            report.placeholders.append(group)
+            report.groups["placeholders"].append(group)
         if _contradicts(group):
-            report.label_conflicts.append(group)
+            report.groups["label_conflicts"].append(group)
         if len({"the other data set" if one.is_other else (one.split,) for one in group.members}) > 1:
-            report.leaks.append(group)
+            report.groups["leaks"].append(group)
     report.classes.update(_classes(data))
     report.drift.extend(_drift(ours))
     report.exclude.extend(_exclude(report, same))
@@ -239,7 +221,7 @@ def _exclude(report: Audit, same: Sequence[Group]) -> list[dict[str, str]]:
     Of copies the scored one stays; none stays if the other data set has the image.
     """
     reasons: dict[str, tuple[Member, str]] = {}  # the first reason counts
-    for group in (*report.corrupt, *report.wrong_boxes):
+    for group in (*report.groups["corrupt"], *report.groups["wrong_boxes"]):
         reasons.setdefault(group.members[0].sample.key, (group.members[0], group.reason))
     for group in same:
         ours = sorted(group.ours, key=lambda one: (HELD_OUT.get(one.split or "", 2), one.sample.key))
@@ -260,17 +242,6 @@ def _exclude(report: Audit, same: Sequence[Group]) -> list[dict[str, str]]:
 
 MAX_GROUPS, MAX_IMAGES = 40, 12  # shown per kind and per group; the JSON has all
 SIDE_PX = 112
-TITLES = {
-    "corrupt": ("Can't be read", "Broken or cut-off files."),
-    "wrong_endings": ("Wrong endings", "The file's ending does not match its format."),
-    "odd_modes": ("Odd modes", "Palettes, transparency, CMYK, 16 bit, animations: readable, but please check them."),
-    "wrong_boxes": ("Wrong boxes", "The target person's box does not touch the image."),
-    "exact_duplicates": ("Exact duplicates", "The same bytes."),
-    "near_duplicates": ("Near duplicates", "The same image, re-encoded, scaled, mirrored or slightly cropped."),
-    "placeholders": ("Placeholders", "One image at least 5 times under at least 3 labels."),
-    "label_conflicts": ("Contradicting labels", "One image under several labels."),
-    "leaks": ("Leaks", "One image in several splits, or in both data sets."),
-}
 
 
 def write_page(audit: Audit, path: Path) -> None:
@@ -284,17 +255,14 @@ def write_page(audit: Audit, path: Path) -> None:
         found=audit,
         splits=list(next(iter(audit.classes.values()), {})),
         classes=[(label, counts, totals[label] / largest) for label, counts in audit.classes.items()],
-        sections=[_section(name, getattr(audit, name)) for name in GROUPS],
+        sections=[_section(kind, groups) for kind, groups in audit.groups.items()],
     )
 
 
-def _section(name: str, groups: list[Group]) -> dict[str, Any]:
+def _section(kind: str, groups: list[Group]) -> dict[str, Any]:
     """Return the groups of one kind for the template."""
-    title, note = TITLES[name]
     return {
-        "id": name,
-        "title": title,
-        "note": note,
+        "kind": kind,
         "groups": groups,
         "images": sum(len(group.members) for group in groups),
         "shown": [
