@@ -14,8 +14,7 @@ from tests.reproduce.trees import seven
 from tests.reproduce.weights import published
 from tests.runs import one_thread
 from uniemox.cli import finetune, pretrain
-from uniemox.cli.reproduce import table_or_figure
-from uniemox.cli.reproduce_plan import PlanOptions
+from uniemox.cli.reproduce import PlanOptions, table_or_figure
 from uniemox.errors import ConfigError
 from uniemox.model.detectors import YoloxNano, YuNet
 from uniemox.pretrain.config import PretrainConfig

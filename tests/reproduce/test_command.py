@@ -8,8 +8,7 @@ import pytest
 import torch
 
 from tests.runs import uniemox_here
-from uniemox.cli.reproduce import images, table_or_figure, verify
-from uniemox.cli.reproduce_plan import PlanOptions
+from uniemox.cli.reproduce import PlanOptions, images, table_or_figure, verify
 from uniemox.errors import ConfigError
 from uniemox.reproduce.config import Name, ReproduceConfig
 

@@ -1,25 +1,73 @@
-"""The commands that reproduce the paper's tables and figures."""
+"""The commands that reproduce the paper's tables and figures: run, check or price a plan, and report the result."""
 
 import json
-from dataclasses import asdict
+import math
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, Parameter
+from rich.table import Table
 
-from uniemox.cli.console import JsonFlag, need, progress_bar, say
+from uniemox.cli.console import JsonFlag, need, progress_bar, say, show_all
 from uniemox.cli.data_files import NO_FILES, FileOptions
-from uniemox.cli.reproduce_plan import (
-    PlanOptions,
-    Switch,
-    look_at,
-    may_start,
-    say_outcome,
-    show_simulation,
-    with_progress,
-)
 from uniemox.errors import ConfigError, UniemoxError
+from uniemox.io.files import read_limited
 from uniemox.reproduce.config import Name, ReproduceConfig
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from uniemox.reproduce.execute import RunOutcome
+    from uniemox.reproduce.plan import Plan, Run
+
+MAX_JOBS = 4  # default maximum for a demo
+SIMULATED_GPUS = (1, 8, 64)
+
+
+def _speed_of(_: Any, tokens: Any) -> float:
+    """Parse images/s from a number or a file of `python -m benchmarks.train`. Raises ConfigError for anything else."""
+    text = tokens[0].value
+    try:
+        return float(text)
+    except ValueError:
+        pass
+    try:
+        return float(json.loads(read_limited(text))["images_per_s"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(
+            f"--images-per-s {text!r} is neither a number nor a file that `python -m benchmarks.train` wrote ({error})"
+        ) from error
+
+
+Switch = Annotated[bool, Parameter(negative="")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanOptions:
+    """Options for running or checking a plan."""
+
+    jobs: int | None = None
+    """Number of parallel runs. Default: one per core in a demo, up to 4; else as many as --gpus."""
+    images_per_s: Annotated[float | None, Parameter(converter=_speed_of)] = None
+    """Pre-training images/s of one GPU, to compute the time: a number, or a file of `python -m benchmarks.train`."""
+    loads_per_s: float | None = None
+    """Samples/s that `bench data` measured on one core, to compute the cores needed for loading with --plan."""
+    dry_run: Switch = False
+    """Print the commands in order, for any scheduler, without running them."""
+    check: Switch = False
+    """Check each run's settings, data, initial weights, network and one batch; print what is missing. Runs nothing."""
+    plan: Switch = False
+    """Compute hours, disk, network and image loading of the paper's scale on 1, 8 and 64 GPUs. Runs nothing."""
+    as_json: JsonFlag = False
+    """Print the page's figures, or the results of --check, as one JSON object."""
+
+    def __post_init__(self) -> None:
+        if self.jobs is not None and self.jobs < 1:
+            raise ConfigError(f"--jobs must be at least 1, got {self.jobs}")
+        if self.images_per_s is not None and not self.images_per_s > 0:
+            raise ConfigError(f"--images-per-s must be above 0, got {self.images_per_s}")
+
 
 DEFAULTS, NO_PLAN_OPTIONS = ReproduceConfig(), PlanOptions()
 reproduce = App(name="reproduce", default_parameter=Parameter(consume_multiple=True, negative_iterable=()))
@@ -60,19 +108,19 @@ def table_or_figure(
     from uniemox.reproduce.targets import plan_of
 
     if options.plan:
-        show_simulation(target, config, options)
+        _show_simulation(target, config, options)
         return
     plan = plan_of(target, config)
     if options.check or options.dry_run:
-        look_at(plan, options)
+        _look_at(plan, options)
         return
-    if not config.is_demo and not may_start(plan, config.gpus, options.images_per_s):
+    if not config.is_demo and not _may_start(plan, config.gpus, options.images_per_s):
         return
     left = to_do(plan.runs)
     say(f"{target}: {len(plan.runs)} runs, {len(plan.runs) - len(left)} of them are done or no longer needed")
-    outcome = with_progress(plan.runs, config, options.jobs)
+    outcome = _with_progress(plan.runs, config, options.jobs)
     path = write_page(plan, outcome, config.out)
-    say_outcome(plan, outcome)
+    _say_outcome(plan, outcome)
     say(f"wrote {path}, with .json and .csv next to it")
     if options.as_json:
         print(path.with_suffix(".json").read_text("utf-8"), end="")
@@ -164,3 +212,148 @@ def zero_shot(*, teacher: str, data: str, out: Path, split: str | None = None, f
     with progress_bar() as progress:
         path = score_zero_shot(teacher, dataset, out, split=split, on_progress=progress.show)
     print(f"wrote {path}")
+
+
+def _look_at(plan: "Plan", options: PlanOptions) -> None:
+    """Check the runs, or print their commands. Raises ConfigError if a run can't start."""
+    if options.check:
+        if not _check_plan(plan, as_json=options.as_json):
+            raise ConfigError("some runs can't start; see above")
+        return
+    for run in plan.runs:
+        print(run.command)
+    _say_missing(plan)
+
+
+def _check_plan(plan: "Plan", *, as_json: bool) -> bool:
+    """Print one line per run of a plan, or one JSON object. Returns True if all runs can start."""
+    from uniemox.reproduce.check import check_runs
+
+    with progress_bar() as progress:
+        checks = check_runs(plan.runs, progress.show)
+    lost = sum(entry.missing is not None for entry in checks)
+    if as_json:
+        runs = [
+            {name: getattr(entry.run, name) for name in ("name", "key", "command")}
+            | {"found": entry.found, "missing": entry.missing}
+            for entry in checks
+        ]
+        print(json.dumps({"target": plan.name, "scale": plan.scale, "can_start": not lost, "runs": runs}))
+        return not lost
+    for entry in checks:
+        words = f"ok       {entry.run.name}: {entry.found}"
+        print(words if entry.missing is None else f"missing  {entry.run.name}: needs {entry.missing}")
+    print(f"{plan.title}: {len(checks) - lost} of {len(checks)} runs can start")
+    return not lost
+
+
+def _with_progress(runs: "Sequence[Run]", config: ReproduceConfig, jobs: int | None) -> "RunOutcome":
+    """Do the runs of a plan. Shows a bar in a terminal, or a line for each new run in a log.
+
+    jobs: number of parallel runs. None: one per core in a demo, up to 4; else as many as --gpus.
+    """
+    from uniemox.io.parallel import usable_cores
+    from uniemox.reproduce.execute import execute
+
+    usual = min(usable_cores(), MAX_JOBS) if config.is_demo else config.gpus
+    said: list[str] = []
+    with progress_bar() as progress:
+        task = progress.add_task("starting", total=1000)
+
+        def show(share: float, words: str) -> None:
+            if progress.console.is_terminal:
+                progress.update(task, completed=round(1000 * share), description=words)
+            elif said[-1:] != [words]:
+                said.append(words)
+                say(f"{share:.0%} of the work is done; now: {words}")
+
+        return execute(runs, jobs=jobs or usual, gpus=0 if config.is_demo else config.gpus, watch=show)
+
+
+def _show_simulation(target: Name, config: ReproduceConfig, options: PlanOptions) -> None:
+    """Print the cost of the paper's scale on machines of several sizes. Raises ConfigError if no speed was given."""
+    from uniemox.reproduce.costs import GPUS_OF_NODE, simulate
+    from uniemox.reproduce.targets import plan_of
+
+    speed, loads_per_s = options.images_per_s, options.loads_per_s
+    if config.is_demo or speed is None:
+        raise ConfigError(
+            "--plan needs --scale paper and --images-per-s, which `python -m benchmarks.train` measures on one GPU"
+        )
+    simulations = []
+    for gpus in SIMULATED_GPUS:  # no run spans nodes: sending gradients would take longer than computing them
+        plan = plan_of(target, replace(config, gpus=min(gpus, GPUS_OF_NODE)))
+        simulations.append(simulate(plan.runs, gpus=gpus, images_per_s=speed))
+    if options.as_json:
+        print(json.dumps([asdict(one) for one in simulations]))
+        return
+    table = Table(title=f"{target}, computed from {_speed_in_words(speed)} a GPU")
+    headings = ("GPUs", "hours", "GPUs busy", "disk GB", "gradients GB/s a GPU", "images/s to load", "cores that load")
+    for heading in headings:
+        table.add_column(heading, justify="right")
+    for one in simulations:
+        cores = "" if not loads_per_s else f"{math.ceil(one.loader_images_per_s / loads_per_s):,}"
+        numbers = (f"{one.hours:,.1f}", f"{one.busy:.0%}", f"{one.disk_gb:,.0f}", f"{one.network_gb_per_s:.1f}")
+        table.add_row(str(one.gpus), *numbers, f"{one.loader_images_per_s:,.0f}", cores)
+    show_all([table])
+    if not loads_per_s:
+        say("to compute the number of cores, give the images/s of `uniemox bench data` as --loads-per-s")
+
+
+def _speed_in_words(images_per_s: float) -> str:
+    """Describe a speed in images per second and in the TFLOP/s that they need."""
+    from uniemox.reproduce.study import PRETRAIN_GFLOP
+
+    return f"{images_per_s:,.4g} pre-training images/s, {images_per_s * PRETRAIN_GFLOP / 1000:,.0f} TFLOP/s"
+
+
+def _may_start(plan: "Plan", gpus: int, images_per_s: float | None) -> bool:
+    """Print the cost of the paper's scale; return False if there is no GPU to run it on.
+
+    images_per_s: pre-training steps of ViT-L/16 on one GPU. The estimate assumes that all other work reaches the same
+    FLOP/s, and that several GPUs share it without loss.
+    Raises ConfigError if the disk is too small.
+    """
+    import torch
+
+    from uniemox.reproduce.costs import need_disk
+    from uniemox.reproduce.study import PRETRAIN_GFLOP
+
+    images, gflop = sum(run.images for run in plan.runs if run.gflop), sum(run.images * run.gflop for run in plan.runs)
+    say(
+        f"{plan.title}: {len(plan.runs)} runs, {images / 1e6:,.1f} million images through a network, "
+        f"{gflop / 1e9:,.1f} EFLOP of training"
+    )
+    if images_per_s is None:
+        say("to compute the time, give the images/s of `python -m benchmarks.train` on the GPU as --images-per-s")
+    else:
+        days = gflop / (images_per_s * PRETRAIN_GFLOP) / gpus / 86400
+        say(f"{days:,.2f} days on {gpus} GPU{'s' if gpus > 1 else ''} of {_speed_in_words(images_per_s)}")
+    _say_missing(plan)
+    is_possible = any(run.missing is None for run in plan.runs) or not plan.runs
+    if is_possible and (torch.cuda.is_available() or images == 0):
+        need_disk(plan.runs, gpus=gpus)
+        return True
+    for run in plan.runs:
+        print(run.command)
+    why = "there is no GPU here" if is_possible else "their requirements are missing"
+    say(f"no run was started, because {why}; the commands are listed above")
+    return False
+
+
+def _say_missing(plan: "Plan") -> None:
+    """Print the options that would allow more runs."""
+    for lacking in dict.fromkeys(run.missing for run in plan.runs if run.missing):
+        count = sum(run.missing == lacking for run in plan.runs)
+        say(f"{count} runs need {lacking}")
+
+
+def _say_outcome(plan: "Plan", outcome: "RunOutcome") -> None:
+    """Print failures, missing runs and the time."""
+    names = {run.key: run.name for run in plan.runs}
+    for key, why in outcome.failed.items():
+        say(f"failed: {names[key]}: {why}")
+    _say_missing(plan)
+    say(
+        f"{len(outcome.done)} runs are done, {len(outcome.failed)} failed; this took {outcome.seconds / 60:.1f} minutes"
+    )

@@ -16,8 +16,8 @@ from PIL import Image
 from tests.drawn import draw_image
 from tests.runs import uniemox_here
 from uniemox.errors import DataError
+from uniemox.predict.survey.page import arrange
 from uniemox.predict.survey.run import date_taken, pack
-from uniemox.predict.survey.similarity import arrange
 from uniemox.predict.survey.summary import SHOWN, Tally, groupings_of, summarise, unpack
 
 

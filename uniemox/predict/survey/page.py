@@ -1,22 +1,31 @@
-"""Page of a survey: a self-contained HTML file."""
+"""Page of a survey: a self-contained HTML file, with a map on which similar images are neighbours."""
 
+import math
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import cycle
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
 from uniemox import __version__
-from uniemox.errors import MissingPackageError
+from uniemox.errors import ImageError, MissingPackageError
+from uniemox.io.decoding.pool import Decode
 from uniemox.io.html import jpeg_url, percent, write_html
+from uniemox.io.images import MinSides
 from uniemox.labels import AFFECT
+from uniemox.predict.images import ImageLike, map_images, read_any
 from uniemox.predict.plot import LABEL_COLOURS
-from uniemox.predict.survey.similarity import CELL_PX, FEWEST, draw_map, thumbnails
 from uniemox.predict.survey.summary import DATE, Place, Summary, Tally
 
 MAX_ROWS = 40  # per table of groups; all further groups share one row
 SIDE_PX = 160
+FEWEST = 12  # images for a map
+CELL_PX, EDGE_PX = 44, 3
 
 
 def write_survey_page(summary: Summary, title: str, out: Path) -> None:
@@ -79,7 +88,7 @@ def row_of_images(places: Iterable[Place], folder: Path, words: Callable[[float]
             "value": words(place.value),
             "url": jpeg_url(image, max_side_px=SIDE_PX),
         }
-        for place, image in zip(places, thumbnails([place.path for place in places], SIDE_PX), strict=True)
+        for place, image in zip(places, _thumbnails([place.path for place in places], SIDE_PX), strict=True)
         if image is not None
     ]
 
@@ -97,8 +106,62 @@ def _map(summary: Summary, colours: Mapping[str, str]) -> dict[str, Any]:
     if len(summary.on_map) < FEWEST:
         return {"note": f"A map needs at least {FEWEST} images."}
     try:
-        drawn, cells = draw_map(summary.on_map, colours)
+        drawn, cells = _draw_map(summary.on_map, colours)
     except MissingPackageError as error:
         return {"note": str(error)}
     corners = [(x * CELL_PX, y * CELL_PX, (x + 1) * CELL_PX, (y + 1) * CELL_PX) for x, y in cells]
     return {"note": "", "corners": corners, "url": jpeg_url(drawn, max_side_px=max(drawn.size))}
+
+
+def _draw_map(images: Sequence[Place], colours: Mapping[str, str]) -> tuple[Image.Image, list[tuple[int, int]]]:
+    """Draw the map; return it with (column, row) of each image.
+
+    images: at least `FEWEST`.  colours: of the frames, by most probable label.
+    Raises MissingPackageError without scikit-learn.
+    """
+    cells = arrange(np.stack([image.features for image in images]))
+    columns, rows = (max(place) + 1 for place in zip(*cells, strict=True))
+    page = Image.new("RGB", (columns * CELL_PX, rows * CELL_PX), "white")
+    gone = Image.new("RGB", (CELL_PX, CELL_PX), "#888888")
+    small = _thumbnails([image.path for image in images], CELL_PX)
+    for image, thumbnail, (column, row) in zip(images, small, cells, strict=True):
+        tile = ImageOps.expand(thumbnail or gone, EDGE_PX, colours[image.top]).resize((CELL_PX, CELL_PX))
+        page.paste(tile, (column * CELL_PX, row * CELL_PX))
+    return page, cells
+
+
+def arrange(features: NDArray[np.float32]) -> list[tuple[int, int]]:
+    """Assign each image a cell (column, row) of a grid: t-SNE (van der Maaten and Hinton 2008), then the assignment to
+    cells with the smallest total displacement. Deterministic on one machine.
+
+    features: (N, D).  Raises MissingPackageError without scikit-learn.
+    """
+    try:
+        from scipy.optimize import linear_sum_assignment  # noqa: PLC0415 - an extra
+        from sklearn.manifold import TSNE  # noqa: PLC0415
+    except ImportError:
+        raise MissingPackageError("a map needs scikit-learn; run: pip install 'uniemox[data]'") from None
+
+    count = len(features)
+    columns = math.ceil(math.sqrt(count))
+    rows = math.ceil(count / columns)
+    tsne = TSNE(perplexity=min(30, (count - 1) / 3), metric="cosine", init="random", random_state=0)
+    drawn = tsne.fit_transform(features)
+    drawn = (drawn - drawn.min(0)) / np.maximum(np.ptp(drawn, axis=0), 1e-9)
+    cells = np.array([(column, row) for row in range(rows) for column in range(columns)])
+    at = (cells + 0.5) / (columns, rows)
+    _, chosen = linear_sum_assignment(((drawn[:, None] - at[None]) ** 2).sum(-1))
+    return [(int(column), int(row)) for column, row in cells[chosen]]
+
+
+def _thumbnails(paths: Iterable[str], side_px: int) -> Iterable[Image.Image | None]:
+    """Yield the centre square of each image, RGB; None for an image that can no longer be read."""
+
+    def small(source: ImageLike, decode: Decode) -> Image.Image | None:
+        try:
+            image, _ = read_any(source, MinSides(short_px=side_px), decode_file=decode)
+        except ImageError:
+            return None
+        return ImageOps.fit(image, (side_px, side_px))
+
+    return map_images(paths, small, 16, None)
