@@ -8,38 +8,24 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from uniemox.data.sample import DataSet
-    from uniemox.data.source import open_data
-    from uniemox.errors import ImageError, UniemoxError
-    from uniemox.labels import LabelSet
-    from uniemox.persons.box import Box
-    from uniemox.predict.explain.explanation import Explanation
-    from uniemox.predict.explain.maps import open_explainer
-    from uniemox.predict.film import read_film
-    from uniemox.predict.opening import load
-    from uniemox.predict.prediction import Face, Failure, Person, Prediction
-    from uniemox.predict.predictor import Predictor
-    from uniemox.predict.tables import to_frame
+    from uniemox.data.sample import DataSet as DataSet
+    from uniemox.data.source import open_data as open_data
+    from uniemox.errors import ImageError as ImageError
+    from uniemox.errors import UniemoxError as UniemoxError
+    from uniemox.labels import LabelSet as LabelSet
+    from uniemox.persons.box import Box as Box
+    from uniemox.predict.explain.explanation import Explanation as Explanation
+    from uniemox.predict.explain.maps import open_explainer as open_explainer
+    from uniemox.predict.film import read_film as read_film
+    from uniemox.predict.opening import load as load
+    from uniemox.predict.prediction import Face as Face
+    from uniemox.predict.prediction import Failure as Failure
+    from uniemox.predict.prediction import Person as Person
+    from uniemox.predict.prediction import Prediction as Prediction
+    from uniemox.predict.predictor import Predictor as Predictor
+    from uniemox.predict.tables import to_frame as to_frame
 
 __version__ = "0.1.0"
-__all__ = [
-    "Box",
-    "DataSet",
-    "Explanation",
-    "Face",
-    "Failure",
-    "ImageError",
-    "LabelSet",
-    "Person",
-    "Prediction",
-    "Predictor",
-    "UniemoxError",
-    "load",
-    "open_data",
-    "open_explainer",
-    "read_film",
-    "to_frame",
-]
 _MODULES = {
     "Box": "uniemox.persons.box",
     "DataSet": "uniemox.data.sample",
@@ -58,6 +44,8 @@ _MODULES = {
     "read_film": "uniemox.predict.film",
     "to_frame": "uniemox.predict.tables",
 }
+if not TYPE_CHECKING:  # type checkers read the names above
+    __all__ = list(_MODULES)
 
 
 def __getattr__(name: str) -> Any:
@@ -69,4 +57,4 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     """Return the public names."""
-    return [*__all__, "__version__"]
+    return [*_MODULES, "__version__"]
