@@ -5,7 +5,8 @@ the expression of a face in it, which is not what the person feels.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -96,9 +97,28 @@ class LabelMap:
         return {label: group for label, group in groups.items() if len(group) > 1}
 
     @property
+    def reached(self) -> tuple[str, ...]:
+        """Labels of target to which a label is mapped."""
+        return tuple(label for label in self.target.labels if label in self.pairs.values())
+
+    @property
     def unreached(self) -> tuple[str, ...]:
         """Labels of target to which no label is mapped."""
         return tuple(label for label in self.target.labels if label not in self.pairs.values())
+
+    def named(self, probabilities: Iterable[float]) -> dict[str, float]:
+        """Return probability by reached label.  probabilities: (E,), of source.
+
+        Probabilities of labels that become one are added. If labels were dropped, the rest is divided by its sum.
+        """
+        sums = dict.fromkeys(self.reached, 0.0)
+        for label, p in zip(self.pairs.values(), probabilities, strict=True):
+            if label is not None:
+                sums[label] += float(p)
+        if [*self.pairs.values()] == [*sums]:  # also for valence and arousal
+            return sums
+        total = max(sum(sums.values()), sys.float_info.min)
+        return {label: value / total for label, value in sums.items()}
 
     def __call__(self, index: int) -> int | None:
         """Return the target class of a source class; None if there is no counterpart."""

@@ -16,13 +16,14 @@ from uniemox.errors import ConfigError, ImageError, ImageNotFoundError
 from uniemox.io.decoding.pool import Decode, Decoders, decode_one
 from uniemox.io.files import fingerprint_of
 from uniemox.io.images import MinSides
+from uniemox.labels import LabelMap
 from uniemox.persons.box import Detection
 from uniemox.persons.detector import Detector
 from uniemox.predict.faces import FaceReader, detect_in, owners
 from uniemox.predict.images import ImageLike, content_of, map_images, path_of, read_any, walk
 from uniemox.predict.network import Network
 from uniemox.predict.prediction import Face, Failure, Person, Prediction
-from uniemox.predict.question import LabelMapping, Question
+from uniemox.predict.question import Question
 
 ImageLikes = list[ImageLike] | tuple[ImageLike, ...]
 SHRINK_MARGIN = 4  # decoded images stay this many times larger than the input; at 2 some probabilities change by 0.06
@@ -192,7 +193,7 @@ class Predictor:
         return question.prediction(source, full, judged, view, persons, faces)
 
     def _persons(
-        self, image: Image.Image, full: tuple[int, int], people: Sequence[Detection], labels: LabelMapping | None
+        self, image: Image.Image, full: tuple[int, int], people: Sequence[Detection], labels: LabelMap | None
     ) -> list[Person]:
         network = self.person_network
         emotions: list[dict[str, float] | None] = [None] * len(people)
@@ -207,7 +208,7 @@ class Predictor:
         image: Image.Image,
         full: tuple[int, int],
         people: Sequence[Detection] | None,
-        labels: LabelMapping | None,
+        labels: LabelMap | None,
     ) -> list[Face]:
         detections = reader.find(image, full)
         persons = owners([face.box for face in detections], [person.box for person in people or ()])

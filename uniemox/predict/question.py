@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from uniemox.classifier_info import ClassifierInfo
 from uniemox.errors import ConfigError, LabelError
-from uniemox.labels import WORD_NORMS, LabelSet, find_label_set, in_kind_of, label_map
+from uniemox.labels import WORD_NORMS, LabelMap, LabelSet, find_label_set, in_kind_of, label_map
 from uniemox.persons.box import Box
 from uniemox.predict.confidence import likely_labels, score_limit
 from uniemox.predict.film import Frame
@@ -19,45 +19,19 @@ from uniemox.predict.prediction import Face, Person, Prediction
 MIN_REACHED = 2
 
 
-@dataclass(frozen=True, slots=True)
-class LabelMapping:
-    """Mapping of a network's probabilities to the labels of the prediction."""
-
-    labels: tuple[str, ...]
-    name: str
-    """Name of the prediction's label set."""
-    targets: tuple[str | None, ...]
-    """(E,) target label for each label of the network; None: no counterpart."""
-
-    def named(self, probabilities: NDArray[np.float64]) -> dict[str, float]:
-        """Return probability by label.  probabilities: (E,).
-
-        Probabilities of labels that become one are added. If labels were dropped, the rest is divided by its sum.
-        """
-        sums = dict.fromkeys(self.labels, 0.0)
-        for label, p in zip(self.targets, probabilities, strict=True):
-            if label is not None:
-                sums[label] += float(p)
-        if self.targets == self.labels:  # also for valence and arousal
-            return sums
-        total = max(sum(sums.values()), np.finfo(np.float64).tiny)
-        return {label: value / total for label, value in sums.items()}
-
-
-def answers_in(source: LabelSet, target: str | None) -> LabelMapping:
-    """Map predictions from `source` to the named label set, without labels that nothing maps to; None: no change.
+def answers_in(source: LabelSet, target: str | None) -> LabelMap:
+    """Return the map of predictions from `source` to the named label set; None: to its own labels.
 
     Raises LabelError without such a set or a map to it, if one is evoked and the other felt, or if only one label is
     reached, which would always have probability 1.
     """
     if target is None:
-        return LabelMapping(source.labels, source.name, source.labels)
+        return LabelMap(source, source, {label: label for label in source.labels})
     mapping = label_map(source, find_label_set(target))
-    reached = tuple(label for label in mapping.target.labels if label not in mapping.unreached)
-    if len(reached) < MIN_REACHED:
-        what = f"only {reached[0]} is" if reached else "no label is"
+    if len(mapping.reached) < MIN_REACHED:
+        what = f"only {mapping.reached[0]} is" if mapping.reached else "no label is"
         raise LabelError(f"of {target} {what} reached by {', '.join(source.labels)}; answer in them (no other labels)")
-    return LabelMapping(reached, mapping.target.name, tuple(mapping.pairs[label] for label in source.labels))
+    return mapping
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,9 +39,9 @@ class Question:
     """Settings of a prediction, checked once for all images."""
 
     network: Network
-    scene: LabelMapping
-    person: LabelMapping | None
-    face: LabelMapping | None
+    scene: LabelMap
+    person: LabelMap | None
+    face: LabelMap | None
     limit: float | None
     """Maximum score of likely labels; None: not requested."""
     norms: NDArray[np.float64] | None
@@ -91,11 +65,10 @@ class Question:
             raise ConfigError(f"{network.name} predicts valence and arousal; leave out coverage and labels")
         limit = None if coverage is None else score_limit(info.conformal_scores, coverage)
         scene = answers_in(info.find_labels(), labels)
-        dropped = [label for label, target in zip(info.labels, scene.targets, strict=True) if target is None]
-        if limit is not None and dropped:
+        if limit is not None and scene.dropped:
             raise ConfigError(
-                f"coverage is impossible with labels {scene.name}: {', '.join(dropped)} of {network.name} has no "
-                "counterpart there, so a set could lack the true label or be empty; leave out coverage or labels"
+                f"coverage is impossible with labels {scene.target.name}: {', '.join(scene.dropped)} of {network.name} "
+                "has no counterpart there, so a set could lack the true label or be empty; leave out coverage or labels"
             )
         return cls(
             network=network,
@@ -123,7 +96,7 @@ class Question:
         probabilities = judged.values[0]
         scene, likely = self.scene.named(probabilities), None
         if self.limit is not None:
-            targets = {self.scene.targets[i] for i in likely_labels(probabilities, self.limit)}
+            targets = {self.scene.pairs[self.scene.source.labels[i]] for i in likely_labels(probabilities, self.limit)}
             likely = tuple(label for label in sorted(scene, key=lambda label: -scene[label]) if label in targets)
         frame = source if isinstance(source, Frame) else None
         return Prediction(
@@ -139,7 +112,7 @@ class Question:
             path=path_of(source),
             width_px=full[0],
             height_px=full[1],
-            label_set=self.scene.name,
+            label_set=self.scene.target.name,
             model=self.network.name,
             time_s=None if frame is None else frame.time_s,
             shot=None if frame is None else frame.shot,
@@ -160,7 +133,7 @@ class Question:
         return {} if self.norms is None else {"valence": float(values @ self.norms), "affect_from": "norms"}
 
 
-def _also_in(network: Network, labels: str | None) -> LabelMapping:
+def _also_in(network: Network, labels: str | None) -> LabelMap:
     """Map another network's predictions to the requested set if its kind allows that; otherwise keep its labels."""
     own = network.info.find_labels()
     can_map = labels is not None and in_kind_of(find_label_set(labels), own).kind == own.kind

@@ -62,7 +62,7 @@ class AnswerHeader:
         answers = answers_in(predictor.network.info.find_labels(), labels)
         has = coverage is not None, predictor.finder is not None, predictor.face_reader is not None
         asked = fingerprint_of([], f"{predictor.fingerprint} {coverage}")
-        return cls(predictor.name, answers.name, answers.labels, *has, of_film, asked)
+        return cls(predictor.name, answers.target.name, answers.reached, *has, of_film, asked)
 
     def difference(self, other: "AnswerHeader") -> str:
         """Describe the first property in which the predictions in a file, `other`, differ from these."""
