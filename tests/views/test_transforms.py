@@ -19,7 +19,7 @@ from uniemox.io.images import decode
 from uniemox.persons.box import Box, Detection, choose_person
 from uniemox.predict.views import hide
 from uniemox.views.config import ViewConfig
-from uniemox.views.transforms import EvalViews, Geometry, TrainViews, random_crop
+from uniemox.views.transforms import EvalViews, TrainViews, Views, random_crop
 
 PERSON = Box(40, 60, 90, 200)
 
@@ -53,29 +53,29 @@ def test_person_is_the_box_with_the_flip_of_the_scene(sample: Sample) -> None:
     flips = set()
     for epoch in range(12):
         views = make(sample, epoch)
-        body = views.person.flip(-1) if views.geometry.flip else views.person
-        flips.add(views.geometry.flip)
+        body = views.person.flip(-1) if views.flip else views.person
+        flips.add(views.flip)
         assert same_to_two_levels(body.numpy(), plain)
         assert views.person_source == "largest"
     assert flips == {True, False}
 
 
-def test_scene_is_the_crop_that_geometry_says(sample: Sample) -> None:
+def test_scene_is_the_crop_that_is_reported(sample: Sample) -> None:
     image = decode(sample.image.read())[0]
     for epoch in range(8):
         views = TrainViews(ViewConfig(size=64), seed=0)(sample, epoch)
-        expected = image.crop(views.geometry.crop).resize((64, 64), Image.Resampling.BICUBIC)
-        if views.geometry.flip:
+        expected = image.crop(views.crop).resize((64, 64), Image.Resampling.BICUBIC)
+        if views.flip:
             expected = expected.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         assert same_to_two_levels(views.scene.numpy(), np.asarray(expected).transpose(2, 0, 1))
 
 
-def placed(geometry: Geometry, box: Box) -> Box:
+def placed(views: Views, box: Box) -> Box:
     """A box of the image in px of the scene view; it may lie outside."""
-    crop, size = geometry.crop, geometry.size
+    crop, size = views.crop, views.scene.shape[-1]
     x1, x2 = ((x - crop.x1) * size / (crop.x2 - crop.x1) for x in (box.x1, box.x2))
     y1, y2 = ((y - crop.y1) * size / (crop.y2 - crop.y1) for y in (box.y1, box.y2))
-    return Box(size - x2, y1, size - x1, y2) if geometry.flip else Box(x1, y1, x2, y2)
+    return Box(size - x2, y1, size - x1, y2) if views.flip else Box(x1, y1, x2, y2)
 
 
 def test_a_box_lies_where_its_pixels_are(tmp_path: Path) -> None:
@@ -86,7 +86,7 @@ def test_a_box_lies_where_its_pixels_are(tmp_path: Path) -> None:
     image.save(path)
     for epoch in range(20):
         views = TrainViews(ViewConfig(size=96), seed=1)(sample_of(path, target_box=box), epoch)
-        place = placed(views.geometry, box)
+        place = placed(views, box)
         rows, columns = np.nonzero(views.scene[0].numpy() > 127)
         if len(rows):
             assert columns.min() == pytest.approx(max(place.x1, 0), abs=1)
@@ -107,7 +107,7 @@ def test_decoding_small_changes_little(tmp_path: Path, factor: int) -> None:
     whole = (Detection(Box(0, 0, *size), 1.0),)
     small = TrainViews(ViewConfig(size=32, min_area=0.9), 0)(replace(sample_of(path, persons=whole), key="x"), 0)
     full = TrainViews(ViewConfig(size=32, min_area=0.9), 0)(replace(sample_of(lossless, persons=whole), key="x"), 0)
-    assert small.geometry == full.geometry
+    assert (small.crop, small.flip) == (full.crop, full.flip)
     assert (small.scene.float() - full.scene.float()).abs().mean() < 4
     assert (small.person.float() - full.person.float()).abs().mean() < 4
 
@@ -134,7 +134,7 @@ def test_no_person_is_said(sample: Sample, make: TrainViews | EvalViews) -> None
 def test_everything_but_persons_is_black(sample: Sample, make: type) -> None:
     boxes = (Detection(Box(0, 0, 80, 240), 0.9), Detection(Box(280, 0, 320, 60), 0.5))
     views = make(ViewConfig(size=64, person="persons_only"), 0)(replace(sample, persons=boxes), 0)
-    body = views.person.flip(-1) if views.geometry.flip else views.person
+    body = views.person.flip(-1) if views.flip else views.person
     assert views.person_source == "persons_only"
     assert (body[:, :, 18:54] == 0).all()
     assert (body[:, 18:, 58:] == 0).all()
@@ -148,7 +148,8 @@ def test_second_crop_leaves_the_scene_crop_unchanged(sample: Sample) -> None:
     )
     crops = [with_crop(sample, epoch) for epoch in range(8)]
     for epoch, views in enumerate(crops):
-        assert views.geometry == with_person(sample, epoch).geometry
+        other = with_person(sample, epoch)
+        assert (views.crop, views.flip) == (other.crop, other.flip)
         assert views.person_source == "whole_image_second_crop"
         assert not torch.equal(views.person, views.scene)
     assert len({views.person.numpy().tobytes() for views in crops}) == len(crops)

@@ -1,7 +1,7 @@
 """Views for evaluation and prediction, bit-identical, with numpy and Pillow only."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,8 +22,8 @@ def hide(image: Image.Image, person: PersonCrop, full: tuple[int, int]) -> Image
     if person.source.startswith("whole_image"):
         return image
     pixels = np.array(image)
-    for place in _places(person.keep or (person.box,), image.size, full):
-        pixels[place] = 0
+    for box in person.keep or (person.box,):
+        pixels[pixels_of(box, image.size, full)] = 0
     return Image.fromarray(pixels)
 
 
@@ -72,14 +72,18 @@ def person_view(image: Image.Image, person: PersonCrop, full: tuple[int, int], s
 
     person: in px of the full image; everything outside of `person.keep` is black.  full: as for `hide`.
     """
-    source = image
-    if person.keep:
-        pixels = np.asarray(image)
-        kept = np.zeros_like(pixels)
-        for place in _places(person.keep, image.size, full):
-            kept[place] = pixels[place]
-        source = Image.fromarray(kept)
+    source = black_outside(image, person.keep, full) if person.keep else image
     return to_planes(source.resize((size, size), Image.Resampling.BICUBIC, box=_scaled(person.box, image.size, full)))
+
+
+def black_outside(image: Image.Image, boxes: Sequence[Box], full: tuple[int, int]) -> Image.Image:
+    """Black out everything outside of the boxes, px of the full image.  full: as for `hide`."""
+    pixels = np.asarray(image)
+    kept = np.zeros_like(pixels)
+    for box in boxes:
+        place = pixels_of(box, image.size, full)
+        kept[place] = pixels[place]
+    return Image.fromarray(kept)
 
 
 def to_planes(image: Image.Image) -> Pixels:
@@ -96,11 +100,10 @@ def whole_px(low: float, high: float, decoded: int, full: int) -> tuple[int, int
     return first, min(max(int(high * decoded / full + 0.5), first + 1), decoded)
 
 
-def _places(boxes: Sequence[Box], size: tuple[int, int], full: tuple[int, int]) -> Iterator[tuple[slice, slice]]:
-    """Yield rows and columns of boxes of the full image, in a copy of this size."""
-    for box in boxes:
-        x, y = whole_px(box.x1, box.x2, size[0], full[0]), whole_px(box.y1, box.y2, size[1], full[1])
-        yield slice(*y), slice(*x)
+def pixels_of(box: Box, size: tuple[int, int], full: tuple[int, int]) -> tuple[slice, slice]:
+    """Return the rows and columns of a box of the full image, in a copy of this size."""
+    x, y = whole_px(box.x1, box.x2, size[0], full[0]), whole_px(box.y1, box.y2, size[1], full[1])
+    return slice(*y), slice(*x)
 
 
 def scaled_px(box: Box, size: tuple[int, int], full: tuple[int, int]) -> tuple[int, int, int, int]:

@@ -18,20 +18,11 @@ from uniemox.classifier_info import PersonPolicy
 from uniemox.data.sample import Sample, decode_sample
 from uniemox.errors import BoxError
 from uniemox.persons.box import Box, PersonCrop, Source, choose_person
-from uniemox.predict.views import hide, person_view, scene_box, scene_view, whole_px
+from uniemox.predict.views import black_outside, hide, person_view, pixels_of, scene_box, scene_view
 from uniemox.views.config import ViewConfig
 
 ASPECT = (3 / 4, 4 / 3)
 TRIES = 10  # attempts at a random crop before the largest centre crop is taken, as in torchvision
-
-
-@dataclass(frozen=True, slots=True)
-class Geometry:
-    """Position of the scene view in the upright image."""
-
-    crop: Box
-    flip: bool
-    size: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +32,8 @@ class Views:
     scene: Tensor  # (3, S, S) uint8, RGB
     person: Tensor  # (3, S, S) uint8, RGB
     person_source: Source
-    geometry: Geometry
+    crop: Box  # part of the upright image that the scene view shows
+    flip: bool  # of both views
     noise: Tensor | None = None  # (2, L) draws of the masks of both, in pre-training
 
 
@@ -56,26 +48,26 @@ class TrainViews:
         """Return the views of a sample in an epoch. Raises ImageError or BoxError, with the image's name."""
         draw = random.Random(f"{self.seed}/{epoch}/{sample.key}".encode("utf-8", "surrogatepass"))
         size = self.config.size
-        place: list[tuple[Geometry, PersonCrop]] = []  # known once the header is read
+        place: list[tuple[Box, bool, PersonCrop]] = []  # known once the header is read
 
         def shrink(width: int, height: int) -> float:
             crop = random_crop(width, height, self.config.min_area, draw)
-            geometry = Geometry(crop, draw.random() < 0.5, size)
+            flip = draw.random() < 0.5
             person = _placed(sample, (width, height), self.config.person)
             if self.config.person == "second_crop":
                 person = person._replace(box=random_crop(width, height, self.config.min_area, draw))
-            place.append((geometry, person))
+            place.append((crop, flip, person))
             return min(side for x1, y1, x2, y2 in (crop, person.box) for side in (x2 - x1, y2 - y1)) / size
 
         image, full = decode_sample(sample, shrink)
-        geometry, person = place[0]
+        crop, flip, person = place[0]
         pixels = _to_tensor(image)  # (1, 3, H, W)
         scene_pixels = _to_tensor(hide(image, person, full)) if self.config.hide_person else pixels
-        scene = _cut(scene_pixels, geometry.crop, full, size)
-        body = _cut(_black_out(pixels, person, full), person.box, full, size)
-        if geometry.flip:
+        person_pixels = _to_tensor(black_outside(image, person.keep, full)) if person.keep else pixels
+        scene, body = _cut(scene_pixels, crop, full, size), _cut(person_pixels, person.box, full, size)
+        if flip:
             scene, body = scene.flip(-1), body.flip(-1)
-        return Views(scene, body, person.source, geometry)
+        return Views(scene, body, person.source, crop, flip)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +84,7 @@ class EvalViews:
         scene_image = hide(image, person, full) if self.config.hide_person else image
         scene = torch.from_numpy(scene_view(scene_image, size, crop_fraction))
         body = torch.from_numpy(person_view(image, person, full, size))
-        return Views(scene, body, person.source, Geometry(scene_box(full, size, crop_fraction), False, size))
+        return Views(scene, body, person.source, scene_box(full, size, crop_fraction), False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +102,7 @@ class WholeViews:
         person = _placed(sample, full, "largest")
         pixels, whole = _to_tensor(image), Box(0, 0, *full)
         scene, body = _cut(pixels, whole, full, self.size), _cut(pixels, person.box, full, self.size)
-        return Views(scene, body, person.source, Geometry(whole, False, self.size))
+        return Views(scene, body, person.source, whole, False)
 
 
 def random_crop(width: int, height: int, min_area: float, draw: random.Random) -> Box:
@@ -147,21 +139,5 @@ def _to_tensor(image: Image.Image) -> Tensor:
 
 def _cut(pixels: Tensor, box: Box, full: tuple[int, int], size: int) -> Tensor:
     """Crop a box and resize it to a square: (1, 3, H, W) -> (3, size, size).  box: in px of the full size."""
-    rows, columns = _inside(pixels, box, full)
+    rows, columns = pixels_of(box, (pixels.shape[3], pixels.shape[2]), full)
     return F.interpolate(pixels[:, :, rows, columns], (size, size), mode="bicubic", antialias=True)[0]
-
-
-def _inside(pixels: Tensor, box: Box, full: tuple[int, int]) -> tuple[slice, slice]:
-    rows = slice(*whole_px(box.y1, box.y2, pixels.shape[2], full[1]))
-    return rows, slice(*whole_px(box.x1, box.x2, pixels.shape[3], full[0]))
-
-
-def _black_out(pixels: Tensor, person: PersonCrop, full: tuple[int, int]) -> Tensor:
-    """Black out everything outside of the boxes to keep: (1, 3, H, W)."""
-    if not person.keep:
-        return pixels
-    kept = torch.zeros_like(pixels)
-    for box in person.keep:
-        rows, columns = _inside(pixels, box, full)
-        kept[:, :, rows, columns] = pixels[:, :, rows, columns]
-    return kept
