@@ -32,7 +32,6 @@ def test_both_sides_are_measured_and_the_fresh_process_has_no_torch() -> None:
     total = 12 * 4 + 6  # three passes of ours, with people, with faces, and of torch; and the soak
     assert done[-1] == (total, total)
     assert done == sorted(done)
-    assert set(found.as_dict()) >= {"images_per_s", "ratio", "start_s", "peak_rss_mb"}
 
 
 def test_a_system_without_proc_reports_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,7 @@
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -34,8 +34,6 @@ class DataBench:
     passes: int
     memory_growth_mb: float | None
     """MB gained between sample 2,000, or the middle of fewer than 4,000, and the last; None if not measured."""
-
-    as_dict = asdict
 
 
 def bench_data(

@@ -6,7 +6,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from itertools import cycle, islice
 from pathlib import Path
@@ -62,8 +62,6 @@ class PredictBench:
     folder_peak_rss_mb: float | None  # of a process that predicts all images of the pass; None outside Linux
     imports_torch: bool  # whether that process did
     memory_growth_mb: float | None  # between image 2,000, or the middle of fewer, and the last; None: not measured
-
-    as_dict = asdict
 
 
 def bench_predict(

@@ -1,7 +1,7 @@
 """`uniemox bench step`: images per second of a pre-training step, and its share of the machine's peak speed."""
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
@@ -43,8 +43,6 @@ class StepBench:
     device: str
     torch_version: str
     threads: int
-
-    as_dict = asdict
 
 
 def bench_step(

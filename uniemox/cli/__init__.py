@@ -13,11 +13,11 @@ from cyclopts import App, CycloptsError
 from rich.text import Text
 
 from uniemox import __version__
-from uniemox.cli.console import UsageError, err, say
+from uniemox.cli.console import EXIT_INTERRUPTED, UsageError, err, say
 from uniemox.cli.settings import preset_in
 from uniemox.errors import StoppedError, UniemoxError
 
-EXIT_ERROR, EXIT_USAGE, EXIT_INTERRUPTED, EXIT_BROKEN_PIPE = 1, 2, 130, 141
+EXIT_ERROR, EXIT_USAGE, EXIT_BROKEN_PIPE = 1, 2, 141
 
 app = App(
     name="uniemox",

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from uniemox.cli.progress import ProgressBar
     from uniemox.data.sample import DataSet
 
+EXIT_INTERRUPTED = 130  # as shells do
+
 
 class UsageError(ConfigError):
     """Raised for a command that can't be parsed; the program exits with 2."""

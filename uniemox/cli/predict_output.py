@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 from rich.table import Table
 from rich.text import Text
 
-from uniemox.cli.console import out, progress_bar, say
+from uniemox.cli.console import EXIT_INTERRUPTED, out, progress_bar, say
 from uniemox.errors import ImageError, StoppedError
 from uniemox.predict.faces import summarise_faces
 from uniemox.predict.film import Frame
@@ -27,7 +27,6 @@ Source = TypeVar("Source", str, Frame)
 MAX_ROWS = 200  # per printed table; longer lists become several tables, to limit memory
 MAX_LISTED = 20
 FEW = 8  # so many images need no progress bar
-EXIT_INTERRUPTED = 130
 UNLIKE = "(a guess: unlike the training images)"
 
 
