@@ -1,4 +1,4 @@
-"""What clients of HTTP services share: the header Retry-After, and a time limit for a whole response."""
+"""Shared code of HTTP clients: the header Retry-After, and a time limit for a whole response."""
 
 import io
 import socket
@@ -32,7 +32,7 @@ def retry_after(value: str | None) -> float | None:
 def timed_response(sock: socket.socket, end_s: float, **settings: Any) -> HTTPResponse:
     """Return a response that raises TimeoutError at a time of time.monotonic().
 
-    A socket's own timeout begins anew with every byte, so that a server can send for ever.
+    A socket restarts its own timeout with every byte, so a server can send without end.
     """
     return HTTPResponse(_Incoming(sock, end_s), **settings)  # type: ignore[arg-type]
 
