@@ -26,5 +26,5 @@ def check_numbers(
     ):
         for name, limit in limits.items():
             value = getattr(config, name)
-            if value is not None and not (math.isfinite(value) and fits(value, limit)):
+            if value is not None and not (-math.inf < value < math.inf and fits(value, limit)):
                 raise ConfigError(f"{section}{name} must be {words} {limit}, got {value}")

@@ -162,6 +162,7 @@ def test_a_takedown_reports_releases_it_could_not_change(tmp_path: Path, capsys:
         (("screen", "P", "--min-score", "0.5"), ConfigError, "--model"),
         (("invite", "P", "owner"), ConfigError, "owner is reserved for whoever serves"),
         (("undo", "P", "99"), DataError, "no batch 99"),
+        (("undo", "P", str(2**63)), DataError, "no batch"),
         (("agree", "P"), DataError, "no image has two answers"),
         (("release", "P", "OUT", "--name", "x"), DataError, "no image is kept"),
         (("status", "NOWHERE"), DataError, "holds no project"),

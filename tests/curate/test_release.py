@@ -335,6 +335,19 @@ def test_a_takedown_removes_from_a_release_all_that_can_be_deleted(tmp_path: Pat
     assert take_down(project, row.sha256, because="again").releases == (str(tmp_path / "a"),)
 
 
+def test_a_repeated_takedown_removes_the_lists_of_a_release_without_images(tmp_path: Path) -> None:
+    project = project_of(tmp_path / "p", LABELS * 2, looks=True)
+    say(project, Ada="afaf", Ben="afaf")
+    split(project, verdicts(project), {"train": 0.5, "test": 0.5}, schemes=1)
+    release(project, tmp_path / "a", ReleaseConfig(name="a"))
+    for path in (tmp_path / "a" / "pictures").rglob("*.jpg"):
+        path.unlink()  # as a takedown that could not delete the lists
+    row = project.rows(select(t.images.c.sha256).where(t.images.c.id == 1))[0]
+    assert named_in(tmp_path / "a", row.sha256)
+    assert not take_down(project, row.sha256, because="again").problems
+    assert named_in(tmp_path / "a", row.sha256) == []
+
+
 def test_a_release_names_an_image_that_cannot_be_read(tmp_path: Path) -> None:
     project = agreed(tmp_path)
     row = project.rows(select(t.images).where(t.images.c.id == 4))[0]

@@ -88,6 +88,13 @@ def test_a_project_that_is_away_for_a_moment_is_not_replaced_by_an_empty_one(tmp
     assert status(project)["steps"]
 
 
+@pytest.mark.parametrize("address", ["postgresql://u:x@h:abc/db", "mysql://u:x@[::1/db", "sqlite://u:x@h/x"])
+def test_a_wrong_address_leaves_no_project(tmp_path: Path, address: str) -> None:
+    with pytest.raises(ConfigError, match="address of the database"):
+        create_project(tmp_path / "p", database=address)
+    create_project(tmp_path / "p").store.close()
+
+
 @pytest.mark.parametrize("name", ["/{}", "ä b%20"])  # two slashes
 def test_projects_with_odd_paths_are_opened(tmp_path: Path, name: str) -> None:
     place = Path(name.format(tmp_path / "p")) if name.startswith("/") else tmp_path / name
@@ -100,19 +107,23 @@ def test_a_folder_whose_name_is_no_text_is_refused(tmp_path: Path) -> None:
         create_project(tmp_path / "bad\udcff")
 
 
-def test_a_copy_without_a_write_ahead_log_gets_one(tmp_path: Path) -> None:
+def test_a_copy_without_a_write_ahead_log_gets_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Otherwise one reader makes all writers wait, and a writer all readers."""
     create_project(tmp_path / "p").store.close()
     file = tmp_path / "p" / "project.db"
     with closing(sqlite3.connect(file)) as own:
         own.execute("VACUUM INTO ?", (str(tmp_path / "copy.db"),))
     (tmp_path / "copy.db").replace(file)
-    with closing(sqlite3.connect(file)) as other:
+    with closing(sqlite3.connect(file, check_same_thread=False)) as other:
         other.execute("BEGIN")
         other.execute("SELECT * FROM settings").fetchall()
-        with pytest.raises(UnavailableError, match="another program uses it"):
-            open_project(tmp_path / "p")
+        with monkeypatch.context() as patch:
+            patch.setattr(store_module, "BUSY_S", 0)
+            with pytest.raises(UnavailableError, match="another program uses it"):
+                open_project(tmp_path / "p")
         other.rollback()
+        other.execute("BEGIN IMMEDIATE")
+        threading.Timer(0.5, other.rollback).start()  # a writer is waited for
         project = open_project(tmp_path / "p")
         other.execute("BEGIN")
         other.execute("SELECT * FROM settings").fetchall()

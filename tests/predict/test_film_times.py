@@ -1,5 +1,6 @@
 """Films: time stamps that begin late or again, joined parts, last pictures, files that are cut off."""
 
+import gc
 import io
 import os
 import random
@@ -250,13 +251,41 @@ def test_pictures_with_exif_are_read(tmp_path: Path) -> None:
     assert read_here(tmp_path / "film.mov") == ([0, 1, 2], "")
 
 
+def test_pictures_are_freed_at_once(tmp_path: Path) -> None:
+    """Each one holds threads, which would use up the process's memory before garbage is collected."""
+    av = pytest.importorskip("av", reason="needs PyAV: pip install 'uniemox[video]'")
+    path = film_of(tmp_path / "film.mp4", list(range(40)))
+    gc.collect()
+    gc.disable()
+    try:
+        assert len(read_here(path)[0]) == 40
+        assert sum(isinstance(one, av.VideoFrame) for one in gc.get_objects()) <= 2
+    finally:
+        gc.enable()
+
+
+def test_transparency_beside_the_pictures_of_webm_is_no_damage(tmp_path: Path) -> None:
+    av = pytest.importorskip("av", reason="needs PyAV: pip install 'uniemox[video]'")
+    noise = np.random.default_rng(0)
+    with av.open(str(tmp_path / "film.webm"), "w") as film:
+        stream = film.add_stream("libvpx-vp9", rate=1, width=320, height=240, pix_fmt="yuva420p")
+        for number in range(4):
+            pixels = np.full((240, 320, 4), 40 * number, np.uint8)
+            pixels[..., 3] = noise.integers(0, 256, (240, 320))
+            frame = av.VideoFrame.from_ndarray(pixels, format="rgba")
+            frame.pts = number
+            film.mux(stream.encode(frame))
+        film.mux(stream.encode())
+    assert read_here(tmp_path / "film.webm") == ([0, 1, 2, 3], "")
+
+
 def test_an_empty_packet_shows_the_picture_before_it_again(tmp_path: Path) -> None:
     """Theora writes one where a picture did not change; FFmpeg's decoder refuses it."""
     (tmp_path / "film.ogv").touch()
     stream = SimpleNamespace(index=0, type="video", time_base=Fraction(1))
 
     def packet(size: int, pts: int | None) -> SimpleNamespace:
-        about = {"pts": pts, "dts": pts, "duration": 1, "pos": pts, "stream": stream}
+        about = {"pts": pts, "dts": pts, "duration": 1, "pos": pts, "stream": stream, "iter_sidedata": lambda: ()}
         return SimpleNamespace(size=size, decode=lambda: [(size, pts)], **about)
 
     packets = [packet(9, 0), packet(0, 1), packet(9, 2), packet(0, None)]  # the last one flushes the decoder

@@ -85,7 +85,7 @@ def _read_folder(folder: Path) -> TimmSource:
         config = json.loads(read_limited(folder / "config.json"))
         name, settings = config["architecture"], config.get("pretrained_cfg", config)
         pixels = {key: tuple(float(value) for value in settings[key]) for key in ("mean", "std") if key in settings}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
         raise CheckpointError(
             f"{folder} has no network of timm ({error}); it needs config.json with an architecture, and weights, like "
             "a repository of timm's on the Hugging Face hub"

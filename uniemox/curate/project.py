@@ -95,11 +95,11 @@ def create_project(folder: Path, plan: CollectionPlan | None = None, *, database
         refuse_special(folder / name)
     try:
         (folder / "pictures").mkdir(parents=True, exist_ok=True)
+        store = Store(database or _own_address(folder))
         if database is not None:
             (folder / "database.txt").write_text(database + "\n", "utf-8")
     except OSError as error:
         raise DataError(f"{folder}: can't be made a project ({error.strerror})") from error
-    store = Store(database or _own_address(folder))
     store.set("id", secrets.token_hex(8))
     store.set("plan", json.loads(plan.to_json()))
     return Project(folder, store, plan)
@@ -178,7 +178,7 @@ def undo(connection: Connection, batch: int, *, actor: str) -> int:
     Raises DataError for a number that does not exist or is undone already.
     """
     query = select(t.batches.c.step, t.batches.c.note, IS_UNDONE).where(t.batches.c.id == batch)
-    row = connection.execute(query).first()
+    row = connection.execute(query).first() if batch < 2**63 else None
     if row is None:
         raise DataError(f"there is no batch {batch} to undo; uniemox curate status lists them")
     if row.is_undone:

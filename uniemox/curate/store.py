@@ -44,7 +44,7 @@ class Store:
         try:
             url = make_url(address)
             self.engine = create_engine(url, pool_size=CONNECTIONS)
-        except (ArgumentError, NoSuchModuleError, ImportError) as error:  # the address may hold a password
+        except (ArgumentError, NoSuchModuleError, ImportError, ValueError) as error:  # the address may hold a password
             raise ConfigError(f"the address of the database can't be used ({error})") from error
         if url.get_backend_name() == "sqlite":
             _tune_sqlite(self.engine, is_new=is_new, deadline=deadline)
@@ -125,13 +125,21 @@ class Store:
 
         Raises UnavailableError if another program uses a database without it.
         """
+        deadline = time.monotonic() + BUSY_S
+        while self._is_locked():  # SQLite itself does not wait for a writer here
+            if time.monotonic() > deadline:
+                problem = "another program uses it, so that a write-ahead log can't be begun"
+                raise UnavailableError(f"{self.engine.url}: {problem}; end that program")
+            time.sleep(0.1)
+
+    def _is_locked(self) -> bool:
+        """Switch the log on; return True if another program prevents it. A read-only database stays as it is."""
         with closing(self.engine.raw_connection()) as connection:
             try:
                 connection.cursor().execute("PRAGMA journal_mode=WAL")
             except sqlite3.OperationalError as error:
-                if "locked" in str(error):
-                    problem = "another program uses it, so that a write-ahead log can't be begun"
-                    raise UnavailableError(f"{self.engine.url}: {problem}; end that program") from error
+                return "locked" in str(error)
+        return False
 
 
 def put_setting(connection: Connection, name: str, value: Any) -> None:

@@ -395,5 +395,6 @@ def _remove(folder: Path, sha256: Iterable[str]) -> list[str]:
     """Remove images from a release, with the lists that may name them. Return a sentence per failure."""
     names = {digest[:NAME_DIGITS] for digest in sha256}
     paths = [path for path in (folder / IMAGES).rglob("*") if path.stem in names]
-    lists = [*folder.glob(f"*{PARTIAL}"), *(folder / name for name in LISTS)] if paths else []
+    is_empty = not any(path.is_file() for path in (folder / IMAGES).rglob("*"))  # then the lists aren't written again
+    lists = [*folder.glob(f"*{PARTIAL}"), *(folder / name for name in LISTS)] if paths or is_empty else []
     return list(_unlink(paths + lists))

@@ -190,7 +190,7 @@ def _film(path: Path, search_on: Callable[[], None]) -> Iterator[Shown]:
             if (stamp_s < before_s and has_fallen) or gap_s < -BACK_S or has_jumped:  # or the first frame
                 shift_s, has_fallen = next_s - stamp_s, False
                 end_s = end_s if last is None else 0.0  # it was that of the first part
-            small = frame.reformat(*SMALL, format="gray").to_ndarray().astype(np.int16)
+            small = frame.reformat(*SMALL, format="gray", threads=1).to_ndarray().astype(np.int16)
             size = (frame.height, frame.width) if _turn(frame) % 180 else (frame.width, frame.height)
             lasts_s = float((frame.duration or 0) * (frame.time_base or 0)) or float(1 / (stream.average_rate or 25))
             last = Shown(stamp_s + shift_s, lasts_s, small, size, partial(_of_film, frame))
@@ -206,7 +206,7 @@ def _film(path: Path, search_on: Callable[[], None]) -> Iterator[Shown]:
 
 
 def _of_film(frame: Any) -> Image.Image:
-    image = frame.reformat(*_sent_size(frame.width, frame.height), format="rgb24").to_image()
+    image = frame.reformat(*_sent_size(frame.width, frame.height), format="rgb24", threads=1).to_image()
     image = ImageOps.flip(image) if _is_mirrored(frame) else image
     return image.rotate(_turn(frame), expand=True) if _turn(frame) else image
 
@@ -218,8 +218,10 @@ def _turn(frame: Any) -> int:
 
 def _is_mirrored(frame: Any) -> bool:
     """Return True if a frame is to be mirrored at its horizontal axis, before it is turned."""
-    try:
-        matrix = frame.side_data.get("DISPLAYMATRIX")
+    from av.sidedata.sidedata import SideDataContainer  # noqa: PLC0415 - an extra
+
+    try:  # frame.side_data and the frame would hold each other, with memory and threads, until garbage is collected
+        matrix = SideDataContainer(frame).get("DISPLAYMATRIX")  # type: ignore[call-arg] # its stub lacks it
     except ValueError:  # PyAV does not know all kinds of side data, such as that of EXIF
         return False
     if matrix is None:

@@ -22,6 +22,7 @@ MANY_PICTURES = 10  # that no answer shows; fewer may be left over where streams
 SEARCHED_PACKETS = 4096  # that may go by without a picture before a sign of life
 FAR = 20.0  # distance of two pictures in the file that is a hole: times the median distance
 HOLE_BYTES, HOLE_SHARE = (2**14, 100_000), 0.02  # size of a hole, at least: limits in bytes; share of the file
+ADDITIONAL = "matroska_block_additional"  # what a block holds beside the picture: that of WebM is its transparency
 SEGMENT = b"\x18\x53\x80\x67"  # of Matroska; its size follows
 AFTER_PICTURES = (b"\x1c\x53\xbb\x6b", b"\x12\x54\xc3\x67", b"\x19\x41\xa4\x69", b"\x10\x43\xa7\x70")  # Cues, Tags ...
 HEAD_BYTES, NEAR_BYTES = 4096, 64
@@ -70,18 +71,19 @@ class FilmFile:
         slack = used = 0  # bytes before the packets so far that belong to none; bytes of all packets
         block, laced = -1, 0  # frames in one block of Matroska have its place, and their own sizes
         for packet in self._packets():
+            size = packet.size + sum(more.data_size for more in packet.iter_sidedata() if more.data_type == ADDITIONAL)
             at, index = packet.pts if packet.dts is None else packet.dts, packet.stream.index
             hole = 0
             if packet.pos is not None:  # that of an attached picture, which comes first, is None
-                laced = packet.size + (laced if packet.pos == block else 0)
+                laced = size + (laced if packet.pos == block else 0)
                 block = packet.pos
                 self._end_byte = max(self._end_byte, block + laced)
                 hole = max(0, block - used - slack)
                 slack += hole
             if block >= 0:
                 self._starts.append(block)
-                self._sizes.append(packet.size)
-                used += packet.size
+                self._sizes.append(size)
+                used += size
                 if len(self._starts) % SEARCHED_PACKETS == 0:  # of sound, after the last picture
                     self._search_on()
             base = bases.get(index, 0.0)
