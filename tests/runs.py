@@ -16,6 +16,7 @@ from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
+import pytest
 import torch
 from PIL import Image
 
@@ -25,6 +26,7 @@ from uniemox.data.prompts import distinct_texts
 from uniemox.data.sample import DataSet, Sample
 from uniemox.data.source import open_data
 from uniemox.data.synthetic import synthetic
+from uniemox.export.onnx import export_classifier
 from uniemox.finetune.config import AugmentConfig, FinetuneConfig, NetworkConfig
 from uniemox.finetune.run import finetune
 from uniemox.labels import MIKELS
@@ -281,7 +283,13 @@ FINETUNINGS: Mapping[str, Callable[[], FinetuneConfig]] = {
 @cache
 def finetuned(name: str) -> Path:
     """A finished run of `FINETUNINGS`, on colours or on votes."""
-    return once(name, lambda out: finetune(FINETUNINGS[name](), data_of(name), out))
+    return once(name, lambda out: _finetune(name, out))
+
+
+def _finetune(name: str, out: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch:  # the first test that wants this run may be one without_onnx
+        patch.setattr("uniemox.finetune.run.export_classifier", export_classifier)
+        finetune(FINETUNINGS[name](), data_of(name), out)
 
 
 @cache
