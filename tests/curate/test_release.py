@@ -308,6 +308,36 @@ def test_a_takedown_says_that_the_folder_of_images_is_missing(tmp_path: Path, aw
     assert not image.exists()
 
 
+@pytest.mark.parametrize("which", ["", " "])
+def test_a_takedown_of_nothing_is_refused(tmp_path: Path, which: str) -> None:
+    """Images of folders have no page."""
+    project = project_of(tmp_path / "p", LABELS * 2, looks=True)
+    with project.store.write() as connection:
+        connection.execute(update(t.candidates).values(page=""))
+    with pytest.raises(ConfigError, match="expected an address"):
+        take_down(project, which, because="asked")
+    assert list((tmp_path / "p" / "pictures").rglob("*.jpg"))
+
+
+@pytest.mark.parametrize("is_mounted", [True, False])
+def test_a_takedown_says_that_the_images_of_a_release_are_missing(tmp_path: Path, is_mounted: bool) -> None:
+    project = agreed(tmp_path)
+    release(project, tmp_path / "a", ReleaseConfig(name="a"))
+    row = project.rows(select(t.images.c.sha256).where(t.images.c.id == 4))[0]
+    (tmp_path / "a" / "pictures").rename(tmp_path / "away")
+    if not is_mounted:
+        (tmp_path / "a" / "pictures").mkdir()
+    done = take_down(project, row.sha256, because="asked")
+    assert done.releases == ()
+    assert "the images are missing; repeat the takedown" in done.problems[0]
+    assert (tmp_path / "a" / "labels.csv").exists()
+    if not is_mounted:
+        (tmp_path / "a" / "pictures").rmdir()
+    (tmp_path / "away").rename(tmp_path / "a" / "pictures")
+    assert take_down(project, row.sha256, because="again").releases == (str(tmp_path / "a"),)
+    assert named_in(tmp_path / "a", row.sha256) == []
+
+
 def test_a_takedown_deletes_the_image_where_a_preview_is_a_link(tmp_path: Path) -> None:
     project = agreed(tmp_path)
     row = project.rows(select(t.images).where(t.images.c.id == 4))[0]

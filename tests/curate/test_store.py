@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import insert
+from sqlalchemy import insert, select
 
 from tests.curate.places import take_back
 from uniemox.curate import store as store_module
@@ -93,6 +93,30 @@ def test_a_wrong_address_leaves_no_project(tmp_path: Path, address: str) -> None
     with pytest.raises(ConfigError, match="address of the database"):
         create_project(tmp_path / "p", database=address)
     create_project(tmp_path / "p").store.close()
+
+
+def test_a_project_is_not_begun_in_the_database_of_another(tmp_path: Path) -> None:
+    first = create_project(tmp_path / "p")
+    before = first.store.setting("id")
+    with pytest.raises(ConfigError, match="holds a project already"):
+        create_project(tmp_path / "q", database=f"sqlite:///{tmp_path / 'p' / 'project.db'}")
+    assert first.store.setting("id") == before
+
+
+def test_a_locked_database_is_not_a_wrong_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    create_project(tmp_path / "p").store.close()
+    monkeypatch.setattr(store_module, "BUSY_S", 0)
+    with closing(sqlite3.connect(tmp_path / "p" / "project.db")) as other:
+        other.execute("PRAGMA locking_mode=EXCLUSIVE")
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(UnavailableError, match="another program uses it"):
+            open_project(tmp_path / "p")
+
+
+def test_texts_that_are_not_utf_8_are_refused(tmp_path: Path) -> None:
+    store = create_project(tmp_path / "p").store
+    with pytest.raises(ConfigError, match="no text in UTF-8"), store.read() as connection:
+        connection.execute(select(t.people).where(t.people.c.name == "x\udcff"))
 
 
 @pytest.mark.parametrize("name", ["/{}", "ä b%20"])  # two slashes

@@ -96,6 +96,8 @@ def create_project(folder: Path, plan: CollectionPlan | None = None, *, database
     try:
         (folder / "pictures").mkdir(parents=True, exist_ok=True)
         store = Store(database or _own_address(folder))
+        if store.setting("plan") is not None:
+            raise ConfigError(f"{store.engine.url} holds a project already; continue it in the folder that began it")
         if database is not None:
             (folder / "database.txt").write_text(database + "\n", "utf-8")
     except OSError as error:
@@ -178,7 +180,7 @@ def undo(connection: Connection, batch: int, *, actor: str) -> int:
     Raises DataError for a number that does not exist or is undone already.
     """
     query = select(t.batches.c.step, t.batches.c.note, IS_UNDONE).where(t.batches.c.id == batch)
-    row = connection.execute(query).first() if batch < 2**63 else None
+    row = connection.execute(query).first() if abs(batch) < 2**63 else None
     if row is None:
         raise DataError(f"there is no batch {batch} to undo; uniemox curate status lists them")
     if row.is_undone:

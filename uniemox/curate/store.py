@@ -53,6 +53,8 @@ class Store:
         try:
             self._create_tables(is_new=is_new)
         except (DBAPIError, sqlite3.Error) as error:
+            if "locked" in str(error):
+                raise UnavailableError(f"{url}: another program uses it; end that program") from error
             raise DataError(f"{url}: not a database that can be used ({getattr(error, 'orig', error)})") from error
         deadline.clear()
 
@@ -80,6 +82,8 @@ class Store:
         """Convert an error of the database, other than a broken constraint, to UnavailableError."""
         try:
             yield
+        except UnicodeEncodeError as error:
+            raise ConfigError(f"{error.object!r} is no text in UTF-8") from error
         except DatabaseError as error:
             if not isinstance(error, OperationalError) and type(error) is not DatabaseError:
                 raise
@@ -133,7 +137,7 @@ class Store:
             time.sleep(0.1)
 
     def _is_locked(self) -> bool:
-        """Switch the log on; return True if another program prevents it. A read-only database stays as it is."""
+        """Switch the log on; return True if another program prevents it. A read-only database does not change."""
         with closing(self.engine.raw_connection()) as connection:
             try:
                 connection.cursor().execute("PRAGMA journal_mode=WAL")
@@ -204,7 +208,7 @@ def _tune_sqlite(engine: Engine, *, is_new: bool, deadline: Sequence[float]) -> 
         connection.isolation_level = None  # SQLAlchemy's begin event below starts transactions
         connection.set_progress_handler(lambda: bool(deadline) and time.monotonic() > deadline[0], 100_000)
         connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MAX_VALUE_BYTES)  # that an expression may compute
-        for pragma in ("synchronous=FULL", f"busy_timeout={BUSY_S * 1000}", "foreign_keys=ON"):
+        for pragma in (f"busy_timeout={BUSY_S * 1000}", "synchronous=FULL", "foreign_keys=ON"):
             connection.execute(f"PRAGMA {pragma}")
 
     @event.listens_for(engine, "begin")

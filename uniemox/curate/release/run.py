@@ -305,7 +305,9 @@ def take_down(project: Project, which: str, *, because: str, actor: str = "owner
     images, looks, candidates = t.images.c, t.looks.c, t.candidates.c
     of_folder = (candidates.source == "folder") & (candidates.title == which)
     named = or_(candidates.address == which, candidates.page == which, of_folder)
-    is_hash = len(which) >= MIN_HASH and not set(which.lower()) - set("0123456789abcdef")
+    if not which.strip():  # many images have no page
+        raise ConfigError("expected an address or a hash, got an empty text; which image is to be taken down?")
+    is_hash = MIN_HASH <= len(which) <= 64 and not set(which.lower()) - set("0123456789abcdef")
     has_hash = images.sha256.like(f"{which.lower()}%") if is_hash else false()
     is_meant = or_(images.id.in_(select(candidates.picture_id).where(named)), has_hash)
     groups = select(looks.near_group).where(looks.picture_id.in_(select(images.id).where(is_meant)))
@@ -371,6 +373,10 @@ def _leave_releases(project: Project, sha256: Sequence[str], problems: list[str]
                 problems.append(f"{row.folder}: not a release of this project; if it is, repeat curate release on it")
                 continue
             _check_folder(Path(row.folder))
+            images = Path(row.folder) / IMAGES
+            if row.pictures and not (images.is_dir() and any(images.iterdir())):  # folders of classes stay
+                problems.append(f"{images}: the images are missing; repeat the takedown when they are there")
+                continue
             if failures := _remove(Path(row.folder), sha256):
                 problems += failures
             else:
