@@ -376,20 +376,33 @@ def test_joined_clips_of_less_than_a_second_are_read_to_their_end(tmp_path: Path
     assert found == sorted(found)
 
 
-@pytest.mark.parametrize(
-    ("kind", "codec", "count"), [("asf", "mpeg2video", 2), ("avi", "libx264", 3), ("avi", "libx264", 16)]
-)
-def test_b_frames_are_no_joined_films(tmp_path: Path, kind: str, codec: str, count: int) -> None:
-    """Their time stamps go back and forth if a container was written without their order."""
+def with_b_frames(path: Path, kind: str, codec: str, count: int, per_s: int) -> Path:
+    """A film of 100 pictures in four shots, with up to `count` B-frames in a row."""
     av = pytest.importorskip("av", reason="needs PyAV: pip install 'uniemox[video]'")
-    path = tmp_path / "b"
     with av.open(str(path), "w", format=kind) as container:
-        stream = container.add_stream(codec, rate=25)
+        stream = container.add_stream(codec, rate=per_s)
         stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
         stream.codec_context.max_b_frames = count
         for i in range(100):
             container.mux(stream.encode(av.VideoFrame.from_image(shots()[i // 25 % len(shots())])))
         container.mux(stream.encode())
+    return path
+
+
+@pytest.mark.parametrize("per_s", [1, 25])
+def test_pictures_of_avi_are_in_the_order_in_which_they_are_shown(tmp_path: Path, per_s: int) -> None:
+    """AVI has no presentation times, and B-frames are stored after the frame that they precede."""
+    path = with_b_frames(tmp_path / "film.avi", "avi", "libx264", 3, per_s)
+    found = [frame.time_s for frame in _film(path, lambda: None)]
+    assert found == pytest.approx([number / per_s for number in range(100)])
+
+
+@pytest.mark.parametrize(
+    ("kind", "codec", "count"), [("asf", "mpeg2video", 2), ("avi", "libx264", 3), ("avi", "libx264", 16)]
+)
+def test_b_frames_are_no_joined_films(tmp_path: Path, kind: str, codec: str, count: int) -> None:
+    """Their time stamps go back and forth if a container was written without their order."""
+    path = with_b_frames(tmp_path / "b", kind, codec, count, 25)
     found = [one.time_s for one in read_film(str(path), 0.5) if one.image is not None]
     assert len(found) <= 9
     assert found == sorted(found)

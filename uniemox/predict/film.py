@@ -62,7 +62,8 @@ def read_film(path: str, every_s: float) -> Iterator[Frame]:
     if Path(path).suffix.lower() not in ANIMATIONS and find_spec("av") is None:
         raise MissingPackageError("videos need PyAV; run: pip install 'uniemox[video]'")
     if not os.path.isfile(path):  # Path.is_file raises OSError for a name that is too long
-        yield Frame(path, 0.0, 0, None, (0, 0), f"{path}: there is no such file")
+        problem = f"a folder; name its videos, as in {path}/*.mp4" if os.path.isdir(path) else "there is no such file"
+        yield Frame(path, 0.0, 0, None, (0, 0), f"{path}: {problem}")
         return
     words = [sys.executable, "-P", "-m", "uniemox.io.decoding.film", path, str(every_s)]
     with subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, **process_settings()) as process:

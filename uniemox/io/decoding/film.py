@@ -36,6 +36,7 @@ CPU_S, CPU_PER_S = 60, 8  # processor time per frame: a fixed part, and one per 
 TOTAL_CPU_S, BYTES_PER_CPU_S = 600, 10_000  # processor time for all frames: a fixed part, and a second per 10 kB
 MAX_TIME_S = 1e9
 MEMORY_BYTES = 3 * 2**30  # in addition to the memory at the start
+THREADS = 4  # of a decoder: each one holds frames, so more take more memory
 SMALL = (64, 36)  # width and height in px at which frames are compared
 CUT, TIMES_MEDIAN, SEEN = 20.0, 4.0, 25  # minimum difference at a cut: levels of 255; times the last frames' median
 SHORTEST_S = 0.3  # of a shot
@@ -174,14 +175,17 @@ def _film(path: Path, search_on: Callable[[], None]) -> Iterator[Shown]:
         if stream is None:
             raise ValueError("there are no pictures in it")
         stream.thread_type = "AUTO"
+        stream.codec_context.thread_count = THREADS
         source = FilmFile(path, container, stream, search_on)
         end_s = source.last_end_s()
+        is_avi = container.format.name == "avi"  # it has no presentation times, which FFmpeg guesses in another order
         count, stamp_s, gap_s, shift_s, next_s, dts, has_fallen = 0, math.inf, 0.0, 0.0, 0.0, None, False
         last: Shown | None = None
         for frame in source.frames():
             check_size(frame.width, frame.height, "a frame")
             before_s, before_gap_s, before_dts, dts = stamp_s, gap_s, dts, dts if frame.dts is None else frame.dts
-            stamp_s = next_s - shift_s if frame.time is None else float(frame.time)
+            stamp = frame.dts if is_avi else frame.pts
+            stamp_s = next_s - shift_s if stamp is None else float(stamp * frame.time_base)
             gap_s = stamp_s - before_s
             # Where films were joined, dts begins again, too, some frames earlier; time stamps of B-frames alone may go
             # back.
