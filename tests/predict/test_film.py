@@ -7,6 +7,7 @@ import struct
 import subprocess
 import sys
 import zlib
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -289,6 +290,19 @@ def test_without_pyav_it_says_what_to_install(films: Path, monkeypatch: pytest.M
     with pytest.raises(MissingPackageError, match=r"uniemox\[video\]"):
         next(read_film(str(films / "f.mkv"), 1))
     assert isinstance(next(read_film(str(films / "f.gif"), 1)), Frame)
+
+
+@pytest.mark.parametrize(("ratio", "width"), [((4, 3), 128), ((1, 2), 48), ((1, 1), 96), ((50, 1), 96)])
+def test_pixels_that_are_not_square_are_stretched(tmp_path: Path, ratio: tuple[int, int], width: int) -> None:
+    av = pytest.importorskip("av", reason="needs PyAV: pip install 'uniemox[video]'")
+    with av.open(str(tmp_path / "a.mp4"), "w") as film:
+        stream = film.add_stream("libx264", 1, width=96, height=64, pix_fmt="yuv420p")
+        stream.codec_context.sample_aspect_ratio = Fraction(*ratio)
+        film.mux(stream.encode(av.VideoFrame.from_image(shots()[0])))
+        film.mux(stream.encode())
+    [only] = read_film(str(tmp_path / "a.mp4"), 1)
+    assert only.image is not None
+    assert (only.image.size, only.size) == ((width, 64), (width, 64))
 
 
 def test_a_decoder_that_dies_is_a_failure(films: Path, monkeypatch: pytest.MonkeyPatch) -> None:

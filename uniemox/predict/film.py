@@ -35,7 +35,7 @@ class Frame:
     image: Image.Image | None
     """RGB, upright, at most 720 px on the shorter side."""
     size: tuple[int, int]
-    """Width and height of the video, px."""
+    """Width and height of the video as players show it, px."""
     error: str = ""
 
     @property

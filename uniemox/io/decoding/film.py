@@ -1,8 +1,8 @@
 """Program of a video's process: python -m uniemox.io.decoding.film PATH SECONDS, started by predict/film.py.
 
 For each sampled time it writes a line of JSON to standard output, then the pixels, RGB. The line has `time_s`, `shot`,
-`size` (width and height of the video) and `shape` (width and height of the pixels). The last line has `end_s` and
-`error`, null if the video could be read to its end. An empty line means that it is still working.
+`size` (width and height of the video as players show it) and `shape` (width and height of the pixels). The last line
+has `end_s` and `error`, null if the video could be read to its end. An empty line means that it is still working.
 """
 
 import json
@@ -30,6 +30,7 @@ from uniemox.io.limits import limit_cpu, limit_memory
 
 ANIMATIONS = (".gif", ".webp", ".png", ".apng")  # by Pillow
 ANIMATION_FORMATS = ("GIF", "WEBP", "PNG")
+MAX_ASPECT = 4.0
 SHORT_PX, LONG_PX = 720, 2048  # maximum size of the pixels sent
 MAX_ANSWERS = 100_000  # 28 hours at one per second
 CPU_S, CPU_PER_S = 60, 8  # processor time per frame: a fixed part, and one per second of video
@@ -177,7 +178,7 @@ def _film(path: Path, search_on: Callable[[], None]) -> Iterator[Shown]:
         stream.thread_type = "AUTO"
         stream.codec_context.thread_count = THREADS
         source = FilmFile(path, container, stream, search_on)
-        end_s = source.last_end_s()
+        end_s, aspect = source.last_end_s(), _aspect(stream)
         is_avi = container.format.name == "avi"  # it has no presentation times, which FFmpeg guesses in another order
         count, stamp_s, gap_s, shift_s, next_s, dts, has_fallen = 0, math.inf, 0.0, 0.0, 0.0, None, False
         last: Shown | None = None
@@ -195,9 +196,10 @@ def _film(path: Path, search_on: Callable[[], None]) -> Iterator[Shown]:
                 shift_s, has_fallen = next_s - stamp_s, False
                 end_s = end_s if last is None else 0.0  # it was that of the first part
             small = frame.reformat(*SMALL, format="gray", threads=1).to_ndarray().astype(np.int16)
-            size = (frame.height, frame.width) if _turn(frame) % 180 else (frame.width, frame.height)
+            stretched = max(1, round(frame.width * aspect)), frame.height
+            size = stretched[::-1] if _turn(frame) % 180 else stretched
             lasts_s = float((frame.duration or 0) * (frame.time_base or 0)) or float(1 / (stream.average_rate or 25))
-            last = Shown(stamp_s + shift_s, lasts_s, small, size, partial(_of_film, frame))
+            last = Shown(stamp_s + shift_s, lasts_s, small, size, partial(_of_film, frame, stretched))
             next_s, count = last.time_s + lasts_s, count + 1
             yield last
         if problem := source.problem(count, next_s):
@@ -205,12 +207,18 @@ def _film(path: Path, search_on: Callable[[], None]) -> Iterator[Shown]:
         if last is None:
             raise ValueError("not one picture could be read")
         lasts_s = end_s - stamp_s
-        if last is not None and lasts_s > last.lasts_s + BACK_S and source.is_whole(count):
+        if lasts_s > last.lasts_s + BACK_S and source.is_whole(count):
             yield last._replace(lasts_s=lasts_s)  # again, because its packet did not say how long it lasts
 
 
-def _of_film(frame: Any) -> Image.Image:
-    image = frame.reformat(*_sent_size(frame.width, frame.height), format="rgb24", threads=1).to_image()
+def _aspect(stream: Any) -> float:
+    """Return the width of a pixel, as a share of its height: DVD and HDV are stretched when they are shown."""
+    aspect = float(stream.sample_aspect_ratio or 1)
+    return aspect if 1 / MAX_ASPECT <= aspect <= MAX_ASPECT else 1.0
+
+
+def _of_film(frame: Any, size: tuple[int, int]) -> Image.Image:
+    image = frame.reformat(*_sent_size(*size), format="rgb24", threads=1).to_image()
     image = ImageOps.flip(image) if _is_mirrored(frame) else image
     return image.rotate(_turn(frame), expand=True) if _turn(frame) else image
 
