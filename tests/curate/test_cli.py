@@ -167,6 +167,11 @@ def test_a_takedown_reports_releases_it_could_not_change(tmp_path: Path, capsys:
         (("release", "P", "OUT", "--name", "x"), DataError, "no image is kept"),
         (("status", "NOWHERE"), DataError, "holds no project"),
         (("demo", "NEW", "--count", "8"), ConfigError, "--count must be at least 64"),
+        (("demo", "USED"), ConfigError, r"addresses\.csv exists; give the demo a new folder"),
+        (("init", "NEW", "--database", ""), ConfigError, "address of the database"),
+        (("init", "NEW", "--database", "sqlite:///"), ConfigError, "names no file"),
+        (("status", "P", "--html", "P/project.db"), ConfigError, r"the page is a \.html file"),
+        (("export", "P", "P/splits.json"), ConfigError, r"splits\.json: give answers\.csv"),
     ],
 )
 def test_errors_are_one_sentence(
@@ -174,6 +179,8 @@ def test_errors_are_one_sentence(
 ) -> None:
     project_of(tmp_path / "P", ["awe"])
     assert open_project(tmp_path / "P").plan.labels == ("awe", "fear")
-    given = [str(tmp_path / one) if one.isupper() else one for one in arguments]
+    (tmp_path / "USED").mkdir()
+    (tmp_path / "USED" / "addresses.csv").touch()
+    given = [str(tmp_path / one) if one.partition("/")[0].isupper() else one for one in arguments]
     with pytest.raises(error, match=message):
         curate(given, exit_on_error=False, result_action="return_none")

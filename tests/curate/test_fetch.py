@@ -218,3 +218,4 @@ def test_a_self_signed_certificate_is_refused(tmp_path: Path) -> None:
         found = get(f"https://{server.host}/ok.jpg", local(server))
     assert isinstance(found, FetchError)
     assert "certificate verify failed" in found.reason
+    assert found.may_pass  # with the right clock, or another certificate

@@ -329,13 +329,36 @@ def test_a_takedown_says_that_the_images_of_a_release_are_missing(tmp_path: Path
         (tmp_path / "a" / "pictures").mkdir()
     done = take_down(project, row.sha256, because="asked")
     assert done.releases == ()
-    assert "the images are missing; repeat the takedown" in done.problems[0]
+    assert "its images are missing; repeat the takedown" in done.problems[0]
     assert (tmp_path / "a" / "labels.csv").exists()
     if not is_mounted:
         (tmp_path / "a" / "pictures").rmdir()
     (tmp_path / "away").rename(tmp_path / "a" / "pictures")
     assert take_down(project, row.sha256, because="again").releases == (str(tmp_path / "a"),)
     assert named_in(tmp_path / "a", row.sha256) == []
+
+
+def test_a_takedown_says_that_the_files_of_a_release_were_moved_out_of_their_folders(tmp_path: Path) -> None:
+    project = agreed(tmp_path)
+    release(project, tmp_path / "a", ReleaseConfig(name="a"))
+    row = project.rows(select(t.images.c.sha256).where(t.images.c.id == 4))[0]
+    shutil.copytree(tmp_path / "a", tmp_path / "copy")
+    for path in (tmp_path / "a" / "pictures").rglob("*.jpg"):
+        path.unlink()
+    done = take_down(project, row.sha256, because="asked")
+    assert done.releases == ()
+    assert "its images are missing" in done.problems[0]
+    shutil.copytree(tmp_path / "copy", tmp_path / "a", dirs_exist_ok=True)
+    assert take_down(project, row.sha256, because="again").releases == (str(tmp_path / "a"),)
+    assert named_in(tmp_path / "a", row.sha256) == []
+
+
+def test_a_release_does_not_replace_that_of_another_project(tmp_path: Path) -> None:
+    release(agreed(tmp_path / "one"), tmp_path / "a", ReleaseConfig(name="a"))
+    before = (tmp_path / "a" / "labels.csv").read_bytes()
+    with pytest.raises(DataError, match="a release of another project"):
+        release(agreed(tmp_path / "two"), tmp_path / "a", ReleaseConfig(name="b"))
+    assert (tmp_path / "a" / "labels.csv").read_bytes() == before
 
 
 def test_a_takedown_deletes_the_image_where_a_preview_is_a_link(tmp_path: Path) -> None:
@@ -370,12 +393,14 @@ def test_a_repeated_takedown_removes_the_lists_of_a_release_without_images(tmp_p
     say(project, Ada="afaf", Ben="afaf")
     split(project, verdicts(project), {"train": 0.5, "test": 0.5}, schemes=1)
     release(project, tmp_path / "a", ReleaseConfig(name="a"))
-    for path in (tmp_path / "a" / "pictures").rglob("*.jpg"):
-        path.unlink()  # as a takedown that could not delete the lists
-    row = project.rows(select(t.images.c.sha256).where(t.images.c.id == 1))[0]
-    assert named_in(tmp_path / "a", row.sha256)
-    assert not take_down(project, row.sha256, because="again").problems
-    assert named_in(tmp_path / "a", row.sha256) == []
+    hashes = [row["sha256"] for row in rows_of(tmp_path / "a" / "provenance.csv")]
+    shutil.copytree(tmp_path / "a", tmp_path / "copy", ignore=shutil.ignore_patterns("*.jpg"))
+    for sha256 in hashes:
+        take_down(project, sha256, because="asked")
+    shutil.copytree(tmp_path / "copy", tmp_path / "a", dirs_exist_ok=True)  # lists that could not be deleted
+    assert named_in(tmp_path / "a", hashes[0])
+    assert not take_down(project, hashes[0], because="again").problems
+    assert named_in(tmp_path / "a", hashes[0]) == []
 
 
 def test_a_release_names_an_image_that_cannot_be_read(tmp_path: Path) -> None:

@@ -261,6 +261,7 @@ def test_a_broken_film_is_a_failure_beside_its_answers(films: Path, tmp_path: Pa
         (("f.mp4", "--every", "1s", "--save-images", "x"), "do not work with videos"),
         (("f.mp4", "--every", "1s", "--timeline", "x.png"), "give --every and --out too"),
         (("f.mp4", "--out", "x.csv", "--timeline", "x.png"), "give --every and --out too"),
+        (("f.png", "--every", "1s", "--out", "x.csv", "--timeline", "f.png"), "f.png is one of the videos"),
     ],
 )
 def test_what_can_t_be_asked(
@@ -303,6 +304,22 @@ def test_pixels_that_are_not_square_are_stretched(tmp_path: Path, ratio: tuple[i
     [only] = read_film(str(tmp_path / "a.mp4"), 1)
     assert only.image is not None
     assert (only.image.size, only.size) == ((width, 64), (width, 64))
+
+
+def test_the_shape_of_pixels_may_change_in_a_broadcast(tmp_path: Path) -> None:
+    """A film in 16:9 follows an advertisement in 4:3."""
+    av = pytest.importorskip("av", reason="needs PyAV: pip install 'uniemox[video]'")
+    for part, ratio in enumerate((Fraction(1), Fraction(4, 3))):
+        with av.open(str(tmp_path / f"{part}.ts"), "w") as film:
+            stream = film.add_stream("mpeg2video", 25, width=96, height=72, pix_fmt="yuv420p")
+            stream.codec_context.sample_aspect_ratio = ratio
+            for number in range(25):
+                frame = av.VideoFrame.from_image(shots()[0].resize((96, 72)))
+                frame.pts, frame.time_base = 25 * part + number, Fraction(1, 25)
+                film.mux(stream.encode(frame))
+            film.mux(stream.encode())
+    (tmp_path / "a.ts").write_bytes(b"".join((tmp_path / f"{part}.ts").read_bytes() for part in range(2)))
+    assert [one.size for one in read_film(str(tmp_path / "a.ts"), 1)] == [(96, 72), (128, 72)]
 
 
 def test_a_decoder_that_dies_is_a_failure(films: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -376,25 +376,27 @@ def test_joined_clips_of_less_than_a_second_are_read_to_their_end(tmp_path: Path
     assert found == sorted(found)
 
 
-def with_b_frames(path: Path, kind: str, codec: str, count: int, per_s: int) -> Path:
-    """A film of 100 pictures in four shots, with up to `count` B-frames in a row."""
+def with_b_frames(path: Path, kind: str, codec: str, count: int, per_s: int, step: int = 1) -> Path:
+    """A film of 100 pictures in four shots, step / per_s seconds apart, with up to `count` B-frames in a row."""
     av = pytest.importorskip("av", reason="needs PyAV: pip install 'uniemox[video]'")
     with av.open(str(path), "w", format=kind) as container:
         stream = container.add_stream(codec, rate=per_s)
         stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
         stream.codec_context.max_b_frames = count
         for i in range(100):
-            container.mux(stream.encode(av.VideoFrame.from_image(shots()[i // 25 % len(shots())])))
+            frame = av.VideoFrame.from_image(shots()[i // 25 % len(shots())])
+            frame.pts, frame.time_base = step * i, Fraction(1, per_s)
+            container.mux(stream.encode(frame))
         container.mux(stream.encode())
     return path
 
 
-@pytest.mark.parametrize("per_s", [1, 25])
-def test_pictures_of_avi_are_in_the_order_in_which_they_are_shown(tmp_path: Path, per_s: int) -> None:
+@pytest.mark.parametrize(("per_s", "step"), [(1, 1), (25, 1), (1, 5)])
+def test_pictures_of_avi_are_in_the_order_in_which_they_are_shown(tmp_path: Path, per_s: int, step: int) -> None:
     """AVI has no presentation times, and B-frames are stored after the frame that they precede."""
-    path = with_b_frames(tmp_path / "film.avi", "avi", "libx264", 3, per_s)
+    path = with_b_frames(tmp_path / "film.avi", "avi", "libx264", 3, per_s, step)
     found = [frame.time_s for frame in _film(path, lambda: None)]
-    assert found == pytest.approx([number / per_s for number in range(100)])
+    assert found == pytest.approx([step * number / per_s for number in range(100)])
 
 
 @pytest.mark.parametrize(

@@ -218,6 +218,8 @@ def status(
 
     Example: uniemox curate status mine --html mine.html
     """
+    if html is not None and html.suffix != ".html":
+        raise ConfigError(f"--html {html}: the page is a .html file")
     project = opened(folder)
     from uniemox.curate import status as project_status
 

@@ -227,7 +227,7 @@ def export_answers(
     from uniemox.curate.annotate.answer_files import write_csv, write_label_studio
 
     write = {".csv": write_csv, ".json": write_label_studio}.get(out.suffix)
-    if write is None:
+    if write is None or out.resolve() == (folder / "splits.json").resolve():
         raise ConfigError(f"{out}: give answers.csv, or tasks.json for Label Studio")
     print(f"wrote {out}: {write(project, out)} answers")
 

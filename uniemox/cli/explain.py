@@ -73,6 +73,8 @@ def heat(
     folder = out if _is_folder(out) else None  # refuses a wrong name before models are opened
     explainers, columns = open_explainers(model or [None], method)
     images = _images_of(files, max_images=MAX_ROWS if folder is None else None)
+    if out.resolve() in (image.resolve() for image in images):
+        raise ConfigError(f"--out {out} is one of the images; choose another name")
     rows = _explain_each(images, explainers, label, _people_beside(files, explainers), compare=method == "both")
     read, kept, measured = _keep(rows, explainers if scores else [], columns, folder)
     drawings = _draw_faces(read, faces) if faces else None

@@ -158,6 +158,8 @@ def _check(images: Sequence[str], files: AnswerFiles, engine: str, every: str | 
     is_film = every is not None
     if files.timeline is not None and not (is_film and files.out is not None and files.timeline.suffix == ".png"):
         raise UsageError("--timeline NAME.png plots the predictions of videos from a file: give --every and --out too")
+    if files.timeline is not None and any(files.timeline.absolute() == Path(image).absolute() for image in images):
+        raise UsageError(f"--timeline {files.timeline} is one of the videos; choose another name")
     if is_film and (engine == "ray" or files.save_images is not None):
         raise UsageError("--engine ray and --save-images do not work with videos; leave them out")
     if files.bom and (files.out is None or files.out.suffix != ".csv"):

@@ -25,12 +25,13 @@ from uniemox.curate.collect.config import CollectConfig
 from uniemox.curate.collect.run import fetch, search
 from uniemox.curate.collect.screen import screen
 from uniemox.curate.collect.sources import address_table
-from uniemox.curate.project import NONE, Project, create_project, person_of, pool, searched_labels
+from uniemox.curate.project import NONE, Project, create_project, is_project, person_of, pool, searched_labels
 from uniemox.curate.release.config import ReleaseConfig
 from uniemox.curate.release.run import release
 from uniemox.curate.release.splitting import split
 from uniemox.curate.status import status, write_status_page
 from uniemox.data.synthetic import synthetic
+from uniemox.errors import ConfigError
 from uniemox.io.images import encode_image
 from uniemox.io.progress import Progress, silent
 
@@ -44,8 +45,11 @@ def demo(folder: Path, *, count: int = 160, schemes: int = 20, progress: Progres
 
     folder: for the project, the release and status.html.  count: number of different images; one twelfth more are
     copies, broken, tiny, or not images.
-    Returns the statistics of the release. Raises ConfigError if the folder already has a project.
+    Returns the statistics of the release. Raises ConfigError if the folder already has one of these.
     """
+    for name in ("addresses.csv", "status.html", "release"):
+        if (folder / name).exists() and not is_project(folder / "project"):
+            raise ConfigError(f"{folder / name} exists; give the demo a new folder")
     project = create_project(folder / "project")
     images = demo_images(count)
     with image_server(images) as address:

@@ -89,13 +89,15 @@ def create_project(folder: Path, plan: CollectionPlan | None = None, *, database
     Raises ConfigError if the folder holds a project already.
     """
     plan = plan or paper_plan()
+    if database is not None and re.fullmatch(r"sqlite(\+\w+)?:/*(:memory:)?", database):
+        raise ConfigError(f"{database} names no file; give sqlite:////folder/project.db")
     if is_project(folder):
         raise ConfigError(f"{folder} holds a project already; continue it, or name another folder")
     for name in ("project.db", "database.txt"):  # links that lead nowhere
         refuse_special(folder / name)
     try:
         (folder / "pictures").mkdir(parents=True, exist_ok=True)
-        store = Store(database or _own_address(folder))
+        store = Store(_own_address(folder) if database is None else database)
         if store.setting("plan") is not None:
             raise ConfigError(f"{store.engine.url} holds a project already; continue it in the folder that began it")
         if database is not None:

@@ -169,6 +169,7 @@ def test_what_can_not_be_done_is_an_error(images: Path, tmp_path: Path) -> None:
         ((images, "--model", tmp_path / "nowhere.onnx", "--out", tmp_path / "sheet.pdf"), r"give sheet\.png"),
         (("reconstruct", images, *run, "--out", tmp_path / "sheet.jpg"), r"give sheet\.png"),
         ((*model, *out), "no image to explain"),
+        ((images / "0.png", *model, "--out", images / "0.png"), r"0\.png is one of the images"),
         ((*many, *model, *out), "a sheet shows at most 200 images, got 201"),
         (("reconstruct", *many, *run, *out), "a sheet shows at most 200 images, got 201"),
     ):

@@ -80,7 +80,7 @@ def get_once(address: str, config: CollectConfig, deadline: float | None = None)
     except (OSError, http.client.HTTPException, ValueError) as error:
         if isinstance(error, TimeoutError):
             return FetchError(f"not done within {config.timeout_s:g} s", may_pass=True)
-        if isinstance(error, ValueError):
+        if isinstance(error, ValueError) and not isinstance(error, OSError):  # a certificate's error is both
             return FetchError(f"not an address ({_words(error)})")
         return FetchError(f"no connection, or cut off: {_words(error)}", may_pass=True)
 

@@ -18,7 +18,7 @@ from uniemox.curate.annotate.agree import agreement_now
 from uniemox.curate.annotate.answer_files import as_csv
 from uniemox.curate.annotate.assignment import suggested_by
 from uniemox.curate.annotate.verdicts import OWNER_SAYS, Verdict, read_answers, verdicts
-from uniemox.curate.project import SUFFIXES, Change, Project, append, utc
+from uniemox.curate.project import SUFFIXES, Change, Project, append, taken_down, utc
 from uniemox.curate.release.config import ABOUT, ReleaseConfig, ReleasedImage
 from uniemox.curate.release.documents import (
     answer_tables,
@@ -51,6 +51,7 @@ from uniemox.io.images import MAX_BYTES
 from uniemox.io.progress import Progress, silent
 
 MARK = ".uniemox-release"  # marks a folder that may be overwritten
+NAMED = "uniemox curate release of project "  # begins the content of MARK
 IMAGES = "pictures"
 OLD_MARK = "uniemox curate release\n"  # of versions that did not name the project
 MAX_LISTED = 20  # images in an error, so that its advice stays visible
@@ -74,6 +75,9 @@ def release(project: Project, folder: Path, config: ReleaseConfig, progress: Pro
     folder = folder.absolute()
     if folder.is_dir() and any(folder.iterdir()) and not (folder / MARK).exists():
         raise DataError(f"{folder} has other files; give an empty folder, or one with a release")
+    mark = read_limited(folder / MARK).decode("utf-8", "replace") if (folder / MARK).exists() else ""
+    if mark.startswith(NAMED) and mark != _mark_of(project):
+        raise DataError(f"{folder} has a release of another project; give another folder, or remove this one")
     kept = verdicts(project, rule=config.rule, min_answers=config.min_answers)
     everything, left = release_rows(project, kept)
     rows = _licensed(everything, config)
@@ -97,7 +101,7 @@ def release(project: Project, folder: Path, config: ReleaseConfig, progress: Pro
 
 def _mark_of(project: Project) -> str:
     """Return the content of MARK, which only releases of this project have."""
-    return f"uniemox curate release of project {project.store.setting('id')}\n"
+    return f"{NAMED}{project.store.setting('id')}\n"
 
 
 def _is_ours(project: Project, folder: Path) -> bool:
@@ -373,9 +377,9 @@ def _leave_releases(project: Project, sha256: Sequence[str], problems: list[str]
                 problems.append(f"{row.folder}: not a release of this project; if it is, repeat curate release on it")
                 continue
             _check_folder(Path(row.folder))
-            images = Path(row.folder) / IMAGES
-            if row.pictures and not (images.is_dir() and any(images.iterdir())):  # folders of classes stay
-                problems.append(f"{images}: the images are missing; repeat the takedown when they are there")
+            if row.pictures and _is_away(project, Path(row.folder)):
+                remedy = "repeat the takedown when they are there, or curate release on it"
+                problems.append(f"{row.folder}: its images are missing; {remedy}")
                 continue
             if failures := _remove(Path(row.folder), sha256):
                 problems += failures
@@ -395,6 +399,18 @@ def _leave_releases(project: Project, sha256: Sequence[str], problems: list[str]
             failure = f"the images are removed, but it can't be written again ({error})"
             problems.append(f"{row.folder}: {failure}; repeat curate release on it")
     return TakenDown(tuple(sha256), tuple(written), tuple(gone), tuple(problems))
+
+
+def _is_away(project: Project, folder: Path) -> bool:
+    """Return True if a release without any image should have some: its folder was moved, or is not mounted."""
+    images = folder / IMAGES
+    if not images.is_dir() or not any(images.iterdir()):  # a takedown leaves the folders of classes
+        return True
+    if any(path.is_file() for path in images.rglob("*")) or not (folder / "provenance.csv").is_file():
+        return False
+    listed = {row["sha256"] for _, row in read_rows(folder / "provenance.csv", columns=("sha256",))}
+    gone = project.rows(select(t.images.c.sha256).where(t.images.c.id.in_(taken_down())))
+    return not listed <= {row.sha256 for row in gone}
 
 
 def _remove(folder: Path, sha256: Iterable[str]) -> list[str]:

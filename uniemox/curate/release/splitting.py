@@ -95,7 +95,7 @@ def read_scheme(project: Project) -> dict[str, str]:
     try:
         content: dict[str, Any] = json.loads(read_limited(path))
         return {key: name for name, keys in content["splits"].items() for key in keys}
-    except (OSError, ValueError, KeyError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
         raise DataError(f"{path}: no splits; draw them: uniemox curate split {project.folder}") from error
 
 

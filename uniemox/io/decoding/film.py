@@ -178,7 +178,8 @@ def _film(path: Path, search_on: Callable[[], None]) -> Iterator[Shown]:
         stream.thread_type = "AUTO"
         stream.codec_context.thread_count = THREADS
         source = FilmFile(path, container, stream, search_on)
-        end_s, aspect = source.last_end_s(), _aspect(stream)
+        end_s, codec = source.last_end_s(), stream.codec_context
+        is_fixed = stream.sample_aspect_ratio != codec.sample_aspect_ratio  # by the container; others may change
         is_avi = container.format.name == "avi"  # it has no presentation times, which FFmpeg guesses in another order
         count, stamp_s, gap_s, shift_s, next_s, dts, has_fallen = 0, math.inf, 0.0, 0.0, 0.0, None, False
         last: Shown | None = None
@@ -186,7 +187,10 @@ def _film(path: Path, search_on: Callable[[], None]) -> Iterator[Shown]:
             check_size(frame.width, frame.height, "a frame")
             before_s, before_gap_s, before_dts, dts = stamp_s, gap_s, dts, dts if frame.dts is None else frame.dts
             stamp = frame.dts if is_avi else frame.pts
-            stamp_s = next_s - shift_s if stamp is None else float(stamp * frame.time_base)
+            if stamp is None:  # the last pictures of AVI; they may be far apart, with empty chunks between them
+                stamp_s = before_s + before_gap_s if is_avi and count > 1 else next_s - shift_s
+            else:
+                stamp_s = float(stamp * frame.time_base)
             gap_s = stamp_s - before_s
             # Where films were joined, dts begins again, too, some frames earlier; time stamps of B-frames alone may go
             # back.
@@ -196,6 +200,7 @@ def _film(path: Path, search_on: Callable[[], None]) -> Iterator[Shown]:
                 shift_s, has_fallen = next_s - stamp_s, False
                 end_s = end_s if last is None else 0.0  # it was that of the first part
             small = frame.reformat(*SMALL, format="gray", threads=1).to_ndarray().astype(np.int16)
+            aspect = _aspect((stream if is_fixed else codec).sample_aspect_ratio)
             stretched = max(1, round(frame.width * aspect)), frame.height
             size = stretched[::-1] if _turn(frame) % 180 else stretched
             lasts_s = float((frame.duration or 0) * (frame.time_base or 0)) or float(1 / (stream.average_rate or 25))
@@ -211,9 +216,9 @@ def _film(path: Path, search_on: Callable[[], None]) -> Iterator[Shown]:
             yield last._replace(lasts_s=lasts_s)  # again, because its packet did not say how long it lasts
 
 
-def _aspect(stream: Any) -> float:
+def _aspect(ratio: Any) -> float:
     """Return the width of a pixel, as a share of its height: DVD and HDV are stretched when they are shown."""
-    aspect = float(stream.sample_aspect_ratio or 1)
+    aspect = float(ratio or 1)
     return aspect if 1 / MAX_ASPECT <= aspect <= MAX_ASPECT else 1.0
 
 
