@@ -353,6 +353,20 @@ def test_a_takedown_says_that_the_files_of_a_release_were_moved_out_of_their_fol
     assert named_in(tmp_path / "a", row.sha256) == []
 
 
+def test_a_takedown_says_how_else_a_release_has_changed(tmp_path: Path) -> None:
+    """It is written again from the project, in which an image was dropped since."""
+    project = agreed(tmp_path)
+    release(project, tmp_path / "a", ReleaseConfig(name="a"))
+    ours = [row["sha256"] for row in rows_of(tmp_path / "a" / "provenance.csv")]
+    second = project.rows(select(t.images.c.id).where(t.images.c.sha256 == ours[1]))[0].id
+    with project.store.write() as connection:
+        append(connection, actor="owner", step="screen", note="", changes=[Change(second, "screen", "drop", "")])
+    [problem] = take_down(project, ours[0], because="asked").problems
+    assert "1 other images left it, or have another label or split" in problem
+    assert len(rows_of(tmp_path / "a" / "provenance.csv")) == len(ours) - 2
+    assert not take_down(project, ours[0], because="again").problems
+
+
 def test_a_release_does_not_replace_that_of_another_project(tmp_path: Path) -> None:
     release(agreed(tmp_path / "one"), tmp_path / "a", ReleaseConfig(name="a"))
     before = (tmp_path / "a" / "labels.csv").read_bytes()

@@ -368,7 +368,7 @@ def _leave_releases(project: Project, sha256: Sequence[str], problems: list[str]
     """
     releases = project.rows(select(t.releases).order_by(t.releases.c.id))
     gone = [row.folder for row in releases if not (Path(row.folder) / MARK).exists()]
-    removed, written = [], []
+    removed, written, before = [], [], dict[str, dict[str, str]]()
     for row in releases:
         try:
             if row.folder in gone:
@@ -381,6 +381,7 @@ def _leave_releases(project: Project, sha256: Sequence[str], problems: list[str]
                 remedy = "repeat the takedown when they are there, or curate release on it"
                 problems.append(f"{row.folder}: its images are missing; {remedy}")
                 continue
+            before[row.folder] = _paths_in(Path(row.folder))
             if failures := _remove(Path(row.folder), sha256):
                 problems += failures
             else:
@@ -389,16 +390,30 @@ def _leave_releases(project: Project, sha256: Sequence[str], problems: list[str]
             problems.append(f"{row.folder}: the images can't be removed ({error}); remove them by hand")
     for row in removed:
         try:
-            if any(path.is_file() for path in (Path(row.folder) / IMAGES).rglob("*")):
-                release(project, Path(row.folder), ReleaseConfig(**json.loads(row.options)))
-            else:
-                with project.store.write() as connection:
-                    connection.execute(update(t.releases).where(t.releases.c.id == row.id).values(pictures=0))
+            others = _write_again(project, row, before[row.folder])
             written.append(row.folder)
+            if others:
+                change = f"{others} other images left it, or have another label or split"
+                problems.append(f"{row.folder}: {change}, because the project has changed since; look at its tables")
         except (UniemoxError, OSError) as error:
             failure = f"the images are removed, but it can't be written again ({error})"
             problems.append(f"{row.folder}: {failure}; repeat curate release on it")
     return TakenDown(tuple(sha256), tuple(written), tuple(gone), tuple(problems))
+
+
+def _write_again(project: Project, row: Any, before: Mapping[str, str]) -> int:
+    """Write a release from the project as it is now, and return the number of other images whose path changed.
+
+    row: of tables.releases.  before: its images' paths by sha256.
+    """
+    folder = Path(row.folder)
+    if any(path.is_file() for path in (folder / IMAGES).rglob("*")):
+        release(project, folder, ReleaseConfig(**json.loads(row.options)))
+    else:
+        with project.store.write() as connection:
+            connection.execute(update(t.releases).where(t.releases.c.id == row.id).values(pictures=0))
+    now, taken = _paths_in(folder), _taken_down(project)
+    return sum(now.get(sha256) != path for sha256, path in before.items() if sha256 not in taken)
 
 
 def _is_away(project: Project, folder: Path) -> bool:
@@ -406,11 +421,20 @@ def _is_away(project: Project, folder: Path) -> bool:
     images = folder / IMAGES
     if not images.is_dir() or not any(images.iterdir()):  # a takedown leaves the folders of classes
         return True
-    if any(path.is_file() for path in images.rglob("*")) or not (folder / "provenance.csv").is_file():
+    if any(path.is_file() for path in images.rglob("*")):
         return False
-    listed = {row["sha256"] for _, row in read_rows(folder / "provenance.csv", columns=("sha256",))}
-    gone = project.rows(select(t.images.c.sha256).where(t.images.c.id.in_(taken_down())))
-    return not listed <= {row.sha256 for row in gone}
+    return not _paths_in(folder).keys() <= _taken_down(project)
+
+
+def _paths_in(folder: Path) -> dict[str, str]:
+    """Return the paths of a release's images, with split and label, by sha256; none if its table is missing."""
+    table = folder / "provenance.csv"
+    rows = read_rows(table, columns=("path", "sha256")) if table.is_file() else ()
+    return {row["sha256"]: row["path"] for _, row in rows}
+
+
+def _taken_down(project: Project) -> set[str]:
+    return {row.sha256 for row in project.rows(select(t.images.c.sha256).where(t.images.c.id.in_(taken_down())))}
 
 
 def _remove(folder: Path, sha256: Iterable[str]) -> list[str]:
