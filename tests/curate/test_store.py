@@ -95,6 +95,17 @@ def test_a_wrong_address_leaves_no_project(tmp_path: Path, address: str) -> None
     create_project(tmp_path / "p").store.close()
 
 
+def test_a_relative_database_does_not_depend_on_where_commands_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    numbers = []
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        monkeypatch.chdir(tmp_path / name)
+        numbers.append(create_project(Path("p"), database="sqlite:///p.db").store.setting("id"))
+    assert [open_project(tmp_path / name / "p").store.setting("id") for name in "ab"] == numbers
+
+
 def test_a_project_is_not_begun_in_the_database_of_another(tmp_path: Path) -> None:
     first = create_project(tmp_path / "p")
     before = first.store.setting("id")

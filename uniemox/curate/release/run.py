@@ -402,7 +402,7 @@ def _leave_releases(project: Project, sha256: Sequence[str], problems: list[str]
 
 
 def _write_again(project: Project, row: Any, before: Mapping[str, str]) -> int:
-    """Write a release from the project as it is now, and return the number of other images whose path changed.
+    """Write a release from today's project, and return the number of other images whose path changed.
 
     row: of tables.releases.  before: its images' paths by sha256.
     """
