@@ -101,11 +101,9 @@ def create_project(folder: Path, plan: CollectionPlan | None = None, *, database
         if store.setting("plan") is not None:
             raise ConfigError(f"{store.engine.url} holds a project already; continue it in the folder that began it")
         if database is not None:
-            path = store.engine.url.database or ""
-            if store.engine.dialect.name == "sqlite" and not path.startswith(
-                "file:"
-            ):  # whatever folder commands run in
-                database = str(store.engine.url.set(database=os.path.abspath(path)))
+            url = store.engine.url
+            if url.get_backend_name() == "sqlite" and not str(url.database).startswith("file:"):
+                database = str(url.set(database=os.path.abspath(str(url.database))))  # for commands in other folders
             (folder / "database.txt").write_text(database + "\n", "utf-8")
     except OSError as error:
         raise DataError(f"{folder}: can't be made a project ({error.strerror})") from error

@@ -75,13 +75,13 @@ def release(project: Project, folder: Path, config: ReleaseConfig, progress: Pro
     folder = folder.absolute()
     if folder.is_dir() and any(folder.iterdir()) and not (folder / MARK).exists():
         raise DataError(f"{folder} has other files; give an empty folder, or one with a release")
-    mark = read_limited(folder / MARK).decode("utf-8", "replace") if (folder / MARK).exists() else ""
-    if mark.startswith(NAMED) and mark != _mark_of(project):
-        raise DataError(f"{folder} has a release of another project; give another folder, or remove this one")
     kept = verdicts(project, rule=config.rule, min_answers=config.min_answers)
     everything, left = release_rows(project, kept)
     rows = _licensed(everything, config)
     _check_folder(folder)
+    mark = read_limited(folder / MARK).decode("utf-8", "replace") if (folder / MARK).exists() else ""
+    if mark.startswith(NAMED) and mark != _mark_of(project):
+        raise DataError(f"{folder} has a release of another project; give another folder, or remove this one")
     with ExitStack() as at_end:
         with writing(folder):
             at_end.callback(FileLock(folder / MARK).release)

@@ -1,0 +1,217 @@
+"""Takedown: images leave the project and all its releases."""
+
+import hashlib
+import shutil
+from pathlib import Path
+
+import pytest
+from sqlalchemy import insert, select, update
+
+from tests.curate.places import LABELS, project_of, say
+from tests.curate.test_release import agreed, named_in, rows_of
+from uniemox.curate import tables as t
+from uniemox.curate.annotate.verdicts import verdicts
+from uniemox.curate.project import Change, append
+from uniemox.curate.release.config import ReleaseConfig
+from uniemox.curate.release.run import LISTS, release, take_down
+from uniemox.curate.release.splitting import split
+from uniemox.curate.status import status
+from uniemox.errors import ConfigError
+
+
+def test_a_release_that_can_t_be_written_again_keeps_the_image_in_none(tmp_path: Path) -> None:
+    project = agreed(tmp_path)
+    for name in ("a", "b", "c", "moved"):
+        release(project, tmp_path / name, ReleaseConfig(name=name))
+    gone = project.rows(select(t.images.c.sha256).where(t.images.c.id == 4))[0].sha256
+    assert "provenance.csv" in named_in(tmp_path / "c", gone)
+    (tmp_path / "moved").rename(tmp_path / "elsewhere")
+    (tmp_path / "b" / "README.md").unlink()
+    (tmp_path / "b" / "README.md").mkdir()  # can't be written over
+    before = {path.name: path.read_bytes() for path in (tmp_path / "a").rglob("*.jpg")}
+    done = take_down(project, "https://pictures.example/4.jpg", because="asked")
+    assert {path.name: path.read_bytes() for path in (tmp_path / "a").rglob("*.jpg")} == {
+        name: data for name, data in before.items() if name != f"{gone[:20]}.jpg"
+    }
+    assert [named_in(tmp_path / name, gone) for name in "abc"] == [[], [], []]
+    assert done.releases == (str(tmp_path / "a"), str(tmp_path / "c"))
+    assert done.gone == (str(tmp_path / "moved"),)
+    assert len(done.problems) == 1
+    assert "b: the images are removed, but it can't be written again" in done.problems[0]
+    digest = hashlib.sha256((tmp_path / "c" / "labels.csv").read_bytes()).hexdigest()
+    assert digest in (tmp_path / "c" / "SHA256SUMS").read_text()
+
+
+def test_a_takedown_goes_on_where_a_file_cannot_be_deleted(tmp_path: Path) -> None:
+    project = agreed(tmp_path)
+    release(project, tmp_path / "a", ReleaseConfig(name="a"))
+    row = project.rows(select(t.images).where(t.images.c.id == 4))[0]
+    image, preview = project.image_path(row.sha256, row.format), project.preview_path(row.sha256)
+    image.unlink()
+    image.mkdir()
+    partial = preview.with_name(f"{preview.name}.12-34.partial")  # of a killed server
+    preview.parent.mkdir(parents=True)
+    for path in (preview, partial):
+        path.write_bytes(b"image")
+    done = take_down(project, row.sha256, because="asked")
+    assert not preview.exists()
+    assert not partial.exists()
+    assert done.releases == (str(tmp_path / "a"),)
+    assert named_in(tmp_path / "a", row.sha256) == []
+    assert len(done.problems) == 1
+    assert f"{image}: it can't be deleted" in done.problems[0]
+    image.rmdir()
+    assert not take_down(project, row.sha256, because="again").problems
+
+
+@pytest.mark.parametrize("away", ["pictures", "pictures/xx"])
+def test_a_takedown_says_that_the_folder_of_images_is_missing(tmp_path: Path, away: str) -> None:
+    project = agreed(tmp_path)
+    row = project.rows(select(t.images).where(t.images.c.id == 4))[0]
+    image = project.image_path(row.sha256, row.format)
+    folder = project.folder / away.replace("xx", row.sha256[:2])
+    folder.rename(tmp_path / "away")
+    [problem] = take_down(project, row.sha256, because="asked").problems
+    assert f"{image.parent}: this folder of images is missing; repeat the takedown" in problem
+    (tmp_path / "away").rename(folder)
+    assert image.exists()
+    assert not take_down(project, row.sha256, because="again").problems
+    assert not image.exists()
+
+
+@pytest.mark.parametrize("which", ["", " "])
+def test_a_takedown_of_nothing_is_refused(tmp_path: Path, which: str) -> None:
+    """Images of folders have no page."""
+    project = project_of(tmp_path / "p", LABELS * 2, looks=True)
+    with project.store.write() as connection:
+        connection.execute(update(t.candidates).values(page=""))
+    with pytest.raises(ConfigError, match="expected an address"):
+        take_down(project, which, because="asked")
+    assert list((tmp_path / "p" / "pictures").rglob("*.jpg"))
+
+
+@pytest.mark.parametrize("is_mounted", [True, False])
+def test_a_takedown_says_that_the_images_of_a_release_are_missing(tmp_path: Path, is_mounted: bool) -> None:
+    project = agreed(tmp_path)
+    release(project, tmp_path / "a", ReleaseConfig(name="a"))
+    row = project.rows(select(t.images.c.sha256).where(t.images.c.id == 4))[0]
+    (tmp_path / "a" / "pictures").rename(tmp_path / "away")
+    if not is_mounted:
+        (tmp_path / "a" / "pictures").mkdir()
+    done = take_down(project, row.sha256, because="asked")
+    assert done.releases == ()
+    assert "its images are missing; repeat the takedown" in done.problems[0]
+    assert (tmp_path / "a" / "labels.csv").exists()
+    if not is_mounted:
+        (tmp_path / "a" / "pictures").rmdir()
+    (tmp_path / "away").rename(tmp_path / "a" / "pictures")
+    assert take_down(project, row.sha256, because="again").releases == (str(tmp_path / "a"),)
+    assert named_in(tmp_path / "a", row.sha256) == []
+
+
+def test_a_takedown_says_that_the_files_of_a_release_were_moved_out_of_their_folders(tmp_path: Path) -> None:
+    project = agreed(tmp_path)
+    release(project, tmp_path / "a", ReleaseConfig(name="a"))
+    row = project.rows(select(t.images.c.sha256).where(t.images.c.id == 4))[0]
+    shutil.copytree(tmp_path / "a", tmp_path / "copy")
+    for path in (tmp_path / "a" / "pictures").rglob("*.jpg"):
+        path.unlink()
+    done = take_down(project, row.sha256, because="asked")
+    assert done.releases == ()
+    assert "its images are missing" in done.problems[0]
+    shutil.copytree(tmp_path / "copy", tmp_path / "a", dirs_exist_ok=True)
+    assert take_down(project, row.sha256, because="again").releases == (str(tmp_path / "a"),)
+    assert named_in(tmp_path / "a", row.sha256) == []
+
+
+def test_a_takedown_says_how_else_a_release_has_changed(tmp_path: Path) -> None:
+    """It is written again from the project, in which an image was dropped since."""
+    project = agreed(tmp_path)
+    release(project, tmp_path / "a", ReleaseConfig(name="a"))
+    ours = [row["sha256"] for row in rows_of(tmp_path / "a" / "provenance.csv")]
+    second = project.rows(select(t.images.c.id).where(t.images.c.sha256 == ours[1]))[0].id
+    with project.store.write() as connection:
+        append(connection, actor="owner", step="screen", note="", changes=[Change(second, "screen", "drop", "")])
+    [problem] = take_down(project, ours[0], because="asked").problems
+    assert "1 other images left it, or have another label or split" in problem
+    assert len(rows_of(tmp_path / "a" / "provenance.csv")) == len(ours) - 2
+    assert not take_down(project, ours[0], because="again").problems
+
+
+def test_a_takedown_deletes_the_image_where_a_preview_is_a_link(tmp_path: Path) -> None:
+    project = agreed(tmp_path)
+    row = project.rows(select(t.images).where(t.images.c.id == 4))[0]
+    image, folder = project.image_path(row.sha256, row.format), project.folder / "previews" / row.sha256[:2]
+    folder.parent.mkdir()
+    folder.symlink_to(tmp_path, target_is_directory=True)
+    [problem] = take_down(project, row.sha256, because="asked").problems
+    assert "a link leads out of the project" in problem
+    assert not image.exists()
+
+
+def test_a_takedown_removes_from_a_release_all_that_can_be_deleted(tmp_path: Path) -> None:
+    project = agreed(tmp_path)
+    release(project, tmp_path / "a", ReleaseConfig(name="a"))
+    row = project.rows(select(t.images.c.sha256).where(t.images.c.id == 4))[0]
+    (tmp_path / "a" / "labels.csv").unlink()
+    (tmp_path / "a" / "labels.csv").mkdir()  # can't be deleted as a file
+    done = take_down(project, row.sha256, because="asked")
+    assert named_in(tmp_path / "a", row.sha256) == []
+    assert done.releases == ()
+    assert len(done.problems) == 1
+    assert "labels.csv: it can't be deleted" in done.problems[0]
+    assert "repeat the takedown" in done.problems[0]
+    (tmp_path / "a" / "labels.csv").rmdir()
+    assert take_down(project, row.sha256, because="again").releases == (str(tmp_path / "a"),)
+
+
+def test_a_repeated_takedown_removes_the_lists_of_a_release_without_images(tmp_path: Path) -> None:
+    project = project_of(tmp_path / "p", LABELS * 2, looks=True)
+    say(project, Ada="afaf", Ben="afaf")
+    split(project, verdicts(project), {"train": 0.5, "test": 0.5}, schemes=1)
+    release(project, tmp_path / "a", ReleaseConfig(name="a"))
+    hashes = [row["sha256"] for row in rows_of(tmp_path / "a" / "provenance.csv")]
+    shutil.copytree(tmp_path / "a", tmp_path / "copy", ignore=shutil.ignore_patterns("*.jpg"))
+    for sha256 in hashes:
+        take_down(project, sha256, because="asked")
+    shutil.copytree(tmp_path / "copy", tmp_path / "a", dirs_exist_ok=True)  # lists that could not be deleted
+    assert named_in(tmp_path / "a", hashes[0])
+    assert not take_down(project, hashes[0], because="again").problems
+    assert named_in(tmp_path / "a", hashes[0]) == []
+
+
+def test_taking_down_the_last_image_removes_all_lists(tmp_path: Path) -> None:
+    project = project_of(tmp_path / "p", LABELS * 2, looks=True)
+    say(project, Ada="afaf", Ben="afaf")
+    split(project, verdicts(project), {"train": 0.5, "test": 0.5}, schemes=1)
+    release(project, tmp_path / "a", ReleaseConfig(name="a"))
+    for row in project.rows(select(t.images)):
+        done = take_down(project, row.sha256, because="asked")
+        assert (done.releases, done.problems) == ((str(tmp_path / "a"),), ())
+        assert named_in(tmp_path / "a", row.sha256) == []
+    assert not any((tmp_path / "a" / name).exists() for name in LISTS)
+    assert not [path for path in (tmp_path / "a" / "pictures").rglob("*") if path.is_file()]
+    assert status(project)["steps"]["release"]["releases"][0]["pictures"] == 0
+
+
+def test_a_takedown_leaves_releases_of_other_projects_alone(tmp_path: Path) -> None:
+    ours, theirs = (agreed(tmp_path / name) for name in ("ours", "theirs"))
+    release(ours, tmp_path / "release", ReleaseConfig(name="x"))
+    before = sorted(path.name for path in (tmp_path / "release").rglob("*.jpg"))
+    with theirs.store.write() as connection:
+        row = {"folder": str(tmp_path / "release"), "options": '{"name": "x"}', "at": 0.0, "pictures": 1}
+        connection.execute(insert(t.releases).values(**row))
+    done = take_down(theirs, "https://pictures.example/1.jpg", because="asked")
+    assert (done.releases, done.gone) == ((), ())
+    assert "not a release of this project" in done.problems[0]
+    assert sorted(path.name for path in (tmp_path / "release").rglob("*.jpg")) == before
+
+
+def test_a_release_of_an_older_version_loses_the_image_too(tmp_path: Path) -> None:
+    project = agreed(tmp_path)
+    release(project, tmp_path / "old", ReleaseConfig(name="x"))
+    (tmp_path / "old" / ".uniemox-release").write_text("uniemox curate release\n")
+    gone = project.rows(select(t.images.c.sha256).where(t.images.c.id == 4))[0].sha256
+    done = take_down(project, gone, because="asked")
+    assert (done.releases, done.problems) == ((str(tmp_path / "old"),), ())
+    assert named_in(tmp_path / "old", gone) == []
