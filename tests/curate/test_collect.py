@@ -32,7 +32,7 @@ from uniemox.curate.collect.sources import (
 )
 from uniemox.curate.plan import CollectionPlan
 from uniemox.curate.project import Project, create_project, searched_labels
-from uniemox.curate.release.run import take_down
+from uniemox.curate.release.takedown import take_down
 from uniemox.errors import ConfigError, DataError, LabelError
 
 PLAN = CollectionPlan(keywords={"awe": ("Wonder",), "fear": ("Dread", "Panic")}, check_every=0)

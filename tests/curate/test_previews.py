@@ -19,7 +19,7 @@ from starlette.types import Message
 from uniemox.curate import tables as t
 from uniemox.curate.annotate.previews import Previews, draw_check, preview_response
 from uniemox.curate.project import Project
-from uniemox.curate.release.run import take_down
+from uniemox.curate.release.takedown import take_down
 from uniemox.serve.protocol import PIECE_BYTES
 
 

@@ -19,8 +19,9 @@ from uniemox.curate.annotate.verdicts import verdicts
 from uniemox.curate.project import Change, Project, append, leave_out, open_project
 from uniemox.curate.release.config import ReleaseConfig
 from uniemox.curate.release.documents import licence_counts, render
-from uniemox.curate.release.run import MARK, release, take_down
+from uniemox.curate.release.run import MARK, release
 from uniemox.curate.release.splitting import kept_data, read_scheme, split, together
+from uniemox.curate.release.takedown import take_down
 from uniemox.curate.status import status, write_status_page
 from uniemox.data.source import open_data
 from uniemox.errors import ConfigError, DataError, ImageError

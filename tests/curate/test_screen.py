@@ -17,7 +17,7 @@ from uniemox.curate.collect.screen import ScreenConfig, remembered_config, scree
 from uniemox.curate.collect.sources import local_folder
 from uniemox.curate.plan import CollectionPlan
 from uniemox.curate.project import Change, Project, append, create_project, decisions
-from uniemox.curate.release.run import take_down
+from uniemox.curate.release.takedown import take_down
 from uniemox.curate.status import status
 from uniemox.data.processes import scan
 from uniemox.data.readers.folders import read_folder

@@ -13,8 +13,9 @@ from uniemox.curate import tables as t
 from uniemox.curate.annotate.verdicts import verdicts
 from uniemox.curate.project import Change, append
 from uniemox.curate.release.config import ReleaseConfig
-from uniemox.curate.release.run import LISTS, release, take_down
+from uniemox.curate.release.run import release
 from uniemox.curate.release.splitting import split
+from uniemox.curate.release.takedown import LISTS, take_down
 from uniemox.curate.status import status
 from uniemox.errors import ConfigError
 

@@ -180,7 +180,7 @@ def takedown(folder: Folder, which: str, /, *, because: str) -> None:
         because: Reason, which is recorded.
     """
     project = opened(folder)
-    from uniemox.curate.release.run import take_down
+    from uniemox.curate.release.takedown import take_down
 
     done = take_down(project, which, because=because)
     print(f"removed {len(done.sha256)} images: {', '.join(digest[:12] for digest in done.sha256)}")
