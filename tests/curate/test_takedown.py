@@ -1,6 +1,7 @@
 """Takedown: images leave the project and all its releases."""
 
 import hashlib
+import json
 import shutil
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 from sqlalchemy import insert, select, update
 
 from tests.curate.places import LABELS, project_of, say
-from tests.curate.test_release import agreed, named_in, rows_of
+from tests.curate.test_release import agreed, named_in, rows_of, sums_match
 from uniemox.curate import tables as t
 from uniemox.curate.annotate.verdicts import verdicts
 from uniemox.curate.project import Change, append
@@ -17,6 +18,7 @@ from uniemox.curate.release.run import release
 from uniemox.curate.release.splitting import split
 from uniemox.curate.release.takedown import LISTS, take_down
 from uniemox.curate.status import status
+from uniemox.data.source import open_data
 from uniemox.errors import ConfigError
 
 
@@ -125,18 +127,74 @@ def test_a_takedown_says_that_the_files_of_a_release_were_moved_out_of_their_fol
     assert named_in(tmp_path / "a", row.sha256) == []
 
 
-def test_a_takedown_says_how_else_a_release_has_changed(tmp_path: Path) -> None:
-    """It is written again from the project, in which an image was dropped since."""
-    project = agreed(tmp_path)
-    release(project, tmp_path / "a", ReleaseConfig(name="a"))
-    ours = [row["sha256"] for row in rows_of(tmp_path / "a" / "provenance.csv")]
-    second = project.rows(select(t.images.c.id).where(t.images.c.sha256 == ours[1]))[0].id
+def test_a_takedown_leaves_the_rest_of_a_release_as_it_was(tmp_path: Path) -> None:
+    """Since the release, an image was dropped, others were answered anew, and the splits were drawn again."""
+    project = agreed(tmp_path, Cem="afafafnnnnnn")
+    release(project, tmp_path / "a", ReleaseConfig(name="a", rule="majority"))
+    shutil.copytree(tmp_path / "a", tmp_path / "before")
+    rows = rows_of(tmp_path / "a" / "provenance.csv")
+    second = project.rows(select(t.images.c.id).where(t.images.c.sha256 == rows[1]["sha256"]))[0].id
     with project.store.write() as connection:
         append(connection, actor="owner", step="screen", note="", changes=[Change(second, "screen", "drop", "")])
-    [problem] = take_down(project, ours[0], because="asked").problems
-    assert "1 other images left it, or have another label or split" in problem
-    assert len(rows_of(tmp_path / "a" / "provenance.csv")) == len(ours) - 2
-    assert not take_down(project, ours[0], because="again").problems
+    split(project, verdicts(project, rule="majority"), {"train": 0.5, "test": 0.5}, seed=3, schemes=1)
+    say(project, Dan="fa" * 6)
+    done = take_down(project, rows[0]["sha256"], because="asked")
+    assert (done.releases, done.problems) == ((str(tmp_path / "a"),), ())
+    assert named_in(tmp_path / "a", rows[0]["sha256"]) == []
+    assert sums_match(tmp_path / "a")
+    for name in ("labels.csv", "soft_labels.csv", "provenance.csv", "answers.csv"):
+        before = (tmp_path / "before" / name).read_text().splitlines()
+        left = [line for line in before if rows[0]["sha256"][:20] not in line]
+        assert (tmp_path / "a" / name).read_text().splitlines() == left != before
+    for name in ("agreement.json", "plan.json"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "before" / name).read_bytes()
+    old, new = (json.loads((tmp_path / name / "splits.json").read_bytes()) for name in ("before", "a"))
+    assert new["how"] == old["how"]
+    assert len(json.loads((tmp_path / "a" / "label_studio.json").read_bytes())) == len(rows) - 1
+    figures = json.loads((tmp_path / "a" / "statistics.json").read_bytes())
+    assert figures["table II"]["samples"] == figures["funnel"]["released"] == len(rows) - 1
+    assert (tmp_path / "a" / "README.md").read_text().splitlines()[2].startswith(f"{len(rows) - 1} images")
+    assert status(project)["steps"]["release"]["releases"][0]["pictures"] == len(rows) - 1
+    assert len(open_data(f"emo8:{tmp_path / 'a' / 'pictures'}")) == len(rows) - 1
+    repeated = {path: path.read_bytes() for path in (tmp_path / "a").iterdir() if path.is_file()}
+    assert not take_down(project, rows[0]["sha256"], because="again").problems
+    changing = {"croissant.json", "SHA256SUMS"}  # they have the time
+    assert not [path for path, data in repeated.items() if path.read_bytes() != data and path.name not in changing]
+
+
+def test_a_takedown_leaves_a_readme_that_was_edited(tmp_path: Path) -> None:
+    project = agreed(tmp_path)
+    release(project, tmp_path / "a", ReleaseConfig(name="a"))
+    readme, new = tmp_path / "a" / "README.md", tmp_path / "a" / "README.new.md"
+    edited = readme.read_text() + "We made it in our spare time.\n"
+    readme.write_text(edited)
+    rows = rows_of(tmp_path / "a" / "provenance.csv")
+    for number in (1, 2):
+        [problem] = take_down(project, rows[number]["sha256"], because="asked").problems
+        assert "README.md was edited" in problem
+        assert readme.read_text() == edited
+        assert f"{len(rows) - number} images" in new.read_text()
+        assert sums_match(tmp_path / "a")
+    release(project, tmp_path / "a", ReleaseConfig(name="b"))
+    assert (readme.read_text(), "# b" in new.read_text()) == (edited, True)
+    new.replace(readme)
+    release(project, tmp_path / "a", ReleaseConfig(name="c"))
+    assert ("# c" in readme.read_text(), new.exists()) == (True, False)
+
+
+def test_tables_changed_by_hand_name_no_image_that_was_taken_down(tmp_path: Path) -> None:
+    project = agreed(tmp_path)
+    release(project, tmp_path / "a", ReleaseConfig(name="a"))
+    [first, *_] = rows_of(tmp_path / "a" / "provenance.csv")
+    labels = (tmp_path / "a" / "labels.csv").read_text()
+    (tmp_path / "a" / "labels.csv").write_text(labels.replace(",", ";"))
+    (tmp_path / "a" / "splits.json").write_text(f'["{first["path"]}"]')
+    [problem] = take_down(project, first["sha256"], because="asked").problems
+    assert "repeat curate release on it" in problem
+    assert named_in(tmp_path / "a", first["sha256"]) == []
+    assert len((tmp_path / "a" / "labels.csv").read_text().splitlines()) == len(labels.splitlines()) - 1
+    release(project, tmp_path / "a", ReleaseConfig(name="a"))
+    assert sums_match(tmp_path / "a")
 
 
 def test_a_takedown_deletes_the_image_where_a_preview_is_a_link(tmp_path: Path) -> None:
@@ -159,10 +217,10 @@ def test_a_takedown_removes_from_a_release_all_that_can_be_deleted(tmp_path: Pat
     done = take_down(project, row.sha256, because="asked")
     assert named_in(tmp_path / "a", row.sha256) == []
     assert done.releases == ()
-    assert len(done.problems) == 1
     assert "labels.csv: it can't be deleted" in done.problems[0]
-    assert "repeat the takedown" in done.problems[0]
+    assert "repeat curate release on it" in done.problems[1]
     (tmp_path / "a" / "labels.csv").rmdir()
+    release(project, tmp_path / "a", ReleaseConfig(name="a"))
     assert take_down(project, row.sha256, because="again").releases == (str(tmp_path / "a"),)
 
 
@@ -206,13 +264,3 @@ def test_a_takedown_leaves_releases_of_other_projects_alone(tmp_path: Path) -> N
     assert (done.releases, done.gone) == ((), ())
     assert "not a release of this project" in done.problems[0]
     assert sorted(path.name for path in (tmp_path / "release").rglob("*.jpg")) == before
-
-
-def test_a_release_of_an_older_version_loses_the_image_too(tmp_path: Path) -> None:
-    project = agreed(tmp_path)
-    release(project, tmp_path / "old", ReleaseConfig(name="x"))
-    (tmp_path / "old" / ".uniemox-release").write_text("uniemox curate release\n")
-    gone = project.rows(select(t.images.c.sha256).where(t.images.c.id == 4))[0].sha256
-    done = take_down(project, gone, because="asked")
-    assert (done.releases, done.problems) == ((str(tmp_path / "old"),), ())
-    assert named_in(tmp_path / "old", gone) == []

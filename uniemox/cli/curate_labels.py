@@ -195,6 +195,7 @@ def release(
     need("mlcroissant", extra="curate")
     project = opened(folder)
     from uniemox.curate.annotate.verdicts import remembered_rule
+    from uniemox.curate.release.run import NEW_README
     from uniemox.curate.release.run import release as run
 
     config = ReleaseConfig(name=name, rule=rule or remembered_rule(project), **vars(about))
@@ -211,6 +212,8 @@ def release(
     left = made["statistics"]["metadata"]["still there"]
     if left:
         say(f"{left} files still contain metadata: they are damaged, or not JPEG, PNG or WebP")
+    if (out / NEW_README).exists():
+        say(f"README.md was edited, so it stays; {NEW_README} has the new text")
     print(f"wrote {out}: {made['pictures']} images")
 
 

@@ -15,8 +15,9 @@ from uniemox.curate.annotate.answer_files import as_csv, cells
 from uniemox.curate.annotate.verdicts import LatestAnswers
 from uniemox.curate.plan import CollectionPlan
 from uniemox.curate.release.config import ReleaseConfig, ReleasedImage
+from uniemox.data.readers.csv_table import parse_json, read_rows, read_text
 from uniemox.errors import DataError, MissingPackageError
-from uniemox.io.files import write_file
+from uniemox.io.files import plain_cell, write_file
 from uniemox.io.html import environment
 from uniemox.paper import paper_tables
 
@@ -35,7 +36,7 @@ FIELDS = {
 def render(template: str, **values: Any) -> str:
     """Return the text that a template of this folder makes of values.
 
-    datasheet.md: config, plan, rows, figures, sources, by_owner, suggested, models, agreement, and those below.
+    datasheet.md: config, plan, figures, sources, by_owner, suggested, models, agreement, and those below.
     statistics.md: figures, published (table II).  licences.md: licences.
     """
     document = environment(is_html=False).overlay(finalize=_as_plain_text).get_template(f"curate/release/{template}")
@@ -47,34 +48,66 @@ def _as_plain_text(value: Any) -> Any:
     return re.sub(r"([\\<\[`|])", r"\\\1", re.sub(r"\s+", " ", value)) if isinstance(value, str) else value
 
 
-def statistics(
-    name: str, rows: Sequence[ReleasedImage], status: Mapping[str, Any], plan: CollectionPlan
-) -> dict[str, Any]:
-    """Return the statistics of a release: a row of table II, classes by split, styles, images after each step."""
-    splits = sorted({row.split for row in rows}, key=("train", "val", "test").index)
-    counts = Counter((row.label, row.split) for row in rows)
+def statistics(name: str, status: Mapping[str, Any], plan: CollectionPlan) -> dict[str, Any]:
+    """Return the statistics of a release: a row of table II, classes by split, styles, images after each step.
+
+    `write_documents` counts the released images.
+    """
     steps = status["steps"]
     label_set = plan.label_set
     published = "" if label_set.name == "custom" else f"{label_set.name.capitalize()} "
     return {
-        "table II": {
-            "dataset": name,
-            "samples": len(rows),
-            "annotation": f"{published}({len(plan.labels)})",
-            "styles": sorted({row.style for row in rows if row.style}),
-        },
-        "classes": {label: {split: counts[label, split] for split in splits} for label in plan.labels},
-        "styles": dict(Counter(row.style or "not tagged" for row in rows).most_common()),
+        "table II": {"dataset": name, "samples": 0, "annotation": f"{published}({len(plan.labels)})", "styles": []},
+        "classes": {label: {} for label in plan.labels},
+        "styles": {},
         "funnel": {
             "offered by the sources": steps["collect"]["offered"],
             "fetched": steps["collect"]["fetched"],
             "different pictures": steps["collect"]["different pictures"],
             "passed the screen": steps["screen"]["kept"],
             "answered by two or more": steps["annotate"]["answered twice"],
-            "released": len(rows),
+            "released": 0,
         },
         "dropped": steps["screen"]["dropped"],
     }
+
+
+def write_documents(
+    folder: Path, config: ReleaseConfig, plan: CollectionPlan, figures: dict[str, Any], *, models: Sequence[str]
+) -> str:
+    """Write the documents of a release from its tables, except for README.md, whose text it returns.
+
+    It counts the images of the tables in `figures`, which are those of `statistics`.
+    models: names of those whose suggestions annotators saw.
+    Raises DataError for a damaged table.
+    """
+    images, sources, answers = (_cells(folder / name) for name in ("labels.csv", "provenance.csv", "answers.csv"))
+    splits = sorted({row["split"] for row in images}, key=("train", "val", "test").index)
+    counts = Counter((row["label"], row["split"]) for row in images)
+    styles = Counter(row["domain"] or "not tagged" for row in images)
+    figures["table II"] |= {"samples": len(images), "styles": sorted(styles.keys() - {"not tagged"})}
+    figures["classes"] = {label: {split: counts[label, split] for split in splits} for label in plan.labels}
+    figures["styles"] = dict(styles.most_common())
+    figures["funnel"]["released"] = len(images)
+    values = {"figures": figures, "licences": licence_counts(row["licence"] for row in sources)}
+    about = {
+        "config": config,
+        "plan": plan,
+        "sources": Counter(row["source"] for row in sources),
+        "by_owner": sum(row["decided"] == "owner" for row in sources),
+        "suggested": sum(row.get("suggested", "") != "" for row in answers),
+        "models": models,
+        "agreement": parse_json(read_text(folder / "agreement.json"), str(folder / "agreement.json")),
+    }
+    write_file(folder / "licences.md", render("licences.md", **values))
+    write_file(folder / "statistics.md", render("statistics.md", **values))
+    write_file(folder / "statistics.json", as_json(figures))
+    write_croissant(folder, config, len(images), plan.labels)
+    return render("datasheet.md", **values, **about)
+
+
+def _cells(table: Path) -> list[dict[str, str]]:
+    return [{name: plain_cell(text) for name, text in row.items()} for _, row in read_rows(table, columns=("path",))]
 
 
 class Terms(NamedTuple):
@@ -182,26 +215,25 @@ def label_studio(rows: Sequence[ReleasedImage]) -> list[dict[str, Any]]:
     return tasks
 
 
-def answer_tables(answers: LatestAnswers, rows: Sequence[ReleasedImage]) -> tuple[dict[str, str], int]:
-    """Return the tables of answers by file name, and the number of answers with a visible suggestion.
+def answer_tables(answers: LatestAnswers, rows: Sequence[ReleasedImage]) -> dict[str, str]:
+    """Return the tables of answers by file name.
 
     Annotators are numbered, comments are left out; means are added where values were asked for.
     """
     number = {name: f"annotator {i + 1}" for i, name in enumerate(answers.people)}
     details = [one for own in answers.details.values() for one in own.values()]
     more = [name for name in PUBLISHED if any(name in one for one in details)]
-    lines, means, suggested = [], [], 0
+    lines, means = [], []
     for row in rows:
         said, own = answers.by_picture.get(row.picture, {}), answers.details.get(row.picture, {})
         lines += [[row.path, number[name], label, *cells(own.get(name, {}), more)] for name, label in said.items()]
-        suggested += sum("suggested" in one for one in own.values())
         values = [[one[name] for one in own.values() if name in one] for name in SCALES]
         if any(values):
             means.append([row.path, max(map(len, values)), *(round(fmean(one), 3) if one else None for one in values)])
     tables = {"answers.csv": as_csv(["path", "annotator", "label", *more], lines)}
     if means:
         tables["ratings.csv"] = as_csv(["path", "answers", *SCALES], means)
-    return tables, suggested
+    return tables
 
 
 def as_json(value: Any) -> str:

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import time
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
@@ -19,16 +18,7 @@ from uniemox.curate.annotate.assignment import suggested_by
 from uniemox.curate.annotate.verdicts import OWNER_SAYS, Verdict, read_answers, verdicts
 from uniemox.curate.project import SUFFIXES, Project, utc
 from uniemox.curate.release.config import ABOUT, ReleaseConfig, ReleasedImage
-from uniemox.curate.release.documents import (
-    answer_tables,
-    as_json,
-    label_studio,
-    licence_counts,
-    render,
-    statistics,
-    terms_of,
-    write_croissant,
-)
+from uniemox.curate.release.documents import answer_tables, as_json, label_studio, statistics, terms_of, write_documents
 from uniemox.curate.release.metadata import orientation_of, without_metadata
 from uniemox.curate.release.splitting import FILE, PLOT, kept_images, read_scheme
 from uniemox.curate.status import status
@@ -48,9 +38,10 @@ from uniemox.io.files import (
 from uniemox.io.images import MAX_BYTES
 from uniemox.io.progress import Progress, silent
 
-MARK = ".uniemox-release"  # marks a folder that may be overwritten
+MARK = ".uniemox-release"  # marks a folder that may be overwritten; its second line is the sha256 of README.md
 NAMED = "uniemox curate release of project "  # begins the content of MARK
 IMAGES = "pictures"
+NEW_README = "README.new.md"
 MAX_LISTED = 20  # images in an error, so that its advice stays visible
 NAME_DIGITS = 20  # digits of the sha256 in the name of an image
 
@@ -71,27 +62,29 @@ def release(project: Project, folder: Path, config: ReleaseConfig, progress: Pro
     rows = _licensed(everything, config)
     check_folder(folder)
     mark = read_limited(folder / MARK).decode("utf-8", "replace") if (folder / MARK).exists() else ""
-    if mark.startswith(NAMED) and mark != mark_of(project):
+    is_ours = mark.startswith(mark_of(project))
+    if mark.startswith(NAMED) and not is_ours:
         raise DataError(f"{folder} has a release of another project; give another folder, or remove this one")
     with ExitStack() as at_end:
         with writing(folder):
             at_end.callback(FileLock(folder / MARK).release)
-        write_file(folder / MARK, mark_of(project))
+        if not is_ours:
+            write_file(folder / MARK, mark_of(project))
         options = {"options": json.dumps(asdict(config)), "at": time.time(), "pictures": len(rows)}
         with project.store.write() as connection:
             connection.execute(t.releases.delete().where(t.releases.c.folder == str(folder)))
             connection.execute(insert(t.releases).values(folder=str(folder), **options))
         sums, left_in = _place_images(folder / IMAGES, rows, progress, keep=config.metadata == "keep")
-        figures = statistics(config.name, rows, status(project), project.plan)
+        figures = statistics(config.name, status(project), project.plan)
         figures["metadata"] = {"asked": config.metadata, "still there": left_in}
-        _write_texts(project, folder, config, rows, figures)
-        _write_checksums(folder, sums)
+        _write_tables(project, folder, config, rows)
+        write_texts(project, folder, config, figures, sums)
     unlicensed = len(everything) - len(rows)
     return {"pictures": len(rows), "without split": left, "unlicensed": unlicensed, "statistics": figures}
 
 
 def mark_of(project: Project) -> str:
-    """Return the content of MARK, which only releases of this project have."""
+    """Return the first line of MARK, which only releases of this project have."""
     return f"{NAMED}{project.store.setting('id')}\n"
 
 
@@ -193,7 +186,7 @@ def _place_images(
                 write_file(target, data)
         except OSError as error:
             raise DataError(f"{target}: can't be written ({error.strerror})") from error
-        sums[row.path] = hashlib.sha256(data).hexdigest()
+        sums[row.path] = _digest(data)
         progress("writing", number, len(rows))
     return sums, left_in
 
@@ -205,24 +198,8 @@ def _bytes_of(path: Path) -> bytes:
         raise DataError(f"{path}: can't be read ({error.strerror})") from error
 
 
-def _write_texts(
-    project: Project, folder: Path, config: ReleaseConfig, rows: Sequence[ReleasedImage], figures: Mapping[str, Any]
-) -> None:
-    labels = project.plan.labels
-    answers, suggested = answer_tables(read_answers(project), rows)
-    stats = agreement_now(project)
-    agreement = stats.anonymous() if stats.pictures else None
-    values = {"figures": figures, "licences": licence_counts(row.about["licence"] for row in rows)}
-    about = {
-        "config": config,
-        "plan": project.plan,
-        "rows": rows,
-        "sources": Counter(row.about["source"] for row in rows),
-        "by_owner": sum(row.decided == "owner" for row in rows),
-        "suggested": suggested,
-        "models": [public_name(model) for model in suggested_by(project)],
-        "agreement": agreement,
-    }
+def _write_tables(project: Project, folder: Path, config: ReleaseConfig, rows: Sequence[ReleasedImage]) -> None:
+    labels, stats = project.plan.labels, agreement_now(project)
     texts = {
         "labels.csv": as_csv(["path", "label", "split", "domain"], ([r.path, r.label, r.split, r.style] for r in rows)),
         "soft_labels.csv": as_csv(
@@ -232,12 +209,8 @@ def _write_texts(
             ["path", "sha256", *ABOUT, "decided"],
             ([r.path, r.sha256, *(r.about[name] for name in ABOUT), r.decided] for r in rows),
         ),
-        **answers,
-        "README.md": render("datasheet.md", **values, **about),
-        "licences.md": render("licences.md", **values),
-        "statistics.md": render("statistics.md", **values),
-        "statistics.json": as_json(figures),
-        "agreement.json": as_json(agreement),
+        **answer_tables(read_answers(project), rows),
+        "agreement.json": as_json(stats.anonymous() if stats.pictures else None),
         "plan.json": project.plan.to_json() + "\n",
         "label_studio.json": as_json(label_studio(rows)),
     }
@@ -252,7 +225,29 @@ def _write_texts(
         refuse_special(project.folder / PLOT)
         with writing(folder / PLOT):
             write_file(folder / PLOT, read_limited(project.folder / PLOT))
-    write_croissant(folder, config, len(rows), labels)
+
+
+def write_texts(
+    project: Project, folder: Path, config: ReleaseConfig, figures: dict[str, Any], sums: Mapping[str, str]
+) -> None:
+    """Write the documents and checksums of a release from its tables.
+
+    A README.md that was edited since it was written stays; then the new text is in NEW_README.
+    figures: of `statistics`.  sums: sha256 of the images, by path.
+    """
+    models = [public_name(model) for model in suggested_by(project)]
+    text = write_documents(folder, config, project.plan, figures, models=models).encode("utf-8", "replace")
+    readme, written = folder / "README.md", read_limited(folder / MARK).decode("utf-8", "replace").splitlines()[1:]
+    is_edited = bool(written) and readme.is_file() and written != [_digest(read_limited(readme))]
+    with writing(folder):
+        (folder / NEW_README).unlink(missing_ok=True)
+    write_file(folder / NEW_README if is_edited else readme, text)
+    write_file(folder / MARK, f"{mark_of(project)}{_digest(text)}\n")
+    _write_checksums(folder, sums)
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
 
 
 def _write_checksums(folder: Path, sums: Mapping[str, str]) -> None:

@@ -1,8 +1,12 @@
 """Takedown: images leave the project and all its releases."""
 
+import csv
+import io
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence, Set
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,13 +16,16 @@ from sqlalchemy import false, or_, select, update
 from uniemox.curate import tables as t
 from uniemox.curate.project import Change, Project, append, taken_down
 from uniemox.curate.release.config import ReleaseConfig
-from uniemox.curate.release.run import IMAGES, MARK, NAME_DIGITS, check_folder, mark_of, release
-from uniemox.data.readers.csv_table import read_rows
+from uniemox.curate.release.documents import as_json
+from uniemox.curate.release.metadata import orientation_of, without_metadata
+from uniemox.curate.release.run import IMAGES, MARK, NAME_DIGITS, NEW_README, check_folder, mark_of, write_texts
+from uniemox.curate.release.splitting import FILE
+from uniemox.data.readers.csv_table import parse_json, read_rows, read_text
+from uniemox.data.splits import write_splits
 from uniemox.errors import ConfigError, DataError, UniemoxError
-from uniemox.io.files import PARTIAL, read_limited
+from uniemox.io.files import PARTIAL, FileLock, read_limited, write_file
 
 MIN_HASH = 12  # digits of a sha256 that name an image
-OLD_MARK = "uniemox curate release\n"  # of versions that did not name the project
 LISTS = (
     *("labels.csv", "soft_labels.csv", "provenance.csv", "answers.csv", "ratings.csv", "splits.json"),
     *("label_studio.json", "statistics.json", "agreement.json", "croissant.json", "SHA256SUMS"),
@@ -45,8 +52,8 @@ def take_down(project: Project, which: str, *, because: str, actor: str = "owner
 
     which: address of an image or its page, path below a local folder as in provenance.csv, or at least 12 digits of the
     sha256. Near duplicates go too. Files, previews and thumbnails are deleted; hash and addresses stay in the database.
-    The decision can be undone: the next collect then fetches the image again. Images leave all releases before any
-    release is written again, so that a release that can't be written keeps them in no other.
+    The decision can be undone: the next collect then fetches the image again. Images leave all releases before the
+    tables of any release are written, so that a release that can't be written keeps them in no other.
     Raises DataError if there is no such image, ConfigError for a hash that is too short.
     """
     images, looks, candidates = t.images.c, t.looks.c, t.candidates.c
@@ -105,94 +112,114 @@ def _unlink(paths: Iterable[Path]) -> Iterator[str]:
 
 
 def _leave_releases(project: Project, sha256: Sequence[str], problems: list[str]) -> TakenDown:
-    """Remove images from every release that is still there, then write the non-empty ones again.
+    """Remove all images that were taken down from every release that is still there, then from their tables and texts.
 
     problems: sentences for the result, to which further ones are added.
     """
     releases = project.rows(select(t.releases).order_by(t.releases.c.id))
     gone = [row.folder for row in releases if not (Path(row.folder) / MARK).exists()]
-    removed, written, before = [], [], dict[str, dict[str, str]]()
+    taken = project.rows(select(t.images.c.sha256).where(t.images.c.id.in_(taken_down())))
+    names = {row.sha256[:NAME_DIGITS] for row in taken}
+    removed, written = [], []
     for row in releases:
+        folder = Path(row.folder)
         try:
             if row.folder in gone:
                 continue
-            if not Path(row.folder).is_absolute() or not _is_ours(project, Path(row.folder)):
-                problems.append(f"{row.folder}: not a release of this project; if it is, repeat curate release on it")
+            if not folder.is_absolute() or not read_limited(folder / MARK).startswith(mark_of(project).encode()):
+                problems.append(f"{folder}: not a release of this project; if it is, repeat curate release on it")
                 continue
-            check_folder(Path(row.folder))
-            if row.pictures and _is_away(project, Path(row.folder)):
+            check_folder(folder)
+            if row.pictures and _is_away(folder, names):
                 remedy = "repeat the takedown when they are there, or curate release on it"
-                problems.append(f"{row.folder}: its images are missing; {remedy}")
+                problems.append(f"{folder}: its images are missing; {remedy}")
                 continue
-            before[row.folder] = _paths_in(Path(row.folder))
-            if failures := _remove(Path(row.folder), sha256):
+            named = [path for path in (folder / IMAGES).rglob("*") if path.stem in names]
+            if failures := list(_unlink(named + list(folder.glob(f"*{PARTIAL}")))):
                 problems += failures
             else:
                 removed.append(row)
         except (OSError, DataError) as error:
-            problems.append(f"{row.folder}: the images can't be removed ({error}); remove them by hand")
+            problems.append(f"{folder}: the images can't be removed ({error}); remove them by hand")
     for row in removed:
         try:
-            others = _write_again(project, row, before[row.folder])
+            _write_again(project, row, names)
             written.append(row.folder)
-            if others:
-                change = f"{others} other images left it, or have another label or split"
-                problems.append(f"{row.folder}: {change}, because the project has changed since; look at its tables")
-        except (UniemoxError, OSError) as error:
+            if (Path(row.folder) / NEW_README).exists():
+                problems.append(f"{row.folder}: README.md was edited, so it stays; {NEW_README} has the new numbers")
+        except (UniemoxError, OSError, csv.Error, ValueError, LookupError, TypeError, AttributeError) as error:
+            problems += _unlink(path for name in LISTS if _is_named((path := Path(row.folder) / name), names))
             failure = f"the images are removed, but it can't be written again ({error})"
             problems.append(f"{row.folder}: {failure}; repeat curate release on it")
     return TakenDown(tuple(sha256), tuple(written), tuple(gone), tuple(problems))
 
 
-def _is_ours(project: Project, folder: Path) -> bool:
-    """Return True if a release is of this project. Raises OSError, or DataError for a damaged table."""
-    mark = read_limited(folder / MARK).decode("utf-8", "replace")
-    if mark != OLD_MARK:
-        return mark == mark_of(project)
-    listed = {row["sha256"] for _, row in read_rows(folder / "provenance.csv", columns=("sha256",))}
-    return listed <= {row.sha256 for row in project.rows(select(t.images.c.sha256))}
+def _write_again(project: Project, row: Any, names: Set[str]) -> None:
+    """Remove images from the tables of a release, and write its texts again; the rest of it stays as it was.
 
-
-def _write_again(project: Project, row: Any, before: Mapping[str, str]) -> int:
-    """Write a release from today's project, and return the number of other images whose path changed.
-
-    row: of tables.releases.  before: its images' paths by sha256.
+    row: of tables.releases.  names: of the images, without their endings.
+    Raises one of many errors for tables that were changed by hand.
     """
     folder = Path(row.folder)
-    if any(path.is_file() for path in (folder / IMAGES).rglob("*")):
-        release(project, folder, ReleaseConfig(**json.loads(row.options)))
-    else:
+    with ExitStack() as at_end:
+        at_end.callback(FileLock(folder / MARK).release)
+        for table in (path for name in LISTS if (path := folder / name).suffix == ".csv" and path.exists()):
+            lines, text = csv.reader(io.StringIO(read_text(table), newline="")), io.StringIO()
+            csv.writer(text, lineterminator="\n").writerows(line for line in lines if not _has_name(str(line), names))
+            write_file(table, text.getvalue())
+        scheme = {image["path"]: image["split"] for _, image in read_rows(folder / "labels.csv", columns=("split",))}
+        if scheme:
+            _write_texts(project, folder, ReleaseConfig(**json.loads(row.options)), scheme, names)
+        else:
+            for name in LISTS:
+                (folder / name).unlink(missing_ok=True)
         with project.store.write() as connection:
-            connection.execute(update(t.releases).where(t.releases.c.id == row.id).values(pictures=0))
-    now, taken = _paths_in(folder), _taken_down(project)
-    return sum(now.get(sha256) != path for sha256, path in before.items() if sha256 not in taken)
+            connection.execute(update(t.releases).where(t.releases.c.id == row.id).values(pictures=len(scheme)))
 
 
-def _is_away(project: Project, folder: Path) -> bool:
-    """Return True if a release without any image should have some: its folder was moved, or is not mounted."""
-    images = folder / IMAGES
+def _write_texts(
+    project: Project, folder: Path, config: ReleaseConfig, scheme: dict[str, str], names: Set[str]
+) -> None:
+    """Write splits, statistics, checksums and documents of a release that has lost images.
+
+    scheme: splits of the others, by path.  names: as for `_write_again`.
+    """
+    tasks, splits, figures = (_read_json(folder / name) for name in ("label_studio.json", FILE, "statistics.json"))
+    write_file(folder / "label_studio.json", as_json([one for one in tasks if not _has_name(json.dumps(one), names)]))
+    write_splits(folder / FILE, scheme, source=splits["data"], how=splits["how"])
+    if figures["metadata"]["still there"]:
+        data = ((folder / IMAGES / path).read_bytes() for path in scheme)
+        figures["metadata"]["still there"] = sum(without_metadata(one, orientation_of(one, "")) is None for one in data)
+    pairs = (line.partition(f"  {IMAGES}/") for line in read_text(folder / "SHA256SUMS").splitlines())
+    sums = {path: digest for digest, _, path in pairs if path in scheme}
+    write_texts(project, folder, config, figures, sums)
+
+
+def _read_json(path: Path) -> Any:
+    return parse_json(read_text(path), str(path))
+
+
+def _has_name(text: str, names: Set[str]) -> bool:
+    return not names.isdisjoint(re.findall(f"[0-9a-f]{{{NAME_DIGITS}}}", text))
+
+
+def _is_named(path: Path, names: Set[str]) -> bool:
+    """Return True for a file that has one of the names, or can't be read."""
+    try:
+        return _has_name(read_text(path), names)
+    except DataError:
+        return path.exists()
+
+
+def _is_away(folder: Path, names: Set[str]) -> bool:
+    """Return True if a release without any image should have some: its folder was moved, or is not mounted.
+
+    names: of the images that were taken down, without their endings.
+    """
+    images, table = folder / IMAGES, folder / "labels.csv"
     if not images.is_dir() or not any(images.iterdir()):  # a takedown leaves the folders of classes
         return True
     if any(path.is_file() for path in images.rglob("*")):
         return False
-    return not _paths_in(folder).keys() <= _taken_down(project)
-
-
-def _paths_in(folder: Path) -> dict[str, str]:
-    """Return the paths of a release's images, with split and label, by sha256; none if its table is missing."""
-    table = folder / "provenance.csv"
-    rows = read_rows(table, columns=("path", "sha256")) if table.is_file() else ()
-    return {row["sha256"]: row["path"] for _, row in rows}
-
-
-def _taken_down(project: Project) -> set[str]:
-    return {row.sha256 for row in project.rows(select(t.images.c.sha256).where(t.images.c.id.in_(taken_down())))}
-
-
-def _remove(folder: Path, sha256: Iterable[str]) -> list[str]:
-    """Remove images from a release, with the lists that may name them. Return a sentence per failure."""
-    names = {digest[:NAME_DIGITS] for digest in sha256}
-    paths = [path for path in (folder / IMAGES).rglob("*") if path.stem in names]
-    is_empty = not any(path.is_file() for path in (folder / IMAGES).rglob("*"))  # then the lists aren't written again
-    lists = [*folder.glob(f"*{PARTIAL}"), *(folder / name for name in LISTS)] if paths or is_empty else []
-    return list(_unlink(paths + lists))
+    listed = {Path(row["path"]).stem for _, row in read_rows(table, columns=("path",))} if table.is_file() else set()
+    return not listed <= names
