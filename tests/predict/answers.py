@@ -1,6 +1,5 @@
 """Answers made by hand; importing this needs no torch."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +29,7 @@ ANSWERED = AnswerHeader("m", "custom", ("awe", "fear"), has_likely=True, has_per
 
 
 def opened(path: Path, *, resume: bool = False, **changes: Any) -> ResultFile:
-    return ResultFile(path, resume=resume, answered=replace(ANSWERED, **changes))
+    return ResultFile(path, resume=resume, answered=ANSWERED._replace(**changes))
 
 
 FACES = [

@@ -65,10 +65,13 @@ def _is_answer(value: Any) -> bool:
     if len(value.get("path") or "") > MAX_NAME:
         return False
     scene, valence = value.get("scene", {} if "error" in value else None), value.get("valence")
-    return isinstance(scene, dict) and all(
-        isinstance(number, int | float) and abs(number) < MAX_NUMBER
-        for number in (*scene.values(), value.get("time_s", 0), 0 if valence is None else valence)
-    )
+    if not isinstance(scene, dict):
+        return False
+    try:
+        total = sum(map(abs, (*scene.values(), value.get("time_s", 0), 0 if valence is None else valence)))
+    except (TypeError, OverflowError):  # no numbers, or too large ones
+        return False
+    return total < MAX_NUMBER  # False for nan
 
 
 def write_csv(lines: Path, table: Path, labels: tuple[str, ...], *, of_film: bool, encoding: str) -> None:

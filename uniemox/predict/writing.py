@@ -9,12 +9,11 @@ import shutil
 from array import array
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext, suppress
-from dataclasses import asdict, dataclass
 from functools import partial
 from hashlib import blake2b
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,8 +32,7 @@ EMBEDDING_ROWS = 1_000  # Parquet rows in memory at once
 OPTIONAL = {"has_likely": "likely labels", "has_persons": "people", "has_faces": "faces", "of_film": "moments of films"}
 
 
-@dataclass(frozen=True, slots=True)
-class AnswerHeader:
+class AnswerHeader(NamedTuple):
     """Properties that all predictions in one file share: model, settings, whether they are of videos."""
 
     model: str
@@ -66,7 +64,7 @@ class AnswerHeader:
 
     def difference(self, other: "AnswerHeader") -> str:
         """Describe the first property in which the predictions in a file, `other`, differ from these."""
-        ours, theirs = asdict(self), asdict(other)
+        ours, theirs = self._asdict(), other._asdict()
         name = next(name for name in ours if ours[name] != theirs[name])
         if name == "asked":
             return "a model or detector that has changed under the same name, or another coverage"
