@@ -15,7 +15,7 @@ from uniemox.curate.annotate.answer_files import as_csv, cells
 from uniemox.curate.annotate.verdicts import LatestAnswers
 from uniemox.curate.plan import CollectionPlan
 from uniemox.curate.release.config import ReleaseConfig, ReleasedImage
-from uniemox.data.readers.csv_table import parse_json, read_rows, read_text
+from uniemox.data.readers.csv_table import read_json, read_rows
 from uniemox.errors import DataError, MissingPackageError
 from uniemox.io.files import plain_cell, write_file
 from uniemox.io.html import environment
@@ -97,7 +97,7 @@ def write_documents(
         "by_owner": sum(row["decided"] == "owner" for row in sources),
         "suggested": sum(row.get("suggested", "") != "" for row in answers),
         "models": models,
-        "agreement": parse_json(read_text(folder / "agreement.json"), str(folder / "agreement.json")),
+        "agreement": read_json(folder / "agreement.json"),
     }
     write_file(folder / "licences.md", render("licences.md", **values))
     write_file(folder / "statistics.md", render("statistics.md", **values))

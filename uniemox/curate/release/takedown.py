@@ -20,7 +20,7 @@ from uniemox.curate.release.documents import as_json
 from uniemox.curate.release.metadata import orientation_of, without_metadata
 from uniemox.curate.release.run import IMAGES, MARK, NAME_DIGITS, NEW_README, check_folder, mark_of, write_texts
 from uniemox.curate.release.splitting import FILE
-from uniemox.data.readers.csv_table import parse_json, read_rows, read_text
+from uniemox.data.readers.csv_table import read_json, read_rows, read_text
 from uniemox.data.splits import write_splits
 from uniemox.errors import ConfigError, DataError, UniemoxError
 from uniemox.io.files import PARTIAL, FileLock, read_limited, write_file
@@ -184,7 +184,7 @@ def _write_texts(
 
     scheme: splits of the others, by path.  names: as for `_write_again`.
     """
-    tasks, splits, figures = (_read_json(folder / name) for name in ("label_studio.json", FILE, "statistics.json"))
+    tasks, splits, figures = (read_json(folder / name) for name in ("label_studio.json", FILE, "statistics.json"))
     write_file(folder / "label_studio.json", as_json([one for one in tasks if not _has_name(json.dumps(one), names)]))
     write_splits(folder / FILE, scheme, source=splits["data"], how=splits["how"])
     if figures["metadata"]["still there"]:
@@ -193,10 +193,6 @@ def _write_texts(
     pairs = (line.partition(f"  {IMAGES}/") for line in read_text(folder / "SHA256SUMS").splitlines())
     sums = {path: digest for digest, _, path in pairs if path in scheme}
     write_texts(project, folder, config, figures, sums)
-
-
-def _read_json(path: Path) -> Any:
-    return parse_json(read_text(path), str(path))
 
 
 def _has_name(text: str, names: Set[str]) -> bool:

@@ -48,6 +48,11 @@ def read_text(path: Path) -> str:
         return data.decode("latin-1")
 
 
+def read_json(path: Path) -> Any:
+    """Read a JSON file. Raises DataError if it can't be read, or is not JSON."""
+    return parse_json(read_text(path), str(path))
+
+
 def read_rows(
     path: Path, quote: str = '"', *, columns: tuple[str, ...] = (), prose: tuple[str, ...] = ()
 ) -> Iterator[tuple[int, dict[str, str]]]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from uniemox.data.prompts import describe, plain
-from uniemox.data.readers.csv_table import parse_json, read_text
+from uniemox.data.readers.csv_table import read_json
 from uniemox.data.readers.folders import checked_folder, class_of, counted, inside
 from uniemox.data.sample import DataSet, ImageFile, Sample, tell_apart
 from uniemox.errors import AnnotationError, DataError
@@ -33,7 +33,7 @@ def read_emoset(root: Path, *, missing: Literal["fail", "skip"] = "fail") -> Dat
         raise DataError(f"{root}: there is no train.json, val.json or test.json")
     samples, absent, described = [], 0, set[Path]()
     for path in lists:
-        records = parse_json(read_text(path), str(path))
+        records = read_json(path)
         if not isinstance(records, list):
             raise DataError(f"{path}: expected a list of records, got {type(records).__name__}")
         for i, record in enumerate(records):
@@ -71,7 +71,7 @@ def read_emoset(root: Path, *, missing: Literal["fail", "skip"] = "fail") -> Dat
 def read_vocabulary(path: Path) -> dict[str, list[str]]:
     """Read the words of each attribute, in the order of their indices, except the numbers brightness and
     colorfulness."""
-    info = parse_json(read_text(path), str(path))
+    info = read_json(path)
     if not isinstance(info, dict) or not isinstance(info.get("emotion"), dict):
         raise DataError(f"{path}, emotion: expected {{label2idx: ..., idx2label: ...}}")
     vocabulary = {}
@@ -98,7 +98,7 @@ def _fields(record: Any, where: str) -> tuple[str, str, str]:
 
 def _read_annotation(path: Path, words: Mapping[str, set[str]], emotion: str) -> dict[str, Any]:
     """Read an annotation and check its words. Raises AnnotationError with file and field."""
-    annotation = parse_json(read_text(path), str(path))
+    annotation = read_json(path)
     if not isinstance(annotation, dict):
         raise AnnotationError(f"{path}: expected an object, got {type(annotation).__name__}")
     if str(annotation.setdefault("emotion", emotion)).lower() != emotion:
