@@ -64,6 +64,17 @@ def test_the_last_picture_may_last_long(tmp_path: Path, ending: str, codec: str,
     assert found[-1].image is not None
 
 
+def test_the_last_picture_of_avi_may_last_long(tmp_path: Path) -> None:
+    """Empty chunks follow it, as VirtualDub writes them."""
+    av = pytest.importorskip("av", reason="needs PyAV: pip install 'uniemox[video]'")
+    path = film_of(tmp_path / "film.avi", [0, 1, 2, 30])
+    with av.open(str(path)) as film:
+        *_, last = (packet.pos for packet in film.demux() if packet.size)
+    data = path.read_bytes()
+    path.write_bytes(data[: last - 8] + b"JUNK" + data[last - 4 :])  # 30 chunks are left: three pictures, 27 empty ones
+    assert read_here(path) == (list(range(31)), "")
+
+
 @pytest.mark.parametrize("ending", ["ts", "mkv", "mp4"])
 def test_a_picture_may_last_long_while_the_sound_goes_on(tmp_path: Path, ending: str) -> None:
     """In a transport stream, a picture's packet is complete only when the next one begins."""
@@ -145,7 +156,7 @@ def test_a_short_slide_show_that_is_cut_off_is_noticed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("rest", [bytes, random.Random(0).randbytes], ids=["zeros", "random"])
-@pytest.mark.parametrize("ending", ["mkv", "webm"])
+@pytest.mark.parametrize("ending", ["mkv", "webm", "avi"])
 def test_a_film_whose_end_was_overwritten_is_cut_off(tmp_path: Path, ending: str, rest: Callable[[int], bytes]) -> None:
     """A download that reserved its space has the right length."""
     path = film_of(tmp_path / f"film.{ending}", list(range(27)), codec="libvpx" if ending == "webm" else "mpeg4")

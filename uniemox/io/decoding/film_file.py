@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 from array import array
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -25,6 +26,7 @@ HOLE_BYTES, HOLE_SHARE = (2**14, 100_000), 0.02  # size of a hole, at least: lim
 ADDITIONAL = "matroska_block_additional"  # what a block holds beside the picture: that of WebM is its transparency
 SEGMENT = b"\x18\x53\x80\x67"  # of Matroska; its size follows
 AFTER_PICTURES = (b"\x1c\x53\xbb\x6b", b"\x12\x54\xc3\x67", b"\x19\x41\xa4\x69", b"\x10\x43\xa7\x70")  # Cues, Tags ...
+AFTER_CHUNK = re.compile(rb"\0?(idx1|ix\d\d|JUNK|\d\d\w\w\0{4})")  # of AVI: index, padding, empty chunk
 HEAD_BYTES, NEAR_BYTES = 4096, 64
 MAX_BOXES = 1_000_000  # of mp4
 EXTENDS, MAX_HEAD_BYTES = b"mvex", 2**24  # box inside of moov, the head, that announces fragments; bytes of that head
@@ -117,6 +119,10 @@ class FilmFile:
         if self._kind.startswith("matroska"):
             end, is_read = self._matroska_end()
             return 0 < end <= self._container.size and is_read
+        if self._kind == "avi":  # FFmpeg skips empty chunks, which show the picture before them
+            with open_regular(self._path) as file:
+                file.seek(self._end_byte)
+                return AFTER_CHUNK.match(file.read(NEAR_BYTES)) is not None
         return count >= self._stream.frames > 0 and not self._is_fragmented
 
     def problem(self, count: int, end_s: float) -> str:
@@ -139,8 +145,8 @@ class FilmFile:
         return "it is cut off" if is_cut_off else ""
 
     def last_end_s(self) -> float:
-        """Return where the pictures of mp4 and Matroska end by the header, in their time stamps, in s; 0 if unknown."""
-        if self._is_mp4:
+        """Return the end of the pictures by the header of mp4, AVI or Matroska, as a time stamp in s; 0 if unknown."""
+        if self._is_mp4 or self._kind == "avi":
             return float(((self._stream.start_time or 0) + (self._stream.duration or 0)) * self._stream.time_base)
         with suppress(ValueError):  # a tag of Matroska, such as 00:03:00.040000000
             hours, minutes, seconds = map(float, self._stream.metadata.get("DURATION", "").split(":"))
