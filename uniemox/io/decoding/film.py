@@ -181,7 +181,7 @@ def _film(path: Path, search_on: Callable[[], None]) -> Iterator[Shown]:
         end_s, codec = source.last_end_s(), stream.codec_context
         is_fixed = stream.sample_aspect_ratio != codec.sample_aspect_ratio  # by the container; others may change
         is_avi = container.format.name == "avi"  # it has no presentation times, which FFmpeg guesses in another order
-        count, stamp_s, gap_s, shift_s, next_s, dts, has_fallen = 0, math.inf, 0.0, 0.0, 0.0, None, False
+        count, stamp_s, gap_s, shift_s, next_s, dts, has_fallen = 0, math.inf, 0.0, 0.0, 0.0, -math.inf, False
         last: Shown | None = None
         for frame in source.frames():
             check_size(frame.width, frame.height, "a frame")
@@ -192,9 +192,8 @@ def _film(path: Path, search_on: Callable[[], None]) -> Iterator[Shown]:
             else:
                 stamp_s = float(stamp * frame.time_base)
             gap_s = stamp_s - before_s
-            # Where films were joined, dts begins again, too, some frames earlier; time stamps of B-frames alone may go
-            # back.
-            has_fallen |= before_dts is not None and dts < before_dts
+            # Where films were joined, dts goes back, too, some frames earlier; with B-frames alone, only pts does.
+            has_fallen |= dts < before_dts
             has_jumped = gap_s > JUMP_S and abs(before_gap_s) < BACK_S and before_s < source.jump_s < stamp_s + BACK_S
             if (stamp_s < before_s and has_fallen) or gap_s < -BACK_S or has_jumped:  # or the first frame
                 shift_s, has_fallen = next_s - stamp_s, False
@@ -266,12 +265,8 @@ def _frames(file: Image.Image, size: int) -> Iterator[Shown]:
         image = on_white(frame.convert("RGBA"))
         small = np.asarray(image.convert("L").resize(SMALL), np.int16)
         lasts_s = float(frame.info.get("duration") or 100) / 1000
-        yield Shown(time_s, lasts_s, small, image.size, partial(_scaled, image))
+        yield Shown(time_s, lasts_s, small, image.size, partial(image.resize, _sent_size(*image.size)))
         time_s += lasts_s
-
-
-def _scaled(image: Image.Image) -> Image.Image:
-    return image.resize(_sent_size(*image.size))
 
 
 def _sent_size(width: int, height: int) -> tuple[int, int]:

@@ -69,7 +69,6 @@ class FilmFile:
     def frames(self) -> Iterator[Any]:
         """Yield the decoded frames of the stream."""
         last_s = dict[int, float]()  # by stream: a packet of pictures may come after sound that is much later
-        bases = {stream.index: float(stream.time_base or 0) for stream in self._container.streams}  # s
         slack = used = 0  # bytes before the packets so far that belong to none; bytes of all packets
         block, laced = -1, 0  # frames in one block of Matroska have its place, and their own sizes
         for packet in self._packets():
@@ -88,8 +87,8 @@ class FilmFile:
                 used += size
                 if len(self._starts) % SEARCHED_PACKETS == 0:  # of sound, after the last picture
                     self._search_on()
-            base = bases.get(index, 0.0)
-            if at is not None and base and packet.stream.type in ("video", "audio"):
+            if at is not None and packet.stream.type in ("video", "audio"):
+                base = float(packet.stream.time_base)
                 at_s, end = at * base, max(at, packet.pts or at) + (packet.duration or 0)
                 self.end_s = max(self.end_s, end * base)
                 if at_s < last_s.get(index, at_s) - BACK_S:
@@ -103,13 +102,11 @@ class FilmFile:
                 yield from packet.decode()
 
     def _packets(self) -> Iterator[Any]:
-        is_busy = True
-        while is_busy:
-            is_busy = False
+        while True:
             try:
                 yield from self._container.demux()
+                return
             except BlockingIOError:  # FFmpeg found no packet in 64 KiB
-                is_busy = True
                 self._search_on()
             except IndexError:  # at the end, PyAV finds streams that it does not know
                 return
