@@ -103,6 +103,17 @@ def test_the_hint_about_folders_is_printed_for_their_images_alone(
     assert ("--source folder:PATH" in printed.err) == (source == "folder")
 
 
+def test_collect_tries_a_repaired_file_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    class_folders(tmp_path / "in", ("awe",), each=2)
+    whole = (tmp_path / "in" / "awe" / "0.jpg").read_bytes()
+    (tmp_path / "in" / "awe" / "0.jpg").write_bytes(b"<html>")
+    collect = ("collect", tmp_path / "p", "--json", "--source", f"folder:{tmp_path / 'in'}")
+    assert json.loads(run(capsys, *collect))["failed"] == 1
+    (tmp_path / "in" / "awe" / "0.jpg").write_bytes(whole)
+    assert json.loads(run(capsys, *collect))["fetched"] == 0
+    assert json.loads(run(capsys, *collect, "--retry"))["fetched"] == 1
+
+
 @pytest.mark.portable
 def test_commands_from_a_folder_to_a_takedown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     class_folders(tmp_path / "in", ("awe", "fear"), each=2)

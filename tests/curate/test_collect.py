@@ -375,6 +375,22 @@ def test_finished_searches_are_not_repeated(tmp_path: Path) -> None:
         assert len(server.paths) == 6
 
 
+def test_images_that_failed_are_tried_again_on_request(tmp_path: Path) -> None:
+    served = {"/1.jpg": JPEG}
+
+    def answer(handler: Handler) -> None:
+        handler.send(served.get(handler.path, b""), 200 if handler.path in served else 404)
+
+    with serving(without_rules(answer)) as server:
+        project = offered(tmp_path, *(f"{server.address}/{number}.jpg,awe" for number in (1, 2)))
+        assert fetch(project, local(server)) == {"fetched": 1, "failed": 1, "waiting": 0}
+        take_down(project, f"{server.address}/1.jpg", because="asked")
+        served["/2.jpg"] = jpeg_of(draw_image(9))
+        assert fetch(project, local(server)) == {"fetched": 0, "failed": 0, "waiting": 0}
+        assert fetch(project, local(server), retry=True) == {"fetched": 1, "failed": 0, "waiting": 0}
+    assert states(project) == {"1.jpg": ("failed", "taken down"), "2.jpg": ("fetched", "")}
+
+
 def test_an_address_taken_down_is_not_fetched_again_from_any_source(tmp_path: Path) -> None:
     other = jpeg_of(draw_image(9))
     served = {"/1.jpg": JPEG}

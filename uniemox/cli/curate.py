@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from cyclopts import App, Parameter
 
-from uniemox.cli.console import Files, JsonObject, need, progress_bar, quoted, say, show_all
+from uniemox.cli.console import Files, Flag, JsonObject, need, progress_bar, quoted, say, show_all
 from uniemox.cli.curate_labels import (
     agree,
     export_answers,
@@ -66,6 +66,7 @@ def collect(
     /,
     *,
     source: Annotated[list[str] | None, Parameter(negative_iterable=())] = None,
+    retry: Flag = False,
     as_json: JsonObject = False,
     options: Annotated[Any, Parameter(name="*")] = COLLECT(),  # noqa: B008
 ) -> None:
@@ -82,6 +83,7 @@ def collect(
         source: openverse, commons or bing. csv:TABLE: column address, optionally keyword, label, page, title, licence,
             licence_address, author. folder:PATH: LABEL/KEYWORD/IMAGE; 'folder:PATH?labels=none' has no labels. Default:
             continue pending downloads.
+        retry: Try images again that failed for good.
     """
     need(*PACKAGES, "icrawler", extra="curate")
     from uniemox.curate.collect.run import failures, fetch, search, waits_for_folder
@@ -98,7 +100,7 @@ def collect(
     project = existing_project or create_project(folder, plan)  # only after all sources were found
     with progress_bar() as progress:
         problems = search(project, sources, config, progress.show)
-        counts = fetch(project, config, progress.show, folders=folders)
+        counts = fetch(project, config, progress.show, folders=folders, retry=retry)
     for problem in problems:
         say(f"incomplete: {problem}")
     if not folders and waits_for_folder(project):

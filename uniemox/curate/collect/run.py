@@ -77,14 +77,23 @@ def _offer(project: Project, source: str, chunk: Sequence[Candidate]) -> None:
 
 
 def fetch(
-    project: Project, config: CollectConfig, progress: Progress = silent, *, folders: Sequence[Path] = ()
+    project: Project,
+    config: CollectConfig,
+    progress: Progress = silent,
+    *,
+    folders: Sequence[Path] = (),
+    retry: bool = False,
 ) -> dict[str, int]:
     """Fetch every waiting candidate and keep the images.
 
     folders: candidates on this machine are only read below them; a stranger's project could name any other file.
+    retry: also fetch candidates that failed for good, except those of images that were taken down.
     Returns the numbers fetched, failed for good, and waiting for another run because their host was not available.
     """
     with project.store.write() as connection:
+        if retry:
+            is_failed = (t.candidates.c.state == "failed") & (t.candidates.c.reason != "taken down")
+            connection.execute(update(t.candidates).where(is_failed).values(state="waiting", reason=""))
         follow_takedowns(connection)
     query = select(t.candidates.c.id, t.candidates.c.source, t.candidates.c.address)
     rows = project.rows(query.where(t.candidates.c.state == "waiting").order_by(t.candidates.c.rank, t.candidates.c.id))
