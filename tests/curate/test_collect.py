@@ -189,6 +189,26 @@ def offered(folder: Path, *rows: str) -> Project:
     return project
 
 
+@pytest.mark.parametrize("at_once", [1, 500])
+def test_a_corrected_table_corrects_its_candidates(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: int
+) -> None:
+    monkeypatch.setattr("uniemox.curate.collect.run.OFFERED_AT_ONCE", at_once)
+    project = create_project(tmp_path / "p", PLAN)
+    with serving(misbehaving()) as server:
+        for label, licence in (("awe", ""), ("fear", "by 4.0"), ("", "by 4.0")):
+            row = f"{server.address}/ok.jpg,sea,{label}"
+            path = table(tmp_path, f"url,keyword,label,licence\n{row},{licence}\n{row},of a second row\n")
+            search(project, [address_table(path, PLAN)], QUICK)
+            fetch(project, local(server))
+            [now] = project.rows(select(t.candidates))
+            assert (now.label, now.licence, now.state, now.picture_id) == (label or None, licence, "fetched", 1)
+        assert server.paths.count("/ok.jpg") == 1
+    found = replace(address_table(table(tmp_path, f"url,keyword,label\n{row}\n"), PLAN), is_searched=True)
+    search(project, [found], QUICK)  # what a service says today does not change what it said
+    assert [one.licence for one in project.rows(select(t.candidates))] == ["by 4.0"]
+
+
 def states(project: Project) -> dict[str, tuple[str, str]]:
     rows = project.rows(select(t.candidates))
     return {row.address.rpartition("/")[2]: (row.state, row.reason) for row in rows}

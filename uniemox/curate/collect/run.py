@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import bindparam, func, insert, select, update
 
 from uniemox.curate import tables as t
 from uniemox.curate.collect.config import CollectConfig
@@ -49,7 +49,7 @@ def search(
         count, candidates = 0, iter(source.offers(label, keyword, config.per_keyword))
         try:
             while chunk := list(islice(candidates, OFFERED_AT_ONCE)):
-                _offer(project, source.name, chunk)
+                _offer(project, source, chunk)
                 count += len(chunk)
         except DataError as error:
             problems[source.name] = str(error)
@@ -62,18 +62,23 @@ def search(
     return list(problems.values())
 
 
-def _offer(project: Project, source: str, chunk: Sequence[Candidate]) -> None:
-    """Save new candidates."""
-    fresh = {(one.address, one.keyword): one for one in reversed(chunk)}
-    query = select(t.candidates.c.address, t.candidates.c.keyword).where(
-        t.candidates.c.source == source, t.candidates.c.address.in_([one.address for one in chunk])
+def _offer(project: Project, source: ImageSource, chunk: Sequence[Candidate]) -> None:
+    """Save new candidates. The fields of known ones change with the owner's folder or table, but not with a search."""
+    fresh = {(one.address, one.keyword): asdict(one) for one in chunk}
+    query = select(t.candidates).where(
+        t.candidates.c.source == source.name, t.candidates.c.address.in_([one.address for one in chunk])
     )
-    more = {"source": source, "state": "waiting", "found_at": time.time()}
+    more = {"source": source.name, "state": "waiting", "found_at": time.time()}
     with project.store.write() as connection:
-        for row in connection.execute(query):
-            fresh.pop((row.address, row.keyword), None)
+        changed = []
+        for row in connection.execute(query).mappings():
+            fields = fresh.pop((row["address"], row["keyword"]), {})
+            if not source.is_searched and any(row[name] != value for name, value in fields.items()):
+                changed.append({"number": row["id"], **fields})
+        if changed:
+            connection.execute(update(t.candidates).where(t.candidates.c.id == bindparam("number")), changed)
         if fresh:
-            connection.execute(insert(t.candidates), [{**asdict(one), **more} for one in reversed(fresh.values())])
+            connection.execute(insert(t.candidates), [{**fields, **more} for fields in fresh.values()])
 
 
 def fetch(

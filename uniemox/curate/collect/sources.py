@@ -78,8 +78,9 @@ class ImageSource:
 
 
 def list_source(name: str, candidates: Sequence[Candidate]) -> ImageSource:
-    """Return a source that is already a list of candidates."""
-    return ImageSource(name, lambda *_: iter(candidates), is_searched=False)
+    """Return a source that is already a list of candidates; the first one of each address and keyword counts."""
+    first = {(one.address, one.keyword): one for one in reversed(candidates)}
+    return ImageSource(name, lambda *_: reversed(first.values()), is_searched=False)
 
 
 def search_service(name: str, results: Callable[[str, int], Iterator[dict[str, str]]]) -> ImageSource:
