@@ -127,6 +127,8 @@ def test_commands_from_a_folder_to_a_takedown(tmp_path: Path, capsys: pytest.Cap
     }
     assert run(capsys, "undo", place, "2") == "undone; to reverse this, undo 3\n"
     assert json.loads(run(capsys, "status", place, "--json"))["steps"]["screen"]["kept"] == 4
+    assert json.loads(run(capsys, "screen", place, "--json")) == {"in a benchmark": 4}
+    assert json.loads(run(capsys, "screen", place, "--empty-against", "--json")) == {"kept": 4}
     assert run(capsys, "invite", place, "Ada", "--address", "https://x.example/").startswith("https://x.example/join#")
     record_address(open_project(place), "http://127.0.0.1:9123")  # as the server does
     curate(["invite", str(place), "Ada"], exit_on_error=False, result_action="return_none")

@@ -97,6 +97,19 @@ def test_images_that_cannot_be_read_for_a_moment_are_scanned_later(tmp_path: Pat
     assert screen(project, against=[test]) == {"kept": 1, "in a benchmark": 1}
 
 
+def test_test_sets_can_be_taken_back(tmp_path: Path) -> None:
+    """What a person has dropped stays."""
+    images = [jpeg_of(draw_image(number)) for number in range(3)]
+    project = collected(tmp_path / "p", write(tmp_path / "in" / "awe", a=images[0], b=images[1], c=images[2]))
+    test = read_folder(write(tmp_path / "test" / "awe", a=images[0], b=images[1]).parent)
+    dropped = {"kept": 1, "in a benchmark": 2}
+    assert [screen(project, against=[test]), screen(project)] == [dropped, dropped]
+    [number] = [row.picture_id for row in project.rows(select(t.candidates)) if row.title == "b.jpg"]
+    with project.store.write() as connection:
+        append(connection, actor="Eva", step="by hand", note="", changes=[Change(number, "screen", "drop", "blurred")])
+    assert [screen(project, against=[]), screen(project)] == [{"kept": 2, "blurred": 1}] * 2
+
+
 def test_one_image_under_many_labels_is_a_placeholder(tmp_path: Path) -> None:
     data = jpeg_of(draw_image(60))
     for i, label in enumerate(("awe", "awe", "fear", "fear", "anger")):

@@ -129,7 +129,8 @@ def screen(
     - uniemox curate screen mine --model runs/fi --min-score 0.02
 
     Args:
-        against: KIND:PATH of a data set that must share no image with the new one; later calls remember it.
+        against: KIND:PATH of a data set that must share no image with the new one. Later calls remember it;
+            --empty-against forgets all of them.
         min_side: Minimum length of the shorter side, px. Default: the last value; at first 128.
         model: Classifier that sorts the grid by the probability of each image's label, lowest first. Later calls use
             its saved scores unless you give another model.
@@ -145,7 +146,7 @@ def screen(
     config = screening.remembered_config(project, min_side, min_score)
     score = None if model is None else screening.scorer(model, project.plan.label_set)
     with progress_bar() as progress:
-        others = [open_data(name) for name in against or ()]
+        others = None if against is None else [open_data(name) for name in against]
         on_progress = progress.show
         counts = screening.screen(project, config, against=others, score=score, model=model or "", progress=on_progress)
     name = quoted(folder)

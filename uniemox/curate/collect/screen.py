@@ -49,20 +49,23 @@ def screen(
     project: Project,
     config: ScreenConfig | None = None,
     *,
-    against: Sequence[DataSet] = (),
+    against: Sequence[DataSet] | None = None,
     score: Scorer | None = None,
     model: str = "",
     progress: Progress = silent,
 ) -> dict[str, int]:
     """Scan new images, then judge all images again and save changed decisions.
 
-    against: test sets whose images must not be in the new data set; those of earlier calls still count.
+    against: test sets whose images must not be in the new data set; those of earlier calls count, unless it is empty.
     score: of a model.  model: its name; scores of another model are replaced.
     Decisions by a person stay. Returns the number of dropped images by reason, of kept ones under "kept", and of those
     that could not be read now, which the next call tries again.
     """
     config = config or ScreenConfig()
-    unread = _look(project, progress) + sum(_look_at_benchmark(project, data, progress) for data in against)
+    if against is not None and not against:
+        with project.store.write() as connection:
+            connection.execute(t.benchmarks.delete())
+    unread = _look(project, progress) + sum(_look_at_benchmark(project, data, progress) for data in against or ())
     if score is not None:
         _score(project, score, model, progress)
     progress("comparing", 0, 1)
