@@ -411,6 +411,30 @@ def test_images_that_failed_are_tried_again_on_request(tmp_path: Path) -> None:
     assert states(project) == {"1.jpg": ("failed", "taken down"), "2.jpg": ("fetched", "")}
 
 
+def test_images_whose_files_are_missing_are_fetched_again(tmp_path: Path) -> None:
+    """Unless their folder is missing as well, such as a drive that is not mounted."""
+    class_folders(tmp_path / "in", ("awe",), each=2)
+    nothing = {"fetched": 0, "failed": 0, "waiting": 0}
+    with serving(misbehaving()) as server:
+        project = offered(tmp_path, f"{server.address}/ok.jpg,awe", f"{server.address}/same.jpg,awe")
+        search(project, [local_folder(tmp_path / "in", PLAN)], QUICK)
+        fetch(project, local(server), folders=[tmp_path / "in"])
+        before = project.rows(select(t.candidates.c.address, t.candidates.c.state, t.candidates.c.picture_id))
+        images = [project.image_path(row.sha256, row.format) for row in project.rows(select(t.images))]
+        for folder in (images[0].parent, project.folder / "pictures"):
+            folder.rename(tmp_path / "away")
+            if folder.name == "pictures":
+                folder.mkdir()  # where the drive was
+            assert fetch(project, local(server), folders=[tmp_path / "in"]) == nothing
+            (tmp_path / "away").rename(folder)
+        for path in images:
+            path.rename(path.with_name(f"{path.name}.1-2.partial"))  # of a writer that was killed
+        assert fetch(project, local(server)) == {"fetched": 2, "failed": 0, "waiting": 2}
+        assert fetch(project, local(server), folders=[tmp_path / "in"]) == {"fetched": 2, "failed": 0, "waiting": 0}
+    assert all(path.exists() for path in images)
+    assert project.rows(select(t.candidates.c.address, t.candidates.c.state, t.candidates.c.picture_id)) == before
+
+
 def test_an_address_taken_down_is_not_fetched_again_from_any_source(tmp_path: Path) -> None:
     other = jpeg_of(draw_image(9))
     served = {"/1.jpg": JPEG}

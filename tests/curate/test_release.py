@@ -24,7 +24,7 @@ from uniemox.curate.release.splitting import kept_data, read_scheme, split, toge
 from uniemox.curate.release.takedown import take_down
 from uniemox.curate.status import status, write_status_page
 from uniemox.data.source import open_data
-from uniemox.errors import ConfigError, DataError, ImageError
+from uniemox.errors import ConfigError, DataError
 from uniemox.io.files import FileLock
 
 COUNT = 20
@@ -134,11 +134,14 @@ def test_local_paths_are_relative_and_the_datasheet_names_sources(tmp_path: Path
 
 
 def test_metadata_is_removed_or_kept(tmp_path: Path) -> None:
-    project = agreed(tmp_path)
+    project = agreed(tmp_path, is_split=False)
     secret = b"\xff\xfe\x00\x08Secret"
-    for path in (tmp_path / "p" / "pictures").rglob("*.jpg"):
-        data = path.read_bytes()
-        path.write_bytes(data[:2] + secret + data[2:])
+    with project.store.write() as connection:
+        for row in project.rows(select(t.images)):
+            data = project.image_path(row.sha256, row.format).read_bytes()
+            sha256 = project.keep_file(data[:2] + secret + data[2:], row.format)
+            connection.execute(update(t.images).where(t.images.c.id == row.id).values(sha256=sha256))
+    split(project, verdicts(project), RATIOS, schemes=1)
     out = tmp_path / "out"
     for metadata, is_there in (("remove", False), ("keep", True), ("remove", False)):
         made = release(project, out, ReleaseConfig(name="Mine", metadata=metadata))  # type: ignore[arg-type]
@@ -263,12 +266,15 @@ def test_a_release_does_not_replace_that_of_another_project(tmp_path: Path) -> N
     assert (tmp_path / "a" / "labels.csv").read_bytes() == before
 
 
-def test_a_release_names_an_image_that_cannot_be_read(tmp_path: Path) -> None:
+def test_a_release_names_an_image_that_is_damaged_or_cannot_be_read(tmp_path: Path) -> None:
     project = agreed(tmp_path)
     row = project.rows(select(t.images).where(t.images.c.id == 4))[0]
     image = project.image_path(row.sha256, row.format)
+    image.write_bytes(image.read_bytes()[:-1] + b"x")
+    with pytest.raises(DataError, match=rf"{image.name}: .*damaged; delete it, then repeat uniemox curate collect"):
+        release(project, tmp_path / "a", ReleaseConfig(name="a"))
     image.unlink()
-    with pytest.raises(DataError, match=rf"{image.name}: can't be read \(No such file"):
+    with pytest.raises(DataError, match=rf"{image.name}: .*\(No such file .*; if it is missing, repeat uniemox curate"):
         release(project, tmp_path / "a", ReleaseConfig(name="a"))
 
 
@@ -377,7 +383,7 @@ def test_links_in_a_project_or_release_lead_nowhere(tmp_path: Path) -> None:
         release(project, tmp_path / "newest", ReleaseConfig(name="x"))
     file.unlink()
     file.touch()
-    with pytest.raises(ImageError, match=row.sha256):
+    with pytest.raises(DataError, match=rf"{row.sha256}\.jpg: it is damaged"):
         release(project, tmp_path / "newest", ReleaseConfig(name="x"))
     (project.folder / "previews").symlink_to(private)
     with pytest.raises(DataError, match="previews is a link"):

@@ -1,5 +1,6 @@
 """Collect: search the sources, then fetch their candidates. Resumes at any point after it was stopped."""
 
+import os
 import time
 from collections.abc import Sequence
 from contextlib import closing
@@ -89,13 +90,17 @@ def fetch(
     folders: Sequence[Path] = (),
     retry: bool = False,
 ) -> dict[str, int]:
-    """Fetch every waiting candidate and keep the images.
+    """Fetch every waiting candidate and keep the images; fetch images again whose files are missing.
 
     folders: candidates on this machine are only read below them; a stranger's project could name any other file.
     retry: also fetch candidates that failed for good, except those of images that were taken down.
     Returns the numbers fetched, failed for good, and waiting for another run because their host was not available.
     """
+    missing = [{"number": number} for number in _missing(project)]
     with project.store.write() as connection:
+        if missing:  # a takedown may have deleted some of them meanwhile
+            is_meant = (t.candidates.c.id == bindparam("number")) & (t.candidates.c.state == "fetched")
+            connection.execute(update(t.candidates).where(is_meant).values(state="waiting"), missing)
         if retry:
             is_failed = (t.candidates.c.state == "failed") & (t.candidates.c.reason != "taken down")
             connection.execute(update(t.candidates).where(is_failed).values(state="waiting", reason=""))
@@ -119,6 +124,14 @@ def fetch(
     finally:
         _write_down(project, ended, counts)
     return counts
+
+
+def _missing(project: Project) -> list[int]:
+    """Return the candidates whose image file is missing, unless its folder is missing too: its drive may be away."""
+    query = select(t.candidates.c.id, t.images.c.sha256).join(t.images).where(t.candidates.c.state == "fetched")
+    rows, folders = project.rows(query), os.walk(project.folder / "pictures")
+    there = {os.path.splitext(name)[0] for folder, _, files in folders for name in (os.path.basename(folder), *files)}
+    return [row.id for row in rows if row.sha256[:2] in there and row.sha256 not in there]
 
 
 def _path_of(address: str) -> Path:

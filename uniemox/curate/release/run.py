@@ -192,10 +192,14 @@ def _place_images(
 
 
 def _bytes_of(path: Path) -> bytes:
+    remedy = "repeat uniemox curate collect"
     try:
-        return read_limited(path, MAX_BYTES)
+        data = read_limited(path, MAX_BYTES)
     except OSError as error:
-        raise DataError(f"{path}: can't be read ({error.strerror})") from error
+        raise DataError(f"{path}: can't be read ({error.strerror}); if it is missing, {remedy}") from error
+    if hashlib.sha256(data).hexdigest() != path.stem:
+        raise DataError(f"{path}: it is damaged; delete it, then {remedy}")
+    return data
 
 
 def _write_tables(project: Project, folder: Path, config: ReleaseConfig, rows: Sequence[ReleasedImage]) -> None:
