@@ -217,6 +217,26 @@ def test_answers_go_to_label_studio_and_come_back(tmp_path: Path) -> None:
     assert len(project.rows(select(t.answers))) == len(other.rows(select(t.answers)))
 
 
+def test_own_answers_do_not_count_twice(tmp_path: Path) -> None:
+    """Only what has changed is imported, and not as an answer of the person, since anybody can write a file."""
+    project, path = rated(tmp_path / "p"), tmp_path / "tasks.json"
+    write_label_studio(project, path)
+    assert import_label_studio(project, path) == (0, 24, 0, 0)
+    before = read_answers(project)
+    assert before.people == ("Ada", "Ben")
+    tasks = json.loads(path.read_text())
+    changed = [annotation for annotation in tasks[0]["annotations"] if annotation["completed_by"]["email"] == "Ada"]
+    changed[0]["meta"]["valence"] = 9
+    path.write_text(json.dumps(tasks))
+    assert import_label_studio(project, path) == (1, 24, 0, 0)
+    now = read_answers(project)
+    assert now.people == ("Ada", "Ben", "label studio Ada")
+    assert now.details[1].pop("label studio Ada")["valence"] == 9  # type: ignore[attr-defined]
+    assert now.details == before.details
+    write_label_studio(project, path)
+    assert import_label_studio(project, path) == (0, 25, 0, 0)
+
+
 def test_label_studio_s_own_export_is_read(tmp_path: Path) -> None:
     project = project_of(tmp_path / "p", ["awe", "fear"])
 

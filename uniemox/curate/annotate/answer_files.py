@@ -90,7 +90,8 @@ def import_label_studio(project: Project, path: Path) -> Imported:
     """Import the answers of Label Studio's JSON export; each of its annotators becomes one of the project.
 
     An image is identified by data.sha256; without it, by the file name in data.image, which must be unique.
-    Importing again adds nothing. Details that `write_label_studio` wrote are imported too.
+    Importing again adds nothing, nor do unchanged answers of the project's own people, as after an export.
+    Details that `write_label_studio` wrote are imported too.
     Raises DataError, with the file, for anything but tasks; then nothing is imported.
     """
     try:
@@ -99,7 +100,8 @@ def import_label_studio(project: Project, path: Path) -> Imported:
         raise DataError(f"{path}: not JSON ({error}); export the project of Label Studio as JSON") from error
     if not isinstance(tasks, list) or not all(isinstance(task, dict) and "data" in task for task in tasks):
         raise DataError(f"{path}: expected a list of tasks, each with data; export the project as JSON, not JSON-MIN")
-    images, unknown, unfit = _known_images(project), 0, 0
+    images, unknown, unfit, unchanged = _known_images(project), 0, 0, 0
+    given = {(one.picture, one.annotator): (one.label, details) for one, details in given_answers(project)}
     answers: list[tuple[int, str, AnswerIn]] = []
     for task in tasks:
         picture = _image_of(task["data"], images)
@@ -111,13 +113,15 @@ def import_label_studio(project: Project, path: Path) -> Imported:
             answer = _answer_of(annotation, picture, project.plan)
             if answer is None:
                 unfit += 1
+            elif given.get((picture, _email(annotation))) == (answer.label, answer.details()):
+                unchanged += 1
             else:
                 answers.append((picture, _annotator(annotation), answer))
     new = 0
     for start in range(0, len(answers), AT_ONCE):
         time.sleep(PAUSE_S if start else 0)
         new += _save_part(project, answers[start : start + AT_ONCE])
-    return Imported(new, len(answers), unknown, unfit)
+    return Imported(new, len(answers) + unchanged, unknown, unfit)
 
 
 def _answer_of(annotation: Any, picture: int, plan: CollectionPlan) -> AnswerIn | None:
@@ -193,10 +197,15 @@ def _chosen_labels(annotation: Mapping[str, Any], plan: CollectionPlan) -> tuple
     return labels if len(labels) == len(set(chosen)) else None
 
 
+def _email(annotation: Mapping[str, Any]) -> str:
+    who = annotation.get("completed_by")
+    return str(who.get("email") or "") if isinstance(who, dict) else ""
+
+
 def _annotator(annotation: Mapping[str, Any]) -> str:
     who = annotation.get("completed_by", "?")
     if isinstance(who, dict):
-        who = who.get("email") or who.get("id") or "?"
+        who = _email(annotation) or who.get("id") or "?"
     return "".join(letter for letter in f"{IMPORTED} {who}" if letter.isprintable())[:100]
 
 
