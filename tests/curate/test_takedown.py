@@ -1,9 +1,13 @@
 """Takedown: images leave the project and all its releases."""
 
+import errno
 import hashlib
 import json
+import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import insert, select, update
@@ -14,7 +18,7 @@ from uniemox.curate import tables as t
 from uniemox.curate.annotate.verdicts import verdicts
 from uniemox.curate.project import Change, append
 from uniemox.curate.release.config import ReleaseConfig
-from uniemox.curate.release.run import release
+from uniemox.curate.release.run import MARK, release
 from uniemox.curate.release.splitting import split
 from uniemox.curate.release.takedown import LISTS, take_down
 from uniemox.curate.status import status
@@ -67,6 +71,77 @@ def test_a_takedown_goes_on_where_a_file_cannot_be_deleted(tmp_path: Path) -> No
     assert not take_down(project, row.sha256, because="again").problems
 
 
+def test_a_repeated_takedown_deletes_near_duplicates_too(tmp_path: Path) -> None:
+    """The first one forgets which images were near duplicates."""
+    project = agreed(tmp_path)
+    with project.store.write() as connection:
+        connection.execute(update(t.looks).where(t.looks.c.picture_id.in_([4, 6])).values(near_group=900))
+    rows = project.rows(select(t.images).where(t.images.c.id.in_([4, 6])).order_by(t.images.c.id))
+    first, copy = (project.image_path(row.sha256, row.format) for row in rows)
+    copy.parent.rename(tmp_path / "away")
+    assert take_down(project, rows[0].sha256, because="asked").problems
+    (tmp_path / "away").rename(copy.parent)
+    done = take_down(project, rows[0].sha256, because="again")
+    assert (set(done.sha256), done.problems) == ({row.sha256 for row in rows}, ())
+    assert not first.exists()
+    assert not copy.exists()
+
+
+def test_a_takedown_deletes_what_a_killed_release_left(tmp_path: Path) -> None:
+    project = agreed(tmp_path)
+    release(project, tmp_path / "a", ReleaseConfig(name="a"))
+    row = rows_of(tmp_path / "a" / "provenance.csv")[0]
+    image = tmp_path / "a" / "pictures" / row["path"]
+    shutil.copy(image, image.with_name(f"{image.name}.12-34.partial"))
+    assert not take_down(project, row["sha256"], because="asked").problems
+    assert not list(image.parent.glob(f"{image.name}*"))
+
+
+@pytest.mark.parametrize("case", ["mark", "folder", "class"])
+def test_a_release_that_cannot_be_looked_at_keeps_no_other_from_losing_the_image(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: str
+) -> None:
+    """Its mark was lost, or one of its folders can't be read, as on a drive that is away."""
+    project = agreed(tmp_path)
+    for name in "ab":
+        release(project, tmp_path / name, ReleaseConfig(name=name))
+    row = rows_of(tmp_path / "a" / "provenance.csv")[0]
+    refused = {"mark": tmp_path / "a" / MARK, "folder": tmp_path / "a", "class": tmp_path / "a" / "pictures" / "train"}
+    if case == "mark":
+        refused[case].unlink()
+
+    def refusing(do: Callable[..., Any]) -> Callable[..., Any]:
+        def done(path: Any = ".", *arguments: Any, **settings: Any) -> Any:
+            if case != "mark" and str(path).startswith(str(refused[case])):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+            return do(path, *arguments, **settings)
+
+        return done
+
+    with monkeypatch.context() as patched:
+        for name in ("scandir",) if case == "class" else ("scandir", "stat"):
+            patched.setattr(os, name, refusing(getattr(os, name)))
+        done = take_down(project, row["sha256"], because="asked")
+    assert done.releases == (str(tmp_path / "b"),)
+    assert done.gone == ()
+    assert len(done.problems) == 1
+    assert f"{tmp_path / 'a'}: the images can't be removed" in done.problems[0]
+    assert named_in(tmp_path / "b", row["sha256"]) == []
+
+
+def test_a_title_with_the_hash_of_another_image_keeps_its_row(tmp_path: Path) -> None:
+    project = agreed(tmp_path)
+    first, second = (row.sha256 for row in project.rows(select(t.images).where(t.images.c.id.in_([2, 8]))))
+    with project.store.write() as connection:
+        crop = update(t.candidates).where(t.candidates.c.picture_id == 8)
+        connection.execute(crop.values(title=f"{first}_crop.jpg"))
+    release(project, tmp_path / "a", ReleaseConfig(name="a"))
+    assert not take_down(project, first, because="asked").problems
+    assert second in {row["sha256"] for row in rows_of(tmp_path / "a" / "provenance.csv")}
+    tasks = json.loads((tmp_path / "a" / "label_studio.json").read_bytes())
+    assert len(tasks) == len(rows_of(tmp_path / "a" / "provenance.csv")) == len(rows_of(tmp_path / "a" / "labels.csv"))
+
+
 @pytest.mark.parametrize("away", ["pictures", "pictures/xx"])
 def test_a_takedown_says_that_the_folder_of_images_is_missing(tmp_path: Path, away: str) -> None:
     project = agreed(tmp_path)
@@ -103,7 +178,7 @@ def test_a_takedown_says_that_the_images_of_a_release_are_missing(tmp_path: Path
         (tmp_path / "a" / "pictures").mkdir()
     done = take_down(project, row.sha256, because="asked")
     assert done.releases == ()
-    assert "its images are missing; repeat the takedown" in done.problems[0]
+    assert "1 images were not there; repeat the takedown if they return" in done.problems[0]
     assert (tmp_path / "a" / "labels.csv").exists()
     if not is_mounted:
         (tmp_path / "a" / "pictures").rmdir()
@@ -121,7 +196,7 @@ def test_a_takedown_says_that_the_files_of_a_release_were_moved_out_of_their_fol
         path.unlink()
     done = take_down(project, row.sha256, because="asked")
     assert done.releases == ()
-    assert "its images are missing" in done.problems[0]
+    assert "1 images were not there; repeat the takedown if they return" in done.problems[0]
     shutil.copytree(tmp_path / "copy", tmp_path / "a", dirs_exist_ok=True)
     assert take_down(project, row.sha256, because="again").releases == (str(tmp_path / "a"),)
     assert named_in(tmp_path / "a", row.sha256) == []
@@ -185,7 +260,11 @@ def test_a_takedown_leaves_a_readme_that_was_edited(tmp_path: Path) -> None:
 def test_tables_changed_by_hand_name_no_image_that_was_taken_down(tmp_path: Path) -> None:
     project = agreed(tmp_path)
     release(project, tmp_path / "a", ReleaseConfig(name="a"))
-    [first, *_] = rows_of(tmp_path / "a" / "provenance.csv")
+    [first, *_] = rows = rows_of(tmp_path / "a" / "provenance.csv")
+    sums = (tmp_path / "a" / "SHA256SUMS").read_text()
+    (tmp_path / "a" / "SHA256SUMS").write_text(sums.replace("  ", " *"))
+    take_down(project, rows[-1]["sha256"], because="asked")
+    assert (tmp_path / "a" / "SHA256SUMS").read_text().count("pictures/") == len(rows) - 1
     labels = (tmp_path / "a" / "labels.csv").read_text()
     (tmp_path / "a" / "labels.csv").write_text(labels.replace(",", ";"))
     (tmp_path / "a" / "splits.json").write_text(f'["{first["path"]}"]')
@@ -235,8 +314,10 @@ def test_a_repeated_takedown_removes_the_lists_of_a_release_without_images(tmp_p
         take_down(project, sha256, because="asked")
     shutil.copytree(tmp_path / "copy", tmp_path / "a", dirs_exist_ok=True)  # lists that could not be deleted
     assert named_in(tmp_path / "a", hashes[0])
-    assert not take_down(project, hashes[0], because="again").problems
+    [problem] = take_down(project, hashes[0], because="again").problems
+    assert f"{len(hashes)} images were not there" in problem
     assert named_in(tmp_path / "a", hashes[0]) == []
+    assert not take_down(project, hashes[0], because="again").problems
 
 
 def test_taking_down_the_last_image_removes_all_lists(tmp_path: Path) -> None:

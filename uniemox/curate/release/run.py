@@ -41,7 +41,7 @@ from uniemox.io.progress import Progress, silent
 MARK = ".uniemox-release"  # marks a folder that may be overwritten; its second line is the sha256 of README.md
 NAMED = "uniemox curate release of project "  # begins the content of MARK
 IMAGES = "pictures"
-NEW_README = "README.new.md"
+NEW_README, SUMS = "README.new.md", "SHA256SUMS"
 MAX_LISTED = 20  # images in an error, so that its advice stays visible
 NAME_DIGITS = 20  # digits of the sha256 in the name of an image
 
@@ -186,7 +186,7 @@ def _place_images(
                 write_file(target, data)
         except OSError as error:
             raise DataError(f"{target}: can't be written ({error.strerror})") from error
-        sums[row.path] = _digest(data)
+        sums[row.path] = digest_of(data)
         progress("writing", number, len(rows))
     return sums, left_in
 
@@ -197,7 +197,7 @@ def _bytes_of(path: Path) -> bytes:
         data = read_limited(path, MAX_BYTES)
     except OSError as error:
         raise DataError(f"{path}: can't be read ({error.strerror}); if it is missing, {remedy}") from error
-    if hashlib.sha256(data).hexdigest() != path.stem:
+    if digest_of(data) != path.stem:
         raise DataError(f"{path}: it is damaged; delete it, then {remedy}")
     return data
 
@@ -242,15 +242,16 @@ def write_texts(
     models = [public_name(model) for model in suggested_by(project)]
     text = write_documents(folder, config, project.plan, figures, models=models).encode("utf-8", "replace")
     readme, written = folder / "README.md", read_limited(folder / MARK).decode("utf-8", "replace").splitlines()[1:]
-    is_edited = bool(written) and readme.is_file() and written != [_digest(read_limited(readme))]
+    is_edited = bool(written) and readme.is_file() and written != [digest_of(read_limited(readme))]
     with writing(folder):
         (folder / NEW_README).unlink(missing_ok=True)
     write_file(folder / NEW_README if is_edited else readme, text)
-    write_file(folder / MARK, f"{mark_of(project)}{_digest(text)}\n")
+    write_file(folder / MARK, f"{mark_of(project)}{digest_of(text)}\n")
     _write_checksums(folder, sums)
 
 
-def _digest(data: bytes) -> str:
+def digest_of(data: bytes) -> str:
+    """Return the sha256 of a file's content, in hexadecimal."""
     return hashlib.sha256(data).hexdigest()
 
 
@@ -258,7 +259,7 @@ def _write_checksums(folder: Path, sums: Mapping[str, str]) -> None:
     """Write checksums for sha256sum -c.  sums: of the images, by path."""
     lines = [f"{digest}  {IMAGES}/{path}" for path, digest in sums.items()]
     for path in sorted(folder.iterdir()):
-        if path.is_file() and path.name != "SHA256SUMS" and not path.name.startswith(MARK):
+        if path.is_file() and path.name != SUMS and not path.name.startswith(MARK):
             with open_regular(path) as file:
                 lines.append(f"{hashlib.file_digest(file, 'sha256').hexdigest()}  {path.name}")
-    write_file(folder / "SHA256SUMS", ("\n".join(lines) + "\n").encode())
+    write_file(folder / SUMS, ("\n".join(lines) + "\n").encode())

@@ -18,17 +18,29 @@ from uniemox.curate.project import Change, Project, append, taken_down
 from uniemox.curate.release.config import ReleaseConfig
 from uniemox.curate.release.documents import as_json
 from uniemox.curate.release.metadata import orientation_of, without_metadata
-from uniemox.curate.release.run import IMAGES, MARK, NAME_DIGITS, NEW_README, check_folder, mark_of, write_texts
+from uniemox.curate.release.run import (
+    IMAGES,
+    MARK,
+    NAME_DIGITS,
+    NEW_README,
+    SUMS,
+    check_folder,
+    digest_of,
+    mark_of,
+    write_texts,
+)
 from uniemox.curate.release.splitting import FILE
 from uniemox.data.readers.csv_table import read_json, read_rows, read_text
+from uniemox.data.readers.folders import inside
 from uniemox.data.splits import write_splits
 from uniemox.errors import ConfigError, DataError, UniemoxError
 from uniemox.io.files import PARTIAL, FileLock, read_limited, write_file
+from uniemox.io.images import MAX_BYTES
 
 MIN_HASH = 12  # digits of a sha256 that name an image
 LISTS = (
     *("labels.csv", "soft_labels.csv", "provenance.csv", "answers.csv", "ratings.csv", "splits.json"),
-    *("label_studio.json", "statistics.json", "agreement.json", "croissant.json", "SHA256SUMS"),
+    *("label_studio.json", "statistics.json", "agreement.json", "croissant.json", SUMS),
 )
 """Files of a release that name or count its images."""
 
@@ -56,7 +68,7 @@ def take_down(project: Project, which: str, *, because: str, actor: str = "owner
     tables of any release are written, so that a release that can't be written keeps them in no other.
     Raises DataError if there is no such image, ConfigError for a hash that is too short.
     """
-    images, looks, candidates = t.images.c, t.looks.c, t.candidates.c
+    images, looks, candidates, events = t.images.c, t.looks.c, t.candidates.c, t.events.c
     of_folder = (candidates.source == "folder") & (candidates.title == which)
     named = or_(candidates.address == which, candidates.page == which, of_folder)
     if not which.strip():  # many images have no page
@@ -64,9 +76,12 @@ def take_down(project: Project, which: str, *, because: str, actor: str = "owner
     is_hash = MIN_HASH <= len(which) <= 64 and not set(which.lower()) - set("0123456789abcdef")
     has_hash = images.sha256.like(f"{which.lower()}%") if is_hash else false()
     is_meant = or_(images.id.in_(select(candidates.picture_id).where(named)), has_hash)
-    groups = select(looks.near_group).where(looks.picture_id.in_(select(images.id).where(is_meant)))
+    meant = select(images.id).where(is_meant)
+    groups = select(looks.near_group).where(looks.picture_id.in_(meant))
     copies = select(looks.picture_id).where(looks.near_group.in_(groups))
-    rows = project.rows(select(t.images).where(or_(is_meant, images.id.in_(copies))))
+    batches = select(events.batch_id).where(events.field == "taken", events.picture_id.in_(meant))
+    before = select(events.picture_id).where(events.batch_id.in_(batches))  # copies of an earlier takedown
+    rows = project.rows(select(t.images).where(or_(is_meant, images.id.in_(copies), images.id.in_(before))))
     if not rows and not is_hash and not which.startswith(("http://", "https://", "file://")):
         raise ConfigError(f"expected an address, or at least {MIN_HASH} digits of a sha256, got {which!r}")
     if not rows:
@@ -116,35 +131,28 @@ def _leave_releases(project: Project, sha256: Sequence[str], problems: list[str]
 
     problems: sentences for the result, to which further ones are added.
     """
-    releases = project.rows(select(t.releases).order_by(t.releases.c.id))
-    gone = [row.folder for row in releases if not (Path(row.folder) / MARK).exists()]
     taken = project.rows(select(t.images.c.sha256).where(t.images.c.id.in_(taken_down())))
     names = {row.sha256[:NAME_DIGITS] for row in taken}
-    removed, written = [], []
+    gone, written, removed = [], [], dict[str, set[str]]()
+    releases = project.rows(select(t.releases).order_by(t.releases.c.id))
     for row in releases:
         folder = Path(row.folder)
         try:
-            if row.folder in gone:
-                continue
-            if not folder.is_absolute() or not read_limited(folder / MARK).startswith(mark_of(project).encode()):
-                problems.append(f"{folder}: not a release of this project; if it is, repeat curate release on it")
-                continue
-            check_folder(folder)
-            if row.pictures and _is_away(folder, names):
-                remedy = "repeat the takedown when they are there, or curate release on it"
-                problems.append(f"{folder}: its images are missing; {remedy}")
-                continue
-            named = [path for path in (folder / IMAGES).rglob("*") if path.stem in names]
-            if failures := list(_unlink(named + list(folder.glob(f"*{PARTIAL}")))):
-                problems += failures
+            if _is_there(folder / MARK) or _is_there(folder / IMAGES):
+                removed[row.folder] = _remove_files(project, folder, names)
             else:
-                removed.append(row)
+                gone.append(row.folder)
         except (OSError, DataError) as error:
             problems.append(f"{folder}: the images can't be removed ({error}); remove them by hand")
-    for row in removed:
+    for row in (row for row in releases if row.folder in removed):
         try:
-            _write_again(project, row, names)
-            written.append(row.folder)
+            absent = _write_again(project, row, names) - removed[row.folder]
+            if absent:
+                problems.append(
+                    f"{row.folder}: {len(absent)} images were not there; repeat the takedown if they return"
+                )
+            else:
+                written.append(row.folder)
             if (Path(row.folder) / NEW_README).exists():
                 problems.append(f"{row.folder}: README.md was edited, so it stays; {NEW_README} has the new numbers")
         except (UniemoxError, OSError, csv.Error, ValueError, LookupError, TypeError, AttributeError) as error:
@@ -154,27 +162,75 @@ def _leave_releases(project: Project, sha256: Sequence[str], problems: list[str]
     return TakenDown(tuple(sha256), tuple(written), tuple(gone), tuple(problems))
 
 
-def _write_again(project: Project, row: Any, names: Set[str]) -> None:
+def _remove_files(project: Project, folder: Path, names: Set[str]) -> set[str]:
+    """Delete images of a release, and return their names. Raises DataError or OSError where it can't.
+
+    names: of all images that were taken down, without their endings.
+    """
+    if not _is_there(folder / MARK):
+        raise DataError(f"it has no {MARK}")
+    if not folder.is_absolute() or not read_limited(folder / MARK).startswith(mark_of(project).encode()):
+        raise DataError("it is not a release of this project")
+    check_folder(folder)
+    named = [path for path in _files_in(folder / IMAGES) if path.name[:NAME_DIGITS] in names]
+    if failures := list(_unlink([*named, *folder.glob(f"*{PARTIAL}")])):
+        raise DataError("; ".join(failures))
+    return {path.name[:NAME_DIGITS] for path in named}
+
+
+def _is_there(path: Path) -> bool:
+    """Return True if a path exists. Raises OSError if that can't be known."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
+
+
+def _files_in(folder: Path) -> Iterator[Path]:
+    """Yield the files in all folders below one. Raises OSError for a folder that can't be read."""
+
+    def stop(error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError):
+            raise error
+
+    for place, _, names in os.walk(folder, onerror=stop):
+        yield from (Path(place, name) for name in names)
+
+
+def _write_again(project: Project, row: Any, names: Set[str]) -> set[str]:
     """Remove images from the tables of a release, and write its texts again; the rest of it stays as it was.
 
-    row: of tables.releases.  names: of the images, without their endings.
+    row: of tables.releases.  names: of the images, without their endings.  Returns those that labels.csv had.
     Raises one of many errors for tables that were changed by hand.
     """
     folder = Path(row.folder)
     with ExitStack() as at_end:
         at_end.callback(FileLock(folder / MARK).release)
+        listed = _paths_in(folder)
         for table in (path for name in LISTS if (path := folder / name).suffix == ".csv" and path.exists()):
-            lines, text = csv.reader(io.StringIO(read_text(table), newline="")), io.StringIO()
-            csv.writer(text, lineterminator="\n").writerows(line for line in lines if not _has_name(str(line), names))
+            content, text = read_text(table), io.StringIO()
+            delimiter = max(",;\t", key=content.partition("\n")[0].count)  # a spreadsheet may have changed it
+            rows = csv.reader(io.StringIO(content, newline=""), delimiter=delimiter)
+            rest = (one for one in rows if one and Path(one[0]).stem not in names)  # the path is the first column
+            csv.writer(text, delimiter=delimiter, lineterminator="\n").writerows(rest)
             write_file(table, text.getvalue())
-        scheme = {image["path"]: image["split"] for _, image in read_rows(folder / "labels.csv", columns=("split",))}
-        if scheme:
+        if scheme := _paths_in(folder):
             _write_texts(project, folder, ReleaseConfig(**json.loads(row.options)), scheme, names)
         else:
             for name in LISTS:
                 (folder / name).unlink(missing_ok=True)
         with project.store.write() as connection:
             connection.execute(update(t.releases).where(t.releases.c.id == row.id).values(pictures=len(scheme)))
+    return {Path(path).stem for path in listed} & names
+
+
+def _paths_in(folder: Path) -> dict[str, str]:
+    """Return the splits of a release's images, by path; none after all images were taken down, which removes tables."""
+    table = folder / "labels.csv"
+    is_empty = not table.exists() and not any(_files_in(folder / IMAGES))
+    rows = () if is_empty else read_rows(table, columns=("path", "split"))
+    return {row["path"]: row["split"] for _, row in rows}
 
 
 def _write_texts(
@@ -185,37 +241,23 @@ def _write_texts(
     scheme: splits of the others, by path.  names: as for `_write_again`.
     """
     tasks, splits, figures = (read_json(folder / name) for name in ("label_studio.json", FILE, "statistics.json"))
-    write_file(folder / "label_studio.json", as_json([one for one in tasks if not _has_name(json.dumps(one), names)]))
+    left = [task for task in tasks if Path(task["data"]["image"]).stem not in names]
+    write_file(folder / "label_studio.json", as_json(left))
     write_splits(folder / FILE, scheme, source=splits["data"], how=splits["how"])
+    files = {path: inside(folder / IMAGES, path, "labels.csv") for path in scheme}
     if figures["metadata"]["still there"]:
-        data = ((folder / IMAGES / path).read_bytes() for path in scheme)
+        data = (read_limited(file, MAX_BYTES) for file in files.values())
         figures["metadata"]["still there"] = sum(without_metadata(one, orientation_of(one, "")) is None for one in data)
-    pairs = (line.partition(f"  {IMAGES}/") for line in read_text(folder / "SHA256SUMS").splitlines())
-    sums = {path: digest for digest, _, path in pairs if path in scheme}
+    lines = re.findall(rf"(?m)^([0-9a-f]{{64}}) [ *](?:\./)?{IMAGES}/(.+)$", read_text(folder / SUMS))
+    known = {path: digest for digest, path in lines}
+    sums = {path: known.get(path) or digest_of(read_limited(file, MAX_BYTES)) for path, file in files.items()}
     write_texts(project, folder, config, figures, sums)
-
-
-def _has_name(text: str, names: Set[str]) -> bool:
-    return not names.isdisjoint(re.findall(f"[0-9a-f]{{{NAME_DIGITS}}}", text))
 
 
 def _is_named(path: Path, names: Set[str]) -> bool:
     """Return True for a file that has one of the names, or can't be read."""
     try:
-        return _has_name(read_text(path), names)
+        text = read_text(path)
     except DataError:
         return path.exists()
-
-
-def _is_away(folder: Path, names: Set[str]) -> bool:
-    """Return True if a release without any image should have some: its folder was moved, or is not mounted.
-
-    names: of the images that were taken down, without their endings.
-    """
-    images, table = folder / IMAGES, folder / "labels.csv"
-    if not images.is_dir() or not any(images.iterdir()):  # a takedown leaves the folders of classes
-        return True
-    if any(path.is_file() for path in images.rglob("*")):
-        return False
-    listed = {Path(row["path"]).stem for _, row in read_rows(table, columns=("path",))} if table.is_file() else set()
-    return not listed <= names
+    return any(name in text for name in names)
