@@ -342,16 +342,16 @@ def test_damage_in_the_middle_is_not_skipped_in_silence(
 @pytest.mark.parametrize(
     ("ending", "options"),
     [("mp4", {"movflags": "faststart"}), ("mp4", {"movflags": "frag_keyframe+empty_moov"})]
-    + [(ending, {}) for ending in ("mkv", "webm", "avi", "wmv")],
+    + [(ending, {}) for ending in ("mkv", "webm", "avi", "wmv", "flv")],
 )
 def test_the_last_pictures_of_a_film_are_missed(tmp_path: Path, ending: str, options: dict[str, str]) -> None:
     """They are less than 5 % of it, but the file says that it is longer."""
     av = pytest.importorskip("av", reason="needs PyAV: pip install 'uniemox[video]'")
-    codec = {"webm": "libvpx", "wmv": "wmv2"}.get(ending, "mpeg4")
+    codec = {"webm": "libvpx", "wmv": "wmv2", "flv": "flv"}.get(ending, "mpeg4")
     path = film_of(tmp_path / f"film.{ending}", list(range(240)), 4, codec, options)
     with av.open(str(path)) as container:
         places = [packet.pos for packet in container.demux() if packet.size]
-    os.truncate(path, places[-4] + 10)
+    os.truncate(path, places[-4] + (40 if ending == "flv" else 10))
     times, error = read_here(path)
     assert "cut off" in error
     assert 57 <= len(times) <= 60
@@ -363,6 +363,34 @@ def test_an_avi_that_is_cut_off_is_noticed(tmp_path: Path) -> None:
     *found, last = read_film(str(path), 1)
     assert "it should last 27 s" in str(last.error)
     assert 5 < len(found) < 20
+
+
+@pytest.mark.parametrize(("stated", "share", "problem"), [(0, 1, ""), (0, 0.97, "cut off"), (2**30, 1, "")])
+def test_an_avi_that_does_not_state_its_pictures(tmp_path: Path, stated: int, share: float, problem: str) -> None:
+    """DV of type 1 states none; ffmpeg writes 2^30 if its output is a pipe, and no index."""
+    path = film_of(tmp_path / "film.avi", list(range(275)), 25)
+    data = path.read_bytes()
+    at = data.index(b"strh") + 8 + 32
+    data = data[:at] + stated.to_bytes(4, "little") + data[at + 4 :]
+    data = data.partition(b"idx1")[0] if stated else data
+    path.write_bytes(data[: int(share * len(data))])
+    times, error = read_here(path)
+    assert (problem in error, bool(error)) == (True, bool(problem))
+    assert times == list(range(11))
+
+
+@pytest.mark.parametrize("ending", ["avi", "mkv"])
+def test_a_film_of_full_length_whose_last_pictures_are_zeros_is_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: str
+) -> None:
+    monkeypatch.setattr(film_file, "HOLE_BYTES", (2**10, 100_000))  # as in a larger film
+    path = film_of(tmp_path / f"film.{ending}", list(range(290)), 4)
+    data = path.read_bytes()
+    kept = int(0.96 * len(data))
+    path.write_bytes(data[:kept] + bytes(len(data) - kept))
+    times, error = read_here(path)
+    assert "of the file can't be read" in error
+    assert 68 <= len(times) <= 73
 
 
 def test_an_error_comes_after_all_moments_before_it() -> None:

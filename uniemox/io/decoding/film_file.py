@@ -128,7 +128,7 @@ class FilmFile:
         count: of the frames.  end_s: end of the last one.
         """
         size = self._container.size
-        holes, elsewhere = self._transport_holes() if self._kind == "mpegts" else (self._holes(), 0)
+        holes, elsewhere = self._transport_holes() if self._kind == "mpegts" else (self._holes(count), 0)
         if elsewhere > MANY_PICTURES:
             return f"{elsewhere:,} pictures are in other streams, where this one has none; split it there"
         is_cut_off = self._is_cut_off(count)
@@ -136,7 +136,7 @@ class FilmFile:
             return f"{holes / size:.0%} of the file can't be read: it is damaged, or other streams begin there"
         declared_s = (self._container.duration or 0) / 1e6
         if self._kind == "avi" and self._stream.average_rate:
-            declared_s = float(self._stream.frames / self._stream.average_rate)  # duration is that of what is there
+            declared_s = float(self._declared() / self._stream.average_rate)  # duration is that of what is there
         if max(end_s, self.end_s) < 0.95 * declared_s - 1 and not self.is_whole(count):
             return f"it is cut off; it should last {declared_s:.0f} s"
         return "it is cut off" if is_cut_off else ""
@@ -157,10 +157,25 @@ class FilmFile:
             return end > self._container.size and not is_read
         if self._kind == "asf":
             return self._asf_end() > self._container.size
-        return self._is_short and (self._is_fragmented or count < self._stream.frames)
+        if self._kind == "flv":  # each tag states its length before and after it
+            with open_regular(self._path) as file:
+                file.seek(-4, os.SEEK_END)
+                length = int.from_bytes(file.read(4), "big")
+                file.seek(max(0, self._container.size - 4 - length))
+                return int.from_bytes(file.read(4)[1:], "big") + 11 != length
+        is_unknown = self._is_fragmented or not self._stream.frames  # such as DV of type 1
+        return self._is_short and (is_unknown or count < self._declared())
 
-    def _holes(self) -> int:
-        """Return the number of bytes in large gaps between the packets, and after the last one."""
+    def _declared(self) -> int:
+        """Return the number of pictures in the header, 0 for one that needs a longer file, as in AVI from a pipe."""
+        frames: int = self._stream.frames
+        return 0 if self._kind == "avi" and 8 * frames > self._container.size else frames
+
+    def _holes(self, count: int) -> int:
+        """Return the number of bytes in large gaps between the packets, and after the last one.
+
+        count: of the frames.
+        """
         if self._is_mp4 and not self._is_fragmented:  # its packets may lie anywhere
             return 0
         starts = np.concatenate([self._starts, [box.start for box in self._beside]]).astype(int)
@@ -169,7 +184,7 @@ class FilmFile:
         slack = starts[order] - np.cumsum(sizes[order]) + sizes[order]
         gaps = np.diff(np.maximum.accumulate(slack))  # packets of several streams may lie in each other
         size = self._container.size
-        if self._kind not in LATE_ENDS:
+        if self._kind not in LATE_ENDS or (self._kind in LATE_ENDS[:2] and not self.is_whole(count)):
             gaps = np.append(gaps, size - max(self._end_byte, (starts + sizes).max(initial=0)))
         return int(gaps[gaps > np.clip(HOLE_SHARE * size, *HOLE_BYTES)].sum())
 
