@@ -16,6 +16,7 @@ import pytest
 from tests.ask.server import Request, Response, error, says, serving
 from tests.data.tree import put
 from tests.images import draw, save
+from tests.runs import uniemox_here
 from uniemox.cli.settings import read_key
 from uniemox.errors import ConfigError
 
@@ -49,6 +50,11 @@ def ask(*arguments: object, **environment: str) -> tuple[int, str, str]:
     process = start(*arguments, **environment)
     out, err = process.communicate(timeout=120)
     return process.returncode, out, err
+
+
+def ask_here(*arguments: object) -> tuple[int, str, str]:
+    done = uniemox_here("ask", *arguments)
+    return done.returncode, done.stdout, done.stderr
 
 
 def count_settled(requests: Sequence[Request]) -> int:
@@ -143,15 +149,15 @@ def test_the_exit_code_tells_that_questions_failed(photos: Path, tmp_path: Path)
     """Those of this run: what another endpoint failed at before is not asked again, and does not count."""
     arguments = ["--data", f"folder:{photos}", "--model", "m", "--out", tmp_path, "--images", 4, "--json"]
     with serving(lambda request, number: error(400, "odd") if number == 1 else says("Awe")) as endpoint:
-        code, out, err = ask(*arguments, "--endpoint", endpoint.url)
+        code, out, err = ask_here(*arguments, "--endpoint", endpoint.url)
         assert (code, [json.loads(out)["models"][0][name] for name in ("n", "failed")]) == (3, [3, 1])
         assert "1 questions failed; repeat the command to send them again" in err
         assert (tmp_path / "page.html").exists()
         with serving(lambda request, number: says("Awe")) as other:
-            code, out, err = ask(*arguments, "--endpoint", other.url)
+            code, out, err = ask_here(*arguments, "--endpoint", other.url)
         assert (code, [found["failed"] for found in json.loads(out)["models"]]) == (0, [0, 1])
         assert "failed" not in err
-        code, out, _ = ask(*arguments, "--endpoint", endpoint.url)
+        code, out, _ = ask_here(*arguments, "--endpoint", endpoint.url)
         assert (code, json.loads(out)["models"][0]["failed"], len(endpoint.requests)) == (0, 0, 5)
 
 
@@ -169,7 +175,7 @@ def test_what_is_given_as_a_key_is_not_shown(monkeypatch: pytest.MonkeyPatch) ->
 def test_more_images_than_allowed_cost_nothing(photos: Path, tmp_path: Path) -> None:
     with serving(lambda request, number: says("Awe")) as endpoint:
         arguments = ["--data", f"folder:{photos}", "--endpoint", endpoint.url, "--model", "m", "--model", "n"]
-        code, out, err = ask(*arguments, "--out", tmp_path / "out", "--max-images", 10, "--images", 20)
+        code, out, err = ask_here(*arguments, "--out", tmp_path / "out", "--max-images", 10, "--images", 20)
         assert (code, out, endpoint.requests) == (1, "", [])
     assert "40 questions, at most about 90,000 tokens in and 10,200 out" in err
     assert "--max-images 20" in err

@@ -1,4 +1,4 @@
-"""`uniemox predict` as users meet it: in a process of its own."""
+"""`uniemox predict` as users meet it, in a process of its own where that matters."""
 
 import json
 import os
@@ -14,14 +14,18 @@ from PIL import Image
 
 from tests.drawn import draw_image
 from tests.predict.networks import tiny_network
-from tests.runs import uniemox
+from tests.runs import uniemox_here
 
 COMMAND = [sys.executable, "-c", "from uniemox.cli import main; main()", "predict"]
 
 
-def predict(*arguments: object, given: str | None = None) -> subprocess.CompletedProcess[str]:
+def predict_apart(*arguments: object, given: str | None = None) -> subprocess.CompletedProcess[str]:
     command = [*COMMAND, "--no-persons", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120, input=given)
+
+
+def predict(*arguments: object) -> subprocess.CompletedProcess[str]:
+    return uniemox_here("predict", "--no-persons", *arguments)
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +42,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.portable
 def test_json_prints_a_line_an_image_and_sets_the_exit_code(folder: Path) -> None:
-    done = predict(folder / "photos", "--model", folder / "model.onnx", "--json", "--coverage", 0.9)
+    done = predict_apart(folder / "photos", "--model", folder / "model.onnx", "--json", "--coverage", 0.9)
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     assert [Path(line["path"]).name for line in lines] == ["a.png", "b\nc.png", "z.jpg", "ü.png"]
     assert sum(lines[0]["scene"].values()) == pytest.approx(1, abs=1e-5)
@@ -61,7 +65,7 @@ def test_a_name_that_is_too_long_is_one_failure(folder: Path) -> None:
 
 def test_the_table_and_the_list_from_standard_input(folder: Path) -> None:
     paths = "".join(f"{folder / 'photos' / name}\n" for name in ("a.png", "ü.png"))
-    done = predict("-", "--model", folder / "model.onnx", "--labels", "polarity", given=paths)
+    done = predict_apart("-", "--model", folder / "model.onnx", "--labels", "polarity", given=paths)
     assert done.returncode == 0
     assert "evoked (polarity)" in done.stdout
     assert done.stdout.count("negative") == 2
@@ -189,10 +193,10 @@ def test_a_listed_name_that_is_no_utf8_fails_alone(folder: Path, tmp_path: Path)
     assert second["path"] == "caf\udce9.jpg"
 
 
-def test_names_with_a_dash_and_addresses(folder: Path, tmp_path: Path) -> None:
+def test_names_with_a_dash_and_addresses(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copy(folder / "photos" / "a.png", tmp_path / "-a.png")
-    asked = ("predict", "--no-persons", "--model", folder / "model.onnx", "--json", "https://example.org/a.png")
-    done = uniemox(*asked, "--", "-a.png", folder=tmp_path)
+    monkeypatch.chdir(tmp_path)
+    done = predict("--model", folder / "model.onnx", "--json", "https://example.org/a.png", "--", "-a.png")
     first, second = map(json.loads, done.stdout.splitlines())
     assert first["error"] == "https://example.org/a.png: addresses are not fetched; save the image and give its path"
     assert (second["path"], done.returncode) == ("-a.png", 3)
