@@ -1,9 +1,9 @@
 """Who trains with whom: torchrun, srun, plain variables, and what contradicts itself."""
 
+import multiprocessing
 import os
-import subprocess
-import sys
 from datetime import timedelta
+from multiprocessing.connection import Connection
 
 import pytest
 import torch
@@ -22,6 +22,8 @@ from uniemox.training.processes import (
     local_processes,
     local_rank,
     process_group,
+    rank,
+    sum_over_processes,
     world_size,
 )
 
@@ -110,12 +112,12 @@ def test_a_process_whose_others_do_not_come_says_so(monkeypatch: pytest.MonkeyPa
     assert world_size() == 1
 
 
-SUM = """
-import torch
-from uniemox.training.processes import process_group, rank, sum_over_processes, world_size
-with process_group(torch.device("cpu")):
-    print(rank(), world_size(), sum_over_processes(torch.tensor(rank() + 1)).item())
-"""
+def sum_ranks(environment: dict[str, str], answer: Connection) -> None:
+    """One of several processes, with nothing but these variables."""
+    os.environ.clear()
+    os.environ.update(environment)
+    with process_group(torch.device("cpu")):
+        answer.send((rank(), world_size(), sum_over_processes(torch.tensor(rank() + 1)).item()))
 
 
 def test_two_tasks_of_srun_work_together() -> None:
@@ -125,17 +127,14 @@ def test_two_tasks_of_srun_work_together() -> None:
     environment = {
         name: value for name, value in os.environ.items() if not name.startswith(("RANK", "WORLD", "MASTER"))
     }
-    tasks = [
-        subprocess.Popen(
-            [sys.executable, "-c", SUM],
-            env=environment | own | {"SLURM_PROCID": str(i)},
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for i in range(2)
-    ]
-    told = [task.communicate(timeout=120)[0] for task in tasks]
-    assert told == ["0 2 3\n", "1 2 3\n"]
+    context, answers = multiprocessing.get_context("forkserver"), []
+    for i in range(2):
+        answer, end = context.Pipe(duplex=False)
+        context.Process(target=sum_ranks, args=(environment | own | {"SLURM_PROCID": str(i)}, end)).start()
+        end.close()
+        answers.append(answer)
+    assert all(answer.poll(120) for answer in answers)
+    assert [answer.recv() for answer in answers] == [(0, 2, 3), (1, 2, 3)]
 
 
 def test_a_job_that_was_started_again() -> None:
