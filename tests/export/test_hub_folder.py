@@ -12,7 +12,7 @@ from PIL import Image
 
 import uniemox
 from tests.drawn import draw_image
-from tests.runs import finetuned, one_thread
+from tests.runs import finetuned, once, one_thread
 from uniemox.checkpoints.classifier import load_classifier
 from uniemox.classifier_info import to_affect
 from uniemox.cli import app
@@ -39,17 +39,25 @@ def by_timm(folder: Path, image: Path) -> dict[str, float]:
     return dict(zip(model.pretrained_cfg["label_names"], outputs.softmax(-1).tolist(), strict=True))
 
 
-def test_timm_says_what_uniemox_says(images: list[Path], tmp_path: Path) -> None:
-    """Calibrated probabilities of images as timm's own transform sees them."""
+def hub() -> Path:
+    """A folder that timm and transformers open."""
+    return once("hub", _write_hub)
+
+
+def _write_hub(out: Path) -> None:
     classifier, info = load_classifier(finetuned("probe") / WEIGHTS)
-    info = replace(info, temperature=1.7, distances=())
-    assert write_hub_folder(classifier, info, tmp_path / "hub", name="mine")
-    predictor = uniemox.load(tmp_path / "hub", finder=None)
+    assert write_hub_folder(classifier, replace(info, temperature=1.7, distances=()), out, name="mine")
+
+
+def test_timm_says_what_uniemox_says(images: list[Path]) -> None:
+    """Calibrated probabilities of images as timm's own transform sees them."""
+    predictor = uniemox.load(hub(), finder=None)
     for image in images:
-        assert by_timm(tmp_path / "hub", image) == pytest.approx(predictor.predict(image).scene, abs=2e-3)
+        assert by_timm(hub(), image) == pytest.approx(predictor.predict(image).scene, abs=2e-3)
 
 
-def test_it_does_not_write_through_a_link(tmp_path: Path) -> None:
+def test_it_does_not_write_through_a_link(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("uniemox.export.hub_folder.export_classifier", lambda _, __, path: path.touch())
     classifier, info = load_classifier(finetuned("probe") / WEIGHTS)
     (tmp_path / "hub").mkdir()
     (tmp_path / "mine.json").write_text("mine")
@@ -59,15 +67,13 @@ def test_it_does_not_write_through_a_link(tmp_path: Path) -> None:
     assert (tmp_path / "mine.json").read_text() == "mine"
 
 
-def test_transformers_gives_the_probabilities_of_uniemox(images: list[Path], tmp_path: Path) -> None:
+def test_transformers_gives_the_probabilities_of_uniemox(images: list[Path]) -> None:
     """Its pipeline and its model class, preprocessing included; to 2e-3 as timm."""
     transformers = pytest.importorskip("transformers")
-    classifier, info = load_classifier(finetuned("probe") / WEIGHTS)
-    folder = tmp_path / "hub"
-    write_hub_folder(classifier, replace(info, temperature=1.7, distances=()), folder, name="mine")
-    expected = [uniemox.load(folder, finder=None).predict(image).scene for image in images]
+    folder, predictor = hub(), uniemox.load(hub(), finder=None)
+    expected = [predictor.predict(image).scene for image in images]
     with one_thread():
-        classify = transformers.pipeline("image-classification", model=str(folder), top_k=len(info.labels))
+        classify = transformers.pipeline("image-classification", model=str(folder), top_k=len(expected[0]))
         by_pipeline = [{one["label"]: one["score"] for one in answer} for answer in classify(list(map(str, images)))]
         model = transformers.AutoModelForImageClassification.from_pretrained(folder)
         pixels = transformers.AutoImageProcessor.from_pretrained(folder)([Image.open(image) for image in images])
