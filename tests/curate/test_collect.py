@@ -196,13 +196,14 @@ def test_a_corrected_table_corrects_its_candidates(
     monkeypatch.setattr("uniemox.curate.collect.run.OFFERED_AT_ONCE", at_once)
     project = create_project(tmp_path / "p", PLAN)
     with serving(misbehaving()) as server:
-        for label, licence in (("awe", ""), ("fear", "by 4.0"), ("", "by 4.0")):
+        for label, licence in (("awe", ""), ("fear", "by 4.0"), ("", "")):  # empty cells change nothing
             row = f"{server.address}/ok.jpg,sea,{label}"
             path = table(tmp_path, f"url,keyword,label,licence\n{row},{licence}\n{row},of a second row\n")
             search(project, [address_table(path, PLAN)], QUICK)
             fetch(project, local(server))
             [now] = project.rows(select(t.candidates))
-            assert (now.label, now.licence, now.state, now.picture_id) == (label or None, licence, "fetched", 1)
+            known = label or "fear", licence if label else "by 4.0"
+            assert (now.label, now.licence, now.state, now.picture_id) == (*known, "fetched", 1)
         assert server.paths.count("/ok.jpg") == 1
     found = replace(address_table(table(tmp_path, f"url,keyword,label\n{row}\n"), PLAN), is_searched=True)
     search(project, [found], QUICK)  # what a service says today does not change what it said
@@ -435,6 +436,21 @@ def test_images_whose_files_are_missing_are_fetched_again(tmp_path: Path) -> Non
     assert project.rows(select(t.candidates.c.address, t.candidates.c.state, t.candidates.c.picture_id)) == before
 
 
+def test_a_missing_image_is_not_replaced_by_another_one(tmp_path: Path) -> None:
+    """Such as "no longer available"; by its address, the first one can still be taken down."""
+    served = {"/1.jpg": JPEG}
+    with serving(without_rules(lambda handler: handler.send(served[handler.path]))) as server:
+        project = offered(tmp_path, f"{server.address}/1.jpg,awe")
+        fetch(project, local(server))
+        [row] = project.rows(select(t.images))
+        project.image_path(row.sha256, row.format).unlink()
+        served["/1.jpg"] = jpeg_of(draw_image(9))
+        assert fetch(project, local(server)) == {"fetched": 0, "failed": 1, "waiting": 0}
+        assert states(project) == {"1.jpg": ("failed", "another image than before is at its address now")}
+        assert take_down(project, f"{server.address}/1.jpg", because="asked").sha256 == (row.sha256,)
+    assert len(project.rows(select(t.images))) == 1
+
+
 def test_an_address_taken_down_is_not_fetched_again_from_any_source(tmp_path: Path) -> None:
     other = jpeg_of(draw_image(9))
     served = {"/1.jpg": JPEG}
@@ -451,5 +467,5 @@ def test_an_address_taken_down_is_not_fetched_again_from_any_source(tmp_path: Pa
         assert [row.reason for row in project.rows(select(t.candidates))] == ["taken down"] * 2
         assert not list((tmp_path / "p" / "pictures").rglob("*.jpg"))
         take_back(project.store, 1)
-        assert fetch(project, local(server)) == {"fetched": 2, "failed": 0, "waiting": 0}
+        assert fetch(project, local(server)) == {"fetched": 1, "failed": 1, "waiting": 0}  # the first had other bytes
         assert len(list((tmp_path / "p" / "pictures").rglob("*.jpg"))) == 1

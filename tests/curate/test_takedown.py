@@ -23,7 +23,8 @@ from uniemox.curate.release.splitting import split
 from uniemox.curate.release.takedown import LISTS, take_down
 from uniemox.curate.status import status
 from uniemox.data.source import open_data
-from uniemox.errors import ConfigError
+from uniemox.errors import ConfigError, DataError
+from uniemox.io.files import FileLock
 
 
 def test_a_release_that_can_t_be_written_again_keeps_the_image_in_none(tmp_path: Path) -> None:
@@ -87,14 +88,61 @@ def test_a_repeated_takedown_deletes_near_duplicates_too(tmp_path: Path) -> None
     assert not copy.exists()
 
 
-def test_a_takedown_deletes_what_a_killed_release_left(tmp_path: Path) -> None:
+def test_a_takedown_deletes_copies_and_what_a_killed_release_left(tmp_path: Path) -> None:
     project = agreed(tmp_path)
     release(project, tmp_path / "a", ReleaseConfig(name="a"))
     row = rows_of(tmp_path / "a" / "provenance.csv")[0]
     image = tmp_path / "a" / "pictures" / row["path"]
     shutil.copy(image, image.with_name(f"{image.name}.12-34.partial"))
+    (tmp_path / "a" / "examples").mkdir()
+    shutil.copy(image, tmp_path / "a" / "examples" / f"Copy of {image.name}")
     assert not take_down(project, row["sha256"], because="asked").problems
-    assert not list(image.parent.glob(f"{image.name}*"))
+    assert not list((tmp_path / "a").rglob(f"*{image.stem}*"))
+
+
+def test_two_takedowns_at_once_spoil_no_release(tmp_path: Path) -> None:
+    project = agreed(tmp_path)
+    release(project, tmp_path / "a", ReleaseConfig(name="a"))
+    row = rows_of(tmp_path / "a" / "provenance.csv")[0]
+    other = FileLock(tmp_path / "a" / MARK)
+    [problem] = take_down(project, row["sha256"], because="asked").problems
+    assert "another process is writing" in problem
+    assert "repeat the takedown" in problem
+    assert sums_match(tmp_path / "a")
+    other.release()
+    assert take_down(project, row["sha256"], because="again").releases == (str(tmp_path / "a"),)
+    assert named_in(tmp_path / "a", row["sha256"]) == []
+
+
+def test_a_full_disk_spoils_no_release(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    project = agreed(tmp_path)
+    release(project, tmp_path / "a", ReleaseConfig(name="a"))
+    row = rows_of(tmp_path / "a" / "provenance.csv")[0]
+    with monkeypatch.context() as full:
+
+        def write(path: Path, content: object) -> None:
+            raise DataError(f"{path} can't be written (no space left on device)")
+
+        full.setattr("uniemox.curate.release.takedown.write_file", write)
+        [problem] = take_down(project, row["sha256"], because="asked").problems
+    assert "repeat the takedown" in problem
+    assert (tmp_path / "a" / "labels.csv").exists()
+    take_down(project, row["sha256"], because="again")
+    assert named_in(tmp_path / "a", row["sha256"]) == []
+    assert sums_match(tmp_path / "a")
+
+
+def test_a_table_may_have_more_columns(tmp_path: Path) -> None:
+    """As pandas writes it, with numbers in the first column."""
+    project = agreed(tmp_path)
+    release(project, tmp_path / "a", ReleaseConfig(name="a"))
+    row = rows_of(tmp_path / "a" / "provenance.csv")[0]
+    for name in ("labels.csv", "provenance.csv"):
+        path = tmp_path / "a" / name
+        header, *lines = path.read_text().splitlines()
+        path.write_text("\n".join([f",{header}", *(f"{number},{line}" for number, line in enumerate(lines))]) + "\n")
+    assert not take_down(project, row["sha256"], because="asked").problems
+    assert named_in(tmp_path / "a", row["sha256"]) == []
 
 
 @pytest.mark.parametrize("case", ["mark", "folder", "class"])
@@ -260,18 +308,20 @@ def test_a_takedown_leaves_a_readme_that_was_edited(tmp_path: Path) -> None:
 def test_tables_changed_by_hand_name_no_image_that_was_taken_down(tmp_path: Path) -> None:
     project = agreed(tmp_path)
     release(project, tmp_path / "a", ReleaseConfig(name="a"))
-    [first, *_] = rows = rows_of(tmp_path / "a" / "provenance.csv")
+    [first, second, *_] = rows = rows_of(tmp_path / "a" / "provenance.csv")
     sums = (tmp_path / "a" / "SHA256SUMS").read_text()
     (tmp_path / "a" / "SHA256SUMS").write_text(sums.replace("  ", " *"))
     take_down(project, rows[-1]["sha256"], because="asked")
     assert (tmp_path / "a" / "SHA256SUMS").read_text().count("pictures/") == len(rows) - 1
     labels = (tmp_path / "a" / "labels.csv").read_text()
     (tmp_path / "a" / "labels.csv").write_text(labels.replace(",", ";"))
-    (tmp_path / "a" / "splits.json").write_text(f'["{first["path"]}"]')
-    [problem] = take_down(project, first["sha256"], because="asked").problems
-    assert "repeat curate release on it" in problem
+    assert not take_down(project, first["sha256"], because="asked").problems
     assert named_in(tmp_path / "a", first["sha256"]) == []
     assert len((tmp_path / "a" / "labels.csv").read_text().splitlines()) == len(labels.splitlines()) - 1
+    (tmp_path / "a" / "splits.json").write_text(f'["{second["path"]}"]')
+    [problem] = take_down(project, second["sha256"], because="asked").problems
+    assert "repeat the takedown, or curate release on it" in problem
+    assert named_in(tmp_path / "a", second["sha256"]) == []
     release(project, tmp_path / "a", ReleaseConfig(name="a"))
     assert sums_match(tmp_path / "a")
 
@@ -297,7 +347,7 @@ def test_a_takedown_removes_from_a_release_all_that_can_be_deleted(tmp_path: Pat
     assert named_in(tmp_path / "a", row.sha256) == []
     assert done.releases == ()
     assert "labels.csv: it can't be deleted" in done.problems[0]
-    assert "repeat curate release on it" in done.problems[1]
+    assert "repeat the takedown, or curate release on it" in done.problems[1]
     (tmp_path / "a" / "labels.csv").rmdir()
     release(project, tmp_path / "a", ReleaseConfig(name="a"))
     assert take_down(project, row.sha256, because="again").releases == (str(tmp_path / "a"),)

@@ -17,7 +17,7 @@ from uniemox.curate import tables as t
 from uniemox.curate.annotate.answers import DETAILS, AnswerIn, read_answer, save_answers
 from uniemox.curate.annotate.verdicts import LAST_ANSWERS
 from uniemox.curate.plan import CollectionPlan
-from uniemox.curate.project import NONE, SKIP, Project, inserted_id, utc
+from uniemox.curate.project import NONE, SKIP, Project, inserted_id, taken_down, utc
 from uniemox.data.readers.csv_table import read_text
 from uniemox.errors import DataError
 from uniemox.io.files import write_file, write_rows
@@ -29,6 +29,8 @@ IMPORTED = "label studio"  # prefix of its annotators' names
 
 def given_answers(project: Project) -> Iterator[tuple[Any, dict[str, Any]]]:
     """Yield the last answers by image, including skipped images, without attention checks, each with its details.
+
+    Images that were taken down are left out.
 
     An answer is a row with picture, sha256, title, annotator, label, seconds and at.
     """
@@ -42,7 +44,7 @@ def given_answers(project: Project) -> Iterator[tuple[Any, dict[str, Any]]]:
         .join(t.images, t.images.c.id == t.tasks.c.picture_id)
         .outerjoin(titles, titles.c.picture_id == t.images.c.id)
         .outerjoin(t.details, t.details.c.answer_id == t.answers.c.id)
-        .where(t.answers.c.id.in_(LAST_ANSWERS))
+        .where(t.answers.c.id.in_(LAST_ANSWERS), t.images.c.id.not_in(taken_down()))
         .order_by(t.images.c.id, t.people.c.id)
     )
     for row in project.rows(query):

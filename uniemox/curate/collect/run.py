@@ -1,5 +1,6 @@
 """Collect: search the sources, then fetch their candidates. Resumes at any point after it was stopped."""
 
+import hashlib
 import os
 import time
 from collections.abc import Sequence
@@ -64,7 +65,7 @@ def search(
 
 
 def _offer(project: Project, source: ImageSource, chunk: Sequence[Candidate]) -> None:
-    """Save new candidates. The fields of known ones change with the owner's folder or table, but not with a search."""
+    """Save new candidates. The owner's folder or table also changes fields of known ones, except to empty values."""
     fresh = {(one.address, one.keyword): asdict(one) for one in chunk}
     query = select(t.candidates).where(
         t.candidates.c.source == source.name, t.candidates.c.address.in_([one.address for one in chunk])
@@ -74,6 +75,7 @@ def _offer(project: Project, source: ImageSource, chunk: Sequence[Candidate]) ->
         changed = []
         for row in connection.execute(query).mappings():
             fields = fresh.pop((row["address"], row["keyword"]), {})
+            fields = {name: value for name, value in fields.items() if value not in ("", None)}
             if not source.is_searched and any(row[name] != value for name, value in fields.items()):
                 changed.append({"number": row["id"], **fields})
         if changed:
@@ -105,7 +107,8 @@ def fetch(
             is_failed = (t.candidates.c.state == "failed") & (t.candidates.c.reason != "taken down")
             connection.execute(update(t.candidates).where(is_failed).values(state="waiting", reason=""))
         follow_takedowns(connection)
-    query = select(t.candidates.c.id, t.candidates.c.source, t.candidates.c.address)
+    query = select(t.candidates.c.id, t.candidates.c.source, t.candidates.c.address, t.images.c.sha256)
+    query = query.outerjoin(t.images)  # those that were fetched before
     rows = project.rows(query.where(t.candidates.c.state == "waiting").order_by(t.candidates.c.rank, t.candidates.c.id))
     roots = [folder.resolve() for folder in folders]
     allowed = [row for row in rows if row.source != "folder" or _is_below(_path_of(row.address), roots)]
@@ -164,6 +167,8 @@ def _fetch_one(project: Project, job: Download, config: CollectConfig, robots: R
     try:
         image = open_image(result, "it")
         image_format = str(image.format)
+        if job.key.sha256 not in (None, hashlib.sha256(result).hexdigest()):
+            return FetchError("another image than before is at its address now")
         sha256 = project.keep_file(result, image_format)
     except ImageError as error:
         return FetchError(f"no image: {error}")

@@ -54,7 +54,7 @@ def release(project: Project, folder: Path, config: ReleaseConfig, progress: Pro
     Raises DataError if the folder holds something else, nothing is kept, there are no splits, or a licence is given
     while some images have no known one.
     """
-    folder = folder.absolute()
+    folder = folder.resolve()
     if folder.is_dir() and any(folder.iterdir()) and not (folder / MARK).exists():
         raise DataError(f"{folder} has other files; give an empty folder, or one with a release")
     kept = verdicts(project, rule=config.rule, min_answers=config.min_answers)

@@ -8,8 +8,9 @@ import re
 from collections.abc import Iterable, Iterator, Sequence, Set
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import false, or_, select, update
 
@@ -38,9 +39,10 @@ from uniemox.io.files import PARTIAL, FileLock, read_limited, write_file
 from uniemox.io.images import MAX_BYTES
 
 MIN_HASH = 12  # digits of a sha256 that name an image
+TASKS = "label_studio.json"
 LISTS = (
     *("labels.csv", "soft_labels.csv", "provenance.csv", "answers.csv", "ratings.csv", "splits.json"),
-    *("label_studio.json", "statistics.json", "agreement.json", "croissant.json", SUMS),
+    *(TASKS, "statistics.json", "agreement.json", "croissant.json", SUMS),
 )
 """Files of a release that name or count its images."""
 
@@ -135,35 +137,40 @@ def _leave_releases(project: Project, sha256: Sequence[str], problems: list[str]
     names = {row.sha256[:NAME_DIGITS] for row in taken}
     gone, written, removed = [], [], dict[str, set[str]]()
     releases = project.rows(select(t.releases).order_by(t.releases.c.id))
-    for row in releases:
-        folder = Path(row.folder)
-        try:
-            if _is_there(folder / MARK) or _is_there(folder / IMAGES):
-                removed[row.folder] = _remove_files(project, folder, names)
-            else:
-                gone.append(row.folder)
-        except (OSError, DataError) as error:
-            problems.append(f"{folder}: the images can't be removed ({error}); remove them by hand")
-    for row in (row for row in releases if row.folder in removed):
-        try:
-            absent = _write_again(project, row, names) - removed[row.folder]
-            if absent:
-                problems.append(
-                    f"{row.folder}: {len(absent)} images were not there; repeat the takedown if they return"
-                )
-            else:
-                written.append(row.folder)
-            if (Path(row.folder) / NEW_README).exists():
-                problems.append(f"{row.folder}: README.md was edited, so it stays; {NEW_README} has the new numbers")
-        except (UniemoxError, OSError, csv.Error, ValueError, LookupError, TypeError, AttributeError) as error:
-            problems += _unlink(path for name in LISTS if _is_named((path := Path(row.folder) / name), names))
-            failure = f"the images are removed, but it can't be written again ({error})"
-            problems.append(f"{row.folder}: {failure}; repeat curate release on it")
+    with ExitStack() as locks:
+        for row in releases:
+            folder = Path(row.folder)
+            try:
+                if _is_there(folder / MARK) or _is_there(folder / IMAGES):
+                    removed[row.folder] = _remove_files(project, folder, names, locks)
+                else:
+                    gone.append(row.folder)
+            except (OSError, UniemoxError) as error:
+                remedy = "repeat the takedown, or remove them by hand"
+                problems.append(f"{folder}: the images can't be removed ({error}); {remedy}")
+        for row in (row for row in releases if row.folder in removed):
+            folder, texts = Path(row.folder), None
+            try:
+                texts = _read_without(folder, names)
+                _write_again(project, row, texts)
+                if absent := texts.named - removed[row.folder]:
+                    problems.append(
+                        f"{folder}: {len(absent)} images were not there; repeat the takedown if they return"
+                    )
+                else:
+                    written.append(row.folder)
+                if (folder / NEW_README).exists():
+                    problems.append(f"{folder}: README.md was edited, so it stays; {NEW_README} has the new numbers")
+            except (UniemoxError, OSError, csv.Error, ValueError, LookupError, TypeError, AttributeError) as error:
+                if texts is None:  # tables were changed by hand, and may still name the images
+                    problems += _unlink(path for name in LISTS if _is_named((path := folder / name), names))
+                remedy = "repeat the takedown, or curate release on it"
+                problems.append(f"{folder}: the images are removed, but it can't be written again ({error}); {remedy}")
     return TakenDown(tuple(sha256), tuple(written), tuple(gone), tuple(problems))
 
 
-def _remove_files(project: Project, folder: Path, names: Set[str]) -> set[str]:
-    """Delete images of a release, and return their names. Raises DataError or OSError where it can't.
+def _remove_files(project: Project, folder: Path, names: Set[str], locks: ExitStack) -> set[str]:
+    """Lock a release, delete images and their copies in it, and return their names. Raises OSError or UniemoxError.
 
     names: of all images that were taken down, without their endings.
     """
@@ -171,11 +178,16 @@ def _remove_files(project: Project, folder: Path, names: Set[str]) -> set[str]:
         raise DataError(f"it has no {MARK}")
     if not folder.is_absolute() or not read_limited(folder / MARK).startswith(mark_of(project).encode()):
         raise DataError("it is not a release of this project")
+    locks.callback(FileLock(folder / MARK).release)
     check_folder(folder)
-    named = [path for path in _files_in(folder / IMAGES) if path.name[:NAME_DIGITS] in names]
+    named = [path for path in _files_in(folder) if _names_in(path.name) & names]
     if failures := list(_unlink([*named, *folder.glob(f"*{PARTIAL}")])):
         raise DataError("; ".join(failures))
-    return {path.name[:NAME_DIGITS] for path in named}
+    return {name for path in named for name in _names_in(path.name)}
+
+
+def _names_in(text: str) -> set[str]:
+    return {digits[:NAME_DIGITS] for digits in re.findall(f"[0-9a-f]{{{NAME_DIGITS},}}", text)}
 
 
 def _is_there(path: Path) -> bool:
@@ -198,60 +210,79 @@ def _files_in(folder: Path) -> Iterator[Path]:
         yield from (Path(place, name) for name in names)
 
 
-def _write_again(project: Project, row: Any, names: Set[str]) -> set[str]:
-    """Remove images from the tables of a release, and write its texts again; the rest of it stays as it was.
+class _Texts(NamedTuple):
+    """Content of a release's files without some images."""
 
-    row: of tables.releases.  names: of the images, without their endings.  Returns those that labels.csv had.
-    Raises one of many errors for tables that were changed by hand.
-    """
-    folder = Path(row.folder)
-    with ExitStack() as at_end:
-        at_end.callback(FileLock(folder / MARK).release)
-        listed = _paths_in(folder)
-        for table in (path for name in LISTS if (path := folder / name).suffix == ".csv" and path.exists()):
-            content, text = read_text(table), io.StringIO()
-            delimiter = max(",;\t", key=content.partition("\n")[0].count)  # a spreadsheet may have changed it
-            rows = csv.reader(io.StringIO(content, newline=""), delimiter=delimiter)
-            rest = (one for one in rows if one and Path(one[0]).stem not in names)  # the path is the first column
-            csv.writer(text, delimiter=delimiter, lineterminator="\n").writerows(rest)
-            write_file(table, text.getvalue())
-        if scheme := _paths_in(folder):
-            _write_texts(project, folder, ReleaseConfig(**json.loads(row.options)), scheme, names)
-        else:
-            for name in LISTS:
-                (folder / name).unlink(missing_ok=True)
-        with project.store.write() as connection:
-            connection.execute(update(t.releases).where(t.releases.c.id == row.id).values(pictures=len(scheme)))
-    return {Path(path).stem for path in listed} & names
+    named: set[str]
+    """Those images that labels.csv had."""
+    scheme: dict[str, str]
+    """Splits by path."""
+    tables: dict[Path, str]
+    tasks: list[Any]
+    """Of Label Studio."""
+    made: tuple[str, str]
+    """Name of the data set and of the way of splitting, for splits.json."""
+    figures: dict[str, Any]
+    sums: dict[str, str]
+    """Known sha256 of images, by path."""
 
 
-def _paths_in(folder: Path) -> dict[str, str]:
-    """Return the splits of a release's images, by path; none after all images were taken down, which removes tables."""
+def _read_without(folder: Path, names: Set[str]) -> _Texts:
+    """Read the files of a release without images. Raises one of many errors for files that were changed by hand."""
     table = folder / "labels.csv"
-    is_empty = not table.exists() and not any(_files_in(folder / IMAGES))
-    rows = () if is_empty else read_rows(table, columns=("path", "split"))
-    return {row["path"]: row["split"] for _, row in rows}
+    if not table.exists() and not any(_files_in(folder / IMAGES)):  # after its last image was taken down
+        return _Texts(set(), {}, {}, [], ("", ""), {}, {})
+    listed = {row["path"]: row["split"] for _, row in read_rows(table, columns=("path", "split"))}
+    paths = (folder / name for name in LISTS)
+    sums, splits, figures = read_text(folder / SUMS), read_json(folder / FILE), read_json(folder / "statistics.json")
+    lines = re.findall(rf"(?m)^([0-9a-f]{{64}}) [ *](?:\./)?{IMAGES}/(.+)$", sums)
+    tables = {path: _table_without(path, names) for path in paths if path.suffix == ".csv" and path.exists()}
+    tables[folder / SUMS] = "".join(line for line in sums.splitlines(True) if not _names_in(Path(line).stem) & names)
+    figures["metadata"]["still there"] += 0  # raises if it is no number
+    return _Texts(
+        named={Path(path).stem for path in listed} & names,
+        scheme={path: split for path, split in listed.items() if Path(path).stem not in names},
+        tables=tables,
+        tasks=[one for one in read_json(folder / TASKS) if Path(one["data"]["image"]).stem not in names],
+        made=(splits["data"], splits["how"]),
+        figures=figures,
+        sums={path: digest for digest, path in lines},
+    )
 
 
-def _write_texts(
-    project: Project, folder: Path, config: ReleaseConfig, scheme: dict[str, str], names: Set[str]
-) -> None:
-    """Write splits, statistics, checksums and documents of a release that has lost images.
+def _table_without(path: Path, names: Set[str]) -> str:
+    """Return the text of a table without images. Raises ValueError if it has no column path."""
+    text, kept = read_text(path), io.StringIO()
+    first = text.partition("\n")[0]
+    delimiter = next((one for one in ",;\t" if "path" in first.split(one)), ",")  # a spreadsheet may have changed it
+    rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+    at = (header := next(rows)).index("path")
+    left = (row for row in rows if row and Path(row[at]).stem not in names)
+    csv.writer(kept, delimiter=delimiter, lineterminator="\n").writerows(chain([header], left))
+    return kept.getvalue()
 
-    scheme: splits of the others, by path.  names: as for `_write_again`.
-    """
-    tasks, splits, figures = (read_json(folder / name) for name in ("label_studio.json", FILE, "statistics.json"))
-    left = [task for task in tasks if Path(task["data"]["image"]).stem not in names]
-    write_file(folder / "label_studio.json", as_json(left))
-    write_splits(folder / FILE, scheme, source=splits["data"], how=splits["how"])
-    files = {path: inside(folder / IMAGES, path, "labels.csv") for path in scheme}
-    if figures["metadata"]["still there"]:
-        data = (read_limited(file, MAX_BYTES) for file in files.values())
-        figures["metadata"]["still there"] = sum(without_metadata(one, orientation_of(one, "")) is None for one in data)
-    lines = re.findall(rf"(?m)^([0-9a-f]{{64}}) [ *](?:\./)?{IMAGES}/(.+)$", read_text(folder / SUMS))
-    known = {path: digest for digest, path in lines}
-    sums = {path: known.get(path) or digest_of(read_limited(file, MAX_BYTES)) for path, file in files.items()}
-    write_texts(project, folder, config, figures, sums)
+
+def _write_again(project: Project, row: Any, texts: _Texts) -> None:
+    """Write the files of a release that has lost images.  row: of tables.releases."""
+    folder = Path(row.folder)
+    if texts.scheme:
+        for path, text in texts.tables.items():
+            write_file(path, text)
+        write_file(folder / TASKS, as_json(texts.tasks))
+        write_splits(folder / FILE, texts.scheme, source=texts.made[0], how=texts.made[1])
+        files = {path: inside(folder / IMAGES, path, "labels.csv") for path in texts.scheme}
+        if texts.figures["metadata"]["still there"]:
+            data = (read_limited(file, MAX_BYTES) for file in files.values())
+            count = sum(without_metadata(one, orientation_of(one, "")) is None for one in data)
+            texts.figures["metadata"]["still there"] = count
+        sums = {path: texts.sums.get(path) or digest_of(read_limited(file, MAX_BYTES)) for path, file in files.items()}
+        write_texts(project, folder, ReleaseConfig(**json.loads(row.options)), texts.figures, sums)
+    else:
+        for name in LISTS:
+            (folder / name).unlink(missing_ok=True)
+    with project.store.write() as connection:
+        values = {"pictures": len(texts.scheme)}
+        connection.execute(update(t.releases).where(t.releases.c.id == row.id).values(**values))
 
 
 def _is_named(path: Path, names: Set[str]) -> bool:
