@@ -26,7 +26,7 @@ HOLE_BYTES, HOLE_SHARE = (2**14, 100_000), 0.02  # size of a hole, at least: lim
 ADDITIONAL = "matroska_block_additional"  # what a block holds beside the picture: that of WebM is its transparency
 SEGMENT = b"\x18\x53\x80\x67"  # of Matroska; its size follows
 AFTER_PICTURES = (b"\x1c\x53\xbb\x6b", b"\x12\x54\xc3\x67", b"\x19\x41\xa4\x69", b"\x10\x43\xa7\x70")  # Cues, Tags ...
-AFTER_CHUNK = re.compile(rb"\0?(idx1|ix\d\d|JUNK|\d\d\w\w\0{4})")  # of AVI: index, padding, empty chunk
+CHUNK, MEDIA = re.compile(rb"[\w ]{4}"), re.compile(rb"\d\d(dc|db|wb|__)")  # names of AVI's chunks, and of media
 HEAD_BYTES, NEAR_BYTES = 4096, 64
 MAX_BOXES = 1_000_000  # of mp4
 EXTENDS, MAX_HEAD_BYTES = b"mvex", 2**24  # box inside of moov, the head, that announces fragments; bytes of that head
@@ -115,11 +115,9 @@ class FilmFile:
         """Return True if the file proves that nothing is missing.  count: of the frames."""
         if self._kind.startswith("matroska"):
             end, is_read = self._matroska_end()
-            return 0 < end <= self._container.size and is_read
-        if self._kind == "avi":  # FFmpeg skips empty chunks, which show the picture before them
-            with open_regular(self._path) as file:
-                file.seek(self._end_byte)
-                return AFTER_CHUNK.match(file.read(NEAR_BYTES)) is not None
+            return end <= self._container.size and is_read
+        if self._kind == "avi":
+            return self._is_whole_avi(count)
         return count >= self._stream.frames > 0 and not self._is_fragmented
 
     def problem(self, count: int, end_s: float) -> str:
@@ -143,7 +141,7 @@ class FilmFile:
 
     def last_end_s(self) -> float:
         """Return the end of the pictures by the header of mp4, AVI or Matroska, as a time stamp in s; 0 if unknown."""
-        if self._is_mp4 or self._kind == "avi":
+        if self._is_mp4 or (self._kind == "avi" and self._declared()):
             return float(((self._stream.start_time or 0) + (self._stream.duration or 0)) * self._stream.time_base)
         with suppress(ValueError):  # a tag of Matroska, such as 00:03:00.040000000
             hours, minutes, seconds = map(float, self._stream.metadata.get("DURATION", "").split(":"))
@@ -157,14 +155,36 @@ class FilmFile:
             return end > self._container.size and not is_read
         if self._kind == "asf":
             return self._asf_end() > self._container.size
-        if self._kind == "flv":  # each tag states its length before and after it
+        if self._kind == "flv":  # a tag has 11 bytes, with its length in the second to fourth, and its content
+            at = max(self._starts, default=0)
             with open_regular(self._path) as file:
-                file.seek(-4, os.SEEK_END)
-                length = int.from_bytes(file.read(4), "big")
-                file.seek(max(0, self._container.size - 4 - length))
-                return int.from_bytes(file.read(4)[1:], "big") + 11 != length
+                file.seek(at + 1)
+                return at + 11 + int.from_bytes(file.read(3), "big") > self._container.size
         is_unknown = self._is_fragmented or not self._stream.frames  # such as DV of type 1
         return self._is_short and (is_unknown or count < self._declared())
+
+    def _is_whole_avi(self, count: int) -> bool:
+        """Return True if neither pictures nor sound follow the last packet; empty chunks, which FFmpeg skips, may.
+
+        count: of the frames.
+        """
+        at, empty = max(self._starts, default=8) - 8, 0
+        with open_regular(self._path) as file:
+            for number in range(MAX_BOXES):
+                file.seek(at)
+                head = file.read(12)
+                if len(head) < 8:
+                    return at <= self._container.size + 1  # the last byte may be a missing pad
+                length = int.from_bytes(head[4:8], "little")
+                if not CHUNK.match(head):
+                    return count + empty >= self._declared() > 0
+                if number and MEDIA.match(head):
+                    if length:
+                        return False
+                    empty += 1
+                is_list = head[:4] == b"RIFF" or head[8:] in (b"movi", b"rec ")
+                at += 12 if is_list else 8 + length + length % 2
+        return False
 
     def _declared(self) -> int:
         """Return the number of pictures in the header, 0 for one that needs a longer file, as in AVI from a pipe."""
@@ -205,10 +225,11 @@ class FilmFile:
             return 0, False
         length = 9 - head[at].bit_length()  # of the number, whose first 1 says how long it is
         number = int.from_bytes(head[at : at + length], "big") - (1 << 7 * length)
+        is_read = any(one in after for one in AFTER_PICTURES)
         if number == (1 << 7 * length) - 1:  # a live recording
-            return 0, False
+            return 0, is_read
         end = at + length + number
-        return end, end - self._end_byte < NEAR_BYTES or any(one in after for one in AFTER_PICTURES)
+        return end, end - self._end_byte < NEAR_BYTES or is_read
 
     def _asf_end(self) -> int:
         """Return where the packets of a WMV file should end, 0 if unknown (ASF specification 3.2)."""
