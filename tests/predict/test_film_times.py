@@ -399,6 +399,31 @@ def test_what_may_follow_the_pictures_of_avi(tmp_path: Path, monkeypatch: pytest
     assert read_here(path) == (list(range(11)), "")
 
 
+def test_empty_chunks_may_follow_a_long_chunk_of_sound(tmp_path: Path) -> None:
+    """FFmpeg divides a chunk of half a second, as VirtualDub writes them, into packets of 1,024 samples."""
+    av = pytest.importorskip("av", reason="needs PyAV: pip install 'uniemox[video]'")
+    path = tmp_path / "film.avi"
+    with av.open(str(path), "w") as film:
+        pictures, sound = film.add_stream("mpeg4", rate=25), film.add_stream("pcm_s16le", rate=44_100, layout="mono")
+        pictures.width, pictures.height, pictures.pix_fmt = 64, 48, "yuv420p"
+        for number in range(250):
+            frame = av.VideoFrame.from_image(draw_image(number // 25, (64, 48)))
+            frame.pts, frame.time_base = number, Fraction(1, 25)
+            film.mux(pictures.encode(frame))
+        film.mux(pictures.encode())
+        noise = np.random.default_rng(0).integers(-9_000, 9_000, (1, 22_050), np.int16)
+        for number in range(20):
+            frame = av.AudioFrame.from_ndarray(noise, format="s16", layout="mono")
+            frame.sample_rate, frame.pts, frame.time_base = 44_100, number * 22_050, Fraction(1, 44_100)
+            film.mux(sound.encode(frame))
+        film.mux(sound.encode())
+    data = path.read_bytes().partition(b"idx1")[0]
+    at = data.index(b"strh") + 8 + 32  # number of pictures
+    data = data[8:at] + (500).to_bytes(4, "little") + data[at + 4 :] + chunk(b"00dc", b"") * 250
+    path.write_bytes(chunk(b"RIFF", data))
+    assert read_here(path) == (list(range(20)), "")
+
+
 @pytest.mark.parametrize("lost", [b"sound", bytes(9_000)])
 def test_an_empty_chunk_before_lost_pictures_is_no_end(tmp_path: Path, lost: bytes) -> None:
     path = film_of(tmp_path / "film.avi", list(range(250)), 10)

@@ -175,6 +175,8 @@ def _film(path: Path, search_on: Callable[[], None]) -> Iterator[Shown]:
         stream: Any = container.streams.best("video")
         if stream is None:
             raise ValueError("there are no pictures in it")
+        if stream.codec_context is None:
+            raise ValueError("FFmpeg does not know the codec of its pictures")
         stream.thread_type = "AUTO"
         stream.codec_context.thread_count = THREADS
         source = FilmFile(path, container, stream, search_on)

@@ -176,6 +176,9 @@ class FilmFile:
                 if len(head) < 8:
                     return at <= self._container.size + 1  # the last byte may be a missing pad
                 length = int.from_bytes(head[4:8], "little")
+                if not number and not MEDIA.match(head):  # FFmpeg divides chunks of uncompressed sound
+                    at = self._end_byte + self._end_byte % 2
+                    continue
                 if not CHUNK.match(head):
                     return count + empty >= self._declared() > 0
                 if number and MEDIA.match(head):
