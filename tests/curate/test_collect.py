@@ -210,6 +210,17 @@ def test_a_corrected_table_corrects_its_candidates(
     assert [one.licence for one in project.rows(select(t.candidates))] == ["by 4.0"]
 
 
+@pytest.mark.parametrize("order", [1, -1])
+def test_rows_of_a_corrected_table_may_have_different_empty_cells(tmp_path: Path, order: int) -> None:
+    project = create_project(tmp_path / "p", PLAN)
+    for title in ("old", "new"):
+        rows = [f"http://127.0.0.1:9/1.jpg,{title},,by", f"http://127.0.0.1:9/2.jpg,{title},Ann,"]
+        path = table(tmp_path, "\n".join(["address,title,author,licence", *rows[::order]]) + "\n")
+        search(project, [address_table(path, PLAN)], QUICK)
+    found = project.rows(select(t.candidates).order_by(t.candidates.c.address))
+    assert [(row.title, row.author, row.licence) for row in found] == [("new", "", "by"), ("new", "Ann", "")]
+
+
 def states(project: Project) -> dict[str, tuple[str, str]]:
     rows = project.rows(select(t.candidates))
     return {row.address.rpartition("/")[2]: (row.state, row.reason) for row in rows}

@@ -28,6 +28,7 @@ from uniemox.curate.project import Project, open_project
 from uniemox.curate.release.config import ReleaseConfig
 from uniemox.curate.release.run import release
 from uniemox.curate.release.splitting import split
+from uniemox.curate.release.takedown import take_down
 from uniemox.errors import ConfigError, DataError
 
 FORM = AnswerForm(several=True, intensity=True, affect=True, comment=True)
@@ -235,6 +236,9 @@ def test_own_answers_do_not_count_twice(tmp_path: Path) -> None:
     assert now.details == before.details
     write_label_studio(project, path)
     assert import_label_studio(project, path) == (0, 25, 0, 0)
+    take_down(project, project.rows(select(t.images.c.sha256).where(t.images.c.id == 2))[0].sha256, because="asked")
+    assert import_label_studio(project, path) == (0, 25, 0, 0)
+    assert write_label_studio(project, path) == 23
 
 
 def test_label_studio_s_own_export_is_read(tmp_path: Path) -> None:

@@ -326,6 +326,31 @@ def test_tables_changed_by_hand_name_no_image_that_was_taken_down(tmp_path: Path
     assert sums_match(tmp_path / "a")
 
 
+@pytest.mark.parametrize("name", ["SHA256SUMS", "label_studio.json", "splits.json", "statistics.json"])
+def test_a_release_that_lacks_a_list_keeps_its_tables(tmp_path: Path, name: str) -> None:
+    project = agreed(tmp_path)
+    release(project, tmp_path / "a", ReleaseConfig(name="a"))
+    rows = rows_of(tmp_path / "a" / "provenance.csv")
+    (tmp_path / "a" / name).unlink()
+    path = tmp_path / "a" / "labels.csv"  # as LibreOffice may save it
+    path.write_text("".join(f'"{line}"\n'.replace(",", '";"') for line in path.read_text().splitlines()))
+    take_down(project, rows[0]["sha256"], because="asked")
+    assert named_in(tmp_path / "a", rows[0]["sha256"]) == []
+    assert len(rows_of(tmp_path / "a" / "provenance.csv")) == len(rows) - 1
+    assert len(path.read_text().splitlines()) == len(rows)
+
+
+def test_a_release_that_is_recorded_twice_is_written_once(tmp_path: Path) -> None:
+    project = agreed(tmp_path)
+    release(project, tmp_path / "a", ReleaseConfig(name="a"))
+    (tmp_path / "link").symlink_to(tmp_path / "a")
+    with project.store.write() as connection:
+        row = {"folder": str(tmp_path / "link"), "options": '{"name": "a"}', "at": 0.0, "pictures": 12}
+        connection.execute(insert(t.releases).values(**row))
+    done = take_down(project, rows_of(tmp_path / "a" / "provenance.csv")[0]["sha256"], because="asked")
+    assert (len(done.releases), done.problems) == (1, ())
+
+
 def test_a_takedown_deletes_the_image_where_a_preview_is_a_link(tmp_path: Path) -> None:
     project = agreed(tmp_path)
     row = project.rows(select(t.images).where(t.images.c.id == 4))[0]

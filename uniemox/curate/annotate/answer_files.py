@@ -11,7 +11,7 @@ from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
-from sqlalchemy import func, insert, select
+from sqlalchemy import func, insert, select, true
 
 from uniemox.curate import tables as t
 from uniemox.curate.annotate.answers import DETAILS, AnswerIn, read_answer, save_answers
@@ -27,10 +27,10 @@ AT_ONCE, PAUSE_S = 200, 0.02  # answers per transaction; pause between two, for 
 IMPORTED = "label studio"  # prefix of its annotators' names
 
 
-def given_answers(project: Project) -> Iterator[tuple[Any, dict[str, Any]]]:
+def given_answers(project: Project, *, of_all: bool = False) -> Iterator[tuple[Any, dict[str, Any]]]:
     """Yield the last answers by image, including skipped images, without attention checks, each with its details.
 
-    Images that were taken down are left out.
+    of_all: also of images that were taken down.
 
     An answer is a row with picture, sha256, title, annotator, label, seconds and at.
     """
@@ -44,7 +44,7 @@ def given_answers(project: Project) -> Iterator[tuple[Any, dict[str, Any]]]:
         .join(t.images, t.images.c.id == t.tasks.c.picture_id)
         .outerjoin(titles, titles.c.picture_id == t.images.c.id)
         .outerjoin(t.details, t.details.c.answer_id == t.answers.c.id)
-        .where(t.answers.c.id.in_(LAST_ANSWERS), t.images.c.id.not_in(taken_down()))
+        .where(t.answers.c.id.in_(LAST_ANSWERS), true() if of_all else t.images.c.id.not_in(taken_down()))
         .order_by(t.images.c.id, t.people.c.id)
     )
     for row in project.rows(query):
@@ -103,7 +103,7 @@ def import_label_studio(project: Project, path: Path) -> Imported:
     if not isinstance(tasks, list) or not all(isinstance(task, dict) and "data" in task for task in tasks):
         raise DataError(f"{path}: expected a list of tasks, each with data; export the project as JSON, not JSON-MIN")
     images, unknown, unfit, unchanged = _known_images(project), 0, 0, 0
-    given = {(one.picture, one.annotator): (one.label, details) for one, details in given_answers(project)}
+    given = {(one.picture, one.annotator): (one.label, details) for one, details in given_answers(project, of_all=True)}
     answers: list[tuple[int, str, AnswerIn]] = []
     for task in tasks:
         picture = _image_of(task["data"], images)

@@ -75,7 +75,7 @@ def _offer(project: Project, source: ImageSource, chunk: Sequence[Candidate]) ->
         changed = []
         for row in connection.execute(query).mappings():
             fields = fresh.pop((row["address"], row["keyword"]), {})
-            fields = {name: value for name, value in fields.items() if value not in ("", None)}
+            fields = {name: row[name] if value in ("", None) else value for name, value in fields.items()}
             if not source.is_searched and any(row[name] != value for name, value in fields.items()):
                 changed.append({"number": row["id"], **fields})
         if changed:

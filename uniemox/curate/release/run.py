@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -54,7 +55,7 @@ def release(project: Project, folder: Path, config: ReleaseConfig, progress: Pro
     Raises DataError if the folder holds something else, nothing is kept, there are no splits, or a licence is given
     while some images have no known one.
     """
-    folder = folder.resolve()
+    folder = Path(os.path.realpath(folder))
     if folder.is_dir() and any(folder.iterdir()) and not (folder / MARK).exists():
         raise DataError(f"{folder} has other files; give an empty folder, or one with a release")
     kept = verdicts(project, rule=config.rule, min_answers=config.min_answers)

@@ -6,7 +6,7 @@ import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence, Set
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -136,7 +136,8 @@ def _leave_releases(project: Project, sha256: Sequence[str], problems: list[str]
     taken = project.rows(select(t.images.c.sha256).where(t.images.c.id.in_(taken_down())))
     names = {row.sha256[:NAME_DIGITS] for row in taken}
     gone, written, removed = [], [], dict[str, set[str]]()
-    releases = project.rows(select(t.releases).order_by(t.releases.c.id))
+    every = project.rows(select(t.releases).order_by(t.releases.c.id))
+    releases = {os.path.realpath(row.folder): row for row in every}.values()  # links may lead to the same one
     with ExitStack() as locks:
         for row in releases:
             folder = Path(row.folder)
@@ -162,8 +163,8 @@ def _leave_releases(project: Project, sha256: Sequence[str], problems: list[str]
                 if (folder / NEW_README).exists():
                     problems.append(f"{folder}: README.md was edited, so it stays; {NEW_README} has the new numbers")
             except (UniemoxError, OSError, csv.Error, ValueError, LookupError, TypeError, AttributeError) as error:
-                if texts is None:  # tables were changed by hand, and may still name the images
-                    problems += _unlink(path for name in LISTS if _is_named((path := folder / name), names))
+                if texts is None:  # files were changed by hand, and may still name the images
+                    problems += _forget(folder, names)
                 remedy = "repeat the takedown, or curate release on it"
                 problems.append(f"{folder}: the images are removed, but it can't be written again ({error}); {remedy}")
     return TakenDown(tuple(sha256), tuple(written), tuple(gone), tuple(problems))
@@ -234,16 +235,17 @@ def _read_without(folder: Path, names: Set[str]) -> _Texts:
         return _Texts(set(), {}, {}, [], ("", ""), {}, {})
     listed = {row["path"]: row["split"] for _, row in read_rows(table, columns=("path", "split"))}
     paths = (folder / name for name in LISTS)
-    sums, splits, figures = read_text(folder / SUMS), read_json(folder / FILE), read_json(folder / "statistics.json")
+    splits, figures = read_json(folder / FILE), read_json(folder / "statistics.json")
+    sums = read_text(folder / SUMS) if (folder / SUMS).exists() else ""
+    tasks = read_json(folder / TASKS) if (folder / TASKS).exists() else []
     lines = re.findall(rf"(?m)^([0-9a-f]{{64}}) [ *](?:\./)?{IMAGES}/(.+)$", sums)
     tables = {path: _table_without(path, names) for path in paths if path.suffix == ".csv" and path.exists()}
     tables[folder / SUMS] = "".join(line for line in sums.splitlines(True) if not _names_in(Path(line).stem) & names)
-    figures["metadata"]["still there"] += 0  # raises if it is no number
     return _Texts(
-        named={Path(path).stem for path in listed} & names,
-        scheme={path: split for path, split in listed.items() if Path(path).stem not in names},
+        named={name for path in listed for name in _names_in(Path(path).stem)} & names,
+        scheme={path: split for path, split in listed.items() if not _names_in(Path(path).stem) & names},
         tables=tables,
-        tasks=[one for one in read_json(folder / TASKS) if Path(one["data"]["image"]).stem not in names],
+        tasks=[one for one in tasks if not _names_in(Path(one["data"]["image"]).stem) & names],
         made=(splits["data"], splits["how"]),
         figures=figures,
         sums={path: digest for digest, path in lines},
@@ -253,11 +255,11 @@ def _read_without(folder: Path, names: Set[str]) -> _Texts:
 def _table_without(path: Path, names: Set[str]) -> str:
     """Return the text of a table without images. Raises ValueError if it has no column path."""
     text, kept = read_text(path), io.StringIO()
-    first = text.partition("\n")[0]
-    delimiter = next((one for one in ",;\t" if "path" in first.split(one)), ",")  # a spreadsheet may have changed it
+    first = text.splitlines()[:1]
+    delimiter = next((one for one in ",;\t" if "path" in next(csv.reader(first, delimiter=one), ())), ",")  # of Excel
     rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
-    at = (header := next(rows)).index("path")
-    left = (row for row in rows if row and Path(row[at]).stem not in names)
+    at = (header := next(rows, [])).index("path")
+    left = (row for row in rows if row and not _names_in(Path(row[at]).stem) & names)
     csv.writer(kept, delimiter=delimiter, lineterminator="\n").writerows(chain([header], left))
     return kept.getvalue()
 
@@ -283,6 +285,19 @@ def _write_again(project: Project, row: Any, texts: _Texts) -> None:
     with project.store.write() as connection:
         values = {"pictures": len(texts.scheme)}
         connection.execute(update(t.releases).where(t.releases.c.id == row.id).values(**values))
+
+
+def _forget(folder: Path, names: Set[str]) -> Iterator[str]:
+    """Remove images from each table of a release that can be read; delete other lists that name them.
+
+    Yields a sentence for each failure.
+    """
+    for path in (folder / name for name in LISTS):
+        with suppress(DataError, csv.Error, ValueError, LookupError):
+            if path.suffix == ".csv":
+                write_file(path, _table_without(path, names))
+        if _is_named(path, names):
+            yield from _unlink([path])
 
 
 def _is_named(path: Path, names: Set[str]) -> bool:
