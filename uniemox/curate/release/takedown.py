@@ -8,7 +8,6 @@ import re
 from collections.abc import Iterable, Iterator, Sequence, Set
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -254,14 +253,16 @@ def _read_without(folder: Path, names: Set[str]) -> _Texts:
 
 def _table_without(path: Path, names: Set[str]) -> str:
     """Return the text of a table without images. Raises ValueError if it has no column path."""
-    text, kept = read_text(path), io.StringIO()
-    first = text.splitlines()[:1]
-    delimiter = next((one for one in ",;\t" if "path" in next(csv.reader(first, delimiter=one), ())), ",")  # of Excel
-    rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
-    at = (header := next(rows, [])).index("path")
-    left = (row for row in rows if row and not _names_in(Path(row[at]).stem) & names)
-    csv.writer(kept, delimiter=delimiter, lineterminator="\n").writerows(chain([header], left))
-    return kept.getvalue()
+    lines = list(io.StringIO(read_text(path), newline=""))
+    delimiter = next((one for one in ",;\t" if "path" in next(csv.reader(lines, delimiter=one), ())), ",")  # of Excel
+    rows = csv.reader(lines, delimiter=delimiter)
+    at, end = next(rows, []).index("path"), rows.line_num
+    kept = lines[:end]
+    for row in rows:
+        first, end = end, rows.line_num
+        if not row or not _names_in(Path(row[at]).stem) & names:
+            kept += lines[first:end]
+    return "".join(kept)
 
 
 def _write_again(project: Project, row: Any, texts: _Texts) -> None:
