@@ -338,6 +338,7 @@ def test_a_release_that_lacks_a_list_keeps_its_tables(tmp_path: Path, name: str)
     assert named_in(tmp_path / "a", rows[0]["sha256"]) == []
     assert len(rows_of(tmp_path / "a" / "provenance.csv")) == len(rows) - 1
     assert len(path.read_text().splitlines()) == len(rows)
+    assert (tmp_path / "a" / "label_studio.json").exists() == (name == "SHA256SUMS")
 
 
 def test_a_release_that_is_recorded_twice_is_written_once(tmp_path: Path) -> None:

@@ -30,9 +30,8 @@ IMPORTED = "label studio"  # prefix of its annotators' names
 def given_answers(project: Project, *, of_all: bool = False) -> Iterator[tuple[Any, dict[str, Any]]]:
     """Yield the last answers by image, including skipped images, without attention checks, each with its details.
 
-    of_all: also of images that were taken down.
-
     An answer is a row with picture, sha256, title, annotator, label, seconds and at.
+    of_all: also of images that were taken down.
     """
     title = select(t.candidates.c.picture_id, func.min(t.candidates.c.title).label("title"))
     titles = title.where(t.candidates.c.picture_id.is_not(None)).group_by(t.candidates.c.picture_id).subquery()

@@ -153,10 +153,8 @@ def _leave_releases(project: Project, sha256: Sequence[str], problems: list[str]
             try:
                 texts = _read_without(folder, names)
                 _write_again(project, row, texts)
-                if absent := texts.named - removed[row.folder]:
-                    problems.append(
-                        f"{folder}: {len(absent)} images were not there; repeat the takedown if they return"
-                    )
+                if absent := len(texts.named - removed[row.folder]):
+                    problems.append(f"{folder}: {absent} images were not there; repeat the takedown if they return")
                 else:
                     written.append(row.folder)
                 if (folder / NEW_README).exists():
@@ -180,14 +178,15 @@ def _remove_files(project: Project, folder: Path, names: Set[str], locks: ExitSt
         raise DataError("it is not a release of this project")
     locks.callback(FileLock(folder / MARK).release)
     check_folder(folder)
-    named = [path for path in _files_in(folder) if _names_in(path.name) & names]
+    named = [path for path in _files_in(folder) if _named(path, names)]
     if failures := list(_unlink([*named, *folder.glob(f"*{PARTIAL}")])):
         raise DataError("; ".join(failures))
-    return {name for path in named for name in _names_in(path.name)}
+    return {name for path in named for name in _named(path, names)}
 
 
-def _names_in(text: str) -> set[str]:
-    return {digits[:NAME_DIGITS] for digits in re.findall(f"[0-9a-f]{{{NAME_DIGITS},}}", text)}
+def _named(path: str | Path, names: Set[str]) -> set[str]:
+    """Return those of the names that the last part of a path contains."""
+    return {digits[:NAME_DIGITS] for digits in re.findall(f"[0-9a-f]{{{NAME_DIGITS},}}", Path(path).name)} & names
 
 
 def _is_there(path: Path) -> bool:
@@ -239,12 +238,12 @@ def _read_without(folder: Path, names: Set[str]) -> _Texts:
     tasks = read_json(folder / TASKS) if (folder / TASKS).exists() else []
     lines = re.findall(rf"(?m)^([0-9a-f]{{64}}) [ *](?:\./)?{IMAGES}/(.+)$", sums)
     tables = {path: _table_without(path, names) for path in paths if path.suffix == ".csv" and path.exists()}
-    tables[folder / SUMS] = "".join(line for line in sums.splitlines(True) if not _names_in(Path(line).stem) & names)
+    tables[folder / SUMS] = "".join(line for line in sums.splitlines(True) if not _named(line, names))
     return _Texts(
-        named={name for path in listed for name in _names_in(Path(path).stem)} & names,
-        scheme={path: split for path, split in listed.items() if not _names_in(Path(path).stem) & names},
+        named={name for path in listed for name in _named(path, names)},
+        scheme={path: split for path, split in listed.items() if not _named(path, names)},
         tables=tables,
-        tasks=[one for one in tasks if not _names_in(Path(one["data"]["image"]).stem) & names],
+        tasks=[one for one in tasks if not _named(one["data"]["image"], names)],
         made=(splits["data"], splits["how"]),
         figures=figures,
         sums={path: digest for digest, path in lines},
@@ -260,7 +259,7 @@ def _table_without(path: Path, names: Set[str]) -> str:
     kept = lines[:end]
     for row in rows:
         first, end = end, rows.line_num
-        if not row or not _names_in(Path(row[at]).stem) & names:
+        if not row or not _named(row[at], names):
             kept += lines[first:end]
     return "".join(kept)
 
@@ -271,7 +270,8 @@ def _write_again(project: Project, row: Any, texts: _Texts) -> None:
     if texts.scheme:
         for path, text in texts.tables.items():
             write_file(path, text)
-        write_file(folder / TASKS, as_json(texts.tasks))
+        if (folder / TASKS).exists():
+            write_file(folder / TASKS, as_json(texts.tasks))
         write_splits(folder / FILE, texts.scheme, source=texts.made[0], how=texts.made[1])
         files = {path: inside(folder / IMAGES, path, "labels.csv") for path in texts.scheme}
         if texts.figures["metadata"]["still there"]:
@@ -283,9 +283,9 @@ def _write_again(project: Project, row: Any, texts: _Texts) -> None:
     else:
         for name in LISTS:
             (folder / name).unlink(missing_ok=True)
+    counted = update(t.releases).where(t.releases.c.id == row.id).values(pictures=len(texts.scheme))
     with project.store.write() as connection:
-        values = {"pictures": len(texts.scheme)}
-        connection.execute(update(t.releases).where(t.releases.c.id == row.id).values(**values))
+        connection.execute(counted)
 
 
 def _forget(folder: Path, names: Set[str]) -> Iterator[str]:
