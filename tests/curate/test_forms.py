@@ -202,6 +202,9 @@ def test_answers_are_exported_as_csv(tmp_path: Path) -> None:
 def test_answers_go_to_label_studio_and_come_back(tmp_path: Path) -> None:
     project = rated(tmp_path / "p")
     assert write_label_studio(project, tmp_path / "tasks.json") == 24
+    files = [one["data"]["image"].partition("?d=")[2] for one in json.loads((tmp_path / "tasks.json").read_text())]
+    images = project.rows(select(t.images.c.sha256, t.images.c.format).order_by(t.images.c.id))
+    assert files == [project.image_path(*row).relative_to(project.folder).as_posix() for row in images]
     other = project_of(tmp_path / "q", ["awe", "fear"] * 6, replace(PLAN, answer=FORM), looks=True)
     assert import_label_studio(other, tmp_path / "tasks.json") == (24, 24, 0, 0)
     assert import_label_studio(other, tmp_path / "tasks.json") == (0, 24, 0, 0)  # the same again

@@ -16,7 +16,7 @@ from tests.curate.places import LABELS, project_of, say
 from tests.curate.test_release import agreed, named_in, rows_of, sums_match
 from uniemox.curate import tables as t
 from uniemox.curate.annotate.verdicts import verdicts
-from uniemox.curate.project import Change, append
+from uniemox.curate.project import Change, append, last_batch, undo
 from uniemox.curate.release.config import ReleaseConfig
 from uniemox.curate.release.run import MARK, release
 from uniemox.curate.release.splitting import split
@@ -88,6 +88,21 @@ def test_a_repeated_takedown_deletes_near_duplicates_too(tmp_path: Path) -> None
     assert not copy.exists()
 
 
+def test_a_takedown_that_was_undone_does_not_come_back(tmp_path: Path) -> None:
+    """Its images are in the project again, screened, and have nothing to do with each other."""
+    project = agreed(tmp_path)
+    with project.store.write() as connection:
+        connection.execute(update(t.candidates).where(t.candidates.c.picture_id.in_([1, 2, 3])).values(page="holiday"))
+        looks = [dict(row) for row in connection.execute(select(t.looks)).mappings()]
+    assert len(take_down(project, "holiday", because="a slip").sha256) == 3
+    with project.store.write() as connection:
+        undo(connection, last_batch(connection), actor="owner")
+        connection.execute(t.looks.delete())
+        connection.execute(insert(t.looks), looks)  # as screen finds them
+    [image] = project.rows(select(t.images.c.sha256).where(t.images.c.id == 1))
+    assert take_down(project, image.sha256, because="asked").sha256 == (image.sha256,)
+
+
 def test_a_takedown_deletes_copies_and_what_a_killed_release_left(tmp_path: Path) -> None:
     project = agreed(tmp_path)
     release(project, tmp_path / "a", ReleaseConfig(name="a"))
@@ -143,6 +158,21 @@ def test_a_table_may_have_more_columns(tmp_path: Path) -> None:
         path.write_text("\n".join([f",{header}", *(f"{number},{line}" for number, line in enumerate(lines))]) + "\n")
     assert not take_down(project, row["sha256"], because="asked").problems
     assert named_in(tmp_path / "a", row["sha256"]) == []
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "cp1252", "shift-jis"])
+def test_tables_stay_in_their_encoding(tmp_path: Path, encoding: str) -> None:
+    author = {"shift-jis": "ソ"}.get(encoding, "é – €")
+    project = agreed(tmp_path)
+    with project.store.write() as connection:
+        connection.execute(update(t.candidates).values(author=author))
+    release(project, tmp_path / "a", ReleaseConfig(name="a"))
+    table = tmp_path / "a" / "provenance.csv"
+    gone = rows_of(table)[1]["sha256"]
+    table.write_bytes(table.read_bytes().decode().encode(encoding))
+    rest = b"".join(line for line in table.read_bytes().splitlines(True) if gone.encode() not in line)
+    assert not take_down(project, gone, because="asked").problems
+    assert table.read_bytes() == rest
 
 
 @pytest.mark.parametrize("case", ["mark", "folder", "class"])
@@ -319,8 +349,11 @@ def test_tables_changed_by_hand_name_no_image_that_was_taken_down(tmp_path: Path
     assert named_in(tmp_path / "a", first["sha256"]) == []
     assert len((tmp_path / "a" / "labels.csv").read_text().splitlines()) == len(labels.splitlines()) - 1
     (tmp_path / "a" / "splits.json").write_text(f'["{second["path"]}"]')
-    [problem] = take_down(project, second["sha256"], because="asked").problems
-    assert "repeat the takedown, or curate release on it" in problem
+    (tmp_path / "a" / "soft_labels.csv").open("a").write('"')  # a quote without an end would take the rows after it
+    *deleted, problem = take_down(project, second["sha256"], because="asked").problems
+    lists = {"splits.json", "SHA256SUMS", "label_studio.json", "soft_labels.csv"}
+    assert {Path(one.split(": deleted")[0]).name for one in deleted} == lists
+    assert problem.endswith("run curate release on it")
     assert named_in(tmp_path / "a", second["sha256"]) == []
     release(project, tmp_path / "a", ReleaseConfig(name="a"))
     assert sums_match(tmp_path / "a")
@@ -373,7 +406,7 @@ def test_a_takedown_removes_from_a_release_all_that_can_be_deleted(tmp_path: Pat
     assert named_in(tmp_path / "a", row.sha256) == []
     assert done.releases == ()
     assert "labels.csv: it can't be deleted" in done.problems[0]
-    assert "repeat the takedown, or curate release on it" in done.problems[1]
+    assert done.problems[-1].endswith("run curate release on it")
     (tmp_path / "a" / "labels.csv").rmdir()
     release(project, tmp_path / "a", ReleaseConfig(name="a"))
     assert take_down(project, row.sha256, because="again").releases == (str(tmp_path / "a"),)

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import re
 from pathlib import Path
 from urllib.parse import unquote
@@ -79,6 +80,19 @@ def test_an_index_is_used_again_and_a_damaged_copy_is_replaced(photos: Path) -> 
         np.testing.assert_array_equal(index.values, first.values)
     assert answered[0] == 7
     assert sum(answered[1:]) <= 9  # the image that can't be read, where the copy was damaged
+
+
+def test_an_image_that_could_not_be_read_is_tried_again_when_it_has_changed(photos: Path) -> None:
+    """As one that was still being copied."""
+    predictor, answered = load("small", finder=None), list[int]()
+    for expected in (6, 7, 7):
+        index = update_index(predictor, photos, lambda answers: answered.append(len(list(answers))))
+        assert len(index.paths) == expected
+        if len(answered) == 1:
+            draw_image(7).save(photos / "whole.png")
+            os.utime(photos / "whole.png", (0, 0))  # as a copy that keeps times
+            (photos / "whole.png").replace(photos / "broken.jpg")
+    assert answered == [7, 1]
 
 
 def test_a_copy_much_larger_than_its_index_is_not_read(photos: Path) -> None:

@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,6 +61,7 @@ class Hit:
 def update_index(predictor: Predictor, folder: Path, watch: Callable[[Answers], object] = EXHAUST) -> Index:
     """Predict the images of a folder that its index lacks. Returns the index, without images that no longer exist.
 
+    If there are new images, or an unreadable one has changed, all unreadable ones are tried again.
     FOLDER.uniemox.jsonl stores predictions and features, FOLDER.uniemox.npz a copy that loads fast.  watch: function
     that consumes new predictions.
     Raises ConfigError if the index was made with another model, DataError if a file can't be read or written or if no
@@ -71,7 +73,7 @@ def update_index(predictor: Predictor, folder: Path, watch: Callable[[Answers], 
     answered = AnswerHeader.of_question(predictor, None, None)
     index, failed = _load(cache, lines, answered) or (None, frozenset[str]())
     paths = failed if index is None else failed.union(index.paths.tolist())
-    if index is None or not paths.issuperset(images):
+    if index is None or not paths.issuperset(images) or _have_changed(failed.intersection(images), lines):
         try:
             with ResultFile(lines, resume=lines.exists(), answered=answered) as file:
                 watch(answer_new(predictor, images, file, None))
@@ -154,6 +156,14 @@ def _read(lines: Path) -> tuple[Index, frozenset[str]]:
         if not paths:
             raise DataError(f"{lines}: none of its {len(failed)} images could be read")
         return Index(np.array(paths), columns, np.array(values, np.float32), np.stack(features)), frozenset(failed)
+
+
+def _have_changed(images: Iterable[str], lines: Path) -> bool:
+    """Return True if one of the images was written, or moved here, after the index."""
+    written = lines.stat().st_mtime_ns
+    with suppress(OSError):
+        return any(os.stat(image).st_ctime_ns > written for image in images)
+    return True
 
 
 def _save(cache: Path, index: Index, failed: Iterable[str], answered: AnswerHeader) -> None:

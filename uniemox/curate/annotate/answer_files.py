@@ -17,7 +17,7 @@ from uniemox.curate import tables as t
 from uniemox.curate.annotate.answers import DETAILS, AnswerIn, read_answer, save_answers
 from uniemox.curate.annotate.verdicts import LAST_ANSWERS
 from uniemox.curate.plan import CollectionPlan
-from uniemox.curate.project import NONE, SKIP, Project, inserted_id, taken_down, utc
+from uniemox.curate.project import NONE, SKIP, SUFFIXES, Project, inserted_id, taken_down, utc
 from uniemox.data.readers.csv_table import read_text
 from uniemox.errors import DataError
 from uniemox.io.files import write_file, write_rows
@@ -37,7 +37,7 @@ def given_answers(project: Project, *, of_all: bool = False) -> Iterator[tuple[A
     titles = title.where(t.candidates.c.picture_id.is_not(None)).group_by(t.candidates.c.picture_id).subquery()
     query = (
         select(t.answers, t.people.c.name.label("annotator"), t.images.c.id.label("picture"), t.images.c.sha256)
-        .add_columns(func.coalesce(titles.c.title, "").label("title"), t.details.c.content)
+        .add_columns(t.images.c.format, func.coalesce(titles.c.title, "").label("title"), t.details.c.content)
         .join(t.tasks, t.tasks.c.id == t.answers.c.task_id)
         .join(t.people, t.people.c.id == t.answers.c.person_id)
         .join(t.images, t.images.c.id == t.tasks.c.picture_id)
@@ -65,7 +65,8 @@ def write_label_studio(project: Project, path: Path) -> int:
     tasks: dict[int, dict[str, Any]] = {}
     count = 0
     for one, details in given_answers(project):
-        data = {"image": f"/data/local-files/?d=pictures/{one.sha256[:2]}/{one.sha256}", "sha256": one.sha256}
+        data = {"image": f"/data/local-files/?d=pictures/{one.sha256[:2]}/{one.sha256}.{SUFFIXES[one.format]}"}
+        data["sha256"] = one.sha256
         task = tasks.setdefault(one.picture, {"id": one.picture, "data": data, "annotations": []})
         labels = [] if one.label in (NONE, SKIP) else details.get("labels", [one.label])
         choices = {"from_name": "emotion", "to_name": "image", "type": "choices", "value": {"choices": labels}}

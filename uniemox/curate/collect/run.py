@@ -130,11 +130,16 @@ def fetch(
 
 
 def _missing(project: Project) -> list[int]:
-    """Return the candidates whose image file is missing, unless its folder is missing too: its drive may be away."""
+    """Return the candidates whose image file is missing; none if no folder of images is there: their drive may be away.
+
+    Images of a folder that can't be read are not missing.
+    """
     query = select(t.candidates.c.id, t.images.c.sha256).join(t.images).where(t.candidates.c.state == "fetched")
-    rows, folders = project.rows(query), os.walk(project.folder / "pictures")
-    there = {os.path.splitext(name)[0] for folder, _, files in folders for name in (os.path.basename(folder), *files)}
-    return [row.id for row in rows if row.sha256[:2] in there and row.sha256 not in there]
+    rows, walked = project.rows(query), list(os.walk(project.folder / "pictures"))
+    read = {os.path.basename(folder) for folder, _, _ in walked[1:]}
+    unread = {name for _, folders, _ in walked for name in folders} - read
+    there = {os.path.splitext(name)[0] for _, _, files in walked for name in files}
+    return [row.id for row in rows if read and row.sha256[:2] not in unread and row.sha256 not in there]
 
 
 def _path_of(address: str) -> Path:

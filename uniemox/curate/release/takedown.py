@@ -1,5 +1,6 @@
 """Takedown: images leave the project and all its releases."""
 
+import codecs
 import csv
 import io
 import json
@@ -30,13 +31,14 @@ from uniemox.curate.release.run import (
     write_texts,
 )
 from uniemox.curate.release.splitting import FILE
-from uniemox.data.readers.csv_table import read_json, read_rows, read_text
+from uniemox.data.readers.csv_table import read_bytes, read_json, read_rows, read_text
 from uniemox.data.readers.folders import inside
 from uniemox.data.splits import write_splits
 from uniemox.errors import ConfigError, DataError, UniemoxError
 from uniemox.io.files import PARTIAL, FileLock, read_limited, write_file
 from uniemox.io.images import MAX_BYTES
 
+BOM = codecs.BOM_UTF8.decode("latin-1")
 MIN_HASH = 12  # digits of a sha256 that name an image
 TASKS = "label_studio.json"
 LISTS = (
@@ -82,6 +84,7 @@ def take_down(project: Project, which: str, *, because: str, actor: str = "owner
     copies = select(looks.picture_id).where(looks.near_group.in_(groups))
     batches = select(events.batch_id).where(events.field == "taken", events.picture_id.in_(meant))
     before = select(events.picture_id).where(events.batch_id.in_(batches))  # copies of an earlier takedown
+    before = before.where(events.picture_id.not_in(select(looks.picture_id)))  # after an undo, screen finds them anew
     rows = project.rows(select(t.images).where(or_(is_meant, images.id.in_(copies), images.id.in_(before))))
     if not rows and not is_hash and not which.startswith(("http://", "https://", "file://")):
         raise ConfigError(f"expected an address, or at least {MIN_HASH} digits of a sha256, got {which!r}")
@@ -160,9 +163,10 @@ def _leave_releases(project: Project, sha256: Sequence[str], problems: list[str]
                 if (folder / NEW_README).exists():
                     problems.append(f"{folder}: README.md was edited, so it stays; {NEW_README} has the new numbers")
             except (UniemoxError, OSError, csv.Error, ValueError, LookupError, TypeError, AttributeError) as error:
+                remedy = "repeat the takedown, or curate release on it"
                 if texts is None:  # files were changed by hand, and may still name the images
                     problems += _forget(folder, names)
-                remedy = "repeat the takedown, or curate release on it"
+                    remedy = "run curate release on it"
                 problems.append(f"{folder}: the images are removed, but it can't be written again ({error}); {remedy}")
     return TakenDown(tuple(sha256), tuple(written), tuple(gone), tuple(problems))
 
@@ -216,7 +220,7 @@ class _Texts(NamedTuple):
     """Those images that labels.csv had."""
     scheme: dict[str, str]
     """Splits by path."""
-    tables: dict[Path, str]
+    tables: dict[Path, bytes]
     tasks: list[Any]
     """Of Label Studio."""
     made: tuple[str, str]
@@ -238,7 +242,7 @@ def _read_without(folder: Path, names: Set[str]) -> _Texts:
     tasks = read_json(folder / TASKS) if (folder / TASKS).exists() else []
     lines = re.findall(rf"(?m)^([0-9a-f]{{64}}) [ *](?:\./)?{IMAGES}/(.+)$", sums)
     tables = {path: _table_without(path, names) for path in paths if path.suffix == ".csv" and path.exists()}
-    tables[folder / SUMS] = "".join(line for line in sums.splitlines(True) if not _named(line, names))
+    tables[folder / SUMS] = "".join(line for line in sums.splitlines(True) if not _named(line, names)).encode()
     return _Texts(
         named={name for path in listed for name in _named(path, names)},
         scheme={path: split for path, split in listed.items() if not _named(path, names)},
@@ -250,26 +254,27 @@ def _read_without(folder: Path, names: Set[str]) -> _Texts:
     )
 
 
-def _table_without(path: Path, names: Set[str]) -> str:
-    """Return the text of a table without images. Raises ValueError if it has no column path."""
-    lines = list(io.StringIO(read_text(path), newline=""))
-    delimiter = next((one for one in ",;\t" if "path" in next(csv.reader(lines, delimiter=one), ())), ",")  # of Excel
-    rows = csv.reader(lines, delimiter=delimiter)
+def _table_without(path: Path, names: Set[str]) -> bytes:
+    """Return a table without images, in its own encoding. Raises ValueError if it has no column path, csv.Error."""
+    lines = list(io.StringIO(read_bytes(path).decode("latin-1"), newline=""))  # which keeps every byte
+    bare = [line.removeprefix(BOM) for line in lines]
+    delimiter = next((one for one in ",;\t" if "path" in next(csv.reader(bare, delimiter=one), ())), ",")  # of Excel
+    rows = csv.reader(bare, delimiter=delimiter, strict=True)
     at, end = next(rows, []).index("path"), rows.line_num
     kept = lines[:end]
     for row in rows:
         first, end = end, rows.line_num
         if not row or not _named(row[at], names):
             kept += lines[first:end]
-    return "".join(kept)
+    return "".join(kept).encode("latin-1")
 
 
 def _write_again(project: Project, row: Any, texts: _Texts) -> None:
     """Write the files of a release that has lost images.  row: of tables.releases."""
     folder = Path(row.folder)
     if texts.scheme:
-        for path, text in texts.tables.items():
-            write_file(path, text)
+        for path, content in texts.tables.items():
+            write_file(path, content)
         if (folder / TASKS).exists():
             write_file(folder / TASKS, as_json(texts.tasks))
         write_splits(folder / FILE, texts.scheme, source=texts.made[0], how=texts.made[1])
@@ -291,14 +296,14 @@ def _write_again(project: Project, row: Any, texts: _Texts) -> None:
 def _forget(folder: Path, names: Set[str]) -> Iterator[str]:
     """Remove images from each table of a release that can be read; delete other lists that name them.
 
-    Yields a sentence for each failure.
+    Yields a sentence for each list that is deleted, and for each failure.
     """
     for path in (folder / name for name in LISTS):
         with suppress(DataError, csv.Error, ValueError, LookupError):
             if path.suffix == ".csv":
                 write_file(path, _table_without(path, names))
         if _is_named(path, names):
-            yield from _unlink([path])
+            yield from list(_unlink([path])) or [f"{path}: deleted, because it names the images or can't be read"]
 
 
 def _is_named(path: Path, names: Set[str]) -> bool:
