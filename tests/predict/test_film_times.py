@@ -54,7 +54,7 @@ def test_the_last_picture_of_joined_films_ends_with_its_part(tmp_path: Path) -> 
 
 @pytest.mark.parametrize(
     ("ending", "codec"),
-    [("mp4", "mpeg4"), ("mp4", "libvpx-vp9"), ("mov", "mpeg4"), ("mkv", "mpeg4"), ("webm", "libvpx")],
+    [("mp4", "mpeg4"), ("mp4", "libvpx-vp9"), ("mov", "mpeg4"), ("mkv", "mpeg4"), ("webm", "libvpx"), ("wmv", "wmv2")],
 )
 @pytest.mark.parametrize("count", [1, 3])
 def test_the_last_picture_may_last_long(tmp_path: Path, ending: str, codec: str, count: int) -> None:
@@ -145,6 +145,21 @@ def test_durations_may_count_from_0_and_stamps_begin_late(tmp_path: Path, ending
     found = list(read_film(str(late), 0.5))
     assert [one.time_s for one in found] == [0, 0.5, 1, 1.5]
     assert all(one.image is not None for one in found)
+
+
+@pytest.mark.parametrize("late", [0, 1])
+def test_sound_of_wmv_may_begin_later_than_the_pictures(tmp_path: Path, late: int) -> None:
+    """FFmpeg adds the difference to the duration of the film."""
+    av = pytest.importorskip("av", reason="needs PyAV: pip install 'uniemox[video]'")
+    path = film_of(tmp_path / "film.wmv", list(range(200)), 25, codec="wmv2", sound_s=8)
+    with av.open(str(path)) as film, av.open(str(tmp_path / "late.wmv"), "w") as shifted:
+        streams = [shifted.add_stream_from_template(one) for one in film.streams]
+        for packet in film.demux():
+            if packet.dts is not None:
+                packet.pts += 5000 * (packet.stream.index == late)
+                packet.dts, packet.stream = packet.pts, streams[packet.stream.index]
+                shifted.mux(packet)
+    assert read_here(tmp_path / "late.wmv") == (list(range(8)), "")
 
 
 def test_a_short_slide_show_that_is_cut_off_is_noticed(tmp_path: Path) -> None:
@@ -443,12 +458,12 @@ def test_the_last_bytes_of_flv_may_be_odd(tmp_path: Path, end: bytes) -> None:
     assert read_here(path) == (list(range(11)), "")
 
 
-@pytest.mark.parametrize("ending", ["avi", "mkv"])
+@pytest.mark.parametrize("ending", ["avi", "mkv", "wmv"])
 def test_a_film_of_full_length_whose_last_pictures_are_zeros_is_damaged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: str
 ) -> None:
     monkeypatch.setattr(film_file, "HOLE_BYTES", (2**10, 100_000))  # as in a larger film
-    path = film_of(tmp_path / f"film.{ending}", list(range(290)), 4)
+    path = film_of(tmp_path / f"film.{ending}", list(range(290)), 4, codec="wmv2" if ending == "wmv" else "mpeg4")
     data = path.read_bytes()
     kept = int((0.92 if ending == "avi" else 0.96) * len(data))  # 4 % of this AVI are its index
     path.write_bytes(data[:kept] + bytes(len(data) - kept))

@@ -116,6 +116,9 @@ class FilmFile:
         if self._kind.startswith("matroska"):
             end, is_read = self._matroska_end()
             return end <= self._container.size and is_read
+        if self._kind == "asf":
+            end, packet_bytes = self._asf_end()
+            return 0 < end <= self._container.size and end - self._end_byte < 2 * packet_bytes
         if self._kind == "avi":
             return self._is_whole_avi(count)
         return count >= self._stream.frames > 0 and not self._is_fragmented
@@ -140,9 +143,11 @@ class FilmFile:
         return "it is cut off" if is_cut_off else ""
 
     def last_end_s(self) -> float:
-        """Return the end of the pictures by the header of mp4, AVI or Matroska, as a time stamp in s; 0 if unknown."""
+        """Return the end of the pictures by the header of the container, as a time stamp in s; 0 if unknown."""
         if self._is_mp4 or (self._kind == "avi" and self._declared()):
             return float(((self._stream.start_time or 0) + (self._stream.duration or 0)) * self._stream.time_base)
+        if self._kind == "asf" and not self._container.streams.audio:  # whose end it may be
+            return float((self._stream.duration or 0) * self._stream.time_base)
         with suppress(ValueError):  # a tag of Matroska, such as 00:03:00.040000000
             hours, minutes, seconds = map(float, self._stream.metadata.get("DURATION", "").split(":"))
             return min(3600 * hours + 60 * minutes + seconds, (self._container.duration or 0) / 1e6)
@@ -154,7 +159,7 @@ class FilmFile:
             end, is_read = self._matroska_end()
             return end > self._container.size and not is_read
         if self._kind == "asf":
-            return self._asf_end() > self._container.size
+            return self._asf_end()[0] > self._container.size
         if self._kind == "flv":  # a tag has 11 bytes, with its length in the second to fourth, and its content
             at = max(self._starts, default=0)
             with open_regular(self._path) as file:
@@ -207,6 +212,8 @@ class FilmFile:
         slack = starts[order] - np.cumsum(sizes[order]) + sizes[order]
         gaps = np.diff(np.maximum.accumulate(slack))  # packets of several streams may lie in each other
         size = self._container.size
+        if self._kind == "asf":
+            gaps = np.append(gaps, self._asf_end()[0] - self._end_byte)
         if self._kind not in LATE_ENDS or (self._kind in LATE_ENDS[:2] and not self.is_whole(count)):
             gaps = np.append(gaps, size - max(self._end_byte, (starts + sizes).max(initial=0)))
         return int(gaps[gaps > np.clip(HOLE_SHARE * size, *HOLE_BYTES)].sum())
@@ -234,14 +241,14 @@ class FilmFile:
         end = at + length + number
         return end, end - self._end_byte < NEAR_BYTES or is_read
 
-    def _asf_end(self) -> int:
-        """Return where the packets of a WMV file should end, 0 if unknown (ASF specification 3.2)."""
+    def _asf_end(self) -> tuple[int, int]:
+        """Return where the packets of a WMV file should end, 0 if unknown, and their size (ASF specification 3.2)."""
         with open_regular(self._path) as file:
             head = file.read(HEAD_BYTES)
         at = head.find(ASF_FILE)
         is_live = at < 0 or len(head) < at + 96 or head[at + 88] & 1
         count, packet_bytes = (int.from_bytes(head[at + p : at + p + n], "little") for p, n in ((56, 8), (92, 4)))
-        return 0 if is_live else int.from_bytes(head[16:24], "little") + 50 + count * packet_bytes
+        return (0, 0) if is_live else (int.from_bytes(head[16:24], "little") + 50 + count * packet_bytes, packet_bytes)
 
 
 def _read_boxes(path: Path, kind: str) -> tuple[list[_Box], bool]:
