@@ -1,5 +1,6 @@
 """Films that tests make."""
 
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 from PIL import Image
 
 from tests.drawn import draw_image
+from uniemox.io.decoding.film import _film, moments
 
 SHOTS = [Image.effect_mandelbrot((96, 64), (-2, -1.5, 1, 1.5), 90).convert("RGB"), *map(draw_image, range(2))]
 
@@ -56,3 +58,16 @@ def slides(
     """A film of pictures that last some seconds each, and the last one last_s; with a tone."""
     lasts = [25 * each_s] * (count - 1) + [25 * (last_s or each_s)]
     return film_of(path, [25 * each_s * n for n in range(count)], 25, codec, lasts=lasts, sound_s=sound_s)
+
+
+def read_here(path: Path, search_on: Callable[[], None] = lambda: None) -> tuple[list[float], str]:
+    """Sample a film each second in this process. Return the times, and the error that ends it."""
+    times, error = [], ""
+    try:
+        for time_s, _, frame in moments(_film(path, search_on), 1):
+            if frame is not None:
+                frame.pixels()
+                times.append(time_s)
+    except (ValueError, OSError) as problem:
+        error = f"{type(problem).__name__}: {problem}"
+    return times, error
