@@ -164,6 +164,19 @@ def test_suggestions_are_shown_on_request_and_recorded(tmp_path: Path) -> None:
         suggest(project, str(tiny_network(tmp_path / "other.onnx", labels=["red", "blue"], label_set="custom")))
 
 
+def test_interrupted_suggestions_name_their_model(tmp_path: Path) -> None:
+    def stop(_: str, done: int, __: int | None) -> None:
+        if done:
+            raise KeyboardInterrupt
+
+    model = tiny_network(tmp_path / "m.onnx", labels=["awe", "fear"], label_set="custom")
+    project = project_of(tmp_path / "p", ["awe", "fear"])
+    with pytest.raises(KeyboardInterrupt):
+        suggest(project, str(model), stop)
+    assert len(project.rows(select(t.suggestions))) == 2
+    assert suggested_by(project) == [str(model)]
+
+
 def rated(folder: Path) -> Project:
     """Twelve images that Ada and Ben answered with values and comments."""
     project = project_of(folder, ["awe", "fear"] * 6, replace(PLAN, answer=FORM), looks=True)

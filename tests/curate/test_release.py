@@ -417,6 +417,14 @@ def test_files_of_an_earlier_release_do_not_stay(tmp_path: Path) -> None:
     assert list(out.glob("*.partial")) == []
 
 
+def test_the_figure_of_an_earlier_split_does_not_stay(tmp_path: Path) -> None:
+    project = agreed(tmp_path)
+    for schemes in (2, 1):
+        split(project, verdicts(project), RATIOS, schemes=schemes)
+        release(project, tmp_path / "out", ReleaseConfig(name="x"))
+        assert (tmp_path / "out" / "splits.png").exists() == (schemes > 1)
+
+
 def test_two_releases_into_one_folder_are_refused(tmp_path: Path) -> None:
     project = agreed(tmp_path)
     (tmp_path / "out").mkdir()

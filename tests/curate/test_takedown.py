@@ -14,6 +14,7 @@ from sqlalchemy import insert, select, update
 
 from tests.curate.places import LABELS, project_of, say
 from tests.curate.test_release import agreed, named_in, rows_of, sums_match
+from uniemox.cli.curate import curate
 from uniemox.curate import tables as t
 from uniemox.curate.annotate.verdicts import verdicts
 from uniemox.curate.project import Change, append, last_batch, undo
@@ -101,6 +102,26 @@ def test_a_takedown_that_was_undone_does_not_come_back(tmp_path: Path) -> None:
         connection.execute(insert(t.looks), looks)  # as screen finds them
     [image] = project.rows(select(t.images.c.sha256).where(t.images.c.id == 1))
     assert take_down(project, image.sha256, because="asked").sha256 == (image.sha256,)
+
+
+def test_the_undo_of_an_undone_takedown_names_images_that_were_fetched_meanwhile(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    project = agreed(tmp_path)
+    [image] = project.rows(select(t.images.c.sha256, t.images.c.format).where(t.images.c.id == 1))
+    file = project.image_path(*image)
+    content = file.read_bytes()
+    take_down(project, image.sha256, because="asked")
+    with project.store.read() as connection:
+        batch = last_batch(connection)
+    words = {"exit_on_error": False, "result_action": "return_none"}
+    curate(["undo", str(project.folder), str(batch)], **words)
+    file.write_bytes(content)
+    with pytest.raises(DataError, match="1 images that are taken down still have files"):
+        curate(["undo", str(project.folder), str(batch + 1)], **words)
+    assert "undone" in capsys.readouterr().out
+    take_down(project, image.sha256, because="asked")
+    assert not file.exists()
 
 
 def test_a_takedown_deletes_copies_and_what_a_killed_release_left(tmp_path: Path) -> None:

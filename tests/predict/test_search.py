@@ -15,6 +15,7 @@ from tests.runs import uniemox_here
 from uniemox.errors import ConfigError
 from uniemox.predict.opening import load
 from uniemox.predict.search import CACHE, Index, parse_mood, search, update_index
+from uniemox.predict.survey.run import Answers
 
 
 @pytest.fixture
@@ -93,6 +94,18 @@ def test_an_image_that_could_not_be_read_is_tried_again_when_it_has_changed(phot
             os.utime(photos / "whole.png", (0, 0))  # as a copy that keeps times
             (photos / "whole.png").replace(photos / "broken.jpg")
     assert answered == [7, 1]
+
+
+def test_an_image_that_was_written_while_the_folder_was_read_is_tried_again(photos: Path) -> None:
+    predictor = load("small", finder=None)
+
+    def watch(answers: Answers) -> None:
+        list(answers)
+        draw_image(7).save(photos / "broken.jpg")
+
+    assert len(update_index(predictor, photos, watch).paths) == 6
+    os.utime(photos.with_name("photos.uniemox.jsonl"))  # as if the index was finished later
+    assert len(update_index(predictor, photos).paths) == 7
 
 
 def test_a_copy_much_larger_than_its_index_is_not_read(photos: Path) -> None:

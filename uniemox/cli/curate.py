@@ -203,10 +203,13 @@ def undo(folder: Folder, batch: Annotated[int, Parameter(help="Number of the ste
     """
     project = opened(folder)
     from uniemox.curate.project import undo as run
+    from uniemox.curate.release.takedown import count_undeleted
 
     with project.store.write() as connection:
         number = run(connection, batch, actor="owner")
     print(f"undone; to reverse this, undo {number}")
+    if left := count_undeleted(project):
+        raise DataError(f"{left} images that are taken down still have files; repeat uniemox curate takedown for them")
 
 
 @curate.command

@@ -2,6 +2,7 @@
 
 import os
 import re
+import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -73,14 +74,16 @@ def update_index(predictor: Predictor, folder: Path, watch: Callable[[Answers], 
     answered = AnswerHeader.of_question(predictor, None, None)
     index, failed = _load(cache, lines, answered) or (None, frozenset[str]())
     paths = failed if index is None else failed.union(index.paths.tolist())
-    if index is None or not paths.issuperset(images) or _have_changed(failed.intersection(images), lines):
+    old = [one for one in failed.intersection(images) if _has_changed(one, lines.stat().st_mtime_ns)]
+    if index is None or not paths.issuperset(images) or old:
+        began = time.time_ns()
         try:
             with ResultFile(lines, resume=lines.exists(), answered=answered) as file:
                 watch(answer_new(predictor, images, file, None))
         except ConfigError as error:
             raise ConfigError(f"{error}. If the index is of another model, delete {lines}") from error
         index, failed = _read(lines)
-        _save(cache, index, failed, answered)
+        _save(cache, index, [one for one in failed if not _has_changed(one, began)], answered)
     there = np.isin(index.paths, images)
     return Index(index.paths[there], index.columns, index.values[there], index.features[there])
 
@@ -158,11 +161,10 @@ def _read(lines: Path) -> tuple[Index, frozenset[str]]:
         return Index(np.array(paths), columns, np.array(values, np.float32), np.stack(features)), frozenset(failed)
 
 
-def _have_changed(images: Iterable[str], lines: Path) -> bool:
-    """Return True if one of the images was written, or moved here, after the index."""
-    written = lines.stat().st_mtime_ns
+def _has_changed(image: str, since_ns: int) -> bool:
+    """Return True if an image was written, or moved here, after a time, or has gone."""
     with suppress(OSError):
-        return any(os.stat(image).st_ctime_ns > written for image in images)
+        return os.stat(image).st_ctime_ns > since_ns
     return True
 
 

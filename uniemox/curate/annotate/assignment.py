@@ -14,6 +14,7 @@ from sqlalchemy import Connection, func, insert, or_, select
 from uniemox.curate import tables as t
 from uniemox.curate.collect.screen import SCORED_AT_ONCE, samples_of, scorer
 from uniemox.curate.project import LEFT_OUT, SKIP, Project, last_batch, pool
+from uniemox.curate.store import put_setting
 from uniemox.io.progress import Progress, in_parts, silent
 
 BLOCK = 60  # tasks assigned at once
@@ -177,7 +178,7 @@ def suggest(project: Project, model: str, progress: Progress = silent) -> int:
     score = scorer(model, project.plan.label_set, needs_all=True)
     rows = project.rows(select(t.images).where(t.images.c.id.in_(pool())).order_by(t.images.c.id))
     forget(project)
-    count = 0
+    count, models = 0, sorted({*suggested_by(project), model})
     for part in in_parts(rows, SCORED_AT_ONCE, "predicting", progress):
         values = []
         for row, shares in zip(part, score(samples_of(project, part)), strict=True):
@@ -187,9 +188,9 @@ def suggest(project: Project, model: str, progress: Progress = silent) -> int:
                 values.append({"picture_id": row.id, "label": label, "share": own[label]})
         if values:
             with project.store.write() as connection:
+                put_setting(connection, "suggested by", models)
                 connection.execute(insert(t.suggestions), values)
         count += len(values)
-    project.store.set("suggested by", sorted({*suggested_by(project), model}))
     return count
 
 

@@ -101,6 +101,12 @@ def take_down(project: Project, which: str, *, because: str, actor: str = "owner
     return _leave_releases(project, [row.sha256 for row in rows], problems)
 
 
+def count_undeleted(project: Project) -> int:
+    """Return how many images are taken down, but still have files, as after the undo of an undo."""
+    rows = project.rows(select(t.images.c.sha256, t.images.c.format).where(t.images.c.id.in_(taken_down())))
+    return sum(project.image_path(*row).exists() for row in rows)
+
+
 def _delete_files(project: Project, row: Any) -> Iterator[str]:
     """Delete an image and its preview, and parts of them that a killed writer left. Yield a sentence per failure."""
     for path_of, is_optional in (
