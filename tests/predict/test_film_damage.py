@@ -242,13 +242,33 @@ def test_a_film_of_full_length_whose_last_pictures_are_zeros_is_damaged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: str
 ) -> None:
     monkeypatch.setattr(film_file, "HOLE_BYTES", (2**10, 100_000))  # as in a larger film
-    path = film_of(tmp_path / f"film.{ending}", list(range(290)), 4, codec="wmv2" if ending == "wmv" else "mpeg4")
+    codec, options = ("wmv2", {"packet_size": "400"}) if ending == "wmv" else ("mpeg4", {})
+    path = film_of(tmp_path / f"film.{ending}", list(range(290)), 4, codec=codec, options=options)
     data = path.read_bytes()
     kept = int((0.92 if ending == "avi" else 0.96) * len(data))  # 4 % of this AVI are its index
     path.write_bytes(data[:kept] + bytes(len(data) - kept))
     times, error = read_here(path)
     assert "of the file can't be read" in error
     assert 68 <= len(times) <= 73
+
+
+def test_zeros_in_mov_are_damage(tmp_path: Path) -> None:
+    """The decoder of MPEG-2 leaves such pictures out, and the others would be shown longer."""
+    path = film_of(tmp_path / "film.mov", list(range(100)), 10, "mpeg2video", {"movflags": "faststart"})
+    assert read_here(path) == (list(range(10)), "")
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2] + bytes(len(data) - len(data) // 2))
+    assert "of the file can't be read" in read_here(path)[1]
+
+
+def test_black_pixels_are_no_damage(tmp_path: Path) -> None:
+    av = pytest.importorskip("av", reason="needs PyAV: pip install 'uniemox[video]'")
+    with av.open(str(tmp_path / "film.mov"), "w") as film:
+        stream = film.add_stream("rawvideo", rate=1)
+        stream.width, stream.height, stream.pix_fmt = 64, 64, "rgb24"
+        for _ in range(3):
+            film.mux(stream.encode(av.VideoFrame.from_ndarray(np.zeros((64, 64, 3), np.uint8), format="rgb24")))
+    assert read_here(tmp_path / "film.mov") == ([0, 1, 2], "")
 
 
 def test_an_error_comes_after_all_moments_before_it() -> None:

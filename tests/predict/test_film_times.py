@@ -231,19 +231,30 @@ def test_joined_clips_of_less_than_a_second_are_read_to_their_end(tmp_path: Path
     assert found == sorted(found)
 
 
-def with_b_frames(path: Path, kind: str, codec: str, count: int, per_s: int, step: int = 1) -> Path:
-    """A film of 100 pictures in four shots, step / per_s seconds apart, with up to `count` B-frames in a row."""
+def with_b_frames(
+    path: Path, kind: str, codec: str, count: int, per_s: int, step: int = 1, pictures: int = 100
+) -> Path:
+    """A film of pictures in shots of 25, step / per_s seconds apart, with up to `count` B-frames in a row."""
     av = pytest.importorskip("av", reason="needs PyAV: pip install 'uniemox[video]'")
     with av.open(str(path), "w", format=kind) as container:
         stream = container.add_stream(codec, rate=per_s)
         stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
         stream.codec_context.max_b_frames = count
-        for i in range(100):
+        for i in range(pictures):
             frame = av.VideoFrame.from_image(shots()[i // 25 % len(shots())])
             frame.pts, frame.time_base = step * i, Fraction(1, per_s)
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
     return path
+
+
+def test_times_go_on_after_a_hole(tmp_path: Path) -> None:
+    """A decoder gives a picture that it had held before, later than those after the hole."""
+    path = with_b_frames(tmp_path / "film.ts", "mpegts", "mpeg2video", 2, 25, pictures=750)
+    data = path.read_bytes()
+    first, after = (int(share * len(data)) // 188 * 188 for share in (0.3, 0.3 + 2 / 30))
+    path.write_bytes(data[:first] + data[after:])
+    assert read_here(path)[0] == list(range(30))
 
 
 @pytest.mark.parametrize(("per_s", "step"), [(1, 1), (25, 1), (1, 5)])

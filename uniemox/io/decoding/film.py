@@ -48,6 +48,7 @@ WEBP_HEAD_BYTES = 30
 CONTAINERS = "mov,matroska,webm,avi,mpeg,mpegvideo,mpegts,asf,flv,ogg"
 OPTIONS = {"format_whitelist": CONTAINERS, "protocol_whitelist": "none"}
 NEAR_S = 1e-6  # times that are the same
+REORDERED = 16  # pictures that a decoder may hold
 
 
 class Shown(NamedTuple):
@@ -184,9 +185,13 @@ def _film(path: Path, search_on: Callable[[], None]) -> Iterator[Shown]:
         is_fixed = stream.sample_aspect_ratio != codec.sample_aspect_ratio  # by the container; others may change
         is_avi = container.format.name == "avi"  # it has no presentation times, which FFmpeg guesses in another order
         count, stamp_s, gap_s, shift_s, next_s, dts, has_fallen = 0, math.inf, 0.0, 0.0, 0.0, -math.inf, False
+        hole_s, hole_count = math.inf, 0  # picture before the last gap in time
         last: Shown | None = None
         for frame in source.frames():
             check_size(frame.width, frame.height, "a frame")
+            at_s = math.nan if frame.pts is None else float(frame.pts * frame.time_base)
+            if hole_s < at_s < stamp_s - BACK_S and count < hole_count + REORDERED:
+                continue  # the decoder had held it before a hole
             before_s, before_gap_s, before_dts, dts = stamp_s, gap_s, dts, dts if frame.dts is None else frame.dts
             stamp = frame.dts if is_avi else frame.pts
             if stamp is None:  # the last pictures of AVI; they may be far apart, with empty chunks between them
@@ -194,6 +199,8 @@ def _film(path: Path, search_on: Callable[[], None]) -> Iterator[Shown]:
             else:
                 stamp_s = float(stamp * frame.time_base)
             gap_s = stamp_s - before_s
+            if gap_s > BACK_S:
+                hole_s, hole_count = before_s, count
             # Where films were joined, dts goes back, too, some frames earlier; with B-frames alone, only pts does.
             has_fallen |= dts < before_dts
             has_jumped = gap_s > JUMP_S and abs(before_gap_s) < BACK_S and before_s < source.jump_s < stamp_s + BACK_S
@@ -266,7 +273,8 @@ def _frames(file: Image.Image, size: int) -> Iterator[Shown]:
         check_memory(size, str(file.format), frame.width, frame.height, "the animation")
         image = on_white(frame.convert("RGBA"))
         small = np.asarray(image.convert("L").resize(SMALL), np.int16)
-        lasts_s = float(frame.info.get("duration") or 100) / 1000
+        duration_ms = float(frame.info.get("duration") or 0)
+        lasts_s = (duration_ms if duration_ms > 10 else 100) / 1000  # as browsers show it
         yield Shown(time_s, lasts_s, small, image.size, partial(image.resize, _sent_size(*image.size)))
         time_s += lasts_s
 

@@ -27,6 +27,7 @@ ADDITIONAL = "matroska_block_additional"  # what a block holds beside the pictur
 SEGMENT = b"\x18\x53\x80\x67"  # of Matroska; its size follows
 AFTER_PICTURES = (b"\x1c\x53\xbb\x6b", b"\x12\x54\xc3\x67", b"\x19\x41\xa4\x69", b"\x10\x43\xa7\x70")  # Cues, Tags ...
 CHUNK, MEDIA = re.compile(rb"[\w ]{4}"), re.compile(rb"\d\d(dc|db|wb|__)")  # names of AVI's chunks, and of media
+UNCOMPRESSED = ("rawvideo", "r10k", "r210", "v210", "v308", "v408", "v410", "yuv4", "ayuv")  # may be black
 HEAD_BYTES, NEAR_BYTES = 4096, 64
 MAX_BOXES = 1_000_000  # of mp4
 EXTENDS, MAX_HEAD_BYTES = b"mvex", 2**24  # box inside of moov, the head, that announces fragments; bytes of that head
@@ -61,6 +62,7 @@ class FilmFile:
         self._beside = [box for box in boxes if box.name in BESIDE_MEDIA]
         self._starts, self._sizes = array("q"), array("q")  # of packets, in the file
         self._end_byte = 0
+        self._zero_bytes = 0  # of packets that begin with zeros, about which decoders of MPEG-2 and DV say nothing
         self.end_s = 0.0
         """Latest end of a packet."""
         self.jump_s = -math.inf
@@ -99,6 +101,8 @@ class FilmFile:
                 last_s[index] = at_s
             is_repeat = packet.size == 0 and at is not None  # Theora shows the picture before it once more
             if index == self._stream.index and not is_repeat:
+                if size > NEAR_BYTES and not any(memoryview(packet)[:NEAR_BYTES]):
+                    self._zero_bytes += size
                 yield from packet.decode()
 
     def _packets(self) -> Iterator[Any]:
@@ -200,12 +204,12 @@ class FilmFile:
         return 0 if self._kind == "avi" and 8 * frames > self._container.size else frames
 
     def _holes(self, count: int) -> int:
-        """Return the number of bytes in large gaps between the packets, and after the last one.
+        """Return the number of bytes in large gaps between the packets, and after the last one; of mp4, in empty ones.
 
         count: of the frames.
         """
         if self._is_mp4 and not self._is_fragmented:  # its packets may lie anywhere
-            return 0
+            return 0 if self._stream.codec_context.codec.name in UNCOMPRESSED else self._zero_bytes
         starts = np.concatenate([self._starts, [box.start for box in self._beside]]).astype(int)
         sizes = np.concatenate([self._sizes, [box.length for box in self._beside]]).astype(int)
         order = np.argsort(starts, kind="stable")
@@ -213,7 +217,8 @@ class FilmFile:
         gaps = np.diff(np.maximum.accumulate(slack))  # packets of several streams may lie in each other
         size = self._container.size
         if self._kind == "asf":
-            gaps = np.append(gaps, self._asf_end()[0] - self._end_byte)
+            end, packet_bytes = self._asf_end()
+            gaps = np.append(gaps, end - self._end_byte - 2 * packet_bytes)
         if self._kind not in LATE_ENDS or (self._kind in LATE_ENDS[:2] and not self.is_whole(count)):
             gaps = np.append(gaps, size - max(self._end_byte, (starts + sizes).max(initial=0)))
         return int(gaps[gaps > np.clip(HOLE_SHARE * size, *HOLE_BYTES)].sum())
