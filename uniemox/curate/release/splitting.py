@@ -75,9 +75,9 @@ def split(
         raise ConfigError(f"schemes must be at least 1, got {schemes}")
     data, histograms = kept_data(project, verdicts)
     shares = "/".join(f"{100 * share:g}" for share in ratios.values())
-    (project.folder / PLOT).unlink(missing_ok=True)  # of the split before
     if schemes == 1:
         scheme, how = split_samples(data.samples, ratios, seed, fill_splits=True), f"{shares}, seed {seed}"
+        (project.folder / PLOT).unlink(missing_ok=True)  # of the split before
     else:
         choice = choose_scheme(data.samples, ratios, histograms, seeds=range(seed, seed + schemes))
         scheme, how = choice.scheme, f"{shares}, the best of {schemes} schemes from seed {seed}"
