@@ -248,6 +248,20 @@ def with_b_frames(
     return path
 
 
+def test_one_time_stamp_far_ahead_costs_at_most_two_pictures(tmp_path: Path) -> None:
+    av = pytest.importorskip("av", reason="needs PyAV: pip install 'uniemox[video]'")
+    path = film_of(tmp_path / "film.ts", list(range(60)))
+    with av.open(str(path)) as film, av.open(str(tmp_path / "wild.ts"), "w") as wild:
+        stream = wild.add_stream_from_template(film.streams[0])
+        packets = [packet for packet in film.demux() if packet.size]
+        for number, packet in enumerate(packets):
+            packet.stream = stream
+            if number == 20:
+                packet.pts = packet.pts + 60 * 90_000
+            wild.mux(packet)
+    assert len(list(_film(tmp_path / "wild.ts", lambda: None))) >= 58
+
+
 def test_times_go_on_after_a_hole(tmp_path: Path) -> None:
     """A decoder gives a picture that it had held before, later than those after the hole."""
     path = with_b_frames(tmp_path / "film.ts", "mpegts", "mpeg2video", 2, 25, pictures=750)

@@ -48,7 +48,7 @@ WEBP_HEAD_BYTES = 30
 CONTAINERS = "mov,matroska,webm,avi,mpeg,mpegvideo,mpegts,asf,flv,ogg"
 OPTIONS = {"format_whitelist": CONTAINERS, "protocol_whitelist": "none"}
 NEAR_S = 1e-6  # times that are the same
-REORDERED = 16  # pictures that a decoder may hold
+REORDERED, MAX_LATE = 16, 2  # pictures that a decoder may hold; that it gives late, after a hole
 
 
 class Shown(NamedTuple):
@@ -164,6 +164,46 @@ class Cuts:
         return is_far
 
 
+class _Clock:
+    """Tells the time of each frame by its time stamp: the first is at 0, and joined films follow each other."""
+
+    def __init__(self, source: FilmFile, *, is_avi: bool) -> None:
+        self._source, self._is_avi = source, is_avi
+        self.count = 0
+        """Number of frames so far."""
+        self.parts = 0
+        """Number of joined films so far."""
+        self.stamp_s = math.inf
+        """Time stamp of the last frame."""
+        self._gap_s, self._shift_s, self._dts, self._has_fallen = 0.0, 0.0, -math.inf, False
+        self._hole_s, self._hole_count, self._late = math.inf, 0, 0  # frame before the last gap; late ones after it
+
+    def time_of(self, frame: Any, next_s: float) -> float | None:
+        """Return the time of a frame in s; None for one to leave out.  next_s: end of the frame before."""
+        stamp = frame.dts if self._is_avi else frame.pts  # FFmpeg guesses the pts of AVI, in another order
+        at_s = math.nan if stamp is None else float(stamp * frame.time_base)
+        is_from_hole = self._hole_s < at_s < self.stamp_s - BACK_S and self.count < self._hole_count + REORDERED
+        if is_from_hole and self._late < MAX_LATE:  # the decoder had held it; more of them are no such ones
+            self._late += 1
+            return None
+        before_s, before_gap_s, before_dts = self.stamp_s, self._gap_s, self._dts
+        self._dts = before_dts if frame.dts is None else frame.dts
+        if stamp is None:  # the last pictures of AVI; they may be far apart, with empty chunks between them
+            at_s = before_s + before_gap_s if self._is_avi and self.count > 1 else next_s - self._shift_s
+        self.stamp_s, self._gap_s = at_s, at_s - before_s
+        if self._gap_s > BACK_S:
+            self._hole_s, self._hole_count, self._late = before_s, self.count, 0
+        # Where films were joined, dts goes back, too, some frames earlier; with B-frames alone, only pts does.
+        self._has_fallen |= self._dts < before_dts
+        is_far = self._gap_s > JUMP_S and abs(before_gap_s) < BACK_S
+        has_jumped = is_far and before_s < self._source.jump_s < at_s + BACK_S
+        if (at_s < before_s and self._has_fallen) or self._gap_s < -BACK_S or has_jumped:  # or the first frame
+            self._shift_s, self._has_fallen = next_s - at_s, False
+            self.parts += 1
+        self.count += 1
+        return at_s + self._shift_s
+
+
 def _film(path: Path, search_on: Callable[[], None]) -> Iterator[Shown]:
     """Decode frames with PyAV. Raises ValueError after the last one if pictures are missing.
 
@@ -183,44 +223,27 @@ def _film(path: Path, search_on: Callable[[], None]) -> Iterator[Shown]:
         source = FilmFile(path, container, stream, search_on)
         end_s, codec = source.last_end_s(), stream.codec_context
         is_fixed = stream.sample_aspect_ratio != codec.sample_aspect_ratio  # by the container; others may change
-        is_avi = container.format.name == "avi"  # it has no presentation times, which FFmpeg guesses in another order
-        count, stamp_s, gap_s, shift_s, next_s, dts, has_fallen = 0, math.inf, 0.0, 0.0, 0.0, -math.inf, False
-        hole_s, hole_count = math.inf, 0  # picture before the last gap in time
+        clock, next_s = _Clock(source, is_avi=container.format.name == "avi"), 0.0
         last: Shown | None = None
         for frame in source.frames():
             check_size(frame.width, frame.height, "a frame")
-            at_s = math.nan if frame.pts is None else float(frame.pts * frame.time_base)
-            if hole_s < at_s < stamp_s - BACK_S and count < hole_count + REORDERED:
-                continue  # the decoder had held it before a hole
-            before_s, before_gap_s, before_dts, dts = stamp_s, gap_s, dts, dts if frame.dts is None else frame.dts
-            stamp = frame.dts if is_avi else frame.pts
-            if stamp is None:  # the last pictures of AVI; they may be far apart, with empty chunks between them
-                stamp_s = before_s + before_gap_s if is_avi and count > 1 else next_s - shift_s
-            else:
-                stamp_s = float(stamp * frame.time_base)
-            gap_s = stamp_s - before_s
-            if gap_s > BACK_S:
-                hole_s, hole_count = before_s, count
-            # Where films were joined, dts goes back, too, some frames earlier; with B-frames alone, only pts does.
-            has_fallen |= dts < before_dts
-            has_jumped = gap_s > JUMP_S and abs(before_gap_s) < BACK_S and before_s < source.jump_s < stamp_s + BACK_S
-            if (stamp_s < before_s and has_fallen) or gap_s < -BACK_S or has_jumped:  # or the first frame
-                shift_s, has_fallen = next_s - stamp_s, False
-                end_s = end_s if last is None else 0.0  # it was that of the first part
+            time_s = clock.time_of(frame, next_s)
+            if time_s is None:
+                continue
             small = frame.reformat(*SMALL, format="gray", threads=1).to_ndarray().astype(np.int16)
             aspect = _aspect((stream if is_fixed else codec).sample_aspect_ratio)
             stretched = max(1, round(frame.width * aspect)), frame.height
             size = stretched[::-1] if _turn(frame) % 180 else stretched
             lasts_s = float((frame.duration or 0) * (frame.time_base or 0)) or float(1 / (stream.average_rate or 25))
-            last = Shown(stamp_s + shift_s, lasts_s, small, size, partial(_of_film, frame, stretched))
-            next_s, count = last.time_s + lasts_s, count + 1
+            last = Shown(time_s, lasts_s, small, size, partial(_of_film, frame, stretched))
+            next_s = time_s + lasts_s
             yield last
-        if problem := source.problem(count, next_s):
+        if problem := source.problem(clock.count, next_s):
             raise ValueError(problem)
         if last is None:
             raise ValueError("not one picture could be read")
-        lasts_s = end_s - stamp_s
-        if lasts_s > last.lasts_s + BACK_S and source.is_whole(count):
+        lasts_s = end_s - clock.stamp_s
+        if lasts_s > last.lasts_s + BACK_S and clock.parts == 1 and source.is_whole(clock.count):
             yield last._replace(lasts_s=lasts_s)  # again, because its packet did not say how long it lasts
 
 
