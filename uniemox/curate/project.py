@@ -192,7 +192,7 @@ def undo(connection: Connection, batch: int, *, actor: str) -> int:
         raise DataError(f"batch {batch} is undone already; to restore it, undo the batch that undid it")
     number = _new_batch(connection, actor=actor, step="undo", note=f"{row.step} {batch}: {row.note}", undoes=batch)
     follow_takedowns(connection)
-    connection.execute(t.looks.delete().where(t.looks.c.picture_id.in_(taken_down())))  # again
+    connection.execute(t.looks.delete().where(t.looks.c.picture_id.in_(taken_down())))  # taken down again
     return number
 
 

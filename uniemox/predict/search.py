@@ -74,8 +74,8 @@ def update_index(predictor: Predictor, folder: Path, watch: Callable[[Answers], 
     answered = AnswerHeader.of_question(predictor, None, None)
     index, failed = _load(cache, lines, answered) or (None, frozenset[str]())
     paths = failed if index is None else failed.union(index.paths.tolist())
-    old = [one for one in failed.intersection(images) if _has_changed(one, lines.stat().st_mtime_ns)]
-    if index is None or not paths.issuperset(images) or old:
+    has_repaired = any(_has_changed(one, lines.stat().st_mtime_ns) for one in failed.intersection(images))
+    if index is None or not paths.issuperset(images) or has_repaired:
         began = time.time_ns()
         try:
             with ResultFile(lines, resume=lines.exists(), answered=answered) as file:

@@ -183,7 +183,7 @@ class _Clock:
         stamp = frame.dts if self._is_avi else frame.pts  # FFmpeg guesses the pts of AVI, in another order
         at_s = math.nan if stamp is None else float(stamp * frame.time_base)
         is_from_hole = self._hole_s < at_s < self.stamp_s - BACK_S and self.count < self._hole_count + REORDERED
-        if is_from_hole and self._late < MAX_LATE:  # the decoder had held it; more of them are no such ones
+        if is_from_hole and self._late < MAX_LATE:  # the decoder had held it; a third one would be a jump in time
             self._late += 1
             return None
         before_s, before_gap_s, before_dts = self.stamp_s, self._gap_s, self._dts

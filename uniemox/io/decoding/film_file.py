@@ -27,19 +27,8 @@ ADDITIONAL = "matroska_block_additional"  # what a block holds beside the pictur
 SEGMENT = b"\x18\x53\x80\x67"  # of Matroska; its size follows
 AFTER_PICTURES = (b"\x1c\x53\xbb\x6b", b"\x12\x54\xc3\x67", b"\x19\x41\xa4\x69", b"\x10\x43\xa7\x70")  # Cues, Tags ...
 CHUNK, MEDIA = re.compile(rb"[\w ]{4}"), re.compile(rb"\d\d(dc|db|wb|__)")  # names of AVI's chunks, and of media
-UNCOMPRESSED = (
-    "rawvideo",
-    "r10k",
-    "r210",
-    "v210",
-    "v308",
-    "v408",
-    "v410",
-    "yuv4",
-    "ayuv",
-    "avui",
-    "avrp",
-)  # may be black
+# Codecs in whose packets zeros are pixels:
+UNCOMPRESSED = ("rawvideo", "r10k", "r210", "v210", "v308", "v408", "v410", "yuv4", "ayuv", "avui", "avrp")
 HEAD_BYTES, NEAR_BYTES = 4096, 64
 MAX_BOXES = 1_000_000  # of mp4
 EXTENDS, MAX_HEAD_BYTES = b"mvex", 2**24  # box inside of moov, the head, that announces fragments; bytes of that head
