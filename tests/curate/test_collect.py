@@ -440,6 +440,11 @@ def test_images_whose_files_are_missing_are_fetched_again(tmp_path: Path) -> Non
             make()
             assert fetch(project, local(server), folders=[tmp_path / "in"]) == nothing
         (tmp_path / "away").rename(folder)
+        images[1].parent.rename(tmp_path / "linked")
+        images[1].parent.symlink_to(tmp_path / "linked")  # not read
+        assert fetch(project, local(server), folders=[tmp_path / "in"]) == nothing
+        images[1].parent.unlink()
+        (tmp_path / "linked").rename(images[1].parent)
         for path in images[1:]:
             path.rename(path.with_name(f"{path.name}.1-2.partial"))  # of a writer that was killed
         shutil.rmtree(images[0].parent)  # copies may lack empty folders

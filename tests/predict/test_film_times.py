@@ -262,6 +262,14 @@ def test_one_time_stamp_far_ahead_costs_at_most_two_pictures(tmp_path: Path) -> 
     assert len(list(_film(tmp_path / "wild.ts", lambda: None))) >= 58
 
 
+def test_films_joined_long_after_a_hole_lose_no_picture(tmp_path: Path) -> None:
+    first = film_of(tmp_path / "first.ts", [0, 1, 2, *range(5, 40)])
+    film_of(tmp_path / "second.ts", list(range(20, 30)))
+    with first.open("ab") as film:
+        film.write((tmp_path / "second.ts").read_bytes())
+    assert len(list(_film(first, lambda: None))) == 48
+
+
 def test_times_go_on_after_a_hole(tmp_path: Path) -> None:
     """A decoder gives a picture that it had held before, later than those after the hole."""
     path = with_b_frames(tmp_path / "film.ts", "mpegts", "mpeg2video", 2, 25, pictures=750)

@@ -104,7 +104,8 @@ def test_an_image_that_was_written_while_the_folder_was_read_is_tried_again(phot
         draw_image(7).save(photos / "broken.jpg")
 
     assert len(update_index(predictor, photos, watch).paths) == 6
-    os.utime(photos.with_name("photos.uniemox.jsonl"))  # as if the index was finished later
+    for ending in (".uniemox.jsonl", CACHE):
+        os.utime(photos.with_name(photos.name + ending))  # as if the index was finished later
     assert len(update_index(predictor, photos).paths) == 7
 
 
