@@ -28,7 +28,6 @@ from rich.table import Table
 from torch import nn
 
 from benchmarks import containers
-from uniemox.bench.counting import multiply_adds, parameter_count, timed
 from uniemox.classifier_info import NetworkSpec
 from uniemox.cli import run_and_report_errors
 from uniemox.cli.console import out, progress_bar
@@ -39,6 +38,7 @@ from uniemox.model.encoder import build_encoder
 from uniemox.model.encoders import MixMAEEncoder, build
 from uniemox.model.uniemox import UniEmoX
 from uniemox.paper import paper_tables
+from uniemox.training.counting import multiply_adds, parameter_count, timed
 
 CLASSES = 8  # Mikels' emotions: the paper's counts include that head
 IMAGE_SIZE = 224

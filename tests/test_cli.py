@@ -120,7 +120,7 @@ def test_mistakes_get_one_clear_message(
 
 
 def test_bench_step_measures_a_whole_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("uniemox.bench.counting.PEAK_SIZES", (256,))
+    monkeypatch.setattr("uniemox.training.counting.PEAK_SIZES", (256,))
     done = uniemox_here("bench", "step", "--model", "vit_tiny_patch16_224", "--batch-size", 2, "--steps", 2, "--json")
     result = json.loads(done.stdout)
     assert result["images_per_s"] >= result["median_images_per_s"] > 0

@@ -13,13 +13,13 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from benchmarks import containers
 from benchmarks.models import ROWS, measure_models
-from uniemox.bench.counting import matmul_peak, multiply_adds, parameter_count
 from uniemox.bench.step import random_clip, step_multiply_adds
 from uniemox.errors import ConfigError
 from uniemox.model.config import ModelConfig
 from uniemox.model.encoder import build_encoder
 from uniemox.model.uniemox import UniEmoX
 from uniemox.paper import paper_tables
+from uniemox.training.counting import matmul_peak, multiply_adds, parameter_count
 
 # Parameters and G multiply-adds worked out by hand from each method's code; see docs/models.md.
 SIZES = {
@@ -84,8 +84,8 @@ def test_the_peak_is_that_of_the_best_matrix_product(monkeypatch: pytest.MonkeyP
         shapes.append(call().shape)
         return next(seconds)
 
-    monkeypatch.setattr("uniemox.bench.counting.timed", timed)
-    monkeypatch.setattr("uniemox.bench.counting.PEAK_SIZES", (10, 20, 40))
+    monkeypatch.setattr("uniemox.training.counting.timed", timed)
+    monkeypatch.setattr("uniemox.training.counting.PEAK_SIZES", (10, 20, 40))
     assert matmul_peak(torch.device("cpu"), torch.float32, repeats=2) == 2 * 20**3 / 0.001
     assert shapes == [torch.Size([side, side]) for side in (10, 10, 20, 20, 40, 40)]
 

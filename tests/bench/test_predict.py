@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.runs import finetuned, one_thread
+from tests.runs import finetuned
 from uniemox.bench import predict
 from uniemox.bench.predict import bench_predict
 from uniemox.cli.bench import _growth
@@ -11,14 +11,13 @@ from uniemox.data.source import open_data
 
 def test_both_sides_are_measured_and_the_fresh_process_has_no_torch() -> None:
     done: list[tuple[int, int]] = []
-    with one_thread():
-        found = bench_predict(
-            open_data("synthetic:4"),
-            model=str(finetuned("probe")),
-            finder="embedded",
-            soak=6,
-            on_progress=lambda *of: done.append(of),
-        )
+    found = bench_predict(
+        open_data("synthetic:4"),
+        model=str(finetuned("probe")),
+        finder="embedded",
+        soak=6,
+        on_progress=lambda *of: done.append(of),
+    )
     assert found.torch_images_per_s is not None
     assert found.ratio == pytest.approx(found.images_per_s / found.torch_images_per_s)
     assert (found.images, found.imports_torch) == (4, False)

@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks import train
 from benchmarks.train import WARMUP, bench_train, with_random_weights
-from tests.runs import one_thread, scenes, tiny_pretraining
+from tests.runs import scenes, tiny_pretraining
 from uniemox.pretrain.config import TeacherConfig
 from uniemox.pretrain.presets import best, paper
 
@@ -19,8 +19,7 @@ def test_a_run_is_timed_as_a_whole_and_in_parts(source: str, view: str, monkeypa
     monkeypatch.setattr(train, "PARTS", 1)
     monkeypatch.setattr(train, "matmul_peak", lambda *_: 1e12)
     config, done = tiny_pretraining(teacher=TeacherConfig(source=source, view=view)), []
-    with one_thread():
-        found = bench_train(replace(config, batch_size=2), scenes(12), steps=2, on_step=lambda: done.append(1))
+    found = bench_train(replace(config, batch_size=2), scenes(12), steps=2, on_step=lambda: done.append(1))
     assert len(done) == 2 + WARMUP
     assert found.mfu == pytest.approx(found.images_per_s * found.gflop_per_image / 1000)
     assert (found.teacher_ms > 1, found.gflop_per_image > 5) == (source.startswith("clip"),) * 2

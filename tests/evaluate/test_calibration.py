@@ -72,17 +72,17 @@ def test_error_by_hand() -> None:
     probabilities = np.array([[0.6, 0.3, 0.1, 0.0], [0.2, 0.8, 0.0, 0.0], [0.3, 0.25, 0.25, 0.2]])
     labels = np.array([0, 0, 0])
     assert expected_calibration_error(probabilities, labels, bins=2) == pytest.approx(2 / 3 * 0.2 + 1 / 3 * 0.7)
-    table = reliability(probabilities, labels, bins=2)
-    np.testing.assert_allclose(table.confidence, [0.3, 0.7])
-    np.testing.assert_allclose(table.accuracy, [1, 0.5])
-    assert table.count.tolist() == [1, 2]
+    confidence, accuracy, count = reliability(probabilities, labels, bins=2)
+    np.testing.assert_allclose(confidence, [0.3, 0.7])
+    np.testing.assert_allclose(accuracy, [1, 0.5])
+    assert count.tolist() == [1, 2]
 
 
 def test_bins_hold_their_upper_edge_and_empty_ones_are_nan() -> None:
-    table = reliability(np.array([[0.5, 0.5], [1.0, 0.0]]), np.array([0, 0]), bins=4)
-    assert table.count.tolist() == [0, 1, 0, 1]
-    np.testing.assert_array_equal(table.accuracy, [np.nan, 1, np.nan, 1])
-    np.testing.assert_array_equal(table.confidence, [np.nan, 0.5, np.nan, 1])
+    confidence, accuracy, count = reliability(np.array([[0.5, 0.5], [1.0, 0.0]]), np.array([0, 0]), bins=4)
+    assert count.tolist() == [0, 1, 0, 1]
+    np.testing.assert_array_equal(accuracy, [np.nan, 1, np.nan, 1])
+    np.testing.assert_array_equal(confidence, [np.nan, 0.5, np.nan, 1])
 
 
 @given(SEEDS, st.integers(1, 60), st.integers(1, 20))

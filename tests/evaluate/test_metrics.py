@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from sklearn import metrics as sklearn_metrics
 
 from uniemox.errors import DataError
-from uniemox.evaluate.metrics import check_finite, confusion_matrix, macro_f1, polarity_accuracy, recall, top_k_accuracy
+from uniemox.evaluate.metrics import check_finite, macro_f1, polarity_accuracy, ratio, top_k_accuracy
 from uniemox.labels import CAER, EKMAN, MIKELS, POLARITY, LabelSet
 
 PAIRS = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=1, max_size=60)
@@ -19,17 +19,18 @@ def counts(confusion: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def recalls(confusion: np.ndarray) -> np.ndarray:
-    return recall(*counts(confusion)[:2])
+    return ratio(*counts(confusion)[:2])
+
+
+def confusion_matrix(labels: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
+    return sklearn_metrics.confusion_matrix(labels, predicted, labels=range(classes))
 
 
 def test_no_sample_and_one() -> None:
-    none = np.array([], dtype=int)
-    confusion = confusion_matrix(none, none, 2)
-    assert confusion.tolist() == [[0, 0], [0, 0]]
+    confusion = np.zeros((2, 2), dtype=int)
     assert np.isnan(recalls(confusion)).all()
     assert np.isnan(macro_f1(*counts(confusion)))
     confusion = confusion_matrix(np.array([1]), np.array([2]), 3)
-    assert confusion.tolist() == [[0, 0, 0], [0, 0, 1], [0, 0, 0]]
     np.testing.assert_array_equal(recalls(confusion), [np.nan, 0, np.nan])
     assert macro_f1(*counts(confusion)) == 0
 
@@ -45,7 +46,6 @@ def test_what_is_not_finite_is_refused_with_its_place() -> None:
 def test_agrees_with_scikit_learn(pairs: list[tuple[int, int]]) -> None:
     labels, predicted = np.array(pairs).T
     confusion = confusion_matrix(labels, predicted, 5)
-    np.testing.assert_array_equal(confusion, sklearn_metrics.confusion_matrix(labels, predicted, labels=range(5)))
     theirs = sklearn_metrics.recall_score(labels, predicted, average=None, labels=range(5), zero_division=np.nan)
     np.testing.assert_allclose(recalls(confusion), theirs)
     f1 = sklearn_metrics.f1_score(labels, predicted, average="macro", zero_division=0)
@@ -65,7 +65,7 @@ def test_counts_of_many_resamples_are_scored_at_once(resamples: list[list[tuple[
     all_counts = [counts(confusion_matrix(*np.array(pairs).T, 5)) for pairs in resamples]
     hits, labelled, predicted = (np.stack(part) * scale for part in zip(*all_counts, strict=True))
     np.testing.assert_allclose(macro_f1(hits, labelled, predicted), [macro_f1(*one) for one in all_counts])
-    np.testing.assert_allclose(recall(hits, labelled), [recall(*one[:2]) for one in all_counts])
+    np.testing.assert_allclose(ratio(hits, labelled), [ratio(*one[:2]) for one in all_counts])
 
 
 @pytest.mark.parametrize("k", [1, 2, 3, 8])

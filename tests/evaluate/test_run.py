@@ -3,7 +3,7 @@
 import json
 import random
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,7 @@ import torch
 
 from tests.data.tree import says
 from tests.drawn import Stored
-from tests.runs import CPU, SPLITS, colour_sample, colours, data_of, finetuned, one_thread
-from uniemox.data.pool_config import PoolConfig
+from tests.runs import CPU, SPLITS, colour_sample, colours, data_of, finetuned
 from uniemox.data.sample import DataSet
 from uniemox.data.shards import ShardConfig, read_shards, write_shards
 from uniemox.errors import CheckpointError, ConfigError, DataError, LabelError
@@ -24,6 +23,7 @@ from uniemox.evaluate.classifier_outputs import outputs_of, select_views
 from uniemox.evaluate.run import Evaluation, column_of, evaluate, map_to_data, mapped, write_evaluation
 from uniemox.finetune.config import NetworkConfig
 from uniemox.finetune.network import build_network
+from uniemox.io.parallel import PoolConfig
 from uniemox.labels import CAER, EKMAN, MIKELS, POLARITY, LabelSet, label_map
 from uniemox.model.classifier import Classifier
 from uniemox.views.config import ViewConfig
@@ -40,12 +40,6 @@ ANSWERS = (
     ("contentment", "contentment", 1),
     ("excitement", "awe", 1),
 )
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    with one_thread():
-        yield
 
 
 def known(answers: Sequence[tuple[str, str | None, int]] = ANSWERS, labels: LabelSet = MIKELS) -> DataSet:

@@ -68,7 +68,7 @@ def test_classes_are_the_single_metrics_together() -> None:
     assert found.macro_f1 == pytest.approx(sklearn_metrics.f1_score(labels, predicted, average="macro"))
     assert found.ece == expected_calibration_error(probabilities, labels)
     assert (found.temperature, found.ece_calibrated) == (None, None)
-    np.testing.assert_array_equal(found.confusion, metrics.confusion_matrix(labels, predicted, 8))
+    np.testing.assert_array_equal(found.confusion, sklearn_metrics.confusion_matrix(labels, predicted, labels=range(8)))
     assert found.per_class_recall["awe"] == pytest.approx((predicted[labels == 2] == 2).mean())
     assert found.accuracy_interval[0] < found.accuracy < found.accuracy_interval[1]
     assert_json(found)

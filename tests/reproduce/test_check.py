@@ -12,9 +12,9 @@ from cyclopts import App
 from tests.model.detector_files import write_detector
 from tests.reproduce.trees import seven
 from tests.reproduce.weights import published
-from tests.runs import one_thread
 from uniemox.cli import finetune, pretrain
 from uniemox.cli.reproduce import PlanOptions, table_or_figure
+from uniemox.cli.settings import config_of, options_of, takes
 from uniemox.errors import ConfigError
 from uniemox.model.detectors import YoloxNano, YuNet
 from uniemox.pretrain.config import PretrainConfig
@@ -57,7 +57,7 @@ def checked(plans: dict[str, Plan]) -> dict[str, Checked]:
     runs: dict[str, Run] = {}
     for plan in plans.values():
         runs |= {run.key: run for run in plan.runs if run.key not in runs}
-    with one_thread(), pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch:
         # Networks are on the meta device, where drawing numbers for them takes a fifth of the time and leaves none.
         patch.setattr(timm.layers.weight_init, "_trunc_normal_", lambda tensor, *_: tensor)
         return {entry.run.key: entry for entry in check_runs(list(runs.values()))}
@@ -117,20 +117,34 @@ def test_a_file_that_is_no_checkpoint_is_told(plans: dict[str, Plan], tmp_path: 
     assert "is of no method that uniemox knows" in str(check_runs(runs)[-1].missing)
 
 
+class CaughtError(Exception):
+    """The config of a command."""
+
+
+def caught(kind: type, settings: object, **more: object) -> None:
+    """As `config_of`, but end the command."""
+    raise CaughtError(config_of(kind, settings, **more))
+
+
 def test_settings_are_the_presets_with_the_options(plans: dict[str, Plan], monkeypatch: pytest.MonkeyPatch) -> None:
     """They are those that the command line makes of the run's words."""
     run = next(run for run in plans["table5"].runs if run.kind == "pretrain")
     assert isinstance(run.config, PretrainConfig)
     assert (run.config.encoder.start, run.config.model.mask.ratio, run.config.schedule.epochs) == (None, 0.25, 150)
     trained = [run for plan in plans.values() for run in plan.runs if run.kind in ("pretrain", "finetune")]
-    app, configs = App(result_action="return_value"), list[object]()
+    app = App()
     for module in (pretrain, finetune):
         name = module.__name__.rpartition(".")[2]
-        monkeypatch.setattr(module, f"_{name}", lambda config, *_: configs.append(config))
-        app.command(module.command_for("paper"), name=name)
+        command = getattr(module, name)
+        for settings in ("__annotations__", "__kwdefaults__"):
+            monkeypatch.setattr(command, settings, dict(getattr(command, settings)))  # restored after the test
+        options = options_of(module.PRESETS["paper"](), without=module.NO_OPTIONS)
+        app.command(takes(settings=options)(command), name=name)
+        monkeypatch.setattr(module, "config_of", caught)
     for run in {(run.kind, *sorted(run.options)): run for run in trained}.values():  # one of each shape
-        app(list(run.words), exit_on_error=False, print_error=False)
-        assert configs.pop() == run.config
+        with pytest.raises(CaughtError) as config:
+            app(list(run.words), exit_on_error=False, print_error=False)
+        assert config.value.args == (run.config,)
 
 
 def test_json_alone_goes_to_standard_output(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 from tests.drawn import class_folders
 from tests.reproduce.made import make_run, plan, planned, runs_of
 from uniemox.cli import app
-from uniemox.errors import ConfigError
+from uniemox.errors import ConfigError, LabelError
+from uniemox.evaluate.run import map_to_data
 from uniemox.finetune.presets import PRESETS as FINETUNINGS
 from uniemox.labels import CAER, MIKELS, POLARITY
 from uniemox.paper import paper_tables
-from uniemox.reproduce.ablations import NO_ALIGNMENT, NO_FUSION, NO_RECONSTRUCTION, NO_VISUAL, _obstacle
+from uniemox.reproduce.ablations import NO_ALIGNMENT, NO_FUSION, NO_RECONSTRUCTION, NO_VISUAL
 from uniemox.reproduce.config import NAMES, Name, Scale
 from uniemox.reproduce.plan import Run
 from uniemox.reproduce.sources import PAPER_SETS, parse_given
@@ -292,9 +293,10 @@ def test_where_a_key_is_does_not_change_the_answers() -> None:
 
 
 def test_what_is_felt_is_never_scored_against_what_is_evoked() -> None:
-    assert _obstacle(CAER, POLARITY) is not None
-    assert _obstacle(MIKELS, POLARITY) is None
-    assert _obstacle(MIKELS, MIKELS) is None
+    with pytest.raises(LabelError):
+        map_to_data(CAER, POLARITY)
+    for target in (POLARITY, MIKELS):
+        map_to_data(MIKELS, target)
 
 
 def test_tables_share_the_runs_that_are_the_same() -> None:

@@ -8,20 +8,23 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from scipy import stats
 
 from tests.reproduce.made import evaluation, make_run, model_run, scored, table
 from uniemox.intervals import paired_bootstrap
 from uniemox.reproduce.execute import RunOutcome
-from uniemox.reproduce.page import LEFT_PX, WIDTH_PX, Dot, curves, dots, write_page
+from uniemox.reproduce.page import CSV_FIELDS, LEFT_PX, WIDTH_PX, Record, curves, dots, write_page
 from uniemox.reproduce.plan import Cell, Plan
-from uniemox.reproduce.results import find_evaluation, gain, is_done, mark_of, score_of, seed_interval
+from uniemox.reproduce.results import find_evaluation, gain, is_done, mark_of, score_of
 from uniemox.reproduce.targets import _found
 
 RIGHT = [True] * 9 + [False]
 HALF = [True] * 5 + [False] * 5
+
+
+def dot(**known: object) -> Record:
+    """A record with these fields."""
+    return dict.fromkeys(CSV_FIELDS) | known
 
 
 def test_no_run_is_no_score(tmp_path: Path) -> None:
@@ -62,13 +65,6 @@ def test_seeds_that_agree_do_not_make_few_images_a_result(tmp_path: Path) -> Non
     assert found is not None
     assert found.low == found.high == pytest.approx(0.6)
     assert found.near_chance  # by the images, of which half are of one class
-
-
-@given(st.lists(st.floats(0, 1), min_size=2, max_size=8))
-def test_seed_intervals_hold_their_mean_and_stay_shares(values: list[float]) -> None:
-    low, high = seed_interval(np.array(values))
-    assert 0 <= low <= np.mean(values) + 1e-12
-    assert np.mean(values) - 1e-12 <= high <= 1
 
 
 def test_an_evaluation_of_another_split_of_changed_images_or_cut_off_is_none(tmp_path: Path) -> None:
@@ -209,7 +205,7 @@ def test_curves_have_a_line_each(tmp_path: Path) -> None:
     cells = {"x": Cell(runs=(scored(tmp_path, "x", RIGHT),)), "y": Cell(runs=(scored(tmp_path, "y", HALF),))}
     text, _, _ = written(table(cells, is_curve=True), tmp_path)
     assert text.count("<polyline") == 2
-    drawn = curves("t", ("10%", "100%"), {"a": (Dot(0.2), Dot(0.4))}, chance=0.125)
+    drawn = curves("t", ("10%", "100%"), {"a": (dot(accuracy=0.2), dot(accuracy=0.4))}, chance=0.125)
     first, last = re.search(r'points="([\d.]+),[\d.]+ ([\d.]+),', drawn).groups()  # type: ignore[union-attr]
     assert (float(first), float(last)) == (LEFT_PX + 30, WIDTH_PX - 30)
 
@@ -222,7 +218,8 @@ def test_chance_is_drawn_where_it_is_the_same_for_all_curves(tmp_path: Path) -> 
 
 
 def test_drawings_leave_out_what_is_not_known() -> None:
-    drawn = dots("t", {"a": Dot(0.5, 0.4, 0.6, 0.7), "b": Dot(), "<c>": Dot(paper=0.3)}, chance=None)
+    known = dot(accuracy=0.5, low=0.4, high=0.6, paper_percent=70.0)
+    drawn = dots("t", {"a": known, "b": dot(), "<c>": dot(paper_percent=30.0)}, chance=None)
     assert drawn.count("<circle") == 1
     assert drawn.count("<rect") == 2
     assert "&lt;c&gt;" in drawn

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import torch
 
-from uniemox.bench.counting import memory_growth_mb
 from uniemox.data.sample import DataSet, Sample
 from uniemox.data.shards import ShardConfig, read_shards, write_shards
 from uniemox.errors import DataError, ImageError
 from uniemox.io.images import open_image, upright_size
 from uniemox.persons.box import Box, Detection
+from uniemox.training.counting import memory_growth_mb
 from uniemox.training.hardware import keep_freed_memory
 from uniemox.views.config import ViewConfig
 from uniemox.views.loader import ViewBatch, load_batches

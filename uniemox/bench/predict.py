@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from uniemox.bench.counting import memory_growth_mb
 from uniemox.checkpoints.classifier import load_classifier
 from uniemox.classifier_info import ClassifierInfo
 from uniemox.data.sample import DataSet, Sample
@@ -26,6 +25,7 @@ from uniemox.model.classifier import Classifier
 from uniemox.predict.opening import load
 from uniemox.predict.prediction import Failure
 from uniemox.predict.predictor import Predictor
+from uniemox.training.counting import memory_growth_mb
 from uniemox.views.config import ViewConfig
 from uniemox.views.loader import load_batches
 from uniemox.views.patches import PixelStats, normalise

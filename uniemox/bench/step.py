@@ -9,13 +9,13 @@ import open_clip
 import torch
 from torch import Tensor
 
-from uniemox.bench.counting import device_name, matmul_peak, multiply_adds, parameter_count, timed
 from uniemox.errors import ConfigError
 from uniemox.model.config import ModelConfig
 from uniemox.model.encoder import build_encoder, fast_precision
 from uniemox.model.uniemox import UniEmoX
 from uniemox.pretrain.step import PretrainBatch, pretrain_step
 from uniemox.teacher.sources import ClipTeacher
+from uniemox.training.counting import device_name, matmul_peak, multiply_adds, parameter_count, timed
 from uniemox.training.hardware import ready_to_train, wrap
 from uniemox.training.optimization import build_optimizer
 

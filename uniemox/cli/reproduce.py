@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import App, Parameter
 from rich.table import Table
 
-from uniemox.cli.console import JsonFlag, need, progress_bar, say, show_all
+from uniemox.cli.console import Flag, JsonFlag, need, progress_bar, say, show_all
 from uniemox.cli.data_files import NO_FILES, FileOptions
 from uniemox.errors import ConfigError, UniemoxError
 from uniemox.io.files import read_limited
@@ -40,9 +40,6 @@ def _speed_of(_: Any, tokens: Any) -> float:
         ) from error
 
 
-Switch = Annotated[bool, Parameter(negative="")]
-
-
 @dataclass(frozen=True, kw_only=True)
 class PlanOptions:
     """Options for running or checking a plan."""
@@ -53,11 +50,11 @@ class PlanOptions:
     """Pre-training images/s of one GPU, to compute the time: a number, or a file of `python -m benchmarks.train`."""
     loads_per_s: float | None = None
     """Samples/s that `bench data` measured on one core, to compute the cores needed for loading with --plan."""
-    dry_run: Switch = False
+    dry_run: Flag = False
     """Print the commands in order, for any scheduler, without running them."""
-    check: Switch = False
+    check: Flag = False
     """Check each run's settings, data, initial weights, network and one batch; print what is missing. Runs nothing."""
-    plan: Switch = False
+    plan: Flag = False
     """Compute hours, disk, network and image loading of the paper's scale on 1, 8 and 64 GPUs. Runs nothing."""
     as_json: JsonFlag = False
     """Print the page's figures, or the results of --check, as one JSON object."""
@@ -111,8 +108,13 @@ def table_or_figure(
         _show_simulation(target, config, options)
         return
     plan = plan_of(target, config)
-    if options.check or options.dry_run:
-        _look_at(plan, options)
+    if options.check:
+        _check_plan(plan, as_json=options.as_json)
+        return
+    if options.dry_run:
+        for run in plan.runs:
+            print(run.command)
+        _say_missing(plan)
         return
     if not config.is_demo and not _may_start(plan, config.gpus, options.images_per_s):
         return
@@ -150,13 +152,13 @@ def verify(*runs: Path, as_json: JsonFlag = False) -> None:
         lacking = audit(run)
         evaluations = verify_run(run)
         if as_json:
-            print(json.dumps({"run": str(run), "lacking": lacking, "same": [asdict(entry) for entry in evaluations]}))
+            print(json.dumps({"run": str(run), "lacking": lacking, "same": evaluations}))
             continue
         for line in lacking:
             say(f"{run}: {line}")
         for entry in evaluations:
-            title = f"{entry.data}, split {entry.split}"
-            print(f"{run}: accuracy {entry.accuracy:.4f} on {entry.pictures} images of {title}: the same again")
+            title = f"{entry['pictures']} images of {entry['data']}, split {entry['split']}"
+            print(f"{run}: accuracy {entry['accuracy']:.4f} on {title}: the same again")
 
 
 @reproduce.command(name=("images", "pictures"))
@@ -167,7 +169,7 @@ def images(
     count: int = 8,
     split: str = "all",
     seed: int = 0,
-    with_emotion: Switch = False,
+    with_emotion: Flag = False,
     files: FileOptions = NO_FILES,
 ) -> None:
     """Write some images of a data set as files, taking classes in turn, with their labels and texts.
@@ -214,19 +216,8 @@ def zero_shot(*, teacher: str, data: str, out: Path, split: str | None = None, f
     print(f"wrote {path}")
 
 
-def _look_at(plan: "Plan", options: PlanOptions) -> None:
-    """Check the runs, or print their commands. Raises ConfigError if a run can't start."""
-    if options.check:
-        if not _check_plan(plan, as_json=options.as_json):
-            raise ConfigError("some runs can't start; see above")
-        return
-    for run in plan.runs:
-        print(run.command)
-    _say_missing(plan)
-
-
-def _check_plan(plan: "Plan", *, as_json: bool) -> bool:
-    """Print one line per run of a plan, or one JSON object. Returns True if all runs can start."""
+def _check_plan(plan: "Plan", *, as_json: bool) -> None:
+    """Print one line per run of a plan, or one JSON object. Raises ConfigError if a run can't start."""
     from uniemox.reproduce.check import check_runs
 
     with progress_bar() as progress:
@@ -239,12 +230,13 @@ def _check_plan(plan: "Plan", *, as_json: bool) -> bool:
             for entry in checks
         ]
         print(json.dumps({"target": plan.name, "scale": plan.scale, "can_start": not lost, "runs": runs}))
-        return not lost
-    for entry in checks:
-        words = f"ok       {entry.run.name}: {entry.found}"
-        print(words if entry.missing is None else f"missing  {entry.run.name}: needs {entry.missing}")
-    print(f"{plan.title}: {len(checks) - lost} of {len(checks)} runs can start")
-    return not lost
+    else:
+        for entry in checks:
+            words = f"ok       {entry.run.name}: {entry.found}"
+            print(words if entry.missing is None else f"missing  {entry.run.name}: needs {entry.missing}")
+        print(f"{plan.title}: {len(checks) - lost} of {len(checks)} runs can start")
+    if lost:
+        raise ConfigError("some runs can't start; see above")
 
 
 def _with_progress(runs: "Sequence[Run]", config: ReproduceConfig, jobs: int | None) -> "RunOutcome":

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol
 
 from PIL import Image, ImageOps
 
-from uniemox.errors import DataError, ImageError
+from uniemox.errors import DataError, ImageError, LabelError
 from uniemox.io.files import read_limited
 from uniemox.io.html import jpeg_url, render
 from uniemox.io.images import MAX_BYTES, MinSides, decode
@@ -98,6 +98,19 @@ def decode_sample(
     except OSError as error:
         raise ImageError(f"{name}: can't be read ({error.strerror or error})") from error
     return decode(data, name, shrink=shrink)
+
+
+def shares_of(sample: Sample, label_set: LabelSet) -> list[float] | None:
+    """Return shares of the votes for the labels; None without a vote for any of them."""
+    votes = [0.0] * len(label_set)
+    for word, share in (sample.distribution or {}).items():
+        try:
+            place = label_set.index(word)
+        except LabelError:
+            continue
+        votes[place] += share
+    total = sum(votes)
+    return [vote / total for vote in votes] if total > 0 else None
 
 
 def tell_apart(samples: Sequence[Sample]) -> list[Sample]:

@@ -1,7 +1,7 @@
 """Calibration of probabilities, and the temperature that improves it (Guo et al., arXiv 1706.04599)."""
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,22 +16,11 @@ MIN_ALL_RIGHT = 40  # minimum number of samples to fit a temperature if all are 
 TEMPERATURES = (0.01, 100.0)  # lowest and highest; cosines as logits need 0.01
 
 
-@dataclass(frozen=True, slots=True)
-class Reliability:
-    """Confidence and accuracy by bins of the top probability; nan in bins without samples."""
+def reliability(probabilities: Array, labels: Labels, bins: int = BINS) -> tuple[Array, Array, NDArray[np.int64]]:
+    """Return mean top probability, accuracy and number of samples in bins of equal width, (bins,) each.
 
-    confidence: Array
-    """(bins,) mean top probability."""
-    accuracy: Array
-    """(bins,) share of samples whose top class is their label."""
-    count: NDArray[np.int64]
-    """(bins,) number of samples."""
-
-
-def reliability(probabilities: Array, labels: Labels, bins: int = BINS) -> Reliability:
-    """Measure confidence and accuracy in bins of equal width, for a reliability diagram.
-
-    probabilities: (N, E), 0 to 1.  labels: (N,).  Bin i of n holds the top probabilities above i/n, up to (i+1)/n.
+    probabilities: (N, E), 0 to 1.  labels: (N,).  Bin i of n holds the top probabilities above i/n, up to (i+1)/n. The
+    means of a bin without samples are nan.
     """
     top = probabilities.max(axis=1).astype(np.float64)  # (N,)
     is_right = probabilities.argmax(axis=1) == labels  # (N,)
@@ -40,7 +29,7 @@ def reliability(probabilities: Array, labels: Labels, bins: int = BINS) -> Relia
     with np.errstate(invalid="ignore"):
         confidence = np.bincount(place, top, minlength=bins) / count
         accuracy = np.bincount(place, is_right, minlength=bins) / count
-    return Reliability(confidence, accuracy, count)
+    return confidence, accuracy, count
 
 
 def expected_calibration_error(probabilities: Array, labels: Labels, bins: int = BINS) -> float:
@@ -51,9 +40,8 @@ def expected_calibration_error(probabilities: Array, labels: Labels, bins: int =
     >>> expected_calibration_error(np.array([[0.75, 0.25]] * 4), np.array([0, 0, 0, 1]))
     0.0
     """
-    table = reliability(probabilities, labels, bins)
-    gap = np.nan_to_num(np.abs(table.accuracy - table.confidence))
-    return float((gap * table.count).sum() / table.count.sum())
+    confidence, accuracy, count = reliability(probabilities, labels, bins)
+    return float((np.nan_to_num(np.abs(accuracy - confidence)) * count).sum() / count.sum())
 
 
 def fit_temperature(logits: Array, target: Array, familiarity: NDArray[np.float64] | None = None) -> float:

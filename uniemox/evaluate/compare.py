@@ -79,14 +79,10 @@ def chance_of(predictions: Predictions) -> tuple[float, float]:
 def _compare(
     title: str, ours: Sequence[Predictions], theirs: Sequence[Predictions], baseline: Sequence[Predictions]
 ) -> Comparison:
-    first = ours[0]
-    rows = []
-    for one in (*ours, *theirs, *baseline):
-        places = {key: place for place, key in enumerate(one.keys)}
-        if places.keys() != set(first.keys) or len(one.keys) != len(first.keys):
-            raise DataError(f"{title}: the runs were scored on different images; run uniemox evaluate with all of them")
-        rows.append(one.is_right[[places[key] for key in first.keys]])
-    hits = np.array(rows, dtype=np.float64)  # (S, N)
+    first, everyone = ours[0], (*ours, *theirs, *baseline)
+    if any(one.keys != first.keys for one in everyone):
+        raise DataError(f"{title}: the runs were scored on different images; run uniemox evaluate with all of them")
+    hits = np.array([one.is_right for one in everyone], dtype=np.float64)  # (S, N)
     own, other, baseline_hits = np.split(hits, [len(ours), len(ours) + len(theirs)])
     commonest, uniform = chance_of(first)
     compared: dict[str, Any] = {"difference": paired_bootstrap(own, other, first.groups)}

@@ -23,27 +23,6 @@ def check_finite(values: NDArray[np.generic]) -> None:
         )
 
 
-def confusion_matrix(labels: Labels, predicted: Labels, classes: int) -> NDArray[np.int64]:
-    """Count how often each class was predicted as each.
-
-    labels, predicted: (N,) classes from 0.  Returns (E, E): rows are the true classes, columns the predicted ones.
-
-    >>> confusion_matrix(np.array([0, 0, 1]), np.array([0, 1, 1]), 2).tolist()
-    [[1, 1], [0, 1]]
-    """
-    cells = labels.astype(np.int64) * classes + predicted
-    return np.bincount(cells, minlength=classes * classes).reshape(classes, classes)
-
-
-def recall(hits: Array, labelled: Array) -> Array:
-    """Return the recall of each class, (..., E); nan for a class without samples.
-
-    hits: (..., E), number or share of each class's samples that were recognised.  labelled: (..., E), of all its
-    samples.
-    """
-    return _ratio(hits, labelled)
-
-
 def macro_f1(hits: Array, labelled: Array, predicted: Array) -> Array:
     """Return the mean over classes of F1, the harmonic mean of precision and recall: (...,).
 
@@ -52,8 +31,8 @@ def macro_f1(hits: Array, labelled: Array, predicted: Array) -> Array:
     scikit-learn without named labels); one that occurs but was never right counts 0. nan without samples.
     """
     together = np.add(labelled, predicted, dtype=np.float64)
-    f1 = _ratio(np.multiply(hits, 2.0), together)  # (..., E)
-    return _ratio(np.nan_to_num(f1).sum(axis=-1), (together > 0).sum(axis=-1))
+    f1 = ratio(np.multiply(hits, 2.0), together)  # (..., E)
+    return ratio(np.nan_to_num(f1).sum(axis=-1), (together > 0).sum(axis=-1))
 
 
 def top_k_accuracy(scores: Array, labels: Labels, k: int) -> float:
@@ -122,7 +101,7 @@ def pearson(means: Array) -> Array:
     means: (..., 5) of `moments`.  Returns (...,).
     """
     variance_t, variance_p, covariance, _ = _central(means)
-    return np.clip(_ratio(covariance, np.sqrt(variance_t * variance_p)), -1, 1)
+    return np.clip(ratio(covariance, np.sqrt(variance_t * variance_p)), -1, 1)
 
 
 def concordance(means: Array) -> Array:
@@ -132,7 +111,7 @@ def concordance(means: Array) -> Array:
     constant (no agreement beyond the mean), and nan if both are the same constant: 0/0.
     """
     variance_t, variance_p, covariance, shift = _central(means)
-    return np.clip(_ratio(2 * covariance, variance_t + variance_p + shift**2), -1, 1)
+    return np.clip(ratio(2 * covariance, variance_t + variance_p + shift**2), -1, 1)
 
 
 def _central(means: Array) -> tuple[Array, Array, Array, Array]:
@@ -144,7 +123,7 @@ def _central(means: Array) -> tuple[Array, Array, Array, Array]:
     return variance_t, variance_p, covariance, t - p
 
 
-def _ratio(part: NDArray[np.generic], whole: NDArray[np.generic]) -> Array:
+def ratio(part: NDArray[np.generic], whole: NDArray[np.generic]) -> Array:
     """Return part / whole; nan for 0 / 0."""
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.true_divide(part, whole)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from uniemox.classifier_info import ClassifierInfo
 from uniemox.data.near import image_hashes
-from uniemox.data.sample import DataSet, Sample
+from uniemox.data.sample import DataSet, Sample, shares_of
 from uniemox.data.seen import read_seen, refuse_seen
 from uniemox.errors import CheckpointError, ConfigError, DataError, LabelError
 from uniemox.evaluate.calibration import expected_calibration_error
@@ -226,7 +226,7 @@ class Scorer:
             return score_affect(answers, target, groups=units, intervals=intervals)
         shares = mapped(answers, self.mapping)
         if self.info.task == "distribution":
-            target = np.stack([_shares(sample, self.labels) for sample in samples])
+            target = np.array([shares_of(sample, self.labels) for sample in samples])
             return replace(score_distributions(shares, target, groups=units), temperature=temperature)
         truth = np.array([sample.label for sample in samples])
         scores = score_classes(shares, truth, self.labels, groups=units)
@@ -296,7 +296,7 @@ def _scorable(data: DataSet, info: ClassifierInfo, mapping: LabelMap | None) -> 
     if mapping is None:
         samples = [sample for sample in data.samples if sample.valence is not None and sample.arousal is not None]
     elif info.task == "distribution":
-        samples = [sample for sample in data.samples if sample.distribution and _shares(sample, data.labels).sum() > 0]
+        samples = [sample for sample in data.samples if shares_of(sample, data.labels)]
     else:
         reached = {place for i in range(len(mapping.source)) if (place := mapping(i)) is not None}
         labelled = [sample for sample in data.samples if sample.label is not None]
@@ -313,14 +313,3 @@ def _scorable(data: DataSet, info: ClassifierInfo, mapping: LabelMap | None) -> 
         hint = "; score its valence and arousal with --task affect" if rated else ""
         raise DataError(f"{data.name} has no image to score: none of {len(data)} has what the model predicts{hint}")
     return samples, notes
-
-
-def _shares(sample: Sample, labels: LabelSet) -> NDArray[np.float64]:
-    """Return shares of the votes for the labels, with sum 1, or all 0."""
-    votes = np.zeros(len(labels))
-    for word, share in (sample.distribution or {}).items():
-        try:
-            votes[labels.index(word)] += share
-        except LabelError:
-            continue
-    return votes / votes.sum() if votes.sum() > 0 else votes

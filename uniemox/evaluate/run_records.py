@@ -22,7 +22,7 @@ MEASURES = {"confusion": "accuracy", "kl": "kl", "ccc": "ccc"}  # ranking measur
 
 @dataclass(frozen=True, slots=True)
 class Predictions:
-    """Predictions of a classifier for the N images of an evaluation."""
+    """Predictions of a classifier for the N images of an evaluation, in the order of their keys."""
 
     keys: tuple[str, ...]
     groups: tuple[str, ...]  # N; samples of one group are resampled together
@@ -165,7 +165,7 @@ def read_evaluation(file: Path) -> SavedEvaluation:
 
 
 def read_predictions(file: Path, labels: list[str]) -> Predictions:
-    """Read a classifier's predictions. Raises DataError, with the line, for a malformed file."""
+    """Read a classifier's predictions, sorted by key. Raises DataError, with the line, for a malformed file."""
     places = {label: i for i, label in enumerate(labels)}
     rows = []
     for where, line in _lines(file):
@@ -179,7 +179,7 @@ def read_predictions(file: Path, labels: list[str]) -> Predictions:
             raise DataError(f"{where}: probabilities must lie between 0 and 1; run uniemox evaluate again")
     if not rows:
         raise DataError(f"{file} is empty; run uniemox evaluate again")
-    keys, groups, truth, predicted, probabilities = zip(*rows, strict=True)
+    keys, groups, truth, predicted, probabilities = zip(*sorted(rows, key=lambda row: row[0]), strict=True)
     return Predictions(keys, groups, np.array(truth), np.array(predicted), np.stack(probabilities))
 
 

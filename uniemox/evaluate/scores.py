@@ -19,13 +19,12 @@ from uniemox.evaluate.metrics import (
     Labels,
     check_finite,
     concordance,
-    confusion_matrix,
     distribution_measures,
     macro_f1,
     moments,
     pearson,
     polarity_accuracy,
-    recall,
+    ratio,
     top_k_accuracy,
 )
 from uniemox.intervals import Groups, Interval, percentile_interval, resampled_means
@@ -165,7 +164,7 @@ def score_classes(
     is_right = (labels == predicted)[:, None]  # (N, 1)
     means = _with_resamples(np.hstack([is_right, labelled * given, labelled, given]), groups)  # (1 + R, 1 + 3 E)
     hits, shares, given_shares = np.split(means[:, 1:], 3, axis=1)  # (1 + R, E)
-    recalls = [_estimate(column) for column in recall(hits, shares).T]
+    recalls = [_estimate(column) for column in ratio(hits, shares).T]  # nan for a class without samples
     return ClassScores(
         **_estimates({"accuracy": means[:, 0], "macro_f1": macro_f1(hits, shares, given_shares)}),
         per_class_recall={name: value for name, (value, _) in zip(names, recalls, strict=True)},
@@ -173,7 +172,7 @@ def score_classes(
         top2_accuracy=top_k_accuracy(probabilities, labels, k=2),
         polarity_accuracy=polarity_accuracy(probabilities, labels, label_set),
         ece=expected_calibration_error(probabilities, labels),
-        confusion=confusion_matrix(labels, predicted, len(names)).tolist(),
+        confusion=(labelled.T @ given).astype(int).tolist(),
         labels=names,
         n=len(labels),
     )

@@ -5,7 +5,6 @@ from dataclasses import dataclass, field, replace
 
 from uniemox.errors import LabelError
 from uniemox.evaluate.run import map_to_data
-from uniemox.labels import LabelSet
 from uniemox.paper import paper_tables
 from uniemox.reproduce.plan import Cell, Plan, Run, TableRow, option_words
 from uniemox.reproduce.results import HISTOGRAM_NETWORK, histogram_cell, histogram_row, with_baseline
@@ -163,8 +162,11 @@ def cross(study: Study) -> Plan:
 
 def _transferred(study: Study, models: list[Run], trained: DataSource, target: DataSource) -> Cell:
     """Return the cell of transferred models.  models: trained on the first data set, one per seed."""
-    why = _obstacle(trained.labels, target.labels)
-    return study.scored(models, target) if why is None else Cell(why=why)
+    try:
+        map_to_data(trained.labels, target.labels)
+    except LabelError as error:
+        return Cell(why=str(error))
+    return study.scored(models, target)
 
 
 def _retuned(study: Study, method: Method, first: DataSource, target: DataSource) -> Cell:
@@ -173,15 +175,6 @@ def _retuned(study: Study, method: Method, first: DataSource, target: DataSource
     name = f"{method.name} of {first.name}"
     again = replace(method, name=name, starts=starts, needs=(), has_fusion=has_fusion, is_random=False)
     return study.cell(again, target, fraction=FEW)
-
-
-def _obstacle(ours: LabelSet, theirs: LabelSet) -> str | None:
-    """Return why labels cannot be mapped; None if they can."""
-    try:
-        map_to_data(ours, theirs)
-    except LabelError as error:
-        return str(error)
-    return None
 
 
 FRACTIONS = {"demo": (0.1, 0.25, 0.5, 1.0), "paper": (0.1, 0.2, 0.4, 0.6, 0.8, 1.0)}

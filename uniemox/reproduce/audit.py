@@ -1,6 +1,6 @@
 """Checks that a run can be repeated, and that its weights still give its scores."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from uniemox.evaluate.run import Evaluation, evaluate
 from uniemox.evaluate.run_records import SavedEvaluation, read_evaluation
 from uniemox.io.files import CONFIG, EVALUATIONS, WEIGHTS
 from uniemox.io.weight_names import weight_paths
-from uniemox.training.run_folder import read_json
+from uniemox.training.run_folder import by_dotted_name, read_json
 
 NEEDED = (
     *("kind", "config.seed", "data.source", "data.samples", "data.sha256", "data.labels.name", "data.labels.kind"),
@@ -23,36 +23,25 @@ NEEDED = (
 CLOSE = 1e-3  # maximum change of a probability by rounding on another machine
 
 
-@dataclass(frozen=True, slots=True)
-class Verified:
-    """Evaluation that gave the same result again."""
-
-    data: str
-    split: str | None
-    accuracy: float
-    pictures: int
-    largest_difference: float
-    """Largest difference of a probability."""
-
-
 def audit(run: Path) -> list[str]:
     """List what a finished run lacks to be repeatable.
 
     Raises ConfigError if there is no readable config.json.
     """
-    record = read_json(run / CONFIG)
-    lacking = [f"{CONFIG} has no {name}" for name in NEEDED if _get(record, name) is None]
+    record = by_dotted_name(read_json(run / CONFIG))
+    lacking = [f"{CONFIG} has no {name}" for name in NEEDED if record.get(name) is None]
     lacking += [f"there is no {name}" for name in (WEIGHTS, SEEN) if not (run / name).exists()]
     for name in ("init", "encoder.start"):
-        source = _get(record, f"config.{name}")
+        source = record.get(f"config.{name}")
         gone = [path for path in weight_paths(source) if not path.exists()] if isinstance(source, str) else []
         lacking += [f"its initial weights are no longer at {path}" for path in gone]
     return lacking
 
 
-def verify(run: Path) -> list[Verified]:
+def verify(run: Path) -> list[dict[str, Any]]:
     """Evaluate a fine-tuning run's saved weights again, on the same images as each saved evaluation.
 
+    Returns data, split, accuracy, number of pictures and the largest difference of a probability of each.
     Raises CheckpointError, with both figures, if the result differs; DataError if the run has no evaluation, or its
     data are missing.
     """
@@ -62,7 +51,7 @@ def verify(run: Path) -> list[Verified]:
     return [_verify(run, read_evaluation(file)) for file in files]
 
 
-def _verify(run: Path, kept: SavedEvaluation) -> Verified:
+def _verify(run: Path, kept: SavedEvaluation) -> dict[str, Any]:
     if kept.predictions is None:
         reason = kept.missing or "only classifiers' evaluations save the prediction of every image"
         raise DataError(f"{run}: the evaluation on {kept.title} can't be verified: {reason}")
@@ -80,7 +69,8 @@ def _verify(run: Path, kept: SavedEvaluation) -> Verified:
             f"{kept.values['accuracy']:.4f} (probabilities differ by up to {largest:.2g}): weights, images or "
             "program have changed; evaluate again, and compare versions in config.json"
         )
-    return Verified(kept.data, kept.split, accuracy, len(kept.predictions.keys), largest)
+    figures = {"accuracy": accuracy, "pictures": len(kept.predictions.keys), "largest_difference": largest}
+    return {"data": kept.data, "split": kept.split, **figures}
 
 
 def _of_keys(data: DataSet, keys: tuple[str, ...]) -> DataSet:
@@ -108,10 +98,3 @@ def _largest_difference(evaluation: Evaluation, kept: SavedEvaluation) -> float:
         now = np.array([line["probabilities"][name] for name in labels])
         largest = max(largest, float(np.abs(now - kept.predictions.probabilities[i]).max()))
     return largest
-
-
-def _get(record: dict[str, Any], name: str) -> Any:
-    value: Any = record
-    for part in name.split("."):
-        value = value.get(part) if isinstance(value, dict) else None
-    return value

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,6 @@ from uniemox.data.splits import PAPER_RECIPES, Scheme, paper_split, parse_ratio,
 from uniemox.errors import CheckpointError, DataError, UniemoxError
 from uniemox.evaluate.run import map_to_data
 from uniemox.finetune.config import FinetuneConfig
-from uniemox.finetune.network import SavedFusion
 from uniemox.finetune.samples import split_for_training
 from uniemox.io.files import SPLITS
 from uniemox.io.progress import Progress, silent
@@ -26,7 +24,6 @@ from uniemox.pretrain.config import PretrainConfig
 from uniemox.reproduce.check_networks import (
     Trained,
     finetuning_network,
-    pretraining_encoder,
     pretraining_network,
     pretraining_shapes,
     start_key,
@@ -140,12 +137,8 @@ def _pretrain(run: Run, world: _World) -> str:
     data = _data_of(run, world).to_train(*run.options["split"])
     steps = steps_in_epoch(len(data), config.batch_size)
     views = TrainViews(config.view, config.seed)(data.samples[0], 0)
-    model, start = pretraining_network(config, world.teachers)
+    model, world.trained[str(run.folder)], start = pretraining_network(config, world.teachers)
     shapes = pretraining_shapes(model, config.batch_size // config.accumulation // run.processes)
-    fusion = model.config.fusion
-    left = SavedFusion(fusion, model.config.fusion_heads, model.config.decoder.width) if fusion else None
-    key = f"{config.encoder} {left} {config.view.size}"
-    world.trained[str(run.folder)] = Trained(partial(pretraining_encoder, config), left, key)
     return (
         f"{len(data)} images, {steps} steps an epoch; start {start}; teacher {config.teacher.source}; {shapes}; "
         f"views {tuple(views.scene.shape)}"

@@ -20,7 +20,7 @@ from uniemox.finetune.config import FinetuneConfig
 from uniemox.finetune.network import SavedFusion, fusion_settings
 from uniemox.io.files import ENCODER, WEIGHTS
 from uniemox.io.weight_names import IN_PACKAGE, Init
-from uniemox.model.classifier import set_drop_path, token_encoder
+from uniemox.model.classifier import set_drop_path
 from uniemox.model.detectors import YoloxNano, YuNet
 from uniemox.model.encoder import ConcatEncoder, build_encoder, check_plain
 from uniemox.model.encoders import build
@@ -50,20 +50,21 @@ Planned = Mapping[str, Trained]
 """Planned runs by folder."""
 
 
-def pretraining_encoder(config: PretrainConfig) -> Any:
-    """Build the encoder of a pre-training run, as from `token_encoder`."""
-    return token_encoder(_start_of(config)[0])
-
-
-def pretraining_network(config: PretrainConfig, planned_teachers: Mapping[str, FitConfig]) -> tuple[UniEmoX, str]:
-    """Build the whole model of a pre-training run; also describe its initial weights.
+def pretraining_network(
+    config: PretrainConfig, planned_teachers: Mapping[str, FitConfig]
+) -> tuple[UniEmoX, Trained, str]:
+    """Return the whole model of a pre-training run, the run's output, and its initial weights.
 
     planned_teachers: teachers that runs of the plan fit, by folder.  Raises the run's own errors.
     """
     width = teacher_width(config.teacher.source, planned_teachers) if config.model.needs_image_features else None
     encoder, start = _start_of(config)
     with META:
-        return UniEmoX(encoder, replace(config.model, teacher_width=width)).train(), start
+        model = UniEmoX(encoder, replace(config.model, teacher_width=width)).train()
+    fusion = model.config.fusion
+    left = SavedFusion(fusion, model.config.fusion_heads, model.config.decoder.width) if fusion else None
+    key = f"{config.encoder} {left} {config.view.size}"
+    return model, Trained(lambda: _start_of(config)[0], left, key), start
 
 
 def pretraining_shapes(model: UniEmoX, batch: int) -> str:
@@ -134,9 +135,10 @@ def _start_of(config: PretrainConfig) -> tuple[Any, str]:
         with META:
             return build_encoder(config.encoder.name, size, **config.encoder.timm_options), "random weights"
     if start.startswith(TIMM):
-        encoder = _timm_encoder(start, size)
+        encoder, weights = _from_timm(start, size)
         check_plain(encoder, start)
-        return encoder, _weights_of_timm(start)
+        encoder.reset_classifier(0, "token")
+        return encoder, weights
     path = Path(start) / ENCODER if Path(start).is_dir() else Path(start)
     encoder = draft_published(path, size, is_start=True)
     return encoder, f"{encoder.report.method} of {path}"
@@ -160,26 +162,23 @@ def _one(source: str, config: FinetuneConfig, planned: Planned) -> tuple[Any, st
     if source in planned:
         return planned[source].build(), f"the run {folder.name}"
     if source.startswith(TIMM):
-        return _timm_encoder(source, size), _weights_of_timm(source)
+        return _from_timm(source, size)
     if folder.is_dir() and is_classifier(folder / WEIGHTS):
         return load_classifier(folder / WEIGHTS)[0].encoder.to(META), f"the run {folder.name}"
     is_token = config.network.pool == "token"
     encoder = draft_published(folder / ENCODER if folder.is_dir() else folder, size, is_start=is_token)
     start = f"{encoder.report.method} of {source}"
-    return token_encoder(encoder) if is_token else encoder, start
+    return encoder, start
 
 
-def _timm_encoder(source: str, size: int) -> Any:
+def _from_timm(source: str, size: int) -> tuple[Any, str]:
+    """Return a timm network, and the source of its weights. Raises CheckpointError if it has none."""
     with META:
-        return load_timm(source, size, pretrained=False)
-
-
-def _weights_of_timm(source: str) -> str:
-    """Return the source of a timm network's weights. Raises CheckpointError if it has none."""
+        encoder = load_timm(source, size, pretrained=False)
     parsed = TimmSource.parse(source)
     if parsed.file:
-        return f"weights of {parsed.file}"
+        return encoder, f"weights of {parsed.file}"
     config = timm.get_pretrained_cfg(parsed.name)
     if config is None or not config.has_weights:
         raise CheckpointError(f"{source}: timm has no weights for it; give timm:NAME.TAG or timm:NAME@FILE")
-    return f"{source}, {'in the cache' if is_cached(parsed.name) else 'fetched from the hub when it starts'}"
+    return encoder, f"{source}, {'in the cache' if is_cached(parsed.name) else 'fetched from the hub when it starts'}"

@@ -2,15 +2,13 @@
 
 import json
 import shutil
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median
 
 import torch
-from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils.flop_counter import FlopCounterMode
 
 from uniemox.checkpoints.classifier import load_classifier
 from uniemox.errors import ConfigError
@@ -18,6 +16,7 @@ from uniemox.io.files import WEIGHTS, write_file
 from uniemox.reproduce.execute import gpus_of, to_do, work_ahead
 from uniemox.reproduce.plan import Run
 from uniemox.reproduce.study import BATCH, PRETRAIN_BATCH, PRETRAIN_GFLOP, STAGES
+from uniemox.training.counting import multiply_adds, parameter_count, timed
 from uniemox.training.run_folder import read_json
 
 COST = "cost.json"
@@ -49,17 +48,12 @@ def measure_run(run: Path) -> NetworkCost:
     classifier, info = load_classifier(run / WEIGHTS)
     classifier.eval()
     pixels = torch.zeros(1, 3, info.size, info.size)
+    look = partial(classifier, pixels, pixels)
     with torch.inference_mode():
-        seconds = []
-        for _ in range(1 + REPEATS):
-            began = time.perf_counter()
-            classifier(pixels, pixels)
-            seconds.append(time.perf_counter() - began)
-    with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad(), FlopCounterMode(display=False) as counter:
-        classifier(pixels, pixels)
+        seconds = [timed(look, pixels.device) for _ in range(1 + REPEATS)]
     cost = NetworkCost(
-        parameters_m=sum(parameter.numel() for parameter in classifier.parameters()) / 1e6,
-        multiply_adds_g=counter.get_total_flops() / 2e9,
+        parameters_m=parameter_count(classifier) / 1e6,
+        multiply_adds_g=multiply_adds(look) / 1e9,
         latency_ms=median(seconds[1:]) * 1e3,
         size_px=info.size,
         streams=info.streams,

@@ -3,21 +3,20 @@
 import io
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, fields
 from itertools import cycle
 from pathlib import Path
 from typing import Any
 
 from uniemox.errors import UniemoxError
 from uniemox.evaluate.report.scores import BELOW
-from uniemox.intervals import PairedDifference
 from uniemox.io.files import WEIGHTS, write_file, write_rows
 from uniemox.io.html import UNKNOWN, Html, position, render, scale_of, write_html
 from uniemox.reproduce.audit import audit
 from uniemox.reproduce.costs import NetworkCost, measure_run
 from uniemox.reproduce.execute import RunOutcome, seconds_of
-from uniemox.reproduce.plan import Cell, Plan, Run, TableRow
-from uniemox.reproduce.results import Margin, Score, gain, is_done, margin_of, mark_of, score_of
+from uniemox.reproduce.plan import Cell, Plan, TableRow
+from uniemox.reproduce.results import Score, gain, is_done, margin_of, mark_of, score_of
 from uniemox.reproduce.sources import PAPER_SETS
 from uniemox.reproduce.study import HISTOGRAM
 
@@ -26,46 +25,47 @@ CSV_FIELDS = (
     *("paper_percent", "gain", "gain_low", "gain_high"),
     *("over_histogram", "over_histogram_low", "over_histogram_high", "beats_histogram", "why"),
 )
+Record = Mapping[str, Any]
+"""Result of a method on a data set: `CSV_FIELDS` by name."""
 
 
 class Findings:
     """Findings of one plan, after its runs."""
 
     def __init__(self, plan: Plan, outcome: RunOutcome, root: Path) -> None:
-        self.plan, self.outcome, self.seconds = plan, outcome, seconds_of(root)
-        self.scores = {(row.name, name): score_of(cell) for row in plan.rows for name, cell in row.cells.items()}
-        self.gains = dict(self._gains())
-        self.margins = dict(self._margins())
+        self.plan, self.outcome = plan, outcome
+        self.records = records_of(plan, set(outcome.failed))
         self.costs = {row.name: cost for row in plan.rows if (cost := _cost(row)) is not None}
         self.ours = [name for name in plan.columns if any(row.cells.get(name, Cell()).runs for row in plan.rows)]
+        seconds = seconds_of(root)
+        self.runs = [
+            {
+                "name": run.name,
+                "command": run.command,
+                "folder": str(run.folder),
+                "is_done": is_done(run),
+                "missing": run.missing,
+                "failed": outcome.failed.get(run.key),
+                "seconds": seconds.get(run.key),
+            }
+            for run in plan.runs
+        ]
 
-    def _gains(self) -> Iterator[tuple[tuple[str, str], PairedDifference]]:
-        reference = next((row for row in self.plan.rows if row.name == self.plan.reference), None)
-        for row in self.plan.rows if reference is not None else ():
-            for name, cell in row.cells.items():
-                other = reference.cells.get(name) if reference is not None else None
-                if other is not None and row is not reference and cell.runs and cell.runs != other.runs:
-                    difference = gain(cell, other)
-                    if difference is not None:
-                        yield (row.name, name), difference
+    def record(self, row: TableRow, name: str) -> Record:
+        """Return a row's record of a column, empty if the row has no such cell."""
+        return self.records.get((row.name, name)) or dict.fromkeys(CSV_FIELDS)
 
-    def _margins(self) -> Iterator[tuple[tuple[str, str], Margin]]:
-        rows = {row.name: row for row in self.plan.rows}
-        for (method, name), score in self.scores.items():
-            baseline = rows[method].baseline
-            if baseline is not None and name in rows[baseline].cells:
-                cells = rows[method].cells[name], rows[baseline].cells[name]
-                margin = margin_of(*cells, score, self.scores[baseline, name])
-                if margin is not None:
-                    yield (method, name), margin
+    def scored(self, name: str | None = None) -> list[Record]:
+        """Return the records with a score, of a column or of all."""
+        return [one for one in self.records.values() if one["mark"] == "ours" and name in (None, one["data"])]
 
     def has_gains(self, name: str) -> bool:
         """Return True if this column has a column of gains next to it; curves have too many columns for that."""
-        return not self.plan.is_curve and any(column == name for _, column in self.gains)
+        return not self.plan.is_curve and any(one["gain"] is not None for one in self.scored(name))
 
     def chance(self, name: str | None = None) -> float | None:
         """Return the chance level of a column, or of all; None if unknown or different."""
-        levels = {score.chance for (_, column), score in self.scores.items() if score and name in (None, column)}
+        levels = {one["chance"] for one in self.scored(name)}
         return levels.pop() if len(levels) == 1 else None
 
     def as_dict(self) -> dict[str, Any]:
@@ -73,44 +73,28 @@ class Findings:
         plan = self.plan
         return {
             **{"name": plan.name, "title": plan.title, "scale": plan.scale, "reference": plan.reference},
-            "rows": list(self._records()),
+            "rows": list(self.records.values()),
             "costs": {name: asdict(cost) for name, cost in self.costs.items()},
-            "runs": [
-                {
-                    "name": run.name,
-                    "command": run.command,
-                    "folder": str(run.folder),
-                    "is_done": is_done(run),
-                    "missing": run.missing,
-                    "failed": self.outcome.failed.get(run.key),
-                    "seconds": self.seconds.get(run.key),
-                }
-                for run in plan.runs
-            ],
+            "runs": self.runs,
         }
 
-    def as_csv(self) -> str:
-        """Return CSV with one line per method and data set."""
-        buffer = io.StringIO()
-        write_rows(buffer, [CSV_FIELDS, *(list(record.values()) for record in self._records())])
-        return buffer.getvalue()
 
-    def _records(self) -> Iterator[dict[str, Any]]:
-        """Yield a dictionary of `CSV_FIELDS`, in their order, for each method and data set."""
-        rows, failed = {row.name: row for row in self.plan.rows}, set(self.outcome.failed)
-        for (method, name), score in self.scores.items():
-            row = rows[method]
-            cell, difference, margin = row.cells[name], self.gains.get((method, name)), self.margins.get((method, name))
-            record: dict[str, Any] = {"method": method, "network": row.network, "data": name}
-            record |= {"mark": mark_of(cell, score, failed), "paper_percent": cell.paper, "why": cell.why}
-            record |= {} if score is None else asdict(score)
-            if difference is not None:
-                record |= {"gain": difference.difference, "gain_low": difference.low, "gain_high": difference.high}
-            if margin is not None:
-                over = {"": margin.difference, "_low": margin.low, "_high": margin.high}
-                record |= {f"over_histogram{end}": value for end, value in over.items()}
-                record["beats_histogram"] = margin.beats
-            yield dict.fromkeys(CSV_FIELDS) | record
+def records_of(plan: Plan, failed: set[str]) -> dict[tuple[str, str], dict[str, Any]]:
+    """Return a dictionary of `CSV_FIELDS`, in their order, for each method and data set.  failed: keys of runs."""
+    rows, records = {row.name: row for row in plan.rows}, {}
+    scores = {(row.name, name): score_of(cell) for row in plan.rows for name, cell in row.cells.items()}
+    reference = rows[plan.reference].cells if plan.reference in rows else {}
+    for (method, name), score in scores.items():
+        row, cell, other = rows[method], rows[method].cells[name], reference.get(name)
+        record: dict[str, Any] = {"method": method, "network": row.network, "data": name}
+        record |= {"mark": mark_of(cell, score, failed), "paper_percent": cell.paper, "why": cell.why}
+        record |= {} if score is None else asdict(score)
+        if other is not None and cell.runs != other.runs and (difference := gain(cell, other)) is not None:
+            record |= {"gain": difference.difference, "gain_low": difference.low, "gain_high": difference.high}
+        if row.baseline is not None and name in rows[row.baseline].cells:
+            record |= margin_of(cell, rows[row.baseline].cells[name], score, scores[row.baseline, name])
+        records[method, name] = dict.fromkeys(CSV_FIELDS) | record
+    return records
 
 
 def _cost(row: TableRow) -> NetworkCost | None:
@@ -125,24 +109,12 @@ TICKS = 5
 COLOURS = ("#4a80d9", "#d9773f", "#2e8b57", "#a05fc4", "#b8902c", "#c2466b", "#3f9c9c", "#7a7f87")
 
 
-@dataclass(frozen=True, slots=True)
-class Dot:
-    """Score with its interval, and the paper's figure; all are shares, 0 to 1."""
-
-    value: float | None = None
-    low: float | None = None
-    high: float | None = None
-    paper: float | None = None
-    is_faint: bool = False
-    """True if near chance."""
-
-
-def dots(title: str, rows: Mapping[str, Dot], *, chance: float | None) -> Html:
+def dots(title: str, rows: Mapping[str, Record], *, chance: float | None) -> Html:
     """Draw one row per method: our score as a dot with its interval, the paper's as a hollow square, chance dashed.
 
-    rows: at least one with a value.
+    rows: at least one with a score.
     """
-    shown = {name: dot for name, dot in rows.items() if dot.value is not None or dot.paper is not None}
+    shown = {name: one for name, one in rows.items() if one["accuracy"] is not None or one["paper_percent"] is not None}
     scale = _scale(shown.values(), chance)
     return render(
         "reproduce/dots.svg",
@@ -157,10 +129,10 @@ def dots(title: str, rows: Mapping[str, Dot], *, chance: float | None) -> Html:
     )
 
 
-def curves(title: str, columns: Sequence[str], rows: Mapping[str, Sequence[Dot]], *, chance: float | None) -> Html:
+def curves(title: str, columns: Sequence[str], rows: Mapping[str, Sequence[Record]], *, chance: float | None) -> Html:
     """Draw one line per method over the columns, placed by their numeric value.
 
-    columns: such as 10%, rising.  rows: one Dot per column.
+    columns: such as 10%, rising.  rows: one record per column.
     """
     scale = _scale([dot for line in rows.values() for dot in line], chance)
     shares = [float(column.rstrip("%")) for column in columns]
@@ -171,7 +143,7 @@ def curves(title: str, columns: Sequence[str], rows: Mapping[str, Sequence[Dot]]
         title=title,
         columns=dict(zip(columns, places, strict=True)),
         rows=[
-            (name, colour, [(x, dot) for x, dot in zip(places, line, strict=True) if dot.value is not None])
+            (name, colour, [(x, dot) for x, dot in zip(places, line, strict=True) if dot["accuracy"] is not None])
             for (name, line), colour in zip(rows.items(), cycle(COLOURS), strict=False)
         ],
         chance=chance,
@@ -184,8 +156,9 @@ def curves(title: str, columns: Sequence[str], rows: Mapping[str, Sequence[Dot]]
     )
 
 
-def _scale(points: Iterable[Dot], chance: float | None) -> tuple[float, float]:
-    return scale_of([chance, *(end for dot in points for end in (dot.value, dot.low, dot.high, dot.paper))])
+def _scale(points: Iterable[Record], chance: float | None) -> tuple[float, float]:
+    papers = [one["paper_percent"] / 100 for one in points if one["paper_percent"] is not None]
+    return scale_of([chance, *papers, *(one[end] for one in points for end in ("accuracy", "low", "high"))])
 
 
 def _ticks(scale: tuple[float, float]) -> list[float]:
@@ -206,29 +179,29 @@ def write_page(plan: Plan, outcome: RunOutcome, root: Path) -> Path:
     """Write ROOT/NAME-SCALE.html, with .json and .csv next to it. Returns the page. Raises DataError if it can't."""
     path = root / f"{plan.name}-{plan.scale}.html"
     findings = Findings(plan, outcome, root)
-    scores = {name: _scores_of(findings, name) for name in findings.ours}
+    scores = {name: findings.scored(name) for name in findings.ours}
     cited = [name for name in plan.columns if name not in findings.ours]
-    runs = [_run(run, findings) for run in plan.runs]
     write_html(
         path,
         "reproduce/page.html",
         title=plan.title,
         plan=plan,
         found=findings,
-        runs=runs,
-        seconds=sum(run["seconds"] or 0.0 for run in runs),
+        seconds=sum(run["seconds"] or 0.0 for run in findings.runs),
         notes=list(_notes(findings)),
         # cited rows are shown only if the paper has figures for the same columns
         rows=[row for row in plan.rows if not row.is_cited or _is_cited(row, findings.ours)],
-        failure_of=lambda row, name: _failure(_cell(row, name), outcome),
-        paper_of=lambda row, name: _cell(row, name).paper,
+        record_of=findings.record,
+        failure_of=lambda row, name: next(
+            filter(None, (outcome.failed.get(run.key) for run in _cell(row, name).runs)), None
+        ),
         classes_of={name: len(labels) for name, (*_, labels) in PAPER_SETS.items()},
         near_percent=PAPER_NEAR_PERCENT,
         points=_points,
         below=BELOW,
         histogram=HISTOGRAM,
         chances={
-            name: (_percents({one.chance for one in those}), _percents({one.uniform for one in those}))
+            name: [_percents({one[level] for one in those}) for level in ("chance", "uniform")]
             for name, those in scores.items()
             if those
         },
@@ -236,9 +209,12 @@ def write_page(plan: Plan, outcome: RunOutcome, root: Path) -> Path:
         cited=cited,
         cited_rows=[row for row in plan.rows if _is_cited(row, cited)],
         parts=[part() for part in plan.parts],
+        audited=_audited,
     )
     write_file(path.with_suffix(".json"), json.dumps(findings.as_dict(), indent=2, ensure_ascii=False) + "\n")
-    write_file(path.with_suffix(".csv"), findings.as_csv())
+    buffer = io.StringIO()
+    write_rows(buffer, [CSV_FIELDS, *(list(record.values()) for record in findings.records.values())])
+    write_file(path.with_suffix(".csv"), buffer.getvalue())
     return path
 
 
@@ -250,34 +226,25 @@ def _is_cited(row: TableRow, columns: Collection[str]) -> bool:
     return any(_cell(row, name).paper is not None for name in columns)
 
 
-def _scores_of(findings: Findings, column: str) -> list[Score]:
-    return [score for (_, name), score in findings.scores.items() if score is not None and name == column]
-
-
-def _failure(cell: Cell, outcome: RunOutcome) -> str | None:
-    """Return why a run of the cell failed."""
-    return next((outcome.failed[run.key] for run in cell.runs if run.key in outcome.failed), None)
-
-
 def _notes(findings: Findings) -> Iterator[str]:
     """Yield explanations of the intervals and marks."""
-    ways = {score.over for score in findings.scores.values() if score is not None}
+    ways = {one["over"] for one in findings.scored()}
     if ways:
         over = " or, with fewer than three seeds, ".join(words for name, words in OVER.items() if name in ways)
         yield (
             f"Intervals are 95 % over {over}. Near chance: the interval, or the one over images, contains the "
             "accuracy of the most common class."
         )
-    if findings.margins:
+    if any(one["beats_histogram"] is not None for one in findings.records.values()):
         yield BELOW_NOTE
 
 
-def _points(margin: PairedDifference | Margin) -> str:
-    """Format a difference in percentage points."""
-    words = f"{100 * margin.difference:+.1f}"
-    if margin.low is None or margin.high is None:
-        return f"{words} (different images)"
-    return f"{words} ({100 * margin.low:+.1f} to {100 * margin.high:+.1f})"
+def _points(record: Record, name: str) -> str:
+    """Format a difference of a record in percentage points.  name: gain or over_histogram."""
+    difference, low, high = (record[f"{name}{end}"] for end in ("", "_low", "_high"))
+    if low is None:
+        return f"{100 * difference:+.1f} (different images)"
+    return f"{100 * difference:+.1f} ({100 * low:+.1f} to {100 * high:+.1f})"
 
 
 def _percents(shares: Collection[float]) -> str:
@@ -289,43 +256,22 @@ def _drawings(findings: Findings) -> Iterator[tuple[str, Html, str]]:
     """Yield title, drawing and caption: one per data set, or one for all points of a curve."""
     plan = findings.plan
     if plan.is_curve and findings.ours:
-        rows = {row.name: [_dot(findings, row, name) for name in plan.columns] for row in plan.rows}
-        rows = {name: line for name, line in rows.items() if any(dot.value is not None for dot in line)}
+        rows = {row.name: [findings.record(row, name) for name in plan.columns] for row in plan.rows}
+        rows = {name: line for name, line in rows.items() if any(one["accuracy"] is not None for one in line)}
         title = "Accuracy over the share of the training data"
         words = "Vertical lines: 95 % intervals; dashed: chance, if it is the same for all."
         yield "", curves(title, plan.columns, rows, chance=findings.chance()), words
     for name in findings.ours if not plan.is_curve else ():
-        if _scores_of(findings, name):
-            title, points = f"Accuracy on {name}", {row.name: _dot(findings, row, name) for row in plan.rows}
+        if findings.scored(name):
+            title, points = f"Accuracy on {name}", {row.name: findings.record(row, name) for row in plan.rows}
             words = "Dots: ours, with interval, faint where near chance; squares: the paper's; dashed: chance."
             yield title, dots(title, points, chance=findings.chance(name)), words
 
 
-def _dot(findings: Findings, row: TableRow, name: str) -> Dot:
-    percent, score = _cell(row, name).paper, findings.scores.get((row.name, name))
-    paper = None if percent is None else percent / 100
-    if score is None:
-        return Dot(paper=paper)
-    return Dot(score.accuracy, score.low, score.high, paper, is_faint=score.near_chance)
-
-
-def _run(run: Run, findings: Findings) -> dict[str, Any]:
-    """Return a run for the template."""
-    state = findings.outcome.failed.get(run.key) or (f"needs {run.missing}" if run.missing else "not run")
-    return {
-        "name": run.name,
-        "is_done": is_done(run),
-        "state": "done" if is_done(run) else state,
-        "seconds": findings.seconds.get(run.key),
-        "audited": _audited(run.folder),
-        "command": run.command,
-    }
-
-
-def _audited(folder: Path) -> str:
+def _audited(folder: str) -> str:
     """Return settings of the runs that train."""
     try:
-        lacking = audit(folder)
+        lacking = audit(Path(folder))
     except UniemoxError:
         return UNKNOWN
     return "; ".join(lacking) or "yes"

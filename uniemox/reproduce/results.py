@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import sqrt
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from scipy.stats import t as student
 
 from uniemox.errors import DataError
-from uniemox.evaluate.run_records import SavedEvaluation, read_evaluation
+from uniemox.evaluate.run_records import Predictions, SavedEvaluation, read_evaluation
 from uniemox.intervals import PairedDifference, paired_bootstrap
 from uniemox.io.files import EVALUATIONS
 from uniemox.reproduce.plan import Cell, Run, TableRow
@@ -73,7 +73,8 @@ def score_of(cell: Cell) -> Score | None:
     low, high = np.array([evaluation.values["accuracy_interval"] for evaluation in evaluations]).mean(axis=0)
     near = low  # agreement between seeds is no evidence for other images
     if len(values) >= MIN_SEEDS:
-        over, (low, high) = "seeds", seed_interval(values)
+        reach = _reach(values)
+        over, low, high = "seeds", max(0.0, values.mean() - reach), min(1.0, values.mean() + reach)
     counts = np.array([sum(row) for row in evaluations[0].values["confusion"]])
     chance = float(counts.max() / counts.sum())
     return Score(
@@ -89,17 +90,8 @@ def score_of(cell: Cell) -> Score | None:
     )
 
 
-def seed_interval(values: np.ndarray) -> tuple[float, float]:
-    """Return the 95 % interval of the mean over seeds (Student's t), cut at 0 and 1.  values: (S,), S at least 2.
-
-    >>> [round(end, 3) for end in seed_interval(np.array([0.5, 0.6, 0.7]))]
-    [0.352, 0.848]
-    """
-    mean, reach = float(values.mean()), _reach(values)
-    return max(0.0, mean - reach), min(1.0, mean + reach)
-
-
 def _reach(values: np.ndarray) -> float:
+    """Return half the width of the 95 % interval of the mean over seeds (Student's t).  values: (S,), S at least 2."""
     return float(student.ppf(0.975, len(values) - 1)) * float(values.std(ddof=1)) / sqrt(len(values))
 
 
@@ -109,25 +101,20 @@ def gain(ours: Cell, reference: Cell) -> PairedDifference | None:
     With three or more seeds the interval is over seeds, paired by seed (Student's t). Otherwise it is over images, all
     seeds of an image resampled together. None unless both were scored on the same images.
     """
-    first, second = _right(ours.runs), _right(reference.runs)
-    if first is None or second is None or first[0] != second[0]:
+    first, second = _predictions(ours.runs), _predictions(reference.runs)
+    if not first or not second or len({(one.keys, one.groups) for one in first + second}) > 1:
         return None
-    estimate = paired_bootstrap(first[1], second[1], list(first[0].values()))
-    if not MIN_SEEDS <= len(first[1]) == len(second[1]) == len(ours.runs) == len(reference.runs):
+    own, other = (np.array([one.is_right for one in several]) for several in (first, second))  # (S, N)
+    estimate = paired_bootstrap(own, other, first[0].groups)
+    if not MIN_SEEDS <= len(own) == len(other) == len(ours.runs) == len(reference.runs):
         return estimate
-    by_seed = first[1].mean(axis=1) - second[1].mean(axis=1)
+    by_seed = own.mean(axis=1) - other.mean(axis=1)
     return replace(estimate, low=estimate.difference - _reach(by_seed), high=estimate.difference + _reach(by_seed))
 
 
-def _right(runs: Sequence[Run]) -> tuple[dict[str, str], np.ndarray] | None:
-    """Return the bootstrap group of each scored image by key, and (S, N) correct answers by seed."""
-    evaluations = [evaluation for run in runs if (evaluation := find_evaluation(run)) is not None]
-    kept = [evaluation.predictions for evaluation in evaluations if evaluation.predictions is not None]
-    rows = [dict(zip(one.keys, one.is_right.tolist(), strict=True)) for one in kept]
-    if not rows or any(row.keys() != rows[0].keys() for row in rows):
-        return None
-    groups = dict(sorted(zip(kept[0].keys, kept[0].groups, strict=True)))
-    return groups, np.array([[row[key] for key in groups] for row in rows])
+def _predictions(runs: Sequence[Run]) -> list[Predictions]:
+    found = [evaluation.predictions for run in runs if (evaluation := find_evaluation(run)) is not None]
+    return [one for one in found if one is not None]
 
 
 def mark_of(cell: Cell, score: Score | None, failed: set[str]) -> Mark:
@@ -143,18 +130,6 @@ def mark_of(cell: Cell, score: Score | None, failed: set[str]) -> Mark:
 
 
 HISTOGRAM_NETWORK = "128 HSV bins and a 6 x 6 thumbnail of the scene, logistic regression; one run"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Margin:
-    """Difference between a row's accuracy and the histogram's, as shares."""
-
-    difference: float
-    low: float | None = None
-    """End of the 95 % interval, paired, over the same images; None if they were scored on different images."""
-    high: float | None = None
-    beats: bool
-    """True if the interval is above 0; without one, if the row's own interval is above the histogram's accuracy."""
 
 
 def histogram_cell(study: Study, target: DataSource, *, fraction: float = 1.0) -> Cell:
@@ -173,11 +148,17 @@ def with_baseline(rows: Sequence[TableRow], baseline: TableRow) -> tuple[TableRo
     return (*(replace(row, baseline=baseline.name) for row in rows), baseline)
 
 
-def margin_of(cell: Cell, baseline: Cell, ours: Score | None, theirs: Score | None) -> Margin | None:
-    """Compare a cell with the baseline's; None if one of them has no score.  ours, theirs: their scores."""
+def margin_of(cell: Cell, baseline: Cell, ours: Score | None, theirs: Score | None) -> dict[str, Any]:
+    """Return the difference to the baseline as fields of a record; none if one of them has no score.
+
+    ours, theirs: their scores.  The interval is paired, over the same images. A row beats the histogram if it is above
+    0; without one, because they were scored on different images, if the row's own is above the histogram's accuracy.
+    """
     if ours is None or theirs is None or cell.runs == baseline.runs:
-        return None
+        return {}
     paired = gain(cell, baseline)
     if paired is None:
-        return Margin(difference=ours.accuracy - theirs.accuracy, beats=ours.low > theirs.accuracy)
-    return Margin(difference=paired.difference, low=paired.low, high=paired.high, beats=paired.low > 0)
+        beats = ours.low > theirs.accuracy
+        return {"over_histogram": ours.accuracy - theirs.accuracy, "beats_histogram": beats}
+    ends = {"over_histogram_low": paired.low, "over_histogram_high": paired.high}
+    return {"over_histogram": paired.difference, **ends, "beats_histogram": paired.low > 0}

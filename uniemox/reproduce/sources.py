@@ -85,25 +85,16 @@ class DataSource:
         name: str,
         kind: str,
         *arguments: str,
-        options: Mapping[str, Any],
-        makes: str | None = None,
         needs: tuple[Run, ...] = (),
         digests: tuple[str, ...] = (),
-        images: int = 0,
+        **fields: Any,
     ) -> Run:
-        """Return a run that reads these data, after the runs that prepare them; it lacks what they lack."""
-        return Run(
-            name=name,
-            kind=kind,
-            arguments=arguments,
-            options=options,
-            root=root,
-            makes=makes,
-            needs=(*self.needs, *needs),
-            digests=(*self.digests, *digests),
-            images=images,
-            lacks=self.missing,
-        )
+        """Return a run that reads these data, after the runs that prepare them; it lacks what they lack.
+
+        fields: further ones of the run.
+        """
+        inputs: dict[str, Any] = {"needs": (*self.needs, *needs), "digests": (*self.digests, *digests)}
+        return Run(name=name, kind=kind, arguments=arguments, root=root, lacks=self.missing, **inputs, **fields)
 
 
 def parse_given(texts: Sequence[str]) -> dict[str, str]:

@@ -21,7 +21,7 @@ from uniemox.evaluate.run import Evaluation, Scorer, map_to_data, write_evaluati
 from uniemox.finetune.config import USES
 from uniemox.io.progress import Progress, silent
 from uniemox.model.methods.relation import method_class
-from uniemox.model.regions import views_of_groups
+from uniemox.model.regions import OF_PERSON
 from uniemox.paper import paper_tables
 from uniemox.reproduce.plan import OUT, Cell, Plan, Run, TableRow
 from uniemox.reproduce.results import histogram_row, with_baseline
@@ -189,7 +189,8 @@ def relating_of(study: Study, name: str) -> Method:
         changes["network.confounders"] = CONFOUNDERS[study.config.scale]
     if study.is_demo:
         changes["network.fused_width"] = 64  # like the demo's own fusion
-    return replace(start, name=name, changes=changes, looks_at=views_of_groups(groups), lacks=lacks)
+    views = 1 + bool(set(OF_PERSON) & set(groups)) + ("face" in groups)  # scene, person, face
+    return replace(start, name=name, changes=changes, looks_at=views, lacks=lacks)
 
 
 def _start_alone(study: Study) -> TableRow:

@@ -1,6 +1,6 @@
 """Every table and figure by name."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -97,7 +97,12 @@ DEMO = "A demo: small networks and budgets, not the paper's. The results hold on
 
 def plan_of(name: Name, config: ReproduceConfig) -> Plan:
     """Plan a table or figure. Raises ConfigError, DataError for invalid options."""
-    given, weights = parse_given(config.data), _weights(config.weights)
+    given = parse_given(config.data)
+    rows = [*(entry["method"] for entry in paper_tables()["table3"] if not entry.get("cited")), *EXTRAS, *DETECTORS]
+    weights = _named(
+        *(config.weights, "weights", rows),
+        lambda name: f"--weights: no row with weights is called {name!r}; there are {', '.join(rows)}",
+    )
     seeds = config.seeds or (1 if name in ONE_SEED else SEEDS)
     if not 1 <= config.pretrain_seeds <= seeds:
         raise ConfigError(
@@ -106,7 +111,11 @@ def plan_of(name: Name, config: ReproduceConfig) -> Plan:
         )
     if name in ("table1", "table2"):
         return (table1 if name == "table1" else table2)(given, config.scale)
-    targets = targets_of(config, given, _excluded(config.exclude, given))
+    there = f"there are {', '.join(given)}" if given else "give that data set with --data"
+    exclude = _named(
+        config.exclude, "exclude", given, lambda name: f"--exclude names {name}, which is none of the data; {there}"
+    )
+    targets = targets_of(config, given, {name: Path(file) for name, file in exclude.items()})
     study = Study(
         config=config,
         targets=targets,
@@ -129,35 +138,19 @@ def plan_of(name: Name, config: ReproduceConfig) -> Plan:
     return replace(plan, about=(DEMO, *plan.about))
 
 
-def _pairs(texts: tuple[str, ...], option: str) -> dict[str, str]:
-    """Parse NAME=VALUE pairs. Raises ConfigError for another form."""
-    pairs = {}
+def _named(
+    texts: tuple[str, ...], option: str, names: Collection[str], unknown: Callable[[str], str]
+) -> dict[str, str]:
+    """Parse NAME=VALUE pairs, with names in the spelling of `names`. Raises ConfigError for another form or name.
+
+    unknown: makes the message for another name.
+    """
+    spellings, pairs = {name.lower(): name for name in names}, {}
     for text in texts:
         name, _, value = text.partition("=")
         if not name or not value:
             raise ConfigError(f"--{option} takes NAME=VALUE, got {text!r}")
-        pairs[name] = value
+        if name.lower() not in spellings:
+            raise ConfigError(unknown(name))
+        pairs[spellings[name.lower()]] = value
     return pairs
-
-
-def _weights(texts: tuple[str, ...]) -> dict[str, str]:
-    """Return values by row, in the table's spelling. Raises ConfigError for an unknown row."""
-    names = [entry["method"] for entry in paper_tables()["table3"] if not entry.get("cited")]
-    names += [*EXTRAS, *DETECTORS]
-    spellings = {name.lower(): name for name in names}
-    given = _pairs(texts, "weights")
-    unknown = next((name for name in given if name.lower() not in spellings), None)
-    if unknown is not None:
-        raise ConfigError(f"--weights: no row with weights is called {unknown!r}; there are {', '.join(names)}")
-    return {spellings[name.lower()]: value for name, value in given.items()}
-
-
-def _excluded(texts: tuple[str, ...], given: Mapping[str, str]) -> dict[str, Path]:
-    """Return files by the column whose images they exclude. Raises ConfigError for an unknown data set."""
-    columns = {name.lower(): name for name in given}
-    exclude = _pairs(texts, "exclude")
-    unknown = next((name for name in exclude if name.lower() not in columns), None)
-    if unknown is not None:
-        there = f"there are {', '.join(given)}" if given else "give that data set with --data"
-        raise ConfigError(f"--exclude names {unknown}, which is none of the data; {there}")
-    return {columns[name.lower()]: Path(file) for name, file in exclude.items()}

@@ -2,7 +2,7 @@
 
 import io
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -13,7 +13,6 @@ from PIL import Image, ImageDraw
 from uniemox.data.sample import Sample, decode_sample
 from uniemox.data.source import open_data
 from uniemox.errors import ImageError, UniemoxError
-from uniemox.evaluate.calibration import Reliability
 from uniemox.evaluate.metrics import Array
 from uniemox.evaluate.run_records import Predictions
 from uniemox.io.html import data_url, jpeg_url
@@ -71,20 +70,20 @@ def running_mean(values: Array, reach: int) -> Array:
     return np.divide(total, count, out=np.full(len(values), np.nan), where=count > 0)
 
 
-def reliability_url(reliability: Reliability) -> str:
+def reliability_url(confidence: Array, accuracy: Array, count: NDArray[np.int64]) -> str:
     """Draw accuracy by confidence with the diagonal of a calibrated model, above the number of samples per bin."""
-    bins = len(reliability.count)
-    middles, is_there = (np.arange(bins) + 0.5) / bins, reliability.count > 0
+    bins, is_there = len(count), count > 0
+    middles = (np.arange(bins) + 0.5) / bins
+    confidence, accuracy = confidence[is_there], accuracy[is_there]
     with mpl.rc_context(dict(LOOK)):
         figure = Figure(figsize=(3.8, 4), layout="constrained")
         above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3.2, 1))
         above.plot([0, 1], [0, 1], color=INK, lw=0.8, ls="--", alpha=0.6)
-        confidence, accuracy = reliability.confidence[is_there], reliability.accuracy[is_there]
         above.vlines(confidence, np.minimum(confidence, accuracy), np.maximum(confidence, accuracy), color=ORANGE, lw=2)
         above.plot(confidence, accuracy, color=BLUE, marker="o", ms=5)
         above.set(xlim=(0, 1), ylim=(0, 1.02), ylabel="fraction right")
         above.grid(color=INK, alpha=0.12, lw=0.6)
-        below.bar(middles, reliability.count, width=0.9 / bins, color=BLUE, alpha=0.6)
+        below.bar(middles, count, width=0.9 / bins, color=BLUE, alpha=0.6)
         below.set(xlabel="probability of the predicted label", ylabel="images")
         return _drawn(figure)
 
@@ -111,20 +110,9 @@ def open_samples(source: str) -> Mapping[str, Sample] | str:
         return str(error)
 
 
-class Example(NamedTuple):
-    """Example image with its label and its prediction."""
-
-    key: str
-    url: str
-    true: str
-    predicted: str
-    shares: list[tuple[str, float]]
-    """The most probable labels, predicted one first."""
-
-
 def examples_of(
     predictions: Predictions, labels: list[str], samples: Mapping[str, Sample]
-) -> list[tuple[str, list[Example], int]]:
+) -> list[tuple[str, list[dict[str, Any]], int]]:
     """Return the most confident right and wrong predictions: a title, images, and the number of unreadable ones."""
     result = []
     for title, chosen in (("Surest and right", predictions.is_right), ("Surest and wrong", ~predictions.is_right)):
@@ -145,8 +133,8 @@ def surest(predictions: Predictions, chosen: np.ndarray) -> np.ndarray:
     return places[np.argsort(-top, kind="stable")[:SHOWN]]
 
 
-def _example(place: int, predictions: Predictions, labels: list[str], sample: Sample | None) -> Example | None:
-    """Return an example; None if the image can't be read."""
+def _example(place: int, predictions: Predictions, labels: list[str], sample: Sample | None) -> dict[str, Any] | None:
+    """Return an image with its label, and its most probable labels; None if it can't be read."""
     if sample is None:
         return None
     try:
@@ -154,13 +142,13 @@ def _example(place: int, predictions: Predictions, labels: list[str], sample: Sa
     except ImageError:
         return None
     shares = predictions.probabilities[place]
-    return Example(
-        key=sample.key,
-        url=jpeg_url(_framed(image, full, sample), max_side_px=MAX_SIDE_PX),
-        true=labels[predictions.labels[place]],
-        predicted=labels[predictions.predicted[place]],
-        shares=[(labels[i], float(shares[i])) for i in np.argsort(-shares, kind="stable")[:TOP]],
-    )
+    return {
+        "key": sample.key,
+        "url": jpeg_url(_framed(image, full, sample), max_side_px=MAX_SIDE_PX),
+        "true": labels[predictions.labels[place]],
+        "predicted": labels[predictions.predicted[place]],
+        "shares": [(labels[i], float(shares[i])) for i in np.argsort(-shares, kind="stable")[:TOP]],
+    }
 
 
 def _framed(image: Image.Image, full: tuple[int, int], sample: Sample) -> Image.Image:

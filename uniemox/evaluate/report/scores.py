@@ -72,20 +72,14 @@ def _groups(by: Mapping[str, Any]) -> dict[str, Any]:
 
 def _reliability(predictions: Predictions, has_temperature: bool) -> dict[str, Any]:
     """Return the diagram and its numbers, for the saved probabilities."""
-    bins = reliability(predictions.probabilities, predictions.labels)
     return {
-        "url": reliability_url(bins),
-        "said": _mean(bins.confidence, bins.count),
-        "true": _mean(bins.accuracy, bins.count),
+        "url": reliability_url(*reliability(predictions.probabilities, predictions.labels)),
+        "said": predictions.probabilities.max(axis=1).mean(),
+        "true": predictions.is_right.mean(),
         "error": expected_calibration_error(predictions.probabilities, predictions.labels),
         "has_temperature": has_temperature,
         "bins": BINS,
     }
-
-
-def _mean(values: np.ndarray, counts: np.ndarray) -> float:
-    """Return the mean over samples from means over bins, which are nan for empty bins."""
-    return float(np.nansum(values * counts) / np.sum(counts))
 
 
 def comparison_view(
@@ -136,13 +130,9 @@ def difference(ours: Predictions, theirs: Predictions) -> PairedDifference | Non
 
     Samples of one image or group are resampled together.
     """
-    places = {key: place for place, key in enumerate(theirs.keys)}
-    if places.keys() != set(ours.keys) or len(places) != len(ours.keys):
+    if ours.keys != theirs.keys or not np.array_equal(ours.labels, theirs.labels):
         return None
-    order = [places[key] for key in ours.keys]
-    if not np.array_equal(ours.labels, theirs.labels[order]):
-        return None
-    return paired_bootstrap(ours.is_right, theirs.is_right[order], ours.groups)
+    return paired_bootstrap(ours.is_right, theirs.is_right, ours.groups)
 
 
 def _lead(ours: SavedEvaluation, best: SavedEvaluation) -> str:
