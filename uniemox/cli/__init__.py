@@ -5,7 +5,7 @@ import io
 import os
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from rich.text import Text
 
 from uniemox import __version__
 from uniemox.cli.console import EXIT_INTERRUPTED, UsageError, err, say
-from uniemox.cli.settings import preset_in
+from uniemox.cli.settings import options_of, preset_in, takes
 from uniemox.errors import StoppedError, UniemoxError
 
 EXIT_ERROR, EXIT_USAGE, EXIT_BROKEN_PIPE = 1, 2, 141
@@ -65,20 +65,6 @@ for name, text in COMMANDS.items():
     app.command(f"uniemox.cli.{MODULES.get(name, name)}:{name}", name=name, help=text)
 
 
-def _load_command(words: Sequence[str]) -> None:
-    """Import the command that is called, for its own help and its preset's defaults. Raises ConfigError."""
-    name = next(iter(words), "")
-    if name in COMMANDS:
-        module = import_module(f"uniemox.cli.{MODULES.get(name, name)}")
-        command = getattr(module, name)
-        if name in WITH_PRESETS:
-            command = module.command_for(preset_in(words, module.PRESETS, module.DEFAULT))
-        del app[name]
-        app.command(command)
-    else:
-        app.help_format = "plaintext"  # importing a Markdown parser takes a fifth of the time of `uniemox --help`
-
-
 def main() -> None:
     """Run the command line. Errors caused by bad input become one line on standard error.
 
@@ -93,8 +79,20 @@ def main() -> None:
 
 
 def _run_app() -> None:
-    _load_command(sys.argv[1:])
-    app(sys.argv[1:], exit_on_error=False)
+    """Import the command that is called, for its own help and its preset's defaults, and run it."""
+    words = sys.argv[1:]
+    name = next(iter(words), "")
+    if name in COMMANDS:
+        module = import_module(f"uniemox.cli.{MODULES.get(name, name)}")
+        command = getattr(module, name)
+        if name in WITH_PRESETS:
+            preset = module.PRESETS[preset_in(words, module.PRESETS, module.DEFAULT)]()
+            takes(settings=options_of(preset, without=module.NO_OPTIONS))(command)
+        del app[name]
+        app.command(command)
+    else:
+        app.help_format = "plaintext"  # importing a Markdown parser takes a fifth of the time of `uniemox --help`
+    app(words, exit_on_error=False)
 
 
 def run_and_report_errors(program: Callable[[], None]) -> None:

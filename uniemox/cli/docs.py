@@ -25,11 +25,15 @@ def docs(page: str | None = None, /) -> None:
     """
     from rich.markdown import Markdown
 
-    pages = find_pages()
+    folder = next((place for place in PLACES if any(place.rglob("*.md"))), None)
+    if folder is None:
+        raise ConfigError("this installation lacks its documentation; install uniemox again")
+    pages = {path.relative_to(folder).with_suffix("").as_posix(): path for path in sorted(folder.rglob("*.md"))}
     if page is None:
         width = max(map(len, pages))
         for name, path in pages.items():
-            print(f"{name:{width}}  {title_of(path)}")
+            title = path.read_text("utf-8").partition("\n")[0].lstrip("# ")
+            print(f"{name:{width}}  {title}")
         return
     name = page.removeprefix("docs/").removesuffix(".md")
     if name not in pages:
@@ -39,17 +43,3 @@ def docs(page: str | None = None, /) -> None:
         out.print(Markdown(text, hyperlinks=False))
     else:
         print(text, end="")
-
-
-def find_pages() -> dict[str, Path]:
-    """Return the pages by name. Raises ConfigError if there are none."""
-    for place in PLACES:
-        pages = {path.relative_to(place).with_suffix("").as_posix(): path for path in sorted(place.rglob("*.md"))}
-        if pages:
-            return pages
-    raise ConfigError("this installation lacks its documentation; install uniemox again")
-
-
-def title_of(path: Path) -> str:
-    """Return the heading of a page."""
-    return path.read_text("utf-8").partition("\n")[0].lstrip("# ")

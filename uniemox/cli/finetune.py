@@ -1,7 +1,6 @@
 """The command that fine-tunes."""
 
 import shlex
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,52 +11,47 @@ from uniemox.errors import ConfigError
 from uniemox.finetune.config import INIT_MISSING, FinetuneConfig
 from uniemox.finetune.presets import PRESETS
 
-DEFAULT = "best"
+DEFAULT, NO_OPTIONS = "best", ("init",)
 
 
-def command_for(preset: str = DEFAULT) -> Callable[..., Any]:
-    """Build the command with the defaults of a preset."""
+@takes(settings=options_of(PRESETS[DEFAULT](), without=NO_OPTIONS))
+def finetune(
+    *,
+    data: str,
+    out: Path,
+    init: str = "",
+    preset: str = DEFAULT,
+    resume: Flag = False,
+    settings: Any,
+    files: FileOptions = NO_FILES,
+) -> None:
+    """Fine-tune an encoder to classify emotions (arXiv 2409.18877, section III-E).
 
-    @takes(settings=options_of(PRESETS[preset](), without=("init",)))
-    def finetune(
-        *,
-        data: str,
-        out: Path,
-        init: str = "",
-        preset: str = DEFAULT,
-        resume: Flag = False,
-        settings: Any,
-        files: FileOptions = NO_FILES,
-    ) -> None:
-        """Fine-tune an encoder to classify emotions (arXiv 2409.18877, section III-E).
+    The defaults below come from the preset; add --preset demo to --help to see another preset's. Trains on the
+    split train; data without splits are split 80/10/10. A killed run continues with --resume, with the same result.
 
-        The defaults below come from the preset; add --preset demo to --help to see another preset's. Trains on the
-        split train; data without splits are split 80/10/10. A killed run continues with --resume, with the same result.
+    For example:
 
-        For example:
+    - uniemox finetune --init runs/pre --data fi:photos/fi --out runs/fi
+    - uniemox finetune --init embedded --data folder:photos --out runs/mine --method probe
+    - uniemox finetune --init scratch:timm:vit_large_patch16_224 --data emoset:EmoSet,emo8:Emo8 --out runs/two
+    - uniemox finetune --init scratch:runs/pre --preset paper --data fi:photos/fi --out runs/scratch
+    - uniemox finetune --method histogram --data fi:photos/fi --out runs/histogram
+    - uniemox finetune --method solver --init timm:resnet50.tv_in1k --network.objects yolox_nano.onnx --data
+      fi:photos/fi --out runs/solver
 
-        - uniemox finetune --init runs/pre --data fi:photos/fi --out runs/fi
-        - uniemox finetune --init embedded --data folder:photos --out runs/mine --method probe
-        - uniemox finetune --init scratch:timm:vit_large_patch16_224 --data emoset:EmoSet,emo8:Emo8 --out runs/two
-        - uniemox finetune --init scratch:runs/pre --preset paper --data fi:photos/fi --out runs/scratch
-        - uniemox finetune --method histogram --data fi:photos/fi --out runs/histogram
-        - uniemox finetune --method solver --init timm:resnet50.tv_in1k --network.objects yolox_nano.onnx --data
-          fi:photos/fi --out runs/solver
-
-        Args:
-            init: Initial weights: embedded or small (in this package), a run, a published checkpoint, timm:NAME or
-                timm:NAME@FILE. scratch:NAME keeps the architecture of NAME and draws random weights. The features of
-                several, separated by commas, are concatenated. Only method histogram needs none.
-            data: KIND:PATH, see `uniemox docs data`. Several, separated by commas, are used as one with the labels of
-                the first.
-            out: Folder of the run: config.json, metrics.jsonl, checkpoints; at the end model.safetensors and
-                model.onnx.
-            preset: paper, best or demo.
-            resume: Continue the run in --out, if there is one.
-        """
-        _finetune(config_of(FinetuneConfig, settings, init=init), data, out, files, resume)
-
-    return finetune
+    Args:
+        init: Initial weights: embedded or small (in this package), a run, a published checkpoint, timm:NAME or
+            timm:NAME@FILE. scratch:NAME keeps the architecture of NAME and draws random weights. The features of
+            several, separated by commas, are concatenated. Only method histogram needs none.
+        data: KIND:PATH, see `uniemox docs data`. Several, separated by commas, are used as one with the labels of
+            the first.
+        out: Folder of the run: config.json, metrics.jsonl, checkpoints; at the end model.safetensors and
+            model.onnx.
+        preset: paper, best or demo.
+        resume: Continue the run in --out, if there is one.
+    """
+    _finetune(config_of(FinetuneConfig, settings, init=init), data, out, files, resume)
 
 
 def _finetune(config: FinetuneConfig, data: str, out: Path, files: DataFiles, resume: bool) -> None:
@@ -84,6 +78,3 @@ def _finetune(config: FinetuneConfig, data: str, out: Path, files: DataFiles, re
         more = ["--splits", str(own)] if files.splits is None and own.exists() else []
         line = shlex.join(["uniemox", "evaluate", "--model", str(out), "--data", data, *files.words(), *more])
         say(f"wrote {out}/model.safetensors and model.onnx; next: {line}")
-
-
-finetune = command_for()

@@ -46,30 +46,21 @@ class ModelOptions:
     """Execution provider of onnxruntime for --model and --person-model. openvino computes in bfloat16 if the processor
     can. Detectors run on the CPU."""
 
-    def opener(self, *, on_cluster: bool, has_several: bool) -> "Callable[[], Predictor]":
-        """Return a function that opens the predictor.
-
-        on_cluster: for workers with another current folder and one core each.  has_several: several images, which are
-        processed in parallel.
-        """
+    def opener(self, *, has_several: bool) -> "Callable[[], Predictor]":
+        """Return a function that opens the predictor.  has_several: images are processed in parallel, one a core."""
         from uniemox.predict.opening import load
 
         if not self.persons and self.finder != "embedded":
             raise UsageError("--no-persons and --finder contradict each other; leave out one of them")
-        files: dict[str, Any] = {
-            "path_or_name": self.model,
-            "person_model": self.person_model,
-            "finder": self.finder if self.persons else None,
-            "face_model": self.face_model,
-            "face_finder": self.face_finder,
-        }
-        if on_cluster:
-            files = {option: _absolute(name) for option, name in files.items()}
         return partial(
             load,
-            **files,
+            self.model,
+            person_model=self.person_model,
+            finder=self.finder if self.persons else None,
             faces=self.faces,
-            threads=self.threads or (1 if on_cluster or has_several else None),
+            face_model=self.face_model,
+            face_finder=self.face_finder,
+            threads=self.threads or (1 if has_several else None),
             words=None if self.words is None else self.words.split(","),
             provider=self.provider,
         )
@@ -133,8 +124,8 @@ def predict(
     from uniemox.predict.film import read_film
     from uniemox.predict.predictor import predict_on_ray
 
-    has_several = len(images) > 1 or every_s is not None or not os.path.isfile(images[0])
-    open_predictor = models.opener(on_cluster=engine == "ray", has_several=has_several)
+    has_several = engine == "ray" or len(images) > 1 or every_s is not None or not os.path.isfile(images[0])
+    open_predictor = models.opener(has_several=has_several)
     predictor = open_predictor()
     answer: Callable[..., Any] = partial(predictor.predict_each, with_embedding=files.embeddings is not None)
     if engine == "ray":
@@ -144,7 +135,8 @@ def predict(
         sources = (frame for film in images for frame in read_film(film, every_s))
     with ExitStack() as opened:
         output = Output(as_json=as_json, images=files.save_images)
-        _open_files(opened, output, files, predictor, labels=labels, coverage=coverage, of_film=every_s is not None)
+        of_film = every_s is not None
+        _open_files(opened, output, files, predictor, labels=labels, coverage=coverage, of_film=of_film)
         results = answer(output.unanswered(sources), batch_size=batch_size, coverage=coverage, labels=labels)
         output.take(results, images if every_s is None else None)
         _finish(output, files.timeline)
@@ -190,28 +182,14 @@ def check_names(images: Sequence[str]) -> None:
         raise UsageError(f"there is no option {unknown}; see --help, or write ./{unknown} for a file of that name")
 
 
-def _absolute(name: str | None) -> str | None:
-    """Return the absolute path of an existing file or folder; other names unchanged."""
-    return str(Path(name).resolve()) if name is not None and os.path.exists(name) else name
-
-
-def _open_files(
-    opened: ExitStack,
-    output: "Output",
-    files: AnswerFiles,
-    predictor: "Predictor",
-    *,
-    labels: str | None,
-    coverage: float | None,
-    of_film: bool,
-) -> None:
-    """Open the requested files for predictions and embeddings."""
+def _open_files(opened: ExitStack, output: "Output", files: AnswerFiles, predictor: "Predictor", **asked: Any) -> None:
+    """Open the requested files for predictions and embeddings.  asked: arguments of `AnswerHeader.of_question`."""
     if files.out is None and files.embeddings is None:
         return
     from uniemox.predict.writing import AnswerHeader, EmbeddingFile, ResultFile
 
     if files.out is not None:
-        answered = AnswerHeader.of_question(predictor, labels, coverage, of_film=of_film)
+        answered = AnswerHeader.of_question(predictor, **asked)
         file = ResultFile(files.out, resume=files.resume, answered=answered, with_bom=files.bom)
         output.file = opened.enter_context(file)
     if files.embeddings is not None:

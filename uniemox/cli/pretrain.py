@@ -1,69 +1,52 @@
 """The command that pre-trains."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
 
 from uniemox.cli.console import Flag, need, quoted, say, say_parts
-from uniemox.cli.data_files import NO_FILES, DataFiles, FileOptions, Texts
+from uniemox.cli.data_files import NO_FILES, FileOptions, Texts
 from uniemox.cli.settings import config_of, options_of, takes
 from uniemox.pretrain.config import PretrainConfig
 from uniemox.pretrain.presets import PRESETS
 
-DEFAULT = "paper"
+DEFAULT, NO_OPTIONS = "paper", ("model.teacher_width", "view.crop_fraction")
 
 
-def command_for(preset: str = DEFAULT) -> Callable[..., Any]:
-    """Build the command with the defaults of a preset."""
-
-    @takes(settings=options_of(PRESETS[preset](), without=("model.teacher_width", "view.crop_fraction")))
-    def pretrain(
-        *,
-        data: str,
-        out: Path,
-        preset: str = DEFAULT,
-        resume: Flag = False,
-        split: Annotated[tuple[str, ...], Parameter(negative="", consume_multiple=True)] = (),
-        settings: Any,
-        files: FileOptions = NO_FILES,
-        texts: Texts = None,
-    ) -> None:
-        """Pre-train an encoder on scene, person and text (arXiv 2409.18877, section III).
-
-        The defaults below come from the preset; add --preset demo to --help to see another preset's. Under torchrun the
-        same command uses several processes. A killed run continues with --resume, with the same result.
-
-        For example:
-
-        - uniemox pretrain --preset demo --data synthetic:2048 --out runs/pre --teacher.source fitted:runs/teacher
-        - uniemox pretrain --preset paper --data emoset:EmoSet --out runs/paper --encoder.start dbot.pth
-        - uniemox pretrain --preset best --data emoset:EmoSet,fi:FI --split train val --out runs/two
-        - torchrun --nproc-per-node 8 -m uniemox pretrain --preset paper --data shards:EmoSet --out runs/paper
-
-        Args:
-            data: KIND:PATH, see `uniemox docs data`. Several, separated by commas, are used as one data set.
-            out: Folder of the run: config.json, metrics.jsonl, checkpoints, images; at the end encoder.safetensors.
-            preset: paper, best or demo.
-            resume: Continue the run in --out, if there is one.
-            split: Splits to train on, such as train val, or all. Default: train, or everything if the data have no
-                splits.
-        """
-        _pretrain(config_of(PretrainConfig, settings), data, out, files, texts, split, resume)
-
-    return pretrain
-
-
-def _pretrain(
-    config: PretrainConfig,
+@takes(settings=options_of(PRESETS[DEFAULT](), without=NO_OPTIONS))
+def pretrain(
+    *,
     data: str,
     out: Path,
-    files: DataFiles,
-    texts: Path | None,
-    split: tuple[str, ...],
-    resume: bool,
+    preset: str = DEFAULT,
+    resume: Flag = False,
+    split: Annotated[tuple[str, ...], Parameter(negative="", consume_multiple=True)] = (),
+    settings: Any,
+    files: FileOptions = NO_FILES,
+    texts: Texts = None,
 ) -> None:
+    """Pre-train an encoder on scene, person and text (arXiv 2409.18877, section III).
+
+    The defaults below come from the preset; add --preset demo to --help to see another preset's. Under torchrun the
+    same command uses several processes. A killed run continues with --resume, with the same result.
+
+    For example:
+
+    - uniemox pretrain --preset demo --data synthetic:2048 --out runs/pre --teacher.source fitted:runs/teacher
+    - uniemox pretrain --preset paper --data emoset:EmoSet --out runs/paper --encoder.start dbot.pth
+    - uniemox pretrain --preset best --data emoset:EmoSet,fi:FI --split train val --out runs/two
+    - torchrun --nproc-per-node 8 -m uniemox pretrain --preset paper --data shards:EmoSet --out runs/paper
+
+    Args:
+        data: KIND:PATH, see `uniemox docs data`. Several, separated by commas, are used as one data set.
+        out: Folder of the run: config.json, metrics.jsonl, checkpoints, images; at the end encoder.safetensors.
+        preset: paper, best or demo.
+        resume: Continue the run in --out, if there is one.
+        split: Splits to train on, such as train val, or all. Default: train, or everything if the data have no
+            splits.
+    """
+    config = config_of(PretrainConfig, settings)
     need("torch", "timm", "open_clip", "tensorboard", extra="train")
     dataset = files.open(data, texts=texts).to_train(*split)
     from uniemox.data.order import steps_in_epoch
@@ -80,6 +63,3 @@ def _pretrain(
         path = run(config, dataset, out, resume=resume, callback=console)
     if is_first():
         say(f"wrote {path}; next: uniemox finetune --init {quoted(out)} --data KIND:PATH --out RUN")
-
-
-pretrain = command_for()

@@ -13,7 +13,6 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.openapi.utils import get_openapi
 from fastapi.responses import JSONResponse
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.exceptions import HTTPException
@@ -72,6 +71,7 @@ def create_app(predictors: Sequence[Predictor], config: ServeConfig, *, key: str
         docs_url=None,  # FastAPI's own page loads scripts from other hosts
         redoc_url=None,
         license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        servers=[{"url": config.root_path}] if config.root_path else None,
     )
     app.state.key = None if key is None else key.encode()
     if origins := [as_sent(one) for one in config.allow_origins]:
@@ -89,8 +89,7 @@ def create_app(predictors: Sequence[Predictor], config: ServeConfig, *, key: str
     app.include_router(routes, dependencies=[] if key is None else [Depends(check_key)])
     app.include_router(open_routes)
     app.include_router(_page())
-    schema = _schema(app, models, config.root_path)
-    app.openapi = lambda: schema  # type: ignore[method-assign] # as FastAPI's own documentation has it
+    _limit_parameters(app.openapi(), models.limits())
     return app
 
 
@@ -118,20 +117,8 @@ def server_of(app: FastAPI, config: ServeConfig) -> Server:
     return Server(app, config, keep_alive_s=5, shutdown_s=shutdown_s, proxy_headers=False)
 
 
-def _schema(app: FastAPI, models: Models, root_path: str) -> dict[str, Any]:
-    """Return the OpenAPI schema, with the names of this server's models, labels and label sets.
-
-    root_path: prefix of its address; empty for none.
-    """
-    schema = get_openapi(
-        title=app.title,
-        version=app.version,
-        description=app.description,
-        routes=app.routes,
-        license_info=app.license_info,
-        servers=[{"url": root_path}] if root_path else None,
-    )
-    limits = models.limits()
+def _limit_parameters(schema: dict[str, Any], limits: dict[str, dict[str, Any]]) -> None:
+    """Put limits such as this server's models and labels into the OpenAPI schema, which FastAPI makes once."""
     for path in ("/predict", "/explain"):
         operation = schema["paths"][path]["post"]
         pairs = [(each, limits.get(each["name"])) for each in operation["parameters"]]
@@ -143,7 +130,6 @@ def _schema(app: FastAPI, models: Models, root_path: str) -> dict[str, Any]:
                 parameter["schema"] |= value | limit
         form = operation["requestBody"]["content"][FORM]
         form["encoding"] = {FIELD: {"contentType": ", ".join(IMAGE_TYPES)}}
-    return schema
 
 
 async def check_key(request: Request, given: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]) -> None:
