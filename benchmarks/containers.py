@@ -16,7 +16,7 @@ from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
 from uniemox.model.config import DecoderConfig
-from uniemox.model.encoder import build_encoder, take_rows
+from uniemox.model.encoder import build_encoder
 from uniemox.model.encoders import MixMAEEncoder
 from uniemox.model.uniemox import Decoder
 from uniemox.views.patches import random_mask
@@ -135,7 +135,8 @@ class Mae(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         vit, mask = self.encoder, random_mask(torch.rand(len(images), PATCHES, device=images.device), 0.75)
         x = vit.patch_embed(images) + vit.pos_embed[:, 1:]  # all of them, where ours embeds the visible ones only
-        x = torch.cat([vit.cls_token.expand(len(x), -1, -1), take_rows(x, mask.visible)], dim=1)  # (N, 50, C)
+        x = x.gather(1, mask.visible[..., None].expand(-1, -1, x.shape[-1]))  # (N, 49, C)
+        x = torch.cat([vit.cls_token.expand(len(x), -1, -1), x], dim=1)  # (N, 50, C)
         return self.decoder(self.embed(vit.norm(vit.blocks(x))), mask)
 
 

@@ -22,7 +22,6 @@ from typing import Any
 import open_clip
 import torch
 
-from uniemox.bench.counting import device_name, matmul_peak, parameter_count, timed
 from uniemox.bench.step import step_multiply_adds
 from uniemox.checkpoints.timm_networks import TIMM, TimmSource
 from uniemox.cli import run_and_report_errors
@@ -34,17 +33,19 @@ from uniemox.data.source import open_data
 from uniemox.errors import ConfigError
 from uniemox.pretrain.config import PretrainConfig
 from uniemox.pretrain.presets import PRESETS
-from uniemox.pretrain.run import build_model, build_trainer, masked_views, plan_run, set_up
+from uniemox.pretrain.run import build_model, build_trainer, plan_run, set_up
 from uniemox.pretrain.step import PretrainBatch, make_batch, pretrain_step, teacher_features
-from uniemox.teacher.features import StoredTeacher, StoredTextsTeacher, save_features
+from uniemox.teacher.features import StoredTeacher, save_features
 from uniemox.teacher.protocol import Teacher
 from uniemox.teacher.sources import ClipTeacher
 from uniemox.training.config import SaveConfig, ScheduleConfig
+from uniemox.training.counting import device_name, matmul_peak, parameter_count, timed
 from uniemox.training.hardware import count_workers, precision_of, setup_device, wrap
 from uniemox.training.journal import Callback, Journal
 from uniemox.training.state import ResumePoint
 from uniemox.training.trainer import Trainer, load_batches
-from uniemox.views.loader import ViewBatch
+from uniemox.views.loader import ViewBatch, ViewDataset
+from uniemox.views.transforms import TrainViews
 
 WARMUP = 3  # steps before the measurement
 WIDTH = 512  # channels of a stored teacher
@@ -112,7 +113,8 @@ def bench_train(
         peak = matmul_peak(device, dtype)
         trainer = build_trainer(config, data, out, model, clock)
         runner, plan = wrap(model, device, compiled=config.hardware.compile), plan_run(config, data, trainer, teacher)
-        views = masked_views(config, data, model)
+        patches = model.encoder.patch_embed.num_patches
+        views = ViewDataset(data.samples, TrainViews(config.view, config.seed, patches))
         norm, batch_of = config.optimizer.max_grad_norm, partial(make_batch, with_emotion=config.teacher.with_emotion)
         take_step = partial(
             pretrain_step, runner, trainer.optimizer, teacher=teacher, precision=precision, max_grad_norm=norm
@@ -149,7 +151,7 @@ def bench_train(
 
 def _image_tower(teacher: Teacher | None) -> Any | None:
     """Return the CLIP's network that runs in every step; None for features from a file."""
-    clip = teacher.images if isinstance(teacher, StoredTextsTeacher) else teacher
+    clip = teacher.of_images if isinstance(teacher, StoredTeacher) else teacher
     return clip.model.visual if isinstance(clip, ClipTeacher) else None
 
 
@@ -177,7 +179,7 @@ def random_teacher(config: PretrainConfig, data: DataSet, out: Path, device: tor
     image_features, text_features = torch.randn(len(keys), width), torch.randn(len(texts), width)
     path = out / "teacher.npz"
     save_features(path, image_keys=keys, image_features=image_features, texts=texts, text_features=text_features)
-    return StoredTeacher(path) if clip is None else StoredTextsTeacher(clip, StoredTeacher(path))
+    return StoredTeacher(path, clip)
 
 
 def _time_parts(
@@ -208,7 +210,7 @@ def _time_parts(
         trainer.checkpoints.save(ResumePoint(1), trainer.model, trainer.optimizer)
         trainer.checkpoints.wait()
 
-    is_asked = teacher is not None and not isinstance(teacher, StoredTeacher)
+    is_asked = _image_tower(teacher) is not None
     with Journal(trainer.out, 0) as journal:
         log = median_of(partial(journal.write, 1, {"total": 1.0, "lr": 1.0, "grad_norm": 1.0}))
     return {

@@ -65,5 +65,5 @@ def open_encoder(init: str, size: int) -> tuple[Any, PixelStats]:
     if init == UNTRAINED:
         torch.manual_seed(0)
         return TokenAndMean(build_encoder(demo().encoder.name, size, **SHAPE).eval()), IMAGENET
-    _, start = open_start(init, NetworkConfig(pool="token"), size)
-    return TokenAndMean(start.encoder), start.stats
+    encoder, spec = open_start(init, NetworkConfig(pool="token"), size)
+    return TokenAndMean(encoder), PixelStats(spec.mean, spec.std)

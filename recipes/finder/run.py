@@ -147,12 +147,12 @@ def _train(
         optimizer=optimizer,
         set_lr=warmup_cosine(optimizer, config.lr, steps=len(batches), warmup=WARMUP),
         checkpoints=Checkpoints(run, keep=1),
-        broken=broken,
         callback=callback,
     )
     plan = trainer.plan_small_run("training", config, samples=len(samples))
     network.train()
-    with closing(trainer.steps(plan, finder_loader(views, batches[plan.done :], config.workers))) as steps:
+    loader = iter(finder_loader(views, batches[plan.done :], config.workers))
+    with closing(trainer.steps(plan, broken.readable(loader))) as steps:
         for step in steps:
             [batch] = step.batches
             stacked = np.stack([view.pixels for view in batch.samples])

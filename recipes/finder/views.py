@@ -133,7 +133,6 @@ class FinderBatch:
 
     samples: list[FinderView]
     broken: tuple[Broken, ...]
-    person_sources: tuple[str, ...] = ()
 
 
 def finder_loader(views: FinderViews, batches: Sequence[list[tuple[int, int, int]]], workers: int) -> Any:

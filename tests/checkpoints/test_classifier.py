@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 
 from tests.data.tree import says
-from tests.runs import SIZE, finetuned, one_thread, pretrained
+from tests.runs import SIZE, finetuned, pretrained
 from uniemox.checkpoints import load_published
 from uniemox.checkpoints.classifier import CLASSIFIER_KEY as KEY
 from uniemox.checkpoints.classifier import load_classifier, save_classifier
@@ -29,12 +28,6 @@ from uniemox.finetune.network import build_network
 from uniemox.model.classifier import Classifier
 
 NAMES = ("both", "knn", "probe", "affect")
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    with one_thread():
-        yield
 
 
 def weights(name: str) -> Path:

@@ -378,3 +378,13 @@ def test_a_folder_of_the_hub_is_a_network_of_timm_without_network(tmp_path: Path
         load_published(f"timm:local-dir:{tmp_path}")
     with pytest.raises(CheckpointError, match="has no network of timm"):
         load_published("timm:local-dir:/nowhere")
+
+
+@torch.no_grad()
+def test_a_start_of_timm_gives_the_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pre-training embeds this token, whatever the network pools."""
+    network = timm.create_model("vit_tiny_patch16_224", num_classes=0, global_pool="avg", fc_norm=False)
+    monkeypatch.setattr("uniemox.checkpoints.published.load_timm", lambda *_: network)
+    pixels = torch.randn(2, 3, 224, 224)
+    start = load_start("timm:vit_tiny_patch16_224")
+    torch.testing.assert_close(start(pixels), network.forward_features(pixels)[:, 0])

@@ -12,7 +12,7 @@ from PIL import Image
 
 import uniemox
 from tests.drawn import draw_image
-from tests.runs import finetuned, once, one_thread
+from tests.runs import finetuned, once
 from uniemox.checkpoints.classifier import load_classifier
 from uniemox.classifier_info import to_affect
 from uniemox.cli import app
@@ -31,11 +31,10 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 def by_timm(folder: Path, image: Path) -> dict[str, float]:
     """As the card says."""
-    with one_thread():
-        model = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
-        transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model))
-        with torch.no_grad():
-            outputs = model(transform(Image.open(image).convert("RGB"))[None])[0]
+    model = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
+    transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model))
+    with torch.no_grad():
+        outputs = model(transform(Image.open(image).convert("RGB"))[None])[0]
     return dict(zip(model.pretrained_cfg["label_names"], outputs.softmax(-1).tolist(), strict=True))
 
 
@@ -72,13 +71,12 @@ def test_transformers_gives_the_probabilities_of_uniemox(images: list[Path]) -> 
     transformers = pytest.importorskip("transformers")
     folder, predictor = hub(), uniemox.load(hub(), finder=None)
     expected = [predictor.predict(image).scene for image in images]
-    with one_thread():
-        classify = transformers.pipeline("image-classification", model=str(folder), top_k=len(expected[0]))
-        by_pipeline = [{one["label"]: one["score"] for one in answer} for answer in classify(list(map(str, images)))]
-        model = transformers.AutoModelForImageClassification.from_pretrained(folder)
-        pixels = transformers.AutoImageProcessor.from_pretrained(folder)([Image.open(image) for image in images])
-        with torch.no_grad():
-            by_model = model(**pixels).logits.softmax(-1)
+    classify = transformers.pipeline("image-classification", model=str(folder), top_k=len(expected[0]))
+    by_pipeline = [{one["label"]: one["score"] for one in answer} for answer in classify(list(map(str, images)))]
+    model = transformers.AutoModelForImageClassification.from_pretrained(folder)
+    pixels = transformers.AutoImageProcessor.from_pretrained(folder)([Image.open(image) for image in images])
+    with torch.no_grad():
+        by_model = model(**pixels).logits.softmax(-1)
     assert by_pipeline == [pytest.approx(scene, abs=2e-3) for scene in expected]
     for row, scene in zip(by_model.tolist(), expected, strict=True):
         assert dict(zip(model.config.id2label.values(), row, strict=True)) == pytest.approx(scene, abs=2e-3)

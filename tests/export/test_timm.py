@@ -9,7 +9,6 @@ import torch
 from tests.runs import SIZE, finetuned, pretrained
 from uniemox.checkpoints.classifier import load_classifier
 from uniemox.checkpoints.published import load_start
-from uniemox.model.classifier import token_encoder
 
 DOCS = Path(__file__).parents[2] / "docs" / "export.md"
 
@@ -19,7 +18,7 @@ def test_three_lines_load_the_encoder() -> None:
     options = {"img_size": SIZE, "patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 2, "num_classes": 0}
     path = str(run / "encoder.safetensors")
     encoder = timm.create_model("vit_tiny_patch16_224", checkpoint_path=path, **options).eval()
-    ours = token_encoder(load_start(run / "encoder.safetensors"))
+    ours = load_start(run / "encoder.safetensors")
     pixels = torch.randn(2, 3, SIZE, SIZE)
     with torch.no_grad():  # the CLS token after the final norm
         torch.testing.assert_close(encoder(pixels), ours(pixels), atol=1e-6, rtol=1e-5)

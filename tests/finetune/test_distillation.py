@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tests.drawn import draw_image
-from tests.runs import SPLITS, Told, colours, finetuned, losses, one_thread, pretrained, sha256, tiny_finetuning
+from tests.runs import SPLITS, Told, colours, finetuned, losses, pretrained, sha256, tiny_finetuning
 from uniemox.data.sample import Sample
 from uniemox.data.seen import read_seen
 from uniemox.data.source import open_data
@@ -75,13 +75,12 @@ def test_a_teacher_of_other_labels_is_refused(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("without_onnx")
 def test_killed_at_any_step_it_continues_to_the_same_bytes(tmp_path: Path, further: str) -> None:
     data, config = colours(splits=SPLITS), distilling(further)
-    with one_thread():
-        finetune(config, data, tmp_path / "whole")
-        with pytest.raises(StoppedError):
-            finetune(config, data, tmp_path / "out", callback=Told(stop_after=2))
-        finetune(config, data, tmp_path / "out", resume=True)
-        plain = tmp_path / "plain"
-        finetune(tiny_finetuning(pretrained()), data, plain)
+    finetune(config, data, tmp_path / "whole")
+    with pytest.raises(StoppedError):
+        finetune(config, data, tmp_path / "out", callback=Told(stop_after=2))
+    finetune(config, data, tmp_path / "out", resume=True)
+    plain = tmp_path / "plain"
+    finetune(tiny_finetuning(pretrained()), data, plain)
     assert sha256(tmp_path / "whole" / "model.safetensors") == sha256(tmp_path / "out" / "model.safetensors")
     assert losses(tmp_path / "whole") == losses(tmp_path / "out") != losses(plain)
     seen = read_seen(tmp_path / "out")

@@ -13,7 +13,7 @@ from uniemox.data.sample import DataSet, Sample
 from uniemox.data.splits import read_splits
 from uniemox.errors import DataError
 from uniemox.finetune.config import FinetuneConfig
-from uniemox.finetune.samples import find_monitor, split_for_training
+from uniemox.finetune.samples import split_for_training
 from uniemox.io.files import SPLITS
 
 
@@ -36,8 +36,6 @@ def named(data: DataSet, split: str) -> set[str]:
 def test_val_watches_where_there_is_a_test_split_too() -> None:
     data = colours(splits={"train": 5, "val": 2, "test": 2})
     assert of(data) == (named(data, "train"), named(data, "val"))
-    assert find_monitor({"train", "val", None}) == "holdout"
-    assert find_monitor({"val", "test"}) == "val"
 
 
 @pytest.mark.parametrize("splits", [{"train": 10, "val": 3}, {"train": 10, "test": 3}, {"train": 10}])

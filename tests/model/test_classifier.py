@@ -12,8 +12,8 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from uniemox.classifier_info import NetworkSpec
-from uniemox.errors import ConfigError, EncoderError, ShapeError
-from uniemox.model.classifier import Classifier, NeighbourHead, Streams, set_drop_path, token_encoder
+from uniemox.errors import ConfigError, ShapeError
+from uniemox.model.classifier import Classifier, NeighbourHead, Streams, set_drop_path
 from uniemox.model.encoder import build_encoder, encode_visible
 from uniemox.model.encoders import build, with_fitted
 from uniemox.model.fusion import build_fusion
@@ -130,15 +130,12 @@ def test_parts_that_do_not_fit_are_refused(settings: dict[str, object], message:
 
 
 @torch.no_grad()
-def test_the_token_encoder_is_what_pre_training_embeds() -> None:
+def test_the_token_of_an_encoder_is_what_pre_training_embeds() -> None:
     encoder = vit()
     scene, _ = views(3)
     tokens = encode_visible(encoder, patchify(scene, 16), torch.arange(4).expand(3, 4))
-    encoder.reset_classifier(0, "avg")
-    assert token_encoder(encoder) is encoder
+    encoder.reset_classifier(0, "token")
     torch.testing.assert_close(encoder(scene), tokens[:, 0], rtol=1e-5, atol=1e-6)
-    with pytest.raises(EncoderError, match="class Linear"):
-        token_encoder(nn.Linear(2, 2))
 
 
 def rates(network: nn.Module) -> list[float]:

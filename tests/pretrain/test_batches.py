@@ -7,7 +7,7 @@ import torch
 
 from tests.runs import scenes
 from uniemox.data.prompts import NOTHING_KNOWN, describe, distinct_texts, text_of
-from uniemox.pretrain.step import MaskedViews, PretrainBatch, make_batch
+from uniemox.pretrain.step import PretrainBatch, make_batch
 from uniemox.views.config import ViewConfig
 from uniemox.views.loader import ViewBatch, ViewDataset, collate
 from uniemox.views.transforms import TrainViews
@@ -16,7 +16,7 @@ LENGTH = 16
 
 
 def views(*places: int, seed: int = 0, epoch: int = 0) -> ViewBatch:
-    dataset = ViewDataset(scenes().samples, MaskedViews(TrainViews(ViewConfig(size=32), seed), LENGTH))
+    dataset = ViewDataset(scenes().samples, TrainViews(ViewConfig(size=32), seed, LENGTH))
     return collate([dataset[epoch, place] for place in places])
 
 

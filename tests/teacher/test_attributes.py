@@ -14,10 +14,10 @@ from torch import Tensor
 
 from tests.drawn import class_folders, jpeg_of
 from uniemox.data.colour import brightness, colorfulness, colour_histogram
-from uniemox.data.pool_config import PoolConfig
 from uniemox.data.prompts import text_of
 from uniemox.data.source import open_data
 from uniemox.errors import TeacherError
+from uniemox.io.parallel import PoolConfig
 from uniemox.teacher.attributes import BATCH, QUESTIONS, Describer, ObjectClassifier, ZeroShot, write_texts
 
 WORDS = {

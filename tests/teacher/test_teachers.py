@@ -14,7 +14,7 @@ from tests.io.test_onnx_sessions import endless
 from tests.networks import clip_folder, load_npz
 from uniemox.errors import TeacherError
 from uniemox.io import onnx_sessions
-from uniemox.teacher.features import StoredTeacher, StoredTextsTeacher, save_features, store_features
+from uniemox.teacher.features import StoredTeacher, save_features, store_features
 from uniemox.teacher.opening import open_timm_tower
 from uniemox.teacher.sources import ClipTeacher, OnnxImageTower
 
@@ -244,7 +244,7 @@ def test_stored_texts_and_a_teacher_of_images(tmp_path: Path) -> None:
     assert store_features(teacher, "clip:x", (), path, texts=texts, on_progress=lambda *one: seen.append(one)) == 0
     assert teacher.asked == texts
     assert seen == [("computing the teacher's text features", done, 100) for done in (64, 100)]
-    both = StoredTextsTeacher(teacher, StoredTeacher(path))
+    both = StoredTeacher(path, teacher)
     assert torch.equal(both.text_features(texts[::-1]), CountingTeacher().text_features(texts[::-1]))
     pixels = torch.rand(2, 3, 4, 4)
     assert torch.equal(both.image_features(pixels, []), pixels.flatten(1)[:, :4])

@@ -41,7 +41,7 @@ def batches(count: int, **fields: object) -> list[ViewBatch]:
     return [ViewBatch(**{"scene": NONE, "person": NONE, "samples": (SAMPLE,), "person_sources": ()} | fields)] * count
 
 
-def trainer(folder: Path, callback: Callback, *, save_every: tuple[int, ...] = (3,), limit: int = 0) -> Trainer:
+def trainer(folder: Path, callback: Callback, *, save_every: tuple[int, ...] = (3,)) -> Trainer:
     model = torch.nn.Linear(1, 1)
     return Trainer(
         out=folder,
@@ -49,7 +49,6 @@ def trainer(folder: Path, callback: Callback, *, save_every: tuple[int, ...] = (
         optimizer=torch.optim.SGD(model.parameters()),
         set_lr=lambda done: None,
         checkpoints=Checkpoints(folder, 1),
-        broken=BrokenCount(limit),
         callback=callback,
         save_every=save_every,
     )
@@ -69,14 +68,22 @@ class Seen(Callback):
 
 
 def run(
-    folder: Path, plan: RunPlan, *, stop_at: int = -1, broken: int = 0, is_empty: bool = False, **options: Any
+    folder: Path,
+    plan: RunPlan,
+    *,
+    stop_at: int = -1,
+    broken: int = 0,
+    limit: int = 0,
+    is_empty: bool = False,
+    **options: Any,
 ) -> tuple[list[int], list[int], list[int]]:
     """Saves, what the callback saw, and the sizes of the steps' lists of batches."""
     saved, sizes, callback = [], [], Seen()
     faults = tuple(Broken(f"{i}.jpg", f"{i}.jpg: cut off") for i in range(broken))
     count = (plan.steps - plan.done) * plan.accumulation
     loader = batches(count, broken=faults, samples=() if is_empty else (SAMPLE,))
-    steps = trainer(folder, callback, **options).steps(plan, loader, lambda done, _: saved.append(done))
+    readable = BrokenCount(limit).readable(loader)
+    steps = trainer(folder, callback, **options).steps(plan, readable, lambda done, _: saved.append(done))
     try:
         with closing(steps):
             for step in steps:

@@ -13,7 +13,7 @@ from tests.processes import wait_until
 from uniemox.errors import ConfigError, MissingPackageError
 from uniemox.io.files import CONFIG
 from uniemox.training.journal import Journal, read_metrics
-from uniemox.training.trackers import MLFLOW_ID, WANDB_ID, _Mlflow, open_trackers
+from uniemox.training.trackers import MLFLOW_ID, WANDB_ID, _Mlflow, open_tracker
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def test_a_server_that_is_gone_is_said_before_the_run(run: Path, monkeypatch: py
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     with pytest.raises(ConfigError, match=r"MLflow does not start: .*see MLFLOW_TRACKING_URI"):
-        open_trackers(run, 0, "mlflow")
+        open_tracker(run, "mlflow")
 
 
 def test_wandb_writes_beside_the_run_without_a_server(run: Path) -> None:
@@ -98,4 +98,4 @@ def test_what_is_sent_has_no_folder_of_this_machine(name: str, run: Path, tmp_pa
 def test_a_package_that_is_missing_is_named(name: str, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, name, None)
     with pytest.raises(MissingPackageError, match=f"save.tracker {name} needs"):
-        open_trackers(run, 0, name)  # type: ignore[arg-type]
+        open_tracker(run, name)  # type: ignore[arg-type]

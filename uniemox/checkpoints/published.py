@@ -1,7 +1,6 @@
 """Published weights as encoders, loaded completely or not at all."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -78,15 +77,26 @@ def _load(
         network = load_timm(str(path), image_size)
         if is_start:
             check_plain(network, str(path))
+            network.reset_classifier(0, "token")
         return network.eval()
     file = read_weight_file(path, mapped=is_draft)
-    with _explained(file):
+    try:
         given = _select(file, method, heads, image_size)
         given = select_start(given) if is_start else given
         if is_draft:
             given = replace(given, tensors={name: value.to("meta") for name, value in given.tensors.items()})
         with torch.device("meta") if is_draft else nullcontext():
             return _finish(given, draft_start(given) if is_start else draft_encoder(given))
+    except KeyError as error:
+        raise CheckpointError(f"{file.path}: the encoder is not whole; missing: {error.args[0]}") from error
+    except MALFORMED as error:
+        raise CheckpointError(
+            f"{file.path}: there is no network of these dimensions: {error or type(error).__name__}"
+        ) from error
+    except UniemoxError as error:
+        if str(file.path) in str(error):
+            raise
+        raise type(error)(f"{file.path}: {error}") from error
 
 
 def _select(file: WeightFile, method: str, heads: int | None, image_size: int | None) -> Selected:
@@ -106,23 +116,6 @@ def _select(file: WeightFile, method: str, heads: int | None, image_size: int | 
     if used_method == "timm" and foreign:
         raise CheckpointError(f"{', '.join(foreign[:6])} are not of a plain ViT; give networks of timm as timm:NAME")
     return Selected(file=file, method=used_method, tensors=tensors, dropped=dropped, heads=heads, image_size=image_size)
-
-
-@contextmanager
-def _explained(file: WeightFile) -> Iterator[None]:
-    """Add the file's name to errors of inner functions, and convert timm's errors."""
-    try:
-        yield
-    except KeyError as error:
-        raise CheckpointError(f"{file.path}: the encoder is not whole; missing: {error.args[0]}") from error
-    except MALFORMED as error:
-        raise CheckpointError(
-            f"{file.path}: there is no network of these dimensions: {error or type(error).__name__}"
-        ) from error
-    except UniemoxError as error:
-        if str(file.path) in str(error):
-            raise
-        raise type(error)(f"{file.path}: {error}") from error
 
 
 def _finish(given: Selected, draft: Draft) -> Any:

@@ -293,7 +293,8 @@ def encoder_tensors(file: WeightFile, method: str) -> tuple[dict[str, Tensor], l
     for name in state:
         prefix = next((prefix for prefix in prefixes if name.startswith(prefix)), None)
         short = name.removeprefix(prefix or "")
-        short = plain_name(short) if method == "torchvision" else short
+        for theirs, ours in TORCHVISION_NAMES.items() if method == "torchvision" else ():
+            short = short.replace(theirs, ours)
         if prefix is not None and ENCODER_NAMES.match(short):
             sources[short] = name
     tensors = {short: state[name].float() for short, name in sources.items() if not REBUILT.search(short)}
@@ -305,17 +306,6 @@ def encoder_tensors(file: WeightFile, method: str) -> tuple[dict[str, Tensor], l
         )
     used = set(sources.values())
     return tensors, [name for name in state if name not in used or REBUILT.search(name)]
-
-
-def plain_name(name: str) -> str:
-    """Return timm's name of a tensor of torchvision's.
-
-    >>> plain_name("encoder.layers.encoder_layer_3.self_attention.in_proj_weight")
-    'blocks.3.attn.qkv.weight'
-    """
-    for theirs, ours in TORCHVISION_NAMES.items():
-        name = name.replace(theirs, ours)
-    return name
 
 
 def state_of(file: WeightFile, preferred: str | None = None) -> dict[str, Tensor]:

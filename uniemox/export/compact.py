@@ -17,13 +17,13 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, numpy_helper
 
-from uniemox.classifier_info import ClassifierInfo, read_info
+from uniemox.classifier_info import ClassifierInfo
 from uniemox.data.sample import DataSet, Sample
 from uniemox.errors import CheckpointError, ConfigError, DataError
-from uniemox.export.onnx import KEY, read_model, write_model
+from uniemox.export.onnx import read_model, write_model
 from uniemox.io.onnx_sessions import RUNTIME_ERRORS, InferenceSession, open_session, quantization_tools, unpack_weights
 from uniemox.predict.confidence import answers_of
-from uniemox.predict.network import ONE_BY_ONE, is_one_by_one, run_views
+from uniemox.predict.network import ONE_BY_ONE, Network, is_one_by_one, run_views
 from uniemox.views.config import ViewConfig
 from uniemox.views.loader import load_batches
 from uniemox.views.transforms import EvalViews
@@ -189,7 +189,9 @@ def export_int8(
     Writes nothing if the result is not `is_kept`. Raises CheckpointError if src is not a uniemox classifier, or can't
     be quantised or written; ConfigError if it predicts no labels; DataError without readable images.
     """
-    info = _read_info(src)
+    info = Network.open(src).info
+    if info.task == "affect":
+        raise ConfigError(f"{src} predicts valence and arousal; int8 needs labels for its test and is not available")
     chosen = _spread(data.samples, MAX_IMAGES)
     with tempfile.TemporaryDirectory(prefix="uniemox-int8-") as folder:
         plain, small = Path(folder) / "float32.onnx", Path(folder) / "int8.onnx"
@@ -401,17 +403,3 @@ def _spread(samples: Sequence[Sample], limit: int) -> Sequence[Sample]:
     """Return at most this many samples, evenly spread."""
     count = min(limit, len(samples))
     return [samples[i * len(samples) // count] for i in range(count)]
-
-
-def _read_info(path: Path) -> ClassifierInfo:
-    """Read the metadata of a file. Raises CheckpointError, or ConfigError if it predicts no labels."""
-    metadata = {one.key: one.value for one in read_model(path).metadata_props}
-    try:
-        info = read_info(metadata[KEY])
-    except KeyError as error:
-        raise CheckpointError(
-            f"{path} is not a uniemox classifier; uniemox finetune writes one as RUN/model.onnx"
-        ) from error
-    if info.task == "affect":
-        raise ConfigError(f"{path} predicts valence and arousal; int8 needs labels for its test and is not available")
-    return info

@@ -92,7 +92,8 @@ def fit_fusion(
     A linear head alone is not enough: it can't use information that only scene and person together contain.
     Takes a few seconds to a few minutes; the result is the same on every process.
     """
-    parameters = classifier.after_encoder()
+    named = classifier.named_parameters()
+    parameters = [one for name, one in named if one.requires_grad and not name.startswith("encoder.")]
     device = parameters[0].device
     encoded, target = encoded.to(device), target.to(device)
     start = _copies(parameters)
@@ -260,7 +261,7 @@ def fit_after_encoder(run: FinetuneRun, selection: Sequence[Sample] = ()) -> Kep
     score = _scorer(run, selection) if selection else None
     if score is not None and method is not None and method.linear:  # initialise it from the probe
         start = probe(fused(model, encoded)[:, : method.linear].numpy())
-        linear: Any = getattr(model.head, "linear", model.head)
+        linear: Any = model.head.of_features if isinstance(model.head, Ccim) else model.head
         with torch.no_grad():
             linear.weight[:, : start.in_features] = start.weight.to(run.device)
             linear.bias.copy_(start.bias)

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import safetensors
-import safetensors.torch
 import torch
 from torch import Tensor, nn
 
@@ -25,9 +24,9 @@ from uniemox.classifier_info import ClassifierInfo, EncoderSpec, NetworkSpec, re
 from uniemox.data.sample import DataSet, Sample
 from uniemox.errors import CheckpointError, ConfigError
 from uniemox.finetune.config import INIT_MISSING, FinetuneConfig, NetworkConfig
-from uniemox.io.files import CONFIG, ENCODER, WEIGHTS, open_regular
+from uniemox.io.files import CONFIG, ENCODER, WEIGHTS
 from uniemox.io.weight_names import IN_PACKAGE, Init
-from uniemox.model.classifier import Classifier, set_drop_path, token_encoder
+from uniemox.model.classifier import Classifier, set_drop_path
 from uniemox.model.config import is_foreign, refuse_foreign
 from uniemox.model.encoder import FEATURES, ConcatEncoder, start_as_mae
 from uniemox.model.encoders import COLOUR_HISTOGRAM, build, build_encoders
@@ -51,23 +50,6 @@ class BuiltNetwork:
     def stats(self) -> PixelStats:
         """Normalisation of the pixels that the encoder was trained on."""
         return PixelStats(self.spec.mean, self.spec.std)
-
-
-@dataclass(frozen=True, slots=True)
-class Start:
-    """An encoder with its initial weights, and its description."""
-
-    encoder: Any
-    described: tuple[EncoderSpec, ...]
-    stats: PixelStats
-    folded_norms: bool = False
-
-    def spec(self, config: NetworkConfig, size: int, **parts: Any) -> NetworkSpec:
-        """Return the description of a network with this encoder.  size: side of the views, px."""
-        if config.confounders:
-            parts |= {"head": "ccim", "confounders": (config.confounders, feature_width(self.encoder, size))}
-        mean, std = self.stats
-        return NetworkSpec(encoders=self.described, folded_norms=self.folded_norms, mean=mean, std=std, **parts)
 
 
 class SavedFusion(NamedTuple):
@@ -101,8 +83,9 @@ def build_network(init: str, config: NetworkConfig, *, size: int, outputs: int) 
 
     size: side of the views, px.  outputs: E.  Raises CheckpointError, EncoderError, ShapeError or ConfigError.
     """
-    parsed, start = open_start(init, config, size)
-    saved, folder = None, Path(parsed.networks[0])
+    encoder, spec = open_start(init, config, size)
+    parsed, saved = Init.parse(init), None
+    folder = Path(parsed.networks[0])
     if (
         config.streams == "both"
         and not parsed.from_scratch
@@ -110,26 +93,24 @@ def build_network(init: str, config: NetworkConfig, *, size: int, outputs: int) 
         and folder.is_dir()
     ):
         saved = _read_fusion(folder, config.fusion)
-    width = feature_width(start.encoder, size)
-    spec = start.spec(config, size, feature_width=width, outputs=outputs, streams=config.streams)
+    spec = replace(spec, feature_width=feature_width(encoder, size), outputs=outputs, streams=config.streams)
     spec = replace(spec, **fusion_settings(saved, config))
-    classifier = build(spec, start.encoder)
+    classifier = build(spec, encoder)
     if saved is not None and spec.fusion == saved.name:
         classifier.embed.load_state_dict(_under(saved.tensors, "embed."))
         assert classifier.fusion is not None
         classifier.fusion.load_state_dict(_under(saved.tensors, "fusion."))
-    classifier.keeps_norm_statistics = config.keep_norm_statistics or start.folded_norms
+    classifier.keeps_norm_statistics = config.keep_norm_statistics or spec.folded_norms
     return BuiltNetwork(classifier.train(), spec)
 
 
 def _build_region_network(config: FinetuneConfig, method: str, data: DataSet, train: Sequence[Sample]) -> BuiltNetwork:
     """Build the classifier of a region method on the encoder of `init`."""
     settings, size, labels = config.network, config.view.size, data.labels
-    _, start = open_start(config.init, settings, size)
-    spec = start.spec(
-        settings,
-        size,
-        feature_width=_freeze_unused(start.encoder, size),
+    encoder, spec = open_start(config.init, settings, size)
+    spec = replace(
+        spec,
+        feature_width=_freeze_unused(encoder, size),
         outputs=len(labels),
         labels=labels.labels,
         method=method,
@@ -139,59 +120,43 @@ def _build_region_network(config: FinetuneConfig, method: str, data: DataSet, tr
         has_face_finder=bool(settings.faces),
         method_options=method_class(method).options_for(train, labels),
     )
-    classifier = build(spec, start.encoder)
+    classifier = build(spec, encoder)
     assert classifier.method is not None
     reader = classifier.method.reader
     reader.dropout = settings.dropout
     for detector, path in ((reader.detector, settings.objects), (reader.face_finder, settings.faces)):
         if detector is not None:
             load_detector_weights(detector, Path(path))
-    classifier.keeps_norm_statistics = settings.keep_norm_statistics or start.folded_norms
+    classifier.keeps_norm_statistics = settings.keep_norm_statistics or spec.folded_norms
     return BuiltNetwork(classifier.train(), replace(spec, streams=classifier.streams))
 
 
-def open_start(init: str, config: NetworkConfig, size: int) -> tuple[Init, Start]:
-    """Parse `init` and open its encoder."""
+def open_start(init: str, config: NetworkConfig, size: int) -> tuple[Any, NetworkSpec]:
+    """Open the encoder that `init` names, with the description of a network that has only this encoder."""
     parsed = Init.parse(init)
     if not parsed.networks:
         raise ConfigError(INIT_MISSING)
     starts = [_open_one(source, config.pool, size, parsed.from_scratch) for source in parsed.networks]
-    start = starts[0] if len(starts) == 1 else _side_by_side(starts)
-    set_drop_path(start.encoder, config.drop_path)
-    return parsed, start
+    encoder, spec = starts[0] if len(starts) == 1 else _side_by_side(starts)
+    set_drop_path(encoder, config.drop_path)
+    if config.confounders:
+        spec = replace(spec, head="ccim", confounders=(config.confounders, feature_width(encoder, size)))
+    return encoder, spec
 
 
-def load_encoder(source: str, pool: str, size: int, from_scratch: bool) -> Any:
-    """Load an encoder that gives features (N, D); its attribute `report` tells what was loaded.
-
-    pool: for plain ViTs, "mean" or "token".  from_scratch: draw random weights as MAE draws a ViT's.
-    """
-    if source.startswith(TIMM) and from_scratch:
-        return load_timm(source, size, pretrained=False)
-    load: Any = load_start if pool == "token" else load_published
-    encoder = load(source, image_size=size)
-    if pool == "token":
-        report = encoder.report
-        encoder = token_encoder(encoder)
-        encoder.report = report
-    if from_scratch:
-        restart(encoder, NetworkSpec(encoders=(describe_encoder(encoder),)))
-    return encoder.train()
-
-
-def _side_by_side(starts: Sequence[Start]) -> Start:
+def _side_by_side(starts: Sequence[tuple[Any, NetworkSpec]]) -> tuple[Any, NetworkSpec]:
     """Concatenate several encoders into one, whose input has ImageNet's normalisation."""
-    if any(len(one.described) > 1 for one in starts):
+    if any(len(spec.encoders) > 1 for _, spec in starts):
         raise ConfigError(
             "one of these already has several encoders: give small instead of embedded, and instead of such a run "
             "the encoders that it was built from"
         )
-    encoder = ConcatEncoder([one.encoder for one in starts], [one.stats for one in starts])
-    described = tuple(replace(one.described[0], pixels=(one.stats.mean, one.stats.std)) for one in starts)
-    return Start(encoder, described, IMAGENET, any(one.folded_norms for one in starts))
+    encoder = ConcatEncoder([encoder for encoder, _ in starts], [PixelStats(spec.mean, spec.std) for _, spec in starts])
+    described = tuple(replace(spec.encoders[0], pixels=(spec.mean, spec.std)) for _, spec in starts)
+    return encoder, NetworkSpec(encoders=described, folded_norms=any(spec.folded_norms for _, spec in starts))
 
 
-def _open_one(source: str, pool: str, size: int, from_scratch: bool) -> Start:
+def _open_one(source: str, pool: str, size: int, from_scratch: bool) -> tuple[Any, NetworkSpec]:
     """Open the encoder of a file, of a run, of timm, or of a model in the package."""
     if source in IN_PACKAGE:
         return _start_of(*load_embedded(source), from_scratch)
@@ -204,17 +169,25 @@ def _open_one(source: str, pool: str, size: int, from_scratch: bool) -> Start:
         if len(described) == 1 and "img_size" in described[0].options and info.size != size:
             raise ConfigError(f"{folder} was fine-tuned at {info.size} px; give --view.size {info.size}")
         return _start_of(classifier.encoder, info, from_scratch)
-    encoder = load_encoder(source if folder is None else str(folder / ENCODER), pool, size, from_scratch)
-    return Start(encoder, (describe_encoder(encoder),), PixelStats(*(encoder.report.mean_std or IMAGENET)))
+    source = source if folder is None else str(folder / ENCODER)
+    load: Any = load_start if pool == "token" else load_published
+    is_random = source.startswith(TIMM) and from_scratch
+    encoder = load_timm(source, size, pretrained=False) if is_random else load(source, image_size=size)
+    mean, std = encoder.report.mean_std or IMAGENET
+    spec = NetworkSpec(encoders=(describe_encoder(encoder),), mean=mean, std=std)
+    if from_scratch and not is_random:
+        restart(encoder, spec)
+    return encoder.train(), spec
 
 
-def _start_of(encoder: nn.Module, info: ClassifierInfo, from_scratch: bool) -> Start:
+def _start_of(encoder: nn.Module, info: ClassifierInfo, from_scratch: bool) -> tuple[Any, NetworkSpec]:
     """Take the encoder of a classifier, with its own weights or random ones."""
     assert info.network is not None, "its network was built"
     if from_scratch:
         restart(encoder, info.network)
     folded = info.network.folded_norms and not from_scratch
-    return Start(encoder.train(), info.network.encoders, PixelStats(info.mean, info.std), folded)
+    spec = NetworkSpec(encoders=info.network.encoders, folded_norms=folded, mean=info.mean, std=info.std)
+    return encoder.train(), spec
 
 
 def check_same_division(run: Path, others: Sequence[str]) -> None:
@@ -312,23 +285,17 @@ def _read_fusion(folder: Path, asked: str | None) -> SavedFusion | None:
     Raises CheckpointError.
     """
     path = folder / WEIGHTS
-    try:
-        with open_regular(path), safetensors.safe_open(str(path), "pt") as file:
-            names = [name for name in file.keys() if name.startswith(("embed.", "fusion."))]  # noqa: SIM118
-            tensors = {name: file.get_tensor(name) for name in names}
-            header = (file.metadata() or {}).get(CLASSIFIER_KEY)
-    except (OSError, safetensors.SafetensorError) as error:
-        raise CheckpointError(f"{path} can't be read: {error}") from error
+    with safetensors.safe_open(str(path), "pt") as file:  # whole, because the encoder came from this run
+        names = [name for name in file.keys() if name.startswith(("embed.", "fusion."))]  # noqa: SIM118
+        tensors = {name: file.get_tensor(name) for name in names}
+        header = (file.metadata() or {}).get(CLASSIFIER_KEY)
     if not any(name.startswith("fusion.") for name in tensors):
         return None
-    if header is not None:
-        spec = read_info(header).network
-        if spec is None or spec.fusion is None:
-            raise CheckpointError(f"{path} holds a fusion that its header does not describe")
-        fusion = SavedFusion(spec.fusion, spec.fusion_heads, spec.fused_width, tensors)
-    else:
-        model = read_json(folder / CONFIG)["config"]["model"]
-        fusion = SavedFusion(model["fusion"], model["fusion_heads"], model["decoder"]["width"], tensors)
+    if header is not None:  # `load_classifier` has checked it
+        spec: Any = read_info(header).network
+        return SavedFusion(spec.fusion, spec.fusion_heads, spec.fused_width, tensors)
+    model = read_json(folder / CONFIG)["config"]["model"]
+    fusion = SavedFusion(model["fusion"], model["fusion_heads"], model["decoder"]["width"], tensors)
     if asked not in (None, fusion.name) and is_foreign(fusion.name):
         return None
     try:

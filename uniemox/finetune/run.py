@@ -23,7 +23,7 @@ from uniemox.finetune.step import AugmentedViews, ask_teacher, finetune_step, op
 from uniemox.io.files import ENCODER, ONNX, WEIGHTS
 from uniemox.training.hardware import precision_of, ready_to_train, setup_device, with_precision, wrap
 from uniemox.training.journal import Callback, Journal
-from uniemox.training.optimization import build_optimizer, freeze_layers
+from uniemox.training.optimization import freeze_layers
 from uniemox.training.processes import first_process_first, process_group, rank, wait_for_all
 from uniemox.training.run_folder import begin_run
 from uniemox.training.state import Checkpoints, ResumePoint, was_finished
@@ -84,18 +84,12 @@ def _open_run(
 
 def _train(run: FinetuneRun, out: Path) -> None:
     """Train the network in steps; the first process then loads the weights of the chosen epoch."""
-    config, model, adam = run.config, run.model, run.config.optimizer
+    config, model = run.config, run.model
     samples = [*run.parts.train, *(run.answers.unlabelled if run.answers else ())]
-    optimizer = build_optimizer(
-        model,
-        lr=adam.lr(config.batch_size),
-        weight_decay=adam.weight_decay,
-        betas=adam.betas,
-        layer_decay=config.layer_decay,
-        head_lr_scale=config.head_lr_scale,
-    )
     ema: Any = None if config.ema_decay is None else ModelEmaV3(model, decay=config.ema_decay, use_warmup=True)
-    trainer = Trainer.of(config, out, model, optimizer, run.callback, samples=len(samples), every_epoch=True)
+    trainer = Trainer.of(
+        *(config, out, model, run.callback), samples=len(samples), head_lr_scale=config.head_lr_scale, every_epoch=True
+    )
     point = trainer.resume()
     if ema is not None and point.more:
         ema.load_state_dict(point.more["ema"])
@@ -114,17 +108,17 @@ def _train(run: FinetuneRun, out: Path) -> None:
             seed_step(config.seed, step.done)
             values = finetune_step(
                 runner,
-                optimizer,
+                trainer.optimizer,
                 [run.batch(batch, progress=step.done / plan.steps) for batch in step.batches],
                 objective=objective,
                 augment=config.augment,
                 stats=run.network.stats,
                 precision=precision_of(config.hardware),
-                max_grad_norm=adam.max_grad_norm,
+                max_grad_norm=config.optimizer.max_grad_norm,
             )
             if ema is not None:
                 ema.update(model, step=step.done)
-            lr = optimizer.param_groups[-1]["lr"]
+            lr = trainer.optimizer.param_groups[-1]["lr"]
             step.report(values | {"lr": lr, "epoch": (step.done + 1) / plan.steps_per_epoch})
     model.train()
     if rank() == 0:

@@ -3,15 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from uniemox.classifier_info import CalibrationImages, ClassifierInfo, from_affect
-from uniemox.data.sample import DataSet, Sample
+from uniemox.data.sample import DataSet, Sample, shares_of
 from uniemox.data.splits import split_samples, take_fraction, write_splits
-from uniemox.errors import DataError, LabelError
+from uniemox.errors import DataError
 from uniemox.evaluate.calibration import calibrated
 from uniemox.evaluate.classifier_outputs import outputs_of, select_views
 from uniemox.evaluate.outputs import Outputs
@@ -84,24 +83,11 @@ def _row(sample: Sample, task: Task, label_set: LabelSet) -> list[float] | None:
                 return None
             return [float(place == sample.label) for place in range(len(label_set))]
         case "distribution":
-            return _shares(sample, label_set)
+            return shares_of(sample, label_set)
         case "affect":
             if sample.valence is None or sample.arousal is None:
                 return None
             return [from_affect(value) for value in (sample.valence, sample.arousal)]
-
-
-def _shares(sample: Sample, label_set: LabelSet) -> list[float] | None:
-    """Return shares of the votes for the labels; None without a vote for any of them."""
-    votes = [0.0] * len(label_set)
-    for word, share in (sample.distribution or {}).items():
-        try:
-            place = label_set.index(word)
-        except LabelError:
-            continue
-        votes[place] += share
-    total = sum(votes)
-    return [vote / total for vote in votes] if total > 0 else None
 
 
 SHARES = {"train": 0.8, "val": 0.1, "test": 0.1}
@@ -136,7 +122,8 @@ def split_for_training(data: DataSet, config: FinetuneConfig, out: Path | None) 
     """
     useful = _with_splits(data, config, out)
     train = [sample for sample in useful if sample.split == "train"]
-    monitor = config.monitor or find_monitor({sample.split for sample in useful})
+    has_both = {"val", "test"} <= {sample.split for sample in useful}  # val chooses only if test remains for scoring
+    monitor = config.monitor or ("val" if has_both else "holdout")
     held_out = [sample for sample in useful if sample.split == "val"] if monitor == "val" else []
     if config.fraction < 1:
         train, held_out = (take_fraction(part, config.fraction, config.seed) for part in (train, held_out))
@@ -176,11 +163,6 @@ def _halves(samples: Sequence[Sample], share: float, seed: int) -> tuple[list[Sa
     """Return two parts, the first with this share of every class; groups stay together."""
     scheme = split_samples(samples, {"first": share, "second": 1 - share}, seed)
     return tuple([s for s in samples if scheme[s.key] == part] for part in ("first", "second"))  # type: ignore[return-value]
-
-
-def find_monitor(splits: set[str | None]) -> Literal["val", "holdout"]:
-    """Return "val" if the data have a test split for scoring, else "holdout", so that val remains for scoring."""
-    return "val" if {"val", "test"} <= splits else "holdout"
 
 
 @dataclass(kw_only=True, slots=True)

@@ -5,12 +5,10 @@ from typing import Any, get_args
 import torch
 import torch.nn.functional as F
 from timm.layers import DropPath, calculate_drop_path_rates
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from uniemox.classifier_info import Streams, views_of
 from uniemox.errors import ConfigError, ShapeError
-from uniemox.model.encoder import check_plain
 from uniemox.model.methods.relation import Relation
 
 MAX_AXES = 64
@@ -93,7 +91,7 @@ DROP_PATHS = ("drop_path1", "drop_path2", "drop_path")  # timm's names, for atte
 class Classifier(nn.Module):
     """Classifier of one view or two: logits of E classes, or E numbers.
 
-    encoder: (N, 3, H, W) -> (N, D), such as from `load_published`, or `token_encoder` of a pre-trained ViT.
+    encoder: (N, 3, H, W) -> (N, D), such as from `load_published` or `load_start`.
     feature_width: D.  outputs: E.
     streams: with "scene" or "person" the head reads the encoder's features. With "both" the two views go through the
     encoder as one batch of 2N; embed (D -> C3) and fusion, in float32, compute the Υ of pre-training; and the head
@@ -137,11 +135,6 @@ class Classifier(nn.Module):
         features = self.features(scene, person)
         logits = self.head(features)
         return (logits, features) if with_features else logits
-
-    def after_encoder(self) -> list[nn.Parameter]:
-        """Return the parameters after the encoder."""
-        of_encoder = {id(parameter) for parameter in self.encoder.parameters()}
-        return [one for one in self.parameters() if one.requires_grad and id(one) not in of_encoder]
 
     def answer(self, scene: Tensor | None = None, person: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """Return logits (N, E), and distances (N,) from the training images, or None; see `Distance`."""
@@ -244,17 +237,6 @@ class NeighbourHead(nn.Module):
             votes = (nearest / self.temperature).softmax(dim=-1)  # (N, neighbours)
             shares = (votes[..., None] * self.targets[rows]).sum(dim=1)  # (N, E)
             return (shares + 1e-6).log()
-
-
-def token_encoder(vit: VisionTransformer) -> VisionTransformer:
-    """Let a ViT's forward return the CLS token after the final norm, (N, D); returns the same ViT.
-
-    Pre-training embeds this token as α, here over all patches; `load_start` and `build_encoder` return such ViTs.
-    Raises EncoderError if it is not a plain ViT.
-    """
-    check_plain(vit, type(vit).__name__)
-    vit.reset_classifier(0, "token")
-    return vit
 
 
 def set_drop_path(encoder: nn.Module, rate: float) -> None:

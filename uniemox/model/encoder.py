@@ -86,18 +86,14 @@ def encode_visible(vit: VisionTransformer, patches: Tensor, visible: Tensor) -> 
     Returns tokens (N, 1 + K, C2), the CLS token first.
     """
     weight = vit.patch_embed.proj.weight.permute(0, 2, 3, 1).flatten(1)  # (C2, P), over patches in our pixel order
-    x = F.linear(take_rows(patches, visible), weight, vit.patch_embed.proj.bias)  # (N, K, C2)
+    x = patches.gather(1, visible[..., None].expand(-1, -1, patches.shape[-1]))  # (N, K, P)
+    x = F.linear(x, weight, vit.patch_embed.proj.bias)  # (N, K, C2)
     x = vit.patch_embed.norm(x)
     x = x + vit.pos_embed[0, 1:][visible].to(x.dtype)
     cls = (vit.cls_token + vit.pos_embed[:, :1]).to(x.dtype).expand(len(x), -1, -1)  # (N, 1, C2)
     x = vit.norm_pre(torch.cat([cls, x], dim=1))  # (N, 1 + K, C2)
     x = checkpoint_seq(vit.blocks, x) if vit.grad_checkpointing else vit.blocks(x)
     return vit.norm(x)
-
-
-def take_rows(x: Tensor, rows: Tensor) -> Tensor:
-    """Take some rows of each sample. x: (N, L, C), rows: (N, K) indices.  Returns (N, K, C)."""
-    return x.gather(1, rows[..., None].expand(-1, -1, x.shape[-1]))
 
 
 def _why_not_plain(vit: Any) -> str | None:

@@ -5,7 +5,7 @@ boxes, so a classifier's file needs no other file: YOLOX-nano for objects and pe
 the cells of a grid replace objects and people, and the upper half of the person view replaces the face.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -80,14 +80,6 @@ class RegionReader(nn.Module):
         """Views that the groups need."""
         return "both" if set(OF_PERSON) & set(self.groups) else "scene"
 
-    def train(self, mode: bool = True) -> "RegionReader":
-        """Set the mode; the detectors stay in eval mode."""
-        super().train(mode)
-        for network in (self.detector, self.face_finder):
-            if network is not None:
-                network.eval()
-        return self
-
     def sizes(self) -> dict[Group, int]:
         """Number of regions T by group."""
         detected = () if self.detector is None else DETECTED
@@ -146,11 +138,6 @@ class RegionReader(nn.Module):
         with torch.autocast(view.device.type, enabled=False):
             rgb = (view.float() * self.std + self.mean).clamp(0, 1) * 255
             return network(F.interpolate(rgb, (DETECTOR_PX, DETECTOR_PX), mode="bilinear", align_corners=False))
-
-
-def views_of_groups(groups: Collection[Group]) -> int:
-    """Return the number of an image's views that the encoder processes: scene, person, face."""
-    return 1 + bool(set(OF_PERSON) & set(groups)) + ("face" in groups)
 
 
 def feature_map(encoder: Any, x: Tensor) -> Tensor:

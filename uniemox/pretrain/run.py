@@ -23,22 +23,13 @@ from uniemox.losses.config import LossWeights
 from uniemox.model.encoder import build_encoder
 from uniemox.model.uniemox import ModelOutput, UniEmoX
 from uniemox.pretrain.config import PretrainConfig
-from uniemox.pretrain.step import (
-    ExtraLoss,
-    MaskedViews,
-    PretrainBatch,
-    forward,
-    loss_gradient_norms,
-    make_batch,
-    pretrain_step,
-)
-from uniemox.teacher.features import StoredTeacher, StoredTextsTeacher, store_features
+from uniemox.pretrain.step import ExtraLoss, PretrainBatch, forward, loss_gradient_norms, make_batch, pretrain_step
+from uniemox.teacher.features import StoredTeacher, store_features
 from uniemox.teacher.opening import open_teacher
 from uniemox.teacher.protocol import Teacher
 from uniemox.teacher.sources import ClipTeacher
 from uniemox.training.hardware import precision_of, ready_to_train, setup_device, with_precision, wrap
 from uniemox.training.journal import Callback, Journal, RunPlan
-from uniemox.training.optimization import build_optimizer
 from uniemox.training.processes import (
     first_process_first,
     is_sharded,
@@ -88,7 +79,8 @@ def pretrain(
         model, teacher = open_networks(config, data, out, device, callback)
         trainer = build_trainer(config, data, out, model, callback)
         plan = plan_run(config, data, trainer, teacher, done=trainer.resume().step)
-        runner, dataset = wrap(model, device, compiled=config.hardware.compile), masked_views(config, data, model)
+        runner, patches = wrap(model, device, compiled=config.hardware.compile), model.encoder.patch_embed.num_patches
+        dataset = ViewDataset(data.samples, TrainViews(config.view, config.seed, patches))
         save = partial(_save, config, dataset, trainer, teacher)
         with closing(trainer.steps(plan, load_batches(config, dataset, plan), save)) as steps:
             for step in steps:
@@ -156,8 +148,7 @@ def prepare_teacher(
             on_progress=callback.progress,
         )
     wait_for_all()
-    stored = StoredTeacher(out / TEACHER_FEATURES)
-    return StoredTextsTeacher(teacher, stored) if teacher else stored
+    return StoredTeacher(out / TEACHER_FEATURES, teacher)
 
 
 def build_model(config: PretrainConfig, teacher_width: int | None, encoder: VisionTransformer | None = None) -> UniEmoX:
@@ -183,7 +174,7 @@ def set_up(config: PretrainConfig, model: UniEmoX, teacher: Teacher | None, devi
     """Move the model to its device, and compile CLIP's image encoder, which runs in every step, if asked to."""
     ready_to_train(model, device)
     model.set_grad_checkpointing(config.hardware.grad_checkpointing)
-    teacher = teacher.images if isinstance(teacher, StoredTextsTeacher) else teacher
+    teacher = teacher.of_images if isinstance(teacher, StoredTeacher) else teacher
     if config.hardware.compile and isinstance(teacher, ClipTeacher):
         teacher.model.visual.compile()
 
@@ -192,14 +183,7 @@ def build_trainer(config: PretrainConfig, data: DataSet, out: Path, model: UniEm
     """Shard a model over the processes if asked to, and build its optimizer and schedule.  model: on its device."""
     if config.sharded and world_size() > 1:
         shard(model, next(model.parameters()).device)
-    optimizer = build_optimizer(
-        model,
-        lr=config.optimizer.lr(config.batch_size),
-        weight_decay=config.optimizer.weight_decay,
-        betas=config.optimizer.betas,
-        layer_decay=config.layer_decay,
-    )
-    return Trainer.of(config, out, model, optimizer, callback, samples=len(data))
+    return Trainer.of(config, out, model, callback, samples=len(data))
 
 
 def plan_run(
@@ -215,13 +199,6 @@ def plan_run(
     stops = config.stop_on_divergence
     return measure_plan(
         config, trainer, probe, samples=len(data), what="pre-training", done=done, stops_on_divergence=stops
-    )
-
-
-def masked_views(config: PretrainConfig, data: DataSet, model: UniEmoX) -> ViewDataset:
-    """Training views of all samples, with the draws of their masks."""
-    return ViewDataset(
-        data.samples, MaskedViews(TrainViews(config.view, config.seed), model.encoder.patch_embed.num_patches)
     )
 
 

@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from uniemox.data.prompts import text_of
-from uniemox.data.sample import Sample
 from uniemox.errors import ConfigError, TeacherError
 from uniemox.losses.config import LossWeights
 from uniemox.model.config import ModelConfig, Precision
@@ -18,8 +17,7 @@ from uniemox.teacher.protocol import Teacher
 from uniemox.training.optimization import train_step
 from uniemox.training.processes import gather_rows
 from uniemox.views.loader import ViewBatch
-from uniemox.views.patches import mask_noise, normalise
-from uniemox.views.transforms import TrainViews, Views
+from uniemox.views.patches import normalise
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -168,26 +166,8 @@ def _required(teacher: Teacher | None) -> Teacher:
     return teacher
 
 
-@dataclass(frozen=True, slots=True)
-class MaskedViews:
-    """Training views with the draws of their masks, which depend only on seed, epoch and sample."""
-
-    make_views: TrainViews
-    length: int
-    """L, number of patches per view."""
-
-    def __call__(self, sample: Sample, epoch: int) -> Views:
-        """Make the views and draw the masks; raises the errors of `TrainViews`."""
-        seed = self.make_views.seed
-        noise = [
-            mask_noise([sample.key], self.length, seed=seed, epoch=epoch, stream=stream)
-            for stream in ("scene", "person")
-        ]
-        return replace(self.make_views(sample, epoch), noise=torch.cat(noise))
-
-
 def make_batch(views: ViewBatch, *, with_emotion: bool) -> PretrainBatch:
-    """Make the batch of a step.  views: from `MaskedViews`.  with_emotion: see `text_of`."""
+    """Make the batch of a step.  views: from `TrainViews` with masks.  with_emotion: see `text_of`."""
     noise = torch.empty(0, 2, 0) if views.noise is None else views.noise  # for a batch without images
     return PretrainBatch(
         scene=views.scene,

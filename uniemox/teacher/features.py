@@ -1,7 +1,6 @@
 """Stored features of a teacher."""
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +25,12 @@ FIELDS = ("image_keys", "image_features", "texts", "text_features")
 class StoredTeacher:
     """Teacher that looks features up in a .npz file of `save_features`: by an image's key, or by a text.
 
+    of_images: teacher that computes image features instead; the file then only has those of texts.
     Raises TeacherError if the file is not such a file, and for a key or text that it lacks.
     """
 
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+    def __init__(self, path: str | Path, of_images: Teacher | None = None) -> None:
+        self.path, self.of_images = Path(path), of_images
         try:
             with open_regular(self.path) as content, np.load(content, allow_pickle=False) as file:
                 image_keys, images, texts, text_features = (file[field] for field in FIELDS)
@@ -45,7 +45,9 @@ class StoredTeacher:
         self.width: int = images.shape[1]
 
     def image_features(self, pixels: Tensor, keys: Sequence[str]) -> Tensor:
-        """Return features (N, C) float32 on the device of the pixels, which are otherwise ignored.  keys: N."""
+        """Return features (N, C) float32 on the device of the pixels (N, 3, H, W) in [0, 1].  keys: N."""
+        if self.of_images is not None:
+            return self.of_images.image_features(pixels, keys)
         return self._look_up(self.images, self.image_rows, keys, "image").to(pixels.device)
 
     def text_features(self, texts: Sequence[str]) -> Tensor:
@@ -162,24 +164,3 @@ def store_features(
             seen=seen_by(source),
         )
     return len(keys)
-
-
-@dataclass(frozen=True, slots=True)
-class StoredTextsTeacher:
-    """Teacher that computes image features, and looks those of texts up in a file."""
-
-    images: Teacher
-    texts: StoredTeacher
-
-    @property
-    def width(self) -> int:
-        """C, number of feature channels."""
-        return self.texts.width
-
-    def image_features(self, pixels: Tensor, keys: Sequence[str]) -> Tensor:
-        """Return features (N, C) float32.  pixels: (N, 3, H, W) in [0, 1].  keys: N."""
-        return self.images.image_features(pixels, keys)
-
-    def text_features(self, texts: Sequence[str]) -> Tensor:
-        """Return features (N, C) float32, on the CPU.  texts: N.  Raises TeacherError for a text that it lacks."""
-        return self.texts.text_features(texts)

@@ -4,7 +4,7 @@ import math
 import re
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from uniemox.data.order import RunOrder, steps_in_epoch
 from uniemox.data.prompts import text_of
-from uniemox.data.sample import Broken, DataSet, Sample
+from uniemox.data.sample import DataSet, Sample
 from uniemox.data.seen import SEEN, hashes_of, seen_by, write_hashes
 from uniemox.errors import DataError
 from uniemox.model.encoder import fast_precision
@@ -36,7 +36,7 @@ from uniemox.teacher.fitted import (
 from uniemox.teacher.opening import open_timm_tower, timm_name
 from uniemox.teacher.protocol import fit_pixels
 from uniemox.teacher.sources import TimmImageTower
-from uniemox.training.journal import Callback, RunPlan
+from uniemox.training.journal import Callback
 from uniemox.training.optimization import parameter_groups_of, update, warmup_cosine
 from uniemox.training.run_folder import begin_run
 from uniemox.training.state import Checkpoints
@@ -218,15 +218,16 @@ def _fit(teacher: FittedTeacher, pairs: Pairs, config: FitConfig, run: Path, cal
         optimizer=optimizer,
         set_lr=warmup_cosine(optimizer, config.lr, steps=config.epochs * steps_per_epoch, warmup=WARMUP),
         checkpoints=Checkpoints(run, keep=1),
-        broken=BrokenCount(0),  # all images are already in memory
         callback=callback,
     )
     plan = trainer.plan_small_run("fitting", config, samples=len(said))
     teacher.train()
-    with closing(trainer.steps(plan, _batches(plan, config.seed))) as steps:
+    sizes = {"batch_size": plan.batch_size, "start": plan.done, "steps": plan.steps}
+    order = RunOrder(plan.samples, seed=config.seed, **sizes)
+    with closing(trainer.steps(plan, order)) as steps:
         for step in steps:
             [batch] = step.batches
-            rows, epoch = batch.samples, step.done // steps_per_epoch
+            rows, epoch = [i for _, i in batch], step.done // steps_per_epoch
             texts = sorted(set().union(*(said[i] for i in rows)))
             truth = torch.tensor([[text in said[i] for text in texts] for i in rows])  # (N, M)
             image = _features(teacher, pairs.inputs[epoch % len(pairs.inputs), rows], is_frozen)
@@ -247,21 +248,6 @@ class _PairModel(nn.Module):
         super().__init__()
         self.teacher = teacher
         self.scale, self.bias = nn.Parameter(torch.tensor(math.log(SCALE))), nn.Parameter(torch.tensor(BIAS))
-
-
-@dataclass(frozen=True, slots=True)
-class _Rows:
-    """Batch of images in memory."""
-
-    samples: list[int]
-    broken: tuple[Broken, ...] = ()
-    person_sources: tuple[str, ...] = ()
-
-
-def _batches(plan: RunPlan, seed: int) -> Iterator[_Rows]:
-    sizes = {"batch_size": plan.batch_size, "accumulation": 1, "start": plan.done, "steps": plan.steps}
-    order = RunOrder(plan.samples, seed=seed, rank=0, processes=1, **sizes)
-    return (_Rows([i for _, i in batch]) for batch in order)
 
 
 def pair_loss(image: Tensor, text: Tensor, truth: Tensor, scale: Tensor, bias: Tensor) -> Tensor:

@@ -11,12 +11,13 @@ from typing import Literal, Self
 import torch
 from PIL import Image
 from torch import Tensor, nn
+from torch.utils.tensorboard import SummaryWriter
 
 from uniemox.errors import DataError
 from uniemox.io.files import METRICS, read_limited, write_file
 from uniemox.io.images import encode_image
 from uniemox.training.processes import kept_parameters, rank
-from uniemox.training.trackers import open_trackers
+from uniemox.training.trackers import open_tracker
 
 SHOWN_BYTES = 10**9  # smaller disk needs are not shown
 BYTES_OF_A_PARAMETER = 16  # weight, gradient, and AdamW's two means in float32
@@ -110,14 +111,14 @@ def memory_estimate(model: nn.Module, activation_bytes: int = 0) -> int:
     return BYTES_OF_A_PARAMETER * trained + activation_bytes
 
 
-IMAGES = "pictures"
+IMAGES, TENSORBOARD = "pictures", "tensorboard"
 
 
 class Journal:
     """Journal of one run.
 
     run: its folder.  step: steps already done; a killed process's records of later steps are removed. tracker: see
-    `open_trackers`. Only the first process writes.
+    `open_tracker`. Only the first process writes.
     """
 
     def __init__(self, run: Path, step: int, tracker: Literal["wandb", "mlflow"] | None = None) -> None:
@@ -128,7 +129,8 @@ class Journal:
         kept = [line for line in read_metrics(run) if line["step"] <= step] if path.exists() else []
         write_file(path, "".join(json.dumps(line) + "\n" for line in kept))
         self.file = path.open("a", encoding="utf-8")
-        self.trackers = open_trackers(run, step, tracker)
+        self.board = SummaryWriter(str(run / TENSORBOARD), purge_step=step + 1)
+        self.tracker = open_tracker(run, tracker)
 
     def __enter__(self) -> "Journal":
         return self
@@ -136,24 +138,27 @@ class Journal:
     def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
         if self.is_written:
             self.file.close()
-            for tracker in self.trackers:
-                tracker.close(failed=kind is not None)
+            self.board.close()
+            if self.tracker is not None:
+                self.tracker.close(failed=kind is not None)
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Write one line and one point of every curve.  step: steps done."""
         if self.is_written:
             self.file.write(json.dumps({"step": step, **values}) + "\n")
             self.file.flush()
-            for tracker in self.trackers:
-                tracker.write(step, values)
+            for name, value in values.items():
+                self.board.add_scalar(name, value, step)
+            if self.tracker is not None:
+                self.tracker.write(step, values)
 
     def image(self, step: int, name: str, image: Image.Image) -> None:
         """Save an image of this step as pictures/NAME-STEP.png."""
         if self.is_written:
             path = self.run / IMAGES / f"{name}-{step:08d}.png"
             write_file(path, encode_image(image, "PNG"))
-            for tracker in self.trackers:
-                tracker.image(step, name, image)
+            if self.tracker is not None:
+                self.tracker.image(step, name, image)
 
 
 def read_metrics(run: Path) -> list[dict[str, float]]:

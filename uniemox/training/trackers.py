@@ -1,4 +1,4 @@
-"""Trackers of a run's curves and images: TensorBoard always, Weights & Biases or MLflow if set.
+"""Trackers of a run's curves and images besides TensorBoard: Weights & Biases or MLflow.
 
 Server, account, and whether anything is sent are the tracker's own settings: WANDB_MODE=offline keeps the curves in the
 run's folder; MLFLOW_TRACKING_URI names a server or a database.
@@ -10,51 +10,19 @@ from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
 from secrets import token_hex
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 from PIL import Image
-from torch.utils.tensorboard import SummaryWriter
 
 from uniemox.data.source import public_name
 from uniemox.errors import ConfigError, MissingPackageError
 from uniemox.io.files import CONFIG, write_file
 from uniemox.training.run_folder import by_dotted_name, read_json
 
-TENSORBOARD = "tensorboard"
 WANDB_ID, MLFLOW_ID = "wandb_id.txt", "mlflow_id.txt"  # the tracker's run ID, with which it is continued
 PROJECT = "uniemox"  # W&B project and MLflow experiment
 MAX_PARAM_CHARACTERS = 6000  # MLflow's
 MAX_WAITING = 200  # unsent steps after which the run waits for MLflow's server
-
-
-class Tracker(Protocol):
-    """Receives the values of a run after each step."""
-
-    def write(self, step: int, values: Mapping[str, float]) -> None:
-        """Record a point of every curve.  step: steps done."""
-
-    def image(self, step: int, name: str, image: Image.Image) -> None:
-        """Record an image of this step."""
-
-    def close(self, *, failed: bool) -> None:
-        """Send what is still waiting.  failed: the run ended early."""
-
-
-class _TensorBoard:
-    """Event files in RUN/tensorboard. Later steps that an earlier process wrote are hidden."""
-
-    def __init__(self, run: Path, step: int) -> None:
-        self.writer = SummaryWriter(str(run / TENSORBOARD), purge_step=step + 1)
-
-    def write(self, step: int, values: Mapping[str, float]) -> None:
-        for name, value in values.items():
-            self.writer.add_scalar(name, value, step)
-
-    def image(self, step: int, name: str, image: Image.Image) -> None:
-        pass  # RUN/pictures has it
-
-    def close(self, *, failed: bool) -> None:
-        self.writer.close()
 
 
 class _Wandb:
@@ -153,13 +121,14 @@ class _Mlflow:
             warnings.warn(f"MLflow did not accept the end of the run: {error}", stacklevel=2)
 
 
-def open_trackers(run: Path, step: int, name: Literal["wandb", "mlflow"] | None) -> list[Tracker]:
-    """Open all trackers of a run.  step: steps already done.  name: tracker in addition to TensorBoard.
+def open_tracker(run: Path, name: Literal["wandb", "mlflow"] | None) -> _Wandb | _Mlflow | None:
+    """Open the tracker of a run that is used in addition to TensorBoard.
 
     Raises MissingPackageError if its package is not installed, ConfigError if it does not start.
     """
-    more: dict[str | None, list[type[_Wandb] | type[_Mlflow]]] = {None: [], "wandb": [_Wandb], "mlflow": [_Mlflow]}
-    return [_TensorBoard(run, step), *(kind(run) for kind in more[name])]
+    if name is None:
+        return None
+    return _Wandb(run) if name == "wandb" else _Mlflow(run)
 
 
 def _name_of(run: Path) -> str:

@@ -2,47 +2,28 @@
 
 import signal
 import time
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any, Generic, Literal, Protocol, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
 from uniemox.data.order import RunOrder, steps_in_epoch
-from uniemox.data.sample import Broken
-from uniemox.errors import DataError, DivergedError, StoppedError
+from uniemox.errors import DivergedError, StoppedError
 from uniemox.io.parallel import usable_cores
 from uniemox.io.stopping import StopRequest
 from uniemox.training.hardware import check_shared_memory, count_workers
 from uniemox.training.journal import ActivationCount, Callback, DivergenceWatch, Journal, RunPlan, memory_estimate
-from uniemox.training.optimization import build_schedule
+from uniemox.training.optimization import build_optimizer, build_schedule
 from uniemox.training.processes import gather_numbers, is_sharded, rank, wait_for_all, world_size
 from uniemox.training.state import Checkpoints, ResumePoint
 from uniemox.views.loader import BrokenCount, ViewBatch, ViewDataset, build_loader
 
-
-class Batch(Protocol):
-    """A batch from a loader."""
-
-    @property
-    def samples(self) -> Sequence[object]:
-        """Samples that could be read."""
-
-    @property
-    def broken(self) -> Sequence[Broken]:
-        """Samples that could not be read."""
-
-    @property
-    def person_sources(self) -> Sequence[str]:
-        """Source of each sample's person view; empty if there are no person views."""
-
-
-B = TypeVar("B", bound=Batch)
+B = TypeVar("B")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +53,6 @@ class Trainer:
     set_lr: Callable[[int], object]
     """Function that sets the learning rates of the step after n steps."""
     checkpoints: Checkpoints
-    broken: BrokenCount
-    """Counter of skipped unreadable images; it stops the run if there are too many."""
     callback: Callback
     save_every: Sequence[int] = (500,)
     """Intervals in steps; a checkpoint is due at the multiples of each, and at the end."""
@@ -85,16 +64,26 @@ class Trainer:
         config: Any,
         out: Path,
         model: nn.Module,
-        optimizer: torch.optim.Optimizer,
         callback: Callback,
         *,
         samples: int,
+        head_lr_scale: float | None = None,
         every_epoch: bool = False,
     ) -> "Trainer":
-        """Return the trainer of a run.
+        """Return the trainer of a run, with its optimizer.
 
-        config: of pre-training or fine-tuning.  samples: training images.  every_epoch: save after each as well.
+        config: of pre-training or fine-tuning.  samples: training images.  head_lr_scale: as for `build_optimizer`.
+        every_epoch: save after each as well.
         """
+        adam = config.optimizer
+        optimizer = build_optimizer(
+            model,
+            lr=adam.lr(config.batch_size),
+            weight_decay=adam.weight_decay,
+            betas=adam.betas,
+            layer_decay=config.layer_decay,
+            head_lr_scale=head_lr_scale,
+        )
         steps_per_epoch = steps_in_epoch(samples, config.batch_size)
         schedule = build_schedule(optimizer, config.schedule, steps_per_epoch)
         return cls(
@@ -103,7 +92,6 @@ class Trainer:
             optimizer=optimizer,
             set_lr=schedule.step_update,
             checkpoints=Checkpoints(out, config.save.keep, config.save.keep_every),
-            broken=BrokenCount(config.max_unreadable),
             callback=callback,
             save_every=(*config.save.due, steps_per_epoch) if every_epoch else config.save.due,
             tracker=config.save.tracker,
@@ -138,8 +126,8 @@ class Trainer:
         checkpoint.
         Also logs images_per_s, wait_s for the loader, and with_person, the share of images with a person in the person
         view.
-        Raises StoppedError after SIGTERM or Ctrl-C, when all is saved; DataError for too many unreadable images;
-        DivergedError, without a checkpoint, if the run diverges and the plan says to stop.
+        Raises StoppedError after SIGTERM or Ctrl-C, when all is saved; DivergedError, without a checkpoint, if the run
+        diverges and the plan says to stop; and errors of the loader.
         Close it (contextlib.closing), so that signal handlers are restored after an error in a step.
         """
         self.callback.start(plan)
@@ -150,7 +138,6 @@ class Trainer:
                 started = time.perf_counter()
                 step = Step(done - 1, list(islice(stream, plan.accumulation)))
                 waited = time.perf_counter() - started
-                self._check(step.batches)
                 self.set_lr(step.done)
                 yield step
                 assert step.values, "a step must report its values"
@@ -174,12 +161,6 @@ class Trainer:
                     )
         wait_for_all()
 
-    def _check(self, batches: Sequence[B]) -> None:
-        for batch in batches:
-            self.broken.add(batch.broken)
-            if not batch.samples:
-                raise DataError(f"none of {len(batch.broken)} images of a batch can be read: {batch.broken[-1].reason}")
-
     def _save(self, done: int, _: Journal) -> None:
         self.checkpoints.save(ResumePoint(done), self.model, self.optimizer)
 
@@ -192,8 +173,8 @@ def is_stop_requested(stop: StopRequest) -> bool:
     return asked
 
 
-def _with_person(batches: Sequence[Batch]) -> dict[str, float]:
-    sources = [source for batch in batches for source in batch.person_sources]
+def _with_person(batches: Sequence[object]) -> dict[str, float]:
+    sources = [source for batch in batches if isinstance(batch, ViewBatch) for source in batch.person_sources]
     persons = sum(not source.startswith("whole_image") for source in sources)
     return {"with_person": persons / len(sources)} if sources else {}
 
@@ -205,8 +186,11 @@ def _diverged(done: int, saved: int, trouble: str) -> DivergedError:
     )
 
 
-def load_batches(config: Any, views: ViewDataset, plan: RunPlan) -> DataLoader[ViewBatch]:
-    """Load the remaining batches of the plan, for this process.  config: of pre-training or fine-tuning."""
+def load_batches(config: Any, views: ViewDataset, plan: RunPlan) -> Iterator[ViewBatch]:
+    """Load the remaining batches of the plan, for this process.
+
+    config: of pre-training or fine-tuning.  Raises DataError for too many unreadable images.
+    """
     order = RunOrder(
         plan.samples,
         batch_size=config.batch_size,
@@ -217,7 +201,8 @@ def load_batches(config: Any, views: ViewDataset, plan: RunPlan) -> DataLoader[V
         rank=rank(),
         processes=world_size(),
     )
-    return build_loader(views, order, plan.workers)
+    batches = iter(build_loader(views, order, plan.workers))  # forks its processes before trackers start threads
+    return BrokenCount(config.max_unreadable).readable(batches)
 
 
 def measure_plan(

@@ -5,9 +5,9 @@ import gc
 import pickle
 import signal
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import overload
+from typing import Any, TypeVar, overload
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from uniemox.views.transforms import Views
 
 PREFETCH = 4  # batches that each loading process keeps ready
 PR_SET_PDEATHSIG = 1  # of Linux's prctl.h
+Batch = TypeVar("Batch", bound=Any)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +105,14 @@ class BrokenCount:
                 f"{len(self.reasons)} images can't be read, more than the {self.max_unreadable} that may be left out: "
                 f"{last}. uniemox data check lists all of them, and --exclude leaves them out"
             )
+
+    def readable(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+        """Yield batches of samples and `broken` ones. Raises the error of `add`, and DataError for an empty batch."""
+        for batch in batches:
+            self.add(batch.broken)
+            if not batch.samples:
+                raise DataError(f"none of {len(batch.broken)} images of a batch can be read: {batch.broken[-1].reason}")
+            yield batch
 
 
 def collate(items: Sequence[tuple[Sample, Views] | Broken]) -> ViewBatch:

@@ -8,6 +8,7 @@ values. This agrees with Pillow's to a level or two and takes a fraction of the 
 import math
 import random
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +21,7 @@ from uniemox.errors import BoxError
 from uniemox.persons.box import Box, PersonCrop, Source, choose_person
 from uniemox.predict.views import black_outside, hide, person_view, pixels_of, scene_box, scene_view
 from uniemox.views.config import ViewConfig
+from uniemox.views.patches import mask_noise
 
 ASPECT = (3 / 4, 4 / 3)
 TRIES = 10  # attempts at a random crop before the largest centre crop is taken, as in torchvision
@@ -43,6 +45,8 @@ class TrainViews:
 
     config: ViewConfig
     seed: int
+    patches: int = 0
+    """L, number of patches whose masks are drawn too, in pre-training; 0: no masks."""
 
     def __call__(self, sample: Sample, epoch: int) -> Views:
         """Return the views of a sample in an epoch. Raises ImageError or BoxError, with the image's name."""
@@ -67,7 +71,11 @@ class TrainViews:
         scene, body = _cut(scene_pixels, crop, full, size), _cut(person_pixels, person.box, full, size)
         if flip:
             scene, body = scene.flip(-1), body.flip(-1)
-        return Views(scene, body, person.source, crop, flip)
+        noise = None
+        if self.patches:
+            masks = partial(mask_noise, [sample.key], self.patches, seed=self.seed, epoch=epoch)
+            noise = torch.cat([masks(stream="scene"), masks(stream="person")])
+        return Views(scene, body, person.source, crop, flip, noise)
 
 
 @dataclass(frozen=True, slots=True)

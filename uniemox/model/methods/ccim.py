@@ -58,11 +58,6 @@ class Ccim(nn.Module):
         shares = np.bincount(clusters.labels_, minlength=count) / len(x)
         self.set_dictionary(torch.from_numpy(clusters.cluster_centers_), torch.from_numpy(shares))
 
-    @property
-    def linear(self) -> nn.Linear:
-        """Linear layer that reads the features."""
-        return self.of_features
-
     def forward(self, features: Tensor) -> Tensor:
         """Return logits (N, E).  features: (N, C)."""
         return self.of_features(features) + self.of_confounders(self.expected(features))
