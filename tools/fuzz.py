@@ -34,7 +34,7 @@ from uniemox.data.processes import look_at
 from uniemox.data.readers.csv_table import read_csv
 from uniemox.data.readers.emoset import read_emoset
 from uniemox.data.readers.emotion6 import read_emotion6
-from uniemox.data.readers.folders import read_fi, read_folder
+from uniemox.data.readers.folders import read_class_folders, read_folder
 from uniemox.data.readers.heco import read_heco
 from uniemox.data.readers.machajdik import read_abstract
 from uniemox.data.sample import DataSet, ImageFile, Sample
@@ -44,6 +44,7 @@ from uniemox.data.splits import read_splits, write_splits
 from uniemox.errors import UniemoxError
 from uniemox.io.decoding.pool import DecoderPool
 from uniemox.io.images import decode
+from uniemox.labels import MIKELS
 
 MAX_DURATION_S = 10.0
 MAX_MIB = 750  # a process that decodes: small files may take 600, beside what it needs itself
@@ -114,7 +115,7 @@ def annotation_targets(root: Path) -> list[Target]:
 
 def sidecar_targets(root: Path) -> list[Target]:
     """Files that are kept beside a data set."""
-    data = read_fi(root / "fi")
+    data = read_class_folders(root / "fi", MIKELS)
     persons, texts, exclude, splits = (root / f"{name}.json" for name in ("persons", "texts", "exclude", "splits"))
     header = {"detector": "x", "threshold": 0.3}
     with Sidecar(persons, header) as file:

@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 
 from tests.ask.server import Endpoint, Response, error, in_turn, says, serving
 from uniemox.ask import client
-from uniemox.ask.client import MAX_BYTES, MAX_WAIT_S, Client, Pace, Reply, back_off, chat_url, is_loopback
+from uniemox.ask.client import MAX_BYTES, Client, Pace, Reply, chat_url, is_loopback
 from uniemox.ask.question import first_message
 from uniemox.errors import ConfigError
+from uniemox.io.http_client import MAX_WAIT_S, back_off
 
 KEY = "sk-secret-1234567890"
 IMAGE = "data:image/jpeg;base64,AAAA"

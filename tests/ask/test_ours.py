@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tests.drawn import class_folders
-from tests.runs import finetuned, one_thread
+from tests.runs import finetuned
 from uniemox.ask.question import AskedImage, labels_of_ours, select
 from uniemox.checkpoints.classifier import load_classifier
 from uniemox.data.readers.folders import read_folder
@@ -32,16 +32,15 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> tuple[AskedImage, ...]:
 
 
 def test_the_labels_are_those_of_torch(images: tuple[AskedImage, ...]) -> None:
-    with one_thread():
-        run = finetuned("probe")
-        classifier, info = load_classifier(run / "model.safetensors")
-        view = ViewConfig(size=info.size, crop_fraction=info.crop_fraction)
-        samples = [asked.sample for asked in images]
-        logits = outputs_of(classifier, samples, view, stats=PixelStats(info.mean, info.std), workers=0).values
-        expected = [info.labels[i] for i in np.argmax(logits, axis=1)]
-        for model in (run, run / "model.onnx"):
-            found = labels_of_ours(model, images, info.find_labels())
-            assert [found[asked.sha256] for asked in images] == expected
+    run = finetuned("probe")
+    classifier, info = load_classifier(run / "model.safetensors")
+    view = ViewConfig(size=info.size, crop_fraction=info.crop_fraction)
+    samples = [asked.sample for asked in images]
+    logits = outputs_of(classifier, samples, view, stats=PixelStats(info.mean, info.std), workers=0).values
+    expected = [info.labels[i] for i in np.argmax(logits, axis=1)]
+    for model in (run, run / "model.onnx"):
+        found = labels_of_ours(model, images, info.find_labels())
+        assert [found[asked.sha256] for asked in images] == expected
 
 
 @pytest.mark.parametrize("known", ["boxes", "target", "nobody"])
@@ -61,19 +60,18 @@ def test_a_model_of_both_streams_sees_the_people_of_the_data(
         "nobody": {"persons": ()},
     }
     asked = [replace(one, sample=replace(one.sample, **people[known])) for one in images]
-    with one_thread():
-        run = finetuned("both")
-        classifier, info = load_classifier(run / "model.safetensors")
-        view, stats = ViewConfig(size=info.size, crop_fraction=info.crop_fraction), PixelStats(info.mean, info.std)
-        samples = [one.sample for one in asked]
-        outputs = outputs_of(classifier, samples, view, stats=stats, workers=0)
-        logits, network = outputs.values, load(run, finder=None).network
-        for sample, expected in zip(samples, answers_of(info, logits, outputs.distances), strict=True):
-            image, full = decode_sample(sample)
-            views = network.look(image, full, sample.persons, sample.target_box)
-            assert network.answer([views]).values[0] == pytest.approx(expected, abs=1e-4)
-        labels = {one.sha256: info.labels[i] for one, i in zip(asked, np.argmax(logits, axis=1), strict=True)}
-        assert labels_of_ours(run, asked, info.find_labels()) == labels
+    run = finetuned("both")
+    classifier, info = load_classifier(run / "model.safetensors")
+    view, stats = ViewConfig(size=info.size, crop_fraction=info.crop_fraction), PixelStats(info.mean, info.std)
+    samples = [one.sample for one in asked]
+    outputs = outputs_of(classifier, samples, view, stats=stats, workers=0)
+    logits, network = outputs.values, load(run, finder=None).network
+    for sample, expected in zip(samples, answers_of(info, logits, outputs.distances), strict=True):
+        image, full = decode_sample(sample)
+        views = network.look(image, full, sample.persons, sample.target_box)
+        assert network.answer([views]).values[0] == pytest.approx(expected, abs=1e-4)
+    labels = {one.sha256: info.labels[i] for one, i in zip(asked, np.argmax(logits, axis=1), strict=True)}
+    assert labels_of_ours(run, asked, info.find_labels()) == labels
 
 
 def test_what_can_not_be_compared(images: tuple[AskedImage, ...], tmp_path: Path) -> None:

@@ -13,11 +13,11 @@ from PIL import Image
 from tests.drawn import Stored, class_folders, draw_image, jpeg_of, plant
 from uniemox.data.audit import Audit, audit, write_page
 from uniemox.data.near import near_groups
-from uniemox.data.pool_config import PoolConfig
 from uniemox.data.processes import look_at, scan
 from uniemox.data.sample import ImageFile, Sample
 from uniemox.data.source import open_data
 from uniemox.io.images import decode
+from uniemox.io.parallel import PoolConfig
 
 
 def pairs_of(thumbs: np.ndarray) -> set[tuple[int, int]]:

@@ -10,11 +10,11 @@ from tests.data.detectors import Deadly, WhiteDetector, not_there
 from tests.drawn import class_folders, jpeg_of
 from uniemox.data.audit import audit
 from uniemox.data.people import BATCH, find_people
-from uniemox.data.pool_config import PoolConfig
 from uniemox.data.processes import map_batches
 from uniemox.data.shards import ShardConfig, write_shards
 from uniemox.data.source import open_data
 from uniemox.errors import DetectorError
+from uniemox.io.parallel import PoolConfig
 
 ray = pytest.importorskip("ray", reason="needs Ray: pip install 'uniemox[ray]'")
 from ray.cluster_utils import Cluster  # noqa: E402

@@ -8,9 +8,9 @@ from PIL import Image
 from tests.data.detectors import Deadly, WhiteDetector
 from tests.drawn import class_folders, draw_image, jpeg_of
 from uniemox.data.people import BATCH, find_people
-from uniemox.data.pool_config import PoolConfig
 from uniemox.data.source import open_data
 from uniemox.errors import DataError
+from uniemox.io.parallel import PoolConfig
 
 
 @pytest.fixture

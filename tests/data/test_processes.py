@@ -14,9 +14,9 @@ import pytest
 
 from tests.drawn import sample_of
 from uniemox.data.near import image_hashes
-from uniemox.data.pool_config import PoolConfig
 from uniemox.data.processes import CHUNK, map_batches
 from uniemox.errors import DetectorError
+from uniemox.io.parallel import PoolConfig
 
 PARENT = """
 import os, time

@@ -8,12 +8,14 @@ import pytest
 from tests.data.tree import abstract, emotion6, put, says, words, write
 from tests.drawn import class_folders
 from uniemox.data.readers.emotion6 import read_emotion6
-from uniemox.data.readers.folders import inside, read_caer_s, read_emo8, read_fi, read_folder, read_ube, walk_files
+from uniemox.data.readers.folders import inside, read_folder, walk_files
 from uniemox.data.readers.heco import read_heco
 from uniemox.data.readers.machajdik import read_abstract, read_artphoto
-from uniemox.data.source import open_data
+from uniemox.data.source import READERS, open_data
 from uniemox.errors import DataError
 from uniemox.labels import CAER, EKMAN, MIKELS, UBE
+
+read_fi, read_emo8, read_ube, read_caer_s = (READERS[name] for name in ("fi", "emo8", "ube", "caer-s"))
 
 # Emotion6
 

@@ -10,20 +10,9 @@ import torch
 from PIL import Image
 
 from tests.data.tree import says
-from tests.runs import (
-    CPU,
-    SPLITS,
-    colours,
-    finetuned,
-    one_thread,
-    pretrained,
-    teacher,
-    tiny_finetuning,
-    tiny_pretraining,
-)
+from tests.runs import CPU, SPLITS, colours, finetuned, pretrained, teacher, tiny_finetuning, tiny_pretraining
 from uniemox.checkpoints.saving import convert
 from uniemox.data.people import find_people
-from uniemox.data.pool_config import PoolConfig
 from uniemox.data.sample import DataSet
 from uniemox.data.seen import hashes_of, read_seen, seen_by, seen_file, write_hashes
 from uniemox.data.shards import ShardConfig, write_shards
@@ -31,6 +20,7 @@ from uniemox.data.source import open_data
 from uniemox.errors import DataError
 from uniemox.evaluate.run import evaluate
 from uniemox.finetune.run import finetune
+from uniemox.io.parallel import PoolConfig
 from uniemox.persons.box import Box, Detection
 from uniemox.pretrain.config import TeacherConfig
 from uniemox.pretrain.run import pretrain
@@ -40,12 +30,6 @@ from uniemox.teacher.fitted import FittedTeacher
 from uniemox.teacher.fitting import fit_teacher
 
 REFUSED = "through its parts (pre-training, teacher, joined runs, person detector)"
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Any:
-    with one_thread():
-        yield
 
 
 def described(data: DataSet) -> DataSet:

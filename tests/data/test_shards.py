@@ -18,12 +18,12 @@ import webdataset
 
 from tests.drawn import class_folders, draw_image, jpeg_of
 from uniemox.data.order import RunOrder
-from uniemox.data.pool_config import PoolConfig
 from uniemox.data.sample import DataSet, Sample
 from uniemox.data.shards import ShardConfig, read_shards, write_shards
 from uniemox.data.source import open_data
 from uniemox.errors import ConfigError, DataError
 from uniemox.io.images import decode
+from uniemox.io.parallel import PoolConfig
 from uniemox.persons.box import Box, Detection
 from uniemox.views.config import ViewConfig
 from uniemox.views.loader import ViewDataset, build_loader

@@ -1,7 +1,6 @@
 """Several data sets opened as one."""
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,15 +8,15 @@ import pytest
 
 from tests.data.tree import abstract, emoset, emotion6, put, says, words, write
 from tests.drawn import class_folders, draw_image, jpeg_of
-from tests.runs import one_thread, pretrained, tiny_finetuning
+from tests.runs import pretrained, tiny_finetuning
 from uniemox.cli.data import SchemeOptions, check, show, split
-from uniemox.data.pool_config import PoolConfig
 from uniemox.data.sample import Sample
 from uniemox.data.shards import ShardConfig, write_shards
 from uniemox.data.source import folder_of, open_data, parse_source, split_sources
 from uniemox.errors import ConfigError, DataError, LabelError
 from uniemox.evaluate.run import evaluate
 from uniemox.finetune.run import finetune
+from uniemox.io.parallel import PoolConfig
 from uniemox.training.config import HardwareConfig
 from uniemox.training.run_folder import describe_data
 
@@ -27,12 +26,6 @@ EKMAN_ROWS = {
     "joy/2.jpg": (0, 0, 0, 1, 0, 0, 0),
     "surprise/3.jpg": (0, 0, 0, 0, 0, 1, 0),
 }
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    with one_thread():
-        yield
 
 
 @pytest.fixture

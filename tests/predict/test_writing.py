@@ -84,7 +84,7 @@ def test_resume_continues_from_any_cut(tmp_path: Path, ending: str) -> None:
             part.lines.write_bytes(lines[:cut])
         with opened(path, resume=True) as part:
             done = [answer for answer in ANSWERS if part.has(str(answer.path))]
-            assert len(part) == len(done) == lines[:cut].count(b'"scene"', 0, lines.rfind(b"\n", 0, cut) + 1)
+            assert len(done) == lines[:cut].count(b'"scene"', 0, lines.rfind(b"\n", 0, cut) + 1)
             assert ANSWERS[1] not in done  # it is tried again
             for answer in ANSWERS:
                 if answer not in done:
@@ -322,4 +322,4 @@ def test_a_failure_with_a_longer_name_than_any_file_does_not_spoil_the_file(tmp_
         file.write(prediction("b.jpg"))
         file.finish()
     with opened(tmp_path / "a.csv", resume=True) as file:
-        assert (file.has("b.jpg"), len(file)) == (True, 1)
+        assert file.has("b.jpg")

@@ -2,7 +2,6 @@
 
 import ipaddress
 import json
-import random
 import re
 import socket
 import ssl
@@ -19,9 +18,7 @@ from urllib.parse import urlsplit
 from urllib.request import HTTPHandler, HTTPSHandler
 
 from uniemox.errors import ConfigError
-from uniemox.io.http_client import retry_after, timed_response
-
-MAX_WAIT_S = 60.0  # between two attempts, unless the endpoint asks for a pause
+from uniemox.io.http_client import back_off, host_of, retry_after, timed_response
 
 
 class Pace:
@@ -51,12 +48,6 @@ class Pace:
         """Keep all threads from sending a request for a number of seconds."""
         with self.lock:
             self.next_s = max(self.next_s, time.monotonic() + seconds)
-
-
-def back_off(attempt: int, first_wait_s: float) -> float:
-    """Return the seconds before the next attempt: doubled after each failure, then drawn from the upper half."""
-    longest = min(first_wait_s * 2 ** (attempt - 1), MAX_WAIT_S)
-    return longest * random.uniform(0.5, 1)
 
 
 PATH = "/chat/completions"
@@ -216,7 +207,7 @@ class Client:
     def _refused(self, model: str, status: int, headers: Mapping[str, str], data: bytes) -> Reply | _Trouble:
         """Describe a status other than 2xx. Raises ConfigError if it affects all questions."""
         if status < 400:
-            to = self._clean(_host_of(headers.get("Location") or "")) or "another address"
+            to = self._clean(host_of(headers.get("Location") or "")) or "another address"
             raise ConfigError(
                 f"{self.url} redirects to {to}; it is not followed, because the key would go along. If you trust it, "
                 "give that address as --endpoint"
@@ -273,14 +264,6 @@ class Client:
 
     def _hide(self, text: str) -> str:
         return text.replace(self._key, KEY_HIDDEN) if self._key else text
-
-
-def _host_of(address: str) -> str:
-    """Return the host in an address sent by a server; an empty text if there is none or it can't be parsed."""
-    try:
-        return urlsplit(address).netloc
-    except ValueError:
-        return ""
 
 
 class _Handler(HTTPHandler, HTTPSHandler):

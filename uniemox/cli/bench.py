@@ -95,7 +95,7 @@ def bench_data_command(*, data: str, soak: int = 0, as_json: JsonObject = False)
 
 def _growth(growth_mb: float | None, soak: int, what: str) -> str:
     """Return a line about the memory growth of a process; an empty text if it was not measured."""
-    from uniemox.bench.counting import soak_start
+    from uniemox.training.counting import soak_start
 
     if growth_mb is None:
         return ""

@@ -15,8 +15,8 @@ from rich.text import Text
 
 from uniemox.cli.console import Files, Flag, JsonFlag, JsonObject, need, progress_bar, say, say_parts, show_all
 from uniemox.cli.data_files import NO_FILES, Exclude, FileOptions, Pool, Splits, Texts, describe, persons, shard
-from uniemox.data.pool_config import ONE_A_CORE
 from uniemox.errors import ConfigError
+from uniemox.io.parallel import ONE_A_CORE
 
 if TYPE_CHECKING:
     import numpy as np

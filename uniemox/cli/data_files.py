@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Parameter
 
 from uniemox.cli.console import Files, Flag, JsonObject, need, progress_bar, say
-from uniemox.data.pool_config import ONE_A_CORE, PoolConfig
 from uniemox.errors import ConfigError
+from uniemox.io.parallel import ONE_A_CORE, PoolConfig
 
 if TYPE_CHECKING:
     from uniemox.data.sample import DataSet

@@ -54,22 +54,19 @@ def survey(
     if out.suffix.lower() not in (".html", ".htm"):
         raise UsageError(f"{out}: expected a name that ends in .html")
     from uniemox.cli.predict_output import Output, named_images
-    from uniemox.predict.survey.run import lines_of, take_survey
-    from uniemox.predict.survey.summary import groupings_of
+    from uniemox.predict.survey.page import write_survey_page
+    from uniemox.predict.survey.run import answer_new, noted
+    from uniemox.predict.survey.summary import groupings_of, summarise
+    from uniemox.predict.writing import AnswerHeader, PathSet, ResultFile
 
     groupings = groupings_of(by, table)
-    output = Output(as_json=False, has_rows=False)
-    result = take_survey(
-        models.opener(on_cluster=False, has_several=True)(),
-        named_images(images),
-        out,
-        groupings=groupings,
-        title=f"Survey of {', '.join(images[:3])}{' …' * (len(images) > 3)}",
-        labels=labels,
-        resume=resume,
-        watch=lambda answers: output.take(answers, images, lines_of(out)),
-    )
-    say(f"wrote {out}: {result.whole.images:,} images; open it in a browser. Answers and features: {lines_of(out)}")
+    output, asked, lines = Output(as_json=False, has_rows=False), PathSet(), out.with_name(out.name + ".jsonl")
+    predictor = models.opener(has_several=True)()
+    with ResultFile(lines, resume=resume, answered=AnswerHeader.of_question(predictor, labels, None)) as file:
+        output.take(answer_new(predictor, noted(named_images(images), asked), file, labels), images, lines)
+    result = summarise(lines, groupings, asked)
+    write_survey_page(result, f"Survey of {', '.join(images[:3])}{' …' * (len(images) > 3)}", out)
+    say(f"wrote {out}: {result.whole.images:,} images; open it in a browser. Answers and features: {lines}")
     if output.failures:
         sys.exit(EXIT_UNREADABLE)
 

@@ -112,15 +112,11 @@ def paper_plan() -> CollectionPlan:
 def read_plan(path: Path) -> CollectionPlan:
     """Read a plan file: {"keywords": {label: [word, ...]}, ...} with the fields of CollectionPlan, or keywords alone.
 
-    Raises ConfigError, with the path, for anything else.
+    Raises DataError or ConfigError, with the path, for anything else.
     """
-    from uniemox.data.readers.csv_table import read_text  # noqa: PLC0415 - numpy, which help need not wait for
+    from uniemox.data.readers.csv_table import read_json  # noqa: PLC0415 - numpy, which help need not wait for
 
-    try:
-        content = json.loads(read_text(path))
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{path}: not JSON ({error})") from error
-    return plan_of(content, str(path))
+    return plan_of(read_json(path), str(path))
 
 
 def plan_of(content: object, where: str) -> CollectionPlan:

@@ -13,10 +13,16 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
 )
+from sqlalchemy.schema import SchemaItem
 
 SCHEMA = 1  # version of the tables; increase it with every change
 
 metadata = MetaData()
+
+
+def _numbered(name: str, *columns: SchemaItem) -> Table:
+    return Table(name, metadata, Column("id", Integer, primary_key=True), *columns)
+
 
 settings = Table(
     "settings", metadata, Column("name", String(40), primary_key=True), Column("value", Text, nullable=False)
@@ -34,10 +40,8 @@ searches = Table(
 )
 """Finished searches with the number of results asked for; unfinished ones start again. label "": any."""
 
-images = Table(
+images = _numbered(
     "pictures",
-    metadata,
-    Column("id", Integer, primary_key=True),
     Column("sha256", String(64), nullable=False, unique=True),
     Column("format", String(8), nullable=False),
     Column("bytes", Integer, nullable=False),
@@ -47,10 +51,8 @@ images = Table(
 )
 """Each different file once."""
 
-candidates = Table(
+candidates = _numbered(
     "candidates",
-    metadata,
-    Column("id", Integer, primary_key=True),
     Column("source", String(40), nullable=False),
     Column("address", Text, nullable=False),
     Column("keyword", String(200), nullable=False),
@@ -84,10 +86,8 @@ looks = Table(
 )
 """Scan of an image: thumb (32, 32, 3) uint8, histogram (48,) float32; score: a model's share for the label."""
 
-benchmarks = Table(
+benchmarks = _numbered(
     "benchmarks",
-    metadata,
-    Column("id", Integer, primary_key=True),
     Column("name", String(200), nullable=False),
     Column("key", Text, nullable=False),
     Column("sha256", String(64), nullable=False),
@@ -96,10 +96,8 @@ benchmarks = Table(
 )
 """Images of test sets, which must not be in the new data set."""
 
-batches = Table(
+batches = _numbered(
     "batches",
-    metadata,
-    Column("id", Integer, primary_key=True),
     Column("at", Float, nullable=False),
     Column("actor", String(100), nullable=False),
     Column("step", String(20), nullable=False),
@@ -108,10 +106,8 @@ batches = Table(
 )
 """Steps, never changed; a batch that undoes another is one too."""
 
-events = Table(
+events = _numbered(
     "events",
-    metadata,
-    Column("id", Integer, primary_key=True),
     Column("batch_id", ForeignKey("batches.id"), nullable=False, index=True),
     Column("picture_id", ForeignKey("pictures.id"), nullable=False),
     Column("field", String(10), nullable=False),
@@ -121,10 +117,8 @@ events = Table(
 )
 """Decisions about images. field: screen (keep, drop), style, verdict (a label or none), taken (yes)."""
 
-people = Table(
+people = _numbered(
     "people",
-    metadata,
-    Column("id", Integer, primary_key=True),
     Column("name", String(100), nullable=False, unique=True),
     Column("role", String(10), nullable=False),
     Column("token_hash", String(64), nullable=False, unique=True),
@@ -142,10 +136,8 @@ sessions = Table(
     Column("began_at", Float, nullable=False),
 )
 
-tasks = Table(
+tasks = _numbered(
     "tasks",
-    metadata,
-    Column("id", Integer, primary_key=True),
     Column("person_id", ForeignKey("people.id"), nullable=False),
     Column("picture_id", ForeignKey("pictures.id"), index=True),
     Column("check_label", String(60)),
@@ -154,10 +146,8 @@ tasks = Table(
 )
 """Items shown to an annotator: an image, or an attention check (check_label)."""
 
-answers = Table(
+answers = _numbered(
     "answers",
-    metadata,
-    Column("id", Integer, primary_key=True),
     Column("person_id", ForeignKey("people.id"), nullable=False),
     Column("task_id", ForeignKey("tasks.id"), nullable=False, index=True),
     Column("client_id", String(64), nullable=False),
@@ -173,10 +163,8 @@ details = Table(
 )
 """Further fields of an answer, as JSON: labels, intensity, valence, arousal, comment, skip, suggested."""
 
-consents = Table(
+consents = _numbered(
     "consents",
-    metadata,
-    Column("id", Integer, primary_key=True),
     Column("person_id", ForeignKey("people.id"), nullable=False),
     Column("text_sha256", String(64), nullable=False),
     Column("at", Float, nullable=False),
@@ -192,10 +180,8 @@ suggestions = Table(
 )
 """Predictions of the model that the owner chose, shown to annotators."""
 
-releases = Table(
+releases = _numbered(
     "releases",
-    metadata,
-    Column("id", Integer, primary_key=True),
     Column("folder", Text, nullable=False, unique=True),
     Column("options", Text, nullable=False),
     Column("at", Float, nullable=False),

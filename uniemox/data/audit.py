@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from uniemox.data.near import near_groups
-from uniemox.data.pool_config import ONE_A_CORE, PoolConfig
 from uniemox.data.processes import Look, scan
 from uniemox.data.sample import DataSet, Sample, decode_sample
 from uniemox.errors import BoxError, ImageError
 from uniemox.io.html import jpeg_url, write_html
+from uniemox.io.parallel import ONE_A_CORE, PoolConfig
 from uniemox.io.progress import Progress, silent
 from uniemox.persons.box import Box, touched_box
 

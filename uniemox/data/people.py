@@ -11,7 +11,6 @@ from typing import Any, Self
 
 from PIL import Image
 
-from uniemox.data.pool_config import ONE_A_CORE, PoolConfig
 from uniemox.data.processes import map_each
 from uniemox.data.readers.csv_table import parse_json, read_bytes
 from uniemox.data.sample import DataSet, Sample, decode_sample
@@ -19,7 +18,7 @@ from uniemox.data.seen import seen_file, write_hashes
 from uniemox.errors import DataError, ImageError
 from uniemox.io.files import FileLock, open_appending
 from uniemox.io.images import MinSides
-from uniemox.io.parallel import DIED
+from uniemox.io.parallel import DIED, ONE_A_CORE, PoolConfig
 from uniemox.io.progress import Progress, silent
 from uniemox.persons.box import Box, Detection
 from uniemox.persons.detector import Detector

@@ -24,12 +24,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from uniemox.data.colour import brightness, colorfulness, colour_histogram
-from uniemox.data.pool_config import ONE_A_CORE, PoolConfig
 from uniemox.data.sample import Sample
 from uniemox.errors import ConfigError, DataError, ImageError
 from uniemox.io.decoding.pool import Decoded, DecoderPool, look_here
 from uniemox.io.images import ENDINGS, MinSides
-from uniemox.io.parallel import DIED, map_on_ray, usable_cores
+from uniemox.io.parallel import DIED, ONE_A_CORE, PoolConfig, map_on_ray, usable_cores
 from uniemox.io.progress import Progress, silent
 
 CHUNK = 32  # images per task of a process

@@ -16,7 +16,6 @@ from PIL import Image
 
 from uniemox.bounds import check_numbers
 from uniemox.data.people import json_line
-from uniemox.data.pool_config import ONE_A_CORE, PoolConfig
 from uniemox.data.processes import map_batches
 from uniemox.data.readers.csv_table import parse_json
 from uniemox.data.sample import DataSet, Sample
@@ -32,7 +31,7 @@ from uniemox.io.files import (
     write_file,
 )
 from uniemox.io.images import MAX_BYTES, MinSides, decode, encode_image, open_image
-from uniemox.io.parallel import DIED
+from uniemox.io.parallel import DIED, ONE_A_CORE, PoolConfig
 from uniemox.io.progress import Progress, silent
 from uniemox.labels import LabelSet
 from uniemox.persons.box import Box, Detection

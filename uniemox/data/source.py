@@ -16,7 +16,7 @@ from uniemox.data.readers.csv_table import read_csv, read_text
 from uniemox.data.readers.emoset import read_emoset
 from uniemox.data.readers.emotion6 import read_emotion6
 from uniemox.data.readers.ferplus import read_ferplus
-from uniemox.data.readers.folders import read_caer_s, read_emo8, read_fi, read_folder, read_ube
+from uniemox.data.readers.folders import read_class_folders, read_folder
 from uniemox.data.readers.heco import read_heco
 from uniemox.data.readers.hugging_face import read_hugging_face
 from uniemox.data.readers.machajdik import read_abstract, read_artphoto
@@ -27,7 +27,7 @@ from uniemox.data.shards import read_shards
 from uniemox.data.splits import read_splits
 from uniemox.data.synthetic import synthetic
 from uniemox.errors import AnnotationError, ConfigError, DataError, LabelError
-from uniemox.labels import LabelMap, label_map
+from uniemox.labels import CAER, MIKELS, UBE, LabelMap, label_map
 
 
 def combine(members: Sequence[tuple[str, DataSet]]) -> DataSet:
@@ -101,10 +101,10 @@ READERS: Mapping[str, Callable[..., DataSet]] = {
     "oasis": read_oasis,
     "abstract": read_abstract,
     "artphoto": read_artphoto,
-    "ube": read_ube,
-    "fi": read_fi,
-    "emo8": read_emo8,
-    "caer-s": read_caer_s,
+    "ube": lambda root: read_class_folders(root, UBE),  # <class>/<search word>/<picture>; the word is the domain
+    "fi": lambda root: read_class_folders(root, MIKELS),  # [<split>/]<class>/<picture>
+    "emo8": lambda root: read_class_folders(root, MIKELS),  # [<split>/]<class>/[<style>/]<picture>
+    "caer-s": lambda root: read_class_folders(root, CAER),  # <split>/<class>/<picture>
     "heco": read_heco,
     "ferplus": read_ferplus,
     "folder": read_folder,

@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard
 
+from markupsafe import Markup as Html
 from PIL import Image
 
 from uniemox.io.files import write_file
@@ -19,16 +20,6 @@ if TYPE_CHECKING:
 
 Bounds = Sequence[float] | None
 UNKNOWN = "–"
-
-
-class Html(str):
-    """Text that is already HTML."""
-
-    __slots__ = ()
-
-    def __html__(self) -> str:
-        """Tell templates not to escape it."""
-        return self
 
 
 def render(template: str, /, **values: Any) -> Html:

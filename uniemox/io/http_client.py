@@ -1,12 +1,16 @@
-"""Shared code of HTTP clients: the header Retry-After, and a time limit for a whole response."""
+"""Shared code of HTTP clients: hosts, pauses between attempts, and a time limit for a whole response."""
 
 import io
+import random
 import socket
 import time
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http.client import HTTPResponse
 from typing import Any
+from urllib.parse import urlsplit
+
+MAX_WAIT_S = 60.0  # between two attempts, unless the server asks for a longer pause
 
 
 def retry_after(value: str | None) -> float | None:
@@ -27,6 +31,20 @@ def retry_after(value: str | None) -> float | None:
         moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
         seconds = (moment - datetime.now(UTC)).total_seconds()
     return max(seconds, 0.0) if seconds < float("inf") else None
+
+
+def back_off(attempt: int, first_wait_s: float) -> float:
+    """Return the seconds before the next attempt: doubled after each failure, then drawn from the upper half."""
+    longest = min(first_wait_s * 2 ** (attempt - 1), MAX_WAIT_S)
+    return longest * random.uniform(0.5, 1)
+
+
+def host_of(address: str) -> str:
+    """Return host and port of an address in lower case; empty if it has none or can't be parsed."""
+    try:
+        return urlsplit(address).netloc.rpartition("@")[2].lower()
+    except ValueError:
+        return ""
 
 
 def timed_response(sock: socket.socket, end_s: float, **settings: Any) -> HTTPResponse:

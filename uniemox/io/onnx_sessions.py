@@ -29,18 +29,6 @@ from uniemox.io.parallel import is_parallel_worker
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=gc.freeze)
 
-__all__ = [
-    "PROVIDERS",
-    "RUNTIME_ERRORS",
-    "InferenceSession",
-    "Session",
-    "get_available_providers",
-    "open_session",
-    "pick_provider",
-    "quantization_tools",
-    "unpack_weights",
-]
-
 # What opening and running a file raises that is damaged or of another kind; onnxruntime's own classes have no base in
 # common but Exception. TypeError: outputs that are no tensors.
 RUNTIME_ERRORS = (

@@ -7,10 +7,12 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import cache
 from itertools import islice
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
+from uniemox.bounds import check_numbers
 from uniemox.errors import MissingPackageError
 
 MAX_CORES = 8
@@ -66,15 +68,27 @@ def _mark_worker() -> None:
     _THREAD.is_worker = True
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolConfig:
+    """Settings of the processes that read the images of a data set."""
+
+    workers: int | None = None
+    """Maximum number of processes; 1: no extra processes. Default: one per core, or up to 8 with a GPU."""
+    engine: Literal["local", "ray"] = "local"
+    """local: this machine. ray: all machines of a Ray cluster, which must see the files at the same paths."""
+
+    def __post_init__(self) -> None:
+        check_numbers(self, "--", at_least={"workers": 1})
+
+
+ONE_A_CORE = PoolConfig()
 AT_ONCE = 4_000  # batches submitted together, to limit memory
 DIED = "the worker process died, for lack of memory or because of a fault in a library"
-T = TypeVar("T")
-R = TypeVar("R")
 
 
 def map_on_ray(
-    open_work: Callable[[], Callable[[T], R]], batches: Iterable[T], workers: int | None = None
-) -> Iterator[R | None]:
+    open_work: Callable[[], Callable[[Item], Result]], batches: Iterable[Item], workers: int | None = None
+) -> Iterator[Result | None]:
     """Yield the results of batches, in order; None for a batch at which its worker died twice.
 
     open_work: called once per worker, on one core each; returns the function that processes a batch. Its folder is this

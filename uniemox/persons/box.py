@@ -65,12 +65,6 @@ def touched_box(box: Box, width: int, height: int) -> Box:
     return clip_box(Box(x1, y1, max(box.x2, x1 + 1), max(box.y2, y1 + 1)), width, height)
 
 
-def union_box(boxes: Sequence[Box]) -> Box:
-    """Return the smallest box around all boxes, at least one."""
-    x1, y1, x2, y2 = zip(*boxes, strict=True)
-    return Box(min(x1), min(y1), max(x2), max(y2))
-
-
 def overlap(boxes: NDArray[np.floating], others: NDArray[np.floating]) -> NDArray[np.floating]:
     """Return the intersection over union of every box with every other: (M, 4), (N, 4) -> (M, N), 0 to 1."""
     corner = np.maximum(boxes[:, None, :2], others[None, :, :2])
@@ -142,7 +136,8 @@ def choose_person(
     if not boxes:
         return PersonCrop(whole, "whole_image_nobody_looked" if persons is None else "whole_image_nobody_found")
     if policy == "union":
-        return PersonCrop(union_box(boxes), "union")
+        x1, y1, x2, y2 = zip(*boxes, strict=True)
+        return PersonCrop(Box(min(x1), min(y1), max(x2), max(y2)), "union")
     if policy == "persons_only":
         return PersonCrop(whole, "persons_only", tuple(boxes))
     return PersonCrop(max(seen, key=lambda person: person.box.area * person.confidence).box, "largest")

@@ -49,8 +49,11 @@ class DarknetDetector:
 
     def _detect(self, image: Image.Image) -> tuple[Detection, ...]:
         pixels, _ = fit_images([image], SIZE, PREPARATION)
-        boxes, confidences = decode_rows(np.concatenate(self._forward(pixels)))
-        return select(boxes * np.array(image.size * 2), confidences, image.size, self._thresholds)
+        # A row has cx, cy, w, h in shares of the image, objectness, and classes that are already multiplied by it
+        # (opencv/opencv, modules/dnn/src/layers/region_layer.cpp).
+        rows = np.concatenate(self._forward(pixels))  # (M, 5 + classes)
+        boxes = corners(rows[:, :2], rows[:, 2:4]) * np.array(image.size * 2)
+        return select(boxes, rows[:, 5], image.size, self._thresholds)
 
     def _forward(self, pixels: Array) -> list[Array]:
         """Run the network on one image (1, 3, H, W); returns outputs of the [yolo] layers."""
@@ -68,15 +71,6 @@ class DarknetDetector:
                 f"{self._cfg}: its outputs are {[output.shape for output in outputs]}; expected [yolo] layers "
                 "with COCO's 80 classes or persons alone: (boxes, 85) or (boxes, 6) each"
             )
-
-
-def decode_rows(rows: Array) -> tuple[Array, Array]:
-    """Decode OpenCV's [yolo] rows (M, 5 + classes) to boxes (M, 4), in shares of the image, and confidences (M,).
-
-    A row has cx, cy, w, h, objectness, and classes that are already multiplied by objectness (opencv/opencv,
-    modules/dnn/src/layers/region_layer.cpp).
-    """
-    return corners(rows[:, :2], rows[:, 2:4]), rows[:, 5]
 
 
 def _opencv(cfg: Path) -> ModuleType:

@@ -203,12 +203,6 @@ class Layout:
     """True if the graph has a second input, (height, width) of the image, and its boxes are in px of the image."""
 
 
-def recognise(size: Size, outputs: Sequence[Array], *, takes_size: bool) -> Layout | None:
-    """Return the layout of a graph by its outputs for one grey image; None if unknown."""
-    layouts = (layout for layout in LAYOUTS if layout.takes_size == takes_size and layout.matches(size, outputs))
-    return next(layouts, None)
-
-
 def _table(outputs: Sequence[Array], rows: int, columns: Sequence[int]) -> Array | None:
     """Return the only output if it is (N, rows, one of columns); else None."""
     if len(outputs) != 1 or outputs[0].ndim != 3:

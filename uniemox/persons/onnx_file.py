@@ -14,7 +14,7 @@ from uniemox.io.onnx_external import weights_beside
 from uniemox.io.onnx_sessions import RUNTIME_ERRORS, InferenceSession, Session
 from uniemox.persons.box import Detection, DetectorConfig, select
 from uniemox.persons.fitting import Size, fit_images
-from uniemox.persons.layouts import LAYOUTS, Array, recognise
+from uniemox.persons.layouts import LAYOUTS, Array
 
 FREE_SIZE_PX = 416  # for inputs of any size, until their layout is known
 MAX_SIZE_PX = 4096
@@ -35,7 +35,8 @@ class OnnxDetector:
         self._size = _input_size(path, self._session.wide)
         self._inputs = {one.name: _TYPES[one.type] for one in self._session.wide.get_inputs()}
         self._batch, outputs = self._try_out(path)
-        layout = recognise(self._size, outputs, takes_size=len(self._inputs) == 2)
+        layouts = (one for one in LAYOUTS if one.takes_size == (len(self._inputs) == 2))
+        layout = next((one for one in layouts if one.matches(self._size, outputs)), None)
         if layout is None:
             raise DetectorError(f"{path}: {_describe(self._session.wide, outputs)}. {_known()}")
         self.layout = layout

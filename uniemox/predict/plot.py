@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from PIL import Image, ImageDraw
 
@@ -9,8 +10,12 @@ from uniemox.errors import ImageError
 from uniemox.io.files import write_file
 from uniemox.io.fonts import fitted, font_of
 from uniemox.io.images import encode_image
+from uniemox.labels import AFFECT
 from uniemox.persons.box import Box
 from uniemox.predict.images import ImageLike, read_any
+
+if TYPE_CHECKING:
+    from uniemox.predict.prediction import Prediction
 
 MAX_SIDE_PX = 960
 MIN_WIDTH_PX = 240
@@ -25,25 +30,15 @@ Labelled = Sequence[tuple[Box, Mapping[str, float] | None]]
 """Boxes in px of the image, with the probabilities for each box if there are any."""
 
 
-def plot_answer(
-    source: ImageLike | None,
-    *,
-    persons: Labelled,
-    faces: Labelled,
-    bars: Sequence[tuple[str, float]],
-    title: str,
-    likely: Sequence[str] | None,
-    is_affect: bool,
-) -> Image.Image:
+def plot_answer(answer: "Prediction") -> Image.Image:
     """Draw the image, at most 960 px long, with boxes, and below it a bar for each label.
 
-    bars: labels with probabilities, or with values 1 to 9 if is_affect.  likely: labels with darker bars; None: all.
     Raises ImageError if the image can't be read again.
     """
-    image, scale = _read(source)
-    _draw_boxes(image, persons, scale, PERSON_COLOUR)
-    _draw_boxes(image, faces, scale, FACE_COLOUR)
-    return stacked([image, _bars(bars, title, likely, max(image.width, MIN_WIDTH_PX), is_affect=is_affect)])
+    image, scale = _read(answer.source)
+    _draw_boxes(image, [(person.box, person.emotions) for person in answer.persons or ()], scale, PERSON_COLOUR)
+    _draw_boxes(image, [(face.box, face.expressions) for face in answer.faces or ()], scale, FACE_COLOUR)
+    return stacked([image, _bars(answer, max(image.width, MIN_WIDTH_PX))])
 
 
 def plot_faces(source: ImageLike | None, faces: Labelled, caption: str, side_px: int) -> Image.Image:
@@ -95,10 +90,12 @@ def _draw_boxes(image: Image.Image, boxes: Labelled, scale: float, colour: str) 
             draw.text((x + 4, y + 2), text, fill=INK, font=font)
 
 
-def _bars(
-    bars: Sequence[tuple[str, float]], title: str, likely: Sequence[str] | None, width: int, *, is_affect: bool
-) -> Image.Image:
-    letters, row, edge = 15, 26, 12
+def _bars(answer: "Prediction", width: int) -> Image.Image:
+    """Draw a bar for each label, or for valence and arousal; likely labels have darker bars."""
+    letters, row, edge, bars = 15, 26, 12, answer.top(len(answer.scene))
+    is_affect = set(answer.scene) == set(AFFECT)
+    title = "valence and arousal, 1 to 9" if is_affect else f"{answer.kind} ({answer.model})"
+    title = f"a guess, unlike the training images: {title}" if answer.is_unfamiliar else title
     panel = Image.new("RGB", (width, row * (len(bars) + 1) + 2 * edge), PAPER)
     draw = ImageDraw.Draw(panel)
     text, font = fitted(title, letters, width - 2 * edge)
@@ -111,7 +108,7 @@ def _bars(
         y, share = edge + i * row, (value - 1) / 8 if is_affect else value
         draw.text((edge, y), name, fill=INK, font=font)
         draw.rectangle((first, y + 3, last, y + row - 8), fill=QUIET)
-        fill = BAR if likely is None or label in likely else PALE
+        fill = BAR if answer.likely is None or label in answer.likely else PALE
         draw.rectangle((first, y + 3, first + (last - first) * min(max(share, 0.0), 1.0), y + row - 8), fill=fill)
         draw.text((last + 8, y), f"{value:.1f}" if is_affect else f"{value:.0%}", fill=INK, font=digits)
     return panel

@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from uniemox.errors import ImageError
-from uniemox.labels import AFFECT, Kind
+from uniemox.labels import Kind
 from uniemox.persons.box import Box
 from uniemox.predict.confidence import UNFAMILIAR
 from uniemox.predict.images import ImageLike
-from uniemox.predict.schema import as_dict
+from uniemox.predict.schema import FIELDS
 
 NOTEBOOK_PX = 640
 
@@ -85,7 +85,7 @@ class Prediction:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON-serialisable form, with the fields of `schema.FIELDS`; probabilities have 6 digits."""
-        return as_dict(self)
+        return {field.name: field.value(self) for field in FIELDS if self.time_s is not None or not field.of_film}
 
     def plot(self) -> Image.Image:
         """Draw boxes around people and faces, and a bar for each label; likely labels have darker bars.
@@ -94,18 +94,7 @@ class Prediction:
         """
         from uniemox.predict.plot import plot_answer  # noqa: PLC0415 - fonts; few predictions are drawn
 
-        title = f"{self.kind} ({self.model})"
-        if is_affect := set(self.scene) == set(AFFECT):
-            title = "valence and arousal, 1 to 9"
-        return plot_answer(
-            self.source,
-            persons=[(person.box, person.emotions) for person in self.persons or ()],
-            faces=[(face.box, face.expressions) for face in self.faces or ()],
-            bars=self.top(len(self.scene)),
-            title=f"a guess, unlike the training images: {title}" if self.is_unfamiliar else title,
-            likely=self.likely,
-            is_affect=is_affect,
-        )
+        return plot_answer(self)
 
     def _repr_html_(self) -> str:
         """Show the plot in a notebook, or the JSON form if the image is no longer available."""

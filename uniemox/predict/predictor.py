@@ -117,7 +117,7 @@ class Predictor:
         if isinstance(image, (list, tuple)):
             return list(self.predict_each(image, coverage=coverage, labels=labels))
         if not _is_folder(image):
-            return self._answer(image, decode_one, self._question(coverage, labels))
+            return self._answer(image, decode_one, Question(self, coverage, labels))
         predictions = list(self.predict_each(walk(Path(image)), coverage=coverage, labels=labels))
         if not predictions:
             raise ImageError(f"{os.fspath(image)}: no image in this folder or in those inside it")
@@ -161,7 +161,7 @@ class Predictor:
         """
         if batch_size < 1:
             raise ConfigError(f"batch_size must be at least 1, got {batch_size}")
-        question = self._question(coverage, labels, with_embedding=with_embedding)
+        question = Question(self, coverage, labels, with_embedding=with_embedding)
 
         def answer(source: ImageLike, decode: Decode) -> Prediction | Failure:
             try:
@@ -170,12 +170,6 @@ class Predictor:
                 return Failure(path=path_of(source), error=str(error))
 
         return map_images(images, answer, batch_size, decoders)
-
-    def _question(self, coverage: float | None, labels: str | None, *, with_embedding: bool = False) -> Question:
-        faces = None if self.face_reader is None else self.face_reader.network
-        return Question.of(
-            self.network, self.person_network, faces, coverage=coverage, labels=labels, with_embedding=with_embedding
-        )
 
     def _answer(self, source: ImageLike, decode: Decode, question: Question) -> Prediction:
         """Decode an image and predict. Raises ImageError."""

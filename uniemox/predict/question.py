@@ -1,7 +1,6 @@
 """Settings of a prediction, checked once for all images, and the prediction built from the networks' outputs."""
 
-from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +14,9 @@ from uniemox.predict.film import Frame
 from uniemox.predict.images import ImageLike, path_of
 from uniemox.predict.network import Answers, Network
 from uniemox.predict.prediction import Face, Person, Prediction
+
+if TYPE_CHECKING:
+    from uniemox.predict.predictor import Predictor
 
 MIN_REACHED = 2
 
@@ -34,51 +36,30 @@ def answers_in(source: LabelSet, target: str | None) -> LabelMap:
     return mapping
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
-    """Settings of a prediction, checked once for all images."""
+    """Settings of a prediction, checked once for all images; see `Predictor.predict_each`.
 
-    network: Network
-    scene: LabelMap
-    person: LabelMap | None
-    face: LabelMap | None
-    limit: float | None
-    """Maximum score of likely labels; None: not requested."""
-    norms: NDArray[np.float64] | None
-    """(E,) word norms of the labels' valence, 1 to 9; None: there are none."""
-    with_embedding: bool
+    Raises ConfigError, LabelError for unsupported ones.
+    """
 
-    @classmethod
-    def of(
-        cls,
-        network: Network,
-        person_network: Network | None,
-        face_network: Network | None,
-        *,
-        coverage: float | None,
-        labels: str | None,
-        with_embedding: bool,
-    ) -> "Question":
-        """Check the settings; see `Predictor.predict`. Raises ConfigError, LabelError for unsupported ones."""
-        info = network.info
+    def __init__(
+        self, predictor: "Predictor", coverage: float | None, labels: str | None, *, with_embedding: bool = False
+    ) -> None:
+        network, info, reader = predictor.network, predictor.network.info, predictor.face_reader
         if info.task == "affect" and (coverage is not None or labels is not None):
             raise ConfigError(f"{network.name} predicts valence and arousal; leave out coverage and labels")
-        limit = None if coverage is None else score_limit(info.conformal_scores, coverage)
-        scene = answers_in(info.find_labels(), labels)
-        if limit is not None and scene.dropped:
+        self.limit = None if coverage is None else score_limit(info.conformal_scores, coverage)
+        """Maximum score of likely labels; None: not requested."""
+        self.scene = answers_in(info.find_labels(), labels)
+        if self.limit is not None and self.scene.dropped:
             raise ConfigError(
-                f"coverage is impossible with labels {scene.target.name}: {', '.join(scene.dropped)} of {network.name} "
-                "has no counterpart there, so a set could lack the true label or be empty; leave out coverage or labels"
+                f"coverage is impossible with labels {self.scene.target.name}: {', '.join(self.scene.dropped)} of "
+                f"{network.name} has no counterpart there, so a set could lack the true label or be empty; leave out "
+                "coverage or labels"
             )
-        return cls(
-            network=network,
-            scene=scene,
-            person=None if person_network is None else _also_in(person_network, labels),
-            face=None if face_network is None else _also_in(face_network, labels),
-            limit=limit,
-            norms=_norms_of(info),
-            with_embedding=with_embedding,
-        )
+        self.person = None if predictor.person_network is None else _also_in(predictor.person_network, labels)
+        self.face = None if reader is None else _also_in(reader.network, labels)
+        self.network, self.norms, self.with_embedding = network, _norms_of(info), with_embedding
 
     def prediction(
         self,

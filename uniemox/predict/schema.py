@@ -120,12 +120,6 @@ def add_field(field: Field) -> None:
     FIELDS.append(field)
 
 
-def as_dict(prediction: Any) -> dict[str, Any]:
-    """Return the JSON form of a Prediction."""
-    is_of_film = prediction.time_s is not None
-    return {field.name: field.value(prediction) for field in FIELDS if is_of_film or not field.of_film}
-
-
 def table_fields(labels: Sequence[str], *, of_film: bool) -> list[Field]:
     """Return the fields in tables, in column order; valence and arousal only if they are not the labels."""
     fields = [field for field in FIELDS if field.columns != () and (of_film or not field.of_film)]

@@ -83,9 +83,6 @@ class PathSet:
         """Add a path."""
         self._keys.append(_key(path))
 
-    def __len__(self) -> int:
-        return len(self._keys)
-
     def __contains__(self, path: object) -> bool:
         if len(self._sorted) < len(self._keys):
             self._sorted = np.sort(np.array(self._keys, np.uint64))
@@ -136,10 +133,6 @@ class ResultFile:
             self._done = _repair(self.lines, self.answered)
         with writing(self.lines):
             self._file = open_appending(self.lines)
-
-    def __len__(self) -> int:
-        """Return the number of images in the file when it was opened."""
-        return len(self._done)
 
     def has(self, path: str) -> bool:
         """Return True if the file contained the image when it was opened."""

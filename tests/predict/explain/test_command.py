@@ -2,7 +2,6 @@
 
 import errno
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,7 +9,7 @@ from cyclopts import App
 from PIL import Image, ImageChops
 
 from tests.drawn import draw_image
-from tests.runs import finetuned, one_thread, pretrained
+from tests.runs import finetuned, pretrained
 from uniemox.cli.explain import explain
 from uniemox.errors import CheckpointError, ConfigError, DataError, ImageError, MissingPackageError
 from uniemox.persons.box import Box, Detection
@@ -18,12 +17,6 @@ from uniemox.predict.explain.explanation import Explanation
 from uniemox.predict.explain.sheets import CELL_PX, GAP_PX
 from uniemox.predict.opening import open_finder
 from uniemox.predict.plot import write_drawing
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    with one_thread():
-        yield
 
 
 @pytest.fixture

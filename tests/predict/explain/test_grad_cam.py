@@ -1,6 +1,5 @@
 """Grad-CAM against a plain form, for ViTs, Swin and convolutional networks, one stream and two."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 
 from tests.drawn import draw_image
 from tests.export.networks import Convolutions, classify, info_of
-from tests.runs import finetuned, one_thread
+from tests.runs import finetuned
 from uniemox.checkpoints.classifier import load_classifier
 from uniemox.errors import CheckpointError, ConfigError, LabelError
 from uniemox.export.onnx import WithMaps
@@ -25,13 +24,6 @@ from uniemox.predict.predictor import Predictor
 from uniemox.views.patches import IMAGENET
 
 SIZE = 32
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    torch.manual_seed(0)
-    with one_thread():
-        yield
 
 
 def plain(maps: Tensor, slopes: Tensor) -> Tensor:

@@ -1,6 +1,5 @@
 """Reconstructions by stages of a run and by MAE's own files, from the same visible patches."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +7,7 @@ import pytest
 import torch
 
 from tests.drawn import draw_image
-from tests.runs import SIZE, finetuned, one_thread, pretrained
+from tests.runs import SIZE, finetuned, pretrained
 from uniemox.errors import CheckpointError, ConfigError, ImageError
 from uniemox.model.config import DecoderConfig, ModelConfig
 from uniemox.model.encoder import build_encoder
@@ -16,12 +15,6 @@ from uniemox.model.uniemox import UniEmoX
 from uniemox.predict.explain.reconstructions import PIXELS_ONLY, open_reconstructors, reconstruct_images
 from uniemox.predict.views import scene_view
 from uniemox.views.patches import mask_noise, normalise, patchify, random_mask
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    with one_thread():
-        yield
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from uniemox.curate.annotate.answers import DETAILS, AnswerIn, read_answer, save
 from uniemox.curate.annotate.verdicts import LAST_ANSWERS
 from uniemox.curate.plan import CollectionPlan
 from uniemox.curate.project import NONE, SKIP, SUFFIXES, Project, inserted_id, taken_down, utc
-from uniemox.data.readers.csv_table import read_text
+from uniemox.data.readers.csv_table import parse_json, read_text
 from uniemox.errors import DataError
 from uniemox.io.files import write_file, write_rows
 
@@ -96,10 +96,7 @@ def import_label_studio(project: Project, path: Path) -> Imported:
     Details that `write_label_studio` wrote are imported too.
     Raises DataError, with the file, for anything but tasks; then nothing is imported.
     """
-    try:
-        tasks = json.loads(read_text(path))
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{path}: not JSON ({error}); export the project of Label Studio as JSON") from error
+    tasks = parse_json(read_text(path), str(path), "; export the project of Label Studio as JSON")
     if not isinstance(tasks, list) or not all(isinstance(task, dict) and "data" in task for task in tasks):
         raise DataError(f"{path}: expected a list of tasks, each with data; export the project as JSON, not JSON-MIN")
     images, unknown, unfit, unchanged = _known_images(project), 0, 0, 0

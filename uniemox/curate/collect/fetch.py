@@ -6,7 +6,6 @@ A host gets one request at a time, with pauses between requests and retries afte
 import heapq
 import http.client
 import ipaddress
-import random
 import re
 import socket
 import ssl
@@ -21,7 +20,7 @@ from urllib.parse import quote, urljoin, urlsplit, urlunsplit
 from urllib.robotparser import RobotFileParser
 
 from uniemox.curate.collect.config import AGENT, CollectConfig
-from uniemox.io.http_client import retry_after, timed_response
+from uniemox.io.http_client import back_off, host_of, retry_after, timed_response
 
 MAX_LOST = 5  # consecutive addresses of a host that fail every time before the run gives the host up
 MAX_RULES_KB = 500  # the part of a larger robots.txt that the standard requires to read
@@ -311,7 +310,7 @@ class _Host:
 
     def failed(self, job: Download, failures: int, failure: FetchError, config: CollectConfig) -> list[Download]:
         """Return the jobs that are given up: none if this one is tried again, all if the host is given up."""
-        pause_s = wait_after(failures, failure.wait_s, config)
+        pause_s = max(back_off(failures, config.first_wait_s), failure.wait_s or 0.0)
         self.next_at = time.monotonic() + pause_s
         too_long = pause_s > config.max_wait_s
         if failures < config.tries and not too_long:
@@ -324,17 +323,3 @@ class _Host:
             self.queue.clear()
             self.given_up = failure
         return lost
-
-
-def wait_after(failures: int, asked_s: float | None, config: CollectConfig) -> float:
-    """Return the pause in seconds after a number of failures of one address.  asked_s: by the server."""
-    doubled = min(60.0, config.first_wait_s * 2 ** (failures - 1)) * random.uniform(0.75, 1.25)
-    return max(doubled, asked_s or 0.0)
-
-
-def host_of(address: str) -> str:
-    """Return host and port of an address in lower case; empty if it has none."""
-    try:
-        return urlsplit(address).netloc.rpartition("@")[2].lower()
-    except ValueError:
-        return ""

@@ -15,7 +15,7 @@ from urllib.parse import quote_plus, urlencode
 from uniemox.curate.collect.config import CollectConfig
 from uniemox.curate.collect.fetch import Download, FetchError, fetch_all, get
 from uniemox.curate.plan import CollectionPlan
-from uniemox.data.readers.csv_table import read_rows
+from uniemox.data.readers.csv_table import parse_json, read_rows
 from uniemox.data.readers.folders import checked_folder, images_below
 from uniemox.data.source import parse_source
 from uniemox.errors import ConfigError, DataError, LabelError
@@ -239,7 +239,7 @@ def openverse(ask: PagedSearch, api: str = OPENVERSE) -> ImageSource:
         count, page, pages = 0, 1, 1
         while count < limit and page <= pages:
             query = urlencode({"q": keyword, "page": page, "page_size": OPENVERSE_PAGE})
-            content = _json(ask(f"{api}?{query}"), api)
+            content = parse_json(ask(f"{api}?{query}"), f"{api}: its response")
             rows = content.get("results") if isinstance(content, dict) else None
             if not isinstance(rows, list):
                 raise DataError(f"{api}: its answer has no list results; has its interface changed?")
@@ -261,7 +261,7 @@ def commons(ask: PagedSearch, api: str = COMMONS) -> ImageSource:
         count, more = 0, dict[str, str]()
         while count < limit:
             query = urlencode({**COMMONS_QUERY, "gsrsearch": f"filetype:bitmap {keyword}", **more})
-            content = _json(ask(f"{api}?{query}"), api)
+            content = parse_json(ask(f"{api}?{query}"), f"{api}: its response")
             if not isinstance(content, dict) or "error" in content:
                 reason = text_of(_dict(_dict(content).get("error")).get("info")) or "unknown"
                 raise DataError(f"{api}: it reports an error: {reason}")
@@ -340,13 +340,6 @@ def _bing_rows(page: bytes) -> list[dict[str, Any]]:
     if not rows and re.search("captcha|unusual traffic", text, re.IGNORECASE):
         raise DataError("Bing asks for proof that you are a person; wait some hours, or use another source")
     return rows
-
-
-def _json(data: bytes, api: str) -> Any:
-    try:
-        return json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{api}: its response is not JSON ({error})") from error
 
 
 def _dict(value: Any) -> dict[str, Any]:

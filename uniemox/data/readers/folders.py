@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from uniemox.data.sample import DataSet, ImageFile, Sample
 from uniemox.errors import DataError, LabelError
 from uniemox.io.images import is_image_name
-from uniemox.labels import CAER, MIKELS, UBE, Kind, LabelSet, clean, recognise
+from uniemox.labels import Kind, LabelSet, clean, recognise
 
 SPLITS = {
     **dict.fromkeys(("train", "training"), "train"),
@@ -33,26 +33,6 @@ def read_folder(root: Path, *, labels: str | None = None, kind: Kind | None = No
         raise DataError(f"{root}: no images; expected <class>/<picture>, <split>/<class>/<picture>, or images alone")
     note = "no folders of classes: the images have no labels"
     return DataSet(str(root), recognise((), kind, labels), samples, (note,))
-
-
-def read_fi(root: Path) -> DataSet:
-    """Read FI (You et al., AAAI 2016): `[<split>/]<class>/<picture>`, Mikels' eight."""
-    return read_class_folders(root, MIKELS)
-
-
-def read_emo8(root: Path) -> DataSet:
-    """Read Emo8 (arXiv 2409.18877): `[<split>/]<class>/[<style>/]<picture>`, Mikels' eight; the style is the domain."""
-    return read_class_folders(root, MIKELS)
-
-
-def read_ube(root: Path) -> DataSet:
-    """Read UnBiasedEmo (Panda et al., ECCV 2018): `<class>/<search word>/<picture>`; the search word is the domain."""
-    return read_class_folders(root, UBE)
-
-
-def read_caer_s(root: Path) -> DataSet:
-    """Read CAER-S (Lee et al., ICCV 2019): `<split>/<class>/<picture>`."""
-    return read_class_folders(root, CAER)
 
 
 def read_class_folders(root: Path, labels: LabelSet) -> DataSet:

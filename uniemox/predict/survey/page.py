@@ -53,7 +53,7 @@ def write_survey_page(summary: Summary, title: str, out: Path) -> None:
             for label in summary.answered.labels
         ],
         colours=colours,
-        map=_map(summary, colours),
+        map=_map(summary.on_map, colours),
         unfamiliar=row(summary.unfamiliar),
         people=[
             *((str(number), summary.people[number]) for number in range(4)),
@@ -101,25 +101,17 @@ def _link(path: str, folder: Path) -> str:
         return Path(path).absolute().as_uri()
 
 
-def _map(summary: Summary, colours: Mapping[str, str]) -> dict[str, Any]:
-    """Return the map and each image's corners on it; or a note why there is none."""
-    if len(summary.on_map) < FEWEST:
+def _map(images: Sequence[Place], colours: Mapping[str, str]) -> dict[str, Any]:
+    """Return the map and each image's corners on it; or a note why there is none.
+
+    colours: of the frames, by most probable label.
+    """
+    if len(images) < FEWEST:
         return {"note": f"A map needs at least {FEWEST} images."}
     try:
-        drawn, cells = _draw_map(summary.on_map, colours)
+        cells = arrange(np.stack([image.features for image in images]))
     except MissingPackageError as error:
         return {"note": str(error)}
-    corners = [(x * CELL_PX, y * CELL_PX, (x + 1) * CELL_PX, (y + 1) * CELL_PX) for x, y in cells]
-    return {"note": "", "corners": corners, "url": jpeg_url(drawn, max_side_px=max(drawn.size))}
-
-
-def _draw_map(images: Sequence[Place], colours: Mapping[str, str]) -> tuple[Image.Image, list[tuple[int, int]]]:
-    """Draw the map; return it with (column, row) of each image.
-
-    images: at least `FEWEST`.  colours: of the frames, by most probable label.
-    Raises MissingPackageError without scikit-learn.
-    """
-    cells = arrange(np.stack([image.features for image in images]))
     columns, rows = (max(place) + 1 for place in zip(*cells, strict=True))
     page = Image.new("RGB", (columns * CELL_PX, rows * CELL_PX), "white")
     gone = Image.new("RGB", (CELL_PX, CELL_PX), "#888888")
@@ -127,7 +119,8 @@ def _draw_map(images: Sequence[Place], colours: Mapping[str, str]) -> tuple[Imag
     for image, thumbnail, (column, row) in zip(images, small, cells, strict=True):
         tile = ImageOps.expand(thumbnail or gone, EDGE_PX, colours[image.top]).resize((CELL_PX, CELL_PX))
         page.paste(tile, (column * CELL_PX, row * CELL_PX))
-    return page, cells
+    corners = [(x * CELL_PX, y * CELL_PX, (x + 1) * CELL_PX, (y + 1) * CELL_PX) for x, y in cells]
+    return {"note": "", "corners": corners, "url": jpeg_url(page, max_side_px=max(page.size))}
 
 
 def arrange(features: NDArray[np.float32]) -> list[tuple[int, int]]:

@@ -1,9 +1,9 @@
-"""Runs a survey: predict all images, save a line for each, and write the page."""
+"""Lines of a survey: predictions with the date and the features of each image."""
 
 import base64
 import re
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from datetime import date
 from functools import cache, partial
 from pathlib import Path
@@ -18,50 +18,19 @@ from uniemox.io.files import read_limited
 from uniemox.io.images import DECODING_ERRORS, MAX_BYTES, open_image
 from uniemox.predict.prediction import Failure, Prediction
 from uniemox.predict.predictor import Predictor
-from uniemox.predict.survey.page import write_survey_page
-from uniemox.predict.survey.summary import DATE, FEATURES, FOLDER, Grouping, Summary, groupings_of, summarise
-from uniemox.predict.writing import AnswerHeader, PathSet, ResultFile
+from uniemox.predict.survey.summary import FEATURES
+from uniemox.predict.writing import PathSet, ResultFile
 
 EXHAUST = partial(deque[Any], maxlen=0)
 MAX_EXIF_BYTES = 2**20
 Answers = Iterable[Prediction | Failure]
 
 
-def take_survey(
-    predictor: Predictor,
-    images: Iterable[str],
-    out: Path,
-    *,
-    groupings: Mapping[str, Grouping] | None = None,
-    title: str = "Survey",
-    labels: str | None = None,
-    resume: bool = False,
-    watch: Callable[[Answers], object] = EXHAUST,
-) -> Summary:
-    """Predict images and write the page; predictions are saved in OUT.jsonl as they come.
-
-    images: paths.  out: the page, .html.  groupings: from `groupings_of`; None: by folder and date.  labels: as for
-    `Predictor.predict`.  resume: continue OUT.jsonl; predict what it lacks.  watch: consumes the predictions.
-    Raises errors of `ResultFile`, and DataError if no image could be read or the page can't be written.
-    """
-    lines, asked = lines_of(out), PathSet()
-    with ResultFile(lines, resume=resume, answered=AnswerHeader.of_question(predictor, labels, None)) as file:
-        watch(answer_new(predictor, _noted(images, asked), file, labels))
-    groupings = groupings_of((FOLDER, DATE), None) if groupings is None else groupings
-    summary = summarise(lines, groupings, asked)
-    write_survey_page(summary, title, out)
-    return summary
-
-
-def _noted(images: Iterable[str], asked: PathSet) -> Iterator[str]:
+def noted(images: Iterable[str], asked: PathSet) -> Iterator[str]:
+    """Yield the paths, and add each to `asked`."""
     for image in images:
         asked.add(image)
         yield image
-
-
-def lines_of(out: Path) -> Path:
-    """Return the file of predictions for a page."""
-    return out.with_name(out.name + ".jsonl")
 
 
 def answer_new(

@@ -1,8 +1,8 @@
 """From the lines of a survey to its numbers: one pass, in memory that does not grow with the images."""
 
 import base64
-import heapq
 import os
+from bisect import insort
 from collections import Counter
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -34,7 +34,7 @@ Grouping = Callable[[Answer], str]
 """Function from a prediction in JSON form to the name of its group."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Place:
     """Image shown on the page."""
 
@@ -51,18 +51,13 @@ class Place:
         return bool(self.features @ other.features > ALIKE * lengths)
 
 
-@dataclass(slots=True)
 class Tally:
     """Means over a group of images."""
 
-    columns: int
-    images: int = 0
-    unfamiliar: int = 0
-    sums: NDArray[np.float64] = field(init=False)
-    squares: NDArray[np.float64] = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.sums, self.squares = np.zeros(self.columns), np.zeros(self.columns)
+    def __init__(self, columns: int) -> None:
+        self.columns = columns
+        self.images = self.unfamiliar = 0
+        self.sums, self.squares = np.zeros(columns), np.zeros(columns)
 
     def add(self, values: NDArray[np.float64], *, is_unfamiliar: bool) -> None:
         """Count an image.  values: (columns,)."""
@@ -92,28 +87,16 @@ class Tally:
         return np.asarray(Z * np.sqrt(variance / self.images))
 
 
-class _Highest:
-    """Images with the highest ranks: of equal ranks the first, of nearly identical images the highest."""
-
-    def __init__(self, size: int) -> None:
-        self.size, self.seen = size, 0
-        self.heap: list[tuple[float, int, Place]] = []
-
-    def add(self, rank: float, place: Place) -> None:
-        self.seen += 1
-        if len(self.heap) == self.size and rank <= self.heap[0][0]:
+def _keep(kept: list[Place], place: Place, size: int, key: Callable[[Place], float]) -> None:
+    """Keep the places with the lowest keys in order: of equal keys the first, of nearly identical images the lowest."""
+    if len(kept) == size and key(place) >= key(kept[-1]):
+        return
+    if alike := next((one for one in kept if one.is_like(place)), None):
+        if key(place) >= key(alike):
             return
-        if alike := next((entry for entry in self.heap if entry[2].is_like(place)), None):
-            if rank <= alike[0]:
-                return
-            self.heap.remove(alike)
-            heapq.heapify(self.heap)
-        push = heapq.heappush if len(self.heap) < self.size else heapq.heappushpop
-        push(self.heap, (rank, -self.seen, place))
-
-    def sorted(self) -> list[Place]:
-        """Return the places, highest first."""
-        return [place for _, _, place in sorted(self.heap, reverse=True)]
+        kept.remove(alike)
+    insort(kept, place, key=key)
+    del kept[size:]
 
 
 class Summary:
@@ -139,24 +122,12 @@ class Summary:
         """Random selection of images for the map."""
         self.failures = 0
         self._groupings, self._random = groupings, Random(0)
-        self._most = {label: _Highest(SHOWN) for label in labels}
-        self._least = {label: _Highest(SHOWN) for label in labels}
-        self._unfamiliar = _Highest(MAX_UNFAMILIAR)
-
-    @property
-    def most(self) -> dict[str, list[Place]]:
+        self.most: dict[str, list[Place]] = {label: [] for label in labels}
         """Images with the highest value of each label, highest first."""
-        return {label: highest.sorted() for label, highest in self._most.items()}
-
-    @property
-    def least(self) -> dict[str, list[Place]]:
+        self.least: dict[str, list[Place]] = {label: [] for label in labels}
         """Images with the lowest value of each label, lowest first."""
-        return {label: highest.sorted() for label, highest in self._least.items()}
-
-    @property
-    def unfamiliar(self) -> list[Place]:
+        self.unfamiliar: list[Place] = []
         """Images that the model flags as unfamiliar, least familiar first."""
-        return self._unfamiliar.sorted()
 
     def add(self, value: Answer) -> None:
         """Count an answer in JSON form."""
@@ -171,10 +142,11 @@ class Summary:
             self.shown[top_word(face["expressions"]) if face["expressions"] else ""] += 1
         features = unpack(value.get("features") or "")
         for label, share in value["scene"].items():
-            self._most[label].add(share, Place(path, top, share, features))
-            self._least[label].add(-share, Place(path, top, share, features))
+            _keep(self.most[label], Place(path, top, share, features), SHOWN, lambda place: -place.value)
+            _keep(self.least[label], Place(path, top, share, features), SHOWN, lambda place: place.value)
         if is_unfamiliar:
-            self._unfamiliar.add(-value["familiarity"], Place(path, top, value["familiarity"], features))
+            place = Place(path, top, float(value["familiarity"]), features)
+            _keep(self.unfamiliar, place, MAX_UNFAMILIAR, lambda place: place.value)
         if len(features):  # all images are equally likely to be on the map (Vitter's algorithm R)
             is_full = len(self.on_map) >= MAX_ON_MAP
             at = self._random.randrange(self.whole.images) if is_full else len(self.on_map)
