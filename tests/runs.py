@@ -10,8 +10,8 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from collections.abc import Callable, Mapping
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -57,21 +57,12 @@ def once(name: str, make: Callable[[Path], object]) -> Path:
     """A file or folder that is made once for all processes of the tests, which only read it."""
     path = Path(os.environ.get("UNIEMOX_TESTS_MADE", _OWN.name)) / name
     done = path.with_name(f"{name}.done")
-    with path.with_name(f"{name}.lock").open("w") as lock, one_thread():
+    with path.with_name(f"{name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not done.exists():
             make(path)
             done.touch()
     return path
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Small networks are slower on many threads, most of all where tests share the cores."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def scenes(count: int = SCENES) -> DataSet:

@@ -2,25 +2,18 @@
 
 import json
 import shlex
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from benchmarks.resume import MOMENTS, bench_resume
 from tests.drawn import class_folders
-from tests.runs import one_thread, pretrained, uniemox
+from tests.runs import pretrained, uniemox
 from uniemox.cli.settings import config_of, options_of
 from uniemox.pretrain.config import PretrainConfig
 from uniemox.pretrain.presets import paper
 
 KEYS = {"accuracy", "accuracy_interval", "per_class_recall", "macro_f1", "ece", "ece_calibrated", "n"}
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    with one_thread():
-        yield
 
 
 def parsed(*words: object) -> tuple[int, str, str]:

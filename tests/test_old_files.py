@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from tests.conftest import REFERENCE
-from tests.runs import losses, one_thread, scenes, tiny_pretraining
+from tests.runs import losses, scenes, tiny_pretraining
 from uniemox import load
 from uniemox.ask.question import question
 from uniemox.ask.record import open_record
@@ -44,8 +44,7 @@ def old(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_a_pretraining_that_was_stopped_resumes(old: Path) -> None:
     config = tiny_pretraining(teacher=TeacherConfig(source="stored:teacher.npz", view="whole"))
-    with one_thread():
-        pretrain(config, scenes(), old / "pretrained", resume=True)
+    pretrain(config, scenes(), old / "pretrained", resume=True)
     expected = json.loads((old / "pretraining_losses.json").read_text())
     found = losses(old / "pretrained")
     assert len(found) == len(expected) == 4
