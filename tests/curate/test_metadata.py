@@ -22,6 +22,17 @@ from uniemox.io.images import decode
 PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
 
+def cleaned(data: bytes, orientation: int = 1) -> bytes:
+    """The file without metadata, which it must give."""
+    plain = without_metadata(data, orientation)
+    assert plain is not None
+    return plain
+
+
+def assert_same_pixels(before: bytes, after: bytes) -> None:
+    assert np.array_equal(*(np.asarray(Image.open(io.BytesIO(one))) for one in (before, after)))
+
+
 def assert_same_colours(profile: bytes) -> None:
     """The profile turns colours as PROFILE does, and names nothing and nobody."""
     lab, image = ImageCms.createProfile("LAB"), draw_image(5)
@@ -48,8 +59,7 @@ def test_a_profile_keeps_no_device_and_no_private_tag() -> None:
     private += PROFILE[132 + 12 * count :] + extra
     private = struct.pack(">I", len(private)) + private[4:]
     for fmt in ("JPEG", "PNG", "WEBP"):
-        plain = without_metadata(saved(fmt, icc_profile=private), 1)
-        assert plain is not None
+        plain = cleaned(saved(fmt, icc_profile=private))
         assert_same_colours(Image.open(io.BytesIO(plain)).info["icc_profile"])
 
 
@@ -62,8 +72,7 @@ def test_a_profile_whose_tags_overlap_is_dropped() -> None:
     )
     profile = PROFILE[4:128] + struct.pack(">I", len(names)) + table + body
     profile = struct.pack(">I", len(profile) + 4) + profile
-    plain = without_metadata(saved("WEBP", icc_profile=profile), 1)
-    assert plain is not None
+    plain = cleaned(saved("WEBP", icc_profile=profile))
     assert "icc_profile" not in Image.open(io.BytesIO(plain)).info
 
 
@@ -74,10 +83,9 @@ def test_a_small_image_of_jfif_goes_and_its_colours_stay() -> None:
     start = b"\xff\xe0" + struct.pack(">H", len(small) + 2) + small + b"\xff\xee\0\x0eAdobe\0\x64\0\0\0\0\0"
     assert data[2:4] == b"\xff\xe0"
     whole = data[:2] + start + data[2 + 2 + int.from_bytes(data[4:6], "big") :]
-    plain = without_metadata(whole, 1)
-    assert plain is not None
+    plain = cleaned(whole)
     assert b"Jane Doe 123" not in plain
-    assert np.array_equal(*(np.asarray(Image.open(io.BytesIO(one))) for one in (whole, plain)))
+    assert_same_pixels(whole, plain)
 
 
 @pytest.mark.parametrize("place", ["end", "comment of length 0", "comment of length 1"])
@@ -85,10 +93,9 @@ def test_faults_that_decoders_accept_keep_nothing(place: str) -> None:
     data = save(Image.effect_noise((64, 64), 60), "JPEG", comment=b"Secret")
     at = data.index(b"\xff\xda")
     data = data[:-2] if place == "end" else data[:at] + b"\xff\xfe\0" + bytes((int(place[-1]),)) + data[at:]
-    plain = without_metadata(data, 1)
-    assert plain is not None
+    plain = cleaned(data)
     assert b"Secret" not in plain
-    assert np.array_equal(*(np.asarray(Image.open(io.BytesIO(one))) for one in (data, plain)))
+    assert_same_pixels(data, plain)
 
 
 def test_a_segment_inside_a_scan_is_damage() -> None:
@@ -122,9 +129,7 @@ def told(name: str, orientation: int = 6) -> bytes:
         texts.add_text("Author", "Secret")
         texts.add_itxt("Place", "Secret")
         more = {"pnginfo": texts}
-    buffer = io.BytesIO()
-    draw_image(3).resize((90, 61)).save(buffer, fmt, exif=exif, icc_profile=PROFILE, **settings, **more)
-    return buffer.getvalue()
+    return saved(fmt, exif=exif, icc_profile=PROFILE, **settings, **more)
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -133,8 +138,7 @@ def test_only_pixels_colours_and_orientation_stay(name: str, orientation: int) -
     data = told(name, orientation)
     assert b"Secret" in data
     assert orientation_of(data) == orientation
-    plain = without_metadata(data, orientation)
-    assert plain is not None
+    plain = cleaned(data, orientation)
     assert b"Secret" not in plain
     with Image.open(io.BytesIO(data)) as before, Image.open(io.BytesIO(plain)) as after:
         assert np.array_equal(np.asarray(before), np.asarray(after))
@@ -152,9 +156,7 @@ def test_bytes_after_a_jpeg_are_removed() -> None:
 
 def test_other_formats_are_not_changed() -> None:
     for fmt in ("GIF", "BMP", "TIFF"):
-        buffer = io.BytesIO()
-        draw_image(0).save(buffer, fmt)
-        assert without_metadata(buffer.getvalue(), 1) is None
+        assert without_metadata(save(draw_image(0), fmt), 1) is None
     assert without_metadata(b"no image", 1) is None
 
 
@@ -174,9 +176,7 @@ def chunk(name: bytes, content: bytes) -> bytes:
 
 def png_with(*chunks: bytes) -> bytes:
     """A PNG with chunks behind its header."""
-    buffer = io.BytesIO()
-    draw_image(3).resize((90, 61)).save(buffer, "PNG")
-    data = buffer.getvalue()
+    data = saved("PNG")
     return data[:33] + b"".join(chunks) + data[33:]
 
 
@@ -202,18 +202,15 @@ def test_photographs(shared: object) -> None:
     folder = shared / "data" / "coco_persons" / "images"  # type: ignore[operator]
     for path in sorted(folder.glob("*.jpg"))[:20]:
         data = path.read_bytes()
-        plain = without_metadata(data, orientation_of(data))
-        assert plain is not None
-        with Image.open(io.BytesIO(data)) as before, Image.open(io.BytesIO(plain)) as after:
-            assert np.array_equal(np.asarray(before), np.asarray(after))
+        plain = cleaned(data, orientation_of(data))
+        assert_same_pixels(data, plain)
 
 
 def test_unlisted_png_chunks_are_left_out() -> None:
     """C2PA's author and tools, previews, vendors' own, text behind a profile, and the profile's name."""
     named = chunk(b"iCCP", b"Jane Doe's camera\0\0" + zlib.compress(PROFILE) + b"taken at home")
     others = [chunk(name, b"Jane Doe") for name in (b"caBX", b"prVW", b"mkBS", b"gIFx", b"iDOT", b"sPLT", b"zzZz")]
-    found = without_metadata(png_with(named, *others), 1)
-    assert found is not None
+    found = cleaned(png_with(named, *others))
     assert b"Jane" not in found
     assert b"home" not in found
     opened = Image.open(io.BytesIO(found))
@@ -223,32 +220,24 @@ def test_unlisted_png_chunks_are_left_out() -> None:
 
 def test_unlisted_jpeg_segments_and_webp_chunks_are_left_out() -> None:
     """Bytes behind what decoders read of Adobe's segment, and markers that are reserved; WebP's unknown chunks."""
-    buffer = io.BytesIO()
-    draw_image(3).convert("CMYK").save(buffer, "JPEG")
-    data = buffer.getvalue()
+    data = save(draw_image(3).convert("CMYK"), "JPEG")
     at = data.index(b"\xff\xee")
     adobe = data[at + 4 : at + 16] + b"Jane Doe"
     reserved = b"\xff\xf7" + struct.pack(">H", 10) + b"Jane Doe"
     told = data[:at] + struct.pack(">BBH", 0xFF, 0xEE, len(adobe) + 2) + adobe + reserved + data[at + 16 :]
-    found = without_metadata(told, 1)
-    assert found is not None
+    found = cleaned(told)
     assert b"Jane" not in found
-    np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(found))), np.asarray(Image.open(io.BytesIO(data))))
+    assert_same_pixels(data, found)
 
-    buffer = io.BytesIO()
-    draw_image(3).save(buffer, "WEBP", exif=b"Exif\0\0")
-    data = buffer.getvalue() + struct.pack("<4sI", b"note", 8) + b"Jane Doe"
+    data = save(draw_image(3), "WEBP", exif=b"Exif\0\0") + struct.pack("<4sI", b"note", 8) + b"Jane Doe"
     data = data[:4] + struct.pack("<I", len(data) - 8) + data[8:]
-    found = without_metadata(data, 1)
-    assert found is not None
+    found = cleaned(data)
     assert b"Jane" not in found
     Image.open(io.BytesIO(found)).load()
 
 
 def saved(fmt: str, **settings: object) -> bytes:
-    buffer = io.BytesIO()
-    draw_image(3).resize((90, 61)).save(buffer, fmt, **settings)
-    return buffer.getvalue()
+    return save(draw_image(3).resize((90, 61)), fmt, **settings)
 
 
 def segment(marker: int, content: bytes) -> bytes:
@@ -283,8 +272,7 @@ HIDDEN = {
 def test_text_where_only_pixels_and_colours_belong_is_left_out(where: str) -> None:
     data = HIDDEN[where]
     assert b"Jane" in data or "profile, PNG" in where  # packed there
-    found = without_metadata(data, 1)
-    assert found is not None
+    found = cleaned(data)
     with Image.open(io.BytesIO(data)) as before, Image.open(io.BytesIO(found)) as after:
         np.testing.assert_array_equal(np.asarray(before), np.asarray(after))
         if "behind a profile" in where:
@@ -330,8 +318,7 @@ def profile_with(name: bytes, content: bytes) -> bytes:
 def test_no_text_stays_in_a_profile(profile: bytes, fmt: str) -> None:
     exif = Image.Exif()
     exif[ExifTags.Base.ImageDescription] = JANE.decode()
-    plain = without_metadata(saved(fmt, icc_profile=profile, exif=exif), 1)
-    assert plain is not None
+    plain = cleaned(saved(fmt, icc_profile=profile, exif=exif))
     held = Image.open(io.BytesIO(plain)).info.get("icc_profile", b"")
     assert JANE not in plain
     assert JANE not in held
@@ -341,13 +328,11 @@ def test_no_second_bitstream_and_no_unused_palette_stay() -> None:
     webp = saved("WEBP", lossless=True)
     for name in (b"VP8 ", b"VP8L", b"ALPH", b"ANMF", b"ANIM"):
         more = webp[8:] + name + struct.pack("<I", len(JANE)) + JANE
-        plain = without_metadata(b"RIFF" + struct.pack("<I", len(more)) + more, 1)
-        assert plain is not None
+        plain = cleaned(b"RIFF" + struct.pack("<I", len(more)) + more)
         assert JANE not in plain
         assert np.array_equal(*(np.asarray(Image.open(io.BytesIO(one))) for one in (webp, plain)))
     for name, content in ((b"PLTE", JANE + b"\0\0"), (b"tRNS", bytes(6) + JANE)):
-        plain = without_metadata(png_with(chunk(name, content)), 1)
-        assert plain is not None
+        plain = cleaned(png_with(chunk(name, content)))
         assert JANE not in plain
 
 
@@ -356,8 +341,7 @@ def test_palettes_that_are_too_long_are_cut() -> None:
     head, palette, *rest = png_chunks(save(image, "PNG", bits=4))
     assert (head[1][8], palette[0]) == (4, b"PLTE")
     data = png_of([head, (b"PLTE", palette[1][:48].ljust(48, b"\0") + bytes(720)), *rest])
-    plain = without_metadata(data, 1)
-    assert plain is not None
+    plain = cleaned(data)
     assert np.array_equal(*(np.asarray(Image.open(io.BytesIO(one)).convert("RGB")) for one in (data, plain)))
 
 
@@ -375,8 +359,7 @@ def test_an_orientation_after_the_pixels_of_a_png_stays() -> None:
     exif[ExifTags.Base.Make] = "Secret"
     chunks = png_chunks(save(draw_image(1), "PNG", exif=exif.tobytes()))
     data = png_of([*chunks[:-1], (b"iTXt", b"XML:com.adobe.xmp" + bytes(5) + xmp), chunks[-1]])
-    plain = without_metadata(data, orientation_of(data))
-    assert plain is not None
+    plain = cleaned(data, orientation_of(data))
     assert b"Secret" not in plain
     assert np.array_equal(*(np.asarray(decode(one)[0]) for one in (data, plain)))
 
@@ -385,15 +368,13 @@ def test_frames_of_a_png_with_bytes_too_many_stay_readable() -> None:
     image = Image.effect_noise((16, 16), 60).convert("RGB")
     chunks = png_chunks(save(image, "PNG", save_all=True, append_images=[image.rotate(90)]))
     data = png_of([(name, content + b"x" * (name == b"fcTL")) for name, content in chunks])
-    plain = without_metadata(data, 1)
-    assert plain is not None
+    plain = cleaned(data)
     assert png_chunks(plain) == chunks
 
 
 def test_a_png_whose_header_is_too_long_stays_readable() -> None:
     head, *rest = png_chunks(save(draw_image(1), "PNG"))
     data = png_of([(b"IHDR", head[1] + b"x"), *rest])
-    plain = without_metadata(data, 1)
-    assert plain is not None
+    plain = cleaned(data)
     assert png_chunks(plain)[0] == head
-    assert np.array_equal(*(np.asarray(Image.open(io.BytesIO(one))) for one in (data, plain)))
+    assert_same_pixels(data, plain)
