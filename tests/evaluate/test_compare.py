@@ -42,6 +42,14 @@ def test_seeds_are_pooled(runs: dict[str, Path]) -> None:
     assert json.loads(json.dumps(asdict(found)))["theirs"] == list(found.theirs)
 
 
+def test_the_order_of_the_images_in_a_file_changes_nothing(runs: dict[str, Path]) -> None:
+    before = compare([runs["a0"]], [runs["b0"]])
+    [file] = (runs["b0"] / "evaluations").glob("*.jsonl")
+    lines = file.read_text().splitlines()
+    file.write_text("\n".join(lines[::-1]) + "\n")
+    assert compare([runs["a0"]], [runs["b0"]]) == before
+
+
 def test_a_recipe_is_as_good_as_itself(runs: dict[str, Path]) -> None:
     [found] = compare([runs["a0"]], [runs["a0"]])
     assert (found.difference.difference, found.difference.low, found.difference.high) == (0, 0, 0)

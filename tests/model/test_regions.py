@@ -99,6 +99,8 @@ def test_each_group_has_its_regions() -> None:
         places = feature_map(encoder, person)
         torch.testing.assert_close(found["person"].features[:, 0], places.mean(dim=(2, 3)), rtol=1e-4, atol=1e-4)
         assert not any(parameter.requires_grad for parameter in reader.parameters())
+        trained = (torch.nn.modules.batchnorm._BatchNorm, torch.nn.Dropout)  # nothing in a detector depends on the mode
+        assert not any(isinstance(module, trained) for module in reader.modules())
         reader.train().dropout = 0.5
         packed = torch.ones(2, sum(reader.sizes().values()), 3 + CLASSES + 5)
         shares = [(part.features == 0).float().mean() for part in reader.split(packed).values()]

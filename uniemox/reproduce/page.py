@@ -2,7 +2,7 @@
 
 import io
 import json
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, fields
 from itertools import cycle
 from pathlib import Path
@@ -156,7 +156,7 @@ def curves(title: str, columns: Sequence[str], rows: Mapping[str, Sequence[Recor
     )
 
 
-def _scale(points: Iterable[Record], chance: float | None) -> tuple[float, float]:
+def _scale(points: Collection[Record], chance: float | None) -> tuple[float, float]:
     papers = [one["paper_percent"] / 100 for one in points if one["paper_percent"] is not None]
     return scale_of([chance, *papers, *(one[end] for one in points for end in ("accuracy", "low", "high"))])
 
