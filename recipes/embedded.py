@@ -7,6 +7,7 @@ uniemox/predict/embedded, then copy it.
 """
 
 import argparse
+import hashlib
 import json
 import shlex
 import shutil
@@ -143,8 +144,10 @@ def main() -> None:
     scores = score(known, load_detector(OUT / "finder.onnx").detect(images))
     figures = {"people": scores.people, "recall": scores.recall, "large_recall": scores.large_recall}
     (OUT / "finder.json").write_text(json.dumps(figures | {"precision": scores.precision}))
-    made = "scene.onnx, small.onnx, finder.onnx, faces.onnx, expressions.onnx"
-    print(f"\n{OUT}: {made}; figures in scene/evaluations and finder.json")
+    print(f"\n{OUT}: figures in scene/evaluations and finder.json; sha256 for the model card:")
+    for name in ("scene", "small", "finder", "faces", "expressions"):
+        digest = hashlib.sha256((OUT / f"{name}.onnx").read_bytes()).hexdigest()
+        print(f"| `{name}.onnx` | `{digest}` |")
 
 
 if __name__ == "__main__":

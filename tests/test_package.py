@@ -1,5 +1,6 @@
 """What is built for others: a wheel and an sdist that pass twine's checks and hold what they need, and the pages."""
 
+import hashlib
 import json
 import os
 import re
@@ -17,6 +18,7 @@ import onnx
 import pytest
 
 from tests.runs import uniemox_here
+from uniemox.io.weight_names import EMBEDDED
 
 ROOT = Path(__file__).parents[1]
 
@@ -60,6 +62,13 @@ def test_the_sdist_holds_what_tests_and_a_build_need(built: tuple[Path, Path]) -
     needed = ("pyproject.toml", "README.md", "Makefile", "constraints.txt", "tools/wheel_docs.py", "docs/data.md")
     assert {*needed, "tests/test_package.py", "uniemox/predict/embedded/scene.onnx"} <= names
     assert not [name for name in names if name.startswith((".venv", "runs/", "build/"))]
+
+
+def test_the_model_card_names_the_hash_of_every_model() -> None:
+    card = (EMBEDDED / "MODEL_CARD.md").read_text()
+    rows = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in EMBEDDED.glob("*.onnx")}
+    assert len(rows) == 5
+    assert dict(re.findall(r"^\| `(\w+\.onnx)` \| `([0-9a-f]{64})` \|$", card, re.MULTILINE)) == rows
 
 
 @pytest.mark.long
