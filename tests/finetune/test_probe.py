@@ -8,7 +8,9 @@ from sklearn.linear_model import LogisticRegression, RidgeCV
 from sklearn.model_selection import GridSearchCV, StratifiedKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_info, threadpool_limits
 
+from uniemox.finetune import fitting
 from uniemox.finetune.fitting import FOLDS, PENALTIES, fit_fusion, fit_head
 from uniemox.finetune.step import Objective
 from uniemox.model.classifier import Classifier, NeighbourHead
@@ -108,6 +110,21 @@ def test_a_feature_that_never_changes_does_no_harm() -> None:
     head, _ = fit_head(features, one_hot(labels, 3), task="label", seed=0)
     assert np.isfinite(logits(head, features)).all()
     assert (logits(head, features).argmax(axis=1) == labels).mean() > 0.8
+
+
+def test_the_fit_uses_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    threads = set()
+
+    class Watched(LogisticRegression):
+        def fit(self, *args: object, **options: object) -> LogisticRegression:
+            threads.update(library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas")
+            return super().fit(*args, **options)
+
+    monkeypatch.setattr(fitting, "LogisticRegression", Watched)
+    features, labels = cloud(10)
+    with threadpool_limits(2):
+        fit_head(features, one_hot(labels, 3), task="label", seed=0)
+    assert threads == {1}
 
 
 def test_neighbours_vote_by_cosine() -> None:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression, RidgeCV
 from sklearn.model_selection import StratifiedKFold
+from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
 from uniemox.data.sample import Sample
@@ -191,17 +192,16 @@ def _fit(x: NDArray, target: NDArray, weights: NDArray, penalty: float) -> tuple
     rows, columns = np.nonzero(target * weights)
     present = np.unique(columns)
     coefficients, offsets = np.zeros((target.shape[1], x.shape[1])), np.full(target.shape[1], -20.0)
+    offsets[present] = 0
     if len(present) < 2:
-        offsets[present] = 0
         return coefficients, offsets
     model = LogisticRegression(C=penalty, max_iter=ITERATIONS)
-    with warnings.catch_warnings():
+    # Threads wait for each other longer than they compute, and far longer on busy cores.
+    with threadpool_limits(1, user_api="blas"), warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # of weak penalties, which are not chosen anyway
         model.fit(x[rows], columns, sample_weight=(target * weights)[rows, columns])
-    if len(present) == 2:  # sklearn returns one row, for the second class
-        coefficients[present[1]], offsets[present[0]], offsets[present[1]] = model.coef_[0], 0, model.intercept_[0]
-    else:
-        coefficients[present], offsets[present] = model.coef_, model.intercept_
+    fitted = present[-len(model.coef_) :]  # of two classes, sklearn returns one row, for the second class
+    coefficients[fitted], offsets[fitted] = model.coef_, model.intercept_
     return coefficients, offsets
 
 
