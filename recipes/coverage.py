@@ -7,6 +7,7 @@ them, and images whose label nothing becomes are left out. Prints a line of a ta
 """
 
 import sys
+from collections import Counter
 
 import numpy as np
 
@@ -16,7 +17,16 @@ from uniemox.evaluate.run import map_to_data
 from uniemox.predict.prediction import Prediction
 
 COVERAGE = 0.9
-COLUMNS = ("data", "n", "accuracy", "mean confidence", "unfamiliar", "true label in the likely set", "labels in it")
+COLUMNS = (
+    "data",
+    "n",
+    "accuracy",
+    "most frequent label",
+    "mean confidence",
+    "unfamiliar",
+    "true label in the likely set",
+    "labels in it",
+)
 
 
 def main(sources: list[str]) -> None:
@@ -33,12 +43,13 @@ def main(sources: list[str]) -> None:
         samples = [sample for sample in data.samples if data.label_of(sample) in theirs.values()]
         answers = list(predictor.predict_each((s.image.read() for s in samples), coverage=COVERAGE))
         pairs = [(data.label_of(s), a) for s, a in zip(samples, answers, strict=True) if isinstance(a, Prediction)]
+        commonest = max(Counter(label for label, _ in pairs).values()) / len(pairs)
         right = np.mean([theirs[a.top(1)[0][0]] == label for label, a in pairs])
         sure = np.mean([a.top(1)[0][1] for _, a in pairs])
         held = np.mean([label in {theirs[one] for one in a.likely or ()} for label, a in pairs])
         size = np.mean([len(a.likely or ()) for _, a in pairs])
         odd = np.mean([a.is_unfamiliar for _, a in pairs])
-        shown = f"{right:.1%} | {sure:.1%} | {odd:.1%} | {held:.1%} | {size:.1f}"
+        shown = f"{right:.1%} | {commonest:.1%} | {sure:.1%} | {odd:.1%} | {held:.1%} | {size:.1f}"
         print(f"| {source} | {len(pairs)} | {shown} |", flush=True)
 
 
