@@ -1,5 +1,6 @@
 """Targets: labels, votes and affect of samples, and what has none."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from sklearn.utils.class_weight import compute_class_weight
 from uniemox.data.sample import ImageFile, Sample
 from uniemox.errors import DataError
 from uniemox.finetune.config import Task
+from uniemox.finetune.presets import PRESETS
 from uniemox.finetune.samples import class_weights, has_target, target_of
 from uniemox.labels import EKMAN, MIKELS, POLARITY
 
@@ -49,6 +51,11 @@ def test_shares_keep_their_proportions(votes: dict[str, float]) -> None:
 def test_affect_is_scaled_to_one() -> None:
     ends = [sample(valence=1, arousal=9), sample(valence=5, arousal=6)]
     assert target_of(ends, "affect", EKMAN).tolist() == [[-1, 1], [0, 0.25]]
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_affect_needs_no_other_option(preset: str) -> None:
+    assert replace(PRESETS[preset](), task="affect").resolved().class_weighting == "none"
 
 
 @pytest.mark.parametrize(("task", "width"), [("label", 6), ("distribution", 6), ("affect", 2)])

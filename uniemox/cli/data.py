@@ -63,7 +63,7 @@ def show(
     For example:
 
     - uniemox data show fi:photos/fi
-    - uniemox data show emotion6:photos/emotion6?label=vote --json
+    - uniemox data show 'emotion6:photos/emotion6?label=vote' --json
 
     Args:
         source: KIND:PATH.

@@ -204,12 +204,13 @@ def _keep(
 
 
 def _people_beside(files: Sequence[Path], explainers: "Sequence[Explainer]") -> "dict[Path, tuple[Detection, ...]]":
-    """Read persons.jsonl in folders if an explainer needs people. Raises DataError for damaged files."""
+    """Read persons.jsonl of folders, and beside files, if an explainer needs people. Raises DataError for damage."""
     from uniemox.data.people import PERSONS, read_people
 
     needs_people = any(one.looks_at_people for one in explainers)
-    folders = [path for path in files if needs_people and os.path.isfile(path / PERSONS)]
-    return {folder / key: people for folder in folders for key, people in read_people(folder / PERSONS).items()}
+    folders = {path if os.path.isdir(path) else path.parent for path in files} if needs_people else ()
+    known = (folder for folder in folders if os.path.isfile(folder / PERSONS))
+    return {folder / key: people for folder in known for key, people in read_people(folder / PERSONS).items()}
 
 
 def _is_folder(out: Path) -> bool:

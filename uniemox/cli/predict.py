@@ -109,7 +109,7 @@ def predict(
     - uniemox predict clip.mp4 --every 1s --out clip.csv --timeline clip.png
 
     Args:
-        images: Files, folders or patterns; - reads a list of paths from standard input.
+        images: Files, folders or patterns; - reads a list of paths from standard input. With --every: only files.
         coverage: Also give a set of likely labels that contains the true label in this share of images, such as 0.9.
         labels: Convert predictions to another label set, such as polarity.
         every: Read the files as videos (or animated images) and predict one frame per interval: 1s, 500ms or 2min.

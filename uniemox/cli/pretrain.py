@@ -36,7 +36,7 @@ def pretrain(
     - uniemox pretrain --preset demo --data synthetic:2048 --out runs/pre --teacher.source fitted:runs/teacher
     - uniemox pretrain --preset paper --data emoset:EmoSet --out runs/paper --encoder.start dbot.pth
     - uniemox pretrain --preset best --data emoset:EmoSet,fi:FI --split train val --out runs/two
-    - torchrun --nproc-per-node 8 -m uniemox pretrain --preset paper --data shards:EmoSet --out runs/paper
+    - torchrun --nproc-per-node 8 -m uniemox pretrain --encoder.start dbot.pth --data shards:EmoSet --out runs/pre
 
     Args:
         data: KIND:PATH, see `uniemox docs data`. Several, separated by commas, are used as one data set.

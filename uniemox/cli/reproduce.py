@@ -197,7 +197,7 @@ def images(
 def zero_shot(*, teacher: str, data: str, out: Path, split: str | None = None, files: FileOptions = NO_FILES) -> None:
     """Score a teacher that was trained without labels: it predicts the class whose sentence is nearest to the image.
 
-    Example: uniemox reproduce zero-shot --teacher fitted:runs/teacher --data synthetic:512?seed=1 --out runs/zero-shot
+    Example: uniemox reproduce zero-shot --teacher fitted:runs/teacher --data fi:photos/fi --out runs/zero-shot
 
     Args:
         teacher: clip:NAME@WEIGHTS, fitted:FOLDER or stored:FILE, see `uniemox docs training`.

@@ -32,7 +32,7 @@ def serve(
     For example:
 
     - uniemox serve --model runs/fi --model runs/emoset --port 8080
-    - UNIEMOX_KEY=$(openssl rand -hex 24) uniemox serve --host 0.0.0.0 --key-from UNIEMOX_KEY
+    - export UNIEMOX_KEY=$(openssl rand -hex 24); uniemox serve --host 0.0.0.0 --key-from UNIEMOX_KEY
 
     Args:
         model: A run, model.onnx, hub: or clip: name; give it twice to compare two models. Default: the package's own.

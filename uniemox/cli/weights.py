@@ -65,8 +65,9 @@ def fetch(*, preset: Literal["paper", "best"] = "best", to: Path | None = None) 
         say(f"fetching {start}")
         load_timm(start, None)
     elif start:
-        say(f"{start} is on no hub: download the file yourself; `uniemox docs checkpoints` has its address and hash")
+        say(f"{start} is on no hub: download the file yourself; see `uniemox docs checkpoints`")
     say(f"fetching {teacher}")
     open_teacher(teacher)
     place = "" if to is None else f"HF_HUB_CACHE={shlex.quote(str(to.resolve()))} "
-    print(f"{place}HF_HUB_OFFLINE=1 uniemox pretrain --preset {preset} --data KIND:PATH --out RUN")
+    file = f" --encoder.start {shlex.quote(start)}" if start and not start.startswith(TIMM) else ""
+    print(f"{place}HF_HUB_OFFLINE=1 uniemox pretrain --preset {preset}{file} --data KIND:PATH --out RUN")

@@ -192,12 +192,12 @@ class FinetuneConfig:
         return None if self.method in get_args(Fit) else self.method
 
     def resolved(self) -> "FinetuneConfig":
-        """Return these settings with the changes that the method requires, as the run records them.
+        """Return these settings with the changes that method and task require, as the run records them.
 
         Detectors run on clean images, so a detector turns off augmentation that moves, mixes or erases pixels; crops
-        and flips stay. EmotiCon reads the scene without the person.
+        and flips stay. EmotiCon reads the scene without the person. Task affect has no classes to balance.
         """
-        config = self
+        config = replace(self, class_weighting="none") if self.task == "affect" else self
         if self.network.objects or self.network.faces:
             clean = replace(self.augment, randaugment=None, mixup=0.0, cutmix=0.0, erasing=0.0)
             config = replace(config, augment=clean)
@@ -254,9 +254,7 @@ class FinetuneConfig:
 
     def _wrong_task(self) -> str | None:
         """Return why the task conflicts with other settings; None if it does not."""
-        if self.task == "affect" and (self.method == "knn" or self.class_weighting == "balanced"):
-            return "task affect has no classes: it needs method full, probe or histogram, and class_weighting none"
-        if self.task == "affect" and self.region_method is not None:
+        if self.task == "affect" and (self.method == "knn" or self.region_method is not None):
             return f"method {self.method} predicts labels: give task label or distribution, got 'affect'"
         if self.logit_adjustment > 0 and (self.task != "label" or self.method == "knn"):
             return "logit_adjustment needs a linear head and task label: leave it 0 with method knn and other tasks"

@@ -61,7 +61,7 @@ def test_a_sheet_of_two_models(images: Path, tmp_path: Path, capsys: pytest.Capt
 def test_known_people_are_used_else_detected(
     method: str, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Those of persons.jsonl, else those of the finder, as `uniemox predict` has it."""
+    """Those of persons.jsonl in the folder of an image, or named, else those of the finder."""
     seen: list[tuple[Detection, ...] | None] = []
 
     def kept(rows: list[list[Explanation]], *_: object) -> str:
@@ -75,7 +75,8 @@ def test_known_people_are_used_else_detected(
     box = [10.0, 20.0, 200.0, 220.0]
     lines = [{"detector": "somebody"}, {"key": "0.png", "boxes": [[*box, 0.5]]}, {"key": "1.png", "boxes": []}]
     (images / "persons.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    assert call(*asked) == 3
+    names = (images,) if method == "occlusion" else (images / "0.png", images / "1.png")
+    assert call(*names, *asked[1:]) == (3 if method == "occlusion" else 0)
     finder = open_finder("embedded")
     assert finder is not None
     assert seen[:2] == finder.detect([Image.open(images / f"{i}.png").convert("RGB") for i in range(2)])
