@@ -29,8 +29,8 @@ STARTS = {
     "mobilenet-b": "timm:mobilenetv2_100?pad_type=same&mean=0.5&std=0.5@{}/mobilenetv2_100.imagenet_1001.safetensors",
     "efficientnet": "timm:tf_efficientnet_b0?conv_head=none@{}/efficientnet_b0.duts_encoder.safetensors",
 }
-# Chosen on images of the training part that the final networks neither trained on nor were calibrated by, see
-# docs/results.md. Networks are trained on smaller images than they judge: half the time, and objects appear as large.
+# Chosen on training images held out for the trials, see docs/notes.md; the final networks train on most of them.
+# Networks are trained on smaller images than they judge: half the time, and objects appear as large.
 BASE_LR = {"mobilenet-a": "2.4e-3", "mobilenet-b": "2.4e-3", "efficientnet": "2e-3"}
 TUNING = (
     *("--view.size", "176", "--view.crop-fraction", "1.0", "--view.min-area", "0.4", "--network.drop-path", "0"),
@@ -42,7 +42,7 @@ TUNING = (
 JUDGING = ("--view.size", "224", "--view.crop-fraction", "1.0", "--hardware.precision", "float32")
 BALANCE = ("--select", "last", "--logit-adjustment", "0.5")
 SMALL = "mobilenet-a"
-# In 8 bits the EfficientNet says the same; the MobileNets, with batch norms folded into them, less so (results.md).
+# In 8 bits the EfficientNet says the same; the MobileNets, with batch norms folded into them, less so (notes.md).
 STORED = {"scene": ("--int8-weights", "--keep-float16", r"encoders\.(0\.blocks|1)\."), "small": ("--int8-weights",)}
 FINDER_START, FACES_START = STARTS["mobilenet-a"], STARTS["mobilenet-b"]
 EXPRESSIONS = (
@@ -55,14 +55,15 @@ EXPRESSIONS = (
 )
 
 
-def uniemox(*words: str | Path, makes: Path, into: Path | None = None, program: str = "uniemox") -> None:
+def uniemox(*words: str | Path, makes: Path | None, into: Path | None = None, program: str = "uniemox") -> None:
     """Print a command and run it, unless its result is there; ends the program if it fails.
 
+    makes: a file that the command writes whole, at its end; None: the command resumes itself.
     into: a file for its standard output.  program: the Python module to run.
     """
     line = shlex.join(["python", "-m", program, *map(str, words)]) + (f" > {into}" if into else "")
     print(f"\n$ {line}", flush=True)
-    if makes.exists():
+    if makes is not None and makes.exists():
         print(f"  ({makes} is there)", flush=True)
         return
     started = time.perf_counter()
@@ -87,42 +88,54 @@ def classifiers(fi: str, ratings: str, starts: Path) -> None:
     check = OUT / "check.json"
     uniemox("data", "check", fi, "--json", makes=check, into=check)
     data = ("--data", fi, "--exclude", check)
+
+    def evaluate(model: Path, name: str) -> None:
+        folder = model if model.is_dir() else model.parent
+        words = ("--model", model, *data, "--split", "val", "--name", name)
+        uniemox("evaluate", *words, makes=folder / "evaluations" / f"{name}.json")
+
     for name, start in STARTS.items():
         words = ("--init", start.format(starts), "--out", OUT / name, *data, *TUNING)
         uniemox("finetune", *words, "--optimizer.base-lr", BASE_LR[name], "--resume", makes=OUT / name / "model.onnx")
+        evaluate(OUT / name, "val")
     joined = {"scene": ",".join(str(OUT / name) for name in STARTS), "small": str(OUT / SMALL)}
     for name, parts in joined.items():
         run = OUT / name
         words = ("--method", "mean", "--init", parts, "--out", run, *data, *JUDGING, *BALANCE)
         uniemox("finetune", *words, "--resume", makes=run / "model.onnx")
-        score_file = run / "evaluations" / "val.json"
-        uniemox("evaluate", "--model", run, *data, "--split", "val", "--name", "val", makes=score_file)
+        shutil.copyfile(run / SEEN, OUT / SEEN)  # for the files that are made of the run
         plain, made = OUT / f"{name}-plain.onnx", OUT / f"{name}.onnx"
         uniemox("export", run, "--out", plain, *STORED[name], makes=plain)
-        uniemox("calibrate", "--ratings", "--model", plain, "--data", ratings, "--out", made, makes=made)
-    shutil.copyfile(OUT / "scene" / SEEN, OUT / SEEN)
+        words = ("--ratings", "--json", "--model", plain, "--data", ratings, "--out", made)
+        uniemox("calibrate", *words, makes=made, into=OUT / f"{name}-ratings.json")
+        evaluate(made, name)
 
 
 def finder(name: str, sources: list[str], starts: Path, detector: str, confidence: str, *how: str) -> None:
-    """Train a finder on what a published detector finds, and store it for computing in 8 bits."""
-    files = []
+    """Train a finder on what a published detector finds, and store it for computing in 8 bits.
+
+    sources: FI first, whose placeholders are left out.
+    """
+    files, check = [], OUT / f"{name}-check.json"
+    uniemox("data", "check", sources[0], "--json", makes=check, into=check)
     for i, source in enumerate(sources):
         files.append(OUT / f"{name}-{i}.jsonl")
         words = (source, "--detector", starts / detector, "--confidence", confidence, "--out", files[-1])
-        uniemox("data", "persons", *words, makes=files[-1])
-    shown = ("--data", ",".join(sources), "--persons", *files, "--exclude", OUT / "check.json", *how)
+        uniemox("data", "persons", *words, makes=None)
+    shown = ("--data", ",".join(sources), "--persons", *files, "--exclude", check, *how)
     plain, made = OUT / f"{name}-float.onnx", OUT / f"{name}.onnx"
     start = ("--start", FINDER_START.format(starts), "--out", plain)
     uniemox("fit", *shown, *start, "--resume", makes=plain, program="recipes.finder")
     uniemox(plain, "--data", ",".join(sources), "--out", made, makes=made, program="recipes.int8")
 
 
-def faces(people: list[str], ferplus: str, starts: Path) -> None:
+def faces(images: list[str], ferplus: str, starts: Path) -> None:
     """Train the face finder, and what says what faces show."""
-    finder("faces", people, starts, "yunet_n.onnx", "0.3", "--coarsest", "16", "--width", "64", "--epochs", "14")
-    run = OUT / "expressions"
-    words = ("--init", FACES_START.format(starts), "--data", ferplus, "--out", run, *EXPRESSIONS, "--resume")
-    uniemox("finetune", *words, makes=run / "model.onnx")
+    finder("faces", images, starts, "yunet_n.onnx", "0.3", "--coarsest", "16", "--width", "64", "--epochs", "14")
+    run, check = OUT / "expressions", OUT / "expressions-check.json"
+    uniemox("data", "check", ferplus, "--json", makes=check, into=check)  # some faces of train are in val too
+    words = ("--init", FACES_START.format(starts), "--data", ferplus, "--exclude", check, "--out", run, *EXPRESSIONS)
+    uniemox("finetune", *words, "--resume", makes=run / "model.onnx")
     uniemox("export", run, "--out", OUT / "expressions.onnx", "--int8-weights", makes=OUT / "expressions.onnx")
 
 
@@ -131,7 +144,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--fi", required=True, help="KIND:PATH of FI, several with commas between")
     parser.add_argument("--ratings", required=True, help="KIND:PATH of images with valence and arousal, likewise")
-    parser.add_argument("--people", required=True, nargs="+", help="KIND:PATH of images for the person finder")
+    parser.add_argument(
+        "--people", required=True, nargs="+", help="KIND:PATH of images for the person finder, FI first"
+    )
+    parser.add_argument("--faces", required=True, nargs="+", help="KIND:PATH of images for the face finder, FI first")
     parser.add_argument("--ferplus", required=True, help="KIND:PATH of faces with votes")
     parser.add_argument("--starts", required=True, type=Path, help="folder of the published networks")
     parser.add_argument("--test-people", required=True, type=Path, help="folder of photographs with people's boxes")
@@ -139,12 +155,12 @@ def main() -> None:
     OUT.mkdir(parents=True, exist_ok=True)
     classifiers(given.fi, given.ratings, given.starts)
     finder("finder", given.people, given.starts, "yolox_nano.onnx", "0.1", "--epochs", "28")
-    faces(given.people, given.ferplus, given.starts)
+    faces(given.faces, given.ferplus, given.starts)
     images, known = zip(*read_labelled(given.test_people), strict=True)
     scores = score(known, load_detector(OUT / "finder.onnx").detect(images))
     figures = {"people": scores.people, "recall": scores.recall, "large_recall": scores.large_recall}
     (OUT / "finder.json").write_text(json.dumps(figures | {"precision": scores.precision}))
-    print(f"\n{OUT}: figures in scene/evaluations and finder.json; sha256 for the model card:")
+    print(f"\n{OUT}: figures in evaluations, *-ratings.json and finder.json; sha256 for the model card:")
     for name in ("scene", "small", "finder", "faces", "expressions"):
         digest = hashlib.sha256((OUT / f"{name}.onnx").read_bytes()).hexdigest()
         print(f"| `{name}.onnx` | `{digest}` |")

@@ -81,6 +81,7 @@ def main() -> None:
     samples = [
         one for source in given.data.split(",") for one in open_data(source, with_texts=False).to_train().samples
     ]
+    samples = list({str(one.image): one for one in samples}.values())  # an image with several captions is one
     chosen = random.Random(0).sample(samples, CALIBRATING + COMPARING)
     images = [decode_sample(sample)[0] for sample in chosen]
     quantise(given.finder, given.out, images[:CALIBRATING])
