@@ -100,7 +100,7 @@ def test_a_whole_way_from_images_to_scores(tmp_path: Path) -> None:
     changed = [*("64" if word == "32" else word for word in small), "--resume"]
     status, _, err = parsed("finetune", "--init", pretrained(), "--data", f"folder:{photos}", "--out", run, *changed)
     assert status == 1
-    assert "began with other settings: view.size: 64 instead of 32" in err
+    assert "began with other settings: view.size: 64 now, 32 at first" in err
 
 
 @pytest.mark.long

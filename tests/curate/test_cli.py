@@ -10,9 +10,10 @@ from tests.curate.places import project_of, say
 from tests.drawn import class_folders
 from uniemox.cli.curate import curate
 from uniemox.curate import tables as t
-from uniemox.curate.annotate.serving import record_address
+from uniemox.curate.annotate.serving import DEFAULT_ADDRESS, record_address, served_at
 from uniemox.curate.collect.fetch import FetchError
-from uniemox.curate.project import open_project
+from uniemox.curate.plan import paper_plan
+from uniemox.curate.project import create_project, open_project
 from uniemox.data.source import open_data
 from uniemox.errors import ConfigError, DataError, UniemoxError
 
@@ -125,7 +126,7 @@ def test_commands_from_a_folder_to_a_takedown(tmp_path: Path, capsys: pytest.Cap
     assert json.loads(run(capsys, "screen", place, "--against", f"folder:{tmp_path / 'in'}", "--json")) == {
         "in a benchmark": 4
     }
-    assert run(capsys, "undo", place, "2") == "undone; to reverse this, undo 3\n"
+    assert run(capsys, "undo", place, "2") == "undone; to reverse this: uniemox curate undo FOLDER 3\n"
     assert json.loads(run(capsys, "status", place, "--json"))["steps"]["screen"]["kept"] == 4
     assert json.loads(run(capsys, "screen", place, "--json")) == {"in a benchmark": 4}
     assert json.loads(run(capsys, "screen", place, "--empty-against", "--json")) == {"kept": 4}
@@ -165,6 +166,14 @@ def test_a_takedown_reports_releases_it_could_not_change(tmp_path: Path, capsys:
     told = capsys.readouterr()
     assert sha256[:12] in told.out
     assert "no longer exists" in told.err
+
+
+def test_an_address_that_nobody_can_open_is_not_recorded(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    create_project(tmp_path / "p", paper_plan())
+    with pytest.raises(ConfigError, match="needs --address"):
+        curate(["serve", str(tmp_path / "p"), "--host", "0.0.0.0", "--port", "0"], exit_on_error=False)
+    assert capsys.readouterr().out == ""
+    assert served_at(open_project(tmp_path / "p")) == DEFAULT_ADDRESS
 
 
 @pytest.mark.parametrize(

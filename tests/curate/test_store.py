@@ -21,7 +21,7 @@ from uniemox.curate.project import UNDONE, Change, append, create_project, decis
 from uniemox.curate.status import status
 from uniemox.curate.store import Store
 from uniemox.errors import ConfigError, DataError, UnavailableError, UniemoxError
-from uniemox.labels import MIKELS
+from uniemox.labels import EKMAN, MIKELS
 
 
 def store_with(images: int, address: str = "sqlite://") -> Store:
@@ -252,6 +252,14 @@ def test_a_project_is_created_once_and_keeps_its_plan(tmp_path: Path) -> None:
     create_project(tmp_path / "q", plan, database=elsewhere)
     assert open_project(tmp_path / "q").plan == plan
     assert (tmp_path / "else.db").exists()
+
+
+def test_an_alias_of_a_published_label_stays_the_plan_s_own() -> None:
+    words = ("anger", "disgust", "fear", "happiness", "sadness", "surprise")
+    plan = CollectionPlan(keywords={word: (f"{word} photo",) for word in words})
+    assert plan.label_set.labels == plan.labels == words
+    assert [plan.label_of(word) for word in ("Happiness", "joy")] == ["happiness", None]
+    assert CollectionPlan(keywords={word: (word,) for word in EKMAN.labels}).label_set == EKMAN
 
 
 def test_the_paper_s_plan() -> None:

@@ -210,6 +210,8 @@ def test_scores_and_predictions_are_kept_in_the_run(tmp_path: Path) -> None:
     assert write_evaluation(result, file, replace(known(), name="a:b/../c?d"), "all").name == "a-b-c-d-all.json"
     assert write_evaluation(result, file, replace(known(), name="folder:照片"), "all").name == "folder-照片-all.json"
     assert write_evaluation(result, file, known(), "all", name="mine").name == "mine.json"
+    of_file = write_evaluation(result, tmp_path / "run" / "small.onnx", known(), "all")
+    assert of_file.name == "known-all-small.json"
     with pytest.raises(ConfigError, match="an evaluation's name has letters"):
         write_evaluation(result, file, known(), "all", name="../mine")
 

@@ -9,6 +9,7 @@ from cyclopts import App
 from tests.drawn import class_folders
 from tests.runs import finetuned
 from uniemox.cli.export import export
+from uniemox.data.seen import read_seen
 from uniemox.errors import CheckpointError, ConfigError
 
 
@@ -24,6 +25,7 @@ def call(*words: object) -> None:
 def test_a_run_becomes_the_file_that_it_ended_with(tmp_path: Path) -> None:
     call(finetuned("knn"), "--out", tmp_path / "new" / "knn.onnx")
     assert (tmp_path / "new" / "knn.onnx").read_bytes() == (finetuned("knn") / "model.onnx").read_bytes()
+    assert read_seen(tmp_path / "new" / "knn.onnx") == read_seen(finetuned("knn")) != set()
 
 
 def test_float16_is_smaller(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -144,7 +144,7 @@ def test_an_interrupted_job_resumes_without_loss(folder: Path, tmp_path: Path) -
     job.send_signal(signal.SIGINT)
     _, said = job.communicate(timeout=60)
     assert job.returncode == 130
-    assert "continue with --resume" in said
+    assert "to continue, repeat it (predict, survey: add --resume)" in said
     before = lines.read_text().splitlines()
     assert 10 <= len(before) < 40
     again = (tmp_path, "--model", folder / "model.onnx", "--out", out, "--resume")

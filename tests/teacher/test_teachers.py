@@ -1,5 +1,6 @@
 """Teachers: CLIP against stored features, other towers, stored features, and texts asked for once."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from tests.io.test_onnx_sessions import endless
 from tests.networks import clip_folder, load_npz
+from tests.runs import scenes
 from uniemox.errors import TeacherError
 from uniemox.io import onnx_sessions
 from uniemox.teacher.features import StoredTeacher, save_features, store_features
@@ -236,6 +238,18 @@ def test_stored_features_that_contradict_themselves_are_refused(tmp_path: Path) 
     (tmp_path / "cut.npz").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(TeacherError, match=r"cut\.npz"):
         StoredTeacher(tmp_path / "cut.npz")
+
+
+def test_a_teacher_without_texts_is_refused_before_it_sees_an_image(tmp_path: Path) -> None:
+    class Imageless(CountingTeacher):
+        def text_features(self, texts: Sequence[str]) -> torch.Tensor:
+            raise TeacherError("no text encoder")
+
+        def image_features(self, pixels: torch.Tensor, keys: Sequence[str]) -> torch.Tensor:
+            raise AssertionError
+
+    with pytest.raises(TeacherError, match="no text encoder"):
+        store_features(Imageless(), "t", scenes().samples[:2], tmp_path / "f.npz", texts=["a"])
 
 
 def test_stored_texts_and_a_teacher_of_images(tmp_path: Path) -> None:

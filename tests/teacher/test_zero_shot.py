@@ -41,6 +41,8 @@ def test_without_words_they_are_mikels(golden: Path, tmp_path: Path) -> None:
     found = predictor.predict(draw_image(1), labels="polarity")
     assert isinstance(found, Prediction)
     assert sum(found.scene.values()) == pytest.approx(1)
+    features = predictor.embed([draw_image(1), draw_image(2)])  # survey and search need them
+    np.testing.assert_allclose(np.linalg.norm(features, axis=1), 1, rtol=1e-5)
 
 
 @pytest.mark.parametrize("words", [[], ["happy"], ["happy", "happy"], ["happy", ""]])

@@ -86,11 +86,11 @@ def test_hardware_and_saving_may_change(run: Path, data: DataSet) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda c: replace(c, seed=1), "began with other settings: seed: 1 instead of 0. Leave them out, or choose"),
-        (lambda c: replace(c, view=replace(c.view, size=96)), "view.size: 96 instead of 224"),
+        (lambda c: replace(c, seed=1), "other settings: seed: 1 now, 0 at first. Repeat the first options, or choose"),
+        (lambda c: replace(c, view=replace(c.view, size=96)), "view.size: 96 now, 224 at first"),
         (
             lambda c: replace(c, batch_size=8, accumulation=2),
-            "batch_size: 8 instead of 4; accumulation: 2 instead of 1",
+            "batch_size: 8 now, 4 at first; accumulation: 2 now, 1 at first",
         ),
     ],
 )
@@ -110,7 +110,7 @@ def test_a_run_that_diverged_continues_with_a_lower_rate(run: Path, data: DataSe
     record = json.loads((run / CONFIG).read_text())
     assert record["config"]["optimizer"]["base_lr"] == 1e-4
     assert record["earlier_base_lrs"] == [CONFIGURED.optimizer.base_lr, 5e-4]
-    with pytest.raises(ConfigError, match=says("optimizer.base_lr: 0.0005 instead of 0.0001")):
+    with pytest.raises(ConfigError, match=says("optimizer.base_lr: 0.0005 now, 0.0001 at first")):
         again(run, replace(CONFIGURED, optimizer=OptimizerConfig(base_lr=5e-4)), data)
 
 

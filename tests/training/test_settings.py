@@ -100,11 +100,11 @@ def test_paths_become_text_and_come_back() -> None:
 def test_differences_name_the_setting_and_both_values() -> None:
     ours = PretrainConfig()
     theirs = replace(ours, seed=3, model=replace(ours.model, fusion="gated"))
-    assert differences(ours, theirs) == ["model.fusion: 'attention' instead of 'gated'", "seed: 0 instead of 3"]
+    assert differences(ours, theirs) == ["model.fusion: 'attention' now, 'gated' at first", "seed: 0 now, 3 at first"]
     changed = replace(ours, optimizer=replace(ours.optimizer, betas=(0.9, 0.99)))
-    assert differences(changed, ours) == ["optimizer.betas: [0.9, 0.99] instead of [0.9, 0.95]"]
+    assert differences(changed, ours) == ["optimizer.betas: [0.9, 0.99] now, [0.9, 0.95] at first"]
     assert differences(FinetuneConfig(ema_decay=None), FinetuneConfig(ema_decay=0.5)) == [
-        "ema_decay: None instead of 0.5"
+        "ema_decay: None now, 0.5 at first"
     ]
 
 

@@ -101,7 +101,7 @@ def heads_of(width: int, method: str) -> int:
     """Return the heads of the published network of this width. Raises CheckpointError if there is none."""
     if width not in HEADS:
         raise CheckpointError(
-            f"the tensors don't determine the number of heads of a ViT {width} wide; pass heads= (--heads)"
+            f"the tensors don't determine the number of heads of a ViT {width} wide; pass heads= (convert --heads)"
         )
     return SMALL_HEADS.get(method, HEADS[width]) if width == 384 else HEADS[width]
 
@@ -266,7 +266,7 @@ def _draft_swin(given: Selected) -> Draft:
     else:
         pretrained_size = _pretrained_size(given.file) or given.image_size or 0
     if not pretrained_size:
-        raise CheckpointError("the file doesn't give the image size of its windows; pass image_size=")
+        raise CheckpointError("the file doesn't give the size of its windows; pass image_size= (convert --image-size)")
     shape = _swin_shape(given.tensors, patch_size, given.image_size or pretrained_size)
     windows = _windows(given, len(shape["depths"]), pretrained_size, shape["img_size"])
     encoder = (MixMAEEncoder if given.method == "mixmae" else SwinTransformer)(**shape, window_size=windows)

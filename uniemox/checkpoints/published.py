@@ -133,7 +133,7 @@ def _finish(given: Selected, draft: Draft) -> Any:
     unused = [name for name in draft.state if name not in wanted]
     foreign = [name for name in unused if not name.startswith(("norm.", "fc_norm."))]  # norms are left out on purpose
     if foreign:
-        raise CheckpointError(f"{', '.join(foreign[:6])} belong to another architecture than {method}; name the method")
+        raise CheckpointError(f"{', '.join(foreign[:6])} belong to another network than {method}; see convert --method")
     encoder.load_state_dict(loaded, strict=False)
     new_when_written = map(str, (given.file.metadata or {}).get("new") or ())  # these were not trained either
     encoder.report = LoadReport(

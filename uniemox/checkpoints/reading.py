@@ -88,7 +88,7 @@ def read_weight_file(path: str | Path, *, mapped: bool = False) -> WeightFile:
         with open_regular(path) as file:
             start = file.read(64)
     except FileNotFoundError as error:
-        raise CheckpointError(f"there is no file {path}; give the path of a weight file") from error
+        raise CheckpointError(f"there is no file {path}; give a weight file (`uniemox docs checkpoints`)") from error
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror}; give the path of a weight file") from error
     if path.suffix == ".safetensors" or start[8:9] == b"{":  # eight bytes of header length, then JSON
@@ -242,8 +242,8 @@ def recognise(file: WeightFile) -> str:
     if "pos_embed" in state and "patch_embed.proj.weight" in state:
         return _recognise_plain(file, state)
     raise CheckpointError(
-        f"{file.path} is of no method that uniemox knows; its first names are {', '.join(list(state)[:5])}. Name the "
-        f"method ({', '.join(METHODS)}) if you know better"
+        f"{file.path} is of no method that uniemox knows; its first names are {', '.join(list(state)[:5])}. If "
+        f"you know its method: uniemox convert FILE NEW.safetensors --method {'|'.join(METHODS)}"
     )
 
 
@@ -301,7 +301,7 @@ def encoder_tensors(file: WeightFile, method: str) -> tuple[dict[str, Tensor], l
     if "patch_embed.proj.weight" not in tensors:
         raise CheckpointError(
             f"{file.path} holds no encoder of {method}: {prefixes[0]}patch_embed.proj.weight is missing; let the "
-            "method be recognised (method='auto') or fetch the pre-training file"
+            "method be recognised (leave out --method) or fetch the pre-training file"
             + (" (a stem of several convolutions is not supported)" if "patch_embed.proj.0.weight" in tensors else "")
         )
     used = set(sources.values())

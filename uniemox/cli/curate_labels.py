@@ -52,7 +52,7 @@ def leave_out(folder: Folder, name: Name, /) -> None:
 
     with project.store.write() as connection:
         number = run(connection, name, actor="owner")
-    print(f"answers of {name} are left out; to count them again, undo {number}")
+    print(f"answers of {name} are left out; to count them again: uniemox curate undo FOLDER {number}")
 
 
 def suggest(folder: Folder, /, *, model: str = "embedded", off: bool = False) -> None:
@@ -92,16 +92,16 @@ def serve(folder: Folder, /, *, host: str = "127.0.0.1", port: int = 8790, addre
     - uniemox curate serve mine --address https://curate.example.org
 
     Args:
-        host: Address to listen on.
+        host: Address to listen on; 0.0.0.0 accepts other machines and needs --address.
         port: TCP port to listen on; 0 takes a free one.
-        address: Public address of the pages, if an https proxy is in front of this server.
+        address: Address at which people open the pages, such as https://example.org, without a path.
     """
     project = opened(folder)
     from uniemox.curate.annotate import access, serving
     from uniemox.serve.protocol import listen
 
     sock = listen(host, port)
-    base = (address or serving.address_of(sock)).rstrip("/")
+    base = serving.base_address(sock, address)
     serving.record_address(project, base)
     print(f"owner: {base}/join#{access.invite(project, access.OWNER, 'owner')}", flush=True)
     say(f"serving {base}; Ctrl-C ends it, and nothing is lost")
@@ -163,7 +163,7 @@ def split(
     drawn = run(project, verdicts(project, rule=rule), parse_ratio(ratio), seed=seed, schemes=schemes)
     project.store.set("rule", rule)
     for label, names in drawn["lacking"].items():
-        say(f"{label} has no image in {' and '.join(names)}: collect more images of it, or leave it out of the plan")
+        say(f"{label} has no image in {' and '.join(names)}: collect more images of it, or begin a project without it")
     if as_json:
         print(json.dumps(drawn))
         return

@@ -67,8 +67,8 @@ def show(
 
     Args:
         source: KIND:PATH.
-        limit: Maximum number of samples to show, 0 or more.
-        as_json: Print one JSON object per sample: path, label or distribution, split, text, boxes, target_box, group.
+        limit: Maximum number of samples to show, 0 or more. Default: 5; with --json all.
+        as_json: Print one JSON object per sample: path, label or distribution, split, text, boxes, ...
     """
 
     if limit is not None and limit < 0:

@@ -63,6 +63,8 @@ def evaluate(
 
     if not run.is_onnx(model):
         need("torch", "timm", "scipy", extra="train")
+    if name is not None:
+        run.check_name(name)
     dataset = files.open(data)
     say_parts(dataset)
     chosen = dataset.scored_split(split)
@@ -135,7 +137,7 @@ def compare(*, ours: Runs, theirs: Runs, baseline: Runs | None = None, as_json: 
     Args:
         ours: Fine-tuning runs that uniemox evaluate has scored.
         theirs: Fine-tuning runs to compare with.
-        baseline: Trivial baseline, such as a run of finetune --method histogram; runs that do not beat it are marked.
+        baseline: Trivial baseline, a run of finetune --method histogram; settings that do not beat it are marked.
         as_json: Print one JSON object per evaluation that all runs have.
     """
     need("scipy", extra="data")

@@ -139,8 +139,8 @@ def _images_of(files: Sequence[Path], *, max_images: int | None) -> list[Path]:
         raise ConfigError("there is no image to explain; give image files, folders with images, or patterns")
     if max_images is not None and len(paths) > max_images:
         raise ConfigError(
-            f"a sheet shows at most {max_images} images, got {len(paths):,}; give fewer, or write maps to a folder "
-            "without a limit: uniemox explain --out maps"
+            f"a sheet shows at most {max_images} images, got {len(paths):,}; give fewer; uniemox explain also "
+            "writes maps to a folder, without a limit: --out maps"
         )
     return paths
 

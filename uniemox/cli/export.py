@@ -118,7 +118,9 @@ def _write(
     model: Path, out: Path, data: str | None, weights: str | None, keep_float16: str | None
 ) -> "Int8Check | None":
     """Write the file; with data in 8 bits, if that is worthwhile.  weights: float16, int8 or None."""
+    from uniemox.data.seen import read_seen, seen_file, write_hashes
     from uniemox.data.source import open_data
+    from uniemox.evaluate.run import file_of
     from uniemox.export.compact import export_int8, store_as_float16, store_as_int8
     from uniemox.export.onnx import read_model, write_model
 
@@ -135,6 +137,7 @@ def _write(
         elif weights == "int8":
             store_as_int8(source, source, keep_float16=keep_float16)
         write_model(read_model(source), out)
+    write_hashes(seen_file(out), read_seen(file_of(model)))
     return check
 
 

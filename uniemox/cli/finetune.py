@@ -34,8 +34,8 @@ def finetune(
 
     - uniemox finetune --init runs/pre --data fi:photos/fi --out runs/fi
     - uniemox finetune --init embedded --data folder:photos --out runs/mine --method probe
-    - uniemox finetune --init scratch:timm:vit_large_patch16_224 --data emoset:EmoSet,emo8:Emo8 --out runs/two
-    - uniemox finetune --init scratch:runs/pre --preset paper --data fi:photos/fi --out runs/scratch
+    - uniemox finetune --init scratch:timm:vit_large_patch16_224 --data emoset:EmoSet --out runs/scratch
+    - uniemox finetune --init runs/pre --preset paper --data fi:FI,emo8:Emo8 --splits two.json --out runs/two
     - uniemox finetune --method histogram --data fi:photos/fi --out runs/histogram
     - uniemox finetune --method solver --init timm:resnet50.tv_in1k --network.objects yolox_nano.onnx --data
       fi:photos/fi --out runs/solver

@@ -27,7 +27,7 @@ class ModelOptions:
     """Model: a run of uniemox finetune, its model.onnx, hub:owner/repository/file.onnx, or clip:NAME@WEIGHTS. This
     package contains embedded (the default) and small, which loads faster."""
     person_model: str | None = None
-    """Model that predicts what the detected people feel; takes the same values as --model. Default: none."""
+    """Model of what detected people feel: a run on felt emotions, fine-tuned with --network.streams person or both."""
     persons: bool = True
     """Detect people."""
     finder: str = "embedded"

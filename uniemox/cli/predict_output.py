@@ -75,7 +75,7 @@ class Output:
             self._print_rows()
         except KeyboardInterrupt:
             lines = lines if self.file is None else self.file.lines
-            kept = "" if lines is None else f"; they are in {lines}: continue with --resume"
+            kept = f"; they are in {lines}; to continue, repeat it (predict, survey: add --resume)" if lines else ""
             raise StoppedError(f"stopped after {self.done} images{kept}", EXIT_INTERRUPTED) from None
         finally:
             self._list_failures()

@@ -35,7 +35,7 @@ def pretrain(
 
     - uniemox pretrain --preset demo --data synthetic:2048 --out runs/pre --teacher.source fitted:runs/teacher
     - uniemox pretrain --preset paper --data emoset:EmoSet --out runs/paper --encoder.start dbot.pth
-    - uniemox pretrain --preset best --data emoset:EmoSet,fi:FI --split train val --out runs/two
+    - uniemox pretrain --preset best --data emoset:EmoSet,fi:FI --splits two.json --out runs/two
     - torchrun --nproc-per-node 8 -m uniemox pretrain --encoder.start dbot.pth --data shards:EmoSet --out runs/pre
 
     Args:
@@ -62,4 +62,5 @@ def pretrain(
     with ConsoleCallback() as console:
         path = run(config, dataset, out, resume=resume, callback=console)
     if is_first():
-        say(f"wrote {path}; next: uniemox finetune --init {quoted(out)} --data KIND:PATH --out RUN")
+        same = "--preset demo " if preset == "demo" else ""
+        say(f"wrote {path}; next: uniemox finetune {same}--init {quoted(out)} --data KIND:PATH --out RUN")

@@ -47,7 +47,7 @@ class PlanOptions:
     jobs: int | None = None
     """Number of parallel runs. Default: one per core in a demo, up to 4; else as many as --gpus."""
     images_per_s: Annotated[float | None, Parameter(converter=_speed_of)] = None
-    """Pre-training images/s of one GPU, to compute the time: a number, or a file of `python -m benchmarks.train`."""
+    """Pre-training images/s of one GPU, to compute the time: a number, or a file of benchmarks.train (in a clone)."""
     loads_per_s: float | None = None
     """Samples/s that `bench data` measured on one core, to compute the cores needed for loading with --plan."""
     dry_run: Flag = False
@@ -289,7 +289,7 @@ def _show_simulation(target: Name, config: ReproduceConfig, options: PlanOptions
         table.add_row(str(one.gpus), *numbers, f"{one.loader_images_per_s:,.0f}", cores)
     show_all([table])
     if not loads_per_s:
-        say("to compute the number of cores, give the images/s of `uniemox bench data` as --loads-per-s")
+        say("to compute the number of cores, give the samples/s of `uniemox bench data` as --loads-per-s")
 
 
 def _speed_in_words(images_per_s: float) -> str:

@@ -55,6 +55,7 @@ def options_of(config: Any, *, without: Collection[str] = (), names: Mapping[str
         else:
             name = names.get(part.name) if names else None
             text = (texts.get(part.name) or "").replace("None:", "none:")  # as it is written on the command line
+            text += " [default: none]" if value is None and "none:" in text else ""
             about = Parameter(name=name, negative="" if name else None, negative_iterable=(), help=text)
             hint: Any = Annotated[hints[part.name], about]
             parts.append((part.name, hint, field(default=value)))

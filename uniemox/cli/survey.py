@@ -110,8 +110,8 @@ def search(
         raise UsageError(f"--count must be at least 1, got {count}")
     if out is not None and out.suffix.lower() not in (".html", ".htm"):
         raise UsageError(f"{out}: expected a name that ends in .html")
-    if like is None and emotion is None and not mood.strip():
-        raise UsageError("give a criterion: --like, --emotion or --mood")
+    if (like is None) == (emotion is None) and (like or not mood.strip()):
+        raise UsageError("give a criterion: --like or --emotion (not both), or --mood")
     from uniemox.cli.predict_output import Output
     from uniemox.io.html import percent
     from uniemox.predict.opening import load
@@ -121,8 +121,8 @@ def search(
     parse_mood(mood)  # a mistake is reported before anything is predicted
     predictor = load(model, finder=None)
     output, lines = Output(as_json=False, has_rows=False), folder.absolute().with_name(folder.absolute().name + INDEX)
-    index = update_index(predictor, folder, lambda answers: output.take(answers, [str(folder)], lines))
     features = None if like is None else predictor.embed(like)[0]
+    index = update_index(predictor, folder, lambda answers: output.take(answers, [str(folder)], lines))
     matches = run(index, like=features, emotion=emotion, mood=mood, count=count)
     if out is not None:
         words = percent if like is None and emotion is not None else "{:.2f}".format

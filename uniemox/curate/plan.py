@@ -8,7 +8,7 @@ from typing import Literal
 
 from uniemox.bounds import check_numbers
 from uniemox.errors import ConfigError, LabelError
-from uniemox.labels import MIKELS, Kind, LabelSet, clean, recognise
+from uniemox.labels import CUSTOM, MIKELS, Kind, LabelSet, clean, recognise
 from uniemox.paper import paper_tables
 
 STYLES = ("cartoon", "natural", "realistic", "science fiction", "advertising")  # of Emo8, section IV
@@ -89,7 +89,8 @@ class CollectionPlan:
     @property
     def label_set(self) -> LabelSet:
         """Published label set with these labels, else a custom one."""
-        return recognise(self.labels, self.kind)
+        found = recognise(self.labels, self.kind)
+        return found if set(found.labels) == set(self.labels) else LabelSet(CUSTOM, self.labels, self.kind)
 
     def label_of(self, word: str) -> str | None:
         """Return the label that a word names, by its own name or an alias of the published set."""

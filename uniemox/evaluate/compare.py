@@ -53,7 +53,7 @@ def compare(ours: Sequence[Path], theirs: Sequence[Path], baseline: Sequence[Pat
     for title in shared:
         for path, evaluations in runs.items():
             if evaluations[title] is None:
-                raise DataError(f"{path}: no labels were predicted for {title}; only classifiers can be compared")
+                raise DataError(f"{path}: no labels are saved for {title}; evaluate it again, if it is a classifier")
         groups = [[one for path in group if (one := runs[path][title])] for group in (ours, theirs, baseline)]
         result.append(_compare(title, *groups))
     return result

@@ -20,7 +20,7 @@ from uniemox.errors import CheckpointError, ConfigError, DataError, LabelError
 from uniemox.evaluate.calibration import expected_calibration_error
 from uniemox.evaluate.outputs import Outputs, outputs_of_network
 from uniemox.evaluate.scores import GroupScores, Scores, score_affect, score_classes, score_distributions, score_groups
-from uniemox.io.files import EVALUATIONS, WEIGHTS, refuse_special, write_file
+from uniemox.io.files import EVALUATIONS, ONNX, WEIGHTS, refuse_special, write_file
 from uniemox.io.progress import Progress, silent
 from uniemox.io.weight_names import EMBEDDED, IN_PACKAGE
 from uniemox.labels import AFFECT, LabelMap, LabelSet, label_map
@@ -125,7 +125,7 @@ def _open_run(model: Path, task: str | None, hardware: "HardwareConfig | None") 
 
     info, answer = open_classifier(weights, hardware)
     if task == "affect" and info.task != "affect":
-        raise ConfigError(f"{model} predicts labels; give its model.onnx, which may have a rating head")
+        raise ConfigError(f"{model} predicts labels; make a model for ratings with uniemox calibrate --ratings")
     return info, answer, None
 
 
@@ -158,12 +158,18 @@ def write_evaluation(
     Raises ConfigError for a name that is not a file name.
     """
     if name is None:
-        title = f"{data.name} {split}"
+        is_other = model.suffix == ".onnx" and model.name != ONNX  # several files may lie in one folder
+        words = (
+            data.name,
+            split,
+            model.stem if is_other else "",
+            "affect" if evaluation.scores.measure == "ccc" else "",
+        )
+        title = " ".join(filter(None, words))
         name = re.sub(r"\W+", "-", title).strip("-")
         if len(name) > MAX_NAME:
             name = f"{name[:MAX_NAME]}-{hashlib.sha256(title.encode()).hexdigest()[:8]}"
-    if not re.fullmatch(r"\w[\w-]*", name):
-        raise ConfigError(f"an evaluation's name has letters, digits, _ and -, got {name!r}")
+    check_name(name)
     run = model if model.is_dir() or str(model) in IN_PACKAGE else model.parent
     path = run / EVALUATIONS / f"{name}.json"
     refuse_special(path.parent)
@@ -171,6 +177,12 @@ def write_evaluation(
     write_file(path.with_suffix(".jsonl"), "".join(json.dumps(line) + "\n" for line in evaluation.predictions))
     write_file(path, json.dumps({**about, **evaluation.as_dict()}, indent=2) + "\n")
     return path
+
+
+def check_name(name: str) -> None:
+    """Raise ConfigError for an evaluation's name that can't be one of a file."""
+    if not re.fullmatch(r"\w[\w-]*", name):
+        raise ConfigError(f"an evaluation's name has letters, digits, _ and -, got {name!r}")
 
 
 def column_of(samples: Sequence[Sample], name: str, data: DataSet) -> list[str | None]:

@@ -223,7 +223,7 @@ def fit_method(run: FinetuneRun, out: Path) -> KeptWeights | None:
     if config.fit == "mean":
         sources = Init.parse(config.init).networks
         check_same_division(out, sources)
-        model.head.load_state_dict(mean_head(sources, run.data.labels.labels).state_dict())
+        model.head.load_state_dict(mean_head(sources, run.describe().labels).state_dict())
         return None
     if config.fit == "knn":  # predicts from the 20 nearest training images
         outputs = run.outputs(run.parts.train, FEATURES, encoded=True)

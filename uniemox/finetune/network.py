@@ -272,7 +272,7 @@ def fusion_settings(saved: SavedFusion | None, config: NetworkConfig) -> dict[st
     if name is None:
         raise ConfigError(
             "streams both needs a fusion, and --init has none: give --network.fusion, one of static, dynamic, "
-            "attention, gated"
+            "attention, scaled_attention, gated, or --network.streams scene"
         )
     is_own = saved is not None and name == saved.name
     heads, width = (saved.heads, saved.width) if is_own and saved else (config.fusion_heads, config.fused_width)

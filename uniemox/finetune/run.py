@@ -12,6 +12,7 @@ from timm.utils import ModelEmaV3
 from uniemox.checkpoints.classifier import load_classifier, save_classifier
 from uniemox.checkpoints.saving import write_tensors
 from uniemox.classifier_info import ClassifierInfo
+from uniemox.data.order import steps_in_epoch
 from uniemox.data.sample import DataSet
 from uniemox.data.seen import write_seen
 from uniemox.export.onnx import export_classifier
@@ -44,7 +45,9 @@ def finetune(
     """
     device, callback = setup_device(config.hardware), callback or Callback()
     config = with_precision(config.resolved())
-    split_for_training(data, config, None)  # raises before anything is written
+    parts = split_for_training(data, config, None)  # raises before anything is written
+    if config.trains_in_steps and not config.distillation.data:
+        steps_in_epoch(len(parts.train), config.batch_size)
     with process_group(device), begin_run(out, "finetune", config, data, resume=resume):
         if was_finished(out, ONNX, config.save):
             return load_classifier(out / WEIGHTS, allow=config.own_packages)[1]

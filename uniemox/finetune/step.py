@@ -295,7 +295,7 @@ def ask_teacher(
 def _answers(teacher: str, samples: Sequence[Sample], labels: LabelSet, on_progress: Progress) -> np.ndarray:
     """Return predictions (N, E) float32; rows of NaN for unreadable images."""
     predictor = load(teacher, finder=None)
-    if predictor.labels != labels.labels:
+    if set(predictor.labels) != set(labels.labels):
         raise ConfigError(
             f"the teacher {teacher} predicts {', '.join(predictor.labels)}; the data have {', '.join(labels.labels)}"
         )

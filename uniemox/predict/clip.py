@@ -51,7 +51,7 @@ class ZeroShotClip:
     words: at least two different words.  Raises ConfigError for other lists.
     """
 
-    outputs = frozenset({"logits"})
+    outputs = frozenset({"logits", "features"})
 
     def __init__(self, clip: ClipTeacher, words: Sequence[str]) -> None:
         if len(set(words)) < max(2, len(words)) or not all(words):
@@ -76,10 +76,11 @@ class ZeroShotClip:
 
     @torch.no_grad()
     def run(self, outputs: Sequence[str], views: Mapping[str, NDArray[np.float32]]) -> list[NDArray[np.float32]]:
-        """Return logits (N, E).  outputs: only logits.  views: the scene (N, 3, S, S), normalised."""
+        """Return logits (N, E), features (N, C) of length 1, as asked.  views: the scene (N, 3, S, S), normalised."""
         pixels = torch.from_numpy(views["scene"]).to(self._texts.device)
         images = torch.nn.functional.normalize(self.clip.model.encode_image(pixels).float(), dim=-1)  # (N, C)
-        return [(self.clip.model.logit_scale.exp().float() * images @ self._texts.T).cpu().numpy()]
+        logits = self.clip.model.logit_scale.exp().float() * images @ self._texts.T
+        return [{"logits": logits, "features": images}[name].cpu().numpy() for name in outputs]
 
 
 def _hash(module: torch.nn.Module) -> str:

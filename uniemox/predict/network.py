@@ -134,7 +134,7 @@ class Network:
         Raises ConfigError if features are requested from a network that does not output them.
         """
         if with_features and FEATURES not in self.engine.outputs:
-            raise ConfigError(f"{self.name} has no features output; export it again")
+            raise ConfigError(f"{self.name} gives no features; give another model, or export it again")
         head = self.rating_head
         outputs = self.run(views, [FEATURES] if with_features or head else [])
         distances = outputs.get(DISTANCE)

@@ -103,7 +103,7 @@ def open_network(
 
         return open_clip(name, words, threads=threads)
     if words is not None:
-        raise ConfigError(f"only a CLIP takes words; give clip:NAME@WEIGHTS as the model, not {name}")
+        raise ConfigError(f"only a CLIP takes words; give clip:NAME@WEIGHTS as the model, not {name or EMBEDDED_NAME}")
     if name is None or name in IN_PACKAGE:
         name = name or EMBEDDED_NAME
         return Network.open(embedded_file(IN_PACKAGE[name]), name=name, threads=threads, provider=provider)

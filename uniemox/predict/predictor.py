@@ -51,7 +51,7 @@ class Predictor:
             if info.kind != "felt" or not info.has_person:
                 raise ConfigError(
                     f"{person_network.name} predicts {info.kind} emotions from the {info.streams} view; a person "
-                    "model must predict felt emotions, from the person view or both"
+                    "model must predict felt emotions: uniemox finetune --network.streams person (or both)"
                 )
         self.network, self.finder, self.person_network = network, finder, person_network
         self.face_reader = face_reader

@@ -53,7 +53,7 @@ def verify(run: Path) -> list[dict[str, Any]]:
 
 def _verify(run: Path, kept: SavedEvaluation) -> dict[str, Any]:
     if kept.predictions is None:
-        reason = kept.missing or "only classifiers' evaluations save the prediction of every image"
+        reason = kept.missing or "only evaluations of labels can be verified"
         raise DataError(f"{run}: the evaluation on {kept.title} can't be verified: {reason}")
     persons = kept.values.get("persons")
     opened = open_data(kept.data, persons=None if persons is None else Path(persons), from_file=True)

@@ -36,7 +36,7 @@ class StoredTeacher:
                 image_keys, images, texts, text_features = (file[field] for field in FIELDS)
         except UNREADABLE as error:
             raise TeacherError(
-                f"{path} is not a file of stored features ({error}); write one with uniemox.teacher.save_features"
+                f"{path} is not a file of stored features ({error}); write one with uniemox teacher store"
             ) from error
         check_features(image_keys, images, texts, text_features, where=str(path))
         self.images, self.texts = (torch.from_numpy(part.astype(np.float32)) for part in (images, text_features))
@@ -58,7 +58,8 @@ class StoredTeacher:
         missing = [key for key in keys if key not in rows]
         if missing:
             raise TeacherError(
-                f"{self.path} has no features for the {what} {missing[0]!r}, and {len(missing) - 1} more"
+                f"{self.path} has no features for the {what} {missing[0]!r}, and {len(missing) - 1} more; run "
+                "uniemox teacher store on these data (--with-emotion, or train with --teacher.no-with-emotion)"
             )
         return features[[rows[key] for key in keys]]
 
@@ -139,6 +140,10 @@ def store_features(
     Unreadable images are left out. Returns the number of readable ones. Raises TeacherError if no sample is readable.
     """
     check_lengths([sample.key for sample in samples], texts, where=str(path))
+    features = []
+    for i in range(0, len(texts), BATCH):  # first: a teacher without a text encoder is refused at once
+        features.append(teacher.text_features(texts[i : i + BATCH]).cpu())
+        on_progress("computing the teacher's text features", min(i + BATCH, len(texts)), len(texts))
     keys, rows = list[str](), list[torch.Tensor]()
     for batch in load_batches(samples, WholeViews(WHOLE_PX), BATCH, workers=1):
         if batch.samples:
@@ -150,10 +155,6 @@ def store_features(
         on_progress("computing the teacher's image features", len(keys), len(samples))
     if samples and not rows:
         raise TeacherError(f"none of {len(samples):,} images can be read, so there are no features to store")
-    features = []
-    for i in range(0, len(texts), BATCH):
-        features.append(teacher.text_features(texts[i : i + BATCH]).cpu())
-        on_progress("computing the teacher's text features", min(i + BATCH, len(texts)), len(texts))
     with replacing(path) as partial:
         save_features(
             partial,

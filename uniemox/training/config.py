@@ -56,7 +56,7 @@ class ScheduleConfig:
         if not 0 <= self.warmup_epochs <= self.epochs:
             raise ConfigError(
                 f"schedule.warmup_epochs must lie between 0 and schedule.epochs, got {self.warmup_epochs} and "
-                f"{self.epochs}"
+                f"{self.epochs}; for a shorter run, also lower --schedule.warmup-epochs"
             )
 
     def steps(self, steps_per_epoch: int) -> int:

@@ -56,11 +56,9 @@ def from_dict(kind: type[Config], values: Mapping[str, Any], where: str) -> Conf
 
 
 def differences(ours: Any, theirs: Any) -> list[str]:
-    """Describe the differences of two configs of one class: "model.fusion: 'gated' instead of 'attention'"."""
+    """Describe how a config differs from an earlier one of its class: "seed: 1 now, 0 at first"."""
     mine, other = by_dotted_name(to_dict(ours)), by_dotted_name(to_dict(theirs))
-    return [
-        f"{name}: {value!r} instead of {other.get(name)!r}" for name, value in mine.items() if value != other.get(name)
-    ]
+    return [f"{n}: {v!r} now, {other.get(n)!r} at first" for n, v in mine.items() if v != other.get(n)]
 
 
 def by_dotted_name(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -177,7 +175,7 @@ def _begin(run: Path, kind: str, config: Any, data: DataSet | Sequence[Sample], 
         return False
     if changed:
         raise ConfigError(
-            f"{run} began with other settings: {'; '.join(changed)}. Leave them out, or choose another --out"
+            f"{run} began with other settings: {'; '.join(changed)}. Repeat the first options, or choose another --out"
         )
     if is_other_data:
         name = data.name if isinstance(data, DataSet) else "what is given"

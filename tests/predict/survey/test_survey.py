@@ -115,7 +115,8 @@ def test_resume_answers_only_new_images(surveyed: Path) -> None:
         (("--out", "s.png"), 2, "ends in .html"),
         (("--out", "t.html", "--by", "city"), 1, "--by city: neither folder nor date"),
         (("--out", "t.html", "--by", "town", "--table", "photos/table.csv"), 1, "no column 'town'; it has path, city"),
-        (("--out", "t.html", "--table", "none.csv"), 1, "none.csv: can't be read"),
+        (("--out", "t.html", "--by", "city", "--table", "none.csv"), 1, "none.csv: can't be read"),
+        (("--out", "t.html", "--table", "photos/table.csv"), 1, "no column of --table is used"),
     ],
 )
 def test_what_can_t_be_asked(

@@ -25,6 +25,19 @@ def address_of(sock: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
+def base_address(sock: socket.socket, address: str | None = None) -> str:
+    """Return the address of the pages: a given one, or the socket's. Raises ConfigError if people could not open it."""
+    if address is None and sock.getsockname()[0] in ("0.0.0.0", "::"):
+        raise ConfigError(
+            "listening on every network needs --address, the address at which people open the pages, such as http://me:8790"
+        )
+    if address is not None and not address.startswith(("http://", "https://")):
+        raise ConfigError(f"address must begin with http:// or https://, got {address!r}")
+    if address is not None and "/" in address.partition("://")[2].rstrip("/"):
+        raise ConfigError(f"address must not have a path, because the pages lie at /, got {address!r}")
+    return (address or address_of(sock)).rstrip("/")
+
+
 def record_address(project: Project, address: str) -> None:
     """Remember the address of the pages for `served_at`."""
     write_file(project.folder / ADDRESS, address + "\n")
@@ -50,16 +63,8 @@ def server(project: Project, sock: socket.socket, address: str | None = None) ->
     address: of the pages if there is a proxy in front of this server, such as https://curate.example.org.
     Raises ConfigError if people could not open the pages.
     """
-    own = address_of(sock)
-    if address is None and sock.getsockname()[0] in ("0.0.0.0", "::"):
-        raise ConfigError(
-            "listening on every network needs --address, the address at which people open the pages, such as http://me:8790"
-        )
-    if address is not None and not address.startswith(("http://", "https://")):
-        raise ConfigError(f"address must begin with http:// or https://, got {address!r}")
-    if address is not None and "/" in address.partition("://")[2].rstrip("/"):
-        raise ConfigError(f"address must not have a path, because the pages lie at /, got {address!r}")
-    addresses = [address.rstrip("/")] if address else [own, own.replace("127.0.0.1", "localhost")]
+    base = base_address(sock, address)
+    addresses = [base] if address else [base, base.replace("127.0.0.1", "localhost")]
     max_connections = min(MAX_CONNECTIONS, max(1, (_file_limit() - OTHER_FILES) // 2))
     limits = ServeConfig(read_timeout_s=access.READ_TIMEOUT_S, max_connections=max_connections)
     return Server(create_app(project, addresses), limits, keep_alive_s=75, shutdown_s=None, proxy_headers=True)

@@ -208,8 +208,9 @@ def groupings_of(names: Sequence[str], table: Path | None) -> dict[str, Grouping
         DATE: lambda answer: answer["taken"][:7] if answer.get("taken") else UNDATED,
     }
     columns = [name for name in names if name not in groupings]
-    if columns and table is None:
-        raise ConfigError(f"--by {columns[0]}: neither folder nor date; for a column give a CSV file, --table")
+    if bool(columns) != (table is not None):
+        what = f"--by {columns[0]}: neither folder nor date" if columns else "no column of --table is used"
+        raise ConfigError(f"{what}; for a column give a CSV file, --table, and its name, --by")
     if table is not None:
         groupings |= _columns_of(table, columns)
     return {name: groupings[name] for name in names}
