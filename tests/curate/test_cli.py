@@ -126,7 +126,7 @@ def test_commands_from_a_folder_to_a_takedown(tmp_path: Path, capsys: pytest.Cap
     assert json.loads(run(capsys, "screen", place, "--against", f"folder:{tmp_path / 'in'}", "--json")) == {
         "in a benchmark": 4
     }
-    assert run(capsys, "undo", place, "2") == "undone; to reverse this: uniemox curate undo FOLDER 3\n"
+    assert run(capsys, "undo", place, "2") == f"undone; to reverse this: uniemox curate undo {place} 3\n"
     assert json.loads(run(capsys, "status", place, "--json"))["steps"]["screen"]["kept"] == 4
     assert json.loads(run(capsys, "screen", place, "--json")) == {"in a benchmark": 4}
     assert json.loads(run(capsys, "screen", place, "--empty-against", "--json")) == {"kept": 4}

@@ -184,7 +184,7 @@ def test_scores_by_a_column() -> None:
         column_of(data.samples, "group", data)
 
 
-def test_distributions_and_affect_are_scored_by_their_own_measures() -> None:
+def test_distributions_and_affect_are_scored_by_their_own_measures(tmp_path: Path) -> None:
     votes = evaluate(finetuned("probe"), data_of("probe").only("test"), hardware=CPU)
     assert votes.scores.n == 3
     affect = evaluate(finetuned("affect"), data_of("affect").only("test"), hardware=CPU)
@@ -193,6 +193,8 @@ def test_distributions_and_affect_are_scored_by_their_own_measures() -> None:
     found = np.array([line["valence"] for line in affect.predictions])
     error = affect.scores.valence.mae
     assert error == pytest.approx(np.abs(found - target).mean(), rel=1e-5)
+    first, second = (write_evaluation(one, tmp_path, data_of("affect"), "test").name for one in (votes, affect))
+    assert second == first.replace(".json", "-affect.json")
     with pytest.raises(DataError, match="none of 10 has what the model predicts"):
         evaluate(finetuned("affect"), known(), hardware=CPU)
 

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -88,6 +89,13 @@ def test_it_takes_class_weights_and_the_person(tmp_path: Path) -> None:
     assert len(read_seen(tmp_path / "run")) == 4 * (4 + 2)  # half of what trains and of what is held out
 
 
-def test_initial_weights_are_refused() -> None:
-    with pytest.raises(ConfigError, match="method histogram needs no initial weights: leave out --init"):
-        tiny_finetuning("timm:resnet10t", method="histogram")
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"init": "timm:resnet10t"}, "method histogram needs no initial weights: leave out --init"),
+        ({"network": NetworkConfig(streams="both")}, "--network.streams scene or person, got network.streams='both'"),
+    ],
+)
+def test_what_it_can_not_use_is_refused(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=says(message)):
+        tiny_finetuning(**({"init": "", "method": "histogram"} | values))

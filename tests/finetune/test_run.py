@@ -279,15 +279,6 @@ def test_bad_settings_are_refused_by_name(values: dict[str, Any], message: str) 
         FinetuneConfig(**values)
 
 
-def test_settings_that_a_preset_can_not_know_are_resolved() -> None:
-    """Balanced classes are not corrected twice, and a method with one view takes the scene."""
-    assert tiny_finetuning("x", class_weighting="balanced", logit_adjustment=0.5).resolved().class_weighting == "none"
-    assert tiny_finetuning("x", class_weighting="balanced").resolved().class_weighting == "balanced"
-    for method, start in (("histogram", ""), ("mean", "x")):
-        config = tiny_finetuning(start, method=method, network=NetworkConfig(streams="both"))
-        assert config.resolved().network.streams == "scene"
-
-
 def test_nothing_is_written_for_a_run_that_can_not_begin(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="nothing to train on"):
         finetune(tiny_finetuning(pretrained()), colours(splits={"test": 2}), tmp_path / "run")

@@ -56,6 +56,7 @@ def test_affect_is_scaled_to_one() -> None:
 @pytest.mark.parametrize("preset", PRESETS)
 def test_affect_needs_no_other_option(preset: str) -> None:
     assert replace(PRESETS[preset](), task="affect").resolved().class_weighting == "none"
+    assert replace(PRESETS[preset]()).resolved() == PRESETS[preset]()
 
 
 @pytest.mark.parametrize(("task", "width"), [("label", 6), ("distribution", 6), ("affect", 2)])

@@ -207,7 +207,7 @@ def undo(folder: Folder, batch: Annotated[int, Parameter(help="Number of the ste
 
     with project.store.write() as connection:
         number = run(connection, batch, actor="owner")
-    print(f"undone; to reverse this: uniemox curate undo FOLDER {number}")
+    print(f"undone; to reverse this: uniemox curate undo {quoted(folder)} {number}")
     if left := count_undeleted(project):
         raise DataError(f"{left} images that are taken down still have files; repeat uniemox curate takedown for them")
 

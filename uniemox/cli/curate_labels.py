@@ -52,7 +52,7 @@ def leave_out(folder: Folder, name: Name, /) -> None:
 
     with project.store.write() as connection:
         number = run(connection, name, actor="owner")
-    print(f"answers of {name} are left out; to count them again: uniemox curate undo FOLDER {number}")
+    print(f"answers of {name} are left out; to count them again: uniemox curate undo {quoted(folder)} {number}")
 
 
 def suggest(folder: Folder, /, *, model: str = "embedded", off: bool = False) -> None:

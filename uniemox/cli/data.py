@@ -68,7 +68,8 @@ def show(
     Args:
         source: KIND:PATH.
         limit: Maximum number of samples to show, 0 or more. Default: 5; with --json all.
-        as_json: Print one JSON object per sample: path, label or distribution, split, text, boxes, ...
+        as_json: Print one JSON object per sample: path, label, kind, distribution, boxes, confidences, target_box, key,
+            valence, arousal, split, text, domain, group; null if unknown.
     """
 
     if limit is not None and limit < 0:

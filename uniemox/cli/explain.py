@@ -208,9 +208,9 @@ def _people_beside(files: Sequence[Path], explainers: "Sequence[Explainer]") -> 
     from uniemox.data.people import PERSONS, read_people
 
     needs_people = any(one.looks_at_people for one in explainers)
-    folders = {path if os.path.isdir(path) else path.parent for path in files} if needs_people else ()
-    known = (folder for folder in folders if os.path.isfile(folder / PERSONS))
-    return {folder / key: people for folder in known for key, people in read_people(folder / PERSONS).items()}
+    beside = {(path if os.path.isdir(path) else path.parent) / PERSONS for path in files if needs_people}
+    known = filter(os.path.isfile, beside)
+    return {file.parent / key: people for file in known for key, people in read_people(file).items()}
 
 
 def _is_folder(out: Path) -> bool:

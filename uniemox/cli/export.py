@@ -137,7 +137,8 @@ def _write(
         elif weights == "int8":
             store_as_int8(source, source, keep_float16=keep_float16)
         write_model(read_model(source), out)
-    write_hashes(seen_file(out), read_seen(file_of(model)))
+    if seen := read_seen(file_of(model)):
+        write_hashes(seen_file(out), seen)
     return check
 
 

@@ -110,7 +110,7 @@ def search(
         raise UsageError(f"--count must be at least 1, got {count}")
     if out is not None and out.suffix.lower() not in (".html", ".htm"):
         raise UsageError(f"{out}: expected a name that ends in .html")
-    if (like is None) == (emotion is None) and (like or not mood.strip()):
+    if (like and emotion) or not (like or emotion or mood.strip()):
         raise UsageError("give a criterion: --like or --emotion (not both), or --mood")
     from uniemox.cli.predict_output import Output
     from uniemox.io.html import percent

@@ -61,13 +61,13 @@ def fetch(*, preset: Literal["paper", "best"] = "best", to: Path | None = None) 
 
     config = PRESETS[preset]()
     start, teacher = config.encoder.start or "", config.teacher.source
-    if start.startswith(TIMM):
+    file = "" if start.startswith(TIMM) else f" --encoder.start {shlex.quote(start)}"
+    if file:
+        say(f"{start} is on no hub: download the file yourself; see `uniemox docs checkpoints`")
+    else:
         say(f"fetching {start}")
         load_timm(start, None)
-    elif start:
-        say(f"{start} is on no hub: download the file yourself; see `uniemox docs checkpoints`")
     say(f"fetching {teacher}")
     open_teacher(teacher)
     place = "" if to is None else f"HF_HUB_CACHE={shlex.quote(str(to.resolve()))} "
-    file = f" --encoder.start {shlex.quote(start)}" if start and not start.startswith(TIMM) else ""
     print(f"{place}HF_HUB_OFFLINE=1 uniemox pretrain --preset {preset}{file} --data KIND:PATH --out RUN")

@@ -19,7 +19,15 @@ from uniemox.data.seen import read_seen, refuse_seen
 from uniemox.errors import CheckpointError, ConfigError, DataError, LabelError
 from uniemox.evaluate.calibration import expected_calibration_error
 from uniemox.evaluate.outputs import Outputs, outputs_of_network
-from uniemox.evaluate.scores import GroupScores, Scores, score_affect, score_classes, score_distributions, score_groups
+from uniemox.evaluate.scores import (
+    AffectScores,
+    GroupScores,
+    Scores,
+    score_affect,
+    score_classes,
+    score_distributions,
+    score_groups,
+)
 from uniemox.io.files import EVALUATIONS, ONNX, WEIGHTS, refuse_special, write_file
 from uniemox.io.progress import Progress, silent
 from uniemox.io.weight_names import EMBEDDED, IN_PACKAGE
@@ -158,14 +166,11 @@ def write_evaluation(
     Raises ConfigError for a name that is not a file name.
     """
     if name is None:
-        is_other = model.suffix == ".onnx" and model.name != ONNX  # several files may lie in one folder
-        words = (
-            data.name,
-            split,
-            model.stem if is_other else "",
-            "affect" if evaluation.scores.measure == "ccc" else "",
-        )
-        title = " ".join(filter(None, words))
+        title = f"{data.name} {split}"
+        if model.suffix == ".onnx" and model.name != ONNX:  # several files may lie in one folder
+            title += f" {model.stem}"
+        if isinstance(evaluation.scores, AffectScores):  # a classifier may have scores of its labels too
+            title += " affect"
         name = re.sub(r"\W+", "-", title).strip("-")
         if len(name) > MAX_NAME:
             name = f"{name[:MAX_NAME]}-{hashlib.sha256(title.encode()).hexdigest()[:8]}"

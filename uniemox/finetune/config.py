@@ -195,13 +195,9 @@ class FinetuneConfig:
         """Return these settings with the changes that method and task require, as the run records them.
 
         Detectors run on clean images, so a detector turns off augmentation that moves, mixes or erases pixels; crops
-        and flips stay. EmotiCon reads the scene without the person. Task affect has no classes to balance, and
-        logit_adjustment balances them once. Methods histogram and mean read one view.
+        and flips stay. EmotiCon reads the scene without the person. Task affect has no classes to balance.
         """
-        is_unweighted = self.task == "affect" or self.logit_adjustment > 0
-        config = replace(self, class_weighting="none") if is_unweighted else self
-        if self.method in ("histogram", "mean") and self.network.streams == "both":
-            config = replace(config, network=replace(self.network, streams="scene"))
+        config = replace(self, class_weighting="none") if self.task == "affect" else self
         if self.network.objects or self.network.faces:
             clean = replace(self.augment, randaugment=None, mixup=0.0, cutmix=0.0, erasing=0.0)
             config = replace(config, augment=clean)
@@ -245,13 +241,15 @@ class FinetuneConfig:
 
     def _wrong_method(self) -> str | None:
         """Return why the method conflicts with other settings; None if it does not."""
-        if self.method == "mean" and self.network.streams == "person":
-            return "method mean averages heads on the scene: leave network.streams scene, got 'person'"
+        if self.method == "mean" and self.network.streams != "scene":
+            return f"method mean averages heads on the scene: leave network.streams scene, got {self.network.streams!r}"
         if self.method == "histogram" and self.init:
             return (
                 f"method histogram needs no initial weights: leave out --init, got {self.init!r}; method probe "
                 "fits the same logistic regression on an encoder"
             )
+        if self.method == "histogram" and self.network.streams == "both":
+            return "method histogram reads one view: give --network.streams scene or person, got network.streams='both'"
         return None
 
     def _wrong_task(self) -> str | None:

@@ -59,7 +59,7 @@ class StoredTeacher:
         if missing:
             raise TeacherError(
                 f"{self.path} has no features for the {what} {missing[0]!r}, and {len(missing) - 1} more; run "
-                "uniemox teacher store on these data (--with-emotion, or train with --teacher.no-with-emotion)"
+                "uniemox teacher store on these data, with or without the emotion in the texts as in this training"
             )
         return features[[rows[key] for key in keys]]
 
