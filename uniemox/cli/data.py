@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from uniemox.data.splits import Choice
 
 TEXT_LENGTH = 300  # shown characters of a sample's text
+PLOTS = (".png", ".svg", ".pdf")
 KNOWN = {  # printed names by field of a sample
     "distribution": "distribution",
     "valence": "valence, arousal",
@@ -166,22 +167,22 @@ def split(
     Args:
         source: KIND:PATH.
         file: JSON file to write; commands read it with --splits.
-        plot: Plot the colour differences of the tried --schemes to this image file.
+        plot: Plot the colour differences of the tried --schemes to this file (.png, .svg or .pdf).
         fraction: Keep only this share of every class of train (figure 7). Smaller shares are part of larger ones.
     """
     need("sklearn", "matplotlib", extra="data")
     from uniemox.data import splits
     from uniemox.data.source import open_data
 
+    if plot is not None and plot.suffix not in PLOTS:
+        raise ConfigError(f"--plot writes {', '.join(PLOTS)}, got {plot.name}")
     dataset = open_data(source, exclude=exclude)
     say_parts(dataset)
     how, drawn, choice = _draw(dataset, source, scheme)
     if plot is not None:
         if choice is None:
             raise ConfigError("--plot shows the choice among schemes: give --schemes 100 too")
-        from uniemox.data.splits import plot_choice
-
-        plot_choice(choice, dataset, plot)
+        splits.plot_choice(choice, dataset, plot)
         say(f"wrote {plot}")
     if fraction is not None:
         how += f", {fraction:g} of train"
