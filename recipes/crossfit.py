@@ -5,7 +5,8 @@ Run: python -m recipes.crossfit fi:../shared/data/fi,fi:../shared/data/fi_more c
 check.json is the output of `uniemox data check DATA --json`. The models are calibrated on a tenth of the training
 images. This program measures on the validation images: the calibration as it is; with the temperature that is best on
 the validation images themselves, which no way of fitting it can beat; and the spread over bootstrap samples of the
-calibration images. Prints lines of a table for docs.
+calibration images. It also measures the ECE on the calibration images, and compares both ECEs with those of labels
+that are drawn from the predicted probabilities. Prints lines of two tables for docs.
 """
 
 import sys
@@ -25,8 +26,9 @@ from uniemox.finetune.samples import split_for_training
 from uniemox.predict.confidence import answers_of, familiarity_of, likely_sets
 
 COVERAGE = 0.9
-DRAWS = 300
+DRAWS, ECE_DRAWS = 300, 1000
 COLUMNS = ("calibration", "temperature", "log loss", "ECE", "true label in the likely set", "labels in it")
+ECE_COLUMNS = ("images", "accuracy", "mean confidence", "ECE", "ECE of drawn labels", "share as large or larger")
 
 
 def figures(info: ClassifierInfo, outputs: Outputs, truth: NDArray[np.integer]) -> NDArray[np.float64]:
@@ -37,11 +39,21 @@ def figures(info: ClassifierInfo, outputs: Outputs, truth: NDArray[np.integer]) 
     return np.array([info.temperature or 1.0, loss, expected_calibration_error(p, truth), *sets])
 
 
+def drawn_ece(p: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the ECEs (ECE_DRAWS,) of labels that are drawn from the probabilities p (N, E)."""
+    rng = np.random.default_rng(0)
+    ends = p.cumsum(axis=1)
+    ends[:, -1] = 1  # the sum may be slightly less
+    drawn = ((ends < rng.random((len(p), 1))).sum(axis=1) for _ in range(ECE_DRAWS))
+    return np.array([expected_calibration_error(p, labels) for labels in drawn])
+
+
 def main(source: str, check: str) -> None:
-    """Print the table."""
+    """Print the tables."""
     data = open_data(source, with_texts=False, exclude=Path(check))
     held_out = split_for_training(data, FinetuneConfig(select="last", monitor="holdout"), None).calibration
     print(f"| model, {' | '.join(COLUMNS)} |\n|{' --- |' * len(COLUMNS)}")
+    ece_rows = []
     for model in ("embedded", "small"):
         _, network = open_file(model)
         info = network.info
@@ -64,6 +76,13 @@ def main(source: str, check: str) -> None:
         }
         for what, row in rows.items():
             print(f"| `{model}`, {what} | {' | '.join(f'{value:.4f}' for value in row)} |", flush=True)
+        for part, outputs, labels in (("hold-out", fit, targets), ("validation", check_on, truth)):
+            p = answers_of(info, outputs.values, outputs.distances)
+            found, drawn_eces = expected_calibration_error(p, labels), drawn_ece(p)
+            row = ((p.argmax(axis=1) == labels).mean(), p.max(axis=1).mean(), found, drawn_eces.mean())
+            shown = [*(f"{value:.4f}" for value in row), f"{(drawn_eces >= found).mean():.3f}"]
+            ece_rows.append(f"| `{model}`, {len(labels)} of {part} | {' | '.join(shown)} |")
+    print(f"\n| model, {' | '.join(ECE_COLUMNS)} |\n|{' --- |' * len(ECE_COLUMNS)}", *ece_rows, sep="\n")
 
 
 if __name__ == "__main__":
