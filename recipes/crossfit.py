@@ -23,12 +23,12 @@ from uniemox.evaluate.outputs import Outputs, outputs_of_network
 from uniemox.evaluate.recalibration import open_file
 from uniemox.finetune.config import FinetuneConfig
 from uniemox.finetune.samples import split_for_training
-from uniemox.predict.confidence import answers_of, familiarity_of, likely_sets
+from uniemox.predict.confidence import answers_of, familiarity_of, likely_sets, probabilities_of
 
 COVERAGE = 0.9
 DRAWS, ECE_DRAWS = 300, 1000
 COLUMNS = ("calibration", "temperature", "log loss", "ECE", "true label in the likely set", "labels in it")
-ECE_COLUMNS = ("images", "accuracy", "mean confidence", "ECE", "ECE of drawn labels", "share as large or larger")
+ECE_COLUMNS = ("images", "accuracy", "confidence", "without smoothing", "ECE", "of drawn labels", "as large or larger")
 
 
 def figures(info: ClassifierInfo, outputs: Outputs, truth: NDArray[np.integer]) -> NDArray[np.float64]:
@@ -64,7 +64,10 @@ def main(source: str, check: str) -> None:
         assert fit.distances is not None  # both models have distances
         shares = np.eye(len(info.labels))
         familiarity = familiarity_of(check_on.distances, info.distances)
-        best = replace(info, temperature=fit_temperature(check_on.values, shares[truth], familiarity))
+        temperature = fit_temperature(check_on.values, shares[truth], familiarity)
+        p = answers_of(replace(info, temperature=temperature), fit.values, fit.distances)
+        scores = tuple(np.sort(1 - p[np.arange(len(targets)), targets]).tolist())
+        best = replace(info, temperature=temperature, conformal_scores=scores)
         rng = np.random.default_rng(0)
         drawn = [rng.integers(len(targets), size=len(targets)) for _ in range(DRAWS)]
         fitted = [calibrated(info, fit.values[i], fit.distances[i], shares[targets[i]]) for i in drawn]
@@ -79,7 +82,8 @@ def main(source: str, check: str) -> None:
         for part, outputs, labels in (("hold-out", fit, targets), ("validation", check_on, truth)):
             p = answers_of(info, outputs.values, outputs.distances)
             found, drawn_eces = expected_calibration_error(p, labels), drawn_ece(p)
-            row = ((p.argmax(axis=1) == labels).mean(), p.max(axis=1).mean(), found, drawn_eces.mean())
+            plain = expected_calibration_error(probabilities_of(outputs.values, info.temperature), labels)
+            row = ((p.argmax(axis=1) == labels).mean(), p.max(axis=1).mean(), plain, found, drawn_eces.mean())
             shown = [*(f"{value:.4f}" for value in row), f"{(drawn_eces >= found).mean():.3f}"]
             ece_rows.append(f"| `{model}`, {len(labels)} of {part} | {' | '.join(shown)} |")
     print(f"\n| model, {' | '.join(ECE_COLUMNS)} |\n|{' --- |' * len(ECE_COLUMNS)}", *ece_rows, sep="\n")

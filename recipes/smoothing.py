@@ -28,11 +28,13 @@ ALTERED, COVERAGE = 300, 0.9
 THRESHOLDS = (0.0, 0.05, 0.1, 0.2, 0.3)
 
 
+NOISE = np.random.default_rng(1)
+
+
 def noisy(image: Image.Image) -> Image.Image:
     """Add Gaussian noise with a standard deviation of 50."""
     pixels = np.asarray(image, np.float64)
-    noise = np.random.default_rng(1).normal(0, 50, pixels.shape)
-    return Image.fromarray((pixels + noise).clip(0, 255).astype(np.uint8))
+    return Image.fromarray((pixels + NOISE.normal(0, 50, pixels.shape)).clip(0, 255).astype(np.uint8))
 
 
 WAYS: dict[str, Callable[[Image.Image], Image.Image]] = {
@@ -69,9 +71,9 @@ class Answers:
         """Return the log loss of probabilities p (N, E)."""
         return float(-np.log(p[np.arange(len(p)), self.truth]).mean())
 
-    def excess(self, p: NDArray[np.float64]) -> float:
-        """Return mean confidence minus accuracy of probabilities p (N, E), in points."""
-        return float(100 * (p.max(axis=1).mean() - (p.argmax(axis=1) == self.truth).mean()))
+    def gap(self, p: NDArray[np.float64]) -> float:
+        """Return the absolute difference of mean confidence and accuracy of probabilities p (N, E), in points."""
+        return float(100 * abs(p.max(axis=1).mean() - (p.argmax(axis=1) == self.truth).mean()))
 
 
 def main(source: str, check: str) -> None:
@@ -84,7 +86,7 @@ def main(source: str, check: str) -> None:
     drawn = np.random.default_rng(0).permutation(len(samples))[:ALTERED]
     chosen = [samples[i] for i in drawn]
     altered = {name: Answers(network, chosen, truth[drawn], way) for name, way in WAYS.items()}
-    heads = ("log loss", "ECE", "labels in the likely set", "altered: log loss", "confidence above accuracy")
+    heads = ("log loss", "ECE", "labels in the likely set", "altered: log loss", "gap of confidence and accuracy")
     print(f"| threshold | {' | '.join(heads)} | true label in the likely set | labels in it |\n|{' --- |' * 8}")
     for threshold in THRESHOLDS:
         familiarity = plain.smoothed(threshold)
@@ -95,7 +97,7 @@ def main(source: str, check: str) -> None:
         each = []
         for one in altered.values():
             q = probabilities_of(one.logits, temperature, one.smoothed(threshold))
-            each.append((one.loss(q), one.excess(q), *likely_sets(scores, COVERAGE, q, one.truth)))
+            each.append((one.loss(q), one.gap(q), *likely_sets(scores, COVERAGE, q, one.truth)))
         print(f"| {threshold} | {' | '.join(f'{value:.3f}' for value in [*row, *np.mean(each, axis=0)])} |", flush=True)
 
 
