@@ -100,7 +100,16 @@ def test_class_weights_are_scikit_learns(labels: list[int]) -> None:
     assert weights[labels].mean().item() == pytest.approx(1, rel=1e-5)
 
 
+def test_class_weights_of_votes_count_shares_not_majorities() -> None:
+    """Awe is never the majority; all its votes together count as much as those for fear."""
+    votes = [sample(distribution={"fear": 0.75, "awe": 0.25}), sample(distribution={"fear": 1.0})]
+    weights = class_weights([*votes, sample(label=0)], MIKELS, "distribution")
+    expected = np.zeros(8)
+    expected[MIKELS.index("fear")], expected[MIKELS.index("awe")] = 2 / (2 * 1.75), 2 / (2 * 0.25)
+    np.testing.assert_allclose(weights.numpy(), expected, rtol=1e-6)
+
+
 def test_class_weights_need_a_label() -> None:
     for samples in ([], [sample(), sample()]):
-        with pytest.raises(DataError, match=f"none of {len(samples)} samples"):
+        with pytest.raises(DataError, match=f"all {len(samples)} samples"):
             class_weights(samples, MIKELS)

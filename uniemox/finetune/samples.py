@@ -59,18 +59,16 @@ def has_target(sample: Sample, task: Task, label_set: LabelSet) -> bool:
     return _row(sample, task, label_set) is not None
 
 
-def class_weights(samples: Sequence[Sample], label_set: LabelSet) -> Tensor:
+def class_weights(samples: Sequence[Sample], label_set: LabelSet, task: Task = "label") -> Tensor:
     """Return class weights under which all classes count the same: (E,) float32, with mean 1 over the samples.
 
-    A class with n of N samples gets N / (number of classes with samples · n); a class without samples gets 0. Samples
-    without label are ignored. Raises DataError if no sample has one.
+    A class with n of N samples gets N / (number of classes with samples · n); a class without samples gets 0. With task
+    distribution, n is the sum of the class's shares. Samples without target are ignored. Raises DataError if all are.
     """
-    labelled = [sample for sample in samples if has_target(sample, "label", label_set)]
+    labelled = [sample for sample in samples if has_target(sample, task, label_set)]
     if not labelled:
-        raise DataError(
-            f"none of {len(samples)} samples has a label of {label_set.name}, so there are no class weights"
-        )
-    counts = target_of(labelled, "label", label_set).sum(dim=0)  # (E,)
+        raise DataError(f"all {len(samples)} samples have {MISSING[task]} ({label_set.name}): class weights need one")
+    counts = target_of(labelled, task, label_set).sum(dim=0)  # (E,)
     present = counts > 0
     return torch.where(present, len(labelled) / (present.sum() * counts), 0.0)
 
@@ -197,8 +195,9 @@ class FinetuneRun:
     def objective(self) -> Objective:
         """The loss."""
         is_balanced = self.config.class_weighting == "balanced"
-        weights = class_weights(self.parts.train, self.data.labels) if is_balanced else None
-        return Objective(task=self.config.task, class_weights=weights, method=self.model.method)
+        task = self.config.task
+        weights = class_weights(self.parts.train, self.data.labels, task) if is_balanced else None
+        return Objective(task=task, class_weights=weights, method=self.model.method)
 
     def outputs(
         self,
