@@ -99,7 +99,9 @@ class Output:
                 self.first_failures.append(_one_line(result.error))
         else:
             if self.images is not None:
-                _save_image(result, self.images)
+                from uniemox.predict.plot import drawing_path, write_drawing
+
+                write_drawing(drawing_path(self.images, Path(result.path or "image"), ".png"), result.plot())
             if self.embeddings is not None:
                 self.embeddings.write(result)
         if self.file is not None:
@@ -166,9 +168,3 @@ def _people(result: Prediction) -> str:
 def _one_line(text: str) -> str:
     """Escape line breaks and terminal control characters in a name."""
     return "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in text)
-
-
-def _save_image(result: Prediction, folder: Path) -> None:
-    from uniemox.predict.plot import drawing_path, write_drawing
-
-    write_drawing(drawing_path(folder, Path(result.path or "image"), ".png"), result.plot())

@@ -7,6 +7,7 @@ import random
 import re
 import tarfile
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -90,7 +91,9 @@ def read_shards(address: str) -> DataSet:
         if not is_plain_name(name):
             raise DataError(f"{address}/{INDEX}: {name!r} is not the name of a shard; write the shards again")
         tar = f"{address.rstrip('/')}/{name}.tar"
-        total = _size(system, f"{root}/{name}.tar")
+        total: int | None = None
+        with suppress(OSError):
+            total = system.size(f"{root}/{name}.tar")
         if total != size:
             raise DataError(
                 f"{tar} is {'missing' if total is None else 'cut off or changed'}: {size} bytes expected, {total or 0} "
@@ -153,13 +156,6 @@ def _sample_of(values: dict[str, Any], tar: str, labels: LabelSet) -> Sample:
         target_box=None if target is None else Box(*map(float, target)),
         **{name: values.get(name) for name in PLAIN_FIELDS},
     )
-
-
-def _size(system: Any, path: str) -> int | None:
-    try:
-        return system.size(path)
-    except OSError:
-        return None
 
 
 def _read(system: Any, path: str, address: str) -> bytes:

@@ -62,8 +62,12 @@ class ZeroShotClip:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hash of the weights, followed by the words."""
-        return f"{_hash(self.clip.model)} {' '.join(self.words)}"
+        """Hash of the network's structure and weights, followed by the words."""
+        digest = hashlib.sha256(repr(self.clip.model).encode())
+        for name, value in sorted(self.clip.model.state_dict().items()):
+            digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+            digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+        return f"{digest.hexdigest()} {' '.join(self.words)}"
 
     @property
     def size(self) -> int:
@@ -81,12 +85,3 @@ class ZeroShotClip:
         images = torch.nn.functional.normalize(self.clip.model.encode_image(pixels).float(), dim=-1)  # (N, C)
         logits = self.clip.model.logit_scale.exp().float() * images @ self._texts.T
         return [{"logits": logits, "features": images}[name].cpu().numpy() for name in outputs]
-
-
-def _hash(module: torch.nn.Module) -> str:
-    """Return a hash of a module's structure and weights."""
-    digest = hashlib.sha256(repr(module).encode())
-    for name, value in sorted(module.state_dict().items()):
-        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    return digest.hexdigest()

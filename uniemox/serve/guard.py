@@ -130,7 +130,7 @@ class Guard:
             as_sent(f"{one.partition('://')[0]}://{host}") == one for one in self._origins
         ):
             return 421
-        is_own = origin is None or origin in self._origins or _host_of(origin) == host
+        is_own = origin is None or origin in self._origins or origin.partition("://")[2] == host
         return 403 if scope["method"] == "POST" and not is_own else None
 
     def _note(self, scope: Scope, status: int, seconds: float) -> None:
@@ -170,10 +170,6 @@ def is_numeric(host: str) -> bool:
         return "@" not in host and (name == "localhost" or bool(ipaddress.ip_address(name)))
     except ValueError:
         return False
-
-
-def _host_of(origin: str) -> str:
-    return origin.partition("://")[2]
 
 
 def _answer(status: int) -> JSONResponse:

@@ -6,7 +6,6 @@ import shutil
 from importlib.resources import files
 from pathlib import Path
 
-from uniemox.classifier_info import ClassifierInfo
 from uniemox.errors import CheckpointError, ConfigError
 from uniemox.io.files import write_file
 from uniemox.predict.confidence import max_coverage
@@ -55,7 +54,8 @@ def write_site(network: Network, model: Path, out: Path, runtime: Path) -> None:
     _write_page(out)
     version = f"uniemox-{hashlib.sha256(b''.join(path.read_bytes() for path in _files(out))).hexdigest()[:16]}"
     _write_json(out / "model.json", _described(network, version))
-    _write_json(out / "models.json", [_as_model(network.name, info)])
+    about = {"name": network.name, "kind": info.kind, "task": info.task, "labels": info.labels}  # as GET /models
+    _write_json(out / "models.json", [about | {"max_coverage": max_coverage(info.conformal_scores)}])
     columns = [[field.name, *columns_of(field)] for field in table_fields((), of_film=False)]
     answer = {"properties": {field.name: {"description": field.meaning} for field in FIELDS}, "x-columns": columns}
     _write_json(out / "openapi.json", {"components": {"schemas": {"ImageAnswer": answer}}})
@@ -88,17 +88,6 @@ def _described(network: Network, version: str) -> dict[str, object]:
     used = {LOGITS, MAPS} | ({FEATURES} if head else set()) | ({DISTANCE} if info.distances else set())
     values |= {"outputs": sorted(used & network.engine.outputs)}
     return values | {"runtime": {kind: [f"runtime/{name}" for name in names] for kind, names in RUNTIME.items()}}
-
-
-def _as_model(name: str, info: ClassifierInfo) -> dict[str, object]:
-    """Return the model's description as in GET /models of a server."""
-    return {
-        "name": name,
-        "kind": info.kind,
-        "task": info.task,
-        "labels": info.labels,
-        "max_coverage": max_coverage(info.conformal_scores),
-    }
 
 
 def _files(out: Path) -> list[Path]:

@@ -81,30 +81,28 @@ class AgreementStats:
         return content
 
 
-def agree(project: Project, seed: int = 0) -> AgreementStats:
+def agree(project: Project) -> AgreementStats:
     """Compute the agreement of all current answers and save it for `status`.
 
     Raises DataError if no image has two answers.
     """
     with project.store.read() as connection:
         newest, batch = int(connection.scalar(select(func.max(t.answers.c.id))) or 0), last_batch(connection)
-    stats = agreement_now(project, seed)
+    stats = agreement_now(project)
     if not stats.pictures:
         raise DataError(f"{project.folder}: no image has two answers yet; uniemox curate serve {project.folder}")
     project.store.set("agreement", {**stats.anonymous(), "of_answers": newest, "of_batch": batch})
     return stats
 
 
-def agreement_now(project: Project, seed: int = 0) -> AgreementStats:
+def agreement_now(project: Project) -> AgreementStats:
     """Compute the agreement of all current answers; nan if no image has two."""
     answers = read_answers(project)
     labels = (*project.plan.labels, NONE)
-    return agreement(codes_of(answers.by_picture, labels, answers.people), labels, answers.people, seed)
+    return agreement(codes_of(answers.by_picture, labels, answers.people), labels, answers.people)
 
 
-def agreement(
-    codes: NDArray[np.integer], labels: Sequence[str], people: Sequence[str], seed: int = 0
-) -> AgreementStats:
+def agreement(codes: NDArray[np.integer], labels: Sequence[str], people: Sequence[str]) -> AgreementStats:
     """Return all statistics.  codes: (images, annotators) indices into labels, -1 for no answer."""
     answered = codes[(codes != MISSING).sum(axis=1) >= 2]
     counts = label_counts(answered, len(labels))  # (U, E)
@@ -113,15 +111,15 @@ def agreement(
         labels=tuple(labels),
         pictures=len(answered),
         answers=int(m.sum()),
-        percent=_figure((counts * (counts - 1)).sum(axis=1, keepdims=True) / (m * (m - 1))[:, None], seed),
-        alpha=_figure(_alpha_terms(counts), seed, _alpha_from),
+        percent=_figure((counts * (counts - 1)).sum(axis=1, keepdims=True) / (m * (m - 1))[:, None]),
+        alpha=_figure(_alpha_terms(counts), _alpha_from),
         per_class={
-            label: _figure(_alpha_terms(np.stack([counts[:, i], m - counts[:, i]], axis=1)), seed, _alpha_from)
+            label: _figure(_alpha_terms(np.stack([counts[:, i], m - counts[:, i]], axis=1)), _alpha_from)
             for i, label in enumerate(labels)
         },
-        per_annotator={name: _with_others(answered[:, i], counts, seed) for i, name in enumerate(people)},
+        per_annotator={name: _with_others(answered[:, i], counts) for i, name in enumerate(people)},
         pairs=tuple(
-            _pair(codes[:, i], codes[:, j], people[i], people[j], len(labels), seed)
+            _pair(codes[:, i], codes[:, j], people[i], people[j], len(labels))
             for i, j in itertools.combinations(range(len(people)), 2)
             if ((codes[:, i] != MISSING) & (codes[:, j] != MISSING)).any()
         ),
@@ -160,16 +158,14 @@ def _alpha_from(sums: Counts) -> Counts:
         return np.where(expected > 0, 1 - (n - 1) * inside / expected, np.nan)
 
 
-def _with_others(codes: NDArray[np.integer], counts: Counts, seed: int) -> Figure:
+def _with_others(codes: NDArray[np.integer], counts: Counts) -> Figure:
     """Return the agreement of one annotator, codes (U,), with the others; counts: (U, E) of all."""
     rows = np.flatnonzero(codes != MISSING)
     same = counts[rows, codes[rows]] - 1
-    return _figure((same / (counts[rows].sum(axis=1) - 1))[:, None], seed)
+    return _figure((same / (counts[rows].sum(axis=1) - 1))[:, None])
 
 
-def _pair(
-    first: NDArray[np.integer], second: NDArray[np.integer], name: str, other: str, classes: int, seed: int
-) -> Pair:
+def _pair(first: NDArray[np.integer], second: NDArray[np.integer], name: str, other: str, classes: int) -> Pair:
     both = (first != MISSING) & (second != MISSING)
     a, b = np.eye(classes)[first[both]], np.eye(classes)[second[both]]  # (U, E)
     same = (a * b).sum(axis=1, keepdims=True)  # (U, 1)
@@ -184,13 +180,13 @@ def _pair(
         first=name,
         second=other,
         pictures=int(both.sum()),
-        percent=_figure(same, seed),
-        kappa=_figure(np.column_stack([same, a, b]), seed, kappa),
+        percent=_figure(same),
+        kappa=_figure(np.column_stack([same, a, b]), kappa),
         confusion=tuple(tuple(int(value) for value in row) for row in a.T @ b),
     )
 
 
-def _figure(terms: Counts, seed: int, statistic: Callable[[Counts], Counts] | None = None) -> Figure:
+def _figure(terms: Counts, statistic: Callable[[Counts], Counts] | None = None) -> Figure:
     """Return a statistic of sums over images with its interval.
 
     terms: (U, K), K values of each image.  statistic: (R, K) sums -> (R,); None: the mean of the first value.
@@ -200,7 +196,7 @@ def _figure(terms: Counts, seed: int, statistic: Callable[[Counts], Counts] | No
         return UNDEFINED
     of_sums = statistic or (lambda sums: sums[:, 0] / count)
     value = float(of_sums(terms.sum(axis=0, keepdims=True))[0])
-    sums = resampled_means(terms, resamples=RESAMPLES, seed=seed) * count  # (R, K)
+    sums = resampled_means(terms, resamples=RESAMPLES) * count  # (R, K)
     return Figure(value, *percentile_interval(of_sums(sums)))
 
 

@@ -231,7 +231,8 @@ def _film(path: Path, search_on: Callable[[], None]) -> Iterator[Shown]:
             if time_s is None:
                 continue
             small = frame.reformat(*SMALL, format="gray", threads=1).to_ndarray().astype(np.int16)
-            aspect = _aspect((stream if is_fixed else codec).sample_aspect_ratio)
+            aspect = float((stream if is_fixed else codec).sample_aspect_ratio or 1)  # DVD and HDV are stretched
+            aspect = aspect if 1 / MAX_ASPECT <= aspect <= MAX_ASPECT else 1.0
             stretched = max(1, round(frame.width * aspect)), frame.height
             size = stretched[::-1] if _turn(frame) % 180 else stretched
             lasts_s = float((frame.duration or 0) * (frame.time_base or 0)) or float(1 / (stream.average_rate or 25))
@@ -245,12 +246,6 @@ def _film(path: Path, search_on: Callable[[], None]) -> Iterator[Shown]:
         lasts_s = end_s - clock.stamp_s
         if lasts_s > last.lasts_s + BACK_S and clock.parts == 1 and source.is_whole(clock.count):
             yield last._replace(lasts_s=lasts_s)  # again, because its packet did not say how long it lasts
-
-
-def _aspect(ratio: Any) -> float:
-    """Return the width of a pixel, as a share of its height: DVD and HDV are stretched when they are shown."""
-    aspect = float(ratio or 1)
-    return aspect if 1 / MAX_ASPECT <= aspect <= MAX_ASPECT else 1.0
 
 
 def _of_film(frame: Any, size: tuple[int, int]) -> Image.Image:

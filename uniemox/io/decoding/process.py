@@ -44,7 +44,8 @@ def main() -> None:
     _end_with_parent()
     warnings.simplefilter("ignore")
     load_plugins()
-    _use_one_thread()
+    if avif := sys.modules.get("PIL.AvifImagePlugin"):  # its threads need memory that no header explains
+        avif.DEFAULT_MAX_THREADS = 1  # type: ignore[attr-defined]
     silent = os.open(os.devnull, os.O_WRONLY)
     os.dup2(silent, 1)  # libtiff and libjpeg print about broken files
     os.dup2(silent, 2)
@@ -88,13 +89,6 @@ def _answer(answers: BinaryIO, data: bytes, shrink: MinSides | None, *, counts_f
 def _send(answers: BinaryIO, status: int, text: bytes) -> None:
     answers.write(ANSWER.pack(status, len(text)) + text)
     answers.flush()
-
-
-def _use_one_thread() -> None:
-    """Set libavif to one thread: its threads need memory that no header explains, and each core has a process."""
-    avif = sys.modules.get("PIL.AvifImagePlugin")
-    if avif is not None:
-        avif.DEFAULT_MAX_THREADS = 1  # type: ignore[attr-defined]
 
 
 def _end_with_parent() -> None:
