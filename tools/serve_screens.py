@@ -28,7 +28,7 @@ def main() -> None:
             page.goto(server.url)
             page.locator("#choose").set_input_files(out / IMAGE)
             page.get_by_role("button", name="Heat map").click()
-            page.get_by_text("bright places speak for").wait_for()
+            page.get_by_text("bright areas support").wait_for()
             page.screenshot(path=out / f"{name}.png", full_page=True)
         browser.close()
 
