@@ -26,8 +26,6 @@ from uniemox.predict.network import DISTANCE, LOGITS, Network
 
 ALTERED, COVERAGE = 300, 0.9
 THRESHOLDS = (0.0, 0.05, 0.1, 0.2, 0.3)
-
-
 NOISE = np.random.default_rng(1)
 
 

@@ -58,7 +58,7 @@ def test_show_for_people(root: Path) -> None:
         (("split", "synthetic:64", "s.json", "--ratio", "80/20/x"), "expected shares of train, val"),
         (("split", "synthetic:64", "s.json", "--paper"), "the paper does not split synthetic"),
         (("split", "synthetic:64", "s.json", "--plot", "p.png"), "--plot shows the choice among schemes"),
-        (("split", "synthetic:64", "s.json", "--schemes=2", "--plot=p.x"), "--plot writes .png, .svg, .pdf, got p.x"),
+        (("split", "synthetic:64", "s.json", "--schemes=2", "--plot=p.x"), "--plot can't write p.x; use .png"),
         (("persons", "synthetic:4", "--detector", "x.onnx"), "synthetic:4: no file can be stored next to"),
         (("describe", "synthetic:4", "--teacher", "ViT-B-16"), "--teacher chooses among EmoSet's words"),
         (("describe", "synthetic:4", "--teacher-weights", "openai"), "--teacher-weights needs --teacher"),

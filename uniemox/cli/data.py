@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from uniemox.data.splits import Choice
 
 TEXT_LENGTH = 300  # shown characters of a sample's text
-PLOTS = (".png", ".svg", ".pdf")
 KNOWN = {  # printed names by field of a sample
     "distribution": "distribution",
     "valence": "valence, arousal",
@@ -167,15 +166,18 @@ def split(
     Args:
         source: KIND:PATH.
         file: JSON file to write; commands read it with --splits.
-        plot: Plot the colour differences of the tried --schemes to this file (.png, .svg or .pdf).
+        plot: Plot the colour differences of the tried --schemes to this file, such as .png, .svg or .pdf.
         fraction: Keep only this share of every class of train (figure 7). Smaller shares are part of larger ones.
     """
     need("sklearn", "matplotlib", extra="data")
     from uniemox.data import splits
     from uniemox.data.source import open_data
 
-    if plot is not None and plot.suffix not in PLOTS:
-        raise ConfigError(f"--plot writes {', '.join(PLOTS)}, got {plot.name}")
+    if plot is not None and plot.suffix:
+        from matplotlib.backend_bases import FigureCanvasBase
+
+        if plot.suffix[1:].lower() not in FigureCanvasBase.filetypes:
+            raise ConfigError(f"--plot can't write {plot.name}; use .png, .svg or .pdf")
     dataset = open_data(source, exclude=exclude)
     say_parts(dataset)
     how, drawn, choice = _draw(dataset, source, scheme)

@@ -310,4 +310,4 @@ def plot_choice(choice: Choice, data: DataSet, path: Path) -> None:
     title = f"{len(ordered)} schemes; seed {choice.seed} chosen"
     axes[-1].set(title=title, xlabel="rank", ylabel="Fréchet distance of train and val")
     with replacing(path) as partial:
-        figure.savefig(partial, dpi=110, format=path.suffix[1:])
+        figure.savefig(partial, dpi=110, format=path.suffix[1:] or "png")
