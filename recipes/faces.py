@@ -2,15 +2,17 @@
 
     python -m recipes.faces --faces ferplus:ferplus --photos coco_persons/images --labels yunet_n.onnx
     python -m recipes.faces --photos coco_persons/images
+    python -m recipes.faces --held-out fi:fi --persons faces-0.jsonl --exclude faces-check.json --labels yunet_n.onnx
 
 Expressions: FER+'s validation part, faces with a majority that are not in the training part too, as they are and
 changed. Faces: photographs that the finder was not trained on, against what another detector finds there with a
-confidence of 0.8 and over 1 % of the image.
+confidence of 0.8 and over 1 % of the image. Thresholds: the same at several confidences, on the images that training
+held out; --held-out, --persons and --exclude are what `recipes.finder fit` was given.
 """
 
 import argparse
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from hashlib import sha256
 from pathlib import Path
 
@@ -18,20 +20,26 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
+from recipes.finder.command import samples_of
+from recipes.finder.config import FinderConfig
+from recipes.finder.run import divided
 from uniemox.data.sample import Sample, decode_sample
 from uniemox.data.source import open_data
 from uniemox.evaluate.calibration import expected_calibration_error
 from uniemox.intervals import percentile_interval, resampled_means
 from uniemox.labels import FERPLUS
-from uniemox.persons.box import Box, overlap
-from uniemox.persons.detector import DetectorConfig, load_detector
-from uniemox.predict.faces import FaceReader
+from uniemox.persons.box import Box, Detection, overlap
+from uniemox.persons.detector import Detector, DetectorConfig, load_detector
+from uniemox.predict.faces import FaceReader, MirrorDetector
 from uniemox.predict.images import walk
-from uniemox.predict.opening import load, open_embedded_faces, open_faces
+from uniemox.predict.opening import FACE_FINDER, embedded_file, load, open_embedded_faces, open_faces
 from uniemox.predict.prediction import Prediction
+from uniemox.views.loader import BrokenCount
 
 SURE, SHARE = 0.8, 0.01  # of the boxes that are to be found: confidence, part of the image
 OVERLAP = 0.5
+LABELS = DetectorConfig(confidence=0.3)
+THRESHOLDS = (0.3, 0.35, 0.4, 0.45, 0.5, 0.55)
 MANY = 4  # faces
 Change = Callable[[Image.Image], Image.Image]
 
@@ -103,26 +111,44 @@ def expressions(source: str, model: str | None) -> None:
     print(f"\nrecall: {by_class}")
 
 
-def finding(photos: Path, labels: Path, finder: Path | None) -> None:
-    """Print recall and precision of the face finder."""
-    ours = open_embedded_faces() if finder is None else load_detector(finder)
-    theirs = load_detector(labels, DetectorConfig(confidence=0.3))
-    wanted = found_of = given = right = 0
-    for path in walk(photos):
-        with Image.open(path) as opened:
-            image = opened.convert("RGB")
-        [known], [mine] = theirs.detect([image]), ours.detect([image])
-        area = image.width * image.height
+def matched(boxes: Sequence[Detection], others: Sequence[Detection]) -> int:
+    """Count the boxes that overlap one of the others."""
+    if not boxes or not others:
+        return 0
+    shared = overlap(np.array([one.box for one in boxes]), np.array([one.box for one in others]))
+    return int((shared.max(axis=1) >= OVERLAP).sum())
+
+
+def compared(ours: Detector, images: Iterable[Image.Image], labels: Iterable[Sequence[Detection]]) -> str:
+    """Recall, precision and F1 of a face finder, as text.  labels: what another detector finds in each image."""
+    wanted = found = given = right = 0
+    for image, known in zip(images, labels, strict=True):
+        [mine], area = ours.detect([image]), image.width * image.height
         must = [one for one in known if one.confidence >= SURE and one.box.area > SHARE * area]
         mine = tuple(one for one in mine if one.box.area > SHARE * area)
         wanted, given = wanted + len(must), given + len(mine)
-        if mine and known:
-            shared = overlap(np.array([one.box for one in mine]), np.array([one.box for one in known]))
-            right += int((shared.max(axis=1) >= OVERLAP).sum())
-        if mine and must:
-            shared = overlap(np.array([one.box for one in must]), np.array([one.box for one in mine]))
-            found_of += int((shared.max(axis=1) >= OVERLAP).sum())
-    print(f"\nrecall {found_of / max(wanted, 1):.3f} of {wanted}, precision {right / max(given, 1):.3f} of {given}")
+        found, right = found + matched(must, mine), right + matched(mine, known)
+    recall, precision = found / max(wanted, 1), right / max(given, 1)
+    f1 = 2 * recall * precision / max(recall + precision, 1e-9)
+    return f"recall {recall:.3f} of {wanted}, precision {precision:.3f} of {given}, F1 {f1:.3f}"
+
+
+def finding(photos: Path, labels: Path, finder: Path | None) -> None:
+    """Print recall and precision of the face finder."""
+    ours = open_embedded_faces() if finder is None else load_detector(finder)
+    images = [Image.open(path).convert("RGB") for path in walk(photos)]
+    print(f"\n{compared(ours, images, load_detector(labels, LABELS).detect(images))}")
+
+
+def thresholds(sources: list[str], persons: list[Path], exclude: Path | None, labels: Path) -> None:
+    """Print how well the package's face finder does at several confidences on the images that training held out."""
+    held_out, _ = divided(samples_of(sources, persons, exclude), FinderConfig(start=""), BrokenCount(0))
+    images = [decode_sample(sample)[0] for sample in held_out]
+    known = load_detector(labels, LABELS).detect(images)
+    print(f"\n{len(images)} images held out")
+    for confidence in THRESHOLDS:
+        ours = load_detector(embedded_file(FACE_FINDER), DetectorConfig(confidence=confidence))
+        print(f"{confidence}: {compared(MirrorDetector(ours), images, known)}", flush=True)
 
 
 def speed(photos: Path) -> None:
@@ -155,9 +181,14 @@ def main() -> None:
         "--labels", type=Path, help="the detector whose boxes are the truth; without it the speed is shown"
     )
     parser.add_argument("--finder", type=Path, help="of faces; the one that comes with the package if not given")
+    parser.add_argument("--held-out", nargs="+", help="KIND:PATH of the images that it was trained on: try thresholds")
+    parser.add_argument("--persons", nargs="+", type=Path, help="faces in these images, a file for each KIND:PATH")
+    parser.add_argument("--exclude", type=Path, help="output of `data check --json`")
     given = parser.parse_args()
     if given.faces:
         expressions(given.faces, given.model)
+    if given.held_out and given.persons and given.labels:
+        thresholds(given.held_out, given.persons, given.exclude, given.labels)
     if given.photos and given.labels:
         finding(given.photos, given.labels, given.finder)
     elif given.photos:

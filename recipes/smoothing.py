@@ -9,30 +9,34 @@ fitted to the unaltered images. Prints lines of a table for docs.
 
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass, replace
+from io import BytesIO
 from pathlib import Path
+from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter, ImageOps
 
+from uniemox.classifier_info import ClassifierInfo
 from uniemox.data.sample import Sample, decode_sample
 from uniemox.data.source import open_data
 from uniemox.evaluate.calibration import expected_calibration_error, fit_temperature
+from uniemox.evaluate.outputs import Outputs, outputs_of_network
 from uniemox.evaluate.recalibration import open_file
 from uniemox.finetune.config import FinetuneConfig
 from uniemox.finetune.samples import split_for_training
 from uniemox.predict.confidence import TRUSTED, familiarity_of, likely_sets, probabilities_of
-from uniemox.predict.network import DISTANCE, LOGITS, Network
 
 ALTERED, COVERAGE = 300, 0.9
 THRESHOLDS = (0.0, 0.05, 0.1, 0.2, 0.3)
-NOISE = np.random.default_rng(1)
 
 
 def noisy(image: Image.Image) -> Image.Image:
-    """Add Gaussian noise with a standard deviation of 50."""
-    pixels = np.asarray(image, np.float64)
-    return Image.fromarray((pixels + NOISE.normal(0, 50, pixels.shape)).clip(0, 255).astype(np.uint8))
+    """Add Gaussian noise with a standard deviation of 50, other noise for every image."""
+    pixels = np.asarray(image)
+    noise = np.random.default_rng(crc32(pixels.tobytes())).normal(0, 50, pixels.shape)
+    return Image.fromarray((pixels + noise).clip(0, 255).astype(np.uint8))
 
 
 WAYS: dict[str, Callable[[Image.Image], Image.Image]] = {
@@ -46,56 +50,56 @@ WAYS: dict[str, Callable[[Image.Image], Image.Image]] = {
 }
 
 
-class Answers:
-    """Logits (N, E), familiarities (N,) and indices of the true labels (N,) of images, altered in one way or not."""
+@dataclass(frozen=True)
+class Altered:
+    """A sample's image, altered."""
 
-    def __init__(
-        self, network: Network, samples: list[Sample], truth: NDArray[np.integer], way: Callable[..., Image.Image]
-    ) -> None:
-        """Run the network on N samples.  truth: (N,)."""
-        done = []
-        for sample in samples:
-            image = way(decode_sample(sample)[0])
-            done.append(network.run([network.look(image, image.size, (), None)]))
-        self.logits = np.concatenate([one[LOGITS] for one in done])
-        distances = np.concatenate([one[DISTANCE] for one in done])
-        self.familiarity, self.truth = familiarity_of(distances, network.info.distances), truth
+    sample: Sample
+    way: Callable[[Image.Image], Image.Image]
 
-    def smoothed(self, threshold: float) -> NDArray[np.float64] | None:
-        """Return familiarities (N,) with which the probabilities are smoothed below this threshold; None for 0."""
-        return self.familiarity * TRUSTED / threshold if threshold and self.familiarity is not None else None
+    def read(self) -> bytes:
+        """Return it as PNG."""
+        file = BytesIO()
+        self.way(decode_sample(self.sample)[0]).save(file, "PNG")
+        return file.getvalue()
 
-    def loss(self, p: NDArray[np.float64]) -> float:
-        """Return the log loss of probabilities p (N, E)."""
-        return float(-np.log(p[np.arange(len(p)), self.truth]).mean())
 
-    def gap(self, p: NDArray[np.float64]) -> float:
-        """Return the absolute difference of mean confidence and accuracy of probabilities p (N, E), in points."""
-        return float(100 * abs(p.max(axis=1).mean() - (p.argmax(axis=1) == self.truth).mean()))
+def smoothed(outputs: Outputs, info: ClassifierInfo, threshold: float) -> NDArray[np.float64] | None:
+    """Return familiarities (N,) with which probabilities are smoothed below a threshold; None for 0."""
+    familiarity = familiarity_of(outputs.distances, info.distances)
+    return familiarity * TRUSTED / threshold if threshold and familiarity is not None else None
 
 
 def main(source: str, check: str) -> None:
     """Print the table."""
     data = open_data(source, with_texts=False, exclude=Path(check))
-    samples = list(split_for_training(data, FinetuneConfig(select="last", monitor="holdout"), None).calibration)
+    samples = split_for_training(data, FinetuneConfig(select="last", monitor="holdout"), None).calibration
     _, network = open_file("embedded")
-    truth = np.array([network.info.labels.index(data.label_of(sample)) for sample in samples])
-    plain = Answers(network, samples, truth, lambda image: image)
+    info = network.info
+    truth = np.array([info.labels.index(data.label_of(sample)) for sample in samples])
     drawn = np.random.default_rng(0).permutation(len(samples))[:ALTERED]
-    chosen = [samples[i] for i in drawn]
-    altered = {name: Answers(network, chosen, truth[drawn], way) for name, way in WAYS.items()}
+    plain = outputs_of_network(network, samples)
+    altered = [
+        outputs_of_network(network, [replace(samples[i], image=Altered(samples[i], way)) for i in drawn])
+        for way in WAYS.values()
+    ]
+    assert len(plain.samples) == len(truth)  # all can be read
     heads = ("log loss", "ECE", "labels in the likely set", "altered: log loss", "gap of confidence and accuracy")
     print(f"| threshold | {' | '.join(heads)} | true label in the likely set | labels in it |\n|{' --- |' * 8}")
     for threshold in THRESHOLDS:
-        familiarity = plain.smoothed(threshold)
-        temperature = fit_temperature(plain.logits, np.eye(len(network.info.labels))[truth], familiarity)
-        p = probabilities_of(plain.logits, temperature, familiarity)
-        scores = np.sort(1 - p[np.arange(len(p)), truth]).tolist()
-        row = [plain.loss(p), expected_calibration_error(p, truth), likely_sets(scores, COVERAGE, p, truth)[1]]
+        familiarity = smoothed(plain, info, threshold)
+        temperature = fit_temperature(plain.values, np.eye(len(info.labels))[truth], familiarity)
+        p = probabilities_of(plain.values, temperature, familiarity)
+        of_truth = p[np.arange(len(p)), truth]
+        scores = np.sort(1 - of_truth).tolist()
+        row = [-np.log(of_truth).mean(), expected_calibration_error(p, truth)]
+        row.append(likely_sets(scores, COVERAGE, p, truth)[1])
         each = []
-        for one in altered.values():
-            q = probabilities_of(one.logits, temperature, one.smoothed(threshold))
-            each.append((one.loss(q), one.gap(q), *likely_sets(scores, COVERAGE, q, one.truth)))
+        for one in altered:
+            q = probabilities_of(one.values, temperature, smoothed(one, info, threshold))
+            loss = -np.log(q[np.arange(len(q)), truth[drawn]]).mean()
+            gap = 100 * abs(q.max(axis=1).mean() - (q.argmax(axis=1) == truth[drawn]).mean())
+            each.append((loss, gap, *likely_sets(scores, COVERAGE, q, truth[drawn])))
         print(f"| {threshold} | {' | '.join(f'{value:.3f}' for value in [*row, *np.mean(each, axis=0)])} |", flush=True)
 
 

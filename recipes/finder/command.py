@@ -85,7 +85,7 @@ def fit(
 
     given: dict[str, Any] = {name: value for name, value in vars(training).items() if value is not None}
     config = FinderConfig(start=start, **given)
-    samples = _samples(data.split(","), persons, exclude)
+    samples = samples_of(data.split(","), persons, exclude)
     with ConsoleCallback() as shown:
         report = fit_finder(samples, config, out, resume=resume, callback=shown)
     if report.broken:
@@ -106,7 +106,7 @@ def _in_words(report: "FinderReport") -> str:
     )
 
 
-def _samples(sources: list[str], persons: list[Path] | None, exclude: Path | None) -> list[Any]:
+def samples_of(sources: list[str], persons: list[Path] | None, exclude: Path | None) -> list[Any]:
     """Samples of all data sets: of train, or all where a set has no splits."""
     from uniemox.data.source import open_data
 

@@ -78,10 +78,7 @@ def fit_finder(
     """
     callback, run = callback or Callback(), out.with_name(f"{out.name}.run")
     broken = BrokenCount(config.max_unreadable)
-    images = _distinct(samples, broken, callback.progress)
-    order = np.random.Generator(np.random.PCG64(config.seed)).permutation(len(images)).tolist()
-    held_out = [images[i] for i in order[: round(config.held_out * len(images))]]
-    shown = [images[i] for i in order[len(held_out) :]]
+    held_out, shown = divided(samples, config, broken, callback.progress)
     body, channels, mean, std = load_body(config.start, config.coarsest)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
@@ -100,8 +97,18 @@ def fit_finder(
     start = name + has_file + Path(file).name  # the file's folder is nobody's business
     about = {"config": asdict(config) | {"start": start}, "layout": "uniemox finder", **in_numbers(report)}
     export_finder(FinderGraph(network, mean, std, threshold), config.size, about, out)
-    write_hashes(seen_file(out), hashes_of(images))
+    write_hashes(seen_file(out), hashes_of([*held_out, *shown]))
     return report
+
+
+def divided(
+    samples: Sequence[Sample], config: FinderConfig, broken: BrokenCount, on_progress: Progress = silent
+) -> tuple[list[Sample], list[Sample]]:
+    """Return the images that are held out, and those that the finder is trained on."""
+    images = _distinct(samples, broken, on_progress)
+    order = np.random.Generator(np.random.PCG64(config.seed)).permutation(len(images)).tolist()
+    count = round(config.held_out * len(images))
+    return [images[i] for i in order[:count]], [images[i] for i in order[count:]]
 
 
 def _distinct(samples: Sequence[Sample], broken: BrokenCount, on_progress: Progress) -> list[Sample]:

@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from timm.utils import unwrap_model
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -17,7 +18,7 @@ from uniemox.losses.config import LossWeights
 from uniemox.model.config import DecoderConfig, ModelConfig
 from uniemox.model.encoder import build_encoder
 from uniemox.model.uniemox import UniEmoX
-from uniemox.pretrain.step import PretrainBatch, config_of, forward, loss_gradient_norms, pretrain_step
+from uniemox.pretrain.step import PretrainBatch, forward, loss_gradient_norms, pretrain_step
 from uniemox.training.hardware import ready_to_train
 from uniemox.training.optimization import build_optimizer
 from uniemox.training.processes import gather_rows, sum_over_processes
@@ -230,7 +231,7 @@ def worker(rank: int, folder: Path, sizes: tuple[int, int]) -> None:
         (folder / f"refused {rank}").touch()
     groups = build_optimizer(model.module, lr=1.0).param_groups
     assert sum(len(group["params"]) for group in groups if group["weight_decay"] == 0) == len(spared(small_model()))
-    assert config_of(torch.compile(model)) is model.module.config
+    assert unwrap_model(torch.compile(model)).config is model.module.config
     dist.destroy_process_group()
 
 

@@ -1,8 +1,9 @@
 """Progress of a project, for the terminal and as a page."""
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
+from statistics import median_high
 from typing import Any
 
 from PIL import Image
@@ -97,10 +98,10 @@ def annotators(project: Project) -> list[dict[str, Any]]:
     person, tenths = t.tasks.c.person_id, func.round(10 * t.answers.c.seconds).label("tenths")
     query = select(person, kind, tenths, func.count().label("count")).join(t.tasks, t.tasks.c.id == t.answers.c.task_id)
     query = query.where(t.answers.c.id.in_(LAST_ANSWERS)).group_by(person, kind, tenths).order_by(tenths)
-    times: dict[tuple[int, str], list[tuple[float, int]]] = defaultdict(list)
+    times: dict[tuple[int, str], list[float]] = defaultdict(list)
     for row in project.rows(query):
-        times[row.person_id, row.kind].append((row.tenths / 10, row.count))
-    counts = Counter({key: sum(count for _, count in group) for key, group in times.items()})
+        times[row.person_id, row.kind] += [row.tenths / 10] * row.count
+    counts = Counter({key: len(group) for key, group in times.items()})
     people = select(t.people, t.people.c.name.in_(LEFT_OUT).label("is_left_out"))
     return [
         {
@@ -109,22 +110,12 @@ def annotators(project: Project) -> list[dict[str, Any]]:
             "skipped": counts[row.id, "skipped"],
             "checks": counts[row.id, "passed"] + counts[row.id, "missed"],
             "checks_passed": counts[row.id, "passed"],
-            "median_s": _median(times[row.id, "answered"]),
+            "median_s": median_high(answered) if (answered := times[row.id, "answered"]) else None,
             "is_revoked": row.revoked_at is not None or row.role != "annotator",
             "is_left_out": row.is_left_out,
         }
         for row in project.rows(people.where(t.people.c.name != "owner").order_by(t.people.c.id))
     ]
-
-
-def _median(histogram: Sequence[tuple[float, int]]) -> float | None:
-    """Return the median of sorted (value, count) pairs, of two middle values the larger; None without pairs."""
-    left = sum(count for _, count in histogram) // 2
-    for value, count in histogram:
-        if count > left:
-            return value
-        left -= count
-    return None
 
 
 def _collected(project: Project) -> dict[str, Any]:

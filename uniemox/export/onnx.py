@@ -54,8 +54,12 @@ class WithMaps(nn.Module):
         return named_outputs(self.classifier, pooled) | {"maps": total}
 
 
-class WithFeatures(WithMaps):
+class WithFeatures(nn.Module):
     """Like `WithMaps` for any classifier, without maps."""
+
+    def __init__(self, classifier: Classifier) -> None:
+        super().__init__()
+        self.classifier = classifier
 
     def forward(self, scene: Tensor | None = None, person: Tensor | None = None) -> dict[str, Tensor]:
         """Return outputs as `WithMaps` does; arguments as for `Classifier.features`."""

@@ -2,11 +2,10 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
+from timm.utils import unwrap_model
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from uniemox.data.prompts import text_of
 from uniemox.errors import ConfigError, TeacherError
@@ -112,7 +111,7 @@ def autocast(model: nn.Module, precision: Precision) -> torch.autocast:
 
 def model_inputs(model: nn.Module, batch: PretrainBatch, teacher: Teacher | None) -> dict[str, Tensor | None]:
     """Return the model's arguments for a batch: normalised views, Ω, Λ of all processes, draws of the masks."""
-    config, device = config_of(model), next(model.parameters()).device
+    config, device = unwrap_model(model).config, next(model.parameters()).device
     batch = replace(batch, scene=batch.scene.to(device, non_blocking=True))  # once, for teacher and student
     scene, person = batch.scene, batch.person if config.needs_person else None
     image, text = teacher_features(batch, teacher, config, device)
@@ -151,13 +150,6 @@ def teacher_features(
         None if image is None else image.to(device, torch.float32),
         None if text is None else text.to(device, torch.float32),
     )
-
-
-def config_of(model: Any) -> ModelConfig:
-    """Return the configuration of a UniEmoX, which DDP and torch.compile may wrap."""
-    while not hasattr(model, "config"):
-        model = model.module if isinstance(model, DistributedDataParallel) else model._orig_mod
-    return model.config
 
 
 def _required(teacher: Teacher | None) -> Teacher:

@@ -38,17 +38,12 @@ def matmul_peak(device: torch.device, dtype: torch.dtype, *, repeats: int = 8) -
 
 def timed(call: Callable[[], object], device: torch.device) -> float:
     """Return the seconds that a call takes, including the device's work."""
-    synchronise(device)
+    module = torch.get_device_module(device)
+    module.synchronize(device)
     start = time.perf_counter()
     call()
-    synchronise(device)
+    module.synchronize(device)
     return time.perf_counter() - start
-
-
-def synchronise(device: torch.device) -> None:
-    """Wait for a GPU; does nothing on the CPU."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def parameter_count(module: nn.Module) -> int:
