@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from uniemox.errors import ShapeError
-from uniemox.model.classifier import MAX_AXES, Distance
+from uniemox.model.distance import MAX_AXES, Distance
 
 
 def cloud(count: int, width: int, seed: int = 0) -> Tensor:

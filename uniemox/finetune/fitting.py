@@ -24,7 +24,8 @@ from uniemox.finetune.samples import FinetuneRun
 from uniemox.finetune.step import Objective, smooth
 from uniemox.io.progress import Progress, silent
 from uniemox.io.weight_names import Init
-from uniemox.model.classifier import MIN_IMAGES, Classifier, Distance, NeighbourHead
+from uniemox.model.classifier import Classifier, NeighbourHead
+from uniemox.model.distance import MIN_IMAGES, Distance
 from uniemox.model.methods.ccim import Ccim
 
 PENALTIES = tuple(10.0**power for power in range(-4, 3))  # sklearn's C, or ridge's alpha

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from uniemox.classifier_info import EncoderSpec, NetworkSpec
 from uniemox.errors import CheckpointError
-from uniemox.model.classifier import Classifier, Distance, NeighbourHead
+from uniemox.model.classifier import Classifier, NeighbourHead
+from uniemox.model.distance import Distance
 from uniemox.model.encoder import ColourHistogram, ConcatEncoder
 from uniemox.model.fusion import build_fusion
 from uniemox.model.methods.ccim import Ccim
