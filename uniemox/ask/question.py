@@ -2,9 +2,8 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,6 @@ from uniemox.io.html import data_url
 from uniemox.io.images import MinSides, encode_image
 from uniemox.io.progress import Progress, silent
 from uniemox.labels import LabelSet
-from uniemox.predict.network import Network
 from uniemox.predict.opening import load, open_finder
 from uniemox.predict.prediction import Failure
 from uniemox.predict.predictor import Predictor
@@ -155,29 +153,18 @@ def labels_of_ours(
     seen, rest = ([one for one in images if (one.sha256 in with_boxes) is is_known] for is_known in (True, False))
     if rest and looks:
         predictor = Predictor(predictor.network, open_finder("embedded"))
-    predictions: dict[str, str] = {}
-    for asked, label in chain(_seeing(predictor.network, seen, target), _predicted(predictor, rest, target)):
-        predictions[asked.sha256] = label
-        on_progress("asking ours", len(predictions), len(images))
-    return predictions
-
-
-def _seeing(network: Network, images: Sequence[AskedImage], target: str | None) -> Iterator[tuple[AskedImage, str]]:
-    """Yield the labels of images whose people the data set has; the network's input is that of its evaluation."""
-    answers = answers_in(network.info.find_labels(), target)
-    for asked in images:
+    network, predictions = predictor.network, dict[str, str]()
+    mapped = answers_in(network.info.find_labels(), target)
+    for asked in seen:  # the network's input is that of its evaluation
         image, full = decode_sample(asked.sample)
         views = network.look(image, full, asked.sample.persons, asked.sample.target_box)
-        named = answers.named(network.answer([views]).values[0])
-        yield asked, max(named, key=named.__getitem__)
-
-
-def _predicted(
-    predictor: Predictor, images: Sequence[AskedImage], target: str | None
-) -> Iterator[tuple[AskedImage, str]]:
-    """Yield the labels of other images."""
-    answers = predictor.predict_each((asked.sample.image.read() for asked in images), labels=target)
-    for asked, answer in zip(images, answers, strict=True):
+        named = mapped.named(network.answer([views]).values[0])
+        predictions[asked.sha256] = max(named, key=named.__getitem__)
+        on_progress("asking ours", len(predictions), len(images))
+    answers = predictor.predict_each((asked.sample.image.read() for asked in rest), labels=target)
+    for asked, answer in zip(rest, answers, strict=True):
         if isinstance(answer, Failure):
             raise DataError(f"{asked.sample.key}: {answer.error}")
-        yield asked, answer.top(1)[0][0]
+        predictions[asked.sha256] = answer.top(1)[0][0]
+        on_progress("asking ours", len(predictions), len(images))
+    return predictions

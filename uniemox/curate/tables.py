@@ -1,19 +1,7 @@
 """Tables of a project's database. Images are files next to it, named by their sha256."""
 
-from sqlalchemy import (
-    Column,
-    Float,
-    ForeignKey,
-    Index,
-    Integer,
-    LargeBinary,
-    MetaData,
-    String,
-    Table,
-    Text,
-    UniqueConstraint,
-)
-from sqlalchemy.schema import SchemaItem
+from sqlalchemy import Float, Integer, LargeBinary, String, Text
+from sqlalchemy.schema import Column, ForeignKey, Index, MetaData, SchemaItem, Table, UniqueConstraint
 
 SCHEMA = 1  # version of the tables; increase it with every change
 

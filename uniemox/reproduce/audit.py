@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from uniemox.data.sample import DataSet
 from uniemox.data.seen import SEEN
 from uniemox.data.source import open_data
 from uniemox.errors import CheckpointError, DataError
@@ -57,7 +56,10 @@ def _verify(run: Path, kept: SavedEvaluation) -> dict[str, Any]:
         raise DataError(f"{run}: the evaluation on {kept.title} can't be verified: {reason}")
     persons = kept.values.get("persons")
     opened = open_data(kept.data, persons=None if persons is None else Path(persons), from_file=True)
-    data = _of_keys(opened, kept.predictions.keys)
+    samples, keys = {sample.key: sample for sample in opened.samples}, kept.predictions.keys
+    if gone := [key for key in keys if key not in samples]:
+        raise DataError(f"{opened.name} lacks {len(gone)} of {len(keys)} scored images, such as {gone[0]}")
+    data = replace(opened, samples=[samples[key] for key in keys])
     evaluation = evaluate(run, data, allow_seen=True)  # training images were checked at the first evaluation
     largest = _largest_difference(evaluation, kept)
     values = evaluation.as_dict()
@@ -69,17 +71,8 @@ def _verify(run: Path, kept: SavedEvaluation) -> dict[str, Any]:
             f"{kept.values['accuracy']:.4f} (probabilities differ by up to {largest:.2g}): weights, images or "
             "program have changed; evaluate again, and compare versions in config.json"
         )
-    figures = {"accuracy": accuracy, "pictures": len(kept.predictions.keys), "largest_difference": largest}
+    figures = {"accuracy": accuracy, "pictures": len(keys), "largest_difference": largest}
     return {"data": kept.data, "split": kept.split, **figures}
-
-
-def _of_keys(data: DataSet, keys: tuple[str, ...]) -> DataSet:
-    """Return the samples that were scored. Raises DataError if one is missing."""
-    samples = {sample.key: sample for sample in data.samples}
-    gone = [key for key in keys if key not in samples]
-    if gone:
-        raise DataError(f"{data.name} lacks {len(gone)} of {len(keys)} scored images, such as {gone[0]}")
-    return replace(data, samples=[samples[key] for key in keys])
 
 
 def _largest_difference(evaluation: Evaluation, kept: SavedEvaluation) -> float:

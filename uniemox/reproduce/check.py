@@ -21,13 +21,7 @@ from uniemox.model.encoder import FEATURES
 from uniemox.persons.detector import load_detector
 from uniemox.predict.opening import finder_file
 from uniemox.pretrain.config import PretrainConfig
-from uniemox.reproduce.check_networks import (
-    Trained,
-    finetuning_network,
-    pretraining_network,
-    pretraining_shapes,
-    start_key,
-)
+from uniemox.reproduce.check_networks import Trained, finetuning_network, pretraining_network, start_key
 from uniemox.reproduce.plan import Run
 from uniemox.teacher.attributes import ObjectClassifier
 from uniemox.teacher.config import FitConfig
@@ -137,8 +131,8 @@ def _pretrain(run: Run, world: _World) -> str:
     data = _data_of(run, world).to_train(*run.options["split"])
     steps = steps_in_epoch(len(data), config.batch_size)
     views = TrainViews(config.view, config.seed)(data.samples[0], 0)
-    model, world.trained[str(run.folder)], start = pretraining_network(config, world.teachers)
-    shapes = pretraining_shapes(model, config.batch_size // config.accumulation // run.processes)
+    batch = config.batch_size // config.accumulation // run.processes
+    shapes, world.trained[str(run.folder)], start = pretraining_network(config, world.teachers, batch)
     return (
         f"{len(data)} images, {steps} steps an epoch; start {start}; teacher {config.teacher.source}; {shapes}; "
         f"views {tuple(views.scene.shape)}"

@@ -51,11 +51,11 @@ Planned = Mapping[str, Trained]
 
 
 def pretraining_network(
-    config: PretrainConfig, planned_teachers: Mapping[str, FitConfig]
-) -> tuple[UniEmoX, Trained, str]:
-    """Return the whole model of a pre-training run, the run's output, and its initial weights.
+    config: PretrainConfig, planned_teachers: Mapping[str, FitConfig], batch: int
+) -> tuple[str, Trained, str]:
+    """Return the shapes of a forward pass of a batch with every loss, the run's output, and its initial weights.
 
-    planned_teachers: teachers that runs of the plan fit, by folder.  Raises the run's own errors.
+    planned_teachers: teachers that runs of the plan fit, by folder.  batch: its size.  Raises the run's own errors.
     """
     width = teacher_width(config.teacher.source, planned_teachers) if config.model.needs_image_features else None
     encoder, start = _start_of(config)
@@ -64,19 +64,14 @@ def pretraining_network(
     fusion = model.config.fusion
     left = SavedFusion(fusion, model.config.fusion_heads, model.config.decoder.width) if fusion else None
     key = f"{config.encoder} {left} {config.view.size}"
-    return model, Trained(lambda: _start_of(config)[0], left, key), start
-
-
-def pretraining_shapes(model: UniEmoX, batch: int) -> str:
-    """Return the shapes of a forward pass of a batch with every loss."""
     with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
         model.to_empty(device="cpu")  # fake tensors, because autocast does not support the meta device
         pixels = torch.zeros(batch, 3, *model.image_size)
-        width = model.config.teacher_width
         features = None if width is None else torch.zeros(batch, width)
         output = model(pixels, pixels, image_features=features, text_features=features)
     made = "none" if output.fused is None else tuple(output.fused.shape)
-    return f"batch {tuple(pixels.shape)}, features {made}, losses {', '.join(output.losses)}"
+    shapes = f"batch {tuple(pixels.shape)}, features {made}, losses {', '.join(output.losses)}"
+    return shapes, Trained(lambda: _start_of(config)[0], left, key), start
 
 
 def start_key(config: FinetuneConfig, planned: Planned) -> str:

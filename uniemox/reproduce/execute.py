@@ -64,7 +64,8 @@ def execute(
     commands save and end; then StoppedError is raised, and the same plan resumes from there.
     Raises ConfigError for a run with more processes than there are GPUs.
     """
-    free = _visible(gpus)
+    seen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    free = ([str(i) for i in range(gpus)] if seen is None else [name for name in seen.split(",") if name])[:gpus]
     most = max(map(gpus_of, runs), default=0)
     if gpus and most > len(free):
         raise ConfigError(f"a run of this plan has {most} processes, but there are {len(free)} GPUs; give fewer --gpus")
@@ -141,13 +142,6 @@ def _settle(run: Run, outcome: RunOutcome, finished: set[str]) -> bool:
     else:
         return False
     return True
-
-
-def _visible(gpus: int) -> list[str]:
-    """Return the names of this many GPUs that this process may use."""
-    given = os.environ.get("CUDA_VISIBLE_DEVICES")
-    names = [str(i) for i in range(gpus)] if given is None else [name for name in given.split(",") if name]
-    return names[:gpus]
 
 
 def gpus_of(run: Run) -> int:

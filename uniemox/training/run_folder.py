@@ -111,7 +111,7 @@ def _tuple(hint: Any, values: list[Any], where: str) -> tuple[Any, ...]:
 
 BEGUN = (METRICS, CHECKPOINTS, WEIGHTS)  # one of them exists from the first step on
 FREE = ("hardware.", "save.", "workers", "stop_on_divergence")  # settings that may change when a run is resumed
-PACKAGES = ("torch", "timm", "numpy", "pillow")
+PACKAGES = ("uniemox", "torch", "timm", "numpy", "pillow")
 
 
 @contextmanager
@@ -146,7 +146,7 @@ def _begin(run: Path, kind: str, config: Any, data: DataSet | Sequence[Sample], 
         "kind": kind,
         "config": to_dict(config),
         "data": describe_data(data) if isinstance(data, DataSet) else describe_samples(data),
-        "versions": _versions(),
+        "versions": {name: version(name) for name in PACKAGES} | {"cuda": str(torch.version.cuda)},
         "job": job_of(),
     }
     if not path.exists():
@@ -202,11 +202,3 @@ def describe_samples(samples: Sequence[Sample]) -> dict[str, Any]:
         values = (sample.key, sample.label, sample.distribution, sample.valence, sample.arousal, sample.split)
         digest.update(repr((*values, sample.text, sample.persons, sample.target_box)).encode("utf-8", "surrogatepass"))
     return {"samples": len(samples), "sha256": digest.hexdigest()}
-
-
-def _versions() -> dict[str, str]:
-    return {
-        "uniemox": version("uniemox"),
-        **{name: version(name) for name in PACKAGES},
-        "cuda": str(torch.version.cuda),
-    }

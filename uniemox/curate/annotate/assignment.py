@@ -118,7 +118,7 @@ class TaskAssigner:
     def _assign(self, person: int) -> bool:
         """Assign a block of tasks; return False if nothing is left for this person."""
         plan = self.project.plan
-        limit = plan.answers_per_picture
+        limit, labels, every = plan.answers_per_picture, plan.labels, plan.check_every
         with self.project.store.read() as connection:
             mine = set(connection.scalars(select(t.tasks.c.picture_id).where(t.tasks.c.person_id == person)))
             taken = {} if limit is None else _taken(connection)
@@ -130,7 +130,12 @@ class TaskAssigner:
             mine = set(connection.scalars(select(t.tasks.c.picture_id).where(own)))
             taken = {} if limit is None else _taken(connection, chosen)
             fit = [p for p in chosen if p not in mine and (limit is None or taken.get(p, 0) < limit)]
-            rows = _with_checks(person, fit[:BLOCK], plan.labels, plan.check_every)
+            rows = list[dict[str, object]]()
+            for image in fit[:BLOCK]:
+                drawn = int.from_bytes(_order(person, -image))
+                if every and drawn % every == 0:  # an attention check about every `every` images, at random places
+                    rows.append({"picture_id": None, "check_label": labels[drawn // every % len(labels)]})
+                rows.append({"picture_id": image, "check_label": None})
             if rows:
                 common = {"person_id": person, "given_at": time.time()}
                 connection.execute(insert(t.tasks), [{**common, **row} for row in rows])
@@ -152,17 +157,6 @@ def _taken(connection: Connection, among: Sequence[int] | None = None) -> dict[i
     if among is not None:
         query = query.where(t.tasks.c.picture_id.in_(among))
     return {row.picture_id: row.n for row in connection.execute(query)}
-
-
-def _with_checks(person: int, images: Sequence[int], labels: Sequence[str], every: int) -> list[dict[str, object]]:
-    """Return tasks for images, with an attention check about every `every` images, at random places."""
-    rows: list[dict[str, object]] = []
-    for image in images:
-        drawn = int.from_bytes(_order(person, -image))
-        if every and drawn % every == 0:
-            rows.append({"picture_id": None, "check_label": labels[drawn // every % len(labels)]})
-        rows.append({"picture_id": image, "check_label": None})
-    return rows
 
 
 def _order(person: int, image: int) -> bytes:

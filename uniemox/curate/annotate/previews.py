@@ -36,6 +36,7 @@ IMAGE_HEADERS = {"Cache-Control": "private, max-age=86400, immutable"}
 MISSING = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENXIO, errno.EINVAL, errno.EFBIG)
 """Errors of files that are missing, or can never be shown: pipes, and files that are too large."""
 logger = logging.getLogger("uniemox.curate")
+_warn = lru_cache(logger.warning)  # logs each problem once
 
 
 def preview_response(found: BinaryIO | bytes | None) -> Response:
@@ -123,15 +124,11 @@ class Previews:
             is_shown = self._row(row.id) is not None
         finally:
             if not is_shown:
-                _remove(path)
+                try:
+                    path.unlink(missing_ok=True)
+                except OSError as error:
+                    _check_missing(error)
         return None if os.path.exists(path) or not is_shown else made
-
-
-def _remove(path: Path) -> None:
-    try:
-        path.unlink(missing_ok=True)
-    except OSError as error:
-        _check_missing(error)
 
 
 def _opened(path: Path) -> BinaryIO | None:
@@ -170,12 +167,6 @@ def _unavailable(problem: str) -> HTTPException:
     """Log why images can't be shown, and return the answer to the client."""
     _warn(f"images can't be shown: {problem}")
     return HTTPException(503, "this image can't be read now; try again later")
-
-
-@lru_cache
-def _warn(problem: str) -> None:
-    """Log a problem, once."""
-    logger.warning(problem)
 
 
 @lru_cache

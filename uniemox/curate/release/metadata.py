@@ -55,16 +55,15 @@ def without_metadata(data: bytes, orientation: int) -> bytes | None:
     orientation: EXIF orientation, 1 to 8, which is written again unless it is 1.  Returns None if the image would have
     to be re-encoded: formats other than JPEG, PNG and WebP, and damaged files. PNG and WebP are decoded to check them.
     """
-    exif = _exif(orientation) if orientation > 1 else b""
-    try:
+    entry = b"MM", 42, 8, 1, ORIENTATION, 3, 1, orientation, 0, 0  # EXIF with the orientation alone
+    exif = struct.pack(">2sHIHHHIHHI", *entry) if orientation > 1 else b""
+    with suppress(struct.error, ValueError, LookupError, zlib.error, ImageError):  # cut off, or damaged
         if data.startswith(bytes((0xFF, SOI))):
             return b"".join(_jpeg(data, exif))
         if data.startswith(PNG_HEAD):
             return _if_same(b"".join(_png(data, exif)), data)
         if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
             return _if_same(_webp(data, exif), data)
-    except (struct.error, ValueError, LookupError, zlib.error, ImageError):  # cut off, or damaged
-        return None
     return None
 
 
@@ -96,11 +95,6 @@ def orientation_of(data: bytes, name: str = "image") -> int:
         with suppress(*DECODING_ERRORS):
             image.load()  # because EXIF and XMP may follow the pixels
     return orientation_of_image(image)
-
-
-def _exif(orientation: int) -> bytes:
-    """Return EXIF with the orientation alone."""
-    return struct.pack(">2sHIHHHIHHI", b"MM", 42, 8, 1, ORIENTATION, 3, 1, orientation, 0, 0)
 
 
 def _jpeg(data: bytes, exif: bytes) -> Iterator[bytes]:

@@ -61,7 +61,8 @@ def release(project: Project, folder: Path, config: ReleaseConfig, progress: Pro
     kept = verdicts(project, rule=config.rule, min_answers=config.min_answers)
     everything, left = release_rows(project, kept)
     rows = _licensed(everything, config)
-    check_folder(folder)
+    for path in folder.rglob("*"):  # links, pipes and devices would be written through or read forever
+        refuse_special(path)
     mark = read_limited(folder / MARK).decode("utf-8", "replace") if (folder / MARK).exists() else ""
     is_ours = mark.startswith(mark_of(project))
     if mark.startswith(NAMED) and not is_ours:
@@ -87,12 +88,6 @@ def release(project: Project, folder: Path, config: ReleaseConfig, progress: Pro
 def mark_of(project: Project) -> str:
     """Return the first line of MARK, which only releases of this project have."""
     return f"{NAMED}{project.store.setting('id')}\n"
-
-
-def check_folder(folder: Path) -> None:
-    """Raise DataError for a link, a pipe or a device in a release, which would be written through or read forever."""
-    for path in folder.rglob("*"):
-        refuse_special(path)
 
 
 def _licensed(rows: list[ReleasedImage], config: ReleaseConfig) -> list[ReleasedImage]:
@@ -248,19 +243,14 @@ def write_texts(
         (folder / NEW_README).unlink(missing_ok=True)
     write_file(folder / NEW_README if is_edited else readme, text)
     write_file(folder / MARK, f"{mark_of(project)}{digest_of(text)}\n")
-    _write_checksums(folder, sums)
-
-
-def digest_of(data: bytes) -> str:
-    """Return the sha256 of a file's content, in hexadecimal."""
-    return hashlib.sha256(data).hexdigest()
-
-
-def _write_checksums(folder: Path, sums: Mapping[str, str]) -> None:
-    """Write checksums for sha256sum -c.  sums: of the images, by path."""
-    lines = [f"{digest}  {IMAGES}/{path}" for path, digest in sums.items()]
+    lines = [f"{digest}  {IMAGES}/{path}" for path, digest in sums.items()]  # for sha256sum -c
     for path in sorted(folder.iterdir()):
         if path.is_file() and path.name != SUMS and not path.name.startswith(MARK):
             with open_regular(path) as file:
                 lines.append(f"{hashlib.file_digest(file, 'sha256').hexdigest()}  {path.name}")
     write_file(folder / SUMS, ("\n".join(lines) + "\n").encode())
+
+
+def digest_of(data: bytes) -> str:
+    """Return the sha256 of a file's content, in hexadecimal."""
+    return hashlib.sha256(data).hexdigest()

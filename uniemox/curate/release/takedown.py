@@ -19,23 +19,13 @@ from uniemox.curate.project import Change, Project, append, taken_down
 from uniemox.curate.release.config import ReleaseConfig
 from uniemox.curate.release.documents import as_json
 from uniemox.curate.release.metadata import orientation_of, without_metadata
-from uniemox.curate.release.run import (
-    IMAGES,
-    MARK,
-    NAME_DIGITS,
-    NEW_README,
-    SUMS,
-    check_folder,
-    digest_of,
-    mark_of,
-    write_texts,
-)
+from uniemox.curate.release.run import IMAGES, MARK, NAME_DIGITS, NEW_README, SUMS, digest_of, mark_of, write_texts
 from uniemox.curate.release.splitting import FILE
 from uniemox.data.readers.csv_table import read_bytes, read_json, read_rows, read_text
 from uniemox.data.readers.folders import inside
 from uniemox.data.splits import write_splits
 from uniemox.errors import ConfigError, DataError, UniemoxError
-from uniemox.io.files import PARTIAL, FileLock, read_limited, write_file
+from uniemox.io.files import PARTIAL, FileLock, read_limited, refuse_special, write_file
 from uniemox.io.images import MAX_BYTES
 
 BOM = codecs.BOM_UTF8.decode("latin-1")
@@ -187,7 +177,8 @@ def _remove_files(project: Project, folder: Path, names: Set[str], locks: ExitSt
     if not folder.is_absolute() or not read_limited(folder / MARK).startswith(mark_of(project).encode()):
         raise DataError("it is not a release of this project")
     locks.callback(FileLock(folder / MARK).release)
-    check_folder(folder)
+    for path in folder.rglob("*"):  # as a release does
+        refuse_special(path)
     named = [path for path in _files_in(folder) if _named(path, names)]
     if failures := list(_unlink([*named, *folder.glob(f"*{PARTIAL}")])):
         raise DataError("; ".join(failures))
@@ -308,14 +299,10 @@ def _forget(folder: Path, names: Set[str]) -> Iterator[str]:
         with suppress(DataError, csv.Error, ValueError, LookupError):
             if path.suffix == ".csv":
                 write_file(path, _table_without(path, names))
-        if _is_named(path, names):
+        try:
+            text = read_text(path)
+            is_left = any(name in text for name in names)
+        except DataError:  # it can't be read
+            is_left = path.exists()
+        if is_left:
             yield from list(_unlink([path])) or [f"{path}: deleted, because it names the images or can't be read"]
-
-
-def _is_named(path: Path, names: Set[str]) -> bool:
-    """Return True for a file that has one of the names, or can't be read."""
-    try:
-        text = read_text(path)
-    except DataError:
-        return path.exists()
-    return any(name in text for name in names)
