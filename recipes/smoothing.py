@@ -3,33 +3,38 @@
 Run: python -m recipes.smoothing fi:../shared/data/fi,fi:../shared/data/fi_more check.json
 
 check.json is the output of `uniemox data check DATA --json`. The images are those that calibrate the embedded model;
-300 of them are also altered in seven ways. For each threshold of the familiarity, temperature and likely sets are
-fitted to the unaltered images. Prints lines of a table for docs.
+300 of them are also altered in seven ways. For each threshold of the familiarity, and each minimum weight of the
+network's own probabilities (1: no smoothing), temperature and likely sets are fitted to the unaltered images. Prints a
+table for docs.
 """
 
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from io import BytesIO
+from itertools import product
 from pathlib import Path
 from zlib import crc32
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageFilter, ImageOps
 
-from uniemox.classifier_info import ClassifierInfo
 from uniemox.data.sample import Sample, decode_sample
 from uniemox.data.source import open_data
 from uniemox.evaluate.calibration import expected_calibration_error, fit_temperature
-from uniemox.evaluate.outputs import Outputs, outputs_of_network
+from uniemox.evaluate.outputs import outputs_of_network
 from uniemox.evaluate.recalibration import open_file
 from uniemox.finetune.config import FinetuneConfig
 from uniemox.finetune.samples import split_for_training
-from uniemox.predict.confidence import TRUSTED, familiarity_of, likely_sets, probabilities_of
+from uniemox.predict import confidence
+from uniemox.predict.confidence import familiarity_of, likely_sets, probabilities_of
 
 ALTERED, COVERAGE = 300, 0.9
-THRESHOLDS = (0.0, 0.05, 0.1, 0.2, 0.3)
+COLUMNS = (
+    *("threshold", "minimum weight", "log loss", "ECE", "labels in the likely set", "altered: log loss"),
+    *("gap of confidence and accuracy", "true label in the likely set", "labels in it", "mean of both log losses"),
+)
+THRESHOLDS, MIN_WEIGHTS = (0.05, 0.1, 0.15, 0.2, 0.3), (0.2, 0.4, 0.6)
 
 
 def noisy(image: Image.Image) -> Image.Image:
@@ -64,12 +69,6 @@ class Altered:
         return file.getvalue()
 
 
-def smoothed(outputs: Outputs, info: ClassifierInfo, threshold: float) -> NDArray[np.float64] | None:
-    """Return familiarities (N,) with which probabilities are smoothed below a threshold; None for 0."""
-    familiarity = familiarity_of(outputs.distances, info.distances)
-    return familiarity * TRUSTED / threshold if threshold and familiarity is not None else None
-
-
 def main(source: str, check: str) -> None:
     """Print the table."""
     data = open_data(source, with_texts=False, exclude=Path(check))
@@ -84,23 +83,24 @@ def main(source: str, check: str) -> None:
         for way in WAYS.values()
     ]
     assert len(plain.samples) == len(truth)  # all can be read
-    heads = ("log loss", "ECE", "labels in the likely set", "altered: log loss", "gap of confidence and accuracy")
-    print(f"| threshold | {' | '.join(heads)} | true label in the likely set | labels in it |\n|{' --- |' * 8}")
-    for threshold in THRESHOLDS:
-        familiarity = smoothed(plain, info, threshold)
-        temperature = fit_temperature(plain.values, np.eye(len(info.labels))[truth], familiarity)
-        p = probabilities_of(plain.values, temperature, familiarity)
+    print(f"| {' | '.join(COLUMNS)} |\n|{' --- |' * len(COLUMNS)}")
+    known, *others = (familiarity_of(one.distances, info.distances) for one in (plain, *altered))
+    for threshold, weight in ((0.05, 1.0), *product(THRESHOLDS, MIN_WEIGHTS)):
+        confidence.TRUSTED, confidence.MIN_WEIGHT = threshold, weight
+        temperature = fit_temperature(plain.values, np.eye(len(info.labels))[truth], known)
+        p = probabilities_of(plain.values, temperature, known)
         of_truth = p[np.arange(len(p)), truth]
         scores = np.sort(1 - of_truth).tolist()
         row = [-np.log(of_truth).mean(), expected_calibration_error(p, truth)]
         row.append(likely_sets(scores, COVERAGE, p, truth)[1])
         each = []
-        for one in altered:
-            q = probabilities_of(one.values, temperature, smoothed(one, info, threshold))
+        for one, familiarity in zip(altered, others, strict=True):
+            q = probabilities_of(one.values, temperature, familiarity)
             loss = -np.log(q[np.arange(len(q)), truth[drawn]]).mean()
             gap = 100 * abs(q.max(axis=1).mean() - (q.argmax(axis=1) == truth[drawn]).mean())
             each.append((loss, gap, *likely_sets(scores, COVERAGE, q, truth[drawn])))
-        print(f"| {threshold} | {' | '.join(f'{value:.3f}' for value in [*row, *np.mean(each, axis=0)])} |", flush=True)
+        figures = [*row, *np.mean(each, axis=0), (row[0] + np.mean(each, axis=0)[0]) / 2]
+        print(f"| {threshold} | {weight} | {' | '.join(f'{value:.4f}' for value in figures)} |", flush=True)
 
 
 if __name__ == "__main__":

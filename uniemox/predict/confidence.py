@@ -11,8 +11,8 @@ from uniemox.errors import ConfigError
 
 Array = NDArray[np.floating]
 UNFAMILIAR = 0.05  # images below are flagged, including one in twenty that are like the training images
-TRUSTED = 0.2  # from here on the network's own probabilities are used unchanged
-MIN_WEIGHT = 0.2  # minimum weight of the network's own probabilities, so that their order stays
+TRUSTED = 0.15  # from here on the network's own probabilities are used unchanged; chosen with recipes/smoothing.py
+MIN_WEIGHT = 0.4  # minimum weight of the network's own probabilities, whose order therefore stays; chosen likewise
 ROUNDING = 1e-5  # stored conformal scores are rounded to 5 digits
 
 
@@ -42,10 +42,10 @@ def probabilities_of(logits: Array, temperature: float | None, familiarity: Arra
     """Return calibrated probabilities (N, E), rows of sum 1.
 
     logits: (N, E).  temperature: divides them (arXiv 1706.04599); None: 1.
-    familiarity: (N,). Below 0.2 the network's probabilities have the weight familiarity / 0.2, at least 0.2; the rest
-    is distributed equally over all labels.
+    familiarity: (N,). Below 0.15 the network's probabilities have the weight familiarity / 0.15, at least 0.4; the
+    rest is distributed equally over all labels.
 
-    >>> probabilities_of(np.log([[1.0, 3.0]]), None, np.array([0.1])).tolist()
+    >>> probabilities_of(np.log([[1.0, 3.0]]), None, np.array([0.075])).tolist()
     [[0.375, 0.625]]
     """
     values = np.asarray(logits, np.float64) / (temperature or 1.0)

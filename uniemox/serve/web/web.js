@@ -8,7 +8,7 @@ const MAX_MEGAPIXELS = 100;
 const MAX_MAP_PX = 1024; // of the longer side
 const FAR = 1e30; // distance of an image without content from the training images
 const BLANK_STD = 4; // of 255
-const [UNFAMILIAR, TRUSTED, MIN_WEIGHT, ROUNDING] = [0.05, 0.2, 0.2, 1e-5]; // as uniemox/predict/confidence.py
+const [UNFAMILIAR, TRUSTED, MIN_WEIGHT, ROUNDING] = [0.05, 0.15, 0.4, 1e-5]; // as uniemox/predict/confidence.py
 const COLOURS = [[0, 0, 4], [87, 16, 110], [188, 55, 84], [249, 142, 9], [252, 255, 164]];
 const [OPACITY, UNSEEN] = [0.6, 0.45]; // of heat; brightness of what the network does not look at
 
