@@ -178,5 +178,5 @@ def test_decoding_small_hardly_changes_the_embedded_model(shared: Path) -> None:
         data = jpeg_of(large, quality=92)
         small, whole = one(predictor.predict(data)), one(predictor.predict(decode(data)[0]))
         moved.append(np.abs(np.subtract(values(small), values(whole))).max())
-    assert max(moved) < 0.02
+    assert max(moved) < 0.03
     assert min(moved) > 0  # they were decoded small
