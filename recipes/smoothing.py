@@ -1,11 +1,11 @@
-"""What the smoothing of unfamiliar images costs, and what it gains: the table of docs/method.md.
+"""How well the distance separates altered images; what smoothing them costs and gains: the tables of docs/method.md.
 
 Run: python -m recipes.smoothing fi:../shared/data/fi,fi:../shared/data/fi_more check.json
 
 check.json is the output of `uniemox data check DATA --json`. The images are those that calibrate the embedded model;
 300 of them are also altered in seven ways. For each threshold of the familiarity, and each minimum weight of the
-network's own probabilities (1: no smoothing), temperature and likely sets are fitted to the unaltered images. Prints a
-table for docs.
+network's own probabilities (1: no smoothing), temperature and likely sets are fitted to the unaltered images. Prints
+two tables for docs; the first has areas under the ROC curve.
 """
 
 import sys
@@ -17,17 +17,19 @@ from pathlib import Path
 from zlib import crc32
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageFilter, ImageOps
+from sklearn.metrics import roc_auc_score
 
 from uniemox.data.sample import Sample, decode_sample
 from uniemox.data.source import open_data
 from uniemox.evaluate.calibration import expected_calibration_error, fit_temperature
-from uniemox.evaluate.outputs import outputs_of_network
+from uniemox.evaluate.outputs import Outputs, outputs_of_network
 from uniemox.evaluate.recalibration import open_file
 from uniemox.finetune.config import FinetuneConfig
 from uniemox.finetune.samples import split_for_training
 from uniemox.predict import confidence
-from uniemox.predict.confidence import familiarity_of, likely_sets, probabilities_of
+from uniemox.predict.confidence import familiarity_of, likely_sets, log_softmax, probabilities_of
 
 ALTERED, COVERAGE = 300, 0.9
 COLUMNS = (
@@ -69,8 +71,16 @@ class Altered:
         return file.getvalue()
 
 
+def scores_of(outputs: Outputs) -> dict[str, NDArray[np.floating]]:
+    """Return scores (N,) of how unfamiliar images are, by name."""
+    assert outputs.distances is not None  # the model has distances
+    shares = log_softmax(outputs.values)
+    energy = (shares - outputs.values)[:, 0]  # -log Σ exp of the logits
+    return {"distance": outputs.distances, "energy alone": energy, "highest probability": -shares.max(axis=1)}
+
+
 def main(source: str, check: str) -> None:
-    """Print the table."""
+    """Print the tables."""
     data = open_data(source, with_texts=False, exclude=Path(check))
     samples = split_for_training(data, FinetuneConfig(select="last", monitor="holdout"), None).calibration
     _, network = open_file("embedded")
@@ -83,7 +93,12 @@ def main(source: str, check: str) -> None:
         for way in WAYS.values()
     ]
     assert len(plain.samples) == len(truth)  # all can be read
-    print(f"| {' | '.join(COLUMNS)} |\n|{' --- |' * len(COLUMNS)}")
+    print(f"| score | mean | {' | '.join(WAYS)} |\n|{' --- |' * (2 + len(WAYS))}")
+    for name, values in scores_of(plain).items():
+        pairs = [(values, scores_of(one)[name]) for one in altered]
+        areas = [roc_auc_score(np.repeat([0, 1], [len(a), len(b)]), np.concatenate([a, b])) for a, b in pairs]
+        print(f"| {name} | {' | '.join(f'{area:.3f}' for area in [np.mean(areas), *areas])} |")
+    print(f"\n| {' | '.join(COLUMNS)} |\n|{' --- |' * len(COLUMNS)}")
     known, *others = (familiarity_of(one.distances, info.distances) for one in (plain, *altered))
     for threshold, weight in ((0.05, 1.0), *product(THRESHOLDS, MIN_WEIGHTS)):
         confidence.TRUSTED, confidence.MIN_WEIGHT = threshold, weight
