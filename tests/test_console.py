@@ -2,12 +2,15 @@
 
 import io
 import re
+from dataclasses import replace
 
 import pytest
 from rich.table import Table
 
+from tests.runs import colours
 from uniemox.cli import console
-from uniemox.cli.console import SafeConsole, printable
+from uniemox.cli.console import SafeConsole, printable, say_parts
+from uniemox.data.people import NO_PERSONS
 
 HOSTILE = "[red]:smile:\x1b[2J\x1b]0;title\x07\x9b31m\u202egpj.exe"
 SHOWN = "[red]:smile:�[2J�]0;title��31m�gpj.exe"
@@ -43,3 +46,13 @@ def test_lines_on_both_outputs_are_safe(capsys: pytest.CaptureFixture[str], monk
 def test_letters_of_all_scripts_stay() -> None:
     text = "café\tλ 図\nא\udcff"
     assert printable(text) == text
+
+
+def test_a_network_that_reads_the_person_warns_of_missing_boxes(capsys: pytest.CaptureFixture[str]) -> None:
+    data = colours(1)
+    searched = replace(data, samples=[replace(data.samples[0], persons=()), *data.samples[1:]])
+    say_parts(data)
+    say_parts(searched, sees_person=True)
+    assert capsys.readouterr().err == ""
+    say_parts(data, sees_person=True)
+    assert " ".join(capsys.readouterr().err.split()) == NO_PERSONS

@@ -16,6 +16,7 @@ import torch
 from tests.data.tree import says
 from tests.drawn import Stored
 from tests.runs import CPU, SPLITS, colour_sample, colours, data_of, finetuned
+from uniemox.data.people import NO_PERSONS
 from uniemox.data.sample import DataSet
 from uniemox.data.shards import ShardConfig, read_shards, write_shards
 from uniemox.errors import CheckpointError, ConfigError, DataError, LabelError
@@ -125,6 +126,15 @@ def test_labels_of_another_set_are_mapped_and_said() -> None:
         "2 images were left out: the model has no label for surprise",
     )
     assert set(found.predictions[0]["probabilities"]) == set(EKMAN.labels)
+
+
+def test_missing_person_boxes_are_noted_if_the_model_reads_the_person() -> None:
+    data = known()
+    searched = replace(data, samples=[replace(sample, persons=()) for sample in data.samples])
+    both = finetuned("both")
+    assert evaluate(both / "model.safetensors", data, hardware=CPU).notes[-1] == NO_PERSONS
+    assert NO_PERSONS not in evaluate(both / "model.safetensors", searched, hardware=CPU).notes
+    assert NO_PERSONS not in score(data).notes
 
 
 def test_polarity_is_the_sum_over_its_labels() -> None:

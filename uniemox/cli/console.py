@@ -70,10 +70,17 @@ def say(line: str) -> None:
     err.print(line, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
 
-def say_parts(data: "DataSet") -> None:
-    """Print the parts of a union, and how each one's labels were mapped."""
+def say_parts(data: "DataSet", *, sees_person: bool = False) -> None:
+    """Print the parts of a union, and how each one's labels were mapped.
+
+    sees_person: a network reads the person view; print a warning if the data have no person boxes.
+    """
+    from uniemox.data.people import NO_PERSONS
+
     for part in data.parts:
         say(str(part))
+    if sees_person and data.lacks_persons:
+        say(NO_PERSONS)
 
 
 def quoted(path: Path) -> str:

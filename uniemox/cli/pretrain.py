@@ -58,7 +58,7 @@ def pretrain(
     from uniemox.training.processes import is_first
 
     if is_first():
-        say_parts(dataset)
+        say_parts(dataset, sees_person=config.model.needs_person and config.view.person != "second_crop")
     with ConsoleCallback() as console:
         path = run(config, dataset, out, resume=resume, callback=console)
     if is_first():

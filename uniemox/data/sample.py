@@ -163,6 +163,11 @@ class DataSet:
     def __len__(self) -> int:
         return len(self.samples)
 
+    @property
+    def lacks_persons(self) -> bool:
+        """True if no sample has a target person or was searched for people: every person view is the whole image."""
+        return all(sample.persons is None and sample.target_box is None for sample in self.samples)
+
     def _repr_html_(self) -> str:
         """Show samples by label and split in a notebook, and the first image of up to eight labels."""
         splits = sorted({sample.split or "all" for sample in self.samples})

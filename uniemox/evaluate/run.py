@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from uniemox.classifier_info import ClassifierInfo
 from uniemox.data.near import image_hashes
+from uniemox.data.people import NO_PERSONS
 from uniemox.data.sample import DataSet, Sample, shares_of
 from uniemox.data.seen import read_seen, refuse_seen
 from uniemox.errors import CheckpointError, ConfigError, DataError, LabelError
@@ -99,6 +100,8 @@ def evaluate(
         notes.append(f"{len(outputs.broken)} images can't be read: {outputs.broken[0].reason}")
     if info.calibration_images == "selection":
         notes.append("the temperature was fitted on the images that chose the epoch: too few were held out to split")
+    if info.needs_person and info.person != "second_crop" and data.lacks_persons:
+        notes.append(NO_PERSONS)
     scorer = Scorer(info, data.labels, mapping, outputs, head)
     groups = None if by is None else score_groups(column_of(outputs.samples, by, data), scorer.score)
     everything = np.arange(len(outputs.samples))
