@@ -79,10 +79,11 @@ def main(source: str, check: str) -> None:
         }
         for what, row in rows.items():
             print(f"| `{model}`, {what} | {' | '.join(f'{value:.4f}' for value in row)} |", flush=True)
+        unsmoothed = fit_temperature(fit.values, shares[targets])
         for part, outputs, labels in (("hold-out", fit, targets), ("validation", check_on, truth)):
             p = answers_of(info, outputs.values, outputs.distances)
             found, drawn_eces = expected_calibration_error(p, labels), drawn_ece(p)
-            plain = expected_calibration_error(probabilities_of(outputs.values, info.temperature), labels)
+            plain = expected_calibration_error(probabilities_of(outputs.values, unsmoothed), labels)
             row = ((p.argmax(axis=1) == labels).mean(), p.max(axis=1).mean(), plain, found, drawn_eces.mean())
             shown = [*(f"{value:.4f}" for value in row), f"{(drawn_eces >= found).mean():.3f}"]
             ece_rows.append(f"| `{model}`, {len(labels)} of {part} | {' | '.join(shown)} |")

@@ -92,7 +92,7 @@ def main(source: str, check: str) -> None:
         outputs_of_network(network, [replace(samples[i], image=Altered(samples[i], way)) for i in drawn])
         for way in WAYS.values()
     ]
-    assert len(plain.samples) == len(truth)  # all can be read
+    assert [len(one.samples) for one in (plain, *altered)] == [len(truth), *[ALTERED] * len(WAYS)]  # all can be read
     print(f"| score | mean | {' | '.join(WAYS)} |\n|{' --- |' * (2 + len(WAYS))}")
     for name, values in scores_of(plain).items():
         pairs = [(values, scores_of(one)[name]) for one in altered]

@@ -161,7 +161,7 @@ class ClassifierInfo:
     conformal_scores: tuple[float, ...] = ()
     """Sorted values of 1 - p(true label) of held-out images, with calibrated p, at most 2,000; () if there are none."""
     distances: tuple[float, ...] = ()
-    """Distances of held-out images from the training images (model/classifier.py), sorted, at most 2,000; or ()."""
+    """Distances of held-out images from the training images (model/distance.py), sorted, at most 2,000; or ()."""
     calibration_images: CalibrationImages = "unknown"
     """Images that temperature and conformal scores were fitted on. independent: held out and used for nothing else;
     selection: they also chose the epoch, because there were too few to split; unknown: written by an older version."""

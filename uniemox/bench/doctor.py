@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from importlib.metadata import distributions
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal
 
@@ -70,7 +70,7 @@ def _judged(observed: str, is_enough: bool, remedy: str) -> Result:
 
 
 def _packages() -> Result:
-    missing = [name for name in PACKAGES if not any(distributions(name=name))]
+    missing = [name for name in PACKAGES if not _version(name)]
     facts = f"Python {platform.python_version()}, torch {torch.__version__}, {platform.system()} {platform.machine()}"
     is_enough = sys.version_info >= (3, 11) and not missing
     return _judged(facts, is_enough, f"install uniemox[train] (missing: {missing})")
@@ -183,3 +183,10 @@ def _loading(gpus: int) -> Result:
     facts = f"{speeds.shards_samples_per_s:,.0f} images/s a core from shards, {possible:,.0f} on {cores} cores"
     remedy = f"{gpus} GPUs may want {wanted:,}: ask for more cores, or expect GPUs to wait"
     return _judged(facts, possible >= wanted, remedy)
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""

@@ -66,8 +66,7 @@ def _finetune(config: FinetuneConfig, data: str, out: Path, files: DataFiles, re
     from uniemox.training.processes import is_first
 
     if is_first():
-        sees_person = config.network.streams != "scene"  # and some region methods, of which evaluate tells
-        say_parts(dataset, sees_person=sees_person and config.view.person != "second_crop")
+        say_parts(dataset, sees_person=config.sees_person and config.view.person != "second_crop")
         if config.resolved().augment != config.augment:
             say("detectors need clean images: RandAugment, mixup, CutMix and erasing are off")
     with ConsoleCallback() as console:

@@ -211,6 +211,14 @@ class FinetuneConfig:
         return [name.partition(".")[0] for name in names if is_foreign(name)]
 
     @property
+    def sees_person(self) -> bool:
+        """True if the network reads the person view, or the scene without the person."""
+        if self.region_method is None:
+            return self.network.streams != "scene"
+        method = _class_of(self.region_method)
+        return method.hides_person or not {"person", "body", "face"}.isdisjoint(method.groups)
+
+    @property
     def reads_texts(self) -> bool:
         """True if training needs the annotations of the images."""
         return self.region_method is not None and _class_of(self.region_method).reads_texts
@@ -283,11 +291,8 @@ class FinetuneConfig:
                 return f"method {self.method} does not use what network.{name} detects; leave it out"
         if not network.confounders:
             return None
-        if self.region_method is not None:
-            sees_person = bool({"person", "body", "face"} & groups)
-        else:
-            sees_person = self.fit in ("full", "probe") and network.streams != "scene"
-        if not sees_person or self.task == "affect":
+        has_other_fit = self.region_method is None and self.fit not in ("full", "probe")
+        if has_other_fit or not self.sees_person or self.task == "affect":
             return (
                 "network.confounders needs a network that reads the person: methods stimuli, rrla and emoticon, or "
                 "full and probe with network.streams person or both, and task label or distribution; got method "

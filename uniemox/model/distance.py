@@ -1,4 +1,4 @@
-"""Distance of an image from the training images: of its features, its logits and its texture."""
+"""Distance of an image from the training images, of its features and logits."""
 
 import torch
 import torch.nn.functional as F

@@ -12,7 +12,7 @@ from uniemox.errors import ConfigError
 Array = NDArray[np.floating]
 UNFAMILIAR = 0.05  # images below are flagged, including one in twenty that are like the training images
 TRUSTED = 0.15  # from here on the network's own probabilities are used unchanged; chosen with recipes/smoothing.py
-MIN_WEIGHT = 0.4  # minimum weight of the network's own probabilities, whose order therefore stays; chosen likewise
+MIN_WEIGHT = 0.4  # minimum weight of the network's own probabilities; above 0, so their order stays; chosen likewise
 ROUNDING = 1e-5  # stored conformal scores are rounded to 5 digits
 
 

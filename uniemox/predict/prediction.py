@@ -63,7 +63,7 @@ class Prediction:
     norms: the expected word norm of the labels (NRC-VAD, valence alone). None: no source."""
     familiarity: float | None = None
     """Similarity to the training images, 0 to 1: share of held-out images that are at least as far from the training
-    images. Below 0.2 the probabilities are drawn towards each other. None: the model has no distance."""
+    images. Below 0.15 the probabilities are drawn towards each other. None: the model has no distance."""
     view: Box | None = None
     faces: list[Face] | None = None
     time_s: float | None = None

@@ -55,7 +55,8 @@ def pretraining_network(
 ) -> tuple[str, Trained, str]:
     """Return the shapes of a forward pass of a batch with every loss, the run's output, and its initial weights.
 
-    planned_teachers: teachers that runs of the plan fit, by folder.  batch: its size.  Raises the run's own errors.
+    planned_teachers: teachers that runs of the plan fit, by folder.  batch: number of images.
+    Raises the run's own errors.
     """
     width = teacher_width(config.teacher.source, planned_teachers) if config.model.needs_image_features else None
     encoder, start = _start_of(config)

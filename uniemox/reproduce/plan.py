@@ -20,9 +20,9 @@ from uniemox.io.html import Html
 from uniemox.pretrain.config import PretrainConfig
 from uniemox.pretrain.presets import PRESETS as PRETRAININGS
 from uniemox.reproduce.config import Scale
+from uniemox.training.run_folder import PACKAGES
 
 OUT, KEY = "{out}", "{key}"  # placeholders in a run's arguments and options: its folder, and its hash
-PACKAGES = ("uniemox", "torch", "timm", "numpy", "pillow")
 NOT_HASHED = ("name", "key_from")  # the scores' name and the key's place do not change results
 RUNS, MARKS, LOGS = "runs", "done", "logs"
 

@@ -300,8 +300,7 @@ def _forget(folder: Path, names: Set[str]) -> Iterator[str]:
             if path.suffix == ".csv":
                 write_file(path, _table_without(path, names))
         try:
-            text = read_text(path)
-            is_left = any(name in text for name in names)
+            is_left = any(map(read_text(path).__contains__, names))
         except DataError:  # it can't be read
             is_left = path.exists()
         if is_left:
