@@ -3,13 +3,14 @@
 import io
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from rich.table import Table
 
-from tests.runs import colours
+from tests.runs import colours, uniemox_here
 from uniemox.cli import console
-from uniemox.cli.console import SafeConsole, printable, say_parts
+from uniemox.cli.console import SafeConsole, printable, refuse_other, say_parts
 from uniemox.data.people import NO_PERSONS
 
 HOSTILE = "[red]:smile:\x1b[2J\x1b]0;title\x07\x9b31m\u202egpj.exe"
@@ -56,3 +57,23 @@ def test_a_network_that_reads_the_person_warns_of_missing_boxes(capsys: pytest.C
     assert capsys.readouterr().err == ""
     say_parts(data, sees_person=True)
     assert " ".join(capsys.readouterr().err.split()) == NO_PERSONS
+
+
+def test_an_output_never_replaces_a_file_of_another_kind(tmp_path: Path) -> None:
+    photo, model = tmp_path / "p.jpg", tmp_path / "old.onnx"
+    photo.write_bytes(b"a photograph")
+    model.write_bytes(b"")
+    data = f"synthetic:{tmp_path}/none"
+    for words in (
+        ("calibrate", "--data", data, "--out", photo),
+        ("export", "small", "--out", photo),
+        ("report", tmp_path, "--out", photo),
+        ("data", "split", data, photo),
+        ("data", "check", data, "--html", photo),
+    ):
+        done = uniemox_here(*words)
+        assert done.returncode == 1
+        assert f"{photo.name} is there already and is no" in " ".join(done.stderr.split())
+    assert photo.read_bytes() == b"a photograph"
+    refuse_other(model, ".onnx")
+    refuse_other(tmp_path / "new", ".onnx")

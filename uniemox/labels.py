@@ -163,7 +163,10 @@ def label_map(source: LabelSet, target: LabelSet) -> LabelMap:
             return LabelMap(source, target, {label: own.get(label) for label in source.labels})
     bridge = _DATA["bridges"].get(f"{source.name} -> {target.name}")
     if bridge is None:
-        raise LabelError(f"no map from {source.name} to {target.name} is known")
+        raise LabelError(
+            f"no map from {source.name} to {target.name} is known: {', '.join(source.labels)} can't become "
+            f"{', '.join(target.labels)}; use labels of {source.name} or {target.name}, or train a model on these"
+        )
     pairs = {label: bridge.get(label, label if label in target.labels else None) for label in source.labels}
     return LabelMap(source, target, pairs)
 

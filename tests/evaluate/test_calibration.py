@@ -1,5 +1,7 @@
 """Calibration against hand-written plain forms, scipy and synthetic data whose answer is known."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -142,3 +144,16 @@ def test_temperature_at_the_edges() -> None:
     assert fit_temperature(right, np.eye(2)[[1, 0]]) == pytest.approx(100)  # all wrong: the flatter the better
     assert fit_temperature(np.zeros((2, 2)), np.eye(2)[[0, 1]]) == 1  # it changes nothing
     assert fit_temperature(np.ones((3, 1)), np.ones((3, 1))) == 1  # one class
+
+
+def test_few_images_change_the_temperature_by_a_factor_of_four_at_most() -> None:
+    """Three wrong answers of a sure model would otherwise make it a hundred, and all probabilities equal."""
+    info = ClassifierInfo(labels=("awe", "fear"), label_set="custom", kind="evoked", streams="scene")
+    wrong, right = np.array([[4.0, 0.0]]), np.array([[0.0, 4.0]])
+    target = np.array([[0.0, 1.0]])
+    few = calibrated(info, np.repeat(wrong, 3, axis=0), None, np.repeat(target, 3, axis=0))
+    assert few.temperature == 4.0
+    many = calibrated(info, np.repeat(wrong, 40, axis=0), None, np.repeat(target, 40, axis=0))
+    assert (many.temperature or 0) > 50
+    sure = calibrated(replace(info, temperature=8.0), np.repeat(right, 3, axis=0), None, np.repeat(target, 3, axis=0))
+    assert sure.temperature == 8.0

@@ -107,7 +107,7 @@ def test_blank_images_are_flagged_as_unfamiliar(tmp_path: Path) -> None:
         for image in (Image.new("RGB", (64, 64), colour), Image.fromarray(pixels)):
             found = one(predictor.predict(image))
             assert found.is_unfamiliar
-            assert found.familiarity == pytest.approx(1 / 100)
+            assert found.familiarity == 0
     half = Image.new("RGB", (64, 64), (255, 0, 0))
     half.paste((250, 40, 0), (0, 0, 64, 32))
     assert not one(predictor.predict(half)).is_unfamiliar
@@ -203,3 +203,9 @@ def test_two_thousand_of_many_scores_keep_the_coverage() -> None:
     every = np.sort(1 - p[np.arange(7001), truth]).tolist()
     for coverage in (0.1, 0.5, 0.9, 0.99):
         assert 0 <= score_limit(kept, coverage) - score_limit(every, coverage) + 1e-5 < 0.005
+
+
+def test_a_blank_image_has_no_familiarity_however_few_images_were_held_out() -> None:
+    found = familiarity_of(np.array([np.inf, 1e9, 0.0], np.float32), (1.0, 2.0, 3.0))
+    assert found is not None
+    assert found.tolist() == [0.0, 0.25, 1.0]

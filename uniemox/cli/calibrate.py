@@ -5,7 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from uniemox.cli.console import Flag, JsonObject, need, progress_bar, say, say_parts
+from uniemox.cli.console import Flag, JsonObject, need, progress_bar, refuse_other, say, say_parts
 from uniemox.cli.data_files import NO_FILES, FileOptions
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ def calibrate(
         ratings: Learn valence and arousal instead, from at least 100 images with people's ratings of both. Fits a
             linear head with intervals on the model's features. Images of one group are held out together.
     """
+    refuse_other(out, ".onnx")
     need("scipy", extra="data")
     from uniemox.evaluate.recalibration import Recalibration, fit_ratings, recalibrate
 

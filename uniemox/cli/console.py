@@ -83,6 +83,12 @@ def say_parts(data: "DataSet", *, sees_person: bool = False) -> None:
         say(NO_PERSONS)
 
 
+def refuse_other(path: Path | None, ending: str) -> None:
+    """Raise ConfigError if an output file exists and has another ending: it may be an image, or other work."""
+    if path is not None and path.suffix != ending and path.is_file():
+        raise ConfigError(f"{path} is there already and is no {ending} file; choose another name")
+
+
 def quoted(path: Path) -> str:
     """Quote a path in a command that people copy into a shell."""
     return shlex.quote(str(path))

@@ -13,7 +13,18 @@ from cyclopts import App, Parameter
 from rich.table import Column, Table
 from rich.text import Text
 
-from uniemox.cli.console import Files, Flag, JsonFlag, JsonObject, need, progress_bar, say, say_parts, show_all
+from uniemox.cli.console import (
+    Files,
+    Flag,
+    JsonFlag,
+    JsonObject,
+    need,
+    progress_bar,
+    refuse_other,
+    say,
+    say_parts,
+    show_all,
+)
 from uniemox.cli.data_files import NO_FILES, Exclude, FileOptions, Pool, Splits, Texts, describe, persons, shard
 from uniemox.errors import ConfigError
 from uniemox.io.parallel import ONE_A_CORE
@@ -112,6 +123,7 @@ def check(
         html: HTML file to write: a page that shows the images with problems.
         as_json: Print the result as JSON. Save it to a file and give that file to --exclude of other commands.
     """
+    refuse_other(html, ".html")
     need("sklearn", "scipy", extra="data")
     from uniemox.data.audit import audit, write_page
     from uniemox.data.source import open_data
@@ -169,6 +181,7 @@ def split(
         plot: Plot the colour differences of the tried --schemes to this file, such as .png, .svg or .pdf.
         fraction: Keep only this share of every class of train (figure 7). Smaller shares are part of larger ones.
     """
+    refuse_other(file, ".json")
     need("sklearn", "matplotlib", extra="data")
     from uniemox.data import splits
     from uniemox.data.source import open_data

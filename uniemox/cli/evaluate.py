@@ -10,7 +10,7 @@ from cyclopts import Parameter
 from rich.table import Table
 from rich.text import Text
 
-from uniemox.cli.console import Flag, JsonFlag, JsonObject, need, progress_bar, say, say_parts, show_all
+from uniemox.cli.console import Flag, JsonFlag, JsonObject, need, progress_bar, refuse_other, say, say_parts, show_all
 from uniemox.cli.data_files import NO_FILES, FileOptions
 
 if TYPE_CHECKING:
@@ -183,6 +183,7 @@ def report(*runs: Path, out: Path) -> None:
         runs: Folders of pre-training and fine-tuning runs. Fine-tuning runs scored on the same data are compared.
         out: HTML file to write.
     """
+    refuse_other(out, ".html")
     need("torch", "timm", "tensorboard", "matplotlib", extra="train")
     from uniemox.evaluate.report.page import write_report
 

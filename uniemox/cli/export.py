@@ -5,7 +5,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Literal
 
-from uniemox.cli.console import Files, Flag, JsonObject, need, progress_bar, quoted, say
+from uniemox.cli.console import Files, Flag, JsonObject, need, progress_bar, quoted, refuse_other, say
 from uniemox.errors import CheckpointError, ConfigError
 
 if TYPE_CHECKING:
@@ -68,6 +68,7 @@ def export(
     if to == "hub-folder":
         _write_hub_folder(model, out)
         return
+    refuse_other(out, ".onnx")
     weights = "float16" if float16 else "int8" if int8_weights else None
     _tell(out, _write(model, out, data, weights, keep_float16), as_json=as_json)
 

@@ -57,5 +57,8 @@ class RunOrder:
 def steps_in_epoch(samples: int, batch_size: int) -> int:
     """Return the number of complete batches in one pass over the data. Raises ConfigError if there is none."""
     if batch_size < 1 or samples < batch_size:
-        raise ConfigError(f"{samples} samples do not fill a batch of {batch_size}; choose a smaller batch_size")
+        fitting = 2 ** max(0, samples.bit_length() - 1)
+        raise ConfigError(
+            f"{samples} samples do not fill a batch of {batch_size}; give a smaller one, such as --batch-size {fitting}"
+        )
     return samples // batch_size

@@ -12,7 +12,8 @@ from uniemox.predict.confidence import answers_of, familiarity_of, log_softmax, 
 
 BINS = 15
 MAX_SCORES = 2000  # maximum number of stored scores for likely labels
-MIN_ALL_RIGHT = 40  # minimum number of samples to fit a temperature if all are right
+MANY = 40  # fewer samples determine the temperature only roughly
+ROUGH = 4.0  # maximum factor by which they change it
 TEMPERATURES = (0.01, 100.0)  # lowest and highest; cosines as logits need 0.01
 
 
@@ -77,7 +78,7 @@ def calibrated(info: ClassifierInfo, logits: Array, distances: Array | None, tar
 
     logits: (N, E).  distances: (N,) from the training images; None: the network has none.  target: (N, E).
     Existing distances stay, because they refer to the network's own training images.
-    If all samples are right and they are fewer than 40, the temperature stays (1 if unset): they do not determine it.
+    Fewer than 40 samples leave the temperature (1 if unset) if all are right, and change it by a factor of 4 at most.
     For task affect (valence and arousal) only distances are stored.
     """
     train_distances = info.distances
@@ -86,9 +87,10 @@ def calibrated(info: ClassifierInfo, logits: Array, distances: Array | None, tar
     info = replace(info, distances=train_distances)
     if info.task == "affect":
         return info
-    temperature = info.temperature or 1.0
-    if len(logits) >= MIN_ALL_RIGHT or (logits.argmax(axis=1) != target.argmax(axis=1)).any():
-        temperature = fit_temperature(logits, target, familiarity_of(distances, train_distances))
+    temperature, is_rough = info.temperature or 1.0, len(logits) < MANY
+    if not is_rough or (logits.argmax(axis=1) != target.argmax(axis=1)).any():
+        fitted = fit_temperature(logits, target, familiarity_of(distances, train_distances))
+        temperature = min(max(fitted, temperature / ROUGH), temperature * ROUGH) if is_rough else fitted
     info = replace(info, temperature=temperature)
     return replace(info, conformal_scores=conformal_scores(answers_of(info, logits, distances), target))
 

@@ -20,7 +20,8 @@ def familiarity_of(distances: Array | None, held_out: Sequence[float]) -> NDArra
     """For each image, return the share of held-out images that are at least as far from the training images, 0 to 1.
 
     distances: (N,).  held_out: sorted distances of held-out images; the image itself counts as one of them. This is the
-    conformal p-value of "this image is like them" (arXiv 2107.07511, section 4.4). None without distances or held_out.
+    conformal p-value of "this image is like them" (arXiv 2107.07511, section 4.4). 0 for an infinite distance, of blank
+    images. None without distances or held_out.
 
     >>> familiarity_of(np.array([1.0, 2.0, 9.0]), (1.0, 2.0, 3.0, 4.0)).tolist()
     [1.0, 0.8, 0.2]
@@ -28,7 +29,7 @@ def familiarity_of(distances: Array | None, held_out: Sequence[float]) -> NDArra
     if distances is None or not held_out:
         return None
     nearer = np.searchsorted(np.asarray(held_out), np.asarray(distances, np.float64))  # (N,)
-    return (len(held_out) - nearer + 1) / (len(held_out) + 1)
+    return np.where(np.isinf(distances), 0.0, (len(held_out) - nearer + 1) / (len(held_out) + 1))
 
 
 def log_softmax(logits: Array) -> NDArray[np.float64]:

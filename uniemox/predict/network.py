@@ -28,7 +28,6 @@ ONE_BY_ONE = "uniemox_one_by_one"
 (DynamicQuantizeLinear) have one range per batch, so predictions would depend on the other images."""
 MAX_BYTES = 2 * 2**30
 BLANK_STD = 4.0  # levels of 255
-FAR = np.float32(1e30)  # distance of a blank image from the training images
 LOGITS, MAPS, FEATURES, DISTANCE = "logits", "maps", "features", "distance"
 
 
@@ -139,7 +138,7 @@ class Network:
         outputs = self.run(views, [FEATURES] if with_features or head else [])
         distances = outputs.get(DISTANCE)
         if distances is not None:
-            distances = np.where([_is_blank(view) for view in views], FAR, distances)
+            distances = np.where([_is_blank(view) for view in views], np.inf, distances)
         return Answers(
             answers_of(self.info, outputs[LOGITS], distances),
             familiarity_of(distances, self.info.distances),

@@ -6,7 +6,6 @@ import { resize, sceneBox, sceneParts, sceneView } from "./resize.js";
 const SITE = new URL("..", import.meta.url);
 const MAX_MEGAPIXELS = 100;
 const MAX_MAP_PX = 1024; // of the longer side
-const FAR = 1e30; // distance of an image without content from the training images
 const BLANK_STD = 4; // of 255
 const [UNFAMILIAR, TRUSTED, MIN_WEIGHT, ROUNDING] = [0.05, 0.15, 0.4, 1e-5]; // as uniemox/predict/confidence.py
 const COLOURS = [[0, 0, 4], [87, 16, 110], [188, 55, 84], [249, 142, 9], [252, 255, 164]];
@@ -91,7 +90,7 @@ function softmax(logits) {
 
 function familiarityOf(info, distance) {
   const nearer = info.distances.filter((one) => one < distance).length;
-  return (info.distances.length - nearer + 1) / (info.distances.length + 1);
+  return distance === Infinity ? 0 : (info.distances.length - nearer + 1) / (info.distances.length + 1);
 }
 
 // Probabilities, familiarity and ratings of one view.
@@ -102,7 +101,7 @@ async function judge(network, view) {
   let probabilities = softmax(logits.map((value) => value / (info.temperature || 1)));
   let familiarity = null;
   if (found.distance && info.distances.length) {
-    familiarity = familiarityOf(info, spread(view) < BLANK_STD ? FAR : found.distance.values[0]);
+    familiarity = familiarityOf(info, spread(view) < BLANK_STD ? Infinity : found.distance.values[0]);
     const weight = Math.min(1, Math.max(MIN_WEIGHT, familiarity / TRUSTED));
     probabilities = probabilities.map((p) => weight * p + (1 - weight) / probabilities.length);
   }
