@@ -164,11 +164,16 @@ def label_map(source: LabelSet, target: LabelSet) -> LabelMap:
     bridge = _DATA["bridges"].get(f"{source.name} -> {target.name}")
     if bridge is None:
         raise LabelError(
-            f"no map from {source.name} to {target.name} is known: {', '.join(source.labels)} can't become "
-            f"{', '.join(target.labels)}; use labels of {source.name} or {target.name}, or train a model on these"
+            f"no map from {source.name} to {target.name} is known: {_some(source)} can't become {_some(target)}; use "
+            f"labels of {source.name} or {target.name}, or train a model on these"
         )
     pairs = {label: bridge.get(label, label if label in target.labels else None) for label in source.labels}
     return LabelMap(source, target, pairs)
+
+
+def _some(labels: LabelSet) -> str:
+    """Return the first eight labels, for a message."""
+    return ", ".join(labels.labels[:8]) + (", …" if len(labels) > 8 else "")
 
 
 def in_kind_of(target: LabelSet, source: LabelSet) -> LabelSet:

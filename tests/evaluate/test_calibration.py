@@ -146,7 +146,7 @@ def test_temperature_at_the_edges() -> None:
     assert fit_temperature(np.ones((3, 1)), np.ones((3, 1))) == 1  # one class
 
 
-def test_few_images_change_the_temperature_by_a_factor_of_four_at_most() -> None:
+def test_few_images_raise_the_temperature_by_a_factor_of_four_at_most() -> None:
     """Three wrong answers of a sure model would otherwise make it a hundred, and all probabilities equal."""
     info = ClassifierInfo(labels=("awe", "fear"), label_set="custom", kind="evoked", streams="scene")
     wrong, right = np.array([[4.0, 0.0]]), np.array([[0.0, 4.0]])

@@ -85,7 +85,7 @@ def say_parts(data: "DataSet", *, sees_person: bool = False) -> None:
 
 def refuse_other(path: Path | None, ending: str) -> None:
     """Raise ConfigError if an output file exists and has another ending: it may be an image, or other work."""
-    if path is not None and path.suffix != ending and path.is_file():
+    if path is not None and path.suffix.lower() != ending and path.is_file():
         raise ConfigError(f"{path} is there already and is no {ending} file; choose another name")
 
 

@@ -13,7 +13,7 @@ from uniemox.predict.confidence import answers_of, familiarity_of, log_softmax, 
 BINS = 15
 MAX_SCORES = 2000  # maximum number of stored scores for likely labels
 MANY = 40  # fewer samples determine the temperature only roughly
-ROUGH = 4.0  # maximum factor by which they change it
+ROUGH = 4.0  # maximum factor by which they raise it; more would make all probabilities nearly equal
 TEMPERATURES = (0.01, 100.0)  # lowest and highest; cosines as logits need 0.01
 
 
@@ -78,7 +78,7 @@ def calibrated(info: ClassifierInfo, logits: Array, distances: Array | None, tar
 
     logits: (N, E).  distances: (N,) from the training images; None: the network has none.  target: (N, E).
     Existing distances stay, because they refer to the network's own training images.
-    Fewer than 40 samples leave the temperature (1 if unset) if all are right, and change it by a factor of 4 at most.
+    Fewer than 40 samples leave the temperature (1 if unset) if all are right, and raise it by a factor of 4 at most.
     For task affect (valence and arousal) only distances are stored.
     """
     train_distances = info.distances
@@ -90,7 +90,7 @@ def calibrated(info: ClassifierInfo, logits: Array, distances: Array | None, tar
     temperature, is_rough = info.temperature or 1.0, len(logits) < MANY
     if not is_rough or (logits.argmax(axis=1) != target.argmax(axis=1)).any():
         fitted = fit_temperature(logits, target, familiarity_of(distances, train_distances))
-        temperature = min(max(fitted, temperature / ROUGH), temperature * ROUGH) if is_rough else fitted
+        temperature = min(fitted, temperature * ROUGH) if is_rough else fitted
     info = replace(info, temperature=temperature)
     return replace(info, conformal_scores=conformal_scores(answers_of(info, logits, distances), target))
 
