@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 from tests.predict.answers import opened, prediction
 from uniemox.data.people import Sidecar, read_sidecar
 from uniemox.errors import ConfigError, DataError
+from uniemox.io.files import FileLock
 from uniemox.predict.tables import read_lines
 
 ANSWERS = "from tests.predict.answers import *; file = opened(Path({0!r})); file.write(prediction('a.jpg'))"
@@ -95,3 +97,12 @@ def test_a_file_that_is_refused_for_another_reason_is_not_locked(tmp_path: Path)
         Sidecar(tmp_path / "s.jsonl", {"how": 2})
     assert read_sidecar(tmp_path / "s.jsonl")[0] == {"how": 1}
     assert sorted(one.name for one in tmp_path.iterdir()) == ["answers.jsonl", "s.jsonl"]
+
+
+def test_it_waits_a_moment_for_what_a_killed_run_left(tmp_path: Path) -> None:
+    """Forked loading processes share the lock, and end shortly after the run."""
+    before = FileLock(tmp_path / "file.jsonl")
+    ends = threading.Timer(0.2, before.release)
+    ends.start()
+    FileLock(tmp_path / "file.jsonl").release()
+    ends.join()

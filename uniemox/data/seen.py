@@ -83,9 +83,9 @@ def refuse_seen(
     if overlap:
         raise DataError(
             f"the model was trained on {len(overlap)} of these {len(samples)} images of {what}, {overlap[0].key} among "
-            "them, itself or through its parts (pre-training, teacher, joined runs, calibration, person detector): use "
-            "images of another split (--split; --splits FILE, the same for every command, or RUN/splits.json if the "
-            "run made the splits)" + (f", or give {override}" if override else "")
+            "them, itself or through its parts (pre-training, teacher, joined runs, person detector), or calibrated on "
+            "them: use images of another split (--split; --splits FILE, the same for every command, or RUN/splits.json "
+            "if the run made the splits)" + (f", or give {override}" if override else "")
         )
 
 

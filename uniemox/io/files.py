@@ -6,6 +6,7 @@ import os
 import re
 import stat
 import threading
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from hashlib import sha256
@@ -130,16 +131,19 @@ def replacing(path: Path, error_class: type[UniemoxError] = DataError) -> Iterat
             partial.unlink(missing_ok=True)
 
 
+WAIT_S, LOOK_S = 2.0, 0.05  # a killed run's loading processes, which share its lock, end a moment later
+
+
 class FileLock:
     """Advisory lock in the file PATH.lock, released when its process ends. On Windows, nothing is locked.
 
-    Raises ConfigError if another process holds it, OSError if the folder can't be written.
+    Raises ConfigError if another process holds it for two seconds, OSError if the folder can't be written.
     """
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._path = path.with_name(path.name + ".lock")
-        is_ours = False
+        is_ours, deadline = False, time.monotonic() + WAIT_S
         while not is_ours:  # a lock released meanwhile is a deleted file
             self._file = open_appending(self._path)
             try:
@@ -147,6 +151,9 @@ class FileLock:
                     fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 self._file.close()
+                if time.monotonic() < deadline:
+                    time.sleep(LOOK_S)
+                    continue
                 raise ConfigError(
                     f"another process is writing {path}; wait until it ends, or choose another name"
                 ) from None
