@@ -114,7 +114,8 @@ def main(source: str, check: str) -> None:
             loss = -np.log(q[np.arange(len(q)), truth[drawn]]).mean()
             gap = 100 * abs(q.max(axis=1).mean() - (q.argmax(axis=1) == truth[drawn]).mean())
             each.append((loss, gap, *likely_sets(scores, COVERAGE, q, truth[drawn])))
-        figures = [*row, *np.mean(each, axis=0), (row[0] + np.mean(each, axis=0)[0]) / 2]
+        means = np.mean(each, axis=0)
+        figures = [*row, *means, (row[0] + means[0]) / 2]
         print(f"| {threshold} | {weight} | {' | '.join(f'{value:.4f}' for value in figures)} |", flush=True)
 
 

@@ -21,7 +21,7 @@ WITH_TORCH = ("predict/clip.py", "predict/explain/grad_cam.py", "predict/explain
 SETTINGS = ("config.py", "presets.py")
 """Modules of the torch half that need no torch, so that help and refusals don't wait for it."""
 MODULES = sorted(PACKAGE.rglob("*.py"))
-MAX_LINES, MAX_FUNCTION_LINES, MAX_PACKAGE_LINES = 450, 60, 42_343
+MAX_LINES, MAX_FUNCTION_LINES, MAX_PACKAGE_LINES = 450, 60, 42_358
 
 
 def name_of(path: Path) -> str:

@@ -11,7 +11,7 @@ from rich.table import Table
 from tests.runs import colours, uniemox_here
 from uniemox.cli import console
 from uniemox.cli.console import SafeConsole, printable, refuse_other, say_parts
-from uniemox.data.people import NO_PERSONS
+from uniemox.data.sample import NO_PERSONS
 
 HOSTILE = "[red]:smile:\x1b[2J\x1b]0;title\x07\x9b31m\u202egpj.exe"
 SHOWN = "[red]:smile:�[2J�]0;title��31m�gpj.exe"

@@ -16,8 +16,7 @@ import torch
 from tests.data.tree import says
 from tests.drawn import Stored
 from tests.runs import CPU, SPLITS, colour_sample, colours, data_of, finetuned
-from uniemox.data.people import NO_PERSONS
-from uniemox.data.sample import DataSet
+from uniemox.data.sample import NO_PERSONS, DataSet
 from uniemox.data.shards import ShardConfig, read_shards, write_shards
 from uniemox.errors import CheckpointError, ConfigError, DataError, LabelError
 from uniemox.evaluate.classifier_outputs import outputs_of, select_views

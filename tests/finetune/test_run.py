@@ -30,7 +30,7 @@ from tests.runs import (
     tiny_finetuning,
 )
 from uniemox.checkpoints.classifier import load_classifier, load_embedded
-from uniemox.data.people import NO_PERSONS
+from uniemox.data.sample import NO_PERSONS
 from uniemox.data.seen import read_seen
 from uniemox.data.splits import read_splits
 from uniemox.errors import CheckpointError, ConfigError, DataError
@@ -356,3 +356,20 @@ def test_init_embedded_can_be_trained_layer_by_layer_or_restarted() -> None:
     assert not fresh.classifier.keeps_norm_statistics
     with pytest.raises(ConfigError, match="give small instead of embedded"):
         build_network("embedded,small", NetworkConfig(), size=64, outputs=3)
+
+
+@pytest.mark.parametrize(
+    ("method", "streams", "sees_person"),
+    [
+        ("full", "scene", False),
+        ("probe", "person", True),
+        ("full", "both", True),
+        ("solver", "both", False),  # region methods ignore the streams
+        ("eap", "scene", False),
+        ("rrla", "scene", True),
+        ("emoticon", "scene", True),
+    ],
+)
+def test_which_networks_see_the_person(method: str, streams: Any, sees_person: bool) -> None:
+    config = FinetuneConfig(method=method, network=NetworkConfig(streams=streams))
+    assert config.sees_person is sees_person

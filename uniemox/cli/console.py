@@ -75,11 +75,11 @@ def say_parts(data: "DataSet", *, sees_person: bool = False) -> None:
 
     sees_person: a network reads the person view; print a warning if the data have no person boxes.
     """
-    from uniemox.data.people import NO_PERSONS
-
     for part in data.parts:
         say(str(part))
     if sees_person and data.lacks_persons:
+        from uniemox.data.sample import NO_PERSONS
+
         say(NO_PERSONS)
 
 

@@ -24,7 +24,6 @@ from uniemox.persons.box import Box, Detection
 from uniemox.persons.detector import Detector
 
 PERSONS, TEXTS = "persons.jsonl", "texts.jsonl"  # file names next to the data
-NO_PERSONS = "no image has person boxes, so every person view is the whole image; run uniemox data persons first"
 
 
 class Sidecar:

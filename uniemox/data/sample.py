@@ -143,6 +143,9 @@ class Part:
         return f"{self.name}: {self.samples} samples of {self.source}; labels {self.labels}"
 
 
+NO_PERSONS = "no image has person boxes, so every person view is the whole image; run uniemox data persons first"
+
+
 @dataclass(frozen=True, slots=True)
 class DataSet:
     """Samples and the meaning of their labels."""

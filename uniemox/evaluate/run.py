@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 
 from uniemox.classifier_info import ClassifierInfo
 from uniemox.data.near import image_hashes
-from uniemox.data.people import NO_PERSONS
-from uniemox.data.sample import DataSet, Sample, shares_of
+from uniemox.data.sample import NO_PERSONS, DataSet, Sample, shares_of
 from uniemox.data.seen import read_seen, refuse_seen
 from uniemox.errors import CheckpointError, ConfigError, DataError, LabelError
 from uniemox.evaluate.calibration import expected_calibration_error

@@ -284,7 +284,7 @@ class FinetuneConfig:
                 "; method probe always freezes the encoder" if given[0] == "frozen_encoder" else ""
             )
         groups = set[str]()
-        if self.region_method is not None and (given or network.confounders):  # else torch is not imported for it
+        if self.region_method is not None and given:  # else torch is not imported for it
             groups.update(_class_of(self.region_method).groups)
         for name in given:
             if name in USES and not USES[name] & groups:

@@ -61,8 +61,7 @@ def release(project: Project, folder: Path, config: ReleaseConfig, progress: Pro
     kept = verdicts(project, rule=config.rule, min_answers=config.min_answers)
     everything, left = release_rows(project, kept)
     rows = _licensed(everything, config)
-    for path in folder.rglob("*"):  # links, pipes and devices would be written through or read forever
-        refuse_special(path)
+    check_folder(folder)
     mark = read_limited(folder / MARK).decode("utf-8", "replace") if (folder / MARK).exists() else ""
     is_ours = mark.startswith(mark_of(project))
     if mark.startswith(NAMED) and not is_ours:
@@ -249,6 +248,12 @@ def write_texts(
             with open_regular(path) as file:
                 lines.append(f"{hashlib.file_digest(file, 'sha256').hexdigest()}  {path.name}")
     write_file(folder / SUMS, ("\n".join(lines) + "\n").encode())
+
+
+def check_folder(folder: Path) -> None:
+    """Raise DataError for a link, a pipe or a device in a release, which would be written through or read forever."""
+    for path in folder.rglob("*"):
+        refuse_special(path)
 
 
 def digest_of(data: bytes) -> str:

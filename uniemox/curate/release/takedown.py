@@ -19,13 +19,23 @@ from uniemox.curate.project import Change, Project, append, taken_down
 from uniemox.curate.release.config import ReleaseConfig
 from uniemox.curate.release.documents import as_json
 from uniemox.curate.release.metadata import orientation_of, without_metadata
-from uniemox.curate.release.run import IMAGES, MARK, NAME_DIGITS, NEW_README, SUMS, digest_of, mark_of, write_texts
+from uniemox.curate.release.run import (
+    IMAGES,
+    MARK,
+    NAME_DIGITS,
+    NEW_README,
+    SUMS,
+    check_folder,
+    digest_of,
+    mark_of,
+    write_texts,
+)
 from uniemox.curate.release.splitting import FILE
 from uniemox.data.readers.csv_table import read_bytes, read_json, read_rows, read_text
 from uniemox.data.readers.folders import inside
 from uniemox.data.splits import write_splits
 from uniemox.errors import ConfigError, DataError, UniemoxError
-from uniemox.io.files import PARTIAL, FileLock, read_limited, refuse_special, write_file
+from uniemox.io.files import PARTIAL, FileLock, read_limited, write_file
 from uniemox.io.images import MAX_BYTES
 
 BOM = codecs.BOM_UTF8.decode("latin-1")
@@ -177,8 +187,7 @@ def _remove_files(project: Project, folder: Path, names: Set[str], locks: ExitSt
     if not folder.is_absolute() or not read_limited(folder / MARK).startswith(mark_of(project).encode()):
         raise DataError("it is not a release of this project")
     locks.callback(FileLock(folder / MARK).release)
-    for path in folder.rglob("*"):  # as a release does
-        refuse_special(path)
+    check_folder(folder)
     named = [path for path in _files_in(folder) if _named(path, names)]
     if failures := list(_unlink([*named, *folder.glob(f"*{PARTIAL}")])):
         raise DataError("; ".join(failures))
