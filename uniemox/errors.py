@@ -65,6 +65,10 @@ class NonFiniteLossError(UniemoxError):
     """Raised when a loss or the gradient norm is infinite or NaN; no weight has been changed."""
 
 
+class OutOfMemoryError(UniemoxError):
+    """Raised when a GPU has too little memory for a training step; the last checkpoint remains."""
+
+
 class DivergedError(UniemoxError):
     """Raised when the loss rises or gradients grow and the run is set to stop then; earlier checkpoints remain."""
 

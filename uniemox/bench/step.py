@@ -69,6 +69,8 @@ def bench_step(
     flops = 2 * step_multiply_adds(network, None if clip is None else clip.visual)
     ready_to_train(network, device)
     optimizer, runner = build_optimizer(network, lr=1e-4), wrap(network, device, compiled=compile_model)
+    if clip is not None and compile_model:
+        clip.visual.compile()  # as a run does
     teacher = None if clip is None else ClipTeacher(clip.to(device), tokenizer=None)
     batch = _random_batch(batch_size, network.image_size[0], ModelConfig().decoder.width, with_clip, device)
     precision, on_gpu = fast_precision(device.type), device.type == "cuda"

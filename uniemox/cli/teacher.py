@@ -100,7 +100,8 @@ def store(
 
     dataset = open_data(data, texts=texts, exclude=exclude)
     say_parts(dataset)
-    device = setup_device(HardwareConfig())
+    hardware = HardwareConfig()
+    device = setup_device(hardware)
     keep_freed_memory()
     with progress_bar() as progress:
         stored = store_features(
@@ -109,7 +110,7 @@ def store(
             dataset.samples,
             out,
             texts=[] if images_alone else distinct_texts(dataset.samples, with_emotion),
-            device=device,
+            hardware=hardware,
             on_progress=progress.show,
         )
     print(f"wrote {out}: {stored} of {len(dataset)} images; use it with --teacher.source stored:{out}")

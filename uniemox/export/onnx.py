@@ -2,7 +2,7 @@
 
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -129,17 +129,31 @@ def export_classifier(classifier: Classifier, info: ClassifierInfo, path: Path) 
     device = next(classifier.parameters()).device
     was_training = classifier.training
     classifier.eval().cpu()
+    # A classifier that was compiled for training would be compiled again, for the CPU, which needs a C++ compiler.
+    with torch.compiler.set_stance("force_eager"):
+        program = _traced(classifier, names, info.size)
+    classifier.train(was_training).to(device)
+    if program is None:
+        raise CheckpointError(f"{path}: torch could not export this network")
+    model = program.model_proto
+    forget_origin(model.graph)
+    onnx.helper.set_model_props(model, {KEY: info.to_json()})
+    write_model(model, path)
+
+
+def _traced(classifier: Classifier, names: Sequence[str], size: int) -> torch.onnx.ONNXProgram | None:
+    """Translate a classifier to ONNX.  names: of its inputs.  size: their side, px.  Returns None if torch can't."""
     module: Any
     for module in classifier.modules():
         if hasattr(module, "fused_attn"):  # torch can't export BEiT with fused attention
             module.fused_attn = False
-    pixels = {name: torch.zeros(2, 3, info.size, info.size) for name in names}
+    pixels = {name: torch.zeros(2, 3, size, size) for name in names}
     batch = torch.export.Dim("batch", min=1)
-    whole = (WithMaps if has_maps(classifier, info.size) else WithFeatures)(classifier).eval()
+    whole = (WithMaps if has_maps(classifier, size) else WithFeatures)(classifier).eval()
     with torch.no_grad():
         outputs = list(whole(**pixels))
     with quiet():
-        program = torch.onnx.export(
+        return torch.onnx.export(
             whole,
             kwargs=pixels,
             dynamic_shapes={name: {0: batch} for name in names},
@@ -149,13 +163,6 @@ def export_classifier(classifier: Classifier, info: ClassifierInfo, path: Path) 
             dynamo=True,
             verbose=False,
         )
-    classifier.train(was_training).to(device)
-    if program is None:
-        raise CheckpointError(f"{path}: torch could not export this network")
-    model = program.model_proto
-    forget_origin(model.graph)
-    onnx.helper.set_model_props(model, {KEY: info.to_json()})
-    write_model(model, path)
 
 
 def read_model(path: Path) -> onnx.ModelProto:

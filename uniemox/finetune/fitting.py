@@ -27,6 +27,7 @@ from uniemox.io.weight_names import Init
 from uniemox.model.classifier import Classifier, NeighbourHead
 from uniemox.model.distance import MIN_IMAGES, Distance
 from uniemox.model.methods.ccim import Ccim
+from uniemox.training.hardware import precision_of
 
 PENALTIES = tuple(10.0**power for power in range(-4, 3))  # sklearn's C, or ridge's alpha
 FOLDS, ITERATIONS = 5, 2000
@@ -246,7 +247,7 @@ def fit_after_encoder(run: FinetuneRun, selection: Sequence[Sample] = ()) -> Kep
     target, weights = run.target(outputs.samples), objective.class_weights
 
     def probe(features: NDArray[np.float32]) -> nn.Linear:
-        by_class = None if weights is None else weights.numpy()
+        by_class = None if weights is None else weights.cpu().numpy()
         return fit_head(features, target.numpy(), task=config.task, seed=config.seed, class_weights=by_class)[0]
 
     if model.fusion is None and model.method is None and isinstance(model.head, nn.Linear):
@@ -333,8 +334,10 @@ def fit_distance(run: FinetuneRun) -> None:
     samples, model = _some(run.parts.train, MAX_FITTED, run.config.seed), run.model
     if len(samples) < MIN_IMAGES:
         return
-    if run.encoded is None:
-        values = run.outputs(samples, "fitting the distance from the training images", encoded=True).values
+    if run.encoded is None or precision_of(run.config.hardware) != "float32":
+        # In float32, as the ONNX file computes.
+        what = "fitting the distance from the training images"
+        values = run.outputs(samples, what, encoded=True, precision="float32").values
     else:
         chosen = {sample.key for sample in samples}
         values = run.encoded.values[[sample.key in chosen for sample in run.encoded.samples]]

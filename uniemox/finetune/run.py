@@ -44,7 +44,7 @@ def finetune(
     error the last checkpoint remains.
     """
     device, callback = setup_device(config.hardware), callback or Callback()
-    config = with_precision(config.resolved())
+    config = with_precision(config.resolved(), out)
     parts = split_for_training(data, config, None)  # raises before anything is written
     if config.trains_in_steps and not config.distillation.data:
         steps_in_epoch(len(parts.train), config.batch_size)

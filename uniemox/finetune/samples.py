@@ -21,6 +21,7 @@ from uniemox.io.files import SPLITS
 from uniemox.labels import AFFECT, LabelSet
 from uniemox.losses.methods import concordance
 from uniemox.model.classifier import Classifier
+from uniemox.model.config import Precision
 from uniemox.model.encoders import with_fitted
 from uniemox.training.hardware import count_workers, precision_of
 from uniemox.training.journal import Callback
@@ -196,7 +197,7 @@ class FinetuneRun:
         """The loss."""
         is_balanced = self.config.class_weighting == "balanced"
         task = self.config.task
-        weights = class_weights(self.parts.train, self.data.labels, task) if is_balanced else None
+        weights = class_weights(self.parts.train, self.data.labels, task).to(self.device) if is_balanced else None
         return Objective(task=task, class_weights=weights, method=self.model.method)
 
     def outputs(
@@ -207,10 +208,11 @@ class FinetuneRun:
         model: Classifier | None = None,
         view: ViewConfig | None = None,
         encoded: bool = False,
+        precision: Precision | None = None,
     ) -> Outputs:
         """Return logits, or the encoder's output for each view.
 
-        what: name of the work, for the progress bar.  model, view: used instead of the run's own.
+        what: name of the work, for the progress bar.  model, view, precision: used instead of the run's own.
         Raises DataError if there are more unreadable images than allowed.
         """
         outputs = outputs_of(
@@ -219,7 +221,7 @@ class FinetuneRun:
             view or self.config.view,
             stats=self.network.stats,
             encoded=encoded,
-            precision=precision_of(self.config.hardware),
+            precision=precision or precision_of(self.config.hardware),
             workers=count_workers(self.config.hardware, self.device),
             on_progress=lambda _what, done, _total: self.callback.progress(what, done, len(samples)),
         )
@@ -286,6 +288,7 @@ class FinetuneRun:
         labels = self.data.labels
         task: Task = "label" if self.config.calibrate_on == "labels" else self.config.task
         samples = [sample for sample in self.parts.calibration if has_target(sample, task, labels)]
-        held_out = self.outputs(samples, "calibrating")
+        # In float32, as the ONNX file computes.
+        held_out = self.outputs(samples, "calibrating", precision="float32")
         target = target_of(held_out.samples, task, labels).numpy()
         return calibrated(self.describe(), held_out.values, held_out.distances, target)

@@ -33,6 +33,7 @@ from uniemox.training.processes import rank, wait_for_all
 from uniemox.training.run_folder import TEACHER_ANSWERS
 from uniemox.views.config import ViewConfig
 from uniemox.views.patches import IMAGENET, IMAGENET_MEAN, PixelStats, normalise
+from uniemox.views.transfer import to_device
 from uniemox.views.transforms import TrainViews, Views
 
 Augment = Callable[[Image.Image], Image.Image]
@@ -86,7 +87,7 @@ def augment_batch(
             f"expected views (N, 3, S, S) and targets (N, E), got {[tuple(view.shape) for view in views]} "
             f"and {tuple(targets.shape)}"
         )
-    targets = targets.to(device, torch.float32, non_blocking=True)
+    targets = to_device(targets, device).float()
     if task == "label":
         targets = smooth(targets, config.smoothing)
     if config.erasing > 0:
@@ -214,7 +215,7 @@ def finetune_step(
         )
         with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
             output, features = model(scene=scene, person=person, with_features=True)
-        own = None if batch.own is None else batch.own.to(device)
+        own = None if batch.own is None else to_device(batch.own, device)
         loss = objective(output.float(), target, features.float(), own)
         return loss, {"loss": loss}
 

@@ -159,7 +159,8 @@ def in_shares(boxes: Sequence[Tensor], size: torch.Size) -> Tensor:
         centre, half = box[:, :2] + corner, box[:, 2:].clamp(max=MAX_LOG_SIZE).exp() / 2
         corners.append(torch.cat([centre - half, centre + half], dim=1) * stride)  # (N, 4, H, W), px
     height, width = size
-    return rows_of(corners) / corners[0].new_tensor([width, height, width, height])
+    x1, y1, x2, y2 = rows_of(corners).unbind(dim=-1)  # (N, A) each
+    return torch.stack([x1 / width, y1 / height, x2 / width, y2 / height], dim=-1)
 
 
 class Unit(nn.Sequential):

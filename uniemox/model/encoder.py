@@ -89,8 +89,9 @@ def encode_visible(vit: VisionTransformer, patches: Tensor, visible: Tensor) -> 
     x = patches.gather(1, visible[..., None].expand(-1, -1, patches.shape[-1]))  # (N, K, P)
     x = F.linear(x, weight, vit.patch_embed.proj.bias)  # (N, K, C2)
     x = vit.patch_embed.norm(x)
-    x = x + vit.pos_embed[0, 1:][visible].to(x.dtype)
-    cls = (vit.cls_token + vit.pos_embed[:, :1]).to(x.dtype).expand(len(x), -1, -1)  # (N, 1, C2)
+    # Under autocast, the float32 of the position table keeps the sum over the blocks in float32, as timm and MAE do.
+    x = x + vit.pos_embed[0, 1:][visible]
+    cls = (vit.cls_token + vit.pos_embed[:, :1]).expand(len(x), -1, -1)  # (N, 1, C2)
     x = vit.norm_pre(torch.cat([cls, x], dim=1))  # (N, 1 + K, C2)
     x = checkpoint_seq(vit.blocks, x) if vit.grad_checkpointing else vit.blocks(x)
     return vit.norm(x)

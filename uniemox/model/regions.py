@@ -63,6 +63,7 @@ class RegionReader(nn.Module):
 
     mean: Tensor
     std: Tensor
+    upper_half: Tensor
 
     def __init__(
         self, groups: Sequence[Group], *, has_detector: bool, has_face_finder: bool, stats: PixelStats = IMAGENET
@@ -74,6 +75,8 @@ class RegionReader(nn.Module):
         self.face_finder = YuNet().requires_grad_(False) if has_face_finder and "face" in groups else None
         self.register_buffer("mean", torch.tensor(stats.mean)[:, None, None], persistent=False)  # (3, 1, 1)
         self.register_buffer("std", torch.tensor(stats.std)[:, None, None], persistent=False)
+        # A buffer, because making a tensor from numbers in every step would let the host wait for a GPU.
+        self.register_buffer("upper_half", torch.tensor(UPPER_HALF), persistent=False)  # (4,)
 
     @property
     def streams(self) -> Streams:
@@ -125,13 +128,13 @@ class RegionReader(nn.Module):
     def _face(self, person: Tensor) -> tuple[Tensor, Tensor]:
         """Crop the face from a person view, (N, 3, S, S), and return it with the detector's confidence, (N,)."""
         if self.face_finder is None:
-            box = person.new_tensor(UPPER_HALF).expand(person.shape[0], 4)
+            box = self.upper_half.to(person.dtype).expand(person.shape[0], 4)
             return cut(person, box), torch.ones_like(box[:, 0])
         boxes, presence, _ = strongest(self._detect(self.face_finder, person), count=1)
         box, presence = boxes[:, 0], presence[:, 0]
         margin = FACE_MARGIN * (box[:, 2:] - box[:, :2])
         wide = torch.cat([box[:, :2] - margin, box[:, 2:] + margin], dim=1).clamp(0, 1)
-        return cut(person, torch.where(presence[:, None] > 0, wide, wide.new_tensor(UPPER_HALF))), presence
+        return cut(person, torch.where(presence[:, None] > 0, wide, self.upper_half.to(wide.dtype))), presence
 
     @torch.no_grad()
     def _detect(self, network: nn.Module, view: Tensor) -> Candidates:

@@ -52,10 +52,11 @@ class Decoder(nn.Module):
 
     def forward(self, tokens: Tensor, mask: Mask) -> Tensor:
         """Return the predicted patches (N, L, P).  tokens: (N, 1 + K, C3), embedded, the CLS token first."""
+        tokens = tokens.to(self.mask_token.dtype)  # float32 under autocast too, see `encode_visible`
         cls, visible = tokens[:, :1], tokens[:, 1:]
         index = mask.visible[..., None].expand_as(visible)
-        x = self.mask_token.to(tokens.dtype).expand(*mask.hidden.shape, -1).scatter(1, index, visible)  # (N, L, C3)
-        x = torch.cat([cls, x], dim=1) + self.pos_embed.to(tokens.dtype)  # (N, 1 + L, C3)
+        x = self.mask_token.expand(*mask.hidden.shape, -1).scatter(1, index, visible)  # (N, L, C3)
+        x = torch.cat([cls, x], dim=1) + self.pos_embed  # (N, 1 + L, C3)
         x = checkpoint_seq(self.blocks, x) if self.grad_checkpointing else self.blocks(x)
         x = self.norm(x)
         return self.pred(x[:, 1:])  # (N, L, P)

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from PIL import Image
 from timm.models.vision_transformer import VisionTransformer
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision.utils import make_grid
 
 from uniemox.checkpoints.published import load_start
@@ -28,16 +28,17 @@ from uniemox.teacher.features import StoredTeacher, store_features
 from uniemox.teacher.opening import open_teacher
 from uniemox.teacher.protocol import Teacher
 from uniemox.teacher.sources import ClipTeacher
+from uniemox.training.counting import tensor_bytes
 from uniemox.training.hardware import precision_of, ready_to_train, setup_device, with_precision, wrap
 from uniemox.training.journal import Callback, Journal, RunPlan
 from uniemox.training.processes import (
+    copy_to_host,
     first_process_first,
     is_sharded,
     process_group,
     rank,
     shard,
     wait_for_all,
-    whole,
     world_size,
 )
 from uniemox.training.run_folder import TEACHER_FEATURES, begin_run
@@ -71,7 +72,8 @@ def pretrain(
     Ctrl-C. After any error the last checkpoint remains.
     """
     device, callback = setup_device(config.hardware), callback or Callback()
-    config, precision = with_precision(config), precision_of(config.hardware)
+    config = with_precision(config, out)
+    precision = precision_of(config.hardware)
     steps_in_epoch(len(data), config.batch_size)  # raises before anything is written
     with process_group(device), begin_run(out, "pretrain", config, data, resume=resume):
         if was_finished(out, ENCODER, config.save):
@@ -87,7 +89,9 @@ def pretrain(
                 batches = [make_batch(views, with_emotion=config.teacher.with_emotion) for views in step.batches]
                 weights, norms = weights_at(step.done), {}
                 if config.diagnose_every and step.done % config.diagnose_every == 0:
-                    norms = loss_gradient_norms(model, batches[0], teacher, precision, weights)
+                    # Compiled backward passes free their buffers, so they can't run once for each loss.
+                    with torch.compiler.set_stance("force_eager"):
+                        norms = loss_gradient_norms(model, batches[0], teacher, precision, weights)
                 losses = pretrain_step(
                     runner,
                     trainer.optimizer,
@@ -144,7 +148,7 @@ def prepare_teacher(
             out / TEACHER_FEATURES,
             with_person=settings.view == "whole_and_person",
             texts=distinct_texts(data.samples, settings.with_emotion) if model.needs_text_features else (),
-            device=device,
+            hardware=config.hardware,
             on_progress=callback.progress,
         )
     wait_for_all()
@@ -174,9 +178,14 @@ def set_up(config: PretrainConfig, model: UniEmoX, teacher: Teacher | None, devi
     """Move the model to its device, and compile CLIP's image encoder, which runs in every step, if asked to."""
     ready_to_train(model, device)
     model.set_grad_checkpointing(config.hardware.grad_checkpointing)
-    teacher = teacher.of_images if isinstance(teacher, StoredTeacher) else teacher
-    if config.hardware.compile and isinstance(teacher, ClipTeacher):
-        teacher.model.visual.compile()
+    computing = computing_teacher(teacher)
+    if config.hardware.compile and isinstance(computing, ClipTeacher):
+        computing.model.visual.compile()
+
+
+def computing_teacher(teacher: Teacher | None) -> Teacher | None:
+    """Return the teacher that computes image features in every step; None if they are stored."""
+    return teacher.of_images if isinstance(teacher, StoredTeacher) else teacher
 
 
 def build_trainer(config: PretrainConfig, data: DataSet, out: Path, model: UniEmoX, callback: Callback) -> Trainer:
@@ -189,17 +198,26 @@ def build_trainer(config: PretrainConfig, data: DataSet, out: Path, model: UniEm
 def plan_run(
     config: PretrainConfig, data: DataSet, trainer: Trainer, teacher: Teacher | None, done: int = 0
 ) -> RunPlan:
-    """Return the cost of a run after a number of steps; memory is measured on two grey images."""
+    """Return the cost of a run after a number of steps, including the memory of a teacher that runs in it."""
+    network = getattr(computing_teacher(teacher), "model", None)
 
     def probe(pixels: Tensor) -> None:
-        features = None if teacher is None else torch.randn(2, teacher.width)
+        features = None if teacher is None else torch.randn(len(pixels), teacher.width)
         batch = PretrainBatch(scene=pixels, person=pixels, image_features=features, text_features=features)
         forward(trainer.model, batch, precision=precision_of(config.hardware))
 
-    stops = config.stop_on_divergence
-    return measure_plan(
-        config, trainer, probe, samples=len(data), what="pre-training", done=done, stops_on_divergence=stops
+    plan = measure_plan(
+        config,
+        trainer,
+        probe,
+        samples=len(data),
+        what="pre-training",
+        done=done,
+        stops_on_divergence=config.stop_on_divergence,
     )
+    if not isinstance(network, nn.Module):  # stored features, or an ONNX file, which has its own memory
+        return plan
+    return replace(plan, memory_bytes=plan.memory_bytes + tensor_bytes(network))
 
 
 def _save(
@@ -221,7 +239,7 @@ def _save(
 
 def _finish(config: PretrainConfig, trainer: Trainer, teacher: Teacher | None) -> None:
     """Write the whole model and the encoder; delete checkpoints that are not to be kept."""
-    weights = whole(trainer.model.state_dict())
+    weights = copy_to_host(trainer.model.state_dict())
     if rank() == 0:
         model = trainer.model
         if is_sharded(model):

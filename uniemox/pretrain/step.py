@@ -17,6 +17,7 @@ from uniemox.training.optimization import train_step
 from uniemox.training.processes import gather_rows
 from uniemox.views.loader import ViewBatch
 from uniemox.views.patches import normalise
+from uniemox.views.transfer import to_device
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -111,17 +112,21 @@ def autocast(model: nn.Module, precision: Precision) -> torch.autocast:
 
 def model_inputs(model: nn.Module, batch: PretrainBatch, teacher: Teacher | None) -> dict[str, Tensor | None]:
     """Return the model's arguments for a batch: normalised views, Ω, Λ of all processes, draws of the masks."""
-    config, device = unwrap_model(model).config, next(model.parameters()).device
-    batch = replace(batch, scene=batch.scene.to(device, non_blocking=True))  # once, for teacher and student
-    scene, person = batch.scene, batch.person if config.needs_person else None
+    config = unwrap_model(model).config
+    device = next(model.parameters()).device
+    batch = replace(batch, scene=to_device(batch.scene, device))  # once, for teacher and student
+    scene = batch.scene
+    person = batch.person if config.needs_person else None
+    scene_noise = batch.scene_noise
+    person_noise = None if person is None else batch.person_noise
     image, text = teacher_features(batch, teacher, config, device)
     return {
         "scene": normalise(scene, device),
         "person": None if person is None else normalise(person, device),
         "image_features": image,
         "text_features": None if text is None else gather_rows(text),
-        "scene_noise": None if batch.scene_noise is None else batch.scene_noise.to(device),
-        "person_noise": None if person is None or batch.person_noise is None else batch.person_noise.to(device),
+        "scene_noise": None if scene_noise is None else to_device(scene_noise, device),
+        "person_noise": None if person_noise is None else to_device(person_noise, device),
     }
 
 
@@ -133,7 +138,7 @@ def teacher_features(
     if config.needs_image_features:
         image = batch.image_features
         if image is None:
-            pixels = batch.scene.to(device).float() / 255
+            pixels = to_device(batch.scene, device).float() / 255
             image = _required(teacher).image_features(pixels, batch.keys)
             if len(image) != len(pixels):
                 raise TeacherError(
@@ -147,8 +152,8 @@ def teacher_features(
             with torch.autocast(device.type, enabled=False):  # as stored ones: same precision for every run
                 text = _required(teacher).text_features(batch.texts)
     return (
-        None if image is None else image.to(device, torch.float32),
-        None if text is None else text.to(device, torch.float32),
+        None if image is None else to_device(image, device).float(),
+        None if text is None else to_device(text, device).float(),
     )
 
 
@@ -160,12 +165,12 @@ def _required(teacher: Teacher | None) -> Teacher:
 
 def make_batch(views: ViewBatch, *, with_emotion: bool) -> PretrainBatch:
     """Make the batch of a step.  views: from `TrainViews` with masks.  with_emotion: see `text_of`."""
-    noise = torch.empty(0, 2, 0) if views.noise is None else views.noise  # for a batch without images
+    noise = torch.empty(2, 0, 0) if views.noise is None else views.noise  # for a batch without images
     return PretrainBatch(
         scene=views.scene,
         person=views.person,
         texts=[text_of(sample, with_emotion) for sample in views.samples],
         keys=[sample.key for sample in views.samples],
-        scene_noise=noise[:, 0],
-        person_noise=noise[:, 1],
+        scene_noise=noise[0],
+        person_noise=noise[1],
     )

@@ -15,7 +15,10 @@ from uniemox.io.files import open_regular, replacing
 from uniemox.io.progress import Progress, silent
 from uniemox.io.weight_archives import UNREADABLE
 from uniemox.teacher.protocol import Teacher
+from uniemox.training.config import HardwareConfig
+from uniemox.training.hardware import count_workers, setup_device
 from uniemox.views.loader import load_batches
+from uniemox.views.transfer import to_device
 from uniemox.views.transforms import WholeViews
 
 MAX_TEXT_BYTES = 2**30
@@ -48,7 +51,7 @@ class StoredTeacher:
         """Return features (N, C) float32 on the device of the pixels (N, 3, H, W) in [0, 1].  keys: N."""
         if self.of_images is not None:
             return self.of_images.image_features(pixels, keys)
-        return self._look_up(self.images, self.image_rows, keys, "image").to(pixels.device)
+        return to_device(self._look_up(self.images, self.image_rows, keys, "image"), pixels.device)
 
     def text_features(self, texts: Sequence[str]) -> Tensor:
         """Return features (N, C) float32.  texts: N."""
@@ -129,27 +132,31 @@ def store_features(
     *,
     texts: Sequence[str],
     with_person: bool = False,
-    device: torch.device | str = "cpu",
+    hardware: HardwareConfig | None = None,
     on_progress: Progress = silent,
 ) -> int:
     """Write a teacher's features of whole images, and of texts, to one .npz file.
 
     source: the teacher's name, from which its training images are known.  samples: none to store texts alone.
     texts: distinct ones, see `distinct_texts`; none for a teacher without a text encoder.
-    with_person: store the mean of the features of whole image and person.  device: where the teacher is.
+    with_person: store the mean of the features of whole image and person.
+    hardware: the device on which the teacher is, and the number of loading processes; None: the run's default.
     Unreadable images are left out. Returns the number of readable ones. Raises TeacherError if no sample is readable.
     """
     check_lengths([sample.key for sample in samples], texts, where=str(path))
+    hardware = hardware or HardwareConfig()
+    device = setup_device(hardware)
+    workers = count_workers(hardware, device)
     features = []
     for i in range(0, len(texts), BATCH):  # first: a teacher without a text encoder is refused at once
         features.append(teacher.text_features(texts[i : i + BATCH]).cpu())
         on_progress("computing the teacher's text features", min(i + BATCH, len(texts)), len(texts))
     keys, rows = list[str](), list[torch.Tensor]()
-    for batch in load_batches(samples, WholeViews(WHOLE_PX), BATCH, workers=1):
+    for batch in load_batches(samples, WholeViews(WHOLE_PX), BATCH, workers=workers):
         if batch.samples:
             names = [sample.key for sample in batch.samples]
             views = [batch.scene, batch.person] if with_person else [batch.scene]
-            asked = [teacher.image_features(view.to(device).float() / 255, names).cpu() for view in views]
+            asked = [teacher.image_features(to_device(view, device).float() / 255, names).cpu() for view in views]
             rows.append(torch.stack(asked).mean(dim=0))  # (n, C)
             keys += names
         on_progress("computing the teacher's image features", len(keys), len(samples))

@@ -36,6 +36,8 @@ from uniemox.teacher.fitted import (
 from uniemox.teacher.opening import open_timm_tower, timm_name
 from uniemox.teacher.protocol import fit_pixels
 from uniemox.teacher.sources import TimmImageTower
+from uniemox.training.config import HardwareConfig
+from uniemox.training.hardware import setup_device
 from uniemox.training.journal import Callback
 from uniemox.training.optimization import parameter_groups_of, update, warmup_cosine
 from uniemox.training.run_folder import begin_run
@@ -44,6 +46,7 @@ from uniemox.training.trainer import Trainer
 from uniemox.views.config import ViewConfig
 from uniemox.views.loader import BrokenCount, ViewBatch, ViewDataset, build_loader
 from uniemox.views.patches import IMAGENET_MEAN, IMAGENET_STD
+from uniemox.views.transfer import to_device
 from uniemox.views.transforms import TrainViews, WholeViews
 
 FEWEST = 20  # minimum number of images, of which two are held out
@@ -144,13 +147,14 @@ def fit_teacher(
     order = np.random.Generator(np.random.PCG64(config.seed)).permutation(len(samples)).tolist()
     held_out = round(HELD_OUT * len(samples))
     steps_in_epoch(len(samples) - held_out, config.batch_size)  # raises before images are read
-    tower = None if config.image_tower is None else open_timm_tower(config.image_tower)
+    device = setup_device(HardwareConfig())  # of the tower, which does nearly all the work; the rest is small
+    tower = None if config.image_tower is None else open_timm_tower(config.image_tower, device)
     broken = BrokenCount(config.max_unreadable)
 
     def look(batch: ViewBatch) -> Tensor:
         if tower is None:
             return torch.stack([batch.scene, batch.person], dim=1)  # (n, 2, 3, S, S)
-        return tower.image_features(batch.scene.float() / 255)  # (n, D)
+        return tower.image_features(to_device(batch.scene, device).float() / 255).cpu()  # (n, D)
 
     def look_at(which: list[int], views: int, what: str) -> Pairs:
         size = config.image_size or SMALL_PX if tower is None else max(tower.size)

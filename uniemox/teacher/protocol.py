@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from uniemox.errors import TeacherError
+from uniemox.views.patches import PixelStats, pixel_constants
 
 
 class Teacher(Protocol):
@@ -41,4 +42,5 @@ def fit_pixels(pixels: Tensor, size: tuple[int, int], mean: Sequence[float], std
         raise TeacherError(f"expected pixels in [0, 1], got {pixels.dtype}; divide by 255")
     if tuple(pixels.shape[-2:]) != size:
         pixels = F.interpolate(pixels, size=size, mode="bicubic", antialias=True).clamp(0, 1)  # (N, 3, *size)
-    return ((pixels - pixels.new_tensor(mean).view(3, 1, 1)) / pixels.new_tensor(std).view(3, 1, 1)).float()
+    middle, scale = pixel_constants(PixelStats(tuple(mean), tuple(std)), pixels.device)
+    return ((pixels - middle) / scale).float()

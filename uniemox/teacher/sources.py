@@ -19,6 +19,7 @@ from uniemox.io.weight_archives import UNREADABLE
 from uniemox.model.encoder import ConcatEncoder
 from uniemox.teacher.protocol import fit_pixels, refuse_texts
 from uniemox.views.patches import IMAGENET_MEAN, IMAGENET_STD, PixelStats
+from uniemox.views.transfer import to_device
 
 
 class ClipTeacher:
@@ -78,7 +79,7 @@ class ClipTeacher:
     def text_features(self, texts: Sequence[str]) -> Tensor:
         """Return features (N, C) float32, not normalised.  texts: N."""
         tokens = self.tokenizer(list(texts), context_length=self.model.context_length)  # (N, context)
-        return self.model.encode_text(tokens.to(self._device)).float()
+        return self.model.encode_text(to_device(tokens, self._device)).float()
 
 
 AT_ONCE = 16  # images per batch on a CPU: more don't fit into its caches

@@ -2,13 +2,15 @@
 
 import platform
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
 import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 PEAK_SIZES = (1024, 2048, 4096)  # sides of square matrices, of which the fastest counts
@@ -21,9 +23,25 @@ def multiply_adds(call: Callable[[], object]) -> int:
 
     Only shapes pass through the call; nothing is computed.
     """
-    with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad(), FlopCounterMode(display=False) as counter:
+    counter = FlopCounterMode(display=False)
+    with _countable(), FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad(), counter:
         call()
     return counter.get_total_flops() // 2
+
+
+@contextmanager
+def _countable() -> Iterator[None]:
+    """Let torch compute attention and transformer layers with operations that its counter knows.
+
+    It does not know the fused layer that CLIP uses in evaluation, nor, before torch 2.12, fused attention on the CPU.
+    """
+    is_fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(is_fast)
 
 
 def matmul_peak(device: torch.device, dtype: torch.dtype, *, repeats: int = 8) -> float:
@@ -44,6 +62,11 @@ def timed(call: Callable[[], object], device: torch.device) -> float:
     call()
     module.synchronize(device)
     return time.perf_counter() - start
+
+
+def tensor_bytes(module: nn.Module) -> int:
+    """Return the bytes of all parameters and buffers."""
+    return sum(value.numel() * value.element_size() for value in module.state_dict().values())
 
 
 def parameter_count(module: nn.Module) -> int:

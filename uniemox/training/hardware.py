@@ -22,6 +22,7 @@ from uniemox.model.config import Precision
 from uniemox.model.encoder import fast_precision
 from uniemox.training.config import HardwareConfig
 from uniemox.training.processes import cores_of_process, is_bound, is_sharded, local_processes, local_rank, world_size
+from uniemox.training.run_folder import stored_precision
 from uniemox.views.loader import PREFETCH
 
 Run = TypeVar("Run", bound=Any)  # settings of pre-training or fine-tuning
@@ -32,7 +33,11 @@ SHARED_MEMORY = Path("/dev/shm")  # where loading processes put batches, on Linu
 
 
 def setup_device(config: HardwareConfig) -> torch.device:
-    """Return the device of this process and set its threads. Raises ConfigError if the device is missing."""
+    """Return the device of this process, make it torch's current one, and set the number of threads.
+
+    On a GPU, float32 means float32 for convolutions too, not TF32.
+    Raises ConfigError if the device is missing.
+    """
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     has_gpu = torch.cuda.is_available()
@@ -43,7 +48,12 @@ def setup_device(config: HardwareConfig) -> torch.device:
     count, number = torch.cuda.device_count(), local_rank()
     if number >= count and not (count == 1 and is_bound()):
         raise ConfigError(f"process {number} of this machine has no GPU: the machine has {count}; start {count}")
-    return torch.device("cuda", number if count > 1 else 0)
+    device = torch.device("cuda", number if count > 1 else 0)
+    # FSDP, NCCL and threads that pin memory use the current device; without this, all processes would use GPU 0.
+    torch.cuda.set_device(device)
+    # Torch's default is TF32 for convolutions but not for matrix products: an error of 3e-4 in float32 runs.
+    torch.backends.cudnn.allow_tf32 = False
+    return device
 
 
 def count_workers(config: HardwareConfig, device: torch.device) -> int:
@@ -75,9 +85,14 @@ def precision_of(config: HardwareConfig) -> Precision:
     return config.precision or fast_precision()
 
 
-def with_precision(config: Run) -> Run:
-    """Return the settings of a run with a fixed precision, which stays the same wherever it is resumed."""
-    return replace(config, hardware=replace(config.hardware, precision=precision_of(config.hardware)))
+def with_precision(config: Run, out: Path) -> Run:
+    """Return the settings of a run with a fixed precision, which stays the same wherever it is resumed.
+
+    out: folder of the run. The order is: the requested precision, the one in its config.json, the one that is fast
+    here. Raises ConfigError if config.json can't be read.
+    """
+    precision = config.hardware.precision or stored_precision(out) or fast_precision()
+    return replace(config, hardware=replace(config.hardware, precision=precision))
 
 
 def wrap(model: nn.Module, device: torch.device, *, compiled: bool) -> Any:
@@ -132,8 +147,9 @@ def ready_to_train(model: nn.Module, device: torch.device) -> nn.Module:
             module.fused_attn = not on_cpu
     if on_cpu:
         keep_freed_memory()
-    kinds = {type(module) for module in model.modules()}
-    if nn.BatchNorm2d in kinds and not (on_cpu and RepVggBlock in kinds):  # a convolutional network
+    is_convolutional = any(isinstance(module, nn.BatchNorm2d) for module in model.modules())  # or a subclass, as timm's
+    has_repvgg = any(isinstance(module, RepVggBlock) for module in model.modules())
+    if is_convolutional and not (on_cpu and has_repvgg):
         model = model.to(memory_format=torch.channels_last)
     return model.to(device)
 

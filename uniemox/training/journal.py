@@ -21,6 +21,7 @@ from uniemox.training.trackers import open_tracker
 
 SHOWN_BYTES = 10**9  # smaller disk needs are not shown
 BYTES_OF_A_PARAMETER = 16  # weight, gradient, and AdamW's two means in float32
+BYTES_OF_A_FROZEN_PARAMETER = 4
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -102,13 +103,21 @@ class ActivationCount(torch.autograd.graph.saved_tensors_hooks):
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in self.parameters:
             self.kept[storage.data_ptr()] = storage.nbytes(), storage
-        return tensor
+        return tensor.detach()  # the tensor itself would hold the graph that holds it, which nothing would ever free
 
 
 def memory_estimate(model: nn.Module, activation_bytes: int = 0) -> int:
-    """Return the bytes of a training process: 16 per trained parameter, plus the activations of one batch."""
-    trained = sum(parameter.numel() for parameter in kept_parameters(model) if parameter.requires_grad)
-    return BYTES_OF_A_PARAMETER * trained + activation_bytes
+    """Return the bytes of a training process.
+
+    That is 16 per trained parameter, 4 per other one, and what the backward pass of one batch needs.
+    """
+    trained, frozen = 0, 0
+    for parameter in kept_parameters(model):
+        if parameter.requires_grad:
+            trained += parameter.numel()
+        else:
+            frozen += parameter.numel()
+    return BYTES_OF_A_PARAMETER * trained + BYTES_OF_A_FROZEN_PARAMETER * frozen + activation_bytes
 
 
 IMAGES, TENSORBOARD = "pictures", "tensorboard"

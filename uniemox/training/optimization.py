@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from torch.nn.parallel import DistributedDataParallel
 
-from uniemox.errors import ConfigError, NonFiniteLossError
+from uniemox.errors import ConfigError, NonFiniteLossError, OutOfMemoryError
 from uniemox.training.config import ScheduleConfig
 from uniemox.training.processes import gather_numbers, sum_over_processes, whole, world_size
 
@@ -171,14 +171,21 @@ def train_step(
         )
     optimizer.zero_grad(set_to_none=True)
     means: dict[str, Tensor] = {}
-    for i, batch in enumerate(batches):
-        share = sizes[i] / sum(images)
-        with _gradients(model, synchronise=i == len(batches) - 1):
-            loss, values = losses_of(batch)
-            (loss * share * world_size()).backward()  # DDP takes the mean over processes
-        for name, value in values.items():
-            means[name] = means.get(name, 0) + value.detach().float() * share
-    return update(model, optimizer, means, max_grad_norm)
+    try:
+        for i, batch in enumerate(batches):
+            share = sizes[i] / sum(images)
+            with _gradients(model, synchronise=i == len(batches) - 1):
+                loss, values = losses_of(batch)
+                (loss * share * world_size()).backward()  # DDP takes the mean over processes
+            for name, value in values.items():
+                means[name] = means.get(name, 0) + value.detach().float() * share
+        return update(model, optimizer, means, max_grad_norm)
+    except torch.OutOfMemoryError as error:
+        raise OutOfMemoryError(
+            f"the GPU has too little memory for a batch of {max(sizes)} images: {str(error).split('. ')[0]}. Give a "
+            f"larger --accumulation (the step is divided into {len(sizes)} batches now), "
+            "--hardware.grad-checkpointing, or a smaller --batch-size"
+        ) from error
 
 
 def _gradients(model: nn.Module, *, synchronise: bool) -> AbstractContextManager[None]:

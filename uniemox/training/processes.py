@@ -135,6 +135,8 @@ def _number(environment: Mapping[str, str], name: str, default: str = "") -> int
 JOIN_WAIT = timedelta(minutes=10)
 MAX_WAIT = timedelta(hours=24)
 """Longest wait for the first process, which hashes images, runs the teacher and scores; default 10 minutes."""
+MAX_GPU_WAIT = timedelta(minutes=20)
+"""Longest wait of a GPU for the others within a step; longer means that a process has died or hangs."""
 
 
 @contextmanager
@@ -153,6 +155,8 @@ def process_group(device: torch.device) -> Iterator[None]:
         _join(launch, backend)
     else:
         dist.init_process_group(backend, timeout=MAX_WAIT)
+    if device.type == "cuda":
+        limit_waits(device, MAX_GPU_WAIT)
     try:
         yield
     finally:
@@ -170,6 +174,12 @@ def _join(launch: Launch, backend: str) -> None:
             "can they reach that address? Set another with MASTER_ADDR and MASTER_PORT"
         ) from error
     dist.init_process_group(backend, store=store, rank=launch.rank, world_size=launch.world_size, timeout=MAX_WAIT)
+
+
+def limit_waits(device: torch.device, limit: timedelta) -> None:
+    """Limit how long an exchange between devices of this type may take; exchanges of other types keep their limit."""
+    # Private, but torch's public functions change the limits of all device types at once.
+    dist.distributed_c10d._get_default_group()._get_backend(device)._set_default_timeout(limit)
 
 
 def rank() -> int:
@@ -255,13 +265,23 @@ def kept_parameters(model: nn.Module) -> list[Tensor]:
     return [one.to_local() if isinstance(one, DTensor) else one for one in model.parameters()]
 
 
-def whole(value: Any) -> Any:
-    """Gather every sharded tensor in dicts and lists; all processes must call it."""
-    if isinstance(value, DTensor):
-        return value.full_tensor()
+def whole(x: Tensor) -> Tensor:
+    """Gather a tensor if it is sharded; all processes must call it."""
+    return x.full_tensor() if isinstance(x, DTensor) else x
+
+
+def copy_to_host(value: Any) -> Any:
+    """Copy the tensors in dicts and lists to the CPU of the first process, gathering sharded ones one at a time.
+
+    All processes must call it; the others get None in place of tensors. So no GPU ever holds more than one whole
+    tensor, even if the model is too large for it.
+    """
+    if isinstance(value, Tensor):
+        gathered = whole(value.detach())
+        return gathered.to("cpu", copy=True) if rank() == 0 else None
     if isinstance(value, Mapping):
-        return {key: whole(part) for key, part in value.items()}
-    return [whole(part) for part in value] if isinstance(value, list) else value
+        return {key: copy_to_host(part) for key, part in value.items()}
+    return [copy_to_host(part) for part in value] if isinstance(value, list) else value
 
 
 def divided(values: Mapping[Any, Any], like: Mapping[Any, Any]) -> dict[Any, Any]:

@@ -13,6 +13,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 
 import torch
 
+from uniemox import __version__
 from uniemox.data.sample import DataSet, Sample
 from uniemox.data.seen import SEEN
 from uniemox.errors import ConfigError
@@ -28,6 +29,7 @@ from uniemox.io.files import (
     write_file,
     writing,
 )
+from uniemox.model.config import Precision
 from uniemox.training.processes import is_restart, job_of, rank, wait_for_all
 
 TEACHER_FEATURES, TEACHER_ANSWERS = "teacher_features.npz", "teacher_answers.npz"
@@ -111,7 +113,7 @@ def _tuple(hint: Any, values: list[Any], where: str) -> tuple[Any, ...]:
 
 BEGUN = (METRICS, CHECKPOINTS, WEIGHTS)  # one of them exists from the first step on
 FREE = ("hardware.", "save.", "workers", "stop_on_divergence")  # settings that may change when a run is resumed
-PACKAGES = ("uniemox", "torch", "timm", "numpy", "pillow")
+PACKAGES = ("torch", "timm", "numpy", "pillow")  # recorded with every run, besides uniemox
 
 
 @contextmanager
@@ -146,7 +148,7 @@ def _begin(run: Path, kind: str, config: Any, data: DataSet | Sequence[Sample], 
         "kind": kind,
         "config": to_dict(config),
         "data": describe_data(data) if isinstance(data, DataSet) else describe_samples(data),
-        "versions": {name: version(name) for name in PACKAGES} | {"cuda": str(torch.version.cuda)},
+        "versions": _versions(),
         "job": job_of(),
     }
     if not path.exists():
@@ -186,6 +188,24 @@ def _begin(run: Path, kind: str, config: Any, data: DataSet | Sequence[Sample], 
     for left in run.glob(f"*{PARTIAL}"):  # left by a process that was killed while writing
         left.unlink()
     return True
+
+
+def _versions() -> dict[str, str]:
+    """Return the versions of the packages that compute a run."""
+    versions = {name: version(name) for name in PACKAGES}
+    # Not from the package's metadata, which a source tree on PYTHONPATH does not have.
+    return {"uniemox": __version__} | versions | {"cuda": str(torch.version.cuda)}
+
+
+def stored_precision(run: Path) -> Precision | None:
+    """Return the precision with which a run began; None for a new run.  Raises ConfigError for an unreadable record."""
+    path = run / CONFIG
+    if not path.is_file():
+        return None
+    config = read_json(path).get("config")
+    hardware = config.get("hardware") if isinstance(config, dict) else None
+    precision = hardware.get("precision") if isinstance(hardware, dict) else None
+    return precision if precision in get_args(Precision) else None
 
 
 def describe_data(data: DataSet) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from uniemox.errors import CheckpointError
 from uniemox.io.files import CHECKPOINTS, PARTIAL, open_regular
 from uniemox.io.weight_archives import check_weight_archive
 from uniemox.training.config import SaveConfig
-from uniemox.training.processes import divided, divided_moments, rank, whole
+from uniemox.training.processes import copy_to_host, divided, divided_moments, rank
 
 MODEL, STATE = "model.safetensors", "state.pt"
 UNREADABLE = (OSError, RuntimeError, ValueError, KeyError, TypeError, EOFError, safetensors.SafetensorError)
@@ -59,16 +59,17 @@ class Checkpoints:
         Raises CheckpointError if the previous one could not be written; the ones before it remain.
         """
         self.wait()
-        final = self.folder / f"step-{point.step:08d}"
+        final = self.folder_of(point.step)
         state = {
             "step": point.step,
             "score": point.score,
             "more": dict(point.more),
-            "optimizer": whole(optimizer.state_dict()),
+            "optimizer": optimizer.state_dict(),
         }
-        weights = whole(model.state_dict())
+        copied_weights = copy_to_host(model.state_dict())
+        copied_state = copy_to_host(state)
         if rank() == 0:
-            self._written = self._writer.submit(self._write, final, _copy(weights), _copy(state))
+            self._written = self._writer.submit(self._write, final, copied_weights, copied_state)
         return final
 
     def wait(self) -> None:
@@ -118,6 +119,10 @@ class Checkpoints:
             )
         return count * one
 
+    def folder_of(self, step: int) -> Path:
+        """Return the folder of the checkpoint after a number of steps."""
+        return self.folder / f"step-{step:08d}"
+
     def saved(self) -> list[Path]:
         """Return the complete checkpoints, oldest first."""
         self.wait()
@@ -147,7 +152,7 @@ class Checkpoints:
                 _discard(path)
 
     def _stays(self, path: Path) -> bool:
-        return self.keep_every > 0 and _step_of(path) % self.keep_every == 0
+        return self.keep_every > 0 and step_of(path) % self.keep_every == 0
 
     def _prune(self) -> None:
         paths = _complete_in(self.folder)
@@ -159,12 +164,12 @@ class Checkpoints:
 
 def _complete_in(folder: Path) -> list[Path]:
     paths = folder.iterdir() if folder.is_dir() else ()
-    return sorted((path for path in paths if re.fullmatch(r"step-\d{8,}", path.name)), key=_step_of)
+    return sorted((path for path in paths if re.fullmatch(r"step-\d{8,}", path.name)), key=step_of)
 
 
 def _best(checkpoints: Sequence[Path]) -> Path | None:
     ranked = [(score, path) for path in checkpoints if (score := _score(path)) is not None]
-    return max(ranked, key=lambda one: (one[0], _step_of(one[1])), default=(0.0, None))[1]
+    return max(ranked, key=lambda one: (one[0], step_of(one[1])), default=(0.0, None))[1]
 
 
 def _score(path: Path) -> float | None:
@@ -203,18 +208,8 @@ def read_state(path: Path, *, mmap: bool = False) -> dict[str, Any]:
         raise CheckpointError(f"{path.name} does not hold the state of a run") from error
 
 
-def _copy(value: Any) -> Any:
-    """Copy dicts and lists of tensors to the CPU."""
-    if isinstance(value, Tensor):
-        return value.detach().to("cpu", copy=True)
-    if isinstance(value, Mapping):
-        return {key: _copy(part) for key, part in value.items()}
-    if isinstance(value, list):
-        return [_copy(part) for part in value]
-    return value
-
-
-def _step_of(path: Path) -> int:
+def step_of(path: Path) -> int:
+    """Return the number of steps of a checkpoint.  path: its folder."""
     return int(path.name.removeprefix("step-"))
 
 

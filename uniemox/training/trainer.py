@@ -3,7 +3,7 @@
 import signal
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -20,10 +20,12 @@ from uniemox.training.hardware import check_shared_memory, count_workers
 from uniemox.training.journal import ActivationCount, Callback, DivergenceWatch, Journal, RunPlan, memory_estimate
 from uniemox.training.optimization import build_optimizer, build_schedule
 from uniemox.training.processes import gather_numbers, is_sharded, rank, wait_for_all, world_size
-from uniemox.training.state import Checkpoints, ResumePoint
+from uniemox.training.state import Checkpoints, ResumePoint, step_of
 from uniemox.views.loader import BrokenCount, ViewBatch, ViewDataset, build_loader
 
 B = TypeVar("B")
+PROBED_IMAGES = (2, 4)  # batches whose memory is measured; L2 compares at least two images
+NOTHING_SAVED = -1  # step of the newest checkpoint if there is none
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,9 +100,17 @@ class Trainer:
         )
 
     def resume(self) -> ResumePoint:
-        """Load the newest checkpoint into model and optimizer, if there is one."""
+        """Load the newest checkpoint of the first process into model and optimizer, if there is one.
+
+        Raises CheckpointError if it can't be read, or if this process does not see it.
+        """
         saved = self.checkpoints.saved()
-        return self.checkpoints.load(saved[-1], self.model, self.optimizer) if saved else ResumePoint(0)
+        newest = step_of(saved[-1]) if saved else NOTHING_SAVED
+        # On a slow network file system, processes may list different files at the same moment.
+        [first] = gather_numbers(newest)[0]
+        if first == NOTHING_SAVED:
+            return ResumePoint(0)
+        return self.checkpoints.load(self.checkpoints.folder_of(first), self.model, self.optimizer)
 
     def plan_small_run(self, what: str, config: Any, *, samples: int) -> RunPlan:
         """Resume, and return the plan of a run in one process on the CPU.
@@ -131,15 +141,21 @@ class Trainer:
         Close it (contextlib.closing), so that signal handlers are restored after an error in a step.
         """
         self.callback.start(plan)
-        stream, watch, saved = iter(loader), DivergenceWatch(), plan.done
+        stream = iter(loader)
+        watch = DivergenceWatch()
+        saved = plan.done
         with Journal(self.out, plan.done, self.tracker) as journal, StopRequest() as stop, ExitStack() as at_end:
             at_end.callback(self.checkpoints.wait)
+            if isinstance(stream, Generator):
+                # The loading processes end now, not seconds later, when the interpreter waits for them.
+                at_end.callback(stream.close)
             for done in range(plan.done + 1, plan.steps + 1):
                 started = time.perf_counter()
                 step = Step(done - 1, list(islice(stream, plan.accumulation)))
                 waited = time.perf_counter() - started
                 self.set_lr(step.done)
-                yield step
+                with _eager_if(_lacks_images(step.batches, plan)):
+                    yield step
                 assert step.values, "a step must report its values"
                 rate = plan.batch_size / (time.perf_counter() - started)
                 values = step.values | {"images_per_s": rate, "wait_s": waited} | _with_person(step.batches)
@@ -171,6 +187,22 @@ def is_stop_requested(stop: StopRequest) -> bool:
     if asked and stop.signal is None:
         stop.signal = signal.SIGTERM
     return asked
+
+
+def _lacks_images(batches: Sequence[object], plan: RunPlan) -> bool:
+    """Return True if a batch of this process is smaller than the others, because an image could not be read."""
+    expected = plan.batch_size // plan.accumulation // plan.processes
+    return any(isinstance(batch, ViewBatch) and len(batch.samples) < expected for batch in batches)
+
+
+@contextmanager
+def _eager_if(is_odd: bool) -> Iterator[None]:
+    """Don't compile inside the context: graphs are compiled for one size of batch, and another one takes minutes."""
+    if not is_odd:
+        yield
+        return
+    with torch.compiler.set_stance("force_eager"):
+        yield
 
 
 def _with_person(batches: Sequence[object]) -> dict[str, float]:
@@ -214,19 +246,16 @@ def measure_plan(
     has_ema: bool = False,
     **more: Any,
 ) -> RunPlan:
-    """Return the plan of a run; memory is measured on two grey images.
+    """Return the plan of a run; memory is measured on two and on four grey images.
 
-    config: of pre-training or fine-tuning.  probe: passes (2, 3, S, S) uint8 through the model.  samples: number of
+    config: of pre-training or fine-tuning.  probe: passes (N, 3, S, S) uint8 through the model.  samples: number of
     training images.  more: further fields of the plan.
     """
     model = trainer.model
     device = next(model.parameters()).device
-    pixels = torch.zeros(2, 3, config.view.size, config.view.size, dtype=torch.uint8)
-    with torch.compiler.set_stance("force_eager"), ActivationCount(model) as kept:
-        probe(pixels)
     images = config.batch_size / config.accumulation / world_size()  # per batch of one process
     workers = count_workers(config.hardware, device)
-    check_shared_memory(workers, int(images * pixels[0].numel() * 2))
+    check_shared_memory(workers, int(2 * images * view_bytes(config.view.size)))
     steps = config.schedule.steps(steps_in_epoch(samples, config.batch_size))
     return RunPlan(
         steps=steps,
@@ -234,7 +263,7 @@ def measure_plan(
         accumulation=config.accumulation,
         samples=samples,
         parameters=trained_parameters(model),
-        memory_bytes=memory_estimate(model, int(kept.bytes * images / 2)),
+        memory_bytes=memory_estimate(model, activation_bytes(model, probe, config.view.size, images)),
         disk_bytes=trainer.checkpoints.need_space(model, steps=steps, has_ema=has_ema),
         device=str(device),
         processes=world_size(),
@@ -243,6 +272,31 @@ def measure_plan(
         cores=usable_cores(),
         **more,
     )
+
+
+def activation_bytes(model: nn.Module, probe: Callable[[Tensor], object], size: int, images: float) -> int:
+    """Estimate what autograd stores for the backward pass of a batch, in bytes.
+
+    It grows linearly with the images. Its fixed part, such as copies of the weights in bfloat16, counts once.
+    probe: passes (N, 3, S, S) uint8 through the model.  size: S, px.  images: of the batch.
+    """
+    few, more = (_stored_bytes(model, probe, size, count) for count in PROBED_IMAGES)
+    first, second = PROBED_IMAGES
+    per_image = (more - few) / (second - first)
+    return int(few + per_image * (images - first))
+
+
+def _stored_bytes(model: nn.Module, probe: Callable[[Tensor], object], size: int, count: int) -> int:
+    """Count the bytes that autograd stores for grey images."""
+    pixels = torch.zeros(count, 3, size, size, dtype=torch.uint8)
+    with torch.compiler.set_stance("force_eager"), ActivationCount(model) as stored:
+        probe(pixels)
+    return stored.bytes
+
+
+def view_bytes(size: int) -> int:
+    """Return the bytes of one view, (3, S, S) uint8.  size: S, px."""
+    return 3 * size**2
 
 
 def trained_parameters(model: nn.Module) -> int:

@@ -33,7 +33,7 @@ class ViewBatch:
     samples: tuple[Sample, ...]  # N
     person_sources: tuple[str, ...]  # N
     broken: tuple[Broken, ...] = ()
-    noise: Tensor | None = None  # (N, 2, L) draws of the masks of scene and person, in pre-training
+    noise: Tensor | None = None  # (2, N, L) draws of the masks of scene and person, in pre-training
 
     def pin_memory(self) -> "ViewBatch":
         """Copy to pinned memory, which a GPU reads while it computes; torch's loader calls it if there is a GPU."""
@@ -126,7 +126,7 @@ def collate(items: Sequence[tuple[Sample, Views] | Broken]) -> ViewBatch:
         samples=tuple(sample for sample, _ in good),
         person_sources=tuple(view.person_source for view in views),
         broken=tuple(item for item in items if isinstance(item, Broken)),
-        noise=default_collate(noise) if noise else None,
+        noise=torch.stack(noise, dim=1) if noise else None,
     )
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from uniemox.classifier_info import IMAGENET_MEAN, IMAGENET_STD
 from uniemox.errors import ConfigError, ShapeError
+from uniemox.views.transfer import to_device
 
 
 def patch_grid(image_size: tuple[int, int], patch_size: int) -> tuple[int, int]:
@@ -115,13 +116,16 @@ def normalise(images: Tensor, device: torch.device, stats: PixelStats = IMAGENET
     """
     if images.dtype != torch.uint8:
         raise ShapeError(f"expected images as uint8, 0 to 255, got {str(images.dtype).removeprefix('torch.')}")
-    middle, scale = _constants(stats, device)
-    return images.to(device, non_blocking=True).float().sub_(middle).div_(scale)
+    middle, scale = pixel_constants(stats, device, maximum=255)
+    return to_device(images, device).float().sub_(middle).div_(scale)
 
 
 @cache
-def _constants(stats: PixelStats, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Return mean and deviation of pixels of 0 to 255, (3, 1, 1); cached, because a copy to a GPU is a wait."""
+def pixel_constants(stats: PixelStats, device: torch.device, maximum: int = 1) -> tuple[Tensor, Tensor]:
+    """Return mean and deviation of pixels, (3, 1, 1) float32; cached, because a copy to a GPU is a wait.
+
+    maximum: value of white, 1 or 255.
+    """
     with torch.inference_mode(False):
-        middle, scale = (torch.tensor(values).view(3, 1, 1) * 255 for values in stats)
+        middle, scale = (torch.tensor(values).view(3, 1, 1) * maximum for values in stats)
     return middle.to(device), scale.to(device)

@@ -93,10 +93,12 @@ class Eap(Relation):
         """Return features, see `Relation`."""
         scene = self.norm(regions["scene"].features[:, 0])
         vectors = [layer(scene) for layer in self.project]  # (N, C) each
-        cosines = [
-            F.normalize(vector, dim=1) @ F.normalize(words, dim=1).T
-            for vector, words in zip(vectors, self.words, strict=True)
-        ]
+        # bfloat16 has steps of 0.004 near 1, which the temperature would turn into steps of 0.06 in the logits.
+        with torch.autocast(scene.device.type, enabled=False):
+            cosines = [
+                F.normalize(vector.float(), dim=1) @ F.normalize(words, dim=1).T
+                for vector, words in zip(vectors, self.words, strict=True)
+            ]
         read = [scene] if self.linear else vectors
         return torch.cat([*read, *(one / TEMPERATURE for one in cosines)], dim=1)
 
