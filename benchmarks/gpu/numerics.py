@@ -1,0 +1,268 @@
+"""Compare a device with the CPU, and with stored reference values.
+
+    python -m benchmarks.gpu.numerics --device cuda --out results
+
+Bounds are relative errors, ‖result - reference‖ / ‖reference‖: float32 without TF32 stays far below 1e-4, bfloat16
+between 1e-3 and 3e-2.
+"""
+
+import copy
+import random
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import timm
+import torch
+from torch import Tensor
+
+from benchmarks.gpu.networks import (
+    CLASSES,
+    PLAIN,
+    classifier,
+    finetuning_batch,
+    pretraining_batch,
+    pretraining_model,
+    region_method,
+    side_px,
+    smooth_images,
+)
+from benchmarks.gpu.reporting import Report, arguments
+from uniemox.checkpoints import load_published
+from uniemox.finetune.step import augment_batch
+from uniemox.losses import (
+    contrastive_feature_alignment,
+    reconstruction_loss,
+    semantic_visual_alignment,
+    soft_target_cross_entropy,
+)
+from uniemox.model.classifier import Classifier
+from uniemox.model.config import REGION_METHODS, Precision
+from uniemox.model.distance import Distance
+from uniemox.model.fusion import build_fusion
+from uniemox.model.uniemox import UniEmoX
+from uniemox.pretrain.step import forward, pretrain_step
+from uniemox.training.config import HardwareConfig
+from uniemox.training.hardware import ready_to_train, setup_device
+from uniemox.training.optimization import build_optimizer
+from uniemox.views.patches import IMAGENET, normalise
+
+FLOAT32, BFLOAT16, FEATURES = 1e-4, 3e-2, 1e-3  # bounds of relative errors
+EQUATIONS = Path(__file__).parents[2] / "tests" / "reference" / "equations"
+GOLDEN = Path("build") / "gpu" / "golden"  # written by prepare.py
+HEADS = {"mae": 3, "dino": 3, "moco_v3": 4, "dbot": 3, "cae": 3, "siameseim": 3, "tinymim": 3}
+FUSIONS = ("static", "dynamic", "attention", "gated")
+IMAGES = 8
+ADAM_STEPS = 5
+MIXING = replace(PLAIN, mixup=0.8, cutmix=1.0)
+ERASING = replace(PLAIN, smoothing=0.0, erasing=1.0)
+
+
+def arrays(path: Path) -> dict[str, Tensor]:
+    """Return the numeric arrays of a .npz file."""
+    with np.load(path) as file:
+        return {name: torch.from_numpy(file[name]) for name in file if file[name].dtype.kind in "fiu"}
+
+
+def check_equations(report: Report, device: torch.device) -> None:
+    """Compute every equation of the paper in float32 and compare it with values of float64."""
+    for path in sorted(EQUATIONS.glob("*.npz")):
+        exact = arrays(path)
+        on_device = {name: value.float().to(device) for name, value in exact.items()}
+        scene, person = on_device["scene"], on_device["person"]
+        heads = len(exact["attention.scene_proj"])
+        for name in FUSIONS:
+            prefix = f"{name}."
+            weights = {key.removeprefix(prefix): value for key, value in exact.items() if key.startswith(prefix)}
+            expected = weights.pop("out")
+            fusion = build_fusion(name, channels=scene.shape[1], heads=heads)
+            fusion.load_state_dict(weights)
+            report.close(f"{path.stem}, fusion {name}", fusion.to(device)(scene, person), expected, FLOAT32)
+        fused, image, text = on_device["fused"], on_device["image"], on_device["text"]
+        pred, target, mask = on_device["pred"], on_device["target"], on_device["mask"]
+        losses = {
+            "reconstruction_loss": reconstruction_loss(pred, target, mask),
+            "reconstruction_loss_norm_pix": reconstruction_loss(pred, target, mask, norm_pix=True),
+            "cfa_loss": contrastive_feature_alignment(fused, image, text, float(exact["tau"])),
+            "sva_loss": semantic_visual_alignment(fused, image),
+            "soft_loss": soft_target_cross_entropy(on_device["logits"], on_device["soft_target"]),
+        }
+        for name, loss in losses.items():
+            report.close(f"{path.stem}, {name}", loss, exact[name], FLOAT32)
+
+
+@torch.no_grad()
+def check_encoders(report: Report, device: torch.device) -> None:
+    """Compare published encoders with features that the methods' own code computed."""
+    folders = sorted(folder for folder in GOLDEN.glob("*") if (folder / "checkpoint.pth").exists())
+    if not folders:
+        report.note("encoders", f"skipped: {GOLDEN} is empty; run python -m benchmarks.gpu.prepare")
+    for folder in folders:
+        stored = arrays(folder / "expected.npz")
+        encoder = load_published(folder / "checkpoint.pth", heads=HEADS.get(folder.name)).to(device)
+        pixels = stored["x"].to(device)
+        report.close(f"{folder.name}, float32", encoder(pixels), stored["features"], FLOAT32)
+        with torch.autocast(device.type, torch.bfloat16):
+            report.close(f"{folder.name}, bfloat16", encoder(pixels), stored["features"], BFLOAT16)
+
+
+def check_training_step(report: Report, device: torch.device, *, tiny: bool) -> None:
+    """Compare losses and gradients of one pre-training batch with those of the CPU in float32."""
+    reference = pretraining_model(tiny=tiny)
+    batch = pretraining_batch(reference, IMAGES)
+    expected = _gradients(reference, torch.device("cpu"), batch, "float32")
+    for precision, loss_bound, gradient_bound in (("float32", FLOAT32, 1e-3), ("bfloat16", BFLOAT16, 5e-2)):
+        found = _gradients(pretraining_model(tiny=tiny), device, batch, precision)  # type: ignore[arg-type] # Literal
+        for name, value in expected.items():
+            bound = gradient_bound if name.startswith("gradient") else loss_bound
+            report.close(f"pre-training, {precision}, {name}", found[name], value, bound)
+
+
+def _gradients(model: UniEmoX, device: torch.device, batch: Any, precision: Precision) -> dict[str, Tensor]:
+    """Return the losses of a batch, and the gradient of the encoder and of the other parts."""
+    ready_to_train(model, device)
+    output = forward(model, batch, precision=precision)
+    output.total.backward()
+    gradients = {"gradient of the encoder": list[Tensor](), "gradient of the rest": list[Tensor]()}
+    for name, parameter in model.named_parameters():
+        if parameter.grad is not None:
+            part = "gradient of the encoder" if name.startswith("encoder.") else "gradient of the rest"
+            gradients[part].append(parameter.grad.flatten().cpu())
+    return output.losses | {name: torch.cat(parts) for name, parts in gradients.items()}
+
+
+def check_optimizer(report: Report, device: torch.device) -> None:
+    """Compare the fused AdamW with the CPU's, on the same gradients."""
+    model = classifier("scene", tiny=True)
+    models = [copy.deepcopy(model), copy.deepcopy(model).to(device)]
+    optimizers = [build_optimizer(copied, lr=1e-2) for copied in models]
+    report.note("optimiser is fused", str(bool(optimizers[1].param_groups[0].get("fused"))))
+    for step in range(ADAM_STEPS):
+        for copied, optimizer in zip(models, optimizers, strict=True):
+            generator = torch.Generator().manual_seed(step)
+            for parameter in copied.parameters():
+                gradient = torch.randn(parameter.shape, generator=generator)
+                parameter.grad = gradient.to(parameter.device)
+            optimizer.step()
+    cpu_weights, device_weights = (torch.cat([p.detach().flatten().cpu() for p in m.parameters()]) for m in models)
+    report.close(f"AdamW after {ADAM_STEPS} steps", device_weights, cpu_weights, 1e-5)
+
+
+@torch.no_grad()
+def check_convolutions(report: Report, device: torch.device, *, tiny: bool) -> None:
+    """Compare logits and distances of convolutional classifiers with the CPU's."""
+    names = ("mobilenetv2_050",) if tiny else ("mobilenetv2_100", "efficientnet_b0", "resnet50")
+    side = side_px(tiny=tiny)
+    images = smooth_images(IMAGES, side, seed=9)
+    for name in names:
+        torch.manual_seed(0)
+        encoder: Any = timm.create_model(name, num_classes=0)
+        model = Classifier(encoder, feature_width=encoder.num_features, outputs=CLASSES, streams="scene").eval()
+        torch.nn.init.normal_(model.head.weight, std=0.1)
+        features = model.encode(normalise(smooth_images(40, side, seed=10), torch.device("cpu")))[:, 0]
+        model.distance = Distance.fit(features, model.head(features))
+        expected = model.answer(normalise(images, torch.device("cpu")))
+        ready_to_train(model, device)
+        found = model.answer(normalise(images, device))
+        for what, value, reference in zip(("logits", "distances"), found, expected, strict=True):
+            assert value is not None
+            assert reference is not None
+            report.close(f"{name}, {what}", value, reference, FEATURES)
+
+
+@torch.no_grad()
+def check_region_methods(report: Report, device: torch.device, *, tiny: bool) -> None:
+    """Compare the features of the six methods that relate regions with the CPU's."""
+    side = side_px(tiny=tiny)
+    scene, person = smooth_images(4, side, seed=11), smooth_images(4, side, seed=12)
+    for name in REGION_METHODS:
+        with report.attempt(name):
+            model = region_method(name, tiny=tiny).eval()
+            cpu = torch.device("cpu")
+            expected = model.features(normalise(scene, cpu), normalise(person, cpu))
+            ready_to_train(model, device)
+            found = model.features(normalise(scene, device), normalise(person, device))
+            report.close(f"{name}, features", found, expected, FEATURES)
+
+
+def check_augmentation(report: Report, device: torch.device) -> None:
+    """Check that mixup and CutMix draw the same on every device, and that erasing hits the same boxes."""
+    batch = finetuning_batch(IMAGES, 64)
+    mixed, erased = [], []
+    for place in (torch.device("cpu"), device):
+        random.seed(0)
+        np.random.seed(0)
+        scene, _, target = augment_batch(
+            batch.scene, batch.person, batch.target, MIXING, task="label", device=place, stats=IMAGENET
+        )
+        assert scene is not None
+        mixed.append((scene.cpu(), target.cpu()))
+        random.seed(0)
+        flat = torch.zeros(IMAGES, 3, 64, 64, dtype=torch.uint8)
+        scene, _, _ = augment_batch(flat, None, batch.target, ERASING, task="label", device=place, stats=IMAGENET)
+        assert scene is not None
+        erased.append((scene.cpu() - scene[:, :, :1, :1].cpu() != 0).any(dim=1).float())
+    report.close("mixed pixels", mixed[1][0], mixed[0][0], FLOAT32)
+    report.close("mixed targets", mixed[1][1], mixed[0][1], FLOAT32)
+    # The noise in an erased box comes from the device's own generator; the boxes come from Python's.
+    report.close("erased boxes", erased[1].mean(dim=0), erased[0].mean(dim=0), 0.05)
+
+
+def check_classifier(report: Report, device: torch.device, *, tiny: bool) -> None:
+    """Compare the logits of a ViT classifier with two streams with the CPU's."""
+    model = classifier("both", tiny=tiny).eval()
+    torch.nn.init.normal_(model.head.weight, std=0.1)
+    batch = finetuning_batch(IMAGES, side_px(tiny=tiny))
+    logits = []
+    for place in (torch.device("cpu"), device):
+        ready_to_train(model, place)
+        scene, person, _ = augment_batch(
+            batch.scene, batch.person, batch.target, PLAIN, task="label", device=place, stats=IMAGENET
+        )
+        with torch.no_grad():
+            logits.append(model(scene, person).cpu())
+    report.close("ViT with two streams, logits", logits[1], logits[0], FEATURES)
+
+
+def check_convergence(report: Report, device: torch.device, *, tiny: bool) -> None:
+    """Train 20 steps in float32 and in bfloat16 and compare the last losses."""
+    totals = []
+    for precision in ("float32", "bfloat16"):
+        model = pretraining_model(tiny=tiny)
+        batch = pretraining_batch(model, IMAGES)
+        ready_to_train(model, device)
+        optimizer = build_optimizer(model, lr=1e-3)
+        for _ in range(20):
+            values = pretrain_step(model, optimizer, [batch], precision=precision)  # type: ignore[arg-type] # Literal
+        totals.append(values["total"])
+    report.at_most("bfloat16 against float32 after 20 steps", abs(totals[1] / totals[0] - 1), 5e-2)
+
+
+def main() -> None:
+    """Run all comparisons."""
+    device, out, tiny = arguments(__doc__)
+    setup_device(HardwareConfig(device=device.type))  # type: ignore[arg-type] # Literal
+    report = Report("numerics", out)
+    report.note("TF32 of convolutions", str(torch.backends.cudnn.allow_tf32))
+    with report.attempt("equations"):
+        check_equations(report, device)
+    with report.attempt("encoders"):
+        check_encoders(report, device)
+    with report.attempt("pre-training step"):
+        check_training_step(report, device, tiny=tiny)
+    with report.attempt("optimiser"):
+        check_optimizer(report, device)
+    with report.attempt("convolutions"):
+        check_convolutions(report, device, tiny=tiny)
+    with report.attempt("classifier"):
+        check_classifier(report, device, tiny=tiny)
+    check_region_methods(report, device, tiny=tiny)
+    with report.attempt("augmentation"):
+        check_augmentation(report, device)
+    with report.attempt("convergence"):
+        check_convergence(report, device, tiny=tiny)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,147 @@
+"""Put everything into build/gpu that a machine without a network needs for benchmarks/gpu/run.sh.
+
+    python -m benchmarks.gpu.prepare --photos ../shared/data/coco_persons --golden ../shared/golden/checkpoints
+
+Writes wheels/ (packages that the machine lacks), shards/ (photographs for the loader) and golden/ (published
+checkpoints with reference features). Run it in the project's environment, with the project's root as the current
+folder.
+"""
+
+import argparse
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import tomllib
+from collections.abc import Iterable, Mapping
+from importlib.metadata import distribution
+from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+ROOT = Path(__file__).parents[2]
+MACHINE = Path(__file__).with_name("machine.txt")
+EXTRAS = ("train",)
+PYTHON = "3.12"
+PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_27_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64")
+RECENT = {"timm", "pillow"}  # the project needs versions of this year
+METHODS = ("mae", "dino", "dbot", "tinymim", "beit")  # small files of golden/checkpoints
+MAX_MB = 28  # of build/gpu: the repository and this folder travel together, 64 MiB at most
+PHOTOS, SHORT_SIDE_PX = 400, 256
+
+
+def installed_on(machine: Path) -> dict[str, Version | None]:
+    """Read the packages of a machine; the version is None if it is unknown."""
+    lines = (line.partition("#")[0].strip() for line in machine.read_text("utf-8").splitlines())
+    packages: dict[str, Version | None] = {}
+    for line in filter(None, lines):
+        name, _, version = line.partition("==")
+        packages[canonicalize_name(name)] = Version(version) if version else None
+    return packages
+
+
+def lacking(requirements: Iterable[Requirement], installed: Mapping[str, Version | None]) -> list[str]:
+    """Return the names of packages that the machine needs: it lacks them, or has a version that is too old.
+
+    The requirements of a package are looked up in this environment, and only if the machine needs the package.
+    """
+    environment = {"python_version": PYTHON, "python_full_version": f"{PYTHON}.0", "extra": ""}
+    waiting = list(requirements)
+    missing = set[str]()
+    while waiting:
+        requirement = waiting.pop()
+        name = canonicalize_name(requirement.name)
+        if requirement.marker is not None and not requirement.marker.evaluate(environment):
+            continue
+        if name in missing or is_satisfied(requirement, installed):
+            continue
+        missing.add(name)
+        waiting += map(Requirement, distribution(name).requires or ())
+    return sorted(missing)
+
+
+def is_satisfied(requirement: Requirement, installed: Mapping[str, Version | None]) -> bool:
+    """Return True if the machine has the package in a version that the requirement accepts.
+
+    An unknown version is accepted, except of packages that the project needs in a recent version.
+    """
+    name = canonicalize_name(requirement.name)
+    if name not in installed:
+        return False
+    version = installed[name]
+    if version is None:
+        return name not in RECENT
+    return requirement.specifier.contains(version, prereleases=True)
+
+
+def project_requirements() -> list[Requirement]:
+    """Read the requirements of the core and of the extras from pyproject.toml."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    lines = [*project["dependencies"], *(line for extra in EXTRAS for line in project["optional-dependencies"][extra])]
+    return [Requirement(line) for line in lines]
+
+
+def pinned(names: Iterable[str]) -> list[str]:
+    """Return NAME==VERSION from constraints.txt."""
+    versions = dict(re.findall(r"^([\w.-]+)==(\S+)", (ROOT / "constraints.txt").read_text("utf-8"), re.MULTILINE))
+    by_name = {canonicalize_name(name): version for name, version in versions.items()}
+    return [f"{name}=={by_name[name]}" for name in names]
+
+
+def download(packages: Iterable[str], folder: Path) -> None:
+    """Download wheels for the machine's Python, without their requirements."""
+    words = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
+    words += ["--python-version", PYTHON, "--implementation", "cp", "--dest", str(folder)]
+    words += [word for platform in PLATFORMS for word in ("--platform", platform)]
+    subprocess.run([*words, *packages], check=True)
+
+
+def pack(photos: Path, shards: Path) -> None:
+    """Pack the first photographs of a folder as shards."""
+    shutil.rmtree(shards, ignore_errors=True)
+    chosen = sorted(path for path in photos.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg"))[:PHOTOS]
+    with tempfile.TemporaryDirectory() as folder:
+        for path in chosen:
+            shutil.copy(path, folder)
+        words = [sys.executable, "-m", "uniemox", "data", "shard", f"folder:{folder}", str(shards)]
+        subprocess.run([*words, "--short-side", str(SHORT_SIDE_PX)], check=True)
+
+
+def main() -> None:
+    """Fill the folder and print what it holds."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--photos", type=Path, help="folder of photographs for the loader; default: none")
+    parser.add_argument("--golden", type=Path, help="folder of published checkpoints with their features")
+    parser.add_argument("--machine", type=Path, default=MACHINE, help="packages of the machine")
+    parser.add_argument("--out", type=Path, default=Path("build") / "gpu")
+    parser.add_argument("--no-wheels", action="store_true", help="download nothing")
+    given = parser.parse_args()
+    given.out.mkdir(parents=True, exist_ok=True)
+    if not given.no_wheels:
+        shutil.rmtree(given.out / "wheels", ignore_errors=True)
+        names = lacking(project_requirements(), installed_on(given.machine))
+        download(pinned(names), given.out / "wheels")
+    if given.golden is not None:
+        for method in METHODS:
+            shutil.copytree(given.golden / method, given.out / "golden" / method, dirs_exist_ok=True)
+    if given.photos is not None:
+        pack(given.photos, given.out / "shards")
+    for part in sorted(given.out.iterdir()):
+        print(f"{part}: {megabytes(part):.1f} MB")
+    total = megabytes(given.out)
+    print(f"{total:.1f} MB in all")
+    if total > MAX_MB:
+        sys.exit(f"{given.out} must not be larger than {MAX_MB} MB: give a smaller folder of photographs")
+
+
+def megabytes(path: Path) -> float:
+    """Return the size of all files below a path."""
+    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+    return sum(file.stat().st_size for file in files) / 2**20
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,124 @@
+"""Results of the checks, one JSON object a line, written at once so that a run that is cut off keeps them."""
+
+import argparse
+import json
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+CHECKS = "checks.jsonl"
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One result."""
+
+    part: str
+    name: str
+    value: float | str | None
+    """Measured value; a text for a remark; None if the check failed with an error."""
+    bound: float | None = None
+    """The value must not be larger; None: only reported."""
+    note: str = ""
+
+    @property
+    def state(self) -> str:
+        """ok, FAILED or -, for a value without a bound."""
+        if self.value is None:
+            return "FAILED"
+        if self.bound is None:
+            return "-"
+        assert isinstance(self.value, float)
+        return "ok" if self.value <= self.bound else "FAILED"  # NaN fails, too
+
+    def __str__(self) -> str:
+        value = f"{self.value:.3g}" if isinstance(self.value, float) else str(self.value)
+        bound = "" if self.bound is None else f"  (at most {self.bound:g})"
+        note = f"  {self.note}" if self.note else ""
+        return f"{self.state:6}  {self.part:12}  {self.name}: {value}{bound}{note}"
+
+
+class Report:
+    """Collects the results of one part.
+
+    part: its name.  out: folder of the results.
+    """
+
+    def __init__(self, part: str, out: Path) -> None:
+        self.part = part
+        self.path = out / CHECKS
+        out.mkdir(parents=True, exist_ok=True)
+
+    def at_most(self, name: str, value: float, bound: float, note: str = "") -> None:
+        """Record a value that must not be larger than a bound."""
+        self._write(Line(self.part, name, float(value), bound, note))
+
+    def close(self, name: str, result: Tensor, reference: Tensor, bound: float) -> None:
+        """Record ‖result - reference‖ / ‖reference‖, which must not be larger than a bound."""
+        self.at_most(name, relative_error(result, reference), bound)
+
+    def note(self, name: str, value: float | str) -> None:
+        """Record a value without a bound."""
+        self._write(Line(self.part, name, value))
+
+    @contextmanager
+    def attempt(self, name: str) -> Iterator[None]:
+        """Record an error inside the context as a failed check, and continue after it."""
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001 - the next check may still tell something
+            traceback.print_exc()
+            self._write(Line(self.part, name, None, note=f"{type(error).__name__}: {error}"[:300]))
+
+    def _write(self, line: Line) -> None:
+        print(line, flush=True)
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(asdict(line)) + "\n")
+
+
+def relative_error(result: Tensor, reference: Tensor) -> float:
+    """Return ‖result - reference‖ / ‖reference‖, computed in float64 on the CPU."""
+    expected = reference.detach().cpu().double()
+    return float((result.detach().cpu().double() - expected).norm() / expected.norm())
+
+
+def read_lines(out: Path) -> list[Line]:
+    """Read all results in a folder."""
+    path = out / CHECKS
+    if not path.exists():
+        return []
+    return [Line(**json.loads(line)) for line in path.read_text("utf-8").splitlines()]
+
+
+def arguments(description: str | None) -> tuple[torch.device, Path, bool]:
+    """Parse the options that all parts have: device, folder of the results, and whether to use tiny sizes."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--device", choices=("cpu", "cuda"), required=True)
+    parser.add_argument("--out", type=Path, required=True, help="folder of the results")
+    parser.add_argument("--tiny", action="store_true", help="use sizes that take seconds on a CPU")
+    given = parser.parse_args()
+    if given.device == "cuda" and not torch.cuda.is_available():
+        parser.exit(1, "there is no CUDA device here\n")
+    return torch.device(given.device), given.out, given.tiny
+
+
+def main() -> None:
+    """Print all results of a folder, failed ones last; exit with 1 if one has failed."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("out", type=Path)
+    lines = read_lines(parser.parse_args().out)
+    for line in sorted(lines, key=lambda line: line.state == "FAILED"):
+        print(line)
+    failed = sum(line.state == "FAILED" for line in lines)
+    print(f"{len(lines)} results, {failed} failed")
+    sys.exit(1 if failed or not lines else 0)
+
+
+if __name__ == "__main__":
+    main()
