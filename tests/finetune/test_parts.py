@@ -102,6 +102,13 @@ def test_images_that_choose_the_epoch_do_not_calibrate_if_there_are_enough() -> 
     assert few.calibration_images == "selection"
 
 
+def test_accuracy_chooses_the_epoch_on_all_held_out_images() -> None:
+    """As in the authors' code; the same images then calibrate, which is recorded."""
+    parts = split_for_training(colours(splits={"train": 100}), FinetuneConfig(select="accuracy"), None)
+    assert parts.selection == parts.calibration
+    assert (len(parts.selection), parts.calibration_images) == (40, "selection")
+
+
 @pytest.mark.parametrize("config", [{"select": "last"}, {"method": "probe"}, {"method": "knn"}])
 def test_all_held_out_images_calibrate_where_no_epoch_is_chosen(config: dict[str, Any]) -> None:
     parts = split_for_training(colours(splits={"train": 20}), FinetuneConfig(**config), None)

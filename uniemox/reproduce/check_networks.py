@@ -161,8 +161,9 @@ def _one(source: str, config: FinetuneConfig, planned: Planned) -> tuple[Any, st
         return _from_timm(source, size)
     if folder.is_dir() and is_classifier(folder / WEIGHTS):
         return load_classifier(folder / WEIGHTS)[0].encoder.to(META), f"the run {folder.name}"
-    is_token = config.network.pool == "token"
-    encoder = draft_published(folder / ENCODER if folder.is_dir() else folder, size, is_start=is_token)
+    pool = config.network.pool
+    file = folder / ENCODER if folder.is_dir() else folder
+    encoder = draft_published(file, size, is_start=pool == "token", pool="mean" if pool == "mean" else "own")
     start = f"{encoder.report.method} of {source}"
     return encoder, start
 
