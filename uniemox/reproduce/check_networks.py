@@ -13,6 +13,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from uniemox.checkpoints.classifier import is_classifier, load_classifier, load_detector_weights, load_embedded
 from uniemox.checkpoints.published import draft_published
+from uniemox.checkpoints.start_decoder import take_decoder
 from uniemox.checkpoints.timm_networks import TIMM, TimmSource, is_cached, load_timm
 from uniemox.classifier_info import NetworkSpec
 from uniemox.errors import CheckpointError, TeacherError
@@ -62,6 +63,8 @@ def pretraining_network(
     encoder, start = _start_of(config)
     with META:
         model = UniEmoX(encoder, replace(config.model, teacher_width=width)).train()
+    if config.encoder.start is not None:
+        start = f"{start}, {take_decoder(model, config.encoder.start, is_fresh=config.fresh_decoder)}"
     fusion = model.config.fusion
     left = SavedFusion(fusion, model.config.fusion_heads, model.config.decoder.width) if fusion else None
     key = f"{config.encoder} {left} {config.view.size}"
