@@ -151,6 +151,8 @@ def test_methods_with_a_detector_have_a_reference_with_the_same_augmentation() -
     assert reference.augmentation == "crops, flips, label smoothing 0.1"
     augmented = {name for name in RELATING if rows[name].augmentation != reference.augmentation}  # type: ignore[union-attr]
     assert augmented == {"MDAN", "EAP"}
-    about = " ".join(plan("table3", "paper", weights=given).about)
+    made = plan("table3", "paper", weights=given)
+    about = " ".join([made.title, *made.about])
+    assert "under one protocol" not in about
     assert "dBOT, crops and flips only" in about
     assert "differ in the method alone" not in about

@@ -1,4 +1,4 @@
-"""Plan of table III: every method with one protocol, and zero-shot CLIP."""
+"""Plan of table III: every method on the same data, and zero-shot CLIP."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -81,7 +81,7 @@ def table3(study: Study) -> Plan:
         reference = names.get(START, START)
     return Plan(
         name="table3",
-        title="Table III: methods under one protocol",
+        title="Table III: comparison of methods",
         scale=study.config.scale,
         about=tuple(text.format(budget=BUDGET) for text in ABOUT[study.config.scale]),
         columns=(*columns_of(study.targets), *(target.column for target in person_columns(study))),
