@@ -202,6 +202,27 @@ def test_shards_of_several_hold_all(both: str, tmp_path: Path, capsys: pytest.Ca
 
 
 @pytest.mark.usefixtures("without_onnx")
+def test_a_joined_classifier_is_scored_in_the_full_label_set_of_each_data_set(tmp_path: Path) -> None:
+    """No image is left out, and no answer lies outside of the scored set's labels."""
+    first, second = ("anger", "fear", "joy", "love", "sadness", "surprise"), (*CLASSES, "amusement")
+    class_folders(tmp_path / "ube", first, 8)
+    class_folders(tmp_path / "fi", second, 8)
+    source = f"ube:{tmp_path}/ube?union=joined,fi:{tmp_path}/fi"
+    out = tmp_path / "run"
+    finetune(tiny_finetuning(pretrained(), method="probe"), open_data(source), out)
+    record = json.loads((out / "config.json").read_text())["data"]
+    assert len(record["labels"]["labels"]) == 11
+    for kind, labels in (("ube", first), ("fi", second)):
+        data = open_data(f"{kind}:{tmp_path}/{kind}")
+        found = evaluate(out, data, allow_seen=True, hardware=HardwareConfig(device="cpu", workers=0))
+        assert found.scores.n == len(data) == 48
+        assert not [note for note in found.notes if "left out" in note or "never reached" in note]
+        for line in found.predictions:
+            assert set(line["probabilities"]) == set(data.labels.labels) >= set(labels)
+            assert sum(line["probabilities"].values()) == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.usefixtures("without_onnx")
 def test_a_classifier_learns_from_both_and_is_scored_by_part(tmp_path: Path) -> None:
     class_folders(tmp_path / "a", CLASSES, 10)
     for i, word in enumerate(CLASSES):
