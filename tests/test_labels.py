@@ -20,6 +20,7 @@ from uniemox.labels import (
     LabelSet,
     clean,
     find_label_set,
+    join_labels,
     label_map,
     polarities,
     recognise,
@@ -143,6 +144,20 @@ def test_kinds_are_never_mapped_to_each_other(source: LabelSet, target: LabelSet
     said = f"{source.name} describes {source.kind} emotions, {target.name} {target.kind} ones"
     with pytest.raises(LabelError, match=said):
         label_map(source, target)
+
+
+def test_joined_labels_have_every_word_once_and_lead_back_to_each_set() -> None:
+    joined = join_labels([UBE, MIKELS, EKMAN])
+    assert (joined.name, joined.kind) == ("joined", "evoked")
+    assert set(joined.labels) == {*UBE.labels, *MIKELS.labels, *EKMAN.labels}
+    assert len(joined) == 11
+    for label_set in (UBE, MIKELS, EKMAN):
+        found = label_map(joined, label_set)
+        assert (found.reached, found.unreached, found.merged) == (label_set.labels, (), {})
+    assert label_map(joined, MIKELS).dropped == ("joy", "love", "surprise")
+    assert join_labels([MIKELS, MIKELS]) is MIKELS
+    with pytest.raises(LabelError, match="these are never joined; give data sets of one kind"):
+        join_labels([MIKELS, CAER])
 
 
 def test_sets_without_a_known_map_are_refused() -> None:

@@ -61,6 +61,7 @@ LABEL_SETS = tuple(
 )
 MIKELS, EKMAN, UBE, CAER, HECO, FERPLUS, POLARITY = LABEL_SETS
 CUSTOM = "custom"  # name of a set that is not published
+JOINED = "joined"  # name of the labels of several sets together
 WORD_NORMS: Mapping[str, Mapping[str, Sequence[float]]] = _DATA["word_norms"]
 """Valence and arousal of a set's labels as words, 0 to 1, as people rated them: NRC-VAD (Mohammad, ACL 2018)."""
 _SIGN_OF: Mapping[str, str] = {label: sign for sign, labels in _DATA["polarities"].items() for label in labels}
@@ -162,6 +163,9 @@ def label_map(source: LabelSet, target: LabelSet) -> LabelMap:
         if len(own) == len(target) and own.keys() <= set(source.labels):
             return LabelMap(source, target, {label: own.get(label) for label in source.labels})
     bridge = _DATA["bridges"].get(f"{source.name} -> {target.name}")
+    if bridge is None and set(target.labels) <= set(source.labels):
+        # For example the joined labels of several data sets: the model chooses among the labels of the target alone.
+        return LabelMap(source, target, {label: label if label in target.labels else None for label in source.labels})
     if bridge is None:
         raise LabelError(
             f"no map from {source.name} to {target.name} is known: {_some(source)} can't become {_some(target)}; use "
@@ -169,6 +173,34 @@ def label_map(source: LabelSet, target: LabelSet) -> LabelMap:
         )
     pairs = {label: bridge.get(label, label if label in target.labels else None) for label in source.labels}
     return LabelMap(source, target, pairs)
+
+
+def join_labels(sets: Sequence[LabelSet]) -> LabelSet:
+    """Return one set with every label of several sets; labels with the same word become one.
+
+    Args:
+        sets: At least one, all of one kind.
+
+    Returns:
+        The set itself if all have the same labels, else a set named "joined", in the order of first occurrence.
+
+    Raises:
+        LabelError: The sets describe different kinds of emotions.
+
+    >>> join_labels([EKMAN, UBE]).labels
+    ('anger', 'disgust', 'fear', 'joy', 'sadness', 'surprise', 'love')
+    """
+    first = sets[0]
+    other = next((labels for labels in sets if labels.kind != first.kind), None)
+    if other is not None:
+        raise LabelError(
+            f"{first.name} describes {first.kind} emotions, {other.name} {other.kind} ones: these are never joined; "
+            "give data sets of one kind"
+        )
+    if all(set(labels.labels) == set(first.labels) for labels in sets):
+        return first
+    words = tuple(dict.fromkeys(word for labels in sets for word in labels.labels))
+    return LabelSet(JOINED, words, first.kind)
 
 
 def _some(labels: LabelSet) -> str:

@@ -53,6 +53,22 @@ def test_features_equal_the_methods_own_code(method: str, golden: Path) -> None:
         torch.testing.assert_close(features, stored["features"], rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("name", ["dino", "moco_v3", "mae", "dbot"])
+def test_every_plain_vit_can_give_the_mean_of_its_patch_tokens(name: str, golden: Path) -> None:
+    """golden/checkpoints: the norm that fine-tuning adds is new, so the features are the norm of the mean token."""
+    stored = load_npz(golden / name / "expected.npz")
+    encoder = load_published(file_of(golden, name), heads=HEADS[name], pool="mean")
+    start = load_start(file_of(golden, name), heads=HEADS[name]).eval()
+    assert encoder.report.new == ("fc_norm.weight", "fc_norm.bias")
+    with torch.no_grad():
+        features = encoder(stored["x"])
+        start.norm = torch.nn.Identity()
+        mean = start.forward_features(stored["x"])[:, 1:].mean(dim=1)
+        expected = torch.nn.functional.layer_norm(mean, mean.shape[1:], eps=1e-6)
+    torch.testing.assert_close(features, expected, rtol=1e-5, atol=1e-5)
+    assert ((features - stored["features"]).abs().max() < 1e-4) == (name in ("mae", "dbot"))  # their own fine-tuning
+
+
 @pytest.mark.parametrize("name", ["mae", "dino", "moco_v3", "dbot", "cae", "tinymim"])
 def test_a_start_gives_the_methods_own_tokens(name: str, golden: Path) -> None:
     """Normed tokens of the pre-training encoder (float32, 1e-5); CAE's BEiT blocks become plain ones."""

@@ -50,6 +50,33 @@ def test_only_commas_before_a_kind_part_sources() -> None:
         folder_of("fi:a,emo8:b")
 
 
+def test_a_joined_union_keeps_every_label(both: str) -> None:
+    """As table III's ViT from scratch needs it: every test set is scored in its own full label set."""
+    first, second = both.split(",")
+    data = open_data(f"{first}?union=joined,{second}")
+    assert words(data)["emotion6/images/joy/2.jpg"] == "joy"
+    assert words(data)["emotion6/images/surprise/3.jpg"] == "surprise"
+    assert words(data)["emoset/image/awe/1.jpg"] == "awe"
+    assert (data.labels.name, len(data.labels), data.labels.kind) == ("joined", 10, "evoked")
+    assert data.parts[1].labels == "ekman: 6 of the 10 joined labels"
+    sample = next(sample for sample in data.samples if sample.key == "emotion6/images/anger/1.jpg")
+    assert votes(sample) == {"anger": 0.5, "joy": 0.25, "neutral": 0.25}
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("{first}?union=joined", "option union is for several data sets"),
+        ("{first},{second}?union=joined", "option union belongs to the first of several data sets"),
+        ("{first}?union=all,{second}", "option union must be joined, got 'all'"),
+    ],
+)
+def test_a_joined_union_is_asked_for_once_and_of_several(both: str, source: str, message: str) -> None:
+    first, second = both.split(",")
+    with pytest.raises(ConfigError, match=message):
+        open_data(source.format(first=first, second=second))
+
+
 def test_keys_say_where_samples_come_from_and_labels_are_the_firsts(both: str) -> None:
     """Joy has no counterpart among Mikels' eight, nor has surprise: their images stay, without a label."""
     data = open_data(both)
@@ -172,6 +199,27 @@ def test_shards_of_several_hold_all(both: str, tmp_path: Path, capsys: pytest.Ca
     show(both, as_json=True)
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [line["key"] for line in lines] == [sample.key for sample in data.samples]
+
+
+@pytest.mark.usefixtures("without_onnx")
+def test_a_joined_classifier_is_scored_in_the_full_label_set_of_each_data_set(tmp_path: Path) -> None:
+    """No image is left out, and no answer lies outside of the scored set's labels."""
+    first, second = ("anger", "fear", "joy", "love", "sadness", "surprise"), (*CLASSES, "amusement")
+    class_folders(tmp_path / "ube", first, 8)
+    class_folders(tmp_path / "fi", second, 8)
+    source = f"ube:{tmp_path}/ube?union=joined,fi:{tmp_path}/fi"
+    out = tmp_path / "run"
+    finetune(tiny_finetuning(pretrained(), method="probe"), open_data(source), out)
+    record = json.loads((out / "config.json").read_text())["data"]
+    assert len(record["labels"]["labels"]) == 11
+    for kind, labels in (("ube", first), ("fi", second)):
+        data = open_data(f"{kind}:{tmp_path}/{kind}")
+        found = evaluate(out, data, allow_seen=True, hardware=HardwareConfig(device="cpu", workers=0))
+        assert found.scores.n == len(data) == 48
+        assert not [note for note in found.notes if "left out" in note or "never reached" in note]
+        for line in found.predictions:
+            assert set(line["probabilities"]) == set(data.labels.labels) >= set(labels)
+            assert sum(line["probabilities"].values()) == pytest.approx(1, abs=1e-5)
 
 
 @pytest.mark.usefixtures("without_onnx")

@@ -204,9 +204,22 @@ def test_encoders_side_by_side(tmp_path: Path) -> None:
     assert max(group["lr_scale"] for group in groups) == 1
 
 
+def test_a_vit_of_timm_can_give_the_mean_of_its_patch_tokens(tmp_path: Path) -> None:
+    """As table III's ViT from scratch does, like the other plain ViTs; the written model keeps it."""
+    built = build_network("scratch:timm:test_vit?global_pool=avg", SCENE, size=64, outputs=3)
+    encoder: Any = built.classifier.encoder.eval()
+    views = torch.randn(2, 3, 64, 64)
+    assert encoder.global_pool == "avg"
+    with torch.no_grad():
+        tokens = encoder.forward_features(views)
+        expected = encoder.fc_norm(tokens[:, encoder.num_prefix_tokens :].mean(dim=1))
+        assert torch.allclose(encoder(views), expected)
+    assert describe_encoder(encoder).options["global_pool"] == "avg"
+
+
 @pytest.mark.parametrize("source", ["timm:test_vit?depth=3", "timm:test_vit?mean=x"])
 def test_options_that_no_network_takes(source: str) -> None:
-    with pytest.raises(CheckpointError, match="use pad_type, conv_head=none, mean or std"):
+    with pytest.raises(CheckpointError, match="use pad_type, conv_head=none, global_pool=avg, mean or std"):
         build_network(source, NetworkConfig(), size=64, outputs=3)
 
 

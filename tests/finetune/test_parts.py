@@ -5,16 +5,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.runs import colours
+from tests.runs import colours, pretrained
 from uniemox.data.sample import DataSet, Sample
 from uniemox.data.splits import read_splits
 from uniemox.errors import DataError
-from uniemox.finetune.config import FinetuneConfig
-from uniemox.finetune.samples import split_for_training
+from uniemox.finetune.config import FinetuneConfig, NetworkConfig
+from uniemox.finetune.network import build_network
+from uniemox.finetune.samples import FinetuneRun, split_for_training
 from uniemox.io.files import SPLITS
+from uniemox.training.journal import Callback
 
 
 def keys(samples: list[Sample]) -> set[str]:
@@ -100,6 +103,26 @@ def test_images_that_choose_the_epoch_do_not_calibrate_if_there_are_enough() -> 
     assert few.selection == few.calibration
     assert len(few.selection) < 40
     assert few.calibration_images == "selection"
+
+
+def test_accuracy_chooses_the_epoch_on_all_held_out_images() -> None:
+    """As in the authors' code; the same images then calibrate, which is recorded."""
+    parts = split_for_training(colours(splits={"train": 100}), FinetuneConfig(select="accuracy"), None)
+    assert parts.selection == parts.calibration
+    assert (len(parts.selection), parts.calibration_images) == (40, "selection")
+
+
+@pytest.mark.parametrize(("select", "expected"), [("accuracy", 0.75), ("best", 0.5)])
+def test_the_score_of_an_epoch_is_the_accuracy_or_the_mean_recall(select: Any, expected: float) -> None:
+    """Three images of the first class, all right, and one of the second, wrong."""
+    network = build_network(str(pretrained()), NetworkConfig(), size=32, outputs=2)
+    data = colours(splits={"train": 10})
+    config = FinetuneConfig(select=select)
+    parts = split_for_training(data, config, None)
+    run = FinetuneRun(config=config, data=data, network=network, parts=parts, callback=Callback())
+    values = torch.tensor([[1.0, 0.0]]).repeat(4, 1)
+    target = torch.tensor([[1.0, 0.0], [1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+    assert run.score_of(values, target) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("config", [{"select": "last"}, {"method": "probe"}, {"method": "knn"}])

@@ -1,6 +1,7 @@
 """`uniemox reproduce --check`: every run of every target resolved, on tiny data and files of the paper's formats."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from tests.model.detector_files import write_detector
 from tests.reproduce.trees import seven
 from tests.reproduce.weights import published
 from uniemox.cli import finetune, pretrain
-from uniemox.cli.reproduce import PlanOptions, table_or_figure
+from uniemox.cli.reproduce import PlanOptions, _check_plan, table_or_figure
 from uniemox.cli.settings import config_of, options_of, takes
 from uniemox.errors import ConfigError
 from uniemox.model.detectors import YoloxNano, YuNet
@@ -25,7 +26,13 @@ from uniemox.reproduce.table3 import EXTRAS, SCRATCH
 from uniemox.reproduce.targets import plan_of
 
 ABSENT = ("SimMIM", "MixMAE")  # rows whose files are not given
-MANY = ("fig7", "cross")
+READ: dict[str, tuple[str, ...]] = {
+    "fig8": (SCRATCH, "DINO", "MAE", "MoCoV3", "SiameseIM", "TinyMIM", "dBOT"),
+    "fig9": ("dBOT", "MAE"),
+    **dict.fromkeys(("table4", "table7", "table8", "table9", "fig7", "cross"), ("dBOT",)),
+    **dict.fromkeys(("table1", "table2", "table5", "table6", "fig4", "fig6"), ()),
+}
+"""Rows whose weights a target reads; table III reads all."""
 
 
 @pytest.fixture(scope="module")
@@ -34,21 +41,22 @@ def plans(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Plan]:
     folder = tmp_path_factory.mktemp("check")
     small = dict.fromkeys(EXTRAS, "timm:test_vit.r160_in1k") | {SCRATCH: "scratch:timm:test_vit"}
     data, weights = seven(folder / "data"), published(folder / "weights") | small
+    weights["UniEmoX"] = str(folder / "theirs.pth")  # the authors' files are MAE's, by the names in them
+    shutil.copy(weights["MAE"], weights["UniEmoX"])
     for name, network in (("YOLOX-nano", YoloxNano()), ("YuNet", YuNet())):
         weights[name] = str(folder / f"{name}.onnx")
         write_detector(network, folder / f"{name}.onnx")
-    config = ReproduceConfig(
-        scale="paper",
-        out=folder / "out",
-        data=data,
-        weights=tuple(f"{name}={file}" for name, file in weights.items()),
-        seeds=1,
-        detector="embedded",
-        endpoint="http://127.0.0.1:1/v1",
-        model=("m",),
-    )
-    few = replace(config, weights=(f"dBOT={weights['dBOT']}",))  # the same networks on many parts and pairs of data
-    return {name: plan_of(name, few if name in MANY else config) for name in NAMES}
+    config = ReproduceConfig(scale="paper", out=folder / "out", data=data, seeds=1)
+    made: dict[str, Plan] = {}
+    for name in NAMES:
+        rows = READ.get(name, tuple(weights))
+        asked = replace(config, weights=tuple(f"{row}={weights[row]}" for row in rows))
+        if name not in ("table1", "table2", "fig6"):  # they read no people
+            asked = replace(asked, detector="embedded")
+        if name in ("table8", "table9"):
+            asked = replace(asked, endpoint="http://127.0.0.1:1/v1", model=("m",))
+        made[name] = plan_of(name, asked)
+    return made
 
 
 @pytest.fixture(scope="module")
@@ -87,9 +95,11 @@ def say_what_was_resolved(found: dict[str, str]) -> None:
         assert f"start {start} of " in found[f"finetune {row} on FI, seed 0"]
     assert "timm:vgg16.tv_in1k" in found["finetune VGG-16 on FI, seed 0"]
     assert "features (32, 4096), logits (32, 8)" in found["finetune VGG-16 on FI, seed 0"]
-    heco = found["finetune UniEmoX on HECO, seed 0"]
+    heco = found["finetune UniEmoX on HECO, scene and person, seed 0"]
     assert "of scene and person (target), features (32, 512), logits (32, 8)" in heco
-    assert "person (whole_image_nobody_looked)" in found["finetune UniEmoX on CAER-S, seed 0"]  # found by then
+    assert "of scene, features (32, 192), logits (32, 8)" in found["finetune UniEmoX on HECO, seed 0"]
+    together = found["finetune UniEmoX on CAER-S, scene and person, seed 0"]
+    assert "person (whole_image_nobody_looked)" in together  # found by then
 
 
 def spoilt(plans: dict[str, Plan], name: str, **options: object) -> list[Run]:
@@ -145,6 +155,48 @@ def test_settings_are_the_presets_with_the_options(plans: dict[str, Plan], monke
         with pytest.raises(CaughtError) as config:
             app(list(run.words), exit_on_error=False, print_error=False)
         assert config.value.args == (run.config,)
+
+
+def test_no_evaluation_of_table_three_lacks_a_label(plans: dict[str, Plan]) -> None:
+    """The union that trains the ViT from scratch had the labels of its first member alone."""
+    scratch = next(row for row in plans["table3"].rows if row.name == SCRATCH)
+    wanted = [run for cell in scratch.cells.values() for run in cell.runs]
+    runs = {run.key: run for run in plans["table3"].runs}
+    needed: dict[str, Run] = {}
+
+    def add(run: Run) -> None:
+        for before in run.needs:
+            add(before)
+        needed[run.key] = runs[run.key]
+
+    for run in wanted:
+        add(run)
+    found = {entry.run.key: entry for entry in check_runs(list(needed.values()))}
+    assert [found[run.key].missing for run in wanted] == [None] * 9
+    assert not [entry.found for entry in found.values() if "never reached" in entry.found]
+    assert "labels joined -> mikels: dropped: joy, love, surprise" in found[scratch.cells["FI"].runs[0].key].found
+    assert "logits (128, 11)" in found[scratch.cells["FI"].runs[0].needs[0].key].found
+
+
+def test_check_prints_what_every_cell_computes(
+    plans: dict[str, Plan], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("uniemox.reproduce.check.check_runs", lambda *_: [])
+    plan = plans["table3"]
+    _check_plan(plan, as_json=False)
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("cell ")]
+    assert len(lines) == sum(bool(cell.runs) for row in plan.rows for cell in row.cells.values())
+    [line] = [line for line in lines if line.startswith("cell     UniEmoX on FI (the paper has 69.33 %): ")]
+    assert line.partition(": ")[2] == (
+        "trained on FI, 8 labels (mikels); reads the scene; pooling: mean of the patch tokens; head: linear; "
+        "augmentation: crops, flips, RandAugment, mixup, CutMix, erasing, label smoothing 0.1; epoch: highest accuracy "
+        "on all held-out images; scored on FI, split test, 8 labels (mikels): amusement, anger, awe, contentment, "
+        "disgust, excitement, fear, sadness"
+    )
+    _check_plan(plan, as_json=True)
+    cells = json.loads(capsys.readouterr().out)["cells"]
+    assert len(cells) == len(lines)
+    assert cells[0].keys() == {"method", "data", "paper_percent", "computes"}
 
 
 def test_json_alone_goes_to_standard_output(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

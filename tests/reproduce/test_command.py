@@ -41,8 +41,8 @@ def test_the_paper_scale_says_what_it_costs_and_starts_nothing_here(
 ) -> None:
     show("table4", tmp_path / "r", scale="paper", images_per_s=1000, gpus=8)
     said = capsys.readouterr()
-    assert "229 runs, 363.3 million images through a network, 156.8 EFLOP of training" in said.err
-    assert "0.80 days on 8 GPUs of 1,000 pre-training images/s, 283 TFLOP/s" in said.err
+    assert "229 runs, 363.3 million images through a network, 126.0 EFLOP of training" in said.err
+    assert "0.64 days on 8 GPUs of 1,000 pre-training images/s, 283 TFLOP/s" in said.err
     assert "no run was started, because their requirements are missing" in said.err
     assert "need the data: --data EmoSet=emoset:PATH" in said.err
     assert said.out.splitlines()[0].startswith(
@@ -52,7 +52,7 @@ def test_the_paper_scale_says_what_it_costs_and_starts_nothing_here(
 
 
 @pytest.mark.parametrize(
-    ("given", "hours"), [("500", 40), ("train.json", 20.6), ("none.json", None), ("list.json", None)]
+    ("given", "hours"), [("500", 33.7), ("train.json", 16.87), ("none.json", None), ("list.json", None)]
 )
 def test_a_measured_speed_is_a_number_or_a_file(given: str, hours: float | None, tmp_path: Path) -> None:
     """The file is what `python -m benchmarks.train` printed on one of the GPUs."""

@@ -8,6 +8,7 @@ from tests.reproduce.made import plan, runs_of
 from tests.reproduce.test_plan import FIGURES, networks_of, photos
 from tests.reproduce.trees import seven
 from uniemox.data.source import split_sources
+from uniemox.reproduce.study import HISTOGRAM
 from uniemox.reproduce.table3 import RELATING, SCRATCH
 
 # The scale of the paper, with the seven data sets
@@ -42,7 +43,9 @@ def test_vit_from_scratch_is_trained_on_all_data_sets_of_a_kind_at_once(given_se
     data = models["FI"].options["data"]
     assert [source.partition(":")[0] for source in split_sources(data)] == ["ube", "fi", "emotion6", "emoset", "emo8"]
     assert "fi:" in data
-    assert data.count("?splits=") == 5  # a file of each
+    assert data.count("splits=") == 5  # a file of each
+    assert "?splits=" in data
+    assert data.count("union=joined") == 1
     assert cells["FI"].runs[0].scores == (next(one for one in given_seven if one.startswith("fi:")), "test")
 
 
@@ -87,27 +90,45 @@ def test_all_of_emoset_can_be_pretrained_on(given_seven: tuple[str, ...]) -> Non
         )
 
 
-def test_what_a_person_feels_is_learned_from_scene_and_person(given_seven: tuple[str, ...]) -> None:
+def test_the_person_is_read_in_columns_of_their_own_alike_for_all_backbones(given_seven: tuple[str, ...]) -> None:
     found = plan("table3", "paper", data=given_seven, weights=("dBOT=dbot.pth",), detector="y.onnx")
-    streams: dict[str, set[tuple[str | None, ...]]] = {}
-    names = ("network.streams", "network.fusion", "network.pool")
-    for run in networks_of(found):
-        if run.options.get("method") not in RELATING.values():  # which look at what they need
-            kind = run.options["data"].partition(":")[0]
-            streams.setdefault(kind, set()).add(tuple(run.options.get(name) for name in names))
-    both = {("both", "attention", None), ("both", None, "token")}  # ours brings its own Γ
-    assert streams.pop("caer-s") == both
-    assert streams.pop("heco") == both
-    assert all(found == {(None, None, None)} for found in streams.values())
+    columns = ("CAER-S, scene and person", "HECO, scene and person")
+    assert found.columns[-2:] == columns
+    settings = set()
+    names = set()
+    for row in found.rows:
+        if row.name == HISTOGRAM:
+            continue
+        for column in columns:
+            for run in row.cells[column].runs:
+                assert run.model is not None
+                network = run.model.config.network  # type: ignore[union-attr]
+                settings.add((network.streams, network.pool, network.fusion, network.fusion_heads, network.fused_width))
+                names.add(row.name)
+    assert settings == {("both", "mean", "scaled_attention", 3, 512)}  # no pre-training has this Γ: it is always new
+    assert {"UniEmoX", "UniEmoX (authors' weights)", "dBOT", SCRATCH, "ResNet-50"} <= names
+    assert not names & set(RELATING)  # these have views of their own
     persons = {str(run.arguments[0]).partition(":")[0]: run for run in runs_of(found, "data persons")}
     assert set(persons) == {"emoset", "caer-s"}  # HECO names the persons meant
-    for command, kind in (("pretrain", "emoset"), ("finetune", "caer-s"), ("evaluate", "caer-s")):
-        run = next(r for r in runs_of(found, command) if r.options["data"].startswith(kind) and SCRATCH not in r.name)
-        assert run.options["persons"] == persons[kind].folder / "persons.jsonl"
-    without = plan("table3", "paper", data=given_seven, weights=("dBOT=dbot.pth",))
-    assert {run.missing for run in runs_of(without, "finetune") if run.options["data"] == given_seven[5]} == {
+    file = persons["caer-s"].folder / "persons.jsonl"
+    cells = next(row for row in found.rows if row.name == "dBOT").cells
+    [alone], [together] = cells["CAER-S"].runs, cells[columns[0]].runs
+    assert alone.model is not None
+    assert together.model is not None
+    assert not [run for run in (alone, alone.model) if "persons" in run.options]
+    assert [run.options["persons"] for run in (together, together.model)] == [file, file]
+    assert runs_of(found, "pretrain")[0].options["persons"] == persons["emoset"].folder / "persons.jsonl"
+
+
+def test_without_a_detector_only_runs_that_read_people_are_missing(given_seven: tuple[str, ...]) -> None:
+    found = plan("table3", "paper", data=given_seven, weights=("dBOT=dbot.pth",))
+    cells = next(row for row in found.rows if row.name == "dBOT").cells
+    assert cells["CAER-S"].why == ""
+    assert cells["CAER-S, scene and person"].why == (
         "the people in CAER-S: --detector yolov3.cfg, or run uniemox data persons first"
-    }
+    )
+    emoticon = next(row for row in found.rows if row.name == "EmotiCon + CCIM").cells["CAER-S"]
+    assert emoticon.why == cells["CAER-S, scene and person"].why
 
 
 def test_a_demos_own_data_get_people_and_objects(tmp_path: Path) -> None:

@@ -234,6 +234,44 @@ def test_a_checkpoint_gives_a_row_a_run_of_its_own() -> None:
             plan("table3", weights=(wrong,))
 
 
+def test_the_authors_weights_have_a_row_of_their_own() -> None:
+    """Next to our own pre-training; they were accepted and ignored before."""
+    given_ = ("UniEmoX=theirs.pth",)
+    rows = {row.name: row for row in plan("table3", "paper", weights=given_).rows}
+    [run] = rows["UniEmoX (authors' weights)"].cells["FI"].runs
+    assert run.model is not None
+    assert run.model.options["init"] == "theirs.pth"
+    [ours] = rows["UniEmoX"].cells["FI"].runs
+    assert ours.model is not None
+    assert ours.model.needs[-1].kind == "pretrain"
+    assert {
+        row.cells["FI"].paper for name, row in rows.items() if name.startswith("UniEmoX") and row.paper_costs[0]
+    } == {69.33}
+    curves = plan("fig7", "paper", weights=("UniEmoX=theirs.pth", "dBOT=dbot.pth"))
+    assert any(row.name.startswith("UniEmoX (authors' weights)") for row in curves.rows)
+    assert "UniEmoX (authors' weights)" not in {row.name for row in planned("table3").rows}
+
+
+@pytest.mark.parametrize(
+    ("name", "scale", "asked", "message"),
+    [
+        ("table4", "paper", {"weights": ("MAE=mae.pth",)}, "--weights MAE=mae.pth: no run of table4 at scale paper"),
+        ("table5", "paper", {"weights": ("dBOT=dbot.pth",)}, "no run of table5 at scale paper reads it"),
+        ("table4", "demo", {"weights": ("UniEmoX=u.pth",)}, "--weights UniEmoX=u.pth: no run of table4 at scale demo"),
+        ("fig7", "demo", {"weights": ("YOLOX-nano=y.onnx",)}, "no run of fig7 at scale demo reads it"),
+        ("table1", "demo", {"weights": ("MAE=mae.pth",)}, "no run of table1 at scale demo reads it"),
+        ("table4", "demo", {"endpoint": "http://127.0.0.1:1/v1"}, "--endpoint: no run of table4 at scale demo"),
+        ("table4", "demo", {"detector": "yolov3.cfg"}, "--detector: no run of table4 at scale demo reads it"),
+        ("fig6", "demo", {"teacher": "fitted:t"}, "--teacher: no run of fig6 at scale demo reads it"),
+        ("table4", "demo", {"gpus": 8}, "--gpus: no run of table4 at scale demo reads it"),
+        ("table4", "paper", {"objects": "resnet18"}, "--objects: no run of table4 at scale paper reads it"),
+    ],
+)
+def test_an_option_that_no_run_reads_is_refused(name: Name, scale: Scale, asked: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        plan(name, scale, **asked)
+
+
 def keys_of(name: Name, **asked: object) -> set[str]:
     return {run.key for run in plan(name, **asked).runs}
 
@@ -317,7 +355,7 @@ def test_switches_of_the_ablations() -> None:
 
 
 def test_the_paper_scale_is_the_published_recipe() -> None:
-    first = runs_of(plan("table5", "paper", weights=("dBOT=dbot.pth",), gpus=8), "pretrain")[0]
+    first = runs_of(plan("table5", "paper", gpus=8), "pretrain")[0]
     assert first.command.startswith("torchrun --standalone --nproc-per-node 8 -m uniemox pretrain --preset paper ")
     assert " --encoder.start none --schedule.epochs 150 --model.fusion static --model.mask.ratio 0.25" in first.command
     assert first.images == 150 * 94400

@@ -42,6 +42,7 @@ class Selected:
     dropped: list[str]  # names of the file's other tensors
     heads: int | None  # requested, or in the header
     image_size: int | None  # side in px; None: as in pre-training
+    has_mean_pool: bool = False  # a plain ViT gives the mean of its patch tokens, whatever the method's own head reads
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -152,11 +153,12 @@ def _blocks_shape(given: Selected, side: int, heads: int | None, options: Mappin
 
 
 def _draft_vit(given: Selected) -> Draft:
-    """Draft a ViT; a file's classifier after `norm` reads the CLS token."""
+    """Draft a ViT; a file's classifier after `norm` reads the CLS token, unless the mean is requested."""
     tensors = given.tensors
     is_classifier = "head.weight" in given.dropped and "norm.weight" in tensors
     has_own_norm = "fc_norm.weight" in tensors
-    if (METHODS[given.method].reads_token or is_classifier) and not has_own_norm:
+    reads_token = METHODS[given.method].reads_token or is_classifier
+    if reads_token and not has_own_norm and not given.has_mean_pool:
         return _draft_plain(given, pool="token", new_norm=None)
     return _draft_plain(given, pool="avg", new_norm=None if has_own_norm else "fc_norm")
 

@@ -3,7 +3,7 @@
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from timm.models.vision_transformer import VisionTransformer
@@ -28,8 +28,17 @@ from uniemox.model.encoder import check_plain
 MALFORMED = (AssertionError, TypeError, ValueError, IndexError, ZeroDivisionError, RuntimeError, AttributeError)
 
 
+Pool = Literal["own", "mean"]
+"""Feature of a plain ViT: that of the method's own fine-tuning, or the mean of the patch tokens through a new norm."""
+
+
 def load_published(
-    path: str | Path, method: str = "auto", heads: int | None = None, image_size: int | None = None
+    path: str | Path,
+    method: str = "auto",
+    heads: int | None = None,
+    image_size: int | None = None,
+    *,
+    pool: Pool = "own",
 ) -> nn.Module:
     """Load a published encoder in eval mode, with the features that its own fine-tuning feeds to the head.
 
@@ -38,11 +47,13 @@ def load_published(
     file.  method: "auto" recognises it; a name overrides this.
     heads: attention heads, if neither the file nor the published sizes determine them.  image_size: side of the input
     in px; None: as in pre-training; position tables are resized as in the method's own fine-tuning.
+    pool: feature of a plain ViT. "own": that of the method's own fine-tuning, the CLS token for MoCo v3, DINO and
+    classifiers. "mean": for every method, the mean of the patch tokens through a new norm. Other networks ignore it.
     The module maps (N, 3, H, W) to (N, D); `.report` lists what was loaded, resized, initialised and dropped.
     Raises CheckpointError, with the missing names, if the file has no complete encoder of the method, and ShapeError if
     the image size does not fit.
     """
-    return _load(path, method, heads, image_size)
+    return _load(path, method, heads, image_size, pool=pool)
 
 
 def load_start(
@@ -55,13 +66,15 @@ def load_start(
     return _load(path, method, heads, image_size, is_start=True)
 
 
-def draft_published(path: str | Path, image_size: int | None = None, *, is_start: bool = False) -> Any:
+def draft_published(
+    path: str | Path, image_size: int | None = None, *, is_start: bool = False, pool: Pool = "own"
+) -> Any:
     """Build the encoder of `load_published`, or `load_start`, on the meta device, without weights.
 
     It takes a moment and hardly any memory. Arguments, `.report` and errors are those of the two functions,
     except that path must be a file.
     """
-    return _load(path, "auto", None, image_size, is_start=is_start, is_draft=True)
+    return _load(path, "auto", None, image_size, is_start=is_start, is_draft=True, pool=pool)
 
 
 def _load(
@@ -72,6 +85,7 @@ def _load(
     *,
     is_start: bool = False,
     is_draft: bool = False,
+    pool: Pool = "own",
 ) -> Any:
     if str(path).startswith(TIMM):
         network = load_timm(str(path), image_size)
@@ -81,7 +95,7 @@ def _load(
         return network.eval()
     file = read_weight_file(path, mapped=is_draft)
     try:
-        given = _select(file, method, heads, image_size)
+        given = replace(_select(file, method, heads, image_size), has_mean_pool=pool == "mean")
         given = select_start(given) if is_start else given
         if is_draft:
             given = replace(given, tensors={name: value.to("meta") for name, value in given.tensors.items()})

@@ -36,7 +36,8 @@ class TimmSource:
     name: str
     options: Mapping[str, str]
     """Options for building it: pad_type, needed by networks converted from TensorFlow; conv_head=none, without the last
-    convolution, for files that lack it. An EfficientNet-B0 then has 320 features."""
+    convolution, for files that lack it. An EfficientNet-B0 then has 320 features. global_pool=avg, a ViT that gives the
+    mean of its patch tokens through a norm of its own."""
     pixels: Mapping[str, tuple[float, ...]]
     """mean and std of its input pixels, one number per channel, if they differ from timm's."""
     file: str
@@ -61,7 +62,7 @@ class TimmSource:
         pixels: dict[str, tuple[float, ...]] = {}
         for pair in filter(None, query.split("&")):
             key, _, value = pair.partition("=")
-            if key == "pad_type" or pair == "conv_head=none":
+            if key == "pad_type" or pair in ("conv_head=none", "global_pool=avg"):
                 options[key] = value
                 continue
             try:
@@ -70,7 +71,8 @@ class TimmSource:
                 pixels[key] = (float(value),) * 3
             except ValueError as error:
                 raise CheckpointError(
-                    f"timm:{source}: {pair!r} is not an option; use pad_type, conv_head=none, mean or std: {error}"
+                    f"timm:{source}: {pair!r} is not an option; use pad_type, conv_head=none, global_pool=avg, mean or "
+                    f"std: {error}"
                 ) from error
         if not timm.is_model(name):
             raise CheckpointError(f"timm has no model {name!r}; timm.list_models('*') lists what it has")

@@ -31,6 +31,11 @@ class ConsoleCallback(AbstractContextManager["ConsoleCallback"], Callback):
             self.bar.start()
             self.bar.show(what, done, total, values)
 
+    def note(self, text: str) -> None:
+        """Print the note."""
+        if rank() == 0:
+            say(text)
+
     def start(self, plan: RunPlan) -> None:
         """Print the cost of the run."""
         self.plan, self.started = plan, time.perf_counter()

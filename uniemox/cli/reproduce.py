@@ -16,10 +16,10 @@ from uniemox.io.files import read_limited
 from uniemox.reproduce.config import Name, ReproduceConfig
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from uniemox.reproduce.execute import RunOutcome
-    from uniemox.reproduce.plan import Plan, Run
+    from uniemox.reproduce.plan import Cell, Plan, Run, TableRow
 
 MAX_JOBS = 4  # default maximum for a demo
 SIMULATED_GPUS = (1, 8, 64)
@@ -217,7 +217,10 @@ def zero_shot(*, teacher: str, data: str, out: Path, split: str | None = None, f
 
 
 def _check_plan(plan: "Plan", *, as_json: bool) -> None:
-    """Print one line per run of a plan, or one JSON object. Raises ConfigError if a run can't start."""
+    """Print what every cell computes and whether every run can start, or one JSON object.
+
+    Raises ConfigError if a run can't start.
+    """
     from uniemox.reproduce.check import check_runs
 
     with progress_bar() as progress:
@@ -229,14 +232,30 @@ def _check_plan(plan: "Plan", *, as_json: bool) -> None:
             | {"found": entry.found, "missing": entry.missing}
             for entry in checks
         ]
-        print(json.dumps({"target": plan.name, "scale": plan.scale, "can_start": not lost, "runs": runs}))
+        cells = [
+            {"method": row.name, "data": column, "paper_percent": cell.paper, "computes": str(cell.protocol)}
+            for row, column, cell in _cells_with_runs(plan)
+        ]
+        summary = {"target": plan.name, "scale": plan.scale, "can_start": not lost, "cells": cells, "runs": runs}
+        print(json.dumps(summary))
     else:
+        for row, column, cell in _cells_with_runs(plan):
+            cited = "" if cell.paper is None else f" (the paper has {cell.paper:.2f} %)"
+            print(f"cell     {row.name} on {column}{cited}: {cell.protocol}")
         for entry in checks:
             words = f"ok       {entry.run.name}: {entry.found}"
             print(words if entry.missing is None else f"missing  {entry.run.name}: needs {entry.missing}")
         print(f"{plan.title}: {len(checks) - lost} of {len(checks)} runs can start")
     if lost:
         raise ConfigError("some runs can't start; see above")
+
+
+def _cells_with_runs(plan: "Plan") -> "Iterator[tuple[TableRow, str, Cell]]":
+    """Yield row, column and cell for every figure that the runs of a plan compute."""
+    for row in plan.rows:
+        for column, cell in row.cells.items():
+            if cell.runs:
+                yield row, column, cell
 
 
 def _with_progress(runs: "Sequence[Run]", config: ReproduceConfig, jobs: int | None) -> "RunOutcome":

@@ -27,28 +27,38 @@ from uniemox.data.shards import read_shards
 from uniemox.data.splits import read_splits
 from uniemox.data.synthetic import synthetic
 from uniemox.errors import AnnotationError, ConfigError, DataError, LabelError
-from uniemox.labels import CAER, MIKELS, UBE, LabelMap, label_map
+from uniemox.labels import CAER, MIKELS, UBE, LabelMap, LabelSet, join_labels, label_map
+
+UNION, JOINS = "union", "joined"  # option of the first of several data sets, and its value
 
 
-def combine(members: Sequence[tuple[str, DataSet]]) -> DataSet:
+def combine(members: Sequence[tuple[str, DataSet]], *, is_joined: bool = False) -> DataSet:
     """Join opened data sets into one.
 
     members: the kind of each, and its data.  Keys and groups begin with the kind (`fi/awe/1.jpg`; the second of a kind
     is `fi2/...`), so that they never clash and do not depend on folders. Labels are mapped with `label_map` to those of
     the first data set that has labels; an image whose label has no counterpart stays, without a label.
+    is_joined: keep every label of all data sets instead (`join_labels`); every image keeps its label.
     Raises LabelError if labels are of different kinds (evoked, felt) or there is no map between them.
     """
     labelled = [data for _, data in members if data.labels.labels]
     labels = (labelled[0] if labelled else members[0][1]).labels
+    if is_joined and labelled:
+        labels = join_labels([data.labels for data in labelled])
     samples: list[Sample] = []
     parts, notes = [], list[str]()
     seen: Counter[str] = Counter()
     for kind, data in members:
         seen[kind] += 1
         name = kind if seen[kind] == 1 else f"{kind}{seen[kind]}"
-        mapping = _map(data, labelled[0]) if data.labels.labels else None
+        mapping = None
+        if data.labels.labels:
+            mapping = _into_joined(data.labels, labels) if is_joined else _map(data, labelled[0])
         samples += [_renamed(sample, name, mapping) for sample in data.samples]
-        parts.append(Part(name, data.name, len(data), "no labels" if mapping is None else str(mapping)))
+        words = "no labels" if mapping is None else str(mapping)
+        if mapping is not None and is_joined:
+            words = f"{data.labels.name}: {len(data.labels)} of the {len(labels)} joined labels"
+        parts.append(Part(name, data.name, len(data), words))
         notes += [str(parts[-1]), *(f"{name}: {note}" for note in data.notes)]
     sides = {data.short_side_px for _, data in members}
     return DataSet(
@@ -60,6 +70,11 @@ def combine(members: Sequence[tuple[str, DataSet]]) -> DataSet:
         detector_seen=frozenset().union(*(data.detector_seen for _, data in members)),
         parts=tuple(parts),
     )
+
+
+def _into_joined(ours: LabelSet, joined: LabelSet) -> LabelMap:
+    """Map a set to joined labels, in which it has all its own words."""
+    return LabelMap(ours, joined, {label: label for label in ours.labels})
 
 
 def _map(data: DataSet, first: DataSet) -> LabelMap:
@@ -135,7 +150,8 @@ def open_data(
     or your own reader, `mypackage.module:open_mine:PATH`, whose module is imported.
     from_file: the source is from a file, not typed by the user: other packages' readers and addresses are refused.
     Any kind takes its own files, as a union needs them: `fi:FI?splits=fi.json&exclude=check.json`. Several separated by
-    commas, `emoset:EmoSet,fi:FI`, are one data set, see `combine`.
+    commas, `emoset:EmoSet,fi:FI`, are one data set, see `combine`. With `?union=joined` on the first, it has the labels
+    of all of them: `ube:UBE?union=joined,fi:FI`.
     persons, texts: files of `uniemox data persons` and `describe`; None: the files of their usual names next to the
     data, if they exist.
     splits: file of `uniemox data split`; its splits replace the data set's, and samples that it lacks are left out.
@@ -150,10 +166,12 @@ def open_data(
             f"{source!r}, read from a file, is an address or needs another package: opened only if you type it"
         )
     files = {"persons": persons, "texts": texts}
+    is_joined = joins_labels(sources)  # also refuses the option where it has no effect
     if len(sources) > 1:
         kinds = [parse_source(one)[0].rpartition(":")[2] for one in sources]
         opened = [_open_one(one, {}, with_texts=with_texts) for one in sources]
-        data = _add_files(combine(list(zip(kinds, opened, strict=True))), files)
+        members = list(zip(kinds, opened, strict=True))
+        data = _add_files(combine(members, is_joined=is_joined), files)
     else:
         data = _open_one(source, files, with_texts=with_texts)
     return _add_files(data, {"splits": splits, "exclude": exclude})
@@ -170,6 +188,7 @@ def _add_files(data: DataSet, files: Mapping[str, Path | None]) -> DataSet:
 def _open_one(source: str, files: Mapping[str, Path | None], *, with_texts: bool) -> DataSet:
     """Open one data set, with the files from its name or `files`, and people and texts found in its folder."""
     kind, path, given = parse_source(source)
+    given.pop(UNION, None)  # `joins_labels` has read it
     files = {**files, **{name: Path(given.pop(name)) for name in FILES if name in given}}
     reader = READERS[kind] if kind in READERS else _own_reader(kind)
     argument: Any = path if kind == "shards" else _count(path) if kind == "synthetic" else Path(path)
@@ -192,6 +211,23 @@ def split_sources(source: str) -> list[str]:
     ['emoset:EmoSet', 'csv:a,b.csv', 'fi:FI']
     """
     return re.split(rf",(?=(?:{'|'.join(map(re.escape, READERS))}|{OWN_READER}):)", source)
+
+
+def joins_labels(sources: Sequence[str]) -> bool:
+    """Return True if a union keeps the labels of all its data sets, by option `union=joined` of the first.
+
+    sources: from `split_sources`.  Raises ConfigError for another value, or where the option has no effect.
+    """
+    options = [parse_source(source)[2] for source in sources]
+    value = options[0].get(UNION)
+    if value not in (None, JOINS):
+        raise ConfigError(f"{sources[0]}: option {UNION} must be {JOINS}, got {value!r}")
+    if value is not None and len(sources) == 1:
+        raise ConfigError(f"{sources[0]}: option {UNION} is for several data sets, separated by commas")
+    for source, given in zip(sources[1:], options[1:], strict=True):
+        if UNION in given:
+            raise ConfigError(f"{source}: option {UNION} belongs to the first of several data sets")
+    return value is not None
 
 
 def parse_source(source: str) -> tuple[str, str, dict[str, str]]:

@@ -98,7 +98,7 @@ def evaluate(
     if outputs.broken:
         notes.append(f"{len(outputs.broken)} images can't be read: {outputs.broken[0].reason}")
     if info.calibration_images == "selection":
-        notes.append("the temperature was fitted on the images that chose the epoch: too few were held out to split")
+        notes.append("the temperature was fitted on the images that chose the epoch (few images, or --select accuracy)")
     if info.needs_person and info.person != "second_crop" and data.lacks_persons:
         notes.append(NO_PERSONS)
     scorer = Scorer(info, data.labels, mapping, outputs, head)

@@ -27,10 +27,11 @@ class NetworkConfig:
 
     streams: Streams = "scene"
     """Views that the network reads: scene, person, or both, fused. Region methods (--method) read what they need."""
-    pool: Literal["mean", "token"] = "mean"
-    """How the tokens of a plain ViT become one feature. mean: mean of the patch tokens through a new norm, as in the
-    paper. token: CLS token after the encoder's norm, the feature that the fusion was pre-trained on. Other networks
-    ignore this option."""
+    pool: Literal["own", "mean", "token"] = "own"
+    """How the tokens of a plain ViT become one feature. own: as in the method's own fine-tuning, the CLS token for
+    MoCo v3, DINO and classifiers, the mean for others. mean: mean of the patch tokens through a new norm, for every
+    method, as the paper's authors do. token: CLS token after the encoder's norm, the feature that the fusion was
+    pre-trained on. Other networks, and those of timm, ignore this option."""
     fusion: str | None = None
     """With streams both: static, dynamic, attention, gated, scaled_attention, or mypackage.module:MyFusion.
     Default: the pre-trained fusion. If you give its name, its weights are kept; any other name creates a new fusion."""
@@ -160,15 +161,16 @@ class FinetuneConfig:
     curves."""
     monitor: Literal["val", "holdout"] | None = None
     """Held-out images that choose the epoch and fit the temperature: split val, or part of train. None: val if the data
-    have a test split too, else holdout. With --select best, one half chooses the epoch and the other fits the
-    temperature."""
+    have a test split too, else holdout. See --select for what each image is used for."""
     calibrate_on: Literal["votes", "labels"] = "votes"
     """For task distribution: target to which the temperature is fitted. votes: the shares of votes. labels: the label
     with most votes, so that a probability matches the accuracy."""
     holdout_fraction: float = 0.1
     """Share of each class of train to hold out, between 0 and 1."""
-    select: Literal["best", "last"] = "best"
-    """Epoch whose weights are saved: the best one on the monitor's images, or the last."""
+    select: Literal["best", "accuracy", "last"] = "best"
+    """Epoch whose weights are saved. best: the one with the highest mean class recall on half of the monitor's images;
+    the other half fits the temperature. accuracy: the one with the highest accuracy on all of them, as in the authors'
+    code; they then also fit the temperature. last: the last one."""
     batch_size: int = 256
     """Images per step, over all processes."""
     accumulation: int = 1
@@ -231,7 +233,7 @@ class FinetuneConfig:
     @property
     def chooses_epoch(self) -> bool:
         """True if held-out images decide which weights are saved; with method mean, those of the averaged runs."""
-        return self.select == "best" and (self.fit in ("full", "mean") or self.region_method is not None)
+        return self.select != "last" and (self.fit in ("full", "mean") or self.region_method is not None)
 
     def __post_init__(self) -> None:
         check_name(self.method, (*get_args(Fit), *REGION_METHODS), "method")

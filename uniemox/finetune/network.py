@@ -170,9 +170,13 @@ def _open_one(source: str, pool: str, size: int, from_scratch: bool) -> tuple[An
             raise ConfigError(f"{folder} was fine-tuned at {info.size} px; give --view.size {info.size}")
         return _start_of(classifier.encoder, info, from_scratch)
     source = source if folder is None else str(folder / ENCODER)
-    load: Any = load_start if pool == "token" else load_published
     is_random = source.startswith(TIMM) and from_scratch
-    encoder = load_timm(source, size, pretrained=False) if is_random else load(source, image_size=size)
+    if is_random:
+        encoder: Any = load_timm(source, size, pretrained=False)
+    elif pool == "token":
+        encoder = load_start(source, image_size=size)
+    else:
+        encoder = load_published(source, image_size=size, pool="mean" if pool == "mean" else "own")
     mean, std = encoder.report.mean_std or IMAGENET
     spec = NetworkSpec(encoders=(describe_encoder(encoder),), mean=mean, std=std)
     if from_scratch and not is_random:

@@ -142,7 +142,7 @@ def _save(run: FinetuneRun, trainer: Trainer, ema: Any, steps_per_epoch: int, do
 
 def _choose(run: FinetuneRun, trainer: Trainer, ema: Any) -> None:
     """Load the weights of the chosen epoch into the model."""
-    best = trainer.checkpoints.best() if run.config.select == "best" else None
+    best = None if run.config.select == "last" else trainer.checkpoints.best()
     point = trainer.checkpoints.load(best or trainer.checkpoints.saved()[-1], run.model)
     if ema is not None:
         ema.load_state_dict(point.more["ema"])

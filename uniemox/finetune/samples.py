@@ -115,8 +115,8 @@ def split_for_training(data: DataSet, config: FinetuneConfig, out: Path | None) 
 
     Data without splits are split 80/10/10 by the seed; the split is written to splits.json in `out`, if given. Samples
     without a target are left out. config.fraction is applied first, so a run reads no label outside of it. If an epoch
-    is chosen, half of the held-out samples choose it and half calibrate. With fewer than 40, all do both, which
-    `calibration_images` records.
+    is chosen, half of the held-out samples choose it and half calibrate. With fewer than 40, or with select accuracy,
+    all do both, which `calibration_images` records.
     Raises DataError if no sample is left to train on or to hold out.
     """
     useful = _with_splits(data, config, out)
@@ -135,7 +135,7 @@ def split_for_training(data: DataSet, config: FinetuneConfig, out: Path | None) 
         )
     if not config.chooses_epoch:
         return Parts(train, held_out, held_out, "independent")
-    if len(held_out) < MIN_HALVED:
+    if len(held_out) < MIN_HALVED or config.select == "accuracy":
         return Parts(train, held_out, held_out, "selection")
     return Parts(train, *_halves(held_out, 0.5, config.seed), "independent")
 
@@ -249,7 +249,7 @@ class FinetuneRun:
         return FinetuneBatch(scene=used.get("scene"), person=used.get("person"), target=target, own=own)
 
     def score(self, model: Classifier) -> float:
-        """Return the score on the selection images; higher is better: mean class recall, -KL, or concordance."""
+        """Return the score on the selection images; higher is better: recall or accuracy, -KL, or concordance."""
         outputs = self.outputs(self.parts.selection, "watching", model=model)
         return self.score_of(torch.from_numpy(outputs.values), self.target(outputs.samples))
 
@@ -260,6 +260,8 @@ class FinetuneRun:
         if self.config.task == "distribution":
             return -float((target * (target.clamp(min=1e-12).log() - values.log_softmax(dim=1))).sum(dim=1).mean())
         hits = (values.argmax(dim=1) == target.argmax(dim=1)).float()
+        if self.config.select == "accuracy":
+            return float(hits.mean())
         recalls = [hits[target[:, i] > 0].mean() for i in range(target.shape[1]) if (target[:, i] > 0).any()]
         return float(torch.stack(recalls).mean())
 

@@ -16,7 +16,8 @@ class EncoderConfig:
     """Encoder to pre-train: a plain ViT of timm."""
 
     start: str | None = None
-    """Initial weights: a published checkpoint, a run, or timm:NAME. None: random weights."""
+    """Initial weights: a published checkpoint, a run, or timm:NAME. None: random weights. A file with a decoder, such
+    as MAE's and dBOT's, also gives the decoder its weights, where they fit (--fresh-decoder: random ones)."""
     name: str = "vit_large_patch16_224"
     """timm's name of the architecture. Used only with random weights (--encoder.start none)."""
     patch_size: int | None = None
@@ -71,6 +72,9 @@ class PretrainConfig:
     diagnose_every: int = 0
     """Steps between measurements of each loss's gradient norm at the encoder; 0: none. Shows if one loss dominates. A
     measurement costs a forward pass and a backward pass per loss."""
+    fresh_decoder: bool = False
+    """Start the decoder, and the layer before it that makes α and β, from random weights, even if the file of
+    --encoder.start has them."""
     force_lr: bool = False
     """Allow a learning rate (base_lr * batch_size / 256) above 1e-3, which usually destroys pre-trained weights."""
     stop_on_divergence: bool = False

@@ -14,6 +14,7 @@ from torchvision.utils import make_grid
 
 from uniemox.checkpoints.published import load_start
 from uniemox.checkpoints.saving import save_encoder, write_tensors
+from uniemox.checkpoints.start_decoder import DecoderReport, take_decoder
 from uniemox.data.order import steps_in_epoch
 from uniemox.data.prompts import distinct_texts
 from uniemox.data.sample import DataSet
@@ -41,13 +42,14 @@ from uniemox.training.processes import (
     wait_for_all,
     world_size,
 )
-from uniemox.training.run_folder import TEACHER_FEATURES, begin_run
-from uniemox.training.state import ResumePoint, was_finished
+from uniemox.training.run_folder import TEACHER_FEATURES, add_to_record, begin_run
+from uniemox.training.state import Checkpoints, ResumePoint, was_finished
 from uniemox.training.trainer import Trainer, load_batches, measure_plan
 from uniemox.views.loader import ViewDataset, collate
 from uniemox.views.patches import IMAGENET_MEAN, IMAGENET_STD, patchify, unpatchify
 from uniemox.views.transforms import TrainViews
 
+DECODER = "decoder_start"  # field of config.json: origin of the decoder's initial weights
 PICTURED, GAP_PX = 8, 2  # samples in a reconstruction image, and the white gap between them
 
 
@@ -122,7 +124,11 @@ def open_networks(
         sources = [config.encoder.start or "", config.teacher.source if teacher is not None else ""]
         write_seen(out, data, sources, callback.progress)
     wait_for_all()
-    model = build_model(config, None if teacher is None else teacher.width, encoder)
+    model, decoder = build_start(config, None if teacher is None else teacher.width, encoder)
+    is_new = not Checkpoints(out, config.save.keep).saved()  # a resumed run has the weights of its checkpoint
+    if rank() == 0 and is_new and config.encoder.start is not None:
+        callback.note(str(decoder))
+        add_to_record(out, DECODER, decoder.as_dict())
     set_up(config, model, teacher, device)
     return model, teacher
 
@@ -160,9 +166,17 @@ def build_model(config: PretrainConfig, teacher_width: int | None, encoder: Visi
 
     teacher_width: channels of the teacher's features; None without a teacher.  encoder: initial encoder, if open.
     """
+    return build_start(config, teacher_width, encoder)[0]
+
+
+def build_start(
+    config: PretrainConfig, teacher_width: int | None, encoder: VisionTransformer | None = None
+) -> tuple[UniEmoX, DecoderReport]:
+    """Build the model as `build_model`; also return the origin of its decoder's weights."""
     torch.manual_seed(config.seed)
     encoder = encoder or build_encoder_of(config)
-    return UniEmoX(encoder, replace(config.model, teacher_width=teacher_width)).train()
+    model = UniEmoX(encoder, replace(config.model, teacher_width=teacher_width)).train()
+    return model, take_decoder(model, config.encoder.start, is_fresh=config.fresh_decoder)
 
 
 def build_encoder_of(config: PretrainConfig) -> VisionTransformer:

@@ -4,13 +4,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from uniemox.errors import LabelError
-from uniemox.evaluate.run import map_to_data
 from uniemox.paper import paper_tables
 from uniemox.reproduce.plan import Cell, Plan, Run, TableRow, option_words
 from uniemox.reproduce.results import HISTOGRAM_NETWORK, histogram_cell, histogram_row, with_baseline
 from uniemox.reproduce.sources import DataSource
 from uniemox.reproduce.study import HISTOGRAM, MAIN, SCRATCH_EPOCHS, Method, Options, Study
-from uniemox.reproduce.table3 import BUDGET, EXTRAS, OURS, SCRATCH, columns_of, method_of, paper_only
+from uniemox.reproduce.table3 import (
+    AUTHORS,
+    BUDGET,
+    DETECTORS,
+    EXTRAS,
+    OURS,
+    SCRATCH,
+    columns_of,
+    method_of,
+    paper_only,
+)
 
 NO_RECONSTRUCTION = {"model.losses.scene_reconstruction": 0, "model.losses.person_reconstruction": 0}
 NO_ALIGNMENT = {"model.losses.contrastive_feature_alignment": 0}
@@ -163,10 +172,9 @@ def cross(study: Study) -> Plan:
 def _transferred(study: Study, models: list[Run], trained: DataSource, target: DataSource) -> Cell:
     """Return the cell of transferred models.  models: trained on the first data set, one per seed."""
     try:
-        map_to_data(trained.labels, target.labels)
+        return study.scored(models, trained, target)
     except LabelError as error:
         return Cell(why=str(error))
-    return study.scored(models, target)
 
 
 def _retuned(study: Study, method: Method, first: DataSource, target: DataSource) -> Cell:
@@ -183,7 +191,7 @@ FRACTIONS = {"demo": (0.1, 0.25, 0.5, 1.0), "paper": (0.1, 0.2, 0.4, 0.6, 0.8, 1
 def fig7(study: Study) -> Plan:
     """Plan our pre-training, its initial weights, and every method with a checkpoint, on growing parts of the data."""
     columns = {f"{part:.0%}": part for part in FRACTIONS[study.config.scale]}
-    given = [name for name in study.weights if name not in EXTRAS]
+    given = [AUTHORS if name == OURS else name for name in study.weights if name not in (*EXTRAS, *DETECTORS)]
     names = list(dict.fromkeys([SCRATCH if study.is_demo else "dBOT", *given, OURS]))
     rows: list[TableRow] = []
     for target in study.targets:

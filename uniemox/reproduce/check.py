@@ -9,7 +9,7 @@ from uniemox.checkpoints.reading import read_weight_file, state_of
 from uniemox.data.order import steps_in_epoch
 from uniemox.data.people import PERSONS, TEXTS
 from uniemox.data.sample import DataSet
-from uniemox.data.source import FILES, combine, open_data, parse_source, split_sources
+from uniemox.data.source import FILES, UNION, combine, joins_labels, open_data, parse_source, split_sources
 from uniemox.data.splits import PAPER_RECIPES, Scheme, paper_split, parse_ratio, split_samples
 from uniemox.errors import CheckpointError, DataError, UniemoxError
 from uniemox.evaluate.run import map_to_data
@@ -83,8 +83,9 @@ def _open(source: str, files: Mapping[str, Any], world: _World) -> DataSet:
 
     files: options, of which those of `FILES` are used.
     """
-    if len(split_sources(source)) > 1:
-        return combine([_open_member(one, world) for one in split_sources(source)])
+    members = split_sources(source)
+    if len(members) > 1:
+        return combine([_open_member(member, world) for member in members], is_joined=joins_labels(members))
     given = {name: Path(files[name]) for name in FILES if name in files}
     there: Mapping[str, Any] = {
         name: file for name, file in given.items() if file not in world.schemes and file not in world.made
@@ -104,6 +105,7 @@ def _open_member(source: str, world: _World) -> tuple[str, DataSet]:
     """Return kind and data of one of several sources, whose files are in its own options."""
     kind, path, given = parse_source(source)
     files = {name: given.pop(name) for name in FILES if name in given}
+    given.pop(UNION, None)  # of the union, not of this data set
     query = "&".join(f"{name}={value}" for name, value in given.items())
     return kind, _open(f"{kind}:{path}?{query}" if query else f"{kind}:{path}", files, world)
 

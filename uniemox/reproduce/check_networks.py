@@ -13,6 +13,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from uniemox.checkpoints.classifier import is_classifier, load_classifier, load_detector_weights, load_embedded
 from uniemox.checkpoints.published import draft_published
+from uniemox.checkpoints.start_decoder import take_decoder
 from uniemox.checkpoints.timm_networks import TIMM, TimmSource, is_cached, load_timm
 from uniemox.classifier_info import NetworkSpec
 from uniemox.errors import CheckpointError, TeacherError
@@ -62,6 +63,8 @@ def pretraining_network(
     encoder, start = _start_of(config)
     with META:
         model = UniEmoX(encoder, replace(config.model, teacher_width=width)).train()
+    if config.encoder.start is not None:
+        start = f"{start}, {take_decoder(model, config.encoder.start, is_fresh=config.fresh_decoder)}"
     fusion = model.config.fusion
     left = SavedFusion(fusion, model.config.fusion_heads, model.config.decoder.width) if fusion else None
     key = f"{config.encoder} {left} {config.view.size}"
@@ -161,8 +164,9 @@ def _one(source: str, config: FinetuneConfig, planned: Planned) -> tuple[Any, st
         return _from_timm(source, size)
     if folder.is_dir() and is_classifier(folder / WEIGHTS):
         return load_classifier(folder / WEIGHTS)[0].encoder.to(META), f"the run {folder.name}"
-    is_token = config.network.pool == "token"
-    encoder = draft_published(folder / ENCODER if folder.is_dir() else folder, size, is_start=is_token)
+    pool = config.network.pool
+    file = folder / ENCODER if folder.is_dir() else folder
+    encoder = draft_published(file, size, is_start=pool == "token", pool="mean" if pool == "mean" else "own")
     start = f"{encoder.report.method} of {source}"
     return encoder, start
 

@@ -202,7 +202,7 @@ def _target(study: Study, figure: str) -> DataSource:
 
 def _images(study: Study, target: DataSource, split: str = "") -> Run:
     """Return a run that writes images as files.  split: empty: images that were not trained on."""
-    data = target.scored
+    data = target.scored.with_people()
     options = {"data": data.source, "split": split or target.split, **data.files, **data.people}
     options |= {"count": SHOWN, "seed": study.seeds[0], "out": OUT}
     options |= {"with_emotion": True} if study.with_emotion else {}

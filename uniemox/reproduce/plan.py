@@ -20,6 +20,7 @@ from uniemox.io.html import Html
 from uniemox.pretrain.config import PretrainConfig
 from uniemox.pretrain.presets import PRESETS as PRETRAININGS
 from uniemox.reproduce.config import Scale
+from uniemox.reproduce.protocol import Protocol
 from uniemox.training.run_folder import PACKAGES
 
 OUT, KEY = "{out}", "{key}"  # placeholders in a run's arguments and options: its folder, and its hash
@@ -159,6 +160,8 @@ class Cell:
     """Evaluations for our figure, one per seed."""
     why: str = ""
     """Reason why there are no runs."""
+    protocol: Protocol | None = None
+    """What the runs compute; None without runs."""
 
 
 @dataclass(frozen=True, slots=True)

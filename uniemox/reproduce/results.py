@@ -134,7 +134,7 @@ HISTOGRAM_NETWORK = "128 HSV bins and a 6 x 6 thumbnail of the scene, logistic r
 
 def histogram_cell(study: Study, target: DataSource, *, fraction: float = 1.0) -> Cell:
     """Return the histogram's cell for a data set, scored like every method."""
-    return study.scored([study.fit_histogram(target, fraction=fraction)], target)
+    return study.scored([study.fit_histogram(target, fraction=fraction)], target, target)
 
 
 def histogram_row(study: Study) -> TableRow:

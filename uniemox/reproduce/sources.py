@@ -9,15 +9,16 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from uniemox.classifier_info import Streams
 from uniemox.data.people import PERSONS, TEXTS
 from uniemox.data.sample import DataSet, ImageFile
 from uniemox.data.shards import INDEX
-from uniemox.data.source import open_data, parse_source
+from uniemox.data.source import JOINS, UNION, open_data, parse_source
 from uniemox.data.splits import PAPER_RECIPES, Recipe
 from uniemox.errors import ConfigError
 from uniemox.io.files import SPLITS
 from uniemox.io.weight_names import weight_paths
-from uniemox.labels import CAER, EKMAN, HECO, MIKELS, UBE, LabelSet
+from uniemox.labels import CAER, EKMAN, HECO, MIKELS, UBE, LabelSet, join_labels
 from uniemox.reproduce.config import ReproduceConfig
 from uniemox.reproduce.plan import OUT, Run
 from uniemox.training.run_folder import describe_data
@@ -37,6 +38,7 @@ SCENES_SHORT_SIDE_PX, OWN_SHORT_SIDE_PX = 144, 160
 PRETRAINING, EMOSET_SHARES = "EmoSet", {"train": 0.8, "val": 0.05, "test": 0.15}  # the paper's, as published
 DEFAULT_RECIPE = Recipe(ratios={"train": 0.8, "val": (1 - 0.8) / 2, "test": (1 - 0.8) / 2})
 EMBEDDED = "embedded"  # the package's detector
+WITH_PERSON = ", scene and person"  # end of the name of a further column
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +46,7 @@ class DataSource:
     """Data set of a comparison of methods, with its source as commands take it."""
 
     name: str
-    """Name of its column."""
+    """Name of the data set."""
     source: str
     """Source as KIND:PATH."""
     origin: str
@@ -59,8 +61,14 @@ class DataSource:
     """Other data to score; None: these."""
     files: Mapping[str, Path] = field(default_factory=dict)
     """Options of the commands that open it: splits, exclude."""
+    streams: Streams = "scene"
+    """Views that classifiers read at the paper's scale: the scene alone, as in the paper (section III-A)."""
     people: Mapping[str, Path] = field(default_factory=dict)
-    """Options of the commands that read people: the file with their boxes."""
+    """Options of the commands that read people: the file with their boxes; see `with_people`."""
+    person_run: Run | None = None
+    """Run that finds the people, for `with_people`; None if they are known or not needed."""
+    lacks_people: str | None = None
+    """Missing requirement of runs that read people; None if there is none."""
     exclude: Mapping[str, Path] = field(default_factory=dict)
     """Options of the commands that open `origin`: excluded images."""
     needs: tuple[Run, ...] = ()
@@ -78,6 +86,28 @@ class DataSource:
     def scored(self) -> "DataSource":
         """Data to score."""
         return self.scored_source or self
+
+    def with_people(self) -> "DataSource":
+        """Return these data for runs that read people, which are found first if they are unknown."""
+        missing = self.missing or self.lacks_people
+        if self.person_run is None:
+            return replace(self, missing=missing)
+        return replace(
+            self,
+            people={"persons": self.person_run.folder / PERSONS},
+            needs=(*self.needs, self.person_run),
+            missing=missing,
+            person_run=None,
+        )
+
+    def with_person_stream(self) -> "DataSource":
+        """Return these data for a further column, in which classifiers read the scene and the person."""
+        return replace(self.with_people(), streams="both")
+
+    @property
+    def column(self) -> str:
+        """Name of the column: that of the data, and the person if classifiers read it too."""
+        return f"{self.name}{WITH_PERSON}" if self.streams == "both" else self.name
 
     def run(
         self,
@@ -128,7 +158,7 @@ def targets_of(
         sources = given or {SCENES_NAME: SCENES}
         return tuple(_small(config, name, source, exclude.get(name)) for name, source in sources.items())
     return tuple(
-        _with_people(config, _divided(config, name, given[name], exclude.get(name))[0])
+        _find_missing_people(config, _divided(config, name, given[name], exclude.get(name))[0])
         if name in given
         else _absent(name)
         for name in dict.fromkeys([*PAPER_SETS, *given])
@@ -210,15 +240,15 @@ def _divided(config: ReproduceConfig, name: str, source: str, exclude: Path | No
     return replace(ours, files={**left_out, "splits": run.folder / SPLITS}), data
 
 
-def _with_people(config: ReproduceConfig, data: DataSource) -> DataSource:
-    """Add people if they are needed and missing: EmoSet's pre-training uses them, and felt emotions are theirs."""
+def _find_missing_people(config: ReproduceConfig, data: DataSource) -> DataSource:
+    """Plan to find people where runs may need them: EmoSet's pre-training uses them, and felt emotions are theirs."""
     if data.has_people or not (data.name == PRETRAINING or data.labels.kind == "felt"):
         return data
     if config.detector is None:
         line = "--detector yolov3.cfg, or run uniemox data persons first"
-        return replace(data, missing=f"the people in {data.name}: {line}")
+        return replace(data, lacks_people=f"the people in {data.name}: {line}")
     run = _find_people(config.out, replace(data, needs=()), config.detector)
-    return replace(data, people={"persons": run.folder / PERSONS}, needs=(*data.needs, run), has_people=True)
+    return replace(data, person_run=run, has_people=True)
 
 
 def _absent(name: str) -> DataSource:
@@ -289,20 +319,23 @@ def _hash(file: Path, size: int, time_ns: int) -> str:
 
 
 def union_of(members: Sequence[DataSource]) -> DataSource:
-    """Join data sets for training; each keeps its own splits and exclusions, and people if it has target persons.
+    """Join data sets for training: with the labels of all of them, so that every test set keeps its own.
 
-    members: at least one, labels of one kind. Labels become those of the first, through the label maps.
+    Args:
+        members: At least one, with labels of one kind. Each keeps its own splits, exclusions and people.
     """
     sources = []
-    for data in members:
-        files = {**data.files, **(data.people if data.labels.kind == "felt" else {})}
-        mark = "" if not files else "&" if parse_source(data.source)[2] else "?"
-        sources.append(f"{data.source}{mark}{'&'.join(f'{name}={file}' for name, file in files.items())}")
+    for place, data in enumerate(members):
+        options = {**data.files, **data.people}
+        if place == 0 and len(members) > 1:
+            options[UNION] = JOINS  # type: ignore[assignment] # a word, not a file
+        mark = "" if not options else "&" if parse_source(data.source)[2] else "?"
+        sources.append(f"{data.source}{mark}{'&'.join(f'{name}={value}' for name, value in options.items())}")
     return DataSource(
         name=" + ".join(data.name for data in members),
         source=",".join(sources),
         origin=",".join(data.origin for data in members),
-        labels=members[0].labels,
+        labels=join_labels([data.labels for data in members]),
         train=sum(data.train for data in members),
         needs=tuple(run for data in members for run in data.needs),
         digests=tuple(digest for data in members for digest in data.digests),

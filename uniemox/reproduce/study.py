@@ -5,15 +5,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from uniemox.classifier_info import Streams
+from uniemox.evaluate.run import map_to_data
+from uniemox.finetune.config import FinetuneConfig
 from uniemox.io.files import ENCODER, ONNX
 from uniemox.reproduce.config import ReproduceConfig, Scale
 from uniemox.reproduce.plan import KEY, OUT, PRETRAININGS, Cell, Run, changed
+from uniemox.reproduce.protocol import Protocol, augmentation_of, epoch_of, head_of, pooling_of, views_of_method
 from uniemox.reproduce.sources import DataSource, digest_of_weights
 
 Options = Mapping[str, Any]
 """Options of a command, by name; see `Run.options`."""
 DEMO_FUSION: Options = {"network.fusion": "gated", "network.fused_width": 64}  # Γ and C3 of preset demo's pre-training
-PAPER_FUSION: Options = {"network.fusion": "attention"}  # Γ2, as in the paper's pre-training
+# Fusion of the columns with scene and person, new for every row: no pre-training of the plans has one of this name,
+# which fine-tuning would continue with. Γ2 itself would start badly: its offset comes to dominate.
+NEW_FUSION: Options = {"network.fusion": "scaled_attention"}
 SCENE_EPOCHS, OWN_EPOCHS = (13, 1), (40, 12)  # epochs of pre-training and fine-tuning: synthetic scenes, other data
 TEACHER_STEPS, TEACHER_PX = 736, 72  # batches of 64: places are learned after some hundred steps, faces after these
 PRETRAIN_EPOCHS, SCRATCH_EPOCHS, FINETUNE_EPOCHS = 200, 150, 100  # the paper's
@@ -46,12 +52,14 @@ class Method:
     looks_at: int | None = None
     """Number of an image's views that it reads, regardless of the study's streams; None: as the study's streams."""
     has_fusion: bool = False
-    """True if its initial weights include a Γ; otherwise both streams need a new one."""
+    """True if its initial weights include a Γ, which a demo keeps. At the paper's scale all rows get a new one."""
     is_random: bool = False
     """True if it has random initial weights. In a demo it is then fine-tuned on as many more images as our pre-training
     uses."""
     lacks: str | None = None
     """Missing requirement; None if there is none."""
+    pooling: str | None = None
+    """How a network that is no plain ViT pools its features; None for plain ViTs, which `network.pool` sets."""
     gflop: float = TRAINED * VIT_L_GFLOP
     """GFLOP per image in a training step, at the paper's scale."""
     parameters_m: float = VIT_L_PARAMETERS_M
@@ -104,10 +112,11 @@ class Study:
             "--pretrain-seeds N does it N times."
         )
 
-    def streams(self, target: DataSource) -> str:
-        """Return the classifiers' views: the scene, and at the paper's scale the person if the label is theirs."""
-        needs_person = self.pretraining.has_people if self.is_demo else target.labels.kind == "felt"
-        return "both" if needs_person else "scene"
+    def streams(self, target: DataSource) -> Streams:
+        """Return the classifiers' views: those of the column at the paper's scale, and all that a demo's data have."""
+        if not self.is_demo:
+            return target.streams
+        return "both" if self.pretraining.has_people else "scene"
 
     @property
     def _disk(self) -> Options:
@@ -137,7 +146,7 @@ class Study:
 
         Without changes the run keeps the checkpoints of each quarter, which figure 9 shows.
         """
-        config, data, changes = self.config, self.pretraining, changes or {}
+        config, data, changes = self.config, self.pretraining.with_people(), changes or {}
         options: dict[str, Any] = {"preset": config.scale, "data": data.source, **data.files, **data.people}
         options |= {"split": config.pretrain_split, "out": OUT, "resume": True}
         needs, digests, lacks, epochs = tuple[Run, ...](), tuple[str, ...](), data.missing, self.epochs[0]
@@ -185,12 +194,11 @@ class Study:
         epochs = self.epochs[1]
         if self.is_demo and method.is_random:
             epochs += round(self.epochs[0] * self.pretraining.train / max(1.0, target.train * fraction))
-        options: dict[str, Any] = {"preset": scale, "data": target.source, **target.files}
-        options |= target.people if streams == "both" else {}
+        options: dict[str, Any] = {"preset": scale, "data": target.source, **target.files, **target.people}
         options |= {"init": str(init.folder) if isinstance(init, Run) else init, "out": OUT, "resume": True}
         options |= {"seed": seed, **({"schedule.epochs": epochs} if self.is_demo else {})}
         if method.looks_at is None:  # otherwise views and fusion are the method's own
-            options |= self._views_of(method, streams, init)
+            options |= self._views_of(method, streams)
         options |= {"fraction": fraction} if fraction < 1 else {}
         options |= {**_smaller_batch(target.train * fraction, BATCH[scale]), **self._disk, **method.changes}
         files = [method.changes[name] for name in ("network.objects", "network.faces") if name in method.changes]
@@ -200,7 +208,7 @@ class Study:
         views = method.looks_at or (2 if streams == "both" else 1)
         run = target.run(
             self.config.out,
-            f"finetune {method.name} on {target.name}, seed {seed}",
+            f"finetune {method.name} on {target.column}, seed {seed}",
             "finetune",
             options=options,
             makes=ONNX,
@@ -211,13 +219,13 @@ class Study:
         run = replace(run, lacks=run.lacks or method.lacks)
         return self._trained(run, target.train, method.gflop * views, method.parameters_m)
 
-    def _views_of(self, method: Method, streams: str, init: Run | str) -> dict[str, Any]:
+    def _views_of(self, method: Method, streams: Streams) -> dict[str, Any]:
         """Return options for the views that a method reads, and for their fusion."""
-        options: dict[str, Any] = {"network.streams": streams} if self.is_demo or streams == "both" else {}
-        if not self.is_demo and streams == "both" and isinstance(init, Run):
-            options["network.pool"] = "token"  # Γ was pre-trained on it
+        if not self.is_demo:
+            return {"network.streams": streams, **NEW_FUSION} if streams == "both" else {}
+        options: dict[str, Any] = {"network.streams": streams}
         if streams == "both" and not method.has_fusion:
-            options |= DEMO_FUSION if self.is_demo else PAPER_FUSION
+            options |= DEMO_FUSION
         return options
 
     def fit_histogram(self, target: DataSource, *, fraction: float = 1.0) -> Run:
@@ -232,7 +240,7 @@ class Study:
         """Return the evaluation on images that were not used in training."""
         data, splits = target.scored, self.config.pretrain_split
         options = {"model": model.folder, "data": data.source, "split": target.split, **data.files}
-        options |= data.people if self.streams(target) == "both" else {}
+        options |= data.people
         if {target.split, "all"} & {*splits} and data.source == self.pretraining.source:
             options["allow_seen"] = True
         options["name"] = KEY
@@ -243,12 +251,49 @@ class Study:
     def cell(self, method: Method, target: DataSource, *, fraction: float = 1.0, paper: float | None = None) -> Cell:
         """Return a method's cell for a data set: fine-tuned and scored once per seed."""
         models = [self.finetune(method, target, seed=seed, fraction=fraction) for seed in method.starts]
-        return self.scored(models, target, paper=paper)
+        return self.scored(models, target, target, paper=paper, pooling=method.pooling)
 
-    def scored(self, models: list[Run], target: DataSource, *, paper: float | None = None) -> Cell:
-        """Return the cell of fine-tuning runs, one per seed, scored on a data set."""
+    def scored(
+        self,
+        models: list[Run],
+        trained: DataSource,
+        target: DataSource,
+        *,
+        paper: float | None = None,
+        pooling: str | None = None,
+    ) -> Cell:
+        """Return the cell of fine-tuning runs, scored on a data set.
+
+        Args:
+            models: One run per seed.
+            trained: Data that they were trained on.
+            target: Data to score.
+            paper: The paper's figure in percent.
+            pooling: See `Method.pooling`.
+
+        Raises:
+            LabelError: The labels of the two data sets have no map.
+        """
         runs = tuple(self.evaluate(model, target) for model in models)
-        return Cell(paper, runs, runs[0].missing or "")
+        protocol = self._protocol(models[0], trained, target, pooling)
+        return Cell(paper, runs, runs[0].missing or "", protocol)
+
+    def _protocol(self, model: Run, trained: DataSource, target: DataSource, pooling: str | None) -> Protocol:
+        assert isinstance(model.config, FinetuneConfig)
+        config = model.config.resolved()
+        reached = map_to_data(trained.labels, target.labels).reached
+        return Protocol(
+            trained_on=trained.name,
+            labels=trained.labels,
+            views=views_of_method(config),
+            pooling=pooling_of(config, pooling),
+            head=head_of(config),
+            augmentation=augmentation_of(config),
+            epoch=epoch_of(config),
+            scored_on=target.scored.name,
+            split=target.split,
+            scored_labels=replace(target.labels, labels=reached),
+        )
 
     def pretrained(self, name: str = MAIN, changes: Options | None = None) -> Mapping[int, Run | str]:
         """Return pre-training runs by seed of fine-tuning; the one without changes is shared by most tables."""

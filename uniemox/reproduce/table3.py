@@ -1,4 +1,4 @@
-"""Plan of table III: every method with one protocol, and zero-shot CLIP."""
+"""Plan of table III: every method on the same data, and zero-shot CLIP."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -24,6 +24,7 @@ from uniemox.model.methods.relation import method_class
 from uniemox.model.regions import OF_PERSON
 from uniemox.paper import paper_tables
 from uniemox.reproduce.plan import OUT, Cell, Plan, Run, TableRow
+from uniemox.reproduce.protocol import NONE, POOLS, Protocol
 from uniemox.reproduce.results import histogram_row, with_baseline
 from uniemox.reproduce.sources import COLUMNS, DataSource, union_of
 from uniemox.reproduce.study import CLIP, TRAINED, Method, Study
@@ -33,6 +34,8 @@ from uniemox.views.transforms import WholeViews
 
 START = "UniEmoX's start alone"
 OURS, SCRATCH = "UniEmoX", "ViT from scratch"
+AUTHORS = "UniEmoX (authors' weights)"  # --weights UniEmoX=FILE
+CROPS_ONLY = "dBOT, crops and flips only"  # reference of the methods with detectors, which train like this
 BUDGET = (
     "methods without a checkpoint start from random weights; further epochs of fine-tuning make up for the images of "
     "our pre-training"
@@ -45,6 +48,7 @@ PROMPTS: Mapping[str, Sequence[str]] = DATA["prompts"]
 ABOUT: Mapping[str, Sequence[str]] = DATA["page"]
 """Text above the table, by scale."""
 RELATING: Mapping[str, str] = {name: row["relating"] for name, row in STARTS.items() if "relating" in row}
+OWN_POOLING = "the network's own"
 VIT_B_GMAC, VIT_B_PARAMETERS_M = 17.56, 85.8
 DETECTORS = {"YOLOX-nano": "objects", "YuNet": "faces"}  # with the option for its file
 CONFOUNDERS = {"demo": 16, "paper": 128}  # of CCIM; its paper uses 128 for CAER-S
@@ -52,23 +56,52 @@ ZERO_SHOT = "CLIP ViT-B/16, zero-shot"
 CLASS_PROTOTYPES = "class prototypes if data have no annotations; its cited figures are not comparable"
 
 
+NO_AUGMENTATION: Mapping[str, Any] = {
+    "augment.randaugment": None,
+    "augment.mixup": 0,
+    "augment.cutmix": 0,
+    "augment.erasing": 0,
+}
+"""Options that leave crops, flips and label smoothing, as `FinetuneConfig.resolved` does for methods with detectors."""
+
+
 def table3(study: Study) -> Plan:
     """Plan table III."""
-    rows = [_row(study, entry) for entry in paper_tables()["table3"]]
+    rows = []
+    for entry in paper_tables()["table3"]:
+        rows.append(_row(study, entry))
+        if entry["method"] == OURS and (OURS in study.weights or not study.is_demo):
+            rows.append(_row(study, entry, name=AUTHORS))
     rows += [_start_alone(study), _zero_shot(study), *(_extra(study, name) for name in EXTRAS)]
+    if not study.is_demo:  # a demo trains all its methods with crops and flips alone
+        rows.append(_crops_only(study))
     reference = START
     if study.is_demo:
         rows, names = told_once(rows)
         reference = names.get(START, START)
     return Plan(
         name="table3",
-        title="Table III: methods under one protocol",
+        title="Table III: comparison of methods",
         scale=study.config.scale,
         about=tuple(text.format(budget=BUDGET) for text in ABOUT[study.config.scale]),
-        columns=columns_of(study.targets),
-        rows=with_baseline(rows, histogram_row(study)),
+        columns=(*columns_of(study.targets), *(target.column for target in person_columns(study))),
+        rows=with_baseline(rows, _histogram(study)),
         reference=reference,
     )
+
+
+def person_columns(study: Study) -> list[DataSource]:
+    """Return the data of further columns: where the label is what one person feels, scene and person together."""
+    if study.is_demo:
+        return []
+    return [target.with_person_stream() for target in study.targets if target.labels.kind == "felt"]
+
+
+def _histogram(study: Study) -> TableRow:
+    """Return the colour histogram's row; it reads the scene in the further columns too."""
+    row = histogram_row(study)
+    further = {target.column: row.cells[target.name] for target in person_columns(study)}
+    return replace(row, cells={**row.cells, **further})
 
 
 def told_once(rows: Sequence[TableRow]) -> tuple[list[TableRow], dict[str, str]]:
@@ -108,29 +141,54 @@ def paper_only(entry: Mapping[str, Any], columns: tuple[str, ...], cells: Mappin
     return {name: cells.get(name) or Cell(paper=entry.get(name)) for name in columns}
 
 
-def _row(study: Study, entry: Mapping[str, Any]) -> TableRow:
-    """Return one of the paper's rows."""
-    name = entry["method"]
+def _row(study: Study, entry: Mapping[str, Any], *, name: str | None = None) -> TableRow:
+    """Return one of the paper's rows.  name: of another row with the same figures of the paper."""
+    name = name or entry["method"]
     method = relating_of(study, name) if name in RELATING else method_of(study, name)
     network = method.network + (f"; {CLASS_PROTOTYPES}" if name == "EAP" else "")
     if name == SCRATCH and not study.is_demo:
-        cells = {target.name: _of_union(study, method, target, entry.get(target.name)) for target in study.targets}
-        network += ", trained on all data sets of the column's kind at once"
-    else:
-        cells = {target.name: study.cell(method, target, paper=entry.get(target.name)) for target in study.targets}
-    cells = paper_only(entry, columns_of(study.targets), cells)
+        network += ", trained on all data sets of the column's kind at once, with the labels of all of them"
+    cells = {}
+    for target in study.targets:
+        data = target.with_people() if _reads_felt_person(method, target) else target
+        cells[target.name] = _cell(study, method, data, entry.get(target.name))
+    cells = paper_only(entry, columns_of(study.targets), cells) | _person_cells(study, method)
     return TableRow(name, cells, network=network, paper_costs=(entry.get("params_m"), entry.get("flops_g")))
+
+
+def _reads_felt_person(method: Method, target: DataSource) -> bool:
+    """Return True if a region method reads the person whose emotion is the label."""
+    return target.labels.kind == "felt" and method.looks_at is not None and method.looks_at > 1
+
+
+def _person_cells(study: Study, method: Method) -> dict[str, Cell]:
+    """Return the cells with scene and person: the same pooling and the same kind of new Γ for every network."""
+    targets = person_columns(study)
+    if method.looks_at is not None:
+        why = "it has views of its own: see the column of the same data"
+        return {target.column: Cell(why=why) for target in targets}
+    return {target.column: _cell(study, method, target, None) for target in targets}
+
+
+def _cell(study: Study, method: Method, target: DataSource, paper: float | None) -> Cell:
+    if method.name == SCRATCH and not study.is_demo:
+        return _of_union(study, method, target, paper)
+    return study.cell(method, target, paper=paper)
 
 
 def _of_union(study: Study, method: Method, target: DataSource, paper: float | None) -> Cell:
     """Score a method that is trained jointly on all data sets with labels of the target's kind.
 
-    The paper trains its ViT from scratch on "training data from multiple datasets" (section IV-C) and names none.
+    The paper trains its ViT from scratch on "training data from multiple datasets" and evaluates it "on the
+    corresponding test sets" (section V-C); it names none. The head has the labels of all of them; a test set is scored
+    in its own full label set.
     """
-    same = [one for one in study.targets if one.labels.kind == target.labels.kind]
-    given = [one for one in same if one.missing is None] or same
-    models = [study.finetune(method, union_of(given), seed=seed) for seed in method.starts]
-    return study.scored(models, target, paper=paper)
+    columns = person_columns(study) if target.streams == "both" else study.targets
+    same = [data for data in columns if data.labels.kind == target.labels.kind]
+    given = [data for data in same if data.missing is None] or same
+    union = replace(union_of(given), streams=target.streams)
+    models = [study.finetune(method, union, seed=seed) for seed in method.starts]
+    return study.scored(models, union, target, paper=paper, pooling=method.pooling)
 
 
 def _work_of(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -141,11 +199,12 @@ def _work_of(row: Mapping[str, Any]) -> dict[str, Any]:
 
 def method_of(study: Study, name: str) -> Method:
     """Return a method with its initial weights."""
-    row = STARTS.get(name, {})
+    row = STARTS.get(OURS if name == AUTHORS else name, {})
     if name == OURS:
         network = "the demo's ViT, pre-trained here" if study.is_demo else "ViT-L/16"
         return Method(name=name, starts=study.pretrained(), network=network, has_fusion=True, **_work_of(row))
-    given, needs, lacks = study.weights.get(name), tuple[Run, ...](), None
+    given = study.weights.get(OURS if name == AUTHORS else name)
+    needs, lacks = tuple[Run, ...](), None
     if given is not None:
         init = network = given
     elif study.is_demo and "small" in row:
@@ -154,7 +213,10 @@ def method_of(study: Study, name: str) -> Method:
         start = study.pretrain()  # only for its network
         init, needs, network = f"scratch:{start.folder}", (start,), "the demo's ViT, random weights"
     elif name == SCRATCH:
-        init, network = "scratch:timm:vit_large_patch16_224", "ViT-L/16"
+        init, network = "scratch:timm:vit_large_patch16_224?global_pool=avg", "ViT-L/16"
+    elif name == AUTHORS:
+        init, network = "UniEmoX.pth", "ViT-L/16, pre-trained by the authors"
+        lacks = f"the authors' weights: --weights {OURS}=FILE"
     else:
         init = network = row.get("published", f"{name}.pth")
         lacks = None if "published" in row else f"its checkpoint: --weights {name}={row.get('file', 'FILE')}"
@@ -166,8 +228,16 @@ def method_of(study: Study, name: str) -> Method:
         changes={"network.drop_path": 0} if "drop_path" in row and not study.is_demo else {},
         is_random=given is None and (study.is_demo or name == SCRATCH),
         lacks=lacks,
+        pooling=_pooling_of(row, init),
         **_work_of(row),
     )
+
+
+def _pooling_of(row: Mapping[str, Any], init: str) -> str | None:
+    """Return the pooling of a network that ignores the setting; None for a plain ViT."""
+    if init.removeprefix("scratch:").startswith("timm:"):
+        return POOLS["mean"] if "global_pool=avg" in init else OWN_POOLING
+    return row.get("pooling")
 
 
 def relating_of(study: Study, name: str) -> Method:
@@ -200,14 +270,29 @@ def _start_alone(study: Study) -> TableRow:
     return TableRow(START, _without_paper(row), network=f"the same runs as {name}")
 
 
+def _crops_only(study: Study) -> TableRow:
+    """Return dBOT's row without the augmentation that methods with detectors have to do without."""
+    start = method_of(study, "dBOT")
+    method = replace(start, name=CROPS_ONLY, changes={**start.changes, **NO_AUGMENTATION})
+    cells = {target.name: study.cell(method, target) for target in study.targets}
+    cells = paper_only({}, columns_of(study.targets), cells) | _person_cells(study, method)
+    return TableRow(CROPS_ONLY, cells, network="the reference of methods with a detector")
+
+
 def _extra(study: Study, name: str) -> TableRow:
     row, given = EXTRAS[name], study.weights.get(name)
     lacks = f'its weights: --weights "{name}=timm:NAME@FILE"' if study.is_demo and given is None else None
     network = given or row["init"]
     starts = dict.fromkeys(study.seeds, network)
-    method = Method(name=name, starts=starts, changes=row.get("changes", {}), lacks=lacks, **_work_of(row))
+    changes, pooling = row.get("changes", {}), _pooling_of(row, network)
+    method = Method(name=name, starts=starts, changes=changes, lacks=lacks, pooling=pooling, **_work_of(row))
     cells = {target.name: study.cell(method, target) for target in study.targets}
-    return TableRow(name, paper_only({}, columns_of(study.targets), cells), network=network)
+    if changes.get("method") == "probe":
+        why = "a linear probe has no fusion to train"
+        further = {target.column: Cell(why=why) for target in person_columns(study)}
+    else:
+        further = _person_cells(study, method)
+    return TableRow(name, paper_only({}, columns_of(study.targets), cells) | further, network=network)
 
 
 def _zero_shot(study: Study) -> TableRow:
@@ -218,22 +303,29 @@ def _zero_shot(study: Study) -> TableRow:
         source, network = f"fitted:{teacher.folder}", "the teacher that the demo fitted, in CLIP's place"
     for target in study.targets:
         data = target.scored
-        options = {
-            "teacher": source,
-            "data": data.source,
-            "split": target.split,
-            **data.files,
-            **data.people,
-            "out": OUT,
-        }
+        options = {"teacher": source, "data": data.source, "split": target.split, **data.files, "out": OUT}
         name, needs = f"zero-shot on {target.name}", () if teacher is None else (teacher,)
         run = data.run(study.config.out, name, "reproduce zero-shot", options=options, needs=needs)
         run = replace(run, images=target.scored_pictures, scores=(data.source, target.split))
-        cells[target.name] = Cell(None, (run,), run.missing or "")
+        protocol = Protocol(
+            trained_on=NONE,
+            labels=target.labels,
+            views="the scene" if teacher is None else "the scene and the person",
+            pooling=OWN_POOLING,
+            head="nearest sentence of a label",
+            augmentation=NONE,
+            epoch=NONE,
+            scored_on=data.name,
+            split=target.split,
+            scored_labels=target.labels,
+        )
+        cells[target.name] = Cell(None, (run,), run.missing or "", protocol)
     if teacher is not None and not study.with_emotion:
         network, why = "", "the demo's teacher has read no words for emotions: --with-emotion"
         cells = dict.fromkeys(cells, Cell(why=why))
-    return TableRow(ZERO_SHOT, paper_only({}, columns_of(study.targets), cells), network=network)
+    cells = paper_only({}, columns_of(study.targets), cells)
+    cells |= {target.column: Cell(why="CLIP reads the scene alone") for target in person_columns(study)}
+    return TableRow(ZERO_SHOT, cells, network=network)
 
 
 FITTED = "The overall emotion is {}."  # end of the texts for `teacher fit`

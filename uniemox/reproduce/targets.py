@@ -1,7 +1,8 @@
 """Every table and figure by name."""
 
+import re
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 
@@ -96,7 +97,7 @@ DEMO = "A demo: small networks and budgets, not the paper's. The results hold on
 
 
 def plan_of(name: Name, config: ReproduceConfig) -> Plan:
-    """Plan a table or figure. Raises ConfigError, DataError for invalid options."""
+    """Plan a table or figure. Raises ConfigError, DataError for invalid options, and for options that no run reads."""
     given = parse_given(config.data)
     rows = [*(entry["method"] for entry in paper_tables()["table3"] if not entry.get("cited")), *EXTRAS, *DETECTORS]
     weights = _named(
@@ -109,13 +110,37 @@ def plan_of(name: Name, config: ReproduceConfig) -> Plan:
             f"--pretrain-seeds must be at least 1 and at most --seeds, which is {seeds}, got {config.pretrain_seeds}: "
             "each pre-training is fine-tuned with a seed of its own"
         )
-    if name in ("table1", "table2"):
-        return (table1 if name == "table1" else table2)(given, config.scale)
     there = f"there are {', '.join(given)}" if given else "give that data set with --data"
     exclude = _named(
         config.exclude, "exclude", given, lambda name: f"--exclude names {name}, which is none of the data; {there}"
     )
-    targets = targets_of(config, given, {name: Path(file) for name, file in exclude.items()})
+    if name in ("table1", "table2"):
+        plan = (table1 if name == "table1" else table2)(given, config.scale)
+    else:
+        plan = _plan_study(name, config, given, weights, exclude, seeds)
+    refuse_unread(plan, config, weights, exclude)
+    return plan
+
+
+def _plan_study(
+    name: Name,
+    config: ReproduceConfig,
+    given: dict[str, str],
+    weights: dict[str, str],
+    exclude: dict[str, str],
+    seeds: int,
+) -> Plan:
+    """Plan a table or figure that needs runs.
+
+    Args:
+        name: Its name.
+        config: Its settings.
+        given: Sources by data set.
+        weights: Initial weights by row.
+        exclude: Files of excluded images by data set.
+        seeds: Number of fine-tuning seeds.
+    """
+    targets = targets_of(config, given, {data: Path(file) for data, file in exclude.items()})
     study = Study(
         config=config,
         targets=targets,
@@ -136,6 +161,48 @@ def plan_of(name: Name, config: ReproduceConfig) -> Plan:
     if any(target.is_synthetic for target in targets):
         return replace(plan, title=f"A check on drawn scenes: {plan.title}", about=(CHECK, *plan.about))
     return replace(plan, about=(DEMO, *plan.about))
+
+
+def refuse_unread(plan: Plan, config: ReproduceConfig, weights: Mapping[str, str], exclude: Mapping[str, str]) -> None:
+    """Raise ConfigError for an option that no run of a plan reads, so that it is not taken for granted.
+
+    Args:
+        plan: The plan that was made with the options.
+        config: All options.
+        weights: Initial weights by row.
+        exclude: Files of excluded images by data set.
+    """
+    words = {word for run in plan.runs for word in run.words}
+    # One of several data sets has its files in its own name, as in fi:FI?exclude=check.json.
+    words |= {part.partition("=")[2] for word in words for part in re.split("[?&,]", word) if "=" in part}
+    for option, values in (("weights", weights), ("exclude", exclude)):
+        for row, value in values.items():
+            if value not in words:
+                raise ConfigError(
+                    f"--{option} {row}={value}: no run of {plan.name} at scale {plan.scale} reads it with the given "
+                    "data and options; leave it out"
+                )
+    options = {name for run in plan.runs for name in run.options}
+    kinds = {run.kind for run in plan.runs}
+    read = {
+        "detector": "data persons" in kinds,
+        "objects": "data describe" in kinds,
+        "pretrain_split": "pretrain" in kinds,
+        "pretrain_seeds": "pretrain" in kinds,
+        "teacher": bool({"teacher.source", "teacher"} & options),
+        "with_emotion": bool({"teacher.with_emotion", "with_emotion"} & options) or "teacher fit" in kinds,
+        "gpus": not config.is_demo and bool(kinds & {"pretrain", "finetune"}),
+        "endpoint": "ask" in kinds,
+        "model": "ask" in kinds,
+        "key_from": "ask" in kinds,
+    }
+    defaults = {field.name: field.default for field in fields(ReproduceConfig)}
+    for name, is_read in read.items():
+        if not is_read and getattr(config, name) != defaults[name]:
+            raise ConfigError(
+                f"--{name.replace('_', '-')}: no run of {plan.name} at scale {plan.scale} reads it with the given data "
+                "and options; leave it out"
+            )
 
 
 def _named(

@@ -69,6 +69,9 @@ class Callback:
     def progress(self, what: str, done: int, total: int | None) -> None:
         """Called during long work before the first step or after a save, see `uniemox.io.progress`."""
 
+    def note(self, text: str) -> None:
+        """Called with a sentence about how the run begins, such as the origin of its initial weights."""
+
     def start(self, plan: RunPlan) -> None:
         """Called once, before the first step."""
 

@@ -184,7 +184,8 @@ def _begin(run: Path, kind: str, config: Any, data: DataSet | Sequence[Sample], 
         raise ConfigError(f"{run} began with other data than {name} has now; choose another --out")
     if lowers_rate:
         rates = [*content.get("earlier_base_lrs", ()), began.optimizer.base_lr]
-        write_file(path, json.dumps(record | {"earlier_base_lrs": rates}, indent=2) + "\n")
+        # Fields that were added after the beginning stay, see `add_to_record`.
+        write_file(path, json.dumps({**content, **record, "earlier_base_lrs": rates}, indent=2) + "\n")
     for left in run.glob(f"*{PARTIAL}"):  # left by a process that was killed while writing
         left.unlink()
     return True
@@ -206,6 +207,19 @@ def stored_precision(run: Path) -> Precision | None:
     hardware = config.get("hardware") if isinstance(config, dict) else None
     precision = hardware.get("precision") if isinstance(hardware, dict) else None
     return precision if precision in get_args(Precision) else None
+
+
+def add_to_record(run: Path, name: str, value: Any) -> None:
+    """Add a field to config.json of a run that has begun; replaces the field if it is there.
+
+    Args:
+        run: Folder of the run.
+        name: Name of the field, none of those that `begin_run` writes.
+        value: JSON-serialisable value.
+    """
+    record = read_json(run / CONFIG)
+    if record.get(name) != value:
+        write_file(run / CONFIG, json.dumps(record | {name: value}, indent=2) + "\n")
 
 
 def describe_data(data: DataSet) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from uniemox.checkpoints.published import load_start
 from uniemox.checkpoints.reading import read_weight_file, state_of
+from uniemox.checkpoints.start_decoder import MAE_NAMES
 from uniemox.errors import CheckpointError, ConfigError, ImageError
 from uniemox.io.files import CONFIG, ENCODER, WEIGHTS, open_regular
 from uniemox.io.progress import Progress, silent
@@ -40,8 +41,6 @@ PIXELS_ONLY = LossWeights(
 )
 MEAN, STD = (torch.tensor(value).view(3, 1, 1) for value in (IMAGENET_MEAN, IMAGENET_STD))
 MAE_HEADS = 16  # heads of the published decoders, which the tensors don't determine
-MAE_NAMES = {"decoder_embed.": "embed.", "decoder_blocks.": "decoder.blocks.", "decoder_norm.": "decoder.norm."}
-MAE_NAMES |= {"decoder_pred.": "decoder.pred.", "mask_token": "decoder.mask_token"}
 UNFIT = (OSError, RuntimeError, ValueError, KeyError, TypeError, safetensors.SafetensorError)
 
 
