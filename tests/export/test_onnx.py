@@ -45,6 +45,23 @@ def test_onnxruntime_answers_as_torch(name: str, count: int) -> None:
     np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
+def test_a_classifier_that_was_compiled_for_training_is_exported_without_a_compiler(tmp_path: Path) -> None:
+    """It used to be compiled again for the CPU, which fails after all the training if there is no C++ compiler."""
+    classifier, info = load_classifier(finetuned("probe") / "model.safetensors")
+
+    def no_compiler(graph: torch.fx.GraphModule, examples: list[Tensor]) -> None:
+        raise RuntimeError("there is no compiler")
+
+    torch._dynamo.reset()
+    for block in classifier.encoder.blocks:  # type: ignore[union-attr]
+        block.compile(backend=no_compiler)
+    export_classifier(classifier, info, tmp_path / "model.onnx")
+    with torch.no_grad(), torch.compiler.set_stance("force_eager"):
+        expected = classifier(pixels(2)).numpy()
+    [found] = session(tmp_path / "model.onnx").run(["logits"], {"scene": pixels(2).numpy()})
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
 def test_inputs_are_the_streams() -> None:
     inputs = {name: [part.name for part in session(finetuned(name) / "model.onnx").get_inputs()] for name in NAMES}
     assert inputs == {"both": ["scene", "person"], "knn": ["scene"], "probe": ["scene"], "affect": ["person"]}

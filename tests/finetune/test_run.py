@@ -37,6 +37,7 @@ from uniemox.errors import CheckpointError, ConfigError, DataError
 from uniemox.evaluate.calibration import fit_temperature
 from uniemox.evaluate.classifier_outputs import outputs_of
 from uniemox.evaluate.run import evaluate
+from uniemox.finetune import samples as samples_module
 from uniemox.finetune.config import FinetuneConfig, NetworkConfig
 from uniemox.finetune.network import build_network
 from uniemox.finetune.run import finetune
@@ -185,6 +186,21 @@ def test_the_running_mean_is_what_is_written(tmp_path: Path) -> None:
         torch.testing.assert_close(value, mean.module.state_dict()[name], rtol=1e-5, atol=1e-7)
         if name == "head.weight":
             assert not torch.equal(value, newest(tmp_path / "run")[name])
+
+
+@pytest.mark.usefixtures("without_onnx")
+def test_what_the_onnx_file_must_match_is_fitted_in_float32(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run in bfloat16 fits temperature, conformal scores and distances to outputs in float32, as ONNX computes."""
+    precisions = []
+
+    def recorded(classifier: Any, samples: Any, view: Any, **options: Any) -> Any:
+        precisions.append(options["precision"])
+        return outputs_of(classifier, samples, view, **options)
+
+    monkeypatch.setattr(samples_module, "outputs_of", recorded)
+    config = tiny_finetuning(pretrained(), method="knn", hardware=replace(CPU, precision="bfloat16"))
+    finetune(config, colours(splits=SPLITS), tmp_path / "run")
+    assert precisions == ["bfloat16", "float32", "float32"]  # neighbours, distance, calibration
 
 
 @pytest.mark.usefixtures("without_onnx")

@@ -19,6 +19,7 @@ from uniemox.model.config import REGION_METHODS
 from uniemox.model.detectors import CLASSES
 from uniemox.model.encoders import build
 from uniemox.model.methods.ccim import Ccim
+from uniemox.model.methods.eap import TEMPERATURE, Eap
 from uniemox.model.methods.emoticon import proximity
 from uniemox.model.methods.relation import Relation, build_method
 from uniemox.model.methods.solver import EmotionGraph, Solver
@@ -232,3 +233,18 @@ def test_a_file_holds_the_detectors(shared: Path, tmp_path: Path) -> None:
     save_classifier(model, info, tmp_path / "model.safetensors")
     loaded, _ = load_classifier(tmp_path / "model.safetensors")
     torch.testing.assert_close(loaded(views, views), expected)
+
+
+def test_cosines_are_computed_in_float32_under_autocast() -> None:
+    """In bfloat16, whose steps near 1 are 0.004, the logits of EAP would be wrong by up to 0.03."""
+    torch.manual_seed(0)
+    method = Eap(12, 8, MIKELS.labels, skip=True)
+    features = torch.randn(6, 1, 12)
+    scene = Regions(features, torch.zeros(6, 1, 0), torch.zeros(6, 1, 4), torch.ones(6, 1))
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        found = method({"scene": scene})[:, method.linear :]
+        vectors = method.project[0](method.norm(features[:, 0]))
+    words = torch.nn.functional.normalize(method.words[0], dim=1)
+    expected = torch.nn.functional.normalize(vectors.float(), dim=1) @ words.T / TEMPERATURE
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
