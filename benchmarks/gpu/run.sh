@@ -97,10 +97,13 @@ fi
 is_wanted steps && check steps 200
 
 if is_wanted experiment; then
-    if [ -d experiments/continued ]; then
-        part experiment 420 "$python" -m experiments.continued --gpu --out "$OUT" "${tiny[@]}"
+    if [ "$device" = cpu ]; then
+        part experiment 60 "$python" -m experiments.continued --tiny --out "$OUT/continued"
+    elif [ -f build/gpu/pack.npz ]; then
+        part experiment 420 "$python" -m experiments.continued --gpu --pack build/gpu/pack.npz --out "$OUT/continued" \
+            --outcomes "$OUT/outcomes"
     else
-        echo "experiment: experiments/continued is not in this tree"
+        echo "experiment: NOT RUN, there is no build/gpu/pack.npz; experiments/continued/pack.py writes it"
     fi
 fi
 

@@ -1,0 +1,37 @@
+"""Drawn images for rehearsals and tests: the class is the colour."""
+
+import colorsys
+
+import numpy as np
+from PIL import Image
+
+from experiments.continued.pack import Pack, encode_images, halves_of
+
+CLASSES, EACH, CHANNELS = 4, 24, 16
+
+
+def drawn_pack(seed: int = 0) -> Pack:
+    """Return a pack of small images whose class is their hue, with features that depend on the class."""
+    draw = np.random.default_rng(seed)
+    labels = np.repeat(np.arange(CLASSES), EACH)
+    images = []
+    for label in labels:
+        hue = (label + draw.uniform(-0.3, 0.3)) / CLASSES
+        colour = np.array(colorsys.hsv_to_rgb(hue % 1, 0.8, 0.8)) * 255
+        pixels = (colour + draw.normal(0, 20, (32, 32, 3))).clip(0, 255).astype(np.uint8)
+        images.append(Image.fromarray(pixels))
+    files, ends = encode_images(images)
+    centres = draw.normal(size=(CLASSES, CHANNELS))
+    features = (centres[labels] + draw.normal(0, 0.5, (len(labels), CHANNELS))).astype(np.float16)
+    return Pack(
+        images=files,
+        ends=ends,
+        keys=np.array([f"{place}.png" for place in range(len(labels))]),
+        labels=labels,
+        classes=np.array(["joy", "anger", "fear", "awe"]),
+        half=halves_of(labels),
+        persons=np.tile(np.array([0.2, 0.2, 0.6, 0.9], np.float32), (len(labels), 1)),
+        image_features=features,
+        text_features=features[::-1].copy(),
+        emotion_features=features,
+    )

@@ -1,0 +1,54 @@
+"""Stored outcomes: scores of every image by one encoder, 16 bits each."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from experiments.continued.plan import BUDGETS, Job
+from experiments.continued.probe import Scores, balanced
+
+LABELS = "labels.npz"
+
+
+def write(path: Path, scores: Mapping[str, Scores], about: Mapping[str, float]) -> None:
+    """Write the scores of a job by budget, and numbers about it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    arrays = {f"{name}.log_likelihood": value.log_likelihood.astype(np.float16) for name, value in scores.items()}
+    arrays |= {f"{name}.hit": value.hit.astype(np.float16) for name, value in scores.items()}
+    arrays |= {f"about.{name}": np.array(value) for name, value in about.items()}
+    half_written = path.with_suffix(".tmp.npz")
+    np.savez_compressed(half_written, **arrays)
+    half_written.replace(path)
+
+
+def write_labels(outcomes: Path, labels: Mapping[str, NDArray[np.int64]]) -> None:
+    """Write the labels of the scored images, by the half on which their encoders were trained."""
+    outcomes.mkdir(parents=True, exist_ok=True)
+    np.savez_compressed(outcomes / LABELS, **{half: value.astype(np.uint8) for half, value in labels.items()})
+
+
+def read_labels(outcomes: Path) -> dict[str, NDArray[np.int64]]:
+    """Read what `write_labels` wrote."""
+    with np.load(outcomes / LABELS) as file:
+        return {half: file[half].astype(np.int64) for half in file}
+
+
+def summary(job: Job, outcomes: Path, labels: Mapping[str, NDArray[np.int64]]) -> dict[str, tuple[float, float]]:
+    """Return recall in percent and log-likelihood, by budget."""
+    truth = labels[job.half]
+    with np.load(job.path(outcomes)) as file:
+        return {
+            name: (
+                100 * balanced(file[f"{name}.hit"].astype(np.float64), truth),
+                balanced(file[f"{name}.log_likelihood"].astype(np.float64), truth),
+            )
+            for name in BUDGETS
+        }
+
+
+def about(job: Job, outcomes: Path) -> dict[str, float]:
+    """Return the numbers about a job."""
+    with np.load(job.path(outcomes)) as file:
+        return {name.removeprefix("about."): float(file[name]) for name in file if name.startswith("about.")}

@@ -1,0 +1,58 @@
+"""Differences of arms over seeds and halves: t intervals and tests of equivalence."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from scipy import stats
+
+Verdict = Literal["helps", "harms", "no effect of the paper's size", "undecided"]
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """Mean of paired differences, in points or nats."""
+
+    mean: float
+    interval: tuple[float, float]
+    """95 %, t over the values."""
+    equivalence: float
+    """p of the larger of two one-sided t tests against ± the smallest effect of interest."""
+    values: tuple[float, ...]
+
+    @property
+    def is_effect(self) -> bool:
+        """True if the interval excludes 0."""
+        return self.interval[0] > 0 or self.interval[1] < 0
+
+    def verdicts(self, level: float = 0.05) -> list[Verdict]:
+        """Return what the rule says: one verdict, or two if an effect is real and small."""
+        found: list[Verdict] = []
+        if self.is_effect:
+            found.append("helps" if self.mean > 0 else "harms")
+        if self.equivalence < level:
+            found.append("no effect of the paper's size")
+        return found or ["undecided"]
+
+
+def difference(values: Sequence[float], smallest_effect: float) -> Difference:
+    """Test paired differences, one per seed and half.
+
+    Args:
+        values: At least two differences.
+        smallest_effect: Smallest effect of interest, in the same unit.
+
+    Returns:
+        Mean, 95 % interval, and the p value of equivalence (two one-sided t tests; Schuirmann 1987).
+    """
+    array = np.asarray(values, np.float64)
+    mean = float(array.mean())
+    error = float(array.std(ddof=1)) / len(array) ** 0.5
+    freedom = len(array) - 1
+    if error == 0:
+        return Difference(mean, (mean, mean), 0.0 if abs(mean) < smallest_effect else 1.0, tuple(array.tolist()))
+    margin = float(stats.t.ppf(0.975, freedom)) * error
+    above = float(stats.t.sf((mean + smallest_effect) / error, freedom))  # the effect is not below -smallest
+    below = float(stats.t.cdf((mean - smallest_effect) / error, freedom))
+    return Difference(mean, (mean - margin, mean + margin), max(above, below), tuple(array.tolist()))

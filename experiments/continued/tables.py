@@ -1,0 +1,88 @@
+"""Tables of the page, from stored outcomes alone."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from statistics import mean
+
+from experiments.continued.outcomes import about, read_labels, summary
+from experiments.continued.plan import ARMS, BUDGETS, CONTRASTS, HALVES, SMALLEST_EFFECT, START, Job, Profile
+from experiments.continued.statistics import Difference, difference
+
+TITLES = {"tenth": "a tenth of the labels", "all": "all labels", "grey": "grey copies, a tenth of the labels"}
+NATS = 0.02  # smallest difference of log-likelihood of interest; decides nothing
+Results = Mapping[Job, Mapping[str, tuple[float, float]]]
+
+
+def read(outcomes: Path, profile: Profile) -> dict[Job, dict[str, tuple[float, float]]]:
+    """Return recall and log-likelihood of all finished jobs, by budget."""
+    labels = read_labels(outcomes)
+    jobs = [Job(arm, half, seed) for arm in ARMS for half in HALVES for seed in seeds_of(arm, profile)]
+    return {job: summary(job, outcomes, labels) for job in jobs if job.path(outcomes).exists()}
+
+
+def seeds_of(arm: str, profile: Profile) -> range:
+    """Return the seeds of an arm; the start has one."""
+    return range(1 if arm == START else profile.seeds)
+
+
+def paired(results: Results, first: str, second: str, budget: str, figure: int) -> list[float]:
+    """Return the differences of two arms by seed and half; a start stands for all seeds.  figure: 0 recall, 1 nats."""
+    values = []
+    for job, scores in results.items():
+        other = Job(second, job.half, 0 if second == START else job.seed)
+        if job.arm == first and other in results:
+            values.append(scores[budget][figure] - results[other][budget][figure])
+    return values
+
+
+def contrast(results: Results, name: str, budget: str, figure: int = 0) -> Difference | None:
+    """Return one of the plan's contrasts; None before two values exist."""
+    values = paired(results, *CONTRASTS[name], budget, figure)
+    return difference(values, NATS if figure else SMALLEST_EFFECT) if len(values) > 1 else None
+
+
+def print_tables(outcomes: Path, profile: Profile) -> None:
+    """Print the tables in Markdown."""
+    results = read(outcomes, profile)
+    control = contrast(results, "positive control", "tenth")
+    has_control = control is not None and control.interval[0] > 0
+    print(f"Positive control: {'passed' if has_control else 'not passed, so there is no verdict'}.\n")
+    for budget in BUDGETS:
+        print(f"**{TITLES[budget]}**\n")
+        print("| arm | runs | recall, % | log-likelihood, nats |")
+        print("| --- | --- | --- | --- |")
+        for arm in ARMS:
+            scores = [found[budget] for job, found in results.items() if job.arm == arm]
+            if scores:
+                recall, nats = (mean(values) for values in zip(*scores, strict=True))
+                print(f"| {arm} | {len(scores)} | {recall:.1f} | {nats:.3f} |")
+        print("\n| contrast | difference | values | recall, points | p of equivalence | nats | verdict |")
+        print("| --- | --- | --- | --- | --- | --- | --- |")
+        for name, (first, second) in CONTRASTS.items():
+            recall_difference = contrast(results, name, budget)
+            nats_difference = contrast(results, name, budget, figure=1)
+            if recall_difference is None or nats_difference is None:
+                continue
+            verdict = "; ".join(recall_difference.verdicts()) if budget == "tenth" and has_control else ""
+            cells = (
+                name,
+                f"{first} − {second}",
+                str(len(recall_difference.values)),
+                _in_words(recall_difference, 1),
+                f"{recall_difference.equivalence:.3f}",
+                _in_words(nats_difference, 3),
+                verdict,
+            )
+            print(f"| {' | '.join(cells)} |")
+        print()
+    print("**Starts**: recall on the own half after each stage, %\n")
+    for half in HALVES:
+        job = Job(START, half, 0)
+        if job in results:
+            stages = [f"{value:.1f}" for name, value in sorted(about(job, outcomes).items()) if "stage" in name]
+            print(f"- half {half}: {', '.join(stages)}")
+
+
+def _in_words(found: Difference, digits: int) -> str:
+    low, high = found.interval
+    return f"{found.mean:+.{digits}f} ({low:+.{digits}f} to {high:+.{digits}f})"

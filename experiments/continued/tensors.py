@@ -1,0 +1,139 @@
+"""The images of a half on one device, and views drawn there: random crops, flips, persons, and whole images."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from experiments.continued.pack import Pack
+from uniemox.pretrain.step import PretrainBatch
+
+MIN_AREA, MAX_AREA = 0.3, 1.0  # of a random crop
+RATIO = 4 / 3  # largest ratio of the sides of a random crop
+MIN_PERSON = 0.05  # smallest side of a person's box, as a fraction
+
+
+@dataclass(frozen=True, slots=True)
+class Images:
+    """N images on a device."""
+
+    pixels: Tensor
+    """(N, 3, S, S) uint8."""
+    labels: Tensor
+    """(N,) int64."""
+    persons: Tensor
+    """Corners of the persons as fractions of the image, (N, 4)."""
+    image_features: Tensor
+    """Ω, (N, C)."""
+    text_features: Tensor
+    """Λ without the emotion word, (N, C)."""
+    emotion_features: Tensor
+    """Λ with the emotion word, (N, C)."""
+
+    @classmethod
+    def of(cls, pack: Pack, device: torch.device) -> "Images":
+        """Decode all images of a pack and move them to a device."""
+        floats = (pack.persons, pack.image_features, pack.text_features, pack.emotion_features)
+        return cls(
+            pack.pixels().to(device),
+            torch.from_numpy(pack.labels).to(device),
+            *(torch.from_numpy(values).float().to(device) for values in floats),
+        )
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, rows: Tensor) -> "Images":
+        """Return some images."""
+        return Images(*(getattr(self, name)[rows] for name in self.__slots__))
+
+
+def random_boxes(count: int, generator: torch.Generator) -> Tensor:
+    """Draw crops as fractions of the image, (N, 4): share of the area, ratio of the sides, place."""
+    area, ratio, x, y = torch.rand(4, count, generator=generator)
+    area = MIN_AREA + (MAX_AREA - MIN_AREA) * area
+    stretch = RATIO ** (ratio - 0.5)  # square root of the ratio of the sides
+    width = (area.sqrt() * stretch).clamp(max=1)
+    height = (area.sqrt() / stretch).clamp(max=1)
+    left, top = x * (1 - width), y * (1 - height)
+    return torch.stack([left, top, left + width, top + height], dim=1)
+
+
+def cut(pixels: Tensor, boxes: Tensor, flip: Tensor, side: int) -> Tensor:
+    """Cut boxes out of images, bilinear with antialiasing by a twice as fine grid, and mirror some.
+
+    pixels: (N, 3, S, S) uint8.  boxes: corners as fractions, (N, 4).  flip: (N,) bool.  Returns (N, 3, side, side)
+    uint8.
+    """
+    fine = 2 * side
+    places = (torch.arange(fine, device=pixels.device) + 0.5) / fine  # (2 side,)
+    x = torch.where(flip[:, None], 1 - places, places)  # (N, 2 side)
+    x = boxes[:, :1] + x * (boxes[:, 2:3] - boxes[:, :1])
+    y = boxes[:, 1:2] + places * (boxes[:, 3:] - boxes[:, 1:2])
+    grid = torch.stack([x[:, None].expand(-1, fine, -1), y[:, :, None].expand(-1, -1, fine)], dim=-1)
+    views = F.grid_sample(pixels.float(), 2 * grid - 1, mode="bilinear", padding_mode="border", align_corners=False)
+    return F.avg_pool2d(views, 2).round().clamp(0, 255).byte()
+
+
+def whole(pixels: Tensor, side: int, *, grey: bool = False) -> Tensor:
+    """Return whole images at a size, (N, 3, side, side) uint8.  grey: without colour (luma of Rec. 601)."""
+    if grey:
+        weights = torch.tensor([0.299, 0.587, 0.114], device=pixels.device)
+        luma = (pixels.float() * weights[:, None, None]).sum(dim=1, keepdim=True).round().byte()
+        pixels = luma.expand(-1, 3, -1, -1)
+    count = len(pixels)
+    boxes = torch.tensor([0.0, 0.0, 1.0, 1.0], device=pixels.device).expand(count, 4)
+    return cut(pixels, boxes, torch.zeros(count, dtype=torch.bool, device=pixels.device), side)
+
+
+def wide_enough(persons: Tensor) -> Tensor:
+    """Widen boxes that are too thin, inside the image.  persons: (N, 4) fractions."""
+    centre = (persons[:, :2] + persons[:, 2:]) / 2
+    half = (persons[:, 2:] - persons[:, :2]).clamp(min=MIN_PERSON) / 2
+    centre = centre.clamp(min=half, max=1 - half)
+    return torch.cat([centre - half, centre + half], dim=1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """Views of a step, and the labels of their images."""
+
+    views: PretrainBatch
+    labels: Tensor  # (N,)
+
+
+def batches(
+    images: Images, *, steps: int, batch_size: int, side: int, seed: int, done: int = 0, reads_emotion: bool = False
+) -> Iterator[Batch]:
+    """Yield the batches of the steps from `done` on, every image once per epoch.
+
+    The order, crops, flips and masks of a step depend only on the seed and the step, so that a resumed run continues
+    unchanged, and on the CPU's generator, so that they are the same on every device.
+    """
+    device = images.pixels.device
+    steps_per_epoch = max(1, len(images) // batch_size)
+    patches = (side // 16) ** 2
+    texts = images.emotion_features if reads_emotion else images.text_features
+    for step in range(done, steps):
+        epoch, place = divmod(step, steps_per_epoch)
+        order = torch.randperm(len(images), generator=torch.Generator().manual_seed(1_000_003 * seed + epoch))
+        rows = order[place * batch_size : (place + 1) * batch_size].to(device)
+        generator = torch.Generator().manual_seed(7_000_003 * seed + step + 1)
+        count = len(rows)
+        boxes = random_boxes(count, generator).to(device)
+        flip = (torch.rand(count, generator=generator) < 0.5).to(device)
+        noise = torch.rand(2, count, patches, generator=generator).to(device)
+        pixels = images.pixels[rows]
+        yield Batch(
+            views=PretrainBatch(
+                scene=cut(pixels, boxes, flip, side),
+                person=cut(pixels, wide_enough(images.persons[rows]), flip, side),
+                image_features=images.image_features[rows],
+                text_features=texts[rows],
+                scene_noise=noise[0],
+                person_noise=noise[1],
+            ),
+            labels=images.labels[rows],
+        )

@@ -1,0 +1,205 @@
+"""The experiment on continuing a start: views, resuming, probes that read nothing that they score, and its tests."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from experiments.continued import outcomes as stored
+from experiments.continued.drawn import drawn_pack
+from experiments.continued.pack import Pack, ridge, whitened
+from experiments.continued.plan import BUDGETS, FULL, HALVES, START, SUPERVISED, TINY, Job, jobs_of
+from experiments.continued.probe import Scores, balanced, features_of, score
+from experiments.continued.statistics import difference
+from experiments.continued.tables import print_tables
+from experiments.continued.tensors import Images, batches, cut, random_boxes, whole, wide_enough
+from experiments.continued.training import Course, Laboratory, new_encoder, pretraining_model, train, train_arm
+from uniemox.losses.config import LossWeights
+
+CPU = torch.device("cpu")
+PROFILE = replace(TINY, warm_up_steps=2, arm_epochs=1)
+
+
+@pytest.fixture(scope="module")
+def pack() -> Pack:
+    return drawn_pack()
+
+
+@pytest.fixture(scope="module")
+def images(pack: Pack) -> Images:
+    return Images.of(pack, CPU)
+
+
+def test_a_pack_comes_back_as_it_was(pack: Pack, tmp_path: Path) -> None:
+    pack.write(tmp_path / "pack.npz")
+    again = Pack.read(tmp_path / "pack.npz")
+    for name in Pack.__slots__:
+        np.testing.assert_array_equal(getattr(again, name), getattr(pack, name))
+    assert again.pixels().shape == (len(pack.labels), 3, 144, 144)
+
+
+def test_halves_have_as_many_images_of_every_class(pack: Pack) -> None:
+    counts = [np.bincount(pack.labels[pack.half == half]) for half in (0, 1)]
+    np.testing.assert_array_equal(*counts)
+
+
+def test_whitened_components_and_ridge_equal_sklearns() -> None:
+    from sklearn.decomposition import PCA
+    from sklearn.linear_model import Ridge
+
+    features = torch.randn(200, 6, generator=torch.Generator().manual_seed(0)) * torch.arange(1, 7)
+    _, _, ours = whitened(features, 3)
+    theirs = PCA(3, whiten=True).fit_transform(features.numpy())
+    for i in range(3):
+        assert abs(np.corrcoef(ours[:, i], theirs[:, i])[0, 1]) > 0.999
+        assert float(ours[:, i].std()) == pytest.approx(1.0, abs=0.01)
+    weight, offset = ridge(features, ours, penalty=2.0)
+    expected = Ridge(alpha=2.0).fit(features.numpy(), ours.numpy())
+    np.testing.assert_allclose(weight.T, expected.coef_, atol=1e-4)
+    np.testing.assert_allclose(offset, expected.intercept_, atol=1e-4)
+
+
+def test_views_are_the_boxes_of_the_images() -> None:
+    """A quarter of a picture of four colours has one colour; a mirrored half changes sides."""
+    pixels = torch.zeros(1, 3, 16, 16, dtype=torch.uint8)
+    pixels[:, 0, :, 8:] = 200
+    left = cut(pixels, torch.tensor([[0.0, 0.0, 0.45, 1.0]]), torch.tensor([False]), 4)
+    right = cut(pixels, torch.tensor([[0.55, 0.0, 1.0, 1.0]]), torch.tensor([False]), 4)
+    mirrored = cut(pixels, torch.tensor([[0.0, 0.0, 1.0, 1.0]]), torch.tensor([True]), 4)
+    assert (left == 0).all()
+    assert (right[:, 0] == 200).all()
+    assert (mirrored[0, 0, :, 0] == 200).all()
+    assert (mirrored[0, 0, :, 3] == 0).all()
+    assert torch.equal(whole(pixels, 16), pixels) or (whole(pixels, 16).float() - pixels.float()).abs().max() <= 100
+    grey = whole(pixels, 4, grey=True)
+    assert torch.equal(grey[:, 0], grey[:, 2])
+
+
+def test_crops_lie_inside_the_image() -> None:
+    boxes = random_boxes(500, torch.Generator().manual_seed(0))
+    assert boxes.min() >= 0
+    assert boxes.max() <= 1 + 1e-6
+    area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    assert 0.29 < area.min() < area.max() <= 1.0
+    wide = wide_enough(torch.tensor([[0.0, 0.0, 0.001, 1.0], [0.99, 0.2, 1.0, 0.4]]))
+    assert ((wide[:, 2:] - wide[:, :2]) > 0.049).all()
+    assert wide.min() >= 0
+    assert wide.max() <= 1
+
+
+def test_every_image_once_an_epoch_and_a_resumed_run_gets_the_same(images: Images) -> None:
+    options = {"steps": 12, "batch_size": 16, "side": 32, "seed": 3}
+    complete = list(batches(images, **options))
+    labels = torch.cat([batch.labels for batch in complete[:6]])
+    assert torch.equal(labels.bincount(), images.labels.bincount())
+    resumed = list(batches(images, **options, done=9))
+    for batch, again in zip(complete[9:], resumed, strict=True):
+        assert torch.equal(batch.views.scene, again.views.scene)
+        assert torch.equal(batch.views.scene_noise, again.views.scene_noise)
+    with_emotion = next(iter(batches(images, **options, reads_emotion=True)))
+    assert not torch.equal(with_emotion.views.text_features, complete[0].views.text_features)
+
+
+def test_a_killed_run_ends_with_the_same_weights(
+    images: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from experiments.continued import training
+
+    laboratory = Laboratory(PROFILE, images, torch.zeros(len(images)), tmp_path)
+    course = Course(steps=8, warm_up=2, lr=1e-3, seed=0)
+
+    def fresh() -> torch.nn.Module:
+        torch.manual_seed(0)
+        return pretraining_model(laboratory, new_encoder(PROFILE), LossWeights(), "attention")
+
+    undisturbed = fresh()
+    train(laboratory, undisturbed, images, tmp_path / "undisturbed.pt", course)
+    monkeypatch.setattr(training, "SAVE_EVERY", 3)
+    step_of = training.step_of
+
+    def dying(*given: object) -> object:
+        step, count = step_of(*given), iter(range(5))  # type: ignore[arg-type]
+
+        def once(batch: object) -> object:
+            if next(count, None) is None:
+                raise KeyboardInterrupt
+            return step(batch)  # type: ignore[arg-type]
+
+        return once
+
+    monkeypatch.setattr(training, "step_of", dying)
+    with pytest.raises(KeyboardInterrupt):
+        train(laboratory, fresh(), images, tmp_path / "killed.pt", course)
+    monkeypatch.setattr(training, "step_of", step_of)
+    resumed = fresh()
+    train(laboratory, resumed, images, tmp_path / "killed.pt", course)
+    for name, value in undisturbed.state_dict().items():
+        assert torch.equal(value, resumed.state_dict()[name]), name
+    assert not (tmp_path / "killed.partial").exists()
+
+
+@pytest.mark.parametrize("arm", [START, FULL, SUPERVISED])
+def test_an_arm_changes_the_encoder_but_not_the_start(arm: str, images: Images, pack: Pack, tmp_path: Path) -> None:
+    laboratory = Laboratory(PROFILE, images, torch.from_numpy(pack.half), tmp_path)
+    torch.manual_seed(0)
+    start = new_encoder(PROFILE)
+    before = start.blocks[0].attn.qkv.weight.clone()  # type: ignore[union-attr,index]
+    encoder = train_arm(laboratory, start, Job(arm, "A", 0))
+    is_changed = not torch.equal(encoder.blocks[0].attn.qkv.weight, before)  # type: ignore[union-attr,index]
+    assert is_changed == (arm != START)
+    assert features_of(encoder, images, PROFILE.side_px).shape == (len(images), 2 * PROFILE.encoder["embed_dim"])
+
+
+def test_the_unseen_half_is_the_other_one(images: Images, pack: Pack, tmp_path: Path) -> None:
+    laboratory = Laboratory(PROFILE, images, torch.from_numpy(pack.half), tmp_path)
+    for half in HALVES:
+        seen, unseen = laboratory.part(half), laboratory.part(half, unseen=True)
+        assert len(seen) + len(unseen) == len(images)
+        assert not {row.numpy().tobytes() for row in seen.pixels} & {row.numpy().tobytes() for row in unseen.pixels}
+
+
+@pytest.mark.parametrize("tenths", [True, False])
+def test_no_probe_reads_what_it_scores(tenths: bool) -> None:
+    """With labels by chance, recall is chance; a probe that had read the images would know all of them."""
+    draw = np.random.default_rng(0)
+    features, labels = draw.normal(size=(400, 60)), draw.integers(0, 4, 400)
+    scores = score(features, labels, tenths=tenths)
+    assert 0.17 < balanced(scores.hit, labels) < 0.33
+    features[:, :4] += 8 * np.eye(4)[labels]
+    assert balanced(score(features, labels, tenths=tenths).hit, labels) > 0.8
+
+
+def test_intervals_and_equivalence_are_scipys() -> None:
+    values = [0.4, -0.2, 0.1, 0.6, 0.3, -0.1]
+    found = difference(values, 1.0)
+    interval = stats.ttest_1samp(values, 0).confidence_interval(0.95)
+    assert found.interval == pytest.approx(tuple(interval))
+    p = max(
+        stats.ttest_1samp(values, -1.0, alternative="greater").pvalue,
+        stats.ttest_1samp(values, 1.0, alternative="less").pvalue,
+    )
+    assert found.equivalence == pytest.approx(p)
+    assert found.verdicts() == ["no effect of the paper's size"]
+    assert difference([2.1, 2.3, 1.9, 2.2], 1.0).verdicts() == ["helps"]
+    assert difference([-0.31, -0.3, -0.29, -0.3], 1.0).verdicts() == ["harms", "no effect of the paper's size"]
+    assert difference([3.0, -3.0, 2.0, -1.0], 1.0).verdicts() == ["undecided"]
+
+
+def test_tables_come_from_the_stored_outcomes_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The control fails with equal arms; with a better supervised arm, verdicts appear."""
+    labels = np.repeat(np.arange(4), 10)
+    stored.write_labels(tmp_path, dict.fromkeys(HALVES, labels))
+    draw = np.random.default_rng(0)
+    for job in jobs_of(PROFILE):
+        gain = 0.3 if job.arm == SUPERVISED else 0.0
+        hit = (draw.random(40) < 0.4 + gain).astype(float)
+        scores = dict.fromkeys(BUDGETS, Scores(np.full(40, -1.0 + gain), hit))
+        stored.write(job.path(tmp_path), scores, {"stage0": 40.0} if job.arm == START else {})
+    print_tables(tmp_path, PROFILE)
+    text = capsys.readouterr().out
+    assert text.startswith("Positive control: passed.")
+    assert "| claim | full − start | 4 |" in text
+    assert "- half A: 40.0" in text
