@@ -134,6 +134,8 @@ def test_another_order_of_the_same_labels_is_mapped_by_word() -> None:
     shuffled = LabelSet("mikels", MIKELS.labels[::-1], "evoked", MIKELS.aliases)
     assert [label_map(shuffled, MIKELS)(i) for i in range(8)] == list(range(8))[::-1]
     assert label_map(shuffled, MIKELS).dropped == ()
+    turned = (LabelSet("mine", ("a", "b", "c"), "evoked"), LabelSet("mine", ("b", "c", "a"), "evoked"))
+    assert [label_map(*turned)(i) for i in range(3)] == [2, 0, 1]
 
 
 @pytest.mark.parametrize(
@@ -150,6 +152,12 @@ def test_sets_without_a_known_map_are_refused() -> None:
         label_map(recognise(["cosy", "eerie"]), MIKELS)
     with pytest.raises(LabelError, match="no map from polarity to mikels is known"):
         label_map(POLARITY, MIKELS)
+
+
+@pytest.mark.parametrize(("count", "listed"), [(8, "a, b, c, d, e, f, g, h"), (9, "a, b, c, d, e, f, g, h, …")])
+def test_a_refusal_lists_up_to_eight_labels(count: int, listed: str) -> None:
+    with pytest.raises(LabelError, match=f"{listed} can't become"):
+        label_map(recognise("abcdefghi"[:count]), EKMAN)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import math
 import re
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -170,6 +171,14 @@ def test_the_limit_is_the_quantile(scores: list[float], coverage: float) -> None
         limit = score_limit(scores, coverage)
         assert sum(score <= limit for score in scores) >= place
         assert sum(score < limit for score in scores) < place
+
+
+def test_the_limit_of_a_round_coverage_is_exact() -> None:
+    """100 · 0.07 is slightly above 7 in floating point; fractions say which score it is."""
+    for percent in range(1, 100):
+        for count in (99, 199, 499):
+            place = math.ceil(Fraction(percent, 100) * (count + 1))
+            assert score_limit(range(1, count + 1), percent / 100) == place
 
 
 @given(st.lists(st.floats(0.01, 1), min_size=1, max_size=9), st.floats(0, 1))

@@ -19,7 +19,7 @@ from uniemox.io.images import decode
 from uniemox.persons.box import Box, Detection, choose_person
 from uniemox.predict.views import hide
 from uniemox.views.config import ViewConfig
-from uniemox.views.transforms import EvalViews, TrainViews, Views, random_crop
+from uniemox.views.transforms import EvalViews, TrainViews, Views, WholeViews, random_crop
 
 PERSON = Box(40, 60, 90, 200)
 
@@ -154,6 +154,25 @@ def test_second_crop_leaves_the_scene_crop_unchanged(sample: Sample) -> None:
         assert not torch.equal(views.person, views.scene)
     assert len({views.person.numpy().tobytes() for views in crops}) == len(crops)
     assert EvalViews(ViewConfig(size=32, person="second_crop"))(sample).person_source == "whole_image_second_crop"
+
+
+def test_a_second_crop_of_a_wide_image_lies_inside(tmp_path: Path) -> None:
+    """No crop of at least this area has an aspect below 4:3 in 400 x 40 px, so it is the middle part of 53 px."""
+    image = draw_image(3, (400, 40))
+    image.save(tmp_path / "wide.png")
+    views = TrainViews(ViewConfig(size=40, min_area=1.0, person="second_crop"), 0)(sample_of(tmp_path / "wide.png"), 0)
+    expected = np.asarray(image.crop((173, 0, 226, 40)).resize((40, 40), Image.Resampling.BICUBIC))
+    person = views.person.flip(-1) if views.flip else views.person
+    assert same_to_two_levels(person.numpy(), expected.transpose(2, 0, 1))
+
+
+def test_whole_views_are_the_unflipped_image_and_person(sample: Sample) -> None:
+    image = decode(sample.image.read())[0]
+    views = WholeViews(64)(sample)
+    assert (views.crop, views.flip, views.person_source) == (Box(0, 0, 320, 240), False, "largest")
+    for view, box in ((views.scene, None), (views.person, PERSON)):
+        expected = np.asarray(image.resize((64, 64), Image.Resampling.BICUBIC, box=box)).transpose(2, 0, 1)
+        assert same_to_two_levels(view.numpy(), expected)
 
 
 def test_who_is_taken() -> None:
