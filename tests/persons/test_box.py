@@ -1,10 +1,10 @@
-"""Boxes at the borders of an image, and the settings of a detector."""
+"""Boxes at the borders of an image, the choice of a person, and the settings of a detector."""
 
 import numpy as np
 import pytest
 
 from uniemox.errors import BoxError, ConfigError
-from uniemox.persons.box import Box, DetectorConfig, clip_box, touched_box
+from uniemox.persons.box import Box, Detection, DetectorConfig, choose_person, clip_box, touched_box
 
 
 @pytest.mark.parametrize("corner", range(4))
@@ -46,3 +46,27 @@ def test_limits_of_settings_are_allowed() -> None:
     assert DetectorConfig().thresholds(0.3, 0.4) == (0.3, 0.4, 100)
     with pytest.raises(ConfigError, match="max_detections"):
         DetectorConfig(max_detections=0)
+
+
+def test_who_is_taken() -> None:
+    size = (100, 100)
+    near, far, sure = Box(0, 0, 50, 50), Box(60, 60, 70, 70), Box(10, 10, 50, 50)
+    people = [Detection(near, 0.3), Detection(far, 0.99), Detection(sure, 0.9)]
+    assert choose_person(people, None, size).box == sure  # 1600 x 0.9 beats 2500 x 0.3
+    assert choose_person(people[:2], None, size).box == near
+    assert choose_person([Detection(near, 0.5), Detection(Box(50, 50, 100, 100), 0.5)], None, size).box == near
+    assert choose_person(people, None, size, "union").box == Box(0, 0, 70, 70)
+    assert choose_person(people, far, size) == (far, "target", ())
+    assert choose_person(people[:1], far, size, "union").box == Box(0, 0, 70, 70)
+    assert choose_person(people[:1], far, size, "persons_only").keep == (far, near)
+    assert choose_person([Detection(Box(-10, -10, 500, 60), 1.0)], None, size).box == Box(0, 0, 100, 60)
+    with pytest.raises(BoxError, match="covers no px"):
+        choose_person(None, Box(200, 200, 300, 300), size)
+
+
+def test_people_at_the_border_do_not_break_an_image() -> None:
+    """A detection of which less than a px is inside does not count; a target becomes at least a px."""
+    sliver = Detection(Box(99.6, 0, 130, 50), 0.9)
+    assert choose_person([sliver], None, (100, 100)).source == "whole_image_nobody_found"
+    assert choose_person([sliver, Detection(Box(0, 0, 9, 9), 0.1)], None, (100, 100)).box == Box(0, 0, 9, 9)
+    assert choose_person([], sliver.box, (100, 100)).box == Box(99, 0, 100, 50)

@@ -175,32 +175,10 @@ def test_whole_views_are_the_unflipped_image_and_person(sample: Sample) -> None:
         assert same_to_two_levels(view.numpy(), expected)
 
 
-def test_who_is_taken() -> None:
-    size = (100, 100)
-    near, far, sure = Box(0, 0, 50, 50), Box(60, 60, 70, 70), Box(10, 10, 50, 50)
-    people = [Detection(near, 0.3), Detection(far, 0.99), Detection(sure, 0.9)]
-    assert choose_person(people, None, size).box == sure  # 1600 x 0.9 beats 2500 x 0.3
-    assert choose_person(people[:2], None, size).box == near
-    assert choose_person([Detection(near, 0.5), Detection(Box(50, 50, 100, 100), 0.5)], None, size).box == near
-    assert choose_person(people, None, size, "union").box == Box(0, 0, 70, 70)
-    assert choose_person(people, far, size).box == far
-    assert choose_person([Detection(Box(-10, -10, 500, 60), 1.0)], None, size).box == Box(0, 0, 100, 60)
-    with pytest.raises(BoxError, match="covers no px"):
-        choose_person(None, Box(200, 200, 300, 300), size)
-
-
 def test_crop_of_a_person_of_one_px(sample: Sample) -> None:
     tiny = replace(sample, target_box=Box(10.2, 10.7, 11.3, 12.0))
     views = TrainViews(ViewConfig(size=16), 0)(tiny, 0)
     assert views.person.shape == (3, 16, 16)
-
-
-def test_people_at_the_border_do_not_break_an_image() -> None:
-    """A detection of which less than a px is inside does not count; a target becomes at least a px."""
-    sliver = Detection(Box(99.6, 0, 130, 50), 0.9)
-    assert choose_person([sliver], None, (100, 100)).source == "whole_image_nobody_found"
-    assert choose_person([sliver, Detection(Box(0, 0, 9, 9), 0.1)], None, (100, 100)).box == Box(0, 0, 9, 9)
-    assert choose_person([], sliver.box, (100, 100)).box == Box(99, 0, 100, 50)
 
 
 def test_names_that_are_no_text_can_be_drawn_for(sample: Sample) -> None:
