@@ -17,7 +17,15 @@ from tests.predict.networks import made, one, tiny_network, values
 from tests.runs import uniemox_here
 from uniemox.errors import ConfigError
 from uniemox.evaluate.calibration import conformal_scores
-from uniemox.predict.confidence import MIN_WEIGHT, TRUSTED, familiarity_of, likely_labels, probabilities_of, score_limit
+from uniemox.predict.confidence import (
+    MIN_WEIGHT,
+    TRUSTED,
+    familiarity_of,
+    likely_labels,
+    max_coverage,
+    probabilities_of,
+    score_limit,
+)
 from uniemox.predict.opening import load
 from uniemox.predict.predictor import Predictor
 
@@ -194,6 +202,12 @@ def test_likely_labels_are_never_empty_and_sorted(weights: list[float], limit: f
 def test_other_coverages_are_refused(coverage: float) -> None:
     with pytest.raises(ConfigError, match="strictly between 0 and 1"):
         score_limit([0.5] * 100, coverage)
+
+
+def test_a_model_without_scores_has_no_likely_labels() -> None:
+    with pytest.raises(ConfigError, match="no scores of held-out images"):
+        score_limit((), 0.9)
+    assert [max_coverage(scores) for scores in ((), (0.5,), (0.5,) * 9)] == [0, 0.5, 0.9]
 
 
 def test_scores_are_one_minus_the_true_labels_probability() -> None:
