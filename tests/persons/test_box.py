@@ -64,6 +64,15 @@ def test_who_is_taken() -> None:
         choose_person(None, Box(200, 200, 300, 300), size)
 
 
+def test_without_a_person_the_view_is_the_whole_image() -> None:
+    whole, person = Box(0, 0, 100, 80), Detection(Box(10, 20, 60, 70), 0.9)
+    for policy in ("largest", "union", "persons_only"):
+        assert choose_person(None, None, (100, 80), policy) == (whole, "whole_image_nobody_looked", ())
+        assert choose_person([], None, (100, 80), policy) == (whole, "whole_image_nobody_found", ())
+    assert choose_person([person], None, (100, 80), "persons_only") == (whole, "persons_only", (person.box,))
+    assert choose_person([person], None, (100, 80), "second_crop") == (whole, "whole_image_second_crop", ())
+
+
 def test_people_at_the_border_do_not_break_an_image() -> None:
     """A detection of which less than a px is inside does not count; a target becomes at least a px."""
     sliver = Detection(Box(99.6, 0, 130, 50), 0.9)
