@@ -22,6 +22,7 @@ from uniemox.predict.confidence import (
     TRUSTED,
     familiarity_of,
     likely_labels,
+    likely_sets,
     max_coverage,
     probabilities_of,
     score_limit,
@@ -196,6 +197,13 @@ def test_likely_labels_are_never_empty_and_sorted(weights: list[float], limit: f
     assert found[0] == int(p.argmax())
     assert sorted(found, key=lambda i: (-p[i], i)) == found
     assert set(found[1:]) == {i for i in range(len(p)) if 1 - p[i] <= limit + 1e-5} - {found[0]}
+
+
+def test_coverage_and_size_of_sets_are_means_over_images() -> None:
+    """At a coverage of 0.8 the limit is the eighth of nine scores, 0.8: labels of at least 0.2 are likely."""
+    answers = np.array([[0.7, 0.2, 0.1], [0.4, 0.35, 0.25], [0.9, 0.05, 0.05]])
+    coverage, size = likely_sets([i / 10 for i in range(1, 10)], 0.8, answers, np.array([1, 2, 2]))
+    assert (coverage, size) == (pytest.approx(2 / 3), 2.0)
 
 
 @pytest.mark.parametrize("coverage", [0, 1, -0.5, 1.5, float("nan")])
