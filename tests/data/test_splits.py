@@ -236,6 +236,7 @@ def test_all_splits_are_plotted_on_the_same_axes(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(Figure, "savefig", lambda figure, file, **_: (figures.append(figure), file.touch()))
     plot_choice(choice, DataSet("x", MIKELS, samples), tmp_path / "plot.png")
     low, high = choice.projected.min(axis=0), choice.projected.max(axis=0)
+    assert figures[0].get_size_inches().tolist() == [16, 4]  # a square for each split and the distances
     *plots, _ = figures[0].axes
     assert [axis.get_title() for axis in plots] == ["train (42)", "val (6)", "test (12)"]
     for axis in plots:
