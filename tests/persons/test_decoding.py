@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from uniemox.persons.box import MAX_CANDIDATES, Thresholds, select, suppress
+from uniemox.persons.box import Thresholds, select, suppress
 from uniemox.persons.fitting import Placement
 from uniemox.persons.layouts import LAYOUTS
 
@@ -93,7 +93,7 @@ def test_selection_leaves_out_what_is_no_box_in_the_image() -> None:
 
 def test_the_most_confident_candidates_are_compared() -> None:
     """Of 1,001 people side by side, the least certain is not among the 1,000."""
-    left = np.arange(MAX_CANDIDATES + 1.0)
+    left = np.arange(1001.0)
     boxes = np.stack([left, 0 * left, left + 1, 0 * left + 1], axis=1)
     confidences = np.linspace(0.5, 0.9, len(left))
     found = select(boxes, confidences, (len(left), 1), Thresholds(0.1, 0.5, 2000))
