@@ -108,10 +108,19 @@ def test_the_seed_decides() -> None:
 
 def test_blocks_do_not_repeat_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks of 2 and of 7 resamples of 10 units; each must go on where the one before stopped."""
-    values = np.random.default_rng(0).random((10, 2))
+    values, draw, blocks = np.random.default_rng(0).random((10, 2)), intervals._draw, []
+
+    def recorded(*arguments: object) -> np.ndarray:
+        times = draw(*arguments)
+        blocks.append(times.sum())
+        return times
+
+    monkeypatch.setattr(intervals, "_draw", recorded)
     for draws, resamples in ((20, 7), (70, 8), (1, 3)):
-        monkeypatch.setattr("uniemox.intervals.DRAWS", draws)
+        monkeypatch.setattr(intervals, "DRAWS", draws)
+        blocks.clear()
         found = resampled_means(values, resamples=resamples)
+        assert max(blocks) <= max(draws, len(values))  # so memory is limited
         assert found.shape == (resamples, 2)
         assert len(np.unique(found[:, 0])) == resamples
 

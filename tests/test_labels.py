@@ -135,6 +135,24 @@ def test_another_order_of_the_same_labels_is_mapped_by_word() -> None:
     shuffled = LabelSet("mikels", MIKELS.labels[::-1], "evoked", MIKELS.aliases)
     assert [label_map(shuffled, MIKELS)(i) for i in range(8)] == list(range(8))[::-1]
     assert label_map(shuffled, MIKELS).dropped == ()
+    turned = (LabelSet("mine", ("a", "b", "c"), "evoked"), LabelSet("mine", ("b", "c", "a"), "evoked"))
+    assert [label_map(*turned)(i) for i in range(3)] == [2, 0, 1]
+
+
+def test_a_custom_set_of_all_labels_by_other_words_is_reached() -> None:
+    words = ("amused", "angry", "awe", "content", "disgust", "excited", "fear", "sad")
+    mine = LabelSet("custom", words, "evoked")
+    assert [label_map(MIKELS, mine)(i) for i in range(8)] == list(range(8))
+
+
+def test_probabilities_are_added_and_divided_by_the_rest() -> None:
+    """Amusement, contentment and excitement become joy; awe is dropped; surprise is not reached."""
+    named = label_map(MIKELS, EKMAN).named([0.05, 0.1, 0.2, 0.15, 0.1, 0.2, 0.1, 0.1])
+    expected = {"anger": 0.1, "disgust": 0.1, "fear": 0.1, "joy": 0.4, "sadness": 0.1}
+    assert named == {label: pytest.approx(p / 0.8) for label, p in expected.items()}
+    assert list(named) == list(expected)
+    valence = LabelSet("affect", ("valence", "arousal"), "evoked")
+    assert label_map(valence, valence).named([7.0, 3.0]) == {"valence": 7.0, "arousal": 3.0}
 
 
 @pytest.mark.parametrize(
@@ -165,6 +183,12 @@ def test_sets_without_a_known_map_are_refused() -> None:
         label_map(recognise(["cosy", "eerie"]), MIKELS)
     with pytest.raises(LabelError, match="no map from polarity to mikels is known"):
         label_map(POLARITY, MIKELS)
+
+
+@pytest.mark.parametrize(("count", "listed"), [(8, "a, b, c, d, e, f, g, h"), (9, "a, b, c, d, e, f, g, h, …")])
+def test_a_refusal_lists_up_to_eight_labels(count: int, listed: str) -> None:
+    with pytest.raises(LabelError, match=f"{listed} can't become"):
+        label_map(recognise("abcdefghi"[:count]), EKMAN)
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ from pathlib import Path
 from tests.data.tree import abstract, emoset, emotion6, put, write
 from tests.images import draw, every_file, save
 from tests.processes import peak_mib
-from tools.mutations import mutate_bytes, mutate_json, mutate_sizes, mutate_text
+from tools.file_mutations import mutate_bytes, mutate_json, mutate_sizes, mutate_text
 from uniemox.data.people import Sidecar, read_sidecar
 from uniemox.data.processes import look_at
 from uniemox.data.readers.csv_table import read_csv

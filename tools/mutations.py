@@ -1,156 +1,200 @@
-"""How the fuzz run changes files: bytes, pieces of text, values of JSON."""
+"""Puts small faults into a module, one at a time, and says which of them the tests of its area notice.
 
-import contextlib
-import copy
-import hashlib
-import json
+    python -m tools.mutations uniemox/persons/box.py --count 20 --seed 1
+
+A fault is another comparison or operator, a number one too large, `any` for `all`, two arguments exchanged, a statement
+left out, and so on (`tools/faults.py`). It is put into a copy of the working tree, in a temporary folder. The tests are
+those of the folder with the module's name, tests/persons for uniemox/persons/box.py, and the module's doctests; files
+that import the module run first. Some faults change nothing that anybody could notice. Ctrl-C prints the share so far.
+"""
+
+import argparse
+import os
 import random
-import struct
-from typing import Any
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import textwrap
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 
-VALUES: tuple[Any, ...] = (
-    *(
-        None,
-        True,
-        0,
-        -1,
-        3,
-        10**30,
-        10**400,
-        1.5,
-        -1e308,
-        float("nan"),
-        float("inf"),
-        "",
-        "awe",
-        "9",
-        "../x",
-        "a" * 300,
-    ),
-    *(".", "/", "\0", "\ud800", "é\u2028\x85", [], {}, [[]], [0, 0, 5, 5, 0.5], [1, 2], ["Dog", 3], {"key": 1}),
-)
-"""What takes the place of a value in JSON."""
-PIECES = (
-    *(
-        b"nan",
-        b"inf",
-        b"-1",
-        b"1e400",
-        b"9" * 5000,
-        b'"',
-        b"'",
-        b",",
-        b";",
-        b"\t",
-        b"\r",
-        b"\n",
-        b"\0",
-        b"\xef\xbb\xbf",
-    ),
-    *(b"[" * 3000, b'{"a":' * 1200, b"\xff", b"\xc3", "\u2028".encode(), b"..", b"/", b"\\", b"NaN", b"null", b"true"),
-)
-"""What is put into a text."""
+from tools.faults import Fault, find_faults
+
+ROOT = Path(__file__).resolve().parents[1]
+PASSED, FAILED, NOT_COLLECTED, NO_TESTS = 0, 1, 2, 5  # exit codes of pytest
+PHASES = ("not long", "long")  # marks of the tests that run first and last; most faults are noticed by the first
+INTERRUPTED = 130  # exit code of a command after Ctrl-C
+GRACE_S = 30  # added to three times the usual duration, so that a busy machine is not taken for an endless loop
 
 
-def mutate_bytes(data: bytes, others: list[bytes], rng: random.Random) -> bytes:
-    """One to four changes anywhere, half of them near the beginning, where headers are."""
-    result = bytearray(data)
-    for _ in range(rng.choice((1, 1, 2, 4))):
-        size = max(1, len(result))
-        at = rng.randrange(min(size, 200) if rng.random() < 0.5 else size)
-        end = at + rng.choice((1, 2, 4, 16, 200, 5000))
-        match rng.randrange(7):
-            case 0:
-                result[at : at + 1] = bytes([rng.randrange(256)])
-            case 1 if at < len(result):
-                result[at] ^= 1 << rng.randrange(8)
-            case 2:
-                result[at : at + 4] = rng.choice(
-                    (b"\0\0\0\0", b"\xff\xff\xff\xff", b"\x7f\xff\xff\xff", b"\0\0\xff\xff")
-                )
-            case 3:
-                del result[at:end]
-            case 4:
-                result[at:at] = result[at:end]
-            case 5:
-                other = rng.choice(others)
-                start = rng.randrange(len(other))
-                result[at : at + rng.choice((0, 16, 400))] = other[start : start + rng.choice((16, 400, 5000))]
-            case _:
-                del result[at:]
-    return bytes(result)
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """A part of an area's tests."""
+
+    command: list[str]
+    limit_s: float
+    """Time after which a run counts as hanging."""
 
 
-def mutate_text(data: bytes, rng: random.Random) -> bytes:
-    """A piece put in, a piece left out, or two lines exchanged."""
-    result = bytearray(data)
-    for _ in range(rng.choice((1, 1, 2, 3))):
-        at = rng.randrange(len(result) + 1)
-        match rng.randrange(3):
-            case 0:
-                result[at : at + rng.choice((0, 1, 8))] = rng.choice(PIECES)
-            case 1:
-                del result[at : at + rng.choice((1, 5, 50))]
-            case _:
-                lines = bytes(result).split(b"\n")
-                i, j = rng.randrange(len(lines)), rng.randrange(len(lines))
-                lines[i], lines[j] = lines[j], lines[i]
-                result = bytearray(b"\n".join(lines))
-    return bytes(result)
-
-
-def mutate_json(data: bytes, rng: random.Random) -> bytes:
-    """Values in one line of JSON, or in the whole file, replaced, removed, or renamed; its hash is made to fit."""
-    lines = [data] if rng.random() < 0.5 else data.split(b"\n")
-    i = rng.randrange(len(lines))
+def main(arguments: Sequence[str] | None = None, root: Path = ROOT) -> int:
+    """Run the command in the tree of a root folder, and return its exit code."""
+    parser = argparse.ArgumentParser(prog="python -m tools.mutations", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("modules", nargs="+", metavar="MODULE", help="path of a module, such as uniemox/persons/box.py")
+    parser.add_argument("--count", type=int, help="number of faults to draw from all modules together; default: all")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the draw")
+    parser.add_argument("--tests", nargs="+", help="files or folders to run instead of the modules' own tests")
+    options = parser.parse_args(arguments)
+    faults = [(name, fault) for name in options.modules for fault in find_faults((root / name).read_bytes())]
+    if options.count is not None and options.count < len(faults):
+        faults = sorted(random.Random(options.seed).sample(faults, options.count))
+    outcomes: list[str] = []
     try:
-        tree = json.loads(lines[i])
-    except ValueError:
-        return data
-    for _ in range(rng.choice((1, 1, 3))):
-        tree = _changed(tree, rng)
-    if isinstance(tree, dict) and "splits" in tree:
-        with contextlib.suppress(Exception):
-            rows = sorted(f"{split}\t{key}" for split, keys in tree["splits"].items() for key in keys)
-            tree["sha256"] = hashlib.sha256("\n".join(rows).encode()).hexdigest()
-    lines[i] = json.dumps(tree, ensure_ascii=rng.random() < 0.5).encode("utf-8", "surrogatepass")
-    return b"\n".join(lines)
+        with _copied(root) as copy:
+            for name in options.modules:
+                drawn = [fault for other, fault in faults if other == name]
+                tests = options.tests or find_tests(copy, name)
+                for fault, outcome in _try_each(copy, name, drawn, tests):
+                    outcomes.append(outcome)
+                    before, after = (
+                        textwrap.shorten(code, 60, placeholder=" ...") for code in (fault.before, fault.after)
+                    )
+                    number = f"{len(outcomes)}/{len(faults)}"
+                    print(f"{number:>9}  {outcome:11}  {name}:{fault.line}  {before}  ->  {after}", flush=True)
+    except KeyboardInterrupt:
+        print(f"stopped after {len(outcomes)} of {len(faults)} faults")
+        print(_summary(outcomes))
+        return INTERRUPTED
+    print(_summary(outcomes))
+    return 0
 
 
-def _changed(tree: Any, rng: random.Random) -> Any:
-    """The tree with one value replaced; sometimes one field less, or another field's name."""
-    places = list(tree) if isinstance(tree, dict) else list(range(len(tree))) if isinstance(tree, list) else []
-    if not places or rng.random() < 0.15:
-        return copy.deepcopy(rng.choice(VALUES))
-    place = rng.choice(places)
-    if rng.random() < 0.6:
-        tree[place] = _changed(tree[place], rng)
-    elif rng.random() < 0.4:
-        del tree[place]
-    elif isinstance(tree, dict):
-        tree[rng.choice(("key", "boxes", "\ud800", "", "awe"))] = tree.pop(place)
-    else:
-        tree.insert(rng.randrange(len(tree) + 1), copy.deepcopy(rng.choice(VALUES)))
-    return tree
+def find_tests(root: Path, module: str) -> list[str]:
+    """Return the test files of a module's area, those that import the module first, and the module, for its doctests.
 
-
-def mutate_sizes(data: bytes, size: tuple[int, int], rng: random.Random) -> bytes:
-    """An image file whose header says other sizes than its content has, in one or all of the places that tell them.
-
-    size: width and height that it was made with, px.
+    module: path such as uniemox/persons/box.py, relative to the root. Raises SystemExit if there are no tests.
     """
-    told = rng.choice((1, 2, 16, 64, 255, 4000, 9000, 16383, 65535)), rng.choice((1, 30, 64, 256, 5000, 9000, 16383))
-    places = []
-    for code in (">II", "<II", ">HH", "<HH"):
-        places += [(struct.pack(code, *size), struct.pack(code, *told))]
-        places += [(struct.pack(code, *size[::-1]), struct.pack(code, *told[::-1]))]
-    less = [b"".join(struct.pack("<I", side - 1)[:3] for side in sides) for sides in (size, told)]  # WebP
-    places += [(less[0], less[1])]
-    for tag, side, other in ((256, size[0], told[0]), (257, size[1], told[1])):  # TIFF
-        for kind, code in ((3, "<HHIHH"), (4, "<HHII")):
-            rest = (0,) if kind == 3 else ()
-            places += [(struct.pack(code, tag, kind, 1, side, *rest), struct.pack(code, tag, kind, 1, other, *rest))]
-    there = [place for place in places if place[0] in data]
-    for old, new in there if rng.random() < 0.7 else there[:1]:
-        data = data.replace(old, new, 1 if rng.random() < 0.5 else -1)
-    return data
+    parts = Path(module).with_suffix("").parts
+    folder = root / "tests" / parts[1]
+    files = sorted(folder.rglob("test_*.py")) if len(parts) > 2 else [folder.with_name(f"test_{parts[1]}.py")]
+    files = [path for path in files if path.is_file()]
+    if not files:
+        raise SystemExit(f"there are no tests of {module} in {folder.parent}; name them with --tests")
+    files.sort(key=lambda path: ".".join(parts) not in path.read_text())
+    return [*(str(path.relative_to(root)) for path in files), module]
+
+
+def _summary(outcomes: list[str]) -> str:
+    """Return the share that was noticed; a test that never ends is noticed, too."""
+    if not outcomes:
+        return "no fault was tried"
+    missed = outcomes.count("not noticed")
+    noticed = len(outcomes) - missed
+    share = 100 * noticed / len(outcomes)
+    return f"{noticed} of {len(outcomes)} faults noticed ({share:.0f} %), {outcomes.count('timed out')} by their time"
+
+
+@contextmanager
+def _copied(root: Path) -> Iterator[Path]:
+    """Copy the files of a tree that git does not ignore, next to a link to the folder of reference files."""
+    with tempfile.TemporaryDirectory(prefix="uniemox-mutations-") as folder:
+        copy = Path(folder) / "tree"
+        command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+        listed = subprocess.run(command, cwd=root, check=True, capture_output=True, text=True).stdout
+        for name in filter(None, listed.split("\0")):
+            if (root / name).is_file():
+                (copy / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(root / name, copy / name)
+        shared = root.parent / "shared"
+        if shared.is_dir():
+            (copy.parent / "shared").symlink_to(shared)
+        yield copy
+
+
+def _try_each(copy: Path, module: str, faults: list[Fault], tests: list[str]) -> Iterator[tuple[Fault, str]]:
+    """Put each fault into the module of the copy, run the tests, and return the fault and what came of it."""
+    if not faults:
+        return
+    phases = _phases(copy, tests)
+    source = (copy / module).read_bytes()
+    for fault in faults:
+        (copy / module).write_bytes(fault.put_into(source))
+        yield fault, _outcome(copy, phases)
+    (copy / module).write_bytes(source)
+
+
+def _phases(copy: Path, tests: list[str]) -> list[Phase]:
+    """Run the tests without a fault, which also compiles all modules, and return how to run them again.
+
+    Raises SystemExit if they fail.
+    """
+    phases = []
+    for mark in PHASES:
+        command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-m", mark, *tests]
+        begin = time.monotonic()
+        exit_code, output = _run(command, copy, limit_s=None, may_compile=True)
+        if exit_code == PASSED:
+            phases.append(Phase(command, limit_s=GRACE_S + 3 * (time.monotonic() - begin)))
+        elif exit_code != NO_TESTS:
+            raise SystemExit(f"the tests fail without a fault: {' '.join(command)}\n{output}")
+    if not phases:
+        raise SystemExit(f"there is no test in {' '.join(tests)}")
+    return phases
+
+
+def _outcome(copy: Path, phases: list[Phase]) -> str:
+    """Run the phases until one fails. Raises RuntimeError if pytest itself could not run."""
+    for phase in phases:
+        exit_code, output = _run(phase.command, copy, limit_s=phase.limit_s, may_compile=False)
+        if exit_code is None:
+            return "timed out"
+        if exit_code in (FAILED, NOT_COLLECTED) or exit_code < 0:
+            return "noticed"
+        if exit_code != PASSED:
+            raise RuntimeError(f"pytest ended with {exit_code}: {output}")
+    return "not noticed"
+
+
+def _run(command: list[str], folder: Path, *, limit_s: float | None, may_compile: bool) -> tuple[int | None, str]:
+    """Run a command in a folder, and return its exit code and output; None after the time limit.
+
+    may_compile: write compiled modules. A fault must not: two of the same size within a second would be taken for one.
+    """
+    environment = os.environ | {"PYTHONPATH": str(folder)}
+    if not may_compile:
+        environment["PYTHONDONTWRITEBYTECODE"] = "1"
+    process = subprocess.Popen(
+        command,
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        start_new_session=True,
+    )
+    try:
+        output, _ = process.communicate(timeout=limit_s)
+    except subprocess.TimeoutExpired:
+        return None, ""
+    finally:
+        # Also the processes that a test has started, which would otherwise outlive a run that was stopped.
+        _stop_group(process)
+    return process.returncode, output
+
+
+def _stop_group(process: subprocess.Popen[str]) -> None:
+    """Stop a process and all processes of its session's group."""
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except ProcessLookupError:  # all have ended
+        return
+    process.wait()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

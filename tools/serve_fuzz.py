@@ -21,7 +21,7 @@ from pathlib import Path
 from tests.images import draw, every_file, png_header, save
 from tests.serve.process import started
 from tests.serve.serving import form, image
-from tools.mutations import PIECES, mutate_bytes
+from tools.file_mutations import PIECES, mutate_bytes
 from uniemox.io.weight_names import EMBEDDED
 from uniemox.serve.bodies import IMAGE_TYPES
 

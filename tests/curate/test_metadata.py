@@ -14,7 +14,7 @@ from PIL import ExifTags, Image, ImageCms, ImageOps, PngImagePlugin
 
 from tests.drawn import draw_image
 from tests.images import png_chunks, png_of, save
-from tools.mutations import mutate_bytes
+from tools.file_mutations import mutate_bytes
 from uniemox.curate.release.metadata import orientation_of, without_metadata
 from uniemox.errors import ImageError
 from uniemox.io.images import decode

@@ -163,6 +163,13 @@ def test_people_of_a_finder_that_was_trained_on_the_images_are_refused(tmp_path:
     assert seen_file(folder / "persons.jsonl").is_file()
 
 
+def test_a_list_of_hashes_is_sorted(tmp_path: Path) -> None:
+    """So the same images give the same file, whatever the order of a set."""
+    hashes = {f"{i * 7 % 10}" * 64 for i in range(10)}
+    write_hashes(tmp_path / "list.txt", hashes)
+    assert (tmp_path / "list.txt").read_text().split() == sorted(hashes)
+
+
 def test_a_damaged_list_is_named(tmp_path: Path) -> None:
     (tmp_path / "training_pictures.txt").write_bytes(b"\xff\xfe")
     with pytest.raises(DataError, match=says(tmp_path / "training_pictures.txt", "not a list of hashes")):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from matplotlib.figure import Figure
 
 from uniemox.cli.data import SchemeOptions
 from uniemox.cli.data import split as split_command
@@ -21,6 +22,7 @@ from uniemox.data.splits import (
     keep_fraction,
     paper_split,
     parse_ratio,
+    plot_choice,
     read_splits,
     split_samples,
     take_fraction,
@@ -100,6 +102,7 @@ def test_a_fraction_leaves_val_and_test_whole() -> None:
     scheme = split_samples(samples, RATIOS, 0)
     kept = Counter(keep_fraction(scheme, samples, 0.1, seed=0).values())
     assert kept == {"train": 21, "val": 30, "test": 60}
+    assert take_fraction(samples, 0.1, 0) != take_fraction(samples, 0.1, 1)
     for wrong in (0, -1, 1.1):
         with pytest.raises(ConfigError, match="fraction"):
             take_fraction(samples, wrong, 0)
@@ -144,6 +147,10 @@ def test_files_know_when_they_were_changed(tmp_path: Path) -> None:
     assert {sample.key: sample.split for sample in found.samples} == scheme
     assert found.notes == (f"splits from {tmp_path}/a.json (sha256 {digest[:12]})", "10 images are not in it")
     content = json.loads((tmp_path / "a.json").read_text())
+    assert (tmp_path / "a.json").read_text().split('"sha256"')[1] == (tmp_path / "b.json").read_text().split(
+        '"sha256"'
+    )[1]
+    assert all(keys == sorted(keys) for keys in content["splits"].values())
     content["splits"]["test"].append(content["splits"]["train"].pop())
     (tmp_path / "a.json").write_text(json.dumps(content))
     with pytest.raises(DataError, match=r"a\.json: its hash does not match"):
@@ -215,7 +222,26 @@ def test_frechet_distance_of_known_normals() -> None:
     a = draw.normal(size=(200_000, 2))
     assert frechet_distance(a, 3 * draw.normal(size=(200_000, 2)) + 2) == pytest.approx(2 * (4 + 4), rel=0.01)
     assert frechet_distance(a, a) == pytest.approx(0, abs=1e-9)
-    assert frechet_distance(a, a[:1]) == np.inf
+    assert frechet_distance(a, a[:1]) == frechet_distance(a[:1], a) == np.inf
+    # Two points at 0 and 2 have mean 1 and variance 2, points at 1 and 5 mean 3 and variance 8: 2² + (√8 - √2)².
+    pairs = (np.array([[0.0, 0.0], [2.0, 0.0]]), np.array([[1.0, 0.0], [5.0, 0.0]]))
+    assert frechet_distance(*pairs) == pytest.approx(6)
+
+
+def test_all_splits_are_plotted_on_the_same_axes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Limits are the range of each principal component, so the colours of the splits can be compared."""
+    samples = samples_of(60)
+    choice = choose_scheme(samples, RATIOS, np.random.default_rng(0).random((60, 48)), seeds=range(3))
+    figures: list[Figure] = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, file, **_: (figures.append(figure), file.touch()))
+    plot_choice(choice, DataSet("x", MIKELS, samples), tmp_path / "plot.png")
+    low, high = choice.projected.min(axis=0), choice.projected.max(axis=0)
+    assert figures[0].get_size_inches().tolist() == [16, 4]  # a square for each split and the distances
+    *plots, _ = figures[0].axes
+    assert [axis.get_title() for axis in plots] == ["train (42)", "val (6)", "test (12)"]
+    for axis in plots:
+        assert (axis.get_xlim(), axis.get_ylim()) == ((low[0], high[0]), (low[1], high[1]))
+    assert np.concatenate([part.get_offsets() for part in plots[0].collections]).shape == (42, 2)
 
 
 def test_schemes_leave_no_class_without_an_image_in_a_split() -> None:

@@ -95,6 +95,8 @@ def test_an_unfamiliar_image_has_the_interval_of_all_ratings(fitted: tuple[Path,
     assert (strange[:, 0] <= head.spread[:, 0]).all()
     assert (strange[:, 1] >= head.spread[:, 1]).all()
     assert head.intervals(np.array([[9.0, 1.0]]), None).max() <= 9
+    at_the_limit = head.intervals(np.array([[5.0, 5.0]]), np.array([0.05]))  # below 0.05 is unfamiliar
+    np.testing.assert_array_equal(at_the_limit[0], known)
 
 
 def test_ridge_is_scikit_learns_on_scaled_blocks() -> None:
@@ -151,12 +153,24 @@ def test_a_head_is_written_and_read_and_damage_is_told(fitted: tuple[Path, dict]
     features, logits = DRAW.normal(size=(3, 48)), DRAW.normal(size=(3, 8))
     np.testing.assert_array_equal(again.rate(features, logits), head.rate(features, logits))
     assert again.seen == head.seen
+    assert head.to_dict()["seen"] == "".join(sorted(head.seen))  # the same file for the same fit
+    extreme = head.rate(1e6 * features, logits)
+    assert set(extreme.ravel()) == {1.0, 9.0}
     assert head.seen == {hashlib.sha256(path.read_bytes()).hexdigest()[:16] for path in table.parent.glob("*.png")}
     shares = np.exp(head_inputs(features, logits)[:, 48:])
     np.testing.assert_allclose(shares.sum(axis=1), 1)
     for change in ({"weights": "?"}, {"bias": [1]}, {"half_widths": [float("nan"), 1]}, {"images": None}):
         with pytest.raises(CheckpointError, match="head for valence and arousal"):
             RatingHead.from_dict(head.to_dict() | change)
+
+
+def test_rows_without_both_ratings_are_left_out(table: Path, tmp_path: Path) -> None:
+    """Of 101 rows, one has only a valence."""
+    header, *rows = table.read_text().splitlines()[:102]
+    rows[0] = rows[0].rpartition(",")[0] + ","
+    (table.parent / "partly.csv").write_text("\n".join([header, *rows]))
+    source = tiny_network(tmp_path / "m.onnx", distances=(5.0,))
+    assert fit_ratings(str(source), open_data(f"csv:{table.parent / 'partly.csv'}"), tmp_path / "a.onnx").images == 100
 
 
 def test_what_can_not_be_fitted_is_refused(table: Path, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from uniemox.errors import ConfigError, DataError
 from uniemox.evaluate.calibration import fit_temperature
 from uniemox.evaluate.compare import chance_of
 from uniemox.evaluate.outputs import outputs_of_network
-from uniemox.evaluate.recalibration import recalibrate
+from uniemox.evaluate.recalibration import Recalibration, recalibrate
 from uniemox.evaluate.run import evaluate, write_evaluation
 from uniemox.evaluate.run_records import read_predictions
 from uniemox.predict.confidence import familiarity_of, likely_labels, score_limit
@@ -88,6 +88,56 @@ def test_a_model_at_chance_is_said_to_be(photos: Path, tmp_path: Path) -> None:
     result = recalibrate(str(source), open_data(f"folder:{tmp_path / 'easy'}"), tmp_path / "other.onnx")
     assert (result.accuracy, result.verdict) == (1.0, "better than chance on these images")
     assert result.chance == 1 / len(list((tmp_path / "easy").iterdir()))
+
+
+@pytest.mark.parametrize(
+    ("low", "verdict"),
+    [
+        (0.25, "no better than chance on these images: fine-tune instead"),
+        (0.4, "no better than always predicting the most common class of these images: fine-tune instead"),
+        (0.41, "better than chance on these images"),
+    ],
+)
+def test_the_whole_interval_must_be_better_than_a_guess(low: float, verdict: str) -> None:
+    result = Recalibration(
+        images=60,
+        split="val",
+        temperature=1.0,
+        ece_before=0.2,
+        ece_after=0.1,
+        accuracy=0.5,
+        accuracy_interval=(low, 0.6),
+        chance=0.25,
+        commonest=0.4,
+        coverage_before=None,
+        coverage_after=0.9,
+        set_size_before=None,
+        set_size_after=2.0,
+        flagged=None,
+    )
+    assert result.verdict == verdict
+
+
+def test_a_run_folder_is_calibrated_as_its_file(photos: Path, tmp_path: Path) -> None:
+    source = tiny_network(tmp_path / "run" / "model.onnx")
+    data = open_data(f"folder:{photos}")
+    by_folder = recalibrate(str(source.parent), data, tmp_path / "a.onnx")
+    assert by_folder == recalibrate(str(source), data, tmp_path / "b.onnx")
+
+
+def test_too_few_readable_images_are_refused(photos: Path, tmp_path: Path) -> None:
+    """30 images, one of them damaged."""
+    folder = tmp_path / "photos"
+    for path in sorted(photos.rglob("*.png"))[:30]:
+        (folder / path.parent.name).mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, folder / path.parent.name)
+    data = open_data(f"folder:{folder}?labels=mikels")
+    source = str(tiny_network(tmp_path / "m.onnx"))
+    assert recalibrate(source, data, tmp_path / "mine.onnx").images == 30
+    path = next(folder.rglob("*.png"))
+    path.write_bytes(path.read_bytes()[:60])
+    with pytest.raises(DataError, match=says("29 of 30", "can be read")):
+        recalibrate(source, data, tmp_path / "out.onnx")
 
 
 def test_the_images_count_as_seen_afterwards(photos: Path, tmp_path: Path) -> None:

@@ -106,6 +106,11 @@ def test_at_least_one_bit_of_a_colour_is_left(magnitude: int, bits: int) -> None
     assert posterize(image) == ImageOps.posterize(image, bits)
 
 
+def test_gaps_have_the_mean_colour_of_imagenet() -> None:
+    rotate = next(op for op in _randaugment("rand-m9-p1-inc1", 64).ops if op.name.startswith("Rotate"))
+    assert rotate(Image.new("RGB", (64, 64), "white")).getpixel((0, 0)) == (124, 116, 104)
+
+
 @pytest.mark.parametrize("task", ["label", "distribution", "affect"])
 def test_all_off_only_normalises(task: str) -> None:
     scene, person, targets = images(3), images(3, seed=1), torch.rand(3, 2)

@@ -63,6 +63,8 @@ def test_diagnostics_of_one_direction_and_of_orthogonal_features() -> None:
     assert fused_diagnostics(apart, None).keys() == {"fused_cosine"}
     assert fused_diagnostics(apart, None)["fused_cosine"].item() == pytest.approx(0)
     assert fused_diagnostics(same[:1], None)["fused_cosine"].item() == pytest.approx(0)
+    nothing = fused_diagnostics(torch.zeros(3, 4), torch.ones(4))
+    assert all(value.isfinite() for value in nothing.values())
 
 
 @pytest.mark.parametrize("name", NAMES)

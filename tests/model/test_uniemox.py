@@ -172,6 +172,20 @@ def test_settings_out_of_range_are_refused() -> None:
         UniEmoX(nn.Linear(2, 2), ModelConfig())
 
 
+def test_checkpointed_blocks_run_twice_and_give_the_same_gradients(build_model: Build) -> None:
+    """Encoder and decoder compute their activations again in the backward pass."""
+    found = []
+    for enable in (False, True):
+        model = build_model()
+        model.set_grad_checkpointing(enable)
+        calls = [calls_of(block) for block in (model.encoder.blocks[0], model.decoder.blocks[0])]
+        model(**inputs()).total.backward()
+        assert calls == [[8] * (1 + enable)] * 2
+        found.append({name: p.grad for name, p in model.named_parameters() if p.requires_grad})
+    for name, grad in found[0].items():
+        torch.testing.assert_close(found[1][name], grad, rtol=1e-5, atol=1e-7)
+
+
 def test_positions_are_fixed(build_model: Build) -> None:
     model = build_model()
     model(**inputs()).total.backward()

@@ -89,3 +89,12 @@ def test_selection_leaves_out_what_is_no_box_in_the_image() -> None:
     found = select(boxes, np.array([0.5, 0.9, 0.9, 0.9, 0.8]), (100, 50), Thresholds(0.5, 0.5, 9))
     assert found == (((40, 0, 90, 50), 0.8), ((0, 10, 20, 30), 0.5))
     assert select(boxes, np.full(5, np.nan), (100, 50), Thresholds(0.0, 0.5, 9)) == ()
+
+
+def test_the_most_confident_candidates_are_compared() -> None:
+    """Of 1,001 people side by side, the least certain is not among the 1,000."""
+    left = np.arange(1001.0)
+    boxes = np.stack([left, 0 * left, left + 1, 0 * left + 1], axis=1)
+    confidences = np.linspace(0.5, 0.9, len(left))
+    found = select(boxes, confidences, (len(left), 1), Thresholds(0.1, 0.5, 2000))
+    assert [detection.box.x1 for detection in found] == left[:0:-1].tolist()

@@ -3,6 +3,7 @@
 import math
 import re
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,16 @@ from tests.predict.networks import made, one, tiny_network, values
 from tests.runs import uniemox_here
 from uniemox.errors import ConfigError
 from uniemox.evaluate.calibration import conformal_scores
-from uniemox.predict.confidence import MIN_WEIGHT, TRUSTED, familiarity_of, likely_labels, probabilities_of, score_limit
+from uniemox.predict.confidence import (
+    MIN_WEIGHT,
+    TRUSTED,
+    familiarity_of,
+    likely_labels,
+    likely_sets,
+    max_coverage,
+    probabilities_of,
+    score_limit,
+)
 from uniemox.predict.opening import load
 from uniemox.predict.predictor import Predictor
 
@@ -172,6 +182,14 @@ def test_the_limit_is_the_quantile(scores: list[float], coverage: float) -> None
         assert sum(score < limit for score in scores) < place
 
 
+def test_the_limit_of_a_round_coverage_is_exact() -> None:
+    """100 · 0.07 is slightly above 7 in floating point; fractions say which score it is."""
+    for percent in range(1, 100):
+        for count in (99, 199, 499):
+            place = math.ceil(Fraction(percent, 100) * (count + 1))
+            assert score_limit(range(1, count + 1), percent / 100) == place
+
+
 @given(st.lists(st.floats(0.01, 1), min_size=1, max_size=9), st.floats(0, 1))
 def test_likely_labels_are_never_empty_and_sorted(weights: list[float], limit: float) -> None:
     p = np.array(weights) / sum(weights)
@@ -181,10 +199,23 @@ def test_likely_labels_are_never_empty_and_sorted(weights: list[float], limit: f
     assert set(found[1:]) == {i for i in range(len(p)) if 1 - p[i] <= limit + 1e-5} - {found[0]}
 
 
+def test_coverage_and_size_of_sets_are_means_over_images() -> None:
+    """At a coverage of 0.8 the limit is the eighth of nine scores, 0.8: labels of at least 0.2 are likely."""
+    answers = np.array([[0.7, 0.2, 0.1], [0.4, 0.35, 0.25], [0.9, 0.05, 0.05]])
+    coverage, size = likely_sets([i / 10 for i in range(1, 10)], 0.8, answers, np.array([1, 2, 2]))
+    assert (coverage, size) == (pytest.approx(2 / 3), 2.0)
+
+
 @pytest.mark.parametrize("coverage", [0, 1, -0.5, 1.5, float("nan")])
 def test_other_coverages_are_refused(coverage: float) -> None:
     with pytest.raises(ConfigError, match="strictly between 0 and 1"):
         score_limit([0.5] * 100, coverage)
+
+
+def test_a_model_without_scores_has_no_likely_labels() -> None:
+    with pytest.raises(ConfigError, match="no scores of held-out images"):
+        score_limit((), 0.9)
+    assert [max_coverage(scores) for scores in ((), (0.5,), (0.5,) * 9)] == [0, 0.5, 0.9]
 
 
 def test_scores_are_one_minus_the_true_labels_probability() -> None:

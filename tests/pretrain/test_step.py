@@ -207,20 +207,23 @@ def test_accumulated_batches_of_any_size_give_the_joined_batchs_gradient(build_m
         torch.testing.assert_close(grad, expected[name], rtol=1e-4, atol=1e-6)
 
 
-def worker(rank: int, folder: Path, sizes: tuple[int, int]) -> None:
+SIZES = (4, 2)  # samples of each process: the second's batch is short, as at the end of an epoch
+
+
+def worker(rank: int, folder: Path) -> None:
     """One of two processes: its rows of the batch, through DDP."""
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
-    rows = slice(0, sizes[0]) if rank == 0 else slice(sizes[0], sum(sizes))
-    assert gather_rows(torch.full((sizes[rank], 2), float(rank))).sum().item() == 2 * sizes[1]
+    rows = slice(0, SIZES[0]) if rank == 0 else slice(SIZES[0], sum(SIZES))
+    assert gather_rows(torch.full((SIZES[rank], 2), float(rank))).sum().item() == 2 * SIZES[1]
     assert sum_over_processes(torch.tensor(float(rank))).item() == 1
-    batch = make_batch(sum(sizes))
+    batch = make_batch(sum(SIZES))
     model = DistributedDataParallel(small_model())
     results = pretrain_step(model, frozen_optimizer(model), [part(batch, rows)])
     two = pretrain_step(model, frozen_optimizer(model), [part(batch, rows), part(batch, rows)])  # no_sync between
     if rank == 0:
         torch.save((results, two, gradients(model)), folder / "results")
-    broken = replace(part(batch, rows), image_features=torch.full((sizes[rank], 16), float("nan") if rank else 1.0))
+    broken = replace(part(batch, rows), image_features=torch.full((SIZES[rank], 16), float("nan") if rank else 1.0))
     try:
         pretrain_step(model, frozen_optimizer(model), [broken])
     except NonFiniteLossError:
@@ -231,7 +234,8 @@ def worker(rank: int, folder: Path, sizes: tuple[int, int]) -> None:
         (folder / f"refused {rank}").touch()
     groups = build_optimizer(model.module, lr=1.0).param_groups
     assert sum(len(group["params"]) for group in groups if group["weight_decay"] == 0) == len(spared(small_model()))
-    assert unwrap_model(torch.compile(model)).config is model.module.config
+    if rank == 0:  # torch.compile takes a second to import
+        assert unwrap_model(torch.compile(model)).config is model.module.config
     dist.destroy_process_group()
 
 
@@ -241,12 +245,11 @@ def small_model() -> UniEmoX:
     return UniEmoX(encoder, ModelConfig(decoder=DecoderConfig(width=16, depth=2, heads=4)))
 
 
-@pytest.mark.parametrize("sizes", [(3, 3), (4, 2)])
-def test_two_processes_give_one_processs_losses_and_gradients(sizes: tuple[int, int], tmp_path: Path) -> None:
-    """All four losses, also with a short batch on one process. Float32, 1e-5."""
+def test_two_processes_give_one_processs_losses_and_gradients(tmp_path: Path) -> None:
+    """All four losses, with a short batch on one process. Float32, 1e-5."""
     model = small_model()
-    expected = pretrain_step(model, frozen_optimizer(model), [make_batch(sum(sizes))])
-    mp.start_processes(worker, (tmp_path, sizes), nprocs=2, start_method="forkserver")
+    expected = pretrain_step(model, frozen_optimizer(model), [make_batch(sum(SIZES))])
+    mp.start_processes(worker, (tmp_path,), nprocs=2, start_method="forkserver")
     results, twice, grads = torch.load(tmp_path / "results")
     assert summed(results) == pytest.approx(summed(expected), rel=1e-5)
     assert summed(twice) == pytest.approx(summed(expected), rel=1e-5)

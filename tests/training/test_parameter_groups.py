@@ -10,7 +10,7 @@ from tests.networks import small_model
 from uniemox.errors import ConfigError
 from uniemox.model.classifier import Classifier
 from uniemox.model.fusion import build_fusion
-from uniemox.training.optimization import build_optimizer, freeze_layers, parameter_groups
+from uniemox.training.optimization import build_optimizer, freeze_layers, parameter_groups, parameter_groups_of
 
 VIT = {"embed_dim": 16, "depth": 3, "num_heads": 2}
 NETWORKS = {
@@ -105,6 +105,13 @@ def test_register_tokens_are_not_decayed() -> None:
     for layer_decay in (None, 0.5):
         found = settings_of(model, parameter_groups(model, 0.05, layer_decay))
         assert found["encoder.reg_token"][1] == 0
+
+
+def test_of_single_parts_only_matrices_are_decayed() -> None:
+    layer, frozen, scale = nn.Linear(2, 3), nn.Linear(2, 2).requires_grad_(False), nn.Parameter(torch.zeros(()))
+    groups = parameter_groups_of([(layer.parameters(), 1.0), ([*frozen.parameters(), scale], 0.5)], 0.05)
+    found = [(group["params"], group["weight_decay"], group["lr_scale"]) for group in groups]
+    assert found == [([layer.weight], 0.05, 1.0), ([layer.bias], 0.0, 1.0), ([scale], 0.0, 0.5)]
 
 
 def test_an_optimiser_takes_them() -> None:

@@ -19,7 +19,7 @@ from uniemox.io.images import decode
 from uniemox.persons.box import Box, Detection, choose_person
 from uniemox.predict.views import hide
 from uniemox.views.config import ViewConfig
-from uniemox.views.transforms import EvalViews, TrainViews, Views, random_crop
+from uniemox.views.transforms import EvalViews, TrainViews, Views, WholeViews, random_crop
 
 PERSON = Box(40, 60, 90, 200)
 
@@ -156,32 +156,29 @@ def test_second_crop_leaves_the_scene_crop_unchanged(sample: Sample) -> None:
     assert EvalViews(ViewConfig(size=32, person="second_crop"))(sample).person_source == "whole_image_second_crop"
 
 
-def test_who_is_taken() -> None:
-    size = (100, 100)
-    near, far, sure = Box(0, 0, 50, 50), Box(60, 60, 70, 70), Box(10, 10, 50, 50)
-    people = [Detection(near, 0.3), Detection(far, 0.99), Detection(sure, 0.9)]
-    assert choose_person(people, None, size).box == sure  # 1600 x 0.9 beats 2500 x 0.3
-    assert choose_person(people[:2], None, size).box == near
-    assert choose_person([Detection(near, 0.5), Detection(Box(50, 50, 100, 100), 0.5)], None, size).box == near
-    assert choose_person(people, None, size, "union").box == Box(0, 0, 70, 70)
-    assert choose_person(people, far, size).box == far
-    assert choose_person([Detection(Box(-10, -10, 500, 60), 1.0)], None, size).box == Box(0, 0, 100, 60)
-    with pytest.raises(BoxError, match="covers no px"):
-        choose_person(None, Box(200, 200, 300, 300), size)
+def test_a_second_crop_of_a_wide_image_lies_inside(tmp_path: Path) -> None:
+    """No crop of at least this area has an aspect below 4:3 in 400 x 40 px, so it is the middle part of 53 px."""
+    image = draw_image(3, (400, 40))
+    image.save(tmp_path / "wide.png")
+    views = TrainViews(ViewConfig(size=40, min_area=1.0, person="second_crop"), 0)(sample_of(tmp_path / "wide.png"), 0)
+    expected = np.asarray(image.crop((173, 0, 226, 40)).resize((40, 40), Image.Resampling.BICUBIC))
+    person = views.person.flip(-1) if views.flip else views.person
+    assert same_to_two_levels(person.numpy(), expected.transpose(2, 0, 1))
+
+
+def test_whole_views_are_the_unflipped_image_and_person(sample: Sample) -> None:
+    image = decode(sample.image.read())[0]
+    views = WholeViews(64)(sample)
+    assert (views.crop, views.flip, views.person_source) == (Box(0, 0, 320, 240), False, "largest")
+    for view, box in ((views.scene, None), (views.person, PERSON)):
+        expected = np.asarray(image.resize((64, 64), Image.Resampling.BICUBIC, box=box)).transpose(2, 0, 1)
+        assert same_to_two_levels(view.numpy(), expected)
 
 
 def test_crop_of_a_person_of_one_px(sample: Sample) -> None:
     tiny = replace(sample, target_box=Box(10.2, 10.7, 11.3, 12.0))
     views = TrainViews(ViewConfig(size=16), 0)(tiny, 0)
     assert views.person.shape == (3, 16, 16)
-
-
-def test_people_at_the_border_do_not_break_an_image() -> None:
-    """A detection of which less than a px is inside does not count; a target becomes at least a px."""
-    sliver = Detection(Box(99.6, 0, 130, 50), 0.9)
-    assert choose_person([sliver], None, (100, 100)).source == "whole_image_nobody_found"
-    assert choose_person([sliver, Detection(Box(0, 0, 9, 9), 0.1)], None, (100, 100)).box == Box(0, 0, 9, 9)
-    assert choose_person([], sliver.box, (100, 100)).box == Box(99, 0, 100, 50)
 
 
 def test_names_that_are_no_text_can_be_drawn_for(sample: Sample) -> None:

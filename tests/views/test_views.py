@@ -4,10 +4,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torchvision.transforms.functional import normalize
 
 from uniemox.errors import ConfigError, ShapeError
 from uniemox.views.config import MaskConfig
-from uniemox.views.patches import patchify, random_mask, unpatchify
+from uniemox.views.patches import IMAGENET, PixelStats, mask_noise, normalise, patchify, random_mask, unpatchify
 
 
 @given(st.integers(0, 3), st.integers(1, 4), st.integers(1, 4), st.sampled_from([1, 2, 14, 16]))
@@ -64,6 +65,32 @@ def test_the_noise_alone_decides_and_each_image_has_its_own() -> None:
     assert torch.equal(random_mask(noise[3:4], 0.75).hidden, first.hidden[3:4])
     assert len(torch.unique(first.hidden, dim=0)) == 64
     assert torch.equal(random_mask(torch.zeros(1, 8), 0.5).visible, torch.arange(4)[None])  # ties: stable
+
+
+def test_noise_depends_on_seed_epoch_stream_and_key_alone() -> None:
+    draw = {"seed": 3, "epoch": 1, "stream": "scene"}
+    noise = mask_noise(["a.jpg", "b.jpg", "bad\udcff.jpg"], 16, **draw)
+    assert (noise.shape, noise.dtype) == ((3, 16), torch.float32)
+    assert torch.equal(mask_noise(["b.jpg", "a.jpg"], 16, **draw), noise[[1, 0]])
+    others = [
+        mask_noise(["a.jpg"], 16, **draw | change) for change in ({"seed": 4}, {"epoch": 2}, {"stream": "person"})
+    ]
+    assert len(torch.unique(torch.cat([noise, *others]), dim=0)) == 6
+    many = mask_noise([str(i) for i in range(200)], 100, **draw)
+    assert many.min() >= 0
+    assert many.max() < 1
+    assert many.mean().item() == pytest.approx(0.5, abs=0.01)
+
+
+@pytest.mark.parametrize("stats", [IMAGENET, PixelStats((0.5, 0.4, 0.3), (0.2, 0.25, 0.5))])
+def test_pixels_are_normalised_as_torchvision_does(stats: PixelStats) -> None:
+    images = torch.randint(0, 256, (2, 3, 5, 7), dtype=torch.uint8)
+    before = images.clone()
+    expected = normalize(images / 255, stats.mean, stats.std)
+    torch.testing.assert_close(normalise(images, torch.device("cpu"), stats), expected)
+    assert torch.equal(images, before)
+    with pytest.raises(ShapeError, match="as uint8, 0 to 255, got float32"):
+        normalise(images.float(), torch.device("cpu"), stats)
 
 
 @pytest.mark.parametrize("ratio", [0.0, 1.0, -0.1, 1.5, float("nan")])
