@@ -110,7 +110,7 @@ TINY = Profile(
     max_additions=1,
     arm_epochs=1,
     warm_up_steps=2,
-    seeds=2,
+    seeds=1,
 )
 
 
