@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from statistics import median
 from typing import Any
 
@@ -65,19 +66,16 @@ def bench_step(
         raise ConfigError(f"batch size and steps must be at least 1, got {batch_size} and {steps}")
     torch.manual_seed(0)
     network = UniEmoX(build_encoder(model), ModelConfig()).train()
-    clip = random_clip("ViT-B-16") if with_clip else None
-    flops = 2 * step_multiply_adds(network, None if clip is None else clip.visual)
+    teacher = _random_teacher(compile_model) if with_clip else None
+    flops = 2 * step_multiply_adds(network, None if teacher is None else teacher.model.visual)
     ready_to_train(network, device)
-    optimizer, runner = build_optimizer(network, lr=1e-4), wrap(network, device, compiled=compile_model)
-    if clip is not None and compile_model:
-        clip.visual.compile()  # as a run does
-    teacher = None if clip is None else ClipTeacher(clip.to(device), tokenizer=None)
+    optimizer = build_optimizer(network, lr=1e-4)
+    runner = wrap(network, device, compiled=compile_model)
+    if teacher is not None:
+        teacher.model.to(device)
     batch = _random_batch(batch_size, network.image_size[0], ModelConfig().decoder.width, with_clip, device)
     precision, on_gpu = fast_precision(device.type), device.type == "cuda"
-
-    def step() -> None:
-        pretrain_step(runner, optimizer, [batch], teacher=teacher, precision=precision)
-
+    step = partial(pretrain_step, runner, optimizer, [batch], teacher=teacher, precision=precision)
     peak = matmul_peak(device, getattr(torch, precision))
     if on_gpu:
         torch.cuda.reset_peak_memory_stats(device)
@@ -122,6 +120,14 @@ def step_multiply_adds(network: UniEmoX, visual: Any | None) -> int:
     size = visual.image_size if isinstance(visual.image_size, tuple) else (visual.image_size,) * 2
     pixels = torch.zeros(1, 3, *size, device=next(visual.parameters()).device)
     return TRAINING * student + multiply_adds(lambda: visual(pixels))
+
+
+def _random_teacher(compiled: bool) -> ClipTeacher:
+    """Build a CLIP ViT-B/16 with random weights, its image tower compiled as in a run."""
+    clip = random_clip("ViT-B-16")
+    if compiled:
+        clip.visual.compile()
+    return ClipTeacher(clip, tokenizer=None)
 
 
 def random_clip(architecture: str) -> Any:
