@@ -177,12 +177,16 @@ def _scenes(root: Path, name: str, source: str) -> DataSource:
 
 
 def _divided(config: ReproduceConfig, name: str, source: str, exclude: Path | None) -> tuple[DataSource, DataSet]:
-    """Return the files unchanged, split as in the paper, or 80/10/10 if they have no splits."""
-    data, kind = open_data(source, exclude=exclude), parse_source(source)[0]
+    """Return the files unchanged, split as in the paper, or 80/10/10 if they have no splits.
+
+    Splits that the source names, as in `fi:FI?splits=FOLDER`, are used as they are.
+    """
+    data = open_data(source, exclude=exclude)
+    kind, _, reader_options = parse_source(source)
     left_out = {} if exclude is None else {"exclude": exclude}
     sizes = Counter(sample.split for sample in data.samples if sample.split)
     split = "test" if sizes["test"] or not sizes["val"] else "val"
-    is_paper = kind in PAPER_RECIPES and not config.is_demo
+    is_paper = kind in PAPER_RECIPES and not config.is_demo and "splits" not in reader_options
     ours = DataSource(
         name=name,
         source=source,
