@@ -10,7 +10,9 @@ LIGHT = AugmentConfig(randaugment=None, mixup=0.0, cutmix=0.0, smoothing=0.1, er
 
 
 def paper() -> FinetuneConfig:
-    """Return the paper's settings: 100 epochs, soft targets, RandAugment, mixup, CutMix, erasing, drop path 0.2.
+    """Return the defaults of the authors' code, with a batch of 256 (theirs: 16 per GPU).
+
+    These are 100 epochs, soft targets, RandAugment, mixup, CutMix, erasing and drop path 0.2.
 
     Region methods have the form of their papers: without `network.skip`.
     """
