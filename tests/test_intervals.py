@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from tools.coverage import coverage
 from uniemox import intervals
 from uniemox.errors import DataError, ShapeError
 from uniemox.intervals import (
@@ -225,6 +226,16 @@ def test_more_images_do_not_hide_the_seeds() -> None:
     spread = spread_over_seeds(hits.mean(axis=1), resampled=[resampled_means(hits.T)])
     assert spread is not None
     assert spread.reach(0.975, 0.8) > spread.reach(0.975) == pytest.approx(widths[1] / 2)
+
+
+def test_simulated_intervals_contain_new_seeds_where_images_alone_do_not() -> None:
+    """`python -m tools.coverage` on few images, whose seeds differ by 5 points."""
+    assert coverage(2, 50, 5.0, trials=2)[:2] == [None, None]
+    mean, difference, mean_over_images, difference_over_images, _ = coverage(3, 400, 5.0, trials=60)
+    assert mean is not None and difference is not None  # noqa: PT018
+    assert min(mean, difference) >= 0.88
+    assert mean_over_images is not None and mean_over_images < 0.8  # noqa: PT018
+    assert difference_over_images is not None and difference_over_images < 0.8  # noqa: PT018
 
 
 @pytest.mark.parametrize(("ours", "theirs"), [((3, 4), (2, 4)), ((3, 4), (4,))])

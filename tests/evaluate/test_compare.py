@@ -57,6 +57,14 @@ def test_two_runs_are_printed_without_an_interval(runs: dict[str, Path], capsys:
     assert (found["ours_interval"], found["difference"]["low"]) == (None, None)
 
 
+def test_a_model_that_is_no_run_is_compared_by_its_evaluations(runs: dict[str, Path], tmp_path: Path) -> None:
+    """As the models in the package, whose scores are in ./embedded."""
+    expected = compare([runs["a0"]], [runs["b0"]])
+    (tmp_path / "embedded").mkdir()
+    (runs["a0"] / "evaluations").rename(tmp_path / "embedded" / "evaluations")
+    assert compare([tmp_path / "embedded"], [runs["b0"]]) == expected
+
+
 def test_the_order_of_the_images_in_a_file_changes_nothing(runs: dict[str, Path]) -> None:
     before = compare([runs["a0"]], [runs["b0"]])
     [file] = (runs["b0"] / "evaluations").glob("*.jsonl")

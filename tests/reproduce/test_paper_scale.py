@@ -138,3 +138,12 @@ def test_splits_that_the_data_name_are_not_drawn_again(given_seven: tuple[str, .
     assert not [run for run in made.runs if run.kind == "data split"]
     [cell] = {row.cells["FI"].runs[0].scores for row in made.rows if row.cells["FI"].runs}
     assert cell == (f"{fi}?splits={authors}", "test")
+
+
+def test_eap_has_no_row_where_no_annotation_has_words(given_seven: tuple[str, ...]) -> None:
+    """Of the seven only EmoSet has words besides the labels; the paper's figure of UBE stays."""
+    made = plan("table3", "paper", data=given_seven, weights=("dBOT=dbot.pth",), detector="y.onnx")
+    cells = next(row for row in made.rows if row.name == "EAP").cells
+    assert {name for name, cell in cells.items() if cell.runs} == {"EmoSet"}
+    assert "uniemox data describe" in cells["UBE"].why
+    assert cells["UBE"].paper == 81.77

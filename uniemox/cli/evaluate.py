@@ -136,7 +136,7 @@ def compare(*, ours: Runs, theirs: Runs, baseline: Runs | None = None, as_json: 
     Example: uniemox compare --ours runs/a0 runs/a1 runs/a2 --theirs runs/b0 runs/b1 runs/b2 --baseline runs/histogram
 
     Args:
-        ours: Fine-tuning runs that uniemox evaluate has scored.
+        ours: Fine-tuning runs that uniemox evaluate has scored; also embedded or small, scored in this folder.
         theirs: Fine-tuning runs to compare with.
         baseline: Trivial baseline, a run of finetune --method histogram; settings that do not beat it are marked.
         as_json: Print one JSON object per evaluation that all runs have.

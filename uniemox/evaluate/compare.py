@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from uniemox.errors import DataError
-from uniemox.evaluate.run_records import Predictions, read_run
+from uniemox.evaluate.run_records import Predictions, read_evaluations, read_run
 from uniemox.intervals import Interval, PairedDifference, interval_over_runs, paired_bootstrap
+from uniemox.io.files import EVALUATIONS
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +42,8 @@ class Comparison:
 def compare(ours: Sequence[Path], theirs: Sequence[Path], baseline: Sequence[Path] = ()) -> list[Comparison]:
     """Compare two groups of runs on every evaluation that all runs have, as means over their seeds.
 
-    ours, theirs: folders of fine-tuning runs, at least one each.  baseline: runs of a trivial baseline, such as method
-    histogram.
+    ours, theirs: folders of fine-tuning runs, or other folders with evaluations (`evaluate` writes that of embedded to
+    ./embedded), at least one each.  baseline: runs of a trivial baseline, such as method histogram.
     Raises DataError if a folder has no run, they have no evaluation in common, or predictions are for different images.
     """
     runs = {path: _by_title(path) for path in (*ours, *theirs, *baseline)}
@@ -62,7 +63,9 @@ def compare(ours: Sequence[Path], theirs: Sequence[Path], baseline: Sequence[Pat
 def _by_title(path: Path) -> dict[str, Predictions | None]:
     """Return a run's predictions by scored data; None for evaluations without labels."""
     predictions: dict[str, Predictions | None] = {}
-    for one in read_run(path).evaluations:
+    if not (path / EVALUATIONS).is_dir():
+        read_run(path)  # raises if there is no run either
+    for one in read_evaluations(path)[0]:
         if one.title in predictions:
             raise DataError(f"{path} was scored twice on {one.title}; remove one of the two from its evaluations")
         predictions[one.title] = one.predictions

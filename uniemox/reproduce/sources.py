@@ -18,6 +18,7 @@ from uniemox.errors import ConfigError
 from uniemox.io.files import SPLITS
 from uniemox.io.weight_names import weight_paths
 from uniemox.labels import CAER, EKMAN, HECO, MIKELS, UBE, LabelSet
+from uniemox.model.methods.eap import has_words
 from uniemox.reproduce.config import ReproduceConfig
 from uniemox.reproduce.plan import OUT, Run
 from uniemox.training.run_folder import describe_data
@@ -68,6 +69,8 @@ class DataSource:
     digests: tuple[str, ...] = ()
     """Hashes of the user's data."""
     has_people: bool = False
+    has_words: bool = True
+    """True if its annotations name objects or attributes, or if that is not known yet."""
     sizes: Mapping[str, int] = field(default_factory=dict)
     """Number of images by split, if the data set has splits."""
     is_synthetic: bool = False
@@ -199,6 +202,7 @@ def _divided(config: ReproduceConfig, name: str, source: str, exclude: Path | No
         digests=(_digest(data, source),),
         exclude=left_out,
         has_people=_has_people(data),
+        has_words=has_words(data.samples) or (config.is_demo and config.objects is not None),
         sizes=sizes,
     )
     if not is_paper and sizes["train"] and sizes[split]:
