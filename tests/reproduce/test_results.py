@@ -140,6 +140,21 @@ def full(root: Path) -> Plan:
     return table(cells, reference="base")
 
 
+def test_two_seeds_stand_on_a_page_without_an_interval(tmp_path: Path) -> None:
+    """One more does not; the histogram is beaten or not by the mean."""
+    seeds = tuple(scored(tmp_path, "x", RIGHT, seed=seed) for seed in range(3))
+    base = Cell(runs=(scored(tmp_path, "y", HALF),))
+    text, _, records = written(table({"two": Cell(runs=seeds[:2]), "base": base}, reference="base"), tmp_path)
+    two = next(record for record in records if record["method"] == "two")
+    assert (two["accuracy"], two["low"], two["gain_low"], two["over"]) == ("0.9", "", "", "none")
+    assert "90.0 %</span>" in text
+    assert "+40.0 (no interval: two seeds)" in text
+    assert "with two seeds, none" in text
+    text, _, records = written(table({"three": Cell(runs=seeds), "base": base}, reference="base"), tmp_path)
+    assert next(record for record in records if record["method"] == "three")["over"] == "seeds and pictures"
+    assert "over training seeds (Student&#39;s t) and images" in text
+
+
 def test_every_figure_of_a_page_is_marked(tmp_path: Path) -> None:
     plan = full(tmp_path)
     text, values, records = written(plan, tmp_path)
