@@ -120,6 +120,7 @@ class RegionPass(nn.Module):
             outputs=CLASSES,
             labels=MIKELS.labels,
             method=name,
+            method_options={"concatenates": True} if name == "stimuli" else {},
             has_detector=True,
             has_face_finder=True,
             confounders=(CONFOUNDERS, encoder.embed_dim) if name == "emoticon" else None,

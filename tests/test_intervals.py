@@ -6,9 +6,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from tools.coverage import coverage
 from uniemox import intervals
 from uniemox.errors import DataError, ShapeError
-from uniemox.intervals import bootstrap_interval, paired_bootstrap, percentile_interval, resampled_means
+from uniemox.intervals import (
+    bootstrap_interval,
+    interval_over_runs,
+    paired_bootstrap,
+    percentile_interval,
+    resampled_means,
+    spread_over_seeds,
+)
 
 
 def interval_of(scores: np.ndarray, groups: list | None = None, **draw: int) -> tuple[float, float]:
@@ -158,10 +166,12 @@ def test_the_order_of_samples_changes_nothing(values: list[float], random: objec
 
 @given(NUMBERS)
 def test_equal_models_differ_by_nothing(values: list[float]) -> None:
-    scores = np.stack([values, values[::-1]])  # two seeds
-    for ours in (scores, scores[0]):
-        found = paired_bootstrap(ours, ours)
-        assert (found.difference, found.low, found.high, found.share_above_zero) == (0, 0, 0, 0)
+    scores = np.array(values)
+    found = paired_bootstrap(scores, scores)
+    assert (found.difference, found.low, found.high, found.share_above_zero) == (0, 0, 0, 0)
+    seeds = np.stack([scores, scores[::-1], scores])
+    found = paired_bootstrap(seeds, seeds, pair_seeds=True)
+    assert (found.difference, found.low, found.high, found.share_above_zero) == (0, 0, 0, 0)
 
 
 @given(st.lists(st.tuples(st.booleans(), st.booleans(), st.booleans()), min_size=1, max_size=20))
@@ -169,16 +179,80 @@ def test_three_seeds_that_tie_are_not_above(rows: list[tuple[bool, bool, bool]])
     """Thirds do not add up in floating point; seeds in another order must still tie exactly."""
     scores = np.array(rows).T  # (3, N)
     found = paired_bootstrap(scores, scores[[2, 0, 1]])
-    assert (found.difference, found.low, found.high, found.share_above_zero) == (0, 0, 0, 0)
+    assert found.low is not None
+    assert (found.difference, found.low, found.share_above_zero) == (0, -found.high, 0)
 
 
 def test_the_pair_is_the_interval_of_the_gain() -> None:
     rng = np.random.default_rng(0)
-    ours, theirs, groups = rng.random((3, 60)), rng.random((2, 60)), [i // 2 for i in range(60)]
+    ours, theirs, groups = rng.random(60), rng.random(60), [i // 2 for i in range(60)]
     found = paired_bootstrap(ours, theirs, groups)
-    gain = ours.mean(axis=0) - theirs.mean(axis=0)
-    assert found.difference == pytest.approx(gain.mean())
-    assert (found.low, found.high) == pytest.approx(bootstrap_interval(gain, groups))
+    assert found.difference == pytest.approx((ours - theirs).mean())
+    assert (found.low, found.high) == pytest.approx(bootstrap_interval(ours - theirs, groups))
+
+
+def test_two_runs_have_no_interval() -> None:
+    """Neither alone nor beside three others: their difference says too little about other seeds."""
+    hits = np.random.default_rng(0).random((5, 100)) < 0.7
+    assert interval_over_runs(hits[:2]) is None
+    for ours, theirs in ((hits[:2], hits[2:]), (hits[:3], hits[3:]), (hits[:2], hits[4:])):
+        found = paired_bootstrap(ours, theirs)
+        assert found.interval is None
+        assert found.is_above_zero == (found.difference > 0)
+    assert paired_bootstrap(hits[:3], hits[4]).interval is not None  # a single run counts as fixed
+
+
+def test_runs_on_images_of_equal_difficulty_have_students_interval() -> None:
+    """Every image has the same score, so only the seeds differ: scipy's interval of a mean, and Welch's of two."""
+    ours, theirs = np.array([0.7, 0.9, 0.8, 0.75]), np.array([0.5, 0.45, 0.6])
+    low, high = stats.t.interval(0.95, 3, loc=ours.mean(), scale=stats.sem(ours))
+    assert interval_over_runs(np.repeat(ours[:, None], 20, axis=1)) == pytest.approx((low, high))
+    found = paired_bootstrap(*(np.repeat(scores[:, None], 20, axis=1) for scores in (ours, theirs)))
+    reaches = [stats.t.ppf(0.975, len(scores) - 1) * stats.sem(scores) for scores in (ours, theirs)]
+    assert found.interval == pytest.approx(
+        (found.difference - np.hypot(*reaches), found.difference + np.hypot(*reaches))
+    )
+    paired = paired_bootstrap(*(np.repeat(scores[:3, None], 20, axis=1) for scores in (ours, theirs)), pair_seeds=True)
+    low, high = stats.t.interval(0.95, 2, loc=paired.difference, scale=stats.sem(ours[:3] - theirs))
+    assert paired.interval == pytest.approx((low, high))
+
+
+def test_runs_that_agree_have_the_interval_of_their_images() -> None:
+    once = np.random.default_rng(0).random(80) < 0.6
+    low, high = interval_over_runs(np.stack([once] * 3)) or (0, 0)
+    assert (low, high) == pytest.approx(bootstrap_interval(once), abs=0.01)
+
+
+def test_more_images_do_not_hide_the_seeds() -> None:
+    """Three runs 5 points apart: the interval over images shrinks, the one over seeds and images does not."""
+    rng = np.random.default_rng(0)
+    widths = []
+    for images in (100, 10_000):
+        hits = rng.random((3, images)) < np.array([[0.65], [0.70], [0.75]])
+        low, high = interval_over_runs(hits) or (0, 0)
+        widths.append(high - low)
+    assert widths[1] > 0.2  # Student's t over 0.65, 0.70, 0.75: 0.248
+    spread = spread_over_seeds(hits.mean(axis=1), resampled=[resampled_means(hits.T)])
+    assert spread is not None
+    assert spread.reach(0.975, 0.8) > spread.reach(0.975) == pytest.approx(widths[1] / 2)
+
+
+def test_simulated_intervals_contain_new_seeds_where_images_alone_do_not() -> None:
+    """`python -m tools.coverage` on few images, whose seeds differ by 5 points."""
+    assert coverage(2, 50, 5.0, trials=2)[:2] == [None, None]
+    mean, difference, mean_over_images, difference_over_images, _ = coverage(3, 400, 5.0, trials=60)
+    assert mean is not None and difference is not None  # noqa: PT018
+    assert min(mean, difference) >= 0.88
+    assert mean_over_images is not None and mean_over_images < 0.8  # noqa: PT018
+    assert difference_over_images is not None and difference_over_images < 0.8  # noqa: PT018
+
+
+@pytest.mark.parametrize(("ours", "theirs"), [((3, 4), (2, 4)), ((3, 4), (4,))])
+def test_runs_that_have_no_partner_are_not_paired(ours: tuple[int, ...], theirs: tuple[int, ...]) -> None:
+    with pytest.raises(ShapeError, match="can't be paired by seed"):
+        paired_bootstrap(np.zeros(ours), np.zeros(theirs), pair_seeds=True)
+    with pytest.raises(ShapeError, match="one row per run"):
+        interval_over_runs(np.zeros(4))
 
 
 def test_pairing_sees_what_two_intervals_do_not() -> None:

@@ -1,4 +1,9 @@
-"""Confidence intervals of scores over other possible images: percentile bootstrap (Efron, 1979) over images.
+"""Confidence intervals of scores: over other possible images, and over other training seeds.
+
+One run has a percentile bootstrap interval (Efron, 1979) over images. It holds for this run on other images. Three or
+more runs that differ in their seed have an interval over seeds and images, see `Spread`. Two runs have none: their
+difference says too little about other seeds. `python -m tools.coverage` measures how often the intervals contain the
+true value.
 
 Every score here is a function of means over samples (a recall is a mean of hits over a mean of labels), so one function
 that resamples means serves all scores. Samples of one group, such as several people in one image, are one unit. A
@@ -9,6 +14,8 @@ much faster.
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from math import sqrt
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +25,8 @@ from uniemox.errors import DataError, ShapeError
 Interval = tuple[float, float]
 Groups = Sequence[Hashable]
 LEVEL = 0.95  # share of the resamples inside an interval
+UPPER = (1 + LEVEL) / 2  # probability below the upper end
+MIN_SEEDS = 3  # two runs have no interval
 DRAWS = 2_000_000  # drawn at a time: about 50 MB
 MANY, FEW = 20_000, 8
 """Draw multinomial counts from this number of units on, if there are this many times fewer distinct units."""
@@ -29,10 +38,89 @@ class PairedDifference:
 
     difference: float
     """Our score minus theirs, averaged over seeds and samples."""
-    low: float
-    high: float
+    low: float | None
+    """Lower end of the 95 % interval, see `paired_bootstrap`; None if a model has two runs."""
+    high: float | None
     share_above_zero: float
-    """Share of the resamples in which our score is higher; a tie does not count."""
+    """Share of the resamples of the images, with the same runs, in which our score is higher; a tie does not count."""
+
+    @property
+    def interval(self) -> Interval | None:
+        """Both ends of the interval."""
+        return None if self.low is None or self.high is None else (self.low, self.high)
+
+    @property
+    def is_above_zero(self) -> bool:
+        """True if the interval is above 0; without one, if the difference is."""
+        return (self.difference if self.low is None else self.low) > 0
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """Variance of a mean over seeds and images, or of a difference of such means, by its two sources.
+
+    With S runs of different seeds, the variance between their scores, divided by S, is that of the mean over seeds. It
+    includes the part of the images that differs between runs. The part of the images that is common to all runs is the
+    covariance of two runs over resamples of the images. The half-width of an interval is the square root of the sum of
+    both squared half-widths: Student's t for the seeds, the normal distribution for the images. It is at least that of
+    an interval over images for these runs, because three runs can agree by chance.
+    """
+
+    of_seeds: tuple[tuple[float, int], ...]
+    """Variance of the mean over seeds and its degrees of freedom, for each model with several runs."""
+    shared_by_runs: float
+    """Variance over images that all runs share."""
+    of_images: float
+    """Variance over images of the mean of these runs."""
+
+    def reach(self, *probabilities: float) -> float:
+        """Return the distance that is the sum of these quantiles.
+
+        0.975 gives the half-width of a 95 % interval; 0.975 and 0.8 give the smallest difference that such an interval
+        excludes from 0 four times in five.
+        """
+        normal = sum(NormalDist().inv_cdf(probability) for probability in probabilities)
+        squares = [normal**2 * self.shared_by_runs]
+        for variance, degrees_of_freedom in self.of_seeds:
+            quantile = sum(_student(probability, degrees_of_freedom) for probability in probabilities)
+            squares.append(quantile**2 * variance)
+        return sqrt(max(sum(squares), normal**2 * self.of_images))
+
+
+def _student(probability: float, degrees_of_freedom: int) -> float:
+    from scipy.special import stdtrit  # noqa: PLC0415 - a core installation has no scipy and compares no seeds
+
+    return float(stdtrit(degrees_of_freedom, probability))
+
+
+def spread_over_seeds(*models: NDArray[np.floating], resampled: Sequence[NDArray[np.floating]]) -> Spread | None:
+    """Return the spread of a model's mean over seeds, or of the difference of two models' means.
+
+    models: (S,), the score of each run on all images; one or two models.
+    resampled: (R, S) for each model, the same scores in R resamples of the images, with the same draws for all models.
+    A model with one run counts as fixed: its spread is that of the images alone.
+    Returns None if a model has two runs.
+
+    >>> scores, resampled = np.array([0.5, 0.6, 0.7]), np.array([[0.5, 0.6, 0.7], [0.5, 0.6, 0.7]])
+    >>> round(spread_over_seeds(scores, resampled=[resampled]).reach(0.975), 3)
+    0.248
+    """
+    if any(1 < len(scores) < MIN_SEEDS for scores in models):
+        return None
+    covariance = np.atleast_2d(np.cov(np.hstack(resampled), rowvar=False))  # (T, T), T runs of all models
+    model_of_run = np.repeat(np.arange(len(models)), [len(scores) for scores in models])
+    shared = 0.0
+    of_images = 0.0
+    for i in range(len(models)):
+        for j in range(len(models)):
+            sign = 1 if i == j else -1
+            block = covariance[np.ix_(model_of_run == i, model_of_run == j)]
+            of_images += sign * float(block.mean())
+            if i == j and len(block) > 1:
+                block = block[~np.eye(len(block), dtype=bool)]  # pairs of different runs
+            shared += sign * float(block.mean())
+    of_seeds = tuple((float(scores.var(ddof=1)) / len(scores), len(scores) - 1) for scores in models if len(scores) > 1)
+    return Spread(of_seeds, max(shared, 0.0), max(of_images, 0.0))
 
 
 def bootstrap_interval(per_sample: NDArray[np.generic], groups: Groups | None = None) -> Interval:
@@ -51,13 +139,35 @@ def bootstrap_interval(per_sample: NDArray[np.generic], groups: Groups | None = 
     return percentile_interval(resampled_means(scores[:, None], groups)[:, 0])
 
 
+def interval_over_runs(scores: NDArray[np.generic], groups: Groups | None = None) -> Interval | None:
+    """Return the interval of the mean of scores over runs and images; None for two runs.
+
+    scores: (S, N), a row per run, each with another seed.  groups: as in `bootstrap_interval`.
+    One run has a bootstrap interval over images; three or more have one over seeds and images, see `Spread`.
+    Raises the errors of `bootstrap_interval`.
+    """
+    by_image = np.asarray(scores, dtype=np.float64)
+    if by_image.ndim != 2 or not len(by_image):
+        raise ShapeError(f"scores {by_image.shape} must be (S, N), one row per run")
+    if len(by_image) == 1:
+        return bootstrap_interval(by_image[0], groups)
+    by_run = by_image.mean(axis=1)
+    spread = spread_over_seeds(by_run, resampled=[resampled_means(by_image.T, groups)])
+    if spread is None:
+        return None
+    value, reach = float(by_run.mean()), spread.reach(UPPER)
+    return value - reach, value + reach
+
+
 def paired_bootstrap(
-    ours: NDArray[np.generic], theirs: NDArray[np.generic], groups: Groups | None = None
+    ours: NDArray[np.generic], theirs: NDArray[np.generic], groups: Groups | None = None, *, pair_seeds: bool = False
 ) -> PairedDifference:
     """Compare two models by their scores on the same samples in the same order.
 
-    ours, theirs: (N,), or (S, N) with one row per training seed; both models may have different S. All seeds of an
-    image are resampled together, so the interval says how the value varies with images, not with seeds.
+    ours, theirs: (N,), or (S, N) with one row per training seed; both models may have different S.
+    pair_seeds: row i of both models has the same seed, so the differences of the rows are compared.
+    A single run of each has a bootstrap interval over images, all else an interval over seeds and images, see `Spread`.
+    In it, a model with one run counts as fixed. If a model has two runs, there is no interval.
     Raises the errors of `bootstrap_interval`.
 
     >>> paired_bootstrap(np.array([1, 1, 1, 1]), np.array([0, 1, 0, 1]))
@@ -66,12 +176,22 @@ def paired_bootstrap(
     first, second = (np.atleast_2d(np.asarray(scores, dtype=np.float64)) for scores in (ours, theirs))
     if first.ndim != 2 or second.ndim != 2 or first.shape[1] != second.shape[1] or not len(first) or not len(second):
         raise ShapeError(f"ours {np.shape(ours)} and theirs {np.shape(theirs)} must both be (N,) or (S, N), of one N")
+    if pair_seeds and len(first) != len(second):
+        raise ShapeError(f"{len(first)} and {len(second)} runs can't be paired by seed")
     # Scores of 0 or 1 have whole sums over seeds, so a tie is exactly 0 and not 1e-17.
     gain = first.sum(axis=0) * len(second) - second.sum(axis=0) * len(first)  # (N,)
     scale = len(first) * len(second)
     means = resampled_means(gain[:, None], groups)[:, 0] / scale  # (R,)
-    low, high = percentile_interval(means)
-    return PairedDifference(float(gain.mean() / scale), low, high, float((means > 0).mean()))
+    difference, share = float(gain.mean() / scale), float((means > 0).mean())
+    if len(first) == len(second) == 1:
+        return PairedDifference(difference, *percentile_interval(means), share)
+    models = [first - second] if pair_seeds else [first, second]
+    resampled = np.hsplit(resampled_means(np.vstack(models).T, groups), [len(models[0])])[: len(models)]
+    spread = spread_over_seeds(*(scores.mean(axis=1) for scores in models), resampled=resampled)
+    if spread is None:
+        return PairedDifference(difference, None, None, share)
+    reach = spread.reach(UPPER)
+    return PairedDifference(difference, difference - reach, difference + reach, share)
 
 
 def resampled_means(
@@ -126,7 +246,7 @@ def percentile_interval(values: NDArray[np.floating]) -> Interval:
     resamples = values[~np.isnan(values)]
     if not len(resamples):
         return float("nan"), float("nan")
-    low, high = np.quantile(resamples, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    low, high = np.quantile(resamples, [1 - UPPER, UPPER])
     return float(low), float(high)
 
 

@@ -17,8 +17,9 @@ def draw_doses(outcomes: Path, file: Path) -> None:
     figure = Figure(figsize=(5.4, 3.0), layout="constrained")
     axes = figure.add_subplot()
     recalls = [100 * one.value for one in curve.values()]
-    below = [100 * (one.value - one.low) for one in curve.values()]
-    above = [100 * (one.high - one.value) for one in curve.values()]
+    # One seed each, so there is an interval over images.
+    below = [100 * (one.value - one.low) for one in curve.values() if one.low is not None]
+    above = [100 * (one.high - one.value) for one in curve.values() if one.high is not None]
     axes.errorbar([*curve], recalls, yerr=(below, above), fmt="o-", capsize=3, label="distillation alone")
     histogram = found.values(outcome_path("baseline", HISTOGRAM))
     if histogram is not None:

@@ -1,17 +1,16 @@
-"""Class-balanced means over images and seeds, and their paired differences, with bootstrap intervals."""
+"""Class-balanced means over images and seeds, and their paired differences, with 95 % intervals."""
 
 from dataclasses import dataclass
 from functools import lru_cache
-from math import sqrt
 
 import numpy as np
 from numpy.typing import NDArray
 
 from uniemox.errors import ShapeError
-from uniemox.intervals import percentile_interval
+from uniemox.intervals import UPPER, percentile_interval, spread_over_seeds
 
 RESAMPLES = 2000
-POWER = 2.8  # standard errors of a difference with a power of 80 % at the 5 % level: 1.96 + 0.84
+POWER = 0.8  # probability with which the smallest detectable difference is seen
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,12 +18,17 @@ class Estimate:
     """A balanced mean, or a difference of two."""
 
     value: float
-    low: float
-    """Lower end of the 95 % interval."""
-    high: float
-    visible: float
-    """Smallest difference that would be statistically significant four times in five."""
+    low: float | None
+    """Lower end of the 95 % interval: over images for one seed, over seeds and images for three or more; else None."""
+    high: float | None
+    visible: float | None
+    """Smallest difference whose interval would exclude 0 four times in five; None for two seeds."""
     seeds: int
+
+    @property
+    def is_above_zero(self) -> bool:
+        """True if the interval is above 0; without one, if the value is."""
+        return (self.value if self.low is None else self.low) > 0
 
 
 def balanced_mean(values: NDArray, labels: NDArray, others: NDArray | None = None) -> Estimate:
@@ -32,9 +36,8 @@ def balanced_mean(values: NDArray, labels: NDArray, others: NDArray | None = Non
 
     values, others: (S, N), one run per seed, paired by seed and image: 0 and 1 for a recall, log-probabilities, ...
     labels: (N,).
-    Bootstrap: each resample draws images within their class, and seeds. The part of the seeds is widened by √(S / (S -
-    1)), because a resample of S values varies less than S new ones by this factor; with one seed the interval is over
-    images only.
+    One seed has a bootstrap interval over images, drawn within their class. Three or more seeds have one over seeds
+    (Student's t) and images, see `uniemox.intervals.Spread`. Two have none.
     Raises ShapeError if the shapes do not match.
 
     >>> balanced_mean(np.array([[1, 1, 0, 1]]), np.array([0, 0, 1, 1])).value
@@ -44,16 +47,15 @@ def balanced_mean(values: NDArray, labels: NDArray, others: NDArray | None = Non
         other = "" if others is None else f" and {others.shape}"
         raise ShapeError(f"values {values.shape}{other} must be (S, N), N the {len(labels)} labels")
     gain = values.astype(np.float64) - (0 if others is None else others)  # (S, N)
-    seeds = len(gain)
-    by_seed = _weights(labels.astype(np.int64).tobytes()) @ gain.T  # (R, S)
-    drawn = np.random.default_rng(0).integers(seeds, size=(RESAMPLES, seeds))
-    resampled = np.take_along_axis(by_seed, drawn, axis=1)
-    over_images, over_both = by_seed.mean(axis=1), resampled.mean(axis=1)  # (R,)
-    widened = sqrt(seeds / (seeds - 1)) if seeds > 1 else 0.0
-    spread = over_images + widened * (over_both - over_images)
-    value = float(np.mean([gain[:, labels == label].mean() for label in np.unique(labels)]))
-    low, high = percentile_interval(spread)
-    return Estimate(value, low, high, POWER * float(spread.std(ddof=1)), seeds)
+    by_seed = np.mean([gain[:, labels == label].mean(axis=1) for label in np.unique(labels)], axis=0)  # (S,)
+    resampled = _weights(labels.astype(np.int64).tobytes()) @ gain.T  # (R, S)
+    value = float(by_seed.mean())
+    spread = spread_over_seeds(by_seed, resampled=[resampled])
+    if spread is None:
+        return Estimate(value, None, None, None, len(gain))
+    reach = spread.reach(UPPER)
+    low, high = percentile_interval(resampled[:, 0]) if len(gain) == 1 else (value - reach, value + reach)
+    return Estimate(value, low, high, spread.reach(UPPER, POWER), len(gain))
 
 
 @lru_cache(maxsize=2)  # all rows of a table are scored on the same images

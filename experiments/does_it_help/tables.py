@@ -1,7 +1,7 @@
 """Tables of docs/experiments.md, computed only from the stored outcomes."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,8 @@ Values = tuple[NDArray, NDArray]
 """Hits (S, N) and log-probabilities of the labels (S, N) for a row's seeds."""
 
 
+BASES = (DISTILLATION_FEW_LOOKS, DISTILLATION)
+BASE_COLUMNS = 'recall, difference to "distillation, equal images" | to "distillation"'
 TUNED_NAMES = {UNTRAINED: "none (random weights)", HISTOGRAM: "*colour histogram*"}
 
 
@@ -39,6 +41,8 @@ class Outcomes:
     def __init__(self, folder: Path, labels: str = LABELS) -> None:
         self.folder = folder
         self.labels = read_labels(folder / labels)
+        self.weights = {row: recipe.reconstruction for row, recipe in choose_recipes(read_grid(folder)).items()}
+        """Weight of L1 by row, of the rows whose settings were searched."""
 
     def values(self, *paths: Path) -> Values | None:
         """Return hits and log-probabilities of the stored runs; None without any.  paths: from `outcome_path`."""
@@ -68,6 +72,18 @@ class Outcomes:
         return balanced_mean(ours[of][:seeds], self.labels, theirs[of][:seeds])
 
 
+def shown_name(row: str, weights: Mapping[str, float]) -> str:
+    """Return a row's name with the weight of L1 that it was trained with, if it was searched.
+
+    >>> shown_name("full, second crop", {"full": 0.1}), shown_name("MAE", {"MAE": 1.0})
+    ('full (L1 × 0.1), second crop', 'MAE')
+    """
+    weight = weights.get(ROWS[row].recipe_of or row)
+    if weight is None or weight == 1:
+        return row
+    return row.replace(FULL, f"{FULL} (L1 × {weight:g})").replace("L1 + L3", f"L1 × {weight:g} + L3")
+
+
 def print_tables(folder: Path) -> None:
     """Print every table as Markdown."""
     sys.stdout.write("\n".join(tables(folder)) + "\n")
@@ -83,29 +99,33 @@ def tables(folder: Path) -> list[str]:
 
 
 def _verdict(found: Outcomes) -> Iterator[str]:
-    yield "**Primary contrasts**, full minus distillation:"
+    yield f"**Primary contrasts**, {shown_name(FULL, found.weights)} minus distillation:"
     yield ""
     scores = "recall, points | log-likelihood, nats | smallest detectable difference"
     yield f"| training images | held equal | seeds | {scores} | verdict |"
     yield "| --- | --- | --- | --- | --- | --- | --- |"
     for stage, images in (("main", "all"), ("few", "1,000")):
-        for base, equal in ((DISTILLATION, "compute"), (DISTILLATION_FEW_LOOKS, "images")):
+        for base, equal in ((DISTILLATION_FEW_LOOKS, "images"), (DISTILLATION, "compute")):
             both = [found.contrast(stage, FULL, base, of) for of in (0, 1)]
             if both[0] is not None and both[1] is not None:
                 recall, likelihood = both[0], both[1]
-                visible = f"{100 * recall.visible:.1f} points; {likelihood.visible:.3f} nats"
+                visible = ""
+                if recall.visible is not None and likelihood.visible is not None:
+                    visible = f"{100 * recall.visible:.1f} points; {likelihood.visible:.3f} nats"
                 verdict = verdict_of(recall, likelihood)
                 scores = f"{points(recall)} | {nats(likelihood)} | {visible}"
                 yield f"| {images} | {equal} | {recall.seeds} | {scores} | {verdict} |"
 
 
 def verdict_of(recall: Estimate, likelihood: Estimate) -> str:
-    """Apply the plan's rule: yes or no if both intervals exclude 0 on the same side.
+    """Apply the plan's rule: yes or no if both intervals exclude 0 on the same side. Two seeds have no verdict.
 
     >>> low, high = Estimate(-2.0, -3.0, -1.0, 1.0, 3), Estimate(2.0, 1.0, 3.0, 1.0, 3)
     >>> verdict_of(low, low), verdict_of(high, high), verdict_of(low, high)
     ('no', 'yes', 'not seen')
     """
+    if recall.low is None or recall.high is None or likelihood.low is None or likelihood.high is None:
+        return ""
     if recall.low > 0 and likelihood.low > 0:
         return "yes"
     return "no" if recall.high < 0 and likelihood.high < 0 else "not seen"
@@ -117,21 +137,21 @@ def _main(found: Outcomes, stage: str) -> Iterator[str]:
     rows = [row for row in rows if found.row(stage, row) is not None]
     if not rows:
         return
-    yield f"**{'All images' if stage == 'main' else '1,000 images'}**, mean over seeds:"
+    descriptive = "; rows with two seeds are descriptive" if any(ROWS[row].seeds == 2 for row in rows) else ""
+    yield f"**{'All images' if stage == 'main' else '1,000 images'}**, mean over seeds{descriptive}:"
     yield ""
-    bases = 'recall, difference to "distillation" | to "distillation, equal images"'
-    yield f"| pre-training | seeds | recall, % | log-likelihood, nats | {bases} |"
+    yield f"| pre-training | seeds | recall, % | log-likelihood, nats | {BASE_COLUMNS} |"
     yield "| --- | --- | --- | --- | --- | --- |"
     baseline, any_marked = found.values(outcome_path("baseline", HISTOGRAM)), False
     for row in rows:
         hits, likelihoods = found.row(stage, row) or ((), ())
-        differences = [found.contrast(stage, row, base, 0) for base in (DISTILLATION, DISTILLATION_FEW_LOOKS)]
+        differences = [found.contrast(stage, row, base, 0) for base in BASES]
         cells = ["" if one is None else points(one) for one in differences]
         mark = "" if baseline is None or _beats(hits, baseline[0], found.labels) else "▼ "
         any_marked |= bool(mark)
         recall, likelihood = balanced_mean(hits, found.labels), balanced_mean(likelihoods, found.labels)
         scores = f"{percent(recall)} | {nats(likelihood, signed=False)}"
-        yield f"| {mark}{row} | {len(hits)} | {scores} | {' | '.join(cells)} |"
+        yield f"| {mark}{shown_name(row, found.weights)} | {len(hits)} | {scores} | {' | '.join(cells)} |"
     for name, shown in ((TEACHER, "*the teacher's own features (ceiling)*"), (HISTOGRAM, "*colour histogram*")):
         values = found.values(outcome_path("baseline", name))
         if values is not None:
@@ -141,15 +161,17 @@ def _main(found: Outcomes, stage: str) -> Iterator[str]:
     yield f"| *chance* | | {100 * chance:.1f} | {np.log(chance):.3f} | | |"
     if any_marked:
         yield ""
-        yield "▼: does not beat the colour histogram; the 95 % interval of the paired difference is not above 0."
+        yield (
+            "▼: does not beat the colour histogram: the 95 % interval of the paired difference is not above 0, or, "
+            "with two seeds, which have no interval, the difference is not."
+        )
 
 
 def _tuned(found: Outcomes) -> Iterator[str]:
     """Yield the rows that were fine-tuned, by share of the labels."""
     yield f"**Fine-tuning**, scored on {len(found.labels):,} images that it does not read, mean over seeds:"
     yield ""
-    bases = 'recall, difference to "distillation" | to "distillation, equal images"'
-    yield f"| labels | pre-training | learning rate | seeds | recall, % | log-likelihood, nats | {bases} |"
+    yield f"| labels | pre-training | learning rate | seeds | recall, % | log-likelihood, nats | {BASE_COLUMNS} |"
     yield "| --- | --- | --- | --- | --- | --- | --- | --- |"
     chosen = choose_tunings(found.folder, seeds=3)
     for fraction in TUNING_EPOCHS:
@@ -159,18 +181,19 @@ def _tuned(found: Outcomes) -> Iterator[str]:
             if fraction in settings and (values := found.values(*(one.path(row) for one in settings[fraction])))
         }
         for row, (values, lr) in of_row.items():
-            bases_of = [of_row[base][0] if base in of_row and base != row else None for base in CONTRAST[:2]]
+            bases_of = [of_row[base][0] if base in of_row and base != row else None for base in BASES]
             differences = [found.difference(values, base, 0) for base in bases_of]
             cells = ["" if one is None else points(one) for one in differences]
             recall, likelihood = (balanced_mean(one, found.labels) for one in values)
             rate = "" if row == HISTOGRAM else f"{lr:g}"
             scores = f"{percent(recall)} | {nats(likelihood, signed=False)} | {' | '.join(cells)}"
-            yield f"| {100 * fraction:g} % | {TUNED_NAMES.get(row, row)} | {rate} | {len(values[0])} | {scores} |"
+            name = TUNED_NAMES.get(row) or shown_name(row, found.weights)
+            yield f"| {100 * fraction:g} % | {name} | {rate} | {len(values[0])} | {scores} |"
 
 
 def _beats(hits: NDArray, baseline: NDArray, labels: NDArray) -> bool:
-    """Return True if a row beats the histogram: its paired interval is above 0."""
-    return balanced_mean(hits, labels, np.repeat(baseline, len(hits), axis=0)).low > 0
+    """Return True if a row beats the histogram: its paired interval is above 0, or the difference of two seeds."""
+    return balanced_mean(hits, labels, np.repeat(baseline, len(hits), axis=0)).is_above_zero
 
 
 def doses(found: Outcomes) -> dict[float, Values]:
@@ -186,7 +209,7 @@ def _control(found: Outcomes) -> Iterator[str]:
     shown = doses(found)
     if 0.0 not in shown:
         return
-    yield "**Positive control**: distillation alone, seed 0:"
+    yield "**Positive control**: distillation alone, seed 0; intervals over images, for these runs:"
     yield ""
     yield "| epochs | recall, % | over the untrained ViT | log-likelihood, nats | over the untrained ViT |"
     yield "| --- | --- | --- | --- | --- |"
@@ -218,7 +241,8 @@ def _logs(found: Outcomes) -> Iterator[str]:
     for row in ROWS:
         about = found.about(outcome_path("main", row, 0))
         if about:
-            yield f"| {row} | " + " | ".join(f"{about[name]:.2g}" if name in about else "" for name in columns) + " |"
+            name = shown_name(row, found.weights)
+            yield f"| {name} | " + " | ".join(f"{about[name]:.2g}" if name in about else "" for name in columns) + " |"
 
 
 def _grid(found: Outcomes) -> Iterator[str]:
@@ -238,15 +262,21 @@ def _grid(found: Outcomes) -> Iterator[str]:
 
 def percent(one: Estimate) -> str:
     """Format a recall in percent."""
-    return f"{100 * one.value:.1f} ({100 * one.low:.1f} to {100 * one.high:.1f})"
+    return _with_interval(one, 100, ".1f")
 
 
 def points(one: Estimate) -> str:
     """Format a difference of recalls in percentage points."""
-    return f"{100 * one.value:+.1f} ({100 * one.low:+.1f} to {100 * one.high:+.1f})"
+    return _with_interval(one, 100, "+.1f")
 
 
 def nats(one: Estimate, *, signed: bool = True) -> str:
     """Format a log-likelihood, or a difference of two."""
-    form = "+.3f" if signed else ".3f"
-    return f"{one.value:{form}} ({one.low:{form}} to {one.high:{form}})"
+    return _with_interval(one, 1, "+.3f" if signed else ".3f")
+
+
+def _with_interval(one: Estimate, scale: float, form: str) -> str:
+    value = f"{scale * one.value:{form}}"
+    if one.low is None or one.high is None:
+        return value
+    return f"{value} ({scale * one.low:{form}} to {scale * one.high:{form}})"

@@ -12,7 +12,7 @@ from uniemox.cli.evaluate import compare as cli_compare
 from uniemox.data.sample import DataSet
 from uniemox.errors import DataError
 from uniemox.evaluate.compare import compare
-from uniemox.intervals import bootstrap_interval, paired_bootstrap
+from uniemox.intervals import bootstrap_interval, interval_over_runs, paired_bootstrap
 
 WRONG = {"a0": {0, 1}, "a1": {2}, "b0": {0, 1, 5, 6}, "b1": {2, 3, 4}, "b2": {9}, "least": set(range(9))}
 
@@ -30,16 +30,39 @@ def hits(*names: str) -> np.ndarray:
 
 
 def test_seeds_are_pooled(runs: dict[str, Path]) -> None:
-    [found] = compare([runs["a0"], runs["a1"]], [runs["b0"], runs["b1"], runs["b2"]])
-    ours, theirs = hits("a0", "a1"), hits("b0", "b1", "b2")
+    ours = [runs["a0"], runs["a1"], runs["least"]]
+    [found] = compare(ours, [runs["b0"], runs["b1"], runs["b2"]])
+    ours, theirs = hits("a0", "a1", "least"), hits("b0", "b1", "b2")
     assert found.pictures == 16
-    assert found.ours == (14 / 16, 15 / 16)
+    assert found.ours == (14 / 16, 15 / 16, 7 / 16)
     assert found.theirs == (12 / 16, 13 / 16, 15 / 16)
     assert found.difference.difference == pytest.approx(ours.mean() - theirs.mean())
     groups = [str(i) for i in range(16)]
     assert found.difference == paired_bootstrap(ours, theirs, groups)
-    assert found.ours_interval == bootstrap_interval(ours.mean(axis=0), groups)
+    low, high = interval_over_runs(ours, groups) or (0, 0)
+    assert high > 1
+    assert found.ours_interval == (low, 1)  # an accuracy
     assert json.loads(json.dumps(asdict(found)))["theirs"] == list(found.theirs)
+
+
+def test_two_runs_are_printed_without_an_interval(runs: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    cli_compare(ours=[runs["a0"], runs["a1"]], theirs=[runs["b0"]], baseline=[runs["least"]])
+    printed = capsys.readouterr().out
+    assert "ours 90.6% (two runs: no interval; give three or more); runs: 87.5%, 93.8%" in printed
+    assert "theirs 75.0% (" in printed
+    assert "difference +15.6% (two runs: no interval" in printed
+    assert "does not beat" not in printed
+    cli_compare(ours=[runs["a0"], runs["a1"]], theirs=[runs["b0"]], as_json=True)
+    found = json.loads(capsys.readouterr().out)
+    assert (found["ours_interval"], found["difference"]["low"]) == (None, None)
+
+
+def test_a_model_that_is_no_run_is_compared_by_its_evaluations(runs: dict[str, Path], tmp_path: Path) -> None:
+    """As the models in the package, whose scores are in ./embedded."""
+    expected = compare([runs["a0"]], [runs["b0"]])
+    (tmp_path / "embedded").mkdir()
+    (runs["a0"] / "evaluations").rename(tmp_path / "embedded" / "evaluations")
+    assert compare([tmp_path / "embedded"], [runs["b0"]]) == expected
 
 
 def test_the_order_of_the_images_in_a_file_changes_nothing(runs: dict[str, Path]) -> None:

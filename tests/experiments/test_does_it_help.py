@@ -65,11 +65,11 @@ def test_a_difference_is_paired() -> None:
     assert balanced_mean(hits, CLASSES, hits) == replace(
         balanced_mean(hits, CLASSES, hits), value=0.0, low=0.0, high=0.0
     )
-    assert balanced_mean(hits, CLASSES).high > balanced_mean(hits, CLASSES).low + 0.1
+    assert balanced_mean(hits, CLASSES).high > balanced_mean(hits, CLASSES).low + 0.05
 
 
 def test_intervals_hold_the_truth_as_often_as_they_say() -> None:
-    """Rows whose seeds differ by chance of their own: 95 % intervals hold the true difference in 88 to 99 %."""
+    """Rows whose seeds differ by chance of their own: 95 % intervals hold the true difference in 90 to 100 %."""
     rng, held = np.random.default_rng(1), 0
     for _ in range(100):
         chances = 0.4 + 0.05 * rng.standard_normal((3, 1))
@@ -77,7 +77,16 @@ def test_intervals_hold_the_truth_as_often_as_they_say() -> None:
         draws = [rng.random((3, len(CLASSES))) < np.clip(chance, 0, 1) for chance in (chances, others)]
         found = balanced_mean(draws[0], CLASSES, draws[1])
         held += found.low <= 0 <= found.high
-    assert 88 <= held <= 99
+    assert held >= 90
+
+
+def test_two_seeds_have_no_interval() -> None:
+    """One has that of its images; with two, only the sign of a difference says whether a row beats another."""
+    hits = np.random.default_rng(0).random((3, len(CLASSES))) < 0.4
+    found = balanced_mean(hits[:2], CLASSES)
+    assert (found.low, found.high, found.visible, found.is_above_zero) == (None, None, None, True)
+    assert balanced_mean(hits[:1], CLASSES).low is not None
+    assert balanced_mean(hits, CLASSES).low is not None
 
 
 @pytest.mark.parametrize("shapes", [((3,), None), ((2, 7), None), ((2, 200), (3, 200))])

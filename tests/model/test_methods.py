@@ -49,7 +49,7 @@ def regions(method: Relation, seed: int, count: int = 3) -> dict:
 
 def built(name: str, labels: LabelSet = MIKELS, skip: bool = True) -> Relation:
     torch.manual_seed(0)
-    more = {"word_counts": [len(labels), 5, 2]} if name == "eap" else {}
+    more = {"eap": {"word_counts": [len(labels), 5, 2]}, "stimuli": {"concatenates": True}}.get(name, {})
     return build_method(name, width=WIDTH, channels=CHANNELS, labels=labels.labels, skip=skip, **more)
 
 
@@ -108,6 +108,22 @@ def test_the_skip_is_the_normed_features_of_whole_views(name: str) -> None:
     whole = [found[group].features[:, 0] for group in ("scene", "person") if group in found]
     normed = torch.stack([torch.nn.functional.layer_norm(part, (WIDTH,)) for part in whole], dim=1).sort(dim=1).values
     torch.testing.assert_close(views, normed, rtol=1e-4, atol=1e-4)
+
+
+def test_stimuli_aware_puts_its_branches_side_by_side() -> None:
+    """Image, objects and face change their own features alone; files of before have the state of one LSTM over all."""
+    method = built("stimuli", skip=False).eval()
+    found = regions(method, 0)
+    found = {name: part._replace(presence=torch.ones_like(part.presence)) for name, part in found.items()}
+    with torch.no_grad():
+        before = method(found)
+        assert before.shape == (3, 3 * CHANNELS)
+        for place, name in enumerate(("scene", "objects", "face")):
+            other = found[name]._replace(features=found[name].features + torch.randn(WIDTH))
+            changed = (method({**found, name: other}) != before).any(dim=0).unflatten(0, (3, CHANNELS)).any(dim=1)
+            assert changed.nonzero().flatten().tolist() == [place]
+        old = build_method("stimuli", width=WIDTH, channels=CHANNELS, labels=MIKELS.labels, skip=False)
+        assert old(found).shape == (3, CHANNELS)
 
 
 def test_emoticon_multiplies_its_modalities_alone() -> None:

@@ -4,10 +4,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.data.tree import put
 from tests.reproduce.made import plan, runs_of
 from tests.reproduce.test_plan import FIGURES, networks_of, photos
 from tests.reproduce.trees import seven
 from uniemox.data.source import split_sources
+from uniemox.labels import MIKELS
 from uniemox.reproduce.study import HISTOGRAM
 from uniemox.reproduce.table3 import RELATING, SCRATCH
 
@@ -143,3 +145,26 @@ def test_a_demos_own_data_get_people_and_objects(tmp_path: Path) -> None:
     assert (describe.options["classifier"], describe.options["classifier_weights"]) == ("resnet18", "r.pth")
     assert {run.options["network.streams"] for run in networks_of(found)} == {"both"}
     assert "without objects" in runs_of(plan("table4", data=(source,)), "data describe")[0].name
+
+
+def test_splits_that_the_data_name_are_not_drawn_again(given_seven: tuple[str, ...], tmp_path: Path) -> None:
+    """The authors' folders of FI: two images of each class for training and one each for val and test."""
+    fi = next(source for source in given_seven if source.startswith("fi:"))
+    authors = tmp_path / "authors"
+    for word in MIKELS.labels:
+        put(authors, f"train/{word}/0.jpg", f"train/{word}/1.jpg", f"val/{word}/2.jpg", f"test/{word}/3.jpg")
+    drawn = [run for run in plan("table4", "paper", data=(fi,)).runs if run.kind == "data split"]
+    made = plan("table4", "paper", data=(f"{fi}?splits={authors}",))
+    assert len(drawn) == 1
+    assert not [run for run in made.runs if run.kind == "data split"]
+    [cell] = {row.cells["FI"].runs[0].scores for row in made.rows if row.cells["FI"].runs}
+    assert cell == (f"{fi}?splits={authors}", "test")
+
+
+def test_eap_has_no_row_where_no_annotation_has_words(given_seven: tuple[str, ...]) -> None:
+    """Of the seven only EmoSet has words besides the labels; the paper's figure of UBE stays."""
+    made = plan("table3", "paper", data=given_seven, weights=("dBOT=dbot.pth",), detector="y.onnx")
+    cells = next(row for row in made.rows if row.name == "EAP").cells
+    assert {name for name, cell in cells.items() if cell.runs} == {"EmoSet"}
+    assert "uniemox data describe" in cells["UBE"].why
+    assert cells["UBE"].paper == 81.77

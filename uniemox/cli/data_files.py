@@ -25,7 +25,10 @@ def _file(text: str) -> Any:
 
 Persons = Annotated[Path | None, _file("File written by uniemox data persons. Default: the one next to the data.")]
 Texts = Annotated[Path | None, _file("File written by uniemox data describe. Default: the one next to the data.")]
-Splits = Annotated[Path | None, _file("File of uniemox data split, or splits.json of a run without --splits.")]
+Splits = Annotated[
+    Path | None,
+    _file("File of uniemox data split, splits.json of a run without --splits, or a folder <split>/<class>/<image>."),
+]
 Exclude = Annotated[
     Path | None, _file('File written by `data check --json`. The images in its list "exclude" are left out.')
 ]

@@ -38,8 +38,9 @@ def evaluate(
     as_json: JsonObject = False,
     files: FileOptions = NO_FILES,
 ) -> None:
-    """Score a fine-tuned classifier, with 95 % intervals.
+    """Score a fine-tuned classifier, with 95 % intervals over images.
 
+    The intervals hold for this run; another seed of its training may differ more (`uniemox compare` takes several).
     Scores and predictions are saved in the run's folder. For an ONNX file they are saved next to the file; for embedded
     and small in ./embedded and ./small. Training images of the model are refused. If the data have other labels,
     predictions are converted to them. Evoked emotions are never converted to felt ones.
@@ -128,14 +129,14 @@ def _cells(value: float | None, interval: Any) -> tuple[str, str]:
 def compare(*, ours: Runs, theirs: Runs, baseline: Runs | None = None, as_json: JsonFlag = False) -> None:
     """Compare two training settings by runs of several seeds each, scored on the same images.
 
-    The 95 % interval is a paired bootstrap over images; the predictions of all seeds for an image are resampled
-    together. It says how the difference would vary with other images, not with other seeds. Two chance levels are
-    given: the share of the most common class among the scored images, and 1 / number of classes.
+    With three or more runs, the 95 % interval says how the score would vary with other seeds and other images. With one
+    run it is a bootstrap over images: other seeds may differ more. With two runs there is no interval. Two chance
+    levels are given: the share of the most common class among the scored images, and 1 / number of classes.
 
-    Example: uniemox compare --ours runs/pre-s0 runs/pre-s1 --theirs runs/scratch-s0 --baseline runs/histogram
+    Example: uniemox compare --ours runs/a0 runs/a1 runs/a2 --theirs runs/b0 runs/b1 runs/b2 --baseline runs/histogram
 
     Args:
-        ours: Fine-tuning runs that uniemox evaluate has scored.
+        ours: Fine-tuning runs that uniemox evaluate has scored; also embedded or small, scored in this folder.
         theirs: Fine-tuning runs to compare with.
         baseline: Trivial baseline, a run of finetune --method histogram; settings that do not beat it are marked.
         as_json: Print one JSON object per evaluation that all runs have.
@@ -153,20 +154,24 @@ def compare(*, ours: Runs, theirs: Runs, baseline: Runs | None = None, as_json: 
             ("theirs", comparison.theirs, comparison.theirs_interval),
             ("baseline", comparison.baseline, comparison.baseline_interval),
         ):
-            if interval is not None:
-                low, high, mean = *interval, sum(values) / len(values)
+            if values:
+                ends = NO_INTERVAL if interval is None else "{:.1%} to {:.1%}".format(*interval)
                 seeds = ", ".join(f"{value:.1%}" for value in values)
-                print(f"{name:>10} {mean:.1%} ({low:.1%} to {high:.1%}); runs: {seeds}")
+                print(f"{name:>10} {sum(values) / len(values):.1%} ({ends}); runs: {seeds}")
         print(f"    chance {comparison.commonest:.1%} (most common class), {comparison.uniform:.1%} (1 / classes)")
         print(f"difference {_words(comparison.difference)}")
         for name, margin in (("ours", comparison.ours_over_baseline), ("theirs", comparison.theirs_over_baseline)):
             if margin is not None:
-                sign = "" if margin.low > 0 else "; it does not beat the baseline"
+                sign = "" if margin.is_above_zero else "; it does not beat the baseline"
                 print(f"{name} over baseline {_words(margin)}{sign}")
 
 
+NO_INTERVAL = "two runs: no interval; give three or more"
+
+
 def _words(difference: "PairedDifference") -> str:
-    return f"{difference.difference:+.1%} ({difference.low:+.1%} to {difference.high:+.1%})"
+    ends = NO_INTERVAL if difference.interval is None else "{:+.1%} to {:+.1%}".format(*difference.interval)
+    return f"{difference.difference:+.1%} ({ends})"
 
 
 def report(*runs: Path, out: Path) -> None:

@@ -154,7 +154,8 @@ def open_data(
     of all of them: `ube:UBE?union=joined,fi:FI`.
     persons, texts: files of `uniemox data persons` and `describe`; None: the files of their usual names next to the
     data, if they exist.
-    splits: file of `uniemox data split`; its splits replace the data set's, and samples that it lacks are left out.
+    splits: file of `uniemox data split`, or folder `<split>/<class>/<image>` of copies; its splits replace the data
+    set's, and samples that it lacks are left out.
     exclude: file of `uniemox data check --json`; the images in its list "exclude" are left out.
     with_texts: False ignores a file of texts next to the data.
     Raises ConfigError for an unknown kind or option, DataError for faults on disk, LabelError for several data sets

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+import os
 import random
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from uniemox.data.readers.csv_table import read_text
 from uniemox.data.sample import DataSet, Sample
+from uniemox.data.split_folders import scheme_of_folders
 from uniemox.errors import ConfigError, DataError
 from uniemox.io.files import replacing, write_file
 
@@ -163,7 +165,9 @@ def take_fraction(samples: Sequence[Sample], fraction: float, seed: int) -> list
 def paper_split(
     kind: str, data: DataSet, seed: int, histograms: Callable[[], NDArray[np.floating]] | None = None
 ) -> tuple[Scheme, "Choice | None"]:
-    """Draw the paper's split of a data set (its own draws were not published), or choose another scheme.
+    """Draw a split as the paper describes it, or choose another scheme.
+
+    The authors' own draws are linked in their README; `read_splits` reads their folders.
 
     histograms: function that returns (N, D) colour histograms of the samples; only called if schemes are compared
     (Emo8). Raises ConfigError for a data set that the paper does not use, or that lacks the required official splits.
@@ -244,9 +248,7 @@ def frechet_distance(first: NDArray[np.floating], second: NDArray[np.floating]) 
 
 def write_splits(path: Path, scheme: Scheme, *, source: str, how: str) -> str:
     """Write a scheme as an index file and return its hash; the same splits always have the same hash."""
-    splits: dict[str, list[str]] = defaultdict(list)
-    for key, split in sorted(scheme.items()):
-        splits[split].append(key)
+    splits = _keys_by_split(scheme)
     digest = _digest(splits)
     content = {"format": FORMAT, "data": source, "how": how, "sha256": digest, "splits": splits}
     if path.exists() and not path.is_file():
@@ -256,10 +258,28 @@ def write_splits(path: Path, scheme: Scheme, *, source: str, how: str) -> str:
 
 
 def read_splits(path: Path, data: DataSet) -> DataSet:
-    """Return the data set with the splits of an index file; samples that are not in the file are left out.
+    """Return the data set with the splits of an index file or of folders; samples that have none there are left out.
 
-    Raises DataError if the file was changed after it was written, or names images that the data set does not have.
+    path: file of `write_splits`, or a folder with copies of the images, see `scheme_of_folders`.
+    Raises DataError if the file was changed after it was written, or if file or folder name images that the data set
+    does not have.
     """
+    if os.path.isdir(path):  # Path.is_dir raises OSError for a name that is too long
+        scheme = scheme_of_folders(path, data)
+        digest = _digest(_keys_by_split(scheme))
+    else:
+        scheme, digest = _read_scheme(path)
+    absent = scheme.keys() - {sample.key for sample in data.samples}
+    if absent:
+        raise DataError(f"{path}: {len(absent)} of its images are not in {data.name}, such as {min(absent)}")
+    samples = [replace(sample, split=scheme[sample.key]) for sample in data.samples if sample.key in scheme]
+    left = len(data) - len(samples)
+    notes = (f"splits from {path} (sha256 {digest[:12]})", *([f"{left} images are not in it"] if left else []))
+    return replace(data, samples=samples, notes=(*data.notes, *notes))
+
+
+def _read_scheme(path: Path) -> tuple[Scheme, str]:
+    """Read a scheme and its hash."""
     try:
         content = json.loads(read_text(path))
         splits, digest = content["splits"], content["sha256"]
@@ -271,13 +291,14 @@ def read_splits(path: Path, data: DataSet) -> DataSet:
         raise DataError(f"{path}: not a file of splits; uniemox data split writes them") from error
     if current != digest:
         raise DataError(f"{path}: its hash does not match its content, because it was changed by hand; write it again")
-    absent = scheme.keys() - {sample.key for sample in data.samples}
-    if absent:
-        raise DataError(f"{path}: {len(absent)} of its images are not in {data.name}, such as {min(absent)}")
-    samples = [replace(sample, split=scheme[sample.key]) for sample in data.samples if sample.key in scheme]
-    left = len(data) - len(samples)
-    notes = (f"splits from {path} (sha256 {digest[:12]})", *([f"{left} images are not in it"] if left else []))
-    return replace(data, samples=samples, notes=(*data.notes, *notes))
+    return scheme, digest
+
+
+def _keys_by_split(scheme: Scheme) -> dict[str, list[str]]:
+    splits: dict[str, list[str]] = defaultdict(list)
+    for key, split in sorted(scheme.items()):
+        splits[split].append(key)
+    return splits
 
 
 def _digest(splits: Mapping[str, Sequence[str]]) -> str:

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from uniemox.errors import DataError
-from uniemox.evaluate.run_records import Predictions, read_run
-from uniemox.intervals import PairedDifference, bootstrap_interval, paired_bootstrap
+from uniemox.evaluate.run_records import Predictions, read_evaluations, read_run
+from uniemox.intervals import Interval, PairedDifference, interval_over_runs, paired_bootstrap
+from uniemox.io.files import EVALUATIONS
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,28 +22,28 @@ class Comparison:
     pictures: int
     ours: tuple[float, ...]
     """Accuracy of each run."""
-    ours_interval: tuple[float, float]
-    """Interval of their mean, over images."""
+    ours_interval: Interval | None
+    """Interval of their mean: over images for one run, over seeds and images for three or more, None for two."""
     theirs: tuple[float, ...]
-    theirs_interval: tuple[float, float]
+    theirs_interval: Interval | None
     difference: PairedDifference
-    """Difference of the means, ours minus theirs; all seeds of an image are resampled together."""
+    """Difference of the means, ours minus theirs."""
     commonest: float
     """Accuracy of always predicting the most common class of the scored images."""
     uniform: float
     """Accuracy of random guessing, 1 / classes."""
     baseline: tuple[float, ...] = ()
     """Accuracy of each run of the trivial baseline; empty without one."""
-    baseline_interval: tuple[float, float] | None = None
+    baseline_interval: Interval | None = None
     ours_over_baseline: PairedDifference | None = None
     theirs_over_baseline: PairedDifference | None = None
 
 
 def compare(ours: Sequence[Path], theirs: Sequence[Path], baseline: Sequence[Path] = ()) -> list[Comparison]:
-    """Compare two groups of runs on every evaluation that all runs have, pooling their seeds.
+    """Compare two groups of runs on every evaluation that all runs have, as means over their seeds.
 
-    ours, theirs: folders of fine-tuning runs, at least one each.  baseline: runs of a trivial baseline, such as method
-    histogram.
+    ours, theirs: folders of fine-tuning runs, or other folders with evaluations (`evaluate` writes that of embedded to
+    ./embedded), at least one each.  baseline: runs of a trivial baseline, such as method histogram.
     Raises DataError if a folder has no run, they have no evaluation in common, or predictions are for different images.
     """
     runs = {path: _by_title(path) for path in (*ours, *theirs, *baseline)}
@@ -62,7 +63,9 @@ def compare(ours: Sequence[Path], theirs: Sequence[Path], baseline: Sequence[Pat
 def _by_title(path: Path) -> dict[str, Predictions | None]:
     """Return a run's predictions by scored data; None for evaluations without labels."""
     predictions: dict[str, Predictions | None] = {}
-    for one in read_run(path).evaluations:
+    if not (path / EVALUATIONS).is_dir():
+        read_run(path)  # raises if there is no run either
+    for one in read_evaluations(path)[0]:
         if one.title in predictions:
             raise DataError(f"{path} was scored twice on {one.title}; remove one of the two from its evaluations")
         predictions[one.title] = one.predictions
@@ -89,7 +92,12 @@ def _compare(
     groups = {"ours": own, "theirs": other} | ({"baseline": baseline_hits} if baseline else {})
     for name, group in groups.items():
         compared[name] = tuple(group.mean(axis=1).tolist())
-        compared[f"{name}_interval"] = bootstrap_interval(group.mean(axis=0), first.groups)
+        compared[f"{name}_interval"] = _share(interval_over_runs(group, first.groups))
         if baseline and name != "baseline":
             compared[f"{name}_over_baseline"] = paired_bootstrap(group, baseline_hits, first.groups)
     return Comparison(title=title, pictures=len(first.keys), commonest=commonest, uniform=uniform, **compared)
+
+
+def _share(interval: Interval | None) -> Interval | None:
+    """Cut an interval of an accuracy off at 0 and 1."""
+    return None if interval is None else (max(0.0, interval[0]), min(1.0, interval[1]))

@@ -123,14 +123,21 @@ def read_run(path: Path) -> SavedRun:
             curves = curves_of(read_metrics(path))
         except DataError as error:
             missing.append(f"The curves can't be read: {error}")
-    evaluations = []
+    evaluations, unreadable = read_evaluations(path)
+    missing += unreadable
+    images = tuple(sorted((path / IMAGES).glob("reconstruction-*.png")))
+    return SavedRun(path, record["kind"], record, curves, images, tuple(evaluations), tuple(missing))
+
+
+def read_evaluations(path: Path) -> tuple[list[SavedEvaluation], list[str]]:
+    """Return the evaluations in a folder, and a sentence for each that can't be read."""
+    evaluations, missing = [], []
     for file in sorted((path / EVALUATIONS).glob("*.json")):
         try:
             evaluations.append(read_evaluation(file))
         except DataError as error:
             missing.append(f"An evaluation can't be read: {error}")
-    images = tuple(sorted((path / IMAGES).glob("reconstruction-*.png")))
-    return SavedRun(path, record["kind"], record, curves, images, tuple(evaluations), tuple(missing))
+    return evaluations, missing
 
 
 def curves_of(metrics: list[dict[str, float]]) -> dict[str, tuple[NDArray[np.int64], Array]]:

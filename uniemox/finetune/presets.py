@@ -13,7 +13,9 @@ AUTHORS_CROP = 224 / 256  # of their evaluation: 256 px on the short side, then 
 
 
 def paper() -> FinetuneConfig:
-    """Return the paper's settings: 100 epochs, soft targets, RandAugment, mixup, CutMix, erasing, drop path 0.2.
+    """Return the defaults of the authors' code, with a batch of 256 (theirs: 16 per GPU).
+
+    These are 100 epochs, soft targets, RandAugment, mixup, CutMix, erasing and drop path 0.2.
 
     As in the authors' code, a plain ViT gives the mean of its patch tokens, the epoch with the highest validation
     accuracy is used, and evaluation shows the middle 7/8 of the image.

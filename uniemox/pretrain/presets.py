@@ -9,11 +9,14 @@ from uniemox.views.config import ViewConfig
 
 
 def paper() -> PretrainConfig:
-    """Return the paper's settings: ViT-L/16 from dBOT's weights, Γ2, CLIP ViT-B/16, 200 epochs of EmoSet's train split.
+    """Return settings for the paper's scale: ViT-L/16 from dBOT's weights, Γ2, CLIP ViT-B/16, 200 epochs of EmoSet.
 
-    The paper gives neither learning rate nor batch size, so both are our choice, and so is gradient clipping. The rate
-    is MAE's 1.5e-4 per 256 images (arXiv 2111.06377), which is 6e-4 for a batch of 1024. The authors' code has 1e-3 for
-    2 images per GPU, which is 6e-5 on eight GPUs.
+    The number of epochs is from the paper. Warm-up, weight decay, network and crops are defaults of the authors' code.
+    Learning rate, batch size and mask ratio of tables III and IV are not in the paper's main text; they may be in its
+    appendix II, which we have not read. So they are our choice, and so is gradient clipping. The rate is MAE's 1.5e-4
+    per 256 images (arXiv 2111.06377), which is 6e-4 for a batch of 1024. The authors' code has 1e-3 for 2 images per
+    GPU, which is 6e-5 on eight GPUs, and hides 0.90 of the patches. Two versions of it start from dBOT's weights, one
+    from MAE's.
     For tables V and VI use --encoder.start none --schedule.epochs 150, and --model.fusion static for table V.
     We have not run this preset, because it needs GPUs.
     """
@@ -27,7 +30,7 @@ def paper() -> PretrainConfig:
 
 
 def best() -> PretrainConfig:
-    """Return the paper's settings with weights of DINOv2's ViT-L/14 and CLIP ViT-L/14 as teacher. We have not run it.
+    """Return settings for a GPU with weights of DINOv2's ViT-L/14 and CLIP ViT-L/14 as teacher. We have not run it.
 
     A low learning rate, clipping and layer-wise decay preserve the pre-trained weights. Γ2 with scaled products does
     not collapse. docs/training.md and docs/method.md have the measurements, made with a small encoder. The rate is

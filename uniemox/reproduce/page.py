@@ -167,11 +167,15 @@ def _ticks(scale: tuple[float, float]) -> list[float]:
 
 
 BELOW_NOTE = (
-    f"{BELOW}: does not beat the {HISTOGRAM}: the 95 % interval of the difference on the same images, over images, is "
-    "not above 0. If the two were scored on different images: the row's own interval is not above the histogram's "
-    "accuracy."
+    f"{BELOW}: does not beat the {HISTOGRAM}: the 95 % interval of the difference on the same images is not above 0. "
+    "If the two were scored on different images: the row's own interval is not above the histogram's accuracy. With "
+    "two seeds, which have no interval: the mean is not above the histogram's accuracy."
 )
-OVER = {"seeds": "training seeds (Student's t)", "pictures": "images (bootstrap)"}  # basis of the intervals
+OVER = {  # basis of the intervals
+    "seeds and pictures": "over training seeds (Student's t) and images",
+    "pictures": "with one seed, over images (bootstrap), for this run",
+    "none": "with two seeds, none",
+}
 PAPER_NEAR_PERCENT = 1.0  # figures of the paper within this distance of 1 / classes are flagged
 
 
@@ -230,10 +234,10 @@ def _notes(findings: Findings) -> Iterator[str]:
     """Yield explanations of the intervals and marks."""
     ways = {one["over"] for one in findings.scored()}
     if ways:
-        over = " or, with fewer than three seeds, ".join(words for name, words in OVER.items() if name in ways)
+        over = "; ".join(words for name, words in OVER.items() if name in ways)
         yield (
-            f"Intervals are 95 % over {over}. Near chance: the interval, or the one over images, contains the "
-            "accuracy of the most common class."
+            f"95 % intervals: {over}. Near chance: the interval, or the one over images, contains the accuracy of the "
+            "most common class."
         )
     if any(one["beats_histogram"] is not None for one in findings.records.values()):
         yield BELOW_NOTE
@@ -243,7 +247,8 @@ def _points(record: Record, name: str) -> str:
     """Format a difference of a record in percentage points.  name: gain or over_histogram."""
     difference, low, high = (record[f"{name}{end}"] for end in ("", "_low", "_high"))
     if low is None:
-        return f"{100 * difference:+.1f} (different images)"
+        reason = "two seeds" if record["over"] == "none" else "different images"
+        return f"{100 * difference:+.1f} (no interval: {reason})"
     return f"{100 * difference:+.1f} ({100 * low:+.1f} to {100 * high:+.1f})"
 
 

@@ -2,22 +2,20 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from math import sqrt
 from typing import Any, Literal
 
 import numpy as np
-from scipy.stats import t as student
 
 from uniemox.errors import DataError
 from uniemox.evaluate.run_records import Predictions, SavedEvaluation, read_evaluation
-from uniemox.intervals import PairedDifference, paired_bootstrap
+from uniemox.intervals import PairedDifference, interval_over_runs, paired_bootstrap
 from uniemox.io.files import EVALUATIONS
 from uniemox.reproduce.plan import Cell, Run, TableRow
 from uniemox.reproduce.sources import DataSource
 from uniemox.reproduce.study import HISTOGRAM, Study
 
 Mark = Literal["ours", "cited", "not run", "failed"]
-MIN_SEEDS = 3  # minimum number for an interval over seeds
+Basis = Literal["seeds and pictures", "pictures", "none"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,10 +24,11 @@ class Score:
 
     accuracy: float
     """Mean over seeds."""
-    low: float
-    high: float
-    """End of the 95 % interval: over seeds (Student's t) with three or more, else over images (bootstrap)."""
-    over: Literal["seeds", "pictures"]
+    low: float | None
+    high: float | None
+    """End of the 95 % interval; None if there is none."""
+    over: Basis
+    """What the interval is over: images for one run, seeds and images for three or more, nothing for two."""
     seeds: int
     pictures: int
     chance: float
@@ -37,7 +36,7 @@ class Score:
     uniform: float
     """Accuracy of guessing, 1 / classes."""
     near_chance: bool
-    """True if the interval reaches down to chance."""
+    """True if the interval, or the mean of the runs' intervals over images, reaches down to chance."""
 
 
 def is_done(run: Run) -> bool:
@@ -69,47 +68,49 @@ def score_of(cell: Cell) -> Score | None:
     if not evaluations:
         return None
     values = np.array([evaluation.values["accuracy"] for evaluation in evaluations])
-    over: Literal["seeds", "pictures"] = "pictures"
-    low, high = np.array([evaluation.values["accuracy_interval"] for evaluation in evaluations]).mean(axis=0)
-    near = low  # agreement between seeds is no evidence for other images
-    if len(values) >= MIN_SEEDS:
-        reach = _reach(values)
-        over, low, high = "seeds", max(0.0, values.mean() - reach), min(1.0, values.mean() + reach)
+    over_images = np.array([evaluation.values["accuracy_interval"] for evaluation in evaluations]).mean(axis=0)
+    interval: Sequence[float] | None
+    over: Basis
+    if len(values) == 1:
+        over, interval = "pictures", over_images
+    else:
+        interval = _interval([one for evaluation in evaluations if (one := evaluation.predictions) is not None])
+        over = "none" if interval is None else "seeds and pictures"
+    lowest = over_images[0] if interval is None else min(interval[0], over_images[0])
     counts = np.array([sum(row) for row in evaluations[0].values["confusion"]])
     chance = float(counts.max() / counts.sum())
     return Score(
         accuracy=float(values.mean()),
-        low=float(low),
-        high=float(high),
+        low=None if interval is None else max(0.0, float(interval[0])),
+        high=None if interval is None else min(1.0, float(interval[1])),
         over=over,
         seeds=len(values),
         pictures=int(counts.sum()),
         chance=chance,
         uniform=1 / len(counts),
-        near_chance=bool(min(low, near) <= chance),
+        near_chance=bool(lowest <= chance),
     )
 
 
-def _reach(values: np.ndarray) -> float:
-    """Return half the width of the 95 % interval of the mean over seeds (Student's t).  values: (S,), S at least 2."""
-    return float(student.ppf(0.975, len(values) - 1)) * float(values.std(ddof=1)) / sqrt(len(values))
+def _interval(runs: Sequence[Predictions]) -> Sequence[float] | None:
+    """Return the interval over runs; None for two runs, or if their predictions are not of the same images."""
+    if not runs or len({(one.keys, one.groups) for one in runs}) > 1:
+        return None
+    return interval_over_runs(np.array([one.is_right for one in runs]), runs[0].groups)
 
 
 def gain(ours: Cell, reference: Cell) -> PairedDifference | None:
-    """Return the gain over the reference on the same images.
+    """Return the gain over the reference on the same images, see `paired_bootstrap`.
 
-    With three or more seeds the interval is over seeds, paired by seed (Student's t). Otherwise it is over images, all
-    seeds of an image resampled together. None unless both were scored on the same images.
+    Runs are paired by seed if both cells have the same number and all are finished.
+    None unless both were scored on the same images.
     """
     first, second = _predictions(ours.runs), _predictions(reference.runs)
     if not first or not second or len({(one.keys, one.groups) for one in first + second}) > 1:
         return None
     own, other = (np.array([one.is_right for one in several]) for several in (first, second))  # (S, N)
-    estimate = paired_bootstrap(own, other, first[0].groups)
-    if not MIN_SEEDS <= len(own) == len(other) == len(ours.runs) == len(reference.runs):
-        return estimate
-    by_seed = own.mean(axis=1) - other.mean(axis=1)
-    return replace(estimate, low=estimate.difference - _reach(by_seed), high=estimate.difference + _reach(by_seed))
+    pair_seeds = len(own) == len(other) == len(ours.runs) == len(reference.runs)
+    return paired_bootstrap(own, other, first[0].groups, pair_seeds=pair_seeds)
 
 
 def _predictions(runs: Sequence[Run]) -> list[Predictions]:
@@ -152,13 +153,14 @@ def margin_of(cell: Cell, baseline: Cell, ours: Score | None, theirs: Score | No
     """Return the difference to the baseline as fields of a record; none if one of them has no score.
 
     ours, theirs: their scores.  The interval is paired, over the same images. A row beats the histogram if it is above
-    0; without one, because they were scored on different images, if the row's own is above the histogram's accuracy.
+    0; if they were scored on different images, if the row's own is above the histogram's accuracy. With two seeds,
+    which have no interval, the means are compared.
     """
     if ours is None or theirs is None or cell.runs == baseline.runs:
         return {}
     paired = gain(cell, baseline)
     if paired is None:
-        beats = ours.low > theirs.accuracy
+        beats = (ours.accuracy if ours.low is None else ours.low) > theirs.accuracy
         return {"over_histogram": ours.accuracy - theirs.accuracy, "beats_histogram": beats}
     ends = {"over_histogram_low": paired.low, "over_histogram_high": paired.high}
-    return {"over_histogram": paired.difference, **ends, "beats_histogram": paired.low > 0}
+    return {"over_histogram": paired.difference, **ends, "beats_histogram": paired.is_above_zero}

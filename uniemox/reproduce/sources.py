@@ -19,6 +19,7 @@ from uniemox.errors import ConfigError
 from uniemox.io.files import SPLITS
 from uniemox.io.weight_names import weight_paths
 from uniemox.labels import CAER, EKMAN, HECO, MIKELS, UBE, LabelSet, join_labels
+from uniemox.model.methods.eap import has_words
 from uniemox.reproduce.config import ReproduceConfig
 from uniemox.reproduce.plan import OUT, Run
 from uniemox.training.run_folder import describe_data
@@ -76,6 +77,8 @@ class DataSource:
     digests: tuple[str, ...] = ()
     """Hashes of the user's data."""
     has_people: bool = False
+    has_words: bool = True
+    """True if its annotations name objects or attributes, or if that is not known yet."""
     sizes: Mapping[str, int] = field(default_factory=dict)
     """Number of images by split, if the data set has splits."""
     is_synthetic: bool = False
@@ -207,12 +210,16 @@ def _scenes(root: Path, name: str, source: str) -> DataSource:
 
 
 def _divided(config: ReproduceConfig, name: str, source: str, exclude: Path | None) -> tuple[DataSource, DataSet]:
-    """Return the files unchanged, split as in the paper, or 80/10/10 if they have no splits."""
-    data, kind = open_data(source, exclude=exclude), parse_source(source)[0]
+    """Return the files unchanged, split as in the paper, or 80/10/10 if they have no splits.
+
+    Splits that the source names, as in `fi:FI?splits=FOLDER`, are used as they are.
+    """
+    data = open_data(source, exclude=exclude)
+    kind, _, reader_options = parse_source(source)
     left_out = {} if exclude is None else {"exclude": exclude}
     sizes = Counter(sample.split for sample in data.samples if sample.split)
     split = "test" if sizes["test"] or not sizes["val"] else "val"
-    is_paper = kind in PAPER_RECIPES and not config.is_demo
+    is_paper = kind in PAPER_RECIPES and not config.is_demo and "splits" not in reader_options
     ours = DataSource(
         name=name,
         source=source,
@@ -225,6 +232,7 @@ def _divided(config: ReproduceConfig, name: str, source: str, exclude: Path | No
         digests=(_digest(data, source),),
         exclude=left_out,
         has_people=_has_people(data),
+        has_words=has_words(data.samples) or (config.is_demo and config.objects is not None),
         sizes=sizes,
     )
     if not is_paper and sizes["train"] and sizes[split]:

@@ -53,7 +53,8 @@ VIT_B_GMAC, VIT_B_PARAMETERS_M = 17.56, 85.8
 DETECTORS = {"YOLOX-nano": "objects", "YuNet": "faces"}  # with the option for its file
 CONFOUNDERS = {"demo": 16, "paper": 128}  # of CCIM; its paper uses 128 for CAER-S
 ZERO_SHOT = "CLIP ViT-B/16, zero-shot"
-CLASS_PROTOTYPES = "class prototypes if data have no annotations; its cited figures are not comparable"
+LEARNS_WORDS = "EAP"  # the row of a method that learns from the words of annotations
+NO_WORDS = "annotations that name objects, scenes or actions: uniemox data describe writes them; else EAP has no words"
 
 
 NO_AUGMENTATION: Mapping[str, Any] = {
@@ -145,13 +146,16 @@ def _row(study: Study, entry: Mapping[str, Any], *, name: str | None = None) -> 
     """Return one of the paper's rows.  name: of another row with the same figures of the paper."""
     name = name or entry["method"]
     method = relating_of(study, name) if name in RELATING else method_of(study, name)
-    network = method.network + (f"; {CLASS_PROTOTYPES}" if name == "EAP" else "")
+    network = method.network
     if name == SCRATCH and not study.is_demo:
         network += ", trained on all data sets of the column's kind at once, with the labels of all of them"
     cells = {}
     for target in study.targets:
         data = target.with_people() if _reads_felt_person(method, target) else target
         cells[target.name] = _cell(study, method, data, entry.get(target.name))
+    if name == LEARNS_WORDS:
+        without = [target.name for target in study.targets if not target.has_words]
+        cells |= {column: Cell(entry.get(column), why=NO_WORDS) for column in without}
     cells = paper_only(entry, columns_of(study.targets), cells) | _person_cells(study, method)
     return TableRow(name, cells, network=network, paper_costs=(entry.get("params_m"), entry.get("flops_g")))
 

@@ -46,4 +46,4 @@ class MaskConfig:
 
     def __post_init__(self) -> None:
         if not 0 < self.ratio < 1:
-            raise ConfigError(f"mask.ratio must lie strictly between 0 and 1, got {self.ratio}; the paper uses 0.75")
+            raise ConfigError(f"mask.ratio must lie strictly between 0 and 1, got {self.ratio}; the default is 0.75")

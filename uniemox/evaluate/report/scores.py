@@ -148,7 +148,7 @@ def _over(ours: SavedEvaluation, histogram: SavedEvaluation, measure: str) -> st
     if ours.predictions is not None and histogram.predictions is not None:
         lead = difference(ours.predictions, histogram.predictions)
     if lead is not None:
-        return ("" if lead.low > 0 else f"{BELOW} ") + _signed(lead)
+        return ("" if lead.is_above_zero else f"{BELOW} ") + _signed(lead)
     value, floor, bounds = ours.values[measure], histogram.values[measure], ours.values.get(f"{measure}_interval")
     if not is_known(value) or not is_known(floor) or not are_known(bounds):
         return UNKNOWN

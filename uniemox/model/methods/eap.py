@@ -62,6 +62,11 @@ def _attributes(sample: Sample) -> list[str]:
     return [plain(word) for word in values if isinstance(word, str) and word]
 
 
+def has_words(samples: Iterable[Sample]) -> bool:
+    """Return True if an annotation names an object or an attribute."""
+    return any(_objects(sample) or _attributes(sample) for sample in samples)
+
+
 def _frequent(lists: Iterable[list[str]]) -> tuple[str, ...]:
     counts = Counter(word for words in lists for word in set(words))
     return tuple(sorted(word for word, _ in sorted(counts.items(), key=lambda one: (-one[1], one[0]))[:MAX_WORDS]))

@@ -1,8 +1,7 @@
 """Stimuli-aware: whole image, objects and face, each with its own branch (Yang et al., TIP 2021, arXiv 2109.01812).
 
-An LSTM reads the branches' vectors: the whole image, then the objects by falling confidence, then the face. Its last
-state is concatenated with the whole image's feature. (In the authors' code the LSTM reads only the objects, and the
-branches are concatenated.) An error across polarity costs more: `polarity_loss`.
+An LSTM reads the objects by falling confidence. Its last state stands beside the vectors of the whole image and of the
+face, as in the authors' code. An error across polarity costs more: `polarity_loss`.
 """
 
 from collections.abc import Sequence
@@ -11,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from uniemox.data.sample import Sample
+from uniemox.labels import LabelSet
 from uniemox.losses.methods import polarity_loss
 from uniemox.model.methods.relation import Embed, GroupedRegions, Relation, polarity_matrix
 
@@ -18,27 +19,46 @@ STRENGTH = 1.0  # weight of the polarity in the loss
 
 
 class StimuliAware(Relation):
-    """Region method Stimuli-aware: the LSTM's last state, with skip after the whole image's feature."""
+    """Region method Stimuli-aware: the vectors of image, objects and face side by side, after those of the skip."""
 
     groups = ("scene", "objects", "face")
     polarity: Tensor
 
-    def __init__(self, width: int, channels: int, labels: Sequence[str], *, skip: bool) -> None:
+    def __init__(
+        self, width: int, channels: int, labels: Sequence[str], *, skip: bool, concatenates: bool = False
+    ) -> None:
+        """Build the branches.
+
+        concatenates: False is the form of files written until 27 November 2026, whose LSTM reads all branches.
+        """
         super().__init__()
         self.linear = width if skip else 0
-        self.width = self.linear + channels
+        self.concatenates = concatenates
+        self.width = self.linear + (len(self.groups) if concatenates else 1) * channels
         self.register_buffer("polarity", polarity_matrix(labels))
         self.scene_norm = nn.LayerNorm(width) if skip else None
         self.branches = nn.ModuleDict({name: Embed(width, channels) for name in self.groups})
         self.join = nn.LSTM(channels, channels, batch_first=True)
 
+    @classmethod
+    def options_for(cls, _samples: Sequence[Sample], _labels: LabelSet) -> dict[str, Any]:
+        """Return the form of new networks."""
+        return {"concatenates": True}
+
     def forward(self, regions: GroupedRegions) -> Tensor:
         """Return features, see `Relation`."""
-        seen = [self.branches[name](regions[name]) * regions[name].presence[..., None] for name in self.groups]
-        states, _ = self.join(torch.cat(seen, dim=1))  # (N, T, C)
-        if self.scene_norm is None:
-            return states[:, -1]
-        return torch.cat([self.scene_norm(regions["scene"].features[:, 0]), states[:, -1]], dim=1)
+        vectors = {  # (N, T, C), zero where nothing was found
+            name: self.branches[name](regions[name]) * regions[name].presence[..., None] for name in self.groups
+        }
+        if self.concatenates:
+            states, _ = self.join(vectors["objects"])
+            features = [vectors["scene"][:, 0], states[:, -1], vectors["face"][:, 0]]
+        else:
+            states, _ = self.join(torch.cat([*vectors.values()], dim=1))
+            features = [states[:, -1]]
+        if self.scene_norm is not None:
+            features.insert(0, self.scene_norm(regions["scene"].features[:, 0]))
+        return torch.cat(features, dim=1)
 
     def loss(
         self, classification: Tensor, *, logits: Tensor, target: Tensor, weight: Tensor | None = None, **_: Any

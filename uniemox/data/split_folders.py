@@ -1,0 +1,95 @@
+"""Splits that are given as folders of images, as in the data sets that the paper's authors link.
+
+The loader of their release (chincharles/u-emo, datasets/build_dataset.py) opens `<data set>/<train|val|test>/<class>/`
+with torchvision's ImageFolder. The folders are copies of the images: datasets/data_partition.py keeps each file name,
+and writes UnBiasedEmo's `<class>/<word>/<image>` as `<class>/<word>_<image>`. This module finds those copies again in
+the data set as published, by their names.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from pathlib import Path, PurePosixPath
+
+from uniemox.data.readers.folders import SPLITS, images_below
+from uniemox.data.sample import DataSet, Sample
+from uniemox.errors import DataError
+
+IMAGES = "images"  # Emotion6's folder above the classes
+LAYOUT = "<train|val|test>/<class>/<image>"
+
+
+def scheme_of_folders(root: Path, data: DataSet) -> dict[str, str]:
+    """Return the split of each image of the data set that has a copy below `<split>/<class>/`.
+
+    root: folder that holds the folders train, val and test.  data: the data set as published; its keys are compared
+    with the names of the copies. If a name occurs more than once in the data set, as in the official train and test of
+    CAER-S, a copy is first compared with the images of its own official split, then with the images that are left.
+    Returns the split by key; images without a copy are not in it.
+    Raises DataError if root has no copies, or a copy fits no image, several images, or the image of another copy.
+    """
+    copies = sorted(_copies(root))
+    if not copies:
+        raise DataError(f"{root}: no images in folders {LAYOUT}; give such a folder, or a file of uniemox data split")
+    by_name: dict[str, dict[str, list[Sample]]] = defaultdict(lambda: defaultdict(list))
+    for sample in data.samples:
+        for name in _names(sample.image_key):
+            by_name[name][sample.image_key].append(sample)  # people of one image share its key
+
+    image_split: dict[str, str] = {}
+    of_other_splits: list[tuple[str, str, str]] = []
+    for split, name, copy in copies:
+        same_split = [key for key, people in by_name[name].items() if people[0].split == split]
+        if same_split:
+            image_split[_only(same_split, copy, root, data, image_split)] = split
+        else:
+            of_other_splits.append((split, name, copy))
+    # The images of an official split that the authors divided again: those that no copy of their own split claims.
+    for split, name, copy in of_other_splits:
+        keys = list(by_name[name])
+        unclaimed = [key for key in keys if key not in image_split]
+        image_split[_only(unclaimed or keys, copy, root, data, image_split)] = split
+
+    return {sample.key: image_split[sample.image_key] for sample in data.samples if sample.image_key in image_split}
+
+
+def _copies(root: Path) -> Iterator[tuple[str, str, str]]:
+    """Yield split, name and relative path of each copy.  name: `<class>/<image>`, the class in lower case."""
+    for key in images_below(root):
+        folder, *rest = PurePosixPath(key).parts
+        if folder.lower() in SPLITS and len(rest) > 1:
+            yield SPLITS[folder.lower()], _name(rest[0], rest[-1]), key
+
+
+def _names(key: str) -> set[str]:
+    """Return the names that a copy of an image can have: with its own name, or with the search word in front.
+
+    >>> sorted(_names("joy/beach/1.jpg"))
+    ['joy/1.jpg', 'joy/beach_1.jpg']
+    >>> sorted(_names("test/Anger/1.png"))
+    ['anger/1.png']
+    """
+    *folders, image = PurePosixPath(key).parts
+    while folders and (folders[0].lower() in SPLITS or folders[0] == IMAGES):
+        del folders[0]
+    if not folders:
+        return set()
+    name, *words = folders
+    return {_name(name, image)} | {_name(name, f"{word}_{image}") for word in words[-1:]}
+
+
+def _name(folder: str, image: str) -> str:
+    return f"{folder.lower()}/{image}"
+
+
+def _only(keys: list[str], copy: str, root: Path, data: DataSet, taken: Mapping[str, str]) -> str:
+    """Return the one key that fits a copy."""
+    if not keys:
+        raise DataError(
+            f"{root / copy}: no image of {data.name} has this name and class; give the folder of this data set, or "
+            "open the folder of splits itself as the data"
+        )
+    if len(keys) > 1:
+        raise DataError(f"{root / copy}: fits {len(keys)} images of {data.name}, {keys[0]} and {keys[1]}; rename one")
+    if keys[0] in taken:
+        raise DataError(f"{root / copy}: a copy of {keys[0]}, which is already in {taken[keys[0]]}; remove one copy")
+    return keys[0]
