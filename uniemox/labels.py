@@ -8,6 +8,7 @@ import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -169,6 +170,74 @@ def label_map(source: LabelSet, target: LabelSet) -> LabelMap:
         )
     pairs = {label: bridge.get(label, label if label in target.labels else None) for label in source.labels}
     return LabelMap(source, target, pairs)
+
+
+@dataclass(frozen=True)
+class ScoredLabels:
+    """Label set in which a model is scored on a data set, with the maps of both to it."""
+
+    of_model: LabelMap
+    of_data: LabelMap
+
+    @property
+    def labels(self) -> LabelSet:
+        """Label set of the scores."""
+        return self.of_model.target
+
+    @property
+    def absent(self) -> tuple[str, ...]:
+        """Scored labels that the data set does not have; the model may still predict them."""
+        return self.of_data.unreached
+
+    @cached_property
+    def predictable(self) -> frozenset[int | None]:
+        """Scored classes that the model can predict."""
+        return frozenset(map(self.of_model, range(len(self.of_model.source)))) - {None}
+
+    def truth(self, index: int | None) -> int | None:
+        """Return the scored class of a class of the data set; None if there is none, or the model can't predict it."""
+        place = None if index is None else self.of_data(index)
+        return place if place in self.predictable else None
+
+
+def scored_labels(model: LabelSet, data: LabelSet) -> ScoredLabels:
+    """Choose the label set in which a model is scored on a data set.
+
+    It is the data set's, to which the model's labels are mapped (`label_map`), with one exception. If the data set has
+    only some of the model's labels, it is the model's: an image may be mistaken for a class that the data set lacks,
+    and removing these classes from the answers would make the scores too high. A map between two published sets comes
+    first.
+
+    Raises LabelError if there is no map, or if one set describes felt and the other evoked emotions.
+
+    >>> three = LabelSet("custom", ("awe", "fear", "sadness"), "evoked")
+    >>> scored_labels(MIKELS, three).labels.name, scored_labels(MIKELS, three).absent[:2]
+    ('mikels', ('amusement', 'anger'))
+    """
+    if model.kind != data.kind:  # label_map gives polarity the model's kind, but the data's labels have their own
+        raise LabelError(
+            f"the model predicts {model.kind} emotions, the data's labels are {data.kind} ones: one kind does not "
+            "determine the other"
+        )
+    words = _as_part_of(data, model)
+    if words is not None and f"{model.name} -> {data.name}" not in _DATA["bridges"]:
+        return ScoredLabels(_unchanged(model), LabelMap(data, model, words))
+    to_data = _unchanged(data) if model.labels == data.labels else label_map(model, data)
+    return ScoredLabels(replace(to_data, source=model), _unchanged(to_data.target))
+
+
+def _unchanged(labels: LabelSet) -> LabelMap:
+    """Return the map of a set to itself."""
+    return LabelMap(labels, labels, {label: label for label in labels.labels})
+
+
+def _as_part_of(part: LabelSet, whole: LabelSet) -> dict[str, str | None] | None:
+    """Return the label of the larger set that each label means; None unless all have one of their own."""
+    same = {part.aliases.get(label, label): label for label in whole.labels} | {label: label for label in whole.labels}
+    words = {label: same.get(label) or same.get(whole.aliases.get(label, label)) for label in part.labels}
+    reached = set(words.values())
+    is_part = len(part) < len(whole) and None not in reached and len(reached) == len(part)
+    return dict(words) if is_part else None
 
 
 def _some(labels: LabelSet) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from uniemox.errors import LabelError
-from uniemox.evaluate.run import map_to_data
+from uniemox.labels import scored_labels
 from uniemox.paper import paper_tables
 from uniemox.reproduce.plan import Cell, Plan, Run, TableRow, option_words
 from uniemox.reproduce.results import HISTOGRAM_NETWORK, histogram_cell, histogram_row, with_baseline
@@ -163,7 +163,7 @@ def cross(study: Study) -> Plan:
 def _transferred(study: Study, models: list[Run], trained: DataSource, target: DataSource) -> Cell:
     """Return the cell of transferred models.  models: trained on the first data set, one per seed."""
     try:
-        map_to_data(trained.labels, target.labels)
+        scored_labels(trained.labels, target.labels)
     except LabelError as error:
         return Cell(why=str(error))
     return study.scored(models, target)
