@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from uniemox.errors import LabelError
+from uniemox.spelling import spelled, spelled_alike
 
 Kind = Literal["evoked", "felt", "expressed"]
 KINDS: tuple[Kind, ...] = ("evoked", "felt", "expressed")
@@ -24,7 +25,7 @@ MAX_LABELS = 1_000
 
 @dataclass(frozen=True, slots=True)
 class LabelSet:
-    """Emotion classes in a fixed order, lower-case."""
+    """Emotion classes in a fixed order, lower-case and in the spelling of `uniemox.spelling`."""
 
     name: str
     labels: tuple[str, ...]
@@ -35,12 +36,18 @@ class LabelSet:
     def __post_init__(self) -> None:
         if len(self.labels) > MAX_LABELS:
             raise LabelError(f"{self.name}: {len(self.labels):,} classes; expected at most {MAX_LABELS:,}")
+        if same := spelled_alike(self.labels):
+            raise LabelError(
+                f"{self.name}: the labels {same[0]!a} and {same[1]!a} differ only in blanks, invisible "
+                "characters or the form of accents; give them one name"
+            )
+        object.__setattr__(self, "labels", tuple(map(spelled, self.labels)))  # older files hold other spellings
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def index(self, word: str) -> int:
-        """Return the index of a label, ignoring case, quotes and aliases.
+        """Return the index of a label, ignoring case, quotes, aliases, and the spelling of blanks and accents.
 
         Raises LabelError, listing all labels, if it is not in the set.
 
@@ -285,5 +292,5 @@ def _of_kind(label_set: LabelSet, kind: Kind | None) -> LabelSet:
 
 
 def clean(word: str) -> str:
-    """Return a class name in lower case, without quotes and outer blanks."""
-    return word.strip().strip("'\"").strip().lower()
+    """Return a class name as it is compared: as `spelled`, in lower case, without quotes."""
+    return spelled(spelled(word).strip("'\"").strip().lower())

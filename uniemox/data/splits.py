@@ -16,6 +16,7 @@ from uniemox.data.readers.csv_table import read_text
 from uniemox.data.sample import DataSet, Sample
 from uniemox.errors import ConfigError, DataError
 from uniemox.io.files import replacing, write_file
+from uniemox.spelling import match_names
 
 Scheme = dict[str, str]  # split by key
 FORMAT = "uniemox-splits-1"
@@ -271,9 +272,11 @@ def read_splits(path: Path, data: DataSet) -> DataSet:
         raise DataError(f"{path}: not a file of splits; uniemox data split writes them") from error
     if current != digest:
         raise DataError(f"{path}: its hash does not match its content, because it was changed by hand; write it again")
-    absent = scheme.keys() - {sample.key for sample in data.samples}
+    known = match_names(scheme, {sample.key for sample in data.samples})
+    absent = scheme.keys() - known.keys()
     if absent:
         raise DataError(f"{path}: {len(absent)} of its images are not in {data.name}, such as {min(absent)}")
+    scheme = {known[key]: split for key, split in scheme.items()}
     samples = [replace(sample, split=scheme[sample.key]) for sample in data.samples if sample.key in scheme]
     left = len(data) - len(samples)
     notes = (f"splits from {path} (sha256 {digest[:12]})", *([f"{left} images are not in it"] if left else []))

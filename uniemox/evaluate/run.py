@@ -278,7 +278,7 @@ class Scorer:
         measures = dict[str, float]()
         if self.familiarity is not None:
             measures["flagged"] = float((self.familiarity < UNFAMILIAR).mean())
-        is_own = self.scored is not None and self.scored.labels.labels == self.info.labels
+        is_own = self.scored is not None and self.scored.labels.labels == self.scored.of_model.source.labels
         if self.info.task == "label" and is_own and len(self.info.conformal_scores) >= MIN_SCORES:
             sets = likely_sets(self.info.conformal_scores, COVERAGE, self.answers, self.truth)
             measures |= dict(zip(("coverage", "set_size"), sets, strict=True))

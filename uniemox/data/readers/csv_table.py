@@ -16,6 +16,7 @@ from uniemox.errors import DataError, LabelError
 from uniemox.io.files import plain_cell, read_limited
 from uniemox.labels import LABEL_SETS, Kind, LabelSet, clean, recognise
 from uniemox.persons.box import Box
+from uniemox.spelling import spelled
 
 csv.field_size_limit(2**20)
 
@@ -68,7 +69,7 @@ def read_rows(
     delimiter = max(",;\t", key=header_line.count)
     rows = csv.reader(io.StringIO(text), delimiter=delimiter, quotechar=quote, skipinitialspace=True, strict=True)
     try:
-        header = [name.strip() for name in next(row for row in rows if any(value.strip() for value in row))]
+        header = [spelled(name) for name in next(row for row in rows if any(value.strip() for value in row))]
     except StopIteration:
         raise DataError(f"{path}: the table is empty; expected a header and rows") from None
     except csv.Error as error:
@@ -160,7 +161,7 @@ def read_csv(
     missing: "skip" leaves out rows whose image does not exist.
     Raises DataError with file, line and column.
     """
-    rows = [(f"{table}:{line}", _renamed(row)) for line, row in read_rows(table, prose=("text", "caption"))]
+    rows = [(f"{table}:{line}", _renamed(row, table)) for line, row in read_rows(table, prose=("text", "caption"))]
     if not rows:
         raise DataError(f"{table}: no rows under the header")
     low, high = _ends(scale, table)
@@ -176,6 +177,7 @@ def read_csv(
                 raise DataError(f"{where}, path: {path} does not exist; ?missing=skip leaves such rows out")
             absent += 1
             continue
+        row["path"] = path.relative_to(folder).as_posix()  # as it is spelled on disk
         samples.append(sample_of_row(row, ImageFile(path), where, label_set, classes, scale=(low, high)))
     if not samples:
         raise DataError(f"{table}: none of its {absent} images exists")
@@ -187,10 +189,19 @@ def read_csv(
     return DataSet(str(table), label_set, tell_apart(samples), notes)
 
 
-def _renamed(row: Mapping[str, str]) -> dict[str, str]:
-    """Rename a row's known columns to their names here, ignoring case; undo `safe_cell` in texts."""
-    lower = ((name, ALIASES.get(name.lower(), name.lower())) for name in row)
-    return {column if column in KNOWN else plain_cell(name): plain_cell(row[name]) for name, column in lower}
+def _renamed(row: Mapping[str, str], table: Path) -> dict[str, str]:
+    """Rename a row's known columns to their names here, ignoring case; undo `safe_cell` in texts.
+
+    Raises DataError if two columns have the same meaning.
+    """
+    renamed: dict[str, str] = {}
+    for name, value in row.items():
+        column = ALIASES.get(name.lower(), name.lower())
+        column = column if column in KNOWN else plain_cell(name)
+        if column in renamed:
+            raise DataError(f"{table}:1: two columns mean {column}, {name!r} is one; remove the other one")
+        renamed[column] = plain_cell(value)
+    return renamed
 
 
 def _classes(table: Path, columns: list[str], labels: str | None) -> list[str]:
@@ -268,7 +279,7 @@ def sample_of_row(
     except LabelError as error:
         raise DataError(f"{where}, {'header' if classes else 'label'}: {error}") from error
     split = row.get("split") or None
-    if split is not None and split.lower() not in SPLITS:
+    if split is not None and clean(split) not in SPLITS:
         raise DataError(f"{where}, split: {split!r} is none of train, val, test")
     return Sample(
         key=key_of(row["path"]),
@@ -277,9 +288,9 @@ def sample_of_row(
         distribution=distribution,
         valence=rating("valence"),
         arousal=rating("arousal"),
-        split=None if split is None else SPLITS[split.lower()],
+        split=None if split is None else SPLITS[clean(split)],
         target_box=read_box(row, where),
         text=row.get("text") or None,
-        domain=row.get("domain") or None,
-        group=row.get("group") or None,
+        domain=spelled(row.get("domain") or "") or None,
+        group=spelled(row.get("group") or "") or None,
     )

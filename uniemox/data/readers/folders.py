@@ -3,12 +3,14 @@
 import os
 from collections import Counter
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
 from uniemox.data.sample import DataSet, ImageFile, Sample
 from uniemox.errors import DataError, LabelError
 from uniemox.io.images import is_image_name
 from uniemox.labels import Kind, LabelSet, clean, recognise
+from uniemox.spelling import spelled, spelled_alike
 
 SPLITS = {
     **dict.fromkeys(("train", "training"), "train"),
@@ -43,6 +45,12 @@ def read_class_folders(root: Path, labels: LabelSet) -> DataSet:
     places = _class_folders(root)
     if not places:
         raise DataError(f"{root}: no class folders with images; expected <class>/<picture> or <split>/<class>/...")
+    for parent in {folder.parent for _, folder in places}:
+        if same := spelled_alike(folder.name for _, folder in places if folder.parent == parent):
+            raise DataError(
+                f"{parent}: the folders {same[0]!a} and {same[1]!a} differ only in blanks, invisible "
+                "characters or the form of accents; move their images into one"
+            )
     samples: list[Sample] = []
     ignored: Counter[str] = Counter()
     for split, folder in places:
@@ -108,15 +116,51 @@ def checked_folder(root: Path) -> Path:
 
 
 def inside(root: Path, name: str, where: str) -> Path:
-    """Return the path of a file that an annotation names. Raises DataError if it is outside of the data set's folder.
+    """Return the path of a file that an annotation names, as it is spelled on disk (`uniemox.spelling`).
 
     where: file and field with the name, for the message.
+    Raises DataError if it is outside of the data set's folder, or several files on disk are spelled like it.
     """
     relative = PurePosixPath(name.replace("\\", "/"))
     parts = relative.parts  # () for "" and "."
     if not parts or relative.is_absolute() or ".." in parts or "\0" in name or ":" in parts[0]:
         raise DataError(f"{where}: {name!r} must be a path inside {root}, relative to it")
-    return root / relative
+    path = root / relative
+    return path if os.path.lexists(path) else _on_disk(root, relative, where)
+
+
+def _on_disk(root: Path, relative: PurePosixPath, where: str) -> Path:
+    """Return the path of a file whose name on disk may be spelled otherwise; the given path if there is none."""
+    path = root
+    for part in relative.parts:
+        name = part
+        if not os.path.lexists(path / part):
+            names = _names_by_spelling(path, _changed_ns(path)).get(spelled(part), [])
+            if len(names) > 1:
+                raise DataError(f"{where}: {part!r} may be any of {names} in {path}, which only blanks or accents tell")
+            name = names[0] if names else part
+        path = path / name
+    return path
+
+
+def _changed_ns(folder: Path) -> int:
+    try:
+        return os.stat(folder).st_mtime_ns
+    except (OSError, ValueError):
+        return 0
+
+
+@lru_cache(maxsize=16)
+def _names_by_spelling(folder: Path, changed_ns: int) -> dict[str, list[str]]:
+    """Return the names in a folder by their spelling; none if it can't be listed."""
+    try:
+        names = sorted(os.listdir(folder))
+    except (OSError, ValueError):
+        return {}
+    by_spelling: dict[str, list[str]] = {}
+    for name in names:
+        by_spelling.setdefault(spelled(name), []).append(name)
+    return by_spelling
 
 
 def key_of(name: str) -> str:
@@ -131,7 +175,7 @@ def key_of(name: str) -> str:
 def _split_folders(root: Path) -> list[tuple[str | None, Path]]:
     """Return the split folders below root; root itself, without a split, if there are none."""
     checked_folder(root)
-    names = ((SPLITS.get(path.name.lower()), path) for path in _folders(root))
+    names = ((SPLITS.get(clean(path.name)), path) for path in _folders(root))
     return [(split, path) for split, path in names if split] or [(None, root)]
 
 

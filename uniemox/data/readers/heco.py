@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from uniemox.data.readers.csv_table import BOX, read_box, read_rows
-from uniemox.data.readers.folders import class_of, key_of, read_class_folders
+from uniemox.data.readers.folders import class_of, inside, read_class_folders
 from uniemox.data.sample import DataSet, Sample, tell_apart
 from uniemox.errors import DataError
 from uniemox.labels import HECO
@@ -29,7 +29,7 @@ def read_heco(root: Path, *, boxes: str = "boxes.csv") -> DataSet:
     people: dict[str, list[Sample]] = {}
     for line, row in read_rows(table, columns=("path", *BOX)):
         where = f"{table}:{line}"
-        key = key_of(row["path"])
+        key = inside(root, row["path"], f"{where}, path").relative_to(root).as_posix()
         if key not in by_key:
             raise DataError(f"{where}, path: {row['path']!r} is not an image below {root}")
         label = class_of(HECO, row["label"], f"{where}, label") if row.get("label") else by_key[key].label

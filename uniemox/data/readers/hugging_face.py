@@ -18,6 +18,7 @@ from uniemox.io.files import plain_cell
 from uniemox.io.images import MAX_BYTES
 from uniemox.io.limits import limited_memory
 from uniemox.labels import Kind, recognise
+from uniemox.spelling import spelled_alike
 
 MAX_MEMORY, MAX_GROUP_MEMORY = 2**30, 2**28  # for opening a data set, and for the images of a row group
 MEMORY_A_BYTE = 4  # in addition, for each byte of the files
@@ -244,7 +245,10 @@ def _columns(schema: Any, path: Path) -> tuple[str, str | None, Sequence[str]]:
         )
     classes = [name for name in schema.names if types.get(name, {}).get("_type") == "ClassLabel"]
     label = next((name for name in LABELS if name in schema.names), classes[0] if len(classes) == 1 else None)
-    return images[0], label, [str(name) for name in types.get(label, {}).get("names") or ()]
+    names = [str(name) for name in types.get(label, {}).get("names") or ()]
+    if same := spelled_alike(names):
+        raise DataError(f"{path}: the classes {same[0]!a} and {same[1]!a} differ only in blanks or accents")
+    return images[0], label, names
 
 
 def _label(value: Any, names: Sequence[str], where: str) -> str:

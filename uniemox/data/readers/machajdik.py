@@ -8,6 +8,7 @@ from uniemox.data.sample import DataSet, ImageFile, Sample
 from uniemox.errors import DataError
 from uniemox.io.images import is_image_name
 from uniemox.labels import MIKELS
+from uniemox.spelling import spelled
 
 
 def read_abstract(root: Path) -> DataSet:
@@ -23,9 +24,10 @@ def read_abstract(root: Path) -> DataSet:
     [table] = tables
     images: dict[str, tuple[str, Path]] = {}
     for key, path in images_below(root).items():
-        if path.name.lower() in images:
+        name = spelled(path.name.lower())
+        if name in images:
             raise DataError(f"{path}: a second image of that name; the table does not tell them apart")
-        images[path.name.lower()] = (key, path)
+        images[name] = (key, path)
     samples, absent, named = [], [], set()
     for line, row in read_rows(table, quote="'"):
         name_column, *columns = row
@@ -33,14 +35,14 @@ def read_abstract(root: Path) -> DataSet:
         if sorted(emotions.values()) != sorted(MIKELS.labels):
             raise DataError(f"{table}:1: expected one column for each of {', '.join(MIKELS.labels)}")
         votes = shares(row, emotions, f"{table}:{line}")
-        name = row[name_column]
-        if name.lower() in named:
-            raise DataError(f"{table}:{line}: a second row of {name}")
-        named.add(name.lower())
-        if name.lower() not in images:
-            absent.append(name)
+        name = spelled(row[name_column].lower())
+        if name in named:
+            raise DataError(f"{table}:{line}: a second row of {row[name_column]}")
+        named.add(name)
+        if name not in images:
+            absent.append(row[name_column])
             continue
-        key, path = images.pop(name.lower())
+        key, path = images.pop(name)
         word = top_vote(votes)
         label = None if word is None else MIKELS.index(word)
         distribution = {label: votes[label] for label in MIKELS.labels}
