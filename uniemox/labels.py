@@ -272,8 +272,11 @@ def recognise(words: Sequence[str], kind: Kind | None = None, asked: str | None 
     words: class names of any case. A published set matches if more than half of them are its labels or aliases, and
     there are not more classes than it has names. Numbers match no set.
     kind: kind of the labels, if known. None: the published set's kind, or "evoked" for a custom set.
-    asked: name of a published set to use. Raises LabelError if there is none of that name.
+    asked: name of a published set to use, or your own classes, separated by commas. Raises LabelError if there is no
+    set of that name.
     """
+    if asked is not None and "," in asked:
+        return LabelSet(CUSTOM, tuple(clean(word) for word in asked.split(",") if clean(word)), kind or "evoked")
     if asked is not None:
         return _of_kind(find_label_set(asked), kind)
     names = sorted({clean(word) for word in words})

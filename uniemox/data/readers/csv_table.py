@@ -5,12 +5,15 @@ import io
 import json
 import math
 import os
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 from uniemox.data.readers.folders import SPLITS, counted, inside, key_of
+from uniemox.data.readers.missing import is_missing, remove_missing, unify_numbers
+from uniemox.data.readers.votes import refuse_other_columns
 from uniemox.data.sample import DataSet, ImageFile, Sample, StoredImage, tell_apart
 from uniemox.errors import DataError, LabelError
 from uniemox.io.files import plain_cell, read_limited
@@ -38,6 +41,18 @@ def read_bytes(path: Path) -> bytes:
     if b"\0" in data:
         raise DataError(f"{path}: not a text file; save it as UTF-8")
     return data
+
+
+LATIN_1 = "is not UTF-8 and was read as Latin-1; if it is of another encoding, such as GBK, save it as UTF-8"
+
+
+def is_utf8(path: Path) -> bool:
+    """Return True if a text file is read as UTF-8, False if as Latin-1."""
+    try:
+        read_bytes(path).decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def read_text(path: Path) -> str:
@@ -136,6 +151,7 @@ ALIASES = {
     **{"valence_mean": "valence", "arousal_mean": "arousal"},
 }
 KNOWN = ("path", "label", "split", "text", "domain", "group", "valence", "arousal", *BOX)
+UNNAMED = r"|unnamed: \d+"  # index columns, as R and pandas write them
 PASSED_OVER = ("category", "valence_sd", "valence_n", "arousal_sd", "arousal_n")  # ignored in tables of ratings
 
 
@@ -152,9 +168,10 @@ def read_csv(
 
     Optional columns: split, text (or caption), domain, group, valence and arousal (or valence_mean, arousal_mean), and
     the target person's box x1, y1, x2, y2 in px. Every other column is a class with votes or shares; in a table with
-    ratings their SD, n and category are ignored. A table of texts or ratings needs no labels. Images with a tie have a
-    distribution and no label.
-    labels: name of a published label set; None: recognise the set by its classes.
+    ratings their SD, n and category are ignored, and so is a column without a name. A table of texts or ratings needs
+    no labels. Images with a tie have a distribution and no label. NA and similar words are missing values.
+    labels: name of a published label set, or classes separated by commas, and then other columns are left out; None:
+    recognise the set by its classes.
     kind: kind of the labels, if it differs from their set's.
     root: folder of the images, relative to the table's.  scale: of valence and arousal, LOW-HIGH as 1-7; converted to 1
     to 9.
@@ -165,8 +182,17 @@ def read_csv(
     if not rows:
         raise DataError(f"{table}: no rows under the header")
     low, high = _ends(scale, table)
-    classes = _classes(table, list(rows[0][1]), labels)
-    words = classes or sorted({row["label"] for _, row in rows if row.get("label")})
+    asked = None if labels is None else recognise((), kind, labels)
+    classes, left_out = _classes(table, list(rows[0][1]), asked)
+    if asked is None:
+        refuse_other_columns(rows, classes, table)
+    cells = [row for _, row in rows]
+    notes = [*remove_missing(cells, asked), *unify_numbers(cells)]
+    if left_out:
+        notes.append(f"columns left out: {', '.join(name or '(without a name)' for name in left_out)}")
+    if not is_utf8(table):
+        notes.append(f"{table.name} {LATIN_1}")
+    words = classes or sorted({row["label"] for row in cells if row.get("label")})
     label_set = recognise(words, kind, labels)
     folder = table.parent / root
     samples, absent = [], 0
@@ -174,7 +200,8 @@ def read_csv(
         path = inside(folder, row["path"], f"{where}, path")
         if not os.path.isfile(path):  # Path.is_file raises OSError for a long name
             if missing == "fail":
-                raise DataError(f"{where}, path: {path} does not exist; ?missing=skip leaves such rows out")
+                why = "" if is_utf8(table) else f" ({table.name} {LATIN_1})"
+                raise DataError(f"{where}, path: {path} does not exist{why}; ?missing=skip leaves such rows out")
             absent += 1
             continue
         row["path"] = path.relative_to(folder).as_posix()  # as it is spelled on disk
@@ -182,11 +209,11 @@ def read_csv(
     if not samples:
         raise DataError(f"{table}: none of its {absent} images exists")
     ties = sum(sample.label is None and sample.distribution is not None for sample in samples)
-    notes = counted(
+    notes += counted(
         (absent, "rows were left out: their image is missing"),
         (ties, "images have a tie of votes: a distribution, but no label"),
     )
-    return DataSet(str(table), label_set, tell_apart(samples), notes)
+    return DataSet(str(table), label_set, tell_apart(samples), tuple(notes))
 
 
 def _renamed(row: Mapping[str, str], table: Path) -> dict[str, str]:
@@ -204,10 +231,17 @@ def _renamed(row: Mapping[str, str], table: Path) -> dict[str, str]:
     return renamed
 
 
-def _classes(table: Path, columns: list[str], labels: str | None) -> list[str]:
-    """Return the columns that are classes. Raises DataError for an inconsistent header."""
+def _classes(table: Path, columns: list[str], asked: LabelSet | None) -> tuple[list[str], list[str]]:
+    """Return the columns that are classes, and those that are left out. Raises DataError for an inconsistent header.
+
+    asked: only its labels can be classes.
+    """
     is_rated = {"valence", "arousal"} & set(columns)
-    classes = [name for name in columns if name not in KNOWN and not (is_rated and name.lower() in PASSED_OVER)]
+    others = [name for name in columns if name not in KNOWN and not (is_rated and name.lower() in PASSED_OVER)]
+    classes = [name for name in others if not re.fullmatch(UNNAMED, name.lower())]
+    if asked is not None:
+        named = [name for name in classes if asked.aliases.get(clean(name), clean(name)) in asked.labels]
+        classes = named if named or "label" in columns else classes
     if "path" not in columns:
         raise DataError(f"{table}:1: there is no column path (or {', '.join(ALIASES)}); found {', '.join(columns)}")
     if 0 < len(set(BOX) & set(columns)) < len(BOX):
@@ -219,13 +253,14 @@ def _classes(table: Path, columns: list[str], labels: str | None) -> list[str]:
         )
     for label_set in LABEL_SETS:
         more = [name for name in classes if clean(name) not in label_set.labels]
-        if labels is None and more and len(classes) - len(more) == len(label_set):
+        if asked is None and more and len(classes) - len(more) == len(label_set):
             raise DataError(f"{table}:1: {', '.join(more)} are not classes of {label_set.name}; remove these columns")
-    return classes
+    return classes, [name for name in others if name not in classes]
 
 
 def read_box(row: Mapping[str, str], where: str) -> Box | None:
     """Return the box of a row, clipped at 0; None if its four fields are empty. Raises DataError for an empty box."""
+    row = {field: "" if is_missing(row.get(field, "")) else row.get(field, "") for field in BOX}
     if not all(row.get(field) for field in BOX):
         if any(row.get(field) for field in BOX):
             raise DataError(f"{where}: a box needs all of {', '.join(BOX)}")

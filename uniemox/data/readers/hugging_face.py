@@ -1,6 +1,7 @@
 """Local data sets in Hugging Face's layouts: `datasets` folders, Parquet files, images with a metadata file."""
 
 import json
+import math
 import os
 import re
 from collections import Counter
@@ -10,8 +11,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from uniemox.data.readers.csv_table import KNOWN, parse_json, read_rows, read_text, sample_of_row
+from uniemox.data.readers.csv_table import KNOWN, LATIN_1, is_utf8, parse_json, read_rows, read_text, sample_of_row
 from uniemox.data.readers.folders import SPLITS, checked_folder, inside, walk_files
+from uniemox.data.readers.missing import remove_missing, unify_numbers
 from uniemox.data.sample import DataSet, ImageFile, StoredImage, tell_apart
 from uniemox.errors import DataError, MissingPackageError
 from uniemox.io.files import plain_cell
@@ -36,6 +38,8 @@ class Row(NamedTuple):
     cells: dict[str, str]
     """Values by the columns of `sample_of_row`."""
     image: StoredImage
+    split: str | None
+    """Split that the file or folder names; the row's own comes first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,9 +104,15 @@ def _read_folder(root: Path, files: Sequence[Path], kind: Kind | None) -> DataSe
             f"{root}: no rows; expected a folder of Dataset.save_to_disk, *.parquet, or {' or '.join(METADATA)} beside "
             "images (images in folders of classes are folder:PATH)"
         )
-    labels = recognise(sorted(words | {row.cells["label"] for row in rows} - {""}), kind)
+    cells = [row.cells for row in rows]
+    notes = [*remove_missing(cells, recognise(sorted(words), kind)), *([] if words else unify_numbers(cells))]
+    for row in rows:
+        row.cells["split"] = row.cells["split"] or row.split or ""
+    notes += [f"columns not read: {', '.join(sorted(unread))}"] if unread else []
+    notes += [f"{path.relative_to(root).as_posix()} {LATIN_1}" for path in metadata if not is_utf8(path)]
+    labels = recognise(sorted(words | {row["label"] for row in cells} - {""}), kind)
     samples = tell_apart([sample_of_row(row.cells, row.image, row.where, labels, []) for row in rows])
-    return DataSet(str(root), labels, samples, (f"columns not read: {', '.join(sorted(unread))}",) if unread else ())
+    return DataSet(str(root), labels, samples, tuple(notes))
 
 
 def _saved_files(root: Path) -> Iterator[tuple[str | None, Path]]:
@@ -143,8 +153,8 @@ def _metadata_rows(root: Path, path: Path, unread: set[str]) -> Iterator[Row]:
         if not os.path.isfile(image):
             raise DataError(f"{where}, file_name: {image} does not exist")
         unread |= row.keys() - COLUMNS.keys() - {"file_name", label}
-        cells = _cells(row, split, image.relative_to(root).as_posix(), _text(row.get(label)))
-        yield Row(where, cells, ImageFile(image))
+        cells = _cells(row, image.relative_to(root).as_posix(), _text(row.get(label)))
+        yield Row(where, cells, ImageFile(image), split)
 
 
 def _json_rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
@@ -187,8 +197,8 @@ def _table_rows(tables: Iterable[tuple[str | None, Path]], words: set[str], unre
             if long:
                 raise DataError(f"{where}: the text in column {long[0]} has more than {MAX_TEXT:,} letters")
             key = f"{split}/{numbers[split]}" if split else str(numbers[split])
-            cells = _cells(values, split, key, _label(values.get(label), names, f"{where}, {label}"))
-            yield Row(where, cells, TableImage(path, image, group, row))
+            cells = _cells(values, key, _label(values.get(label), names, f"{where}, {label}"))
+            yield Row(where, cells, TableImage(path, image, group, row), split)
             numbers[split] += 1
 
 
@@ -255,15 +265,19 @@ def _label(value: Any, names: Sequence[str], where: str) -> str:
     """Return the name of a class; an empty text for none."""
     if isinstance(value, str) or value is None:
         return value or ""
+    if isinstance(value, float):  # a column of numbers with missing values is one of floats in pandas
+        if math.isnan(value):
+            return ""
+        value = int(value) if value.is_integer() else value
     if not isinstance(value, int) or not -1 <= value < len(names):
         kind = f"a number below {len(names)}" if names else "a name: its column has no names of classes (ClassLabel)"
         raise DataError(f"{where}: expected {kind}, got {value!r}")
     return "" if value == -1 else names[value]
 
 
-def _cells(row: Mapping[str, Any], split: str | None, path: str, label: str) -> dict[str, str]:
+def _cells(row: Mapping[str, Any], path: str, label: str) -> dict[str, str]:
     cells = {COLUMNS[name]: text for name, value in row.items() if name in COLUMNS and (text := _text(value))}
-    return {"split": split or "", **cells, "path": path, "label": label}
+    return {"split": "", **cells, "path": path, "label": label}
 
 
 def _text(value: Any) -> str:
