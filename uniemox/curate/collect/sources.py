@@ -112,8 +112,8 @@ def local_folder(root: Path, plan: CollectionPlan, *, with_labels: bool = True) 
     paths = images_below(checked_folder(root))
     if not paths:
         raise DataError(f"{root}: no images below this folder")
-    links = {key: path.resolve() for key, path in paths.items() if path.is_symlink()}
-    outside = [key for key, path in links.items() if not path.is_relative_to(root.resolve())]
+    inner = root.resolve()
+    outside = [key for key, path in paths.items() if not path.resolve().is_relative_to(inner)]
     if outside:
         raise DataError(
             f"{root}: {len(outside)} links lead out of this folder, such as {outside[0]}; put copies in their places"

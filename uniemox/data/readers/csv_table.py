@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from uniemox.data.readers.folders import SPLITS, counted, inside, key_of
+from uniemox.data.readers.folders import SPLITS, counted, inside, key_of, split_of
 from uniemox.data.readers.missing import is_missing, remove_missing, unify_numbers
 from uniemox.data.readers.votes import refuse_other_columns
 from uniemox.data.sample import DataSet, ImageFile, Sample, StoredImage, tell_apart
@@ -169,7 +169,8 @@ def read_csv(
     Optional columns: split, text (or caption), domain, group, valence and arousal (or valence_mean, arousal_mean), and
     the target person's box x1, y1, x2, y2 in px. Every other column is a class with votes or shares; in a table with
     ratings their SD, n and category are ignored, and so is a column without a name. A table of texts or ratings needs
-    no labels. Images with a tie have a distribution and no label. NA and similar words are missing values.
+    no labels. Images with a tie have a distribution and no label. Without a split in the table, a folder in the path
+    may name it. NA and similar words are missing values.
     labels: name of a published label set, or classes separated by commas, and then other columns are left out; None:
     recognise the set by its classes.
     kind: kind of the labels, if it differs from their set's.
@@ -323,7 +324,7 @@ def sample_of_row(
         distribution=distribution,
         valence=rating("valence"),
         arousal=rating("arousal"),
-        split=None if split is None else SPLITS[clean(split)],
+        split=split_of(row["path"]) if split is None else SPLITS[clean(split)],
         target_box=read_box(row, where),
         text=row.get("text") or None,
         domain=spelled(row.get("domain") or "") or None,

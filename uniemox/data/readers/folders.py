@@ -23,18 +23,24 @@ SPLITS = {
 def read_folder(root: Path, *, labels: str | None = None, kind: Kind | None = None) -> DataSet:
     """Read any tree `[<split>/]<class>/**/<picture>`; its classes are looked up among the published label sets.
 
-    Images that are not in at least two class folders have no labels; then everything below the folder is read.
+    Images that are not in at least two class folders have no labels; then everything below the folder is read, with the
+    splits that folders name.
     labels: name of the published set to use, with all its classes; None: recognise the set by the names.
     kind: kind of your own classes; None: that of the recognised set, else "evoked".
     """
     places = [folder for _, folder in _class_folders(root)]
     if len({clean(folder.name) for folder in places if any(map(is_image_name, walk_files(folder)))}) > 1:
         return read_class_folders(root, recognise(sorted({folder.name for folder in places}), kind, labels))
-    samples = [Sample(key=key, image=ImageFile(path)) for key, path in images_below(root).items()]
+    circles = list[Path]()
+    images = images_below(root, circles)
+    samples = [Sample(key=key, image=ImageFile(path), split=split_of(key)) for key, path in images.items()]
     if not samples:
         raise DataError(f"{root}: no images; expected <class>/<picture>, <split>/<class>/<picture>, or images alone")
-    note = "no folders of classes: the images have no labels"
-    return DataSet(str(root), recognise((), kind, labels), samples, (note,))
+    notes = ["no folders of classes: the images have no labels", *_circle_lines(root, circles)]
+    outside = sum(sample.split is None for sample in samples)
+    if 0 < outside < len(samples):
+        notes.append(f"{outside} images are in no folder of a split, unlike the others")
+    return DataSet(str(root), recognise((), kind, labels), samples, tuple(notes))
 
 
 def read_class_folders(root: Path, labels: LabelSet) -> DataSet:
@@ -53,26 +59,40 @@ def read_class_folders(root: Path, labels: LabelSet) -> DataSet:
             )
     samples: list[Sample] = []
     ignored: Counter[str] = Counter()
+    circles = list[Path]()
     for split, folder in places:
         label = class_of(labels, folder.name, str(folder), "; rename or remove the folder")
-        for path in walk_files(folder):
+        for path in walk_files(folder, circles):
             if not is_image_name(path):
                 ignored[path.suffix.lower() or path.name] += 1
                 continue
+            key = path.relative_to(root).as_posix()
             between = path.relative_to(folder).parts[:-1]
+            domain = "/".join(part for part in between if split is not None or clean(part) not in SPLITS)
             samples.append(
                 Sample(
-                    key=path.relative_to(root).as_posix(),
+                    key=key,
                     image=ImageFile(path),
                     label=label,
-                    split=split,
-                    domain="/".join(between) or None,
+                    split=split or split_of(path.relative_to(folder).as_posix()),
+                    domain=domain or None,
                 )
             )
     if not samples:
         raise DataError(f"{root}: its class folders contain no images")
     kinds = ((count, f"files that are no images were left out ({ending})") for ending, count in sorted(ignored.items()))
-    return DataSet(str(root), labels, samples, (*_beside_lines(root), *counted(*kinds)))
+    notes = (*_beside_lines(root), *_circle_lines(root, circles), *counted(*kinds))
+    return DataSet(str(root), labels, samples, notes)
+
+
+def split_of(key: str) -> str | None:
+    """Return the split that the first of an image's folders names.
+
+    >>> split_of("photos/Validation/awe/1.jpg")
+    'val'
+    """
+    words = map(clean, PurePosixPath(key).parts[:-1])
+    return next((SPLITS[word] for word in words if word in SPLITS), None)
 
 
 def class_of(labels: LabelSet, word: str, where: str, remedy: str = "") -> int:
@@ -88,8 +108,29 @@ def counted(*lines: tuple[int, str]) -> tuple[str, ...]:
     return tuple(f"{count} {what}" for count, what in lines if count)
 
 
-def walk_files(folder: Path) -> Iterator[Path]:
-    """Yield all files below a folder in sorted order, without hidden ones and without following links to folders."""
+def walk_files(folder: Path, circles: list[Path] | None = None) -> Iterator[Path]:
+    """Yield all files below a folder in sorted order, without hidden ones; then those of linked folders.
+
+    Each folder is read once, even if several links lead to it. Links to a folder around them, which would have no end,
+    are not followed.
+    circles: filled with these links.
+    """
+    visited: set[str] = set()
+    links = list[Path]()
+    yield from _walk_unlinked(folder, visited, links)
+    while links:
+        link = links.pop(0)
+        target = os.path.realpath(link)
+        if Path(os.path.realpath(link.parent)).is_relative_to(target):
+            if circles is not None:
+                circles.append(link)
+        elif target not in visited:
+            yield from _walk_unlinked(link, visited, links)
+
+
+def _walk_unlinked(folder: Path, visited: set[str], links: list[Path]) -> Iterator[Path]:
+    """Yield files below a folder in sorted order.  visited, links: extended by its folders, and by links to others."""
+    visited.add(os.path.realpath(folder))
     try:
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
     except OSError as error:
@@ -98,14 +139,23 @@ def walk_files(folder: Path) -> Iterator[Path]:
         if entry.name.startswith((".", "__MACOSX")):
             continue
         if entry.is_dir(follow_symlinks=False):
-            yield from walk_files(Path(entry.path))
-        elif entry.is_file(follow_symlinks=False) or (entry.is_symlink() and not os.path.isdir(entry.path)):
+            if os.path.realpath(entry.path) not in visited:  # the target of a link may contain a folder already read
+                yield from _walk_unlinked(Path(entry.path), visited, links)
+        elif entry.is_symlink() and os.path.isdir(entry.path):
+            links.append(Path(entry.path))
+        elif entry.is_file(follow_symlinks=False) or entry.is_symlink():
             yield Path(entry.path)  # a dead link, or one into a forbidden folder, fails when it is read
 
 
-def images_below(root: Path) -> dict[str, Path]:
-    """Return every image below a folder by key, the relative path with /."""
-    return {path.relative_to(root).as_posix(): path for path in walk_files(root) if is_image_name(path)}
+def images_below(root: Path, circles: list[Path] | None = None) -> dict[str, Path]:
+    """Return every image below a folder by key, the relative path with /.  circles: as for `walk_files`."""
+    return {path.relative_to(root).as_posix(): path for path in walk_files(root, circles) if is_image_name(path)}
+
+
+def _circle_lines(root: Path, circles: list[Path]) -> tuple[str, ...]:
+    """Return the note about links that were not followed."""
+    names = sorted(path.relative_to(root).as_posix() for path in circles)
+    return counted((len(names), f"links to a folder around them were not followed: {''.join(names[:1])}"))
 
 
 def checked_folder(root: Path) -> Path:

@@ -3,7 +3,15 @@
 from pathlib import Path
 
 from uniemox.data.readers.csv_table import read_rows, shares, top_vote
-from uniemox.data.readers.folders import checked_folder, class_of, counted, images_below, read_class_folders, walk_files
+from uniemox.data.readers.folders import (
+    checked_folder,
+    class_of,
+    counted,
+    images_below,
+    read_class_folders,
+    split_of,
+    walk_files,
+)
 from uniemox.data.sample import DataSet, ImageFile, Sample
 from uniemox.errors import DataError
 from uniemox.io.images import is_image_name
@@ -46,7 +54,9 @@ def read_abstract(root: Path) -> DataSet:
         word = top_vote(votes)
         label = None if word is None else MIKELS.index(word)
         distribution = {label: votes[label] for label in MIKELS.labels}
-        samples.append(Sample(key=key, image=ImageFile(path), label=label, distribution=distribution))
+        samples.append(
+            Sample(key=key, image=ImageFile(path), label=label, distribution=distribution, split=split_of(key))
+        )
     if not samples:
         raise DataError(f"{table}: none of its {len(absent)} images is below {root}")
     notes = counted(
@@ -65,5 +75,6 @@ def read_artphoto(root: Path) -> DataSet:
     samples = []
     for key, path in images_below(root).items():
         word, where = path.stem.strip("'").split("_")[0], f"{path}: its name must begin with an emotion and _"
-        samples.append(Sample(key=key, image=ImageFile(path), label=class_of(MIKELS, word, where)))
+        label = class_of(MIKELS, word, where)
+        samples.append(Sample(key=key, image=ImageFile(path), label=label, split=split_of(key)))
     return DataSet(str(root), MIKELS, samples)
