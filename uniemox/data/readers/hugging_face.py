@@ -27,6 +27,8 @@ MEMORY_A_BYTE = 4  # in addition, for each byte of the files
 MAX_TEXT = 2**20  # letters
 METADATA = ("metadata.csv", "metadata.jsonl")
 SPLITS_FILE, STATE_FILE = "dataset_dict.json", "state.json"  # written by Dataset.save_to_disk
+INDICES_FILE = "indices.arrow"  # the rows that select, filter or shuffle left, and their order
+INDICES_FIELDS = ("_indices_data_files", "_indices_files")  # of STATE_FILE, in `datasets` since 1.3, and before
 LABELS = ("label", "labels", "emotion")
 COLUMNS = {name: name for name in KNOWN if name not in ("path", "label")} | {"caption": "text"}
 
@@ -92,20 +94,21 @@ def _read_folder(root: Path, files: Sequence[Path], kind: Kind | None) -> DataSe
     metadata = [path for path in files if path.name in METADATA]
     words: set[str] = set()
     unread: set[str] = set()
+    notes = list[str]()
     if (root / SPLITS_FILE).is_file() or (root / STATE_FILE).is_file():
-        rows = list(_table_rows(_saved_files(root), words, unread))
+        rows = _numbered(_saved_rows(root, words, unread, notes))
     elif metadata:
         rows = [row for path in metadata for row in _metadata_rows(root, path, unread)]
     else:
         tables = ((_split_of(path.relative_to(root)), path) for path in files if path.suffix == ".parquet")
-        rows = list(_table_rows(tables, words, unread))
+        rows = _numbered(_table_rows(tables, words, unread, set()))
     if not rows:
         raise DataError(
             f"{root}: no rows; expected a folder of Dataset.save_to_disk, *.parquet, or {' or '.join(METADATA)} beside "
             "images (images in folders of classes are folder:PATH)"
         )
     cells = [row.cells for row in rows]
-    notes = [*remove_missing(cells, recognise(sorted(words), kind)), *([] if words else unify_numbers(cells))]
+    notes += [*remove_missing(cells, recognise(sorted(words), kind)), *([] if words else unify_numbers(cells))]
     for row in rows:
         row.cells["split"] = row.cells["split"] or row.split or ""
     notes += [f"columns not read: {', '.join(sorted(unread))}"] if unread else []
@@ -115,17 +118,65 @@ def _read_folder(root: Path, files: Sequence[Path], kind: Kind | None) -> DataSe
     return DataSet(str(root), labels, samples, tuple(notes))
 
 
-def _saved_files(root: Path) -> Iterator[tuple[str | None, Path]]:
-    """Yield each Arrow file with its split, in the order of the JSON files of `save_to_disk`."""
+def _saved_rows(root: Path, words: set[str], unread: set[str], notes: list[str]) -> Iterator[Row]:
+    """Yield the rows of a folder of `save_to_disk`, in the order of its JSON files and of the indices, if it has some.
+
+    words, unread, notes: filled with class names, names of ignored columns, and a note for each file of indices.
+    """
     names = _listed(root / SPLITS_FILE, "splits") if (root / SPLITS_FILE).is_file() else [""]
+    read_before = set[Path]()
     for name in names:
         folder = inside(root, str(name), str(root / SPLITS_FILE)) if name else root
-        files = [
-            one.get("filename") if isinstance(one, dict) else None
-            for one in _listed(folder / STATE_FILE, "_data_files")
-        ]
-        for named in files:
-            yield _split_of(Path(str(name))), inside(folder, str(named), str(folder / STATE_FILE))
+        split = _split_of(Path(str(name)))
+        files = _named_files(folder, "_data_files")
+        rows = list(_table_rows(((split, path) for path in files), words, unread, read_before))
+        indices = _indices(folder, len(rows))
+        if indices is None:
+            yield from rows
+            continue
+        notes.append(f"{name or root.name}: {len(indices)} of {len(rows)} rows, by {INDICES_FILE}")
+        for i in indices:
+            yield rows[i]
+
+
+def _named_files(folder: Path, field: str) -> list[Path]:
+    """Return the files that a field of STATE_FILE lists. Raises DataError if it takes only a part of one."""
+    state = folder / STATE_FILE
+    paths = []
+    for one in _listed(state, field):
+        about = one if isinstance(one, dict) else {}
+        if about.get("skip") is not None or about.get("take") is not None:
+            raise DataError(f"{state}, {field}: a part of a file, as `datasets` 1.0 saved it; save the data set again")
+        paths.append(inside(folder, str(about.get("filename")), str(state)))
+    return paths
+
+
+def _indices(folder: Path, count: int) -> list[int] | None:
+    """Return the indices of the rows that the data set has, in its order; None if it has all.
+
+    count: rows in its files.  Raises DataError for other indices.
+    """
+    state = folder / STATE_FILE
+    content = parse_json(read_text(state), str(state), "; save the data set again")
+    field = next((field for field in INDICES_FIELDS if field in content), None)
+    if field is not None:
+        files = _named_files(folder, field) if content[field] else []
+    else:
+        files = [folder / INDICES_FILE] if (folder / INDICES_FILE).is_file() else []
+    if not files:
+        return None
+    pa, indices = _import_pyarrow(), list[int]()
+    for path in files:
+        try:
+            indices += _mapped(path).column("indices").to_pylist()
+        except (OSError, ValueError, LookupError, pa.ArrowException) as error:
+            raise DataError(
+                f"{path}: can't be read as indices ({str(error)[:200]}); save the data set again"
+            ) from error
+    wrong = next((i for i in indices if not isinstance(i, int) or not 0 <= i < count), None)
+    if wrong is not None or None in indices:
+        raise DataError(f"{folder}: the indices name row {wrong} of {count} rows; save the data set again")
+    return indices
 
 
 def _listed(path: Path, field: str) -> list[Any]:
@@ -166,13 +217,25 @@ def _json_rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
             yield number, row
 
 
-def _table_rows(tables: Iterable[tuple[str | None, Path]], words: set[str], unread: set[str]) -> Iterator[Row]:
-    """Yield the rows of Arrow and Parquet files, with split and number as names.
-
-    words, unread: filled with class names and with names of ignored columns.
-    """
+def _numbered(rows: Iterable[Row]) -> list[Row]:
+    """Return the rows of tables with split and number as names."""
     numbers: Counter[str | None] = Counter()
-    pa, read_before = _import_pyarrow(), set[Path]()
+    numbered = []
+    for row in rows:
+        key = f"{row.split}/{numbers[row.split]}" if row.split else str(numbers[row.split])
+        numbers[row.split] += 1
+        numbered.append(row._replace(cells={**row.cells, "path": key}))
+    return numbered
+
+
+def _table_rows(
+    tables: Iterable[tuple[str | None, Path]], words: set[str], unread: set[str], read_before: set[Path]
+) -> Iterator[Row]:
+    """Yield the rows of Arrow and Parquet files, still without names.
+
+    words, unread, read_before: filled with class names, names of ignored columns, and files.
+    """
+    pa = _import_pyarrow()
     for split, path in tables:
         if not os.path.isfile(path):
             raise DataError(f"{path} does not exist; copy the data set again")
@@ -196,10 +259,8 @@ def _table_rows(tables: Iterable[tuple[str | None, Path]], words: set[str], unre
             long = [name for name, value in values.items() if isinstance(value, str) and len(value) > MAX_TEXT]
             if long:
                 raise DataError(f"{where}: the text in column {long[0]} has more than {MAX_TEXT:,} letters")
-            key = f"{split}/{numbers[split]}" if split else str(numbers[split])
-            cells = _cells(values, key, _label(values.get(label), names, f"{where}, {label}"))
+            cells = _cells(values, "", _label(values.get(label), names, f"{where}, {label}"))
             yield Row(where, cells, TableImage(path, image, group, row), split)
-            numbers[split] += 1
 
 
 def _open_table(path: Path) -> tuple[Any, list[int], Any]:
