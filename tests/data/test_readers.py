@@ -345,7 +345,9 @@ def test_a_split_below_a_class_folder_is_no_domain(tmp_path: Path) -> None:
 def test_tables_take_the_split_of_a_folder_if_they_have_none(tmp_path: Path) -> None:
     put(tmp_path, "train/a.jpg", "test/b.jpg", "c.jpg")
     write(tmp_path / "t.csv", "path,label,split\ntrain/a.jpg,x,\ntest/b.jpg,y,val\nc.jpg,y,\n")
-    assert [sample.split for sample in open_data(f"csv:{tmp_path / 't.csv'}").samples] == ["train", "val", None]
+    data = open_data(f"csv:{tmp_path / 't.csv'}")
+    assert [sample.split for sample in data.samples] == ["train", "val", None]
+    assert data.notes == ("1 rows without a split have that of a folder in their path",)
     write(tmp_path / "metadata.csv", "file_name,label\ntrain/a.jpg,x\ntest/b.jpg,y\n")
     assert [sample.split for sample in open_data(f"hf:{tmp_path}").samples] == ["train", "test"]
 

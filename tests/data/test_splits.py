@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 from tests.drawn import draw_image
 from uniemox.cli.data import SchemeOptions
 from uniemox.cli.data import split as split_command
+from uniemox.data.near import image_hashes, known_hashes
 from uniemox.data.sample import DataSet, ImageFile, Sample
+from uniemox.data.shards import ShardConfig, read_shards, write_shards
 from uniemox.data.splits import (
     PAPER_RECIPES,
     choose_scheme,
@@ -30,7 +32,9 @@ from uniemox.data.splits import (
     take_fraction,
     write_splits,
 )
+from uniemox.data.synthetic import synthetic
 from uniemox.errors import ConfigError, DataError
+from uniemox.io.parallel import PoolConfig
 from uniemox.labels import CAER, MIKELS, UBE
 
 RATIOS = {"train": 0.7, "val": 0.1, "test": 0.2}
@@ -129,6 +133,16 @@ def test_copies_of_an_image_are_counted_and_kept_together(tmp_path: Path, capsys
 def scheme_of(file: Path) -> dict[str, str]:
     """Split by key."""
     return {key: split for split, keys in json.loads(file.read_text())["splits"].items() for key in keys}
+
+
+def test_hashes_that_shards_store_are_not_read_again(tmp_path: Path) -> None:
+    samples = synthetic(6).samples
+    write_shards(DataSet("x", MIKELS, samples), tmp_path / "s", ShardConfig(pool=PoolConfig(workers=1)))
+    packed = read_shards(str(tmp_path / "s")).samples
+    expected = image_hashes([*packed, *samples[:2]])
+    for path in (tmp_path / "s").glob("*.tar"):
+        path.write_bytes(b"")
+    assert known_hashes([*packed, *samples[:2]]) == expected
 
 
 def test_groups_that_share_a_file_are_joined() -> None:

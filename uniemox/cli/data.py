@@ -186,18 +186,14 @@ def split(
     refuse_other(file, ".json")
     need("sklearn", "matplotlib", extra="data")
     from uniemox.data import splits
-    from uniemox.data.near import image_hashes
+    from uniemox.data.near import known_hashes
     from uniemox.data.source import open_data
 
-    if plot is not None and plot.suffix:
-        from matplotlib.backend_bases import FigureCanvasBase
-
-        if plot.suffix[1:].lower() not in FigureCanvasBase.filetypes:
-            raise ConfigError(f"--plot can't write {plot.name}; use .png, .svg or .pdf")
+    _check_plot(plot)
     dataset = open_data(source, exclude=exclude)
     say_parts(dataset)
     with progress_bar() as progress:
-        hashes = image_hashes(dataset.samples, progress.show)
+        hashes = known_hashes(dataset.samples, progress.show)
     if scheme.together:
         dataset = replace(dataset, samples=splits.join_copies(dataset.samples, hashes))
     how, drawn, choice = _draw(dataset, source, scheme)
@@ -221,6 +217,15 @@ def split(
     words = f"wrote {file}: {', '.join(f'{name} {size}' for name, size in sizes.items())} ({how}), sha256 {digest}"
     values = {"file": str(file), "sha256": digest, "how": how, "sizes": sizes, "straddling_copies": copies}
     print(json.dumps(values) if as_json else words)
+
+
+def _check_plot(plot: Path | None) -> None:
+    """Raise ConfigError for a file that matplotlib can't write."""
+    if plot is not None and plot.suffix:
+        from matplotlib.backend_bases import FigureCanvasBase
+
+        if plot.suffix[1:].lower() not in FigureCanvasBase.filetypes:
+            raise ConfigError(f"--plot can't write {plot.name}; use .png, .svg or .pdf")
 
 
 def _draw(data: "DataSet", source: str, options: SchemeOptions) -> "tuple[str, dict[str, str], Choice | None]":

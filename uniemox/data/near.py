@@ -144,6 +144,13 @@ def image_hashes(samples: Sequence[Sample], on_progress: Progress = silent) -> l
     return map_samples(_hash, samples, "hashing images", on_progress=on_progress)
 
 
+def known_hashes(samples: Sequence[Sample], on_progress: Progress = silent) -> list[str]:
+    """Return `image_hashes`, but those that an index of shards stores without reading the images."""
+    stored = [getattr(sample.image, "sha256", None) for sample in samples]
+    read = iter(image_hashes([one for one, digest in zip(samples, stored, strict=True) if digest is None], on_progress))
+    return [next(read) if digest is None else str(digest) for digest in stored]
+
+
 def _hash(sample: Sample) -> str:
     try:
         return hashlib.sha256(sample.image.read()).hexdigest()

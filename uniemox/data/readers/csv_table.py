@@ -7,7 +7,7 @@ import math
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -195,26 +195,37 @@ def read_csv(
         notes.append(f"{table.name} {LATIN_1}")
     words = classes or sorted({row["label"] for row in cells if row.get("label")})
     label_set = recognise(words, kind, labels)
-    folder = table.parent / root
-    samples, absent = [], 0
-    for where, row in rows:
-        path = inside(folder, row["path"], f"{where}, path")
-        if not os.path.isfile(path):  # Path.is_file raises OSError for a long name
-            if missing == "fail":
-                why = "" if is_utf8(table) else f" ({table.name} {LATIN_1})"
-                raise DataError(f"{where}, path: {path} does not exist{why}; ?missing=skip leaves such rows out")
-            absent += 1
-            continue
-        row["path"] = path.relative_to(folder).as_posix()  # as it is spelled on disk
-        samples.append(sample_of_row(row, ImageFile(path), where, label_set, classes, scale=(low, high)))
+    images = _find_images(rows, table, table.parent / root, is_complete=missing == "fail")
+    samples = [sample_of_row(row, image, where, label_set, classes, scale=(low, high)) for where, row, image in images]
+    absent = len(rows) - len(samples)
     if not samples:
         raise DataError(f"{table}: none of its {absent} images exists")
+    by_folder = sum(not row.get("split") and split_of(row["path"]) is not None for _, row, _ in images)
     ties = sum(sample.label is None and sample.distribution is not None for sample in samples)
     notes += counted(
         (absent, "rows were left out: their image is missing"),
+        (by_folder, "rows without a split have that of a folder in their path"),
         (ties, "images have a tie of votes: a distribution, but no label"),
     )
     return DataSet(str(table), label_set, tell_apart(samples), tuple(notes))
+
+
+def _find_images(
+    rows: Sequence[tuple[str, dict[str, str]]], table: Path, folder: Path, *, is_complete: bool
+) -> list[tuple[str, dict[str, str], ImageFile]]:
+    """Return the rows whose image exists, with the image; their path becomes the one that is spelled as on disk.
+
+    is_complete: raise DataError for a row without an image.
+    """
+    images = []
+    for where, row in rows:
+        path = inside(folder, row["path"], f"{where}, path")
+        if os.path.isfile(path):  # Path.is_file raises OSError for a long name
+            images.append((where, {**row, "path": path.relative_to(folder).as_posix()}, ImageFile(path)))
+        elif is_complete:
+            why = "" if is_utf8(table) else f" ({table.name} {LATIN_1})"
+            raise DataError(f"{where}, path: {path} does not exist{why}; ?missing=skip leaves such rows out")
+    return images
 
 
 def _renamed(row: Mapping[str, str], table: Path) -> dict[str, str]:
