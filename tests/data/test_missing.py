@@ -174,6 +174,13 @@ def test_votes_of_few_images_stay_votes(tmp_path: Path, values: np.ndarray, colu
     assert len(open_data(votes(tmp_path, values, "sadness", column)).labels) == 4
 
 
+def test_ratings_of_a_release_have_no_classes(tmp_path: Path) -> None:
+    data = open_data(table(tmp_path, "path,answers,intensity,valence,arousal\n0.jpg,2,4.5,3,\n1.jpg,2,5,8,2\n"))
+    assert data.labels.labels == ()
+    assert [sample.valence for sample in data.samples] == [3, 8]
+    assert data.notes == ()
+
+
 def test_one_hot_columns_with_a_prefix_are_classes(tmp_path: Path) -> None:
     data = open_data(table(tmp_path, "path,is_glad,is_sad\n0.jpg,1,0\n1.jpg,0,1\n"))
     assert labels_of(data) == ["is_glad", "is_sad"]

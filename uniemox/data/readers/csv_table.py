@@ -152,7 +152,10 @@ ALIASES = {
 }
 KNOWN = ("path", "label", "split", "text", "domain", "group", "valence", "arousal", *BOX)
 UNNAMED = r"|unnamed: \d+"  # index columns, as R and pandas write them
-PASSED_OVER = ("category", "valence_sd", "valence_n", "arousal_sd", "arousal_n")  # ignored in tables of ratings
+PASSED_OVER = (  # ignored in tables of ratings: those of OASIS, and of a release of uniemox curate
+    *("category", "valence_sd", "valence_n", "arousal_sd", "arousal_n"),
+    *("answers", "intensity"),
+)
 
 
 def read_csv(
