@@ -13,7 +13,7 @@ import numpy as np
 
 from uniemox import load
 from uniemox.data.source import open_data
-from uniemox.evaluate.run import map_to_data
+from uniemox.labels import scored_labels
 from uniemox.predict.prediction import Prediction
 
 COVERAGE = 0.9
@@ -38,11 +38,14 @@ def main(sources: list[str]) -> None:
         data = open_data(source, with_texts=False)
         if any(sample.split == "val" for sample in data.samples):
             data = data.only("val")
-        mapping = map_to_data(ours, data.labels)
-        theirs = {label: mapping.pairs[label] for label in ours.labels}
-        samples = [sample for sample in data.samples if data.label_of(sample) in theirs.values()]
+        scored = scored_labels(ours, data.labels)
+        theirs = dict(scored.of_model.pairs)
+        names = scored.labels.labels
+        truths = [scored.truth(sample.label) for sample in data.samples]
+        label_of = {s.key: names[place] for s, place in zip(data.samples, truths, strict=True) if place is not None}
+        samples = [sample for sample in data.samples if sample.key in label_of]
         answers = list(predictor.predict_each((s.image.read() for s in samples), coverage=COVERAGE))
-        pairs = [(data.label_of(s), a) for s, a in zip(samples, answers, strict=True) if isinstance(a, Prediction)]
+        pairs = [(label_of[s.key], a) for s, a in zip(samples, answers, strict=True) if isinstance(a, Prediction)]
         commonest = max(Counter(label for label, _ in pairs).values()) / len(pairs)
         right = np.mean([theirs[a.top(1)[0][0]] == label for label, a in pairs])
         sure = np.mean([a.top(1)[0][1] for _, a in pairs])

@@ -10,7 +10,7 @@ from pathlib import Path
 import uniemox
 
 PACKAGE = Path(uniemox.__file__).parent
-TOP = ("errors", "bounds", "labels", "intervals", "paper", "classifier_info", "io")
+TOP = ("errors", "bounds", "spelling", "labels", "intervals", "paper", "classifier_info", "io")
 LIGHT = ("persons", "data", "predict", "serve", "ask", "curate")
 TORCH = (
     *("views", "losses", "model", "checkpoints", "training", "teacher", "export", "evaluate", "pretrain", "finetune"),

@@ -24,6 +24,7 @@ from uniemox.labels import (
     label_map,
     polarities,
     recognise,
+    scored_labels,
 )
 
 
@@ -236,6 +237,38 @@ def test_a_part_of_a_set_is_mapped_to_the_set() -> None:
     part = recognise(("awe", "fear", "contentment", "disgust", "sadness"))
     assert label_map(part, MIKELS).pairs == {label: label for label in part.labels}
     assert label_map(part, POLARITY).pairs["contentment"] == "positive"
+
+
+PART = LabelSet("custom", ("awe", "content", "sad"), "evoked")
+SIGNS = LabelSet("custom", ("negative", "neutral", "positive"), "evoked")
+
+
+@pytest.mark.parametrize(
+    ("model", "data", "scored", "absent"),
+    [
+        (MIKELS, MIKELS, MIKELS.labels, ""),
+        (MIKELS, PART, MIKELS.labels, "amusement anger disgust excitement fear"),
+        (LabelSet("custom", ("awe", "content", "joy", "sad"), "evoked"), PART, ("awe", "content", "joy", "sad"), "joy"),
+        (SIGNS, POLARITY, SIGNS.labels, "neutral"),
+        (PART, MIKELS, MIKELS.labels, ""),  # the data have more labels than the model
+        (MIKELS, EKMAN, EKMAN.labels, ""),  # a map between published sets
+        (FERPLUS, LabelSet("ekman", EKMAN.labels, "expressed", EKMAN.aliases), EKMAN.labels, ""),
+        (MIKELS, POLARITY, POLARITY.labels, ""),
+    ],
+)
+def test_a_model_is_scored_among_its_own_labels_if_the_data_have_some_of_them(
+    model: LabelSet, data: LabelSet, scored: tuple[str, ...], absent: str
+) -> None:
+    found = scored_labels(model, data)
+    assert found.labels.labels == scored
+    assert found.absent == tuple(absent.split())
+
+
+def test_scored_classes_of_a_part_are_found_by_word_and_alias() -> None:
+    found = scored_labels(MIKELS, PART)
+    assert [found.truth(i) for i in range(3)] == [MIKELS.index(word) for word in PART.labels]
+    assert found.truth(None) is None
+    assert [scored_labels(PART, MIKELS).truth(i) for i in range(8)] == [None, None, 2, 3, None, None, None, 7]
 
 
 def test_the_kind_may_be_told() -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, TypeVar, get_args
 
 from uniemox.errors import CheckpointError
-from uniemox.labels import KINDS, Kind, LabelSet
+from uniemox.labels import KINDS, LABEL_SETS, Kind, LabelSet
 
 Streams = Literal["scene", "person", "both"]
 PersonPolicy = Literal["largest", "union", "persons_only", "second_crop"]
@@ -198,7 +198,8 @@ class ClassifierInfo:
 
     def find_labels(self) -> LabelSet:
         """Return the labels as a label set."""
-        return LabelSet(self.label_set, self.labels, self.kind)
+        aliases = next((one.aliases for one in LABEL_SETS if one.name == self.label_set), {})
+        return LabelSet(self.label_set, self.labels, self.kind, aliases)
 
     @property
     def views(self) -> tuple[str, ...]:

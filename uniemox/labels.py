@@ -8,10 +8,12 @@ import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 from uniemox.errors import LabelError
+from uniemox.spelling import spelled, spelled_alike
 
 Kind = Literal["evoked", "felt", "expressed"]
 KINDS: tuple[Kind, ...] = ("evoked", "felt", "expressed")
@@ -23,7 +25,7 @@ MAX_LABELS = 1_000
 
 @dataclass(frozen=True, slots=True)
 class LabelSet:
-    """Emotion classes in a fixed order, lower-case."""
+    """Emotion classes in a fixed order, lower-case and in the spelling of `uniemox.spelling`."""
 
     name: str
     labels: tuple[str, ...]
@@ -34,12 +36,18 @@ class LabelSet:
     def __post_init__(self) -> None:
         if len(self.labels) > MAX_LABELS:
             raise LabelError(f"{self.name}: {len(self.labels):,} classes; expected at most {MAX_LABELS:,}")
+        if same := spelled_alike(self.labels):
+            raise LabelError(
+                f"{self.name}: the labels {same[0]!a} and {same[1]!a} differ only in blanks, invisible "
+                "characters or the form of accents; give them one name"
+            )
+        object.__setattr__(self, "labels", tuple(map(spelled, self.labels)))  # older files hold other spellings
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def index(self, word: str) -> int:
-        """Return the index of a label, ignoring case, quotes and aliases.
+        """Return the index of a label, ignoring case, quotes, aliases, and the spelling of blanks and accents.
 
         Raises LabelError, listing all labels, if it is not in the set.
 
@@ -163,8 +171,8 @@ def label_map(source: LabelSet, target: LabelSet) -> LabelMap:
         if len(own) == len(target) and own.keys() <= set(source.labels):
             return LabelMap(source, target, {label: own.get(label) for label in source.labels})
     bridge = _DATA["bridges"].get(f"{source.name} -> {target.name}")
-    if bridge is None and set(target.labels) <= set(source.labels):
-        # For example the joined labels of several data sets: the model chooses among the labels of the target alone.
+    if bridge is None and source.name == JOINED and set(target.labels) <= set(source.labels):
+        # A model of several data sets' labels chooses among the labels of the target alone.
         return LabelMap(source, target, {label: label if label in target.labels else None for label in source.labels})
     if bridge is None:
         raise LabelError(
@@ -203,6 +211,75 @@ def join_labels(sets: Sequence[LabelSet]) -> LabelSet:
     return LabelSet(JOINED, words, first.kind)
 
 
+@dataclass(frozen=True)
+class ScoredLabels:
+    """Label set in which a model is scored on a data set, with the maps of both to it."""
+
+    of_model: LabelMap
+    of_data: LabelMap
+
+    @property
+    def labels(self) -> LabelSet:
+        """Label set of the scores."""
+        return self.of_model.target
+
+    @property
+    def absent(self) -> tuple[str, ...]:
+        """Scored labels that the data set does not have; the model may still predict them."""
+        return self.of_data.unreached
+
+    @cached_property
+    def predictable(self) -> frozenset[int | None]:
+        """Scored classes that the model can predict."""
+        return frozenset(map(self.of_model, range(len(self.of_model.source)))) - {None}
+
+    def truth(self, index: int | None) -> int | None:
+        """Return the scored class of a class of the data set; None if there is none, or the model can't predict it."""
+        place = None if index is None else self.of_data(index)
+        return place if place in self.predictable else None
+
+
+def scored_labels(model: LabelSet, data: LabelSet) -> ScoredLabels:
+    """Choose the label set in which a model is scored on a data set.
+
+    It is the data set's, to which the model's labels are mapped (`label_map`), with one exception. If the data set has
+    only some of the model's labels, it is the model's: an image may be mistaken for a class that the data set lacks,
+    and removing these classes from the answers would make the scores too high. A map between two published sets comes
+    first, and a model of joined labels (`join_labels`) is scored in the whole set of each published data set.
+
+    Raises LabelError if there is no map, or if one set describes felt and the other evoked emotions.
+
+    >>> three = LabelSet("custom", ("awe", "fear", "sadness"), "evoked")
+    >>> scored_labels(MIKELS, three).labels.name, scored_labels(MIKELS, three).absent[:2]
+    ('mikels', ('amusement', 'anger'))
+    """
+    if model.kind != data.kind:  # label_map gives polarity the model's kind, but the data's labels have their own
+        raise LabelError(
+            f"the model predicts {model.kind} emotions, the data's labels are {data.kind} ones: one kind does not "
+            "determine the other"
+        )
+    words = _as_part_of(data, model)
+    is_mapped = f"{model.name} -> {data.name}" in _DATA["bridges"] or (model.name == JOINED and data.name != CUSTOM)
+    if words is not None and not is_mapped:
+        return ScoredLabels(_unchanged(model), LabelMap(data, model, words))
+    to_data = _unchanged(data) if model.labels == data.labels else label_map(model, data)
+    return ScoredLabels(replace(to_data, source=model), _unchanged(to_data.target))
+
+
+def _unchanged(labels: LabelSet) -> LabelMap:
+    """Return the map of a set to itself."""
+    return LabelMap(labels, labels, {label: label for label in labels.labels})
+
+
+def _as_part_of(part: LabelSet, whole: LabelSet) -> dict[str, str | None] | None:
+    """Return the label of the larger set that each label means; None unless all have one of their own."""
+    same = {part.aliases.get(label, label): label for label in whole.labels} | {label: label for label in whole.labels}
+    words = {label: same.get(label) or same.get(whole.aliases.get(label, label)) for label in part.labels}
+    reached = set(words.values())
+    is_part = len(part) < len(whole) and None not in reached and len(reached) == len(part)
+    return dict(words) if is_part else None
+
+
 def _some(labels: LabelSet) -> str:
     """Return the first eight labels, for a message."""
     return ", ".join(labels.labels[:8]) + (", …" if len(labels) > 8 else "")
@@ -228,8 +305,11 @@ def recognise(words: Sequence[str], kind: Kind | None = None, asked: str | None 
     words: class names of any case. A published set matches if more than half of them are its labels or aliases, and
     there are not more classes than it has names. Numbers match no set.
     kind: kind of the labels, if known. None: the published set's kind, or "evoked" for a custom set.
-    asked: name of a published set to use. Raises LabelError if there is none of that name.
+    asked: name of a published set to use, or your own classes, separated by commas. Raises LabelError if there is no
+    set of that name.
     """
+    if asked is not None and "," in asked:
+        return LabelSet(CUSTOM, tuple(clean(word) for word in asked.split(",") if clean(word)), kind or "evoked")
     if asked is not None:
         return _of_kind(find_label_set(asked), kind)
     names = sorted({clean(word) for word in words})
@@ -248,5 +328,5 @@ def _of_kind(label_set: LabelSet, kind: Kind | None) -> LabelSet:
 
 
 def clean(word: str) -> str:
-    """Return a class name in lower case, without quotes and outer blanks."""
-    return word.strip().strip("'\"").strip().lower()
+    """Return a class name as it is compared: as `spelled`, in lower case, without quotes."""
+    return spelled(spelled(word).strip("'\"").strip().lower())

@@ -302,6 +302,12 @@ def test_links_out_of_the_folder_are_not_collected(tmp_path: Path) -> None:
     (folder / "out.jpg").symlink_to("../../private.jpg")
     with pytest.raises(DataError, match=r"1 links lead out of this folder, such as awe/out\.jpg"):
         local_folder(tmp_path / "pictures", PLAN)
+    (folder / "out.jpg").unlink()
+    (tmp_path / "private").mkdir()
+    (tmp_path / "private.jpg").rename(tmp_path / "private" / "a.jpg")
+    (folder / "linked").symlink_to(tmp_path / "private")
+    with pytest.raises(DataError, match=r"1 links lead out of this folder, such as awe/linked/a\.jpg"):
+        local_folder(tmp_path / "pictures", PLAN)
 
 
 def test_unknown_folders_are_refused_or_taken_as_keywords(tmp_path: Path) -> None:

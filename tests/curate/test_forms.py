@@ -102,9 +102,9 @@ def test_an_import_is_written_in_short_transactions(tmp_path: Path, monkeypatch:
     (tmp_path / "export.json").write_text(json.dumps([{"data": {"sha256": sha256}, "annotations": annotations}]))
     sizes, save = [], answer_files._save_part
     monkeypatch.setattr(answer_files, "_save_part", lambda to, part: sizes.append(len(part)) or save(to, part))
-    assert import_label_studio(project, tmp_path / "export.json") == (500, 500, 0, 0)
+    assert import_label_studio(project, tmp_path / "export.json") == (500, 500, 0, 0, 0, 0)
     assert sizes == [200, 200, 100]
-    assert import_label_studio(project, tmp_path / "export.json") == (0, 500, 0, 0)
+    assert import_label_studio(project, tmp_path / "export.json") == (0, 500, 0, 0, 0, 0)
     assert len(project.rows(select(t.people))) == len(project.rows(select(t.tasks))) == 500
 
 
@@ -219,8 +219,8 @@ def test_answers_go_to_label_studio_and_come_back(tmp_path: Path) -> None:
     images = project.rows(select(t.images.c.sha256, t.images.c.format).order_by(t.images.c.id))
     assert files == [project.image_path(*row).relative_to(project.folder).as_posix() for row in images]
     other = project_of(tmp_path / "q", ["awe", "fear"] * 6, replace(PLAN, answer=FORM), looks=True)
-    assert import_label_studio(other, tmp_path / "tasks.json") == (24, 24, 0, 0)
-    assert import_label_studio(other, tmp_path / "tasks.json") == (0, 24, 0, 0)  # the same again
+    assert import_label_studio(other, tmp_path / "tasks.json") == (24, 24, 0, 0, 0, 0)
+    assert import_label_studio(other, tmp_path / "tasks.json") == (0, 24, 0, 0, 0, 0)  # the same again
     kept = [
         {(one.label, json.dumps(details, sort_keys=True)) for one, details in given_answers(p)}
         for p in (project, other)
@@ -238,22 +238,22 @@ def test_own_answers_do_not_count_twice(tmp_path: Path) -> None:
     """Only what has changed is imported, and not as an answer of the person, since anybody can write a file."""
     project, path = rated(tmp_path / "p"), tmp_path / "tasks.json"
     write_label_studio(project, path)
-    assert import_label_studio(project, path) == (0, 24, 0, 0)
+    assert import_label_studio(project, path) == (0, 24, 0, 0, 0, 0)
     before = read_answers(project)
     assert before.people == ("Ada", "Ben")
     tasks = json.loads(path.read_text())
     changed = [annotation for annotation in tasks[0]["annotations"] if annotation["completed_by"]["email"] == "Ada"]
     changed[0]["meta"]["valence"] = 9
     path.write_text(json.dumps(tasks))
-    assert import_label_studio(project, path) == (1, 24, 0, 0)
+    assert import_label_studio(project, path) == (1, 24, 0, 0, 0, 0)
     now = read_answers(project)
     assert now.people == ("Ada", "Ben", "label studio Ada")
     assert now.details[1].pop("label studio Ada")["valence"] == 9  # type: ignore[attr-defined]
     assert now.details == before.details
     write_label_studio(project, path)
-    assert import_label_studio(project, path) == (0, 25, 0, 0)
+    assert import_label_studio(project, path) == (0, 25, 0, 0, 0, 0)
     take_down(project, project.rows(select(t.images.c.sha256).where(t.images.c.id == 2))[0].sha256, because="asked")
-    assert import_label_studio(project, path) == (0, 25, 0, 0)
+    assert import_label_studio(project, path) == (0, 25, 0, 0, 0, 0)
     assert write_label_studio(project, path) == 23
 
 
@@ -271,7 +271,7 @@ def test_label_studio_s_own_export_is_read(tmp_path: Path) -> None:
         {"data": {"image": "2.jpg"}, "annotations": [annotation("joy")]},
     ]
     (tmp_path / "t.json").write_text(json.dumps(tasks))
-    assert import_label_studio(project, tmp_path / "t.json") == (2, 2, 1, 1)
+    assert import_label_studio(project, tmp_path / "t.json") == (2, 2, 1, 1, 0, 0)
     assert [(one.picture, one.label, details) for one, details in given_answers(project)] == [
         (1, "fear", {"labels": ["fear", "awe"]}),
         (2, "skip", {"skip": "other"}),
@@ -296,7 +296,7 @@ def test_a_task_of_another_image_is_unknown(tmp_path: Path) -> None:
     (tmp_path / "t.json").write_text(
         json.dumps([{"data": data, "annotations": [{"result": result}]} for data in images])
     )
-    assert import_label_studio(project, tmp_path / "t.json") == (0, 0, len(images), 0)
+    assert import_label_studio(project, tmp_path / "t.json") == (0, 0, len(images), 0, 0, 0)
 
 
 @settings(max_examples=60)
@@ -320,7 +320,7 @@ def test_imports_hold_only_valid_answers(imports: Project, junk: object) -> None
     path = imports.folder / "t.json"
     path.write_text(json.dumps([{"data": {"image": "1.jpg"}, "annotations": annotations}, {"data": junk}]))
     found = import_label_studio(imports, path)
-    assert found.answers + found.unfit == len(annotations)
+    assert found.answers + found.unfit + found.older == len(annotations)
     rows = imports.rows(select(t.answers.c.label, t.details.c.content).outerjoin(t.details))
     assert len(rows) == before + found.new
     for row in rows:

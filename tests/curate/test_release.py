@@ -8,10 +8,12 @@ import subprocess
 from pathlib import Path
 
 import mlcroissant as mlc
+import numpy as np
 import pytest
 from sqlalchemy import select, update
 
 from tests.curate.places import LABELS, PLAN, project_of, say
+from tests.curate.test_agree import plain_alpha
 from tests.runs import uniemox_here
 from uniemox.curate import tables as t
 from uniemox.curate.annotate.agree import agree
@@ -181,6 +183,25 @@ def test_tables_hold_no_names_and_no_formulas(made: Path) -> None:
     everything = "".join(path.read_text() for path in made.iterdir() if path.suffix in (".md", ".json", ".csv"))
     assert "Ada" not in everything
     assert "| by 2.0 | 18 | yes | yes | yes |" in (made / "licences.md").read_text()
+
+
+def test_anybody_can_compute_the_agreement_of_a_release(made: Path) -> None:
+    """From the answers to all images, also to the two that were not kept."""
+    rows = rows_of(made / "answers_all.csv")
+    images = sorted({row["image"] for row in rows})
+    assert len(images) == 20
+    assert len(rows) == 40
+    assert rows[0].keys() == {"image", "annotator", "label"}
+    answers = {(row["image"], row["annotator"]): row["label"] for row in rows}
+    people, labels = sorted({row["annotator"] for row in rows}), sorted({row["label"] for row in rows})
+    codes = [[labels.index(answers[image, name]) for image in images] for name in people]
+    told = json.loads((made / "agreement.json").read_text())
+    assert told["alpha"]["value"] == pytest.approx(plain_alpha(codes))
+    assert told["percent"]["value"] == pytest.approx(np.mean([a == b for a, b in zip(*codes, strict=True)]))
+    assert told["alpha"]["value"] < 1  # of the released images alone it would be
+    sheet = (made / "README.md").read_text()
+    assert "`answers_all.csv` has their answers, without the images" in sheet
+    assert "answers_all.csv" in (made / "SHA256SUMS").read_text()
 
 
 def test_statistics_and_datasheet(made: Path) -> None:

@@ -283,3 +283,53 @@ def test_arrow_has_no_more_rows_than_bytes(tmp_path: Path) -> None:
     (tmp_path / "dataset_info.json").write_text("{}")
     with pytest.raises(DataError, match="can't hold images"):
         open_data(f"hf:{tmp_path}")
+
+
+def with_indices(root: Path, split: str, field: str | None, indices: Sequence[object]) -> Path:
+    """Write indices as `datasets` 1.3 to 2.9 did after select, filter or shuffle."""
+    folder = root / split
+    table = pa.table({"indices": pa.array(indices, pa.uint64())})
+    with pa.OSFile(str(folder / "indices.arrow"), "wb") as file, pa.ipc.new_stream(file, table.schema) as writer:
+        writer.write_table(table)
+    state = json.loads((folder / "state.json").read_text())
+    write(folder / "state.json", state if field is None else {**state, field: [{"filename": "indices.arrow"}]})
+    return root
+
+
+@pytest.mark.parametrize("field", ["_indices_data_files", "_indices_files", None])
+def test_rows_that_were_removed_do_not_return(tmp_path: Path, field: str | None) -> None:
+    """Rows 5 and 0 of train, across its two files, and no other."""
+    shutil.copytree(STORED / "saved", tmp_path / "saved")
+    whole = open_data(f"hf:{tmp_path / 'saved'}")
+    data = open_data(f"hf:{with_indices(tmp_path / 'saved', 'train', field, [11, 0])}")
+    expected = [whole.samples[i] for i in (11, 0)]
+    found = [sample for sample in data.samples if sample.split == "train"]
+    assert [sample.key for sample in found] == ["train/0", "train/1"]
+    assert [(sample.label, sample.text) for sample in found] == [(sample.label, sample.text) for sample in expected]
+    assert image_hashes(found) == image_hashes(expected)
+    assert len(data) == len(whole) - 10
+    assert data.notes[0] == "train: 2 of 12 rows, by indices.arrow"
+
+
+def test_indices_that_are_not_listed_are_not_of_the_data_set(tmp_path: Path) -> None:
+    shutil.copytree(STORED / "saved", tmp_path / "saved")
+    root = with_indices(tmp_path / "saved", "train", None, [0])
+    state = json.loads((root / "train" / "state.json").read_text())
+    write(root / "train" / "state.json", {**state, "_indices_data_files": None})
+    assert len(open_data(f"hf:{root}")) == 18
+
+
+@pytest.mark.parametrize("indices", [[12], [0, None]])
+def test_indices_of_other_rows_are_refused(tmp_path: Path, indices: list[object]) -> None:
+    shutil.copytree(STORED / "saved", tmp_path / "saved")
+    with pytest.raises(DataError, match=says("the indices name row", "of 12 rows; save the data set again")):
+        open_data(f"hf:{with_indices(tmp_path / 'saved', 'train', '_indices_data_files', indices)}")
+
+
+def test_parts_of_files_are_refused(tmp_path: Path) -> None:
+    shutil.copytree(STORED / "saved", tmp_path / "saved")
+    path = tmp_path / "saved" / "train" / "state.json"
+    state = json.loads(path.read_text())
+    write(path, {**state, "_data_files": [{**one, "skip": 1, "take": 2} for one in state["_data_files"]]})
+    with pytest.raises(DataError, match=says(path, "_data_files: a part of a file")):
+        open_data(f"hf:{tmp_path / 'saved'}")

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from torchvision.datasets import ImageFolder
 
 from tests.data.tree import abstract, emotion6, put, says, words, write
 from tests.drawn import class_folders
@@ -220,6 +221,7 @@ def test_what_is_no_image_is_counted_and_what_is_hidden_is_not_seen(tmp_path: Pa
     data = read_fi(tmp_path)
     assert [sample.key for sample in data.samples] == ["awe/1.jpg", "awe/dead.jpg", "awe/link.jpg"]
     assert data.notes == (
+        "1 links to a folder around them were not followed: awe/round",
         "1 files that are no images were left out (.db)",
         "2 files that are no images were left out (.txt)",
         "1 files that are no images were left out (LICENSE)",
@@ -298,6 +300,65 @@ def test_folder_recognises_its_classes(tmp_path: Path) -> None:
 def test_one_class_in_two_spellings_is_no_labelled_data_set(tmp_path: Path) -> None:
     data = read_folder(put(tmp_path, "train/Joy/1.jpg", "val/joy/2.jpg"))
     assert {sample.label for sample in data.samples} == {None}
+
+
+def test_linked_folders_are_read_once_as_by_torchvision(tmp_path: Path) -> None:
+    put(tmp_path / "data", "awe/first/1.jpg", "fear/2.jpg")
+    put(tmp_path / "store", "awe/3.jpg", "awe/deep/4.jpg", "fear/5.jpg")
+    (tmp_path / "data/awe/a").symlink_to(tmp_path / "store/awe")
+    (tmp_path / "data/fear/b").symlink_to("../../store/fear")
+    data = read_folder(tmp_path / "data")
+    theirs = ImageFolder(str(tmp_path / "data"))
+    names = {Path(path).relative_to(tmp_path / "data").as_posix(): theirs.classes[i] for path, i in theirs.samples}
+    assert words(data) == names
+    assert len(names) == 5
+    (tmp_path / "data/awe/again").symlink_to(tmp_path / "store/awe/deep")  # as in a
+    (tmp_path / "store/awe/up").symlink_to(tmp_path / "store")
+    (tmp_path / "store/self").symlink_to(tmp_path / "store")
+    found = read_folder(tmp_path / "data")
+    assert sorted(sample.key for sample in found.samples)[:2] == ["awe/a/3.jpg", "awe/a/deep/4.jpg"]
+    assert found.notes == ("1 links to a folder around them were not followed: awe/a/up",)
+
+
+@pytest.mark.parametrize("nested", ["{split}/{name}", "photos/{split}/{name}", "{split}/only/{name}"])
+def test_images_without_labels_keep_their_splits(tmp_path: Path, nested: str) -> None:
+    for split in ("Train", "validation", "test"):
+        put(tmp_path, nested.format(split=split, name="1.jpg"))
+    data = read_folder(tmp_path)
+    assert [(sample.split, sample.label) for sample in data.samples] == [("train", None), ("test", None), ("val", None)]
+    assert len(data.to_train()) == 1
+    put(tmp_path, "loose.jpg")
+    assert read_folder(tmp_path).notes[1:] == ("1 images are in no folder of a split, unlike the others",)
+
+
+def test_a_split_below_a_class_folder_is_no_domain(tmp_path: Path) -> None:
+    data = read_folder(put(tmp_path, "awe/train/1.jpg", "awe/test/art/2.jpg", "fear/train/3.jpg", "fear/4.jpg"))
+    found = {sample.key: (sample.split, sample.domain) for sample in data.samples}
+    assert found == {
+        "awe/train/1.jpg": ("train", None),
+        "awe/test/art/2.jpg": ("test", "art"),
+        "fear/train/3.jpg": ("train", None),
+        "fear/4.jpg": (None, None),
+    }
+
+
+def test_tables_take_the_split_of_a_folder_if_they_have_none(tmp_path: Path) -> None:
+    put(tmp_path, "train/a.jpg", "test/b.jpg", "c.jpg")
+    write(tmp_path / "t.csv", "path,label,split\ntrain/a.jpg,x,\ntest/b.jpg,y,val\nc.jpg,y,\n")
+    data = open_data(f"csv:{tmp_path / 't.csv'}")
+    assert [sample.split for sample in data.samples] == ["train", "val", None]
+    assert data.notes == ("1 rows without a split have that of a folder in their path",)
+    write(tmp_path / "metadata.csv", "file_name,label\ntrain/a.jpg,x\ntest/b.jpg,y\n")
+    assert [sample.split for sample in open_data(f"hf:{tmp_path}").samples] == ["train", "test"]
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_abstract_and_artphoto_keep_the_split_of_a_folder(tmp_path: Path, split: str) -> None:
+    root = abstract(tmp_path / "a", {"a1.jpg": (0, 0, 0, 6, 1, 0, 0, 1)})
+    (root / "images").rename(root / split)
+    assert [sample.split for sample in read_abstract(root).samples] == [split]
+    put(tmp_path / "b", "awe_0.jpg", f"{split}/awe_1.jpg")
+    assert [sample.split for sample in read_artphoto(tmp_path / "b").samples] == [None, split]
 
 
 def test_walking_is_sorted_and_whole(tmp_path: Path) -> None:

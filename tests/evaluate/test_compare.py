@@ -73,6 +73,27 @@ def test_the_order_of_the_images_in_a_file_changes_nothing(runs: dict[str, Path]
     assert compare([runs["a0"]], [runs["b0"]]) == before
 
 
+def test_runs_scored_among_different_labels_are_marked(
+    runs: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert compare([runs["a0"]], [runs["b0"]])[0].note == ""
+    [file] = (runs["b0"] / "evaluations").glob("*.json")
+    values = json.loads(file.read_text())
+    values["labels"].append("boredom")
+    for row in values["confusion"]:
+        row.append(0)
+    values["confusion"].append([0] * len(values["labels"]))
+    file.write_text(json.dumps(values))
+    lines = [json.loads(line) for line in file.with_suffix(".jsonl").read_text().splitlines()]
+    for line in lines:
+        line["probabilities"]["boredom"] = 0.0
+    file.with_suffix(".jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    [found] = compare([runs["a0"]], [runs["b0"]])
+    assert found.note.startswith("not scored among the same labels, but among 2 (awe, fear) and 3 (awe, boredom, fear)")
+    cli_compare(ours=[runs["a0"]], theirs=[runs["b0"]])
+    assert found.note in capsys.readouterr().out
+
+
 def test_a_recipe_is_as_good_as_itself(runs: dict[str, Path]) -> None:
     [found] = compare([runs["a0"]], [runs["a0"]])
     assert (found.difference.difference, found.difference.low, found.difference.high) == (0, 0, 0)

@@ -74,7 +74,7 @@ def test_a_model_at_chance_is_said_to_be(photos: Path, tmp_path: Path) -> None:
     source = tiny_network(tmp_path / "m.onnx", distances=(0.0,) * 99, conformal_scores=(0.5,) * 99)
     words = ("calibrate", "--model", source, "--out", tmp_path / "mine.onnx", "--data")
     printed = " ".join(uniemox_here(*words, f"folder:{photos}").stdout.split())
-    assert "chance 25.0%, the commonest class 25.0%" in printed
+    assert "chance 12.5%, the commonest class 25.0%" in printed
     assert "labels in a set" in printed
     assert "100% are flagged as unlike the images that the network was trained on" in printed
     assert "no better than chance on these images: fine-tune instead" in printed
@@ -87,7 +87,7 @@ def test_a_model_at_chance_is_said_to_be(photos: Path, tmp_path: Path) -> None:
         image.save(path)
     result = recalibrate(str(source), open_data(f"folder:{tmp_path / 'easy'}"), tmp_path / "other.onnx")
     assert (result.accuracy, result.verdict) == (1.0, "better than chance on these images")
-    assert result.chance == 1 / len(list((tmp_path / "easy").iterdir()))
+    assert (result.chance, len(result.scored_labels)) == (1 / 8, 8)
 
 
 @pytest.mark.parametrize(
@@ -151,14 +151,22 @@ def test_the_images_count_as_seen_afterwards(photos: Path, tmp_path: Path) -> No
         recalibrate(str(tmp_path / "mine.onnx"), data, tmp_path / "again.onnx")
 
 
-def test_chance_is_that_of_the_classes_of_the_data(photos: Path, tmp_path: Path) -> None:
+def test_chance_is_that_of_the_scored_classes(photos: Path, tmp_path: Path) -> None:
     """Five folders named like Mikels' labels, scored with a model of his eight."""
     shutil.copytree(photos, tmp_path / "five")
     put(tmp_path / "five", "disgust/0.jpg")
     model, data = tiny_network(tmp_path / "m.onnx"), open_data(f"folder:{tmp_path / 'five'}")
     path = write_evaluation(evaluate(model, data), model, data, "all")
-    commonest, uniform = chance_of(read_predictions(path.with_suffix(".jsonl"), list(data.labels.labels)))
-    assert (commonest, uniform) == (pytest.approx(15 / 61), 1 / 5)
+    commonest, uniform = chance_of(read_predictions(path.with_suffix(".jsonl"), json.loads(path.read_text())["labels"]))
+    assert (commonest, uniform) == (pytest.approx(15 / 61), 1 / 8)
+
+
+def test_accuracy_is_that_of_the_evaluation(photos: Path, tmp_path: Path) -> None:
+    """Answers outside of the four classes of the images are wrong."""
+    model, data = tiny_network(tmp_path / "m.onnx"), open_data(f"folder:{photos}")
+    found, scores = recalibrate(str(model), data, tmp_path / "mine.onnx"), evaluate(model, data)
+    assert (found.accuracy, found.accuracy_interval) == (scores.scores.accuracy, scores.scores.accuracy_interval)
+    assert found.scored_labels == scores.scored_labels
 
 
 def test_what_can_not_calibrate(photos: Path, tmp_path: Path) -> None:

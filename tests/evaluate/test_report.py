@@ -145,6 +145,7 @@ def test_an_evaluation(tmp_path: Path, photos: DataSet) -> None:
     assert [row[0] for row in page.rows if row[0].startswith(("x", "y"))] == ["x", "y ◂ worst"]
     assert "Worst group: y, 0.125 from the best group, x" in page.words
     assert "a note" in page.words
+    assert "16 images, answers scored among 2 labels (awe, fear)" in page.words
     said = probabilities_of(logits, None).max(axis=1).mean()
     words = f"mean probability of the answer {said:.3f}, fraction right 0.812, ECE {scores['ece']:.3f}."
     assert [alt for alt in page.alts if alt.startswith("Reliability")] == [f"Reliability diagram: {words}"]

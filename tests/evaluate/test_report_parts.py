@@ -18,7 +18,9 @@ from uniemox.intervals import paired_bootstrap
 
 def answers(keys: str, labels: list[int], predicted: list[int]) -> Predictions:
     groups = tuple(key.partition("#")[0] for key in keys.split())
-    return Predictions(tuple(keys.split()), groups, np.array(labels), np.array(predicted), np.eye(2)[predicted])
+    return Predictions(
+        tuple(keys.split()), groups, np.array(labels), np.array(predicted), np.eye(2)[predicted], ("a", "b")
+    )
 
 
 def test_a_difference_needs_the_same_images() -> None:
@@ -47,7 +49,12 @@ def test_names_of_runs(tmp_path: Path) -> None:
 def test_the_surest_come_first() -> None:
     top = np.array([0.6, 0.9, 0.9, 0.7, 0.8, 0.95, 0.55, 0.65, 0.75])
     found = Predictions(
-        tuple("abcdefghi"), tuple("abcdefghi"), np.zeros(9, int), np.zeros(9, int), np.stack([top, 1 - top], axis=1)
+        tuple("abcdefghi"),
+        tuple("abcdefghi"),
+        np.zeros(9, int),
+        np.zeros(9, int),
+        np.stack([top, 1 - top], axis=1),
+        ("a", "b"),
     )
     assert surest(found, np.ones(9, bool)).tolist() == [5, 1, 2, 4, 8, 3]
     assert surest(found, np.arange(9) < 2).tolist() == [1, 0]

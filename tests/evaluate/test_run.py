@@ -1,10 +1,11 @@
 """Evaluation through the whole path: the numbers of a classifier whose every answer is known beforehand."""
 
+import io
 import json
 import random
 import shutil
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -12,6 +13,8 @@ from unittest.mock import Mock
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, top_k_accuracy_score
 
 from tests.data.tree import says
 from tests.drawn import Stored
@@ -20,12 +23,13 @@ from uniemox.data.sample import NO_PERSONS, DataSet
 from uniemox.data.shards import ShardConfig, read_shards, write_shards
 from uniemox.errors import CheckpointError, ConfigError, DataError, LabelError
 from uniemox.evaluate.classifier_outputs import outputs_of, select_views
-from uniemox.evaluate.run import Evaluation, column_of, evaluate, map_to_data, mapped, write_evaluation
+from uniemox.evaluate.run import Evaluation, column_of, evaluate, mapped, write_evaluation
 from uniemox.finetune.config import NetworkConfig
 from uniemox.finetune.network import build_network
 from uniemox.io.parallel import PoolConfig
-from uniemox.labels import CAER, EKMAN, MIKELS, POLARITY, LabelSet, label_map
+from uniemox.labels import CAER, EKMAN, MIKELS, POLARITY, LabelSet, label_map, scored_labels
 from uniemox.model.classifier import Classifier
+from uniemox.predict.opening import load
 from uniemox.views.config import ViewConfig
 from uniemox.views.loader import ViewDataset, collate
 from uniemox.views.patches import PixelStats
@@ -127,6 +131,49 @@ def test_labels_of_another_set_are_mapped_and_said() -> None:
     assert set(found.predictions[0]["probabilities"]) == set(EKMAN.labels)
 
 
+THREE = LabelSet("custom", ("awe", "content", "fear"), "evoked")
+ABSENT = "amusement, anger, disgust, excitement, sadness"
+
+
+def test_classes_that_the_data_lack_count_as_wrong_answers() -> None:
+    """Scores equal scikit-learn's on the answers of `predict`, among all labels of the model."""
+    answers = (("awe", "awe", 3), ("excitement", "awe", 2), ("contentment", "content", 2), ("amusement", "content", 1))
+    data = known((*answers, ("awe", "fear", 1)), THREE)
+    found = score(data, by="label")
+    predictor = load(finetuned("knn") / "model.onnx", finder=None)
+    images = (Image.open(io.BytesIO(sample.image.read())) for sample in data.samples)
+    shares = np.array([[predictor.predict(image).scene[label] for label in MIKELS.labels] for image in images])
+    words = ["contentment" if data.label_of(sample) == "content" else data.label_of(sample) for sample in data.samples]
+    truth, predicted = np.array([MIKELS.labels.index(str(word)) for word in words]), shares.argmax(axis=1)
+    assert found.scores.accuracy == pytest.approx(accuracy_score(truth, predicted)) == 5 / 9
+    assert found.scores.macro_f1 == pytest.approx(f1_score(truth, predicted, average="macro"))
+    assert found.scores.top2_accuracy == pytest.approx(top_k_accuracy_score(truth, shares, k=2, labels=range(8)))
+    assert found.scores.confusion == confusion_matrix(truth, predicted, labels=range(8)).tolist()
+    assert found.as_dict()["scored_labels"] == list(MIKELS.labels)
+    assert found.notes == (f"scored among all 8 labels of the model; the data have no class {ABSENT}",)
+    assert found.by is not None
+    assert found.by.groups["awe"].accuracy == pytest.approx(3 / 5)
+    assert [line["label"] for line in found.predictions] == words
+    assert set(found.predictions[0]["probabilities"]) == set(MIKELS.labels)
+
+
+def test_votes_for_some_labels_are_compared_among_all() -> None:
+    votes = LabelSet("custom", ("anger", "fear", "joy"), "evoked")
+    data = data_of("probe").only("test")
+    samples = []
+    for sample in data.samples:
+        shares = {word: share for word, share in (sample.distribution or {}).items() if word in votes.labels}
+        if sum(shares.values()) > 0:
+            samples.append(replace(sample, label=None, distribution=shares))
+    few, full = (
+        evaluate(finetuned("probe"), replace(data, labels=labels, samples=samples), hardware=CPU)
+        for labels in (votes, data.labels)
+    )
+    assert few.scored_labels == EKMAN.labels
+    for name, value in asdict(full.scores).items():
+        assert asdict(few.scores)[name] == (value if value is None else pytest.approx(value))
+
+
 def test_missing_person_boxes_are_noted_if_the_model_reads_the_person() -> None:
     data = known()
     searched = replace(data, samples=[replace(sample, persons=()) for sample in data.samples])
@@ -150,7 +197,7 @@ def test_what_is_evoked_is_never_held_against_what_is_felt() -> None:
     with pytest.raises(LabelError):
         score(replace(known(), labels=replace(MIKELS, kind="felt")))
     with pytest.raises(LabelError, match="the model predicts felt emotions"):
-        map_to_data(CAER, POLARITY)
+        scored_labels(CAER, POLARITY)
 
 
 def test_images_without_label_are_left_out_and_counted() -> None:

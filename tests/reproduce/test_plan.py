@@ -14,9 +14,8 @@ from tests.drawn import class_folders
 from tests.reproduce.made import make_run, plan, planned, runs_of
 from uniemox.cli import app
 from uniemox.errors import ConfigError, LabelError
-from uniemox.evaluate.run import map_to_data
 from uniemox.finetune.presets import PRESETS as FINETUNINGS
-from uniemox.labels import CAER, MIKELS, POLARITY
+from uniemox.labels import CAER, MIKELS, POLARITY, scored_labels
 from uniemox.paper import paper_tables
 from uniemox.reproduce.ablations import NO_ALIGNMENT, NO_FUSION, NO_RECONSTRUCTION, NO_VISUAL
 from uniemox.reproduce.config import NAMES, Name, Scale
@@ -332,9 +331,9 @@ def test_where_a_key_is_does_not_change_the_answers() -> None:
 
 def test_what_is_felt_is_never_scored_against_what_is_evoked() -> None:
     with pytest.raises(LabelError):
-        map_to_data(CAER, POLARITY)
+        scored_labels(CAER, POLARITY)
     for target in (POLARITY, MIKELS):
-        map_to_data(MIKELS, target)
+        scored_labels(MIKELS, target)
 
 
 def test_tables_share_the_runs_that_are_the_same() -> None:

@@ -235,20 +235,34 @@ def export_answers(
     print(f"wrote {out}: {write(project, out)} answers")
 
 
-def import_answers(folder: Folder, tasks: Annotated[Path, Parameter(help="JSON export of Label Studio.")], /) -> None:
+def import_answers(
+    folder: Folder,
+    tasks: Annotated[Path, Parameter(help="JSON export of Label Studio.")],
+    /,
+    *,
+    control: str | None = None,
+) -> None:
     """Import answers from Label Studio for images of the project.
 
-    Images are identified by data.sha256; without it, by the file name in data.image.
+    Images are identified by data.sha256; without it, by the file name in data.image. Of several answers of a person to
+    an image, the newest one is imported.
 
     Example: uniemox curate import mine export.json
+
+    Args:
+        control: Name of the control (from_name) whose choices are the answers. Default: emotion, or the only one.
     """
     project = opened(folder)
     from uniemox.curate.annotate.answer_files import import_label_studio
 
-    imported = import_label_studio(project, tasks)
+    imported = import_label_studio(project, tasks, control)
     if imported.unknown:
         say(f"{imported.unknown} tasks refer to images that are not in the project")
     if imported.unfit:
         say(f"{imported.unfit} annotations were refused: no label of the project, or invalid values")
+    if imported.unanswered:
+        say(f"{imported.unanswered} annotations answer other controls only")
+    if imported.older:
+        say(f"{imported.older} annotations were left out: the same person has a newer answer to the image")
     print(f"imported {imported.new} answers; {imported.answers - imported.new} already existed")
     say("uniemox curate status lists who gave them; uniemox curate leave-out stops counting a person's answers")

@@ -153,6 +153,8 @@ class SchemeOptions:
     """Number of random splits (schemes) to try; the one with the most similar colours is used (figure 6)."""
     hold_out: int | None = None
     """Keep the existing splits, but move this number of images from train to test."""
+    together: Flag = False
+    """Keep exact copies of an image in one split, like a group."""
 
 
 @data.command
@@ -184,15 +186,16 @@ def split(
     refuse_other(file, ".json")
     need("sklearn", "matplotlib", extra="data")
     from uniemox.data import splits
+    from uniemox.data.near import known_hashes
     from uniemox.data.source import open_data
 
-    if plot is not None and plot.suffix:
-        from matplotlib.backend_bases import FigureCanvasBase
-
-        if plot.suffix[1:].lower() not in FigureCanvasBase.filetypes:
-            raise ConfigError(f"--plot can't write {plot.name}; use .png, .svg or .pdf")
+    _check_plot(plot)
     dataset = open_data(source, exclude=exclude)
     say_parts(dataset)
+    with progress_bar() as progress:
+        hashes = known_hashes(dataset.samples, progress.show)
+    if scheme.together:
+        dataset = replace(dataset, samples=splits.join_copies(dataset.samples, hashes))
     how, drawn, choice = _draw(dataset, source, scheme)
     if plot is not None:
         if choice is None:
@@ -203,11 +206,26 @@ def split(
         how += f", {fraction:g} of train"
         drawn = splits.keep_fraction(drawn, dataset.samples, fraction, scheme.seed)
     digest = splits.write_splits(file, drawn, source=source, how=how)
+    copies = splits.straddling(dataset.samples, hashes, drawn)
+    if copies:
+        remedy = "exclude them (uniemox data check --json, --exclude)"
+        remedy += "" if scheme.together else ", or give --together to keep copies in one split"
+        say(f"{copies} images have an exact copy in another split: {remedy}")
     sizes = dict(sorted(Counter(drawn.values()).items()))
     for label, names in splits.lacking_splits(dataset, drawn, sizes).items():
         say(f"{label} has no image in {' and '.join(names)}: scores there leave out this class; add images of it")
     words = f"wrote {file}: {', '.join(f'{name} {size}' for name, size in sizes.items())} ({how}), sha256 {digest}"
-    print(json.dumps({"file": str(file), "sha256": digest, "how": how, "sizes": sizes}) if as_json else words)
+    values = {"file": str(file), "sha256": digest, "how": how, "sizes": sizes, "straddling_copies": copies}
+    print(json.dumps(values) if as_json else words)
+
+
+def _check_plot(plot: Path | None) -> None:
+    """Raise ConfigError for a file that matplotlib can't write."""
+    if plot is not None and plot.suffix:
+        from matplotlib.backend_bases import FigureCanvasBase
+
+        if plot.suffix[1:].lower() not in FigureCanvasBase.filetypes:
+            raise ConfigError(f"--plot can't write {plot.name}; use .png, .svg or .pdf")
 
 
 def _draw(data: "DataSet", source: str, options: SchemeOptions) -> "tuple[str, dict[str, str], Choice | None]":
@@ -244,11 +262,12 @@ def _draw_as_paper(data: "DataSet", source: str, seed: int) -> "tuple[dict[str, 
 
     if not data.parts:
         return splits.paper_split(parse_source(source)[0], data, seed, lambda: _histograms(data))
-    kept = {sample.key for sample in data.samples}
+    group_of = {sample.key: sample.group for sample in data.samples}
     scheme: dict[str, str] = {}
     for part in data.parts:
         alone = open_data(part.source)  # with its own labels, which its split is stratified by
-        own = replace(alone, samples=[sample for sample in alone.samples if f"{part.name}/{sample.key}" in kept])
+        keys = ((sample, f"{part.name}/{sample.key}") for sample in alone.samples)
+        own = replace(alone, samples=[replace(one, group=group_of[key]) for one, key in keys if key in group_of])
         drawn, _ = splits.paper_split(parse_source(part.source)[0], own, seed, partial(_histograms, own))
         scheme |= {f"{part.name}/{key}": name for key, name in drawn.items()}
     return scheme, None

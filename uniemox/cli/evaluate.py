@@ -42,8 +42,9 @@ def evaluate(
 
     The intervals hold for this run; another seed of its training may differ more (`uniemox compare` takes several).
     Scores and predictions are saved in the run's folder. For an ONNX file they are saved next to the file; for embedded
-    and small in ./embedded and ./small. Training images of the model are refused. If the data have other labels,
-    predictions are converted to them. Evoked emotions are never converted to felt ones.
+    and small in ./embedded and ./small. Training images of the model are refused. If the data have only some
+    of the model's labels, answers are scored among all labels of the model. If they have other labels, predictions are
+    converted to them. Evoked emotions are never converted to felt ones.
 
     For example:
 
@@ -96,7 +97,8 @@ def score_tables(evaluation: "Evaluation") -> Iterator[Table | str]:
         yield table
     if evaluation.by is not None:
         yield _groups(evaluation.by)
-    yield f"{values['n']} samples"
+    among = evaluation.scored_labels
+    yield f"{values['n']} samples" + (f", scored among {len(among)} labels: {', '.join(among)}" if among else "")
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, float | None, Any]]:
@@ -149,6 +151,8 @@ def compare(*, ours: Runs, theirs: Runs, baseline: Runs | None = None, as_json: 
             print(json.dumps(asdict(comparison)))
             continue
         print(f"{comparison.title}, {comparison.pictures:,} images")
+        if comparison.note:
+            print(comparison.note)
         for name, values, interval in (
             ("ours", comparison.ours, comparison.ours_interval),
             ("theirs", comparison.theirs, comparison.theirs_interval),

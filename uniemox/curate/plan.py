@@ -10,6 +10,7 @@ from uniemox.bounds import check_numbers
 from uniemox.errors import ConfigError, LabelError
 from uniemox.labels import CUSTOM, MIKELS, Kind, LabelSet, clean, recognise
 from uniemox.paper import paper_tables
+from uniemox.spelling import spelled, spelled_alike
 
 STYLES = ("cartoon", "natural", "realistic", "science fiction", "advertising")  # of Emo8, section IV
 Rule = Literal["both", "majority", "soft"]
@@ -63,6 +64,12 @@ class CollectionPlan:
     __pydantic_config__ = STRICT
 
     def __post_init__(self) -> None:
+        if same := spelled_alike(self.keywords):
+            raise ConfigError(
+                f"keywords: {same[0]!a} and {same[1]!a} differ only in blanks, invisible characters or the "
+                "form of accents; give one label"
+            )
+        object.__setattr__(self, "keywords", {spelled(label): words for label, words in self.keywords.items()})
         if not 2 <= len(self.keywords) <= MAX_LABELS:
             raise ConfigError(f"keywords: expected 2 to {MAX_LABELS} labels, got {len(self.keywords)}")
         label_of: dict[str, str] = {}
@@ -74,7 +81,7 @@ class CollectionPlan:
             if not all(word.strip() for word in words):
                 raise ConfigError(f"keywords: every search word of {label} must be a text that is not empty")
             for word in words:
-                other = label_of.setdefault(word.strip().lower(), label)
+                other = label_of.setdefault(clean(word), label)
                 if other != label:  # its results would count for only one of the labels
                     raise ConfigError(f"keywords: {word!r} is searched for {other} and for {label}; leave it to one")
         if not all(_is_name(style) for style in self.styles) or len(self.styles) > MAX_LABELS:

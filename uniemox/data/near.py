@@ -32,7 +32,7 @@ def near_groups(thumbs: NDArray[np.uint8]) -> NDArray[np.intp]:
         first, second = pairs
         while len(first):
             a, b = first[:PAIRS], second[:PAIRS]
-            same = difference(thumbs[a], thumbs[b]) < MAX_LEFT
+            same = _are_same(thumbs[a], thumbs[b])
             for i, j in zip(a[same].tolist(), b[same].tolist(), strict=True):
                 one, other = _root(parent, i), _root(parent, j)
                 parent[max(one, other)] = min(one, other)
@@ -57,7 +57,7 @@ def _candidates(thumbs: NDArray[np.uint8]) -> Iterator[tuple[NDArray[np.intp], N
             alike += np.abs(by_odd, out=by_odd)
             place = np.flatnonzero(alike > ALIKE)
             first, second = place // alike.shape[1] + start, place % alike.shape[1] + after
-            wanted = (first < second) & ~is_flat[first]  # a flat image's description is only noise
+            wanted = (first < second) & ~(is_flat[first] & is_flat[second])  # descriptions of flat images are noise
             pairs.append((first[wanted], second[wanted]))
         return np.concatenate([a for a, _ in pairs]), np.concatenate([b for _, b in pairs])
 
@@ -97,10 +97,26 @@ def describe_structure(thumbs: NDArray[np.uint8]) -> tuple[NDArray[np.float32], 
 
 
 def difference(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Return the difference of pairs of images after the best crop and mirroring.
+    """Return the difference of pairs of images after the best crop and mirroring, the same for both orders.
 
+    A crop is fitted with the gradient of one image, which finds it more easily in one direction; the smaller difference
+    counts.
     first, second: (M, 32, 32, 3).  Returns (M,) levels of 255, root mean square over 8 x 8 places and three colours.
     """
+    return np.minimum(_difference_from(first, second), _difference_from(second, first))
+
+
+def _are_same(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Return which pairs differ by less than MAX_LEFT, (M,).  Most same pairs need one direction only."""
+    same = _difference_from(first, second) < MAX_LEFT
+    rest = np.flatnonzero(~same)
+    if len(rest):
+        same[rest] = _difference_from(second[rest], first[rest]) < MAX_LEFT
+    return same
+
+
+def _difference_from(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Return the difference if the crop is fitted with the gradient of the first image."""
     a, b = first.astype(np.float32), second.astype(np.float32)
     return np.minimum(_left_after_crop(a, b), _left_after_crop(a, b[:, :, ::-1]))
 
@@ -126,6 +142,13 @@ def _left_after_crop(first: NDArray[np.float32], second: NDArray[np.float32]) ->
 def image_hashes(samples: Sequence[Sample], on_progress: Progress = silent) -> list[str]:
     """Return the sha256 of every sample's file, in order; an empty text for an unreadable file."""
     return map_samples(_hash, samples, "hashing images", on_progress=on_progress)
+
+
+def known_hashes(samples: Sequence[Sample], on_progress: Progress = silent) -> list[str]:
+    """Return `image_hashes`, but those that an index of shards stores without reading the images."""
+    stored = [getattr(sample.image, "sha256", None) for sample in samples]
+    read = iter(image_hashes([one for one, digest in zip(samples, stored, strict=True) if digest is None], on_progress))
+    return [next(read) if digest is None else str(digest) for digest in stored]
 
 
 def _hash(sample: Sample) -> str:

@@ -28,6 +28,7 @@ from uniemox.data.splits import read_splits
 from uniemox.data.synthetic import synthetic
 from uniemox.errors import AnnotationError, ConfigError, DataError, LabelError
 from uniemox.labels import CAER, MIKELS, UBE, LabelMap, LabelSet, join_labels, label_map
+from uniemox.spelling import match_names
 
 UNION, JOINS = "union", "joined"  # option of the first of several data sets, and its value
 
@@ -322,8 +323,9 @@ def _add_persons(data: DataSet, file: Path) -> DataSet:
             f"{data.short_side_px}); find the people in these, or give the file to data shard"
         )
     samples, count = [], 0
+    key_of = match_names((sample.image_key for sample in data.samples), lines)
     for sample in data.samples:
-        line = lines.get(sample.image_key)
+        line = lines.get(key_of.get(sample.image_key, ""))
         if line is not None and line.get("boxes") is not None:
             sample = replace(sample, persons=detections_of(line["boxes"], file, sample.key))  # noqa: PLW2901
             count += 1
@@ -338,8 +340,9 @@ def _add_texts(data: DataSet, file: Path) -> DataSet:
     header, lines = read_sidecar(file)
     with_emotion = header.get("with_emotion") is not False
     samples, count = [], 0
+    key_of = match_names((sample.image_key for sample in data.samples), lines)
     for sample in data.samples:
-        line = lines.get(sample.image_key)
+        line = lines.get(key_of.get(sample.image_key, ""))
         if line is not None:
             text, annotation = line.get("text"), line.get("annotation")
             if not isinstance(text, str) or not isinstance(annotation, dict | None):
@@ -377,7 +380,8 @@ def _leave_out(data: DataSet, file: Path) -> DataSet:
         raise DataError(
             f'{file}: expected {{"exclude": [{{"key": ...}}, ...]}}, as uniemox data check --json writes it'
         ) from error
-    samples = [sample for sample in data.samples if sample.key not in listed]
+    excluded = set(match_names(listed, {sample.key for sample in data.samples}).values())
+    samples = [sample for sample in data.samples if sample.key not in excluded]
     if not samples:
         raise DataError(f"{file} excludes all samples of {data.name}")
     note = f"{len(data) - len(samples)} of the {len(listed)} images listed in {file} were left out"

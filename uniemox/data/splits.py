@@ -4,8 +4,7 @@ import hashlib
 import json
 import math
 import os
-import random
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +17,7 @@ from uniemox.data.sample import DataSet, Sample
 from uniemox.data.split_folders import scheme_of_folders
 from uniemox.errors import ConfigError, DataError
 from uniemox.io.files import replacing, write_file
+from uniemox.spelling import match_names, spelled
 
 Scheme = dict[str, str]  # split by key
 FORMAT = "uniemox-splits-1"
@@ -62,7 +62,9 @@ def split_samples(
 
     ratios: split to share, with sum 1.  stratum: what must be spread evenly, the label by default.
     fill_splits: give every split a group of each stratum that has enough, even if its share is below one.
-    The draw depends only on the keys and the seed, not on the order of the samples.
+    The draw depends only on the keys and the seed, not on the order of the samples. Each stratum is ordered by a hash
+    of seed and key, and its first part goes to the first split: with one image more or fewer, the others stay where
+    they were, except at most one at each border between two splits of its stratum.
     Raises ConfigError for ratios that don't add up to 1.
 
     >>> from uniemox.data.synthetic import synthetic
@@ -75,25 +77,94 @@ def split_samples(
     groups: dict[str, list[Sample]] = defaultdict(list)
     for sample in sorted(samples, key=lambda sample: sample.key):
         groups[f"group {sample.group}" if sample.group else sample.key].append(sample)
-    strata: dict[str, list[list[Sample]]] = defaultdict(list)
-    for group in groups.values():
-        strata[repr(stratum(group[0]))].append(group)
-    wanted, given = dict.fromkeys(ratios, 0.0), dict.fromkeys(ratios, 0)
+    strata: dict[str, list[str]] = defaultdict(list)
+    for name, group in groups.items():
+        strata[repr(stratum(group[0]))].append(name)
     scheme: Scheme = {}
-    for name in sorted(strata):
-        units = strata[name]
-        random.Random(f"{seed} {name}").shuffle(units)
-        units.sort(key=len, reverse=True)  # largest groups first, while they still fit
-        for split, share in ratios.items():
-            wanted[split] += share * sum(map(len, units))
-        empty = set(ratios) if fill_splits and len(units) >= len(ratios) else set()
-        for left, unit in zip(range(len(units), 0, -1), units, strict=True):
-            choices = [split for split in ratios if left > len(empty) or split in empty]
-            best = max(choices, key=lambda split: wanted[split] - given[split])
-            empty.discard(best)
-            given[best] += len(unit)
-            scheme |= dict.fromkeys((sample.key for sample in unit), best)
+    for number, name in enumerate(sorted(strata), start=1):
+        units = sorted(strata[name], key=lambda unit: hash_of(unit, seed))
+        counts = _unit_counts([len(groups[unit]) for unit in units], ratios, _offset(number))
+        if fill_splits and len(units) >= len(ratios):
+            _fill(counts)
+        splits = (split for split, count in zip(ratios, counts, strict=True) for _ in range(count))
+        for unit, split in zip(units, splits, strict=True):
+            scheme |= dict.fromkeys((sample.key for sample in groups[unit]), split)
     return scheme
+
+
+def hash_of(key: str, seed: int) -> bytes:
+    """Return a hash that orders keys at random, the same for each spelling of a key."""
+    return hashlib.sha256(f"{seed} {spelled(key)}".encode("utf-8", "surrogatepass")).digest()
+
+
+def _unit_counts(sizes: Sequence[int], ratios: Mapping[str, float], offset: float) -> list[int]:
+    """Return the number of ordered units for each split, in the order of the ratios.
+
+    sizes: samples of each unit.  offset: 0 to 1; 0.5 rounds a border to the nearest sample. A unit across a border goes
+    to the split that holds its middle.
+    """
+    ends = np.cumsum(sizes)
+    middles = ends - np.array(sizes) / 2
+    shares = np.cumsum(list(ratios.values()))
+    # Rounded first, because 0.7 + 0.1 times 100 is 79.999...
+    borders = np.floor(np.round(shares * ends[-1], 6) + offset)
+    borders[-1] = ends[-1]
+    below = np.searchsorted(middles, borders)
+    return np.diff(below, prepend=0).tolist()
+
+
+def _offset(number: int) -> float:
+    """Return the offset of the number-th stratum: 1/2, 1/4, 3/4, 1/8, ... (van der Corput).
+
+    With one offset, all strata of equal size would round in the same direction, and small splits would stay empty.
+    """
+    bits = f"{number:b}"[::-1]
+    return int(bits, 2) / 2 ** len(bits)
+
+
+def _fill(counts: list[int]) -> None:
+    """Take a unit from the largest split for each empty one."""
+    while 0 in counts:
+        counts[counts.index(max(counts))] -= 1
+        counts[counts.index(0)] += 1
+
+
+def join_copies(samples: Sequence[Sample], hashes: Sequence[str]) -> list[Sample]:
+    """Return the samples, where groups that share an image file are one group.
+
+    hashes: the sha256 of every file; empty for an unreadable one.
+    """
+    parent: dict[str, str] = {}
+
+    def root(name: str) -> str:
+        parent.setdefault(name, name)
+        while parent[name] != name:
+            parent[name] = parent[parent[name]]
+            name = parent[name]
+        return name
+
+    units = [f"group {sample.group}" if sample.group else f"key {sample.key}" for sample in samples]
+    first: dict[str, str] = {}
+    for unit, digest in zip(units, hashes, strict=True):
+        if digest:
+            roots = sorted((root(unit), root(first.setdefault(digest, unit))))
+            parent[roots[1]] = roots[0]
+    sizes = Counter(map(root, units))
+    return [
+        replace(sample, group=root(unit)) if sizes[root(unit)] > 1 else sample
+        for sample, unit in zip(samples, units, strict=True)
+    ]
+
+
+def straddling(samples: Sequence[Sample], hashes: Sequence[str], scheme: Mapping[str, str]) -> int:
+    """Return the number of samples that have an exact copy in another split.  hashes: as for `join_copies`."""
+    splits: dict[str, set[str]] = defaultdict(set)
+    pairs = [
+        (scheme[sample.key], digest) for sample, digest in zip(samples, hashes, strict=True) if sample.key in scheme
+    ]
+    for split, digest in pairs:
+        splits[digest].add(split)
+    return sum(len(splits[digest]) > 1 for _, digest in pairs if digest)
 
 
 def lacking_splits(data: DataSet, scheme: Mapping[str, str], names: Iterable[str]) -> dict[str, tuple[str, ...]]:
@@ -153,11 +224,11 @@ def take_fraction(samples: Sequence[Sample], fraction: float, seed: int) -> list
     if not 0 < fraction <= 1:
         raise ConfigError(f"a fraction must lie above 0 and be at most 1, got {fraction}")
     classes: dict[int | None, list[Sample]] = defaultdict(list)
-    for sample in sorted(samples, key=lambda sample: sample.key):
+    for sample in samples:
         classes[sample.label].append(sample)
     kept = set()
-    for label, members in classes.items():
-        random.Random(f"{seed} {label}").shuffle(members)
+    for members in classes.values():
+        members.sort(key=lambda sample: hash_of(sample.key, seed))
         kept |= {sample.key for sample in members[: max(1, round(fraction * len(members)))]}
     return [sample for sample in samples if sample.key in kept]
 
@@ -269,9 +340,11 @@ def read_splits(path: Path, data: DataSet) -> DataSet:
         digest = _digest(_keys_by_split(scheme))
     else:
         scheme, digest = _read_scheme(path)
-    absent = scheme.keys() - {sample.key for sample in data.samples}
+    known = match_names(scheme, {sample.key for sample in data.samples})
+    absent = scheme.keys() - known.keys()
     if absent:
         raise DataError(f"{path}: {len(absent)} of its images are not in {data.name}, such as {min(absent)}")
+    scheme = {known[key]: split for key, split in scheme.items()}
     samples = [replace(sample, split=scheme[sample.key]) for sample in data.samples if sample.key in scheme]
     left = len(data) - len(samples)
     notes = (f"splits from {path} (sha256 {digest[:12]})", *([f"{left} images are not in it"] if left else []))

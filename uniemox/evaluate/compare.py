@@ -37,6 +37,8 @@ class Comparison:
     baseline_interval: Interval | None = None
     ours_over_baseline: PairedDifference | None = None
     theirs_over_baseline: PairedDifference | None = None
+    note: str = ""
+    """Warning if not all runs were scored among the same labels."""
 
 
 def compare(ours: Sequence[Path], theirs: Sequence[Path], baseline: Sequence[Path] = ()) -> list[Comparison]:
@@ -79,6 +81,15 @@ def chance_of(predictions: Predictions) -> tuple[float, float]:
     return float(counts.max() / counts.sum()), 1 / classes
 
 
+def label_note(predictions: Sequence[Predictions]) -> str:
+    """Return a warning if answers were scored among different labels; fewer labels leave fewer wrong answers."""
+    label_sets = dict.fromkeys(frozenset(one.scored_labels) for one in predictions)
+    if len(label_sets) < 2:
+        return ""
+    lists = " and ".join(f"{len(labels)} ({', '.join(sorted(labels))})" for labels in label_sets)
+    return f"not scored among the same labels, but among {lists}: scores among fewer labels are higher"
+
+
 def _compare(
     title: str, ours: Sequence[Predictions], theirs: Sequence[Predictions], baseline: Sequence[Predictions]
 ) -> Comparison:
@@ -95,7 +106,14 @@ def _compare(
         compared[f"{name}_interval"] = _share(interval_over_runs(group, first.groups))
         if baseline and name != "baseline":
             compared[f"{name}_over_baseline"] = paired_bootstrap(group, baseline_hits, first.groups)
-    return Comparison(title=title, pictures=len(first.keys), commonest=commonest, uniform=uniform, **compared)
+    return Comparison(
+        title=title,
+        pictures=len(first.keys),
+        commonest=commonest,
+        uniform=uniform,
+        note=label_note(everyone),
+        **compared,
+    )
 
 
 def _share(interval: Interval | None) -> Interval | None:

@@ -17,12 +17,12 @@ from uniemox.data.seen import read_seen, refuse_seen, seen_file, write_hashes
 from uniemox.errors import CheckpointError, ConfigError, DataError
 from uniemox.evaluate.calibration import calibrated, expected_calibration_error
 from uniemox.evaluate.outputs import Outputs, outputs_of_network, run_each
-from uniemox.evaluate.run import file_of, is_onnx, map_to_data
+from uniemox.evaluate.run import file_of, is_onnx, mapped
 from uniemox.intervals import Interval, bootstrap_interval
 from uniemox.io.files import ONNX, replacing
 from uniemox.io.onnx_external import with_metadata
 from uniemox.io.progress import Progress, silent
-from uniemox.labels import AFFECT
+from uniemox.labels import AFFECT, ScoredLabels, scored_labels
 from uniemox.predict.confidence import UNFAMILIAR, answers_of, familiarity_of, likely_sets
 from uniemox.predict.network import FEATURES, KEY, LOGITS, Network
 from uniemox.predict.opening import open_network
@@ -43,10 +43,10 @@ class Recalibration:
     ece_before: float
     ece_after: float
     accuracy: float
-    """Accuracy among the labels of the images; calibration does not change the order of the labels."""
+    """Accuracy among scored_labels; calibration does not change the order of the labels."""
     accuracy_interval: Interval
     chance: float
-    """Accuracy of guessing one of these labels."""
+    """Accuracy of guessing one of scored_labels."""
     commonest: float
     """Accuracy of always predicting the most common label."""
     coverage_before: float | None
@@ -57,6 +57,8 @@ class Recalibration:
     set_size_after: float
     flagged: float | None
     """Share of images flagged as unlike the training images; None if the model has no distance."""
+    scored_labels: tuple[str, ...]
+    """Labels among which the accuracy was measured, as in `uniemox evaluate`."""
 
     @property
     def verdict(self) -> str:
@@ -85,12 +87,11 @@ def recalibrate(
     info = network.info
     if info.task != "label":
         raise ConfigError(f"{model} has task {info.task}; labels can only calibrate a classifier with task label")
-    mapping = map_to_data(info.find_labels(), data.labels)
-    back = {mapping(i): i for i in range(len(info.labels)) if mapping(i) is not None}
-    if len(back) < sum(mapping(i) is not None for i in range(len(info.labels))):
+    scored = scored_labels(info.find_labels(), data.labels)
+    if scored.of_model.merged:
         raise ConfigError(f"several labels of {model} become one of {data.labels.name}; give data in its own labels")
     split, data = data.to_calibrate(split)
-    samples = [sample for sample in data.samples if sample.label in back]
+    samples = [sample for sample in data.samples if scored.truth(sample.label) is not None]
     if len(samples) < MIN_IMAGES:
         raise DataError(
             f"{data.name_with_split(split)} has {len(samples)} images with a label of {model}; at least "
@@ -102,21 +103,27 @@ def recalibrate(
     outputs = outputs_of_network(network, samples, on_progress, what="calibrating")
     if len(outputs.samples) < MIN_IMAGES:
         raise DataError(f"only {len(outputs.samples)} of {len(samples)} images can be read; {MIN_IMAGES} are needed")
-    truth = np.array([back[sample.label] for sample in outputs.samples])
+    back = {scored.of_model(i): i for i in range(len(info.labels))}
+    truth = np.array([back[scored.truth(sample.label)] for sample in outputs.samples])
     fitted = calibrated(info, outputs.values, outputs.distances, np.eye(len(info.labels))[truth])
     fitted = replace(fitted, calibration_images="independent", calibrated_on=data.name_with_split(split))
     write_model(source, out, fitted.to_json())
     write_hashes(seen_file(out), {digest for digest in hashes if digest} | seen)
-    return _measured(info, fitted, outputs, truth, split)
+    return _measured(info, fitted, outputs, truth, scored, split)
 
 
 def _measured(
-    info: ClassifierInfo, fitted: ClassifierInfo, outputs: Outputs, truth: NDArray[np.integer], split: str
+    info: ClassifierInfo,
+    fitted: ClassifierInfo,
+    outputs: Outputs,
+    truth: NDArray[np.integer],
+    scored: ScoredLabels,
+    split: str,
 ) -> Recalibration:
     """Measure the change from info to fitted on the same outputs.  truth: (N,) indices in the model's labels."""
     before, after = (answers_of(one, outputs.values, outputs.distances) for one in (info, fitted))
-    labels = np.unique(truth)
-    is_right = labels[before[:, labels].argmax(axis=1)] == truth
+    place_of = np.array([-1 if (place := scored.of_model(i)) is None else place for i in range(len(info.labels))])
+    is_right = mapped(before, scored.of_model).argmax(axis=1) == place_of[truth]
     familiarity = familiarity_of(outputs.distances, fitted.distances)
     has_sets = len(info.conformal_scores) >= MIN_IMAGES
     sets_before = likely_sets(info.conformal_scores, COVERAGE, before, truth) if has_sets else (None, None)
@@ -129,13 +136,14 @@ def _measured(
         ece_after=expected_calibration_error(after, truth),
         accuracy=float(is_right.mean()),
         accuracy_interval=bootstrap_interval(is_right, [one.group or one.image_key for one in outputs.samples]),
-        chance=1 / len(labels),
+        chance=1 / len(scored.labels),
         commonest=float(np.bincount(truth).max() / len(truth)),
         coverage_before=sets_before[0],
         coverage_after=sets_after[0],
         set_size_before=sets_before[1],
         set_size_after=sets_after[1],
         flagged=None if familiarity is None else float((familiarity < UNFAMILIAR).mean()),
+        scored_labels=scored.labels.labels,
     )
 
 

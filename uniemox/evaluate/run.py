@@ -16,7 +16,7 @@ from uniemox.classifier_info import ClassifierInfo
 from uniemox.data.near import image_hashes
 from uniemox.data.sample import NO_PERSONS, DataSet, Sample, shares_of
 from uniemox.data.seen import read_seen, refuse_seen
-from uniemox.errors import CheckpointError, ConfigError, DataError, LabelError
+from uniemox.errors import CheckpointError, ConfigError, DataError
 from uniemox.evaluate.calibration import expected_calibration_error
 from uniemox.evaluate.outputs import Outputs, outputs_of_network
 from uniemox.evaluate.scores import (
@@ -31,7 +31,7 @@ from uniemox.evaluate.scores import (
 from uniemox.io.files import EVALUATIONS, ONNX, WEIGHTS, refuse_special, write_file
 from uniemox.io.progress import Progress, silent
 from uniemox.io.weight_names import EMBEDDED, IN_PACKAGE
-from uniemox.labels import AFFECT, LabelMap, LabelSet, label_map
+from uniemox.labels import AFFECT, LabelMap, ScoredLabels, scored_labels
 from uniemox.predict.confidence import UNFAMILIAR, answers_of, familiarity_of, likely_sets, probabilities_of
 from uniemox.predict.opening import open_network
 from uniemox.predict.ratings import HASH_DIGITS, RatingHead
@@ -59,10 +59,14 @@ class Evaluation:
     trust: Mapping[str, float] = field(default_factory=dict)
     """Quality of the model's own statements: flagged, the share of images that it flags as unfamiliar; coverage and
     set_size of its 90 % likely sets."""
+    scored_labels: tuple[str, ...] = ()
+    """Labels among which the model's answers were scored; empty for valence and arousal."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return the JSON-serialisable form, without the predictions."""
         values = asdict(self.scores) | dict(self.trust) | {"notes": list(self.notes)}
+        if self.scored_labels:
+            values["scored_labels"] = list(self.scored_labels)
         return values if self.by is None else values | {"by": asdict(self.by)}
 
 
@@ -82,14 +86,15 @@ def evaluate(
     task: affect: score the valence and arousal head of an ONNX classifier instead of its labels.
     by: a column (domain, split, label, group, or a field of the annotation) whose values are also scored separately.
     allow_seen: also score images that the model, or its parts, were trained on.
-    If the data set has other labels, the model's are mapped to them (`label_map`), and samples without a counterpart
-    are left out. Intervals resample images; images of one group are resampled together.
+    A data set with some of the model's labels is scored in the model's label set. If it has other labels, the model's
+    are mapped to them (`scored_labels`), and samples without a counterpart are left out. Intervals resample images;
+    images of one group are resampled together.
     Raises DataError for training images (`uniemox.data.seen`), or if nothing is left; LabelError if there is no label
     map; ConfigError for an unknown column.
     """
     info, answer, head = _open_onnx(model, task) if is_onnx(model) else _open_run(model, task, hardware)
-    mapping = None if info.task == "affect" else map_to_data(info.find_labels(), data.labels)
-    samples, notes = _scorable(data, info, mapping)
+    scored = None if info.task == "affect" else scored_labels(info.find_labels(), data.labels)
+    samples, notes = _scorable(data, info, scored)
     if by is not None:
         column_of(samples, by, data)  # raises before the images are read
     if not allow_seen:
@@ -101,10 +106,17 @@ def evaluate(
         notes.append("the temperature was fitted on the images that chose the epoch (few images, or --select accuracy)")
     if info.needs_person and info.person != "second_crop" and data.lacks_persons:
         notes.append(NO_PERSONS)
-    scorer = Scorer(info, data.labels, mapping, outputs, head)
+    scorer = Scorer(info, scored, outputs, head)
     groups = None if by is None else score_groups(column_of(outputs.samples, by, data), scorer.score)
     everything = np.arange(len(outputs.samples))
-    return Evaluation(scorer.score(everything), groups, tuple(notes), tuple(scorer.predictions()), trust=scorer.trust())
+    return Evaluation(
+        scorer.score(everything),
+        groups,
+        tuple(notes),
+        tuple(scorer.predictions()),
+        trust=scorer.trust(),
+        scored_labels=() if scored is None else scored.labels.labels,
+    )
 
 
 def is_onnx(model: Path) -> bool:
@@ -210,8 +222,8 @@ class Scorer:
     """Converts outputs of all or some samples to scores."""
 
     info: ClassifierInfo
-    labels: LabelSet
-    mapping: LabelMap | None
+    scored: ScoredLabels | None
+    """None for valence and arousal."""
     outputs: Outputs
     head: RatingHead | None
 
@@ -235,23 +247,30 @@ class Scorer:
         """(M, 2, 2) for valence and arousal; None without a rating head."""
         return None if self.head is None else self.head.intervals(self.answers, self.familiarity)
 
+    @cached_property
+    def truth(self) -> NDArray[np.int64]:
+        """(M,) indices in the scored labels, for task label."""
+        assert self.scored is not None
+        return np.array([self.scored.truth(sample.label) for sample in self.outputs.samples])
+
     def score(self, places: NDArray[np.intp]) -> Scores:
         """Score the samples with these indices, (M',)."""
         samples, units = [self.outputs.samples[i] for i in places], [self.units[i] for i in places]
         values, answers, temperature = self.outputs.values[places], self.answers[places], self.info.temperature
-        if self.mapping is None:
+        if self.scored is None:
             target = np.array([[sample.valence, sample.arousal] for sample in samples], dtype=np.float64)
             intervals = None if self.intervals is None else self.intervals[places]
             return score_affect(answers, target, groups=units, intervals=intervals)
-        shares = mapped(answers, self.mapping)
+        shares = mapped(answers, self.scored.of_model)
         if self.info.task == "distribution":
-            target = np.array([shares_of(sample, self.labels) for sample in samples])
+            votes = np.array([shares_of(sample, self.scored.of_data.source) for sample in samples])
+            target = mapped(votes, self.scored.of_data)
             return replace(score_distributions(shares, target, groups=units), temperature=temperature)
-        truth = np.array([sample.label for sample in samples])
-        scores = score_classes(shares, truth, self.labels, groups=units)
+        truth = self.truth[places]
+        scores = score_classes(shares, truth, self.scored.labels, groups=units)
         if temperature is None:
             return scores
-        raw = expected_calibration_error(mapped(probabilities_of(values, None), self.mapping), truth)
+        raw = expected_calibration_error(mapped(probabilities_of(values, None), self.scored.of_model), truth)
         return replace(scores, temperature=temperature, ece=raw, ece_calibrated=scores.ece)
 
     def trust(self) -> dict[str, float]:
@@ -259,23 +278,24 @@ class Scorer:
         measures = dict[str, float]()
         if self.familiarity is not None:
             measures["flagged"] = float((self.familiarity < UNFAMILIAR).mean())
-        is_own = self.mapping is not None and self.mapping.source.labels == self.mapping.target.labels
+        is_own = self.scored is not None and self.scored.labels.labels == self.scored.of_model.source.labels
         if self.info.task == "label" and is_own and len(self.info.conformal_scores) >= MIN_SCORES:
-            truth = np.array([sample.label for sample in self.outputs.samples])
-            sets = likely_sets(self.info.conformal_scores, COVERAGE, self.answers, truth)
+            sets = likely_sets(self.info.conformal_scores, COVERAGE, self.answers, self.truth)
             measures |= dict(zip(("coverage", "set_size"), sets, strict=True))
         return measures
 
     def predictions(self) -> list[dict[str, Any]]:
         """Return a line for every image."""
-        lines, names = [], self.labels.labels
-        shares = None if self.mapping is None else mapped(self.answers, self.mapping)
+        lines = []
+        names = () if self.scored is None else self.scored.labels.labels
+        shares = None if self.scored is None else mapped(self.answers, self.scored.of_model)
         for i, (sample, unit) in enumerate(zip(self.outputs.samples, self.units, strict=True)):
             line: dict[str, Any] = {"key": sample.key, "path": str(sample.image), "group": unit}
-            if shares is None:
+            if self.scored is None or shares is None:
                 line |= {"valence": float(self.answers[i, 0]), "arousal": float(self.answers[i, 1])}
             else:
-                line["label"] = None if sample.label is None else names[sample.label]
+                place = self.scored.truth(sample.label)
+                line["label"] = None if place is None else names[place]
                 line["predicted"] = names[int(shares[i].argmax())]
                 line["probabilities"] = {name: round(float(p), 6) for name, p in zip(names, shares[i], strict=True)}
             lines.append(line)
@@ -294,36 +314,20 @@ def mapped(probabilities: NDArray[np.float64], mapping: LabelMap) -> NDArray[np.
     return shares / np.maximum(shares.sum(axis=1, keepdims=True), np.finfo(np.float64).tiny)
 
 
-def map_to_data(ours: LabelSet, theirs: LabelSet) -> LabelMap:
-    """Map a model's labels to those of a data set.
-
-    Raises LabelError if there is no map, or if one describes felt and the other evoked emotions.
-    """
-    if ours.kind == theirs.kind and ours.labels == theirs.labels:
-        return LabelMap(ours, theirs, {label: label for label in ours.labels})
-    if ours.kind != theirs.kind:  # label_map gives polarity the model's kind, but the data's labels have their own
-        raise LabelError(
-            f"the model predicts {ours.kind} emotions, the data's labels are {theirs.kind} ones: one kind does not "
-            "determine the other"
-        )
-    return label_map(ours, theirs)
-
-
-def _scorable(data: DataSet, info: ClassifierInfo, mapping: LabelMap | None) -> tuple[list[Sample], list[str]]:
-    """Return the samples with a target for the model, and messages about the others."""
+def _scorable(data: DataSet, info: ClassifierInfo, scored: ScoredLabels | None) -> tuple[list[Sample], list[str]]:
+    """Return the samples with a target for the model, and messages about the labels and the other samples."""
     notes = []
-    if mapping is None:
+    if scored is None:
         samples = [sample for sample in data.samples if sample.valence is not None and sample.arousal is not None]
     elif info.task == "distribution":
         samples = [sample for sample in data.samples if shares_of(sample, data.labels)]
     else:
-        reached = {place for i in range(len(mapping.source)) if (place := mapping(i)) is not None}
         labelled = [sample for sample in data.samples if sample.label is not None]
-        samples = [sample for sample in labelled if sample.label in reached]
-        if mapping.source.labels != mapping.target.labels:
-            notes.append(f"labels are mapped: {mapping}")
+        samples = [sample for sample in labelled if scored.truth(sample.label) is not None]
+        if scored.of_model.source.labels != scored.labels.labels:
+            notes.append(f"labels are mapped: {scored.of_model}")
         if len(samples) < len(labelled):
-            lost = ", ".join(mapping.unreached)
+            lost = ", ".join(scored.of_model.unreached)
             notes.append(f"{len(labelled) - len(samples)} images were left out: the model has no label for {lost}")
     if len(data) > len(samples) and not notes:
         notes.append(f"{len(data) - len(samples)} images have no label or rating to compare with")
@@ -331,4 +335,7 @@ def _scorable(data: DataSet, info: ClassifierInfo, mapping: LabelMap | None) -> 
         rated = any(sample.valence is not None and sample.arousal is not None for sample in data.samples)
         hint = "; score its valence and arousal with --task affect" if rated else ""
         raise DataError(f"{data.name} has no image to score: none of {len(data)} has what the model predicts{hint}")
+    if scored is not None and scored.absent:
+        lacking = ", ".join(scored.absent)
+        notes.append(f"scored among all {len(scored.labels)} labels of the model; the data have no class {lacking}")
     return samples, notes

@@ -29,6 +29,12 @@ class Predictions:
     labels: NDArray[np.int64]  # (N,), indices in the evaluation's labels
     predicted: NDArray[np.int64]  # (N,)
     probabilities: Array  # (N, E), 0 to 1
+    scored_labels: tuple[str, ...]  # E, the labels among which the answers were scored
+
+    @property
+    def words(self) -> list[str]:
+        """Label of every image."""
+        return [self.scored_labels[i] for i in self.labels]
 
     @property
     def is_right(self) -> NDArray[np.bool_]:
@@ -187,7 +193,7 @@ def read_predictions(file: Path, labels: list[str]) -> Predictions:
     if not rows:
         raise DataError(f"{file} is empty; run uniemox evaluate again")
     keys, groups, truth, predicted, probabilities = zip(*sorted(rows, key=lambda row: row[0]), strict=True)
-    return Predictions(keys, groups, np.array(truth), np.array(predicted), np.stack(probabilities))
+    return Predictions(keys, groups, np.array(truth), np.array(predicted), np.stack(probabilities), tuple(labels))
 
 
 def _lines(file: Path) -> Iterator[tuple[str, Any]]:

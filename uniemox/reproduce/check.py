@@ -12,11 +12,11 @@ from uniemox.data.sample import DataSet
 from uniemox.data.source import FILES, UNION, combine, joins_labels, open_data, parse_source, split_sources
 from uniemox.data.splits import PAPER_RECIPES, Scheme, paper_split, parse_ratio, split_samples
 from uniemox.errors import CheckpointError, DataError, UniemoxError
-from uniemox.evaluate.run import map_to_data
 from uniemox.finetune.config import FinetuneConfig
 from uniemox.finetune.samples import split_for_training
 from uniemox.io.files import SPLITS
 from uniemox.io.progress import Progress, silent
+from uniemox.labels import scored_labels
 from uniemox.model.encoder import FEATURES
 from uniemox.persons.detector import load_detector
 from uniemox.predict.opening import finder_file
@@ -170,7 +170,8 @@ def _finetune(run: Run, world: _World) -> str:
 
 def _evaluate(run: Run, world: _World) -> str:
     data = _labelled(run, world)
-    return f"{len(data)} images; labels {map_to_data(world.labels[run.folder].labels, data.labels)}"
+    scored = scored_labels(world.labels[run.folder].labels, data.labels)
+    return f"{len(data)} images; labels {scored.of_model}"
 
 
 def _split(run: Run, world: _World) -> str:

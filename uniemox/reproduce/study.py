@@ -6,7 +6,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from uniemox.classifier_info import Streams
-from uniemox.evaluate.run import map_to_data
 from uniemox.finetune.config import FinetuneConfig
 from uniemox.io.files import ENCODER, ONNX
 from uniemox.reproduce.config import ReproduceConfig, Scale
@@ -281,7 +280,8 @@ class Study:
     def _protocol(self, model: Run, trained: DataSource, target: DataSource, pooling: str | None) -> Protocol:
         assert isinstance(model.config, FinetuneConfig)
         config = model.config.resolved()
-        reached = map_to_data(trained.labels, target.labels).reached
+        scored = scored_labels(trained.labels, target.labels)
+        reachable = tuple(label for place, label in enumerate(scored.labels.labels) if place in scored.predictable)
         return Protocol(
             trained_on=trained.name,
             labels=trained.labels,
@@ -292,7 +292,7 @@ class Study:
             epoch=epoch_of(config),
             scored_on=target.scored.name,
             split=target.split,
-            scored_labels=replace(target.labels, labels=reached),
+            scored_labels=replace(scored.labels, labels=reachable),
         )
 
     def pretrained(self, name: str = MAIN, changes: Options | None = None) -> Mapping[int, Run | str]:

@@ -17,9 +17,10 @@ from uniemox.data.sample import DataSet, Sample
 from uniemox.data.seen import refuse_seen, seen_by
 from uniemox.errors import DataError
 from uniemox.evaluate.outputs import Outputs
-from uniemox.evaluate.run import Evaluation, Scorer, map_to_data, write_evaluation
+from uniemox.evaluate.run import Evaluation, Scorer, write_evaluation
 from uniemox.finetune.config import USES
 from uniemox.io.progress import Progress, silent
+from uniemox.labels import scored_labels
 from uniemox.model.methods.relation import method_class
 from uniemox.model.regions import OF_PERSON
 from uniemox.paper import paper_tables
@@ -371,7 +372,8 @@ def score_zero_shot(source: str, data: DataSet, out: Path, *, split: str, on_pro
         raise DataError(f"none of the images of {data.name} can be read")
     labels, outputs = data.labels, Outputs(torch.cat(rows).numpy(), None, tuple(read), ())
     info = ClassifierInfo(labels=labels.labels, label_set=labels.name, kind=labels.kind)
-    scorer = Scorer(info, labels, map_to_data(labels, labels), outputs, None)
+    scorer = Scorer(info, scored_labels(labels, labels), outputs, None)
     scores, notes = scorer.score(np.arange(len(read))), (f"zero-shot answers of {source}",)
     out.mkdir(parents=True, exist_ok=True)
-    return write_evaluation(Evaluation(scores, None, notes, tuple(scorer.predictions())), out, data, split)
+    predictions = tuple(scorer.predictions())
+    return write_evaluation(Evaluation(scores, None, notes, predictions, scored_labels=labels.labels), out, data, split)

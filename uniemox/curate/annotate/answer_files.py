@@ -15,16 +15,27 @@ from sqlalchemy import func, insert, select, true
 
 from uniemox.curate import tables as t
 from uniemox.curate.annotate.answers import DETAILS, AnswerIn, read_answer, save_answers
+from uniemox.curate.annotate.label_studio import (
+    CONTROL,
+    Annotators,
+    annotations_of,
+    chosen_labels,
+    email_of,
+    find_control,
+    is_unanswered,
+    time_of,
+)
 from uniemox.curate.annotate.verdicts import LAST_ANSWERS
 from uniemox.curate.plan import CollectionPlan
 from uniemox.curate.project import NONE, SKIP, SUFFIXES, Project, inserted_id, taken_down, utc
 from uniemox.data.readers.csv_table import parse_json, read_text
 from uniemox.errors import DataError
 from uniemox.io.files import write_file, write_rows
+from uniemox.spelling import spelled
 
 COLUMNS = ("sha256", "title", "annotator", "label", *DETAILS, "seconds", "at")
 AT_ONCE, PAUSE_S = 200, 0.02  # answers per transaction; pause between two, for annotators' answers
-IMPORTED = "label studio"  # prefix of its annotators' names
+PEOPLE = "label studio people"  # setting: names of imported annotators by their id in Label Studio
 
 
 def given_answers(project: Project, *, of_all: bool = False) -> Iterator[tuple[Any, dict[str, Any]]]:
@@ -69,8 +80,9 @@ def write_label_studio(project: Project, path: Path) -> int:
         data["sha256"] = one.sha256
         task = tasks.setdefault(one.picture, {"id": one.picture, "data": data, "annotations": []})
         labels = [] if one.label in (NONE, SKIP) else details.get("labels", [one.label])
-        choices = {"from_name": "emotion", "to_name": "image", "type": "choices", "value": {"choices": labels}}
+        choices = {"from_name": CONTROL, "to_name": "image", "type": "choices", "value": {"choices": labels}}
         about = {"completed_by": {"email": one.annotator}, "lead_time": one.seconds, "was_cancelled": one.label == SKIP}
+        about |= {"created_at": utc(one.at), "updated_at": utc(one.at)}
         task["annotations"].append({**about, "result": [choices] if labels else [], "meta": details})
         count += 1
     write_file(path, (json.dumps(list(tasks.values()), indent=1, ensure_ascii=False) + "\n").encode())
@@ -82,52 +94,118 @@ class Imported(NamedTuple):
 
     new: int
     answers: int
+    """Number of the newest answers of each person to each image."""
     unknown: int
     """Number of tasks whose image is not in the project."""
     unfit: int
     """Number of annotations with choices that are no labels of the plan, or other values that no page could send."""
+    older: int
+    """Number of annotations that a newer one of the same person replaces, in the file or in the project."""
+    unanswered: int
+    """Number of annotations that answer other controls only."""
 
 
-def import_label_studio(project: Project, path: Path) -> Imported:
+class _Given(NamedTuple):
+    """The answer of a person to an image that the project has."""
+
+    content: tuple[str, dict[str, Any]]
+    client_id: str
+    at: float
+
+
+class _Read(NamedTuple):
+    """An answer of an export."""
+
+    picture: int
+    name: str
+    answer: AnswerIn
+    at: float | None
+    """When it was last changed; None if the export does not say."""
+
+    @property
+    def order(self) -> tuple[bool, float]:
+        """Sort key: answers without a time are older than others."""
+        return self.at is not None, self.at or 0.0
+
+
+def import_label_studio(project: Project, path: Path, control: str | None = None) -> Imported:
     """Import the answers of Label Studio's JSON export; each of its annotators becomes one of the project.
 
     An image is identified by data.sha256; without it, by the file name in data.image, which must be unique.
+    Of several answers of a person to an image, only the one that was changed last is imported, with its time.
     Importing again adds nothing, nor do unchanged answers of the project's own people, as after an export.
     Details that `write_label_studio` wrote are imported too.
-    Raises DataError, with the file, for anything but tasks; then nothing is imported.
+    control: name of the control whose choices are the answers; None: emotion, or else the only one.
+    Raises DataError, with the file, for anything but tasks, and for several controls none of which is meant; then
+    nothing is imported.
     """
     tasks = parse_json(read_text(path), str(path), "; export the project of Label Studio as JSON")
     if not isinstance(tasks, list) or not all(isinstance(task, dict) and "data" in task for task in tasks):
         raise DataError(f"{path}: expected a list of tasks, each with data; export the project as JSON, not JSON-MIN")
-    images, unknown, unfit, unchanged = _known_images(project), 0, 0, 0
-    given = {(one.picture, one.annotator): (one.label, details) for one, details in given_answers(project, of_all=True)}
-    answers: list[tuple[int, str, AnswerIn]] = []
+    control = find_control(tasks, str(path), control)
+    people = Annotators(tasks, str(path), project.store.setting(PEOPLE) or {})
+    images, unknown, unfit, unanswered, unchanged = _known_images(project), 0, 0, 0, 0
+    given = {
+        (one.picture, one.annotator): _Given((one.label, details), one.client_id, one.at)
+        for one, details in given_answers(project, of_all=True)
+    }
+    found: list[_Read] = []
     for task in tasks:
         picture = _image_of(task["data"], images)
         if picture is None:
             unknown += 1
             continue
-        annotations = task.get("annotations")
-        for annotation in annotations if isinstance(annotations, list) else ():
-            answer = _answer_of(annotation, picture, project.plan)
+        for annotation in annotations_of(task):
+            if isinstance(annotation, dict) and is_unanswered(annotation, control):
+                unanswered += 1
+                continue
+            answer = _answer_of(annotation, picture, control, project.plan)
             if answer is None:
                 unfit += 1
-            elif given.get((picture, _email(annotation))) == (answer.label, answer.details()):
+                continue
+            own = given.get((picture, email_of(annotation)))
+            if own is not None and own.content == (answer.label, answer.details()):
                 unchanged += 1
             else:
-                answers.append((picture, _annotator(annotation), answer))
+                found.append(_Read(picture, people.name_of(annotation), answer, time_of(annotation)))
+    times = {one.answer.id: one.at for one in found if one.at is not None}
+    newest = _newest(found)
+    answers = [one for one in newest if not _is_replaced(one, given.get((one.picture, one.name)), times)]
+    project.store.set(PEOPLE, people.names)
     new = 0
     for start in range(0, len(answers), AT_ONCE):
         time.sleep(PAUSE_S if start else 0)
         new += _save_part(project, answers[start : start + AT_ONCE])
-    return Imported(new, len(answers) + unchanged, unknown, unfit)
+    older = len(found) - len(answers)
+    return Imported(new, len(answers) + unchanged, unknown, unfit, older, unanswered)
 
 
-def _answer_of(annotation: Any, picture: int, plan: CollectionPlan) -> AnswerIn | None:
+def _newest(answers: Iterable[_Read]) -> list[_Read]:
+    """Return the newest answer of each person to each image; of equally old ones, the last."""
+    by_task: dict[tuple[int, str], _Read] = {}
+    for one in answers:
+        task = one.picture, one.name
+        if task not in by_task or one.order >= by_task[task].order:
+            by_task[task] = one
+    return list(by_task.values())
+
+
+def _is_replaced(one: _Read, given: _Given | None, times: Mapping[str, float]) -> bool:
+    """Return True if the project has a newer answer.
+
+    times: real times by id of answers in the file, because older versions saved the time of the import.
+    """
+    if given is None or one.at is None or given.client_id == one.answer.id:
+        return False
+    return times.get(given.client_id, given.at) > one.at
+
+
+def _answer_of(annotation: Any, picture: int, control: str, plan: CollectionPlan) -> AnswerIn | None:
     """Return an annotation as an answer with a hash of the content as id; None if no page could have sent it."""
     if not isinstance(annotation, dict):
         return None
-    labels, meta = _chosen_labels(annotation, plan), annotation.get("meta")
+    labels = chosen_labels(annotation, control, plan)
+    meta = annotation.get("meta")
     own = {name: meta[name] for name in DETAILS if name in meta} if isinstance(meta, dict) else {}
     if annotation.get("was_cancelled"):
         own = {"skip": "other"} | own | {"label": SKIP}
@@ -140,13 +218,13 @@ def _answer_of(annotation: Any, picture: int, plan: CollectionPlan) -> AnswerIn 
     return read_answer({"task": 1, **own}, plan.labels)  # its task is still unknown
 
 
-def _save_part(project: Project, answers: Sequence[tuple[int, str, AnswerIn]]) -> int:
+def _save_part(project: Project, answers: Sequence[_Read]) -> int:
     """Save answers, with new people and tasks; return the number of new answers."""
     people: dict[str, int] = {}
     with project.store.write() as connection:
         before = connection.scalar(select(func.count()).select_from(t.answers)) or 0
-        rows = []
-        for picture, name, answer in answers:
+        rows, times = [], {}
+        for picture, name, answer, at in answers:
             if name not in people:
                 person_id = connection.scalar(select(t.people.c.id).where(t.people.c.name == name))
                 values = {"name": name, "role": "annotator", "invited_at": 0.0, "token_hash": secrets.token_hex(32)}
@@ -157,7 +235,9 @@ def _save_part(project: Project, answers: Sequence[tuple[int, str, AnswerIn]]) -
             if task is None:
                 task = inserted_id(connection.execute(insert(t.tasks).values(**own, given_at=0.0)))
             rows.append((people[name], answer.model_copy(update={"task": task})))
-        save_answers(connection, rows)
+            if at is not None:
+                times[answer.id] = at
+        save_answers(connection, rows, times)
         return (connection.scalar(select(func.count()).select_from(t.answers)) or 0) - before
 
 
@@ -167,7 +247,8 @@ def _known_images(project: Project) -> dict[tuple[str, str], int | None]:
     images = {("sha256", row.sha256): row.id for row in project.rows(select(t.images))}
     query = select(t.candidates.c.picture_id, t.candidates.c.address, t.candidates.c.title)
     for row in project.rows(query.where(t.candidates.c.picture_id.is_not(None))):
-        for name in {PurePosixPath(row.address).name, PurePosixPath(row.title).name} - {""}:
+        names = {spelled(PurePosixPath(row.address).name), spelled(PurePosixPath(row.title).name)}
+        for name in names - {""}:
             is_only = images.get(("image", name), row.picture_id) == row.picture_id
             images["image", name] = row.picture_id if is_only else None
     return images
@@ -178,34 +259,10 @@ def _image_of(data: Any, images: Mapping[tuple[str, str], int | None]) -> int | 
         return None
     if "sha256" in data:
         return images.get(("sha256", str(data["sha256"])))
-    name = re.split(r"[/\\]|\?d=", str(data.get("image")))[-1]
+    name = spelled(re.split(r"[/\\]|\?d=", str(data.get("image")))[-1])
     names = {name, re.sub(r"^[0-9a-f]{8}-", "", name)}  # without Label Studio's prefix of uploaded files
     matches = {images[key] for one in names if (key := ("image", one)) in images}
     return matches.pop() if len(matches) == 1 else None
-
-
-def _chosen_labels(annotation: Mapping[str, Any], plan: CollectionPlan) -> tuple[str, ...] | None:
-    """Return the chosen labels of the plan, () for no choice; None for choices that are no labels."""
-    results = annotation.get("result")
-    chosen: list[str | None] = []
-    for result in results if isinstance(results, list) else ():
-        value = result.get("value") if isinstance(result, dict) and result.get("type") == "choices" else None
-        words = value.get("choices") if isinstance(value, dict) else None
-        chosen += [plan.label_of(str(word)) for word in words] if isinstance(words, list) else []
-    labels = tuple(label for label in dict.fromkeys(chosen) if label in plan.labels)
-    return labels if len(labels) == len(set(chosen)) else None
-
-
-def _email(annotation: Mapping[str, Any]) -> str:
-    who = annotation.get("completed_by")
-    return str(who.get("email") or "") if isinstance(who, dict) else ""
-
-
-def _annotator(annotation: Mapping[str, Any]) -> str:
-    who = annotation.get("completed_by", "?")
-    if isinstance(who, dict):
-        who = _email(annotation) or who.get("id") or "?"
-    return "".join(letter for letter in f"{IMPORTED} {who}" if letter.isprintable())[:100]
 
 
 def cells(details: Mapping[str, Any], names: Sequence[str] = DETAILS) -> list[Any]:

@@ -5,7 +5,7 @@ import queue
 import re
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any, Literal
 
@@ -138,8 +138,13 @@ class AnswerWriter:
             done.set_result(frozenset(answer.id for person, answer in answers if (person, answer.id) in saved))
 
 
-def save_answers(connection: Connection, answers: Sequence[OwnAnswer]) -> set[tuple[int, str]]:
-    """Add new answers and return person and id of all of these answers that are in the database now."""
+def save_answers(
+    connection: Connection, answers: Sequence[OwnAnswer], times: Mapping[str, float] | None = None
+) -> set[tuple[int, str]]:
+    """Add new answers and return person and id of all of these answers that are in the database now.
+
+    times: when answers were given, seconds since 1970, by id; None, and for others: now.
+    """
     tasks, rows = t.tasks.c, t.answers.c
     of_tasks = select(tasks.id, tasks.person_id).where(tasks.id.in_({answer.task for _, answer in answers}))
     owner = {row.id: row.person_id for row in connection.execute(of_tasks)}
@@ -155,7 +160,7 @@ def save_answers(connection: Connection, answers: Sequence[OwnAnswer]) -> set[tu
         now = time.time()
         values = [
             {"person_id": person, "task_id": answer.task, "client_id": answer.id, "label": answer.label}
-            | {"seconds": answer.seconds, "at": now}
+            | {"seconds": answer.seconds, "at": (times or {}).get(answer.id, now)}
             for (person, _), answer in fresh.items()
         ]
         added = connection.execute(insert(t.answers).returning(rows.id, rows.person_id, rows.client_id), values)

@@ -112,15 +112,15 @@ def local_folder(root: Path, plan: CollectionPlan, *, with_labels: bool = True) 
     paths = images_below(checked_folder(root))
     if not paths:
         raise DataError(f"{root}: no images below this folder")
-    links = {key: path.resolve() for key, path in paths.items() if path.is_symlink()}
-    outside = [key for key, path in links.items() if not path.is_relative_to(root.resolve())]
+    inner = root.resolve()
+    outside = [key for key, path in paths.items() if not path.resolve().is_relative_to(inner)]
     if outside:
         raise DataError(
             f"{root}: {len(outside)} links lead out of this folder, such as {outside[0]}; put copies in their places"
         )
     of_word = _labels_by_word(plan)
     tops = Counter(key.split("/")[0] for key in paths if "/" in key) if with_labels else Counter[str]()
-    labels = {top: plan.label_of(top) or of_word.get(top.lower()) for top in tops}
+    labels = {top: plan.label_of(top) or of_word.get(clean(top)) for top in tops}
     unknown = [f"{top} ({tops[top]:,} image{'s' * (tops[top] != 1)})" for top in tops if labels[top] is None]
     if unknown:
         named = ", ".join(unknown[:MAX_LISTED])
@@ -156,7 +156,7 @@ def address_table(table: Path, plan: CollectionPlan) -> ImageSource:
         label = plan.label_of(row.get("label", ""))
         if row.get("label") and label is None:
             raise DataError(f"{where}: {row['label']!r} is none of the labels {', '.join(plan.labels)}")
-        label = label or of_word.get(row.get("keyword", "").lower())
+        label = label or of_word.get(clean(row.get("keyword", "")))
         keyword = text_of(row.get("keyword", ""), 200) or label or ""
         if labels.setdefault((fields["address"], keyword), label) != label:
             raise DataError(f"{where}: {fields['address']} has the keyword {keyword!r} for another label; use another")
@@ -191,7 +191,7 @@ def address_of(value: Any) -> str:
 
 
 def _labels_by_word(plan: CollectionPlan) -> dict[str, str]:
-    return {word.lower(): label for label, words in plan.keywords.items() for word in words}
+    return {clean(word): label for label, words in plan.keywords.items() for word in words}
 
 
 class PagedSearch:

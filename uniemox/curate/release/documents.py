@@ -23,6 +23,7 @@ from uniemox.paper import paper_tables
 
 TABLES = ("labels.csv", "soft_labels.csv", "provenance.csv")
 SCALES = ("intensity", "valence", "arousal")
+ALL_ANSWERS = "answers_all.csv"
 PUBLISHED = ("labels", *SCALES, "suggested")  # details of answers that a release holds
 FIELDS = {
     "path": "The image's file, below the folder pictures.",
@@ -98,6 +99,7 @@ def write_documents(
         "suggested": sum(row.get("suggested", "") != "" for row in answers),
         "models": models,
         "agreement": read_json(folder / "agreement.json"),
+        "all_answers": ALL_ANSWERS if (folder / ALL_ANSWERS).exists() else "",  # releases of older versions lack it
     }
     write_file(folder / "licences.md", render("licences.md", **values))
     write_file(folder / "statistics.md", render("statistics.md", **values))
@@ -216,8 +218,9 @@ def label_studio(rows: Sequence[ReleasedImage]) -> list[dict[str, Any]]:
 
 
 def answer_tables(answers: LatestAnswers, rows: Sequence[ReleasedImage]) -> dict[str, str]:
-    """Return the tables of answers by file name.
+    """Return the tables of answers by file name: those of the released images, and those of all answered images.
 
+    Agreement is computed from all answers, so that they are published too, with numbers in place of the images.
     Annotators are numbered, comments are left out; means are added where values were asked for.
     """
     number = {name: f"annotator {i + 1}" for i, name in enumerate(answers.people)}
@@ -230,7 +233,15 @@ def answer_tables(answers: LatestAnswers, rows: Sequence[ReleasedImage]) -> dict
         values = [[one[name] for one in own.values() if name in one] for name in SCALES]
         if any(values):
             means.append([row.path, max(map(len, values)), *(round(fmean(one), 3) if one else None for one in values)])
-    tables = {"answers.csv": as_csv(["path", "annotator", "label", *more], lines)}
+    everything = [
+        [f"image {i}", number[name], label]
+        for i, said in enumerate(answers.by_picture.values(), start=1)
+        for name, label in said.items()
+    ]
+    tables = {
+        "answers.csv": as_csv(["path", "annotator", "label", *more], lines),
+        ALL_ANSWERS: as_csv(["image", "annotator", "label"], everything),
+    }
     if means:
         tables["ratings.csv"] = as_csv(["path", "answers", *SCALES], means)
     return tables

@@ -5,17 +5,21 @@ import io
 import json
 import math
 import os
+import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from uniemox.data.readers.folders import SPLITS, counted, inside, key_of
+from uniemox.data.readers.folders import SPLITS, counted, inside, key_of, split_of
+from uniemox.data.readers.missing import is_missing, remove_missing, unify_numbers
+from uniemox.data.readers.votes import refuse_other_columns
 from uniemox.data.sample import DataSet, ImageFile, Sample, StoredImage, tell_apart
 from uniemox.errors import DataError, LabelError
 from uniemox.io.files import plain_cell, read_limited
 from uniemox.labels import LABEL_SETS, Kind, LabelSet, clean, recognise
 from uniemox.persons.box import Box
+from uniemox.spelling import spelled
 
 csv.field_size_limit(2**20)
 
@@ -37,6 +41,18 @@ def read_bytes(path: Path) -> bytes:
     if b"\0" in data:
         raise DataError(f"{path}: not a text file; save it as UTF-8")
     return data
+
+
+LATIN_1 = "is not UTF-8 and was read as Latin-1; if it is of another encoding, such as GBK, save it as UTF-8"
+
+
+def is_utf8(path: Path) -> bool:
+    """Return True if a text file is read as UTF-8, False if as Latin-1."""
+    try:
+        read_bytes(path).decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def read_text(path: Path) -> str:
@@ -68,7 +84,7 @@ def read_rows(
     delimiter = max(",;\t", key=header_line.count)
     rows = csv.reader(io.StringIO(text), delimiter=delimiter, quotechar=quote, skipinitialspace=True, strict=True)
     try:
-        header = [name.strip() for name in next(row for row in rows if any(value.strip() for value in row))]
+        header = [spelled(name) for name in next(row for row in rows if any(value.strip() for value in row))]
     except StopIteration:
         raise DataError(f"{path}: the table is empty; expected a header and rows") from None
     except csv.Error as error:
@@ -135,7 +151,11 @@ ALIASES = {
     **{"valence_mean": "valence", "arousal_mean": "arousal"},
 }
 KNOWN = ("path", "label", "split", "text", "domain", "group", "valence", "arousal", *BOX)
-PASSED_OVER = ("category", "valence_sd", "valence_n", "arousal_sd", "arousal_n")  # ignored in tables of ratings
+UNNAMED = r"|unnamed: \d+"  # index columns, as R and pandas write them
+PASSED_OVER = (  # ignored in tables of ratings: those of OASIS, and of a release of uniemox curate
+    *("category", "valence_sd", "valence_n", "arousal_sd", "arousal_n"),
+    *("answers", "intensity"),
+)
 
 
 def read_csv(
@@ -151,52 +171,92 @@ def read_csv(
 
     Optional columns: split, text (or caption), domain, group, valence and arousal (or valence_mean, arousal_mean), and
     the target person's box x1, y1, x2, y2 in px. Every other column is a class with votes or shares; in a table with
-    ratings their SD, n and category are ignored. A table of texts or ratings needs no labels. Images with a tie have a
-    distribution and no label.
-    labels: name of a published label set; None: recognise the set by its classes.
+    ratings their SD, n and category are ignored, and so is a column without a name. A table of texts or ratings needs
+    no labels. Images with a tie have a distribution and no label. Without a split in the table, a folder in the path
+    may name it. NA and similar words are missing values.
+    labels: name of a published label set, or classes separated by commas, and then other columns are left out; None:
+    recognise the set by its classes.
     kind: kind of the labels, if it differs from their set's.
     root: folder of the images, relative to the table's.  scale: of valence and arousal, LOW-HIGH as 1-7; converted to 1
     to 9.
     missing: "skip" leaves out rows whose image does not exist.
     Raises DataError with file, line and column.
     """
-    rows = [(f"{table}:{line}", _renamed(row)) for line, row in read_rows(table, prose=("text", "caption"))]
+    rows = [(f"{table}:{line}", _renamed(row, table)) for line, row in read_rows(table, prose=("text", "caption"))]
     if not rows:
         raise DataError(f"{table}: no rows under the header")
     low, high = _ends(scale, table)
-    classes = _classes(table, list(rows[0][1]), labels)
-    words = classes or sorted({row["label"] for _, row in rows if row.get("label")})
+    asked = None if labels is None else recognise((), kind, labels)
+    classes, left_out = _classes(table, list(rows[0][1]), asked)
+    if asked is None:
+        refuse_other_columns(rows, classes, table)
+    cells = [row for _, row in rows]
+    notes = [*remove_missing(cells, asked), *unify_numbers(cells)]
+    if left_out:
+        notes.append(f"columns left out: {', '.join(name or '(without a name)' for name in left_out)}")
+    if not is_utf8(table):
+        notes.append(f"{table.name} {LATIN_1}")
+    words = classes or sorted({row["label"] for row in cells if row.get("label")})
     label_set = recognise(words, kind, labels)
-    folder = table.parent / root
-    samples, absent = [], 0
-    for where, row in rows:
-        path = inside(folder, row["path"], f"{where}, path")
-        if not os.path.isfile(path):  # Path.is_file raises OSError for a long name
-            if missing == "fail":
-                raise DataError(f"{where}, path: {path} does not exist; ?missing=skip leaves such rows out")
-            absent += 1
-            continue
-        samples.append(sample_of_row(row, ImageFile(path), where, label_set, classes, scale=(low, high)))
+    images = _find_images(rows, table, table.parent / root, is_complete=missing == "fail")
+    samples = [sample_of_row(row, image, where, label_set, classes, scale=(low, high)) for where, row, image in images]
+    absent = len(rows) - len(samples)
     if not samples:
         raise DataError(f"{table}: none of its {absent} images exists")
+    by_folder = sum(not row.get("split") and split_of(row["path"]) is not None for _, row, _ in images)
     ties = sum(sample.label is None and sample.distribution is not None for sample in samples)
-    notes = counted(
+    notes += counted(
         (absent, "rows were left out: their image is missing"),
+        (by_folder, "rows without a split have that of a folder in their path"),
         (ties, "images have a tie of votes: a distribution, but no label"),
     )
-    return DataSet(str(table), label_set, tell_apart(samples), notes)
+    return DataSet(str(table), label_set, tell_apart(samples), tuple(notes))
 
 
-def _renamed(row: Mapping[str, str]) -> dict[str, str]:
-    """Rename a row's known columns to their names here, ignoring case; undo `safe_cell` in texts."""
-    lower = ((name, ALIASES.get(name.lower(), name.lower())) for name in row)
-    return {column if column in KNOWN else plain_cell(name): plain_cell(row[name]) for name, column in lower}
+def _find_images(
+    rows: Sequence[tuple[str, dict[str, str]]], table: Path, folder: Path, *, is_complete: bool
+) -> list[tuple[str, dict[str, str], ImageFile]]:
+    """Return the rows whose image exists, with the image; their path becomes the one that is spelled as on disk.
+
+    is_complete: raise DataError for a row without an image.
+    """
+    images = []
+    for where, row in rows:
+        path = inside(folder, row["path"], f"{where}, path")
+        if os.path.isfile(path):  # Path.is_file raises OSError for a long name
+            images.append((where, {**row, "path": path.relative_to(folder).as_posix()}, ImageFile(path)))
+        elif is_complete:
+            why = "" if is_utf8(table) else f" ({table.name} {LATIN_1})"
+            raise DataError(f"{where}, path: {path} does not exist{why}; ?missing=skip leaves such rows out")
+    return images
 
 
-def _classes(table: Path, columns: list[str], labels: str | None) -> list[str]:
-    """Return the columns that are classes. Raises DataError for an inconsistent header."""
+def _renamed(row: Mapping[str, str], table: Path) -> dict[str, str]:
+    """Rename a row's known columns to their names here, ignoring case; undo `safe_cell` in texts.
+
+    Raises DataError if two columns have the same meaning.
+    """
+    renamed: dict[str, str] = {}
+    for name, value in row.items():
+        column = ALIASES.get(name.lower(), name.lower())
+        column = column if column in KNOWN else plain_cell(name)
+        if column in renamed:
+            raise DataError(f"{table}:1: two columns mean {column}, {name!r} is one; remove the other one")
+        renamed[column] = plain_cell(value)
+    return renamed
+
+
+def _classes(table: Path, columns: list[str], asked: LabelSet | None) -> tuple[list[str], list[str]]:
+    """Return the columns that are classes, and those that are left out. Raises DataError for an inconsistent header.
+
+    asked: only its labels can be classes.
+    """
     is_rated = {"valence", "arousal"} & set(columns)
-    classes = [name for name in columns if name not in KNOWN and not (is_rated and name.lower() in PASSED_OVER)]
+    others = [name for name in columns if name not in KNOWN and not (is_rated and name.lower() in PASSED_OVER)]
+    classes = [name for name in others if not re.fullmatch(UNNAMED, name.lower())]
+    if asked is not None:
+        named = [name for name in classes if asked.aliases.get(clean(name), clean(name)) in asked.labels]
+        classes = named if named or "label" in columns else classes
     if "path" not in columns:
         raise DataError(f"{table}:1: there is no column path (or {', '.join(ALIASES)}); found {', '.join(columns)}")
     if 0 < len(set(BOX) & set(columns)) < len(BOX):
@@ -208,13 +268,14 @@ def _classes(table: Path, columns: list[str], labels: str | None) -> list[str]:
         )
     for label_set in LABEL_SETS:
         more = [name for name in classes if clean(name) not in label_set.labels]
-        if labels is None and more and len(classes) - len(more) == len(label_set):
+        if asked is None and more and len(classes) - len(more) == len(label_set):
             raise DataError(f"{table}:1: {', '.join(more)} are not classes of {label_set.name}; remove these columns")
-    return classes
+    return classes, [name for name in others if name not in classes]
 
 
 def read_box(row: Mapping[str, str], where: str) -> Box | None:
     """Return the box of a row, clipped at 0; None if its four fields are empty. Raises DataError for an empty box."""
+    row = {field: "" if is_missing(row.get(field, "")) else row.get(field, "") for field in BOX}
     if not all(row.get(field) for field in BOX):
         if any(row.get(field) for field in BOX):
             raise DataError(f"{where}: a box needs all of {', '.join(BOX)}")
@@ -268,7 +329,7 @@ def sample_of_row(
     except LabelError as error:
         raise DataError(f"{where}, {'header' if classes else 'label'}: {error}") from error
     split = row.get("split") or None
-    if split is not None and split.lower() not in SPLITS:
+    if split is not None and clean(split) not in SPLITS:
         raise DataError(f"{where}, split: {split!r} is none of train, val, test")
     return Sample(
         key=key_of(row["path"]),
@@ -277,9 +338,9 @@ def sample_of_row(
         distribution=distribution,
         valence=rating("valence"),
         arousal=rating("arousal"),
-        split=None if split is None else SPLITS[split.lower()],
+        split=split_of(row["path"]) if split is None else SPLITS[clean(split)],
         target_box=read_box(row, where),
         text=row.get("text") or None,
-        domain=row.get("domain") or None,
-        group=row.get("group") or None,
+        domain=spelled(row.get("domain") or "") or None,
+        group=spelled(row.get("group") or "") or None,
     )

@@ -3,10 +3,10 @@
 from pathlib import Path
 
 from uniemox.data.readers.csv_table import number, read_rows
-from uniemox.data.readers.folders import SPLITS, checked_folder, counted, inside, key_of
+from uniemox.data.readers.folders import SPLITS, checked_folder, counted, inside
 from uniemox.data.sample import DataSet, ImageFile, Sample
 from uniemox.errors import DataError
-from uniemox.labels import FERPLUS
+from uniemox.labels import FERPLUS, clean
 
 UNKNOWN, NO_FACE = "unknown", "NF"
 COLUMNS = (*FERPLUS.labels, UNKNOWN, NO_FACE)
@@ -45,7 +45,7 @@ def read_ferplus(root: Path) -> DataSet:
 
 
 def _sample(row: dict[str, str], images: Path, where: str) -> Sample:
-    split = SPLITS.get(row["split"].lower())
+    split = SPLITS.get(clean(row["split"]))
     if split is None:
         raise DataError(f"{where}: split must be one of {', '.join(SPLITS)}, got {row['split']!r}")
     votes = {name: number(row, name, where, low=0) for name in COLUMNS}
@@ -57,7 +57,7 @@ def _sample(row: dict[str, str], images: Path, where: str) -> Sample:
     has_majority = total > 0 and 2 * votes[top] > total
     kind = {UNKNOWN: "unknown", NO_FACE: "no face"}.get(top, "majority") if has_majority else "no majority"
     return Sample(
-        key=key_of(row["path"]),
+        key=path.relative_to(images).as_posix(),
         image=ImageFile(path),
         label=FERPLUS.index(top) if kind == "majority" else None,
         distribution={name: votes[name] / seen for name in FERPLUS.labels} if seen > 0 else None,

@@ -3,12 +3,14 @@
 import os
 from collections import Counter
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
 from uniemox.data.sample import DataSet, ImageFile, Sample
 from uniemox.errors import DataError, LabelError
 from uniemox.io.images import is_image_name
 from uniemox.labels import Kind, LabelSet, clean, recognise
+from uniemox.spelling import spelled, spelled_alike
 
 SPLITS = {
     **dict.fromkeys(("train", "training"), "train"),
@@ -21,18 +23,24 @@ SPLITS = {
 def read_folder(root: Path, *, labels: str | None = None, kind: Kind | None = None) -> DataSet:
     """Read any tree `[<split>/]<class>/**/<picture>`; its classes are looked up among the published label sets.
 
-    Images that are not in at least two class folders have no labels; then everything below the folder is read.
+    Images that are not in at least two class folders have no labels; then everything below the folder is read, with the
+    splits that folders name.
     labels: name of the published set to use, with all its classes; None: recognise the set by the names.
     kind: kind of your own classes; None: that of the recognised set, else "evoked".
     """
     places = [folder for _, folder in _class_folders(root)]
     if len({clean(folder.name) for folder in places if any(map(is_image_name, walk_files(folder)))}) > 1:
         return read_class_folders(root, recognise(sorted({folder.name for folder in places}), kind, labels))
-    samples = [Sample(key=key, image=ImageFile(path)) for key, path in images_below(root).items()]
+    circles = list[Path]()
+    images = images_below(root, circles)
+    samples = [Sample(key=key, image=ImageFile(path), split=split_of(key)) for key, path in images.items()]
     if not samples:
         raise DataError(f"{root}: no images; expected <class>/<picture>, <split>/<class>/<picture>, or images alone")
-    note = "no folders of classes: the images have no labels"
-    return DataSet(str(root), recognise((), kind, labels), samples, (note,))
+    notes = ["no folders of classes: the images have no labels", *_circle_lines(root, circles)]
+    outside = sum(sample.split is None for sample in samples)
+    if 0 < outside < len(samples):
+        notes.append(f"{outside} images are in no folder of a split, unlike the others")
+    return DataSet(str(root), recognise((), kind, labels), samples, tuple(notes))
 
 
 def read_class_folders(root: Path, labels: LabelSet) -> DataSet:
@@ -43,28 +51,48 @@ def read_class_folders(root: Path, labels: LabelSet) -> DataSet:
     places = _class_folders(root)
     if not places:
         raise DataError(f"{root}: no class folders with images; expected <class>/<picture> or <split>/<class>/...")
+    for parent in {folder.parent for _, folder in places}:
+        if same := spelled_alike(folder.name for _, folder in places if folder.parent == parent):
+            raise DataError(
+                f"{parent}: the folders {same[0]!a} and {same[1]!a} differ only in blanks, invisible "
+                "characters or the form of accents; move their images into one"
+            )
     samples: list[Sample] = []
     ignored: Counter[str] = Counter()
+    circles = list[Path]()
     for split, folder in places:
         label = class_of(labels, folder.name, str(folder), "; rename or remove the folder")
-        for path in walk_files(folder):
+        for path in walk_files(folder, circles):
             if not is_image_name(path):
                 ignored[path.suffix.lower() or path.name] += 1
                 continue
+            key = path.relative_to(root).as_posix()
             between = path.relative_to(folder).parts[:-1]
+            domain = "/".join(part for part in between if split is not None or clean(part) not in SPLITS)
             samples.append(
                 Sample(
-                    key=path.relative_to(root).as_posix(),
+                    key=key,
                     image=ImageFile(path),
                     label=label,
-                    split=split,
-                    domain="/".join(between) or None,
+                    split=split or split_of(path.relative_to(folder).as_posix()),
+                    domain=domain or None,
                 )
             )
     if not samples:
         raise DataError(f"{root}: its class folders contain no images")
     kinds = ((count, f"files that are no images were left out ({ending})") for ending, count in sorted(ignored.items()))
-    return DataSet(str(root), labels, samples, (*_beside_lines(root), *counted(*kinds)))
+    notes = (*_beside_lines(root), *_circle_lines(root, circles), *counted(*kinds))
+    return DataSet(str(root), labels, samples, notes)
+
+
+def split_of(key: str) -> str | None:
+    """Return the split that the first of an image's folders names.
+
+    >>> split_of("photos/Validation/awe/1.jpg")
+    'val'
+    """
+    words = map(clean, PurePosixPath(key).parts[:-1])
+    return next((SPLITS[word] for word in words if word in SPLITS), None)
 
 
 def class_of(labels: LabelSet, word: str, where: str, remedy: str = "") -> int:
@@ -80,8 +108,29 @@ def counted(*lines: tuple[int, str]) -> tuple[str, ...]:
     return tuple(f"{count} {what}" for count, what in lines if count)
 
 
-def walk_files(folder: Path) -> Iterator[Path]:
-    """Yield all files below a folder in sorted order, without hidden ones and without following links to folders."""
+def walk_files(folder: Path, circles: list[Path] | None = None) -> Iterator[Path]:
+    """Yield all files below a folder in sorted order, without hidden ones; then those of linked folders.
+
+    Each folder is read once, even if several links lead to it. Links to a folder around them, which would have no end,
+    are not followed.
+    circles: filled with these links.
+    """
+    visited: set[str] = set()
+    links = list[Path]()
+    yield from _walk_unlinked(folder, visited, links)
+    while links:
+        link = links.pop(0)
+        target = os.path.realpath(link)
+        if Path(os.path.realpath(link.parent)).is_relative_to(target):
+            if circles is not None:
+                circles.append(link)
+        elif target not in visited:
+            yield from _walk_unlinked(link, visited, links)
+
+
+def _walk_unlinked(folder: Path, visited: set[str], links: list[Path]) -> Iterator[Path]:
+    """Yield files below a folder in sorted order.  visited, links: extended by its folders, and by links to others."""
+    visited.add(os.path.realpath(folder))
     try:
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
     except OSError as error:
@@ -90,14 +139,23 @@ def walk_files(folder: Path) -> Iterator[Path]:
         if entry.name.startswith((".", "__MACOSX")):
             continue
         if entry.is_dir(follow_symlinks=False):
-            yield from walk_files(Path(entry.path))
-        elif entry.is_file(follow_symlinks=False) or (entry.is_symlink() and not os.path.isdir(entry.path)):
+            if os.path.realpath(entry.path) not in visited:  # the target of a link may contain a folder already read
+                yield from _walk_unlinked(Path(entry.path), visited, links)
+        elif entry.is_symlink() and os.path.isdir(entry.path):
+            links.append(Path(entry.path))
+        elif entry.is_file(follow_symlinks=False) or entry.is_symlink():
             yield Path(entry.path)  # a dead link, or one into a forbidden folder, fails when it is read
 
 
-def images_below(root: Path) -> dict[str, Path]:
-    """Return every image below a folder by key, the relative path with /."""
-    return {path.relative_to(root).as_posix(): path for path in walk_files(root) if is_image_name(path)}
+def images_below(root: Path, circles: list[Path] | None = None) -> dict[str, Path]:
+    """Return every image below a folder by key, the relative path with /.  circles: as for `walk_files`."""
+    return {path.relative_to(root).as_posix(): path for path in walk_files(root, circles) if is_image_name(path)}
+
+
+def _circle_lines(root: Path, circles: list[Path]) -> tuple[str, ...]:
+    """Return the note about links that were not followed."""
+    names = sorted(path.relative_to(root).as_posix() for path in circles)
+    return counted((len(names), f"links to a folder around them were not followed: {''.join(names[:1])}"))
 
 
 def checked_folder(root: Path) -> Path:
@@ -108,15 +166,51 @@ def checked_folder(root: Path) -> Path:
 
 
 def inside(root: Path, name: str, where: str) -> Path:
-    """Return the path of a file that an annotation names. Raises DataError if it is outside of the data set's folder.
+    """Return the path of a file that an annotation names, as it is spelled on disk (`uniemox.spelling`).
 
     where: file and field with the name, for the message.
+    Raises DataError if it is outside of the data set's folder, or several files on disk are spelled like it.
     """
     relative = PurePosixPath(name.replace("\\", "/"))
     parts = relative.parts  # () for "" and "."
     if not parts or relative.is_absolute() or ".." in parts or "\0" in name or ":" in parts[0]:
         raise DataError(f"{where}: {name!r} must be a path inside {root}, relative to it")
-    return root / relative
+    path = root / relative
+    return path if os.path.lexists(path) else _on_disk(root, relative, where)
+
+
+def _on_disk(root: Path, relative: PurePosixPath, where: str) -> Path:
+    """Return the path of a file whose name on disk may be spelled otherwise; the given path if there is none."""
+    path = root
+    for part in relative.parts:
+        name = part
+        if not os.path.lexists(path / part):
+            names = _names_by_spelling(path, _changed_ns(path)).get(spelled(part), [])
+            if len(names) > 1:
+                raise DataError(f"{where}: {part!r} may be any of {names} in {path}, which only blanks or accents tell")
+            name = names[0] if names else part
+        path = path / name
+    return path
+
+
+def _changed_ns(folder: Path) -> int:
+    try:
+        return os.stat(folder).st_mtime_ns
+    except (OSError, ValueError):
+        return 0
+
+
+@lru_cache(maxsize=16)
+def _names_by_spelling(folder: Path, changed_ns: int) -> dict[str, list[str]]:
+    """Return the names in a folder by their spelling; none if it can't be listed."""
+    try:
+        names = sorted(os.listdir(folder))
+    except (OSError, ValueError):
+        return {}
+    by_spelling: dict[str, list[str]] = {}
+    for name in names:
+        by_spelling.setdefault(spelled(name), []).append(name)
+    return by_spelling
 
 
 def key_of(name: str) -> str:
@@ -131,7 +225,7 @@ def key_of(name: str) -> str:
 def _split_folders(root: Path) -> list[tuple[str | None, Path]]:
     """Return the split folders below root; root itself, without a split, if there are none."""
     checked_folder(root)
-    names = ((SPLITS.get(path.name.lower()), path) for path in _folders(root))
+    names = ((SPLITS.get(clean(path.name)), path) for path in _folders(root))
     return [(split, path) for split, path in names if split] or [(None, root)]
 
 

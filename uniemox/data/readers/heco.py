@@ -4,7 +4,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from uniemox.data.readers.csv_table import BOX, read_box, read_rows
-from uniemox.data.readers.folders import class_of, key_of, read_class_folders
+from uniemox.data.readers.folders import class_of, inside, read_class_folders
+from uniemox.data.readers.missing import is_missing
 from uniemox.data.sample import DataSet, Sample, tell_apart
 from uniemox.errors import DataError
 from uniemox.labels import HECO
@@ -29,10 +30,12 @@ def read_heco(root: Path, *, boxes: str = "boxes.csv") -> DataSet:
     people: dict[str, list[Sample]] = {}
     for line, row in read_rows(table, columns=("path", *BOX)):
         where = f"{table}:{line}"
-        key = key_of(row["path"])
+        key = inside(root, row["path"], f"{where}, path").relative_to(root).as_posix()
         if key not in by_key:
             raise DataError(f"{where}, path: {row['path']!r} is not an image below {root}")
-        label = class_of(HECO, row["label"], f"{where}, label") if row.get("label") else by_key[key].label
+        word = row.get("label", "")
+        has_label = word and not is_missing(word)
+        label = class_of(HECO, word, f"{where}, label") if has_label else by_key[key].label
         people.setdefault(key, []).append(replace(by_key[key], target_box=read_box(row, where), label=label))
     samples = [person for sample in data.samples for person in people.get(sample.key, [sample])]
     return replace(data, samples=tell_apart(samples))

@@ -1,6 +1,7 @@
 """Local data sets in Hugging Face's layouts: `datasets` folders, Parquet files, images with a metadata file."""
 
 import json
+import math
 import os
 import re
 from collections import Counter
@@ -10,20 +11,24 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from uniemox.data.readers.csv_table import KNOWN, parse_json, read_rows, read_text, sample_of_row
+from uniemox.data.readers.csv_table import KNOWN, LATIN_1, is_utf8, parse_json, read_rows, read_text, sample_of_row
 from uniemox.data.readers.folders import SPLITS, checked_folder, inside, walk_files
+from uniemox.data.readers.missing import remove_missing, unify_numbers
 from uniemox.data.sample import DataSet, ImageFile, StoredImage, tell_apart
 from uniemox.errors import DataError, MissingPackageError
 from uniemox.io.files import plain_cell
 from uniemox.io.images import MAX_BYTES
 from uniemox.io.limits import limited_memory
 from uniemox.labels import Kind, recognise
+from uniemox.spelling import spelled_alike
 
 MAX_MEMORY, MAX_GROUP_MEMORY = 2**30, 2**28  # for opening a data set, and for the images of a row group
 MEMORY_A_BYTE = 4  # in addition, for each byte of the files
 MAX_TEXT = 2**20  # letters
 METADATA = ("metadata.csv", "metadata.jsonl")
 SPLITS_FILE, STATE_FILE = "dataset_dict.json", "state.json"  # written by Dataset.save_to_disk
+INDICES_FILE = "indices.arrow"  # the rows that select, filter or shuffle left, and their order
+INDICES_FIELDS = ("_indices_data_files", "_indices_files")  # of STATE_FILE, in `datasets` since 1.3, and before
 LABELS = ("label", "labels", "emotion")
 COLUMNS = {name: name for name in KNOWN if name not in ("path", "label")} | {"caption": "text"}
 
@@ -35,6 +40,8 @@ class Row(NamedTuple):
     cells: dict[str, str]
     """Values by the columns of `sample_of_row`."""
     image: StoredImage
+    split: str | None
+    """Split that the file or folder names; the row's own comes first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,34 +94,89 @@ def _read_folder(root: Path, files: Sequence[Path], kind: Kind | None) -> DataSe
     metadata = [path for path in files if path.name in METADATA]
     words: set[str] = set()
     unread: set[str] = set()
+    notes = list[str]()
     if (root / SPLITS_FILE).is_file() or (root / STATE_FILE).is_file():
-        rows = list(_table_rows(_saved_files(root), words, unread))
+        rows = _numbered(_saved_rows(root, words, unread, notes))
     elif metadata:
         rows = [row for path in metadata for row in _metadata_rows(root, path, unread)]
     else:
         tables = ((_split_of(path.relative_to(root)), path) for path in files if path.suffix == ".parquet")
-        rows = list(_table_rows(tables, words, unread))
+        rows = _numbered(_table_rows(tables, words, unread, set()))
     if not rows:
         raise DataError(
             f"{root}: no rows; expected a folder of Dataset.save_to_disk, *.parquet, or {' or '.join(METADATA)} beside "
             "images (images in folders of classes are folder:PATH)"
         )
-    labels = recognise(sorted(words | {row.cells["label"] for row in rows} - {""}), kind)
+    cells = [row.cells for row in rows]
+    notes += [*remove_missing(cells, recognise(sorted(words), kind)), *([] if words else unify_numbers(cells))]
+    for row in rows:
+        row.cells["split"] = row.cells["split"] or row.split or ""
+    notes += [f"columns not read: {', '.join(sorted(unread))}"] if unread else []
+    notes += [f"{path.relative_to(root).as_posix()} {LATIN_1}" for path in metadata if not is_utf8(path)]
+    labels = recognise(sorted(words | {row["label"] for row in cells} - {""}), kind)
     samples = tell_apart([sample_of_row(row.cells, row.image, row.where, labels, []) for row in rows])
-    return DataSet(str(root), labels, samples, (f"columns not read: {', '.join(sorted(unread))}",) if unread else ())
+    return DataSet(str(root), labels, samples, tuple(notes))
 
 
-def _saved_files(root: Path) -> Iterator[tuple[str | None, Path]]:
-    """Yield each Arrow file with its split, in the order of the JSON files of `save_to_disk`."""
+def _saved_rows(root: Path, words: set[str], unread: set[str], notes: list[str]) -> Iterator[Row]:
+    """Yield the rows of a folder of `save_to_disk`, in the order of its JSON files and of the indices, if it has some.
+
+    words, unread, notes: filled with class names, names of ignored columns, and a note for each file of indices.
+    """
     names = _listed(root / SPLITS_FILE, "splits") if (root / SPLITS_FILE).is_file() else [""]
+    read_before = set[Path]()
     for name in names:
         folder = inside(root, str(name), str(root / SPLITS_FILE)) if name else root
-        files = [
-            one.get("filename") if isinstance(one, dict) else None
-            for one in _listed(folder / STATE_FILE, "_data_files")
-        ]
-        for named in files:
-            yield _split_of(Path(str(name))), inside(folder, str(named), str(folder / STATE_FILE))
+        split = _split_of(Path(str(name)))
+        files = _named_files(folder, "_data_files")
+        rows = list(_table_rows(((split, path) for path in files), words, unread, read_before))
+        indices = _indices(folder, len(rows))
+        if indices is None:
+            yield from rows
+            continue
+        notes.append(f"{name or root.name}: {len(indices)} of {len(rows)} rows, by {INDICES_FILE}")
+        for i in indices:
+            yield rows[i]
+
+
+def _named_files(folder: Path, field: str) -> list[Path]:
+    """Return the files that a field of STATE_FILE lists. Raises DataError if it takes only a part of one."""
+    state = folder / STATE_FILE
+    paths = []
+    for one in _listed(state, field):
+        about = one if isinstance(one, dict) else {}
+        if about.get("skip") is not None or about.get("take") is not None:
+            raise DataError(f"{state}, {field}: a part of a file, as `datasets` 1.0 saved it; save the data set again")
+        paths.append(inside(folder, str(about.get("filename")), str(state)))
+    return paths
+
+
+def _indices(folder: Path, count: int) -> list[int] | None:
+    """Return the indices of the rows that the data set has, in its order; None if it has all.
+
+    count: rows in its files.  Raises DataError for other indices.
+    """
+    state = folder / STATE_FILE
+    content = parse_json(read_text(state), str(state), "; save the data set again")
+    field = next((field for field in INDICES_FIELDS if field in content), None)
+    if field is not None:
+        files = _named_files(folder, field) if content[field] else []
+    else:
+        files = [folder / INDICES_FILE] if (folder / INDICES_FILE).is_file() else []
+    if not files:
+        return None
+    pa, indices = _import_pyarrow(), list[int]()
+    for path in files:
+        try:
+            indices += _mapped(path).column("indices").to_pylist()
+        except (OSError, ValueError, LookupError, pa.ArrowException) as error:
+            raise DataError(
+                f"{path}: can't be read as indices ({str(error)[:200]}); save the data set again"
+            ) from error
+    wrong = next((i for i in indices if not isinstance(i, int) or not 0 <= i < count), None)
+    if wrong is not None or None in indices:
+        raise DataError(f"{folder}: the indices name row {wrong} of {count} rows; save the data set again")
+    return indices
 
 
 def _listed(path: Path, field: str) -> list[Any]:
@@ -142,8 +204,8 @@ def _metadata_rows(root: Path, path: Path, unread: set[str]) -> Iterator[Row]:
         if not os.path.isfile(image):
             raise DataError(f"{where}, file_name: {image} does not exist")
         unread |= row.keys() - COLUMNS.keys() - {"file_name", label}
-        cells = _cells(row, split, image.relative_to(root).as_posix(), _text(row.get(label)))
-        yield Row(where, cells, ImageFile(image))
+        cells = _cells(row, image.relative_to(root).as_posix(), _text(row.get(label)))
+        yield Row(where, cells, ImageFile(image), split)
 
 
 def _json_rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
@@ -155,13 +217,25 @@ def _json_rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
             yield number, row
 
 
-def _table_rows(tables: Iterable[tuple[str | None, Path]], words: set[str], unread: set[str]) -> Iterator[Row]:
-    """Yield the rows of Arrow and Parquet files, with split and number as names.
-
-    words, unread: filled with class names and with names of ignored columns.
-    """
+def _numbered(rows: Iterable[Row]) -> list[Row]:
+    """Return the rows of tables with split and number as names."""
     numbers: Counter[str | None] = Counter()
-    pa, read_before = _import_pyarrow(), set[Path]()
+    numbered = []
+    for row in rows:
+        key = f"{row.split}/{numbers[row.split]}" if row.split else str(numbers[row.split])
+        numbers[row.split] += 1
+        numbered.append(row._replace(cells={**row.cells, "path": key}))
+    return numbered
+
+
+def _table_rows(
+    tables: Iterable[tuple[str | None, Path]], words: set[str], unread: set[str], read_before: set[Path]
+) -> Iterator[Row]:
+    """Yield the rows of Arrow and Parquet files, still without names.
+
+    words, unread, read_before: filled with class names, names of ignored columns, and files.
+    """
+    pa = _import_pyarrow()
     for split, path in tables:
         if not os.path.isfile(path):
             raise DataError(f"{path} does not exist; copy the data set again")
@@ -185,10 +259,8 @@ def _table_rows(tables: Iterable[tuple[str | None, Path]], words: set[str], unre
             long = [name for name, value in values.items() if isinstance(value, str) and len(value) > MAX_TEXT]
             if long:
                 raise DataError(f"{where}: the text in column {long[0]} has more than {MAX_TEXT:,} letters")
-            key = f"{split}/{numbers[split]}" if split else str(numbers[split])
-            cells = _cells(values, split, key, _label(values.get(label), names, f"{where}, {label}"))
-            yield Row(where, cells, TableImage(path, image, group, row))
-            numbers[split] += 1
+            cells = _cells(values, "", _label(values.get(label), names, f"{where}, {label}"))
+            yield Row(where, cells, TableImage(path, image, group, row), split)
 
 
 def _open_table(path: Path) -> tuple[Any, list[int], Any]:
@@ -244,22 +316,29 @@ def _columns(schema: Any, path: Path) -> tuple[str, str | None, Sequence[str]]:
         )
     classes = [name for name in schema.names if types.get(name, {}).get("_type") == "ClassLabel"]
     label = next((name for name in LABELS if name in schema.names), classes[0] if len(classes) == 1 else None)
-    return images[0], label, [str(name) for name in types.get(label, {}).get("names") or ()]
+    names = [str(name) for name in types.get(label, {}).get("names") or ()]
+    if same := spelled_alike(names):
+        raise DataError(f"{path}: the classes {same[0]!a} and {same[1]!a} differ only in blanks or accents")
+    return images[0], label, names
 
 
 def _label(value: Any, names: Sequence[str], where: str) -> str:
     """Return the name of a class; an empty text for none."""
     if isinstance(value, str) or value is None:
         return value or ""
+    if isinstance(value, float):  # a column of numbers with missing values is one of floats in pandas
+        if math.isnan(value):
+            return ""
+        value = int(value) if value.is_integer() else value
     if not isinstance(value, int) or not -1 <= value < len(names):
         kind = f"a number below {len(names)}" if names else "a name: its column has no names of classes (ClassLabel)"
         raise DataError(f"{where}: expected {kind}, got {value!r}")
     return "" if value == -1 else names[value]
 
 
-def _cells(row: Mapping[str, Any], split: str | None, path: str, label: str) -> dict[str, str]:
+def _cells(row: Mapping[str, Any], path: str, label: str) -> dict[str, str]:
     cells = {COLUMNS[name]: text for name, value in row.items() if name in COLUMNS and (text := _text(value))}
-    return {"split": split or "", **cells, "path": path, "label": label}
+    return {"split": "", **cells, "path": path, "label": label}
 
 
 def _text(value: Any) -> str:

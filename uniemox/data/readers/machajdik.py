@@ -3,11 +3,20 @@
 from pathlib import Path
 
 from uniemox.data.readers.csv_table import read_rows, shares, top_vote
-from uniemox.data.readers.folders import checked_folder, class_of, counted, images_below, read_class_folders, walk_files
+from uniemox.data.readers.folders import (
+    checked_folder,
+    class_of,
+    counted,
+    images_below,
+    read_class_folders,
+    split_of,
+    walk_files,
+)
 from uniemox.data.sample import DataSet, ImageFile, Sample
 from uniemox.errors import DataError
 from uniemox.io.images import is_image_name
 from uniemox.labels import MIKELS
+from uniemox.spelling import spelled
 
 
 def read_abstract(root: Path) -> DataSet:
@@ -23,9 +32,10 @@ def read_abstract(root: Path) -> DataSet:
     [table] = tables
     images: dict[str, tuple[str, Path]] = {}
     for key, path in images_below(root).items():
-        if path.name.lower() in images:
+        name = spelled(path.name.lower())
+        if name in images:
             raise DataError(f"{path}: a second image of that name; the table does not tell them apart")
-        images[path.name.lower()] = (key, path)
+        images[name] = (key, path)
     samples, absent, named = [], [], set()
     for line, row in read_rows(table, quote="'"):
         name_column, *columns = row
@@ -33,18 +43,20 @@ def read_abstract(root: Path) -> DataSet:
         if sorted(emotions.values()) != sorted(MIKELS.labels):
             raise DataError(f"{table}:1: expected one column for each of {', '.join(MIKELS.labels)}")
         votes = shares(row, emotions, f"{table}:{line}")
-        name = row[name_column]
-        if name.lower() in named:
-            raise DataError(f"{table}:{line}: a second row of {name}")
-        named.add(name.lower())
-        if name.lower() not in images:
-            absent.append(name)
+        name = spelled(row[name_column].lower())
+        if name in named:
+            raise DataError(f"{table}:{line}: a second row of {row[name_column]}")
+        named.add(name)
+        if name not in images:
+            absent.append(row[name_column])
             continue
-        key, path = images.pop(name.lower())
+        key, path = images.pop(name)
         word = top_vote(votes)
         label = None if word is None else MIKELS.index(word)
         distribution = {label: votes[label] for label in MIKELS.labels}
-        samples.append(Sample(key=key, image=ImageFile(path), label=label, distribution=distribution))
+        samples.append(
+            Sample(key=key, image=ImageFile(path), label=label, distribution=distribution, split=split_of(key))
+        )
     if not samples:
         raise DataError(f"{table}: none of its {len(absent)} images is below {root}")
     notes = counted(
@@ -63,5 +75,6 @@ def read_artphoto(root: Path) -> DataSet:
     samples = []
     for key, path in images_below(root).items():
         word, where = path.stem.strip("'").split("_")[0], f"{path}: its name must begin with an emotion and _"
-        samples.append(Sample(key=key, image=ImageFile(path), label=class_of(MIKELS, word, where)))
+        label = class_of(MIKELS, word, where)
+        samples.append(Sample(key=key, image=ImageFile(path), label=label, split=split_of(key)))
     return DataSet(str(root), MIKELS, samples)

@@ -7,7 +7,7 @@ import numpy as np
 
 from uniemox.data.sample import Sample
 from uniemox.evaluate.calibration import BINS, expected_calibration_error, reliability
-from uniemox.evaluate.compare import chance_of
+from uniemox.evaluate.compare import chance_of, label_note
 from uniemox.evaluate.report.plots import examples_of, reliability_url
 from uniemox.evaluate.run_records import Predictions, SavedEvaluation, SavedRun
 from uniemox.intervals import PairedDifference, paired_bootstrap
@@ -31,7 +31,10 @@ NAMES = {
     "set_size": "labels per 90 % likely set",
     "flagged": "flagged as unfamiliar",
 }
-NO_SCORES = ("data", "split", "n", "notes", "by", "labels", "confusion", "per_class_recall", "per_class_interval")
+NO_SCORES = (
+    *("data", "split", "n", "notes", "by", "labels", "scored_labels", "confusion"),
+    *("per_class_recall", "per_class_interval"),
+)
 BELOW = "▼"  # marks scores that do not beat the histogram
 
 
@@ -130,7 +133,7 @@ def difference(ours: Predictions, theirs: Predictions) -> PairedDifference | Non
 
     Samples of one image or group are resampled together.
     """
-    if ours.keys != theirs.keys or not np.array_equal(ours.labels, theirs.labels):
+    if ours.keys != theirs.keys or ours.words != theirs.words:
         return None
     return paired_bootstrap(ours.is_right, theirs.is_right, ours.groups)
 
@@ -169,6 +172,8 @@ def _floor(evaluations: Mapping[str, SavedEvaluation], histogram: str | None) ->
     predictions = [evaluation.predictions for evaluation in evaluations.values() if evaluation.predictions is not None]
     if predictions:
         commonest, uniform = chance_of(predictions[0])
+        if note := label_note(predictions):
+            yield f"Runs {note}."
         yield f"Chance: {commonest:.3f} for the commonest class, {uniform:.3f} for one class of all."
     if histogram is not None:
         yield (

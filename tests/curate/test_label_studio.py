@@ -1,0 +1,151 @@
+"""Exports of Label Studio as they occur: several controls, several answers of a person, ids with and without e-mail."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from sqlalchemy import select
+
+from tests.curate.places import project_of
+from tests.curate.test_agree import plain_alpha
+from tests.data.tree import says
+from uniemox.cli.curate_labels import import_answers
+from uniemox.curate import tables as t
+from uniemox.curate.annotate.agree import agreement_now
+from uniemox.curate.annotate.answer_files import given_answers, import_label_studio, write_label_studio
+from uniemox.curate.project import Project
+from uniemox.errors import DataError
+
+EARLY, LATE = "2024-05-01T10:00:00Z", "2024-05-02T10:00:00.500000+02:00"
+LATE_S = 1714636800.5
+
+
+def choice(label: str, control: str = "emotion") -> dict[str, object]:
+    return {"from_name": control, "to_name": "image", "type": "choices", "value": {"choices": [label]}}
+
+
+def annotation(*results: dict[str, object], who: object = 7, at: str | None = EARLY, **more: object) -> dict[str, Any]:
+    times = {} if at is None else {"created_at": EARLY, "updated_at": at}
+    return {"completed_by": who, "result": list(results), "was_cancelled": False, **times, **more}
+
+
+def export(folder: Path, *tasks: Sequence[dict[str, Any]]) -> Path:
+    """Task i is for image i + 1."""
+    content = [{"data": {"image": f"/data/{i + 1}.jpg"}, "annotations": list(rows)} for i, rows in enumerate(tasks)]
+    path = folder / f"{len(list(folder.glob('*.json')))}.json"
+    path.write_text(json.dumps(content))
+    return path
+
+
+def answers_of(project: Project) -> list[tuple[int, str, str]]:
+    return [(one.picture, one.annotator, one.label) for one, _ in given_answers(project)]
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    return project_of(tmp_path / "p", ["awe", "fear"])
+
+
+def test_only_one_control_is_read(project: Project, tmp_path: Path) -> None:
+    path = export(tmp_path, [annotation(choice("fear", "felt"), choice("awe"))], [annotation(choice("fear", "felt"))])
+    found = import_label_studio(project, path)
+    assert (found.new, found.unanswered) == (1, 1)
+    assert answers_of(project) == [(1, "label studio 7", "awe")]
+
+
+def test_several_controls_need_a_name(project: Project, tmp_path: Path) -> None:
+    path = export(tmp_path, [annotation(choice("fear", "felt"), choice("awe", "evoked"))])
+    with pytest.raises(DataError, match=says(path, "several controls: evoked, felt", "--control felt")):
+        import_label_studio(project, path)
+    with pytest.raises(DataError, match=says("no answer has the control 'mood'; there are: evoked, felt")):
+        import_label_studio(project, path, "mood")
+    assert answers_of(project) == []
+    import_answers(project.folder, path, control="evoked")
+    assert answers_of(project) == [(1, "label studio 7", "awe")]
+
+
+def test_a_single_control_may_have_any_name(project: Project, tmp_path: Path) -> None:
+    import_label_studio(project, export(tmp_path, [annotation(choice("awe", "mood"))]))
+    assert answers_of(project) == [(1, "label studio 7", "awe")]
+
+
+@pytest.mark.parametrize("times", [(LATE, EARLY), (EARLY, None), (LATE, "no time")])
+def test_the_newest_answer_counts_wherever_it_stands(
+    project: Project, tmp_path: Path, times: tuple[str, str | None]
+) -> None:
+    first, second = times
+    rows = [annotation(choice("fear"), at=first), annotation(choice("awe"), at=second)]
+    found = import_label_studio(project, export(tmp_path, rows))
+    assert (found.new, found.answers, found.older) == (1, 1, 1)
+    assert answers_of(project) == [(1, "label studio 7", "fear")]
+    assert len(project.rows(select(t.answers))) == 1
+
+
+def test_an_older_export_does_not_replace_newer_answers(project: Project, tmp_path: Path) -> None:
+    old = export(tmp_path, [annotation(choice("awe"))])
+    import_label_studio(project, export(tmp_path, [annotation(choice("fear"), at=LATE)]))
+    assert import_label_studio(project, old).older == 1
+    assert answers_of(project) == [(1, "label studio 7", "fear")]
+    newest = annotation(choice("awe"), at="2024-06-01T00:00:00Z")
+    assert import_label_studio(project, export(tmp_path, [newest])).new == 1
+    assert answers_of(project) == [(1, "label studio 7", "awe")]
+
+
+def test_times_are_kept_and_exported(project: Project, tmp_path: Path) -> None:
+    import_label_studio(project, export(tmp_path, [annotation(choice("fear"), at=LATE)]))
+    assert [one.at for one, _ in given_answers(project)] == [LATE_S]
+    write_label_studio(project, tmp_path / "out.json")
+    [task] = json.loads((tmp_path / "out.json").read_text())
+    assert task["annotations"][0]["updated_at"] == "2024-05-02T08:00:00Z"
+
+
+@pytest.mark.parametrize(
+    "people",
+    [
+        (5, {"id": 5, "email": "ada@a.example"}),
+        ({"id": 5, "email": "ada@a.example"}, 5),
+        ({"id": 5}, {"id": 5.0, "email": "ada@a.example"}),
+        ("5", 5),
+        ({"id": 5, "email": "ada@a.example"}, {"email": "ada@a.example"}),
+        ("ada@a.example", {"id": 5, "email": " ada@a.example"}),
+    ],
+)
+@pytest.mark.parametrize("files", [1, 2])
+def test_one_person_is_one_annotator(
+    project: Project, tmp_path: Path, people: tuple[object, object], files: int
+) -> None:
+    """Also if a second file, exported otherwise, names them in another way."""
+    first = annotation(choice("awe"), who=people[0])
+    second = annotation(choice("awe"), who=people[1], at=LATE)
+    for tasks in [[[first], [second]]] if files == 1 else [[[first], []], [[], [second]]]:
+        import_label_studio(project, export(tmp_path, *tasks))
+    assert len({name for _, name, _ in answers_of(project)}) == 1
+    assert agreement_now(project).pictures == 0  # nobody agrees with themselves
+
+
+def test_agreement_of_imported_answers_is_that_of_two_people(tmp_path: Path) -> None:
+    """Each of two people answers again, later, by id alone."""
+    project = project_of(tmp_path / "p", ["awe", "fear", "awe", "fear"])
+    said = (("awe", "awe"), ("fear", "fear"), ("awe", "fear"), ("fear", "fear"))
+    tasks = []
+    for labels in said:
+        rows = [annotation(choice(label), who=i, at=LATE) for i, label in enumerate(labels, start=1)]
+        people = [{"id": i, "email": f"{i}@a.example"} for i in (1, 2)]
+        tasks.append([*rows, *(annotation(choice("awe"), who=who) for who in people)])
+    import_label_studio(project, export(tmp_path, *tasks))
+    codes = np.array([[("awe", "fear").index(label) for label in labels] for labels in said])
+    assert agreement_now(project).alpha.value == pytest.approx(plain_alpha(codes.T.tolist()))
+
+
+def test_two_people_stay_two(project: Project, tmp_path: Path) -> None:
+    """The same id on two servers, or with two addresses in one file."""
+    for name in ("ada", "ben"):
+        rows = [annotation(choice("awe"), who={"id": 5, "email": f"{name}@a.example"})]
+        import_label_studio(project, export(tmp_path, rows))
+    assert [name for _, name, _ in answers_of(project)] == ["label studio ada@a.example", "label studio ben@a.example"]
+    rows = [annotation(choice("awe"), who={"id": 6, "email": f"{name}@a.example"}) for name in ("eve", "fay")]
+    with pytest.raises(DataError, match=says("has the id 6 for eve@a.example and fay@a.example")):
+        import_label_studio(project, export(tmp_path, rows))

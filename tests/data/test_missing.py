@@ -1,0 +1,206 @@
+"""Missing values, numbers as labels, and columns that are no classes: as R, pandas and spreadsheets write them."""
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from tests.data.tree import put, says, write
+from uniemox.data.readers.csv_table import read_csv
+from uniemox.data.readers.missing import is_missing
+from uniemox.data.sample import DataSet
+from uniemox.data.source import open_data
+from uniemox.errors import DataError
+
+PANDAS = (
+    *("#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>", "N/A", "NA"),
+    *("NULL", "NaN", "None", "n/a", "nan", "null"),
+)
+
+
+def test_words_are_those_of_pandas() -> None:
+    read = pd.read_csv(io.StringIO("\n".join(["a", *PANDAS, "none"])))
+    assert read["a"].isna().tolist() == [True] * len(PANDAS) + [False]
+    assert list(map(is_missing, [*PANDAS, "none"])) == [True] * len(PANDAS) + [False]
+    assert not any(map(is_missing, ("no", "nap", "", "nane")))
+
+
+def table(folder: Path, text: str) -> str:
+    put(folder, *(f"{i}.jpg" for i in range(9)))
+    return f"csv:{write(folder / 't.csv', text)}"
+
+
+def labels_of(data: DataSet) -> list[str | None]:
+    return [data.label_of(sample) for sample in data.samples]
+
+
+@pytest.mark.parametrize("word", ["NA", "N/A", "NaN", "<NA>", "null", "None", "nan", "NULL"])
+def test_a_missing_label_is_no_class(tmp_path: Path, word: str) -> None:
+    source = table(tmp_path, f"path,label\n0.jpg,awe\n1.jpg,{word}\n2.jpg,fear\n3.jpg,{word}\n")
+    data = open_data(source)
+    assert (data.labels.labels, labels_of(data)) == (("awe", "fear"), ["awe", None, "fear", None])
+    [note] = data.notes
+    assert note.startswith(f"2 values of column label are missing ({word}): no label; if this is a class, list all")
+    kept = open_data(f"{source}?labels=awe,fear,{word}")
+    assert labels_of(kept) == ["awe", word.lower(), "fear", word.lower()]
+    assert kept.notes == ()
+
+
+def test_every_column_may_have_missing_values(tmp_path: Path) -> None:
+    names = ["split", "text", "domain", "group", "valence", "arousal", "x1", "y1", "x2", "y2"]
+    rows = [f"0.jpg,{','.join(['NA'] * len(names))}", "1.jpg,val,a text,art,g,2,3,1,2,3,4"]
+    data = open_data(table(tmp_path, "\n".join([f"path,{','.join(names)}", *rows])))
+    first, second = data.samples
+    fields = ("split", "text", "domain", "group", "valence", "arousal", "target_box")
+    assert [getattr(first, name) for name in fields] == [None] * 7
+    assert None not in [getattr(second, name) for name in fields]
+    assert [note.split(" are missing")[0] for note in data.notes] == [f"1 values of column {name}" for name in names]
+
+
+def test_images_without_a_group_are_not_one_group(tmp_path: Path) -> None:
+    text = "path,label,group\n" + "".join(f"{i}.jpg,awe,{'NA' if i < 7 else 'a'}\n" for i in range(9))
+    groups = [sample.group for sample in open_data(table(tmp_path, text)).samples]
+    assert groups == [None] * 7 + ["a"] * 2
+
+
+def test_numbers_of_a_column_with_missing_values_are_the_same_classes(tmp_path: Path) -> None:
+    """Pandas writes 0, 1, 2 and a missing value as 0.0, 1.0, 2.0 and an empty cell."""
+    columns = {"label": [0, 1, 2, None, 0], "group": [7, 7, 8, None, 9]}
+    frame = pd.DataFrame({"path": [f"{i}.jpg" for i in range(5)], **columns})
+    data = open_data(table(tmp_path, frame.to_csv(index=False)))
+    assert (data.labels.labels, labels_of(data)) == (("0", "1", "2"), ["0", "1", "2", None, "0"])
+    assert [sample.group for sample in data.samples] == ["7", "7", "8", None, "9"]
+    ids = open_data(table(tmp_path, "path,label\n0.jpg,0\n1.jpg,-1\n2.jpg,1\n3.jpg,2\n"))
+    assert labels_of(ids) == ["0", None, "1", "2"]
+    assert ids.notes == ("1 images have the label -1: no label",)
+    signs = open_data(table(tmp_path, "path,label\n0.jpg,0\n1.jpg,-1\n2.jpg,1\n"))
+    assert labels_of(signs) == ["0", "-1", "1"]
+    halves = open_data(table(tmp_path, "path,label\n0.jpg,0.0\n1.jpg,0.5\n"))
+    assert labels_of(halves) == ["0.0", "0.5"]
+
+
+def test_json_lines_have_missing_values_too(tmp_path: Path) -> None:
+    put(tmp_path, "a.jpg", "b.jpg", "c.jpg")
+    rows = [
+        {"file_name": "a.jpg", "label": "awe", "group": float("nan")},
+        {"file_name": "b.jpg", "label": float("nan"), "group": None},
+        {"file_name": "c.jpg", "label": None, "group": "NA"},
+    ]
+    write(tmp_path / "metadata.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    data = open_data(f"hf:{tmp_path}")
+    assert (data.labels.labels, labels_of(data)) == (("awe",), ["awe", None, None])
+    assert [sample.group for sample in data.samples] == [None] * 3
+    assert data.notes[0].startswith("2 values of column group are missing (NA, nan)")
+
+
+def test_a_missing_split_is_that_of_the_folder(tmp_path: Path) -> None:
+    put(tmp_path, "test/a.jpg")
+    write(tmp_path / "test" / "metadata.csv", "file_name,label,split\na.jpg,awe,NA\n")
+    assert [sample.split for sample in open_data(f"hf:{tmp_path}").samples] == ["test"]
+
+
+def test_float_ids_of_arrow_are_class_numbers(tmp_path: Path) -> None:
+    image = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(image, "PNG")
+    names = ["awe", "None", "fear"]
+    features = {"image": {"_type": "Image"}, "label": {"_type": "ClassLabel", "names": names}}
+    columns = {
+        "image": pa.array([{"bytes": image.getvalue(), "path": None}] * 5),
+        "label": pa.array([0.0, 2.0, -1.0, float("nan"), 1.0]),
+    }
+    about = {b"huggingface": json.dumps({"info": {"features": features}}).encode()}
+    pq.write_table(pa.table(columns).replace_schema_metadata(about), tmp_path / "train.parquet")
+    assert labels_of(open_data(f"hf:{tmp_path}")) == ["awe", "fear", None, None, "none"]
+
+
+# Columns that are no classes
+
+
+VOTES = np.array([[3, 1, 0], [0, 2, 2], [1, 1, 2], [4, 0, 0]])
+
+
+def votes(folder: Path, values: np.ndarray, name: str, column: np.ndarray | list[int]) -> str:
+    rows = [
+        f"{i}.jpg,{','.join(map(str, row))},{more}" for i, (row, more) in enumerate(zip(values, column, strict=True))
+    ]
+    return table(folder, "\n".join([f"path,awe,fear,joy,{name}", *rows]))
+
+
+@pytest.mark.parametrize(
+    ("values", "name", "column", "said"),
+    [
+        (VOTES, "total", [4] * 4, "column 'total' is not a class"),
+        (VOTES * [[1], [2], [3], [1]], "alles", [4, 8, 12, 4], "column 'alles' is the sum of the others"),
+        (VOTES / 4, "alles", [1.0] * 4, "column 'alles' is the sum of the others"),
+        (VOTES, "sicher", [1, 0, 1, 1], "add up to 4 in every row, whatever 'sicher' is"),
+        (VOTES, "alter", [40, 31, 22, 76], "add up to 4 in every row, whatever 'alter' is"),
+        (np.tile(VOTES * [[1], [2], [3], [1]], (2, 1)), "zeile", list(range(8)), "column 'zeile' numbers the rows"),
+        (VOTES, "is_valid", [1] * 4, "column 'is_valid' is not a class"),
+    ],
+)
+def test_a_column_that_is_no_class_is_refused(
+    tmp_path: Path, values: np.ndarray, name: str, column: list[int], said: str
+) -> None:
+    source = votes(tmp_path, values, name, column)
+    with pytest.raises(DataError, match=says("t.csv:1: ", said, "remove it, or name the classes, as in ?labels=a,b")):
+        open_data(source)
+    data = open_data(f"{source}?labels=awe,fear,joy")
+    assert data.labels.labels == ("awe", "fear", "joy")
+    assert data.notes[0] == f"columns left out: {name}"
+    shares = np.array([list((sample.distribution or {}).values()) for sample in data.samples])
+    np.testing.assert_allclose(shares, values / values.sum(axis=1, keepdims=True))
+
+
+@pytest.mark.parametrize(
+    ("values", "column"),
+    [
+        (VOTES, 4 - VOTES.sum(axis=1) + [1, 0, 2, 3]),  # any number of votes
+        (np.eye(3, dtype=int), [0, 0, 0]),
+        (np.array([[1, 0, 0]] * 9), [0] * 9),  # one class in all rows
+        (np.array([[1, 1, 1]] * 4), [1] * 4),
+        (np.array([[0, 0, 0], [0, 0, 0], [1, 0, 0]]), [1, 1, 0]),
+    ],
+)
+def test_votes_of_few_images_stay_votes(tmp_path: Path, values: np.ndarray, column: list[int]) -> None:
+    if (values.sum(axis=1) == values.sum(axis=1)[0]).all() and len(set(map(int, column))) > 1:
+        values = values.copy()
+        values[0, 0] += 2
+    assert len(open_data(votes(tmp_path, values, "sadness", column)).labels) == 4
+
+
+def test_ratings_of_a_release_have_no_classes(tmp_path: Path) -> None:
+    data = open_data(table(tmp_path, "path,answers,intensity,valence,arousal\n0.jpg,2,4.5,3,\n1.jpg,2,5,8,2\n"))
+    assert data.labels.labels == ()
+    assert [sample.valence for sample in data.samples] == [3, 8]
+    assert data.notes == ()
+
+
+def test_one_hot_columns_with_a_prefix_are_classes(tmp_path: Path) -> None:
+    data = open_data(table(tmp_path, "path,is_glad,is_sad\n0.jpg,1,0\n1.jpg,0,1\n"))
+    assert labels_of(data) == ["is_glad", "is_sad"]
+
+
+@pytest.mark.parametrize("name", ["", "Unnamed: 0"])
+def test_an_index_column_without_a_name_is_left_out(tmp_path: Path, name: str) -> None:
+    data = open_data(table(tmp_path, f"{name},path,label\n1,0.jpg,awe\n2,1.jpg,fear\n"))
+    assert labels_of(data) == ["awe", "fear"]
+    assert data.notes == (f"columns left out: {name or '(without a name)'}",)
+    counts = open_data(table(tmp_path, f"{name},path,awe,fear\n9,0.jpg,1,0\n8,1.jpg,0,1\n"))
+    assert labels_of(counts) == ["awe", "fear"]
+
+
+def test_the_encoding_of_a_table_is_reported(tmp_path: Path) -> None:
+    put(tmp_path, "a.jpg", "b.jpg")
+    path = write(tmp_path / "t.csv", "path,label\na.jpg,愤怒\nb.jpg,恐惧\n".encode("gbk"))
+    [note] = read_csv(path).notes
+    assert note.startswith("t.csv is not UTF-8 and was read as Latin-1; if it is of another encoding, such as GBK")
+    write(path, "path,label\n愤怒.jpg,awe\n".encode("gbk"))
+    with pytest.raises(DataError, match=says("does not exist", "read as Latin-1")):
+        read_csv(path)
+    assert read_csv(write(path, "path,label\na.jpg,愤怒\n")).notes == ()

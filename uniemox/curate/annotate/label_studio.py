@@ -1,0 +1,145 @@
+"""Content of Label Studio's JSON export: which control was answered, by whom, and when."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from uniemox.curate.plan import CollectionPlan
+from uniemox.errors import DataError
+from uniemox.spelling import spelled
+
+CONTROL = "emotion"
+"""Name of the control that `uniemox curate export` writes, and the first choice among several."""
+PREFIX = "label studio"  # of its annotators' names
+NOBODY = "?"  # an annotation without completed_by
+MAX_NAME = 100
+
+
+def annotations_of(task: Mapping[str, Any]) -> list[Any]:
+    """Return the annotations of a task; an empty list if it has none."""
+    annotations = task.get("annotations")
+    return annotations if isinstance(annotations, list) else []
+
+
+def find_control(tasks: Sequence[Mapping[str, Any]], where: str, asked: str | None = None) -> str:
+    """Return the name of the control whose choices are the answers.
+
+    asked: the user's choice; None: emotion, or else the only control with choices.
+    Raises DataError, with the names, if the asked one does not occur, or if there are several and none is emotion.
+    """
+    results = (result for task in tasks for annotation in annotations_of(task) for result in _choices(annotation))
+    names = sorted({_control_of(result) for result in results})
+    if asked is not None:
+        if asked not in names:
+            raise DataError(f"{where}: no answer has the control {asked!r}; there are: {', '.join(names) or 'none'}")
+        return asked
+    if CONTROL in names or not names:
+        return CONTROL
+    if len(names) > 1:
+        listed = ", ".join(name or "one without a name" for name in names)
+        raise DataError(
+            f"{where}: answers of several controls: {listed}; name the one to import, as in --control {names[-1]}"
+        )
+    return names[0]
+
+
+def chosen_labels(annotation: Mapping[str, Any], control: str, plan: CollectionPlan) -> tuple[str, ...] | None:
+    """Return the labels of the plan that were chosen with a control, () for no choice; None if one is no label."""
+    chosen: list[str | None] = []
+    for result in _choices(annotation):
+        if _control_of(result) == control:
+            chosen += [plan.label_of(str(word)) for word in result["value"]["choices"]]
+    labels = tuple(label for label in dict.fromkeys(chosen) if label in plan.labels)
+    return labels if len(labels) == len(set(chosen)) else None
+
+
+def is_unanswered(annotation: Mapping[str, Any], control: str) -> bool:
+    """Return True if only other controls were answered, which says nothing about this one."""
+    controls = set(map(_control_of, _choices(annotation)))
+    return bool(controls) and control not in controls
+
+
+def _choices(annotation: Any) -> Iterator[Mapping[str, Any]]:
+    """Yield the valid results of type choices."""
+    results = annotation.get("result") if isinstance(annotation, dict) else None
+    for result in results if isinstance(results, list) else ():
+        value = result.get("value") if isinstance(result, dict) and result.get("type") == "choices" else None
+        if isinstance(value, dict) and isinstance(value.get("choices"), list):
+            yield result
+
+
+def _control_of(result: Mapping[str, Any]) -> str:
+    name = result.get("from_name")
+    return name if isinstance(name, str) else ""
+
+
+def time_of(annotation: Mapping[str, Any]) -> float | None:
+    """Return when an annotation was last changed, seconds since 1970; None if that is not known."""
+    for field in ("updated_at", "created_at"):
+        try:
+            at = datetime.fromisoformat(annotation[field])
+            return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
+        except (KeyError, TypeError, ValueError, OverflowError):
+            continue
+    return None
+
+
+class Annotators:
+    """Names of the people of an export, one for each id and each e-mail address.
+
+    Exports write completed_by as a number, or as an object with id and email, even within one file.
+    known: name by id, from earlier imports; `names` has the new ones too.
+    Raises DataError if one id has several e-mail addresses in the file.
+    """
+
+    def __init__(self, tasks: Sequence[Mapping[str, Any]], where: str, known: Mapping[str, str]) -> None:
+        emails: dict[str, set[str]] = {}
+        for task in tasks:
+            for annotation in annotations_of(task):
+                number, email = _person(annotation)
+                if number and email:
+                    emails.setdefault(number, set()).add(email)
+        for number, found in emails.items():
+            if len(found) > 1:
+                raise DataError(
+                    f"{where}: completed_by has the id {number} for {' and '.join(sorted(found))}; export each project "
+                    "to a file of its own"
+                )
+        self.emails = {number: found.pop() for number, found in emails.items()}
+        self.names = dict(known)
+
+    def name_of(self, annotation: Any) -> str:
+        """Return the name under which the annotator's answers are saved."""
+        number, email = _person(annotation)
+        email = email or self.emails.get(number, "")
+        known = self.names.get(number)
+        # The same id with another address is somebody else, of another Label Studio.
+        is_known = known is not None and (not email or known in (_name(email), _name(number)))
+        name = str(known) if is_known else _name(email or number or NOBODY)
+        if number:
+            self.names.setdefault(number, name)
+        return name
+
+
+def email_of(annotation: Any) -> str:
+    """Return the e-mail address of an annotator; an empty text if there is none."""
+    return _person(annotation)[1]
+
+
+def _person(annotation: Any) -> tuple[str, str]:
+    """Return id and e-mail address of an annotator, empty texts if they are not known."""
+    who = annotation.get("completed_by") if isinstance(annotation, dict) else None
+    if isinstance(who, dict):
+        return _text(who.get("id")), _text(who.get("email"))
+    text = _text(who)
+    return ("", text) if "@" in text else (text, "")
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        return ""
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else spelled(str(value))
+
+
+def _name(who: str) -> str:
+    return "".join(letter for letter in f"{PREFIX} {who}" if letter.isprintable())[:MAX_NAME]
