@@ -6,12 +6,13 @@ import json
 import math
 import pickle
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import safetensors
+import timm
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -44,7 +45,7 @@ class WeightFile:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LoadReport:
-    """Report of loading a weight file. Names are the encoder's; those in `dropped` are the file's."""
+    """Report of loading a weight file. Names are the encoder's; those in `dropped` are the file's, without wrappers."""
 
     path: str
     method: str
@@ -55,14 +56,22 @@ class LoadReport:
     resized: tuple[str, ...] = ()  # loaded tables that were made for another image size
     new: tuple[str, ...] = ()  # not in the file: the method's own fine-tuning initialises them
     dropped: tuple[str, ...] = ()  # in the file, but not in the encoder or not used by its fine-tuning
+    container: str | None = None  # key of these weights in the file, such as state_dict_ema; None: the file has none
+
+    @property
+    def is_average(self) -> bool:
+        """True if these are the moving average (EMA) of the weights."""
+        return self.container in EMA_CONTAINERS
 
     def __str__(self) -> str:
         pixels = "unknown" if self.mean_std is None else " and ".join(map(str, self.mean_std))
         lines = [
             f"{self.path}: {self.method}, {self.image_size} px, heads {self.heads}",
             f"  mean and deviation of its pixels {pixels}",
-            f"  loaded {len(self.loaded)}",
         ]
+        if self.container is not None:
+            lines.append(f"  weights of {self.container}{', the moving average' if self.is_average else ''}")
+        lines.append(f"  loaded {len(self.loaded)}")
         for what, names in (("resized", self.resized), ("new", self.new), ("dropped", self.dropped)):
             listing = ", ".join(names[:6]) + (f", and {len(names) - 6} more" if len(names) > 6 else "")
             lines.append(f"  {what} {len(names)}{': ' + listing if names else ''}")
@@ -163,7 +172,9 @@ class PublishedMethod:
 
     network: Literal["vit", "beit", "swin"] = "vit"
     prefixes: tuple[str, ...] = ()
-    """Prefixes of the encoder tensors' names."""
+    """Prefixes of the encoder tensors' names, after those of wrappers, see `unwrapped`."""
+    droppable: tuple[str, ...] = ()
+    """Beginnings of the names of tensors that only the method's own training needs, besides `DROPPABLE`."""
     reads_token: bool = False
     """True if the head reads the normed CLS token; False: a new norm of the mean patch token."""
     is_start: bool = True
@@ -173,25 +184,36 @@ class PublishedMethod:
 
 
 METHODS: dict[str, PublishedMethod] = {
-    "moco_v3": PublishedMethod(prefixes=("module.base_encoder.",), reads_token=True),
-    "dino": PublishedMethod(prefixes=("module.backbone.", "backbone."), reads_token=True),
+    "moco_v3": PublishedMethod(prefixes=("base_encoder.",), droppable=("momentum_encoder.",), reads_token=True),
+    "dino": PublishedMethod(droppable=("dino_head.", "ibot_head.", "prototypes"), reads_token=True),
     "beit": PublishedMethod(network="beit", is_start=False, mean_std=((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))),
     "mae": PublishedMethod(),
     "simmim": PublishedMethod(network="beit", prefixes=("encoder.",), is_start=False),
     "simmim_swin": PublishedMethod(network="swin", prefixes=("encoder.",), is_start=False),
     "tinymim": PublishedMethod(),
-    "siameseim": PublishedMethod(),
+    "siameseim": PublishedMethod(droppable=("mm_",)),
     "mixmae": PublishedMethod(network="swin", is_start=False),
     "dbot": PublishedMethod(),
-    "cae": PublishedMethod(network="beit", prefixes=("encoder.",)),
-    "uniemox": PublishedMethod(prefixes=("encoder.",)),
+    "cae": PublishedMethod(network="beit", prefixes=("encoder.",), droppable=("pretext_neck.", "teacher.")),
+    "uniemox": PublishedMethod(
+        prefixes=("encoder.",), droppable=("embed.", "fusion.", "project.", "norm.", "method.", "distance.")
+    ),
     "timm": PublishedMethod(reads_token=True, mean_std=None),
     "torchvision": PublishedMethod(reads_token=True),
 }
-CONTAINERS = ("model", "module", "state_dict")  # keys under which training scripts save weights
+# Keys under which training scripts save weights. The moving average comes first: it is what they evaluate.
+EMA_CONTAINERS = ("state_dict_ema", "model_ema")
+CONTAINERS = ("model", "module", "state_dict")
+DROPPABLE = ("head", "lm_head.", "mask_token", "decoder", "projector", "predictor")
+"""Beginnings of the names of tensors that no features depend on: heads, decoders and projectors of a training."""
+# Prefixes of DistributedDataParallel and torch.compile, and of modules that contain an encoder.
+WRAPPERS = ("module.", "_orig_mod.", "backbone.", "model.")
+PARENTS = ("backbone.", "model.")
 ENCODER_NAMES = re.compile(
-    r"(cls_token|pos_embed|absolute_pos_embed)$|(patch_embed|blocks|layers|norm|fc_norm|rel_pos_bias)\."
+    r"(cls_token|reg_token|register_tokens|pos_embed|absolute_pos_embed)$"
+    r"|(patch_embed|blocks|layers|norm|fc_norm|rel_pos_bias)\."
 )
+STEM = "patch_embed.proj.weight"
 TABLE = "relative_position_bias_table"
 REBUILT = re.compile(r"(relative_position_index|attn_mask)$")  # determined by the architecture
 TORCHVISION_NAMES = {
@@ -225,7 +247,7 @@ def recognise(file: WeightFile) -> str:
     is_inside = "encoder.cls_token" in state or "encoder.patch_embed.proj.weight" in state
     marks = {  # in this order
         "torchvision": {"conv_proj.weight", "class_token", "encoder.pos_embedding"} <= state.keys(),
-        "moco_v3": any(name.startswith("module.base_encoder.") for name in state),
+        "moco_v3": any(name.startswith("base_encoder.") for name in state),
         "uniemox": is_inside and "embed.weight" in state and "encoder.norm.weight" in state,  # the whole model's
         "simmim_swin": is_inside and any(name.startswith("encoder.layers.") for name in state),
         "cae": is_inside and "encoder.pos_embed" in state,
@@ -253,10 +275,14 @@ def _recognise_plain(file: WeightFile, state: dict[str, Tensor]) -> str:
     Their fixed position tables distinguish some of them: MoCo v3's and SiameseIM's begin with the row, MAE's, dBOT's
     and TinyMIM's with the column, DINO's and timm's are learned.
     """
+    if "register_tokens" in state:
+        return "dino"  # DINOv2; timm names them reg_token
+    if timm_arch(file) is not None:
+        return "timm"
     is_pooled, has_head = "fc_norm.weight" in state, "head.weight" in state
     if is_sincos(state["pos_embed"], rows_first=True):
         return "moco_v3" if "norm.weight" in state else "siameseim"
-    if state is not file.content:
+    if container_of(file) is not None:
         is_trained_longer = is_pooled or has_head or "optimizer" not in file.content
         return "mae" if is_trained_longer else "tinymim"
     if file.is_safetensors or has_head:
@@ -265,11 +291,16 @@ def _recognise_plain(file: WeightFile, state: dict[str, Tensor]) -> str:
 
 
 def is_sincos(table: Tensor, *, rows_first: bool) -> bool:
-    """Return True if a position table is the fixed one, up to the rounding of its type."""
-    side = math.isqrt(max(table.shape[1] - 1, 0)) if table.ndim == 3 else 0
-    if not side or table.shape[1] != side**2 + 1 or table.shape[2] % 4 or not table.is_floating_point():
+    """Return True if a position table is the fixed one, up to the rounding of its type.
+
+    Rows before those of the patches, of the CLS token and of registers, must be 0.
+    """
+    side = math.isqrt(table.shape[1]) if table.ndim == 3 else 0
+    if not side or table.shape[2] % 4 or not table.is_floating_point():
         return False
-    expected = sincos_position(table.shape[2], (side, side), rows_first=rows_first)
+    expected = sincos_position(table.shape[2], (side, side), rows_first=rows_first)[:, 1:]
+    prefix = expected.new_zeros(1, table.shape[1] - side**2, table.shape[2])
+    expected = torch.cat([prefix, expected], dim=1)
     return bool((table.float() - expected).abs().max() < max(1e-5, torch.finfo(table.dtype).eps))
 
 
@@ -281,39 +312,152 @@ def check_method(name: str) -> str:
 
 
 def encoder_tensors(file: WeightFile, method: str) -> tuple[dict[str, Tensor], list[str]]:
-    """Return the encoder's tensors under timm's names, in float32, and the file's names of everything else.
+    """Return the encoder's tensors under timm's names, in float32, and the names of everything else.
 
-    Raises CheckpointError if the file holds no encoder of that method.
+    Names are those of the file without the prefixes of wrappers.
+    Raises CheckpointError if the file holds no encoder of that method, or tensors that its features depend on and that
+    the encoder has no place for.
     """
-    is_own, prefixes = file.metadata is not None, METHODS[method].prefixes
+    is_own = file.metadata is not None
     state = tensors_only(file.content, file.path) if is_own else state_of(file, "teacher" if method == "dino" else None)
-    if is_own or not any(name.startswith(prefixes) for name in state):  # already only the encoder
-        prefixes = ("",)
+    prefix = "" if is_own else _prefix(state, method)
     sources = {}  # of the encoder's names
     for name in state:
-        prefix = next((prefix for prefix in prefixes if name.startswith(prefix)), None)
-        short = name.removeprefix(prefix or "")
+        short = name.removeprefix(prefix)
         for theirs, ours in TORCHVISION_NAMES.items() if method == "torchvision" else ():
             short = short.replace(theirs, ours)
-        if prefix is not None and ENCODER_NAMES.match(short):
+        if name.startswith(prefix) and ENCODER_NAMES.match(short):
             sources[short] = name
     tensors = {short: state[name].float() for short, name in sources.items() if not REBUILT.search(short)}
-    if "patch_embed.proj.weight" not in tensors:
+    if STEM not in tensors:
         raise CheckpointError(
-            f"{file.path} holds no encoder of {method}: {prefixes[0]}patch_embed.proj.weight is missing; let the "
-            "method be recognised (leave out --method) or fetch the pre-training file"
+            f"{file.path} holds no encoder of {method}: {prefix}{STEM} is missing; its first names are "
+            f"{', '.join(list(state)[:5])}. Give another --method, or fetch the pre-training file"
             + (" (a stem of several convolutions is not supported)" if "patch_embed.proj.0.weight" in tensors else "")
         )
     used = set(sources.values())
-    return tensors, [name for name in state if name not in used or REBUILT.search(name)]
+    dropped = [name for name in state if name not in used or REBUILT.search(name)]
+    _check_dropped(file, method, prefix, dropped)
+    return _with_registers(tensors), dropped
+
+
+def _prefix(state: Mapping[str, Tensor], method: str) -> str:
+    """Return the prefix of the encoder's names: the method's own, none, or encoder. if nothing else is in the file."""
+    stem = "conv_proj.weight" if method == "torchvision" else STEM
+    prefixes = [*METHODS[method].prefixes, ""]
+    if not _foreign(state, method, "encoder."):
+        prefixes.append("encoder.")
+    return next((prefix for prefix in prefixes if f"{prefix}{stem}" in state), "")
+
+
+def _foreign(names: Iterable[str], method: str, prefix: str) -> list[str]:
+    """Return the names of tensors that are neither of the encoder, with this prefix, nor only of a training."""
+    allowed = (*DROPPABLE, *METHODS[method].droppable)
+    return [
+        name
+        for name in names
+        if not name.startswith(allowed)
+        and not (name.startswith(prefix) and ENCODER_NAMES.match(name.removeprefix(prefix)))
+        and not (name.startswith(prefix) and name.removeprefix(prefix).startswith(allowed))
+    ]
+
+
+def _check_dropped(file: WeightFile, method: str, prefix: str, dropped: list[str]) -> None:
+    """Raise CheckpointError unless no features depend on these tensors."""
+    foreign = _foreign(dropped, method, prefix)
+    if foreign:
+        names = ", ".join(foreign[:6]) + (f" and {len(foreign) - 6} more" if len(foreign) > 6 else "")
+        raise CheckpointError(
+            f"{file.path}: {names} are not of a plain encoder of {method}, which would give other features without "
+            f"them; give networks of timm as timm:NAME@{file.path}, or a file without these tensors"
+        )
+
+
+def _with_registers(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Rename DINOv2's registers as timm does: the CLS token includes its position, as registers have none.
+
+    DINOv2 adds positions to the CLS token and the patches, and then inserts the registers between them.
+    """
+    if "register_tokens" not in tensors:
+        return tensors
+    plain = dict(tensors)
+    plain["reg_token"] = plain.pop("register_tokens")
+    plain["cls_token"] = tensors["cls_token"] + tensors["pos_embed"][:, :1]
+    plain["pos_embed"] = tensors["pos_embed"][:, 1:]
+    return plain
+
+
+def container_of(file: WeightFile, preferred: str | None = None) -> str | None:
+    """Return the key of the file's weights; None if they are not in a container. A moving average comes first."""
+    keys = (*filter(None, [preferred]), *EMA_CONTAINERS, *CONTAINERS)
+    return next((key for key in keys if isinstance(file.content.get(key), dict)), None)
 
 
 def state_of(file: WeightFile, preferred: str | None = None) -> dict[str, Tensor]:
-    """Return the state dictionary inside the container. Raises CheckpointError if there is none."""
-    for key in (preferred, *CONTAINERS):
-        if key and isinstance(file.content.get(key), dict):
-            return tensors_only(file.content[key], file.path)
-    return tensors_only(file.content, file.path)
+    """Return the state dictionary inside the container, see `unwrapped`. Raises CheckpointError if there is none."""
+    key = container_of(file, preferred)
+    return unwrapped(tensors_only(file.content if key is None else file.content[key], file.path), file.path)
+
+
+def unwrapped(state: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """Return tensors without the prefixes of wrappers, which all names have, and of a module around the encoder.
+
+    Raises CheckpointError if two tensors then have the same name.
+    """
+    while prefix := next((prefix for prefix in WRAPPERS if all(name.startswith(prefix) for name in state)), None):
+        state = {name.removeprefix(prefix): value for name, value in state.items()}
+    parent = next((parent for parent in PARENTS if f"{parent}{STEM}" in state), None)
+    if parent is None or STEM in state:
+        return state
+    renamed: dict[str, Tensor] = {}
+    for name, value in state.items():
+        short = name.removeprefix(parent)
+        if short in renamed:
+            raise CheckpointError(f"{path} has both {short} and {parent}{short}; write a file with one of them")
+        renamed[short] = value
+    return renamed
+
+
+def timm_arch(file: WeightFile) -> str | None:
+    """Return the name of timm's network in a checkpoint of timm's training script; None for any other file."""
+    arch = file.content.get("arch")
+    is_timm = isinstance(arch, str) and isinstance(file.content.get("state_dict"), dict) and timm.is_model(arch)
+    return arch if is_timm else None
+
+
+def pixels_of(file: WeightFile, method: str) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+    """Return mean and std of the input pixels; None: unknown.
+
+    For networks of timm: those of our header or of timm's training script, which takes its options or, without them,
+    the network's own.  Raises CheckpointError for a header with other values.
+    """
+    if METHODS[method].mean_std is not None:
+        return METHODS[method].mean_std
+    if file.metadata is not None:
+        stats = file.metadata.get("mean_std")
+        return None if stats is None else _checked_stats(stats, file.path)
+    arch = timm_arch(file)
+    if arch is None:
+        return None
+    config = timm.get_pretrained_cfg(arch, allow_unregistered=True)
+    options = file.content.get("args")
+    options = vars(options) if isinstance(options, argparse.Namespace) else options
+    options = options if isinstance(options, dict) else {}
+    stats = [options.get(name) or getattr(config, name, None) for name in ("mean", "std")]
+    return None if None in stats else _checked_stats(stats, file.path)
+
+
+def _checked_stats(stats: Any, path: Path) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return mean and std of three channels. Raises CheckpointError for anything else."""
+    try:
+        mean, std = (tuple(float(value) for value in values) for values in stats)
+        if not (len(mean) == len(std) == 3 and all(map(math.isfinite, mean)) and all(0 < value < 1e6 for value in std)):
+            raise ValueError("three finite numbers are needed for each")
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"{path}: mean and std of its pixels are {stats!r}: {error}; write the file again"
+        ) from error
+    return mean, std
 
 
 def check_file(draft: nn.Module, path: Path) -> None:
