@@ -15,7 +15,8 @@ from timm.models.swin_transformer import SwinTransformer
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from uniemox.checkpoints.reading import METHODS, TABLE, WeightFile, state_of
+from uniemox.checkpoints.methods import METHODS, TABLE
+from uniemox.checkpoints.reading import WeightFile, state_of
 from uniemox.errors import CheckpointError, EncoderError, ShapeError
 from uniemox.model.encoder import sincos_position
 from uniemox.model.encoders import MixMAEEncoder

@@ -10,17 +10,8 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from uniemox.checkpoints.drafts import Draft, Selected, draft_encoder, draft_start, positive, select_start
-from uniemox.checkpoints.reading import (
-    LoadReport,
-    WeightFile,
-    check_method,
-    container_of,
-    encoder_tensors,
-    heads_in,
-    pixels_of,
-    read_weight_file,
-    recognise,
-)
+from uniemox.checkpoints.methods import check_method, encoder_tensors, pixels_of, recognise
+from uniemox.checkpoints.reading import LoadReport, WeightFile, container_of, heads_in, read_weight_file
 from uniemox.checkpoints.timm_networks import TIMM, load_timm
 from uniemox.errors import CheckpointError, UniemoxError
 from uniemox.model.encoder import check_plain

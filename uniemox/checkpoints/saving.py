@@ -12,8 +12,9 @@ from timm.models.swin_transformer import SwinTransformer
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
+from uniemox.checkpoints.methods import METHODS
 from uniemox.checkpoints.published import load_published, load_start
-from uniemox.checkpoints.reading import METADATA_KEY, METHODS, LoadReport, heads_in
+from uniemox.checkpoints.reading import METADATA_KEY, LoadReport, heads_in
 from uniemox.checkpoints.timm_networks import TIMM
 from uniemox.data.seen import read_seen, seen_file, write_hashes
 from uniemox.errors import CheckpointError

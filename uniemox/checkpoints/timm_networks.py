@@ -17,15 +17,8 @@ from huggingface_hub import constants, try_to_load_from_cache
 from safetensors import SafetensorError
 from timm.models.vision_transformer import VisionTransformer
 
-from uniemox.checkpoints.reading import (
-    LoadReport,
-    WeightFile,
-    container_of,
-    heads_in,
-    pixels_of,
-    read_weight_file,
-    state_of,
-)
+from uniemox.checkpoints.methods import pixels_of
+from uniemox.checkpoints.reading import LoadReport, WeightFile, container_of, heads_in, read_weight_file, state_of
 from uniemox.errors import CheckpointError
 from uniemox.io.files import read_limited
 from uniemox.model.encoders import build_timm

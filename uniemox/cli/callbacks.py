@@ -37,6 +37,11 @@ class ConsoleCallback(AbstractContextManager["ConsoleCallback"], Callback):
         if rank() == 0:
             say(str(plan))
 
+    def note(self, line: str) -> None:
+        """Print the line."""
+        if rank() == 0:
+            say(line)
+
     def warn(self, done: int, trouble: str) -> None:
         """Print the warning."""
         if rank() == 0:

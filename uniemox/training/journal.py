@@ -71,6 +71,9 @@ class Callback:
     def start(self, plan: RunPlan) -> None:
         """Called once, before the first step."""
 
+    def note(self, line: str) -> None:
+        """Called for facts about a run that its user should know, such as images that can't be read."""
+
     def warn(self, done: int, trouble: str) -> None:
         """Called once for each kind of problem that a run may have.  done: steps so far.  trouble: a sentence."""
 
