@@ -66,15 +66,15 @@ def dinov2_tokens(state: dict[str, Tensor], network: VisionTransformer, x: Tenso
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("layout", ["official.pth", "official.safetensors", "timm.safetensors", "timm.pth"])
+@pytest.mark.parametrize("layout", ["official.pth", "official.safetensors", "timm.safetensors", "timm.pth", "timm.tar"])
 def test_registers_are_encoded(layout: str, tmp_path: Path) -> None:
     """Features and start equal DINOv2's forward pass, and timm's (float32, 1e-5)."""
     network, x = registers(), torch.randn(2, 3, SIZE, SIZE)
     state = official(network)
     path = tmp_path / layout
     content = state if layout.startswith("official") else dict(network.state_dict())
-    if path.suffix == ".pth":
-        torch.save(content, path)
+    if path.suffix in (".pth", ".tar"):
+        torch.save({"state_dict": content} if path.suffix == ".tar" else content, path)
     else:
         save_file(content, path)
     expected = dinov2_tokens(state, network, x)

@@ -108,7 +108,8 @@ def recognise(file: WeightFile) -> str:
         return _recognise_plain(file, state)
     raise CheckpointError(
         f"{file.path} is of no method that uniemox knows; its first names are {', '.join(list(state)[:5])}. If "
-        f"you know its method: uniemox convert FILE NEW.safetensors --method {'|'.join(METHODS)}"
+        f"timm has the network, such as DINOv3: timm:NAME@{file.path}. If you know its method: uniemox convert FILE "
+        f"NEW.safetensors --method {'|'.join(METHODS)}"
     )
 
 
@@ -120,7 +121,7 @@ def _recognise_plain(file: WeightFile, state: dict[str, Tensor]) -> str:
     """
     if "register_tokens" in state:
         return "dino"  # DINOv2; timm names them reg_token
-    if timm_arch(file) is not None:
+    if "reg_token" in state or timm_arch(file) is not None:
         return "timm"
     is_pooled, has_head = "fc_norm.weight" in state, "head.weight" in state
     if is_sincos(state["pos_embed"], rows_first=True):
@@ -161,7 +162,8 @@ def encoder_tensors(file: WeightFile, method: str) -> tuple[dict[str, Tensor], l
     if STEM not in tensors:
         raise CheckpointError(
             f"{file.path} holds no encoder of {method}: {prefix}{STEM} is missing; its first names are "
-            f"{', '.join(list(state)[:5])}. Give another --method, or fetch the pre-training file"
+            f"{', '.join(list(state)[:5])}. Give the method that wrote it, or fetch the pre-training file; names of "
+            "another library must be renamed to timm's"
             + (" (a stem of several convolutions is not supported)" if "patch_embed.proj.0.weight" in tensors else "")
         )
     used = set(sources.values())
