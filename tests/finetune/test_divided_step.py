@@ -191,6 +191,7 @@ CASES: list[tuple[Task, Tensor | None]] = [("label", WEIGHTS), ("distribution", 
 
 def _process(rank: int, folder: Path) -> None:
     """Run one of two processes, which has 7 of the 12 images, in two batches, or 5."""
+    torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
     rows = slice(0, 7) if rank == 0 else slice(7, COUNT)
     steps = []
@@ -206,7 +207,7 @@ def _process(rank: int, folder: Path) -> None:
 
 
 def test_two_processes_give_the_step_of_one(tmp_path: Path) -> None:
-    mp.start_processes(_process, (tmp_path,), nprocs=2, start_method="fork")
+    mp.start_processes(_process, (tmp_path,), nprocs=2, start_method="forkserver")
     steps = iter(torch.load(tmp_path / "steps"))
     for task, weights in CASES:
         whole = FinetuneBatch(scene=scenes(), person=None, target=targets(task))
