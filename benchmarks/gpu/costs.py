@@ -135,7 +135,7 @@ def region_step(device: torch.device, count: int, name: str, *, tiny: bool) -> C
 
 def _classifier_step(model: torch.nn.Module, device: torch.device, batch: object) -> Callable[[], object]:
     ready_to_train(model.train(), device)
-    weights = torch.linspace(0.5, 1.5, len(MIKELS)).to(device)
+    weights = torch.linspace(0.5, 1.5, len(MIKELS))
     objective = Objective(task="label", class_weights=weights, method=model.method)  # type: ignore[arg-type] # Relation
     return partial(
         finetune_step,

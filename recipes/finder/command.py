@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import App, Parameter
 
-from uniemox.cli.console import Files, JsonFlag, need, say
+from uniemox.cli.console import Files, JsonFlag, need
 from uniemox.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -88,8 +88,6 @@ def fit(
     samples = samples_of(data.split(","), persons, exclude)
     with ConsoleCallback() as shown:
         report = fit_finder(samples, config, out, resume=resume, callback=shown)
-    if report.broken:
-        say(f"{report.broken} images can't be read and were left out")
     if as_json:
         print(json.dumps({"file": str(out), **in_numbers(report)}))
     else:

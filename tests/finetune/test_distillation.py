@@ -85,7 +85,8 @@ def test_killed_at_any_step_it_continues_to_the_same_bytes(tmp_path: Path, furth
     assert losses(tmp_path / "whole") == losses(tmp_path / "out") != losses(plain)
     seen = read_seen(tmp_path / "out")
     assert read_seen(finetuned("both")) <= seen
-    assert len(seen - read_seen(plain) - read_seen(finetuned("both"))) == len(open_data(further)) == 7
+    assert len(open_data(further)) == 7  # one of them is broken, and nothing has seen it
+    assert len(seen - read_seen(plain) - read_seen(finetuned("both"))) == 6
 
 
 @pytest.mark.parametrize(

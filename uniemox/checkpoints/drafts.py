@@ -15,7 +15,8 @@ from timm.models.swin_transformer import SwinTransformer
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from uniemox.checkpoints.reading import METHODS, TABLE, WeightFile, state_of
+from uniemox.checkpoints.methods import METHODS, TABLE
+from uniemox.checkpoints.reading import WeightFile, state_of
 from uniemox.errors import CheckpointError, EncoderError, ShapeError
 from uniemox.model.encoder import sincos_position
 from uniemox.model.encoders import MixMAEEncoder
@@ -170,14 +171,35 @@ def _draft_plain(given: Selected, *, pool: str, new_norm: str | None) -> Draft:
         "init_values": 1e-5 if "blocks.0.ls1.gamma" in tensors else None,  # the file has the values
         "global_pool": pool,
     }
-    encoder = VisionTransformer(**_blocks_shape(given, side_of(tensors["pos_embed"], extra=1), given.heads, options))
+    registers = tensors["reg_token"].shape[1] if "reg_token" in tensors else 0
+    prefix = _prefix_rows(given, registers)
+    if registers:
+        options["reg_tokens"] = registers
+    if prefix == 0:
+        options["no_embed_class"] = True
+    side = side_of(tensors["pos_embed"], extra=prefix)
+    encoder = VisionTransformer(**_blocks_shape(given, side, given.heads, options))
     grid = patch_grid(encoder.patch_embed.img_size, encoder.patch_embed.patch_size[0])
     resized = {}
     if encoder.pos_embed.shape[1] != tensors["pos_embed"].shape[1]:
-        resize = resize_position_dino if given.method == "dino" else resize_position
-        resized["pos_embed"] = resize(tensors["pos_embed"], grid)
+        if given.method == "dino" and not registers:
+            resized["pos_embed"] = resize_position_dino(tensors["pos_embed"], grid)
+        else:
+            resized["pos_embed"] = resize_position(tensors["pos_embed"], grid, extra=prefix, antialias=registers > 0)
     new = [] if new_norm is None else [f"{new_norm}.weight", f"{new_norm}.bias"]
     return Draft(encoder=encoder, state=tensors | resized, new=new, resized=list(resized))
+
+
+def _prefix_rows(given: Selected, registers: int) -> int:
+    """Return the rows of a ViT's position table before those of the patches: one for each token there, or none.
+
+    Networks of timm may have none (no_embed_class); of published methods, DINOv2 with registers.
+    """
+    rows = given.tensors["pos_embed"].shape[1]
+    may_have_none = registers > 0 or given.method in ("timm", "uniemox")
+    if may_have_none and math.isqrt(rows) ** 2 == rows:
+        return 0
+    return 1 + registers
 
 
 def _plain_names(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -346,13 +368,15 @@ def _pretrained_size(file: WeightFile) -> int | None:
 # Position tables at another size
 
 
-def resize_position(table: Tensor, grid: Grid, *, extra: int = 1) -> Tensor:
+def resize_position(table: Tensor, grid: Grid, *, extra: int = 1, antialias: bool = False) -> Tensor:
     """Resize a table bicubically; `extra` leading rows stay. For MAE, dBOT, SiameseIM, TinyMIM, DeiT (MoCo v3), MixMAE.
 
     table: (1, extra + L, C), L a square.  Returns (1, extra + rows * columns, C).
-    Source: facebookresearch/mae, util/pos_embed.py; Sense-X/MixMIM, util/pos_embed.py (extra = 0).
+    antialias: as timm, and as DINOv2 with registers.
+    Source: facebookresearch/mae, util/pos_embed.py; Sense-X/MixMIM, util/pos_embed.py (extra = 0);
+    facebookresearch/dinov2, hub/backbones.py (interpolate_antialias=True, interpolate_offset=0.0).
     """
-    return resample_abs_pos_embed(table, list(grid), num_prefix_tokens=extra, antialias=False)
+    return resample_abs_pos_embed(table, list(grid), num_prefix_tokens=extra, antialias=antialias)
 
 
 def resize_position_dino(table: Tensor, grid: Grid) -> Tensor:

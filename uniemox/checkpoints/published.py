@@ -10,16 +10,8 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from uniemox.checkpoints.drafts import Draft, Selected, draft_encoder, draft_start, positive, select_start
-from uniemox.checkpoints.reading import (
-    METHODS,
-    LoadReport,
-    WeightFile,
-    check_method,
-    encoder_tensors,
-    heads_in,
-    read_weight_file,
-    recognise,
-)
+from uniemox.checkpoints.methods import check_method, encoder_tensors, pixels_of, recognise
+from uniemox.checkpoints.reading import LoadReport, WeightFile, container_of, heads_in, read_weight_file
 from uniemox.checkpoints.timm_networks import TIMM, load_timm
 from uniemox.errors import CheckpointError, UniemoxError
 from uniemox.model.encoder import check_plain
@@ -126,9 +118,6 @@ def _select(file: WeightFile, method: str, heads: int | None, image_size: int | 
                 raise CheckpointError(f"{name}={asked} contradicts the file's header: {own}")
         heads = heads or own_heads
     tensors, dropped = encoder_tensors(file, used_method)
-    foreign = [name for name in dropped if not name.startswith("head")]
-    if used_method == "timm" and foreign:
-        raise CheckpointError(f"{', '.join(foreign[:6])} are not of a plain ViT; give networks of timm as timm:NAME")
     return Selected(file=file, method=used_method, tensors=tensors, dropped=dropped, heads=heads, image_size=image_size)
 
 
@@ -155,10 +144,11 @@ def _finish(given: Selected, draft: Draft) -> Any:
         method=method,
         image_size=encoder.patch_embed.img_size[0],
         heads=heads_in(encoder),
-        mean_std=METHODS[method].mean_std,
+        mean_std=pixels_of(given.file, method),
         loaded=tuple(loaded),
         resized=tuple(draft.resized),
         new=(*draft.new, *(name for name in new_when_written if name in loaded)),
         dropped=(*given.dropped, *unused),
+        container=container_of(given.file, "teacher" if method == "dino" else None),
     )
     return encoder.eval()

@@ -1,15 +1,14 @@
-"""Reads published weight files safely, and recognises their method."""
+"""Reads weight files safely, and finds the weights in their containers."""
 
 import argparse
 import collections
 import json
 import math
 import pickle
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import safetensors
 import torch
@@ -20,7 +19,6 @@ from uniemox.errors import CheckpointError
 from uniemox.io.files import open_regular
 from uniemox.io.weight_archives import UNREADABLE, check_weight_archive, refusal
 from uniemox.model.encoder import sincos_position
-from uniemox.views.patches import IMAGENET
 
 ZIP = b"PK"  # beginning of the newer of torch.save's two formats
 METADATA_KEY = "uniemox"  # in the header of our safetensors files
@@ -44,7 +42,7 @@ class WeightFile:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LoadReport:
-    """Report of loading a weight file. Names are the encoder's; those in `dropped` are the file's."""
+    """Report of loading a weight file. Names are the encoder's; those in `dropped` are the file's, without wrappers."""
 
     path: str
     method: str
@@ -55,14 +53,22 @@ class LoadReport:
     resized: tuple[str, ...] = ()  # loaded tables that were made for another image size
     new: tuple[str, ...] = ()  # not in the file: the method's own fine-tuning initialises them
     dropped: tuple[str, ...] = ()  # in the file, but not in the encoder or not used by its fine-tuning
+    container: str | None = None  # key of these weights in the file, such as state_dict_ema; None: the file has none
+
+    @property
+    def is_average(self) -> bool:
+        """True if these are the moving average (EMA) of the weights."""
+        return self.container in EMA_CONTAINERS
 
     def __str__(self) -> str:
         pixels = "unknown" if self.mean_std is None else " and ".join(map(str, self.mean_std))
         lines = [
             f"{self.path}: {self.method}, {self.image_size} px, heads {self.heads}",
             f"  mean and deviation of its pixels {pixels}",
-            f"  loaded {len(self.loaded)}",
         ]
+        if self.container is not None:
+            lines.append(f"  weights of {self.container}{', the moving average' if self.is_average else ''}")
+        lines.append(f"  loaded {len(self.loaded)}")
         for what, names in (("resized", self.resized), ("new", self.new), ("dropped", self.dropped)):
             listing = ", ".join(names[:6]) + (f", and {len(names) - 6} more" if len(names) > 6 else "")
             lines.append(f"  {what} {len(names)}{': ' + listing if names else ''}")
@@ -157,163 +163,58 @@ def tensors_only(state: object, path: Path) -> dict[str, Tensor]:
     return state
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PublishedMethod:
-    """Method with published weights: how to recognise its files, and the network of its own fine-tuning."""
-
-    network: Literal["vit", "beit", "swin"] = "vit"
-    prefixes: tuple[str, ...] = ()
-    """Prefixes of the encoder tensors' names."""
-    reads_token: bool = False
-    """True if the head reads the normed CLS token; False: a new norm of the mean patch token."""
-    is_start: bool = True
-    """True if pre-training can use it: it has absolute positions and a CLS token."""
-    mean_std: tuple[tuple[float, ...], tuple[float, ...]] | None = IMAGENET
-    """Normalisation of the input pixels; None: it differs between files."""
-
-
-METHODS: dict[str, PublishedMethod] = {
-    "moco_v3": PublishedMethod(prefixes=("module.base_encoder.",), reads_token=True),
-    "dino": PublishedMethod(prefixes=("module.backbone.", "backbone."), reads_token=True),
-    "beit": PublishedMethod(network="beit", is_start=False, mean_std=((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))),
-    "mae": PublishedMethod(),
-    "simmim": PublishedMethod(network="beit", prefixes=("encoder.",), is_start=False),
-    "simmim_swin": PublishedMethod(network="swin", prefixes=("encoder.",), is_start=False),
-    "tinymim": PublishedMethod(),
-    "siameseim": PublishedMethod(),
-    "mixmae": PublishedMethod(network="swin", is_start=False),
-    "dbot": PublishedMethod(),
-    "cae": PublishedMethod(network="beit", prefixes=("encoder.",)),
-    "uniemox": PublishedMethod(prefixes=("encoder.",)),
-    "timm": PublishedMethod(reads_token=True, mean_std=None),
-    "torchvision": PublishedMethod(reads_token=True),
-}
-CONTAINERS = ("model", "module", "state_dict")  # keys under which training scripts save weights
-ENCODER_NAMES = re.compile(
-    r"(cls_token|pos_embed|absolute_pos_embed)$|(patch_embed|blocks|layers|norm|fc_norm|rel_pos_bias)\."
-)
-TABLE = "relative_position_bias_table"
-REBUILT = re.compile(r"(relative_position_index|attn_mask)$")  # determined by the architecture
-TORCHVISION_NAMES = {
-    "class_token": "cls_token",
-    "conv_proj.": "patch_embed.proj.",
-    "encoder.pos_embedding": "pos_embed",
-    "encoder.layers.encoder_layer_": "blocks.",
-    "encoder.ln.": "norm.",
-    "heads.head.": "head.",
-    ".ln_1.": ".norm1.",
-    ".ln_2.": ".norm2.",
-    ".self_attention.in_proj_": ".attn.qkv.",
-    ".self_attention.out_proj.": ".attn.proj.",
-    ".mlp.linear_1.": ".mlp.fc1.",
-    ".mlp.linear_2.": ".mlp.fc2.",
-    ".mlp.0.": ".mlp.fc1.",  # of newer versions
-    ".mlp.3.": ".mlp.fc2.",
-}
-
-
-def recognise(file: WeightFile) -> str:
-    """Return the method that wrote the file, by its container and names. Raises CheckpointError for any other file."""
-    if file.metadata is not None:
-        return check_method(str(file.metadata.get("method")))
-    content = file.content
-    if isinstance(content.get("teacher"), dict) and isinstance(content.get("student"), dict):
-        return "dino"
-    state = state_of(file)
-    if "visual.conv1.weight" in state or "visual.proj" in state:
-        raise CheckpointError(f"{file.path} is a CLIP model: it can be the teacher, not the encoder")
-    is_inside = "encoder.cls_token" in state or "encoder.patch_embed.proj.weight" in state
-    marks = {  # in this order
-        "torchvision": {"conv_proj.weight", "class_token", "encoder.pos_embedding"} <= state.keys(),
-        "moco_v3": any(name.startswith("module.base_encoder.") for name in state),
-        "uniemox": is_inside and "embed.weight" in state and "encoder.norm.weight" in state,  # the whole model's
-        "simmim_swin": is_inside and any(name.startswith("encoder.layers.") for name in state),
-        "cae": is_inside and "encoder.pos_embed" in state,
-        "simmim": is_inside,
-        "mixmae": "absolute_pos_embed" in state,
-        "beit": any(name.endswith(TABLE) and not name.startswith("layers.") for name in state),
-        "siameseim": any(name.startswith("mm_") for name in state),
-        "dbot": "decoder_predp.weight" in state,
-        "mae": "decoder_pred.weight" in state,
-    }
-    for method, is_marked in marks.items():
-        if is_marked:
-            return method
-    if "pos_embed" in state and "patch_embed.proj.weight" in state:
-        return _recognise_plain(file, state)
-    raise CheckpointError(
-        f"{file.path} is of no method that uniemox knows; its first names are {', '.join(list(state)[:5])}. If "
-        f"you know its method: uniemox convert FILE NEW.safetensors --method {'|'.join(METHODS)}"
-    )
-
-
-def _recognise_plain(file: WeightFile, state: dict[str, Tensor]) -> str:
-    """Recognise a plain ViT without a decoder, which several methods publish under the same names.
-
-    Their fixed position tables distinguish some of them: MoCo v3's and SiameseIM's begin with the row, MAE's, dBOT's
-    and TinyMIM's with the column, DINO's and timm's are learned.
-    """
-    is_pooled, has_head = "fc_norm.weight" in state, "head.weight" in state
-    if is_sincos(state["pos_embed"], rows_first=True):
-        return "moco_v3" if "norm.weight" in state else "siameseim"
-    if state is not file.content:
-        is_trained_longer = is_pooled or has_head or "optimizer" not in file.content
-        return "mae" if is_trained_longer else "tinymim"
-    if file.is_safetensors or has_head:
-        return "timm"
-    return "mae" if is_pooled or is_sincos(state["pos_embed"], rows_first=False) else "dino"  # its "backbone only"
+# Keys under which training scripts save weights. The moving average comes first: it is what they evaluate.
+EMA_CONTAINERS = ("state_dict_ema", "model_ema")
+CONTAINERS = ("model", "module", "state_dict")
+# Prefixes of DistributedDataParallel and torch.compile, and of modules that contain an encoder.
+WRAPPERS = ("module.", "_orig_mod.", "backbone.", "model.")
+PARENTS = ("backbone.", "model.")
+STEM = "patch_embed.proj.weight"
 
 
 def is_sincos(table: Tensor, *, rows_first: bool) -> bool:
-    """Return True if a position table is the fixed one, up to the rounding of its type."""
-    side = math.isqrt(max(table.shape[1] - 1, 0)) if table.ndim == 3 else 0
-    if not side or table.shape[1] != side**2 + 1 or table.shape[2] % 4 or not table.is_floating_point():
+    """Return True if a position table is the fixed one, up to the rounding of its type.
+
+    Rows before those of the patches, of the CLS token and of registers, must be 0.
+    """
+    side = math.isqrt(table.shape[1]) if table.ndim == 3 else 0
+    if not side or table.shape[2] % 4 or not table.is_floating_point():
         return False
-    expected = sincos_position(table.shape[2], (side, side), rows_first=rows_first)
+    expected = sincos_position(table.shape[2], (side, side), rows_first=rows_first)[:, 1:]
+    prefix = expected.new_zeros(1, table.shape[1] - side**2, table.shape[2])
+    expected = torch.cat([prefix, expected], dim=1)
     return bool((table.float() - expected).abs().max() < max(1e-5, torch.finfo(table.dtype).eps))
 
 
-def check_method(name: str) -> str:
-    """Return the name, if there is such a method. Raises CheckpointError."""
-    if name not in METHODS:
-        raise CheckpointError(f"there is no method {name!r}; choose one of auto, {', '.join(METHODS)}")
-    return name
-
-
-def encoder_tensors(file: WeightFile, method: str) -> tuple[dict[str, Tensor], list[str]]:
-    """Return the encoder's tensors under timm's names, in float32, and the file's names of everything else.
-
-    Raises CheckpointError if the file holds no encoder of that method.
-    """
-    is_own, prefixes = file.metadata is not None, METHODS[method].prefixes
-    state = tensors_only(file.content, file.path) if is_own else state_of(file, "teacher" if method == "dino" else None)
-    if is_own or not any(name.startswith(prefixes) for name in state):  # already only the encoder
-        prefixes = ("",)
-    sources = {}  # of the encoder's names
-    for name in state:
-        prefix = next((prefix for prefix in prefixes if name.startswith(prefix)), None)
-        short = name.removeprefix(prefix or "")
-        for theirs, ours in TORCHVISION_NAMES.items() if method == "torchvision" else ():
-            short = short.replace(theirs, ours)
-        if prefix is not None and ENCODER_NAMES.match(short):
-            sources[short] = name
-    tensors = {short: state[name].float() for short, name in sources.items() if not REBUILT.search(short)}
-    if "patch_embed.proj.weight" not in tensors:
-        raise CheckpointError(
-            f"{file.path} holds no encoder of {method}: {prefixes[0]}patch_embed.proj.weight is missing; let the "
-            "method be recognised (leave out --method) or fetch the pre-training file"
-            + (" (a stem of several convolutions is not supported)" if "patch_embed.proj.0.weight" in tensors else "")
-        )
-    used = set(sources.values())
-    return tensors, [name for name in state if name not in used or REBUILT.search(name)]
+def container_of(file: WeightFile, preferred: str | None = None) -> str | None:
+    """Return the key of the file's weights; None if they are not in a container. A moving average comes first."""
+    keys = (*filter(None, [preferred]), *EMA_CONTAINERS, *CONTAINERS)
+    return next((key for key in keys if isinstance(file.content.get(key), dict)), None)
 
 
 def state_of(file: WeightFile, preferred: str | None = None) -> dict[str, Tensor]:
-    """Return the state dictionary inside the container. Raises CheckpointError if there is none."""
-    for key in (preferred, *CONTAINERS):
-        if key and isinstance(file.content.get(key), dict):
-            return tensors_only(file.content[key], file.path)
-    return tensors_only(file.content, file.path)
+    """Return the state dictionary inside the container, see `unwrapped`. Raises CheckpointError if there is none."""
+    key = container_of(file, preferred)
+    return unwrapped(tensors_only(file.content if key is None else file.content[key], file.path), file.path)
+
+
+def unwrapped(state: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """Return tensors without the prefixes of wrappers, which all names have, and of a module around the encoder.
+
+    Raises CheckpointError if two tensors then have the same name.
+    """
+    while prefix := next((prefix for prefix in WRAPPERS if all(name.startswith(prefix) for name in state)), None):
+        state = {name.removeprefix(prefix): value for name, value in state.items()}
+    parent = next((parent for parent in PARENTS if f"{parent}{STEM}" in state), None)
+    if parent is None or STEM in state:
+        return state
+    renamed: dict[str, Tensor] = {}
+    for name, value in state.items():
+        short = name.removeprefix(parent)
+        if short in renamed:
+            raise CheckpointError(f"{path} has both {short} and {parent}{short}; write a file with one of them")
+        renamed[short] = value
+    return renamed
 
 
 def check_file(draft: nn.Module, path: Path) -> None:

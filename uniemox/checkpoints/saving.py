@@ -12,6 +12,7 @@ from timm.models.swin_transformer import SwinTransformer
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
+from uniemox.checkpoints.methods import METHODS
 from uniemox.checkpoints.published import load_published, load_start
 from uniemox.checkpoints.reading import METADATA_KEY, LoadReport, heads_in
 from uniemox.checkpoints.timm_networks import TIMM
@@ -52,8 +53,16 @@ def save_encoder(encoder: Any, path: str | Path, *, method: str = "uniemox") -> 
     """
     path = Path(path)
     heads = heads_in(encoder) if hasattr(encoder, "blocks") else None
-    new = encoder.report.new if hasattr(encoder, "report") else ()
-    header = {"method": method, "heads": heads, "image_size": encoder.patch_embed.img_size[0], "new": new}
+    report: LoadReport | None = getattr(encoder, "report", None)
+    new = () if report is None else report.new
+    header: dict[str, object] = {
+        "method": method,
+        "heads": heads,
+        "image_size": encoder.patch_embed.img_size[0],
+        "new": new,
+    }
+    if report is not None and METHODS[method].mean_std is None:
+        header["mean_std"] = report.mean_std
     write_tensors(path, encoder.state_dict(), {METADATA_KEY: json.dumps(header)})
 
 
@@ -128,4 +137,8 @@ def timm_model(encoder: Any) -> tuple[str, dict[str, object]]:
         options["init_values"] = 1e-5
     if block.attn.qkv.bias is None:
         options["qkv_bias"] = False
+    if encoder.num_reg_tokens:
+        options["reg_tokens"] = encoder.num_reg_tokens
+    if encoder.no_embed_class:
+        options["no_embed_class"] = True
     return "vit_base_patch16_224", options

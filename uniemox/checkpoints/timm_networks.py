@@ -2,6 +2,7 @@
 
 import json
 import ssl
+import sys
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,16 +12,15 @@ from urllib.error import HTTPError
 from urllib.request import urlopen
 
 import timm
-import timm.models
 import torch
 from huggingface_hub import constants, try_to_load_from_cache
 from safetensors import SafetensorError
 from timm.models.vision_transformer import VisionTransformer
 
-from uniemox.checkpoints.reading import LoadReport, heads_in
+from uniemox.checkpoints.methods import pixels_of
+from uniemox.checkpoints.reading import LoadReport, WeightFile, container_of, heads_in, read_weight_file, state_of
 from uniemox.errors import CheckpointError
 from uniemox.io.files import read_limited
-from uniemox.io.weight_archives import check_weight_archive
 from uniemox.model.encoders import build_timm
 
 TIMM, LOCAL = "timm:", "local-dir:"
@@ -103,7 +103,8 @@ def _read_folder(folder: Path) -> TimmSource:
 def load_timm(text: str, image_size: int | None, *, pretrained: bool = True) -> Any:
     """Load a network of timm without classifier; `.report` lists what was loaded.
 
-    text: as for `TimmSource.parse`; a local file's classifier is left out.
+    text: as for `TimmSource.parse`; a local file's classifier is left out. Of a file with a moving average (EMA), its
+    weights are taken.
     image_size: side of the input in px, if the network is built for one.
     pretrained: False keeps random weights.
     Raises CheckpointError if timm has no such model or weights, or they can't be fetched.
@@ -116,6 +117,8 @@ def load_timm(text: str, image_size: int | None, *, pretrained: bool = True) -> 
     options: dict[str, Any] = dict(source.options)
     if image_size is not None and hasattr(embedding, "img_size"):
         options["img_size"] = image_size
+    file = read_weight_file(source.file) if source.file and pretrained else None
+    resized: list[str] = []
     try:
         network: Any = build_timm(
             source.name,
@@ -124,18 +127,23 @@ def load_timm(text: str, image_size: int | None, *, pretrained: bool = True) -> 
             pretrained_cfg_overlay=dict(source.pixels) or None,
             **options,
         )
-        if source.file and pretrained:
-            load_without_head(network, source.file)
-    except (RuntimeError, OSError, TypeError, ValueError, SafetensorError) as error:
+        if file is not None:
+            resized = load_without_head(network, file)
+    except (RuntimeError, OSError, TypeError, ValueError, LookupError, AssertionError, SafetensorError) as error:
         raise CheckpointError(f"timm:{text.removeprefix(TIMM)} could not be built with its weights: {error}") from error
     config = network.pretrained_cfg
+    pixels = (config["mean"], config["std"])
+    if file is not None and not source.pixels:
+        pixels = pixels_of(file, "timm") or pixels  # those of timm's training script
     network.report = LoadReport(
         path=f"{TIMM}{text.removeprefix(TIMM)}",
         method="timm",
         image_size=image_size or config["input_size"][1],
         heads=heads_in(network) if isinstance(network, VisionTransformer) else None,
-        mean_std=(config["mean"], config["std"]),
+        mean_std=pixels,
         loaded=tuple(network.state_dict()),
+        resized=tuple(resized),
+        container=None if file is None else container_of(file),
     )
     return network
 
@@ -180,14 +188,18 @@ def check_hub(name: str) -> None:
         )
 
 
-def load_without_head(network: Any, file: str | Path) -> None:
+def load_without_head(network: Any, file: WeightFile) -> list[str]:
     """Load a file of timm's weights, with or without a classifier, into a network without one.
 
-    Raises the errors of timm and torch for another network's weights; CheckpointError for an unsafe file.
+    Official files of DINOv2, CLIP and others are renamed as timm does, and position tables of another image size are
+    resized as timm does.  Returns the names of resized tables.
+    Raises the errors of timm and torch for another network's weights; CheckpointError for a file without weights.
     """
-    if Path(file).suffix != ".safetensors":
-        check_weight_archive(Path(file))
     heads: Any = network.pretrained_cfg.get("classifier") or ()
     names = tuple(f"{head}." for head in ([heads] if isinstance(heads, str) else heads))
-    state = timm.models.load_state_dict(str(file), weights_only=True)
-    network.load_state_dict({key: value for key, value in state.items() if not key.startswith(names)})
+    state = {key: value for key, value in state_of(file).items() if not key.startswith(names)}
+    module = sys.modules[type(network).__module__]
+    convert = getattr(module, "checkpoint_filter_fn", None)
+    converted: dict[str, Any] = state if convert is None else convert(dict(state), network)
+    network.load_state_dict(converted)
+    return [name for name, value in converted.items() if name in state and state[name].shape != value.shape]

@@ -46,6 +46,7 @@ def calibrate(
     """
     refuse_other(out, ".onnx")
     need("scipy", extra="data")
+    from uniemox.data.unreadable import describe_unreadable
     from uniemox.evaluate.recalibration import Recalibration, fit_ratings, recalibrate
 
     dataset = files.open(data)
@@ -58,6 +59,8 @@ def calibrate(
         else:
             result = recalibrate(model, dataset, out, progress.show, split=split)
             line, words = _confidence_words(result, out)
+    for unreadable in describe_unreadable(result.unreadable):
+        say(unreadable)
     if as_json:
         verdict = {"verdict": result.verdict} if isinstance(result, Recalibration) else {}
         print(json.dumps(asdict(result) | verdict | {"written": str(out)}))

@@ -31,16 +31,16 @@ class ConsoleCallback(AbstractContextManager["ConsoleCallback"], Callback):
             self.bar.start()
             self.bar.show(what, done, total, values)
 
-    def note(self, text: str) -> None:
-        """Print the note."""
-        if rank() == 0:
-            say(text)
-
     def start(self, plan: RunPlan) -> None:
         """Print the cost of the run."""
         self.plan, self.started = plan, time.perf_counter()
         if rank() == 0:
             say(str(plan))
+
+    def note(self, line: str) -> None:
+        """Print the line."""
+        if rank() == 0:
+            say(line)
 
     def warn(self, done: int, trouble: str) -> None:
         """Print the warning."""

@@ -59,8 +59,6 @@ def fit(
     keep_freed_memory()
     with ConsoleCallback() as console:
         about = fit_teacher(dataset, config, out, resume=resume, callback=console).about
-    if about["broken"]:
-        say(f"{about['broken']} unreadable images were left out")
     print(json.dumps({"folder": str(out), **about}) if as_json else f"wrote {out}: {_in_words(about['figures'])}")
 
 
@@ -93,7 +91,8 @@ def store(
     need("torch", "timm", "open_clip", extra="train")
     from uniemox.data.prompts import distinct_texts
     from uniemox.data.source import open_data
-    from uniemox.teacher.features import store_features
+    from uniemox.data.unreadable import describe_unreadable, read_unreadable
+    from uniemox.teacher.features import store_features, unreadable_file
     from uniemox.teacher.opening import open_teacher
     from uniemox.training.config import HardwareConfig
     from uniemox.training.hardware import keep_freed_memory, setup_device
@@ -113,6 +112,9 @@ def store(
             hardware=hardware,
             on_progress=progress.show,
         )
+    listing = unreadable_file(out)
+    for line in describe_unreadable(read_unreadable(listing), listing):
+        say(line)
     print(f"wrote {out}: {stored} of {len(dataset)} images; use it with --teacher.source stored:{out}")
 
 

@@ -8,7 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from uniemox.data.processes import map_samples
-from uniemox.data.sample import Sample
+from uniemox.data.sample import Broken, Sample, decode_sample
+from uniemox.errors import ImageError
+from uniemox.io.images import MinSides
 from uniemox.io.parallel import parallel_map
 from uniemox.io.progress import Progress, silent
 
@@ -17,6 +19,7 @@ ALIKE = 0.85  # minimum cosine of two descriptions of the same image; docs/data.
 MAX_LEFT = 5.0  # maximum RMS difference after the best small crop, levels of 255
 FLAT = 50.0  # descriptions shorter than this mean an image without structure; photographs have above 400
 MAX_CROP = 0.05  # of a side
+CHECKED_PX = 64  # minimum short side of reduced JPEGs that are only checked
 ROWS, COLUMNS, PAIRS = 1024, 4096, 2048  # processed at a time
 MIRROR = np.tile((-1.0) ** np.arange(FREQUENCIES), FREQUENCIES).astype(np.float32)
 
@@ -156,3 +159,22 @@ def _hash(sample: Sample) -> str:
         return hashlib.sha256(sample.image.read()).hexdigest()
     except OSError:
         return ""
+
+
+def decoded_hashes(samples: Sequence[Sample], on_progress: Progress = silent) -> tuple[list[str], list[Broken]]:
+    """Return the sha256 of every sample's file, in order, an empty text for one that is no readable image.
+
+    Also returns the unreadable samples with their reasons. JPEGs are decoded at a reduced size.
+    """
+    results = map_samples(_decoded_hash, samples, "hashing images", on_progress=on_progress)
+    broken = [Broken(sample.key, reason) for sample, (_, reason) in zip(samples, results, strict=True) if reason]
+    return [digest for digest, _ in results], broken
+
+
+def _decoded_hash(sample: Sample) -> tuple[str, str]:
+    """Return the hash of a sample's file and no reason, or no hash and the reason why it can't be read."""
+    try:
+        decode_sample(sample, MinSides(short_px=CHECKED_PX))
+    except ImageError as error:
+        return "", str(error)
+    return _hash(sample), ""

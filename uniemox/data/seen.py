@@ -10,8 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from uniemox.data.near import image_hashes
+from uniemox.data.near import decoded_hashes
 from uniemox.data.sample import DataSet, Sample
+from uniemox.data.unreadable import UNREADABLE, read_unreadable, reasons_of, write_unreadable
 from uniemox.errors import DataError
 from uniemox.io.files import open_regular, read_limited, write_file
 from uniemox.io.progress import Progress, silent
@@ -21,19 +22,31 @@ SEEN = "training_pictures.txt"
 STORED = "seen"  # name of the array in a file of stored features
 
 
-def write_seen(folder: Path, data: DataSet, sources: Iterable[str], on_progress: Progress = silent) -> None:
-    """Write the hashes of all images of a data set and of the training images of its sources. Keeps an existing file.
+def write_seen(folder: Path, data: DataSet, sources: Iterable[str], on_progress: Progress = silent) -> dict[str, str]:
+    """Write the hashes of all readable images of a data set and of the training images of its sources.
 
-    sources: names of initial weights and teachers, see `seen_by`.
+    Keeps an existing file.  sources: names of initial weights and teachers, see `seen_by`.
+    Returns the reasons for unreadable images, by key, and writes them next to the hashes.
     """
-    if not (folder / SEEN).exists():
-        write_hashes(folder / SEEN, hashes_of(data.samples, on_progress).union(*map(seen_by, sources)))
+    if (folder / SEEN).exists():
+        return read_unreadable(folder / UNREADABLE)
+    hashes, broken = check_images(data.samples, on_progress)
+    write_unreadable(folder / UNREADABLE, broken)
+    write_hashes(folder / SEEN, hashes.union(*map(seen_by, sources)))
+    return broken
 
 
 def hashes_of(samples: Collection[Sample], on_progress: Progress = silent) -> set[str]:
-    """Return the sha256 of every sample's file, and of the original file of a packed image."""
-    hashes = {digest for digest in image_hashes(list(samples), on_progress) if digest}
-    return hashes | {sample.source_sha256 for sample in samples if sample.source_sha256}
+    """Return the sha256 of every readable sample's file, and of the original file of a packed image."""
+    return check_images(samples, on_progress)[0]
+
+
+def check_images(samples: Collection[Sample], on_progress: Progress = silent) -> tuple[set[str], dict[str, str]]:
+    """Return the hashes of `hashes_of`, and the reasons for unreadable images, by key."""
+    digests, broken = decoded_hashes(list(samples), on_progress)
+    reasons = reasons_of(broken)
+    originals = {one.source_sha256 for one in samples if one.source_sha256 and one.key not in reasons}
+    return {digest for digest in digests if digest} | originals, reasons
 
 
 def seen_by(name: str) -> set[str]:
@@ -80,6 +93,9 @@ def refuse_seen(
     """
     pairs = zip(samples, hashes, strict=True)
     overlap = [sample for sample, digest in pairs if {digest, sample.source_sha256} & seen]
+    # Empty or damaged files are equal to each other, and no model was trained on them.
+    _, broken = decoded_hashes(overlap)
+    overlap = [sample for sample in overlap if sample.key not in reasons_of(broken)]
     if overlap:
         raise DataError(
             f"the model was trained on {len(overlap)} of these {len(samples)} images of {what}, {overlap[0].key} among "

@@ -3,7 +3,7 @@
 `uniemox calibrate` writes the ONNX file again with the fitted values.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from uniemox.classifier_info import ClassifierInfo
 from uniemox.data.near import image_hashes
 from uniemox.data.sample import DataSet
 from uniemox.data.seen import read_seen, refuse_seen, seen_file, write_hashes
+from uniemox.data.unreadable import reasons_of
 from uniemox.errors import CheckpointError, ConfigError, DataError
 from uniemox.evaluate.calibration import calibrated, expected_calibration_error
 from uniemox.evaluate.outputs import Outputs, outputs_of_network, run_each
@@ -59,6 +60,8 @@ class Recalibration:
     """Share of images flagged as unlike the training images; None if the model has no distance."""
     scored_labels: tuple[str, ...]
     """Labels among which the accuracy was measured, as in `uniemox evaluate`."""
+    unreadable: Mapping[str, str]
+    """Reasons for images that can't be read, by key."""
 
     @property
     def verdict(self) -> str:
@@ -108,7 +111,9 @@ def recalibrate(
     fitted = calibrated(info, outputs.values, outputs.distances, np.eye(len(info.labels))[truth])
     fitted = replace(fitted, calibration_images="independent", calibrated_on=data.name_with_split(split))
     write_model(source, out, fitted.to_json())
-    write_hashes(seen_file(out), {digest for digest in hashes if digest} | seen)
+    read = {sample.key for sample in outputs.samples}
+    used = {digest for sample, digest in zip(samples, hashes, strict=True) if sample.key in read}
+    write_hashes(seen_file(out), used | seen)
     return _measured(info, fitted, outputs, truth, scored, split)
 
 
@@ -144,6 +149,7 @@ def _measured(
         set_size_after=sets_after[1],
         flagged=None if familiarity is None else float((familiarity < UNFAMILIAR).mean()),
         scored_labels=scored.labels.labels,
+        unreadable=reasons_of(outputs.broken),
     )
 
 
@@ -166,6 +172,8 @@ class RatingFit:
     half_width: tuple[float, float]
     coverage: tuple[float, float]
     """Coverage of intervals whose width other groups determined."""
+    unreadable: Mapping[str, str]
+    """Reasons for images that can't be read, by key."""
 
 
 def fit_ratings(
@@ -190,7 +198,7 @@ def fit_ratings(
             f"{data.name_with_split(split)} has {len(rated)} images with valence and arousal; at least {MIN_RATED} "
             "are needed"
         )
-    outputs, samples, _ = run_each(network, rated, [FEATURES], "looking", on_progress)
+    outputs, samples, broken = run_each(network, rated, [FEATURES], "looking", on_progress)
     if len(samples) < MIN_RATED:
         raise DataError(
             f"only {len(samples)} of {len(rated)} rated images can be read; at least {MIN_RATED} are needed"
@@ -226,7 +234,8 @@ def fit_ratings(
         "coverage": np.concatenate(inside).mean(axis=0),
     }
     pairs = {name: (float(valence), float(arousal)) for name, (valence, arousal) in measures.items()}
-    return RatingFit(images=len(samples), split=split, groups=len(set(groups)), **pairs)
+    unreadable = reasons_of(broken)
+    return RatingFit(images=len(samples), split=split, groups=len(set(groups)), unreadable=unreadable, **pairs)
 
 
 def cross_fitted(

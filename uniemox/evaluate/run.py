@@ -16,6 +16,7 @@ from uniemox.classifier_info import ClassifierInfo
 from uniemox.data.near import image_hashes
 from uniemox.data.sample import NO_PERSONS, DataSet, Sample, shares_of
 from uniemox.data.seen import read_seen, refuse_seen
+from uniemox.data.unreadable import listing_of, lost_by_class, reasons_of
 from uniemox.errors import CheckpointError, ConfigError, DataError
 from uniemox.evaluate.calibration import expected_calibration_error
 from uniemox.evaluate.outputs import Outputs, outputs_of_network
@@ -56,6 +57,8 @@ class Evaluation:
     """Notes about left out images and mapped labels."""
     predictions: tuple[dict[str, Any], ...]
     """Prediction of every image: key, label, predicted, probabilities; or valence and arousal."""
+    unreadable: Mapping[str, str] = field(default_factory=dict)
+    """Reasons for images that can't be read, by key."""
     trust: Mapping[str, float] = field(default_factory=dict)
     """Quality of the model's own statements: flagged, the share of images that it flags as unfamiliar; coverage and
     set_size of its 90 % likely sets."""
@@ -67,6 +70,8 @@ class Evaluation:
         values = asdict(self.scores) | dict(self.trust) | {"notes": list(self.notes)}
         if self.scored_labels:
             values["scored_labels"] = list(self.scored_labels)
+        if self.unreadable:
+            values["unreadable"] = [{"key": key, "reason": reason} for key, reason in self.unreadable.items()]
         return values if self.by is None else values | {"by": asdict(self.by)}
 
 
@@ -100,8 +105,10 @@ def evaluate(
     if not allow_seen:
         _refuse_seen(model, data, samples, head, on_progress)
     outputs = answer(samples=samples, on_progress=on_progress)
-    if outputs.broken:
-        notes.append(f"{len(outputs.broken)} images can't be read: {outputs.broken[0].reason}")
+    unreadable = reasons_of(outputs.broken)
+    if unreadable:
+        notes.append(f"{len(unreadable)} images can't be read: {listing_of(unreadable)}")
+        notes += lost_by_class(samples, unreadable, data.labels, "the scored part")
     if info.calibration_images == "selection":
         notes.append("the temperature was fitted on the images that chose the epoch (few images, or --select accuracy)")
     if info.needs_person and info.person != "second_crop" and data.lacks_persons:
@@ -114,6 +121,7 @@ def evaluate(
         groups,
         tuple(notes),
         tuple(scorer.predictions()),
+        unreadable=unreadable,
         trust=scorer.trust(),
         scored_labels=() if scored is None else scored.labels.labels,
     )

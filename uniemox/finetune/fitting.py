@@ -247,7 +247,7 @@ def fit_after_encoder(run: FinetuneRun, selection: Sequence[Sample] = ()) -> Kep
     target, weights = run.target(outputs.samples), objective.class_weights
 
     def probe(features: NDArray[np.float32]) -> nn.Linear:
-        by_class = None if weights is None else weights.cpu().numpy()
+        by_class = None if weights is None else weights.numpy()
         return fit_head(features, target.numpy(), task=config.task, seed=config.seed, class_weights=by_class)[0]
 
     if model.fusion is None and model.method is None and isinstance(model.head, nn.Linear):

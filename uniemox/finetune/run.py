@@ -22,11 +22,13 @@ from uniemox.finetune.network import checkpoint_activations, network_of
 from uniemox.finetune.samples import FinetuneRun, split_for_training
 from uniemox.finetune.step import AugmentedViews, ask_teacher, finetune_step, open_unlabelled, seed_step
 from uniemox.io.files import ENCODER, ONNX, WEIGHTS
+from uniemox.io.weight_names import Init
 from uniemox.training.hardware import precision_of, ready_to_train, setup_device, with_precision, wrap
 from uniemox.training.journal import Callback, Journal
 from uniemox.training.optimization import freeze_layers
-from uniemox.training.processes import first_process_first, process_group, rank, wait_for_all
+from uniemox.training.processes import first_process_first, from_first, process_group, rank, wait_for_all
 from uniemox.training.run_folder import begin_run
+from uniemox.training.run_notes import record_start, report_unreadable
 from uniemox.training.state import Checkpoints, ResumePoint, was_finished
 from uniemox.training.trainer import Trainer, load_batches, measure_plan
 from uniemox.views.loader import ViewDataset
@@ -60,6 +62,7 @@ def finetune(
                 journal.write(kept.step, {"kept_lr": kept.lr})
         info = _finish(run, out) if rank() == 0 else run.describe()
         wait_for_all()
+        report_unreadable(out, run.broken.reasons, callback)
     return info
 
 
@@ -71,18 +74,22 @@ def _open_run(
     torch.manual_seed(config.seed)
     with first_process_first():  # it may have to be downloaded
         network = network_of(config, data, parts.train)
+    run = FinetuneRun(config=config, data=data, network=network, parts=parts, callback=callback)
+    reasons: dict[str, str] = {}
     if rank() == 0:
+        if not Init.parse(config.init).from_scratch:
+            record_start(out, network.classifier.encoder, callback)
         training_data = replace(data, samples=[*parts.samples, *open_unlabelled(config.distillation)])
         sources = [config.init, config.distillation.teacher]
-        write_seen(out, training_data, sources, callback.progress)
-    answers = None
+        reasons = write_seen(out, training_data, sources, callback.progress)
+    run.leave_out(from_first(reasons))
     if config.distillation.teacher:
-        answers = ask_teacher(config.distillation, parts.train, data.labels, out, callback.progress)
+        run.answers = ask_teacher(config.distillation, parts.train, data.labels, out, callback.progress)
     ready_to_train(network.classifier, device)
     freeze_layers(network.classifier.encoder, config.network.frozen_layers)
     if config.hardware.grad_checkpointing:
         checkpoint_activations(network.classifier.encoder)
-    return FinetuneRun(config=config, data=data, network=network, parts=parts, callback=callback, answers=answers)
+    return run
 
 
 def _train(run: FinetuneRun, out: Path) -> None:
@@ -106,7 +113,7 @@ def _train(run: FinetuneRun, out: Path) -> None:
     )
     views = ViewDataset(samples, AugmentedViews(config.view, config.seed, config.augment.randaugment))
     save, objective = partial(_save, run, trainer, ema, plan.steps_per_epoch), run.objective
-    with closing(trainer.steps(plan, load_batches(config, views, plan), save)) as steps:
+    with closing(trainer.steps(plan, load_batches(config, views, plan, run.broken), save)) as steps:
         for step in steps:
             seed_step(config.seed, step.done)
             values = finetune_step(

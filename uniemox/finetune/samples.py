@@ -1,6 +1,6 @@
 """Samples of a run: the parts that train, choose the epoch and calibrate; their targets, and the network's outputs."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from uniemox.classifier_info import CalibrationImages, ClassifierInfo, from_affect
-from uniemox.data.sample import DataSet, Sample, shares_of
+from uniemox.data.sample import Broken, DataSet, Sample, shares_of
 from uniemox.data.splits import split_samples, take_fraction, write_splits
+from uniemox.data.unreadable import describe_unreadable, lost_by_class, refuse_empty_classes
 from uniemox.errors import DataError
 from uniemox.evaluate.calibration import calibrated
 from uniemox.evaluate.classifier_outputs import outputs_of, select_views
@@ -107,7 +108,12 @@ class Parts:
     @property
     def samples(self) -> list[Sample]:
         """All samples, each once."""
-        return list({sample.key: sample for sample in [*self.train, *self.selection, *self.calibration]}.values())
+        return list({sample.key: sample for sample in [*self.train, *self.held_out]}.values())
+
+    @property
+    def held_out(self) -> list[Sample]:
+        """Samples that choose the epoch or calibrate, each once."""
+        return list({sample.key: sample for sample in [*self.selection, *self.calibration]}.values())
 
 
 def split_for_training(data: DataSet, config: FinetuneConfig, out: Path | None) -> Parts:
@@ -182,6 +188,23 @@ class FinetuneRun:
     def __post_init__(self) -> None:
         self.broken = BrokenCount(self.config.max_unreadable)
 
+    def leave_out(self, broken: Mapping[str, str]) -> None:
+        """Count images that can't be read, and warn of classes that lose many.
+
+        broken: reasons by key.  Raises DataError for too many images, or if none of a class is left to train on.
+        """
+        self.broken.add([Broken(key, reason) for key, reason in broken.items()])
+        labels = self.data.labels
+        try:
+            refuse_empty_classes(self.parts.train, broken, labels, self.data.name)
+        except DataError:
+            for line in describe_unreadable(broken):
+                self.callback.note(line)
+            raise
+        for name, samples in (("training", self.parts.train), ("the held-out part", self.parts.held_out)):
+            for line in lost_by_class(samples, broken, labels, name):
+                self.callback.note(line)
+
     @property
     def model(self) -> Classifier:
         """The network that is trained."""
@@ -197,7 +220,7 @@ class FinetuneRun:
         """The loss."""
         is_balanced = self.config.class_weighting == "balanced"
         task = self.config.task
-        weights = class_weights(self.parts.train, self.data.labels, task).to(self.device) if is_balanced else None
+        weights = class_weights(self.parts.train, self.data.labels, task) if is_balanced else None
         return Objective(task=task, class_weights=weights, method=self.model.method)
 
     def outputs(

@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image, ImageOps
-from timm.data import Mixup
 from timm.data.auto_augment import rand_augment_transform
 from timm.data.random_erasing import RandomErasing
 from torch import Tensor, nn
@@ -18,7 +17,9 @@ from torch import Tensor, nn
 from uniemox.data.sample import ImageFile, Sample
 from uniemox.data.source import open_data
 from uniemox.errors import ConfigError, DataError, ShapeError
+from uniemox.finetune.affect_step import AffectBatch, AffectStep
 from uniemox.finetune.config import AugmentConfig, DistillationConfig, Task
+from uniemox.finetune.mixing import Mixing, draw_mixing
 from uniemox.io.files import replacing
 from uniemox.io.progress import Progress, silent
 from uniemox.labels import LabelSet
@@ -33,7 +34,6 @@ from uniemox.training.processes import rank, wait_for_all
 from uniemox.training.run_folder import TEACHER_ANSWERS
 from uniemox.views.config import ViewConfig
 from uniemox.views.patches import IMAGENET, IMAGENET_MEAN, PixelStats, normalise
-from uniemox.views.transfer import to_device
 from uniemox.views.transforms import TrainViews, Views
 
 Augment = Callable[[Image.Image], Image.Image]
@@ -81,37 +81,56 @@ def augment_batch(
     Draws come from the global generators of torch, numpy and Python.
     Raises ShapeError if there is no view, or views and targets do not match.
     """
-    views = [normalise(view, device, stats) for view in (scene, person) if view is not None]
+    target, mixing = prepare_targets(scene, person, targets, config, task)
+    scene, person = augment_views(scene, person, config, mixing, device=device, stats=stats)
+    return scene, person, target.to(device, non_blocking=True)
+
+
+def prepare_targets(
+    scene: Tensor | None, person: Tensor | None, targets: Tensor, config: AugmentConfig, task: Task
+) -> tuple[Tensor, Mixing | None]:
+    """Return smoothed and mixed targets, (N, E) float32 on their own device, and how the views must be mixed.
+
+    Needs only the shapes of the views. Takes and raises the same as `augment_batch`.
+    """
+    views = [view for view in (scene, person) if view is not None]
     if not views or targets.ndim != 2 or any(view.shape != (len(targets), *views[0].shape[1:]) for view in views):
         raise ShapeError(
             f"expected views (N, 3, S, S) and targets (N, E), got {[tuple(view.shape) for view in views]} "
             f"and {tuple(targets.shape)}"
         )
-    targets = to_device(targets, device).float()
+    targets = targets.float()
     if task == "label":
         targets = smooth(targets, config.smoothing)
+    height, width = views[0].shape[-2:]
+    mixing = draw_mixing(len(targets), (height, width), config)
+    return (targets if mixing is None else mixing.mix_targets(targets)), mixing
+
+
+def augment_views(
+    scene: Tensor | None,
+    person: Tensor | None,
+    config: AugmentConfig,
+    mixing: Mixing | None,
+    *,
+    device: torch.device,
+    stats: PixelStats = IMAGENET,
+) -> tuple[Tensor | None, Tensor | None]:
+    """Return the views on the device, normalised, erased and mixed.  mixing: of `prepare_targets`."""
+    views = [normalise(view, device, stats) for view in (scene, person) if view is not None]
     if config.erasing > 0:
         views = [RandomErasing(config.erasing, mode="pixel", device=device)(view) for view in views]
-    if config.mixup > 0 or config.cutmix > 0:
-        pixels, targets = _mix(torch.cat(views, dim=1), targets, config)  # (N, 3 or 6, S, S)
+    if mixing is not None:
+        pixels = torch.cat(views, dim=1)  # (N, 3 or 6, S, S)
+        mixing.mix_pixels(pixels)
         views = list(pixels.split(3, dim=1))
-    left = iter(views)
-    return (None if scene is None else next(left), None if person is None else next(left), targets)
+    results = iter(views)
+    return (None if scene is None else next(results), None if person is None else next(results))
 
 
 def smooth(targets: Tensor, share: float) -> Tensor:
     """Return targets (N, E) of which this share, 0 to 1, is spread over all classes (arXiv 1512.00567, section 7)."""
     return (1 - share) * targets + share / targets.shape[1]
-
-
-def _mix(pixels: Tensor, targets: Tensor, config: AugmentConfig) -> tuple[Tensor, Tensor]:
-    """Apply mixup or CutMix in place, except to an odd batch's last image. pixels: (N, K, S, S), targets: (N, E)."""
-    even = len(pixels) // 2 * 2
-    if even == 0:
-        return pixels, targets
-    mixup = Mixup(config.mixup, config.cutmix, label_smoothing=0.0, num_classes=even)
-    _, shares = mixup(pixels[:even], torch.arange(even, device=pixels.device))  # (even, even): share of j in i
-    return pixels, torch.cat([shares @ targets[:even], targets[even:]])
 
 
 @lru_cache(maxsize=8)
@@ -162,7 +181,12 @@ class FinetuneBatch:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Objective:
-    """Training loss: equation 12 for labels, KL for votes, MSE with CCC for valence and arousal."""
+    """Training loss: equation 12 for labels, KL for votes, MSE with CCC for valence and arousal.
+
+    The loss is a sum of terms. A term is a mean over images, weighted by `class_weights`. A step with several batches
+    or processes divides each term by the sum of weights over all its images, see `term_weights`. Only the CCC is no
+    such mean; see `AffectStep`.
+    """
 
     task: Task
     class_weights: Tensor | None = None
@@ -173,18 +197,61 @@ class Objective:
     def __call__(
         self, output: Tensor, target: Tensor, features: Tensor | None = None, own: Tensor | None = None
     ) -> Tensor:
-        """Return the loss.
+        """Return the loss of one batch.
 
         output, target: (N, E), or (N, 2) valence and arousal.  features: (N, C), the head's input, if there is a
         method.  own: the method's own targets.
         """
+        return self.terms(output, target, features, own).sum()
+
+    def terms(
+        self, output: Tensor, target: Tensor, features: Tensor | None = None, own: Tensor | None = None
+    ) -> Tensor:
+        """Return the terms of the loss of one batch, (T,); T is 1 without a method. Takes the same as a call."""
         if self.task == "affect":
-            return affect_loss(output, target)
-        weight = None if self.class_weights is None else target @ self.class_weights.to(target.device)  # (N,)
+            return affect_loss(output, target)[None]
+        weight = self._image_weights(target)
         loss = (soft_target_cross_entropy if self.task == "label" else distribution_loss)(output, target, weight)
         if self.method is None or features is None:
-            return loss
-        return self.method.loss(loss, logits=output, features=features, target=target, weight=weight, batch_targets=own)
+            return loss[None]
+        return self.method.loss_terms(
+            loss, logits=output, features=features, target=target, weight=weight, batch_targets=own
+        )
+
+    def term_weights(self, target: Tensor, own: Tensor | None = None) -> Tensor:
+        """Return the sum of the images' weights by which each term is divided, (T,).  target, own: as for a call."""
+        weight = None if self.task == "affect" else self._image_weights(target)
+        weight = target.new_ones(len(target)) if weight is None else weight  # (N,)
+        if self.task == "affect" or self.method is None:
+            return weight.sum()[None]
+        return self.method.term_weights(weight, own)
+
+    def _image_weights(self, target: Tensor) -> Tensor | None:
+        """Return the weight of each image, (N,); None for equal weights.  target: (N, E)."""
+        return None if self.class_weights is None else target @ to_device(self.class_weights, target.device)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _PreparedBatch:
+    """A batch whose targets are final."""
+
+    batch: FinetuneBatch
+    augment: AugmentConfig
+    target: Tensor  # (N, E), smoothed and mixed, or (N, 2) mixed
+    mixing: Mixing | None
+
+    @classmethod
+    def of(cls, batch: FinetuneBatch, objective: Objective, augment: AugmentConfig) -> "_PreparedBatch":
+        """Draw the batch's mixing."""
+        if batch.own is not None:
+            # A method has no own targets for a mixture of two images.
+            augment = replace(augment, mixup=0.0, cutmix=0.0)
+        target, mixing = prepare_targets(batch.scene, batch.person, batch.target, augment, objective.task)
+        return cls(batch=batch, augment=augment, target=target, mixing=mixing)
+
+    def views(self, device: torch.device, stats: PixelStats) -> tuple[Tensor | None, Tensor | None]:
+        """Return scene and person on the device, see `augment_views`."""
+        return augment_views(self.batch.scene, self.batch.person, self.augment, self.mixing, device=device, stats=stats)
 
 
 def finetune_step(
@@ -200,26 +267,49 @@ def finetune_step(
 ) -> dict[str, float]:
     """Run forward and backward over the batches of all processes, then update the weights once.
 
-    model: a Classifier, or DistributedDataParallel around it.  batches: one, or several whose gradients accumulate.
+    model: a Classifier, or DistributedDataParallel around it.  batches: one, or several whose gradients accumulate;
+    loss and gradient are those of the joined batch of all processes, up to rounding. With task affect and several
+    batches, each batch is passed forward twice.
     stats: normalisation of the encoder's pixels.
-    Returns "loss" and "grad_norm": means over all images of all processes.
+    Returns "loss" and "grad_norm" of the joined batch.
     Raises NonFiniteLossError before any weight changes.
     """
     device = next(model.parameters()).device
+    prepared = [_PreparedBatch.of(batch, objective, augment) for batch in batches]
 
-    def losses_of(batch: FinetuneBatch) -> tuple[Tensor, dict[str, Tensor]]:
-        # A method has no own targets for a mixture of two images.
-        mixed = augment if batch.own is None else replace(augment, mixup=0.0, cutmix=0.0)
-        scene, person, target = augment_batch(
-            batch.scene, batch.person, batch.target, mixed, task=objective.task, device=device, stats=stats
-        )
+    def forward(scene: Tensor | None, person: Tensor | None) -> tuple[Tensor, Tensor]:
         with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
             output, features = model(scene=scene, person=person, with_features=True)
-        own = None if batch.own is None else to_device(batch.own, device)
-        loss = objective(output.float(), target, features.float(), own)
-        return loss, {"loss": loss}
+        return output.float(), features.float()
 
-    return train_step(model, optimizer, batches, lambda batch: len(batch.target), losses_of, max_grad_norm)
+    if objective.task == "affect":
+        whole = [_affect_batch(to_device(one.target, device), one.views(device, stats), forward) for one in prepared]
+        losses_of_affect = AffectStep(model, whole).losses_of
+        return train_step(model, optimizer, whole, lambda one: len(one.target), losses_of_affect, max_grad_norm)
+
+    def losses_of(one: _PreparedBatch) -> tuple[Tensor, dict[str, Tensor]]:
+        output, features = forward(*one.views(device, stats))
+        own = None if one.batch.own is None else to_device(one.batch.own, device)
+        terms = objective.terms(output, to_device(one.target, device), features, own)
+        return terms, {"loss": terms}
+
+    return train_step(
+        model,
+        optimizer,
+        prepared,
+        lambda one: len(one.target),
+        losses_of,
+        max_grad_norm,
+        weights_of=lambda one: objective.term_weights(one.target, one.batch.own),
+    )
+
+
+def _affect_batch(
+    target: Tensor,
+    views: tuple[Tensor | None, Tensor | None],
+    forward: Callable[[Tensor | None, Tensor | None], tuple[Tensor, Tensor]],
+) -> AffectBatch:
+    return AffectBatch(lambda: forward(*views)[0], target)
 
 
 def seed_step(seed: int, done: int) -> None:

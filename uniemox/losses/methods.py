@@ -15,8 +15,8 @@ def affect_loss(pred: Tensor, target: Tensor, weight: Tensor | None = None) -> T
     """Compute the mean squared error plus one minus the mean concordance of valence and arousal.
 
     pred, target: (N, 2), valence and arousal, -1 to 1.  weight: (N,), weight of each image; None: equal weights.
-    The error is a mean over this device's N images and both values. The concordance is computed over the same N images,
-    so the loss depends on the number of images per device and step.
+    The error is a mean over the N images and both values. The concordance is computed over the same N images and is no
+    mean over images: losses of parts don't add up to that of the whole; see `uniemox.finetune.affect_step`.
     At least 0. Raises ShapeError if the shapes differ.
     """
     if pred.ndim != 2 or pred.shape[1] != 2 or pred.shape != target.shape:
@@ -111,14 +111,26 @@ def word_alignment_loss(logits: Tensor, words: Tensor, kinds: Sequence[int]) -> 
     kinds: number of words of each kind; the V words are ordered by kind.
     Raises ShapeError if the shapes do not match.
     """
+    return word_alignment_terms(logits, words, kinds).sum()
+
+
+def word_alignment_terms(logits: Tensor, words: Tensor, kinds: Sequence[int]) -> Tensor:
+    """Compute the terms of `word_alignment_loss`, one for each kind of words, (K,). Takes and raises the same."""
     if logits.ndim != 2 or logits.shape != words.shape or sum(kinds) != logits.shape[1]:
         raise ShapeError(
             f"logits {tuple(logits.shape)} and words {tuple(words.shape)} must both be (N, V), and kinds add up to V, "
             f"got {tuple(kinds)}"
         )
-    total = logits.new_zeros(())
-    for part, own in zip(logits.split(list(kinds), dim=1), words.split(list(kinds), dim=1), strict=True):
-        count = own.sum(dim=1)  # (N,)
-        mean = (own * part.log_softmax(dim=1)).sum(dim=1) / count.clamp(min=1)
-        total = total - mean.sum() / torch.clamp((count > 0).sum(), min=1)
-    return total
+    images = images_with_words(words, kinds)  # (K,)
+    parts = zip(logits.split(list(kinds), dim=1), words.split(list(kinds), dim=1), strict=True)
+    sums = []
+    for part, of_image in parts:
+        count = of_image.sum(dim=1)  # (N,)
+        mean = (of_image * part.log_softmax(dim=1)).sum(dim=1) / count.clamp(min=1)  # (N,)
+        sums.append(mean.sum())
+    return -torch.stack(sums) / images.clamp(min=1)
+
+
+def images_with_words(words: Tensor, kinds: Sequence[int]) -> Tensor:
+    """Count the images that have words of each kind, (K,). Arguments as for `word_alignment_loss`."""
+    return torch.stack([(part.sum(dim=1) > 0).sum() for part in words.split(list(kinds), dim=1)])

@@ -1,5 +1,6 @@
 """Losses of the paper: reconstruction (L1), alignment (L2, L3) and soft targets (arXiv 2409.18877)."""
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -92,10 +93,14 @@ def soft_target_cross_entropy(logits: Tensor, target: Tensor, weight: Tensor | N
 def mean_over_images(values: Tensor, weight: Tensor | None) -> Tensor:
     """Return the mean, or the weighted mean with weights, over this device's images.
 
-    values, weight: (N,), weights of at least 0 and not all 0. Raises ShapeError for a weight of another shape.
+    values, weight: (N,), weights of at least 0; if all are 0, so is the result.
+    The step of a training run with several batches weighs each batch's mean with its sum of weights: the result is the
+    mean over all images of the step.
+    Raises ShapeError for a weight of another shape.
     """
     if weight is None:
         return values.mean()
     if weight.shape != values.shape:
         raise ShapeError(f"weight {tuple(weight.shape)} must be (N,) = {tuple(values.shape)}, one per image")
-    return (weight * values).sum() / weight.sum()
+    total = weight.sum()
+    return (weight * values).sum() / torch.where(total > 0, total, 1.0)

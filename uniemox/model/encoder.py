@@ -57,7 +57,9 @@ def build_encoder(name: str, image_size: int | None = None, **timm_options: obje
         raise EncoderError(f"{name!r}: the sin-cos position table needs a width that 4 divides, got {vit.embed_dim}")
     patch_grid(vit.patch_embed.img_size, vit.patch_embed.patch_size[0])
     with torch.no_grad():
-        vit.pos_embed.copy_(sincos_position(vit.embed_dim, vit.patch_embed.grid_size))
+        table = sincos_position(vit.embed_dim, vit.patch_embed.grid_size)[:, 1:]
+        vit.pos_embed.zero_()  # rows of the CLS token and of registers
+        vit.pos_embed[:, prefix_rows(vit) :] = table
     start_as_mae(vit)
     nn.init.normal_(vit.cls_token, std=0.02)
     return vit
@@ -79,22 +81,35 @@ def check_plain(vit: nn.Module, name: str) -> None:
         raise EncoderError(_refusal(name, reason))
 
 
+def prefix_rows(vit: VisionTransformer) -> int:
+    """Return the rows of the position table before those of the patches: of the CLS token and registers, or none."""
+    return 0 if vit.no_embed_class else vit.num_prefix_tokens
+
+
 def encode_visible(vit: VisionTransformer, patches: Tensor, visible: Tensor) -> Tensor:
     """Encode the visible patches: embedding, position, CLS token, blocks, final norm (section III-B of the paper).
 
     vit: a network that `check_plain` accepts.  patches: (N, L, P) from `patchify`.  visible: (N, K) indices.
-    Returns tokens (N, 1 + K, C2), the CLS token first.
+    Returns tokens (N, 1 + K, C2), the CLS token first. Registers (arXiv 2309.16588) are encoded between it and the
+    patches, and left out of the result.
     """
     weight = vit.patch_embed.proj.weight.permute(0, 2, 3, 1).flatten(1)  # (C2, P), over patches in our pixel order
     x = patches.gather(1, visible[..., None].expand(-1, -1, patches.shape[-1]))  # (N, K, P)
     x = F.linear(x, weight, vit.patch_embed.proj.bias)  # (N, K, C2)
     x = vit.patch_embed.norm(x)
+    rows = prefix_rows(vit)
     # Under autocast, the float32 of the position table keeps the sum over the blocks in float32, as timm and MAE do.
-    x = x + vit.pos_embed[0, 1:][visible]
-    cls = (vit.cls_token + vit.pos_embed[:, :1]).expand(len(x), -1, -1)  # (N, 1, C2)
-    x = vit.norm_pre(torch.cat([cls, x], dim=1))  # (N, 1 + K, C2)
+    x = x + vit.pos_embed[0, rows:][visible]
+    prefix = vit.cls_token if vit.reg_token is None else torch.cat([vit.cls_token, vit.reg_token], dim=1)
+    if rows:
+        prefix = prefix + vit.pos_embed[:, :rows]
+    prefix = prefix.expand(len(x), -1, -1)  # (N, 1 + R, C2), R registers
+    x = vit.norm_pre(torch.cat([prefix, x], dim=1))  # (N, 1 + R + K, C2)
     x = checkpoint_seq(vit.blocks, x) if vit.grad_checkpointing else vit.blocks(x)
-    return vit.norm(x)
+    x = vit.norm(x)
+    if vit.reg_token is None:
+        return x
+    return torch.cat([x[:, :1], x[:, vit.num_prefix_tokens :]], dim=1)  # (N, 1 + K, C2)
 
 
 def _why_not_plain(vit: Any) -> str | None:
@@ -102,10 +117,10 @@ def _why_not_plain(vit: Any) -> str | None:
         return f"it is of class {type(vit).__name__}"
     if type(vit.patch_embed) is not PatchEmbed or vit.dynamic_img_size:
         return "its patch embedding is not one convolution over a fixed grid"
-    if vit.num_prefix_tokens != 1 or not vit.has_class_token:
-        return "it has register tokens or no CLS token"
-    if vit.pos_embed is None or vit.no_embed_class:
-        return "it has no absolute position table with a row for the CLS token"
+    if not vit.has_class_token:
+        return "it has no CLS token"
+    if vit.pos_embed is None:
+        return "it has no absolute position table"
     blocks = list(vit.blocks)
     if any(type(block) is not Block for block in blocks):
         return f"its blocks are {type(blocks[0]).__name__}"

@@ -22,7 +22,7 @@ MIXMAE, COLOUR_HISTOGRAM = "mixmae", "colour_histogram"  # encoders that timm do
 OPTIONS = {
     *("num_classes", "img_size", "patch_size", "embed_dim", "depth", "depths", "num_heads", "global_pool"),
     *("init_values", "qkv_bias", "mlp_ratio", "use_abs_pos_emb", "window_size", "pad_type"),
-    "conv_head",
+    *("conv_head", "reg_tokens", "no_embed_class"),
 }
 
 

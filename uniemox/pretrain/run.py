@@ -17,8 +17,9 @@ from uniemox.checkpoints.saving import save_encoder, write_tensors
 from uniemox.checkpoints.start_decoder import DecoderReport, take_decoder
 from uniemox.data.order import steps_in_epoch
 from uniemox.data.prompts import distinct_texts
-from uniemox.data.sample import DataSet
+from uniemox.data.sample import Broken, DataSet
 from uniemox.data.seen import write_seen
+from uniemox.data.unreadable import UNREADABLE, lost_by_class, read_unreadable
 from uniemox.io.files import ENCODER, WEIGHTS
 from uniemox.losses.config import LossWeights
 from uniemox.model.encoder import build_encoder
@@ -35,6 +36,7 @@ from uniemox.training.journal import Callback, Journal, RunPlan
 from uniemox.training.processes import (
     copy_to_host,
     first_process_first,
+    from_first,
     is_sharded,
     process_group,
     rank,
@@ -43,9 +45,10 @@ from uniemox.training.processes import (
     world_size,
 )
 from uniemox.training.run_folder import TEACHER_FEATURES, add_to_record, begin_run
+from uniemox.training.run_notes import record_start, report_unreadable
 from uniemox.training.state import Checkpoints, ResumePoint, was_finished
 from uniemox.training.trainer import Trainer, load_batches, measure_plan
-from uniemox.views.loader import ViewDataset, collate
+from uniemox.views.loader import BrokenCount, ViewDataset, collate
 from uniemox.views.patches import IMAGENET_MEAN, IMAGENET_STD, patchify, unpatchify
 from uniemox.views.transforms import TrainViews
 
@@ -81,12 +84,17 @@ def pretrain(
         if was_finished(out, ENCODER, config.save):
             return out / ENCODER
         model, teacher = open_networks(config, data, out, device, callback)
+        broken = BrokenCount(config.max_unreadable)
+        reasons = from_first(read_unreadable(out / UNREADABLE) if rank() == 0 else {})
+        broken.add([Broken(key, reason) for key, reason in reasons.items()])
+        for line in lost_by_class(data.samples, reasons, data.labels, "training"):
+            callback.note(line)
         trainer = build_trainer(config, data, out, model, callback)
         plan = plan_run(config, data, trainer, teacher, done=trainer.resume().step)
         runner, patches = wrap(model, device, compiled=config.hardware.compile), model.encoder.patch_embed.num_patches
         dataset = ViewDataset(data.samples, TrainViews(config.view, config.seed, patches))
         save = partial(_save, config, dataset, trainer, teacher)
-        with closing(trainer.steps(plan, load_batches(config, dataset, plan), save)) as steps:
+        with closing(trainer.steps(plan, load_batches(config, dataset, plan, broken), save)) as steps:
             for step in steps:
                 batches = [make_batch(views, with_emotion=config.teacher.with_emotion) for views in step.batches]
                 weights, norms = weights_at(step.done), {}
@@ -107,6 +115,7 @@ def pretrain(
                 lr = trainer.optimizer.param_groups[0]["lr"]
                 step.report(losses | norms | {"lr": lr, "epoch": (step.done + 1) / plan.steps_per_epoch})
         _finish(config, trainer, teacher)
+        report_unreadable(out, broken.reasons, callback)
     return out / ENCODER
 
 
@@ -121,6 +130,7 @@ def open_networks(
         encoder = None if config.encoder.start is None else build_encoder_of(config)
     teacher = prepare_teacher(config, data, out, device, callback)
     if rank() == 0:
+        record_start(out, encoder, callback)
         sources = [config.encoder.start or "", config.teacher.source if teacher is not None else ""]
         write_seen(out, data, sources, callback.progress)
     wait_for_all()

@@ -8,6 +8,7 @@ from typing import Any
 from uniemox.classifier_info import Streams
 from uniemox.finetune.config import FinetuneConfig
 from uniemox.io.files import ENCODER, ONNX
+from uniemox.labels import scored_labels
 from uniemox.reproduce.config import ReproduceConfig, Scale
 from uniemox.reproduce.plan import KEY, OUT, PRETRAININGS, Cell, Run, changed
 from uniemox.reproduce.protocol import Protocol, augmentation_of, epoch_of, head_of, pooling_of, views_of_method

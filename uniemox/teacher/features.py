@@ -10,6 +10,8 @@ from torch import Tensor
 
 from uniemox.data.sample import Sample
 from uniemox.data.seen import STORED, seen_by
+from uniemox.data.unreadable import UNREADABLE as UNREADABLE_IMAGES
+from uniemox.data.unreadable import reasons_of, write_unreadable
 from uniemox.errors import TeacherError
 from uniemox.io.files import open_regular, replacing
 from uniemox.io.progress import Progress, silent
@@ -141,7 +143,8 @@ def store_features(
     texts: distinct ones, see `distinct_texts`; none for a teacher without a text encoder.
     with_person: store the mean of the features of whole image and person.
     hardware: the device on which the teacher is, and the number of loading processes; None: the run's default.
-    Unreadable images are left out. Returns the number of readable ones. Raises TeacherError if no sample is readable.
+    Unreadable images are left out and listed next to the file, see `unreadable_file`. Returns the number of readable
+    ones. Raises TeacherError if no sample is readable.
     """
     check_lengths([sample.key for sample in samples], texts, where=str(path))
     hardware = hardware or HardwareConfig()
@@ -151,7 +154,7 @@ def store_features(
     for i in range(0, len(texts), BATCH):  # first: a teacher without a text encoder is refused at once
         features.append(teacher.text_features(texts[i : i + BATCH]).cpu())
         on_progress("computing the teacher's text features", min(i + BATCH, len(texts)), len(texts))
-    keys, rows = list[str](), list[torch.Tensor]()
+    keys, rows, broken = list[str](), list[torch.Tensor](), dict[str, str]()
     for batch in load_batches(samples, WholeViews(WHOLE_PX), BATCH, workers=workers):
         if batch.samples:
             names = [sample.key for sample in batch.samples]
@@ -159,6 +162,7 @@ def store_features(
             asked = [teacher.image_features(to_device(view, device).float() / 255, names).cpu() for view in views]
             rows.append(torch.stack(asked).mean(dim=0))  # (n, C)
             keys += names
+        broken |= reasons_of(batch.broken)
         on_progress("computing the teacher's image features", len(keys), len(samples))
     if samples and not rows:
         raise TeacherError(f"none of {len(samples):,} images can be read, so there are no features to store")
@@ -171,4 +175,10 @@ def store_features(
             text_features=torch.cat(features) if features else torch.empty(0, teacher.width),
             seen=seen_by(source),
         )
+    write_unreadable(unreadable_file(path), broken)
     return len(keys)
+
+
+def unreadable_file(path: Path) -> Path:
+    """Return the file that lists unreadable images, next to a file of features."""
+    return path.with_name(f"{path.name}.{UNREADABLE_IMAGES}")

@@ -69,11 +69,11 @@ class Callback:
     def progress(self, what: str, done: int, total: int | None) -> None:
         """Called during long work before the first step or after a save, see `uniemox.io.progress`."""
 
-    def note(self, text: str) -> None:
-        """Called with a sentence about how the run begins, such as the origin of its initial weights."""
-
     def start(self, plan: RunPlan) -> None:
         """Called once, before the first step."""
+
+    def note(self, line: str) -> None:
+        """Called for facts that the user should know, such as the origin of initial weights, or unreadable images."""
 
     def warn(self, done: int, trouble: str) -> None:
         """Called once for each kind of problem that a run may have.  done: steps so far.  trouble: a sentence."""

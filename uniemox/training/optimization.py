@@ -153,39 +153,61 @@ def train_step(
     size_of: Callable[[B], int],
     losses_of: Callable[[B], tuple[Tensor, Mapping[str, Tensor]]],
     max_grad_norm: float | None,
+    *,
+    weights_of: Callable[[B], Tensor] | None = None,
 ) -> dict[str, float]:
     """Run forward and backward over the batches of all processes, then update the weights once, see `update`.
 
     batches: one, or several whose gradients accumulate; every process gives the same number.  size_of: number of images
-    in a batch; each counts the same.  losses_of: forward pass; returns the loss, and scalars by name.
-    Returns the scalars as means over all images of all processes, and the norm of the gradient.
+    in a batch.
+    losses_of: forward pass; returns the loss, and further values by name. Each is a scalar, or T terms (T,) that are
+    added: means over the batch's images.
+    weights_of: sum of the images' weights in each of these means, (T,); None: every image counts the same. A term of
+    the step is divided by the sum of weights over all batches of all processes, so that it does not depend on how the
+    images are divided into batches.
+    Returns the values of the joined batch of all processes, and the norm of the gradient.
     Raises NonFiniteLossError before any weight changes, and ConfigError on all processes for batches that are empty or
     differ in number.
     """
     sizes = [size_of(batch) for batch in batches]
-    images, counts, smallest = zip(*gather_numbers(sum(sizes), len(sizes), min(sizes, default=0)), strict=True)
+    _, counts, smallest = zip(*gather_numbers(sum(sizes), len(sizes), min(sizes, default=0)), strict=True)
     if min(smallest) < 1 or len(set(counts)) > 1:
         raise ConfigError(
             "a step needs at least one batch, the same number on every process, and an image in each; "
             f"got {list(counts)} batches, the smallest of {list(smallest)} images"
         )
+    if weights_of is None:
+        weights = torch.tensor(sizes, dtype=torch.double)[:, None]  # (B, 1)
+    else:
+        weights = torch.stack([weights_of(batch).double() for batch in batches])  # (B, T)
+    total = sum_over_processes(weights.sum(dim=0))  # (T,)
+    # A term without any weight is 0 in every batch.
+    shares = (weights / torch.where(total > 0, total, 1.0)).float()  # (B, T)
     optimizer.zero_grad(set_to_none=True)
-    means: dict[str, Tensor] = {}
+    sums: dict[str, Tensor] = {}
     try:
         for i, batch in enumerate(batches):
-            share = sizes[i] / sum(images)
             with _gradients(model, synchronise=i == len(batches) - 1):
                 loss, values = losses_of(batch)
-                (loss * share * world_size()).backward()  # DDP takes the mean over processes
+                (_weighted_sum(loss, shares[i]) * world_size()).backward()  # DDP takes the mean over processes
             for name, value in values.items():
-                means[name] = means.get(name, 0) + value.detach().float() * share
-        return update(model, optimizer, means, max_grad_norm)
+                sums[name] = sums.get(name, 0) + _weighted_sum(value.detach().float(), shares[i])
+        return update(model, optimizer, sums, max_grad_norm)
     except torch.OutOfMemoryError as error:
         raise OutOfMemoryError(
             f"the GPU has too little memory for a batch of {max(sizes)} images: {str(error).split('. ')[0]}. Give a "
             f"larger --accumulation (the step is divided into {len(sizes)} batches now), "
             "--hardware.grad-checkpointing, or a smaller --batch-size"
         ) from error
+
+
+def _weighted_sum(terms: Tensor, shares: Tensor) -> Tensor:
+    """Return the sum of terms times their shares.
+
+    terms: scalar or (T,).  shares: (T,); on the CPU next to terms on a GPU its scalars are passed without a wait.
+    """
+    products = [term * share for term, share in zip(terms.reshape(-1), shares, strict=True)]
+    return torch.stack(products).sum()
 
 
 def _gradients(model: nn.Module, *, synchronise: bool) -> AbstractContextManager[None]:

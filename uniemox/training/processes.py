@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -18,6 +18,8 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from uniemox.errors import ConfigError
+
+T = TypeVar("T")
 
 PORTS = range(20_000, 40_000)  # one per SLURM job
 NEEDED = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
@@ -224,6 +226,24 @@ def gather_numbers(*numbers: int) -> list[list[int]]:
     tensors = [torch.zeros(len(numbers), dtype=torch.long) for _ in range(world_size())]
     dist.all_gather(tensors, torch.tensor(numbers))
     return [one.tolist() for one in tensors]
+
+
+def from_first(value: T) -> T:
+    """Return the first process's value, which can be pickled, on all processes."""
+    if world_size() == 1:
+        return value
+    values = [value]
+    dist.broadcast_object_list(values, src=0)
+    return values[0]
+
+
+def gather_values(value: T) -> list[T]:
+    """Return the value of every process, which can be pickled, in the processes' order."""
+    if world_size() == 1:
+        return [value]
+    values: list[Any] = [None] * world_size()
+    dist.all_gather_object(values, value)
+    return values
 
 
 def gather_rows(x: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ import torch
 from uniemox import __version__
 from uniemox.data.sample import DataSet, Sample
 from uniemox.data.seen import SEEN
+from uniemox.data.unreadable import UNREADABLE
 from uniemox.errors import ConfigError
 from uniemox.io.files import (
     CHECKPOINTS,
@@ -34,6 +35,9 @@ from uniemox.training.processes import is_restart, job_of, rank, wait_for_all
 
 TEACHER_FEATURES, TEACHER_ANSWERS = "teacher_features.npz", "teacher_answers.npz"
 """What a run computes from its teacher before the first step."""
+
+START_REPORT = "initial_weights.txt"
+"""What was loaded, resized, newly initialised and dropped of the initial weights."""
 
 Config = TypeVar("Config")
 
@@ -171,7 +175,7 @@ def _begin(run: Path, kind: str, config: Any, data: DataSet | Sequence[Sample], 
     changed = [line for line in differences(config, began) if not line.startswith(free)]
     is_other_data = content["data"]["sha256"] != record["data"]["sha256"]
     if not has_begun and (changed or is_other_data):  # it ended before its first step, perhaps by a wrong setting
-        for name in (SEEN, TEACHER_FEATURES, TEACHER_ANSWERS):
+        for name in (SEEN, UNREADABLE, START_REPORT, TEACHER_FEATURES, TEACHER_ANSWERS):
             (run / name).unlink(missing_ok=True)
         write_file(path, json.dumps(record, indent=2) + "\n")
         return False

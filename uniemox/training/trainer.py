@@ -218,10 +218,13 @@ def _diverged(done: int, saved: int, trouble: str) -> DivergedError:
     )
 
 
-def load_batches(config: Any, views: ViewDataset, plan: RunPlan) -> Iterator[ViewBatch]:
+def load_batches(
+    config: Any, views: ViewDataset, plan: RunPlan, broken: BrokenCount | None = None
+) -> Iterator[ViewBatch]:
     """Load the remaining batches of the plan, for this process.
 
-    config: of pre-training or fine-tuning.  Raises DataError for too many unreadable images.
+    config: of pre-training or fine-tuning.  broken: counts unreadable images; None: a new count.
+    Raises DataError for too many unreadable images.
     """
     order = RunOrder(
         plan.samples,
@@ -234,7 +237,7 @@ def load_batches(config: Any, views: ViewDataset, plan: RunPlan) -> Iterator[Vie
         processes=world_size(),
     )
     batches = iter(build_loader(views, order, plan.workers))  # forks its processes before trackers start threads
-    return BrokenCount(config.max_unreadable).readable(batches)
+    return (broken or BrokenCount(config.max_unreadable)).readable(batches)
 
 
 def measure_plan(

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from uniemox.data.prompts import plain
 from uniemox.data.sample import Sample
 from uniemox.labels import LabelSet
-from uniemox.losses.methods import word_alignment_loss
+from uniemox.losses.methods import images_with_words, word_alignment_terms
 from uniemox.model.methods.relation import GroupedRegions, Relation
 
 TEMPERATURE = 0.07  # CLIP's initial value
@@ -120,11 +120,22 @@ class Eap(Relation):
         """Return (N, V), 1 for the words of each image, in the first half of the steps."""
         return None if self.word_lists is None or progress >= ALIGNED_SHARE else self.word_lists.rows(samples)
 
-    def loss(
+    def loss(self, classification: Tensor, **given: Any) -> Tensor:
+        """Return the alignment loss of images and words; without batch_targets, the classification loss."""
+        return self.loss_terms(classification, **given).sum()
+
+    def loss_terms(  # type: ignore[override] # it names the arguments that it uses
         self, classification: Tensor, *, logits: Tensor, features: Tensor, batch_targets: Tensor | None = None, **_: Any
     ) -> Tensor:
-        """Return the alignment loss of images and words; without batch_targets, the classification loss."""
+        """Return the alignment loss of each kind of words; without batch_targets, the classification loss."""
         if batch_targets is None:
-            return classification
+            return classification[None]
         cosines = features[:, -sum(self.kinds) :].float()
-        return word_alignment_loss(cosines, batch_targets, self.kinds) + 0 * logits.sum()  # DDP waits for the head
+        terms = word_alignment_terms(cosines, batch_targets, self.kinds)
+        return terms + 0 * logits.sum()  # DDP waits for the head
+
+    def term_weights(self, weight: Tensor, batch_targets: Tensor | None) -> Tensor:
+        """Return the number of images that have words of each kind; without batch_targets, the sum of weights."""
+        if batch_targets is None:
+            return super().term_weights(weight, batch_targets)
+        return images_with_words(batch_targets, self.kinds)

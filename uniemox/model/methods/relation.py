@@ -75,9 +75,22 @@ class Relation(nn.Module):
         classification: the cross-entropy of logits and target.  logits: (N, E) of the head.  features: (N, width).
         target: (N, E).  weight: (N,) of the images.  batch_targets: from the method's `batch_targets`.
         A method names the arguments that it uses, and takes the others as **_.
+        The loss must be a mean over the images with these weights, see `mean_over_images`: a step of several batches
+        counts each with its sum of weights. Another mean needs `loss_terms` and `term_weights`.
         """
         del logits, features, target, weight, batch_targets
         return classification
+
+    def loss_terms(self, classification: Tensor, **given: Any) -> Tensor:
+        """Return the terms that add up to the loss, (T,). Takes the arguments of `loss`, the only term here."""
+        return self.loss(classification, **given)[None]
+
+    def term_weights(self, weight: Tensor, _batch_targets: Tensor | None) -> Tensor:
+        """Return the sum of the images' weights in each of `loss_terms`, (T,).
+
+        weight: (N,), ones if all images count the same.  batch_targets: from the method's `batch_targets`.
+        """
+        return weight.sum()[None]
 
 
 def build_method(

@@ -1,0 +1,173 @@
+"""Images that can't be read: what is hashed, listed, warned of and refused, in every kind of run."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.data.tree import says
+from tests.drawn import Stored
+from tests.runs import CPU, L1, colours, pretrained, tiny_finetuning, tiny_pretraining
+from uniemox.data.near import decoded_hashes, image_hashes
+from uniemox.data.sample import DataSet
+from uniemox.data.seen import hashes_of, read_seen, refuse_seen
+from uniemox.data.unreadable import (
+    UNREADABLE,
+    describe_unreadable,
+    lost_by_class,
+    read_unreadable,
+    refuse_empty_classes,
+    write_unreadable,
+)
+from uniemox.errors import DataError
+from uniemox.evaluate.recalibration import recalibrate
+from uniemox.evaluate.run import evaluate
+from uniemox.finetune.run import finetune
+from uniemox.pretrain.run import pretrain
+from uniemox.training.journal import Callback
+
+SPLITS = {"train": 6, "val": 2, "test": 3}
+
+
+class Notes(Callback):
+    """Keeps what a run tells its user."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def note(self, line: str) -> None:
+        self.lines.append(line)
+
+
+def with_broken(data: DataSet, rows: Sequence[int], content: bytes = b"") -> DataSet:
+    """The data set with other files at these rows."""
+    samples = list(data.samples)
+    for row in rows:
+        samples[row] = replace(samples[row], image=Stored(content))
+    return replace(data, samples=samples)
+
+
+def rows_of(data: DataSet, split: str | None, place: int) -> list[int]:
+    """Rows of one of the classes that the data have."""
+    label = sorted({one.label for one in data.samples if one.label is not None})[place]
+    return [i for i, one in enumerate(data.samples) if one.split == split and one.label == label]
+
+
+def test_only_decoded_images_are_hashed() -> None:
+    """An empty file, and one that is cut off, have no hash, and are not among the images that a model has seen."""
+    data = colours(splits=SPLITS)
+    whole = image_hashes(data.samples)
+    cut_off = data.samples[1].image.read()[:60]
+    broken = with_broken(with_broken(data, [0]), [1], cut_off)
+    digests, listed = decoded_hashes(broken.samples)
+    assert digests == ["", "", *whole[2:]]
+    assert [one.key for one in listed] == [one.key for one in data.samples[:2]]
+    assert all(one.reason for one in listed)
+    assert hashes_of(broken.samples) == set(whole[2:])
+
+
+def test_identical_unreadable_files_are_not_seen_images() -> None:
+    """Also for a run from before: its list has the hash of the empty file."""
+    data = with_broken(colours(splits=SPLITS), [0])
+    [empty] = image_hashes(data.samples[:1])
+    refuse_seen(data.samples, image_hashes(data.samples), {empty}, "data")
+    with pytest.raises(DataError, match="trained on 1 of these"):
+        refuse_seen(data.samples, image_hashes(data.samples), {empty, image_hashes(data.samples)[1]}, "data")
+
+
+def test_the_list_is_read_again_and_a_mangled_one_is_named(tmp_path: Path) -> None:
+    path = tmp_path / UNREADABLE
+    write_unreadable(path, {"ä/1.jpg": "cut\noff", "2.jpg": "empty"})
+    assert read_unreadable(path) == {"ä/1.jpg": "cut\noff", "2.jpg": "empty"}
+    write_unreadable(path, {})
+    assert not path.exists()
+    assert read_unreadable(path) == {}
+    path.write_text('{"key": 1}')
+    with pytest.raises(DataError, match=says(path)):
+        read_unreadable(path)
+
+
+def test_lines_for_people() -> None:
+    assert describe_unreadable({}) == []
+    assert describe_unreadable({"a": "empty"}) == ["left out 1 image that can't be read:", "  a: empty"]
+    lines = describe_unreadable({f"{i}": "empty" for i in range(23)}, Path("run/unreadable.jsonl"))
+    assert lines[0] == "left out 23 images that can't be read; see run/unreadable.jsonl:"
+    assert (lines[-1], len(lines)) == ("  and 3 more", 22)
+
+
+def test_classes_that_lose_images_are_named() -> None:
+    """From more than a twentieth on; a class without any readable image is refused for training."""
+    data = colours(each=20)
+    of_class = [[data.samples[row].key for row in rows_of(data, None, place)] for place in range(4)]
+    keys = [*of_class[1][:1], *of_class[2][:2], *of_class[3]]
+    broken = {key: f"{key}: empty" for key in keys}
+    names = [data.labels.labels[place] for place in sorted({one.label or 0 for one in data.samples})]
+    assert lost_by_class(data.samples, broken, data.labels, "training") == [
+        f"training loses 2 of 20 images of {names[2]} (10%), which can't be read",
+        f"training has no readable image of {names[3]}: all 20 can't be read",
+    ]
+    with pytest.raises(DataError, match=rf"no readable training image of {names[3]} \(20 images\): {of_class[3][0]}"):
+        refuse_empty_classes(data.samples, broken, data.labels, "colours")
+    refuse_empty_classes(data.samples, dict.fromkeys(keys[:3], "empty"), data.labels, "colours")
+
+
+@pytest.mark.usefixtures("without_onnx")
+@pytest.mark.parametrize("method", ["full", "probe", "knn", "histogram"])
+def test_fine_tuning_lists_unreadable_images(method: str, tmp_path: Path) -> None:
+    data = colours(splits=SPLITS)
+    rows = [rows_of(data, "train", 0)[0], rows_of(data, "val", 1)[0]]
+    broken, notes = with_broken(data, rows), Notes()
+    init = "" if method == "histogram" else pretrained()
+    finetune(tiny_finetuning(init, method=method, batch_size=8), broken, tmp_path / "run", callback=notes)
+    listed = read_unreadable(tmp_path / "run" / UNREADABLE)
+    assert set(listed) == {data.samples[row].key for row in rows}
+    for key, reason in listed.items():
+        assert f"  {key}: {reason}" in notes.lines
+    assert any(line.startswith("training loses 1 of 6 images") for line in notes.lines)
+    readable = [one for i, one in enumerate(data.samples) if i not in rows and one.split != "test"]
+    own = set(image_hashes(readable)) | (set() if method == "histogram" else read_seen(pretrained()))
+    assert read_seen(tmp_path / "run") == own
+
+
+@pytest.mark.usefixtures("without_onnx")
+@pytest.mark.parametrize("method", ["full", "probe"])
+def test_a_class_without_readable_training_images_is_refused(method: str, tmp_path: Path) -> None:
+    data = colours(splits=SPLITS)
+    rows = rows_of(data, "train", 2)
+    notes = Notes()
+    config = tiny_finetuning(pretrained(), method=method, batch_size=8)
+    label = data.labels.labels[data.samples[rows[0]].label or 0]
+    with pytest.raises(DataError, match=f"no readable training image of {label}"):
+        finetune(config, with_broken(data, rows), tmp_path / "run", callback=notes)
+    assert set(read_unreadable(tmp_path / "run" / UNREADABLE)) == {data.samples[row].key for row in rows}
+    assert len(notes.lines) == 1 + len(rows)
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
+
+
+def test_pre_training_lists_unreadable_images(tmp_path: Path) -> None:
+    data = colours(splits=SPLITS).only("train")
+    notes = Notes()
+    config = tiny_pretraining(max_unreadable=1)
+    config = replace(config, model=replace(config.model, losses=L1, fusion=None))
+    pretrain(config, with_broken(data, [3]), tmp_path / "run", callback=notes)
+    assert list(read_unreadable(tmp_path / "run" / UNREADABLE)) == [data.samples[3].key]
+    assert notes.lines[-1].startswith(f"  {data.samples[3].key}: ")
+    assert len(read_seen(tmp_path / "run")) == len(data) - 1
+
+
+def test_evaluation_and_calibration_name_unreadable_images(tmp_path: Path) -> None:
+    data = colours(each=10)
+    rows = [0]
+    broken = with_broken(data, rows)
+    key = data.samples[rows[0]].key
+    result = evaluate(Path("small"), broken, hardware=CPU)
+    assert list(result.unreadable) == [key]
+    assert result.as_dict()["unreadable"] == [{"key": key, "reason": result.unreadable[key]}]
+    assert any(note.startswith("the scored part loses 1 of 10 images") for note in result.notes)
+    json.dumps(result.as_dict())
+    fitted = recalibrate("small", broken, tmp_path / "mine.onnx")
+    assert list(fitted.unreadable) == [key]
+    assert read_seen(tmp_path / "mine.onnx") >= set(image_hashes(data.samples[1:]))
+    assert image_hashes(broken.samples[:1])[0] not in read_seen(tmp_path / "mine.onnx")

@@ -1,0 +1,48 @@
+"""A run records where its weights come from, and tells of a moving average."""
+
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+
+from tests.runs import colours, pretrained, tiny_finetuning
+from uniemox.finetune.run import finetune
+from uniemox.training.journal import Callback
+from uniemox.training.run_folder import START_REPORT
+
+SPLITS = {"train": 4, "val": 2, "test": 1}
+
+
+class Notes(Callback):
+    """Keeps what a run tells its user."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def note(self, line: str) -> None:
+        self.lines.append(line)
+
+
+@pytest.mark.usefixtures("without_onnx")
+def test_a_moving_average_is_named_and_recorded(tmp_path: Path) -> None:
+    state = timm.create_model("test_vit", num_classes=5).state_dict()
+    content = {"arch": "test_vit", "state_dict": state, "state_dict_ema": state}
+    torch.save(content, tmp_path / "last.pth.tar")
+    init, notes = f"timm:test_vit@{tmp_path / 'last.pth.tar'}", Notes()
+    finetune(tiny_finetuning(init, method="knn"), colours(splits=SPLITS), tmp_path / "run", callback=notes)
+    assert notes.lines == [f"{init}: starts from state_dict_ema, the moving average of its weights"]
+    report = (tmp_path / "run" / START_REPORT).read_text()
+    assert "weights of state_dict_ema, the moving average" in report
+    assert "resized 1: pos_embed" in report
+
+
+@pytest.mark.usefixtures("without_onnx")
+def test_a_run_s_own_weights_are_recorded_and_random_ones_are_not(tmp_path: Path) -> None:
+    data = colours(splits=SPLITS)
+    notes = Notes()
+    finetune(tiny_finetuning(pretrained(), method="knn"), data, tmp_path / "run", callback=notes)
+    assert f"{pretrained() / 'encoder.safetensors'}: uniemox" in (tmp_path / "run" / START_REPORT).read_text()
+    finetune(tiny_finetuning("scratch:timm:test_vit", method="knn"), data, tmp_path / "scratch", callback=notes)
+    assert not (tmp_path / "scratch" / START_REPORT).exists()
+    assert notes.lines == []

@@ -1,0 +1,260 @@
+"""Published methods: which of them wrote a weight file, and which tensors of the file are its encoder."""
+
+import argparse
+import math
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import timm
+from torch import Tensor
+
+from uniemox.checkpoints.reading import STEM, WeightFile, container_of, is_sincos, state_of, tensors_only
+from uniemox.errors import CheckpointError
+from uniemox.views.patches import IMAGENET
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PublishedMethod:
+    """Method with published weights: how to recognise its files, and the network of its own fine-tuning."""
+
+    network: Literal["vit", "beit", "swin"] = "vit"
+    prefixes: tuple[str, ...] = ()
+    """Prefixes of the encoder tensors' names, after those of wrappers, see `unwrapped`."""
+    droppable: tuple[str, ...] = ()
+    """Beginnings of the names of tensors that only the method's own training needs, besides `DROPPABLE`."""
+    reads_token: bool = False
+    """True if the head reads the normed CLS token; False: a new norm of the mean patch token."""
+    is_start: bool = True
+    """True if pre-training can use it: it has absolute positions and a CLS token."""
+    mean_std: tuple[tuple[float, ...], tuple[float, ...]] | None = IMAGENET
+    """Normalisation of the input pixels; None: it differs between files."""
+
+
+METHODS: dict[str, PublishedMethod] = {
+    "moco_v3": PublishedMethod(prefixes=("base_encoder.",), droppable=("momentum_encoder.",), reads_token=True),
+    "dino": PublishedMethod(droppable=("dino_head.", "ibot_head.", "prototypes"), reads_token=True),
+    "beit": PublishedMethod(network="beit", is_start=False, mean_std=((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))),
+    "mae": PublishedMethod(),
+    "simmim": PublishedMethod(network="beit", prefixes=("encoder.",), is_start=False),
+    "simmim_swin": PublishedMethod(network="swin", prefixes=("encoder.",), is_start=False),
+    "tinymim": PublishedMethod(),
+    "siameseim": PublishedMethod(droppable=("mm_",)),
+    "mixmae": PublishedMethod(network="swin", is_start=False),
+    "dbot": PublishedMethod(),
+    "cae": PublishedMethod(network="beit", prefixes=("encoder.",), droppable=("pretext_neck.", "teacher.")),
+    "uniemox": PublishedMethod(
+        prefixes=("encoder.",), droppable=("embed.", "fusion.", "project.", "norm.", "method.", "distance.")
+    ),
+    "timm": PublishedMethod(reads_token=True, mean_std=None),
+    "torchvision": PublishedMethod(reads_token=True),
+}
+DROPPABLE = ("head", "lm_head.", "mask_token", "decoder", "projector", "predictor")
+"""Beginnings of the names of tensors that no features depend on: heads, decoders and projectors of a training."""
+ENCODER_NAMES = re.compile(
+    r"(cls_token|reg_token|register_tokens|pos_embed|absolute_pos_embed)$"
+    r"|(patch_embed|blocks|layers|norm|fc_norm|rel_pos_bias)\."
+)
+TABLE = "relative_position_bias_table"
+REBUILT = re.compile(r"(relative_position_index|attn_mask)$")  # determined by the architecture
+TORCHVISION_NAMES = {
+    "class_token": "cls_token",
+    "conv_proj.": "patch_embed.proj.",
+    "encoder.pos_embedding": "pos_embed",
+    "encoder.layers.encoder_layer_": "blocks.",
+    "encoder.ln.": "norm.",
+    "heads.head.": "head.",
+    ".ln_1.": ".norm1.",
+    ".ln_2.": ".norm2.",
+    ".self_attention.in_proj_": ".attn.qkv.",
+    ".self_attention.out_proj.": ".attn.proj.",
+    ".mlp.linear_1.": ".mlp.fc1.",
+    ".mlp.linear_2.": ".mlp.fc2.",
+    ".mlp.0.": ".mlp.fc1.",  # of newer versions
+    ".mlp.3.": ".mlp.fc2.",
+}
+
+
+def recognise(file: WeightFile) -> str:
+    """Return the method that wrote the file, by its container and names. Raises CheckpointError for any other file."""
+    if file.metadata is not None:
+        return check_method(str(file.metadata.get("method")))
+    content = file.content
+    if isinstance(content.get("teacher"), dict) and isinstance(content.get("student"), dict):
+        return "dino"
+    state = state_of(file)
+    if "visual.conv1.weight" in state or "visual.proj" in state:
+        raise CheckpointError(f"{file.path} is a CLIP model: it can be the teacher, not the encoder")
+    is_inside = "encoder.cls_token" in state or "encoder.patch_embed.proj.weight" in state
+    marks = {  # in this order
+        "torchvision": {"conv_proj.weight", "class_token", "encoder.pos_embedding"} <= state.keys(),
+        "moco_v3": any(name.startswith("base_encoder.") for name in state),
+        "uniemox": is_inside and "embed.weight" in state and "encoder.norm.weight" in state,  # the whole model's
+        "simmim_swin": is_inside and any(name.startswith("encoder.layers.") for name in state),
+        "cae": is_inside and "encoder.pos_embed" in state,
+        "simmim": is_inside,
+        "mixmae": "absolute_pos_embed" in state,
+        "beit": any(name.endswith(TABLE) and not name.startswith("layers.") for name in state),
+        "siameseim": any(name.startswith("mm_") for name in state),
+        "dbot": "decoder_predp.weight" in state,
+        "mae": "decoder_pred.weight" in state,
+    }
+    for method, is_marked in marks.items():
+        if is_marked:
+            return method
+    if "pos_embed" in state and "patch_embed.proj.weight" in state:
+        return _recognise_plain(file, state)
+    raise CheckpointError(
+        f"{file.path} is of no method that uniemox knows; its first names are {', '.join(list(state)[:5])}. If "
+        f"timm has the network, such as DINOv3: timm:NAME@{file.path}. If you know its method: uniemox convert FILE "
+        f"NEW.safetensors --method {'|'.join(METHODS)}"
+    )
+
+
+def _recognise_plain(file: WeightFile, state: dict[str, Tensor]) -> str:
+    """Recognise a plain ViT without a decoder, which several methods publish under the same names.
+
+    Their fixed position tables distinguish some of them: MoCo v3's and SiameseIM's begin with the row, MAE's, dBOT's
+    and TinyMIM's with the column, DINO's and timm's are learned.
+    """
+    if "register_tokens" in state:
+        return "dino"  # DINOv2; timm names them reg_token
+    if "reg_token" in state or timm_arch(file) is not None:
+        return "timm"
+    is_pooled, has_head = "fc_norm.weight" in state, "head.weight" in state
+    if is_sincos(state["pos_embed"], rows_first=True):
+        return "moco_v3" if "norm.weight" in state else "siameseim"
+    if container_of(file) is not None:
+        is_trained_longer = is_pooled or has_head or "optimizer" not in file.content
+        return "mae" if is_trained_longer else "tinymim"
+    if file.is_safetensors or has_head:
+        return "timm"
+    return "mae" if is_pooled or is_sincos(state["pos_embed"], rows_first=False) else "dino"  # its "backbone only"
+
+
+def check_method(name: str) -> str:
+    """Return the name, if there is such a method. Raises CheckpointError."""
+    if name not in METHODS:
+        raise CheckpointError(f"there is no method {name!r}; choose one of auto, {', '.join(METHODS)}")
+    return name
+
+
+def encoder_tensors(file: WeightFile, method: str) -> tuple[dict[str, Tensor], list[str]]:
+    """Return the encoder's tensors under timm's names, in float32, and the names of everything else.
+
+    Names are those of the file without the prefixes of wrappers.
+    Raises CheckpointError if the file holds no encoder of that method, or tensors that its features depend on and that
+    the encoder has no place for.
+    """
+    is_own = file.metadata is not None
+    state = tensors_only(file.content, file.path) if is_own else state_of(file, "teacher" if method == "dino" else None)
+    prefix = "" if is_own else _prefix(state, method)
+    sources = {}  # of the encoder's names
+    for name in state:
+        short = name.removeprefix(prefix)
+        for theirs, ours in TORCHVISION_NAMES.items() if method == "torchvision" else ():
+            short = short.replace(theirs, ours)
+        if name.startswith(prefix) and ENCODER_NAMES.match(short):
+            sources[short] = name
+    tensors = {short: state[name].float() for short, name in sources.items() if not REBUILT.search(short)}
+    if STEM not in tensors:
+        raise CheckpointError(
+            f"{file.path} holds no encoder of {method}: {prefix}{STEM} is missing; its first names are "
+            f"{', '.join(list(state)[:5])}. Give the method that wrote it, or fetch the pre-training file; names of "
+            "another library must be renamed to timm's"
+            + (" (a stem of several convolutions is not supported)" if "patch_embed.proj.0.weight" in tensors else "")
+        )
+    used = set(sources.values())
+    dropped = [name for name in state if name not in used or REBUILT.search(name)]
+    _check_dropped(file, method, prefix, dropped)
+    return _with_registers(tensors), dropped
+
+
+def _prefix(state: Mapping[str, Tensor], method: str) -> str:
+    """Return the prefix of the encoder's names: the method's own, none, or encoder. if nothing else is in the file."""
+    stem = "conv_proj.weight" if method == "torchvision" else STEM
+    prefixes = [*METHODS[method].prefixes, ""]
+    if not _foreign(state, method, "encoder."):
+        prefixes.append("encoder.")
+    return next((prefix for prefix in prefixes if f"{prefix}{stem}" in state), "")
+
+
+def _foreign(names: Iterable[str], method: str, prefix: str) -> list[str]:
+    """Return the names of tensors that are neither of the encoder, with this prefix, nor only of a training."""
+    allowed = (*DROPPABLE, *METHODS[method].droppable)
+    return [
+        name
+        for name in names
+        if not name.startswith(allowed)
+        and not (name.startswith(prefix) and ENCODER_NAMES.match(name.removeprefix(prefix)))
+        and not (name.startswith(prefix) and name.removeprefix(prefix).startswith(allowed))
+    ]
+
+
+def _check_dropped(file: WeightFile, method: str, prefix: str, dropped: list[str]) -> None:
+    """Raise CheckpointError unless no features depend on these tensors."""
+    foreign = _foreign(dropped, method, prefix)
+    if foreign:
+        names = ", ".join(foreign[:6]) + (f" and {len(foreign) - 6} more" if len(foreign) > 6 else "")
+        raise CheckpointError(
+            f"{file.path}: {names} are not of a plain encoder of {method}, which would give other features without "
+            f"them; give networks of timm as timm:NAME@{file.path}, or a file without these tensors"
+        )
+
+
+def _with_registers(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Rename DINOv2's registers as timm does: the CLS token includes its position, as registers have none.
+
+    DINOv2 adds positions to the CLS token and the patches, and then inserts the registers between them.
+    """
+    if "register_tokens" not in tensors:
+        return tensors
+    plain = dict(tensors)
+    plain["reg_token"] = plain.pop("register_tokens")
+    plain["cls_token"] = tensors["cls_token"] + tensors["pos_embed"][:, :1]
+    plain["pos_embed"] = tensors["pos_embed"][:, 1:]
+    return plain
+
+
+def timm_arch(file: WeightFile) -> str | None:
+    """Return the name of timm's network in a checkpoint of timm's training script; None for any other file."""
+    arch = file.content.get("arch")
+    is_timm = isinstance(arch, str) and isinstance(file.content.get("state_dict"), dict) and timm.is_model(arch)
+    return arch if is_timm else None
+
+
+def pixels_of(file: WeightFile, method: str) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+    """Return mean and std of the input pixels; None: unknown.
+
+    For networks of timm: those of our header or of timm's training script, which takes its options or, without them,
+    the network's own.  Raises CheckpointError for a header with other values.
+    """
+    if METHODS[method].mean_std is not None:
+        return METHODS[method].mean_std
+    if file.metadata is not None:
+        stats = file.metadata.get("mean_std")
+        return None if stats is None else _checked_stats(stats, file.path)
+    arch = timm_arch(file)
+    if arch is None:
+        return None
+    config = timm.get_pretrained_cfg(arch, allow_unregistered=True)
+    options = file.content.get("args")
+    options = vars(options) if isinstance(options, argparse.Namespace) else options
+    options = options if isinstance(options, dict) else {}
+    stats = [options.get(name) or getattr(config, name, None) for name in ("mean", "std")]
+    return None if None in stats else _checked_stats(stats, file.path)
+
+
+def _checked_stats(stats: Any, path: Path) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return mean and std of three channels. Raises CheckpointError for anything else."""
+    try:
+        mean, std = (tuple(float(value) for value in values) for values in stats)
+        if not (len(mean) == len(std) == 3 and all(map(math.isfinite, mean)) and all(0 < value < 1e6 for value in std)):
+            raise ValueError("three finite numbers are needed for each")
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"{path}: mean and std of its pixels are {stats!r}: {error}; write the file again"
+        ) from error
+    return mean, std

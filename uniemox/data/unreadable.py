@@ -1,0 +1,105 @@
+"""Images of a run that can't be read: their names and reasons in its folder, and the classes that lose images."""
+
+import json
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+
+from uniemox.data.sample import Broken, Sample
+from uniemox.errors import DataError
+from uniemox.io.files import read_limited, write_file
+from uniemox.labels import LabelSet
+
+UNREADABLE = "unreadable.jsonl"
+MAX_LOST_FRACTION = 0.05  # of a class; from more on, its share among the images has changed noticeably
+MAX_LISTED = 20  # the default of max_unreadable, so that runs list all of theirs
+
+
+def write_unreadable(path: Path, broken: Mapping[str, str]) -> None:
+    """Write one line for each image, {"key", "reason"}. Without images, remove the file of an earlier run.
+
+    path: UNREADABLE in the folder of a run.  broken: reasons by key.
+    """
+    if broken:
+        lines = (json.dumps({"key": key, "reason": reason}, ensure_ascii=False) for key, reason in broken.items())
+        write_file(path, "".join(f"{line}\n" for line in lines))
+    else:
+        path.unlink(missing_ok=True)
+
+
+def read_unreadable(path: Path) -> dict[str, str]:
+    """Return the reasons by key of a file of `write_unreadable`; empty without a file. Raises DataError."""
+    if not path.is_file():
+        return {}
+    try:
+        rows = [json.loads(line) for line in read_limited(path).decode("utf-8").splitlines()]
+        return {str(row["key"]): str(row["reason"]) for row in rows}
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise DataError(f"{path} is not a list of unreadable images ({error}); delete it") from error
+
+
+def describe_unreadable(broken: Mapping[str, str], path: Path | None = None) -> list[str]:
+    """Return lines for people: the number of images, and names with reasons.
+
+    path: file that lists all of them, if there is one.
+    """
+    if not broken:
+        return []
+    images = "image" if len(broken) == 1 else "images"
+    where = "" if path is None else f"; see {path}"
+    lines = [f"left out {len(broken)} {images} that can't be read{where}:"]
+    lines += [f"  {key}: {reason}" for key, reason in list(broken.items())[:MAX_LISTED]]
+    if len(broken) > MAX_LISTED:
+        lines.append(f"  and {len(broken) - MAX_LISTED} more")
+    return lines
+
+
+def listing_of(broken: Mapping[str, str]) -> str:
+    """Return the reasons in one line, of up to `MAX_LISTED` images."""
+    more = f"; and {len(broken) - MAX_LISTED} more" if len(broken) > MAX_LISTED else ""
+    return "; ".join(list(broken.values())[:MAX_LISTED]) + more
+
+
+def lost_by_class(samples: Sequence[Sample], broken: Collection[str], labels: LabelSet, part: str) -> list[str]:
+    """Return a warning for each class that loses all of its images, or more than a twentieth.
+
+    broken: keys of unreadable images, also of others.  part: name of these samples, such as "train".
+    """
+    warnings = []
+    for label, (lost, count) in _losses(samples, broken, labels).items():
+        if lost == count:
+            warnings.append(f"{part} has no readable image of {label}: all {count} can't be read")
+        elif lost > MAX_LOST_FRACTION * count:
+            share = f"{lost} of {count} images of {label} ({lost / count:.0%})"
+            warnings.append(f"{part} loses {share}, which can't be read")
+    return warnings
+
+
+def refuse_empty_classes(samples: Sequence[Sample], broken: Mapping[str, str], labels: LabelSet, name: str) -> None:
+    """Raise DataError, with the first reason, if a class has training images and none of them can be read.
+
+    samples: for training.  broken: reasons by key.  name: of the data.
+    """
+    losses = _losses(samples, broken, labels)
+    empty = [label for label, (lost, count) in losses.items() if lost == count]
+    if empty:
+        places = {labels.labels.index(label) for label in empty}
+        first = next(broken[one.key] for one in samples if one.label in places and one.key in broken)
+        counts = ", ".join(f"{label} ({losses[label][1]} images)" for label in empty)
+        raise DataError(
+            f"{name} has no readable training image of {counts}: {first}. Restore the files, or leave the class out; "
+            f"uniemox data check {name} lists them"
+        )
+
+
+def _losses(samples: Sequence[Sample], broken: Collection[str], labels: LabelSet) -> dict[str, tuple[int, int]]:
+    """Return unreadable and all images of each class that has unreadable ones."""
+    labelled = [sample for sample in samples if sample.label is not None and sample.label < len(labels)]
+    counts = Counter(sample.label or 0 for sample in labelled)
+    lost = Counter(sample.label or 0 for sample in labelled if sample.key in broken)
+    return {labels.labels[place]: (lost[place], counts[place]) for place in sorted(lost)}
+
+
+def reasons_of(broken: Sequence[Broken]) -> dict[str, str]:
+    """Return reasons by key."""
+    return {one.key: one.reason for one in broken}

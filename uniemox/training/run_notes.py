@@ -1,0 +1,41 @@
+"""Facts about a run that its user should know: where its weights come from, and images that can't be read."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from uniemox.checkpoints.reading import LoadReport
+from uniemox.data.unreadable import UNREADABLE, describe_unreadable, write_unreadable
+from uniemox.io.files import write_file
+from uniemox.training.journal import Callback
+from uniemox.training.processes import gather_values, rank
+from uniemox.training.run_folder import START_REPORT
+
+
+def record_start(run: Path, encoder: Any, callback: Callback) -> None:
+    """Write the load reports of an encoder's initial weights to the run's folder; name a moving average.
+
+    encoder: with a `report`, or several in `encoders`; those without, of our own models, are left out.
+    """
+    parts = getattr(encoder, "encoders", [encoder])
+    reports: list[LoadReport] = [part.report for part in parts if hasattr(part, "report")]
+    if reports:
+        write_file(run / START_REPORT, "".join(f"{report}\n" for report in reports))
+    for report in reports:
+        if report.is_average:
+            callback.note(f"{report.path}: starts from {report.container}, the moving average of its weights")
+
+
+def report_unreadable(run: Path, broken: Mapping[str, str], callback: Callback) -> None:
+    """Write the images that any process could not read to the run's folder, and name them; all processes call it.
+
+    broken: reasons by key, of this process.
+    """
+    merged: dict[str, str] = {}
+    for part in gather_values(dict(broken)):
+        merged |= part
+    if rank() == 0:
+        path = run / UNREADABLE
+        write_unreadable(path, merged)
+        for line in describe_unreadable(merged, path):
+            callback.note(line)
