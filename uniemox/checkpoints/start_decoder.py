@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from uniemox.checkpoints.reading import read_weight_file, recognise, state_of
+from uniemox.checkpoints.methods import recognise
+from uniemox.checkpoints.reading import read_weight_file, state_of
 from uniemox.checkpoints.timm_networks import TIMM
 
 MAE_NAMES = {

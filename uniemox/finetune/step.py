@@ -34,6 +34,7 @@ from uniemox.training.processes import rank, wait_for_all
 from uniemox.training.run_folder import TEACHER_ANSWERS
 from uniemox.views.config import ViewConfig
 from uniemox.views.patches import IMAGENET, IMAGENET_MEAN, PixelStats, normalise
+from uniemox.views.transfer import to_device
 from uniemox.views.transforms import TrainViews, Views
 
 Augment = Callable[[Image.Image], Image.Image]
@@ -83,7 +84,7 @@ def augment_batch(
     """
     target, mixing = prepare_targets(scene, person, targets, config, task)
     scene, person = augment_views(scene, person, config, mixing, device=device, stats=stats)
-    return scene, person, target.to(device, non_blocking=True)
+    return scene, person, to_device(target, device)
 
 
 def prepare_targets(
