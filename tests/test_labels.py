@@ -294,3 +294,12 @@ def test_every_label_has_one_polarity(label_set: LabelSet) -> None:
     assert [sum(column) for column in zip(*rows, strict=True)] == [1.0] * len(label_set)
     assert len(rows) == (2 if label_set in (MIKELS, POLARITY) else 3)
     assert polarities(("one", "two")) == ((1.0, 1.0),)
+
+
+def test_a_label_occurs_once() -> None:
+    with pytest.raises(LabelError, match="'joy' occurs twice"):
+        LabelSet("custom", ("joy", "fear", "joy"), "evoked")
+    with pytest.raises(LabelError, match="'joy' occurs twice"):
+        recognise((), asked="joy,Joy")
+    with pytest.raises(LabelError, match="names no class"):
+        recognise((), asked=",")

@@ -1,4 +1,4 @@
-"""How often the 95 % intervals of this library contain the true value. `python -m tools.coverage`.
+"""Measure how often the 95 % intervals of this library contain the true value. `python -m tools.coverage`.
 
 Simulates two models with different accuracy on the same images, each trained with several seeds. A seed moves the
 accuracy of a run; images differ in difficulty, which both models share in part. For each number of runs and each

@@ -1,4 +1,4 @@
-"""Puts small faults into a module, one at a time, and says which of them the tests of its area notice.
+"""Puts small faults into a module, one at a time, and prints which of them the tests of its area notice.
 
     python -m tools.mutations uniemox/persons/box.py --count 20 --seed 1
 
@@ -116,7 +116,7 @@ def _copied(root: Path) -> Iterator[Path]:
 
 
 def _try_each(copy: Path, module: str, faults: list[Fault], tests: list[str]) -> Iterator[tuple[Fault, str]]:
-    """Put each fault into the module of the copy, run the tests, and return the fault and what came of it."""
+    """Put each fault into the module of the copy, run the tests, and return the fault and its outcome."""
     if not faults:
         return
     phases = _phases(copy, tests)

@@ -36,6 +36,9 @@ class LabelSet:
     def __post_init__(self) -> None:
         if len(self.labels) > MAX_LABELS:
             raise LabelError(f"{self.name}: {len(self.labels):,} classes; expected at most {MAX_LABELS:,}")
+        repeated = next((label for place, label in enumerate(self.labels) if label in self.labels[:place]), None)
+        if repeated is not None:
+            raise LabelError(f"{self.name}: the label {repeated!a} occurs twice; give every class its own name")
         if same := spelled_alike(self.labels):
             raise LabelError(
                 f"{self.name}: the labels {same[0]!a} and {same[1]!a} differ only in blanks, invisible "
@@ -309,7 +312,10 @@ def recognise(words: Sequence[str], kind: Kind | None = None, asked: str | None 
     set of that name.
     """
     if asked is not None and "," in asked:
-        return LabelSet(CUSTOM, tuple(clean(word) for word in asked.split(",") if clean(word)), kind or "evoked")
+        own = tuple(clean(word) for word in asked.split(",") if clean(word))
+        if not own:
+            raise LabelError(f"labels={asked} names no class; give names, separated by commas")
+        return LabelSet(CUSTOM, own, kind or "evoked")
     if asked is not None:
         return _of_kind(find_label_set(asked), kind)
     names = sorted({clean(word) for word in words})

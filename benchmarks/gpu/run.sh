@@ -92,7 +92,7 @@ if is_wanted train; then
     else
         train=(--preset paper --data synthetic:400 --steps 20 --batch-size 128)
     fi
-    part train 170 bash -c "'$python' -m benchmarks.train ${train[*]} | tee '$OUT/train.jsonl'"
+    part train 170 bash -o pipefail -c "'$python' -m benchmarks.train ${train[*]} | tee '$OUT/train.jsonl'"
 fi
 is_wanted steps && check steps 200
 

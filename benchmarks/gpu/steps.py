@@ -71,7 +71,7 @@ def _is_worth_trying(batch_size: int, results: list[StepBench]) -> bool:
 
 
 def main() -> None:
-    """Run all measurements, eager ones first, because they start at once."""
+    """Run all measurements, compiled ones first: the figures that count."""
     device, out, tiny = arguments(__doc__)
     report = Report("steps", out)
     for is_compiled in (False,) if tiny else (True, False):

@@ -49,7 +49,7 @@ CONTRASTS = {
     "claim": (FULL, START),
     "mechanism": (FULL, L3),
     "label leakage": (FULL_EMOTION, FULL),
-    "distillation goes on": (L3, START),
+    "further distillation": (L3, START),
     "texts": (L2_L3, L3),
 }
 """Differences of two arms, by name; the first is the condition of all others."""

@@ -48,13 +48,13 @@ class Course:
     lr: float
     """Maximum learning rate."""
     seed: int
-    """Of order, crops and masks."""
+    """Random seed of order, crops and masks."""
     reads_emotion: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Laboratory:
-    """What all runs of the experiment share."""
+    """Images, sizes and folders that all runs of the experiment share."""
 
     profile: Profile
     images: Images

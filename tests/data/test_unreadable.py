@@ -12,7 +12,7 @@ from tests.drawn import Stored
 from tests.runs import CPU, L1, colours, pretrained, tiny_finetuning, tiny_pretraining
 from uniemox.data.near import decoded_hashes, image_hashes
 from uniemox.data.sample import DataSet
-from uniemox.data.seen import hashes_of, read_seen, refuse_seen
+from uniemox.data.seen import hashes_of, read_seen, refuse_seen, write_seen
 from uniemox.data.unreadable import (
     UNREADABLE,
     describe_unreadable,
@@ -171,3 +171,27 @@ def test_evaluation_and_calibration_name_unreadable_images(tmp_path: Path) -> No
     assert list(fitted.unreadable) == [key]
     assert read_seen(tmp_path / "mine.onnx") >= set(image_hashes(data.samples[1:]))
     assert image_hashes(broken.samples[:1])[0] not in read_seen(tmp_path / "mine.onnx")
+
+
+def test_repaired_images_are_read_again_and_count_as_seen(tmp_path: Path) -> None:
+    """Otherwise a run stays refused after its files are restored, and a resumed one trains on images unseen."""
+    data = colours()
+    damaged = with_broken(data, [2, 3], b"no image")
+    assert set(write_seen(tmp_path, damaged, [])) == {data.samples[2].key, data.samples[3].key}
+    before = read_seen(tmp_path)
+    half_repaired = with_broken(data, [3], b"no image")
+    assert set(write_seen(tmp_path, half_repaired, [])) == {data.samples[3].key}
+    assert set(read_unreadable(tmp_path / UNREADABLE)) == {data.samples[3].key}
+    assert read_seen(tmp_path) - before == hashes_of([data.samples[2]])
+    assert write_seen(tmp_path, data, []) == {}
+    assert not (tmp_path / UNREADABLE).exists()
+    assert read_seen(tmp_path) == hashes_of(data.samples)
+
+
+def test_a_refused_run_begins_when_its_images_are_restored(tmp_path: Path) -> None:
+    data = colours(splits=SPLITS)
+    config = tiny_finetuning(pretrained(), method="knn", max_unreadable=0)
+    with pytest.raises(DataError, match="can't be read"):
+        finetune(config, with_broken(data, [0]), tmp_path / "run")
+    finetune(config, data, tmp_path / "run")
+    assert not (tmp_path / "run" / UNREADABLE).exists()

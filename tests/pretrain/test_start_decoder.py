@@ -191,3 +191,15 @@ def test_the_note_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     with ConsoleCallback() as console:
         console.note("29 tensors of embed and decoder from dbot.pth")
     assert "29 tensors of embed and decoder from dbot.pth" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("method", ["mae", "dino", "moco_v3", "dbot", "siameseim", "tinymim"])
+def test_the_file_of_every_start_can_be_asked_for_its_decoder(method: str, golden: Path) -> None:
+    """DINO's file holds two networks, teacher and student, and no tensors of its own."""
+    path = golden / method / "checkpoint.pth"
+    model = UniEmoX(
+        load_start(path, heads={"moco_v3": 4}.get(method, 3)),
+        ModelConfig(fusion=None, decoder=GOLDEN_DECODER, losses=SCENE_ALONE),
+    )
+    report = take_decoder(model, str(path))
+    assert bool(report.taken) == (method in ("mae", "dbot"))

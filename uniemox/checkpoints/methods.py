@@ -36,7 +36,9 @@ class PublishedMethod:
 METHODS: dict[str, PublishedMethod] = {
     "moco_v3": PublishedMethod(prefixes=("base_encoder.",), droppable=("momentum_encoder.",), reads_token=True),
     "dino": PublishedMethod(droppable=("dino_head.", "ibot_head.", "prototypes"), reads_token=True),
-    "beit": PublishedMethod(network="beit", is_start=False, mean_std=((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))),
+    "beit": PublishedMethod(
+        network="beit", droppable=("cls_pt_layers.",), is_start=False, mean_std=((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    ),
     "mae": PublishedMethod(),
     "simmim": PublishedMethod(network="beit", prefixes=("encoder.",), is_start=False),
     "simmim_swin": PublishedMethod(network="swin", prefixes=("encoder.",), is_start=False),
@@ -51,7 +53,11 @@ METHODS: dict[str, PublishedMethod] = {
     "timm": PublishedMethod(reads_token=True, mean_std=None),
     "torchvision": PublishedMethod(reads_token=True),
 }
-DROPPABLE = ("head", "lm_head.", "mask_token", "decoder", "projector", "predictor")
+DROPPABLE = (
+    *("head", "lm_head.", "classifier.", "fc."),
+    *("mask_token", "decoder"),
+    *("projector", "projection_head", "predictor", "num_batches_tracked"),
+)
 """Beginnings of the names of tensors that no features depend on: heads, decoders and projectors of a training."""
 ENCODER_NAMES = re.compile(
     r"(cls_token|reg_token|register_tokens|pos_embed|absolute_pos_embed)$"
@@ -199,8 +205,8 @@ def _check_dropped(file: WeightFile, method: str, prefix: str, dropped: list[str
     if foreign:
         names = ", ".join(foreign[:6]) + (f" and {len(foreign) - 6} more" if len(foreign) > 6 else "")
         raise CheckpointError(
-            f"{file.path}: {names} are not of a plain encoder of {method}, which would give other features without "
-            f"them; give networks of timm as timm:NAME@{file.path}, or a file without these tensors"
+            f"{file.path}: {names} are not of a plain encoder of {method}, and its features may depend on them; give "
+            f"networks of timm as timm:NAME@{file.path}, or a file without these tensors"
         )
 
 

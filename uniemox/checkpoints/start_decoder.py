@@ -110,8 +110,11 @@ def decoder_tensors(path: Path) -> dict[str, tuple[str, Tensor]]:
     file = read_weight_file(path, mapped=True)
     if file.metadata is not None:  # our own files of this form hold an encoder alone
         return {}
+    method = recognise(file)
+    if method == "dino":  # a container of two networks, neither of which has a decoder
+        return {}
     state = state_of(file)
-    if recognise(file) == "uniemox":
+    if method == "uniemox":
         return {name: (name, value) for name, value in state.items() if name.startswith(OWN_PREFIXES)}
     if "decoder_embed.weight" not in state:  # a mask token alone may be one of the encoder
         return {}

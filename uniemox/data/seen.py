@@ -25,14 +25,27 @@ STORED = "seen"  # name of the array in a file of stored features
 def write_seen(folder: Path, data: DataSet, sources: Iterable[str], on_progress: Progress = silent) -> dict[str, str]:
     """Write the hashes of all readable images of a data set and of the training images of its sources.
 
-    Keeps an existing file.  sources: names of initial weights and teachers, see `seen_by`.
+    If the file exists, only images that could not be read then are tried again: a repaired one is trained on, and
+    counts as seen.  sources: names of initial weights and teachers, see `seen_by`.
     Returns the reasons for unreadable images, by key, and writes them next to the hashes.
     """
     if (folder / SEEN).exists():
-        return read_unreadable(folder / UNREADABLE)
+        return _try_again(folder, data.samples)
     hashes, broken = check_images(data.samples, on_progress)
     write_unreadable(folder / UNREADABLE, broken)
     write_hashes(folder / SEEN, hashes.union(*map(seen_by, sources)))
+    return broken
+
+
+def _try_again(folder: Path, samples: Collection[Sample]) -> dict[str, str]:
+    """Read the images again that could not be read; add repaired ones to the hashes. Returns the remaining reasons."""
+    before = read_unreadable(folder / UNREADABLE)
+    if not before:
+        return {}
+    hashes, broken = check_images([sample for sample in samples if sample.key in before])
+    if hashes:
+        write_hashes(folder / SEEN, hashes | _read(folder / SEEN))
+        write_unreadable(folder / UNREADABLE, broken)
     return broken
 
 

@@ -77,6 +77,7 @@ def rehearsal(model: nn.Module, device: torch.device) -> Iterator[None]:
     """
     norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
     momenta = [norm.momentum for norm in norms]
+    counts = [None if norm.num_batches_tracked is None else norm.num_batches_tracked.clone() for norm in norms]
     for norm in norms:
         norm.momentum = 0.0  # the running statistics stay
     devices = [device] if device.type == "cuda" else []
@@ -84,5 +85,6 @@ def rehearsal(model: nn.Module, device: torch.device) -> Iterator[None]:
         with torch.no_grad(), torch.random.fork_rng(devices=devices):
             yield
     finally:
-        for norm, momentum in zip(norms, momenta, strict=True):
+        for norm, momentum, count in zip(norms, momenta, counts, strict=True):
             norm.momentum = momentum
+            norm.num_batches_tracked = count

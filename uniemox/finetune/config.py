@@ -28,7 +28,7 @@ class NetworkConfig:
     streams: Streams = "scene"
     """Views that the network reads: scene, person, or both, fused. Region methods (--method) read what they need."""
     pool: Literal["own", "mean", "token"] = "own"
-    """How the tokens of a plain ViT become one feature. own: as in the method's own fine-tuning, the CLS token for
+    """Pooling of a plain ViT's tokens. own: as in the method's own fine-tuning, the CLS token for
     MoCo v3, DINO and classifiers, the mean for others. mean: mean of the patch tokens through a new norm, for every
     method, as the paper's authors do. token: CLS token after the encoder's norm, the feature that the fusion was
     pre-trained on. Other networks, and those of timm, ignore this option."""
@@ -170,7 +170,8 @@ class FinetuneConfig:
     select: Literal["best", "accuracy", "last"] = "best"
     """Epoch whose weights are saved. best: the one with the highest mean class recall on half of the monitor's images;
     the other half fits the temperature. accuracy: the one with the highest accuracy on all of them, as in the authors'
-    code; they then also fit the temperature. last: the last one."""
+    code; they then also fit the temperature. last: the last one. In tasks distribution and affect, -KL and concordance
+    take the place of recall and accuracy."""
     batch_size: int = 256
     """Images per step, over all processes."""
     accumulation: int = 1

@@ -252,7 +252,7 @@ class FinetuneRun:
         return outputs
 
     def probe(self, pixels: Tensor) -> None:
-        """Pass pixels, (2, 3, S, S) uint8, through the network, see `measure_plan`."""
+        """Pass pixels, (N, 3, S, S) uint8, through the network, see `measure_plan`."""
         views = normalise(pixels, self.device)
         self.model.eval()  # in train mode the grey images would change batch-norm statistics at every resume
         with torch.autocast(self.device.type, torch.bfloat16, enabled=precision_of(self.config.hardware) == "bfloat16"):

@@ -161,7 +161,7 @@ class Cell:
     why: str = ""
     """Reason why there are no runs."""
     protocol: Protocol | None = None
-    """What the runs compute; None without runs."""
+    """Description of what the runs compute; None without runs."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ NONE = "none"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Protocol:
-    """What one cell of a table computes."""
+    """Description of what one cell of a table computes."""
 
     trained_on: str
     """Data sets whose train split trains the model, joined by " + "; "none" without training."""
@@ -28,7 +28,7 @@ class Protocol:
     views: str
     """Parts of the image that the model reads."""
     pooling: str
-    """How an encoder's output becomes the feature that the head reads."""
+    """Step from an encoder's output to the feature that the head reads."""
     head: str
     augmentation: str
     """Augmentation in training."""

@@ -28,7 +28,7 @@ class Score:
     high: float | None
     """End of the 95 % interval; None if there is none."""
     over: Basis
-    """What the interval is over: images for one run, seeds and images for three or more, nothing for two."""
+    """Basis of the interval: images for one run, seeds and images for three or more, nothing for two."""
     seeds: int
     pictures: int
     chance: float

@@ -59,7 +59,7 @@ class Method:
     lacks: str | None = None
     """Missing requirement; None if there is none."""
     pooling: str | None = None
-    """How a network that is no plain ViT pools its features; None for plain ViTs, which `network.pool` sets."""
+    """Pooling of a network that is no plain ViT, in words; None for plain ViTs, which `network.pool` sets."""
     gflop: float = TRAINED * VIT_L_GFLOP
     """GFLOP per image in a training step, at the paper's scale."""
     parameters_m: float = VIT_L_PARAMETERS_M

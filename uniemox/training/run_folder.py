@@ -37,7 +37,7 @@ TEACHER_FEATURES, TEACHER_ANSWERS = "teacher_features.npz", "teacher_answers.npz
 """What a run computes from its teacher before the first step."""
 
 START_REPORT = "initial_weights.txt"
-"""What was loaded, resized, newly initialised and dropped of the initial weights."""
+"""Report of the initial weights: loaded, resized, new and dropped tensors."""
 
 Config = TypeVar("Config")
 

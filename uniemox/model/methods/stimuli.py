@@ -1,7 +1,7 @@
 """Stimuli-aware: whole image, objects and face, each with its own branch (Yang et al., TIP 2021, arXiv 2109.01812).
 
-An LSTM reads the objects by falling confidence. Its last state stands beside the vectors of the whole image and of the
-face, as in the authors' code. An error across polarity costs more: `polarity_loss`.
+An LSTM reads the objects by falling confidence. Its last state is concatenated with the vectors of the whole image and
+of the face, as in the authors' code. An error across polarity costs more: `polarity_loss`.
 """
 
 from collections.abc import Sequence
