@@ -262,7 +262,9 @@ def scored_labels(model: LabelSet, data: LabelSet) -> ScoredLabels:
             "determine the other"
         )
     words = _as_part_of(data, model)
-    is_mapped = f"{model.name} -> {data.name}" in _DATA["bridges"] or (model.name == JOINED and data.name != CUSTOM)
+    is_mapped = f"{model.name} -> {data.name}" in _DATA["bridges"] or (
+        model.name == JOINED and data.name not in (CUSTOM, JOINED)
+    )
     if words is not None and not is_mapped:
         return ScoredLabels(_unchanged(model), LabelMap(data, model, words))
     to_data = _unchanged(data) if model.labels == data.labels else label_map(model, data)

@@ -114,6 +114,8 @@ def test_the_whole_interval_must_be_better_than_a_guess(low: float, verdict: str
         set_size_before=None,
         set_size_after=2.0,
         flagged=None,
+        scored_labels=("awe", "fear", "joy", "sadness"),
+        unreadable={},
     )
     assert result.verdict == verdict
 

@@ -201,5 +201,5 @@ def test_tables_come_from_the_stored_outcomes_alone(tmp_path: Path, capsys: pyte
     print_tables(tmp_path, PROFILE)
     text = capsys.readouterr().out
     assert text.startswith("Positive control: passed.")
-    assert "| claim | full − start | 4 |" in text
+    assert "| claim | full − start | 2 |" in text
     assert "- half A: 40.0" in text

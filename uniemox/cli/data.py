@@ -248,7 +248,7 @@ def _draw(data: "DataSet", source: str, options: SchemeOptions) -> "tuple[str, d
     shares = splits.parse_ratio(ratio)
     if schemes > 1:
         choice = splits.choose_scheme(data.samples, shares, _histograms(data), range(seed, seed + schemes))
-        return f"{ratio}, the best of {schemes} schemes from seed {seed}", choice.scheme, choice
+        return f"{ratio}, the best of {schemes} schemes from seed {seed}: seed {choice.seed}", choice.scheme, choice
     scheme = splits.split_samples(data.samples, shares, seed)
     for name in shares.keys() - set(scheme.values()):
         say(f"no sample went to {name}: there are too few, or the groups are too large")

@@ -69,6 +69,7 @@ def split(
     Returns sizes, how it was drawn, sha256, and under `lacking` the splits without an image, by label.
 
     ratios: share of each split.  schemes: number drawn; the one with the most similar colours is kept (data/splits.py).
+    With other images another scheme may be the best one; its seed, with one scheme, keeps the draw.
     Raises DataError if nothing is kept, ConfigError for settings out of range or too few images.
     """
     if schemes < 1:
@@ -80,7 +81,7 @@ def split(
         (project.folder / PLOT).unlink(missing_ok=True)  # of the split before
     else:
         choice = choose_scheme(data.samples, ratios, histograms, seeds=range(seed, seed + schemes))
-        scheme, how = choice.scheme, f"{shares}, the best of {schemes} schemes from seed {seed}"
+        scheme, how = choice.scheme, f"{shares}, the best of {schemes} schemes from seed {seed}: seed {choice.seed}"
         from uniemox.data.splits import plot_choice  # noqa: PLC0415 - matplotlib takes a second
 
         plot_choice(choice, data, project.folder / PLOT)
