@@ -142,7 +142,7 @@ def _named_space(image: Image.Image) -> _Space | None:
         return None
     if "gamma" in info and "srgb" not in info:
         return _space_of_png(info)
-    if _is_adobe_rgb(image):
+    if names_adobe_rgb(image):
         return _Space(_ADOBE_RGB, gamma=_ADOBE_GAMMA)
     return None
 
@@ -175,7 +175,7 @@ def _space_of_png(info: dict[Any, Any]) -> _Space | None:
     return _Space(chromaticities, gamma=gamma)
 
 
-def _is_adobe_rgb(image: Image.Image) -> bool:
+def names_adobe_rgb(image: Image.Image) -> bool:
     """Return True if EXIF names Adobe RGB, as cameras do (DCF): ColorSpace is not sRGB, the interoperability R03."""
     exif = image.info.get("exif")
     if not isinstance(exif, bytes) or b"R03" not in exif:  # parsing takes longer than reading a small image
