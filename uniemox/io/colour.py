@@ -57,7 +57,7 @@ def to_srgb(image: Image.Image) -> Image.Image:
     profile = image.info.get("icc_profile")
     if not isinstance(profile, bytes) or not 128 < len(profile) <= MAX_PROFILE_BYTES:
         return image
-    code_points = _code_points_in(profile)
+    code_points = _code_points_in_profile(profile)
     if code_points is not None and code_points[1] in (PQ, HLG):
         return _apply(image, _conversion_of_space(_space_of(*code_points)), _as_colour(image))
     mode = _MODES.get(profile[16:20], {}).get(image.mode)
@@ -154,7 +154,7 @@ def names_adobe_rgb(image: Image.Image) -> bool:
     return False
 
 
-def _code_points_in(profile: bytes) -> tuple[int, int] | None:
+def _code_points_in_profile(profile: bytes) -> tuple[int, int] | None:
     """Return the code points in the tag `cicp` of an ICC profile (ICC.1:2022, 9.2.17)."""
     (count,) = struct.unpack_from(">I", profile, 128) if len(profile) >= 132 else (0,)
     for at in range(132, min(132 + 12 * count, len(profile) - 11), 12):
