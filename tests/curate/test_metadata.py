@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 from PIL import ExifTags, Image, ImageCms, ImageOps, PngImagePlugin
 
 from tests.drawn import draw_image
-from tests.images import png_chunks, png_of, save
+from tests.images import draw, png_chunks, png_of, save
 from tools.file_mutations import mutate_bytes
 from uniemox.curate.release.metadata import orientation_of, without_metadata
 from uniemox.errors import ImageError
-from uniemox.io.images import decode
+from uniemox.io.colour import names_adobe_rgb
+from uniemox.io.images import decode, open_image
 
 PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
@@ -378,3 +379,19 @@ def test_a_png_whose_header_is_too_long_stays_readable() -> None:
     plain = cleaned(data)
     assert png_chunks(plain)[0] == head
     assert_same_pixels(data, plain)
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+@pytest.mark.parametrize("fmt", ["JPEG", "PNG", "WEBP"])
+def test_adobe_rgb_named_by_exif_stays_without_the_rest(fmt: str, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x8769] = {0xA001: 65535, 0x9286: b"ASCII\0\0\0secret", 0xA005: {1: "R03"}}
+    exif[0x010F], exif[0x0112] = "secret", orientation
+    data = save(draw(), fmt, exif=exif, **({"lossless": True} if fmt == "WEBP" else {}))
+    plain = without_metadata(data, orientation)
+    assert plain is not None
+    assert b"secret" in data
+    assert b"secret" not in plain
+    assert np.array_equal(np.asarray(decode(plain)[0]), np.asarray(decode(data)[0]))
+    assert names_adobe_rgb(open_image(plain, "x"))
+    assert not names_adobe_rgb(open_image(save(draw(), fmt), "x"))

@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.colours import D65, HLG, P3, PQ, hdr_values, icc_profile, power_values
 from tests.images import draw
+from tests.io.test_images import difference
 from tests.predict.networks import tiny_network
 from uniemox.errors import ImageError
 from uniemox.io.decoding.pool import DecoderPool, decode_one
@@ -105,3 +107,29 @@ def test_without_the_package_the_message_names_the_extra(tmp_path: Path) -> None
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
     needs = "HEIC needs pillow-heif; run: pip install 'uniemox[heic]', or save it as JPEG or PNG"
     assert json.loads(done.stdout) == [False, f"a.heic: {needs}", f"b.jpg: {needs}"]
+
+
+@pytest.mark.parametrize("transfer", [PQ, HLG])
+def test_hdr_of_a_camera_has_reference_white_as_white(heic: bytes, transfer: int) -> None:
+    """10 bits with BT.2020 and PQ or HLG, as .hif files of cameras."""
+    pillow_heif = pytest.importorskip("pillow_heif")
+    image = draw(256, 192)
+    values = hdr_values(image, transfer)
+    names = ("color_primaries", "transfer_characteristics", "matrix_coefficients", "full_range_flag")
+    found = {}
+    for code_points in ((9, transfer, 9, 1), (1, 13, 1, 1)):
+        file = io.BytesIO()
+        heif = pillow_heif.from_bytes(mode="RGB;16", size=image.size, data=values.tobytes())
+        heif.save(file, quality=95, chroma=444, **dict(zip(names, code_points, strict=True)))
+        found[code_points[0]] = decode_one(file.getvalue(), "photo.hif")[0]
+    assert difference(found[9], image) < 6
+    assert difference(found[1], image) > 15
+
+
+def test_a_heic_with_a_profile_is_converted(heic: bytes) -> None:
+    """Every photograph of an iPhone has the profile Display P3."""
+    image, file = draw(256, 192), io.BytesIO()
+    wide = Image.fromarray(power_values(image, P3, 2.2))
+    wide.save(file, "HEIF", quality=95, chroma=444, icc_profile=icc_profile(P3, D65, 2.2))
+    found = decode_one(file.getvalue(), "photo.heic")[0]
+    assert difference(found, image) < 4 < difference(found, wide)

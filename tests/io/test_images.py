@@ -8,7 +8,6 @@ import pytest
 from PIL import Image, ImageOps
 
 from tests.images import animate, draw, every_file, png_chunks, png_of, save, with_orientation
-from uniemox.errors import ImageError
 from uniemox.io.images import decode, encode_image, open_image, upright_size
 
 FILES = every_file()
@@ -141,18 +140,6 @@ def test_sixteen_bits_keep_their_highest_byte() -> None:
     assert centres(decode(big_endian)[0]) == [(0,) * 3, (18,) * 3, (192,) * 3, (255,) * 3]
 
 
-def test_floats_and_wide_integers_are_scaled_to_their_own_range() -> None:
-    floats = Image.fromarray(np.array([[-1.0, 0.0, 1.0, 3.0]], np.float32).repeat(16, axis=1).repeat(16, axis=0))
-    assert centres(decode(save(floats, "TIFF"))[0]) == [(0,) * 3, (64,) * 3, (128,) * 3, (255,) * 3]
-    integers = Image.fromarray(np.array([[-100, 0, 10**6, 10**6]], np.int32).repeat(16, axis=1).repeat(16, axis=0))
-    assert centres(decode(save(integers, "TIFF"))[0]) == [(0,) * 3, (0,) * 3, (255,) * 3, (255,) * 3]
-    flat = Image.new("F", (20, 20), 7.0)
-    assert decode(save(flat, "TIFF"))[0].getextrema() == ((7, 7),) * 3
-    broken = Image.fromarray(np.array([[0.0, np.nan], [1.0, 2.0]], np.float32))
-    with pytest.raises(ImageError, match=r"x\.tif: .*not finite"):
-        decode(save(broken, "TIFF"), "x.tif")
-
-
 @pytest.mark.parametrize(
     ("fmt", "options"),
     [("GIF", {}), ("WEBP", {"lossless": True}), ("PNG", {}), ("TIFF", {}), ("AVIF", {}), ("MPO", {})],
@@ -222,6 +209,14 @@ def test_drafts_know_the_full_size_and_lie_upright(factor: float, divisor: int, 
     assert decoded.size == (upright[0] // divisor, upright[1] // divisor)
     whole, _ = decode(data)
     assert difference(decoded, whole.resize(decoded.size, Image.Resampling.BOX)) < LOSSY
+
+
+def test_the_first_image_of_an_mpo_is_decoded_smaller() -> None:
+    """MPO is what cameras write for stereo images, and phones for Ultra HDR: a JPEG, and further ones after it."""
+    data = animate("MPO", [draw(400, 240), draw(200, 120, seed=1)], quality=95)
+    decoded, full = decode(data, shrink=lambda *_: 4)
+    assert (full, decoded.size) == ((400, 240), (100, 60))
+    assert difference(decoded, decode(save(draw(400, 240), "JPEG", quality=95), shrink=lambda *_: 4)[0]) == 0
 
 
 def test_only_jpegs_are_decoded_smaller() -> None:

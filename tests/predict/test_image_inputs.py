@@ -8,10 +8,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.colours import PQ, hdr_values
 from tests.drawn import draw_image, jpeg_of
+from tests.images import animate, draw, save
+from tests.io.test_colour import png_with
 from tests.predict.networks import SIZE, answer, made, one, values
+from tests.tiffs import REDUCED, page_of, tiff_of
 from uniemox.errors import ImageError
 from uniemox.io.images import decode
+from uniemox.predict.images import read_any
 from uniemox.predict.opening import load
 from uniemox.predict.prediction import Failure, Prediction
 from uniemox.predict.predictor import Predictor
@@ -40,10 +45,8 @@ def test_pil_images_of_every_mode(predictor: Predictor, mode: str) -> None:
     image = Image.fromarray(np.asarray(grey).astype(np.uint16) * 257) if mode == "I;16" else grey.convert("RGB")
     image = image if image.mode == mode else (grey if mode in ("I", "F") else image).convert(mode)
     found = one(predictor.predict(image))
-    whole = {"I", "F", "I;16"}  # stretched to their own range, or by their highest byte
-    expected = image.convert("RGB") if mode not in whole else None
-    if expected is not None:
-        assert values(found) == pytest.approx(answer([scene_view(expected, SIZE, 0.9)]), abs=1e-5)
+    expected = (grey if mode in ("I", "F", "I;16") else image).convert("RGB")
+    assert values(found) == pytest.approx(answer([scene_view(expected, SIZE, 0.9)]), abs=1e-5)
     assert sum(values(found)) == pytest.approx(1)
 
 
@@ -180,3 +183,30 @@ def test_decoding_small_hardly_changes_the_embedded_model(shared: Path) -> None:
         moved.append(np.abs(np.subtract(values(small), values(whole))).max())
     assert max(moved) < 0.03
     assert min(moved) > 0  # they were decoded small
+
+
+def test_an_image_that_pillow_only_opened_is_read_as_its_file() -> None:
+    """Pillow itself ignores the code points of HDR and reads thumbnails of TIFFs."""
+    photo = draw(120, 88)
+    hdr = png_with(hdr_values(photo, PQ), (b"cICP", bytes([9, PQ, 0, 1])))
+    thumbnail = page_of(np.asarray(photo.resize((30, 22))))
+    pyramid = tiff_of([({**thumbnail[0], **REDUCED}, thumbnail[1]), page_of(np.asarray(photo))])
+    for data in (hdr, pyramid, save(photo, "JPEG"), save(photo, "AVIF"), save(photo, "BMP")):
+        opened = Image.open(io.BytesIO(data))
+        found, full = read_any(opened)
+        assert full == (120, 88)
+        assert np.array_equal(np.asarray(found), np.asarray(decode(data)[0]))
+        assert opened.convert("RGB").width in (30, 120)  # it can still be decoded
+
+
+def test_an_image_that_was_changed_keeps_its_changes() -> None:
+    frames = [draw(120, 88), draw(120, 88, seed=5)]
+    second = Image.open(io.BytesIO(animate("GIF", frames)))
+    second.seek(1)
+    assert np.array_equal(np.asarray(read_any(second)[0]), np.asarray(second.convert("RGB")))
+    drafted = Image.open(io.BytesIO(save(draw(400, 240), "JPEG")))
+    drafted.draft(None, (100, 60))
+    assert read_any(drafted)[0].size == (100, 60)
+    changed = Image.open(io.BytesIO(save(draw(), "PNG")))
+    changed.paste((1, 2, 3), (0, 0, 60, 44))
+    assert read_any(changed)[0].getpixel((9, 9)) == (1, 2, 3)

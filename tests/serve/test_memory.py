@@ -63,15 +63,6 @@ def test_transparent_images_lie_on_white_as_if_composed_whole() -> None:
         assert np.array_equal(np.asarray(decode(save(image, "PNG"))[0]), np.asarray(whole))
 
 
-def test_wide_greys_are_what_they_were() -> None:
-    values = np.random.default_rng(0).normal(0, 1e4, (90, 70))
-    for grey in (Image.fromarray(values.astype(np.float32)), Image.fromarray(values.astype(np.int32))):
-        wide = np.asarray(grey, np.float32)
-        wide = (wide - wide.min()) / (wide.max() - wide.min()) * 255
-        expected = wide.round().clip(0, 255).astype(np.uint8)
-        assert np.array_equal(np.asarray(decode(save(grey, "TIFF"))[0])[..., 0], expected)
-
-
 class Counted(Predictor):
     """Notes how many decoded images there are at a time."""
 

@@ -14,10 +14,14 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageFile, UnidentifiedImageError
 
 from uniemox.errors import ImageError
+from uniemox.io.colour import CICP, to_srgb
+from uniemox.io.image_depth import REMEDY, WIDE_MODES, to_eight_bits
+from uniemox.io.image_headers import code_points_in
 from uniemox.io.image_limits import check_bytes, check_heif, check_memory, check_tiff
+from uniemox.io.tiff_pages import describe_layout, with_photograph_first
 
 MAX_BYTES = 100 * 2**20
 MAX_PIXELS = 100_000_000
@@ -34,12 +38,19 @@ ENDINGS = {
 
 HEIF_ENDINGS = (".heic", ".heif", ".hif")
 HEIF_NEEDS = "needs pillow-heif; run: pip install 'uniemox[heic]', or save it as JPEG or PNG"
-if find_spec("pillow_heif") is not None:
+_HAS_HEIF = find_spec("pillow_heif") is not None
+if _HAS_HEIF:
     ENDINGS |= dict.fromkeys(HEIF_ENDINGS, "HEIF")
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 
 STRIP_PX = 64  # height of the strips in which transparent images are put on white
 _ORIENTATION = 0x0112  # the tag of EXIF
+_BITS, _PLANAR, _SAMPLE_FORMAT = 258, 284, 339  # tags of TIFF
+_SEPARATE_PLANES, _SIGNED = 2, 2  # values of these tags
+_RAWMODES_OF_PLANES = {"RGB": "RGB;16N", "RGBA": "RGBA;16N", "CMYK": "CMYK;16N"}  # of libtiff, by Pillow's mode
+# libtiff returns values in the order of bytes of this machine, which Pillow forgets for these of big-endian files.
+_NATIVE_RAWMODES = {"I;16BS": "I;16NS", "I;32BS": "I;32NS", "F;32BF": "F;32NF"}
+_GREY_STEPS = {"L;2": 85, "L;4": 17}  # between the greys of a PNG with 2 and 4 bits
 
 
 def is_image_name(path: Path) -> bool:
@@ -73,6 +84,7 @@ def open_image(data: bytes, name: str) -> Image.Image:
         check_heif(data, name)
         _register_heif()
     formats = [fmt for fmt in FORMATS if fmt in Image.OPEN]  # Pillow raises KeyError for formats that its build lacks
+    data = with_photograph_first(data, name)
     try:
         image = Image.open(io.BytesIO(data), formats=formats)
     except Image.DecompressionBombError as error:
@@ -83,7 +95,9 @@ def open_image(data: bytes, name: str) -> Image.Image:
     except UnidentifiedImageError:
         if is_heif and "HEIF" not in formats:
             raise ImageError(f"{name}: HEIC {HEIF_NEEDS}") from None
-        raise ImageError(f"{name}: not an image of a known format ({', '.join(formats)})") from None
+        if describe_layout(data):
+            raise ImageError(_unreadable_tiff(data, name)) from None
+        raise ImageError(f"{name}: not an image of a known format ({', '.join(_known_formats())})") from None
     except DECODING_ERRORS as error:
         raise ImageError(f"{name}: the header can't be read ({error})") from error
     width, height = image.size
@@ -93,7 +107,54 @@ def open_image(data: bytes, name: str) -> Image.Image:
     check_memory(len(data), kind, width, height, name)
     if fmt == "TIFF":
         check_tiff(data, getattr(image, "tag_v2", {}), image.size, name)
+        _prepare_tiff(image, data, name)
+    elif fmt == "PNG":
+        _scale_transparency(image)
+    if (code_points := code_points_in(data)) is not None:
+        image.info[CICP] = code_points
     return image
+
+
+def _known_formats() -> list[str]:
+    """Return the formats that can be read; HEIF registers itself when the first such file comes."""
+    return [fmt for fmt in FORMATS if fmt in Image.OPEN or (fmt == "HEIF" and _HAS_HEIF)]
+
+
+def _prepare_tiff(image: Any, data: bytes, name: str) -> None:
+    """Mend what Pillow takes for other values than the file holds. Raises ImageError for what it can't read.
+
+    image: of Pillow's reader of TIFF, before its pixels are decoded.
+    """
+    bits, sample_format = image.tag_v2.get(_BITS, (1,)), image.tag_v2.get(_SAMPLE_FORMAT, (1,))
+    if max(bits) == 8 and _SIGNED in sample_format:
+        raise ImageError(_unreadable_tiff(data, name))
+    rawmode = image.tile[0].args[0] if image.tile else ""
+    has_planes = image.tag_v2.get(_PLANAR) == _SEPARATE_PLANES
+    if has_planes and max(bits) == 16 and image.mode in _RAWMODES_OF_PLANES:
+        # Pillow's own reader, which is for files without compression, takes the 16 bits of a plane for 8 bits.
+        native = _RAWMODES_OF_PLANES[image.mode]
+    elif image.use_load_libtiff and rawmode in _NATIVE_RAWMODES:
+        native = _NATIVE_RAWMODES[rawmode]
+    else:
+        return
+    image.use_load_libtiff = True
+    args = (native, False, image.tag_v2.offset)
+    image.tile = [ImageFile._Tile("libtiff", (0, 0, *image._tile_size), 0, args)]
+
+
+def _unreadable_tiff(data: bytes, name: str) -> str:
+    return f"{name}: a TIFF that is not read ({describe_layout(data)}); {REMEDY}, or as PNG"
+
+
+def _scale_transparency(image: Image.Image) -> None:
+    """Bring the transparent colour of a PNG to 8 bits, as Pillow does with its pixels."""
+    colour = image.info.get("transparency")
+    tiles = getattr(image, "tile", [])
+    rawmode = str(tiles[0].args) if tiles else ""
+    if isinstance(colour, int) and rawmode in _GREY_STEPS:
+        image.info["transparency"] = colour * _GREY_STEPS[rawmode]
+    elif isinstance(colour, tuple) and rawmode == "RGB;16B":
+        image.info["transparency"] = tuple(value >> 8 for value in colour)
 
 
 def check_size(width: int, height: int, name: str) -> None:
@@ -141,8 +202,8 @@ def decode(
 
     shrink: called once with the full upright width and height, returns how many times smaller the image may be; a JPEG
     is then decoded at 1/2, 1/4 or 1/8. None: decode in full.
-    Transparent pixels become white; animations give their first frame; 16-bit and float greys are scaled to their own
-    range. Raises ImageError if it can't be decoded completely.
+    Colours are those of sRGB (see colour.py); transparent pixels become white; animations give their first frame.
+    Raises ImageError if it can't be decoded completely, or if it is not known which value is white.
     """
     return decode_opened(open_image(data, name), name, shrink=shrink)
 
@@ -157,11 +218,11 @@ def decode_opened(
     turned = orientation >= 5
     full = image.size[::-1] if turned else image.size
     factor = 1.0 if shrink is None else shrink(*full)
-    if factor >= 2 and image.format == "JPEG":
+    if factor >= 2 and image.format in ("JPEG", "MPO"):
         image.draft(None, (max(1, int(image.width / factor)), max(1, int(image.height / factor))))
     _load(image, name)
     try:
-        image = _to_rgb(image)  # same name, so that the decoded image is freed before the rotation
+        image = _to_rgb(image, name)  # same name, so that the decoded image is freed before the rotation
     except DECODING_ERRORS as error:
         raise ImageError(f"{name}: cut off or corrupt ({error})") from error
     if orientation in _TURNS:
@@ -205,11 +266,13 @@ def orientation_of(image: Image.Image) -> int:
     return int(value) if value in _TURNS else 1
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def _to_rgb(image: Image.Image, name: str) -> Image.Image:
+    """Return an image in RGB: with 8 bits, the colours of sRGB, and transparent pixels on white."""
+    if image.mode in WIDE_MODES:
+        image = to_eight_bits(image, name)
+    image = to_srgb(image)
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
-    if image.mode in ("I", "F", "I;16", "I;16B", "I;16L", "I;16N"):
-        return _grey_from_wide(image)
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         return on_white(image if image.mode == "RGBA" else image.convert("RGBA"))
     return image.convert("RGB")  # Pillow has already reverted Adobe's inverted CMYK
@@ -231,24 +294,6 @@ def on_white(rgba: Image.Image) -> Image.Image:
         white = Image.new("RGBA", strip.size, "white")
         rgb.paste(Image.alpha_composite(white, strip).convert("RGB"), (0, y))
     return rgb
-
-
-def _grey_from_wide(image: Image.Image) -> Image.Image:
-    """Convert greys of 16 or 32 bits or floats to RGB: 16 bits by their highest byte, others by their own range."""
-    import numpy as np  # noqa: PLC0415 - a decoder's process starts in half the time without
-
-    values = np.array(image, dtype=np.float32)  # changed in place: a copy takes 4 bytes per pixel
-    if not np.isfinite(values).all():
-        raise ValueError("values that are not finite")
-    if image.mode.startswith("I;16") or (image.mode == "I" and values.min() >= 0 and values.max() < 2**16):
-        values /= 257
-    elif values.max() > values.min():
-        low, high = values.min(), values.max()
-        values -= low
-        values /= high - low
-        values *= 255
-    grey = Image.fromarray(values.round(out=values).clip(0, 255, out=values).astype(np.uint8))
-    return grey.convert("RGB")
 
 
 _TURNS = {

@@ -14,7 +14,16 @@ from PIL import Image
 from uniemox.errors import ImageError, ImageNotFoundError
 from uniemox.io.decoding.pool import Decode, DecoderPool, Decoders, decode_one
 from uniemox.io.files import read_limited
-from uniemox.io.images import HEIF_ENDINGS, HEIF_NEEDS, MAX_BYTES, MinSides, check_size, decode_opened, is_image_name
+from uniemox.io.images import (
+    FORMATS,
+    HEIF_ENDINGS,
+    HEIF_NEEDS,
+    MAX_BYTES,
+    MinSides,
+    check_size,
+    decode_opened,
+    is_image_name,
+)
 from uniemox.io.parallel import count_cores, parallel_map
 from uniemox.predict.film import FILMS, Frame
 
@@ -46,7 +55,28 @@ def read_any(
     if not isinstance(source, Image.Image):
         raise ImageError(f"expected a path, bytes, an open file, a PIL image or an array, got {type(source).__name__}")
     check_size(*source.size, "image")
+    if (data := _undecoded_file(source)) is not None:
+        return decode_file(data, "image", shrink=None)
     return decode_opened(source, "image")
+
+
+def _undecoded_file(image: Image.Image) -> bytes | None:
+    """Return the file of an image that Pillow has opened but not decoded, because Pillow reads less of it than we do.
+
+    None for other images: their pixels may have been changed. The place in the open file stays the same.
+    """
+    file = getattr(image, "fp", None)
+    is_unchanged = bool(getattr(image, "tile", None)) and not getattr(image, "decoderconfig", None)
+    if file is None or not is_unchanged or image.tell() != 0 or image.format not in (*FORMATS, "MPO"):
+        return None
+    try:
+        place = file.tell()
+        file.seek(0)
+        data = file.read(MAX_BYTES + 1)
+        file.seek(place)
+    except (OSError, ValueError):  # it is closed, which the decoder reports
+        return None
+    return data if isinstance(data, bytes) and len(data) <= MAX_BYTES else None
 
 
 def _read_file(source: str | os.PathLike[str]) -> bytes:

@@ -6,7 +6,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from hashlib import sha256
 
+from PIL import Image
+
 from uniemox.errors import ImageError
+from uniemox.io.colour import names_adobe_rgb
 from uniemox.io.images import DECODING_ERRORS, open_image
 from uniemox.io.images import orientation_of as orientation_of_image
 
@@ -29,6 +32,7 @@ WEBP_FRAME = (b"VP8 ", b"VP8L", b"ALPH")
 ANIM_BYTES = 6
 WEBP_TEXTS = {b"EXIF": 0x08, b"XMP ": 0x04}  # chunks, and the flags that announce them
 ORIENTATION = 0x0112
+EXIF_TAGS, COLOR_SPACE, INTEROPERABILITY, UNCALIBRATED = 0x8769, 0xA001, 0xA005, 65535
 COLOUR_TAGS: Mapping[bytes, tuple[bytes, ...]] = {  # of an ICC profile, with the types that each may have
     **dict.fromkeys((b"wtpt", b"bkpt", b"rXYZ", b"gXYZ", b"bXYZ"), (b"XYZ ",)),
     **dict.fromkeys((b"rTRC", b"gTRC", b"bTRC", b"kTRC"), (b"curv", b"para")),
@@ -50,13 +54,12 @@ STRIP = 256  # rows of an image
 
 
 def without_metadata(data: bytes, orientation: int) -> bytes | None:
-    """Return an image's file with only the same pixels, colour profile and orientation.
+    """Return an image's file with only the same pixels, colour profile (or name of Adobe RGB in EXIF) and orientation.
 
     orientation: EXIF orientation, 1 to 8, which is written again unless it is 1.  Returns None if the image would have
     to be re-encoded: formats other than JPEG, PNG and WebP, and damaged files. PNG and WebP are decoded to check them.
     """
-    entry = b"MM", 42, 8, 1, ORIENTATION, 3, 1, orientation, 0, 0  # EXIF with the orientation alone
-    exif = struct.pack(">2sHIHHHIHHI", *entry) if orientation > 1 else b""
+    exif = _exif_of(data, orientation)
     with suppress(struct.error, ValueError, LookupError, zlib.error, ImageError):  # cut off, or damaged
         if data.startswith(bytes((0xFF, SOI))):
             return b"".join(_jpeg(data, exif))
@@ -65,6 +68,21 @@ def without_metadata(data: bytes, orientation: int) -> bytes | None:
         if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
             return _if_same(_webp(data, exif), data)
     return None
+
+
+def _exif_of(data: bytes, orientation: int) -> bytes:
+    """Return EXIF with the orientation, and with the name of Adobe RGB where the EXIF of a file has it; or b""."""
+    is_adobe_rgb = False
+    with suppress(ImageError):
+        is_adobe_rgb = names_adobe_rgb(open_image(data, "image"))
+    if is_adobe_rgb:
+        exif = Image.Exif()
+        exif[EXIF_TAGS] = {COLOR_SPACE: UNCALIBRATED, INTEROPERABILITY: {1: "R03"}}
+        if orientation > 1:
+            exif[ORIENTATION] = orientation
+        return exif.tobytes().removeprefix(EXIF)
+    entry = b"MM", 42, 8, 1, ORIENTATION, 3, 1, orientation, 0, 0
+    return struct.pack(">2sHIHHHIHHI", *entry) if orientation > 1 else b""
 
 
 def _if_same(plain: bytes, data: bytes) -> bytes | None:

@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, ImageSequence
 
+from uniemox.io.colour import frame_to_srgb, to_srgb
 from uniemox.io.decoding.film_file import BACK_S, JUMP_S, FilmFile
 from uniemox.io.files import open_regular
 from uniemox.io.image_limits import check_memory, webp_pixels
@@ -250,6 +251,7 @@ def _film(path: Path, search_on: Callable[[], None]) -> Iterator[Shown]:
 
 def _of_film(frame: Any, size: tuple[int, int]) -> Image.Image:
     image = frame.reformat(*_sent_size(*size), format="rgb24", threads=1).to_image()
+    image = frame_to_srgb(image, int(frame.color_primaries), int(frame.color_trc))
     image = ImageOps.flip(image) if _is_mirrored(frame) else image
     return image.rotate(_turn(frame), expand=True) if _turn(frame) else image
 
@@ -289,7 +291,7 @@ def _frames(file: Image.Image, size: int) -> Iterator[Shown]:
     for frame in ImageSequence.Iterator(file):
         check_size(frame.width, frame.height, "a frame")  # a frame of a GIF may enlarge the canvas
         check_memory(size, str(file.format), frame.width, frame.height, "the animation")
-        image = on_white(frame.convert("RGBA"))
+        image = on_white(to_srgb(frame).convert("RGBA"))
         small = np.asarray(image.convert("L").resize(SMALL), np.int16)
         duration_ms = float(frame.info.get("duration") or 0)
         lasts_s = (duration_ms if duration_ms > 10 else 100) / 1000  # as browsers show it

@@ -40,7 +40,7 @@ async function openWith(info, provider) {
 }
 
 async function decode(file) {
-  const image = await createImageBitmap(file, { colorSpaceConversion: "none" }).catch(() => {
+  const image = await createImageBitmap(file).catch(() => {
     throw new Error("this browser can't read it; save it as JPEG or PNG");
   });
   const { width, height } = image;

@@ -1,0 +1,67 @@
+"""Colours of videos: HDR and wide gamuts give the pixels of the same film in sRGB."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.colours import BT2020, HLG, P3, PQ, hdr_values, light_in
+from tests.images import draw
+from tests.io.test_images import difference
+from uniemox.predict.film import read_film
+
+PHOTO = draw(128, 96)
+SRGB_CURVE, BT709 = 13, 1
+
+
+def write_film(path: Path, values: np.ndarray, primaries: int, transfer: int) -> None:
+    """Write two frames with 10 bits, losslessly but for the halved resolution of colours.
+
+    values: (H, W, 3), uint16.
+    """
+    av = pytest.importorskip("av", reason="needs PyAV: pip install 'uniemox[video]'")
+    matrix = 9 if primaries == 9 else 1
+    with av.open(str(path), "w") as film:
+        stream = film.add_stream("libx264", rate=1, width=values.shape[1], height=values.shape[0])
+        stream.pix_fmt, stream.options = "yuv444p10le", {"qp": "0"}
+        context = stream.codec_context
+        context.color_primaries = primaries
+        context.color_trc = transfer
+        context.colorspace = matrix
+        context.color_range = 1
+        for number in range(2):
+            rgb = av.VideoFrame.from_ndarray(values, format="rgb48le")
+            frame = rgb.reformat(format="yuv444p10le", dst_colorspace=matrix, dst_color_range=1)
+            frame.pts, frame.colorspace, frame.color_range = number, matrix, 1
+            frame.color_primaries, frame.color_trc = primaries, transfer
+            film.mux(stream.encode(frame))
+        film.mux(stream.encode())
+
+
+def first_frame(path: Path) -> Image.Image:
+    frame = next(iter(read_film(path, 1.0)))
+    assert frame.image is not None, frame.error
+    return frame.image
+
+
+@pytest.mark.parametrize("transfer", [PQ, HLG])
+def test_hdr_films_have_reference_white_as_white(tmp_path: Path, transfer: int) -> None:
+    write_film(tmp_path / "hdr.mp4", hdr_values(PHOTO, transfer), 9, transfer)
+    write_film(tmp_path / "plain.mp4", hdr_values(PHOTO, transfer), 9, BT709)
+    assert difference(first_frame(tmp_path / "hdr.mp4"), PHOTO) < 6
+    assert difference(first_frame(tmp_path / "plain.mp4"), PHOTO) > 12
+
+
+@pytest.mark.parametrize(("primaries", "space"), [(9, BT2020), (12, P3)])
+def test_wide_gamuts_of_films_are_converted(tmp_path: Path, primaries: int, space: tuple) -> None:
+    light = light_in(PHOTO, space)
+    signal = np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
+    write_film(tmp_path / "wide.mp4", (65535 * signal).round().astype(np.uint16), primaries, SRGB_CURVE)
+    assert difference(first_frame(tmp_path / "wide.mp4"), PHOTO) < 4
+
+
+@pytest.mark.parametrize(("primaries", "transfer"), [(1, 1), (5, 5), (6, 6), (2, 2)])
+def test_ordinary_films_are_unchanged(tmp_path: Path, primaries: int, transfer: int) -> None:
+    write_film(tmp_path / "sdr.mp4", np.asarray(PHOTO).astype(np.uint16) * 257, primaries, transfer)
+    assert difference(first_frame(tmp_path / "sdr.mp4"), PHOTO) < 3

@@ -1,0 +1,211 @@
+"""Conversion of decoded images to sRGB, with LittleCMS.
+
+The colour space of an image comes from an ICC profile, from CICP code points (ITU-T H.273, in HEIC, AVIF, PNG and
+video), from gAMA and cHRM of PNG, or from EXIF that names Adobe RGB. The last three become ICC profiles here, so that
+there is one conversion: relative colorimetric with black point compensation, as browsers and Photoshop do.
+HDR (PQ and HLG of ITU-R BT.2100) is shown with its reference white of 203 cd/m2 as white (ITU-R BT.2408); brighter
+values become white.
+"""
+
+import io
+import struct
+from collections.abc import Callable
+from contextlib import suppress
+from functools import lru_cache
+from typing import Any
+
+from PIL import Image
+
+from uniemox.io.colour_spaces import ADOBE_RGB, HLG, PQ, PRIMARIES, SRGB, ColourSpace, profile_of
+
+MAX_PROFILE_BYTES = 4 * 2**20
+"""Maximum size of an ICC profile that is read; those for printing have up to 3 MiB."""
+MAX_SRGB_DIFFERENCE = 2
+"""Maximum change of a colour, in levels of 255, for which a profile counts as sRGB; versions of sRGB differ by 1."""
+CACHED_CONVERSIONS = 8
+"""Number of conversions in memory; one folder seldom has more kinds of profiles."""
+SRGB_GAMMA, GAMMA_TOLERANCE = 0.45455, 0.01
+"""Value of gAMA that writers of sRGB give (PNG specification, 11.3.2.2)."""
+
+_ADOBE_GAMMA = 563 / 256
+_UNSPECIFIED = (2, 2)
+_GAMMAS = {4: 2.2, 5: 2.8, 8: 1.0}
+"""Transfer functions of H.273 that are powers. The others, such as that of BT.709, count as the one of sRGB."""
+CICP = "cicp"
+"""Key of `Image.info` with the code points (primaries, transfer function) that the file names."""
+
+_MODES = {
+    b"RGB ": {"RGB": "RGB", "RGBA": "RGBA", "P": "RGB", "PA": "RGBA", "RGBX": "RGB", "RGBa": "RGBA"},
+    b"GRAY": {"L": "L", "1": "L", "LA": "LA", "La": "LA"},
+    b"CMYK": {"CMYK": "CMYK"},
+}
+"""Mode in which the pixels of an image are converted, by colour space of the profile and mode of the image."""
+_PROFILE_CLASSES = (b"mntr", b"scnr", b"prtr", b"spac")
+
+Convert = Callable[[Image.Image], Image.Image]
+
+
+def to_srgb(image: Image.Image) -> Image.Image:
+    """Return an image with its colours in sRGB.
+
+    image: with 8 bits per channel and the `info` of its file; it is not changed. The result is the same object if it is
+    sRGB already, or names no colour space, or has a profile that is broken, too large or of another kind of colours.
+    Otherwise it has mode RGB, or RGBA if the image has transparency.
+    """
+    if (space := _named_space(image)) is not None:
+        return _apply(image, _conversion_of_space(space), _as_colour(image))
+    profile = image.info.get("icc_profile")
+    if not isinstance(profile, bytes) or not 128 < len(profile) <= MAX_PROFILE_BYTES:
+        return image
+    code_points = _code_points_in_profile(profile)
+    if code_points is not None and code_points[1] in (PQ, HLG):
+        return _apply(image, _conversion_of_space(_space_of(*code_points)), _as_colour(image))
+    mode = _MODES.get(profile[16:20], {}).get(image.mode)
+    if mode is None or profile[12:16] not in _PROFILE_CLASSES:
+        return image
+    if "transparency" in image.info:
+        mode = {"RGB": "RGBA", "L": "LA"}.get(mode, mode)
+    return _apply(image, _conversion(profile, mode.removesuffix("A")), mode)
+
+
+def frame_to_srgb(image: Image.Image, primaries: int, transfer: int) -> Image.Image:
+    """Return an RGB frame of a video with its colours in sRGB.
+
+    primaries, transfer: code points of ITU-T H.273. Transfer functions of SDR count as the one of sRGB, as in players.
+    """
+    hdr = transfer if transfer in (PQ, HLG) else 0
+    return _apply(image, _conversion_of_space(_space_of(primaries, hdr)), "RGB")
+
+
+def _apply(image: Image.Image, convert: Convert | None, mode: str) -> Image.Image:
+    """Convert the colours of an image in a mode, and keep its transparency."""
+    if convert is None:
+        return image
+    pixels = image if image.mode == mode and "transparency" not in image.info else image.convert(mode)
+    if not mode.endswith("A"):
+        return convert(pixels)
+    *_, alpha = pixels.split()
+    converted = convert(pixels.convert(mode.removesuffix("A")))
+    converted.putalpha(alpha)
+    return converted
+
+
+def _as_colour(image: Image.Image) -> str:
+    return "RGBA" if image.has_transparency_data else "RGB"
+
+
+def _named_space(image: Image.Image) -> ColourSpace | None:
+    """Return the colour space that counts instead of a profile; None if the profile counts, or there is none.
+
+    In PNG code points come before a profile, and a profile before gAMA; in HEIC and AVIF a profile comes first.
+    """
+    info = image.info
+    has_profile = bool(info.get("icc_profile"))
+    code_points = _code_points_of(info)
+    if code_points is not None and code_points != _UNSPECIFIED and (image.format == "PNG" or not has_profile):
+        return _space_of(*code_points)
+    if has_profile:
+        return None
+    if "gamma" in info and "srgb" not in info:
+        return _space_of_png(info)
+    if names_adobe_rgb(image):
+        return ColourSpace(ADOBE_RGB, gamma=_ADOBE_GAMMA)
+    return None
+
+
+def _code_points_of(info: dict[Any, Any]) -> tuple[int, int] | None:
+    """Return primaries and transfer function; None if the file names none."""
+    if CICP in info:
+        primaries, transfer = info[CICP]
+        return primaries, transfer
+    nclx = info.get("nclx_profile")  # of pillow-heif
+    if isinstance(nclx, dict):
+        return int(nclx.get("color_primaries", 2)), int(nclx.get("transfer_characteristics", 2))
+    return None
+
+
+def _space_of(primaries: int, transfer: int) -> ColourSpace:
+    hdr = transfer if transfer in (PQ, HLG) else 0
+    return ColourSpace(PRIMARIES.get(primaries, SRGB), hdr, _GAMMAS.get(transfer))
+
+
+def _space_of_png(info: dict[Any, Any]) -> ColourSpace | None:
+    value = float(info["gamma"])
+    if not 0.05 <= value <= 20:
+        return None
+    gamma = None if abs(value - SRGB_GAMMA) < GAMMA_TOLERANCE else 1 / value
+    chromaticities = SRGB
+    if len(values := info.get("chromaticity", ())) == 8:
+        white, red, green, blue = (tuple(values[i : i + 2]) for i in range(0, 8, 2))
+        chromaticities = (red, green, blue, white)
+    return ColourSpace(chromaticities, gamma=gamma)
+
+
+def names_adobe_rgb(image: Image.Image) -> bool:
+    """Return True if EXIF names Adobe RGB, as cameras do (DCF): ColorSpace is not sRGB, the interoperability R03."""
+    exif = image.info.get("exif")
+    if not isinstance(exif, bytes) or b"R03" not in exif:  # parsing takes longer than reading a small image
+        return False
+    with suppress(Exception):  # what broken EXIF raises
+        tags = image.getexif()
+        color_space = tags.get_ifd(0x8769).get(0xA001)
+        index = tags.get_ifd(0xA005).get(1, "")
+        return color_space != 1 and str(index).rstrip("\0 ") == "R03"
+    return False
+
+
+def _code_points_in_profile(profile: bytes) -> tuple[int, int] | None:
+    """Return the code points in the tag `cicp` of an ICC profile (ICC.1:2022, 9.2.17)."""
+    (count,) = struct.unpack_from(">I", profile, 128) if len(profile) >= 132 else (0,)
+    for at in range(132, min(132 + 12 * count, len(profile) - 11), 12):
+        if profile[at : at + 4] == b"cicp":
+            (start,) = struct.unpack_from(">I", profile, at + 4)
+            value = profile[start : start + 12]
+            return (value[8], value[9]) if len(value) == 12 and value[:4] == b"cicp" else None
+    return None
+
+
+def _conversion_of_space(space: ColourSpace) -> Convert | None:
+    if space == ColourSpace(SRGB):
+        return None
+    profile = profile_of(space)
+    return None if profile is None else _conversion(profile, "RGB")
+
+
+@lru_cache(maxsize=CACHED_CONVERSIONS)
+def _conversion(profile: bytes, mode: str) -> Convert | None:
+    """Return the function that converts images to sRGB; None if the profile is broken or sRGB.
+
+    mode: RGB, L or CMYK.
+    """
+    from PIL import ImageCms  # noqa: PLC0415 - most images have no profile
+
+    try:
+        transform = ImageCms.buildTransform(
+            ImageCms.ImageCmsProfile(io.BytesIO(profile)),
+            ImageCms.createProfile("sRGB"),
+            mode,
+            "RGB",
+            ImageCms.Intent.RELATIVE_COLORIMETRIC,
+            ImageCms.Flags.BLACKPOINTCOMPENSATION,
+        )
+        colours = _test_colours(mode)
+        if mode != "CMYK" and _difference(transform.apply(colours), colours.convert("RGB")) <= MAX_SRGB_DIFFERENCE:
+            return None
+    except (ImageCms.PyCMSError, OSError, ValueError, MemoryError):
+        return None
+    apply: Convert = transform.apply
+    return apply
+
+
+def _test_colours(mode: str) -> Image.Image:
+    """Return an image with a grid of 6 values per channel, and with all greys."""
+    steps = range(0, 256, 51)
+    colours = [bytes((red, green, blue)) for red in steps for green in steps for blue in steps]
+    colours += [bytes((grey, grey, grey)) for grey in range(256)]
+    return Image.frombytes("RGB", (len(colours), 1), b"".join(colours)).convert(mode)
+
+
+def _difference(image: Image.Image, other: Image.Image) -> int:
+    """Return the largest difference of two images, in levels of 255."""
+    return max(abs(a - b) for a, b in zip(image.tobytes(), other.tobytes(), strict=True))

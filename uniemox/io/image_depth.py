@@ -1,0 +1,88 @@
+"""Reduction of greys of 16 and 32 bits and of floats to the 8 bits that models read."""
+
+from typing import TYPE_CHECKING, Any
+
+from PIL import Image
+
+from uniemox.errors import ImageError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+WIDE_MODES = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
+"""Pillow's modes of greys with more than 8 bits."""
+TOLERANCE = 0.02
+"""Share of white by which values may be below black or above white, as after sharpening; they are clipped."""
+MIN_OF_BYTE_FLOATS = 5.0
+"""Minimum of the brightest float in an image whose white is 255. Below, white may be 1, with highlights above it."""
+REMEDY = "save it again with 8 or 16 bits per channel"
+
+_BITS, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339  # tags of TIFF
+_WHITE_IS_ZERO = 0
+_BYTE, _SHORT, _PART_OF_LONG = 2**8 - 1, 2**16 - 1, 2**24
+
+
+def to_eight_bits(image: Image.Image, name: str) -> Image.Image:
+    """Return an image of a mode of WIDE_MODES in mode L, or LA if it has transparency; with the same `info`.
+
+    The white of the format counts, not the brightest value, so that a hazy image stays hazy. Raises ImageError, with
+    the name of the file, if white is not known, or values are not finite.
+    """
+    import numpy as np  # noqa: PLC0415 - a decoder's process starts in half the time without
+
+    tags = getattr(image, "tag_v2", {}) if image.format == "TIFF" else {}
+    integers = np.array(image)
+    transparent = image.info.get("transparency")
+    alpha = None
+    if isinstance(transparent, int):
+        alpha = Image.fromarray(np.where(integers == transparent, 0, 255).astype(np.uint8))
+    is_unsigned_long = image.mode == "I" and _first(tags, _SAMPLE_FORMAT, 1) == 1 and _first(tags, _BITS, 0) == 32
+    if is_unsigned_long:
+        integers = integers.view(np.uint32)  # Pillow knows 32 bits with a sign only
+    values = integers.astype(np.float32)  # changed in place: a copy takes 4 bytes per pixel
+    del integers
+    if not np.isfinite(values).all():
+        raise ImageError(f"{name}: it holds values that are not finite; {REMEDY}")
+    white = _white_of(image, tags, values)
+    if white is None:
+        low, high = float(values.min()), float(values.max())
+        raise ImageError(f"{name}: it holds values from {low:.6g} to {high:.6g}; which one is white? {REMEDY}")
+    values /= white
+    values *= 255
+    if _first(tags, _PHOTOMETRIC, 1) == _WHITE_IS_ZERO:
+        np.subtract(255, values, out=values)
+    grey = Image.fromarray(values.round(out=values).clip(0, 255, out=values).astype(np.uint8))
+    if alpha is not None:
+        grey.putalpha(alpha)
+    grey.info = {key: value for key, value in image.info.items() if key != "transparency"}
+    return grey
+
+
+def _white_of(image: Image.Image, tags: Any, values: "NDArray[Any]") -> float | None:
+    """Return the value of white; None if it is not known."""
+    bits = _first(tags, _BITS, 16)
+    if image.mode.startswith("I;16"):
+        return float(2**bits - 1)
+    low, high = float(values.min()), float(values.max())
+    if image.format == "PPM" and image.mode == "I":
+        return _SHORT  # Pillow scales it
+    if image.mode == "F":
+        whites = [1.0] if high < MIN_OF_BYTE_FLOATS else [_BYTE, _SHORT]
+    elif tags and bits == 16:
+        whites = [2**15 - 1]
+    else:
+        is_unsigned = bool(tags) and _first(tags, _SAMPLE_FORMAT, 1) == 1
+        whites = [_BYTE, _SHORT]
+        whites += [2**32 - 1 if is_unsigned else 2**31 - 1] if high >= _PART_OF_LONG else []
+    for white in whites:
+        if high <= white * (1 + TOLERANCE) and low >= -white * TOLERANCE:
+            return float(white)
+    return None
+
+
+def _first(tags: Any, tag: int, default: int) -> int:
+    """Return the first value of a tag, which Pillow gives as a number or as several."""
+    value = tags.get(tag, default)
+    if isinstance(value, tuple):
+        value = value[0] if value else default
+    return int(value)

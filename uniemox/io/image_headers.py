@@ -1,0 +1,110 @@
+"""CICP code points (ITU-T H.273) in the headers of PNG and AVIF, which Pillow does not read."""
+
+import struct
+from collections.abc import Iterator
+
+MAX_CHUNKS, MAX_BOXES = 50_000, 1_000
+_PNG = b"\x89PNG\r\n\x1a\n"
+
+
+def code_points_in(data: bytes) -> tuple[int, int] | None:
+    """Return the code points of primaries and transfer function in a PNG or AVIF; None if the file names none."""
+    if data.startswith(_PNG):
+        return _in_png(data)
+    if data[4:8] == b"ftyp":
+        try:
+            return _in_heif(data)
+        except (struct.error, IndexError):  # damaged, which the decoder reports
+            return None
+    return None
+
+
+def _in_png(data: bytes) -> tuple[int, int] | None:
+    """Read the chunk cICP (PNG specification, third edition, 11.3.2.6), which precedes the pixels."""
+    at = len(_PNG)
+    for _ in range(MAX_CHUNKS):
+        kind = data[at + 4 : at + 8]
+        if kind in (b"IDAT", b"IEND", b""):
+            return None
+        size = int.from_bytes(data[at : at + 4], "big")
+        if kind == b"cICP" and size == 4:
+            primaries, transfer = data[at + 8 : at + 10]
+            return primaries, transfer
+        at += 12 + size
+    return None
+
+
+def _in_heif(data: bytes) -> tuple[int, int] | None:
+    """Read the colour property of the primary image. Raises struct.error or IndexError for a damaged file."""
+    for kind, start, end in _boxes(data, 0, len(data)):
+        if kind == b"meta":
+            return _in_meta(data, start + 4, end)  # after version and flags
+        if kind == b"moov":  # a sequence of images: the sample entry holds the property
+            return _first_colour(data[start:end])
+    return None
+
+
+def _in_meta(data: bytes, start: int, end: int) -> tuple[int, int] | None:
+    boxes = {kind: (first, last) for kind, first, last in _boxes(data, start, end)}
+    if b"iprp" not in boxes:
+        return None
+    primary = _primary_item(data, *boxes[b"pitm"]) if b"pitm" in boxes else None
+    inner = {kind: (first, last) for kind, first, last in _boxes(data, *boxes[b"iprp"])}
+    if b"ipco" not in inner:
+        return None
+    properties = list(_boxes(data, *inner[b"ipco"]))
+    if b"ipma" in inner and primary is not None:
+        numbers = _properties_of(data, inner[b"ipma"][0], primary)
+        properties = [properties[number - 1] for number in numbers if 0 < number <= len(properties)]
+    for kind, first, last in properties:
+        if kind == b"colr" and data[first : first + 4] == b"nclx" and last - first >= 8:
+            primaries, transfer = struct.unpack_from(">HH", data, first + 4)
+            return primaries, transfer
+    return None
+
+
+def _primary_item(data: bytes, start: int, end: int) -> int:
+    size = 4 if data[start] else 2  # by the version
+    return int.from_bytes(data[start + 4 : min(start + 4 + size, end)], "big")
+
+
+def _properties_of(data: bytes, at: int, item: int) -> list[int]:
+    """Return the numbers, from 1, of the properties of an item (box ipma)."""
+    version, is_wide = data[at], data[at + 3] & 1
+    [count] = struct.unpack_from(">I", data, at + 4)
+    at += 8
+    for _ in range(min(count, MAX_BOXES)):
+        size = 4 if version else 2
+        number = int.from_bytes(data[at : at + size], "big")
+        length = data[at + size]
+        at += size + 1
+        step = 2 if is_wide else 1
+        places = range(at, at + length * step, step)
+        if number == item:
+            return [int.from_bytes(data[p : p + step], "big") & (0x7FFF if is_wide else 0x7F) for p in places]
+        at += length * step
+    return []
+
+
+def _first_colour(moov: bytes) -> tuple[int, int] | None:
+    at = moov.find(b"colrnclx")
+    if at < 0:
+        return None
+    primaries, transfer = struct.unpack_from(">HH", moov, at + 8)
+    return primaries, transfer
+
+
+def _boxes(data: bytes, start: int, end: int) -> Iterator[tuple[bytes, int, int]]:
+    """Yield name, start and end of the content of boxes (ISO 14496-12, 4.2)."""
+    at = start
+    for _ in range(MAX_BOXES):
+        if at + 8 > end:
+            return
+        size, first = int.from_bytes(data[at : at + 4], "big"), at + 8
+        if size == 1:
+            size, first = int.from_bytes(data[at + 8 : at + 16], "big"), at + 16
+        last = end if size == 0 else min(at + size, end)
+        if last < first:
+            return
+        yield data[at + 4 : at + 8], first, last
+        at = last

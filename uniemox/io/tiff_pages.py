@@ -1,0 +1,140 @@
+"""Directories of a TIFF, each of which describes an image: choice of the photograph among smaller copies of it.
+
+Camera raw files and some pyramids begin with a thumbnail, which Pillow would read.
+"""
+
+import struct
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from uniemox.errors import ImageError
+
+HEADS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+MAX_PAGES, MAX_SUB_PAGES = 5_000, 100
+
+_SUBFILE, _OLD_SUBFILE, _WIDTH, _LENGTH, _BITS, _COMPRESSION, _PHOTOMETRIC = 254, 255, 256, 257, 258, 259, 262
+_SAMPLES, _SUB_PAGES, _SAMPLE_FORMAT, _DNG_VERSION = 277, 330, 339, 50706
+_TYPES = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q", 18: "Q"}
+"""Format of `struct` of the types of values that are read: BYTE, SHORT, LONG, IFD, LONG8 and IFD8."""
+_REDUCED, _OLD_REDUCED, _MASK = 1, 2, 4
+_SENSOR = (32803, 34892)
+"""Photometric interpretations of a sensor's values: color filter array, and linear raw of DNG."""
+_CR2_AT, _CR2 = 8, b"CR\x02"
+_KINDS = {1: "unsigned integers", 2: "signed integers", 3: "floats", 5: "complex integers", 6: "complex floats"}
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Directory of a TIFF."""
+
+    at: int
+    """Place in the file, byte."""
+    tags: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
+
+    def first(self, tag: int, default: int = 0) -> int:
+        """Return the first value of a tag."""
+        return next(iter(self.tags.get(tag, ())), default)
+
+    @property
+    def area(self) -> int:
+        """Number of pixels."""
+        return self.first(_WIDTH) * self.first(_LENGTH)
+
+    @property
+    def is_reduced(self) -> bool:
+        """Whether it is a smaller copy of another image in the file, by its own word."""
+        return bool(self.first(_SUBFILE) & _REDUCED) or self.first(_OLD_SUBFILE) == _OLD_REDUCED
+
+
+def with_photograph_first(data: bytes, name: str) -> bytes:
+    """Return the bytes of a TIFF so that the first directory is its photograph; other files are returned unchanged.
+
+    name: of the file, for the message. Raises ImageError for a camera raw file, of which only previews can be decoded.
+    """
+    if not data.startswith(HEADS):
+        return data
+    try:
+        pages = list(_chain(data))
+    except (struct.error, OverflowError):  # cut off, which the decoder reports
+        return data
+    if not pages:
+        return data
+    first = pages[0]
+    inner = list(_pages_at(data, first.tags.get(_SUB_PAGES, ())[:MAX_SUB_PAGES]))
+    has_sensor = any(page.first(_PHOTOMETRIC) in _SENSOR for page in (*pages, *inner))
+    if has_sensor or _DNG_VERSION in first.tags or data.startswith(_CR2, _CR2_AT):
+        raise ImageError(f"{name}: a camera raw file, which is not read; save the photograph as JPEG, PNG or TIFF")
+    others = [*pages[1:], *inner] if first.is_reduced else [page for page in inner if not page.is_reduced]
+    larger = [page for page in others if page.area > first.area and not page.first(_SUBFILE) & _MASK]
+    if not larger:
+        return data
+    best = max(larger, key=lambda page: (not page.is_reduced, page.area))
+    order, is_big = _layout(data)
+    place, at = ("Q", 8) if is_big else ("I", 4)
+    start = struct.pack(order + place, best.at)
+    return data[:at] + start + data[at + len(start) :]
+
+
+def describe_layout(data: bytes) -> str:
+    """Return bits, kind and number of the channels of a TIFF's first image; empty for other files, and damaged ones."""
+    if not data.startswith(HEADS):
+        return ""
+    try:
+        page = next(_chain(data), None)
+    except (struct.error, OverflowError):
+        return ""
+    if page is None or not page.area:
+        return ""
+    bits, channels = page.first(_BITS, 1), page.first(_SAMPLES, 1)
+    kind = _KINDS.get(page.first(_SAMPLE_FORMAT, 1), "values of an unknown kind")
+    return f"{bits} bits, {kind}, channels: {channels}, compression: {page.first(_COMPRESSION, 1)}"
+
+
+def _layout(data: bytes) -> tuple[str, bool]:
+    """Return the byte order, for `struct`, and whether the file is a BigTIFF."""
+    return "<" if data[:1] == b"I" else ">", b"+" in data[2:4]
+
+
+def _chain(data: bytes) -> Iterator[Page]:
+    """Yield the main directories. Raises struct.error if the file is cut off."""
+    order, is_big = _layout(data)
+    [at] = struct.unpack_from(order + ("Q" if is_big else "I"), data, 8 if is_big else 4)
+    visited = set[int]()
+    while at and at not in visited and len(visited) < MAX_PAGES:
+        visited.add(at)
+        page, at = _read_page(data, at)
+        yield page
+
+
+def _pages_at(data: bytes, places: tuple[int, ...]) -> Iterator[Page]:
+    for at in places:
+        try:
+            yield _read_page(data, at)[0]
+        except (struct.error, OverflowError):
+            continue  # Pillow does not read it
+
+
+def _read_page(data: bytes, at: int) -> tuple[Page, int]:
+    """Return a directory, and the place of the next one. Raises struct.error if it is cut off."""
+    if at >= len(data):
+        raise struct.error("a directory after the end of the file")
+    order, is_big = _layout(data)
+    length, entry, inline = ("Q", "HHQ8s", 8) if is_big else ("H", "HHI4s", 4)
+    [count] = struct.unpack_from(order + length, data, at)
+    start = at + struct.calcsize(order + length)
+    end = start + count * struct.calcsize(order + entry)
+    if end > len(data):
+        raise struct.error("a directory longer than the file")
+    tags = dict[int, tuple[int, ...]]()
+    for tag, kind, size, value in struct.iter_unpack(order + entry, data[start:end]):
+        if kind not in _TYPES or not 0 < size <= MAX_SUB_PAGES:
+            continue
+        values = struct.Struct(f"{order}{size}{_TYPES[kind]}")
+        if values.size <= inline:
+            tags[tag] = values.unpack_from(value)
+            continue
+        [elsewhere] = struct.unpack(order + ("Q" if is_big else "I"), value)
+        if elsewhere + values.size <= len(data):
+            tags[tag] = values.unpack_from(data, elsewhere)
+    [following] = struct.unpack_from(order + ("Q" if is_big else "I"), data, end)
+    return Page(at, tags), following
