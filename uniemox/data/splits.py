@@ -64,7 +64,8 @@ def split_samples(
     fill_splits: give every split a group of each stratum that has enough, even if its share is below one.
     The draw depends only on the keys and the seed, not on the order of the samples. Each stratum is ordered by a hash
     of seed and key, and its first part goes to the first split: with one image more or fewer, the others stay where
-    they were, except at most two at each border between two splits of its stratum. Other strata do not change.
+    they were, except at most one at each border between two splits of its stratum. A new stratum can move one image
+    at each border of the strata after it.
     Raises ConfigError for ratios that don't add up to 1.
 
     >>> from uniemox.data.synthetic import synthetic
@@ -81,9 +82,10 @@ def split_samples(
     for name, group in groups.items():
         strata[repr(stratum(group[0]))].append(name)
     scheme: Scheme = {}
-    for names in strata.values():
-        units = sorted(names, key=lambda unit: hash_of(unit, seed))
-        counts = _unit_counts([len(groups[unit]) for unit in units], ratios, _offset(units[0], seed))
+    # By length first, so that a label with a higher number comes last and does not change the offsets of the others.
+    for number, name in enumerate(sorted(strata, key=lambda name: (len(name), name)), start=1):
+        units = sorted(strata[name], key=lambda unit: hash_of(unit, seed))
+        counts = _unit_counts([len(groups[unit]) for unit in units], ratios, _offset(number))
         if fill_splits and len(units) >= len(ratios):
             _fill(counts)
         splits = (split for split, count in zip(ratios, counts, strict=True) for _ in range(count))
@@ -113,14 +115,13 @@ def _unit_counts(sizes: Sequence[int], ratios: Mapping[str, float], offset: floa
     return np.diff(below, prepend=0).tolist()
 
 
-def _offset(first: str, seed: int) -> float:
-    """Return the rounding of a stratum's borders, 0 to 1.  first: its first unit.
+def _offset(number: int) -> float:
+    """Return the offset of the number-th stratum: 1/2, 1/4, 3/4, 1/8, ... (van der Corput).
 
-    With one offset, all strata of equal size would round in the same direction, and small splits would stay empty. It
-    does not depend on the other strata, so that a new class leaves the images of the others where they are.
+    With one offset, all strata of equal size would round in the same direction, and small splits would stay empty.
     """
-    # Not the leading bytes, which are low for the first unit, because they order the units.
-    return int.from_bytes(hash_of(first, seed)[-8:], "big") / 2**64
+    bits = f"{number:b}"[::-1]
+    return int(bits, 2) / 2 ** len(bits)
 
 
 def _fill(counts: list[int]) -> None:
