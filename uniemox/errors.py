@@ -29,6 +29,10 @@ class ImageError(UniemoxError):
     """Raised when a file is not an image, is cut off, or is refused (too large, too many pixels)."""
 
 
+class UnexpectedImageError(ImageError):
+    """Raised when reading an image fails in a way that nobody foresaw: please report it."""
+
+
 class ImageNotFoundError(ImageError, FileNotFoundError):
     """Raised when an image file does not exist."""
 

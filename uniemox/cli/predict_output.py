@@ -14,6 +14,7 @@ from rich.text import Text
 
 from uniemox.cli.console import EXIT_INTERRUPTED, out, progress_bar, say
 from uniemox.errors import ImageError, StoppedError
+from uniemox.io.image_border import shorten
 from uniemox.predict.faces import summarise_faces
 from uniemox.predict.film import Frame
 from uniemox.predict.images import list_images
@@ -125,7 +126,7 @@ def named_images(names: Sequence[str]) -> Iterator[str]:
     for name in list_images(names, sys.stdin):
         yield name
     if name is None:
-        raise ImageError(f"there is no image in {', '.join(names)}")
+        raise ImageError(f"there is no image in {', '.join(map(shorten, names))}")
 
 
 def _table(results: list[Prediction]) -> Table:

@@ -158,7 +158,7 @@ def _check_directories(data: bytes, name: str) -> None:
                 is_read = tag < _FIRST_PRIVATE_TAG and tag not in _TIFF_BYTES
                 _refuse_if(is_read and values > MAX_VALUES, name, f"more than {MAX_VALUES:,} values for tag {tag}")
             [at] = struct.unpack_from(order + place, data, end)
-    except struct.error:
+    except (struct.error, OverflowError):  # OverflowError: a place that no memory has
         return  # cut off, which the decoder reports
 
 

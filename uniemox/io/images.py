@@ -17,6 +17,7 @@ from typing import Any
 from PIL import Image, UnidentifiedImageError
 
 from uniemox.errors import ImageError
+from uniemox.io.image_border import crosses_border
 from uniemox.io.image_limits import check_bytes, check_heif, check_memory, check_tiff
 
 MAX_BYTES = 100 * 2**20
@@ -56,6 +57,7 @@ def load_plugins() -> None:
             import_module(f"PIL.{name}ImagePlugin")
 
 
+@crosses_border
 def open_image(data: bytes, name: str) -> Image.Image:
     """Open the image in a file's bytes: reads and checks its header, decodes nothing yet.
 
@@ -147,6 +149,7 @@ def decode(
     return decode_opened(open_image(data, name), name, shrink=shrink)
 
 
+@crosses_border
 def decode_opened(
     image: Image.Image, name: str, *, shrink: Callable[[int, int], float] | None = None
 ) -> tuple[Image.Image, tuple[int, int]]:
@@ -174,6 +177,7 @@ def upright_size(image: Image.Image) -> tuple[int, int]:
     return image.size[::-1] if orientation_of(image) >= 5 else image.size
 
 
+@crosses_border
 def count_frames(image: Image.Image, name: str) -> int:
     """Return the number of frames in a file. Raises ImageError if frames after the first can't be read."""
     try:

@@ -13,9 +13,11 @@ from PIL import Image
 
 from uniemox.errors import ImageError, ImageNotFoundError
 from uniemox.io.decoding.pool import Decode, DecoderPool, Decoders, decode_one
-from uniemox.io.files import read_limited
+from uniemox.io.files import MAX_NAME, read_limited
+from uniemox.io.image_border import image_border, shorten
 from uniemox.io.images import HEIF_ENDINGS, HEIF_NEEDS, MAX_BYTES, MinSides, check_size, decode_opened, is_image_name
 from uniemox.io.parallel import count_cores, parallel_map
+from uniemox.predict.data_urls import is_bare_base64, is_data_url, read_data_url
 from uniemox.predict.film import FILMS, Frame
 
 ImageLike = str | os.PathLike[str] | bytes | BinaryIO | Image.Image | NDArray[Any] | Frame
@@ -32,8 +34,16 @@ def read_any(
     source: as for `Predictor.predict`.  shrink: as for `images.decode`, for large JPEGs.  decode_file: of a pool, for
     untrusted files.  Raises ImageError for any other type, and for a file that can't be decoded completely.
     """
+    with image_border(name_of(source)):
+        return _read_any(source, shrink, decode_file)
+
+
+def _read_any(source: ImageLike, shrink: MinSides | None, decode_file: Decode) -> tuple[Image.Image, tuple[int, int]]:
+    """Read an image; arguments as for `read_any`."""
+    if isinstance(source, str) and is_data_url(source):
+        return decode_file(read_data_url(source), "image", shrink=shrink)
     if isinstance(source, (str, os.PathLike)):
-        return decode_file(_read_file(source), str(Path(source)), shrink=shrink)
+        return decode_file(_read_file(source), shorten(str(Path(source))), shrink=shrink)
     if isinstance(source, Frame):
         if source.image is None:
             raise ImageError(source.error)
@@ -52,21 +62,31 @@ def read_any(
 def _read_file(source: str | os.PathLike[str]) -> bytes:
     path = Path(source)
     ending = path.suffix.lower()
+    name = shorten(str(path))
+    if isinstance(source, str) and is_bare_base64(source):
+        raise ImageError(
+            f"{shorten(source[:60])}...: base64 without the beginning of a data URL; put data:image/jpeg;base64, in "
+            "front of it, or give base64.b64decode(text)"
+        )
     if ending in FILMS:
-        raise ImageError(f"{path}: a video; uniemox predict --every 1s reads one frame per second")
+        raise ImageError(f"{name}: a video; uniemox predict --every 1s reads one frame per second")
     if ending in FOREIGN and not is_image_name(path):
         reason = HEIF_NEEDS if ending in HEIF_ENDINGS else "is not read; save it as JPEG or PNG"
-        raise ImageError(f"{path}: {path.suffix[1:].upper()} {reason}")
+        raise ImageError(f"{name}: {path.suffix[1:].upper()} {reason}")
+    # "from None": a traceback would print the error's own copy of the name, which may be a whole photograph in text.
     try:
         return read_limited(path, MAX_BYTES)
     except IsADirectoryError:
-        raise ImageError(f"{path}: a folder, not an image; give a readable folder alone, not in a list") from None
+        raise ImageError(f"{name}: a folder, not an image; give a readable folder alone, not in a list") from None
     except FileNotFoundError as error:
         if "://" in str(source):
-            raise ImageError(f"{source}: addresses are not fetched; save the image and give its path") from None
-        raise ImageNotFoundError(f"{path}: can't be read ({error.strerror})") from error
+            raise ImageError(
+                f"{shorten(str(source))}: addresses are not fetched; save the image and give its path"
+            ) from None
+        raise ImageNotFoundError(f"{name}: can't be read ({error.strerror})") from None
     except (OSError, ValueError) as error:  # ValueError: a name with a null character
-        raise ImageError(f"{path}: can't be read ({getattr(error, 'strerror', None) or error})") from error
+        reason = getattr(error, "strerror", None) or shorten(str(error))
+        raise ImageError(f"{name}: can't be read ({reason})") from None
 
 
 def content_of(source: ImageLike) -> ImageLike:
@@ -87,10 +107,22 @@ def content_of(source: ImageLike) -> ImageLike:
 
 
 def path_of(image: ImageLike) -> str | None:
-    """Return the path of an image; for a frame the video's path with the time; None for an image from memory."""
+    """Return the path of an image; for a frame the video's path with the time; None for an image from memory.
+
+    A text that can be no path, because it holds an image, is shortened, or None for a data URL.
+    """
     if isinstance(image, Frame):
         return image.path
-    return os.fspath(image) if isinstance(image, (str, os.PathLike)) else None
+    if not isinstance(image, (str, os.PathLike)) or (isinstance(image, str) and is_data_url(image)):
+        return None
+    path = os.fspath(image)
+    return shorten(path) if len(path) > MAX_NAME or is_bare_base64(path) else path
+
+
+def name_of(image: ImageLike) -> str:
+    """Return the name of an image in messages, at most 200 characters."""
+    path = path_of(image)
+    return "image" if path is None else shorten(path)
 
 
 def _from_array(values: NDArray[Any]) -> Image.Image:

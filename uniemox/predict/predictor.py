@@ -12,15 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from uniemox.errors import ConfigError, ImageError, ImageNotFoundError
+from uniemox.errors import BoxError, ConfigError, ImageError, ImageNotFoundError
 from uniemox.io.decoding.pool import Decode, Decoders, decode_one
 from uniemox.io.files import fingerprint_of
+from uniemox.io.image_border import image_border
 from uniemox.io.images import MinSides
 from uniemox.labels import LabelMap
 from uniemox.persons.box import Detection
 from uniemox.persons.detector import Detector
 from uniemox.predict.faces import FaceReader, detect_in, owners
-from uniemox.predict.images import ImageLike, content_of, map_images, path_of, read_any, walk
+from uniemox.predict.images import ImageLike, content_of, map_images, name_of, path_of, read_any, walk
 from uniemox.predict.network import Network
 from uniemox.predict.prediction import Face, Failure, Person, Prediction
 from uniemox.predict.question import Question
@@ -166,14 +167,19 @@ class Predictor:
         def answer(source: ImageLike, decode: Decode) -> Prediction | Failure:
             try:
                 return self._answer(source, decode, question)
-            except ImageError as error:
+            except (ImageError, BoxError) as error:  # BoxError: a detector's box that is no box
                 return Failure(path=path_of(source), error=str(error))
 
         return map_images(images, answer, batch_size, decoders)
 
     def _answer(self, source: ImageLike, decode: Decode, question: Question) -> Prediction:
         """Decode an image and predict. Raises ImageError."""
-        source, info = content_of(source), self.network.info
+        with image_border(name_of(source)):
+            return self._answer_inside(content_of(source), decode, question)
+
+    def _answer_inside(self, source: ImageLike, decode: Decode, question: Question) -> Prediction:
+        """Decode an image and predict; any error may come from a file that nobody foresaw."""
+        info = self.network.info
         shrink = None
         if not info.needs_person and self.person_network is None and self.face_reader is None:  # people may be small
             short_px = math.floor(info.size / info.crop_fraction)  # `scene_view` crops its centre

@@ -14,9 +14,10 @@ from typing import Any, BinaryIO, Protocol
 
 from PIL import Image
 
-from uniemox.errors import ImageError
+from uniemox.errors import ImageError, UnexpectedImageError
 from uniemox.io.decoding import process as decoder_process
 from uniemox.io.decoding.process import ANSWER, BUG, DONE, IMAGE, QUESTION, READY, REFUSED
+from uniemox.io.image_border import logger, shorten
 from uniemox.io.images import MinSides, count_frames, open_image
 from uniemox.io.images import decode as decode_here
 
@@ -85,7 +86,7 @@ class Child:
         self._is_done()
 
     def ask(self, data: bytes, name: str, shrink: MinSides | None, *, counts_frames: bool, wait_s: float) -> Decoded:
-        """Decode a file. Raises ImageError, EndedError, RuntimeError for a bug; reusable then if `is_idle`."""
+        """Decode a file. Raises ImageError, EndedError; reusable then if `is_idle`."""
         self.is_idle, self.is_late, self.deadline = False, False, time.monotonic() + wait_s
         short, long = (-1, -1) if shrink is None else (shrink.short_px, shrink.long_px)
         try:
@@ -102,7 +103,9 @@ class Child:
             raise self._why_it_ended(wait_s) from None
         self._is_done()
         if status == BUG:
-            raise RuntimeError(f"{name}: the decoder's process failed:\n{text}")
+            message, _, trace = text.partition("\n")
+            logger.info("the decoder's process failed: %s", trace)
+            raise UnexpectedImageError(message.replace("{name}", shorten(name)))
         assert status == REFUSED
         raise ImageError(text.replace("{name}", name))
 

@@ -15,7 +15,8 @@ from PIL import ExifTags
 
 from uniemox.errors import ImageError
 from uniemox.io.files import read_limited
-from uniemox.io.images import DECODING_ERRORS, MAX_BYTES, open_image
+from uniemox.io.image_border import image_border
+from uniemox.io.images import MAX_BYTES, open_image
 from uniemox.predict.prediction import Failure, Prediction
 from uniemox.predict.predictor import Predictor
 from uniemox.predict.survey.summary import FEATURES
@@ -23,6 +24,10 @@ from uniemox.predict.writing import PathSet, ResultFile
 
 EXHAUST = partial(deque[Any], maxlen=0)
 MAX_EXIF_BYTES = 2**20
+# In this order: when it was taken, when a scanner or camera digitised it, when the file was last changed.
+_DATE_TAGS = (ExifTags.Base.DateTimeOriginal, ExifTags.Base.DateTimeDigitized, ExifTags.Base.DateTime)
+# 2015:06:01 by the standard; phones and scanners also write 2015-06-01, 2015/06/01, 2015.6.1, 2015 06 01 and 20150601.
+_DATE = re.compile(r"[\s\0]*(\d{4})(?:\s*[:/.\-\s]\s*(\d\d?)\s*[:/.\-\s]\s*(\d\d?)(?!\d)|(\d\d)(\d\d)(?!\d))")
 Answers = Iterable[Prediction | Failure]
 
 
@@ -50,14 +55,31 @@ def answer_new(
 def date_taken(path: Path) -> str | None:
     """Return the date of a photograph by its EXIF, YYYY-MM-DD; None without one, or for more than 1 MiB of EXIF."""
     try:
-        image = open_image(read_limited(path, MAX_BYTES), str(path))
-        exif = image.getexif()  # decodes no values yet; those of a PNG may follow its pixels
-        if len(image.info.get("exif", b"")) > MAX_EXIF_BYTES:
-            return None
-        value = exif.get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.DateTimeOriginal) or exif.get(ExifTags.Base.DateTime)
-        match = re.match(r"(\d{4})[:-](\d\d)[:-](\d\d)", str(value))
-        return date(*map(int, match.groups())).isoformat() if match else None
-    except (ImageError, *DECODING_ERRORS):
+        with image_border(str(path)):
+            image = open_image(read_limited(path, MAX_BYTES), str(path))
+            exif = image.getexif()  # decodes no values yet; those of a PNG may follow its pixels
+            if len(image.info.get("exif", b"")) > MAX_EXIF_BYTES:
+                return None
+            inner = exif.get_ifd(ExifTags.IFD.Exif)
+            values = (ifd.get(tag) for tag in _DATE_TAGS for ifd in (inner, exif))
+            return next(filter(None, map(parse_date, values)), None)
+    except ImageError:  # a date is not worth a failure: the image was read
+        return None
+
+
+def parse_date(value: object) -> str | None:
+    """Return the date in an EXIF value, YYYY-MM-DD; None for others, such as 0000:00:00 of a camera without a clock.
+
+    >>> parse_date("2015:06:01 12:30:00"), parse_date("2015/06/01"), parse_date("0000:00:00 00:00:00")
+    ('2015-06-01', '2015-06-01', None)
+    """
+    text = value.decode("latin-1") if isinstance(value, bytes) else str(value)
+    match = _DATE.match(text)
+    if match is None:
+        return None
+    try:
+        return date(*(int(part) for part in match.groups() if part is not None)).isoformat()
+    except ValueError:  # no such day
         return None
 
 

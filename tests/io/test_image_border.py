@@ -1,0 +1,232 @@
+"""Whatever fails while one image is read costs this image, with a message that says what happened; never the job."""
+
+import sys
+from collections.abc import Callable
+from contextlib import closing, suppress
+from pathlib import Path
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from tests.drawn import draw_image, jpeg_of
+from uniemox.curate.release.metadata import orientation_of, without_metadata
+from uniemox.data.processes import look_at
+from uniemox.data.sample import ImageFile, Sample, decode_sample
+from uniemox.data.shards import _packed
+from uniemox.errors import BoxError, ImageError, UnexpectedImageError, UniemoxError
+from uniemox.evaluate.outputs import run_each
+from uniemox.io.decoding.pool import DecoderPool, look_here
+from uniemox.io.image_border import MAX_SHOWN, image_border, shorten
+from uniemox.io.images import MinSides, count_frames, decode, open_image
+from uniemox.io.progress import silent
+from uniemox.predict.explain.maps import heat_map
+from uniemox.predict.images import read_any
+from uniemox.predict.prediction import Failure, Prediction
+from uniemox.predict.predictor import Predictor
+from uniemox.predict.survey.page import row_of_images
+from uniemox.predict.survey.run import date_taken
+from uniemox.predict.survey.summary import Place
+
+HUGE = b"\xff" * 8
+"""A place in a file, or a size, that no memory has."""
+STARTS = {
+    "JPEG": b"\xff\xd8\xff\xe1",
+    "PNG": b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR",
+    "GIF": b"GIF89a",
+    "WebP": b"RIFF\xff\0\0\0WEBPVP8X",
+    "BMP": b"BM",
+    "DIB": b"\x28\0\0\0",
+    "TIFF": b"II*\0\x08\0\0\0",
+    "TIFF, big-endian": b"MM\0*\0\0\0\x08",
+    "BigTIFF": b"II+\0\x08\0\0\0",
+    "BigTIFF, big-endian": b"MM\0+\0\x08\0\0",
+    "AVIF": b"\0\0\0\x1cftypavif",
+    "HEIC": b"\0\0\0\x18ftypheic",
+    "CR3": b"\0\0\0\x18ftypcrx ",
+    **{f"P{kind}": f"P{kind}\n".encode() for kind in "1234567fFy"},
+    "CR2": b"II*\0\x10\0\0\0CR\x02\0",
+    "RW2": b"IIU\0\x08\0\0\0",
+    "ORF": b"IIRO\x08\0\0\0",
+    "RAF": b"FUJIFILMCCD-RAW ",
+    "PSD": b"8BPS\0\x01",
+    "JPEG XL": b"\xff\x0a",
+    "JPEG 2000": b"\0\0\0\x0cjP  \r\n\x87\n",
+}
+UNFORESEEN = [OverflowError("too large"), RecursionError("too deep"), LookupError("no such codec"), StopIteration(3)]
+
+
+class StrangeError(Exception):
+    """An exception of a library that nobody foresaw."""
+
+
+def contents() -> st.SearchStrategy[bytes]:
+    """The start of a format, then bytes of which many are extreme."""
+    piece = st.one_of(
+        st.binary(max_size=40), st.sampled_from([HUGE, bytes(8), b"\x7f" + b"\xff" * 7, b"Exif\0\0II*\0"])
+    )
+    tail = st.lists(piece, max_size=8).map(b"".join)
+    return st.builds(bytes.__add__, st.sampled_from(sorted(STARTS.values())), tail)
+
+
+def readers(path: Path) -> dict[str, Callable[[bytes], object]]:
+    """Every function that reads the bytes of an image; path: a file that holds them."""
+    sample = Sample(key=path.name, image=ImageFile(path))
+    return {
+        "open_image": lambda data: open_image(data, "a"),
+        "decode": lambda data: decode(data, "a"),
+        "decode, smaller": lambda data: decode(data, "a", shrink=MinSides(short_px=8)),
+        "count_frames": lambda data: count_frames(open_image(data, "a"), "a"),
+        "look_here": lambda data: look_here(data, "a", counts_frames=True),
+        "read_any": read_any,
+        "read_any, by path": lambda _: read_any(path, decode_file=decode),
+        "look_at": lambda _: look_at(sample),
+        "decode_sample": lambda _: decode_sample(sample),
+        "_packed": lambda data: _packed(data, "a", 16),
+        "date_taken": lambda _: date_taken(path),
+        "orientation_of": lambda data: orientation_of(data, "a"),
+        "without_metadata": lambda data: without_metadata(data, 1),
+    }
+
+
+@given(contents())
+@example(STARTS["BigTIFF"] + HUGE)
+@example(STARTS["BigTIFF, big-endian"] + b"\0\0" + HUGE)
+@example(b"II+\0\x08\0\0\0\x10\0\0\0\0\0\0\0" + b"\x7f" + HUGE)
+@settings(max_examples=60)
+def test_random_bytes_behind_every_start_raise_only_our_errors(
+    tmp_path_factory: pytest.TempPathFactory, data: bytes
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "behind-a-start"
+    path.write_bytes(data)
+    for name, read in readers(path).items():
+        # The processes of a pool are started for AVIF and HEIC: see the test below.
+        if name == "read_any" and data[4:8] == b"ftyp":
+            continue
+        with suppress(UniemoxError):
+            read(data)
+
+
+@pytest.mark.parametrize("name", sorted(STARTS))
+def test_extreme_numbers_behind_every_start_raise_only_errors_that_were_foreseen(name: str) -> None:
+    for fill in (HUGE * 64, bytes(512), b"\x7f" * 512, b"\x80" + bytes(7)):
+        with pytest.raises(ImageError) as raised:
+            decode(STARTS[name] + fill, "a")
+        assert not isinstance(raised.value, UnexpectedImageError), raised.value
+
+
+def test_the_decoding_process_refuses_extreme_numbers_too() -> None:
+    with closing(DecoderPool(1)) as pool:
+        for start in STARTS.values():
+            with pytest.raises(ImageError, match=r"^a: "):
+                pool.decode(start + HUGE * 4, "a")
+
+
+@pytest.mark.parametrize(
+    "error", [*UNFORESEEN, StrangeError("x" * 1000), OSError(5, "Input/output error"), ValueError()]
+)
+def test_an_unforeseen_error_becomes_one_line_with_type_text_and_a_request(error: Exception) -> None:
+    with pytest.raises(UnexpectedImageError) as raised, image_border("a.tif"):
+        raise error
+    message = str(raised.value)
+    assert message.startswith(f"a.tif: can't be read ({type(error).__name__}")
+    assert str(error)[:50] in message
+    assert "please report this line" in message
+    assert len(message) < 500
+    assert "\n" not in message
+
+
+def test_what_is_ours_or_the_user_s_passes_the_border() -> None:
+    for error in (BoxError("no box"), ImageError("no image"), KeyboardInterrupt(), SystemExit(3)):
+        with pytest.raises(type(error)) as raised, image_border("a.tif"):
+            raise error
+        assert raised.value is error
+    with pytest.raises(ImageError, match=r"^a\.tif: .* memory") as raised, image_border("a.tif"):
+        raise MemoryError
+    assert not isinstance(raised.value, UnexpectedImageError)
+
+
+@pytest.fixture
+def broken_reader(monkeypatch: pytest.MonkeyPatch) -> bytes:
+    """An image at which the check of bytes fails as it never should; others are checked as always."""
+    from uniemox.io import images
+
+    data, check = jpeg_of(draw_image(5)), images.check_bytes
+
+    def fail(content: bytes, name: str) -> None:
+        if content == data:
+            raise StrangeError("a wheel came off")
+        check(content, name)
+
+    monkeypatch.setattr(images, "check_bytes", fail)
+    return data
+
+
+def test_one_image_fails_and_the_others_are_answered(
+    predictor: Predictor, broken_reader: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.jpg").write_bytes(broken_reader)
+    draw_image(1).save(tmp_path / "b.jpg")
+    message = r"a\.jpg: can't be read \(StrangeError: a wheel came off\)\. .*please report"
+    with pytest.raises(ImageError, match=message):
+        predictor.predict(tmp_path / "a.jpg")
+    with pytest.raises(ImageError, match=message):
+        heat_map(predictor, tmp_path / "a.jpg")
+    assert "a wheel came off" in look_at(Sample(key="a.jpg", image=ImageFile(tmp_path / "a.jpg"))).problem
+    assert date_taken(tmp_path / "a.jpg") is None
+    monkeypatch.setattr(
+        "uniemox.predict.images.DecoderPool.decode", lambda _, data, name, shrink=None: decode(data, name)
+    )
+    failed, answered = predictor.predict([tmp_path / "a.jpg", tmp_path / "b.jpg"])
+    assert isinstance(failed, Failure)
+    assert "StrangeError: a wheel came off" in failed.error
+    assert isinstance(answered, Prediction)
+    places = [Place(str(tmp_path / name), "awe", 0.5) for name in ("a.jpg", "b.jpg")]
+    assert [row["name"] for row in row_of_images(places, tmp_path, str)] == ["b.jpg"]
+    samples = [Sample(key=name, image=ImageFile(tmp_path / name)) for name in ("a.jpg", "b.jpg")]
+    _, read, broken = run_each(predictor.network, samples, (), "", silent)
+    assert [sample.key for sample in read] == ["b.jpg"]
+    assert "a wheel came off" in broken[0].reason
+
+
+def test_a_failure_behind_decoding_costs_one_image_too(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
+    look = type(predictor.network).look_at_all
+
+    def fail(network: object, image: Image.Image, full: tuple[int, int], people: object) -> object:
+        if full == (33, 44):
+            raise ZeroDivisionError("no width")
+        return look(network, image, full, people)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(type(predictor.network), "look_at_all", fail)
+    failed, answered = predictor.predict([draw_image(1, (33, 44)), draw_image(1)])
+    assert isinstance(failed, Failure)
+    assert failed.error.startswith("image: can't be read (ZeroDivisionError: no width)")
+    assert isinstance(answered, Prediction)
+
+
+def test_an_unforeseen_error_in_the_decoding_process_has_the_same_message(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(
+        "import uniemox.io.image_limits as limits\n"
+        "check = limits.check_bytes\n"
+        "def fail(data, name):\n"
+        "    if data.startswith(b'boom'):\n"
+        "        raise LookupError('no such codec')\n"
+        "    check(data, name)\n"
+        "limits.check_bytes = fail\n"
+    )
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    with closing(DecoderPool(1)) as pool:
+        with pytest.raises(
+            UnexpectedImageError, match=r"^a\.jpg: can't be read \(LookupError: no such codec\)\. .*report"
+        ):
+            pool.decode(b"boom", "a.jpg")
+        assert pool.decode(jpeg_of(draw_image(1)), "b.jpg")[1] == draw_image(1).size
+
+
+def test_names_are_shortened_to_their_start_and_end() -> None:
+    assert shorten("a" * MAX_SHOWN) == "a" * MAX_SHOWN
+    assert shorten("a" * 10_000 + "/photo.jpg").endswith("/photo.jpg")
+    assert len(shorten("a" * 10_000)) == MAX_SHOWN
