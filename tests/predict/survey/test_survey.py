@@ -135,7 +135,25 @@ def test_a_survey_without_readable_images_is_an_error(tmp_path: Path) -> None:
     assert "none of its 1 images could be read" in done.stderr
 
 
-@pytest.mark.parametrize(("text", "date"), [("2019:05:03 1", "2019-05-03"), ("2019:13:03", None), ("yesterday", None)])
+@pytest.mark.parametrize(
+    ("text", "date"),
+    [
+        ("2019:05:03 1", "2019-05-03"),
+        ("2015/06/01", "2015-06-01"),
+        ("2015-06-01T10:00:00Z", "2015-06-01"),
+        ("2015 06 01 12:00:00", "2015-06-01"),
+        ("2015: 6: 1 12:00:00", "2015-06-01"),
+        ("  2015:06:01", "2015-06-01"),
+        ("2015.06.01", "2015-06-01"),
+        ("20150601", "2015-06-01"),
+        ("2019:13:03", None),
+        ("2019:02:30 10:00:00", None),
+        ("0000:00:00 00:00:00", None),
+        ("    :  :     :  :  ", None),
+        ("2015:06:011", None),
+        ("yesterday", None),
+    ],
+)
 def test_dates(tmp_path: Path, text: str, date: str | None) -> None:
     exif = Image.Exif()
     exif[306] = text
@@ -144,6 +162,21 @@ def test_dates(tmp_path: Path, text: str, date: str | None) -> None:
     for odd in (b"", b"Exif\0\0II*\0", b"Exif\0\0" + bytes(range(200))):
         draw_image(1).save(tmp_path / "b.jpg", exif=odd)
         assert date_taken(tmp_path / "b.jpg") is None
+
+
+@pytest.mark.parametrize("invalid", ["0000:00:00 00:00:00", "    :  :     :  :  ", "2019:02:30", "", None])
+@pytest.mark.parametrize("fmt", ["jpg", "png", "tif", "webp"])
+def test_the_first_valid_date_counts(tmp_path: Path, fmt: str, invalid: str | None) -> None:
+    """DateTimeOriginal (36867), then DateTimeDigitized (36868), then DateTime (306), which editors change."""
+    tags, path = (36867, 36868, 306), tmp_path / f"a.{fmt}"
+    for first in range(3):
+        exif = Image.Exif()
+        for place, tag in enumerate(tags):
+            value = invalid if place < first else f"201{place}:01:02 10:00:00"
+            if value is not None:
+                (exif if tag == 306 else exif.get_ifd(34665))[tag] = value
+        draw_image(1).save(path, exif=exif.tobytes())  # of an object, Pillow writes no inner block into a TIFF
+        assert date_taken(path) == f"201{first}-01-02"
 
 
 def test_no_date_is_read_from_a_large_block(tmp_path: Path) -> None:
