@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tests.drawn import draw_image, jpeg_of
+from tests.images import FILE_STARTS, HUGE
 from uniemox.curate.release.metadata import orientation_of, without_metadata
 from uniemox.data.processes import look_at
 from uniemox.data.sample import ImageFile, Sample, decode_sample
@@ -29,31 +30,6 @@ from uniemox.predict.survey.page import row_of_images
 from uniemox.predict.survey.run import date_taken
 from uniemox.predict.survey.summary import Place
 
-HUGE = b"\xff" * 8
-"""A place in a file, or a size, that no memory has."""
-STARTS = {
-    "JPEG": b"\xff\xd8\xff\xe1",
-    "PNG": b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR",
-    "GIF": b"GIF89a",
-    "WebP": b"RIFF\xff\0\0\0WEBPVP8X",
-    "BMP": b"BM",
-    "DIB": b"\x28\0\0\0",
-    "TIFF": b"II*\0\x08\0\0\0",
-    "TIFF, big-endian": b"MM\0*\0\0\0\x08",
-    "BigTIFF": b"II+\0\x08\0\0\0",
-    "BigTIFF, big-endian": b"MM\0+\0\x08\0\0",
-    "AVIF": b"\0\0\0\x1cftypavif",
-    "HEIC": b"\0\0\0\x18ftypheic",
-    "CR3": b"\0\0\0\x18ftypcrx ",
-    **{f"P{kind}": f"P{kind}\n".encode() for kind in "1234567fFy"},
-    "CR2": b"II*\0\x10\0\0\0CR\x02\0",
-    "RW2": b"IIU\0\x08\0\0\0",
-    "ORF": b"IIRO\x08\0\0\0",
-    "RAF": b"FUJIFILMCCD-RAW ",
-    "PSD": b"8BPS\0\x01",
-    "JPEG XL": b"\xff\x0a",
-    "JPEG 2000": b"\0\0\0\x0cjP  \r\n\x87\n",
-}
 UNFORESEEN = [OverflowError("too large"), RecursionError("too deep"), LookupError("no such codec"), StopIteration(3)]
 
 
@@ -67,7 +43,7 @@ def contents() -> st.SearchStrategy[bytes]:
         st.binary(max_size=40), st.sampled_from([HUGE, bytes(8), b"\x7f" + b"\xff" * 7, b"Exif\0\0II*\0"])
     )
     tail = st.lists(piece, max_size=8).map(b"".join)
-    return st.builds(bytes.__add__, st.sampled_from(sorted(STARTS.values())), tail)
+    return st.builds(bytes.__add__, st.sampled_from(sorted(FILE_STARTS.values())), tail)
 
 
 def readers(path: Path) -> dict[str, Callable[[bytes], object]]:
@@ -91,8 +67,8 @@ def readers(path: Path) -> dict[str, Callable[[bytes], object]]:
 
 
 @given(contents())
-@example(STARTS["BigTIFF"] + HUGE)
-@example(STARTS["BigTIFF, big-endian"] + b"\0\0" + HUGE)
+@example(FILE_STARTS["BigTIFF"] + HUGE)
+@example(FILE_STARTS["BigTIFF, big-endian"] + b"\0\0" + HUGE)
 @example(b"II+\0\x08\0\0\0\x10\0\0\0\0\0\0\0" + b"\x7f" + HUGE)
 @settings(max_examples=60)
 def test_random_bytes_behind_every_start_raise_only_our_errors(
@@ -108,17 +84,17 @@ def test_random_bytes_behind_every_start_raise_only_our_errors(
             read(data)
 
 
-@pytest.mark.parametrize("name", sorted(STARTS))
+@pytest.mark.parametrize("name", sorted(FILE_STARTS))
 def test_extreme_numbers_behind_every_start_raise_only_errors_that_were_foreseen(name: str) -> None:
     for fill in (HUGE * 64, bytes(512), b"\x7f" * 512, b"\x80" + bytes(7)):
         with pytest.raises(ImageError) as raised:
-            decode(STARTS[name] + fill, "a")
+            decode(FILE_STARTS[name] + fill, "a")
         assert not isinstance(raised.value, UnexpectedImageError), raised.value
 
 
 def test_the_decoding_process_refuses_extreme_numbers_too() -> None:
     with closing(DecoderPool(1)) as pool:
-        for start in STARTS.values():
+        for start in FILE_STARTS.values():
             with pytest.raises(ImageError, match=r"^a: "):
                 pool.decode(start + HUGE * 4, "a")
 
