@@ -46,7 +46,7 @@ def survey(
         out: HTML file to write, such as survey.html.
         by: Groups to compare: folder, date (month or year in EXIF), or columns of --table.
         table: CSV file with a column named path (relative to the file's folder or the current one) and columns for
-            --by.
+            --by. Rows that match no image are counted.
         labels: Convert predictions to another label set, such as polarity.
         resume: Continue OUT.jsonl: skip images that it already contains.
     """
@@ -56,7 +56,7 @@ def survey(
     from uniemox.cli.predict_output import Output, named_images
     from uniemox.predict.survey.page import write_survey_page
     from uniemox.predict.survey.run import answer_new, noted
-    from uniemox.predict.survey.summary import groupings_of, summarise
+    from uniemox.predict.survey.summary import groupings_of, summarise, unmatched_rows
     from uniemox.predict.writing import AnswerHeader, PathSet, ResultFile
 
     groupings = groupings_of(by, table)
@@ -65,6 +65,8 @@ def survey(
     with ResultFile(lines, resume=resume, answered=AnswerHeader.of_question(predictor, labels, None)) as file:
         output.take(answer_new(predictor, noted(named_images(images), asked), file, labels), images, lines)
     result = summarise(lines, groupings, asked)
+    if unmatched := unmatched_rows(groupings):
+        say(unmatched)
     write_survey_page(result, f"Survey of {', '.join(images[:3])}{' …' * (len(images) > 3)}", out)
     say(f"wrote {out}: {result.whole.images:,} images; open it in a browser. Answers and features: {lines}")
     if output.failures:

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import sys
+import unicodedata
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -18,7 +19,7 @@ from tests.runs import uniemox_here
 from uniemox.errors import DataError
 from uniemox.predict.survey.page import arrange
 from uniemox.predict.survey.run import date_taken, pack
-from uniemox.predict.survey.summary import SHOWN, Tally, groupings_of, summarise, unpack
+from uniemox.predict.survey.summary import SHOWN, Tally, groupings_of, summarise, unmatched_rows, unpack
 
 
 class Everything:
@@ -55,6 +56,7 @@ def surveyed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert done.returncode == 3, done.stderr
     assert "14 images" in done.stderr
     assert "1 of 15 images could not be read" in done.stderr
+    assert "rows match no image" not in done.stderr
     return folder
 
 
@@ -95,6 +97,25 @@ def test_groups_are_those_of_the_images(surveyed: Path) -> None:
         assert found.whole.means[place] == pytest.approx(np.mean(values))
         assert [one.value for one in found.most[label]] == values[::-1][:SHOWN]
         assert [one.value for one in found.least[label]] == values[:SHOWN]
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_a_table_of_another_system_matches_and_idle_rows_are_counted(tmp_path: Path, form: str) -> None:
+    """macOS writes names as NFD, Windows with backslashes."""
+    other = {"NFC": "NFD", "NFD": "NFC"}[form]
+    names = [unicodedata.normalize(form, name) for name in ("été/été.jpg", "été/grün/b.jpg")]
+    rows = [unicodedata.normalize(other, name).replace("/", "\\") for name in names]
+    (tmp_path / "t.csv").write_text(
+        "\n".join(["path,city", f"{rows[0]},Köln", f"{rows[1]},Bonn", "gone.jpg,Ulm"]), "utf-8"
+    )
+    groupings = groupings_of(("city",), tmp_path / "t.csv")
+    found = [groupings["city"]({"path": str(tmp_path / name)}) for name in (*names, "c.jpg")]
+    assert found == ["Köln", "Bonn", "not in the table"]
+    assert unmatched_rows(groupings).startswith(
+        f"{tmp_path / 't.csv'}: 1 of 3 rows match no image, the first is gone.jpg"
+    )
+    groupings["city"]({"path": str(tmp_path / "gone.jpg")})
+    assert unmatched_rows(groupings) == ""
 
 
 def test_resume_answers_only_new_images(surveyed: Path) -> None:
