@@ -15,9 +15,10 @@ from rich.text import Text
 from uniemox.cli.console import EXIT_INTERRUPTED, out, progress_bar, say
 from uniemox.errors import ImageError, StoppedError
 from uniemox.io.image_border import shorten
+from uniemox.io.system_folders import describe_left_out
 from uniemox.predict.faces import summarise_faces
 from uniemox.predict.film import Frame
-from uniemox.predict.images import list_images
+from uniemox.predict.images import is_listed_name, list_images
 from uniemox.predict.prediction import Failure, Prediction
 from uniemox.predict.schema import top_word
 
@@ -121,10 +122,15 @@ class Output:
 
 
 def named_images(names: Sequence[str]) -> Iterator[str]:
-    """Yield the images that `names` refer to; "-" reads a list from standard input. Raises ImageError without any."""
-    name = None
-    for name in list_images(names, sys.stdin):
+    """Yield the images that `names` refer to; "-" reads a list from standard input. Raises ImageError without any.
+
+    Says how many images in folders of thumbnails or deleted files were left out.
+    """
+    name, left_out = None, list[str]()
+    for name in list_images(names, sys.stdin, left_out):
         yield name
+    if note := describe_left_out(left_out, is_listed_name):
+        say(note)
     if name is None:
         raise ImageError(f"there is no image in {', '.join(map(shorten, names))}")
 

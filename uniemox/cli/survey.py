@@ -124,7 +124,7 @@ def search(
     predictor = load(model, finder=None)
     output, lines = Output(as_json=False, has_rows=False), folder.absolute().with_name(folder.absolute().name + INDEX)
     features = None if like is None else predictor.embed(like)[0]
-    index = update_index(predictor, folder, lambda answers: output.take(answers, [str(folder)], lines))
+    index = update_index(predictor, folder, lambda answers: output.take(answers, [str(folder)], lines), say)
     matches = run(index, like=features, emotion=emotion, mood=mood, count=count)
     if out is not None:
         words = percent if like is None and emotion is not None else "{:.2f}".format

@@ -300,6 +300,7 @@ def _look_into(data: bytes, digest: str, sample: Sample, look: Callable[..., Dec
 
 
 def _wrong_ending(key: str, observed: str) -> str:
-    """Return the format of a file whose ending does not match it; an MPO counts as JPEG."""
+    """Return the format of a file whose ending does not match it; an MPO counts as JPEG, a DIB as BMP."""
     expected = ENDINGS.get(PurePath(key).suffix.lower())
-    return "" if expected in (None, "JPEG" if observed == "MPO" else observed) else observed
+    counted = {"MPO": "JPEG", "DIB": "BMP"}.get(observed, observed)
+    return "" if expected in (None, counted) else observed

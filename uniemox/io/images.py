@@ -19,17 +19,19 @@ from PIL import Image, UnidentifiedImageError
 from uniemox.errors import ImageError
 from uniemox.io.image_border import crosses_border
 from uniemox.io.image_limits import check_bytes, check_heif, check_memory, check_tiff
+from uniemox.io.raw_preview import HAS_RAWPY, RAW_ENDINGS, is_raw, preview_of
 
 MAX_BYTES = 100 * 2**20
 MAX_PIXELS = 100_000_000
 MAX_SIDE_PX = 50_000
 MAX_ASPECT = 100  # a strip of 1 : 100 is not a scene
 # An MPO is opened as the JPEG that it begins with.
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM", "HEIF")
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM", "HEIF", "DIB")
 ENDINGS = {
     **dict.fromkeys((".jpg", ".jpeg", ".jpe", ".jfif"), "JPEG"),
-    **{".png": "PNG", ".webp": "WEBP", ".gif": "GIF", ".bmp": "BMP", ".tif": "TIFF", ".tiff": "TIFF"},
-    **{".avif": "AVIF", ".mpo": "MPO", ".ppm": "PPM", ".pgm": "PPM"},
+    **{".png": "PNG", ".apng": "PNG", ".webp": "WEBP", ".gif": "GIF", ".bmp": "BMP", ".dib": "BMP"},
+    **{".tif": "TIFF", ".tiff": "TIFF", ".avif": "AVIF", ".mpo": "MPO"},
+    **dict.fromkeys((".ppm", ".pgm", ".pbm", ".pnm"), "PPM"),
 }
 """Format by file ending, lower-case."""
 
@@ -37,6 +39,8 @@ HEIF_ENDINGS = (".heic", ".heif", ".hif")
 HEIF_NEEDS = "needs pillow-heif; run: pip install 'uniemox[heic]', or save it as JPEG or PNG"
 if find_spec("pillow_heif") is not None:
     ENDINGS |= dict.fromkeys(HEIF_ENDINGS, "HEIF")
+if HAS_RAWPY:
+    ENDINGS |= dict.fromkeys(RAW_ENDINGS, "JPEG")  # of the preview
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 
 STRIP_PX = 64  # height of the strips in which transparent images are put on white
@@ -68,6 +72,8 @@ def open_image(data: bytes, name: str) -> Image.Image:
         raise ImageError(f"{name}: {len(data) / 2**20:.0f} MiB, more than the {MAX_BYTES >> 20} MiB that are read")
     if not data:
         raise ImageError(f"{name}: the file is empty")
+    if is_raw(data):
+        data = preview_of(data, name)
     check_bytes(data, name)
     load_plugins()
     is_heif = data[4:8] == b"ftyp" and data[8:12] in _HEIF_BRANDS

@@ -2,6 +2,7 @@
 
 import math
 import os
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
@@ -17,11 +18,12 @@ from uniemox.io.decoding.pool import Decode, Decoders, decode_one
 from uniemox.io.files import fingerprint_of
 from uniemox.io.image_border import image_border
 from uniemox.io.images import MinSides
+from uniemox.io.system_folders import describe_left_out
 from uniemox.labels import LabelMap
 from uniemox.persons.box import Detection
 from uniemox.persons.detector import Detector
 from uniemox.predict.faces import FaceReader, detect_in, owners
-from uniemox.predict.images import ImageLike, content_of, map_images, name_of, path_of, read_any, walk
+from uniemox.predict.images import ImageLike, content_of, is_listed_name, map_images, name_of, path_of, read_any, walk
 from uniemox.predict.network import Network
 from uniemox.predict.prediction import Face, Failure, Person, Prediction
 from uniemox.predict.question import Question
@@ -119,7 +121,9 @@ class Predictor:
             return list(self.predict_each(image, coverage=coverage, labels=labels))
         if not _is_folder(image):
             return self._answer(image, decode_one, Question(self, coverage, labels))
-        predictions = list(self.predict_each(walk(Path(image)), coverage=coverage, labels=labels))
+        left_out: list[str] = []
+        predictions = list(self.predict_each(walk(Path(image), left_out), coverage=coverage, labels=labels))
+        _warn_of(left_out)
         if not predictions:
             raise ImageError(f"{os.fspath(image)}: no image in this folder or in those inside it")
         return predictions
@@ -130,14 +134,17 @@ class Predictor:
         images: as for `predict`.  Raises ImageError for the first unreadable image, ImageNotFoundError if it is
         missing, ConfigError for a model file without features.
         """
-        several = [images] if not isinstance(images, (list, tuple)) else images
-        rows = []
-        for answer in self.predict_each(walk(Path(images)) if _is_folder(images) else several, with_embedding=True):
+        several: Iterable[ImageLike] = [images] if not isinstance(images, (list, tuple)) else images
+        rows, left_out = [], list[str]()
+        if _is_folder(images):
+            several = walk(Path(images), left_out)
+        for answer in self.predict_each(several, with_embedding=True):
             if isinstance(answer, Failure):
                 is_missing = answer.path is not None and not os.path.exists(answer.path)
                 raise (ImageNotFoundError if is_missing else ImageError)(answer.error)
             assert answer.embedding is not None
             rows.append(answer.embedding)
+        _warn_of(left_out)
         if not rows:
             raise ImageError("there is no image to embed")
         return np.stack(rows)
@@ -261,6 +268,12 @@ def _open_work(
 ) -> Callable[[Sequence[str]], list[Prediction | Failure]]:
     predictor = open_predictor()
     return lambda paths: list(predictor.predict_each(paths, batch_size=len(paths), **asked))
+
+
+def _warn_of(left_out: Sequence[str]) -> None:
+    """Warn of the images in folders of thumbnails and deleted files that were not predicted."""
+    if note := describe_left_out(left_out, is_listed_name):
+        warnings.warn(note, stacklevel=3)
 
 
 def _is_folder(image: object) -> TypeGuard[str | os.PathLike[str]]:

@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 from uniemox.data.sample import DataSet, ImageFile, Sample
 from uniemox.errors import DataError, LabelError
 from uniemox.io.images import is_image_name
+from uniemox.io.system_folders import describe_left_out, is_system_folder, system_folders_below
 from uniemox.labels import Kind, LabelSet, clean, recognise
 
 SPLITS = {
@@ -81,18 +82,28 @@ def counted(*lines: tuple[int, str]) -> tuple[str, ...]:
 
 
 def walk_files(folder: Path) -> Iterator[Path]:
-    """Yield all files below a folder in sorted order, without hidden ones and without following links to folders."""
+    """Yield all files below a folder in sorted order, without hidden ones and without following links to folders.
+
+    Folders of thumbnails and deleted files are left out, too; `note_left_out` counts their images.
+    """
     try:
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
     except OSError as error:
         raise DataError(f"{folder}: can't be listed ({error.strerror})") from error
     for entry in entries:
-        if entry.name.startswith((".", "__MACOSX")):
+        is_folder = entry.is_dir(follow_symlinks=False)
+        if entry.name[0] == "." or (is_folder and is_system_folder(entry.name)):
             continue
-        if entry.is_dir(follow_symlinks=False):
+        if is_folder:
             yield from walk_files(Path(entry.path))
         elif entry.is_file(follow_symlinks=False) or (entry.is_symlink() and not os.path.isdir(entry.path)):
             yield Path(entry.path)  # a dead link, or one into a forbidden folder, fails when it is read
+
+
+def note_left_out(root: Path) -> tuple[str, ...]:
+    """Return a note about the images below a folder that `walk_files` leaves out; () if there are none."""
+    note = describe_left_out(system_folders_below(root), lambda name: is_image_name(Path(name)))
+    return (note,) if note else ()
 
 
 def images_below(root: Path) -> dict[str, Path]:
@@ -157,6 +168,7 @@ def _class_folders(root: Path) -> list[tuple[str | None, Path]]:
 
 def _folders(folder: Path) -> list[Path]:
     try:
-        return sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith((".", "__MACOSX")))
+        children = [path for path in folder.iterdir() if path.is_dir()]
+        return sorted(path for path in children if path.name[0] != "." and not is_system_folder(path.name))
     except OSError as error:
         raise DataError(f"{folder}: can't be listed ({error.strerror})") from error

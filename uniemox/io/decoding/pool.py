@@ -20,6 +20,7 @@ from uniemox.io.decoding.process import ANSWER, BUG, DONE, IMAGE, QUESTION, READ
 from uniemox.io.image_border import logger, shorten
 from uniemox.io.images import MinSides, count_frames, open_image
 from uniemox.io.images import decode as decode_here
+from uniemox.io.raw_preview import is_raw
 
 CPU_S = 5
 """Maximum processor time for one file, s. 100 megapixels take 1 to 3 s in every format."""
@@ -264,8 +265,8 @@ class DecoderPool:
 def decode_one(
     data: bytes, name: str = "image", *, shrink: MinSides | None = None
 ) -> tuple[Image.Image, tuple[int, int]]:
-    """Decode as `images.decode` does, in this process unless only the codec knows the size (AVIF; HEIC too)."""
-    if data[4:8] == b"ftyp":
+    """Decode as `images.decode` does, in this process unless only the codec knows the size (AVIF, HEIC, raw)."""
+    if data[4:8] == b"ftyp" or is_raw(data):
         with closing(DecoderPool(1)) as pool:
             return pool.decode(data, name, shrink=shrink)
     return decode_here(data, name, shrink=shrink)

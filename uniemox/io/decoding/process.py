@@ -22,6 +22,7 @@ from uniemox.io.image_border import image_border
 from uniemox.io.image_limits import webp_pixels
 from uniemox.io.images import MAX_PIXELS, MinSides, count_frames, decode_opened, load_plugins, open_image
 from uniemox.io.limits import limit_cpu, limit_memory
+from uniemox.io.raw_preview import LIBRARY_BYTES, is_raw
 
 QUESTION = struct.Struct("<Qqq?")
 ANSWER = struct.Struct("<BQ")
@@ -69,7 +70,7 @@ def main() -> None:
 
 def _answer(answers: BinaryIO, data: bytes, shrink: MinSides | None, *, counts_frames: bool) -> None:
     """Decode a file and send its pixels in strips. Raises ImageError, whose message calls the file {name}."""
-    base = BASE_BYTES + BYTES_A_FILE_BYTE * len(data)
+    base = BASE_BYTES + BYTES_A_FILE_BYTE * len(data) + (LIBRARY_BYTES if is_raw(data) else 0)
     limit_memory(base + BYTES_A_PIXEL * min(webp_pixels(data), MAX_PIXELS))
     header = open_image(data, "{name}")
     limit_memory(base + BYTES_A_PIXEL * header.width * header.height)

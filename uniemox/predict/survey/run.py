@@ -17,6 +17,7 @@ from uniemox.errors import ImageError
 from uniemox.io.files import read_limited
 from uniemox.io.image_border import image_border
 from uniemox.io.images import MAX_BYTES, open_image
+from uniemox.io.raw_preview import exif_of_raw, is_raw
 from uniemox.predict.prediction import Failure, Prediction
 from uniemox.predict.predictor import Predictor
 from uniemox.predict.survey.summary import FEATURES
@@ -56,8 +57,10 @@ def date_taken(path: Path) -> str | None:
     """Return the date of a photograph by its EXIF, YYYY-MM-DD; None without one, or for more than 1 MiB of EXIF."""
     try:
         with image_border(str(path)):
-            image = open_image(read_limited(path, MAX_BYTES), str(path))
-            exif = image.getexif()  # decodes no values yet; those of a PNG may follow its pixels
+            data = read_limited(path, MAX_BYTES)
+            image = open_image(data, str(path))
+            # Decodes no values yet; those of a PNG may follow its pixels.
+            exif = exif_of_raw(data) if is_raw(data) else image.getexif()
             if len(image.info.get("exif", b"")) > MAX_EXIF_BYTES:
                 return None
             inner = exif.get_ifd(ExifTags.IFD.Exif)
