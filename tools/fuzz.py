@@ -29,9 +29,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.data.tree import abstract, emoset, emotion6, put, write
-from tests.images import FILE_STARTS, HUGE, draw, every_file, save
+from tests.images import FILE_STARTS, draw, every_file, save
 from tests.processes import peak_mib
-from tools.mutations import mutate_bytes, mutate_json, mutate_sizes, mutate_text
+from tools.mutations import mutate_bytes, mutate_json, mutate_sizes, mutate_text, random_content
 from uniemox.curate.release.metadata import orientation_of, without_metadata
 from uniemox.data.people import Sidecar, read_sidecar
 from uniemox.data.processes import look_at
@@ -209,12 +209,6 @@ def start_target(root: Path) -> Target:
     for path, start in zip(paths, FILE_STARTS.values(), strict=True):
         path.write_bytes(start)
     return Target(BEHIND_STARTS, paths, read_in_every_way)
-
-
-def random_content(rng: random.Random) -> bytes:
-    """Random bytes, among them numbers that no memory has."""
-    pieces = [HUGE, bytes(8), b"\x7f" + b"\xff" * 7]
-    return b"".join(rng.choice((rng.choice(pieces), rng.randbytes(rng.randrange(40)))) for _ in range(rng.randrange(9)))
 
 
 def size_target(root: Path, seed: int, pool: DecoderPool) -> Target:

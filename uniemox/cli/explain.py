@@ -11,7 +11,7 @@ from cyclopts import App, Parameter
 from rich.table import Table
 
 from uniemox.cli.console import EXIT_UNREADABLE, Flag, JsonFlag, JsonObject, need, progress_bar, say, show_all
-from uniemox.errors import ConfigError, ImageError
+from uniemox.errors import BoxError, ConfigError, ImageError
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -168,7 +168,7 @@ def _explain_each(
         for done, path in enumerate(images, start=1):
             try:
                 row = [explainer.explain(path, label, people.get(path)) for explainer in explainers]
-            except ImageError as error:
+            except (ImageError, BoxError) as error:
                 say(f"left out: {error}")
                 continue
             finally:

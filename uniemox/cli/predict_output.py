@@ -101,9 +101,7 @@ class Output:
                 self.first_failures.append(_one_line(result.error))
         else:
             if self.images is not None:
-                from uniemox.predict.plot import drawing_path, write_drawing
-
-                write_drawing(drawing_path(self.images, Path(result.path or "image"), ".png"), result.plot())
+                self._draw(result, self.images)
             if self.embeddings is not None:
                 self.embeddings.write(result)
         if self.file is not None:
@@ -114,6 +112,17 @@ class Output:
             self._rows.append(result)
             if len(self._rows) == MAX_ROWS:
                 self._print_rows()
+
+    def _draw(self, prediction: Prediction, folder: Path) -> None:
+        """Write a copy of an image with its answer; report an image that can't be read again, for it has changed."""
+        from uniemox.predict.plot import drawing_path, write_drawing
+
+        try:
+            drawn = prediction.plot()
+        except ImageError as error:
+            say(_one_line(f"not drawn: {error}"))
+            return
+        write_drawing(drawing_path(folder, Path(prediction.path or "image"), ".png"), drawn)
 
     def _print_rows(self) -> None:
         if self._rows:

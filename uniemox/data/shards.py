@@ -31,6 +31,7 @@ from uniemox.io.files import (
     replacing,
     write_file,
 )
+from uniemox.io.image_border import crosses_border
 from uniemox.io.images import MAX_BYTES, MinSides, decode, encode_image, open_image
 from uniemox.io.parallel import DIED, ONE_A_CORE, PoolConfig
 from uniemox.io.progress import Progress, silent
@@ -305,6 +306,7 @@ def _write_shard(
     return report
 
 
+@crosses_border
 def _packed(data: bytes, name: str, short_side_px: int | None) -> tuple[bytes, str, float]:
     """Return an image's bytes, its ending, and its scale. Raises ImageError if it can't be decoded."""
     header = open_image(data, name)
