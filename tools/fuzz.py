@@ -31,6 +31,7 @@ from pathlib import Path
 from tests.data.tree import abstract, emoset, emotion6, put, write
 from tests.images import FILE_STARTS, draw, every_file, save
 from tests.processes import peak_mib
+from tests.raw_files import dng, jpeg
 from tools.mutations import mutate_bytes, mutate_json, mutate_sizes, mutate_text, random_content
 from uniemox.curate.release.metadata import orientation_of, without_metadata
 from uniemox.data.people import Sidecar, read_sidecar
@@ -160,7 +161,12 @@ def shard_targets(root: Path) -> list[Target]:
 
 def image_targets(root: Path, seed: int) -> tuple[list[Target], list[bytes]]:
     """Images of every format, drawn and, where they are, photographs."""
-    drawn = [*every_file(seed).values(), *every_file(seed + 1, 230, 170).values(), save(draw(640, 480), "JPEG")]
+    drawn = [
+        dng(jpeg(draw(900, 600, seed)), orientation=6),
+        *every_file(seed).values(),
+        *every_file(seed + 1, 230, 170).values(),
+        save(draw(640, 480), "JPEG"),
+    ]
     found = sorted((SHARED / "data").glob("*/images/**/*.jpg")) if SHARED.is_dir() else []
     photographs = [path.read_bytes() for path in random.Random(seed).sample(found, min(40, len(found)))]
     targets = []

@@ -1,5 +1,6 @@
 """Whatever fails while one image is read costs this image, with a message that says what happened; never the job."""
 
+import re
 import sys
 from collections.abc import Callable
 from contextlib import closing, suppress
@@ -12,12 +13,15 @@ from PIL import Image
 
 from tests.drawn import draw_image, jpeg_of
 from tests.images import FILE_STARTS, HUGE
+from tests.runs import uniemox_here
+from tests.serve.serving import image, predictor_of, running
 from uniemox.curate.release.metadata import orientation_of, without_metadata
 from uniemox.data.processes import look_at
-from uniemox.data.sample import ImageFile, Sample, decode_sample
+from uniemox.data.sample import Broken, ImageFile, Sample, decode_sample
 from uniemox.data.shards import _packed
 from uniemox.errors import BoxError, ImageError, UnexpectedImageError, UniemoxError
 from uniemox.evaluate.outputs import run_each
+from uniemox.io import images
 from uniemox.io.decoding.pool import DecoderPool, look_here
 from uniemox.io.image_border import MAX_SHOWN, image_border, shorten
 from uniemox.io.images import MinSides, count_frames, decode, open_image
@@ -29,6 +33,8 @@ from uniemox.predict.predictor import Predictor
 from uniemox.predict.survey.page import row_of_images
 from uniemox.predict.survey.run import date_taken
 from uniemox.predict.survey.summary import Place
+from uniemox.views.loader import ViewDataset
+from uniemox.views.transforms import EvalViews, ViewConfig
 
 UNFORESEEN = [OverflowError("too large"), RecursionError("too deep"), LookupError("no such codec"), StopIteration(3)]
 
@@ -181,9 +187,9 @@ def test_a_failure_behind_decoding_costs_one_image_too(predictor: Predictor, mon
     assert isinstance(answered, Prediction)
 
 
-def test_an_unforeseen_error_in_the_decoding_process_has_the_same_message(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def boom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> bytes:
+    """Bytes at which reading fails as it never should, in this process and in those that it starts."""
     (tmp_path / "sitecustomize.py").write_text(
         "import uniemox.io.image_limits as limits\n"
         "check = limits.check_bytes\n"
@@ -194,12 +200,89 @@ def test_an_unforeseen_error_in_the_decoding_process_has_the_same_message(
         "limits.check_bytes = fail\n"
     )
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    check = images.check_bytes
+
+    def fail(data: bytes, name: str) -> None:
+        if data.startswith(b"boom"):
+            raise LookupError("no such codec")
+        check(data, name)
+
+    monkeypatch.setattr(images, "check_bytes", fail)
+    return b"boom"
+
+
+BOOM = "can't be read (LookupError: no such codec). uniemox does not expect this error: please report this line"
+
+
+def test_an_unforeseen_error_in_the_decoding_process_has_the_same_message(boom: bytes) -> None:
     with closing(DecoderPool(1)) as pool:
-        with pytest.raises(
-            UnexpectedImageError, match=r"^a\.jpg: can't be read \(LookupError: no such codec\)\. .*report"
-        ):
-            pool.decode(b"boom", "a.jpg")
+        with pytest.raises(UnexpectedImageError, match=rf"^a\.jpg: {re.escape(BOOM)}"):
+            pool.decode(boom, "a.jpg")
         assert pool.decode(jpeg_of(draw_image(1)), "b.jpg")[1] == draw_image(1).size
+
+
+@pytest.fixture
+def photos(tmp_path: Path, boom: bytes) -> Path:
+    """Two good images, one whose reading fails, and the file of 16 bytes that once ended every job."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for number in (1, 2):
+        draw_image(number).save(folder / f"{number}.jpg")
+    (folder / "boom.jpg").write_bytes(boom)
+    (folder / "bad.tif").write_bytes(FILE_STARTS["BigTIFF"] + HUGE)
+    return folder
+
+
+SMALL = ("--model", "small")
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (("predict", "photos", *SMALL, "--no-persons", "--out", "out.csv"), 3),
+        (("survey", "photos", *SMALL, "--no-persons", "--out", "out.html"), 3),
+        (("search", "photos", *SMALL, "--emotion", "awe", "--out", "out.html"), 0),
+        (("explain", "photos", *SMALL, "--out", "out.html"), 3),
+        (("data", "check", "folder:photos", "--json"), 0),
+    ],
+    ids=lambda value: str(value[0]) if isinstance(value, tuple) else "",
+)
+def test_commands_report_the_bad_files_and_answer_the_others(
+    photos: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], code: int
+) -> None:
+    monkeypatch.chdir(photos.parent)
+    done = uniemox_here(*words)
+    assert done.returncode == code, done.stderr
+    told = " ".join((done.stdout + done.stderr).split())
+    assert BOOM in told
+    assert "bad.tif" in told
+    assert "Traceback" not in told
+    if words[0] == "predict":
+        rows = (photos.parent / "out.csv").read_text("utf-8").splitlines()
+        assert [row.split(",")[0] for row in rows[1:]] == [
+            f"photos/{name}" for name in ("1.jpg", "2.jpg", "bad.tif", "boom.jpg")
+        ]
+        again = uniemox_here(*words, "--resume")
+        assert again.returncode == 3
+        assert "(2 of them already existed)" in again.stderr
+
+
+def test_a_training_loader_leaves_out_the_bad_image(photos: Path) -> None:
+    samples = [Sample(key=path.name, image=ImageFile(path)) for path in sorted(photos.iterdir())]
+    data = ViewDataset(samples, EvalViews(ViewConfig(size=32)))
+    items = [data[0, place] for place in range(len(samples))]
+    assert [isinstance(item, Broken) for item in items] == [False, False, True, True]
+    assert BOOM in items[3].reason  # type: ignore[union-attr]
+
+
+def test_other_files_of_a_request_are_answered(boom: bytes, tmp_path: Path) -> None:
+    good, bad = image(1), FILE_STARTS["BigTIFF"] + HUGE
+    with running([predictor_of(tmp_path)]) as server:
+        answers = server.post("/predict", good, boom, bad, good).json
+        assert server.post("/predict", boom).code == (422, "unreadable_picture")
+        assert server.ask("POST", "/explain", boom, Content_Type="image/jpeg").code == (422, "unreadable_picture")
+    assert ["scene" in answer for answer in answers] == [True, False, False, True]
+    assert BOOM in answers[1]["error"]
 
 
 def test_names_are_shortened_to_their_start_and_end() -> None:
