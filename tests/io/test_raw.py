@@ -12,6 +12,7 @@ from PIL import Image
 
 from tests.images import draw
 from tests.raw_files import dng, jpeg
+from uniemox.data.shards import _packed
 from uniemox.errors import ImageError, UnexpectedImageError
 from uniemox.io import images, raw_preview
 from uniemox.io.decoding.pool import DecoderPool, decode_one
@@ -148,3 +149,11 @@ def test_more_names_of_formats_that_are_read(tmp_path: Path, name: str, fmt: str
     assert is_image_name(tmp_path / name)
     assert list(list_images([str(tmp_path)])) == [str(tmp_path / name)]
     assert read_any(tmp_path / name)[0].tobytes() == image.convert("RGB").tobytes()
+
+
+@pytest.mark.usefixtures("with_rawpy")
+def test_shards_hold_the_preview() -> None:
+    data, ending, scale = _packed(dng(jpeg(PHOTO)), "a.dng", None)
+    assert (ending, scale) == ("jpg", 1.0)
+    assert data.startswith(b"\xff\xd8")
+    assert decode(data)[1] == PHOTO.size

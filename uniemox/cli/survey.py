@@ -12,6 +12,7 @@ from rich.text import Text
 
 from uniemox.cli.console import EXIT_UNREADABLE, Files, Flag, JsonFlag, UsageError, say, show_all
 from uniemox.cli.predict import NO_MODEL, ModelOptions, check_names
+from uniemox.io.image_border import shorten
 
 if TYPE_CHECKING:
     from uniemox.predict.search import Hit
@@ -67,7 +68,7 @@ def survey(
     result = summarise(lines, groupings, asked)
     if unmatched := unmatched_rows(groupings):
         say(unmatched)
-    write_survey_page(result, f"Survey of {', '.join(images[:3])}{' …' * (len(images) > 3)}", out)
+    write_survey_page(result, f"Survey of {', '.join(map(shorten, images[:3]))}{' …' * (len(images) > 3)}", out)
     say(f"wrote {out}: {result.whole.images:,} images; open it in a browser. Answers and features: {lines}")
     if output.failures:
         sys.exit(EXIT_UNREADABLE)

@@ -109,9 +109,9 @@ class Predictor:
     ) -> Prediction | list[Prediction | Failure]:
         """Return the prediction for an image, or a list of predictions for several.
 
-        image: a path, the bytes of a file, a file opened as bytes, a PIL image, or an array (H, W), (H, W, 3) or (H, W,
-        4) of uint8 or floats from 0 to 1. Several: a list or tuple of these, or a folder, in the order of its file
-        names.
+        image: a path, a data URL, the bytes of a file, a file opened as bytes, a PIL image, or an array (H, W),
+        (H, W, 3) or (H, W, 4) of uint8 or floats from 0 to 1. Several: a list or tuple of these, or a folder, in the
+        order of its file names.
         coverage: share of images, 0 to 1, whose `likely` must contain the true label.  labels: name of the label set
         for the predictions, such as polarity.
         Raises ImageError for a single unreadable image, and for a folder without images; in a list, an unreadable image

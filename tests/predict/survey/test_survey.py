@@ -1,5 +1,6 @@
 """`uniemox survey`: what a collection evokes, on one page that opens from a disk."""
 
+import base64
 import json
 import os
 import re
@@ -14,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from tests.drawn import draw_image
+from tests.drawn import draw_image, jpeg_of
 from tests.runs import uniemox_here
 from uniemox.errors import DataError
 from uniemox.predict.survey.page import arrange
@@ -303,3 +304,11 @@ def test_a_field_of_another_type_is_an_error(tmp_path: Path, surveyed: Path, wro
     (tmp_path / "a.jsonl").write_text(json.dumps(value | wrong) + "\n")
     with pytest.raises(DataError, match="of another type"):
         summarise(tmp_path / "a.jsonl", groupings_of(("folder", "date"), None), [value["path"]])
+
+
+def test_a_data_url_is_refused_because_it_has_no_path(tmp_path: Path) -> None:
+    url = "data:image/jpeg;base64," + base64.b64encode(jpeg_of(draw_image(1))).decode()
+    done = uniemox_here("survey", url, *SMALL, "--out", tmp_path / "s.html")
+    assert done.returncode == 1
+    assert "save the image of the data URL" in done.stderr
+    assert len(done.stderr) < 500

@@ -13,11 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags
 
-from uniemox.errors import ImageError
+from uniemox.errors import ConfigError, ImageError
 from uniemox.io.files import read_limited
 from uniemox.io.image_border import image_border
 from uniemox.io.images import MAX_BYTES, open_image
 from uniemox.io.raw_preview import exif_of_raw, is_raw
+from uniemox.predict.data_urls import is_data_url
 from uniemox.predict.prediction import Failure, Prediction
 from uniemox.predict.predictor import Predictor
 from uniemox.predict.survey.summary import FEATURES
@@ -33,8 +34,10 @@ Answers = Iterable[Prediction | Failure]
 
 
 def noted(images: Iterable[str], asked: PathSet) -> Iterator[str]:
-    """Yield the paths, and add each to `asked`."""
+    """Yield the paths, and add each to `asked`. Raises ConfigError for a data URL, which has no path to group by."""
     for image in images:
+        if is_data_url(image):
+            raise ConfigError("a survey is about files; save the image of the data URL and give its path")
         asked.add(image)
         yield image
 
