@@ -73,7 +73,7 @@ def preview_of(data: bytes, name: str) -> bytes:
 
 
 def exif_of_raw(data: bytes) -> Image.Exif:
-    """Return the EXIF of a camera raw that is a TIFF, as most are; empty for others. The preview rarely has any."""
+    """Return the EXIF of a camera raw that is a TIFF, as most are; empty for others. LibRaw is not needed."""
     exif = Image.Exif()
     if data.startswith(TIFF_STARTS):
         exif.load(data)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags
+from PIL import ExifTags, Image
 
 from uniemox.errors import ConfigError, ImageError
 from uniemox.io.files import read_limited
@@ -61,16 +61,21 @@ def date_taken(path: Path) -> str | None:
     try:
         with image_border(str(path)):
             data = read_limited(path, MAX_BYTES)
-            image = open_image(data, str(path))
-            # Decodes no values yet; those of a PNG may follow its pixels.
-            exif = exif_of_raw(data) if is_raw(data) else image.getexif()
-            if len(image.info.get("exif", b"")) > MAX_EXIF_BYTES:
+            exif = exif_of_raw(data) if is_raw(data) else _exif_of(data, str(path))
+            if exif is None:
                 return None
             inner = exif.get_ifd(ExifTags.IFD.Exif)
             values = (ifd.get(tag) for tag in _DATE_TAGS for ifd in (inner, exif))
             return next(filter(None, map(parse_date, values)), None)
     except ImageError:  # a date is not worth a failure: the image was read
         return None
+
+
+def _exif_of(data: bytes, name: str) -> Image.Exif | None:
+    """Return the EXIF of an image; None if it has more than 1 MiB."""
+    image = open_image(data, name)
+    exif = image.getexif()  # decodes no values yet; those of a PNG may follow its pixels
+    return None if len(image.info.get("exif", b"")) > MAX_EXIF_BYTES else exif
 
 
 def parse_date(value: object) -> str | None:
