@@ -33,7 +33,8 @@ function entryOf([name, content]) {
 const entries = JSON.parse(process.argv[2]).map(entryOf);
 const items = entries.map((entry) => ({ kind: "file", webkitGetAsEntry: () => entry }));
 const transfer = { items, files: entries.map((entry) => entry.content).filter(Boolean), getData: () => "" };
-const { found, skipped } = await given(transfer);
+const skipped = [];
+const found = await given(transfer, skipped);
 console.log(JSON.stringify({ found: found.map(({ name }) => name), skipped }));
 """
 
@@ -77,7 +78,7 @@ def test_every_image_is_known_by_its_bytes(tmp_path: Path) -> None:
 def test_a_folder_is_read_by_names_and_bytes_and_the_rest_is_listed(tmp_path: Path) -> None:
     jpeg = base64.b64encode(every_file()["jpeg"]).decode()
     text = base64.b64encode(b"some notes").decode()
-    album = [
+    album: list[list[object]] = [
         ["a.jpg", jpeg],
         ["IMG_1.HEIC", text],
         ["photo.nef", text],

@@ -6,34 +6,32 @@ const MAX_PX = 2048; // of the longer side
 const MAX_BYTES = 2 ** 20; // smaller files are sent as they are
 const READ = ["image/jpeg", "image/png", "image/webp", "image/gif", "image/bmp", "image/tiff", "image/avif"];
 
-// The images of a drop or a paste: files, those in folders with their paths, what an address leads to.
-// found: [{ file, name }].  skipped: [{ name, error }], what was not read and why.
-export async function given(transfer) {
+// The images of a drop or a paste, as { file, name }: files, those in folders with their paths, what an address leads to.
+// skipped: gets { name, error } of what was not read and why.
+export async function given(transfer, skipped = []) {
   const entries = [...transfer.items].map((item) => item.kind === "file" && item.webkitGetAsEntry?.()).filter(Boolean);
   const files = [...transfer.files]; // both at once: a transfer is empty after the first wait
   const address = (transfer.getData("text/uri-list") || transfer.getData("text/plain")).trim();
-  if (entries.some((entry) => entry.isDirectory)) return inFolders(entries);
+  if (entries.some((entry) => entry.isDirectory)) return inFolders(entries, skipped);
   if (files.length) return chosen(files);
-  if (!/^(https?|data):/.test(address)) return { found: [], skipped: [] };
+  if (!/^(https?|data):/.test(address)) return [];
   const file = await fetched(address.split("\n")[0].trim());
-  return { found: [{ file, name: file.name }], skipped: [] };
+  return [{ file, name: file.name }];
 }
 
 // Files that were chosen one by one: all are sent, because the server says what is wrong with one.
 export function chosen(files) {
-  const found = files.filter((file) => !isAppleDouble(file.name)).map((file) => ({ file, name: file.name }));
-  return { found, skipped: [] };
+  return files.filter((file) => !isAppleDouble(file.name)).map((file) => ({ file, name: file.name }));
 }
 
-async function inFolders(entries) {
-  const taken = { found: [], skipped: [], system: [] };
-  for (const entry of entries) await inside(entry, "", taken);
-  const { found, skipped, system } = taken;
+async function inFolders(entries, skipped) {
+  const [found, system] = [[], []];
+  for (const entry of entries) await inside(entry, "", { found, skipped, system });
   if (system.length) {
     const names = [...new Set(system.map((path) => path.split("/").pop()))].join(", ");
     skipped.push({ name: names, error: `left out: ${system.length} of these folders, which hold thumbnails or deleted files` });
   }
-  return { found, skipped };
+  return found;
 }
 
 // Adds what an entry holds: a file or folder that can't be read costs itself alone.

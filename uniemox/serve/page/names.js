@@ -56,6 +56,8 @@ export function typeOf(bytes) {
 // The type of a file by its first bytes.
 export async function typeOfFile(file) { return typeOf(new Uint8Array(await file.slice(0, 16).arrayBuffer())); }
 
+// By name, or by the type that the browser gives, or by the first bytes where it gives none.
 export async function isImage(file, name) {
-  return hasImageEnding(name) || file.type.startsWith("image/") || (await typeOfFile(file)) !== "";
+  if (hasImageEnding(name) || file.type.startsWith("image/")) return true;
+  return ["", "application/octet-stream"].includes(file.type) && (await typeOfFile(file)) !== "";
 }

@@ -40,7 +40,7 @@ function offerCoverage(most) {
   if (Number(setting.value) > most) setting.value = "";
 }
 
-async function take({ found, skipped }) { // see `given`
+async function take(found, skipped = []) { // see `given`
   complain("");
   taken += 1;
   const call = taken;
@@ -209,7 +209,8 @@ async function takeGiven(event) {
   if (event.target instanceof HTMLInputElement && event.type === "paste") return; // into the field of the key
   event.preventDefault();
   try {
-    await take(await given(event.clipboardData || event.dataTransfer));
+    const skipped = [];
+    await take(await given(event.clipboardData || event.dataTransfer, skipped), skipped);
   } catch (failure) {
     complain(failure.message);
   }
