@@ -90,3 +90,7 @@ class StoppedError(UniemoxError):
 
 class MissingPackageError(UniemoxError):
     """Raised when an optional package is missing; the message contains the command that installs it."""
+
+
+class MissingReaderError(ImageError, MissingPackageError):
+    """Raised when the format of an image needs an optional package; the message contains the command."""

@@ -13,7 +13,7 @@ from PIL import Image
 from tests.images import draw
 from tests.raw_files import dng, jpeg
 from uniemox.data.shards import _packed
-from uniemox.errors import ImageError, UnexpectedImageError
+from uniemox.errors import ImageError, MissingPackageError, MissingReaderError, UnexpectedImageError
 from uniemox.io import images, raw_preview
 from uniemox.io.decoding.pool import DecoderPool, decode_one
 from uniemox.io.images import MinSides, decode, is_image_name
@@ -47,8 +47,9 @@ def test_formats_that_are_not_read_are_reported_with_a_remedy(tmp_path: Path, en
     assert ending in FOREIGN
     assert list(list_images([str(tmp_path)])) == [str(path)]
     remedy = r"pip install 'uniemox\[raw\]', or save it as JPEG or PNG" if ending in RAW_ENDINGS else "save it as JPEG"
-    with pytest.raises(ImageError, match=remedy):
+    with pytest.raises(ImageError, match=remedy) as raised:
         read_any(path)
+    assert isinstance(raised.value, MissingPackageError) == (ending in RAW_ENDINGS)
 
 
 @pytest.mark.parametrize("data", [dng(jpeg(PHOTO)), NIKON, b"IIU\0" + bytes(900), b"FUJIFILMCCD-RAW " + bytes(900)])
@@ -56,7 +57,7 @@ def test_formats_that_are_not_read_are_reported_with_a_remedy(tmp_path: Path, en
 def test_bytes_of_a_raw_do_not_give_the_answer_of_its_thumbnail(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "a.tif").write_bytes(data)
     for source in (data, tmp_path / "a.tif"):
-        with pytest.raises(ImageError, match=r"camera raw needs rawpy; run: pip install 'uniemox\[raw\]'"):
+        with pytest.raises(MissingReaderError, match=r"camera raw needs rawpy; run: pip install 'uniemox\[raw\]'"):
             read_any(source, decode_file=decode)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from PIL import Image
 
-from uniemox.errors import ImageError
+from uniemox.errors import ImageError, MissingReaderError
 
 RAW_ENDINGS = (
     *(".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dcr", ".dng", ".erf", ".fff", ".gpr", ".iiq", ".kdc", ".mef", ".mos"),
@@ -52,10 +52,10 @@ def preview_of(data: bytes, name: str) -> bytes:
     """Return the preview of a camera raw as the bytes of an image file, with the orientation in its EXIF.
 
     data: for which `is_raw` is true.  name: of the file, for messages.
-    Raises ImageError without rawpy, for a raw that LibRaw can't read, and for one without a preview.
+    Raises MissingReaderError without rawpy, ImageError for a raw that LibRaw can't read, and for one without a preview.
     """
     if not HAS_RAWPY:
-        raise ImageError(f"{name}: camera raw {RAW_NEEDS}")
+        raise MissingReaderError(f"{name}: camera raw {RAW_NEEDS}")
     import rawpy  # type: ignore[import-not-found, unused-ignore] # noqa: PLC0415 - an extra
 
     try:

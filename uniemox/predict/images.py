@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from uniemox.errors import ImageError, ImageNotFoundError
+from uniemox.errors import ImageError, ImageNotFoundError, MissingReaderError
 from uniemox.io.decoding.pool import Decode, DecoderPool, Decoders, decode_one
 from uniemox.io.files import MAX_NAME, read_limited
 from uniemox.io.image_border import image_border, shorten
@@ -74,12 +74,12 @@ def _read_file(source: str | os.PathLike[str]) -> bytes:
     if ending in FILMS:
         raise ImageError(f"{name}: a video; uniemox predict --every 1s reads one frame per second")
     if ending in FOREIGN and not is_image_name(path):
-        reason = "is not read; save it as JPEG or PNG"
+        kind = path.suffix[1:].upper()
         if ending in HEIF_ENDINGS:
-            reason = HEIF_NEEDS
-        elif ending in RAW_ENDINGS:
-            reason = RAW_NEEDS
-        raise ImageError(f"{name}: {path.suffix[1:].upper()} {reason}")
+            raise MissingReaderError(f"{name}: {kind} {HEIF_NEEDS}")
+        if ending in RAW_ENDINGS:
+            raise MissingReaderError(f"{name}: {kind} {RAW_NEEDS}")
+        raise ImageError(f"{name}: {kind} is not read; save it as JPEG or PNG")
     # "from None": a traceback would print the error's own copy of the name, which may be a whole photograph in text.
     try:
         data = read_limited(path, MAX_BYTES)
