@@ -8,6 +8,33 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw
 
+HUGE = b"\xff" * 8
+"""A place in a file, or a size, that no memory has."""
+FILE_STARTS = {
+    "JPEG": b"\xff\xd8\xff\xe1",
+    "PNG": b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR",
+    "GIF": b"GIF89a",
+    "WebP": b"RIFF\xff\0\0\0WEBPVP8X",
+    "BMP": b"BM",
+    "DIB": b"\x28\0\0\0",
+    "TIFF": b"II*\0\x08\0\0\0",
+    "TIFF, big-endian": b"MM\0*\0\0\0\x08",
+    "BigTIFF": b"II+\0\x08\0\0\0",
+    "BigTIFF, big-endian": b"MM\0+\0\x08\0\0",
+    "AVIF": b"\0\0\0\x1cftypavif",
+    "HEIC": b"\0\0\0\x18ftypheic",
+    "CR3": b"\0\0\0\x18ftypcrx ",
+    **{f"P{kind}": f"P{kind}\n".encode() for kind in "1234567fFy"},
+    "CR2": b"II*\0\x10\0\0\0CR\x02\0",
+    "RW2": b"IIU\0\x08\0\0\0",
+    "ORF": b"IIRO\x08\0\0\0",
+    "RAF": b"FUJIFILMCCD-RAW ",
+    "PSD": b"8BPS\0\x01",
+    "JPEG XL": b"\xff\x0a",
+    "JPEG 2000": b"\0\0\0\x0cjP  \r\n\x87\n",
+}
+"""The first bytes of a file by format, also of formats that are not read."""
+
 
 def draw(width: int = 60, height: int = 44, seed: int = 0) -> Image.Image:
     """An RGB image in which no two corners look alike."""

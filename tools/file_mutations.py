@@ -8,6 +8,8 @@ import random
 import struct
 from typing import Any
 
+from tests.images import HUGE
+
 VALUES: tuple[Any, ...] = (
     *(
         None,
@@ -154,3 +156,9 @@ def mutate_sizes(data: bytes, size: tuple[int, int], rng: random.Random) -> byte
     for old, new in there if rng.random() < 0.7 else there[:1]:
         data = data.replace(old, new, 1 if rng.random() < 0.5 else -1)
     return data
+
+
+def random_content(rng: random.Random) -> bytes:
+    """Random bytes, among them numbers that no memory has."""
+    pieces = [HUGE, bytes(8), b"\x7f" + b"\xff" * 7]
+    return b"".join(rng.choice((rng.choice(pieces), rng.randbytes(rng.randrange(40)))) for _ in range(rng.randrange(9)))

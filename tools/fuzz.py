@@ -1,5 +1,8 @@
 """Mutates images and annotation files and reads them: only a UniemoxError may come out, within ten seconds.
 
+An UnexpectedImageError counts as another exception: there, one image fails with an error that nobody foresaw.
+Random bytes behind the starts of all formats go through every reader of images.
+
 Images whose headers say other sizes than their contents have are decoded in a pool's process, whose memory may not
 go beyond 750 MiB.
 
@@ -26,9 +29,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.data.tree import abstract, emoset, emotion6, put, write
-from tests.images import draw, every_file, save
+from tests.images import FILE_STARTS, draw, every_file, save
 from tests.processes import peak_mib
-from tools.file_mutations import mutate_bytes, mutate_json, mutate_sizes, mutate_text
+from tests.raw_files import dng, jpeg
+from tools.file_mutations import mutate_bytes, mutate_json, mutate_sizes, mutate_text, random_content
+from uniemox.curate.release.metadata import orientation_of, without_metadata
 from uniemox.data.people import Sidecar, read_sidecar
 from uniemox.data.processes import look_at
 from uniemox.data.readers.csv_table import read_csv
@@ -38,18 +43,21 @@ from uniemox.data.readers.folders import read_class_folders, read_folder
 from uniemox.data.readers.heco import read_heco
 from uniemox.data.readers.machajdik import read_abstract
 from uniemox.data.sample import DataSet, ImageFile, Sample
-from uniemox.data.shards import ShardConfig, read_shards, write_shards
+from uniemox.data.shards import ShardConfig, _packed, read_shards, write_shards
 from uniemox.data.source import open_data
 from uniemox.data.splits import read_splits, write_splits
-from uniemox.errors import UniemoxError
+from uniemox.errors import UnexpectedImageError, UniemoxError
 from uniemox.io.decoding.pool import DecoderPool
 from uniemox.io.images import decode
 from uniemox.labels import MIKELS
+from uniemox.predict.images import read_any
+from uniemox.predict.survey.run import date_taken
 
 MAX_DURATION_S = 10.0
 MAX_MIB = 750  # a process that decodes: small files may take 600, beside what it needs itself
 DRAWN = (60, 44)  # width and height of the images whose sizes are mutated, px
 SIZES = "pictures, other sizes"
+BEHIND_STARTS = "pictures, random"
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
@@ -153,7 +161,12 @@ def shard_targets(root: Path) -> list[Target]:
 
 def image_targets(root: Path, seed: int) -> tuple[list[Target], list[bytes]]:
     """Images of every format, drawn and, where they are, photographs."""
-    drawn = [*every_file(seed).values(), *every_file(seed + 1, 230, 170).values(), save(draw(640, 480), "JPEG")]
+    drawn = [
+        dng(jpeg(draw(900, 600, seed)), orientation=6),
+        *every_file(seed).values(),
+        *every_file(seed + 1, 230, 170).values(),
+        save(draw(640, 480), "JPEG"),
+    ]
     found = sorted((SHARED / "data").glob("*/images/**/*.jpg")) if SHARED.is_dir() else []
     photographs = [path.read_bytes() for path in random.Random(seed).sample(found, min(40, len(found)))]
     targets = []
@@ -171,7 +184,37 @@ def image_targets(root: Path, seed: int) -> tuple[list[Target], list[bytes]]:
                     f"{name}, smaller", paths, lambda path: decode(path.read_bytes(), str(path), shrink=lambda *_: 4)
                 )
             )
+            targets.append(Target(f"{name}, every way", paths, read_in_every_way))
     return targets, drawn + photographs
+
+
+def read_in_every_way(path: Path) -> None:
+    """Read an image with every function that does; the first unexpected error is raised."""
+    data, sample = path.read_bytes(), Sample(key=path.name, image=ImageFile(path))
+    readers: list[Callable[[], object]] = [
+        lambda: read_any(path, decode_file=decode),
+        lambda: date_taken(path),
+        lambda: _packed(data, str(path), 16),
+        lambda: without_metadata(data, orientation_of(data, str(path))),
+    ]
+    look = look_at(sample)
+    if "report this line" in look.problem:
+        raise UnexpectedImageError(look.problem)
+    for read in readers:
+        try:
+            read()
+        except UnexpectedImageError:
+            raise
+        except UniemoxError:
+            continue
+
+
+def start_target(root: Path) -> Target:
+    """Starts of all formats, before random bytes."""
+    paths = [root / f"start-{number}" for number in range(len(FILE_STARTS))]
+    for path, start in zip(paths, FILE_STARTS.values(), strict=True):
+        path.write_bytes(start)
+    return Target(BEHIND_STARTS, paths, read_in_every_way)
 
 
 def size_target(root: Path, seed: int, pool: DecoderPool) -> Target:
@@ -194,13 +237,20 @@ def run_one(target: Target, others: list[bytes], rng: random.Random) -> tuple[by
         lambda: mutate_text(original, rng),
         lambda: mutate_json(original, rng),
     )
-    data = mutate_sizes(original, DRAWN, rng) if target.name == SIZES else mutations[how]()
+    if target.name == SIZES:
+        data = mutate_sizes(original, DRAWN, rng)
+    elif target.name == BEHIND_STARTS:
+        data = original + random_content(rng)
+    else:
+        data = mutations[how]()
     path.write_bytes(data)
     start, trace = time.perf_counter(), ""
     faulthandler.dump_traceback_later(120, exit=True, file=sys.__stdout__)
     try:
         target.read(path)
         result = "read"
+    except UnexpectedImageError:
+        result, trace = "other", traceback.format_exc()
     except UniemoxError:
         result = "refused"
     except Exception:  # noqa: BLE001 - what this command looks for
@@ -217,7 +267,7 @@ def fuzz(seconds: float, seed: int, out: Path) -> int:
     root = Path(tempfile.mkdtemp(prefix="uniemox-fuzz-"))
     images, others = image_targets(root, seed)
     pool = DecoderPool(1)
-    images.append(size_target(root, seed, pool))
+    images += [size_target(root, seed, pool), start_target(root)]
     annotations = annotation_targets(root)
     read_folder(root / "fi")
     before = _peak_mib()
@@ -237,7 +287,7 @@ def fuzz(seconds: float, seed: int, out: Path) -> int:
         if took > tally.slowest_s:
             tally.slowest_s, tally.slowest = took, f"{len(data)} bytes"
         if result == "other" or too_long:
-            last = trace.strip().splitlines()[-1][:200] if trace else f"took {took:.1f} s"
+            last = trace.strip().splitlines()[-1][:300] if trace else f"took {took:.1f} s"
             where = [line.strip() for line in trace.splitlines() if "uniemox/" in line]
             kind = f"{target.name}: {last.split(':')[0]} {where[-1] if where else ''}"
             kept[kind] = kept.get(kind, 0) + 1

@@ -1,5 +1,7 @@
 """Sends a server mutated images and hostile HTTP: no 500, no crash, and it still answers at the end.
 
+An error of an image that nobody foresaw has a traceback in the server's log, too.
+
     python -m tools.serve_fuzz --pictures 10000 --hostile 2000 --seed 0
 
 The same seed sends the same bytes. Prints how often each status came; the exit code is 1 if one was 500 or the server
@@ -18,10 +20,10 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from tests.images import draw, every_file, png_header, save
+from tests.images import FILE_STARTS, draw, every_file, png_header, save
 from tests.serve.process import started
 from tests.serve.serving import form, image
-from tools.file_mutations import PIECES, mutate_bytes
+from tools.file_mutations import PIECES, mutate_bytes, random_content
 from uniemox.io.weight_names import EMBEDDED
 from uniemox.serve.bodies import IMAGE_TYPES
 
@@ -33,6 +35,8 @@ CLIENTS = 4
 def mutated(rng: random.Random, originals: list[bytes]) -> tuple[str, bytes, str]:
     """A request with a mutated image, alone or with others: path, body, content type."""
     data = mutate_bytes(rng.choice(originals), originals, rng)
+    if rng.random() < 0.3:
+        data = rng.choice(list(FILE_STARTS.values())) + random_content(rng)
     path = rng.choice(("/predict", "/predict", "/predict", "/predict?coverage=0.9", "/explain"))
     if rng.random() < 0.5:
         return path, data, rng.choice(IMAGE_TYPES)

@@ -29,6 +29,10 @@ class ImageError(UniemoxError):
     """Raised when a file is not an image, is cut off, or is refused (too large, too many pixels)."""
 
 
+class UnexpectedImageError(ImageError):
+    """Raised when reading an image fails in a way that nobody foresaw: please report it."""
+
+
 class ImageNotFoundError(ImageError, FileNotFoundError):
     """Raised when an image file does not exist."""
 
@@ -86,3 +90,7 @@ class StoppedError(UniemoxError):
 
 class MissingPackageError(UniemoxError):
     """Raised when an optional package is missing; the message contains the command that installs it."""
+
+
+class MissingReaderError(ImageError, MissingPackageError):
+    """Raised when the format of an image needs an optional package; the message contains the command."""

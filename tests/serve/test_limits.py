@@ -241,8 +241,8 @@ def test_too_many_files(server: Running) -> None:
         {},
         {"Content_Type": "text/plain"},
         {"Content_Type": "application/x-www-form-urlencoded"},
-        {"Content_Type": "image/svg+xml"},
-        {"Content_Type": "image/jpegx"},
+        {"Content_Type": "imagejpeg"},
+        {"Content_Type": "video/mp4"},
         {"Content_Type": "multipart/mixed; boundary=x"},
         {"Content_Type": "\xff; =;"},
         {"Content_Type": "image/jpeg", "Content_Encoding": "gzip"},
@@ -250,6 +250,25 @@ def test_too_many_files(server: Running) -> None:
 )
 def test_other_types_are_415(server: Running, headers: dict[str, str]) -> None:
     assert server.ask("POST", "/predict", image(), **headers).code == (415, "unsupported_type")
+
+
+@pytest.mark.parametrize(
+    "kind", ["jpg", "pjpeg", "x-png", "*", "x-ms-bmp", "apng", "x-adobe-dng", "svg+xml", "JPEG; q=1"]
+)
+def test_the_bytes_decide_whatever_image_type_is_sent(server: Running, kind: str) -> None:
+    """Browsers and clients have many names for one format."""
+    sent = {"Content_Type": f"image/{kind}"}
+    assert server.ask("POST", "/predict", image(), **sent).status == 200
+    assert server.ask("POST", "/predict", b"<svg/>", **sent).code == (422, "unreadable_picture")
+
+
+@pytest.mark.parametrize("path", ["/predict/", "/explain/", "/models/", "/health/", "/docs/", "/page/style.css/"])
+def test_a_trailing_slash_is_no_redirect(server: Running, path: str) -> None:
+    """Behind a proxy that speaks https, it would lead to plain http, and clients would send their images there."""
+    for method in ("GET", "POST"):
+        answer = server.ask(method, path, image(), Content_Type="image/jpeg")
+        assert answer.code == (404, "not_found")
+        assert "Location" not in answer.headers
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from uniemox import __version__
 from uniemox.cli.console import EXIT_INTERRUPTED, UsageError, err, say
 from uniemox.cli.settings import options_of, preset_in, takes
 from uniemox.errors import StoppedError, UniemoxError
+from uniemox.io.image_border import shorten
 
 EXIT_ERROR, EXIT_USAGE, EXIT_BROKEN_PIPE = 1, 2, 141
 
@@ -118,7 +119,8 @@ def run_and_report_errors(program: Callable[[], None]) -> None:
         if error.errno in (errno.ENOSPC, errno.EIO, errno.EDQUOT):
             say(f"error: writing failed: {error.strerror}; finished files are kept")
         elif isinstance(error.filename, str | Path):  # a path from the command line that can't be used
-            say(f"error: {error.filename}: {error.strerror}; choose another path, or change its permissions")
+            path = shorten(str(error.filename))
+            say(f"error: {path}: {error.strerror}; choose another path, or change its permissions")
         else:
             raise
         sys.exit(EXIT_ERROR)

@@ -11,7 +11,7 @@ from cyclopts import App, Parameter
 from rich.table import Table
 
 from uniemox.cli.console import EXIT_UNREADABLE, Flag, JsonFlag, JsonObject, need, progress_bar, say, show_all
-from uniemox.errors import ConfigError, ImageError
+from uniemox.errors import BoxError, ConfigError, ImageError
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -132,9 +132,13 @@ def _images_of(files: Sequence[Path], *, max_images: int | None) -> list[Path]:
 
     max_images: limit of a sheet, which is built in memory.  Raises ConfigError for no images, or more than the limit.
     """
-    from uniemox.predict.images import list_images
+    from uniemox.io.system_folders import describe_left_out
+    from uniemox.predict.images import is_listed_name, list_images
 
-    paths = [Path(name) for name in list_images(list(map(str, files)))]
+    left_out: list[str] = []
+    paths = [Path(name) for name in list_images(list(map(str, files)), left_out=left_out)]
+    if note := describe_left_out(left_out, is_listed_name):
+        say(note)
     if not paths:
         raise ConfigError("there is no image to explain; give image files, folders with images, or patterns")
     if max_images is not None and len(paths) > max_images:
@@ -164,7 +168,7 @@ def _explain_each(
         for done, path in enumerate(images, start=1):
             try:
                 row = [explainer.explain(path, label, people.get(path)) for explainer in explainers]
-            except ImageError as error:
+            except (ImageError, BoxError) as error:
                 say(f"left out: {error}")
                 continue
             finally:

@@ -13,6 +13,7 @@ from cyclopts import Parameter
 
 from uniemox.cli.console import EXIT_UNREADABLE, Files, Flag, JsonFlag, UsageError, say
 from uniemox.errors import ConfigError
+from uniemox.io.image_border import shorten
 
 if TYPE_CHECKING:
     from uniemox.cli.predict_output import Output
@@ -179,7 +180,9 @@ def check_names(images: Sequence[str]) -> None:
     dashed = (name for name in images if name.startswith("-") and name != "-")
     unknown = next((name for name in dashed if not os.path.isfile(name)), None)
     if unknown is not None:
-        raise UsageError(f"there is no option {unknown}; see --help, or write ./{unknown} for a file of that name")
+        raise UsageError(
+            f"there is no option {shorten(unknown)}; see --help, or write ./{shorten(unknown)} for a file of that name"
+        )
 
 
 def _open_files(opened: ExitStack, output: "Output", files: AnswerFiles, predictor: "Predictor", **asked: Any) -> None:

@@ -14,9 +14,11 @@ from rich.text import Text
 
 from uniemox.cli.console import EXIT_INTERRUPTED, out, progress_bar, say
 from uniemox.errors import ImageError, StoppedError
+from uniemox.io.image_border import shorten
+from uniemox.io.system_folders import describe_left_out
 from uniemox.predict.faces import summarise_faces
 from uniemox.predict.film import Frame
-from uniemox.predict.images import list_images
+from uniemox.predict.images import is_listed_name, list_images
 from uniemox.predict.prediction import Failure, Prediction
 from uniemox.predict.schema import top_word
 
@@ -99,9 +101,7 @@ class Output:
                 self.first_failures.append(_one_line(result.error))
         else:
             if self.images is not None:
-                from uniemox.predict.plot import drawing_path, write_drawing
-
-                write_drawing(drawing_path(self.images, Path(result.path or "image"), ".png"), result.plot())
+                self._draw(result, self.images)
             if self.embeddings is not None:
                 self.embeddings.write(result)
         if self.file is not None:
@@ -113,6 +113,17 @@ class Output:
             if len(self._rows) == MAX_ROWS:
                 self._print_rows()
 
+    def _draw(self, prediction: Prediction, folder: Path) -> None:
+        """Write a copy of an image with its answer; report an image that can't be read again, for it has changed."""
+        from uniemox.predict.plot import drawing_path, write_drawing
+
+        try:
+            drawn = prediction.plot()
+        except ImageError as error:
+            say(_one_line(f"not drawn: {error}"))
+            return
+        write_drawing(drawing_path(folder, Path(prediction.path or "image"), ".png"), drawn)
+
     def _print_rows(self) -> None:
         if self._rows:
             out.print(_table(self._rows))
@@ -120,12 +131,17 @@ class Output:
 
 
 def named_images(names: Sequence[str]) -> Iterator[str]:
-    """Yield the images that `names` refer to; "-" reads a list from standard input. Raises ImageError without any."""
-    name = None
-    for name in list_images(names, sys.stdin):
+    """Yield the images that `names` refer to; "-" reads a list from standard input. Raises ImageError without any.
+
+    Says how many images in folders of thumbnails or deleted files were left out.
+    """
+    name, left_out = None, list[str]()
+    for name in list_images(names, sys.stdin, left_out):
         yield name
+    if note := describe_left_out(left_out, is_listed_name):
+        say(note)
     if name is None:
-        raise ImageError(f"there is no image in {', '.join(names)}")
+        raise ImageError(f"there is no image in {', '.join(map(shorten, names))}")
 
 
 def _table(results: list[Prediction]) -> Table:

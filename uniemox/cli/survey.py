@@ -12,6 +12,7 @@ from rich.text import Text
 
 from uniemox.cli.console import EXIT_UNREADABLE, Files, Flag, JsonFlag, UsageError, say, show_all
 from uniemox.cli.predict import NO_MODEL, ModelOptions, check_names
+from uniemox.io.image_border import shorten
 
 if TYPE_CHECKING:
     from uniemox.predict.search import Hit
@@ -46,7 +47,7 @@ def survey(
         out: HTML file to write, such as survey.html.
         by: Groups to compare: folder, date (month or year in EXIF), or columns of --table.
         table: CSV file with a column named path (relative to the file's folder or the current one) and columns for
-            --by.
+            --by. Rows that match no image are counted.
         labels: Convert predictions to another label set, such as polarity.
         resume: Continue OUT.jsonl: skip images that it already contains.
     """
@@ -56,7 +57,7 @@ def survey(
     from uniemox.cli.predict_output import Output, named_images
     from uniemox.predict.survey.page import write_survey_page
     from uniemox.predict.survey.run import answer_new, noted
-    from uniemox.predict.survey.summary import groupings_of, summarise
+    from uniemox.predict.survey.summary import groupings_of, summarise, unmatched_rows
     from uniemox.predict.writing import AnswerHeader, PathSet, ResultFile
 
     groupings = groupings_of(by, table)
@@ -65,7 +66,9 @@ def survey(
     with ResultFile(lines, resume=resume, answered=AnswerHeader.of_question(predictor, labels, None)) as file:
         output.take(answer_new(predictor, noted(named_images(images), asked), file, labels), images, lines)
     result = summarise(lines, groupings, asked)
-    write_survey_page(result, f"Survey of {', '.join(images[:3])}{' …' * (len(images) > 3)}", out)
+    if unmatched := unmatched_rows(groupings):
+        say(unmatched)
+    write_survey_page(result, f"Survey of {', '.join(map(shorten, images[:3]))}{' …' * (len(images) > 3)}", out)
     say(f"wrote {out}: {result.whole.images:,} images; open it in a browser. Answers and features: {lines}")
     if output.failures:
         sys.exit(EXIT_UNREADABLE)
@@ -122,7 +125,7 @@ def search(
     predictor = load(model, finder=None)
     output, lines = Output(as_json=False, has_rows=False), folder.absolute().with_name(folder.absolute().name + INDEX)
     features = None if like is None else predictor.embed(like)[0]
-    index = update_index(predictor, folder, lambda answers: output.take(answers, [str(folder)], lines))
+    index = update_index(predictor, folder, lambda answers: output.take(answers, [str(folder)], lines), say)
     matches = run(index, like=features, emotion=emotion, mood=mood, count=count)
     if out is not None:
         words = percent if like is None and emotion is not None else "{:.2f}".format

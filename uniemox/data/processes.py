@@ -27,6 +27,7 @@ from uniemox.data.colour import brightness, colorfulness, colour_histogram
 from uniemox.data.sample import Sample
 from uniemox.errors import ConfigError, DataError, ImageError
 from uniemox.io.decoding.pool import Decoded, DecoderPool, look_here
+from uniemox.io.image_border import image_border
 from uniemox.io.images import ENDINGS, MinSides
 from uniemox.io.parallel import DIED, ONE_A_CORE, PoolConfig, map_on_ray, usable_cores
 from uniemox.io.progress import Progress, silent
@@ -267,16 +268,22 @@ def scan(
 
 def look_at(sample: Sample, look: Callable[..., Decoded] = look_here) -> Look:
     """Inspect one image.  look: decodes its file, as `look_here`."""
-    name = str(sample.image)
+    name, digest = str(sample.image), ""
     try:
-        data = sample.image.read()
-    except OSError as error:
-        return Look("", f"can't be read ({error.strerror or error})")
-    digest = hashlib.sha256(data).hexdigest()
-    try:
-        seen = look(data, name, shrink=MinSides(short_px=DECODED_PX), counts_frames=True)
+        with image_border(name):
+            try:
+                data = sample.image.read()
+            except OSError as error:
+                return Look("", f"can't be read ({error.strerror or error})")
+            digest = hashlib.sha256(data).hexdigest()
+            return _look_into(data, digest, sample, look)
     except ImageError as error:
         return Look(digest, str(error).removeprefix(f"{name}: "))
+
+
+def _look_into(data: bytes, digest: str, sample: Sample, look: Callable[..., Decoded]) -> Look:
+    """Inspect the bytes of an image file. Raises ImageError."""
+    seen = look(data, str(sample.image), shrink=MinSides(short_px=DECODED_PX), counts_frames=True)
     pixels = np.asarray(seen.image)
     thumb = seen.image.resize((THUMB, THUMB), Image.Resampling.BICUBIC, reducing_gap=2.0)
     odd = seen.mode if seen.mode not in PLAIN_MODES else f"{seen.frames} frames" if seen.frames > 1 else ""
@@ -293,6 +300,7 @@ def look_at(sample: Sample, look: Callable[..., Decoded] = look_here) -> Look:
 
 
 def _wrong_ending(key: str, observed: str) -> str:
-    """Return the format of a file whose ending does not match it; an MPO counts as JPEG."""
+    """Return the format of a file whose ending does not match it; an MPO counts as JPEG, a DIB as BMP."""
     expected = ENDINGS.get(PurePath(key).suffix.lower())
-    return "" if expected in (None, "JPEG" if observed == "MPO" else observed) else observed
+    counted = {"MPO": "JPEG", "DIB": "BMP"}.get(observed, observed)
+    return "" if expected in (None, counted) else observed

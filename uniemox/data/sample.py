@@ -12,6 +12,7 @@ from PIL import Image, ImageOps
 from uniemox.errors import DataError, ImageError, LabelError
 from uniemox.io.files import read_limited
 from uniemox.io.html import jpeg_url, render
+from uniemox.io.image_border import image_border
 from uniemox.io.images import MAX_BYTES, MinSides, decode
 from uniemox.labels import LabelSet
 from uniemox.persons.box import Box, Detection
@@ -93,11 +94,12 @@ def decode_sample(
     Raises ImageError, with the image's name, if it can't be read.
     """
     name = str(sample.image)
-    try:
-        data = sample.image.read()
-    except OSError as error:
-        raise ImageError(f"{name}: can't be read ({error.strerror or error})") from error
-    return decode(data, name, shrink=shrink)
+    with image_border(name):
+        try:
+            data = sample.image.read()
+        except OSError as error:
+            raise ImageError(f"{name}: can't be read ({error.strerror or error})") from error
+        return decode(data, name, shrink=shrink)
 
 
 def shares_of(sample: Sample, label_set: LabelSet) -> list[float] | None:

@@ -31,9 +31,11 @@ from uniemox.io.files import (
     replacing,
     write_file,
 )
+from uniemox.io.image_border import crosses_border
 from uniemox.io.images import MAX_BYTES, MinSides, decode, encode_image, open_image
 from uniemox.io.parallel import DIED, ONE_A_CORE, PoolConfig
 from uniemox.io.progress import Progress, silent
+from uniemox.io.raw_preview import is_raw, preview_of
 from uniemox.labels import LabelSet
 from uniemox.persons.box import Box, Detection
 
@@ -305,8 +307,11 @@ def _write_shard(
     return report
 
 
+@crosses_border
 def _packed(data: bytes, name: str, short_side_px: int | None) -> tuple[bytes, str, float]:
     """Return an image's bytes, its ending, and its scale. Raises ImageError if it can't be decoded."""
+    if is_raw(data):  # other readers of shards expect the format of the ending
+        data = preview_of(data, name)
     header = open_image(data, name)
     # At least twice the target size, so that only the resampling determines the sharpness.
     image, full = decode(data, name, shrink=None if short_side_px is None else MinSides(short_px=2 * short_side_px))

@@ -16,7 +16,7 @@ from uniemox.data.readers.csv_table import read_csv, read_text
 from uniemox.data.readers.emoset import read_emoset
 from uniemox.data.readers.emotion6 import read_emotion6
 from uniemox.data.readers.ferplus import read_ferplus
-from uniemox.data.readers.folders import read_class_folders, read_folder
+from uniemox.data.readers.folders import note_left_out, read_class_folders, read_folder
 from uniemox.data.readers.heco import read_heco
 from uniemox.data.readers.hugging_face import read_hugging_face
 from uniemox.data.readers.machajdik import read_abstract, read_artphoto
@@ -130,6 +130,8 @@ READERS: Mapping[str, Callable[..., DataSet]] = {
     "synthetic": synthetic,
 }
 
+FOLDER_KINDS = {*READERS} - {"csv", "hf", "shards", "synthetic"}
+"""Kinds whose images are found by walking a folder; the others name each image."""
 OWN_READER = r"[A-Za-z_]\w*(?:\.\w+)+:[A-Za-z_]\w*"
 """Function in the user's own package that opens a path as a DataSet: mypackage.module:open_mine."""
 ADDRESS = r"[:=][/\\]{2}|::"  # of another machine, or a chain of fsspec
@@ -203,7 +205,8 @@ def _open_one(source: str, files: Mapping[str, Path | None], *, with_texts: bool
         is_wanted = kind not in ("shards", "synthetic") and (name != "texts" or with_texts)
         if files.get(name) is None and is_wanted and (beside := folder_of(source) / usual).is_file():
             files[name] = beside
-    return _add_files(replace(data, name=source), files)
+    left_out = note_left_out(Path(path)) if kind in FOLDER_KINDS else ()
+    return _add_files(replace(data, name=source, notes=(*data.notes, *left_out)), files)
 
 
 def split_sources(source: str) -> list[str]:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from uniemox.classifier_info import from_affect
 from uniemox.data.sample import Broken, Sample, decode_sample
 from uniemox.errors import DataError, ImageError
+from uniemox.io.image_border import image_border
 from uniemox.io.parallel import parallel_map
 from uniemox.io.progress import Progress, silent
 from uniemox.predict.network import DISTANCE, FEATURES, LOGITS, Array, Network
@@ -56,10 +57,11 @@ def run_each(
 
     def run(sample: Sample) -> dict[str, Array] | Broken:
         try:
-            image, full = decode_sample(sample)
+            with image_border(str(sample.image)):
+                image, full = decode_sample(sample)
+                return network.run([network.look(image, full, sample.persons, sample.target_box)], more)
         except ImageError as error:
             return Broken(sample.key, str(error))
-        return network.run([network.look(image, full, sample.persons, sample.target_box)], more)
 
     outputs, read, broken = list[dict[str, Array]](), list[Sample](), list[Broken]()
     with closing(parallel_map(samples, run)) as results:

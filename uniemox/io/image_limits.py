@@ -34,7 +34,7 @@ SMALL_FILE_BYTES, MAX_MEMORY_OF_SMALL_FILE = 10 * 2**20, 600 * 2**20
 """Files below the first size may not need more memory than the second to be decoded."""
 BYTES_A_PIXEL = {
     **{"JPEG": 4, "progressive": 10, "PNG": 8, "WEBP": 17, "AVIF": 12},
-    **{"HEIF": 10, "TIFF": 12, "GIF": 8, "BMP": 8},
+    **{"HEIF": 10, "TIFF": 12, "GIF": 8, "BMP": 8, "DIB": 8},
 }
 """Maximum bytes per pixel for decoding, by format; MPO counts as JPEG."""
 MAX_BOXES = 100
@@ -158,7 +158,7 @@ def _check_directories(data: bytes, name: str) -> None:
                 is_read = tag < _FIRST_PRIVATE_TAG and tag not in _TIFF_BYTES
                 _refuse_if(is_read and values > MAX_VALUES, name, f"more than {MAX_VALUES:,} values for tag {tag}")
             [at] = struct.unpack_from(order + place, data, end)
-    except struct.error:
+    except (struct.error, OverflowError):  # OverflowError: a place that no memory has
         return  # cut off, which the decoder reports
 
 

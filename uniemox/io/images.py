@@ -18,9 +18,11 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 
 from uniemox.errors import ImageError
 from uniemox.io.colour import CICP, to_srgb
+from uniemox.io.image_border import crosses_border
 from uniemox.io.image_depth import REMEDY, WIDE_MODES, to_eight_bits
 from uniemox.io.image_headers import code_points_in
 from uniemox.io.image_limits import check_bytes, check_heif, check_memory, check_tiff
+from uniemox.io.raw_preview import HAS_RAWPY, RAW_ENDINGS, is_raw, preview_of
 from uniemox.io.tiff_pages import describe_layout, with_photograph_first
 
 MAX_BYTES = 100 * 2**20
@@ -28,11 +30,12 @@ MAX_PIXELS = 100_000_000
 MAX_SIDE_PX = 50_000
 MAX_ASPECT = 100  # a strip of 1 : 100 is not a scene
 # An MPO is opened as the JPEG that it begins with.
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM", "HEIF")
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM", "HEIF", "DIB")
 ENDINGS = {
     **dict.fromkeys((".jpg", ".jpeg", ".jpe", ".jfif"), "JPEG"),
-    **{".png": "PNG", ".webp": "WEBP", ".gif": "GIF", ".bmp": "BMP", ".tif": "TIFF", ".tiff": "TIFF"},
-    **{".avif": "AVIF", ".mpo": "MPO", ".ppm": "PPM", ".pgm": "PPM"},
+    **{".png": "PNG", ".apng": "PNG", ".webp": "WEBP", ".gif": "GIF", ".bmp": "BMP", ".dib": "BMP"},
+    **{".tif": "TIFF", ".tiff": "TIFF", ".avif": "AVIF", ".mpo": "MPO"},
+    **dict.fromkeys((".ppm", ".pgm", ".pbm", ".pnm"), "PPM"),
 }
 """Format by file ending, lower-case."""
 
@@ -41,6 +44,8 @@ HEIF_NEEDS = "needs pillow-heif; run: pip install 'uniemox[heic]', or save it as
 _HAS_HEIF = find_spec("pillow_heif") is not None
 if _HAS_HEIF:
     ENDINGS |= dict.fromkeys(HEIF_ENDINGS, "HEIF")
+if HAS_RAWPY:
+    ENDINGS |= dict.fromkeys(RAW_ENDINGS, "JPEG")  # of the preview
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 
 STRIP_PX = 64  # height of the strips in which transparent images are put on white
@@ -67,6 +72,7 @@ def load_plugins() -> None:
             import_module(f"PIL.{name}ImagePlugin")
 
 
+@crosses_border
 def open_image(data: bytes, name: str) -> Image.Image:
     """Open the image in a file's bytes: reads and checks its header, decodes nothing yet.
 
@@ -77,6 +83,8 @@ def open_image(data: bytes, name: str) -> Image.Image:
         raise ImageError(f"{name}: {len(data) / 2**20:.0f} MiB, more than the {MAX_BYTES >> 20} MiB that are read")
     if not data:
         raise ImageError(f"{name}: the file is empty")
+    if is_raw(data):
+        data = preview_of(data, name)
     check_bytes(data, name)
     load_plugins()
     is_heif = data[4:8] == b"ftyp" and data[8:12] in _HEIF_BRANDS
@@ -208,6 +216,7 @@ def decode(
     return decode_opened(open_image(data, name), name, shrink=shrink)
 
 
+@crosses_border
 def decode_opened(
     image: Image.Image, name: str, *, shrink: Callable[[int, int], float] | None = None
 ) -> tuple[Image.Image, tuple[int, int]]:
@@ -235,6 +244,7 @@ def upright_size(image: Image.Image) -> tuple[int, int]:
     return image.size[::-1] if orientation_of(image) >= 5 else image.size
 
 
+@crosses_border
 def count_frames(image: Image.Image, name: str) -> int:
     """Return the number of frames in a file. Raises ImageError if frames after the first can't be read."""
     try:

@@ -17,6 +17,7 @@ from PIL import Image
 from uniemox.errors import ConfigError, MissingPackageError
 from uniemox.io.decoding.film import ANIMATIONS
 from uniemox.io.decoding.pool import process_settings
+from uniemox.io.image_border import shorten
 
 FILMS = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".wmv", ".flv", ".ts", ".3gp", ".ogv")
 WAIT_S = 60.0  # maximum wait for the next frame of the process
@@ -63,7 +64,7 @@ def read_film(path: str, every_s: float) -> Iterator[Frame]:
         raise MissingPackageError("videos need PyAV; run: pip install 'uniemox[video]'")
     if not os.path.isfile(path):  # Path.is_file raises OSError for a name that is too long
         problem = f"a folder; name its videos, as in {path}/*.mp4" if os.path.isdir(path) else "there is no such file"
-        yield Frame(path, 0.0, 0, None, (0, 0), f"{path}: {problem}")
+        yield Frame(path, 0.0, 0, None, (0, 0), f"{shorten(path)}: {problem}")
         return
     words = [sys.executable, "-P", "-m", "uniemox.io.decoding.film", path, str(every_s)]
     with subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, **process_settings()) as process:
@@ -82,7 +83,7 @@ def _frames(path: str, process: subprocess.Popen[bytes]) -> Iterator[Frame]:
     error = message.get("error", None if message else "its decoder died, or took too long for a frame")
     if error is not None:
         where = f"beyond {end_s:g} s" if shot else "as a film"
-        yield Frame(path, end_s, shot, None, (0, 0), f"{path}: can't be read {where} ({error})")
+        yield Frame(path, end_s, shot, None, (0, 0), f"{shorten(path)}: can't be read {where} ({error})")
 
 
 def _next(process: subprocess.Popen[bytes]) -> dict[str, Any]:

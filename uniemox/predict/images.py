@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from uniemox.errors import ImageError, ImageNotFoundError
+from uniemox.errors import ImageError, ImageNotFoundError, MissingReaderError
 from uniemox.io.decoding.pool import Decode, DecoderPool, Decoders, decode_one
-from uniemox.io.files import read_limited
+from uniemox.io.files import MAX_NAME, read_limited
+from uniemox.io.image_border import image_border, shorten
 from uniemox.io.images import (
     FORMATS,
     HEIF_ENDINGS,
@@ -25,11 +26,15 @@ from uniemox.io.images import (
     is_image_name,
 )
 from uniemox.io.parallel import count_cores, parallel_map
+from uniemox.io.raw_preview import RAW_ENDINGS, RAW_NEEDS, TIFF_STARTS, is_raw
+from uniemox.io.system_folders import is_system_folder
+from uniemox.predict.data_urls import is_bare_base64, is_data_url, read_data_url
 from uniemox.predict.film import FILMS, Frame
+from uniemox.predict.patterns import expand_pattern
 
 ImageLike = str | os.PathLike[str] | bytes | BinaryIO | Image.Image | NDArray[Any] | Frame
 Item = TypeVar("Item")
-FOREIGN = (*HEIF_ENDINGS, ".jxl", ".cr2", ".cr3", ".nef", ".arw", ".dng", ".raf", ".psd")
+FOREIGN = (*HEIF_ENDINGS, *RAW_ENDINGS, ".jxl", ".jp2", ".j2k", ".jpf", ".jpx", ".psd", ".psb")
 """Endings of image formats that can't be read; in a folder each such file becomes a failure."""
 
 
@@ -41,8 +46,16 @@ def read_any(
     source: as for `Predictor.predict`.  shrink: as for `images.decode`, for large JPEGs.  decode_file: of a pool, for
     untrusted files.  Raises ImageError for any other type, and for a file that can't be decoded completely.
     """
+    with image_border(name_of(source)):
+        return _read_any(source, shrink, decode_file)
+
+
+def _read_any(source: ImageLike, shrink: MinSides | None, decode_file: Decode) -> tuple[Image.Image, tuple[int, int]]:
+    """Read an image; arguments as for `read_any`."""
+    if isinstance(source, str) and is_data_url(source):
+        return decode_file(read_data_url(source), "image", shrink=shrink)
     if isinstance(source, (str, os.PathLike)):
-        return decode_file(_read_file(source), str(Path(source)), shrink=shrink)
+        return decode_file(_read_file(source), shorten(str(Path(source))), shrink=shrink)
     if isinstance(source, Frame):
         if source.image is None:
             raise ImageError(source.error)
@@ -82,21 +95,39 @@ def _undecoded_file(image: Image.Image) -> bytes | None:
 def _read_file(source: str | os.PathLike[str]) -> bytes:
     path = Path(source)
     ending = path.suffix.lower()
+    name = shorten(str(path))
+    if isinstance(source, str) and is_bare_base64(source):
+        raise ImageError(
+            f"{shorten(source[:60])}...: base64 without the beginning of a data URL; put data:image/jpeg;base64, in "
+            "front of it, or give base64.b64decode(text)"
+        )
     if ending in FILMS:
-        raise ImageError(f"{path}: a video; uniemox predict --every 1s reads one frame per second")
+        raise ImageError(f"{name}: a video; uniemox predict --every 1s reads one frame per second")
     if ending in FOREIGN and not is_image_name(path):
-        reason = HEIF_NEEDS if ending in HEIF_ENDINGS else "is not read; save it as JPEG or PNG"
-        raise ImageError(f"{path}: {path.suffix[1:].upper()} {reason}")
+        kind = path.suffix[1:].upper()
+        if ending in HEIF_ENDINGS:
+            raise MissingReaderError(f"{name}: {kind} {HEIF_NEEDS}")
+        if ending in RAW_ENDINGS:
+            raise MissingReaderError(f"{name}: {kind} {RAW_NEEDS}")
+        raise ImageError(f"{name}: {kind} is not read; save it as JPEG or PNG")
+    # "from None": a traceback would print the error's own copy of the name, which may be a whole photograph in text.
     try:
-        return read_limited(path, MAX_BYTES)
+        data = read_limited(path, MAX_BYTES)
+        if ending in RAW_ENDINGS and data.startswith(TIFF_STARTS) and not is_raw(data):
+            # Its first image would be a thumbnail.
+            raise ImageError(f"{name}: a camera raw of an unknown kind; save it as JPEG or PNG")
+        return data
     except IsADirectoryError:
-        raise ImageError(f"{path}: a folder, not an image; give a readable folder alone, not in a list") from None
+        raise ImageError(f"{name}: a folder, not an image; give a readable folder alone, not in a list") from None
     except FileNotFoundError as error:
         if "://" in str(source):
-            raise ImageError(f"{source}: addresses are not fetched; save the image and give its path") from None
-        raise ImageNotFoundError(f"{path}: can't be read ({error.strerror})") from error
+            raise ImageError(
+                f"{shorten(str(source))}: addresses are not fetched; save the image and give its path"
+            ) from None
+        raise ImageNotFoundError(f"{name}: can't be read ({error.strerror})") from None
     except (OSError, ValueError) as error:  # ValueError: a name with a null character
-        raise ImageError(f"{path}: can't be read ({getattr(error, 'strerror', None) or error})") from error
+        reason = getattr(error, "strerror", None) or shorten(str(error))
+        raise ImageError(f"{name}: can't be read ({reason})") from None
 
 
 def content_of(source: ImageLike) -> ImageLike:
@@ -117,10 +148,22 @@ def content_of(source: ImageLike) -> ImageLike:
 
 
 def path_of(image: ImageLike) -> str | None:
-    """Return the path of an image; for a frame the video's path with the time; None for an image from memory."""
+    """Return the path of an image; for a frame the video's path with the time; None for an image from memory.
+
+    A text that can be no path, because it holds an image, is shortened, or None for a data URL.
+    """
     if isinstance(image, Frame):
         return image.path
-    return os.fspath(image) if isinstance(image, (str, os.PathLike)) else None
+    if not isinstance(image, (str, os.PathLike)) or (isinstance(image, str) and is_data_url(image)):
+        return None
+    path = os.fspath(image)
+    return shorten(path) if len(path) > MAX_NAME or is_bare_base64(path) else path
+
+
+def name_of(image: ImageLike) -> str:
+    """Return the name of an image in messages, at most 200 characters."""
+    path = path_of(image)
+    return "image" if path is None else shorten(path)
 
 
 def _from_array(values: NDArray[Any]) -> Image.Image:
@@ -141,45 +184,59 @@ def _from_array(values: NDArray[Any]) -> Image.Image:
     return Image.fromarray(np.ascontiguousarray(values))
 
 
-def walk(folder: Path) -> Iterator[Path]:
+def walk(folder: Path, left_out: list[str] | None = None) -> Iterator[Path]:
     """Yield the images in a folder and its subfolders, in the order of their names, without hidden ones.
 
     Folders are read lazily, so millions of files need no memory. Links to folders are not followed. A folder that can't
     be read is yielded itself, so that reading it fails.
+    left_out: gets the folders of thumbnails and deleted files that were skipped, see `describe_left_out`.
     """
     try:
         with os.scandir(folder) as entries:
-            children = sorted((one.name, one.is_dir(follow_symlinks=False)) for one in entries if one.name[0] != ".")
+            children = sorted((entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries)
     except OSError:
         yield folder
         return
     for name, is_folder in children:
         path = folder / name
-        if is_folder:
-            yield from walk(path)
-        elif is_image_name(path) or path.suffix.lower() in FOREIGN:
+        if is_folder and is_system_folder(name):
+            if left_out is not None:
+                left_out.append(str(path))
+        elif name[0] == ".":
+            continue
+        elif is_folder:
+            yield from walk(path, left_out)
+        elif is_listed_name(path):
             yield path
 
 
-def list_images(names: Sequence[str], listed: Iterable[str] = ()) -> Iterator[str]:
+def is_listed_name(path: str | os.PathLike[str]) -> bool:
+    """Return True if a file in a folder is read, or reported as an image of a format that can't be read."""
+    return is_image_name(Path(path)) or Path(path).suffix.lower() in FOREIGN
+
+
+def list_images(names: Sequence[str], listed: Iterable[str] = (), left_out: list[str] | None = None) -> Iterator[str]:
     """Yield the images that names on the command line refer to.
 
     names: files; folders, for all images below them; patterns such as photos/*.jpg if no file has that name (** also
     for subfolders); "-" for `listed`, one path per line. Other names are yielded unchanged, so that reading them fails.
+    left_out: as for `walk`.
     """
     for name in names:  # os.path, because Path.is_dir and exists raise OSError for a name that is too long
         if name == "-":
             yield from (line.rstrip("\r\n") for line in listed if line.strip())
+        elif is_data_url(name):
+            yield name
         elif os.path.isdir(name):
-            yield from map(str, walk(Path(name)))
-        elif os.path.exists(name) or not glob.has_magic(name) or not (paths := sorted(glob.glob(name, recursive=True))):
+            yield from map(str, walk(Path(name), left_out))
+        elif os.path.exists(name) or not glob.has_magic(name) or not (paths := expand_pattern(name, left_out)):
             yield name
         else:
-            for one in paths:
-                if not os.path.isdir(one):
-                    yield from [one] if is_image_name(Path(one)) else []
+            for path in paths:
+                if not os.path.isdir(path):
+                    yield from [path] if is_listed_name(path) else []
                 elif "**" not in name:  # "**" matches images in folders too
-                    yield from map(str, walk(Path(one)))
+                    yield from map(str, walk(Path(path), left_out))
 
 
 def map_images(

@@ -2,6 +2,7 @@
 
 import math
 import os
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
@@ -12,15 +13,17 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from uniemox.errors import ConfigError, ImageError, ImageNotFoundError
+from uniemox.errors import BoxError, ConfigError, ImageError, ImageNotFoundError
 from uniemox.io.decoding.pool import Decode, Decoders, decode_one
 from uniemox.io.files import fingerprint_of
+from uniemox.io.image_border import image_border
 from uniemox.io.images import MinSides
+from uniemox.io.system_folders import describe_left_out
 from uniemox.labels import LabelMap
 from uniemox.persons.box import Detection
 from uniemox.persons.detector import Detector
 from uniemox.predict.faces import FaceReader, detect_in, owners
-from uniemox.predict.images import ImageLike, content_of, map_images, path_of, read_any, walk
+from uniemox.predict.images import ImageLike, content_of, is_listed_name, map_images, name_of, path_of, read_any, walk
 from uniemox.predict.network import Network
 from uniemox.predict.prediction import Face, Failure, Person, Prediction
 from uniemox.predict.question import Question
@@ -106,9 +109,9 @@ class Predictor:
     ) -> Prediction | list[Prediction | Failure]:
         """Return the prediction for an image, or a list of predictions for several.
 
-        image: a path, the bytes of a file, a file opened as bytes, a PIL image, or an array (H, W), (H, W, 3) or (H, W,
-        4) of uint8 or floats from 0 to 1. Several: a list or tuple of these, or a folder, in the order of its file
-        names.
+        image: a path, a data URL, the bytes of a file, a file opened as bytes, a PIL image, or an array (H, W),
+        (H, W, 3) or (H, W, 4) of uint8 or floats from 0 to 1. Several: a list or tuple of these, or a folder, in the
+        order of its file names.
         coverage: share of images, 0 to 1, whose `likely` must contain the true label.  labels: name of the label set
         for the predictions, such as polarity.
         Raises ImageError for a single unreadable image, and for a folder without images; in a list, an unreadable image
@@ -118,7 +121,9 @@ class Predictor:
             return list(self.predict_each(image, coverage=coverage, labels=labels))
         if not _is_folder(image):
             return self._answer(image, decode_one, Question(self, coverage, labels))
-        predictions = list(self.predict_each(walk(Path(image)), coverage=coverage, labels=labels))
+        left_out: list[str] = []
+        predictions = list(self.predict_each(walk(Path(image), left_out), coverage=coverage, labels=labels))
+        _warn_of(left_out)
         if not predictions:
             raise ImageError(f"{os.fspath(image)}: no image in this folder or in those inside it")
         return predictions
@@ -129,14 +134,17 @@ class Predictor:
         images: as for `predict`.  Raises ImageError for the first unreadable image, ImageNotFoundError if it is
         missing, ConfigError for a model file without features.
         """
-        several = [images] if not isinstance(images, (list, tuple)) else images
-        rows = []
-        for answer in self.predict_each(walk(Path(images)) if _is_folder(images) else several, with_embedding=True):
+        several: Iterable[ImageLike] = [images] if not isinstance(images, (list, tuple)) else images
+        rows, left_out = [], list[str]()
+        if _is_folder(images):
+            several = walk(Path(images), left_out)
+        for answer in self.predict_each(several, with_embedding=True):
             if isinstance(answer, Failure):
                 is_missing = answer.path is not None and not os.path.exists(answer.path)
                 raise (ImageNotFoundError if is_missing else ImageError)(answer.error)
             assert answer.embedding is not None
             rows.append(answer.embedding)
+        _warn_of(left_out)
         if not rows:
             raise ImageError("there is no image to embed")
         return np.stack(rows)
@@ -166,14 +174,19 @@ class Predictor:
         def answer(source: ImageLike, decode: Decode) -> Prediction | Failure:
             try:
                 return self._answer(source, decode, question)
-            except ImageError as error:
+            except (ImageError, BoxError) as error:  # BoxError: a detector's box that is no box
                 return Failure(path=path_of(source), error=str(error))
 
         return map_images(images, answer, batch_size, decoders)
 
     def _answer(self, source: ImageLike, decode: Decode, question: Question) -> Prediction:
         """Decode an image and predict. Raises ImageError."""
-        source, info = content_of(source), self.network.info
+        with image_border(name_of(source)):
+            return self._answer_inside(content_of(source), decode, question)
+
+    def _answer_inside(self, source: ImageLike, decode: Decode, question: Question) -> Prediction:
+        """Decode an image and predict; any error may come from a file that nobody foresaw."""
+        info = self.network.info
         shrink = None
         if not info.needs_person and self.person_network is None and self.face_reader is None:  # people may be small
             short_px = math.floor(info.size / info.crop_fraction)  # `scene_view` crops its centre
@@ -255,6 +268,12 @@ def _open_work(
 ) -> Callable[[Sequence[str]], list[Prediction | Failure]]:
     predictor = open_predictor()
     return lambda paths: list(predictor.predict_each(paths, batch_size=len(paths), **asked))
+
+
+def _warn_of(left_out: Sequence[str]) -> None:
+    """Warn of the images in folders of thumbnails and deleted files that were not predicted."""
+    if note := describe_left_out(left_out, is_listed_name):
+        warnings.warn(note, stacklevel=3)
 
 
 def _is_folder(image: object) -> TypeGuard[str | os.PathLike[str]]:

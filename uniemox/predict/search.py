@@ -3,6 +3,7 @@
 import os
 import re
 import time
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -14,8 +15,9 @@ from numpy.typing import NDArray
 from uniemox.errors import ConfigError, DataError
 from uniemox.io.files import open_regular, replacing
 from uniemox.io.html import write_html
+from uniemox.io.system_folders import describe_left_out
 from uniemox.labels import AFFECT
-from uniemox.predict.images import walk
+from uniemox.predict.images import is_listed_name, walk
 from uniemox.predict.predictor import Predictor
 from uniemox.predict.survey.page import row_of_images
 from uniemox.predict.survey.run import EXHAUST, Answers, answer_new, pack
@@ -59,18 +61,26 @@ class Hit:
     values: dict[str, float]
 
 
-def update_index(predictor: Predictor, folder: Path, watch: Callable[[Answers], object] = EXHAUST) -> Index:
+def update_index(
+    predictor: Predictor,
+    folder: Path,
+    watch: Callable[[Answers], object] = EXHAUST,
+    report: Callable[[str], object] = warnings.warn,
+) -> Index:
     """Predict the images of a folder that its index lacks. Returns the index, without images that no longer exist.
 
     If there are new images, or an unreadable one has changed, all unreadable ones are tried again.
     FOLDER.uniemox.jsonl stores predictions and features, FOLDER.uniemox.npz a copy that loads fast.  watch: function
-    that consumes new predictions.
+    that consumes new predictions.  report: gets a note about images that were left out.
     Raises ConfigError if the index was made with another model, DataError if a file can't be read or written or if no
     image can be read.
     """
     folder = folder.absolute()
     lines, cache = (folder.with_name(folder.name + ending) for ending in (INDEX, CACHE))
-    images = [str(path) for path in walk(folder)]
+    left_out: list[str] = []
+    images = [str(path) for path in walk(folder, left_out)]
+    if note := describe_left_out(left_out, is_listed_name):
+        report(note)
     answered = AnswerHeader.of_question(predictor, None, None)
     index, failed = _load(cache, lines, answered) or (None, frozenset[str]())
     paths = failed if index is None else failed.union(index.paths.tolist())

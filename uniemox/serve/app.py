@@ -70,6 +70,8 @@ def create_app(predictors: Sequence[Predictor], config: ServeConfig, *, key: str
         generate_unique_id_function=lambda route: route.name,  # function names in generated clients
         docs_url=None,  # FastAPI's own page loads scripts from other hosts
         redoc_url=None,
+        # Behind a proxy that speaks https, a redirect for a trailing slash would lead to plain http.
+        redirect_slashes=False,
         license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
         servers=[{"url": config.root_path}] if config.root_path else None,
     )

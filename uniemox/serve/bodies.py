@@ -19,7 +19,10 @@ IMAGE_TYPES = (
     *("image/heic", "image/heif", ANY),
     *("image/x-portable-pixmap", "image/x-portable-graymap"),
 )
-"""Content types of a body that is one image; the actual format is detected from the bytes."""
+"""Content types of a body that is one image, as the documentation lists them.
+
+Any other image/... is accepted too (image/jpg, image/pjpeg, image/x-png, image/*): the bytes decide the format.
+"""
 FORM = "multipart/form-data"
 FIELD = "pictures"
 MAX_NAME_LENGTH = 255
@@ -57,11 +60,11 @@ async def read_uploads(request: Request, config: ServeConfig, hold: Callable[[in
     coding = request.headers.get("content-encoding", "identity").strip().lower()
     if coding != "identity":
         raise RefusedError(415, "unsupported_type", "a body with Content-Encoding is not accepted; send it unencoded")
-    if content_type != FORM and content_type not in IMAGE_TYPES:
+    if content_type not in (FORM, ANY) and not content_type.startswith("image/"):
         raise RefusedError(
             *(415, "unsupported_type"),
-            f"expected {FORM} with files in the field {FIELD!r}, or one image with its own type "
-            f"({', '.join(IMAGE_TYPES)})",
+            f"expected {FORM} with files in the field {FIELD!r}, or one image with its own type, such as image/jpeg, "
+            f"or {ANY}",
         )
     body = await read_body(request, config, hold)
     if content_type != FORM:

@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from uniemox.errors import ImageError, LabelError
+from uniemox.errors import BoxError, ImageError, LabelError
 from uniemox.io.decoding.pool import DecoderPool, Decoders
+from uniemox.io.image_border import image_border
 from uniemox.io.images import MinSides, encode_image, open_image
+from uniemox.io.raw_preview import is_raw
 from uniemox.labels import LABEL_SETS, LabelSet
 from uniemox.persons.box import Box
 from uniemox.predict.confidence import max_coverage
@@ -179,14 +181,22 @@ class _PromptDecoders:
         if time.monotonic() > self._until:
             self.not_begun.add(data)
             raise ImageError(f"{name}: not decoded: others in its batch took too long")
-        width, height = open_image(data, name).size
+        # Only a decoding process looks into a camera raw, so it counts as large until its size is known.
+        size = None if is_raw(data) else open_image(data, name).size
+        if size is not None:
+            self._check_size(size, name)
+        if not self.takes_large and (size is None or size[0] * size[1] > LARGE_PIXELS):
+            self.large.add(data)
+            raise ImageError(f"{name}: not decoded: it is large")
+        image, full = self._pool.decode(data, name, shrink=shrink)
+        self._check_size(full, name)
+        return image, full
+
+    def _check_size(self, size: tuple[int, int], name: str) -> None:
+        width, height = size
         if width * height > self._max_pixels:
             limit = f"the {self._max_pixels // 10**6} megapixels that are read"
             raise ImageError(f"{name}: {width} x {height} px is more than {limit}; scale it down")
-        if width * height > LARGE_PIXELS and not self.takes_large:
-            self.large.add(data)
-            raise ImageError(f"{name}: not decoded: it is large")
-        return self._pool.decode(data, name, shrink=shrink)
 
 
 def _can_answer_in(predictor: Predictor, labels: LabelSet) -> bool:
@@ -203,11 +213,12 @@ def _can_answer_in(predictor: Predictor, labels: LabelSet) -> bool:
 def overlay_of(predictor: Predictor, data: bytes, label: str | None, decoders: Decoders) -> Overlay | Failure:
     """Return the heat map for a label; Failure if the image can't be read. Raises LabelError for an unknown label."""
     try:
-        image, _ = decoders.decode(data, "image")
-        explanation = heat_map(predictor, image, label)
-    except ImageError as error:
+        with image_border("image"):
+            image, _ = decoders.decode(data, "image")
+            explanation = heat_map(predictor, image, label)
+            drawn = encode_image(explanation.overlay(), "PNG", compress_level=3)
+    except (ImageError, BoxError) as error:
         return Failure(path=None, error=str(error))
-    drawn = encode_image(explanation.overlay(), "PNG", compress_level=3)
     return Overlay(explanation.label, explanation.method, explanation.box, drawn)
 
 

@@ -16,7 +16,7 @@ RUNTIME = {  # files of the npm package onnxruntime-web by backend; the browser 
     "wasm": ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm"),
     "webgpu": ("ort.webgpu.min.mjs", "ort-wasm-simd-threaded.asyncify.mjs", "ort-wasm-simd-threaded.asyncify.wasm"),
 }
-PAGE = ("page.js", "answer.js", "elements.js", "files.js", "maps.js", "table.js", "style.css", "icon.svg")
+PAGE = ("page.js", "answer.js", "elements.js", "files.js", "maps.js", "names.js", "table.js", "style.css", "icon.svg")
 POLICY = (
     "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; style-src 'self'; img-src 'self' blob: data:; "
     "connect-src 'self' data: blob:; worker-src 'self'; manifest-src 'self'"

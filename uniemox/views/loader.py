@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 from uniemox.data.processes import loader_context
 from uniemox.data.sample import Broken, Sample
 from uniemox.errors import BoxError, DataError, ImageError
+from uniemox.io.image_border import image_border
 from uniemox.views.transforms import Views
 
 PREFETCH = 4  # batches that each loading process keeps ready
@@ -80,7 +81,8 @@ class ViewDataset(Dataset[tuple[Sample, Views] | Broken]):
         epoch, index = place
         sample = self.samples[index]
         try:
-            return sample, self.make_views(sample, epoch)
+            with image_border(str(sample.image)):
+                return sample, self.make_views(sample, epoch)
         except (ImageError, BoxError) as error:
             return Broken(sample.key, str(error))
 

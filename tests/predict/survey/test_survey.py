@@ -1,9 +1,11 @@
 """`uniemox survey`: what a collection evokes, on one page that opens from a disk."""
 
+import base64
 import json
 import os
 import re
 import sys
+import unicodedata
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -13,12 +15,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from tests.drawn import draw_image
+from tests.drawn import draw_image, jpeg_of
 from tests.runs import uniemox_here
 from uniemox.errors import DataError
 from uniemox.predict.survey.page import arrange
 from uniemox.predict.survey.run import date_taken, pack
-from uniemox.predict.survey.summary import SHOWN, Tally, groupings_of, summarise, unpack
+from uniemox.predict.survey.summary import SHOWN, Tally, groupings_of, summarise, unmatched_rows, unpack
 
 
 class Everything:
@@ -55,6 +57,7 @@ def surveyed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert done.returncode == 3, done.stderr
     assert "14 images" in done.stderr
     assert "1 of 15 images could not be read" in done.stderr
+    assert "rows match no image" not in done.stderr
     return folder
 
 
@@ -97,6 +100,25 @@ def test_groups_are_those_of_the_images(surveyed: Path) -> None:
         assert [one.value for one in found.least[label]] == values[:SHOWN]
 
 
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_a_table_of_another_system_matches_and_idle_rows_are_counted(tmp_path: Path, form: str) -> None:
+    """macOS writes names as NFD, Windows with backslashes."""
+    other = {"NFC": "NFD", "NFD": "NFC"}[form]
+    names = [unicodedata.normalize(form, name) for name in ("été/été.jpg", "été/grün/b.jpg")]
+    rows = [unicodedata.normalize(other, name).replace("/", "\\") for name in names]
+    (tmp_path / "t.csv").write_text(
+        "\n".join(["path,city", f"{rows[0]},Köln", f"{rows[1]},Bonn", "gone.jpg,Ulm"]), "utf-8"
+    )
+    groupings = groupings_of(("city",), tmp_path / "t.csv")
+    found = [groupings["city"]({"path": str(tmp_path / name)}) for name in (*names, "c.jpg")]
+    assert found == ["Köln", "Bonn", "not in the table"]
+    assert unmatched_rows(groupings).startswith(
+        f"{tmp_path / 't.csv'}: 1 of 3 rows match no image, the first is gone.jpg"
+    )
+    groupings["city"]({"path": str(tmp_path / "gone.jpg")})
+    assert unmatched_rows(groupings) == ""
+
+
 def test_resume_answers_only_new_images(surveyed: Path) -> None:
     again = ("survey", surveyed / "photos", *SMALL, "--out", surveyed / "s.html")
     assert "continue it (--resume)" in uniemox_here(*again).stderr
@@ -135,7 +157,25 @@ def test_a_survey_without_readable_images_is_an_error(tmp_path: Path) -> None:
     assert "none of its 1 images could be read" in done.stderr
 
 
-@pytest.mark.parametrize(("text", "date"), [("2019:05:03 1", "2019-05-03"), ("2019:13:03", None), ("yesterday", None)])
+@pytest.mark.parametrize(
+    ("text", "date"),
+    [
+        ("2019:05:03 1", "2019-05-03"),
+        ("2015/06/01", "2015-06-01"),
+        ("2015-06-01T10:00:00Z", "2015-06-01"),
+        ("2015 06 01 12:00:00", "2015-06-01"),
+        ("2015: 6: 1 12:00:00", "2015-06-01"),
+        ("  2015:06:01", "2015-06-01"),
+        ("2015.06.01", "2015-06-01"),
+        ("20150601", "2015-06-01"),
+        ("2019:13:03", None),
+        ("2019:02:30 10:00:00", None),
+        ("0000:00:00 00:00:00", None),
+        ("    :  :     :  :  ", None),
+        ("2015:06:011", None),
+        ("yesterday", None),
+    ],
+)
 def test_dates(tmp_path: Path, text: str, date: str | None) -> None:
     exif = Image.Exif()
     exif[306] = text
@@ -144,6 +184,21 @@ def test_dates(tmp_path: Path, text: str, date: str | None) -> None:
     for odd in (b"", b"Exif\0\0II*\0", b"Exif\0\0" + bytes(range(200))):
         draw_image(1).save(tmp_path / "b.jpg", exif=odd)
         assert date_taken(tmp_path / "b.jpg") is None
+
+
+@pytest.mark.parametrize("invalid", ["0000:00:00 00:00:00", "    :  :     :  :  ", "2019:02:30", "", None])
+@pytest.mark.parametrize("fmt", ["jpg", "png", "tif", "webp"])
+def test_the_first_valid_date_counts(tmp_path: Path, fmt: str, invalid: str | None) -> None:
+    """DateTimeOriginal (36867), then DateTimeDigitized (36868), then DateTime (306), which editors change."""
+    tags, path = (36867, 36868, 306), tmp_path / f"a.{fmt}"
+    for first in range(3):
+        exif = Image.Exif()
+        for place, tag in enumerate(tags):
+            value = invalid if place < first else f"201{place}:01:02 10:00:00"
+            if value is not None:
+                (exif if tag == 306 else exif.get_ifd(34665))[tag] = value
+        draw_image(1).save(path, exif=exif.tobytes())  # of an object, Pillow writes no inner block into a TIFF
+        assert date_taken(path) == f"201{first}-01-02"
 
 
 def test_no_date_is_read_from_a_large_block(tmp_path: Path) -> None:
@@ -249,3 +304,11 @@ def test_a_field_of_another_type_is_an_error(tmp_path: Path, surveyed: Path, wro
     (tmp_path / "a.jsonl").write_text(json.dumps(value | wrong) + "\n")
     with pytest.raises(DataError, match="of another type"):
         summarise(tmp_path / "a.jsonl", groupings_of(("folder", "date"), None), [value["path"]])
+
+
+def test_a_data_url_is_refused_because_it_has_no_path(tmp_path: Path) -> None:
+    url = "data:image/jpeg;base64," + base64.b64encode(jpeg_of(draw_image(1))).decode()
+    done = uniemox_here("survey", url, *SMALL, "--out", tmp_path / "s.html")
+    assert done.returncode == 1
+    assert "save the image of the data URL" in done.stderr
+    assert len(done.stderr) < 500

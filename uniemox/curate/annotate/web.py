@@ -89,7 +89,15 @@ def create_app(project: Project, addresses: Sequence[str]) -> FastAPI:
         app.state.previews.close()
         app.state.writer.close()
 
-    app = FastAPI(title="uniemox curate", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
+    # Behind a proxy that speaks https, a redirect for a trailing slash would lead to plain http.
+    app = FastAPI(
+        title="uniemox curate",
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        redirect_slashes=False,
+    )
     app.add_middleware(BaseHTTPMiddleware, dispatch=access.request_guard(addresses))
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(UnavailableError, _unavailable)

@@ -23,6 +23,7 @@ from uniemox.errors import DataError, ImageError
 from uniemox.io.files import read_limited
 from uniemox.io.images import open_image
 from uniemox.io.progress import Progress, silent
+from uniemox.io.raw_preview import is_raw
 
 OFFERED_AT_ONCE, FETCHED_AT_ONCE = 500, 50  # candidates in one transaction
 
@@ -170,6 +171,8 @@ def _fetch_one(project: Project, job: Download, config: CollectConfig, robots: R
     if isinstance(result, FetchError):
         return result
     try:
+        if is_raw(result):  # a data set is published in formats that all browsers show
+            return FetchError("a camera raw; save it as JPEG")
         image = open_image(result, "it")
         image_format = str(image.format)
         if job.key.sha256 not in (None, hashlib.sha256(result).hexdigest()):

@@ -224,10 +224,10 @@ def scorer(model: str, labels: LabelSet, *, needs_all: bool = False) -> Scorer:
         for sample in samples:
             try:
                 image, _ = decode_sample(sample)
+                prediction = predictor.predict(image)
             except ImageError:
                 predictions.append(None)
                 continue
-            prediction = predictor.predict(image)
             assert not isinstance(prediction, list), "of one image"
             if prediction.kind != labels.kind or not set(prediction.scene) & set(labels.labels):
                 raise ConfigError(

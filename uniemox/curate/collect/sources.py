@@ -4,6 +4,7 @@ import html
 import json
 import re
 import time
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from uniemox.curate.collect.config import CollectConfig
 from uniemox.curate.collect.fetch import Download, FetchError, fetch_all, get
 from uniemox.curate.plan import CollectionPlan
 from uniemox.data.readers.csv_table import parse_json, read_rows
-from uniemox.data.readers.folders import checked_folder, images_below
+from uniemox.data.readers.folders import checked_folder, images_below, note_left_out
 from uniemox.data.source import parse_source
 from uniemox.errors import ConfigError, DataError, LabelError
 from uniemox.io.files import plain_cell
@@ -112,6 +113,8 @@ def local_folder(root: Path, plan: CollectionPlan, *, with_labels: bool = True) 
     paths = images_below(checked_folder(root))
     if not paths:
         raise DataError(f"{root}: no images below this folder")
+    for note in note_left_out(root):
+        warnings.warn(note, stacklevel=2)
     inner = root.resolve()
     outside = [key for key, path in paths.items() if not path.resolve().is_relative_to(inner)]
     if outside:

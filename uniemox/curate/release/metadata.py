@@ -10,6 +10,7 @@ from PIL import Image
 
 from uniemox.errors import ImageError
 from uniemox.io.colour import names_adobe_rgb
+from uniemox.io.image_border import image_border
 from uniemox.io.images import DECODING_ERRORS, open_image
 from uniemox.io.images import orientation_of as orientation_of_image
 
@@ -92,15 +93,16 @@ def _if_same(plain: bytes, data: bytes) -> bytes | None:
 
 def _shown(data: bytes) -> tuple[tuple[int, int], bytes]:
     """Return size and hash of an image's pixels; in strips, so that it is in memory only once. Raises ImageError."""
-    image, digest = open_image(data, "image"), sha256()
-    try:
-        image.load()
-        for top in range(0, image.height, STRIP):
-            strip = image.crop((0, top, image.width, min(top + STRIP, image.height)))
-            digest.update((strip if strip.mode.startswith("I") else strip.convert("RGBA")).tobytes())
-    except DECODING_ERRORS as error:
-        raise ImageError("can't be decoded") from error
-    return image.size, digest.digest()
+    with image_border("image"):
+        image, digest = open_image(data, "image"), sha256()
+        try:
+            image.load()
+            for top in range(0, image.height, STRIP):
+                strip = image.crop((0, top, image.width, min(top + STRIP, image.height)))
+                digest.update((strip if strip.mode.startswith("I") else strip.convert("RGBA")).tobytes())
+        except DECODING_ERRORS as error:
+            raise ImageError("can't be decoded") from error
+        return image.size, digest.digest()
 
 
 def orientation_of(data: bytes, name: str = "image") -> int:

@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 from uniemox.data.sample import DataSet, ImageFile, Sample
 from uniemox.errors import DataError, LabelError
 from uniemox.io.images import is_image_name
+from uniemox.io.system_folders import describe_left_out, is_system_folder, system_folders_below
 from uniemox.labels import Kind, LabelSet, clean, recognise
 from uniemox.spelling import spelled, spelled_alike
 
@@ -136,15 +137,22 @@ def _walk_unlinked(folder: Path, visited: set[str], links: list[Path]) -> Iterat
     except OSError as error:
         raise DataError(f"{folder}: can't be listed ({error.strerror})") from error
     for entry in entries:
-        if entry.name.startswith((".", "__MACOSX")):
+        is_folder = entry.is_dir(follow_symlinks=False)
+        if entry.name[0] == "." or (is_folder and is_system_folder(entry.name)):
             continue
-        if entry.is_dir(follow_symlinks=False):
+        if is_folder:
             if os.path.realpath(entry.path) not in visited:  # the target of a link may contain a folder already read
                 yield from _walk_unlinked(Path(entry.path), visited, links)
         elif entry.is_symlink() and os.path.isdir(entry.path):
             links.append(Path(entry.path))
         elif entry.is_file(follow_symlinks=False) or entry.is_symlink():
             yield Path(entry.path)  # a dead link, or one into a forbidden folder, fails when it is read
+
+
+def note_left_out(root: Path) -> tuple[str, ...]:
+    """Return a note about the images below a folder that `walk_files` leaves out; () if there are none."""
+    note = describe_left_out(system_folders_below(root), lambda name: is_image_name(Path(name)))
+    return (note,) if note else ()
 
 
 def images_below(root: Path, circles: list[Path] | None = None) -> dict[str, Path]:
@@ -251,6 +259,7 @@ def _class_folders(root: Path) -> list[tuple[str | None, Path]]:
 
 def _folders(folder: Path) -> list[Path]:
     try:
-        return sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith((".", "__MACOSX")))
+        children = [path for path in folder.iterdir() if path.is_dir()]
+        return sorted(path for path in children if path.name[0] != "." and not is_system_folder(path.name))
     except OSError as error:
         raise DataError(f"{folder}: can't be listed ({error.strerror})") from error

@@ -14,11 +14,13 @@ from typing import Any, BinaryIO, Protocol
 
 from PIL import Image
 
-from uniemox.errors import ImageError
+from uniemox.errors import ImageError, UnexpectedImageError
 from uniemox.io.decoding import process as decoder_process
 from uniemox.io.decoding.process import ANSWER, BUG, DONE, IMAGE, QUESTION, READY, REFUSED
+from uniemox.io.image_border import logger, shorten
 from uniemox.io.images import MinSides, count_frames, open_image
 from uniemox.io.images import decode as decode_here
+from uniemox.io.raw_preview import is_raw
 
 CPU_S = 5
 """Maximum processor time for one file, s. 100 megapixels take 1 to 3 s in every format."""
@@ -85,7 +87,7 @@ class Child:
         self._is_done()
 
     def ask(self, data: bytes, name: str, shrink: MinSides | None, *, counts_frames: bool, wait_s: float) -> Decoded:
-        """Decode a file. Raises ImageError, EndedError, RuntimeError for a bug; reusable then if `is_idle`."""
+        """Decode a file. Raises ImageError, EndedError; reusable then if `is_idle`."""
         self.is_idle, self.is_late, self.deadline = False, False, time.monotonic() + wait_s
         short, long = (-1, -1) if shrink is None else (shrink.short_px, shrink.long_px)
         try:
@@ -102,7 +104,9 @@ class Child:
             raise self._why_it_ended(wait_s) from None
         self._is_done()
         if status == BUG:
-            raise RuntimeError(f"{name}: the decoder's process failed:\n{text}")
+            message, _, trace = text.partition("\n")
+            logger.info("the decoder's process failed: %s", trace)
+            raise UnexpectedImageError(message.replace("{name}", shorten(name)))
         assert status == REFUSED
         raise ImageError(text.replace("{name}", name))
 
@@ -261,8 +265,8 @@ class DecoderPool:
 def decode_one(
     data: bytes, name: str = "image", *, shrink: MinSides | None = None
 ) -> tuple[Image.Image, tuple[int, int]]:
-    """Decode as `images.decode` does, in this process unless only the codec knows the size (AVIF; HEIC too)."""
-    if data[4:8] == b"ftyp":
+    """Decode as `images.decode` does, in this process unless only the codec knows the size (AVIF, HEIC, raw)."""
+    if data[4:8] == b"ftyp" or is_raw(data):
         with closing(DecoderPool(1)) as pool:
             return pool.decode(data, name, shrink=shrink)
     return decode_here(data, name, shrink=shrink)

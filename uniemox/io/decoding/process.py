@@ -4,7 +4,7 @@ It reads files from standard input and writes pixels to standard output, until i
   question  HEADER: bytes of the file, short_px and long_px of `images.MinSides` (-1: decode in full), whether to
             count frames; then the file
   answer    ANSWER: a status, bytes that follow. DONE: an IMAGE, format and mode as text, then strips of RGB pixels.
-            REFUSED: the reason, as text. BUG: a traceback
+            REFUSED: the reason, as text. BUG: the message of an unexpected error in one line, then its traceback
 """
 
 import os
@@ -17,10 +17,12 @@ import traceback
 import warnings
 from typing import BinaryIO
 
-from uniemox.errors import ImageError
+from uniemox.errors import ImageError, UnexpectedImageError
+from uniemox.io.image_border import image_border
 from uniemox.io.image_limits import webp_pixels
 from uniemox.io.images import MAX_PIXELS, MinSides, count_frames, decode_opened, load_plugins, open_image
 from uniemox.io.limits import limit_cpu, limit_memory
+from uniemox.io.raw_preview import LIBRARY_BYTES, is_raw
 
 QUESTION = struct.Struct("<Qqq?")
 ANSWER = struct.Struct("<BQ")
@@ -58,16 +60,17 @@ def main() -> None:
         limit_cpu(cpu_s)
         shrink = None if short_px < 0 else MinSides(short_px=short_px, long_px=long_px)
         try:
-            _answer(answers, data, shrink, counts_frames=counts_frames)
+            with image_border("{name}"):
+                _answer(answers, data, shrink, counts_frames=counts_frames)
+        except UnexpectedImageError as error:
+            _send(answers, BUG, f"{error}\n{traceback.format_exc()}".encode(errors="backslashreplace"))
         except ImageError as error:
-            _send(answers, REFUSED, str(error).encode())
-        except Exception:  # noqa: BLE001 - the border: it is raised again in the parent
-            _send(answers, BUG, traceback.format_exc().encode())
+            _send(answers, REFUSED, str(error).encode(errors="backslashreplace"))
 
 
 def _answer(answers: BinaryIO, data: bytes, shrink: MinSides | None, *, counts_frames: bool) -> None:
     """Decode a file and send its pixels in strips. Raises ImageError, whose message calls the file {name}."""
-    base = BASE_BYTES + BYTES_A_FILE_BYTE * len(data)
+    base = BASE_BYTES + BYTES_A_FILE_BYTE * len(data) + (LIBRARY_BYTES if is_raw(data) else 0)
     limit_memory(base + BYTES_A_PIXEL * min(webp_pixels(data), MAX_PIXELS))
     header = open_image(data, "{name}")
     limit_memory(base + BYTES_A_PIXEL * header.width * header.height)

@@ -10,11 +10,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from uniemox.errors import ConfigError, ShapeError
+from uniemox.io.image_border import image_border
 from uniemox.persons.box import Box, Detection, choose_person
 from uniemox.predict.confidence import answers_of, log_softmax
 from uniemox.predict.explain.explanation import Array, Explanation, normalised
 from uniemox.predict.explain.scores import MapScores, map_scores
-from uniemox.predict.images import ImageLike, read_any
+from uniemox.predict.images import ImageLike, name_of, read_any
 from uniemox.predict.network import Network
 from uniemox.predict.opening import open_finder, open_network
 from uniemox.predict.predictor import Predictor
@@ -134,9 +135,24 @@ def heat_map(
     """
     if method not in get_args(Method):
         raise ConfigError(f"there is no method {method!r}; choose one of {', '.join(get_args(Method))}")
+    if stream is not None and stream not in predictor.network.info.views:
+        views = " and ".join(predictor.network.info.views)
+        raise ConfigError(f"the network reads {views}; there is no map of {stream}")
+    with image_border(name_of(image)):
+        return _explain_one(predictor, image, label, method=method, stream=stream, persons=persons)
+
+
+def _explain_one(
+    predictor: Predictor,
+    image: ImageLike,
+    label: str | None,
+    *,
+    method: Method,
+    stream: str | None,
+    persons: Sequence[Detection] | None,
+) -> Explanation:
+    """Explain one image; arguments as for `heat_map`."""
     network, info = predictor.network, predictor.network.info
-    if stream is not None and stream not in info.views:
-        raise ConfigError(f"the network reads {' and '.join(info.views)}; there is no map of {stream}")
     decoded, _ = read_any(image)
     if persons is None and info.needs_person:
         persons = predictor.find_people(decoded, decoded.size)

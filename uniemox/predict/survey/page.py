@@ -16,9 +16,10 @@ from uniemox import __version__
 from uniemox.errors import ImageError, MissingPackageError
 from uniemox.io.decoding.pool import Decode
 from uniemox.io.html import jpeg_url, percent, write_html
+from uniemox.io.image_border import image_border
 from uniemox.io.images import MinSides
 from uniemox.labels import AFFECT
-from uniemox.predict.images import ImageLike, map_images, read_any
+from uniemox.predict.images import ImageLike, map_images, name_of, read_any
 from uniemox.predict.plot import LABEL_COLOURS
 from uniemox.predict.survey.summary import DATE, Place, Summary, Tally
 
@@ -152,9 +153,10 @@ def _thumbnails(paths: Iterable[str], side_px: int) -> Iterable[Image.Image | No
 
     def small(source: ImageLike, decode: Decode) -> Image.Image | None:
         try:
-            image, _ = read_any(source, MinSides(short_px=side_px), decode_file=decode)
+            with image_border(name_of(source)):
+                image, _ = read_any(source, MinSides(short_px=side_px), decode_file=decode)
+                return ImageOps.fit(image, (side_px, side_px))
         except ImageError:
             return None
-        return ImageOps.fit(image, (side_px, side_px))
 
     return map_images(paths, small, 16, None)

@@ -11,11 +11,14 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags
+from PIL import ExifTags, Image
 
-from uniemox.errors import ImageError
+from uniemox.errors import ConfigError, ImageError
 from uniemox.io.files import read_limited
-from uniemox.io.images import DECODING_ERRORS, MAX_BYTES, open_image
+from uniemox.io.image_border import image_border
+from uniemox.io.images import MAX_BYTES, open_image
+from uniemox.io.raw_preview import exif_of_raw, is_raw
+from uniemox.predict.data_urls import is_data_url
 from uniemox.predict.prediction import Failure, Prediction
 from uniemox.predict.predictor import Predictor
 from uniemox.predict.survey.summary import FEATURES
@@ -23,12 +26,18 @@ from uniemox.predict.writing import PathSet, ResultFile
 
 EXHAUST = partial(deque[Any], maxlen=0)
 MAX_EXIF_BYTES = 2**20
+# In this order: when it was taken, when a scanner or camera digitised it, when the file was last changed.
+_DATE_TAGS = (ExifTags.Base.DateTimeOriginal, ExifTags.Base.DateTimeDigitized, ExifTags.Base.DateTime)
+# 2015:06:01 by the standard; phones and scanners also write 2015-06-01, 2015/06/01, 2015.6.1, 2015 06 01 and 20150601.
+_DATE = re.compile(r"[\s\0]*(\d{4})(?:\s*[:/.\-\s]\s*(\d\d?)\s*[:/.\-\s]\s*(\d\d?)(?!\d)|(\d\d)(\d\d)(?!\d))")
 Answers = Iterable[Prediction | Failure]
 
 
 def noted(images: Iterable[str], asked: PathSet) -> Iterator[str]:
-    """Yield the paths, and add each to `asked`."""
+    """Yield the paths, and add each to `asked`. Raises ConfigError for a data URL, which has no path to group by."""
     for image in images:
+        if is_data_url(image):
+            raise ConfigError("a survey is about files; save the image of the data URL and give its path")
         asked.add(image)
         yield image
 
@@ -50,14 +59,38 @@ def answer_new(
 def date_taken(path: Path) -> str | None:
     """Return the date of a photograph by its EXIF, YYYY-MM-DD; None without one, or for more than 1 MiB of EXIF."""
     try:
-        image = open_image(read_limited(path, MAX_BYTES), str(path))
-        exif = image.getexif()  # decodes no values yet; those of a PNG may follow its pixels
-        if len(image.info.get("exif", b"")) > MAX_EXIF_BYTES:
-            return None
-        value = exif.get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.DateTimeOriginal) or exif.get(ExifTags.Base.DateTime)
-        match = re.match(r"(\d{4})[:-](\d\d)[:-](\d\d)", str(value))
-        return date(*map(int, match.groups())).isoformat() if match else None
-    except (ImageError, *DECODING_ERRORS):
+        with image_border(str(path)):
+            data = read_limited(path, MAX_BYTES)
+            exif = exif_of_raw(data) if is_raw(data) else _exif_of(data, str(path))
+            if exif is None:
+                return None
+            inner = exif.get_ifd(ExifTags.IFD.Exif)
+            values = (ifd.get(tag) for tag in _DATE_TAGS for ifd in (inner, exif))
+            return next(filter(None, map(parse_date, values)), None)
+    except ImageError:  # a date is not worth a failure: the image was read
+        return None
+
+
+def _exif_of(data: bytes, name: str) -> Image.Exif | None:
+    """Return the EXIF of an image; None if it has more than 1 MiB."""
+    image = open_image(data, name)
+    exif = image.getexif()  # decodes no values yet; those of a PNG may follow its pixels
+    return None if len(image.info.get("exif", b"")) > MAX_EXIF_BYTES else exif
+
+
+def parse_date(value: object) -> str | None:
+    """Return the date in an EXIF value, YYYY-MM-DD; None for others, such as 0000:00:00 of a camera without a clock.
+
+    >>> parse_date("2015:06:01 12:30:00"), parse_date("2015/06/01"), parse_date("0000:00:00 00:00:00")
+    ('2015-06-01', '2015-06-01', None)
+    """
+    text = value.decode("latin-1") if isinstance(value, bytes) else str(value)
+    match = _DATE.match(text)
+    if match is None:
+        return None
+    try:
+        return date(*(int(part) for part in match.groups() if part is not None)).isoformat()
+    except ValueError:  # no such day
         return None
 
 

@@ -2,6 +2,7 @@
 
 import base64
 import os
+import unicodedata
 from bisect import insort
 from collections import Counter
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 from uniemox.data.readers.csv_table import read_rows
 from uniemox.errors import ConfigError, DataError
+from uniemox.io.image_border import shorten
 from uniemox.labels import AFFECT
 from uniemox.predict.schema import top_word
 from uniemox.predict.tables import checking_fields, read_lines
@@ -179,6 +181,8 @@ def summarise(lines: Path, groupings: Mapping[str, Grouping], asked: Container[s
             continue
         if "scene" not in value:
             failures += 1
+            for grouping in groupings.values():  # the row of an unreadable image has matched an image, too
+                grouping(value)
             continue
         with checking_fields(lines):
             summary = summary or Summary(value, groupings)
@@ -212,23 +216,72 @@ def groupings_of(names: Sequence[str], table: Path | None) -> dict[str, Grouping
         what = f"--by {columns[0]}: neither folder nor date" if columns else "no column of --table is used"
         raise ConfigError(f"{what}; for a column give a CSV file, --table, and its name, --by")
     if table is not None:
-        groupings |= _columns_of(table, columns)
+        rows = TableRows(table, columns)
+        groupings |= {name: TableColumn(rows, name) for name in columns}
     return {name: groupings[name] for name in names}
 
 
-def _columns_of(table: Path, columns: Sequence[str]) -> dict[str, Grouping]:
-    rows: dict[str, tuple[str, ...]] = {}
-    for line, row in read_rows(table):
-        absent = next((name for name in ("path", *columns) if name not in row), None)
-        if absent is not None:
-            raise ConfigError(f"{table}:{line}: there is no column {absent!r}; it has {', '.join(row)}")
-        values = tuple(row[name] for name in columns)
-        rows[os.path.abspath(table.parent / row["path"])] = rows[os.path.abspath(row["path"])] = values
+class TableRows:
+    """Rows of a table about images, found by path.
 
-    def grouping(place: int) -> Grouping:
-        return lambda value: rows[path][place] if (path := os.path.abspath(value["path"])) in rows else NOWHERE
+    Paths match in any Unicode form (macOS writes NFD), and with the backslashes of Windows.
+    Raises ConfigError for a missing column, DataError for an unreadable table.
+    """
 
-    return {name: grouping(place) for place, name in enumerate(columns)}
+    def __init__(self, table: Path, columns: Sequence[str]) -> None:
+        self.table = table
+        self._rows: list[dict[str, str]] = []
+        self._places: dict[str, int] = {}
+        self._matched: set[int] = set()
+        for line, row in read_rows(table):
+            absent = next((name for name in ("path", *columns) if name not in row), None)
+            if absent is not None:
+                raise ConfigError(f"{table}:{line}: there is no column {absent!r}; it has {', '.join(row)}")
+            for path in (row["path"], row["path"].replace("\\", "/")):
+                for folder in (Path(), table.parent):
+                    self._places[_same_path(folder / path)] = len(self._rows)
+            self._rows.append(row)
+
+    def find(self, path: str) -> dict[str, str] | None:
+        """Return the row of an image; None without one."""
+        place = self._places.get(_same_path(path))
+        if place is None:
+            return None
+        self._matched.add(place)
+        return self._rows[place]
+
+    def unmatched(self) -> str:
+        """Describe the rows that no image has asked for; "" if there are none."""
+        paths = [row["path"] for place, row in enumerate(self._rows) if place not in self._matched]
+        if not paths:
+            return ""
+        return (
+            f"{self.table}: {len(paths):,} of {len(self._rows):,} rows match no image, the first is "
+            f"{shorten(paths[0])}; paths are relative to the table's folder or the current one"
+        )
+
+
+def _same_path(path: str | Path) -> str:
+    return unicodedata.normalize("NFC", os.path.abspath(path))
+
+
+@dataclass(frozen=True, slots=True)
+class TableColumn:
+    """Grouping by a column of a table."""
+
+    rows: TableRows
+    name: str
+
+    def __call__(self, answer: Answer) -> str:
+        """Return the group of an image."""
+        row = self.rows.find(answer["path"])
+        return NOWHERE if row is None else row[self.name]
+
+
+def unmatched_rows(groupings: Mapping[str, Grouping]) -> str:
+    """Describe the rows of the groupings' table that match no image, after `summarise`; "" if there are none."""
+    column = next((grouping for grouping in groupings.values() if isinstance(grouping, TableColumn)), None)
+    return "" if column is None else column.rows.unmatched()
 
 
 def _below(folders: Iterable[str]) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 import { article, short, summary } from "./answer.js";
 import { complain, download, element, find, say, sorted } from "./elements.js";
-import { given } from "./files.js";
+import { chosen, given } from "./files.js";
 import { ask, predict, prepared } from "./server.js";
 import { csv } from "./table.js";
 
@@ -40,10 +40,14 @@ function offerCoverage(most) {
   if (Number(setting.value) > most) setting.value = "";
 }
 
-async function take(found) { // [{ file, name }]
+async function take(found, skipped = []) { // see `given`
   complain("");
   taken += 1;
   const call = taken;
+  failed.push(...skipped);
+  tellFailed();
+  offer();
+  if (skipped.length) complain(linesOf(skipped));
   if (!found.length || (!models.length && !(await readModels()))) return;
   const added = found.map(({ file, name }) => ({ file, name: name || "the pasted image", url: URL.createObjectURL(file) }));
   items.push(...added);
@@ -104,9 +108,13 @@ function report(asked, refused) {
   tellFailed();
   if (asked.length > 1 && answered.length) say(`${answered.length} images answered: ${counted(answered)}${not}.`);
   else if (!answered.length) say(asked.length === 1 ? `No prediction for ${asked[0].name}.` : "No predictions.");
+  if (refused.length) complain(linesOf(refused));
+}
+
+// The first few of what went wrong, a line each.
+function linesOf(refused) {
   const rest = refused.length > MAX_NAMED ? [`and ${refused.length - MAX_NAMED} more`] : [];
-  const lines = refused.slice(0, MAX_NAMED).map(({ name, error }) => `${name}: ${error}`);
-  if (refused.length) complain([...lines, ...rest].join("\n"));
+  return [...refused.slice(0, MAX_NAMED).map(({ name, error }) => `${name}: ${error}`), ...rest].join("\n");
 }
 
 function tellFailed() { // stays, whatever happens after
@@ -201,7 +209,8 @@ async function takeGiven(event) {
   if (event.target instanceof HTMLInputElement && event.type === "paste") return; // into the field of the key
   event.preventDefault();
   try {
-    await take(await given(event.clipboardData || event.dataTransfer));
+    const skipped = [];
+    await take(await given(event.clipboardData || event.dataTransfer, skipped), skipped);
   } catch (failure) {
     complain(failure.message);
   }
@@ -211,7 +220,7 @@ function start() {
   for (const id of ["choose", "take"]) {
     const input = find(`#${id}`);
     find(`[data-opens=${id}]`).addEventListener("click", () => input.click());
-    input.addEventListener("change", () => { const files = [...input.files]; input.value = ""; take(files.map((file) => ({ file, name: file.name }))); });
+    input.addEventListener("change", () => { const files = [...input.files]; input.value = ""; take(chosen(files)); });
   }
   for (const kind of ["dragover", "dragleave", "drop"]) {
     document.addEventListener(kind, (event) => {

@@ -1,0 +1,119 @@
+"""Folders and patterns: what is found, what is left out, and that nothing is left out in silence."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.drawn import draw_image
+from tests.runs import uniemox_here
+from uniemox.data.source import open_data
+from uniemox.errors import ImageError
+from uniemox.io.system_folders import describe_left_out, is_system_folder
+from uniemox.predict.images import is_listed_name, list_images, walk
+from uniemox.predict.opening import load
+from uniemox.predict.predictor import Predictor
+
+SYSTEM = ["@eaDir", ".thumbnails", "#recycle", "$RECYCLE.BIN", ".@__thumb", ".Trash-1000", "System Volume Information"]
+
+
+def put(root: Path, *names: str) -> Path:
+    """Empty files, whose names are what counts."""
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+    return root
+
+
+def found(pattern: str, left_out: list[str] | None = None) -> list[str]:
+    return list(list_images([pattern], left_out=left_out))
+
+
+@pytest.mark.parametrize("name", SYSTEM)
+def test_folders_of_thumbnails_and_deleted_files_are_left_out_and_counted(tmp_path: Path, name: str) -> None:
+    put(
+        tmp_path,
+        "a.jpg",
+        "summer/b.jpg",
+        f"summer/{name}/b.jpg/SYNOPHOTO_THUMB_XL.jpg",
+        f"{name}/c.jpg",
+        f"{name}/d.txt",
+    )
+    left_out: list[str] = []
+    expected = [str(tmp_path / "a.jpg"), str(tmp_path / "summer/b.jpg")]
+    assert list(map(str, walk(tmp_path, left_out))) == expected
+    note = describe_left_out(left_out, is_listed_name)
+    assert note.startswith(f"left out: 2 images in 2 folders of thumbnails or deleted files ({name})")
+    for pattern in (str(tmp_path), f"{tmp_path}/**/*.jpg"):
+        left_out = []
+        assert found(pattern, left_out) == expected
+        assert describe_left_out(left_out, is_listed_name) == note
+    assert found(str(tmp_path / name)) == [str(tmp_path / name / "c.jpg")]  # it was named
+    assert not any(map(is_system_folder, ("recycle", "thumbnails", "eadir")))
+
+
+def test_python_warns_and_the_data_set_has_a_note(tmp_path: Path) -> None:
+    predictor = load("small", finder=None)
+    for name in ("awe/a.jpg", "fear/b.jpg", "awe/@eaDir/a.jpg", "#recycle/c.jpg"):
+        path = put(tmp_path, name) / name
+        draw_image(1).save(path)
+    message = r"left out: 2 images in 2 folders of thumbnails or deleted files \(#recycle, @eaDir\)"
+    with pytest.warns(UserWarning, match=message):
+        assert len(predictor.predict(tmp_path)) == 2  # type: ignore[arg-type]
+    with pytest.warns(UserWarning, match=message):
+        assert len(predictor.embed(tmp_path)) == 2
+    data = open_data(f"folder:{tmp_path}")
+    assert [sample.key for sample in data.samples] == ["awe/a.jpg", "fear/b.jpg"]
+    assert any("left out: 2 images in 2 folders" in note for note in data.notes)
+
+
+def test_the_command_says_how_many(tmp_path: Path) -> None:
+    put(tmp_path, "@eaDir/a.jpg")
+    draw_image(1).save(tmp_path / "a.jpg")
+    done = uniemox_here("predict", tmp_path, "--model", "small", "--no-persons", "--json")
+    assert done.returncode == 0, done.stderr
+    assert "left out: 1 image in 1 folder of thumbnails or deleted files (@eaDir)" in done.stderr
+    assert done.stdout.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("pattern", "names"),
+    [
+        ("A [2019]/*.jpg", ["A [2019]/a.jpg", "A [2019]/b.jpg"]),
+        ("A [2019]/[ab].jpg", ["A [2019]/a.jpg", "A [2019]/b.jpg"]),
+        ("A [2019]", ["A [2019]/a.jpg", "A [2019]/b.jpg", "A [2019]/sub/[x]/c.jpg"]),
+        ("A [2019]/**/*.jpg", ["A [2019]/a.jpg", "A [2019]/b.jpg", "A [2019]/sub/[x]/c.jpg"]),
+        ("A [2019]/sub/[x]/*", ["A [2019]/sub/[x]/c.jpg"]),
+        ("*/sub/[x]/*.jpg", ["A [2019]/sub/[x]/c.jpg"]),
+        ("**/[x]/*.jpg", ["A [2019]/sub/[x]/c.jpg"]),
+        ("A [[]2019]/a.jpg", ["A [2019]/a.jpg"]),
+        ("A [1-3]/*.jpg", ["A 2/d.jpg"]),
+        ("what?/*.jpg", ["what?/e.jpg"]),
+        ("w?at?/*.jpg", ["what?/e.jpg", "whats/f.jpg"]),
+        ("./A */*.jpg", ["./A 2/d.jpg", "./A [2019]/a.jpg", "./A [2019]/b.jpg"]),
+        ("w*", ["what?/e.jpg", "whats/f.jpg"]),
+        ("none*/*.jpg", ["none*/*.jpg"]),
+        ("*.nef", ["raw.nef"]),
+    ],
+)  # fmt: skip
+def test_a_part_that_exists_under_exactly_this_name_is_no_pattern(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pattern: str, names: list[str]
+) -> None:
+    put(tmp_path, "A [2019]/a.jpg", "A [2019]/b.jpg", "A [2019]/sub/[x]/c.jpg", "A [2019]/notes.txt", "A 2/d.jpg")
+    put(tmp_path, "what?/e.jpg", "whats/f.jpg", "A 2/.hidden.jpg", ".hidden/g.jpg")
+    if pattern == "*.nef":
+        put(tmp_path, "raw.nef")
+    monkeypatch.chdir(tmp_path)
+    assert found(pattern) == names
+    if not pattern.startswith("."):
+        absolute = [os.path.join(tmp_path, name) for name in names]
+        assert found(os.path.join(tmp_path, pattern)) == absolute
+
+
+def test_a_folder_without_images_is_still_an_error(predictor: Predictor, tmp_path: Path) -> None:
+    put(tmp_path, "@eaDir/a.jpg")
+    with (
+        pytest.warns(UserWarning, match="left out: 1 image"),
+        pytest.raises(ImageError, match="no image in this folder"),
+    ):
+        predictor.predict(tmp_path)

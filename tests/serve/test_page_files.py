@@ -1,0 +1,107 @@
+"""What the page takes of a drop: by name and bytes, in node, with files whose type is empty as in Firefox."""
+
+import base64
+import json
+import shutil
+import subprocess
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.images import every_file
+from uniemox.io.images import ENDINGS, HEIF_ENDINGS
+from uniemox.io.system_folders import SYSTEM_FOLDERS
+from uniemox.predict.images import FOREIGN
+
+NODE = shutil.which("node")
+pytestmark = pytest.mark.skipif(NODE is None, reason="needs node: apt-get install nodejs")
+# A drop of entries, as browsers give it: a name and its children, or the bytes of a file.
+DROP = """
+const bytes = (text) => Uint8Array.from(Buffer.from(text, "base64"));
+function entryOf([name, content]) {
+  if (content === null) return { name, isFile: true, isDirectory: false, file: (_, no) => no(new Error("gone")) };
+  if (typeof content === "string") {
+    const file = new File([bytes(content)], name, { type: "" });
+    return { name, isFile: true, isDirectory: false, file: (yes) => yes(file), content: file };
+  }
+  const parts = [content.map(entryOf), []];
+  const createReader = () => ({ readEntries: (yes) => yes(parts.shift()) });
+  return { name, isFile: false, isDirectory: true, createReader };
+}
+const entries = JSON.parse(process.argv[2]).map(entryOf);
+const items = entries.map((entry) => ({ kind: "file", webkitGetAsEntry: () => entry }));
+const transfer = { items, files: entries.map((entry) => entry.content).filter(Boolean), getData: () => "" };
+const skipped = [];
+const found = await given(transfer, skipped);
+console.log(JSON.stringify({ found: found.map(({ name }) => name), skipped }));
+"""
+
+
+def run(script: str, folder: Path, *words: str) -> Any:
+    """Run a script that uses the page's modules; returns what it prints, from JSON."""
+    for name in ("files.js", "names.js"):
+        (folder / name).write_bytes((files("uniemox.serve") / "page" / name).read_bytes())
+    (folder / "package.json").write_text('{"type": "module"}')
+    (folder / "script.js").write_text(script)
+    assert NODE is not None
+    done = subprocess.run([NODE, folder / "script.js", *words], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_the_page_knows_the_same_names_as_the_command(tmp_path: Path) -> None:
+    script = 'import { ENDINGS, SYSTEM_FOLDERS } from "./names.js";\n'
+    names = run(script + "console.log(JSON.stringify([[...ENDINGS], [...SYSTEM_FOLDERS]]));", tmp_path)
+    assert set(names[0]) == {*ENDINGS, *FOREIGN, *HEIF_ENDINGS}
+    assert set(names[1]) == SYSTEM_FOLDERS
+
+
+def test_every_image_is_known_by_its_bytes(tmp_path: Path) -> None:
+    images = {name: base64.b64encode(data[:16]).decode() for name, data in every_file().items()}
+    others = {"text": b"This is a text.", "video": b"\0\0\0\x20ftypisom\0\0\2\0", "empty": b"", "pdf": b"%PDF-1.7 1234"}
+    starts = images | {name: base64.b64encode(data).decode() for name, data in others.items()}
+    script = (
+        'import { typeOf } from "./names.js";\n'
+        "const starts = Object.entries(JSON.parse(process.argv[2]));\n"
+        'const types = starts.map(([name, text]) => [name, typeOf(Uint8Array.from(Buffer.from(text, "base64")))]);\n'
+        "console.log(JSON.stringify(Object.fromEntries(types)));"
+    )
+    types = run(script, tmp_path, json.dumps(starts))
+    assert {name for name, kind in types.items() if not kind} == set(others)
+    assert types["jpeg"] == "image/jpeg"
+    assert types["mpo-frames"] == "image/jpeg"
+    assert types["avif"] == "image/avif"
+
+
+def test_a_folder_is_read_by_names_and_bytes_and_the_rest_is_listed(tmp_path: Path) -> None:
+    jpeg = base64.b64encode(every_file()["jpeg"]).decode()
+    text = base64.b64encode(b"some notes").decode()
+    album: list[list[object]] = [
+        ["a.jpg", jpeg],
+        ["IMG_1.HEIC", text],
+        ["photo.nef", text],
+        ["no-ending", jpeg],
+        ["notes.txt", text],
+        ["._a.jpg", text],
+        [".hidden.jpg", jpeg],
+        ["lost.jpg", None],
+        ["@eaDir", [["a.jpg", jpeg]]],
+        ["summer", [["b.mpo", jpeg], ["@eaDir", [["b.jpg", jpeg]]], ["#recycle", [["c.jpg", jpeg]]]]],
+    ]
+    script = 'import { given } from "./files.js";\n' + DROP
+    taken = run(script, tmp_path, json.dumps([["album", album], ["._x.jpg", text], ["more.bin", jpeg]]))
+    names = ["a.jpg", "IMG_1.HEIC", "photo.nef", "no-ending", "summer/b.mpo"]
+    assert taken["found"] == [*(f"album/{name}" for name in names), "more.bin"]
+    assert taken["skipped"] == [
+        {"name": "album/notes.txt", "error": "not an image, by its name and its first bytes"},
+        {"name": "album/lost.jpg", "error": "can't be read (gone)"},
+        {"name": "@eaDir, #recycle", "error": "left out: 3 of these folders, which hold thumbnails or deleted files"},
+    ]
+
+
+def test_single_files_are_all_sent_because_the_server_says_what_is_wrong(tmp_path: Path) -> None:
+    script = 'import { given } from "./files.js";\n' + DROP
+    taken = run(script, tmp_path, json.dumps([["a.heic", ""], ["b.txt", ""], ["._a.heic", ""]]))
+    assert taken == {"found": ["a.heic", "b.txt"], "skipped": []}

@@ -1,0 +1,82 @@
+"""The border around the work on one image: whatever fails there costs this image, not the job.
+
+All readers of image files cross it. A job of a million images must not end because a library fails, in a way that
+nobody foresaw, on one of them.
+"""
+
+import inspect
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import wraps
+from typing import ParamSpec, TypeVar
+
+from uniemox.errors import ImageError, UnexpectedImageError, UniemoxError
+
+MAX_SHOWN = 200
+"""Maximum number of characters of an input, such as a path, that a message repeats."""
+_END_SHOWN = 60  # of them from its end, where a path has the file's name
+
+_Arguments = ParamSpec("_Arguments")
+_Result = TypeVar("_Result")
+logger = logging.getLogger("uniemox.images")
+
+
+def shorten(text: str) -> str:
+    """Return at most 200 characters of an input for a message: its start and its end.
+
+    >>> shorten("photos/a.jpg")
+    'photos/a.jpg'
+    >>> shorten("x" * 1000 + "/a.jpg")[-10:]
+    'xxxx/a.jpg'
+    """
+    if len(text) <= MAX_SHOWN:
+        return text
+    return f"{text[: MAX_SHOWN - _END_SHOWN - 3]}...{text[-_END_SHOWN:]}"
+
+
+@contextmanager
+def image_border(name: str) -> Iterator[None]:
+    """Convert any error inside the context, except ours, to an ImageError for this image.
+
+    name: of the image, for the message.
+    Raises UnexpectedImageError, with type and text of the error and the request to report it; ImageError if the memory
+    is too small. Errors of uniemox pass unchanged.
+    """
+    try:
+        yield
+    except UniemoxError:
+        raise
+    except MemoryError as error:
+        raise ImageError(
+            f"{shorten(name)}: reading it takes more memory than there is; scale it down, or free memory"
+        ) from error
+    except Exception as error:
+        # Servers log this level; commands show the one line of the message only.
+        logger.info("an unexpected error while reading an image", exc_info=True)
+        raise UnexpectedImageError(f"{shorten(name)}: {unexpected(error)}") from error
+
+
+def unexpected(error: Exception) -> str:
+    """Describe an error that nobody foresaw in one line: its type, up to 200 characters of its text, what to do."""
+    text = shorten(" ".join(str(error).split()))
+    what = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    return (
+        f"can't be read ({what}). uniemox does not expect this error: please report this line, with the file if you "
+        "may share it; meanwhile, save the image again, or remove it"
+    )
+
+
+def crosses_border(function: Callable[_Arguments, _Result]) -> Callable[_Arguments, _Result]:
+    """Let a function that reads an image work inside `image_border`; its parameter `name` names the image."""
+    signature = inspect.signature(function)
+    place = list(signature.parameters).index("name")
+    default = signature.parameters["name"].default
+
+    @wraps(function)
+    def inside(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Result:
+        name = kwargs["name"] if "name" in kwargs else args[place] if len(args) > place else default
+        with image_border(str(name)):
+            return function(*args, **kwargs)
+
+    return inside

@@ -1,0 +1,135 @@
+"""Camera raw files by the JPEG preview that the camera has stored in them, with the extra `raw` (LibRaw).
+
+The preview shows the photograph as the camera developed it, mostly in full size. Raw pixels are not developed.
+"""
+
+import io
+import struct
+from importlib.util import find_spec
+from typing import Any
+
+from PIL import Image
+
+from uniemox.errors import ImageError, MissingReaderError
+
+RAW_ENDINGS = (
+    *(".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dcr", ".dng", ".erf", ".fff", ".gpr", ".iiq", ".kdc", ".mef", ".mos"),
+    *(".mrw", ".nef", ".nrw", ".orf", ".pef", ".raf", ".raw", ".rw2", ".rwl", ".sr2", ".srf", ".srw", ".x3f"),
+)
+RAW_NEEDS = "needs rawpy; run: pip install 'uniemox[raw]', or save it as JPEG or PNG"
+HAS_RAWPY = find_spec("rawpy") is not None
+LIBRARY_BYTES = 512 * 2**20
+"""Address space that LibRaw and its libraries reserve."""
+MIN_PREVIEW_PX = 400
+"""Minimum longer side of a preview; smaller ones are thumbnails, and the answer would differ from the photograph's."""
+
+# Olympus, Panasonic, Fujifilm, Sigma, Minolta, Canon's CRW and CR2: starts that no other file has.
+_STARTS = (b"IIRO", b"IIRS", b"MMOR", b"IIU\0", b"FUJIFILMCCD-RAW", b"FOVb", b"\0MRM", b"II\x1a\0\0\0HEAPCCDR")
+TIFF_STARTS = (b"II*\0", b"MM\0*")
+_NEW_SUBFILE, _PHOTOMETRIC, _MAKE, _SUB_DIRECTORIES, _DNG_VERSION = 254, 262, 271, 330, 50_706
+_SENSOR = (32_803, 34_892)  # photometric interpretations: colour filter array, linear raw
+_ORIENTATION = 0x0112
+# LibRaw's turns in EXIF's numbers.
+_TURNS = {0: 1, 3: 3, 5: 8, 6: 6}
+_QUARTER_TURNS = (5, 6)
+
+
+def is_raw(data: bytes) -> bool:
+    """Return True if the bytes of a file are a camera raw: by its start or by the tags of its first TIFF directory."""
+    if data.startswith(_STARTS) or data[4:12] == b"ftypcrx ":
+        return True
+    if not data.startswith(TIFF_STARTS):
+        return False
+    if data[8:10] == b"CR" or data[8:12] in (b"IIII", b"MMMM"):  # Canon's CR2, Phase One's IIQ
+        return True
+    tags = _first_directory(data)
+    is_reduced = tags.get(_NEW_SUBFILE, 0) & 1 == 1
+    has_raw_inside = is_reduced and _MAKE in tags and _SUB_DIRECTORIES in tags
+    return _DNG_VERSION in tags or tags.get(_PHOTOMETRIC) in _SENSOR or has_raw_inside
+
+
+def preview_of(data: bytes, name: str) -> bytes:
+    """Return the preview of a camera raw as the bytes of an image file, with the orientation in its EXIF.
+
+    data: for which `is_raw` is true.  name: of the file, for messages.
+    Raises MissingReaderError without rawpy, ImageError for a raw that LibRaw can't read, and for one without a preview.
+    """
+    if not HAS_RAWPY:
+        raise MissingReaderError(f"{name}: camera raw {RAW_NEEDS}")
+    import rawpy  # type: ignore[import-not-found, unused-ignore] # noqa: PLC0415 - an extra
+
+    try:
+        with rawpy.imread(io.BytesIO(data)) as raw:
+            thumbnail = raw.extract_thumb()
+            turn, is_wide = int(raw.sizes.flip), raw.sizes.width >= raw.sizes.height
+    except rawpy.LibRawError as error:
+        reason = error.args[0].decode("utf-8", "replace") if isinstance(error.args[0], bytes) else str(error)
+        raise ImageError(
+            f"{name}: this camera raw has no preview that can be read ({reason}); save it as JPEG"
+        ) from error
+    is_jpeg = thumbnail.format == rawpy.ThumbFormat.JPEG
+    preview = thumbnail.data if is_jpeg else _bitmap(thumbnail.data)
+    return _turned(preview, turn, name, is_wide=is_wide)
+
+
+def exif_of_raw(data: bytes) -> Image.Exif:
+    """Return the EXIF of a camera raw that is a TIFF, as most are; empty for others. LibRaw is not needed."""
+    exif = Image.Exif()
+    if data.startswith(TIFF_STARTS):
+        exif.load(data)
+    return exif
+
+
+def _turned(preview: bytes, turn: int, name: str, *, is_wide: bool) -> bytes:
+    """Return a preview with an orientation. Raises ImageError for a thumbnail.
+
+    turn: LibRaw's number.  is_wide: the raw is, before it is turned.
+    """
+    try:
+        with Image.open(io.BytesIO(preview), formats=("JPEG", "BMP")) as image:
+            own, size = image.getexif().get(_ORIENTATION), image.size
+    except (OSError, SyntaxError, ValueError) as error:
+        raise ImageError(f"{name}: the preview of this camera raw is damaged ({error}); save it as JPEG") from error
+    if max(size) < MIN_PREVIEW_PX:
+        raise ImageError(f"{name}: this camera raw holds only a thumbnail of {size[0]} x {size[1]} px; save it as JPEG")
+    is_own_valid = own in range(1, 9)
+    orientation = _TURNS.get(turn, 1) if turn or not is_own_valid else own
+    # Some cameras store a preview that is turned already; LibRaw gives it an orientation even so.
+    if turn in _QUARTER_TURNS and is_wide != (size[0] >= size[1]):
+        orientation = 1
+    if orientation == (own if is_own_valid else 1):
+        return preview
+    if not preview.startswith(b"\xff\xd8"):
+        preview = _jpeg(preview)
+    # A directory with one entry; Pillow reads the first EXIF segment of a file.
+    entry = struct.pack("<HHIHxx", _ORIENTATION, 3, 1, orientation)
+    exif = b"Exif\0\0II*\0" + struct.pack("<IH", 8, 1) + entry + bytes(4)
+    return preview[:2] + b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif + preview[2:]
+
+
+def _bitmap(pixels: Any) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "BMP")
+    return file.getvalue()
+
+
+def _jpeg(bitmap: bytes) -> bytes:
+    file = io.BytesIO()
+    Image.open(io.BytesIO(bitmap), formats=("BMP",)).convert("RGB").save(file, "JPEG", quality=95, subsampling=0)
+    return file.getvalue()
+
+
+def _first_directory(data: bytes) -> dict[int, int]:
+    """Return the tags of a TIFF's first directory, each with its value if that is one number, else 0."""
+    order = "<" if data[:1] == b"I" else ">"
+    try:
+        [at] = struct.unpack_from(order + "I", data, 4)
+        [count] = struct.unpack_from(order + "H", data, at)
+        entries = [struct.unpack_from(order + "HHI4s", data, at + 2 + 12 * i) for i in range(count)]
+    except struct.error:
+        return {}
+    kinds = {1: "B", 3: "H", 4: "I"}
+    return {
+        tag: struct.unpack_from(order + kinds[kind], value)[0] if kind in kinds and number == 1 else 0
+        for tag, kind, number, value in entries
+    }
