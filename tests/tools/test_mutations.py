@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.processes import is_there
+from tests.processes import is_there, wait_until
 from tools import mutations
 from tools.faults import Fault
 from tools.mutations import INTERRUPTED, ROOT, Phase, find_tests, main
@@ -100,7 +100,8 @@ def test_outcomes_by_exit_code(exit_code: int, outcome: str, tmp_path: Path) -> 
 def test_an_endless_run_is_stopped_with_its_processes(tmp_path: Path) -> None:
     command = ["sh", "-c", "sleep 60 & echo $! > pid; wait"]
     assert mutations._outcome(tmp_path, [Phase(command, limit_s=0.5)]) == "timed out"
-    assert not is_there(int((tmp_path / "pid").read_text()))
+    pid = int((tmp_path / "pid").read_text())
+    wait_until(lambda: not is_there(pid), seconds=20)
 
 
 def test_tests_of_a_module() -> None:
