@@ -17,7 +17,7 @@ from uniemox.data.readers.votes import refuse_other_columns
 from uniemox.data.sample import DataSet, ImageFile, Sample, StoredImage, tell_apart
 from uniemox.errors import DataError, LabelError
 from uniemox.io.files import plain_cell, read_limited
-from uniemox.labels import LABEL_SETS, Kind, LabelSet, clean, recognise
+from uniemox.labels import CUSTOM, LABEL_SETS, Kind, LabelSet, clean, recognise
 from uniemox.persons.box import Box
 from uniemox.spelling import spelled
 
@@ -198,6 +198,11 @@ def read_csv(
         notes.append(f"{table.name} {LATIN_1}")
     words = classes or sorted({row["label"] for row in cells if row.get("label")})
     label_set = recognise(words, kind, labels)
+    if classes and asked is None and label_set.name == CUSTOM:
+        # Any other column of the table would be a class, too: the user should see at once what was taken for one.
+        notes.append(
+            f"classes: {', '.join(label_set.labels)}; to leave some columns out, name the classes: ?labels=a,b"
+        )
     images = _find_images(rows, table, table.parent / root, is_complete=missing == "fail")
     samples = [sample_of_row(row, image, where, label_set, classes, scale=(low, high)) for where, row, image in images]
     absent = len(rows) - len(samples)
