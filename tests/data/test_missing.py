@@ -52,6 +52,34 @@ def test_a_missing_label_is_no_class(tmp_path: Path, word: str) -> None:
     assert kept.notes == ()
 
 
+@pytest.mark.parametrize("word", ["\u200bNA", "NA\u00a0", "'NA'", '"""NA"""', "\ufeffNaN", "'None'", " \u200bnull'"])
+def test_missing_values_in_quotes_or_with_invisible_characters(tmp_path: Path, word: str) -> None:
+    data = open_data(table(tmp_path, f"path,label,group\n0.jpg,awe,{word}\n1.jpg,{word},a\n2.jpg,fear,\n"))
+    assert (data.labels.labels, labels_of(data)) == (("awe", "fear"), ["awe", None, "fear"])
+    assert [sample.group for sample in data.samples] == [None, "a", None]
+    plain = word.strip("'\" \u200b\u00a0\ufeff")
+    assert sorted(data.notes)[1].startswith(f"1 values of column label are missing ({plain}): no label")
+    assert not is_missing("'none'")
+
+
+def test_numbers_that_are_asked_labels_stay(tmp_path: Path) -> None:
+    text = "path,label\n" + "".join(f"{i}.jpg,{number}\n" for i, number in enumerate([-1, 0, 1, 2, -1]))
+    source = table(tmp_path, text)
+    asked = open_data(f"{source}?labels=-1,0,1,2")
+    assert (labels_of(asked), asked.notes) == (["-1", "0", "1", "2", "-1"], ())
+    halves = table(tmp_path, "path,label\n0.jpg,0.0\n1.jpg,1.0\n")
+    assert labels_of(open_data(f"{halves}?labels=0.0,1.0")) == ["0.0", "1.0"]
+    assert labels_of(open_data(f"{halves}?labels=0,1")) == ["0", "1"]
+
+
+@pytest.mark.parametrize("groups", [[-1, -1, 3], ["-1.0", "-1.0", "3.0"]])
+def test_the_group_minus_one_is_reported(tmp_path: Path, groups: list[object]) -> None:
+    rows = [f"{i}.jpg,awe,{group}\n" for i, group in enumerate(groups)]
+    data = open_data(table(tmp_path, "path,label,group\n" + "".join(rows)))
+    assert [sample.group for sample in data.samples] == ["-1", "-1", "3"]
+    assert data.notes == ("2 images have the group -1 and stay in one split; if it means no group, empty these cells",)
+
+
 def test_every_column_may_have_missing_values(tmp_path: Path) -> None:
     names = ["split", "text", "domain", "group", "valence", "arousal", "x1", "y1", "x2", "y2"]
     rows = [f"0.jpg,{','.join(['NA'] * len(names))}", "1.jpg,val,a text,art,g,2,3,1,2,3,4"]
@@ -240,6 +268,18 @@ def test_an_index_column_without_a_name_is_left_out(tmp_path: Path, name: str) -
     assert data.notes == (f"columns left out: {name or '(without a name)'}",)
     counts = open_data(table(tmp_path, f"{name},path,awe,fear\n9,0.jpg,1,0\n8,1.jpg,0,1\n"))
     assert labels_of(counts) == ["awe", "fear"]
+
+
+@pytest.mark.parametrize("header", [",,path,label", ",path,,label", "path,label,,"])
+def test_several_columns_without_a_name_are_left_out(tmp_path: Path, header: str) -> None:
+    rows = []
+    for i, label in enumerate(["awe", "fear"]):
+        values = {"path": f"{i}.jpg", "label": label}
+        rows.append(",".join(values.get(name, str(i)) for name in header.split(",")))
+    data = open_data(table(tmp_path, "\n".join([header, *rows])))
+    assert labels_of(data) == ["awe", "fear"]
+    second = [i for i, name in enumerate(header.split(",")) if not name][1]
+    assert data.notes == (f"columns left out: (without a name), Unnamed: {second}",)
 
 
 def test_the_encoding_of_a_table_is_reported(tmp_path: Path) -> None:

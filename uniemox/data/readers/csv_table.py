@@ -89,6 +89,8 @@ def read_rows(
         raise DataError(f"{path}: the table is empty; expected a header and rows") from None
     except csv.Error as error:
         raise DataError(f"{path}:1: not a table ({error})") from error
+    # pandas names further columns without a name so, too; callers leave them out.
+    header = [f"Unnamed: {i}" if name == "" and "" in header[:i] else name for i, name in enumerate(header)]
     doubled = [name for name, count in Counter(header).items() if count > 1]
     if doubled:
         raise DataError(f"{path}:1: column {sorted(doubled)[0]!r} appears twice")
@@ -191,7 +193,7 @@ def read_csv(
     if asked is None:
         refuse_other_columns(rows, classes, table)
     cells = [row for _, row in rows]
-    notes = [*remove_missing(cells, asked), *unify_numbers(cells)]
+    notes = [*remove_missing(cells, asked), *unify_numbers(cells, asked)]
     if left_out:
         notes.append(f"columns left out: {', '.join(name or '(without a name)' for name in left_out)}")
     if not is_utf8(table):

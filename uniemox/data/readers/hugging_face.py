@@ -114,10 +114,11 @@ def _read_folder(root: Path, files: Sequence[Path], kind: Kind | None) -> DataSe
             "images (images in folders of classes are folder:PATH)"
         )
     cells = [row.cells for row in rows]
-    notes += [*remove_missing(cells, recognise(sorted(words), kind)), *([] if words else unify_numbers(cells))]
+    known = recognise(sorted(words), kind)
+    notes += [*remove_missing(cells, known), *unify_numbers(cells, known)]
     for row in rows:
         row.cells["split"] = row.cells["split"] or row.split or ""
-    notes += [f"columns not read: {', '.join(sorted(unread))}"] if unread else []
+    notes += [f"columns not read: {', '.join(name or '(without a name)' for name in sorted(unread))}"] if unread else []
     notes += [f"{path.relative_to(root).as_posix()} {LATIN_1}" for path in metadata if not is_utf8(path)]
     labels = recognise(sorted(words | {row["label"] for row in cells} - {""}), kind)
     samples = tell_apart([sample_of_row(row.cells, row.image, row.where, labels, []) for row in rows])
