@@ -320,7 +320,7 @@ def test_imports_hold_only_valid_answers(imports: Project, junk: object) -> None
     path = imports.folder / "t.json"
     path.write_text(json.dumps([{"data": {"image": "1.jpg"}, "annotations": annotations}, {"data": junk}]))
     found = import_label_studio(imports, path)
-    assert found.answers + found.unfit + found.older == len(annotations)
+    assert found.answers + found.unfit + found.older + found.unanswered == len(annotations)
     rows = imports.rows(select(t.answers.c.label, t.details.c.content).outerjoin(t.details))
     assert len(rows) == before + found.new
     for row in rows:

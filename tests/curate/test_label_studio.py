@@ -111,6 +111,8 @@ def test_times_are_kept_and_exported(project: Project, tmp_path: Path) -> None:
         ("5", 5),
         ({"id": 5, "email": "ada@a.example"}, {"email": "ada@a.example"}),
         ("ada@a.example", {"id": 5, "email": " ada@a.example"}),
+        ({"id": 5, "email": "Ada@A.example"}, {"email": "ada@a.example"}),
+        ({"id": 5, "email": "Ada@A.example"}, {"id": 5, "email": "ada@a.example"}),
     ],
 )
 @pytest.mark.parametrize("files", [1, 2])
@@ -149,3 +151,67 @@ def test_two_people_stay_two(project: Project, tmp_path: Path) -> None:
     rows = [annotation(choice("awe"), who={"id": 6, "email": f"{name}@a.example"}) for name in ("eve", "fay")]
     with pytest.raises(DataError, match=says("has the id 6 for eve@a.example and fay@a.example")):
         import_label_studio(project, export(tmp_path, rows))
+
+
+OTHER_RESULTS: tuple[tuple[str, dict[str, object]], ...] = (
+    ("textarea", {"text": ["no idea"]}),
+    ("rating", {"rating": 4}),
+    ("taxonomy", {"taxonomy": [["awe"]]}),
+    ("rectanglelabels", {"rectanglelabels": ["awe"]}),
+    ("choices", {"choices": "awe"}),
+)
+
+
+@pytest.mark.parametrize(("kind", "value"), OTHER_RESULTS)
+@pytest.mark.parametrize("name", ["why", "emotion"])
+def test_a_comment_alone_is_no_answer(
+    project: Project, tmp_path: Path, kind: str, value: dict[str, object], name: str
+) -> None:
+    comment: dict[str, object] = {"from_name": name, "to_name": "image", "type": kind, "value": value}
+    rows = [annotation(choice("awe"), comment, who=1), annotation(comment, who=2), annotation(who=3)]
+    found = import_label_studio(project, export(tmp_path, rows))
+    assert (found.new, found.unanswered) == (2, 1)
+    labels = {name: label for _, name, label in answers_of(project)}
+    assert labels == {"label studio 1": "awe", "label studio 3": "none"}
+
+
+def test_comments_do_not_change_the_agreement(tmp_path: Path) -> None:
+    project = project_of(tmp_path / "p", ["awe", "fear", "awe", "fear"])
+    comment: dict[str, object] = {
+        "from_name": "why",
+        "to_name": "image",
+        "type": "textarea",
+        "value": {"text": ["no idea"]},
+    }
+    tasks = [
+        [annotation(choice(label), who=1), annotation(choice(label), who=2), annotation(comment, who=3)]
+        for label in ("awe", "fear", "awe", "fear")
+    ]
+    assert import_label_studio(project, export(tmp_path, *tasks)).unanswered == 4
+    assert agreement_now(project).alpha.value == 1
+
+
+def test_a_cancelled_comment_is_a_skipped_image(project: Project, tmp_path: Path) -> None:
+    comment: dict[str, object] = {
+        "from_name": "why",
+        "to_name": "image",
+        "type": "textarea",
+        "value": {"text": ["too dark"]},
+    }
+    import_label_studio(project, export(tmp_path, [annotation(comment, was_cancelled=True)]))
+    assert answers_of(project) == [(1, "label studio 7", "skip")]
+
+
+def test_an_id_with_a_known_address_is_another_persons_with_another_address(project: Project, tmp_path: Path) -> None:
+    people = [(5, "awe"), ({"id": 5, "email": "ada@a.example"}, "awe"), ({"id": 5, "email": "bob@a.example"}, "fear")]
+    for who, label in people:
+        import_label_studio(project, export(tmp_path, [annotation(choice(label), who=who)]))
+    assert answers_of(project) == [(1, "label studio 5", "awe"), (1, "label studio bob@a.example", "fear")]
+
+
+def test_the_address_of_a_known_id_holds_for_the_whole_file(project: Project, tmp_path: Path) -> None:
+    import_label_studio(project, export(tmp_path, [annotation(choice("awe"), who=5)]))
+    address = {"email": "ada@a.example"}
+    second = [[annotation(choice("awe"), who=address)], [annotation(choice("fear"), who={"id": 5, **address})]]
+    import_label_studio(project, export(tmp_path, *second))
+    assert {name for _, name, _ in answers_of(project)} == {"label studio 5"}

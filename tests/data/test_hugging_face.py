@@ -333,3 +333,58 @@ def test_parts_of_files_are_refused(tmp_path: Path) -> None:
     write(path, {**state, "_data_files": [{**one, "skip": 1, "take": 2} for one in state["_data_files"]]})
     with pytest.raises(DataError, match=says(path, "_data_files: a part of a file")):
         open_data(f"hf:{tmp_path / 'saved'}")
+
+
+@pytest.mark.parametrize("column", ["label", "split", "group", "caption"])
+@pytest.mark.parametrize("value", [["awe"], ["awe", "fear"], [], {"name": "awe"}])
+def test_lists_and_objects_in_json_lines_are_refused(tmp_path: Path, column: str, value: object) -> None:
+    put(tmp_path, "a.png", "b.png")
+    rows = [{"file_name": "a.png", column: "train"}, {"file_name": "b.png", column: value, "camera": value}]
+    write(tmp_path / "metadata.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    message = says("metadata.jsonl:2, ", column, ": expected one text or number, got ", value, "write a single value")
+    with pytest.raises(DataError, match=message):
+        open_data(f"hf:{tmp_path}")
+
+
+NAMES = [("Label", "Split"), ("label\u00a0", "\ufeffsplit"), ("EMOTION", " split\u200b")]
+
+
+@pytest.mark.parametrize(("label", "split"), NAMES)
+@pytest.mark.parametrize("layout", ["metadata.csv", "metadata.jsonl", "parquet"])
+def test_names_of_columns_are_compared_as_in_csv_tables(tmp_path: Path, layout: str, label: str, split: str) -> None:
+    put(tmp_path, "0.png", "1.png")
+    image = (tmp_path / "0.png").read_bytes()
+    columns = {"File_Name": ["0.png", "1.png"], label: ["awe", "fear"], split: ["train", "test"], "Camera": ["x", "y"]}
+    rows = [dict(zip(columns, cells, strict=True)) for cells in zip(*columns.values(), strict=True)]
+    if layout == "metadata.csv":
+        write(tmp_path / layout, "\n".join(",".join(cells) for cells in [columns, *(row.values() for row in rows)]))
+    elif layout == "metadata.jsonl":
+        write(tmp_path / layout, "".join(json.dumps(row) + "\n" for row in rows))
+    else:
+        del columns["File_Name"]
+        pq.write_table(pa.table({"image": [{"bytes": image, "path": None}] * 2, **columns}), tmp_path / "x.parquet")
+    data = open_data(f"hf:{tmp_path}")
+    assert [(data.label_of(sample), sample.split) for sample in data.samples] == [("awe", "train"), ("fear", "test")]
+    assert data.notes == ("columns not read: Camera",)
+
+
+def test_of_two_columns_for_a_field_the_exact_name_is_read(tmp_path: Path) -> None:
+    put(tmp_path, "a.png")
+    write(tmp_path / "metadata.csv", "file_name,Label,label,caption,text\na.png,fear,awe,one,two\n")
+    data = open_data(f"hf:{tmp_path}")
+    assert [(data.label_of(sample), sample.text) for sample in data.samples] == [("awe", "two")]
+    assert data.notes == ("columns not read: Label, caption",)
+
+
+def test_numbers_of_a_class_label_are_read_as_names_in_every_column(tmp_path: Path) -> None:
+    """Also where the split is the only ClassLabel."""
+    image = (put(tmp_path, "0.png") / "0.png").read_bytes()
+    columns = {"split": [0, 1, -1], "group": [1, 1, 0]}
+    names = {"split": ["train", "validation"], "group": ["ada", "ben"]}
+    features = {name: {"_type": "ClassLabel", "names": words} for name, words in names.items()}
+    table = pa.table({"image": [{"bytes": image, "path": None}] * 3, **columns})
+    about = {"huggingface": json.dumps({"info": {"features": features}})}
+    pq.write_table(table.replace_schema_metadata(about), tmp_path / "x.parquet")
+    samples = open_data(f"hf:{tmp_path}").samples
+    found = [(sample.split, sample.group, sample.label) for sample in samples]
+    assert found == [("train", "ben", None), ("val", "ben", None), (None, "ada", None)]

@@ -52,6 +52,34 @@ def test_a_missing_label_is_no_class(tmp_path: Path, word: str) -> None:
     assert kept.notes == ()
 
 
+@pytest.mark.parametrize("word", ["\u200bNA", "NA\u00a0", "'NA'", '"""NA"""', "\ufeffNaN", "'None'", " \u200bnull'"])
+def test_missing_values_in_quotes_or_with_invisible_characters(tmp_path: Path, word: str) -> None:
+    data = open_data(table(tmp_path, f"path,label,group\n0.jpg,awe,{word}\n1.jpg,{word},a\n2.jpg,fear,\n"))
+    assert (data.labels.labels, labels_of(data)) == (("awe", "fear"), ["awe", None, "fear"])
+    assert [sample.group for sample in data.samples] == [None, "a", None]
+    plain = word.strip("'\" \u200b\u00a0\ufeff")
+    assert sorted(data.notes)[1].startswith(f"1 values of column label are missing ({plain}): no label")
+    assert not is_missing("'none'")
+
+
+def test_numbers_that_are_asked_labels_stay(tmp_path: Path) -> None:
+    text = "path,label\n" + "".join(f"{i}.jpg,{number}\n" for i, number in enumerate([-1, 0, 1, 2, -1]))
+    source = table(tmp_path, text)
+    asked = open_data(f"{source}?labels=-1,0,1,2")
+    assert (labels_of(asked), asked.notes) == (["-1", "0", "1", "2", "-1"], ())
+    halves = table(tmp_path, "path,label\n0.jpg,0.0\n1.jpg,1.0\n")
+    assert labels_of(open_data(f"{halves}?labels=0.0,1.0")) == ["0.0", "1.0"]
+    assert labels_of(open_data(f"{halves}?labels=0,1")) == ["0", "1"]
+
+
+@pytest.mark.parametrize("groups", [[-1, -1, 3], ["-1.0", "-1.0", "3.0"]])
+def test_the_group_minus_one_is_reported(tmp_path: Path, groups: list[object]) -> None:
+    rows = [f"{i}.jpg,awe,{group}\n" for i, group in enumerate(groups)]
+    data = open_data(table(tmp_path, "path,label,group\n" + "".join(rows)))
+    assert [sample.group for sample in data.samples] == ["-1", "-1", "3"]
+    assert data.notes == ("2 images have the group -1 and stay in one split; if it means no group, empty these cells",)
+
+
 def test_every_column_may_have_missing_values(tmp_path: Path) -> None:
     names = ["split", "text", "domain", "group", "valence", "arousal", "x1", "y1", "x2", "y2"]
     rows = [f"0.jpg,{','.join(['NA'] * len(names))}", "1.jpg,val,a text,art,g,2,3,1,2,3,4"]
@@ -125,7 +153,7 @@ def test_float_ids_of_arrow_are_class_numbers(tmp_path: Path) -> None:
 VOTES = np.array([[3, 1, 0], [0, 2, 2], [1, 1, 2], [4, 0, 0]])
 
 
-def votes(folder: Path, values: np.ndarray, name: str, column: np.ndarray | list[int]) -> str:
+def votes(folder: Path, values: np.ndarray, name: str, column: np.ndarray | list[int] | list[float]) -> str:
     rows = [
         f"{i}.jpg,{','.join(map(str, row))},{more}" for i, (row, more) in enumerate(zip(values, column, strict=True))
     ]
@@ -138,8 +166,8 @@ def votes(folder: Path, values: np.ndarray, name: str, column: np.ndarray | list
         (VOTES, "total", [4] * 4, "column 'total' is not a class"),
         (VOTES * [[1], [2], [3], [1]], "alles", [4, 8, 12, 4], "column 'alles' is the sum of the others"),
         (VOTES / 4, "alles", [1.0] * 4, "column 'alles' is the sum of the others"),
-        (VOTES, "sicher", [1, 0, 1, 1], "add up to 4 in every row, whatever 'sicher' is"),
-        (VOTES, "alter", [40, 31, 22, 76], "add up to 4 in every row, whatever 'alter' is"),
+        (VOTES, "sicher", [1, 0, 1, 1], "'sicher' is not among the votes, which add up to 4"),
+        (VOTES, "alter", [40, 31, 22, 76], "'alter' is not among the votes, which add up to 4"),
         (np.tile(VOTES * [[1], [2], [3], [1]], (2, 1)), "zeile", list(range(8)), "column 'zeile' numbers the rows"),
         (VOTES, "is_valid", [1] * 4, "column 'is_valid' is not a class"),
     ],
@@ -155,6 +183,53 @@ def test_a_column_that_is_no_class_is_refused(
     assert data.notes[0] == f"columns left out: {name}"
     shares = np.array([list((sample.distribution or {}).values()) for sample in data.samples])
     np.testing.assert_allclose(shares, values / values.sum(axis=1, keepdims=True))
+
+
+COUNTS = np.array([[1, 2, 0], [2, 2, 1], [0, 1, 1], [3, 3, 1], [2, 1, 1], [1, 1, 1], [3, 2, 1], [4, 4, 2], [5, 3, 2]])
+"""Votes whose number differs from image to image."""
+
+
+@pytest.mark.parametrize(
+    ("column", "said"),
+    [
+        ([90, 80, 70, 60, 90, 80, 95, 90, 80], "is the largest in 9 of 9 rows"),
+        (COUNTS.sum(axis=1) + [0, 1, 2] * 3, "is the largest in 9 of 9 rows"),
+        ([5] * 9, "is 5 in every row"),
+        ([1] * 9, "is 1 in every row"),
+        ([1, 0, 1, 1, 0, 1, 1, 0, 1], "is 0 or 1 beside columns of larger counts"),
+        ([0.9, 0.8, 0.7, 0.6, 0.9, 1, 1, 0, 1], "has fractions beside columns of whole numbers"),
+        ([5, 3, 9, 1, 2, 8, 7, 6, 4], "numbers the rows"),
+        (COUNTS.max(axis=1), "is the largest of the others"),
+    ],
+)
+def test_a_column_that_measures_something_else_is_refused(
+    tmp_path: Path, column: list[float] | np.ndarray, said: str
+) -> None:
+    source = votes(tmp_path, COUNTS, "messung", column)
+    with pytest.raises(
+        DataError, match=says("t.csv:1: column 'messung' ", said, "name the classes, as in ?labels=a,b")
+    ):
+        open_data(source)
+    assert open_data(f"{source}?labels=awe,fear,joy").labels.labels == ("awe", "fear", "joy")
+    assert len(open_data(f"{source}?labels=awe,fear,joy,messung").labels) == 4
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        [0, 0, 1, 0, 0, 0, 1, 0, 0],  # a rare class
+        [0, 2, 0, 1, 5, 0, 0, 7, 1],
+        [0] * 9,
+        9 + COUNTS.max() * 3 - COUNTS.sum(axis=1),  # most votes, of the same number in each row
+    ],
+)
+def test_a_class_of_ones_own_is_listed_in_a_note(tmp_path: Path, column: list[int] | np.ndarray) -> None:
+    data = open_data(votes(tmp_path, COUNTS, "ruhe", column))
+    assert data.notes[0].startswith("classes: awe, fear, joy, ruhe; to leave some columns out, name the classes")
+
+
+def test_a_published_emotion_may_win_everywhere(tmp_path: Path) -> None:
+    assert len(open_data(votes(tmp_path, COUNTS, "sadness", [20, 30, 20, 25, 31, 9, 9, 9, 22])).labels) == 4
 
 
 @pytest.mark.parametrize(
@@ -193,6 +268,18 @@ def test_an_index_column_without_a_name_is_left_out(tmp_path: Path, name: str) -
     assert data.notes == (f"columns left out: {name or '(without a name)'}",)
     counts = open_data(table(tmp_path, f"{name},path,awe,fear\n9,0.jpg,1,0\n8,1.jpg,0,1\n"))
     assert labels_of(counts) == ["awe", "fear"]
+
+
+@pytest.mark.parametrize("header", [",,path,label", ",path,,label", "path,label,,"])
+def test_several_columns_without_a_name_are_left_out(tmp_path: Path, header: str) -> None:
+    rows = []
+    for i, label in enumerate(["awe", "fear"]):
+        values = {"path": f"{i}.jpg", "label": label}
+        rows.append(",".join(values.get(name, str(i)) for name in header.split(",")))
+    data = open_data(table(tmp_path, "\n".join([header, *rows])))
+    assert labels_of(data) == ["awe", "fear"]
+    second = [i for i, name in enumerate(header.split(",")) if not name][1]
+    assert data.notes == (f"columns left out: (without a name), Unnamed: {second}",)
 
 
 def test_the_encoding_of_a_table_is_reported(tmp_path: Path) -> None:

@@ -331,6 +331,48 @@ def test_images_without_labels_keep_their_splits(tmp_path: Path, nested: str) ->
     assert read_folder(tmp_path).notes[1:] == ("1 images are in no folder of a split, unlike the others",)
 
 
+COMPOUND = (
+    ("train_images", "test_images"),
+    ("training_set", "test_set"),
+    ("train2017", "test2017"),
+    ("train-b", "test-a"),
+    ("train", "Test_Images"),
+)
+
+
+@pytest.mark.parametrize(("train", "test"), COMPOUND)
+def test_compound_names_of_all_folders_are_splits(tmp_path: Path, train: str, test: str) -> None:
+    put(tmp_path / "a", f"{train}/1.jpg", f"{train}/2.jpg", f"{test}/3.jpg")
+    write(tmp_path / "a" / "docs" / "read.txt", "no image")
+    found = read_folder(tmp_path / "a")
+    assert found.labels.labels == ()
+    assert {Path(sample.key).name: sample.split for sample in found.samples} == {
+        **{"1.jpg": "train", "2.jpg": "train"},
+        "3.jpg": "test",
+    }
+    put(tmp_path / "b", f"{train}/Awe/1.jpg", f"{train}/fear/2.jpg", f"{test}/awe/3.jpg")
+    labelled = read_folder(tmp_path / "b")
+    assert labelled.labels.labels == ("awe", "fear")
+    assert {Path(sample.key).name: (sample.label, sample.split) for sample in labelled.samples} == {
+        **{"1.jpg": (0, "train"), "2.jpg": (1, "train")},
+        "3.jpg": (0, "test"),
+    }
+
+
+def test_a_compound_name_beside_classes_is_a_class(tmp_path: Path) -> None:
+    data = read_folder(put(tmp_path, "test anxiety/1.jpg", "train journey/2.jpg", "calm/3.jpg"))
+    assert data.labels.labels == ("calm", "test anxiety", "train journey")
+    assert {sample.split for sample in data.samples} == {None}
+
+
+def test_a_split_without_class_folders_is_named_when_it_is_left_out(tmp_path: Path) -> None:
+    data = read_folder(put(tmp_path, "train/1.jpg", "train/2.jpg", "test/awe/3.jpg", "test/fear/4.jpg", "test/5.jpg"))
+    assert data.notes == (
+        "3 images outside the class folders were left out: test/5.jpg",
+        "all images of train were left out: it has no folders of classes, unlike the other splits",
+    )
+
+
 def test_a_split_below_a_class_folder_is_no_domain(tmp_path: Path) -> None:
     data = read_folder(put(tmp_path, "awe/train/1.jpg", "awe/test/art/2.jpg", "fear/train/3.jpg", "fear/4.jpg"))
     found = {sample.key: (sample.split, sample.domain) for sample in data.samples}

@@ -261,7 +261,7 @@ def import_answers(
     if imported.unfit:
         say(f"{imported.unfit} annotations were refused: no label of the project, or invalid values")
     if imported.unanswered:
-        say(f"{imported.unanswered} annotations answer other controls only")
+        say(f"{imported.unanswered} annotations have no choice of the control, such as comments alone: not answered")
     if imported.older:
         say(f"{imported.older} annotations were left out: the same person has a newer answer to the image")
     print(f"imported {imported.new} answers; {imported.answers - imported.new} already existed")

@@ -35,7 +35,7 @@ from uniemox.spelling import spelled
 
 COLUMNS = ("sha256", "title", "annotator", "label", *DETAILS, "seconds", "at")
 AT_ONCE, PAUSE_S = 200, 0.02  # answers per transaction; pause between two, for annotators' answers
-PEOPLE = "label studio people"  # setting: names of imported annotators by their id in Label Studio
+PEOPLE = "label studio people"  # setting: names of imported annotators by their id or address in Label Studio
 
 
 def given_answers(project: Project, *, of_all: bool = False) -> Iterator[tuple[Any, dict[str, Any]]]:
@@ -102,7 +102,7 @@ class Imported(NamedTuple):
     older: int
     """Number of annotations that a newer one of the same person replaces, in the file or in the project."""
     unanswered: int
-    """Number of annotations that answer other controls only."""
+    """Number of annotations without a choice of the control, such as comments alone."""
 
 
 class _Given(NamedTuple):
@@ -143,12 +143,13 @@ def import_label_studio(project: Project, path: Path, control: str | None = None
     if not isinstance(tasks, list) or not all(isinstance(task, dict) and "data" in task for task in tasks):
         raise DataError(f"{path}: expected a list of tasks, each with data; export the project as JSON, not JSON-MIN")
     control = find_control(tasks, str(path), control)
-    people = Annotators(tasks, str(path), project.store.setting(PEOPLE) or {})
     images, unknown, unfit, unanswered, unchanged = _known_images(project), 0, 0, 0, 0
     given = {
         (one.picture, one.annotator): _Given((one.label, details), one.client_id, one.at)
         for one, details in given_answers(project, of_all=True)
     }
+    saved = {name for _, name in given}
+    people = Annotators(tasks, str(path), project.store.setting(PEOPLE) or {}, saved)
     found: list[_Read] = []
     for task in tasks:
         picture = _image_of(task["data"], images)

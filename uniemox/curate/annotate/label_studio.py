@@ -1,6 +1,6 @@
 """Content of Label Studio's JSON export: which control was answered, by whom, and when."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,6 +12,7 @@ CONTROL = "emotion"
 """Name of the control that `uniemox curate export` writes, and the first choice among several."""
 PREFIX = "label studio"  # of its annotators' names
 NOBODY = "?"  # an annotation without completed_by
+ADDRESS = "mailto:"  # before e-mail addresses, among names by id
 MAX_NAME = 100
 
 
@@ -54,9 +55,13 @@ def chosen_labels(annotation: Mapping[str, Any], control: str, plan: CollectionP
 
 
 def is_unanswered(annotation: Mapping[str, Any], control: str) -> bool:
-    """Return True if only other controls were answered, which says nothing about this one."""
-    controls = set(map(_control_of, _choices(annotation)))
-    return bool(controls) and control not in controls
+    """Return True if an annotation has no choice of this control, but says something else, such as a comment.
+
+    An empty result is an answer: no label fits. A cancelled annotation is a skipped image, whatever it holds.
+    """
+    if annotation.get("was_cancelled") or annotation.get("result") == []:
+        return False
+    return control not in map(_control_of, _choices(annotation))
 
 
 def _choices(annotation: Any) -> Iterator[Mapping[str, Any]]:
@@ -87,38 +92,66 @@ def time_of(annotation: Mapping[str, Any]) -> float | None:
 class Annotators:
     """Names of the people of an export, one for each id and each e-mail address.
 
-    Exports write completed_by as a number, or as an object with id and email, even within one file.
-    known: name by id, from earlier imports; `names` has the new ones too.
-    Raises DataError if one id has several e-mail addresses in the file.
+    Exports write completed_by as a number, or as an object with id and email, even within one file. Addresses are
+    compared without case. An id whose address is known is another person's, of another Label Studio, if it comes with
+    another address.
+
+    Args:
+        known: Name by id, and by address after ADDRESS, from earlier imports; `names` has the new ones too.
+        saved: Names of the people of the project.
+
+    Raises:
+        DataError: One id has several e-mail addresses in the file.
     """
 
-    def __init__(self, tasks: Sequence[Mapping[str, Any]], where: str, known: Mapping[str, str]) -> None:
-        emails: dict[str, set[str]] = {}
-        for task in tasks:
-            for annotation in annotations_of(task):
-                number, email = _person(annotation)
-                if number and email:
-                    emails.setdefault(number, set()).add(email)
-        for number, found in emails.items():
-            if len(found) > 1:
-                raise DataError(
-                    f"{where}: completed_by has the id {number} for {' and '.join(sorted(found))}; export each project "
-                    "to a file of its own"
-                )
-        self.emails = {number: found.pop() for number, found in emails.items()}
+    def __init__(
+        self, tasks: Sequence[Mapping[str, Any]], where: str, known: Mapping[str, str], saved: Iterable[str] = ()
+    ) -> None:
+        self.emails = _email_by_id(tasks, where)
         self.names = dict(known)
+        self.saved = {name.casefold(): name for name in saved}
+        # Answers of an earlier import may be saved under the id alone; its address is that person's from now on.
+        for number, email in self.emails.items():
+            name = self.names.get(number)
+            if name is not None and self._may_be(name, number, email):
+                self.names.setdefault(ADDRESS + email.casefold(), name)
 
     def name_of(self, annotation: Any) -> str:
         """Return the name under which the annotator's answers are saved."""
         number, email = _person(annotation)
         email = email or self.emails.get(number, "")
-        known = self.names.get(number)
-        # The same id with another address is somebody else, of another Label Studio.
-        is_known = known is not None and (not email or known in (_name(email), _name(number)))
-        name = str(known) if is_known else _name(email or number or NOBODY)
+        if email:
+            fresh = _name(email)
+            name = self.names.setdefault(ADDRESS + email.casefold(), self.saved.get(fresh.casefold(), fresh))
+        else:
+            name = self.names.get(number, _name(number or NOBODY))
         if number:
             self.names.setdefault(number, name)
         return name
+
+    def _may_be(self, name: str, number: str, email: str) -> bool:
+        """Return True if the name of an id is that of an address: it has no other one yet."""
+        if name.casefold() == _name(email).casefold():
+            return True
+        has_address = any(key.startswith(ADDRESS) and other == name for key, other in self.names.items())
+        return name == _name(number) and not has_address
+
+
+def _email_by_id(tasks: Sequence[Mapping[str, Any]], where: str) -> dict[str, str]:
+    """Return the e-mail address of each id that has one. Raises DataError for an id with several."""
+    emails: dict[str, dict[str, str]] = {}
+    for task in tasks:
+        for annotation in annotations_of(task):
+            number, email = _person(annotation)
+            if number and email:
+                emails.setdefault(number, {}).setdefault(email.casefold(), email)
+    for number, addresses in emails.items():
+        if len(addresses) > 1:
+            listed = " and ".join(sorted(addresses.values()))
+            raise DataError(
+                f"{where}: completed_by has the id {number} for {listed}; export each project to a file of its own"
+            )
+    return {number: next(iter(addresses.values())) for number, addresses in emails.items()}
 
 
 def email_of(annotation: Any) -> str:

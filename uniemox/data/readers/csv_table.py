@@ -17,7 +17,7 @@ from uniemox.data.readers.votes import refuse_other_columns
 from uniemox.data.sample import DataSet, ImageFile, Sample, StoredImage, tell_apart
 from uniemox.errors import DataError, LabelError
 from uniemox.io.files import plain_cell, read_limited
-from uniemox.labels import LABEL_SETS, Kind, LabelSet, clean, recognise
+from uniemox.labels import CUSTOM, LABEL_SETS, Kind, LabelSet, clean, recognise
 from uniemox.persons.box import Box
 from uniemox.spelling import spelled
 
@@ -89,6 +89,8 @@ def read_rows(
         raise DataError(f"{path}: the table is empty; expected a header and rows") from None
     except csv.Error as error:
         raise DataError(f"{path}:1: not a table ({error})") from error
+    # pandas names further columns without a name so, too; callers leave them out.
+    header = [f"Unnamed: {i}" if name == "" and "" in header[:i] else name for i, name in enumerate(header)]
     doubled = [name for name, count in Counter(header).items() if count > 1]
     if doubled:
         raise DataError(f"{path}:1: column {sorted(doubled)[0]!r} appears twice")
@@ -191,13 +193,18 @@ def read_csv(
     if asked is None:
         refuse_other_columns(rows, classes, table)
     cells = [row for _, row in rows]
-    notes = [*remove_missing(cells, asked), *unify_numbers(cells)]
+    notes = [*remove_missing(cells, asked), *unify_numbers(cells, asked)]
     if left_out:
         notes.append(f"columns left out: {', '.join(name or '(without a name)' for name in left_out)}")
     if not is_utf8(table):
         notes.append(f"{table.name} {LATIN_1}")
     words = classes or sorted({row["label"] for row in cells if row.get("label")})
     label_set = recognise(words, kind, labels)
+    if classes and asked is None and label_set.name == CUSTOM:
+        # Any other column of the table would be a class, too: the user should see at once what was taken for one.
+        notes.append(
+            f"classes: {', '.join(label_set.labels)}; to leave some columns out, name the classes: ?labels=a,b"
+        )
     images = _find_images(rows, table, table.parent / root, is_complete=missing == "fail")
     samples = [sample_of_row(row, image, where, label_set, classes, scale=(low, high)) for where, row, image in images]
     absent = len(rows) - len(samples)

@@ -1,6 +1,7 @@
 """Trees of class folders, optionally in folders of splits, and with folders of search words."""
 
 import os
+import re
 from collections import Counter
 from collections.abc import Iterator
 from functools import lru_cache
@@ -30,11 +31,15 @@ def read_folder(root: Path, *, labels: str | None = None, kind: Kind | None = No
     kind: kind of your own classes; None: that of the recognised set, else "evoked".
     """
     places = [folder for _, folder in _class_folders(root)]
-    if len({clean(folder.name) for folder in places if any(map(is_image_name, walk_files(folder)))}) > 1:
+    if len({clean(folder.name) for folder in places if _has_images(folder)}) > 1:
         return read_class_folders(root, recognise(sorted({folder.name for folder in places}), kind, labels))
     circles = list[Path]()
     images = images_below(root, circles)
-    samples = [Sample(key=key, image=ImageFile(path), split=split_of(key)) for key, path in images.items()]
+    splits = {folder.name: split for split, folder in _split_folders(root)}
+    samples = [
+        Sample(key=key, image=ImageFile(path), split=splits.get(PurePosixPath(key).parts[0]) or split_of(key))
+        for key, path in images.items()
+    ]
     if not samples:
         raise DataError(f"{root}: no images; expected <class>/<picture>, <split>/<class>/<picture>, or images alone")
     notes = ["no folders of classes: the images have no labels", *_circle_lines(root, circles)]
@@ -230,11 +235,37 @@ def key_of(name: str) -> str:
     return PurePosixPath(name.replace("\\", "/")).as_posix()
 
 
+def split_in(name: str) -> str | None:
+    """Return the split that one word of a compound name says; None for none, or if the words say several.
+
+    >>> split_in("train_images"), split_in("val2017"), split_in("trainer")
+    ('train', 'val', None)
+    """
+    splits = {SPLITS[word] for word in re.split(r"[^a-z]+", name.lower()) if word in SPLITS}
+    return splits.pop() if len(splits) == 1 else None
+
+
 def _split_folders(root: Path) -> list[tuple[str | None, Path]]:
-    """Return the split folders below root; root itself, without a split, if there are none."""
+    """Return the split folders below root; root itself, without a split, if there are none.
+
+    A name like train_images counts only if every folder with images names a split so: among others, it may be a class.
+    """
     checked_folder(root)
-    names = ((SPLITS.get(clean(path.name)), path) for path in _folders(root))
-    return [(split, path) for split, path in names if split] or [(None, root)]
+    folders = _folders(root)
+    exact: list[tuple[str | None, Path]] = [
+        (split, path) for path in folders if (split := SPLITS.get(clean(path.name)))
+    ]
+    compound: list[tuple[str | None, Path]] = [(split, path) for path in folders if (split := split_in(path.name))]
+    # A single folder, such as test-images, says nothing about a split unless that is its whole name.
+    if len(compound) > max(len(exact), 1):
+        others = set(folders) - {path for _, path in compound}
+        if not any(map(_has_images, others)):
+            return compound
+    return exact or [(None, root)]
+
+
+def _has_images(folder: Path) -> bool:
+    return any(map(is_image_name, walk_files(folder)))
 
 
 def _beside_lines(root: Path) -> Iterator[str]:
@@ -243,11 +274,25 @@ def _beside_lines(root: Path) -> Iterator[str]:
     folders, beside = {path for _, path in splits}, list[str]()
     if root not in folders:
         beside = sorted({path.name for path in _folders(root)} - {path.name for path in folders})
-    loose = [p for folder in {root, *folders} for p in folder.iterdir() if p.is_file() and is_image_name(p)]
+    loose = sorted(
+        path.relative_to(root).as_posix()
+        for folder in {root, *folders}
+        for path in folder.iterdir()
+        if path.is_file() and is_image_name(path)
+    )
     if loose:
-        yield f"{len(loose)} images outside the class folders were left out: {min(p.name for p in loose)}"
+        yield f"{len(loose)} images outside the class folders were left out: {loose[0]}"
+        yield from _whole_splits(splits, loose)
     if beside:
         yield f"folders next to the split folders were left out: {', '.join(beside)}"
+
+
+def _whole_splits(splits: list[tuple[str | None, Path]], loose: list[str]) -> Iterator[str]:
+    """Yield a warning for each split of which no image is left, because none is in a class folder."""
+    with_classes = {split for split, folder in splits if any(map(_has_images, _folders(folder)))}
+    for split, folder in splits:
+        if split not in with_classes and any(name.startswith(f"{folder.name}/") for name in loose):
+            yield f"all images of {folder.name} were left out: it has no folders of classes, unlike the other splits"
 
 
 def _class_folders(root: Path) -> list[tuple[str | None, Path]]:

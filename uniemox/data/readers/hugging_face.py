@@ -20,7 +20,7 @@ from uniemox.io.files import plain_cell
 from uniemox.io.images import MAX_BYTES
 from uniemox.io.limits import limited_memory
 from uniemox.labels import Kind, recognise
-from uniemox.spelling import spelled_alike
+from uniemox.spelling import spelled, spelled_alike
 
 MAX_MEMORY, MAX_GROUP_MEMORY = 2**30, 2**28  # for opening a data set, and for the images of a row group
 MEMORY_A_BYTE = 4  # in addition, for each byte of the files
@@ -29,8 +29,14 @@ METADATA = ("metadata.csv", "metadata.jsonl")
 SPLITS_FILE, STATE_FILE = "dataset_dict.json", "state.json"  # written by Dataset.save_to_disk
 INDICES_FILE = "indices.arrow"  # the rows that select, filter or shuffle left, and their order
 INDICES_FIELDS = ("_indices_data_files", "_indices_files")  # of STATE_FILE, in `datasets` since 1.3, and before
-LABELS = ("label", "labels", "emotion")
-COLUMNS = {name: name for name in KNOWN if name not in ("path", "label")} | {"caption": "text"}
+COLUMNS = {
+    "file_name": "path",
+    **dict.fromkeys(("label", "labels", "emotion"), "label"),
+    **{name: name for name in KNOWN if name not in ("path", "label")},
+    "caption": "text",
+}
+"""Field by name of a column, in lower case; of several columns for one field, the first name counts."""
+EMPTY = {"split": "", "path": "", "label": ""}  # fields that every row has
 
 
 class Row(NamedTuple):
@@ -76,7 +82,7 @@ def read_hugging_face(root: Path, *, kind: Kind | None = None) -> DataSet:
     Arrow and Parquet files contain the images; file or folder names give the split. A metadata file names each image as
     file_name, relative to its folder. The label is in column label (or labels, emotion), or in the only one of type
     ClassLabel; -1 means no label. split, text (or caption), domain, group, valence, arousal and the box x1, y1, x2, y2
-    are read as in csv tables.
+    are read as in csv tables. Names of columns may be in any case; numbers of a ClassLabel are read as its names.
     kind: kind of the labels, if it differs from their set's.
     Raises DataError with file and row, also for small files that would fill the memory (on Linux); and
     MissingPackageError for tables without pyarrow.
@@ -108,10 +114,11 @@ def _read_folder(root: Path, files: Sequence[Path], kind: Kind | None) -> DataSe
             "images (images in folders of classes are folder:PATH)"
         )
     cells = [row.cells for row in rows]
-    notes += [*remove_missing(cells, recognise(sorted(words), kind)), *([] if words else unify_numbers(cells))]
+    known = recognise(sorted(words), kind)
+    notes += [*remove_missing(cells, known), *unify_numbers(cells, known)]
     for row in rows:
         row.cells["split"] = row.cells["split"] or row.split or ""
-    notes += [f"columns not read: {', '.join(sorted(unread))}"] if unread else []
+    notes += [f"columns not read: {', '.join(name or '(without a name)' for name in sorted(unread))}"] if unread else []
     notes += [f"{path.relative_to(root).as_posix()} {LATIN_1}" for path in metadata if not is_utf8(path)]
     labels = recognise(sorted(words | {row["label"] for row in cells} - {""}), kind)
     samples = tell_apart([sample_of_row(row.cells, row.image, row.where, labels, []) for row in rows])
@@ -199,13 +206,29 @@ def _metadata_rows(root: Path, path: Path, unread: set[str]) -> Iterator[Row]:
     for number, read in read_rows(path, prose=("text", "caption")) if is_csv else _json_rows(path):
         row = {name: plain_cell(value) for name, value in read.items()} if is_csv else read
         where = f"{path}:{number}"
-        label = next((name for name in LABELS if name in row), "label")
-        image = inside(path.parent, _text(row.get("file_name")), f"{where}, file_name")
+        columns = _fields(tuple(row))
+        cells = {field: _text(row[name], f"{where}, {name}") for field, name in columns.items()}
+        image = inside(path.parent, cells.get("path", ""), f"{where}, file_name")
         if not os.path.isfile(image):
             raise DataError(f"{where}, file_name: {image} does not exist")
-        unread |= row.keys() - COLUMNS.keys() - {"file_name", label}
-        cells = _cells(row, image.relative_to(root).as_posix(), _text(row.get(label)))
-        yield Row(where, cells, ImageFile(image), split)
+        unread |= row.keys() - set(columns.values())
+        cells["path"] = image.relative_to(root).as_posix()
+        yield Row(where, EMPTY | cells, ImageFile(image), split)
+
+
+@lru_cache(maxsize=64)
+def _fields(columns: tuple[str, ...]) -> dict[str, str]:
+    """Return the column of each field that has one: names are compared as `spelled`, without case.
+
+    A column of exactly the expected name comes before one that is only spelled like it.
+    """
+    by_name = {spelled(column).lower(): column for column in reversed(columns)}
+    by_name |= {column: column for column in columns if column in COLUMNS}
+    fields: dict[str, str] = {}
+    for name, field in COLUMNS.items():
+        if name in by_name:
+            fields.setdefault(field, by_name[name])
+    return fields
 
 
 def _json_rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
@@ -244,14 +267,14 @@ def _table_rows(
         read_before.add(path.resolve())
         try:
             schema, sizes, table = _open_table(path)
-            image, label, names = _columns(schema, path)
-            wanted = {*COLUMNS, label}
+            image, columns, names = _columns(schema, path)
+            wanted = set(columns.values())
             read = [one.name for one in schema if one.name in wanted and _is_plain(one.type)]
             rows = table.read(columns=read, use_threads=False) if path.suffix == ".parquet" else table.select(read)
             records = rows.to_pylist() if read else [{}] * sum(sizes)
         except (OSError, ValueError, LookupError, TypeError, OverflowError, pa.ArrowException) as error:
             raise DataError(f"{path}: can't be read as a table ({str(error)[:200]}); copy it again") from error
-        words |= set(names)
+        words |= set(names.get(columns.get("label", ""), ()))
         unread |= set(schema.names) - set(read) - {image}
         places = ((group, row) for group, size in enumerate(sizes) for row in range(size))
         for (group, row), values in zip(places, records, strict=True):
@@ -259,8 +282,11 @@ def _table_rows(
             long = [name for name, value in values.items() if isinstance(value, str) and len(value) > MAX_TEXT]
             if long:
                 raise DataError(f"{where}: the text in column {long[0]} has more than {MAX_TEXT:,} letters")
-            cells = _cells(values, "", _label(values.get(label), names, f"{where}, {label}"))
-            yield Row(where, cells, TableImage(path, image, group, row), split)
+            cells = {
+                field: _cell(field, values.get(name), names.get(name, ()), f"{where}, {name}")
+                for field, name in columns.items()
+            }
+            yield Row(where, EMPTY | cells, TableImage(path, image, group, row), split)
 
 
 def _open_table(path: Path) -> tuple[Any, list[int], Any]:
@@ -297,8 +323,11 @@ def _is_plain(kind: Any) -> bool:
     )
 
 
-def _columns(schema: Any, path: Path) -> tuple[str, str | None, Sequence[str]]:
-    """Return the image column, the label column, and the class names, as `datasets` describes them."""
+def _columns(schema: Any, path: Path) -> tuple[str, dict[str, str], dict[str, list[str]]]:
+    """Return the image column, the column of each field, and the class names of columns that have some.
+
+    Source of the names: the types that `datasets` describes in the file.
+    """
     try:
         features = dict(json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"])
     except (ValueError, LookupError, TypeError, RecursionError):
@@ -314,12 +343,24 @@ def _columns(schema: Any, path: Path) -> tuple[str, str | None, Sequence[str]]:
             f"{path}: expected one column of embedded images (`datasets` type Image), or one that is named image; "
             f"found {', '.join(images) or 'none'} among {', '.join(schema.names)}"
         )
-    classes = [name for name in schema.names if types.get(name, {}).get("_type") == "ClassLabel"]
-    label = next((name for name in LABELS if name in schema.names), classes[0] if len(classes) == 1 else None)
-    names = [str(name) for name in types.get(label, {}).get("names") or ()]
-    if same := spelled_alike(names):
-        raise DataError(f"{path}: the classes {same[0]!a} and {same[1]!a} differ only in blanks or accents")
-    return images[0], label, names
+    classes = {
+        name: [str(word) for word in types[name].get("names") or ()]
+        for name in schema.names
+        if types.get(name, {}).get("_type") == "ClassLabel"
+    }
+    columns = {field: name for field, name in _fields(tuple(schema.names)).items() if field != "path"}
+    others = [name for name in classes if name not in columns.values()]
+    if "label" not in columns and len(others) == 1:
+        columns["label"] = others[0]
+    for name in columns.values():
+        if same := spelled_alike(classes.get(name, ())):
+            raise DataError(f"{path}: the classes {same[0]!a} and {same[1]!a} differ only in blanks or accents")
+    return images[0], columns, classes
+
+
+def _cell(field: str, value: Any, names: Sequence[str], where: str) -> str:
+    """Return the text of a table's value.  names: of the classes, if the value may be the number of one."""
+    return _label(value, names, where) if names or field == "label" else _text(value, where)
 
 
 def _label(value: Any, names: Sequence[str], where: str) -> str:
@@ -336,12 +377,10 @@ def _label(value: Any, names: Sequence[str], where: str) -> str:
     return "" if value == -1 else names[value]
 
 
-def _cells(row: Mapping[str, Any], path: str, label: str) -> dict[str, str]:
-    cells = {COLUMNS[name]: text for name, value in row.items() if name in COLUMNS and (text := _text(value))}
-    return {"split": "", **cells, "path": path, "label": label}
-
-
-def _text(value: Any) -> str:
+def _text(value: Any, where: str) -> str:
+    """Return a text or number as a text, empty for a missing value. Raises DataError for lists and objects."""
+    if isinstance(value, list | dict):
+        raise DataError(f"{where}: expected one text or number, got {str(value)[:60]}; write a single value")
     return str(value) if isinstance(value, str | int | float) else ""
 
 

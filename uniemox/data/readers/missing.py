@@ -5,21 +5,30 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 
 from uniemox.errors import LabelError
-from uniemox.labels import LabelSet
+from uniemox.labels import LabelSet, clean
+from uniemox.spelling import spelled
 
 WORDS = frozenset(
     ("na", "n/a", "nan", "-nan", "<na>", "null", "#n/a", "#na", "#n/a n/a", "1.#qnan", "-1.#qnan", "1.#ind", "-1.#ind")
 )
 """Missing values as R, pandas, spreadsheets and databases write them, in lower case (pandas' default `na_values`)."""
 PYTHON_NONE = "None"  # only in this case: "none" may be a class
+MAX_LENGTH = 40  # letters with quotes and invisible ones; comparing long captions would take 70 us each
 FIELDS = ("label", "split", "text", "domain", "group", "valence", "arousal", "x1", "y1", "x2", "y2")
 NUMBER = re.compile(r"(-?\d+)(\.0+)?")
 MIN_IDS = 3  # with fewer classes, -1 may be one: -1, 0, 1 for negative, neutral, positive
 
 
 def is_missing(text: str) -> bool:
-    """Return True for a word that stands for a missing value."""
-    return text == PYTHON_NONE or text.lower() in WORDS
+    """Return True for a word that stands for a missing value, also in quotes or with invisible characters."""
+    if len(text) > MAX_LENGTH:
+        return False
+    return _unquoted(text) == PYTHON_NONE or clean(text) in WORDS
+
+
+def _unquoted(text: str) -> str:
+    """Return a text as `clean` does, but in its own case."""
+    return spelled(text).strip("'\"").strip()
 
 
 def remove_missing(rows: Iterable[MutableMapping[str, str]], labels: LabelSet | None = None) -> tuple[str, ...]:
@@ -32,7 +41,7 @@ def remove_missing(rows: Iterable[MutableMapping[str, str]], labels: LabelSet | 
         for field in FIELDS:
             text = row.get(field)
             if text and is_missing(text) and not (field == "label" and _is_label(text, labels)):
-                counts.setdefault(field, Counter())[text] += 1
+                counts.setdefault(field, Counter())[_unquoted(text)] += 1
                 row[field] = ""
     return tuple(_note(field, words) for field, words in counts.items())
 
@@ -49,23 +58,41 @@ def _note(field: str, words: Mapping[str, int]) -> str:
     return f"{note}: no label; if this is a class, list all classes, as in ?labels=a,b" if field == "label" else note
 
 
-def unify_numbers(rows: Sequence[MutableMapping[str, str]]) -> tuple[str, ...]:
+def unify_numbers(rows: Sequence[MutableMapping[str, str]], labels: LabelSet | None = None) -> tuple[str, ...]:
     """Write label and group numbers without decimals, as tables with missing values add them: 3 for 3.0.
 
     A column with any other word stays. If the labels are the numbers of at least three classes from 0 on, -1 means no
     label, as in Arrow files of `datasets`. Returns notes.
+    labels: a known set; labels of it stay unchanged.
     """
     for field in ("label", "group"):
         values = {text for row in rows if (text := row.get(field))}
+        if field == "label" and all(_is_label(text, labels) for text in values):
+            continue
         if values and all(map(NUMBER.fullmatch, values)):
             for row in rows:
                 if text := row.get(field):
                     row[field] = text.partition(".")[0]
+    return _empty_label_ids(rows, labels) + _group_notes(rows)
+
+
+def _empty_label_ids(rows: Sequence[MutableMapping[str, str]], known: LabelSet | None) -> tuple[str, ...]:
+    """Empty the labels -1 that mean no label; return a note with their number."""
     labels = {text for row in rows if (text := row.get("label"))}
     classes = sorted(labels - {"-1"}, key=lambda text: (len(text), text))
-    if "-1" not in labels or len(classes) < MIN_IDS or not all(map(str.isdecimal, classes)):
+    if "-1" not in labels or _is_label("-1", known):
+        return ()
+    if len(classes) < MIN_IDS or not all(map(str.isdecimal, classes)):
         return ()
     unlabelled = [row for row in rows if row.get("label") == "-1"]
     for row in unlabelled:
         row["label"] = ""
     return (f"{len(unlabelled)} images have the label -1: no label",)
+
+
+def _group_notes(rows: Sequence[Mapping[str, str]]) -> tuple[str, ...]:
+    """Return a note about the group -1 among numbers, which many programs write for no group."""
+    groups = Counter(text for row in rows if (text := row.get("group")))
+    if "-1" not in groups or not all(map(NUMBER.fullmatch, groups)):
+        return ()
+    return (f"{groups['-1']} images have the group -1 and stay in one split; if it means no group, empty these cells",)

@@ -8,24 +8,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from uniemox.errors import DataError
+from uniemox.labels import LABEL_SETS, clean
 
 MIN_CLASSES, MIN_ROWS = 3, 3  # in smaller tables, equal sums are no evidence
 MANY_ROWS = 8  # in a smaller table, a class may have the same number of votes in all rows, or one more in each
+MIN_TOP_SHARE = 0.95  # of the rows; a column that wins so often is a score, time or number of people
+MIN_FLAG_SHARE = 0.25  # of the rows with a 1; the votes of a rare class are also 0 or 1
 TOLERANCE = 0.02  # of a sum; shares are often rounded to two digits
 NO_CLASS = re.compile(
     r"total|sum|n|num|count|votes?|(n|num|number)_(votes|raters|annotators|answers)|raters|annotators|answers|"
-    r"(is|has)_\w+|valid|flag(ged)?|gold|checked|duplicate|id|idx|index|\w+_id|width|height|year"
+    r"(is|has)_\w+|valid|flag(ged)?|gold|checked|duplicate|id|idx|index|\w+_id|width|height|year|"
+    r"verified|keep|used|outlier|nsfw|ambiguous|rownames?|seconds|duration|respondents|workers|age|"
+    r"(confidence|certainty|score|quality|agreement)(_\w+)?"
 )
 """Names of columns in which tables of votes hold something else, in lower case."""
+EMOTIONS = frozenset(word for labels in LABEL_SETS for word in (*labels.labels, *labels.aliases) if not word.isdigit())
+"""Names of columns that are classes even if all images show this emotion."""
 
 
 def refuse_other_columns(rows: Sequence[tuple[str, Mapping[str, str]]], classes: Sequence[str], table: Path) -> None:
-    """Raise DataError for a column that can't be a class, because it would win most votes.
+    """Raise DataError for a column that is not a class, because it would win votes.
 
     rows: place and cells of each row.  classes: names of the columns that are taken as classes.
-    A total equals the sum of the other columns. A flag or a second total varies, or is there for all images, while the
-    sum of the others stays the same: of a fixed number of votes, a class takes its votes from the others. An index
-    counts the rows.
     """
     remedy = "remove it, or name the classes, as in ?labels=a,b"
     is_other = {name: NO_CLASS.fullmatch(name.lower()) is not None for name in classes}
@@ -35,24 +39,80 @@ def refuse_other_columns(rows: Sequence[tuple[str, Mapping[str, str]]], classes:
     votes = _numbers(rows, classes)
     if votes is None or len(votes) < MIN_ROWS:
         return
-    for name, column, others in zip(classes, votes.T, (votes.sum(axis=1, keepdims=True) - votes).T, strict=True):
-        if len(column) >= MANY_ROWS and np.array_equal(column - column[0], np.arange(len(column))):
-            raise DataError(f"{table}:1: column {name!r} numbers the rows, so it is not a class; {remedy}")
-        if len(classes) < MIN_CLASSES or not column.any():
-            continue
-        if np.allclose(column, others, rtol=TOLERANCE):
-            raise DataError(f"{table}:1: column {name!r} is the sum of the others, so it is not a class; {remedy}")
-        is_evident = len(column) >= MANY_ROWS or (column != column[0]).any()
-        if is_evident and others[0] > 0 and np.allclose(others, others[0], rtol=TOLERANCE):
-            raise DataError(
-                f"{table}:1: the votes of all other columns add up to {others[0]:g} in every row, whatever {name!r} "
-                f"is, so it is not a class; {remedy}"
-            )
+    for i, name in enumerate(classes):
+        column = votes[:, i]
+        others = np.delete(votes, i, axis=1)
+        reason = _why_computed(column, others)
+        if reason is None and clean(name) not in EMOTIONS:
+            reason = _why_measured(column, others)
+        if reason is not None:
+            raise DataError(f"{table}:1: column {name!r} {reason}, so it is not a class; {remedy}")
+
+
+def _why_computed(column: NDArray[np.float64], others: NDArray[np.float64]) -> str | None:
+    """Return why a column is computed from the others, or from the order of the rows; None if it isn't.
+
+    A total equals the sum of the other columns. A flag or a second total varies, or is there for all images, while the
+    sum of the others stays the same: of a fixed number of votes, a class takes its votes from the others. An index
+    counts the rows, in any order.
+
+    Args:
+        column: Values of all rows, (N,).
+        others: Values of the other columns, (N, E - 1).
+    """
+    is_large = len(column) >= MANY_ROWS
+    varies = bool((column != column[0]).any())
+    if is_large and np.array_equal(np.sort(column) - column.min(), np.arange(len(column))):
+        return "numbers the rows"
+    if others.shape[1] + 1 < MIN_CLASSES or not column.any():
+        return None
+    sums = others.sum(axis=1)
+    if np.allclose(column, sums, rtol=TOLERANCE):
+        return "is the sum of the others"
+    if is_large and varies and np.allclose(column, others.max(axis=1), rtol=TOLERANCE):
+        return "is the largest of the others"
+    if is_large and varies and np.allclose(column, others.mean(axis=1), rtol=TOLERANCE):
+        return "is the mean of the others"
+    if (is_large or varies) and sums[0] > 0 and np.allclose(sums, sums[0], rtol=TOLERANCE):
+        return f"is not among the votes, which add up to {sums[0]:g} in all other columns of every row"
+    return None
+
+
+def _why_measured(column: NDArray[np.float64], others: NDArray[np.float64]) -> str | None:
+    """Return why a column counts or measures something else than the others; None if nothing shows it.
+
+    column: (N,).  others: (N, E - 1).
+    """
+    if len(column) < MANY_ROWS or others.shape[1] + 1 < MIN_CLASSES:
+        return None
+    totals = column + others.sum(axis=1)
+    if np.allclose(totals, totals[0], rtol=TOLERANCE):
+        # The votes of every image add up to the same number only together with this column.
+        return None
+    if (column == column[0]).all() and column[0] != 0 and (others != others[0]).any():
+        return f"is {column[0]:g} in every row"
+    are_counts = bool((others == np.floor(others)).all()) and bool((others.max(axis=0) > 1).sum() >= MIN_CLASSES - 1)
+    if are_counts and (column != np.floor(column)).any():
+        return "has fractions beside columns of whole numbers"
+    if are_counts and set(np.unique(column)) == {0.0, 1.0} and column.mean() >= MIN_FLAG_SHARE:
+        return "is 0 or 1 beside columns of larger counts"
+    wins = int((column > others.max(axis=1)).sum())
+    if wins >= MIN_TOP_SHARE * len(column) and _has_several_winners(others):
+        return f"is the largest in {wins} of {len(column)} rows, whichever of the others comes second"
+    return None
+
+
+def _has_several_winners(votes: NDArray[np.float64]) -> bool:
+    """Return True if different columns are alone at the top of different rows.  votes: (N, E)."""
+    is_top = votes == votes.max(axis=1, keepdims=True)  # (N, E)
+    winners = is_top[is_top.sum(axis=1) == 1].argmax(axis=1)
+    return len(np.unique(winners)) > 1
 
 
 def _numbers(rows: Sequence[tuple[str, Mapping[str, str]]], classes: Sequence[str]) -> NDArray[np.float64] | None:
-    """Return the values of all rows, (N, E); None if one is no number, which is reported later with its line."""
+    """Return the values of all rows, (N, E); None if one is no finite number, which is reported with its line later."""
     try:
-        return np.array([[float(row[name]) for name in classes] for _, row in rows])
+        values = np.array([[float(row[name]) for name in classes] for _, row in rows])
     except ValueError:
         return None
+    return values if np.isfinite(values).all() else None
