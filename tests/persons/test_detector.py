@@ -58,13 +58,14 @@ def test_people_in_photographs(
 def test_reference_figures_of_yolox_nano(models: Path, shared: Path) -> None:
     """All 128 photographs at 0.35, as the models' README has it: recall 0.57, 0.80 of large people, precision 0.77.
 
-    With red and blue exchanged, the recall would be 0.48.
+    The README's figures ignore colour profiles, which 17 of the photographs have (Adobe RGB and others): that changes
+    the answer for a person or two. With red and blue exchanged, the recall would be 0.48.
     """
     s = scores_of(
         models / "yolox_nano.onnx", read_labelled(shared / "data" / "coco_persons"), DetectorConfig(confidence=0.35)
     )
     assert s.people == 350
-    assert (round(s.recall, 2), round(s.large_recall, 2), round(s.precision, 2)) == (0.57, 0.80, 0.77)
+    assert (s.recall, s.large_recall, s.precision) == pytest.approx((0.57, 0.80, 0.77), abs=0.01)
 
 
 def test_yolox_decoded_in_the_graph_finds_the_same(models: Path, photographs: list[Sample], tmp_path: Path) -> None:
