@@ -132,7 +132,7 @@ def open_networks(
     if rank() == 0:
         record_start(out, encoder, callback)
         sources = [config.encoder.start or "", config.teacher.source if teacher is not None else ""]
-        write_seen(out, data, sources, callback.progress)
+        write_seen(out, data, sources, callback.progress, person=config.view.person)
     wait_for_all()
     model, decoder = build_start(config, None if teacher is None else teacher.width, encoder)
     is_new = not Checkpoints(out, config.save.keep).saved()  # a resumed run has the weights of its checkpoint
