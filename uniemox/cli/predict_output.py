@@ -14,6 +14,7 @@ from rich.text import Text
 
 from uniemox.cli.console import EXIT_INTERRUPTED, out, progress_bar, say
 from uniemox.errors import ImageError, StoppedError
+from uniemox.io.walking import LeftLinks
 from uniemox.predict.faces import summarise_faces
 from uniemox.predict.film import Frame
 from uniemox.predict.images import list_images
@@ -120,10 +121,16 @@ class Output:
 
 
 def named_images(names: Sequence[str]) -> Iterator[str]:
-    """Yield the images that `names` refer to; "-" reads a list from standard input. Raises ImageError without any."""
+    """Yield the images that `names` refer to; "-" reads a list from standard input. Raises ImageError without any.
+
+    Links to folders that were not followed are reported at the end.
+    """
     name = None
-    for name in list_images(names, sys.stdin):
+    left = LeftLinks()
+    for name in list_images(names, sys.stdin, left=left):
         yield name
+    for line in left.lines(Path()):
+        say(line)
     if name is None:
         raise ImageError(f"there is no image in {', '.join(names)}")
 

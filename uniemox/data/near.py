@@ -151,9 +151,13 @@ def image_hashes(samples: Sequence[Sample], on_progress: Progress = silent) -> l
 
 
 def known_hashes(samples: Sequence[Sample], on_progress: Progress = silent) -> list[str]:
-    """Return `image_hashes`, but those that an index of shards stores without reading the images."""
+    """Return the hashes of `decoded_hashes`, but those that an index of shards stores without reading the images.
+
+    Shards hold images that were readable when they were written.
+    """
     stored = [getattr(sample.image, "sha256", None) for sample in samples]
-    read = iter(image_hashes([one for one, digest in zip(samples, stored, strict=True) if digest is None], on_progress))
+    others = [sample for sample, digest in zip(samples, stored, strict=True) if digest is None]
+    read = iter(decoded_hashes(others, on_progress)[0])
     return [next(read) if digest is None else str(digest) for digest in stored]
 
 

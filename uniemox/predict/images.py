@@ -16,6 +16,7 @@ from uniemox.io.decoding.pool import Decode, DecoderPool, Decoders, decode_one
 from uniemox.io.files import read_limited
 from uniemox.io.images import HEIF_ENDINGS, HEIF_NEEDS, MAX_BYTES, MinSides, check_size, decode_opened, is_image_name
 from uniemox.io.parallel import count_cores, parallel_map
+from uniemox.io.walking import LeftLinks, walk_folder
 from uniemox.predict.film import FILMS, Frame
 
 ImageLike = str | os.PathLike[str] | bytes | BinaryIO | Image.Image | NDArray[Any] | Frame
@@ -111,37 +112,35 @@ def _from_array(values: NDArray[Any]) -> Image.Image:
     return Image.fromarray(np.ascontiguousarray(values))
 
 
-def walk(folder: Path) -> Iterator[Path]:
-    """Yield the images in a folder and its subfolders, in the order of their names, without hidden ones.
+def walk(folder: Path, left: LeftLinks | None = None) -> Iterator[Path]:
+    """Yield the images in a folder and its subfolders, also behind links, see `walk_folder`.
 
-    Folders are read lazily, so millions of files need no memory. Links to folders are not followed. A folder that can't
-    be read is yielded itself, so that reading it fails.
+    A folder that can't be read is yielded itself, so that reading it fails.  left: filled with links that were not
+    followed.
     """
-    try:
-        with os.scandir(folder) as entries:
-            children = sorted((one.name, one.is_dir(follow_symlinks=False)) for one in entries if one.name[0] != ".")
-    except OSError:
-        yield folder
-        return
-    for name, is_folder in children:
-        path = folder / name
-        if is_folder:
-            yield from walk(path)
-        elif is_image_name(path) or path.suffix.lower() in FOREIGN:
+    unlisted = set[Path]()
+
+    def remember(path: Path, _error: OSError) -> Path:
+        unlisted.add(path)
+        return path
+
+    for path in walk_folder(folder, remember, left):
+        if path in unlisted or is_image_name(path) or path.suffix.lower() in FOREIGN:
             yield path
 
 
-def list_images(names: Sequence[str], listed: Iterable[str] = ()) -> Iterator[str]:
+def list_images(names: Sequence[str], listed: Iterable[str] = (), *, left: LeftLinks | None = None) -> Iterator[str]:
     """Yield the images that names on the command line refer to.
 
     names: files; folders, for all images below them; patterns such as photos/*.jpg if no file has that name (** also
     for subfolders); "-" for `listed`, one path per line. Other names are yielded unchanged, so that reading them fails.
+    left: filled with links in folders that were not followed.
     """
     for name in names:  # os.path, because Path.is_dir and exists raise OSError for a name that is too long
         if name == "-":
             yield from (line.rstrip("\r\n") for line in listed if line.strip())
         elif os.path.isdir(name):
-            yield from map(str, walk(Path(name)))
+            yield from map(str, walk(Path(name), left))
         elif os.path.exists(name) or not glob.has_magic(name) or not (paths := sorted(glob.glob(name, recursive=True))):
             yield name
         else:
@@ -149,7 +148,7 @@ def list_images(names: Sequence[str], listed: Iterable[str] = ()) -> Iterator[st
                 if not os.path.isdir(one):
                     yield from [one] if is_image_name(Path(one)) else []
                 elif "**" not in name:  # "**" matches images in folders too
-                    yield from map(str, walk(Path(one)))
+                    yield from map(str, walk(Path(one), left))
 
 
 def map_images(
