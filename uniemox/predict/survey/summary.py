@@ -14,11 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from uniemox.data.readers.csv_table import read_rows
+from uniemox.data.readers.missing import is_missing
 from uniemox.errors import ConfigError, DataError
 from uniemox.labels import AFFECT
 from uniemox.predict.schema import top_word
 from uniemox.predict.tables import checking_fields, read_lines
 from uniemox.predict.writing import AnswerHeader
+from uniemox.spelling import spelled
 
 FEATURES = 128  # stored numbers per image
 SHOWN = 6  # images with the highest, and with the lowest, value of each label
@@ -26,6 +28,7 @@ MAX_UNFAMILIAR = 12  # shown
 MAX_ON_MAP = 600
 FOLDER, DATE = "folder", "date"
 NOWHERE, UNDATED = "not in the table", "no date"
+NO_VALUE = "no value"  # an empty cell, or a word for a missing value, such as NA
 MAX_MONTHS = 24  # then years
 ALIKE = 0.94  # cosine of features; of 250 OASIS photographs no two reach it, mirrored, cropped and turned copies do
 Z = 1.96  # of a 95 % interval
@@ -216,13 +219,23 @@ def groupings_of(names: Sequence[str], table: Path | None) -> dict[str, Grouping
     return {name: groupings[name] for name in names}
 
 
+def group_of_cell(text: str) -> str:
+    """Return the group that a cell of a table names, however it is spelled; `NO_VALUE` for a missing value.
+
+    >>> [group_of_cell(text) for text in ("Rio  de Janeiro", "NA", "")]
+    ['Rio de Janeiro', 'no value', 'no value']
+    """
+    name = spelled(text)
+    return NO_VALUE if not name or is_missing(name) else name
+
+
 def _columns_of(table: Path, columns: Sequence[str]) -> dict[str, Grouping]:
     rows: dict[str, tuple[str, ...]] = {}
     for line, row in read_rows(table):
         absent = next((name for name in ("path", *columns) if name not in row), None)
         if absent is not None:
             raise ConfigError(f"{table}:{line}: there is no column {absent!r}; it has {', '.join(row)}")
-        values = tuple(row[name] for name in columns)
+        values = tuple(group_of_cell(row[name]) for name in columns)
         rows[os.path.abspath(table.parent / row["path"])] = rows[os.path.abspath(row["path"])] = values
 
     def grouping(place: int) -> Grouping:
