@@ -84,11 +84,7 @@ def pretrain(
         if was_finished(out, ENCODER, config.save):
             return out / ENCODER
         model, teacher = open_networks(config, data, out, device, callback)
-        broken = BrokenCount(config.max_unreadable)
-        reasons = from_first(read_unreadable(out / UNREADABLE) if rank() == 0 else {})
-        broken.add([Broken(key, reason) for key, reason in reasons.items()])
-        for line in lost_by_class(data.samples, reasons, data.labels, "training"):
-            callback.note(line)
+        broken = _count_unreadable(config, data, out, callback)
         trainer = build_trainer(config, data, out, model, callback)
         plan = plan_run(config, data, trainer, teacher, done=trainer.resume().step)
         runner, patches = wrap(model, device, compiled=config.hardware.compile), model.encoder.patch_embed.num_patches
@@ -117,6 +113,16 @@ def pretrain(
         _finish(config, trainer, teacher)
         report_unreadable(out, broken.reasons, callback)
     return out / ENCODER
+
+
+def _count_unreadable(config: PretrainConfig, data: DataSet, out: Path, callback: Callback) -> BrokenCount:
+    """Count the images that `write_seen` could not read, and warn of classes that lose many."""
+    broken = BrokenCount(config.max_unreadable)
+    reasons = from_first(read_unreadable(out / UNREADABLE) if rank() == 0 else {})
+    broken.add([Broken(key, reason) for key, reason in reasons.items()])
+    for line in lost_by_class(data.samples, reasons, data.labels, "training"):
+        callback.note(line)
+    return broken
 
 
 def open_networks(
