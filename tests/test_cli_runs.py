@@ -79,7 +79,14 @@ def test_a_whole_way_from_images_to_scores(tmp_path: Path) -> None:
     assert program == "uniemox"
     assert uniemox(*pasted).returncode == 0
     assert sorted(path.name for path in run.iterdir() if path.is_file()) == [
-        *("config.json", "encoder.safetensors", "model.onnx", "model.safetensors", "splits.json"),
+        *(
+            "config.json",
+            "encoder.safetensors",
+            "initial_weights.txt",
+            "model.onnx",
+            "model.safetensors",
+            "splits.json",
+        ),
         "training_pictures.txt",
     ]
     splits = ("--splits", run / "splits.json", "--exclude", excluded)
