@@ -158,6 +158,14 @@ PREFIXES = [
     "module.backbone.",
     "_orig_mod.module.",
     "module._orig_mod.",
+    "encoder.",
+    "module.encoder.",
+    "encoder.backbone.",
+    "student.",
+    "teacher.backbone.",
+    "net.",
+    "vit.",
+    "trunk.",
 ]
 
 
@@ -177,6 +185,18 @@ def test_prefixes_of_wrappers_are_removed(prefix: str, container: str | None, me
     assert encoder.report.method == "mae"
     tokens = load_start(tmp_path / "wrapped.pth", method=method).forward_features(x)
     torch.testing.assert_close(tokens, network.forward_features(x), rtol=1e-5, atol=1e-5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("prefix", ["encoder.", "model.encoder.", "student.", "net."])
+def test_a_prefix_changes_nothing_for_a_plain_network(prefix: str, tmp_path: Path) -> None:
+    """Without a decoder, it is recognised as it is without the prefix; "cae" needs its own query bias."""
+    network, x = vit(), torch.randn(2, 3, SIZE, SIZE)
+    torch.save({f"{prefix}{name}": value for name, value in network.state_dict().items()}, tmp_path / "plain.pth")
+    for method, found in (("auto", "dino"), ("timm", "timm")):
+        encoder: Any = load_published(tmp_path / "plain.pth", method=method)
+        assert encoder.report.method == found
+        torch.testing.assert_close(encoder(x), network(x), rtol=1e-5, atol=1e-5)
 
 
 def test_no_message_sends_from_one_method_to_the_other_and_back(golden: Path) -> None:
@@ -216,6 +236,56 @@ def test_the_moving_average_is_taken_and_reported(source: str, tmp_path: Path) -
     assert encoder.report.mean_std == ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
     assert encoder.report.is_average
     assert "weights of state_dict_ema, the moving average" in str(encoder.report)
+
+
+def moving_averages() -> dict[str, Any]:
+    """The average of a network as training scripts write it, next to the raw weights, and the container's name."""
+    average = vit(seed=1).state_dict()
+    wrapped = {f"module.{name}": value for name, value in average.items()}
+    keys = ("ema", "ema_state_dict", "ema_model", "model_ema_state_dict", "state_dict_ema")
+    contents = {key: {key: average} for key in keys}
+    averaged = torch.optim.swa_utils.AveragedModel(vit(seed=1))
+    contents["torchvision"] = {"model_ema": averaged.state_dict()}
+    contents["module"] = {"model_ema": {"module": average, "decay": 0.999}}
+    contents["wrapped"] = {"model_ema": wrapped}
+    return contents
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", sorted(moving_averages()))
+@pytest.mark.parametrize("raw", ["model", "state_dict"])
+def test_moving_averages_of_training_scripts_are_taken(name: str, raw: str, tmp_path: Path) -> None:
+    content = moving_averages()[name]
+    torch.save({raw: vit().state_dict(), **content}, tmp_path / "ema.pth")
+    encoder: Any = load_published(tmp_path / "ema.pth", method="timm")
+    x = torch.randn(2, 3, SIZE, SIZE)
+    torch.testing.assert_close(encoder(x), vit(seed=1)(x), rtol=1e-5, atol=1e-5)
+    assert encoder.report.container == next(iter(content))
+    assert encoder.report.is_average
+
+
+@pytest.mark.parametrize(
+    ("key", "content"),
+    [
+        ("my_ema_weights", {"my_ema_weights": {"a": torch.ones(2)}}),
+        ("ModelEma", {"ModelEma": {"a": torch.ones(2)}}),
+        ("ema", {"ema": {"decay": 0.999, "shadow_params": [torch.ones(2)]}}),  # torch_ema
+        ("callbacks.EMA.ema_weights", {"callbacks": {"EMA": {"ema_weights": {"a": torch.ones(2)}}}}),  # Lightning
+    ],
+)
+def test_an_average_that_can_t_be_taken_is_named(key: str, content: dict[str, Any], tmp_path: Path) -> None:
+    torch.save({"state_dict": vit().state_dict(), **content}, tmp_path / "ema.pth")
+    for source in (tmp_path / "ema.pth", f"timm:vit_tiny_patch16_224@{tmp_path / 'ema.pth'}"):
+        with pytest.raises(CheckpointError, match=f"has weights in {key}, which seem a moving average"):
+            load_published(source, image_size=SIZE)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("content", [{"state_dict_ema": None}, {"ema": {}}, {"ema_decay": 0.9, "schema": {"a": 1}}])
+def test_an_average_that_was_never_made_is_none(content: dict[str, Any], tmp_path: Path) -> None:
+    torch.save({"model": vit().state_dict(), **content}, tmp_path / "raw.pth")
+    encoder: Any = load_published(tmp_path / "raw.pth", method="timm")
+    assert (encoder.report.container, encoder.report.is_average) == ("model", False)
 
 
 @torch.no_grad()

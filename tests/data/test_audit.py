@@ -303,3 +303,17 @@ def test_thousands_of_copies_are_joined_at_once() -> None:
     thumbs = thumbs_of([jpeg_of(draw_image(1), 60 + i % 30) for i in range(30)] + [jpeg_of(draw_image(2))])
     many = np.concatenate([np.repeat(thumbs[:30], 60, axis=0), thumbs[30:]])
     assert len(set(near_groups(many).tolist())) == 2
+
+
+def test_unreadable_files_are_no_copies(tmp_path: Path) -> None:
+    """Empty files, and equal ones that are cut off, are corrupt, and nothing else."""
+    opened = open_data(f"folder:{class_folders(tmp_path, ('awe', 'fear', 'sadness'), each=3)}")
+    samples = [replace(sample, split=("train", "test")[i % 2]) for i, sample in enumerate(opened.samples)]
+    cut = samples[0].image.read()[:300]
+    contents = {**dict.fromkeys((0, 1, 3, 4, 6, 7), b""), 2: cut, 5: cut}
+    for row, content in contents.items():
+        Path(str(samples[row].image)).write_bytes(content)
+    report = audit(replace(opened, samples=samples))
+    assert {kind: len(groups) for kind, groups in report.groups.items() if groups} == {"corrupt": len(contents)}
+    assert {entry["key"] for entry in report.exclude} == {samples[row].key for row in contents}
+    assert not any("copy of" in entry["reason"] for entry in report.exclude)

@@ -317,7 +317,10 @@ def test_linked_folders_are_read_once_as_by_torchvision(tmp_path: Path) -> None:
     (tmp_path / "store/self").symlink_to(tmp_path / "store")
     found = read_folder(tmp_path / "data")
     assert sorted(sample.key for sample in found.samples)[:2] == ["awe/a/3.jpg", "awe/a/deep/4.jpg"]
-    assert found.notes == ("1 links to a folder around them were not followed: awe/a/up",)
+    assert found.notes == (
+        "1 links to a folder around them were not followed: awe/a/up",
+        "1 links to a folder that was already read were not followed again: awe/again",
+    )
 
 
 @pytest.mark.parametrize("nested", ["{split}/{name}", "photos/{split}/{name}", "{split}/only/{name}"])

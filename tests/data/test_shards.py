@@ -187,7 +187,9 @@ def test_an_index_that_is_wrong_is_named(data: DataSet, tmp_path: Path) -> None:
         (out / "val-00000.jsonl").write_text(text)
         with pytest.raises(DataError, match=message):
             read_shards(str(out))
+    (out / "val-00000.jsonl").write_text("\n".join(lines) + "\n")
     index = json.loads((out / "shards.json").read_text())
+    intact = json.loads((out / "shards.json").read_text())
     (tmp_path / "val-00000.tar").write_bytes((out / "val-00000.tar").read_bytes())
     for name in ("../val-00000", "a/b", "..\\x", ""):
         index["shards"][-1]["name"] = name
@@ -196,6 +198,7 @@ def test_an_index_that_is_wrong_is_named(data: DataSet, tmp_path: Path) -> None:
             read_shards(str(out))
     for text, message in (
         (json.dumps(index | {"shards": index["shards"][:1] * 2}), "a shard occurs twice"),
+        (json.dumps(intact | {"broken": 3}), "broken is a int, not a list"),
         (json.dumps(index | {"shards": [{"name": "a", "bytes": 1e999, "samples": 1}]}), "of another type"),
         ("[]", "an object"),
         ("{", "not JSON"),
@@ -247,7 +250,9 @@ def test_broken_images_are_left_out_and_named(data: DataSet, tmp_path: Path) -> 
     Path(str(data.samples[7].image)).unlink()
     broken = write_shards(data, tmp_path / "out", ShardConfig(samples=4, pool=ALONE))
     assert [line.split(":")[0] for line in broken] == sorted([data.samples[2].key, data.samples[7].key])
-    assert len(read_shards(str(tmp_path / "out"))) == 8
+    read = read_shards(str(tmp_path / "out"))
+    assert len(read) == 8
+    assert read.notes == ("2 images could not be read when these shards were written: shards.json lists them",)
 
 
 def test_other_formats_keep_their_ending(tmp_path: Path) -> None:

@@ -49,6 +49,14 @@ def test_the_official_test_of_caer_is_divided_into_val_and_test(tmp_path: Path) 
     }
 
 
+def test_copies_match_in_any_unicode_form(tmp_path: Path) -> None:
+    """macOS writes NFD; the class, the search word and the image are compared in NFC."""
+    name = "joy/cafe\u0301/na\u00efve.jpg"
+    ube = draw(tmp_path / "UBE", [name, "anger/car/1.jpg"])
+    copies = ["train/joy/caf\u00e9_nai\u0308ve.jpg", "val/anger/car_1.jpg"]
+    assert splits_of(f"ube:{ube}", draw(tmp_path / "authors", copies)) == {name: "train", "anger/car/1.jpg": "val"}
+
+
 def test_emotion6_and_heco(tmp_path: Path) -> None:
     """Emotion6 has a folder above its classes; the people of one image of HECO share its split."""
     emotion6 = draw(tmp_path / "Emotion6", ["images/joy/1.jpg", "images/fear/1.jpg"])

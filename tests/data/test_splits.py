@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
 
-from tests.drawn import draw_image
+from tests.drawn import class_folders, draw_image
 from uniemox.cli.data import SchemeOptions
 from uniemox.cli.data import split as split_command
 from uniemox.data.near import image_hashes, known_hashes
@@ -130,6 +130,19 @@ def test_copies_of_an_image_are_counted_and_kept_together(tmp_path: Path, capsys
     shown = capsys.readouterr()
     assert json.loads(shown.out)["straddling_copies"] == 0
     assert "exact copy" not in shown.err
+
+
+def test_unreadable_files_are_no_copies(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Empty and equal damaged files are neither counted nor kept together."""
+    root = class_folders(tmp_path / "data", each=10)
+    for name in ("awe", "fear"):
+        for i in range(10):
+            (root / name / f"{i}.jpg").write_bytes(b"" if i % 2 else b"damaged")
+    for together in (False, True):
+        file = tmp_path / f"{together}.json"
+        split_command(f"folder:{root}", file, scheme=SchemeOptions(ratio="50/50", together=together), as_json=True)
+        assert json.loads(capsys.readouterr().out)["straddling_copies"] == 0
+        assert len(set(scheme_of(file).values())) == 2
 
 
 def scheme_of(file: Path) -> dict[str, str]:

@@ -4,12 +4,16 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+from sklearn.utils.class_weight import compute_class_weight
 
 from tests.data.tree import says
 from tests.drawn import Stored
-from tests.runs import CPU, L1, colours, pretrained, tiny_finetuning, tiny_pretraining
+from tests.runs import CPU, L1, PLAIN, colours, pretrained, tiny_finetuning, tiny_pretraining
+from uniemox.classifier_info import PersonPolicy
 from uniemox.data.near import decoded_hashes, image_hashes
 from uniemox.data.sample import DataSet
 from uniemox.data.seen import hashes_of, read_seen, refuse_seen, write_seen
@@ -24,7 +28,10 @@ from uniemox.data.unreadable import (
 from uniemox.errors import DataError
 from uniemox.evaluate.recalibration import recalibrate
 from uniemox.evaluate.run import evaluate
+from uniemox.finetune.fitting import adjust_logits
 from uniemox.finetune.run import finetune
+from uniemox.finetune.samples import FinetuneRun
+from uniemox.persons.box import Box
 from uniemox.pretrain.run import pretrain
 from uniemox.training.journal import Callback
 
@@ -195,3 +202,63 @@ def test_a_refused_run_begins_when_its_images_are_restored(tmp_path: Path) -> No
         finetune(config, with_broken(data, [0]), tmp_path / "run")
     finetune(config, data, tmp_path / "run")
     assert not (tmp_path / "run" / UNREADABLE).exists()
+
+
+@pytest.mark.usefixtures("without_onnx")
+def test_class_frequencies_are_those_of_readable_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weights are scikit-learn's on the readable images, and the adjusted bias is the log of their shares."""
+    data = colours(splits=SPLITS)
+    rows = rows_of(data, "train", 0)[:3]
+    runs: list[FinetuneRun] = []
+    monkeypatch.setattr("uniemox.finetune.run.fit_distance", runs.append)
+    config = tiny_finetuning(
+        pretrained(), method="probe", batch_size=8, class_weighting="balanced", logit_adjustment=1.0, augment=PLAIN
+    )
+    finetune(config, with_broken(data, rows), tmp_path / "run")
+    labels = [one.label or 0 for i, one in enumerate(data.samples) if one.split == "train" and i not in rows]
+    present = sorted(set(labels))
+    weights = runs[0].objective.class_weights
+    assert weights is not None
+    expected = compute_class_weight("balanced", classes=np.array(present), y=labels)
+    np.testing.assert_allclose(weights[present], expected, rtol=1e-6)
+    head: Any = runs[0].model.head
+    adjusted = head.bias.detach().clone()
+    adjust_logits(runs[0])
+    shares = np.bincount(labels, minlength=8)[present] / len(labels)
+    np.testing.assert_allclose((adjusted - head.bias.detach())[present], np.log(shares), rtol=1e-4)
+
+
+@pytest.mark.usefixtures("without_onnx")
+@pytest.mark.parametrize("policy", ["largest", "second_crop"])
+def test_a_target_outside_of_the_image_is_unreadable_where_the_view_needs_it(
+    policy: PersonPolicy, tmp_path: Path
+) -> None:
+    data = colours(splits=SPLITS)
+    rows = rows_of(data, "train", 2)
+    label = data.labels.labels[data.samples[rows[0]].label or 0]
+    samples = list(data.samples)
+    for row in rows:
+        samples[row] = replace(samples[row], target_box=Box(500, 500, 600, 600))
+    outside = replace(data, samples=samples)
+    config = tiny_finetuning(pretrained(), method="probe", batch_size=8)
+    config = replace(config, view=replace(config.view, person=policy))
+    if policy == "second_crop":  # it reads no target
+        finetune(config, outside, tmp_path / "run")
+        assert hashes_of(data.only("train").samples) <= read_seen(tmp_path / "run")
+        return
+    with pytest.raises(DataError, match=f"no readable training image of {label}"):
+        finetune(config, outside, tmp_path / "run")
+    assert set(read_unreadable(tmp_path / "run" / UNREADABLE)) == {data.samples[row].key for row in rows}
+    assert not read_seen(tmp_path / "run") & hashes_of([data.samples[row] for row in rows])
+
+
+@pytest.mark.usefixtures("without_onnx")
+def test_a_class_without_training_images_is_named(tmp_path: Path) -> None:
+    data = colours(splits=SPLITS)
+    label = data.samples[rows_of(data, "train", 2)[0]].label
+    left = replace(data, samples=[one for one in data.samples if (one.label, one.split) != (label, "train")])
+    notes = Notes()
+    finetune(tiny_finetuning(pretrained(), method="probe", batch_size=8), left, tmp_path / "run", callback=notes)
+    lines = [line for line in notes.lines if "has no training image of" in line]
+    assert len(lines) == 1
+    assert data.labels.labels[label or 0] in lines[0]

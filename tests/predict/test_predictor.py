@@ -16,8 +16,10 @@ from tests.drawn import draw_image, jpeg_of
 from tests.predict.networks import SIZE, WhiteFinder, answer, made, one, values
 from uniemox.errors import ConfigError, ImageError, LabelError
 from uniemox.io.images import decode
+from uniemox.io.walking import LeftLinks
 from uniemox.labels import HECO, MIKELS
 from uniemox.persons.box import Box, PersonCrop
+from uniemox.predict.images import list_images, walk
 from uniemox.predict.network import Network
 from uniemox.predict.prediction import Failure, Prediction
 from uniemox.predict.predictor import Predictor
@@ -66,6 +68,25 @@ def test_a_folder_is_its_images_in_order(predictor: Predictor, tmp_path: Path) -
     names = [str(Path(str(result.path)).relative_to(tmp_path)) for result in found]
     assert names == ["a/1.PNG", "a/2.png", "a/b/0.png", "a/broken.jpg", "b.png"]
     assert [isinstance(result, Failure) for result in found] == [False, False, False, True, False]
+
+
+def test_linked_folders_are_read_once(tmp_path: Path) -> None:
+    """As ImageFolder of torchvision follows them; links that would repeat images are counted."""
+    photos, store = tmp_path / "photos", tmp_path / "store"
+    for path in (photos / "a/1.png", store / "2.png", store / "deep/3.png"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draw_image(1).save(path)
+    (photos / "a/link").symlink_to(store)
+    (photos / "b").symlink_to("../store")
+    (store / "up").symlink_to(store)
+    left = LeftLinks()
+    found = [path.relative_to(photos).as_posix() for path in walk(photos, left)]
+    assert found == ["a/1.png", "a/link/2.png", "a/link/deep/3.png"]
+    assert left.lines(photos) == (
+        "1 links to a folder around them were not followed: a/link/up",
+        "1 links to a folder that was already read were not followed again: b",
+    )
+    assert list(list_images([str(photos)])) == [str(photos / name) for name in found]
 
 
 def test_images_are_read_lazily(predictor: Predictor) -> None:

@@ -63,6 +63,7 @@ ENCODER_NAMES = re.compile(
     r"(cls_token|reg_token|register_tokens|pos_embed|absolute_pos_embed)$"
     r"|(patch_embed|blocks|layers|norm|fc_norm|rel_pos_bias)\."
 )
+CAE_MARK = "encoder.blocks.0.attn.q_bias"  # next to encoder.pos_embed, which SimMIM's ViT lacks
 TABLE = "relative_position_bias_table"
 REBUILT = re.compile(r"(relative_position_index|attn_mask)$")  # determined by the architecture
 TORCHVISION_NAMES = {
@@ -93,13 +94,16 @@ def recognise(file: WeightFile) -> str:
     state = state_of(file)
     if "visual.conv1.weight" in state or "visual.proj" in state:
         raise CheckpointError(f"{file.path} is a CLIP model: it can be the teacher, not the encoder")
+    if "encoder.pos_embed" in state and CAE_MARK not in state and "embed.weight" not in state:
+        # A plain ViT as part of a larger network. SimMIM's has no pos_embed.
+        state = {name.removeprefix("encoder."): value for name, value in state.items()}
     is_inside = "encoder.cls_token" in state or "encoder.patch_embed.proj.weight" in state
     marks = {  # in this order
         "torchvision": {"conv_proj.weight", "class_token", "encoder.pos_embedding"} <= state.keys(),
         "moco_v3": any(name.startswith("base_encoder.") for name in state),
         "uniemox": is_inside and "embed.weight" in state and "encoder.norm.weight" in state,  # the whole model's
         "simmim_swin": is_inside and any(name.startswith("encoder.layers.") for name in state),
-        "cae": is_inside and "encoder.pos_embed" in state,
+        "cae": is_inside and "encoder.pos_embed" in state,  # and CAE_MARK, see above
         "simmim": is_inside,
         "mixmae": "absolute_pos_embed" in state,
         "beit": any(name.endswith(TABLE) and not name.startswith("layers.") for name in state),

@@ -4,7 +4,9 @@ import argparse
 import collections
 import json
 import math
+import os
 import pickle
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,7 +60,7 @@ class LoadReport:
     @property
     def is_average(self) -> bool:
         """True if these are the moving average (EMA) of the weights."""
-        return self.container in EMA_CONTAINERS
+        return self.container is not None and is_average_key(self.container)
 
     def __str__(self) -> str:
         pixels = "unknown" if self.mean_std is None else " and ".join(map(str, self.mean_std))
@@ -164,11 +166,15 @@ def tensors_only(state: object, path: Path) -> dict[str, Tensor]:
 
 
 # Keys under which training scripts save weights. The moving average comes first: it is what they evaluate.
-EMA_CONTAINERS = ("state_dict_ema", "model_ema")
+EMA_CONTAINERS = ("state_dict_ema", "model_ema", "ema_state_dict", "model_ema_state_dict", "ema_model", "ema")
 CONTAINERS = ("model", "module", "state_dict")
+INNER = ("module", "state_dict")  # of a dictionary of weights and settings in a container: ModelEma, EMA of YOLO
+AVERAGED_COUNT = "n_averaged"  # of torch.optim.swa_utils.AveragedModel, next to names with module.
+LIGHTNING_CALLBACKS = "callbacks"
 # Prefixes of DistributedDataParallel and torch.compile, and of modules that contain an encoder.
 WRAPPERS = ("module.", "_orig_mod.", "backbone.", "model.")
 PARENTS = ("backbone.", "model.")
+METHOD_PREFIXES = ("base_encoder.", "encoder.")  # by which methods are recognised
 STEM = "patch_embed.proj.weight"
 
 
@@ -186,25 +192,88 @@ def is_sincos(table: Tensor, *, rows_first: bool) -> bool:
     return bool((table.float() - expected).abs().max() < max(1e-5, torch.finfo(table.dtype).eps))
 
 
+def is_average_key(key: str) -> bool:
+    """Return True if the name of a container is that of a moving average (EMA).
+
+    >>> [is_average_key(key) for key in ("state_dict_ema", "ema", "model-ema", "ModelEma", "modelEMA", "schema")]
+    [True, True, True, True, True, False]
+    """
+    return re.search(r"(?<![A-Za-z])ema(?![A-Za-z])|Ema(?![a-z])|EMA", key) is not None
+
+
 def container_of(file: WeightFile, preferred: str | None = None) -> str | None:
-    """Return the key of the file's weights; None if they are not in a container. A moving average comes first."""
-    keys = (*filter(None, [preferred]), *EMA_CONTAINERS, *CONTAINERS)
-    return next((key for key in keys if isinstance(file.content.get(key), dict)), None)
+    """Return the key of the file's weights; None if they are not in a container. A moving average comes first.
+
+    Raises CheckpointError if the file has a moving average that can't be taken: under a key that no known training
+    script uses, or in a callback.
+    """
+    if preferred is not None and isinstance(file.content.get(preferred), dict):
+        return preferred
+    # An average that was never updated is None or empty.
+    average = next((key for key in EMA_CONTAINERS if file.content.get(key) and _is_container(file.content[key])), None)
+    if average is not None:
+        return average
+    _refuse_other_average(file)
+    return next((key for key in CONTAINERS if isinstance(file.content.get(key), dict)), None)
+
+
+def _is_container(value: object) -> bool:
+    """Return True for a dictionary of tensors, or one that holds such a dictionary."""
+    return isinstance(value, dict) and any(
+        isinstance(part, Tensor) or (name in INNER and isinstance(part, dict)) for name, part in value.items()
+    )
+
+
+def _has_tensors(value: object) -> bool:
+    """Return True if there are tensors in dictionaries or lists, two levels deep at most (torch_ema's lists)."""
+    parts = _parts_of(value)
+    inner = [part for outer in parts for part in _parts_of(outer)]
+    return any(isinstance(part, Tensor) and part.ndim > 0 for part in (*parts, *inner))
+
+
+def _parts_of(value: object) -> list[object]:
+    """Return the values of a dictionary, or the elements of a list; an empty list for anything else."""
+    if isinstance(value, dict):
+        return list(value.values())
+    return list(value) if isinstance(value, list | tuple) else []
+
+
+def _refuse_other_average(file: WeightFile) -> None:
+    """Raise CheckpointError if a file has weights that seem a moving average, under an unknown key or in a callback."""
+    named = [str(key) for key, value in file.content.items() if is_average_key(str(key)) and _has_tensors(value)]
+    callbacks = file.content.get(LIGHTNING_CALLBACKS)
+    for name, values in callbacks.items() if isinstance(callbacks, dict) else ():
+        if isinstance(values, dict):
+            keys = [key for key, value in values.items() if is_average_key(str(key)) and _has_tensors(value)]
+            named += [f"{LIGHTNING_CALLBACKS}.{name}.{key}" for key in keys]
+    if named:
+        raise CheckpointError(
+            f"{file.path} has weights in {', '.join(named)}, which seem a moving average (EMA) of the "
+            f"others; write a file with the weights to use alone, or with the average under {EMA_CONTAINERS[0]}"
+        )
 
 
 def state_of(file: WeightFile, preferred: str | None = None) -> dict[str, Tensor]:
     """Return the state dictionary inside the container, see `unwrapped`. Raises CheckpointError if there is none."""
     key = container_of(file, preferred)
-    return unwrapped(tensors_only(file.content if key is None else file.content[key], file.path), file.path)
+    state = file.content if key is None else file.content[key]
+    if key is not None and not any(isinstance(value, Tensor) and value.ndim for value in state.values()):
+        state = next((state[inner] for inner in INNER if isinstance(state.get(inner), dict)), state)
+    return unwrapped(tensors_only(state, file.path), file.path)
 
 
 def unwrapped(state: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
     """Return tensors without the prefixes of wrappers, which all names have, and of a module around the encoder.
 
+    Any prefix of all names is one of a wrapper (student., net., teacher.backbone.), but `METHOD_PREFIXES` stay.
+
     Raises CheckpointError if two tensors then have the same name.
     """
+    state = {name: value for name, value in state.items() if name != AVERAGED_COUNT}
     while prefix := next((prefix for prefix in WRAPPERS if all(name.startswith(prefix) for name in state)), None):
         state = {name.removeprefix(prefix): value for name, value in state.items()}
+    wrapper = _common_wrapper(state)
+    state = {name.removeprefix(wrapper): value for name, value in state.items()}
     parent = next((parent for parent in PARENTS if f"{parent}{STEM}" in state), None)
     if parent is None or STEM in state:
         return state
@@ -215,6 +284,20 @@ def unwrapped(state: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
             raise CheckpointError(f"{path} has both {short} and {parent}{short}; write a file with one of them")
         renamed[short] = value
     return renamed
+
+
+def _common_wrapper(state: Mapping[str, Tensor]) -> str:
+    """Return the prefix that all names have, up to the encoder's stem and without `METHOD_PREFIXES`; "" for none."""
+    stems = [name.removesuffix(STEM) for name in state if name == STEM or name.endswith(f".{STEM}")]
+    if not stems:
+        return ""
+    common = os.path.commonprefix([*state, *stems])  # noqa: RUF071 - of characters, cut at the last dot
+    before, dot, _ = common.rpartition(".")
+    prefix = before + dot
+    for name in METHOD_PREFIXES:
+        if prefix == name or prefix.endswith(f".{name}"):
+            return prefix.removesuffix(name)
+    return prefix
 
 
 def check_file(draft: nn.Module, path: Path) -> None:

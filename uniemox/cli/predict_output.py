@@ -16,6 +16,7 @@ from uniemox.cli.console import EXIT_INTERRUPTED, out, progress_bar, say
 from uniemox.errors import ImageError, StoppedError
 from uniemox.io.image_border import shorten
 from uniemox.io.system_folders import describe_left_out
+from uniemox.io.walking import LeftLinks
 from uniemox.predict.faces import summarise_faces
 from uniemox.predict.film import Frame
 from uniemox.predict.images import is_listed_name, list_images
@@ -133,13 +134,17 @@ class Output:
 def named_images(names: Sequence[str]) -> Iterator[str]:
     """Yield the images that `names` refer to; "-" reads a list from standard input. Raises ImageError without any.
 
-    Says how many images in folders of thumbnails or deleted files were left out.
+    Says how many images in folders of thumbnails or deleted files were left out, and which links were not followed.
     """
-    name, left_out = None, list[str]()
-    for name in list_images(names, sys.stdin, left_out):
+    name = None
+    left_out = list[str]()
+    links = LeftLinks()
+    for name in list_images(names, sys.stdin, left_out, links):
         yield name
     if note := describe_left_out(left_out, is_listed_name):
         say(note)
+    for line in links.lines(Path()):
+        say(line)
     if name is None:
         raise ImageError(f"there is no image in {', '.join(map(shorten, names))}")
 

@@ -112,7 +112,7 @@ def audit(
         for (owner, sample), look in zip(of_both, looks, strict=True)
     ]
     ours = members[: len(data)]
-    exact, same = _duplicates([member for member in members if member.look.sha256])
+    exact, same = _duplicates([member for member in members if member.look.sha256 and not member.look.problem])
     report = Audit(data.name, len(data))
     for member in ours:
         look = member.look
@@ -170,7 +170,10 @@ def _contradicts(group: Group) -> bool:
 
 
 def _duplicates(members: Sequence[Member]) -> tuple[list[Group], list[Group]]:
-    """Return groups of the same bytes, and groups of the same image, including exact copies."""
+    """Return groups of the same bytes, and groups of the same image, including exact copies.
+
+    members: readable images. Empty or damaged files equal each other, but show no image.
+    """
     by_hash: dict[str, list[Member]] = defaultdict(list)
     for member in members:
         by_hash[member.look.sha256].append(member)
@@ -180,7 +183,7 @@ def _duplicates(members: Sequence[Member]) -> tuple[list[Group], list[Group]]:
     group_of: dict[str, int | str] = dict(zip(seen, numbers, strict=True))
     joined: dict[int | str, list[Member]] = defaultdict(list)
     for digest, rows in by_hash.items():
-        joined[group_of.get(digest, digest)] += rows  # undecodable files may be copies too
+        joined[group_of.get(digest, digest)] += rows
     return _groups(by_hash.values()), _groups(joined.values())
 
 

@@ -3,16 +3,19 @@
 import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import closing
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
+from uniemox.classifier_info import PersonPolicy
 from uniemox.data.processes import map_samples
 from uniemox.data.sample import Broken, Sample, decode_sample
-from uniemox.errors import ImageError
+from uniemox.errors import BoxError, ImageError
 from uniemox.io.images import MinSides
 from uniemox.io.parallel import parallel_map
 from uniemox.io.progress import Progress, silent
+from uniemox.persons.box import choose_person
 
 FREQUENCIES = 8  # in each direction
 ALIKE = 0.85  # minimum cosine of two descriptions of the same image; docs/data.md has the measurements
@@ -148,9 +151,13 @@ def image_hashes(samples: Sequence[Sample], on_progress: Progress = silent) -> l
 
 
 def known_hashes(samples: Sequence[Sample], on_progress: Progress = silent) -> list[str]:
-    """Return `image_hashes`, but those that an index of shards stores without reading the images."""
+    """Return the hashes of `decoded_hashes`, but those that an index of shards stores without reading the images.
+
+    Shards hold images that were readable when they were written.
+    """
     stored = [getattr(sample.image, "sha256", None) for sample in samples]
-    read = iter(image_hashes([one for one, digest in zip(samples, stored, strict=True) if digest is None], on_progress))
+    others = [sample for sample, digest in zip(samples, stored, strict=True) if digest is None]
+    read = iter(decoded_hashes(others, on_progress)[0])
     return [next(read) if digest is None else str(digest) for digest in stored]
 
 
@@ -161,20 +168,28 @@ def _hash(sample: Sample) -> str:
         return ""
 
 
-def decoded_hashes(samples: Sequence[Sample], on_progress: Progress = silent) -> tuple[list[str], list[Broken]]:
+def decoded_hashes(
+    samples: Sequence[Sample], on_progress: Progress = silent, person: PersonPolicy | None = None
+) -> tuple[list[str], list[Broken]]:
     """Return the sha256 of every sample's file, in order, an empty text for one that is no readable image.
 
+    person: policy of the person view; a target box outside of the image then counts as unreadable, if the view needs
+    it. None: no person view.
     Also returns the unreadable samples with their reasons. JPEGs are decoded at a reduced size.
     """
-    results = map_samples(_decoded_hash, samples, "hashing images", on_progress=on_progress)
+    results = map_samples(partial(_decoded_hash, person), samples, "hashing images", on_progress=on_progress)
     broken = [Broken(sample.key, reason) for sample, (_, reason) in zip(samples, results, strict=True) if reason]
     return [digest for digest, _ in results], broken
 
 
-def _decoded_hash(sample: Sample) -> tuple[str, str]:
+def _decoded_hash(person: PersonPolicy | None, sample: Sample) -> tuple[str, str]:
     """Return the hash of a sample's file and no reason, or no hash and the reason why it can't be read."""
     try:
-        decode_sample(sample, MinSides(short_px=CHECKED_PX))
+        _, size = decode_sample(sample, MinSides(short_px=CHECKED_PX))
+        if person is not None:
+            choose_person(sample.persons, sample.target_box, size, person)
     except ImageError as error:
         return "", str(error)
+    except BoxError as error:
+        return "", f"{sample.image}: {error}"
     return _hash(sample), ""

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from uniemox.classifier_info import PersonPolicy
 from uniemox.data.near import decoded_hashes
 from uniemox.data.sample import DataSet, Sample
 from uniemox.data.unreadable import UNREADABLE, read_unreadable, reasons_of, write_unreadable
@@ -22,27 +23,35 @@ SEEN = "training_pictures.txt"
 STORED = "seen"  # name of the array in a file of stored features
 
 
-def write_seen(folder: Path, data: DataSet, sources: Iterable[str], on_progress: Progress = silent) -> dict[str, str]:
+def write_seen(
+    folder: Path,
+    data: DataSet,
+    sources: Iterable[str],
+    on_progress: Progress = silent,
+    *,
+    person: PersonPolicy | None = None,
+) -> dict[str, str]:
     """Write the hashes of all readable images of a data set and of the training images of its sources.
 
     If the file exists, only images that could not be read then are tried again: a repaired one is trained on, and
-    counts as seen.  sources: names of initial weights and teachers, see `seen_by`.
+    counts as seen.  sources: names of initial weights and teachers, see `seen_by`.  person: policy of the person view,
+    see `decoded_hashes`.
     Returns the reasons for unreadable images, by key, and writes them next to the hashes.
     """
     if (folder / SEEN).exists():
-        return _try_again(folder, data.samples)
-    hashes, broken = check_images(data.samples, on_progress)
+        return _try_again(folder, data.samples, person)
+    hashes, broken = check_images(data.samples, on_progress, person)
     write_unreadable(folder / UNREADABLE, broken)
     write_hashes(folder / SEEN, hashes.union(*map(seen_by, sources)))
     return broken
 
 
-def _try_again(folder: Path, samples: Collection[Sample]) -> dict[str, str]:
+def _try_again(folder: Path, samples: Collection[Sample], person: PersonPolicy | None) -> dict[str, str]:
     """Read the images again that could not be read; add repaired ones to the hashes. Returns the remaining reasons."""
     before = read_unreadable(folder / UNREADABLE)
     if not before:
         return {}
-    hashes, broken = check_images([sample for sample in samples if sample.key in before])
+    hashes, broken = check_images([sample for sample in samples if sample.key in before], person=person)
     if hashes:
         write_hashes(folder / SEEN, hashes | _read(folder / SEEN))
         write_unreadable(folder / UNREADABLE, broken)
@@ -54,9 +63,14 @@ def hashes_of(samples: Collection[Sample], on_progress: Progress = silent) -> se
     return check_images(samples, on_progress)[0]
 
 
-def check_images(samples: Collection[Sample], on_progress: Progress = silent) -> tuple[set[str], dict[str, str]]:
-    """Return the hashes of `hashes_of`, and the reasons for unreadable images, by key."""
-    digests, broken = decoded_hashes(list(samples), on_progress)
+def check_images(
+    samples: Collection[Sample], on_progress: Progress = silent, person: PersonPolicy | None = None
+) -> tuple[set[str], dict[str, str]]:
+    """Return the hashes of `hashes_of`, and the reasons for unreadable images, by key.
+
+    person: policy of the person view, see `decoded_hashes`.
+    """
+    digests, broken = decoded_hashes(list(samples), on_progress, person)
     reasons = reasons_of(broken)
     originals = {one.source_sha256 for one in samples if one.source_sha256 and one.key not in reasons}
     return {digest for digest in digests if digest} | originals, reasons

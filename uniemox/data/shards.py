@@ -113,7 +113,15 @@ def read_shards(address: str) -> DataSet:
     seen, short_px = content.get("detector_seen", []), content.get("short_side_px")
     if not isinstance(seen, list) or not isinstance(short_px, int | None):
         raise DataError(f"{address}/{INDEX}: detector_seen or short_side_px is of another type; write the shards again")
-    return DataSet(address, labels, samples, short_side_px=short_px, detector_seen=frozenset(map(str, seen)))
+    broken = content.get("broken", [])
+    if not isinstance(broken, list):
+        raise DataError(f"{address}/{INDEX}: broken is a {type(broken).__name__}, not a list; write the shards again")
+    notes: tuple[str, ...] = ()
+    if broken:
+        notes = (f"{len(broken)} images could not be read when these shards were written: {INDEX} lists them",)
+    return DataSet(
+        address, labels, samples, notes=notes, short_side_px=short_px, detector_seen=frozenset(map(str, seen))
+    )
 
 
 def open_address(address: str) -> tuple[Any, str]:

@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 from uniemox.data.readers.folders import SPLITS, images_below
 from uniemox.data.sample import DataSet, Sample
 from uniemox.errors import DataError
+from uniemox.spelling import spelled
 
 IMAGES = "images"  # Emotion6's folder above the classes
 LAYOUT = "<train|val|test>/<class>/<image>"
@@ -78,7 +79,7 @@ def _names(key: str) -> set[str]:
 
 
 def _name(folder: str, image: str) -> str:
-    return f"{folder.lower()}/{image}"
+    return f"{spelled(folder).lower()}/{spelled(image)}"
 
 
 def _only(keys: list[str], copy: str, root: Path, data: DataSet, taken: Mapping[str, str]) -> str:

@@ -92,6 +92,12 @@ def refuse_empty_classes(samples: Sequence[Sample], broken: Mapping[str, str], l
         )
 
 
+def absent_classes(samples: Sequence[Sample], labels: LabelSet) -> list[str]:
+    """Return the classes of a label set that no sample has."""
+    present = {sample.label for sample in samples}
+    return [label for place, label in enumerate(labels.labels) if place not in present]
+
+
 def _losses(samples: Sequence[Sample], broken: Collection[str], labels: LabelSet) -> dict[str, tuple[int, int]]:
     """Return unreadable and all images of each class that has unreadable ones."""
     labelled = [sample for sample in samples if sample.label is not None and sample.label < len(labels)]

@@ -324,7 +324,7 @@ def adjust_logits(run: FinetuneRun) -> None:
     """Adjust logits so that rare classes are predicted more often, if set (arXiv 2007.07314, equation 9)."""
     head, strength = run.model.head, run.config.logit_adjustment
     if strength > 0 and isinstance(head, nn.Linear):
-        target = run.target(run.parts.train)  # (N, E)
+        target = run.target(run.readable_train)  # (N, E)
         shares = target.mean(dim=0).clamp(min=1 / len(target))  # (E,)
         head.bias.sub_(strength * shares.log().to(head.bias.device))
 

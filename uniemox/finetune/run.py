@@ -81,7 +81,7 @@ def _open_run(
             record_start(out, network.classifier.encoder, callback)
         training_data = replace(data, samples=[*parts.samples, *open_unlabelled(config.distillation)])
         sources = [config.init, config.distillation.teacher]
-        reasons = write_seen(out, training_data, sources, callback.progress)
+        reasons = write_seen(out, training_data, sources, callback.progress, person=config.view.person)
     run.leave_out(from_first(reasons))
     if config.distillation.teacher:
         run.answers = ask_teacher(config.distillation, parts.train, data.labels, out, callback.progress)

@@ -10,7 +10,7 @@ from torch import Tensor
 from uniemox.classifier_info import CalibrationImages, ClassifierInfo, from_affect
 from uniemox.data.sample import Broken, DataSet, Sample, shares_of
 from uniemox.data.splits import split_samples, take_fraction, write_splits
-from uniemox.data.unreadable import describe_unreadable, lost_by_class, refuse_empty_classes
+from uniemox.data.unreadable import absent_classes, describe_unreadable, lost_by_class, refuse_empty_classes
 from uniemox.errors import DataError
 from uniemox.evaluate.calibration import calibrated
 from uniemox.evaluate.classifier_outputs import outputs_of, select_views
@@ -184,6 +184,8 @@ class FinetuneRun:
     """Encoder outputs for the training images, if the encoder is frozen and they were computed."""
     broken: BrokenCount = field(init=False)
     """Unreadable images of all outputs so far."""
+    unreadable: frozenset[str] = field(init=False, default=frozenset())
+    """Keys of images that could not be read before the first step. They stay in `parts`, and batches leave them out."""
 
     def __post_init__(self) -> None:
         self.broken = BrokenCount(self.config.max_unreadable)
@@ -194,6 +196,7 @@ class FinetuneRun:
         broken: reasons by key.  Raises DataError for too many images, or if none of a class is left to train on.
         """
         self.broken.add([Broken(key, reason) for key, reason in broken.items()])
+        self.unreadable = frozenset(broken)
         labels = self.data.labels
         try:
             refuse_empty_classes(self.parts.train, broken, labels, self.data.name)
@@ -201,9 +204,21 @@ class FinetuneRun:
             for line in describe_unreadable(broken):
                 self.callback.note(line)
             raise
+        if self.config.task == "label":
+            absent = absent_classes(self.parts.train, labels)
+            if absent:
+                self.callback.note(
+                    f"{self.data.name} has no training image of {', '.join(absent)}: the model never learns these "
+                    "classes of its label set"
+                )
         for name, samples in (("training", self.parts.train), ("the held-out part", self.parts.held_out)):
             for line in lost_by_class(samples, broken, labels, name):
                 self.callback.note(line)
+
+    @property
+    def readable_train(self) -> list[Sample]:
+        """Training samples that were readable before the first step: those that class frequencies are counted on."""
+        return [sample for sample in self.parts.train if sample.key not in self.unreadable]
 
     @property
     def model(self) -> Classifier:
@@ -220,7 +235,7 @@ class FinetuneRun:
         """The loss."""
         is_balanced = self.config.class_weighting == "balanced"
         task = self.config.task
-        weights = class_weights(self.parts.train, self.data.labels, task) if is_balanced else None
+        weights = class_weights(self.readable_train, self.data.labels, task) if is_balanced else None
         return Objective(task=task, class_weights=weights, method=self.model.method)
 
     def outputs(

@@ -27,7 +27,7 @@ from uniemox.io.images import (
 )
 from uniemox.io.parallel import count_cores, parallel_map
 from uniemox.io.raw_preview import RAW_ENDINGS, RAW_NEEDS, TIFF_STARTS, is_raw
-from uniemox.io.system_folders import is_system_folder
+from uniemox.io.walking import LeftLinks, walk_folder
 from uniemox.predict.data_urls import is_bare_base64, is_data_url, read_data_url
 from uniemox.predict.film import FILMS, Frame
 from uniemox.predict.patterns import expand_pattern
@@ -184,30 +184,28 @@ def _from_array(values: NDArray[Any]) -> Image.Image:
     return Image.fromarray(np.ascontiguousarray(values))
 
 
-def walk(folder: Path, left_out: list[str] | None = None) -> Iterator[Path]:
-    """Yield the images in a folder and its subfolders, in the order of their names, without hidden ones.
+def walk(folder: Path, left_out: list[str] | None = None, links: LeftLinks | None = None) -> Iterator[Path]:
+    """Yield the images in a folder and its subfolders, also behind links, see `walk_folder`.
 
-    Folders are read lazily, so millions of files need no memory. Links to folders are not followed. A folder that can't
-    be read is yielded itself, so that reading it fails.
+    A folder that can't be read is yielded itself, so that reading it fails.
     left_out: gets the folders of thumbnails and deleted files that were skipped, see `describe_left_out`.
+    links: gets the links that were not followed.
     """
-    try:
-        with os.scandir(folder) as entries:
-            children = sorted((entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries)
-    except OSError:
-        yield folder
-        return
-    for name, is_folder in children:
-        path = folder / name
-        if is_folder and is_system_folder(name):
-            if left_out is not None:
-                left_out.append(str(path))
-        elif name[0] == ".":
-            continue
-        elif is_folder:
-            yield from walk(path, left_out)
-        elif is_listed_name(path):
+    unlisted = set[Path]()
+    left = LeftLinks()
+
+    def remember(path: Path, _error: OSError) -> Path:
+        unlisted.add(path)
+        return path
+
+    for path in walk_folder(folder, remember, left):
+        if path in unlisted or is_listed_name(path):
             yield path
+    if left_out is not None:
+        left_out += left.system
+    if links is not None:
+        links.circles += left.circles
+        links.repeated += left.repeated
 
 
 def is_listed_name(path: str | os.PathLike[str]) -> bool:
@@ -215,12 +213,14 @@ def is_listed_name(path: str | os.PathLike[str]) -> bool:
     return is_image_name(Path(path)) or Path(path).suffix.lower() in FOREIGN
 
 
-def list_images(names: Sequence[str], listed: Iterable[str] = (), left_out: list[str] | None = None) -> Iterator[str]:
+def list_images(
+    names: Sequence[str], listed: Iterable[str] = (), left_out: list[str] | None = None, links: LeftLinks | None = None
+) -> Iterator[str]:
     """Yield the images that names on the command line refer to.
 
     names: files; folders, for all images below them; patterns such as photos/*.jpg if no file has that name (** also
     for subfolders); "-" for `listed`, one path per line. Other names are yielded unchanged, so that reading them fails.
-    left_out: as for `walk`.
+    left_out, links: as for `walk`.
     """
     for name in names:  # os.path, because Path.is_dir and exists raise OSError for a name that is too long
         if name == "-":
@@ -228,7 +228,7 @@ def list_images(names: Sequence[str], listed: Iterable[str] = (), left_out: list
         elif is_data_url(name):
             yield name
         elif os.path.isdir(name):
-            yield from map(str, walk(Path(name), left_out))
+            yield from map(str, walk(Path(name), left_out, links))
         elif os.path.exists(name) or not glob.has_magic(name) or not (paths := expand_pattern(name, left_out)):
             yield name
         else:
@@ -236,7 +236,7 @@ def list_images(names: Sequence[str], listed: Iterable[str] = (), left_out: list
                 if not os.path.isdir(path):
                     yield from [path] if is_listed_name(path) else []
                 elif "**" not in name:  # "**" matches images in folders too
-                    yield from map(str, walk(Path(path), left_out))
+                    yield from map(str, walk(Path(path), left_out, links))
 
 
 def map_images(

@@ -84,7 +84,7 @@ def pretrain(
         if was_finished(out, ENCODER, config.save):
             return out / ENCODER
         model, teacher = open_networks(config, data, out, device, callback)
-        broken = _known_broken(config, data, out, callback)
+        broken = _count_unreadable(config, data, out, callback)
         trainer = build_trainer(config, data, out, model, callback)
         plan = plan_run(config, data, trainer, teacher, done=trainer.resume().step)
         runner, patches = wrap(model, device, compiled=config.hardware.compile), model.encoder.patch_embed.num_patches
@@ -115,11 +115,8 @@ def pretrain(
     return out / ENCODER
 
 
-def _known_broken(config: PretrainConfig, data: DataSet, out: Path, callback: Callback) -> BrokenCount:
-    """Count the images that could not be read when the run began, and name classes that lose images.
-
-    Raises DataError if there are more than allowed.
-    """
+def _count_unreadable(config: PretrainConfig, data: DataSet, out: Path, callback: Callback) -> BrokenCount:
+    """Count the images that `write_seen` could not read, and warn of classes that lose many."""
     broken = BrokenCount(config.max_unreadable)
     reasons = from_first(read_unreadable(out / UNREADABLE) if rank() == 0 else {})
     broken.add([Broken(key, reason) for key, reason in reasons.items()])
@@ -141,7 +138,7 @@ def open_networks(
     if rank() == 0:
         record_start(out, encoder, callback)
         sources = [config.encoder.start or "", config.teacher.source if teacher is not None else ""]
-        write_seen(out, data, sources, callback.progress)
+        write_seen(out, data, sources, callback.progress, person=config.view.person)
     wait_for_all()
     model, decoder = build_start(config, None if teacher is None else teacher.width, encoder)
     is_new = not Checkpoints(out, config.save.keep).saved()  # a resumed run has the weights of its checkpoint

@@ -83,6 +83,16 @@ def test_the_page_is_complete_and_self_contained(surveyed: Path) -> None:
     assert html.count("<area ") == 14
 
 
+def test_missing_cells_are_no_group_of_their_own_name(tmp_path: Path) -> None:
+    """R's NA, an empty cell, and one city in two Unicode forms."""
+    cities = {"a": "K\u00f6ln", "b": "Ko\u0308ln", "c": "NA", "d": "", "e": "N/A", "f": "Natal"}
+    table = tmp_path / "table.csv"
+    table.write_text("path,city\n" + "".join(f"{name}.jpg,{city}\n" for name, city in cities.items()))
+    city = groupings_of(("city",), table)["city"]
+    found = [city({"path": str(tmp_path / f"{name}.jpg")}) for name in (*cities, "g")]
+    assert found == ["K\u00f6ln", "K\u00f6ln", *["no value"] * 3, "Natal", "not in the table"]
+
+
 def test_groups_are_those_of_the_images(surveyed: Path) -> None:
     table = surveyed / "photos" / "table.csv"
     found = summarise(surveyed / "s.html.jsonl", groupings_of(("folder", "date", "city"), table), Everything())

@@ -11,6 +11,7 @@ from uniemox.data.sample import DataSet, ImageFile, Sample
 from uniemox.errors import DataError, LabelError
 from uniemox.io.images import is_image_name
 from uniemox.io.system_folders import describe_left_out, is_system_folder, system_folders_below
+from uniemox.io.walking import LeftLinks, walk_folder
 from uniemox.labels import Kind, LabelSet, clean, recognise
 from uniemox.spelling import spelled, spelled_alike
 
@@ -33,8 +34,8 @@ def read_folder(root: Path, *, labels: str | None = None, kind: Kind | None = No
     places = [folder for _, folder in _class_folders(root)]
     if len({clean(folder.name) for folder in places if _has_images(folder)}) > 1:
         return read_class_folders(root, recognise(sorted({folder.name for folder in places}), kind, labels))
-    circles = list[Path]()
-    images = images_below(root, circles)
+    left = LeftLinks()
+    images = images_below(root, left)
     splits = {folder.name: split for split, folder in _split_folders(root)}
     samples = [
         Sample(key=key, image=ImageFile(path), split=splits.get(PurePosixPath(key).parts[0]) or split_of(key))
@@ -42,7 +43,7 @@ def read_folder(root: Path, *, labels: str | None = None, kind: Kind | None = No
     ]
     if not samples:
         raise DataError(f"{root}: no images; expected <class>/<picture>, <split>/<class>/<picture>, or images alone")
-    notes = ["no folders of classes: the images have no labels", *_circle_lines(root, circles)]
+    notes = ["no folders of classes: the images have no labels", *left.lines(root)]
     outside = sum(sample.split is None for sample in samples)
     if 0 < outside < len(samples):
         notes.append(f"{outside} images are in no folder of a split, unlike the others")
@@ -65,10 +66,10 @@ def read_class_folders(root: Path, labels: LabelSet) -> DataSet:
             )
     samples: list[Sample] = []
     ignored: Counter[str] = Counter()
-    circles = list[Path]()
+    left = LeftLinks()
     for split, folder in places:
         label = class_of(labels, folder.name, str(folder), "; rename or remove the folder")
-        for path in walk_files(folder, circles):
+        for path in walk_files(folder, left):
             if not is_image_name(path):
                 ignored[path.suffix.lower() or path.name] += 1
                 continue
@@ -87,7 +88,7 @@ def read_class_folders(root: Path, labels: LabelSet) -> DataSet:
     if not samples:
         raise DataError(f"{root}: its class folders contain no images")
     kinds = ((count, f"files that are no images were left out ({ending})") for ending, count in sorted(ignored.items()))
-    notes = (*_beside_lines(root), *_circle_lines(root, circles), *counted(*kinds))
+    notes = (*_beside_lines(root), *left.lines(root), *counted(*kinds))
     return DataSet(str(root), labels, samples, notes)
 
 
@@ -114,44 +115,13 @@ def counted(*lines: tuple[int, str]) -> tuple[str, ...]:
     return tuple(f"{count} {what}" for count, what in lines if count)
 
 
-def walk_files(folder: Path, circles: list[Path] | None = None) -> Iterator[Path]:
-    """Yield all files below a folder in sorted order, without hidden ones; then those of linked folders.
-
-    Each folder is read once, even if several links lead to it. Links to a folder around them, which would have no end,
-    are not followed.
-    circles: filled with these links.
-    """
-    visited: set[str] = set()
-    links = list[Path]()
-    yield from _walk_unlinked(folder, visited, links)
-    while links:
-        link = links.pop(0)
-        target = os.path.realpath(link)
-        if Path(os.path.realpath(link.parent)).is_relative_to(target):
-            if circles is not None:
-                circles.append(link)
-        elif target not in visited:
-            yield from _walk_unlinked(link, visited, links)
+def walk_files(folder: Path, left: LeftLinks | None = None) -> Iterator[Path]:
+    """Yield all files below a folder, see `walk_folder`. Raises DataError for a folder that can't be listed."""
+    yield from walk_folder(folder, _raise_unlisted, left)
 
 
-def _walk_unlinked(folder: Path, visited: set[str], links: list[Path]) -> Iterator[Path]:
-    """Yield files below a folder in sorted order.  visited, links: extended by its folders, and by links to others."""
-    visited.add(os.path.realpath(folder))
-    try:
-        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
-    except OSError as error:
-        raise DataError(f"{folder}: can't be listed ({error.strerror})") from error
-    for entry in entries:
-        is_folder = entry.is_dir(follow_symlinks=False)
-        if entry.name[0] == "." or (is_folder and is_system_folder(entry.name)):
-            continue
-        if is_folder:
-            if os.path.realpath(entry.path) not in visited:  # the target of a link may contain a folder already read
-                yield from _walk_unlinked(Path(entry.path), visited, links)
-        elif entry.is_symlink() and os.path.isdir(entry.path):
-            links.append(Path(entry.path))
-        elif entry.is_file(follow_symlinks=False) or entry.is_symlink():
-            yield Path(entry.path)  # a dead link, or one into a forbidden folder, fails when it is read
+def _raise_unlisted(folder: Path, error: OSError) -> Path:
+    raise DataError(f"{folder}: can't be listed ({error.strerror})") from error
 
 
 def note_left_out(root: Path) -> tuple[str, ...]:
@@ -160,15 +130,9 @@ def note_left_out(root: Path) -> tuple[str, ...]:
     return (note,) if note else ()
 
 
-def images_below(root: Path, circles: list[Path] | None = None) -> dict[str, Path]:
-    """Return every image below a folder by key, the relative path with /.  circles: as for `walk_files`."""
-    return {path.relative_to(root).as_posix(): path for path in walk_files(root, circles) if is_image_name(path)}
-
-
-def _circle_lines(root: Path, circles: list[Path]) -> tuple[str, ...]:
-    """Return the note about links that were not followed."""
-    names = sorted(path.relative_to(root).as_posix() for path in circles)
-    return counted((len(names), f"links to a folder around them were not followed: {''.join(names[:1])}"))
+def images_below(root: Path, left: LeftLinks | None = None) -> dict[str, Path]:
+    """Return every image below a folder by key, the relative path with /.  left: as for `walk_folder`."""
+    return {path.relative_to(root).as_posix(): path for path in walk_files(root, left) if is_image_name(path)}
 
 
 def checked_folder(root: Path) -> Path:

@@ -15,12 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from uniemox.data.readers.csv_table import read_rows
+from uniemox.data.readers.missing import is_missing
 from uniemox.errors import ConfigError, DataError
 from uniemox.io.image_border import shorten
 from uniemox.labels import AFFECT
 from uniemox.predict.schema import top_word
 from uniemox.predict.tables import checking_fields, read_lines
 from uniemox.predict.writing import AnswerHeader
+from uniemox.spelling import spelled
 
 FEATURES = 128  # stored numbers per image
 SHOWN = 6  # images with the highest, and with the lowest, value of each label
@@ -28,6 +30,7 @@ MAX_UNFAMILIAR = 12  # shown
 MAX_ON_MAP = 600
 FOLDER, DATE = "folder", "date"
 NOWHERE, UNDATED = "not in the table", "no date"
+NO_VALUE = "no value"  # an empty cell, or a word for a missing value, such as NA
 MAX_MONTHS = 24  # then years
 ALIKE = 0.94  # cosine of features; of 250 OASIS photographs no two reach it, mirrored, cropped and turned copies do
 Z = 1.96  # of a 95 % interval
@@ -221,6 +224,16 @@ def groupings_of(names: Sequence[str], table: Path | None) -> dict[str, Grouping
     return {name: groupings[name] for name in names}
 
 
+def group_of_cell(text: str) -> str:
+    """Return the group that a cell of a table names, however it is spelled; `NO_VALUE` for a missing value.
+
+    >>> [group_of_cell(text) for text in ("Rio  de Janeiro", "NA", "")]
+    ['Rio de Janeiro', 'no value', 'no value']
+    """
+    name = spelled(text)
+    return NO_VALUE if not name or is_missing(name) else name
+
+
 class TableRows:
     """Rows of a table about images, found by path.
 
@@ -275,7 +288,7 @@ class TableColumn:
     def __call__(self, answer: Answer) -> str:
         """Return the group of an image."""
         row = self.rows.find(answer["path"])
-        return NOWHERE if row is None else row[self.name]
+        return NOWHERE if row is None else group_of_cell(row[self.name])
 
 
 def unmatched_rows(groupings: Mapping[str, Grouping]) -> str:

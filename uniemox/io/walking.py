@@ -1,0 +1,91 @@
+"""Files below a folder, in the order of their names, also behind links to folders."""
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from uniemox.io.system_folders import is_system_folder
+
+HIDDEN = (".", "__MACOSX")  # beginnings of the names of files that archives and systems put beside a user's own
+
+
+@dataclass(slots=True)
+class LeftLinks:
+    """Links to folders, and folders of the system, that a walk has left out."""
+
+    circles: list[Path] = field(default_factory=list)
+    """Links to a folder around them, which would have no end."""
+    repeated: list[Path] = field(default_factory=list)
+    """Links to a folder that was already read, and such folders behind a link."""
+    system: list[str] = field(default_factory=list)
+    """Folders of thumbnails and deleted files, see `is_system_folder`."""
+
+    def lines(self, root: Path) -> tuple[str, ...]:
+        """Return notes for people: the number of each kind, and its first path below `root`."""
+        kinds = (
+            (self.circles, "links to a folder around them were not followed"),
+            (self.repeated, "links to a folder that was already read were not followed again"),
+        )
+        return tuple(
+            f"{len(paths)} {what}: {min(_below(root, path) for path in paths)}" for paths, what in kinds if paths
+        )
+
+
+def walk_folder(
+    folder: Path, unlisted: Callable[[Path, OSError], Path], left: LeftLinks | None = None
+) -> Iterator[Path]:
+    """Yield all files below a folder in sorted order, without hidden ones; then those of linked folders.
+
+    Each folder is read once, even if several links lead to it. Folders are read lazily, so millions of files need no
+    memory. Dead links and special files are yielded too, so that reading them fails.
+    unlisted: function that raises an error for a folder that can't be listed, or returns a path to yield instead.
+    left: filled with links that were not followed.
+    """
+    visited: set[str] = set()
+    links = list[Path]()
+    left = LeftLinks() if left is None else left
+    yield from _walk_unlinked(folder, unlisted, visited, links, left)
+    while links:
+        link = links.pop(0)
+        target = os.path.realpath(link)
+        if Path(os.path.realpath(link.parent)).is_relative_to(target):
+            left.circles.append(link)
+        elif target in visited:
+            left.repeated.append(link)
+        else:
+            yield from _walk_unlinked(link, unlisted, visited, links, left)
+
+
+def _walk_unlinked(
+    folder: Path, unlisted: Callable[[Path, OSError], Path], visited: set[str], links: list[Path], left: LeftLinks
+) -> Iterator[Path]:
+    """Yield files below a folder in sorted order.  visited, links: extended by its folders, and by links to others."""
+    visited.add(os.path.realpath(folder))
+    try:
+        with os.scandir(folder) as found:
+            entries = sorted(found, key=lambda entry: entry.name)
+    except OSError as error:
+        yield unlisted(folder, error)
+        return
+    for entry in entries:
+        path = Path(entry.path)
+        is_folder = entry.is_dir(follow_symlinks=False)
+        if is_folder and is_system_folder(entry.name):
+            left.system.append(entry.path)
+            continue
+        if entry.name.startswith(HIDDEN):
+            continue
+        if is_folder:
+            if os.path.realpath(path) in visited:  # the target of a link may contain a folder already read
+                left.repeated.append(path)
+            else:
+                yield from _walk_unlinked(path, unlisted, visited, links, left)
+        elif entry.is_symlink() and os.path.isdir(path):
+            links.append(path)
+        else:
+            yield path
+
+
+def _below(root: Path, path: Path) -> str:
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
