@@ -80,7 +80,7 @@ def test_linked_folders_are_read_once(tmp_path: Path) -> None:
     (photos / "b").symlink_to("../store")
     (store / "up").symlink_to(store)
     left = LeftLinks()
-    found = [path.relative_to(photos).as_posix() for path in walk(photos, left)]
+    found = [path.relative_to(photos).as_posix() for path in walk(photos, links=left)]
     assert found == ["a/1.png", "a/link/2.png", "a/link/deep/3.png"]
     assert left.lines(photos) == (
         "1 links to a folder around them were not followed: a/link/up",
