@@ -68,7 +68,7 @@ def preview_of(data: bytes, name: str) -> bytes:
             f"{name}: this camera raw has no preview that can be read ({reason}); save it as JPEG"
         ) from error
     is_jpeg = thumbnail.format == rawpy.ThumbFormat.JPEG
-    preview = thumbnail.data if is_jpeg else _bitmap(thumbnail.data)
+    preview = bytes(thumbnail.data) if is_jpeg else _bitmap(thumbnail.data)
     return _turned(preview, turn, name, is_wide=is_wide)
 
 
