@@ -13,10 +13,13 @@ cd "$(dirname "$0")/../.."
 device=cuda
 tiny=()
 patience=1 # factor of all time limits
+threads=3  # of each of the five checks that run at the same time: with more, they wait for each other
 if [ "${1:-}" = --cpu ]; then
     device=cpu
     tiny=(--tiny)
     patience=6 # a busy machine with two cores; on an idle one the rehearsal takes a minute
+    threads=1
+    export OMP_NUM_THREADS=1
     TOTAL_S="${TOTAL_S:-1200}"
     export CUDA_VISIBLE_DEVICES=""
     shift
@@ -58,7 +61,7 @@ part() {
 }
 
 check() { # MODULE SECONDS: one module of this folder
-    part "$1" "$2" "$python" -m "benchmarks.gpu.$1" --device "$device" --out "$OUT" "${tiny[@]}"
+    part "$1" "$2" env OMP_NUM_THREADS="$threads" "$python" -m "benchmarks.gpu.$1" --device "$device" --out "$OUT" "${tiny[@]}"
 }
 
 is_wanted() { [[ "$wanted" == *" $1 "* ]]; }
@@ -76,7 +79,7 @@ rm -rf "$OUT/runs"
 if is_wanted checks; then
     check numerics 110 &
     check costs 110 &
-    part distributed 80 "$python" -m torch.distributed.run --standalone --nproc-per-node 1 \
+    part distributed 80 env OMP_NUM_THREADS="$threads" "$python" -m torch.distributed.run --standalone --nproc-per-node 1 \
         -m benchmarks.gpu.distributed --device "$device" --out "$OUT" "${tiny[@]}" &
     check commands 150 &
     check compiling 170 &
@@ -94,7 +97,7 @@ if is_wanted train; then
     fi
     part train 170 bash -o pipefail -c "'$python' -m benchmarks.train ${train[*]} | tee '$OUT/train.jsonl'"
 fi
-is_wanted steps && check steps 200
+is_wanted steps && part steps 200 "$python" -m benchmarks.gpu.steps --device "$device" --out "$OUT" "${tiny[@]}"
 
 if is_wanted experiment; then
     if [ "$device" = cpu ]; then
