@@ -336,5 +336,5 @@ def _of_kind(label_set: LabelSet, kind: Kind | None) -> LabelSet:
 
 
 def clean(word: str) -> str:
-    """Return a class name as it is compared: as `spelled`, in lower case, without quotes."""
+    """Return the form of a class name that is compared: `spelled`, in lower case, without quotes."""
     return spelled(spelled(word).strip("'\"").strip().lower())

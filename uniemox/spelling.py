@@ -16,7 +16,7 @@ Source: Default_Ignorable_Code_Point of Unicode 15, DerivedCoreProperties.txt.
 
 
 def spelled(name: str) -> str:
-    """Return a name as it is compared: composed (NFC), each run of blanks as one space, nothing invisible.
+    """Return the form of a name that is compared: composed (NFC), each run of blanks as one space, nothing invisible.
 
     >>> spelled("fro\\u0308hlich\\u200b") == spelled("fr\\u00f6hlich ") == "fr\\u00f6hlich"
     True

@@ -77,7 +77,7 @@ def _xyz(values: Sequence[float]) -> bytes:
 
 
 def _light_of(signal: float, space: ColourSpace) -> float:
-    """Return the light that a signal from 0 to 1 stands for, as a share of white, at most 1."""
+    """Return the light of a signal from 0 to 1, as a share of white, at most 1."""
     if space.transfer == PQ:  # ITU-R BT.2100, table 4
         power = signal ** (32 / 2523)
         light = (max(power - 3424 / 4096, 0) / (2413 / 128 - 2392 / 128 * power)) ** (16384 / 2610)

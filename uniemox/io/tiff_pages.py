@@ -42,7 +42,7 @@ class Page:
 
     @property
     def is_reduced(self) -> bool:
-        """Whether it is a smaller copy of another image in the file, by its own word."""
+        """True if its tags call it a smaller copy of another image in the file."""
         return bool(self.first(_SUBFILE) & _REDUCED) or self.first(_OLD_SUBFILE) == _OLD_REDUCED
 
 

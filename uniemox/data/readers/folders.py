@@ -143,7 +143,7 @@ def checked_folder(root: Path) -> Path:
 
 
 def inside(root: Path, name: str, where: str) -> Path:
-    """Return the path of a file that an annotation names, as it is spelled on disk (`uniemox.spelling`).
+    """Return the path of a file that an annotation names, in its spelling on disk (`uniemox.spelling`).
 
     where: file and field with the name, for the message.
     Raises DataError if it is outside of the data set's folder, or several files on disk are spelled like it.

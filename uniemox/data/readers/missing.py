@@ -20,7 +20,7 @@ MIN_IDS = 3  # with fewer classes, -1 may be one: -1, 0, 1 for negative, neutral
 
 
 def is_missing(text: str) -> bool:
-    """Return True for a word that stands for a missing value, also in quotes or with invisible characters."""
+    """Return True for a word for a missing value, also in quotes or with invisible characters."""
     if len(text) > MAX_LENGTH:
         return False
     return _unquoted(text) == PYTHON_NONE or clean(text) in WORDS
