@@ -3,9 +3,10 @@
 import colorsys
 
 import numpy as np
+import torch
 from PIL import Image
 
-from experiments.continued.pack import Pack, encode_images, halves_of
+from experiments.continued.pack import Pack, encode_images, halves_of, quantised
 
 CLASSES, EACH, CHANNELS = 4, 24, 16
 
@@ -22,7 +23,7 @@ def drawn_pack(seed: int = 0) -> Pack:
         images.append(Image.fromarray(pixels))
     files, ends = encode_images(images)
     centres = draw.normal(size=(CLASSES, CHANNELS))
-    features = (centres[labels] + draw.normal(0, 0.5, (len(labels), CHANNELS))).astype(np.float16)
+    features, step = quantised(torch.from_numpy(centres[labels] + draw.normal(0, 0.5, (len(labels), CHANNELS))))
     return Pack(
         images=files,
         ends=ends,
@@ -34,4 +35,5 @@ def drawn_pack(seed: int = 0) -> Pack:
         image_features=features,
         text_features=features[::-1].copy(),
         emotion_features=features,
+        steps=np.full(3, step, np.float32),
     )

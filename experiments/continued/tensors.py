@@ -35,11 +35,11 @@ class Images:
     @classmethod
     def of(cls, pack: Pack, device: torch.device) -> "Images":
         """Decode all images of a pack and move them to a device."""
-        floats = (pack.persons, pack.image_features, pack.text_features, pack.emotion_features)
+        floats = (torch.from_numpy(pack.persons), *pack.features())
         return cls(
             pack.pixels().to(device),
             torch.from_numpy(pack.labels).to(device),
-            *(torch.from_numpy(values).float().to(device) for values in floats),
+            *(values.to(device) for values in floats),
         )
 
     def __len__(self) -> int:

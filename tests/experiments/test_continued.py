@@ -10,7 +10,7 @@ from scipy import stats
 
 from experiments.continued import outcomes as stored
 from experiments.continued.drawn import drawn_pack
-from experiments.continued.pack import Pack, ridge, whitened
+from experiments.continued.pack import Pack, quantised, ridge, whitened
 from experiments.continued.plan import BUDGETS, FULL, HALVES, START, SUPERVISED, TINY, Job, jobs_of
 from experiments.continued.probe import Scores, balanced, features_of, score
 from experiments.continued.statistics import difference
@@ -38,7 +38,15 @@ def test_a_pack_comes_back_as_it_was(pack: Pack, tmp_path: Path) -> None:
     again = Pack.read(tmp_path / "pack.npz")
     for name in Pack.__slots__:
         np.testing.assert_array_equal(getattr(again, name), getattr(pack, name))
-    assert again.pixels().shape == (len(pack.labels), 3, 144, 144)
+    assert again.pixels().shape == (len(pack.labels), 3, 128, 128)
+
+
+def test_features_lose_at_most_half_a_step() -> None:
+    features = torch.randn(500, 8, generator=torch.Generator().manual_seed(0))
+    stored, step = quantised(features)
+    errors = (torch.from_numpy(stored).float() * step - features).abs()
+    assert errors.quantile(0.999) <= step / 2 + 1e-6
+    assert step < 0.05
 
 
 def test_halves_have_as_many_images_of_every_class(pack: Pack) -> None:
