@@ -55,7 +55,8 @@ def test_data_urls_are_read(predictor: Predictor, text: str) -> None:
         ("photos/" * 500 + "a.jpg", "can't be read"),
         ("x" * 100_000, "can't be read"),
         ("https://example.com/a.jpg?" + "x" * 3000, "can't be read|not fetched"),
-        ("photos/" * 500 + "a.nef", "NEF"),
+        # With rawpy installed, the file itself is looked for.
+        ("photos/" * 500 + "a.nef", "NEF|can't be read"),
         ("photos/" * 500 + "a.mp4", "a video"),
     ],
     ids=range(12),
