@@ -9,7 +9,8 @@ from tests.drawn import draw_image
 from tests.runs import uniemox_here
 from uniemox.data.source import open_data
 from uniemox.errors import ImageError
-from uniemox.io.system_folders import describe_left_out, is_system_folder
+from uniemox.io.system_folders import is_system_folder
+from uniemox.io.walking import LeftOut
 from uniemox.predict.images import is_listed_name, list_images, walk
 from uniemox.predict.opening import load
 from uniemox.predict.predictor import Predictor
@@ -25,8 +26,8 @@ def put(root: Path, *names: str) -> Path:
     return root
 
 
-def found(pattern: str, left_out: list[str] | None = None) -> list[str]:
-    return list(list_images([pattern], left_out=left_out))
+def found(pattern: str, left: LeftOut | None = None) -> list[str]:
+    return list(list_images([pattern], left=left))
 
 
 @pytest.mark.parametrize("name", SYSTEM)
@@ -39,15 +40,15 @@ def test_folders_of_thumbnails_and_deleted_files_are_left_out_and_counted(tmp_pa
         f"{name}/c.jpg",
         f"{name}/d.txt",
     )
-    left_out: list[str] = []
+    left = LeftOut()
     expected = [str(tmp_path / "a.jpg"), str(tmp_path / "summer/b.jpg")]
-    assert list(map(str, walk(tmp_path, left_out))) == expected
-    note = describe_left_out(left_out, is_listed_name)
+    assert list(map(str, walk(tmp_path, left))) == expected
+    (note,) = left.notes(is_listed_name)
     assert note.startswith(f"left out: 2 images in 2 folders of thumbnails or deleted files ({name})")
     for pattern in (str(tmp_path), f"{tmp_path}/**/*.jpg"):
-        left_out = []
-        assert found(pattern, left_out) == expected
-        assert describe_left_out(left_out, is_listed_name) == note
+        left = LeftOut()
+        assert found(pattern, left) == expected
+        assert left.notes(is_listed_name) == [note]
     assert found(str(tmp_path / name)) == [str(tmp_path / name / "c.jpg")]  # it was named
     assert not any(map(is_system_folder, ("recycle", "thumbnails", "eadir")))
 

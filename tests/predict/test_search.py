@@ -47,6 +47,13 @@ def test_the_command_finds_an_image_by_its_copy_and_follows_the_folder(photos: P
     assert paths == {"0.png", "1.png", "2.png", "4.png", "5.png", "9.png"}
 
 
+def test_a_link_that_is_not_followed_is_reported(photos: Path) -> None:
+    (photos / "again").symlink_to(photos)
+    notes: list[str] = []
+    assert len(update_index(load("small", finder=None), photos, report=notes.append).paths) == 6
+    assert notes == [f"1 links to a folder around them were not followed: {photos / 'again'}"]
+
+
 def test_a_pattern_that_names_several_images_is_refused(photos: Path) -> None:
     done = uniemox_here("search", photos, "--like", photos / "0.png", photos / "2.png")
     assert done.returncode == 2

@@ -132,12 +132,12 @@ def _images_of(files: Sequence[Path], *, max_images: int | None) -> list[Path]:
 
     max_images: limit of a sheet, which is built in memory.  Raises ConfigError for no images, or more than the limit.
     """
-    from uniemox.io.system_folders import describe_left_out
+    from uniemox.io.walking import LeftOut
     from uniemox.predict.images import is_listed_name, list_images
 
-    left_out: list[str] = []
-    paths = [Path(name) for name in list_images(list(map(str, files)), left_out=left_out)]
-    if note := describe_left_out(left_out, is_listed_name):
+    left = LeftOut()
+    paths = [Path(name) for name in list_images(list(map(str, files)), left=left)]
+    for note in left.notes(is_listed_name):
         say(note)
     if not paths:
         raise ConfigError("there is no image to explain; give image files, folders with images, or patterns")

@@ -15,8 +15,7 @@ from rich.text import Text
 from uniemox.cli.console import EXIT_INTERRUPTED, out, progress_bar, say
 from uniemox.errors import ImageError, StoppedError
 from uniemox.io.image_border import shorten
-from uniemox.io.system_folders import describe_left_out
-from uniemox.io.walking import LeftLinks
+from uniemox.io.walking import LeftOut
 from uniemox.predict.faces import summarise_faces
 from uniemox.predict.film import Frame
 from uniemox.predict.images import is_listed_name, list_images
@@ -137,14 +136,11 @@ def named_images(names: Sequence[str]) -> Iterator[str]:
     Says how many images in folders of thumbnails or deleted files were left out, and which links were not followed.
     """
     name = None
-    left_out = list[str]()
-    links = LeftLinks()
-    for name in list_images(names, sys.stdin, left_out, links):
+    left = LeftOut()
+    for name in list_images(names, sys.stdin, left):
         yield name
-    if note := describe_left_out(left_out, is_listed_name):
+    for note in left.notes(is_listed_name):
         say(note)
-    for line in links.lines(Path()):
-        say(line)
     if name is None:
         raise ImageError(f"there is no image in {', '.join(map(shorten, names))}")
 

@@ -5,14 +5,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from uniemox.io.system_folders import is_system_folder
+from uniemox.io.system_folders import describe_left_out, is_system_folder
 
 HIDDEN = (".", "__MACOSX")  # beginnings of the names of files that archives and systems put beside a user's own
 
 
 @dataclass(slots=True)
-class LeftLinks:
-    """Links to folders, and folders of the system, that a walk has left out."""
+class LeftOut:
+    """Folders that a walk has left out: links to folders, and folders of the system."""
 
     circles: list[Path] = field(default_factory=list)
     """Links to a folder around them, which would have no end."""
@@ -21,8 +21,13 @@ class LeftLinks:
     system: list[str] = field(default_factory=list)
     """Folders of thumbnails and deleted files, see `is_system_folder`."""
 
-    def lines(self, root: Path) -> tuple[str, ...]:
-        """Return notes for people: the number of each kind, and its first path below `root`."""
+    def notes(self, is_image: Callable[[str], bool]) -> list[str]:
+        """Return notes for people about everything left out.  is_image: called with a file's name."""
+        note = describe_left_out(self.system, is_image)
+        return ([note] if note else []) + list(self.link_notes(Path()))
+
+    def link_notes(self, root: Path) -> tuple[str, ...]:
+        """Return notes for people about links: the number of each kind, and its first path below `root`."""
         kinds = (
             (self.circles, "links to a folder around them were not followed"),
             (self.repeated, "links to a folder that was already read were not followed again"),
@@ -32,19 +37,17 @@ class LeftLinks:
         )
 
 
-def walk_folder(
-    folder: Path, unlisted: Callable[[Path, OSError], Path], left: LeftLinks | None = None
-) -> Iterator[Path]:
+def walk_folder(folder: Path, unlisted: Callable[[Path, OSError], Path], left: LeftOut | None = None) -> Iterator[Path]:
     """Yield all files below a folder in sorted order, without hidden ones; then those of linked folders.
 
     Each folder is read once, even if several links lead to it. Folders are read lazily, so millions of files need no
     memory. Dead links and special files are yielded too, so that reading them fails.
     unlisted: function that raises an error for a folder that can't be listed, or returns a path to yield instead.
-    left: filled with links that were not followed.
+    left: filled with the folders that were left out.
     """
     visited: set[str] = set()
     links = list[Path]()
-    left = LeftLinks() if left is None else left
+    left = LeftOut() if left is None else left
     yield from _walk_unlinked(folder, unlisted, visited, links, left)
     while links:
         link = links.pop(0)
@@ -58,7 +61,7 @@ def walk_folder(
 
 
 def _walk_unlinked(
-    folder: Path, unlisted: Callable[[Path, OSError], Path], visited: set[str], links: list[Path], left: LeftLinks
+    folder: Path, unlisted: Callable[[Path, OSError], Path], visited: set[str], links: list[Path], left: LeftOut
 ) -> Iterator[Path]:
     """Yield files below a folder in sorted order.  visited, links: extended by its folders, and by links to others."""
     visited.add(os.path.realpath(folder))

@@ -27,7 +27,7 @@ from uniemox.io.images import (
 )
 from uniemox.io.parallel import count_cores, parallel_map
 from uniemox.io.raw_preview import RAW_ENDINGS, RAW_NEEDS, TIFF_STARTS, is_raw
-from uniemox.io.walking import LeftLinks, walk_folder
+from uniemox.io.walking import LeftOut, walk_folder
 from uniemox.predict.data_urls import is_bare_base64, is_data_url, read_data_url
 from uniemox.predict.film import FILMS, Frame
 from uniemox.predict.patterns import expand_pattern
@@ -184,15 +184,13 @@ def _from_array(values: NDArray[Any]) -> Image.Image:
     return Image.fromarray(np.ascontiguousarray(values))
 
 
-def walk(folder: Path, left_out: list[str] | None = None, links: LeftLinks | None = None) -> Iterator[Path]:
+def walk(folder: Path, left: LeftOut | None = None) -> Iterator[Path]:
     """Yield the images in a folder and its subfolders, also behind links, see `walk_folder`.
 
     A folder that can't be read is yielded itself, so that reading it fails.
-    left_out: gets the folders of thumbnails and deleted files that were skipped, see `describe_left_out`.
-    links: gets the links that were not followed.
+    left: filled with the folders that were left out.
     """
     unlisted = set[Path]()
-    left = LeftLinks()
 
     def remember(path: Path, _error: OSError) -> Path:
         unlisted.add(path)
@@ -201,11 +199,6 @@ def walk(folder: Path, left_out: list[str] | None = None, links: LeftLinks | Non
     for path in walk_folder(folder, remember, left):
         if path in unlisted or is_listed_name(path):
             yield path
-    if left_out is not None:
-        left_out += left.system
-    if links is not None:
-        links.circles += left.circles
-        links.repeated += left.repeated
 
 
 def is_listed_name(path: str | os.PathLike[str]) -> bool:
@@ -213,30 +206,29 @@ def is_listed_name(path: str | os.PathLike[str]) -> bool:
     return is_image_name(Path(path)) or Path(path).suffix.lower() in FOREIGN
 
 
-def list_images(
-    names: Sequence[str], listed: Iterable[str] = (), left_out: list[str] | None = None, links: LeftLinks | None = None
-) -> Iterator[str]:
+def list_images(names: Sequence[str], listed: Iterable[str] = (), left: LeftOut | None = None) -> Iterator[str]:
     """Yield the images that names on the command line refer to.
 
     names: files; folders, for all images below them; patterns such as photos/*.jpg if no file has that name (** also
     for subfolders); "-" for `listed`, one path per line. Other names are yielded unchanged, so that reading them fails.
-    left_out, links: as for `walk`.
+    left: as for `walk`.
     """
+    left = LeftOut() if left is None else left
     for name in names:  # os.path, because Path.is_dir and exists raise OSError for a name that is too long
         if name == "-":
             yield from (line.rstrip("\r\n") for line in listed if line.strip())
         elif is_data_url(name):
             yield name
         elif os.path.isdir(name):
-            yield from map(str, walk(Path(name), left_out, links))
-        elif os.path.exists(name) or not glob.has_magic(name) or not (paths := expand_pattern(name, left_out)):
+            yield from map(str, walk(Path(name), left))
+        elif os.path.exists(name) or not glob.has_magic(name) or not (paths := expand_pattern(name, left.system)):
             yield name
         else:
             for path in paths:
                 if not os.path.isdir(path):
                     yield from [path] if is_listed_name(path) else []
                 elif "**" not in name:  # "**" matches images in folders too
-                    yield from map(str, walk(Path(path), left_out, links))
+                    yield from map(str, walk(Path(path), left))
 
 
 def map_images(

@@ -11,7 +11,7 @@ from uniemox.io.system_folders import is_system_folder
 _SEPARATORS = re.compile(r"[/\\]" if os.sep == "\\" else "/")
 
 
-def expand_pattern(pattern: str, left_out: list[str] | None = None) -> list[str]:
+def expand_pattern(pattern: str, left_out: list[str]) -> list[str]:
     """Return the files and folders that a pattern matches, sorted; ** matches any number of folders.
 
     A part of the pattern that exists under exactly this name is no pattern: `A [2019]/*.jpg` finds the images of the
@@ -21,7 +21,7 @@ def expand_pattern(pattern: str, left_out: list[str] | None = None) -> list[str]
     drive, rest = os.path.splitdrive(pattern)
     is_absolute = _SEPARATORS.match(rest) is not None
     parts = [part for part in _SEPARATORS.split(rest) if part]
-    return sorted(set(_expand(drive + os.sep * is_absolute, parts, [] if left_out is None else left_out)))
+    return sorted(set(_expand(drive + os.sep * is_absolute, parts, left_out)))
 
 
 def _expand(base: str, parts: Sequence[str], left_out: list[str]) -> Iterator[str]:

@@ -18,7 +18,7 @@ from uniemox.io.decoding.pool import Decode, Decoders, decode_one
 from uniemox.io.files import fingerprint_of
 from uniemox.io.image_border import image_border
 from uniemox.io.images import MinSides
-from uniemox.io.system_folders import describe_left_out
+from uniemox.io.walking import LeftOut
 from uniemox.labels import LabelMap
 from uniemox.persons.box import Detection
 from uniemox.persons.detector import Detector
@@ -121,9 +121,9 @@ class Predictor:
             return list(self.predict_each(image, coverage=coverage, labels=labels))
         if not _is_folder(image):
             return self._answer(image, decode_one, Question(self, coverage, labels))
-        left_out: list[str] = []
-        predictions = list(self.predict_each(walk(Path(image), left_out), coverage=coverage, labels=labels))
-        _warn_of(left_out)
+        left = LeftOut()
+        predictions = list(self.predict_each(walk(Path(image), left), coverage=coverage, labels=labels))
+        _warn_of(left)
         if not predictions:
             raise ImageError(f"{os.fspath(image)}: no image in this folder or in those inside it")
         return predictions
@@ -135,16 +135,17 @@ class Predictor:
         missing, ConfigError for a model file without features.
         """
         several: Iterable[ImageLike] = [images] if not isinstance(images, (list, tuple)) else images
-        rows, left_out = [], list[str]()
+        rows = []
+        left = LeftOut()
         if _is_folder(images):
-            several = walk(Path(images), left_out)
+            several = walk(Path(images), left)
         for answer in self.predict_each(several, with_embedding=True):
             if isinstance(answer, Failure):
                 is_missing = answer.path is not None and not os.path.exists(answer.path)
                 raise (ImageNotFoundError if is_missing else ImageError)(answer.error)
             assert answer.embedding is not None
             rows.append(answer.embedding)
-        _warn_of(left_out)
+        _warn_of(left)
         if not rows:
             raise ImageError("there is no image to embed")
         return np.stack(rows)
@@ -270,9 +271,9 @@ def _open_work(
     return lambda paths: list(predictor.predict_each(paths, batch_size=len(paths), **asked))
 
 
-def _warn_of(left_out: Sequence[str]) -> None:
-    """Warn of the images in folders of thumbnails and deleted files that were not predicted."""
-    if note := describe_left_out(left_out, is_listed_name):
+def _warn_of(left: LeftOut) -> None:
+    """Warn of the folders whose images were not predicted."""
+    for note in left.notes(is_listed_name):
         warnings.warn(note, stacklevel=3)
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from uniemox.errors import ConfigError, DataError
 from uniemox.io.files import open_regular, replacing
 from uniemox.io.html import write_html
-from uniemox.io.system_folders import describe_left_out
+from uniemox.io.walking import LeftOut
 from uniemox.labels import AFFECT
 from uniemox.predict.images import is_listed_name, walk
 from uniemox.predict.predictor import Predictor
@@ -71,15 +71,15 @@ def update_index(
 
     If there are new images, or an unreadable one has changed, all unreadable ones are tried again.
     FOLDER.uniemox.jsonl stores predictions and features, FOLDER.uniemox.npz a copy that loads fast.  watch: function
-    that consumes new predictions.  report: gets a note about images that were left out.
+    that consumes new predictions.  report: gets notes about folders that were left out.
     Raises ConfigError if the index was made with another model, DataError if a file can't be read or written or if no
     image can be read.
     """
     folder = folder.absolute()
     lines, cache = (folder.with_name(folder.name + ending) for ending in (INDEX, CACHE))
-    left_out: list[str] = []
-    images = [str(path) for path in walk(folder, left_out)]
-    if note := describe_left_out(left_out, is_listed_name):
+    left = LeftOut()
+    images = [str(path) for path in walk(folder, left)]
+    for note in left.notes(is_listed_name):
         report(note)
     answered = AnswerHeader.of_question(predictor, None, None)
     index, failed = _load(cache, lines, answered) or (None, frozenset[str]())

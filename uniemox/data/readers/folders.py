@@ -11,7 +11,7 @@ from uniemox.data.sample import DataSet, ImageFile, Sample
 from uniemox.errors import DataError, LabelError
 from uniemox.io.images import is_image_name
 from uniemox.io.system_folders import describe_left_out, is_system_folder, system_folders_below
-from uniemox.io.walking import LeftLinks, walk_folder
+from uniemox.io.walking import LeftOut, walk_folder
 from uniemox.labels import Kind, LabelSet, clean, recognise
 from uniemox.spelling import spelled, spelled_alike
 
@@ -34,7 +34,7 @@ def read_folder(root: Path, *, labels: str | None = None, kind: Kind | None = No
     places = [folder for _, folder in _class_folders(root)]
     if len({clean(folder.name) for folder in places if _has_images(folder)}) > 1:
         return read_class_folders(root, recognise(sorted({folder.name for folder in places}), kind, labels))
-    left = LeftLinks()
+    left = LeftOut()
     images = images_below(root, left)
     splits = {folder.name: split for split, folder in _split_folders(root)}
     samples = [
@@ -43,7 +43,7 @@ def read_folder(root: Path, *, labels: str | None = None, kind: Kind | None = No
     ]
     if not samples:
         raise DataError(f"{root}: no images; expected <class>/<picture>, <split>/<class>/<picture>, or images alone")
-    notes = ["no folders of classes: the images have no labels", *left.lines(root)]
+    notes = ["no folders of classes: the images have no labels", *left.link_notes(root)]
     outside = sum(sample.split is None for sample in samples)
     if 0 < outside < len(samples):
         notes.append(f"{outside} images are in no folder of a split, unlike the others")
@@ -66,7 +66,7 @@ def read_class_folders(root: Path, labels: LabelSet) -> DataSet:
             )
     samples: list[Sample] = []
     ignored: Counter[str] = Counter()
-    left = LeftLinks()
+    left = LeftOut()
     for split, folder in places:
         label = class_of(labels, folder.name, str(folder), "; rename or remove the folder")
         for path in walk_files(folder, left):
@@ -88,7 +88,7 @@ def read_class_folders(root: Path, labels: LabelSet) -> DataSet:
     if not samples:
         raise DataError(f"{root}: its class folders contain no images")
     kinds = ((count, f"files that are no images were left out ({ending})") for ending, count in sorted(ignored.items()))
-    notes = (*_beside_lines(root), *left.lines(root), *counted(*kinds))
+    notes = (*_beside_lines(root), *left.link_notes(root), *counted(*kinds))
     return DataSet(str(root), labels, samples, notes)
 
 
@@ -115,7 +115,7 @@ def counted(*lines: tuple[int, str]) -> tuple[str, ...]:
     return tuple(f"{count} {what}" for count, what in lines if count)
 
 
-def walk_files(folder: Path, left: LeftLinks | None = None) -> Iterator[Path]:
+def walk_files(folder: Path, left: LeftOut | None = None) -> Iterator[Path]:
     """Yield all files below a folder, see `walk_folder`. Raises DataError for a folder that can't be listed."""
     yield from walk_folder(folder, _raise_unlisted, left)
 
@@ -130,7 +130,7 @@ def note_left_out(root: Path) -> tuple[str, ...]:
     return (note,) if note else ()
 
 
-def images_below(root: Path, left: LeftLinks | None = None) -> dict[str, Path]:
+def images_below(root: Path, left: LeftOut | None = None) -> dict[str, Path]:
     """Return every image below a folder by key, the relative path with /.  left: as for `walk_folder`."""
     return {path.relative_to(root).as_posix(): path for path in walk_files(root, left) if is_image_name(path)}
 
