@@ -41,8 +41,11 @@ from uniemox.data.source import open_data
 from uniemox.errors import ConfigError, DataError, EncoderError, NonFiniteLossError, TeacherError, UniemoxError
 from uniemox.losses.config import LossWeights
 from uniemox.pretrain.config import EncoderConfig, PretrainConfig, TeacherConfig
-from uniemox.pretrain.run import build_model, pretrain
+from uniemox.pretrain.run import build_model, build_trainer, plan_run, pretrain
+from uniemox.teacher.features import StoredTeacher
+from uniemox.teacher.fitted import SMALL, SMALL_CHANNELS, Architecture, FittedTeacher
 from uniemox.training.config import OptimizerConfig, SaveConfig, ScheduleConfig
+from uniemox.training.counting import tensor_bytes
 from uniemox.training.journal import Callback
 from uniemox.training.state import Checkpoints
 from uniemox.views.config import MaskConfig
@@ -365,3 +368,23 @@ def test_a_finished_run_may_leave_its_weights_alone(tmp_path: Path) -> None:
     assert pretrain(config, scenes(), tmp_path / "run", resume=True) == encoder
     assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["step-00000003"]  # a kill's, gone
     assert encoder.stat().st_mtime_ns == before  # there was nothing to do
+
+
+def test_the_plan_counts_a_teacher_that_runs_in_every_step(tmp_path: Path) -> None:
+    """A fitted teacher is itself the network, unlike CLIP, which holds one."""
+    config = tiny_pretraining()
+    architecture = Architecture(
+        network=SMALL,
+        image_size=(36, 36),
+        mean=(0.5,) * 3,
+        std=(0.25,) * 3,
+        channels=SMALL_CHANNELS,
+        width=8,
+        words=("a",),
+    )
+    network = FittedTeacher(architecture, {})
+    stored = StoredTeacher(teacher())
+    trainer = build_trainer(config, scenes(), tmp_path, build_model(config, stored.width), Callback())
+    alone = plan_run(config, scenes(), trainer, stored).memory_bytes
+    running = plan_run(config, scenes(), trainer, StoredTeacher(teacher(), of_images=network)).memory_bytes
+    assert running - alone == tensor_bytes(network) > 0

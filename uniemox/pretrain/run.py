@@ -229,7 +229,8 @@ def plan_run(
     config: PretrainConfig, data: DataSet, trainer: Trainer, teacher: Teacher | None, done: int = 0
 ) -> RunPlan:
     """Return the cost of a run after a number of steps, including the memory of a teacher that runs in it."""
-    network = getattr(computing_teacher(teacher), "model", None)
+    computing = computing_teacher(teacher)
+    network = computing if isinstance(computing, nn.Module) else getattr(computing, "model", None)
 
     def probe(pixels: Tensor) -> None:
         features = None if teacher is None else torch.randn(len(pixels), teacher.width)
