@@ -121,7 +121,11 @@ def mutate_json(data: bytes, rng: random.Random) -> bytes:
 
 def _changed(tree: Any, rng: random.Random) -> Any:
     """The tree with one value replaced; sometimes one field less, or another field's name."""
-    places = list(tree) if isinstance(tree, dict) else list(range(len(tree))) if isinstance(tree, list) else []
+    places: list[Any] = []
+    if isinstance(tree, dict):
+        places = list(tree)
+    elif isinstance(tree, list):
+        places = list(range(len(tree)))
     if not places or rng.random() < 0.15:
         return copy.deepcopy(rng.choice(VALUES))
     place = rng.choice(places)

@@ -155,7 +155,8 @@ def interval_over_runs(scores: NDArray[np.generic], groups: Groups | None = None
     spread = spread_over_seeds(by_run, resampled=[resampled_means(by_image.T, groups)])
     if spread is None:
         return None
-    value, reach = float(by_run.mean()), spread.reach(UPPER)
+    value = float(by_run.mean())
+    reach = spread.reach(UPPER)
     return value - reach, value + reach
 
 
@@ -182,7 +183,8 @@ def paired_bootstrap(
     gain = first.sum(axis=0) * len(second) - second.sum(axis=0) * len(first)  # (N,)
     scale = len(first) * len(second)
     means = resampled_means(gain[:, None], groups)[:, 0] / scale  # (R,)
-    difference, share = float(gain.mean() / scale), float((means > 0).mean())
+    difference = float(gain.mean() / scale)
+    share = float((means > 0).mean())
     if len(first) == len(second) == 1:
         return PairedDifference(difference, *percentile_interval(means), share)
     models = [first - second] if pair_seeds else [first, second]

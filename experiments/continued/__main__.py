@@ -73,7 +73,11 @@ def main() -> None:
     parser.add_argument("--outcomes", type=Path, help="folder of the outcomes; default: beside this module")
     parser.add_argument("--tables", action="store_true", help="only print the tables")
     given = parser.parse_args()
-    profile: Profile = TINY if given.tiny else GPU if given.gpu else CPU
+    profile: Profile = CPU
+    if given.tiny:
+        profile = TINY
+    elif given.gpu:
+        profile = GPU
     is_rehearsal = given.tiny or given.gpu
     outcomes = given.outcomes or (given.out / "outcomes" if is_rehearsal else HERE / "outcomes")
     if not given.tables:

@@ -118,9 +118,11 @@ def score(
     folds = StratifiedKFold(TENTHS if tenths else FOLDS, shuffle=True, random_state=0)
     splits = [(held, known) if tenths else (known, held) for known, held in folds.split(features, labels)]
     changed = features if asked is None else asked
-    found = Parallel(n_jobs=jobs)(delayed(_score)(features, changed, labels, known, held) for known, held in splits)
-    total, hits, times = np.zeros(len(labels)), np.zeros(len(labels)), np.zeros(len(labels))
-    for (_, held), (log_likelihood, is_hit) in zip(splits, found, strict=True):
+    scored = Parallel(n_jobs=jobs)(delayed(_score)(features, changed, labels, known, held) for known, held in splits)
+    total = np.zeros(len(labels))
+    hits = np.zeros(len(labels))
+    times = np.zeros(len(labels))
+    for (_, held), (log_likelihood, is_hit) in zip(splits, scored, strict=True):
         total[held] += log_likelihood
         hits[held] += is_hit
         times[held] += 1

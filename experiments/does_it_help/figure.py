@@ -18,8 +18,8 @@ def draw_doses(outcomes: Path, file: Path) -> None:
     axes = figure.add_subplot()
     recalls = [100 * one.value for one in curve.values()]
     # One seed each, so there is an interval over images.
-    below = [100 * (one.value - one.low) for one in curve.values() if one.low is not None]
-    above = [100 * (one.high - one.value) for one in curve.values() if one.high is not None]
+    below = [100 * (point.value - point.low) for point in curve.values() if point.low is not None]
+    above = [100 * (point.high - point.value) for point in curve.values() if point.high is not None]
     axes.errorbar([*curve], recalls, yerr=(below, above), fmt="o-", capsize=3, label="distillation alone")
     histogram = found.values(outcome_path("baseline", HISTOGRAM))
     if histogram is not None:

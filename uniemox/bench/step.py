@@ -74,7 +74,8 @@ def bench_step(
     if teacher is not None:
         teacher.model.to(device)
     batch = _random_batch(batch_size, network.image_size[0], ModelConfig().decoder.width, with_clip, device)
-    precision, on_gpu = fast_precision(device.type), device.type == "cuda"
+    precision = fast_precision(device.type)
+    on_gpu = device.type == "cuda"
     step = partial(pretrain_step, runner, optimizer, [batch], teacher=teacher, precision=precision)
     peak = matmul_peak(device, getattr(torch, precision))
     if on_gpu:

@@ -267,7 +267,7 @@ def _draw_as_paper(data: "DataSet", source: str, seed: int) -> "tuple[dict[str, 
     for part in data.parts:
         alone = open_data(part.source)  # with its own labels, which its split is stratified by
         keys = ((sample, f"{part.name}/{sample.key}") for sample in alone.samples)
-        own = replace(alone, samples=[replace(one, group=group_of[key]) for one, key in keys if key in group_of])
+        own = replace(alone, samples=[replace(sample, group=group_of[key]) for sample, key in keys if key in group_of])
         drawn, _ = splits.paper_split(parse_source(part.source)[0], own, seed, partial(_histograms, own))
         scheme |= {f"{part.name}/{key}": name for key, name in drawn.items()}
     return scheme, None

@@ -72,7 +72,7 @@ def check_images(
     """
     digests, broken = decoded_hashes(list(samples), on_progress, person)
     reasons = reasons_of(broken)
-    originals = {one.source_sha256 for one in samples if one.source_sha256 and one.key not in reasons}
+    originals = {sample.source_sha256 for sample in samples if sample.source_sha256 and sample.key not in reasons}
     return {digest for digest in digests if digest} | originals, reasons
 
 

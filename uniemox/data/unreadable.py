@@ -83,8 +83,8 @@ def refuse_empty_classes(samples: Sequence[Sample], broken: Mapping[str, str], l
     losses = _losses(samples, broken, labels)
     empty = [label for label, (lost, count) in losses.items() if lost == count]
     if empty:
-        places = {labels.labels.index(label) for label in empty}
-        first = next(broken[one.key] for one in samples if one.label in places and one.key in broken)
+        indices = {labels.labels.index(label) for label in empty}
+        first = next(broken[sample.key] for sample in samples if sample.label in indices and sample.key in broken)
         counts = ", ".join(f"{label} ({losses[label][1]} images)" for label in empty)
         raise DataError(
             f"{name} has no readable training image of {counts}: {first}. Restore the files, or leave the class out; "
@@ -95,7 +95,7 @@ def refuse_empty_classes(samples: Sequence[Sample], broken: Mapping[str, str], l
 def absent_classes(samples: Sequence[Sample], labels: LabelSet) -> list[str]:
     """Return the classes of a label set that no sample has."""
     present = {sample.label for sample in samples}
-    return [label for place, label in enumerate(labels.labels) if place not in present]
+    return [label for index, label in enumerate(labels.labels) if index not in present]
 
 
 def _losses(samples: Sequence[Sample], broken: Collection[str], labels: LabelSet) -> dict[str, tuple[int, int]]:
@@ -103,9 +103,9 @@ def _losses(samples: Sequence[Sample], broken: Collection[str], labels: LabelSet
     labelled = [sample for sample in samples if sample.label is not None and sample.label < len(labels)]
     counts = Counter(sample.label or 0 for sample in labelled)
     lost = Counter(sample.label or 0 for sample in labelled if sample.key in broken)
-    return {labels.labels[place]: (lost[place], counts[place]) for place in sorted(lost)}
+    return {labels.labels[index]: (lost[index], counts[index]) for index in sorted(lost)}
 
 
 def reasons_of(broken: Sequence[Broken]) -> dict[str, str]:
     """Return reasons by key."""
-    return {one.key: one.reason for one in broken}
+    return {image.key: image.reason for image in broken}

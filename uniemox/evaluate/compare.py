@@ -67,10 +67,11 @@ def _by_title(path: Path) -> dict[str, Predictions | None]:
     predictions: dict[str, Predictions | None] = {}
     if not (path / EVALUATIONS).is_dir():
         read_run(path)  # raises if there is no run either
-    for one in read_evaluations(path)[0]:
-        if one.title in predictions:
-            raise DataError(f"{path} was scored twice on {one.title}; remove one of the two from its evaluations")
-        predictions[one.title] = one.predictions
+    for evaluation in read_evaluations(path)[0]:
+        title = evaluation.title
+        if title in predictions:
+            raise DataError(f"{path} was scored twice on {title}; remove one of the two from its evaluations")
+        predictions[title] = evaluation.predictions
     return predictions
 
 
@@ -83,7 +84,7 @@ def chance_of(predictions: Predictions) -> tuple[float, float]:
 
 def label_note(predictions: Sequence[Predictions]) -> str:
     """Return a warning if answers were scored among different labels; fewer labels leave fewer wrong answers."""
-    label_sets = dict.fromkeys(frozenset(one.scored_labels) for one in predictions)
+    label_sets = dict.fromkeys(frozenset(answers.scored_labels) for answers in predictions)
     if len(label_sets) < 2:
         return ""
     lists = " and ".join(f"{len(labels)} ({', '.join(sorted(labels))})" for labels in label_sets)

@@ -48,11 +48,11 @@ class AffectStep:
         else:
             if self._loss is None:
                 with rehearsal(self.model, batch.target.device):
-                    predictions = [one.predict() for one in self.batches]
+                    predictions = [each.predict() for each in self.batches]
                 self._measure(predictions)
             prediction = batch.predict()
         assert self._loss is not None, "it was measured above"
-        index = next(i for i, one in enumerate(self.batches) if one is batch)
+        index = next(i for i, candidate in enumerate(self.batches) if candidate is batch)
         return (self._gradients[index] * prediction).sum(dim=1).mean(), {"loss": self._loss}
 
     def _measure(self, predictions: Sequence[Tensor]) -> None:

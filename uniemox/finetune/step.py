@@ -284,24 +284,29 @@ def finetune_step(
         return output.float(), features.float()
 
     if objective.task == "affect":
-        whole = [_affect_batch(to_device(one.target, device), one.views(device, stats), forward) for one in prepared]
-        losses_of_affect = AffectStep(model, whole).losses_of
-        return train_step(model, optimizer, whole, lambda one: len(one.target), losses_of_affect, max_grad_norm)
+        affect_batches = [
+            _affect_batch(to_device(batch.target, device), batch.views(device, stats), forward) for batch in prepared
+        ]
+        step = AffectStep(model, affect_batches)
+        return train_step(
+            model, optimizer, affect_batches, lambda batch: len(batch.target), step.losses_of, max_grad_norm
+        )
 
-    def losses_of(one: _PreparedBatch) -> tuple[Tensor, dict[str, Tensor]]:
-        output, features = forward(*one.views(device, stats))
-        own = None if one.batch.own is None else to_device(one.batch.own, device)
-        terms = objective.terms(output, to_device(one.target, device), features, own)
+    def losses_of(prepared_batch: _PreparedBatch) -> tuple[Tensor, dict[str, Tensor]]:
+        output, features = forward(*prepared_batch.views(device, stats))
+        own = prepared_batch.batch.own
+        own = None if own is None else to_device(own, device)
+        terms = objective.terms(output, to_device(prepared_batch.target, device), features, own)
         return terms, {"loss": terms}
 
     return train_step(
         model,
         optimizer,
         prepared,
-        lambda one: len(one.target),
+        lambda prepared_batch: len(prepared_batch.target),
         losses_of,
         max_grad_norm,
-        weights_of=lambda one: objective.term_weights(one.target, one.batch.own),
+        weights_of=lambda prepared_batch: objective.term_weights(prepared_batch.target, prepared_batch.batch.own),
     )
 
 

@@ -70,12 +70,12 @@ def unexpected(error: Exception) -> str:
 def crosses_border(function: Callable[_Arguments, _Result]) -> Callable[_Arguments, _Result]:
     """Let a function that reads an image work inside `image_border`; its parameter `name` names the image."""
     signature = inspect.signature(function)
-    place = list(signature.parameters).index("name")
+    position = list(signature.parameters).index("name")
     default = signature.parameters["name"].default
 
     @wraps(function)
     def inside(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Result:
-        name = kwargs["name"] if "name" in kwargs else args[place] if len(args) > place else default
+        name = kwargs.get("name", args[position] if len(args) > position else default)
         with image_border(str(name)):
             return function(*args, **kwargs)
 

@@ -61,7 +61,8 @@ def preview_of(data: bytes, name: str) -> bytes:
     try:
         with rawpy.imread(io.BytesIO(data)) as raw:
             thumbnail = raw.extract_thumb()
-            turn, is_wide = int(raw.sizes.flip), raw.sizes.width >= raw.sizes.height
+            turn = int(raw.sizes.flip)
+            is_wide = raw.sizes.width >= raw.sizes.height
     except rawpy.LibRawError as error:
         reason = error.args[0].decode("utf-8", "replace") if isinstance(error.args[0], bytes) else str(error)
         raise ImageError(
@@ -87,17 +88,18 @@ def _turned(preview: bytes, turn: int, name: str, *, is_wide: bool) -> bytes:
     """
     try:
         with Image.open(io.BytesIO(preview), formats=("JPEG", "BMP")) as image:
-            own, size = image.getexif().get(_ORIENTATION), image.size
+            stored = image.getexif().get(_ORIENTATION)
+            size = image.size
     except (OSError, SyntaxError, ValueError) as error:
         raise ImageError(f"{name}: the preview of this camera raw is damaged ({error}); save it as JPEG") from error
     if max(size) < MIN_PREVIEW_PX:
         raise ImageError(f"{name}: this camera raw holds only a thumbnail of {size[0]} x {size[1]} px; save it as JPEG")
-    is_own_valid = own in range(1, 9)
-    orientation = _TURNS.get(turn, 1) if turn or not is_own_valid else own
+    is_stored_valid = stored in range(1, 9)
+    orientation = _TURNS.get(turn, 1) if turn or not is_stored_valid else stored
     # Some cameras store a preview that is turned already; LibRaw gives it an orientation even so.
     if turn in _QUARTER_TURNS and is_wide != (size[0] >= size[1]):
         orientation = 1
-    if orientation == (own if is_own_valid else 1):
+    if orientation == (stored if is_stored_valid else 1):
         return preview
     if not preview.startswith(b"\xff\xd8"):
         preview = _jpeg(preview)

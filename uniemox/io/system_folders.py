@@ -46,11 +46,13 @@ def describe_left_out(folders: Iterable[str], is_image: Callable[[str], bool]) -
 
     folders: paths of system folders.  is_image: called with a file's name.
     """
-    count, names, places = 0, dict[str, None](), 0
+    count = places = 0
+    names: dict[str, None] = {}
     for folder in dict.fromkeys(folders):
         inside = sum(name[0] != "." and is_image(name) for _, _, files in os.walk(folder) for name in files)
         if inside:
-            count, places = count + inside, places + 1
+            count += inside
+            places += 1
             names[os.path.basename(folder)] = None
     if not count:
         return ""

@@ -74,7 +74,7 @@ def score_of(cell: Cell) -> Score | None:
     if len(values) == 1:
         over, interval = "pictures", over_images
     else:
-        interval = _interval([one for evaluation in evaluations if (one := evaluation.predictions) is not None])
+        interval = _interval([predictions for found in evaluations if (predictions := found.predictions) is not None])
         over = "none" if interval is None else "seeds and pictures"
     lowest = over_images[0] if interval is None else min(interval[0], over_images[0])
     counts = np.array([sum(row) for row in evaluations[0].values["confusion"]])
@@ -94,9 +94,9 @@ def score_of(cell: Cell) -> Score | None:
 
 def _interval(runs: Sequence[Predictions]) -> Sequence[float] | None:
     """Return the interval over runs; None for two runs, or if their predictions are not of the same images."""
-    if not runs or len({(one.keys, one.groups) for one in runs}) > 1:
+    if not runs or len({(run.keys, run.groups) for run in runs}) > 1:
         return None
-    return interval_over_runs(np.array([one.is_right for one in runs]), runs[0].groups)
+    return interval_over_runs(np.array([run.is_right for run in runs]), runs[0].groups)
 
 
 def gain(ours: Cell, reference: Cell) -> PairedDifference | None:
@@ -106,9 +106,9 @@ def gain(ours: Cell, reference: Cell) -> PairedDifference | None:
     None unless both were scored on the same images.
     """
     first, second = _predictions(ours.runs), _predictions(reference.runs)
-    if not first or not second or len({(one.keys, one.groups) for one in first + second}) > 1:
+    if not first or not second or len({(run.keys, run.groups) for run in first + second}) > 1:
         return None
-    own, other = (np.array([one.is_right for one in several]) for several in (first, second))  # (S, N)
+    own, other = (np.array([run.is_right for run in runs]) for runs in (first, second))  # (S, N)
     pair_seeds = len(own) == len(other) == len(ours.runs) == len(reference.runs)
     return paired_bootstrap(own, other, first[0].groups, pair_seeds=pair_seeds)
 

@@ -333,12 +333,15 @@ def union_of(members: Sequence[DataSource]) -> DataSource:
         members: At least one, with labels of one kind. Each keeps its own splits, exclusions and people.
     """
     sources = []
-    for place, data in enumerate(members):
+    for index, data in enumerate(members):
         options = {**data.files, **data.people}
-        if place == 0 and len(members) > 1:
+        if index == 0 and len(members) > 1:
             options[UNION] = JOINS  # type: ignore[assignment] # a word, not a file
-        mark = "" if not options else "&" if parse_source(data.source)[2] else "?"
-        sources.append(f"{data.source}{mark}{'&'.join(f'{name}={value}' for name, value in options.items())}")
+        source = data.source
+        if options:
+            mark = "&" if parse_source(source)[2] else "?"
+            source += mark + "&".join(f"{name}={value}" for name, value in options.items())
+        sources.append(source)
     return DataSource(
         name=" + ".join(data.name for data in members),
         source=",".join(sources),

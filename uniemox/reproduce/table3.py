@@ -289,7 +289,8 @@ def _extra(study: Study, name: str) -> TableRow:
     lacks = f'its weights: --weights "{name}=timm:NAME@FILE"' if study.is_demo and given is None else None
     network = given or row["init"]
     starts = dict.fromkeys(study.seeds, network)
-    changes, pooling = row.get("changes", {}), _pooling_of(row, network)
+    changes = row.get("changes", {})
+    pooling = _pooling_of(row, network)
     method = Method(name=name, starts=starts, changes=changes, lacks=lacks, pooling=pooling, **_work_of(row))
     cells = {target.name: study.cell(method, target) for target in study.targets}
     if changes.get("method") == "probe":

@@ -154,13 +154,15 @@ def store_features(
     for i in range(0, len(texts), BATCH):  # first: a teacher without a text encoder is refused at once
         features.append(teacher.text_features(texts[i : i + BATCH]).cpu())
         on_progress("computing the teacher's text features", min(i + BATCH, len(texts)), len(texts))
-    keys, rows, broken = list[str](), list[torch.Tensor](), dict[str, str]()
+    keys: list[str] = []
+    rows: list[torch.Tensor] = []
+    broken: dict[str, str] = {}
     for batch in load_batches(samples, WholeViews(WHOLE_PX), BATCH, workers=workers):
         if batch.samples:
             names = [sample.key for sample in batch.samples]
             views = [batch.scene, batch.person] if with_person else [batch.scene]
-            asked = [teacher.image_features(to_device(view, device).float() / 255, names).cpu() for view in views]
-            rows.append(torch.stack(asked).mean(dim=0))  # (n, C)
+            by_view = [teacher.image_features(to_device(view, device).float() / 255, names).cpu() for view in views]
+            rows.append(torch.stack(by_view).mean(dim=0))  # (n, C)
             keys += names
         broken |= reasons_of(batch.broken)
         on_progress("computing the teacher's image features", len(keys), len(samples))

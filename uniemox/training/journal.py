@@ -114,7 +114,7 @@ def memory_estimate(model: nn.Module, activation_bytes: int = 0) -> int:
 
     That is 16 per trained parameter, 4 per other one, and what the backward pass of one batch needs.
     """
-    trained, frozen = 0, 0
+    trained = frozen = 0
     for parameter in kept_parameters(model):
         if parameter.requires_grad:
             trained += parameter.numel()

@@ -143,14 +143,15 @@ def import_label_studio(project: Project, path: Path, control: str | None = None
     if not isinstance(tasks, list) or not all(isinstance(task, dict) and "data" in task for task in tasks):
         raise DataError(f"{path}: expected a list of tasks, each with data; export the project as JSON, not JSON-MIN")
     control = find_control(tasks, str(path), control)
-    images, unknown, unfit, unanswered, unchanged = _known_images(project), 0, 0, 0, 0
-    given = {
-        (one.picture, one.annotator): _Given((one.label, details), one.client_id, one.at)
-        for one, details in given_answers(project, of_all=True)
+    images = _known_images(project)
+    unknown = unfit = unanswered = unchanged = 0
+    saved = {
+        (answer.picture, answer.annotator): _Given((answer.label, details), answer.client_id, answer.at)
+        for answer, details in given_answers(project, of_all=True)
     }
-    saved = {name for _, name in given}
-    people = Annotators(tasks, str(path), project.store.setting(PEOPLE) or {}, saved)
-    found: list[_Read] = []
+    names = {name for _, name in saved}
+    people = Annotators(tasks, str(path), project.store.setting(PEOPLE) or {}, names)
+    changed: list[_Read] = []
     for task in tasks:
         picture = _image_of(task["data"], images)
         if picture is None:
@@ -164,41 +165,41 @@ def import_label_studio(project: Project, path: Path, control: str | None = None
             if answer is None:
                 unfit += 1
                 continue
-            own = given.get((picture, email_of(annotation)))
-            if own is not None and own.content == (answer.label, answer.details()):
+            before = saved.get((picture, email_of(annotation)))
+            if before is not None and before.content == (answer.label, answer.details()):
                 unchanged += 1
             else:
-                found.append(_Read(picture, people.name_of(annotation), answer, time_of(annotation)))
-    times = {one.answer.id: one.at for one in found if one.at is not None}
-    newest = _newest(found)
-    answers = [one for one in newest if not _is_replaced(one, given.get((one.picture, one.name)), times)]
+                changed.append(_Read(picture, people.name_of(annotation), answer, time_of(annotation)))
+    times = {read.answer.id: read.at for read in changed if read.at is not None}
+    newest = _newest(changed)
+    answers = [read for read in newest if not _is_replaced(read, saved.get((read.picture, read.name)), times)]
     project.store.set(PEOPLE, people.names)
     new = 0
     for start in range(0, len(answers), AT_ONCE):
         time.sleep(PAUSE_S if start else 0)
         new += _save_part(project, answers[start : start + AT_ONCE])
-    older = len(found) - len(answers)
+    older = len(changed) - len(answers)
     return Imported(new, len(answers) + unchanged, unknown, unfit, older, unanswered)
 
 
 def _newest(answers: Iterable[_Read]) -> list[_Read]:
     """Return the newest answer of each person to each image; of equally old ones, the last."""
     by_task: dict[tuple[int, str], _Read] = {}
-    for one in answers:
-        task = one.picture, one.name
-        if task not in by_task or one.order >= by_task[task].order:
-            by_task[task] = one
+    for answer in answers:
+        task = answer.picture, answer.name
+        if task not in by_task or answer.order >= by_task[task].order:
+            by_task[task] = answer
     return list(by_task.values())
 
 
-def _is_replaced(one: _Read, given: _Given | None, times: Mapping[str, float]) -> bool:
+def _is_replaced(read: _Read, saved: _Given | None, times: Mapping[str, float]) -> bool:
     """Return True if the project has a newer answer.
 
     times: real times by id of answers in the file, because older versions saved the time of the import.
     """
-    if given is None or one.at is None or given.client_id == one.answer.id:
+    if saved is None or read.at is None or saved.client_id == read.answer.id:
         return False
-    return times.get(given.client_id, given.at) > one.at
+    return times.get(saved.client_id, saved.at) > read.at
 
 
 def _answer_of(annotation: Any, picture: int, control: str, plan: CollectionPlan) -> AnswerIn | None:
@@ -224,7 +225,8 @@ def _save_part(project: Project, answers: Sequence[_Read]) -> int:
     people: dict[str, int] = {}
     with project.store.write() as connection:
         before = connection.scalar(select(func.count()).select_from(t.answers)) or 0
-        rows, times = [], {}
+        rows = []
+        times = {}
         for picture, name, answer, at in answers:
             if name not in people:
                 person_id = connection.scalar(select(t.people.c.id).where(t.people.c.name == name))
