@@ -16,13 +16,15 @@ from torch import nn
 from torch._dynamo.utils import counters
 
 from benchmarks.gpu.commands import CHANNELS, write_teacher
-from benchmarks.gpu.networks import pretraining_batch, pretraining_model, side_px
+from benchmarks.gpu.networks import PLAIN, classifier, finetuning_batch, pretraining_batch, pretraining_model, side_px
 from benchmarks.gpu.reporting import Report, arguments
 from uniemox.data.sample import DataSet, ImageFile
 from uniemox.data.synthetic import synthetic
+from uniemox.evaluate.classifier_outputs import outputs_of
 from uniemox.finetune import presets as finetuning
 from uniemox.finetune.config import NetworkConfig
 from uniemox.finetune.run import finetune
+from uniemox.finetune.step import Objective, finetune_step
 from uniemox.io.files import ONNX
 from uniemox.model.config import DecoderConfig, ModelConfig
 from uniemox.pretrain import presets as pretraining
@@ -34,8 +36,12 @@ from uniemox.training.hardware import ready_to_train, setup_device, wrap
 from uniemox.training.journal import read_metrics
 from uniemox.training.optimization import build_optimizer
 from uniemox.views.config import ViewConfig
+from uniemox.views.patches import IMAGENET
 
-STEPS, IMAGES, SCENES, BATCH = 20, 8, 64, 16
+STEPS = 20
+IMAGES = 8
+SCENES = 64
+BATCH = 16
 
 
 def graphs() -> int:
@@ -72,6 +78,28 @@ def check_steps(report: Report, device: torch.device, *, tiny: bool) -> None:
     worst = max(abs(a / b - 1) for a, b in zip(losses[True], losses[False], strict=True))
     report.at_most("first loss, compiled against eager", first, 1e-5)
     report.at_most(f"losses of {STEPS} steps, compiled against eager", worst, 1e-2)
+
+
+def check_scoring(report: Report, device: torch.device, *, tiny: bool) -> None:
+    """Count the graphs that scoring compiles, after a training step of a compiled classifier."""
+    side = side_px(tiny=tiny)
+    model = classifier("scene", tiny=tiny)
+    ready_to_train(model, device)
+    runner = wrap(model, device, compiled=True)
+    before = graphs()
+    finetune_step(
+        runner,
+        build_optimizer(model, lr=1e-4),
+        [finetuning_batch(IMAGES, side)],
+        objective=Objective(task="label"),
+        augment=PLAIN,
+        stats=IMAGENET,
+        precision="float32",
+    )
+    of_step = graphs() - before
+    report.note("graphs of a fine-tuning step", float(of_step))
+    outputs_of(model, synthetic(SCENES).samples, ViewConfig(size=side), stats=IMAGENET, workers=0)
+    report.at_most("graphs compiled by scoring", graphs() - before - of_step, 0)
 
 
 def data_with_a_broken_image(folder: Path) -> DataSet:
@@ -154,6 +182,8 @@ def main() -> None:
     report = Report("compile", out)
     with report.attempt("steps"):
         check_steps(report, device, tiny=tiny)
+    with report.attempt("scoring"):
+        check_scoring(report, device, tiny=tiny)
     with report.attempt("attention"):
         check_attention(report, device)
     with report.attempt("runs"), tempfile.TemporaryDirectory(prefix="uniemox-gpu-") as folder:

@@ -321,6 +321,22 @@ def test_outputs_do_not_depend_on_batches_or_workers() -> None:
         outputs_of(classifier, [], ViewConfig(size=32), stats=stats, workers=0)
 
 
+def test_a_classifier_compiled_for_training_is_scored_eagerly() -> None:
+    """Scored batches have other sizes and no gradients: each kind would be compiled again."""
+    classifier, stats = tiny_classifier(), PixelStats((0.5,) * 3, (0.5,) * 3)
+    samples = colours(1).samples
+    expected = outputs_of(classifier, samples, ViewConfig(size=32), stats=stats, workers=0)
+
+    def no_compiler(graph: torch.fx.GraphModule, examples: list[torch.Tensor]) -> None:
+        raise RuntimeError("there is no compiler")
+
+    torch._dynamo.reset()
+    for block in classifier.encoder.blocks:  # type: ignore[union-attr]
+        block.compile(backend=no_compiler)
+    found = outputs_of(classifier, samples, ViewConfig(size=32), stats=stats, workers=0)
+    assert np.array_equal(found.values, expected.values)
+
+
 @pytest.mark.parametrize(
     ("streams", "names"), [("scene", ["scene"]), ("person", ["person"]), ("both", ["scene", "person"])]
 )

@@ -37,7 +37,7 @@ def outputs_of(
 ) -> Outputs:
     """Return logits, or the encoder's output for each view, of all samples in the evaluation views.
 
-    The classifier's mode is restored afterwards.
+    A classifier that was compiled for training runs eagerly. Its mode is restored afterwards.
     stats: normalisation of the encoder's pixels.  Raises DataError if no image can be read.
     """
     device = next(classifier.parameters()).device
@@ -46,7 +46,12 @@ def outputs_of(
     classifier.eval()
     for batch in load_batches(samples, EvalViews(view), BATCH, workers=workers):
         if batch.samples:
-            with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+            # Batches of another size, and without gradients, would be compiled again, which takes minutes.
+            with (
+                torch.no_grad(),
+                torch.compiler.set_stance("force_eager"),
+                torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"),
+            ):
                 views = select_views(classifier, batch)
                 pixels = {name: normalise(value, device, stats) for name, value in views.items()}
                 values, far = (classifier.encode(**pixels), None) if encoded else classifier.answer(**pixels)
