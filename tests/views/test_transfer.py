@@ -43,6 +43,14 @@ def test_constants_of_pixels_are_made_once() -> None:
     torch.testing.assert_close(normalise(white, CPU)[0, :, 0, 0], expected)
 
 
+def test_constants_that_inference_made_serve_training_too() -> None:
+    """Autograd refuses tensors of inference mode. The meta device stands for a GPU: there, the copy makes a tensor."""
+    pixel_constants.cache_clear()
+    with torch.inference_mode():
+        constants = pixel_constants(IMAGENET, torch.device("meta"))
+    assert not any(values.is_inference() for values in constants)
+
+
 def test_pixels_of_a_teacher_are_resized_and_normalised() -> None:
     pixels = torch.rand(2, 3, 8, 8)
     stats = PixelStats((0.4, 0.5, 0.6), (0.2, 0.3, 0.4))

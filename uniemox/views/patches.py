@@ -126,6 +126,7 @@ def pixel_constants(stats: PixelStats, device: torch.device, maximum: int = 1) -
 
     maximum: value of white, 1 or 255.
     """
+    # Autograd refuses tensors that were made or copied in inference mode, and a later call may train with these.
     with torch.inference_mode(False):
-        middle, scale = (torch.tensor(values).view(3, 1, 1) * maximum for values in stats)
-    return middle.to(device), scale.to(device)
+        middle, scale = ((torch.tensor(values).view(3, 1, 1) * maximum).to(device) for values in stats)
+    return middle, scale
