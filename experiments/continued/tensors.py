@@ -9,6 +9,7 @@ from torch import Tensor
 
 from experiments.continued.pack import Pack
 from uniemox.pretrain.step import PretrainBatch
+from uniemox.views.transfer import to_device
 
 MIN_AREA, MAX_AREA = 0.3, 1.0  # of a random crop
 RATIO = 4 / 3  # largest ratio of the sides of a random crop
@@ -119,12 +120,12 @@ def batches(
     for step in range(done, steps):
         epoch, place = divmod(step, steps_per_epoch)
         order = torch.randperm(len(images), generator=torch.Generator().manual_seed(1_000_003 * seed + epoch))
-        rows = order[place * batch_size : (place + 1) * batch_size].to(device)
+        rows = to_device(order[place * batch_size : (place + 1) * batch_size], device)
         generator = torch.Generator().manual_seed(7_000_003 * seed + step + 1)
         count = len(rows)
-        boxes = random_boxes(count, generator).to(device)
-        flip = (torch.rand(count, generator=generator) < 0.5).to(device)
-        noise = torch.rand(2, count, patches, generator=generator).to(device)
+        boxes = to_device(random_boxes(count, generator), device)
+        flip = to_device(torch.rand(count, generator=generator) < 0.5, device)
+        noise = to_device(torch.rand(2, count, patches, generator=generator), device)
         pixels = images.pixels[rows]
         yield Batch(
             views=PretrainBatch(

@@ -28,6 +28,7 @@ from uniemox.model.classifier import Classifier, NeighbourHead
 from uniemox.model.distance import MIN_IMAGES, Distance
 from uniemox.model.methods.ccim import Ccim
 from uniemox.training.hardware import precision_of
+from uniemox.views.transfer import to_device
 
 PENALTIES = tuple(10.0**power for power in range(-4, 3))  # sklearn's C, or ridge's alpha
 FOLDS, ITERATIONS = 5, 2000
@@ -137,10 +138,10 @@ def _fit_steps(
     draws = torch.Generator().manual_seed(seed)
     for step in range(steps):
         drawn = torch.randint(len(encoded), (BATCH,), generator=draws)
-        rows = drawn.to(encoded.device)
+        rows = to_device(drawn, encoded.device)
         features = classifier.fuse(encoded[rows])
         further = None if own is None else own(drawn, step / steps)
-        further = None if further is None else further.to(encoded.device)
+        further = None if further is None else to_device(further, encoded.device)
         loss = objective(classifier.head(features), target[rows], features, further)
         optimizer.zero_grad()
         loss.backward()
