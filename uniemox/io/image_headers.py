@@ -1,10 +1,16 @@
-"""CICP code points (ITU-T H.273) in the headers of PNG and AVIF, which Pillow does not read."""
+"""Parts of the headers of PNG, AVIF and JPEG that Pillow does not read, or that stop it if they are broken."""
 
 import struct
+import zlib
 from collections.abc import Iterator
 
 MAX_CHUNKS, MAX_BOXES = 50_000, 1_000
+MAX_SEGMENTS = 1_000
 _PNG = b"\x89PNG\r\n\x1a\n"
+_JPEG = b"\xff\xd8\xff"
+_NO_PICTURE = (0xE0, 0xE2, 0xED)  # APP0, APP2, APP13: JFIF, colour profile, Photoshop
+_ADOBE, _ADOBE_BYTES = 0xEE, 12  # APP14
+_SCAN = 0xDA
 
 
 def code_points_in(data: bytes) -> tuple[int, int] | None:
@@ -21,17 +27,73 @@ def code_points_in(data: bytes) -> tuple[int, int] | None:
 
 def _in_png(data: bytes) -> tuple[int, int] | None:
     """Read the chunk cICP (PNG specification, third edition, 11.3.2.6), which precedes the pixels."""
+    for kind, start, end in _chunks(data):
+        if kind == b"cICP" and end - start == 4:
+            primaries, transfer = data[start : start + 2]
+            return primaries, transfer
+    return None
+
+
+def take_profile(data: bytes, max_bytes: int) -> tuple[bytes, bytes | None]:
+    """Return a PNG without its colour profile, and the profile; other files unchanged, and None.
+
+    Pillow refuses a PNG whose profile is broken, or has more than 1 MiB.
+    max_bytes: of the unpacked profile.  A profile that is larger or broken becomes None.
+    """
+    if not data.startswith(_PNG):
+        return data, None
+    for kind, start, end in _chunks(data):
+        if kind == b"iCCP":
+            is_whole = zlib.crc32(data[start - 4 : end]).to_bytes(4, "big") == data[end : end + 4]
+            profile = _unpacked(data[start:end], max_bytes) if is_whole else None
+            return data[: start - 8] + data[end + 4 :], profile
+    return data, None
+
+
+def _unpacked(content: bytes, max_bytes: int) -> bytes | None:
+    """Return the profile in a chunk iCCP (PNG specification, 11.3.2.3): a name, 0, the method 0, and packed bytes."""
+    _, _, packed = content.partition(b"\0")
+    if not packed.startswith(b"\0"):
+        return None
+    unpacker = zlib.decompressobj()
+    try:
+        profile = unpacker.decompress(packed[1:], max_bytes)
+    except zlib.error:
+        return None
+    return profile if unpacker.eof else None
+
+
+def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """Yield name, start and end of the content of the chunks of a PNG before its pixels."""
     at = len(_PNG)
     for _ in range(MAX_CHUNKS):
         kind = data[at + 4 : at + 8]
-        if kind in (b"IDAT", b"IEND", b""):
-            return None
-        size = int.from_bytes(data[at : at + 4], "big")
-        if kind == b"cICP" and size == 4:
-            primaries, transfer = data[at + 8 : at + 10]
-            return primaries, transfer
-        at += 12 + size
-    return None
+        end = at + 8 + int.from_bytes(data[at : at + 4], "big")
+        if kind in (b"IDAT", b"IEND", b"") or end + 4 > len(data):
+            return
+        yield kind, at + 8, end
+        at = end + 4
+
+
+def without_metadata(data: bytes) -> bytes | None:
+    """Return a JPEG without the segments for which Pillow may refuse it; None for other files.
+
+    Without APP0, APP2 and APP13, and without an APP14 of Adobe that is too short. EXIF stays.
+    """
+    if not data.startswith(_JPEG):
+        return None
+    parts = [data[:2]]
+    at = 2
+    for _ in range(MAX_SEGMENTS):
+        if data[at : at + 1] != b"\xff" or at + 4 > len(data) or data[at + 1] == _SCAN:
+            break
+        size = int.from_bytes(data[at + 2 : at + 4], "big")
+        end = at + 2 + size
+        is_short_adobe = data[at + 1] == _ADOBE and size - 2 < _ADOBE_BYTES
+        if data[at + 1] not in _NO_PICTURE and not is_short_adobe:
+            parts.append(data[at:end])
+        at = end
+    return b"".join((*parts, data[at:]))
 
 
 def _in_heif(data: bytes) -> tuple[int, int] | None:

@@ -47,7 +47,7 @@ MIN_TILE_PIXELS = 4_194_304
 """Tile size that is always allowed in a TIFF, 2048 x 2048, even if the image is smaller."""
 
 _MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")  # of a segment; 00 and D0 to D7 occur inside scans
-_PPM_HEADER = re.compile(rb"P[0-6fy][A-Z]*(?:(?:\s|#[^\r\n]*[\r\n])+[^\s#]+){2}\s")
+_PPM_HEADER = re.compile(rb"P[0-6Ffy][A-Z]*(?:(?:\s|#[^\r\n]*[\r\n])+[^\s#]+){2}\s")
 _SOF = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # start of frame; the others define tables
 _SOI, _EOI, _SOS, _TEM = 0xD8, 0xD9, 0xDA, 0x01
 _COMPRESSION, _STRIPS, _TILE_WIDTH, _TILE_LENGTH, _TILES = 259, 273, 322, 323, 324  # tags of TIFF

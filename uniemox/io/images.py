@@ -17,10 +17,10 @@ from typing import Any
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from uniemox.errors import ImageError
-from uniemox.io.colour import CICP, to_srgb
+from uniemox.io.colour import CICP, MAX_PROFILE_BYTES, to_srgb
 from uniemox.io.image_border import crosses_border
 from uniemox.io.image_depth import REMEDY, WIDE_MODES, to_eight_bits
-from uniemox.io.image_headers import code_points_in
+from uniemox.io.image_headers import code_points_in, take_profile, without_metadata
 from uniemox.io.image_limits import check_bytes, check_heif, check_memory, check_tiff
 from uniemox.io.raw_preview import HAS_RAWPY, RAW_ENDINGS, is_raw, preview_of
 from uniemox.io.tiff_pages import describe_layout, with_photograph_first
@@ -87,27 +87,12 @@ def open_image(data: bytes, name: str) -> Image.Image:
         data = preview_of(data, name)
     check_bytes(data, name)
     load_plugins()
-    is_heif = data[4:8] == b"ftyp" and data[8:12] in _HEIF_BRANDS
-    if is_heif:
+    if _is_heif(data):
         check_heif(data, name)
         _register_heif()
-    formats = [fmt for fmt in FORMATS if fmt in Image.OPEN]  # Pillow raises KeyError for formats that its build lacks
-    data = with_photograph_first(data, name)
-    try:
-        image = Image.open(io.BytesIO(data), formats=formats)
-    except Image.DecompressionBombError as error:
-        raise ImageError(
-            f"{name}: more than the {MAX_PIXELS // 10**6} megapixels that are decoded ({error}); "
-            "scale it down, or remove it"
-        ) from error
-    except UnidentifiedImageError:
-        if is_heif and "HEIF" not in formats:
-            raise ImageError(f"{name}: HEIC {HEIF_NEEDS}") from None
-        if describe_layout(data):
-            raise ImageError(_unreadable_tiff(data, name)) from None
-        raise ImageError(f"{name}: not an image of a known format ({', '.join(_known_formats())})") from None
-    except DECODING_ERRORS as error:
-        raise ImageError(f"{name}: the header can't be read ({error})") from error
+    data = with_photograph_first(data)
+    data, profile = take_profile(data, MAX_PROFILE_BYTES)
+    image = _open(data, name)
     width, height = image.size
     check_size(width, height, name)
     fmt = "JPEG" if image.format == "MPO" else str(image.format)
@@ -117,10 +102,47 @@ def open_image(data: bytes, name: str) -> Image.Image:
         check_tiff(data, getattr(image, "tag_v2", {}), image.size, name)
         _prepare_tiff(image, data, name)
     elif fmt == "PNG":
-        _scale_transparency(image)
+        scale_transparency(image)
+    if profile is not None:
+        image.info["icc_profile"] = profile
     if (code_points := code_points_in(data)) is not None:
         image.info[CICP] = code_points
     return image
+
+
+def _open(data: bytes, name: str) -> Image.Image:
+    """Open an image with Pillow. Raises ImageError if Pillow refuses it.  name: of the file, for the message."""
+    formats = [fmt for fmt in FORMATS if fmt in Image.OPEN]  # Pillow raises KeyError for formats that its build lacks
+    try:
+        return _open_or_mend(data, formats)
+    except Image.DecompressionBombError as error:
+        raise ImageError(
+            f"{name}: more than the {MAX_PIXELS // 10**6} megapixels that are decoded ({error}); "
+            "scale it down, or remove it"
+        ) from error
+    except UnidentifiedImageError:
+        if _is_heif(data) and "HEIF" not in formats:
+            raise ImageError(f"{name}: HEIC {HEIF_NEEDS}") from None
+        if describe_layout(data):
+            raise ImageError(_unreadable_tiff(data, name)) from None
+        raise ImageError(f"{name}: not an image of a known format ({', '.join(_known_formats())})") from None
+    except DECODING_ERRORS as error:
+        raise ImageError(f"{name}: the header can't be read ({error})") from error
+
+
+def _open_or_mend(data: bytes, formats: list[str]) -> Image.Image:
+    """Open an image with Pillow; a JPEG whose metadata are broken, without them."""
+    try:
+        return Image.open(io.BytesIO(data), formats=formats)
+    except UnidentifiedImageError:
+        mended = without_metadata(data)
+        if mended is None:
+            raise
+        return Image.open(io.BytesIO(mended), formats=formats)
+
+
+def _is_heif(data: bytes) -> bool:
+    return data[4:8] == b"ftyp" and data[8:12] in _HEIF_BRANDS
 
 
 def _known_formats() -> list[str]:
@@ -154,7 +176,7 @@ def _unreadable_tiff(data: bytes, name: str) -> str:
     return f"{name}: a TIFF that is not read ({describe_layout(data)}); {REMEDY}, or as PNG"
 
 
-def _scale_transparency(image: Image.Image) -> None:
+def scale_transparency(image: Image.Image) -> None:
     """Bring the transparent colour of a PNG to 8 bits, as Pillow does with its pixels."""
     colour = image.info.get("transparency")
     tiles = getattr(image, "tile", [])
@@ -231,7 +253,7 @@ def decode_opened(
         image.draft(None, (max(1, int(image.width / factor)), max(1, int(image.height / factor))))
     _load(image, name)
     try:
-        image = _to_rgb(image, name)  # same name, so that the decoded image is freed before the rotation
+        image = to_rgb(image, name)  # same name, so that the decoded image is freed before the rotation
     except DECODING_ERRORS as error:
         raise ImageError(f"{name}: cut off or corrupt ({error})") from error
     if orientation in _TURNS:
@@ -276,7 +298,7 @@ def orientation_of(image: Image.Image) -> int:
     return int(value) if value in _TURNS else 1
 
 
-def _to_rgb(image: Image.Image, name: str) -> Image.Image:
+def to_rgb(image: Image.Image, name: str) -> Image.Image:
     """Return an image in RGB: with 8 bits, the colours of sRGB, and transparent pixels on white."""
     if image.mode in WIDE_MODES:
         image = to_eight_bits(image, name)

@@ -11,6 +11,7 @@ from typing import Any
 from PIL import Image
 
 from uniemox.errors import ImageError, MissingReaderError
+from uniemox.io.tiff_pages import is_camera_raw
 
 RAW_ENDINGS = (
     *(".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dcr", ".dng", ".erf", ".fff", ".gpr", ".iiq", ".kdc", ".mef", ".mos"),
@@ -26,8 +27,6 @@ MIN_PREVIEW_PX = 400
 # Olympus, Panasonic, Fujifilm, Sigma, Minolta, Canon's CRW and CR2: starts that no other file has.
 _STARTS = (b"IIRO", b"IIRS", b"MMOR", b"IIU\0", b"FUJIFILMCCD-RAW", b"FOVb", b"\0MRM", b"II\x1a\0\0\0HEAPCCDR")
 TIFF_STARTS = (b"II*\0", b"MM\0*")
-_NEW_SUBFILE, _PHOTOMETRIC, _MAKE, _SUB_DIRECTORIES, _DNG_VERSION = 254, 262, 271, 330, 50_706
-_SENSOR = (32_803, 34_892)  # photometric interpretations: colour filter array, linear raw
 _ORIENTATION = 0x0112
 # LibRaw's turns in EXIF's numbers.
 _TURNS = {0: 1, 3: 3, 5: 8, 6: 6}
@@ -35,17 +34,8 @@ _QUARTER_TURNS = (5, 6)
 
 
 def is_raw(data: bytes) -> bool:
-    """Return True if the bytes of a file are a camera raw: by its start or by the tags of its first TIFF directory."""
-    if data.startswith(_STARTS) or data[4:12] == b"ftypcrx ":
-        return True
-    if not data.startswith(TIFF_STARTS):
-        return False
-    if data[8:10] == b"CR" or data[8:12] in (b"IIII", b"MMMM"):  # Canon's CR2, Phase One's IIQ
-        return True
-    tags = _first_directory(data)
-    is_reduced = tags.get(_NEW_SUBFILE, 0) & 1 == 1
-    has_raw_inside = is_reduced and _MAKE in tags and _SUB_DIRECTORIES in tags
-    return _DNG_VERSION in tags or tags.get(_PHOTOMETRIC) in _SENSOR or has_raw_inside
+    """Return True if the bytes of a file are a camera raw: by its start or by the directories of a TIFF."""
+    return data.startswith(_STARTS) or data[4:12] == b"ftypcrx " or is_camera_raw(data)
 
 
 def preview_of(data: bytes, name: str) -> bytes:
@@ -119,19 +109,3 @@ def _jpeg(bitmap: bytes) -> bytes:
     file = io.BytesIO()
     Image.open(io.BytesIO(bitmap), formats=("BMP",)).convert("RGB").save(file, "JPEG", quality=95, subsampling=0)
     return file.getvalue()
-
-
-def _first_directory(data: bytes) -> dict[int, int]:
-    """Return the tags of a TIFF's first directory, each with its value if that is one number, else 0."""
-    order = "<" if data[:1] == b"I" else ">"
-    try:
-        [at] = struct.unpack_from(order + "I", data, 4)
-        [count] = struct.unpack_from(order + "H", data, at)
-        entries = [struct.unpack_from(order + "HHI4s", data, at + 2 + 12 * i) for i in range(count)]
-    except struct.error:
-        return {}
-    kinds = {1: "B", 3: "H", 4: "I"}
-    return {
-        tag: struct.unpack_from(order + kinds[kind], value)[0] if kind in kinds and number == 1 else 0
-        for tag, kind, number, value in entries
-    }

@@ -7,8 +7,6 @@ import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from uniemox.errors import ImageError
-
 HEADS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 MAX_PAGES, MAX_SUB_PAGES = 5_000, 100
 
@@ -19,7 +17,8 @@ _TYPES = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q", 18: "Q"}
 _REDUCED, _OLD_REDUCED, _MASK = 1, 2, 4
 _SENSOR = (32803, 34892)
 """Photometric interpretations of a sensor's values: color filter array, and linear raw of DNG."""
-_CR2_AT, _CR2 = 8, b"CR\x02"
+_RAW_AT, _RAW = 8, (b"CR\x02", b"IIII", b"MMMM")
+"""Marks after the header of a camera raw: Canon's CR2, and Phase One's IIQ in both byte orders."""
 _KINDS = {1: "unsigned integers", 2: "signed integers", 3: "floats", 5: "complex integers", 6: "complex floats"}
 
 
@@ -46,24 +45,12 @@ class Page:
         return bool(self.first(_SUBFILE) & _REDUCED) or self.first(_OLD_SUBFILE) == _OLD_REDUCED
 
 
-def with_photograph_first(data: bytes, name: str) -> bytes:
-    """Return the bytes of a TIFF so that the first directory is its photograph; other files are returned unchanged.
-
-    name: of the file, for the message. Raises ImageError for a camera raw file, of which only previews can be decoded.
-    """
-    if not data.startswith(HEADS):
-        return data
-    try:
-        pages = list(_chain(data))
-    except (struct.error, OverflowError):  # cut off, which the decoder reports
-        return data
+def with_photograph_first(data: bytes) -> bytes:
+    """Return the bytes of a TIFF so that the first directory is its photograph; other files are returned unchanged."""
+    pages, inner = _pages(data)
     if not pages:
         return data
     first = pages[0]
-    inner = list(_pages_at(data, first.tags.get(_SUB_PAGES, ())[:MAX_SUB_PAGES]))
-    has_sensor = any(page.first(_PHOTOMETRIC) in _SENSOR for page in (*pages, *inner))
-    if has_sensor or _DNG_VERSION in first.tags or data.startswith(_CR2, _CR2_AT):
-        raise ImageError(f"{name}: a camera raw file, which is not read; save the photograph as JPEG, PNG or TIFF")
     others = [*pages[1:], *inner] if first.is_reduced else [page for page in inner if not page.is_reduced]
     larger = [page for page in others if page.area > first.area and not page.first(_SUBFILE) & _MASK]
     if not larger:
@@ -73,6 +60,29 @@ def with_photograph_first(data: bytes, name: str) -> bytes:
     place, at = ("Q", 8) if is_big else ("I", 4)
     start = struct.pack(order + place, best.at)
     return data[:at] + start + data[at + len(start) :]
+
+
+def is_camera_raw(data: bytes) -> bool:
+    """Return True if a TIFF holds the values of a sensor, as DNG, NEF, ARW, PEF, CR2 and IIQ do."""
+    if not data.startswith(HEADS):
+        return False
+    if data.startswith(_RAW, _RAW_AT):
+        return True
+    pages, inner = _pages(data)
+    has_sensor = any(page.first(_PHOTOMETRIC) in _SENSOR for page in (*pages, *inner))
+    return has_sensor or (bool(pages) and _DNG_VERSION in pages[0].tags)
+
+
+def _pages(data: bytes) -> tuple[list[Page], list[Page]]:
+    """Return the main directories of a TIFF, and those inside the first; none if it is cut off, or no TIFF."""
+    if not data.startswith(HEADS):
+        return [], []
+    try:
+        pages = list(_chain(data))
+    except (struct.error, OverflowError):  # cut off, which the decoder reports
+        return [], []
+    inner = pages[0].tags.get(_SUB_PAGES, ())[:MAX_SUB_PAGES] if pages else ()
+    return pages, list(_pages_at(data, inner))
 
 
 def describe_layout(data: bytes) -> str:
