@@ -11,10 +11,11 @@ import io
 import struct
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
-from PIL import Image
+from PIL import Image, ImageChops
 
 from uniemox.io.colour_spaces import ADOBE_RGB, HLG, PQ, PRIMARIES, SRGB, ColourSpace, profile_of
 
@@ -40,6 +41,8 @@ _MODES = {
     b"CMYK": {"CMYK": "CMYK"},
 }
 """Mode in which the pixels of an image are converted, by colour space of the profile and mode of the image."""
+_GREY_MODES = {"RGB": "L", "RGBA": "LA"}
+"""Mode of a grey image whose decoder gives it in colour, such as that of WebP."""
 _PROFILE_CLASSES = (b"mntr", b"scnr", b"prtr", b"spac")
 
 Convert = Callable[[Image.Image], Image.Image]
@@ -49,23 +52,41 @@ def to_srgb(image: Image.Image) -> Image.Image:
     """Return an image with its colours in sRGB.
 
     image: with 8 bits per channel and the `info` of its file; it is not changed. The result is the same object if it is
-    sRGB already, or names no colour space, or has a profile that is broken, too large or of another kind of colours.
-    Otherwise it has mode RGB, or RGBA if the image has transparency.
+    sRGB already, or names no colour space. A profile that is broken, too large or of another kind of colours counts as
+    none. Otherwise the result has mode RGB, or RGBA if the image has transparency.
     """
-    if (space := _named_space(image)) is not None:
-        return _apply(image, _conversion_of_space(space), _as_colour(image))
+    code_points = _code_points_of(image.info)
+    if code_points is not None and image.format == "PNG":  # where they come before a profile
+        return _apply(image, _conversion_of_space(_space_of(*code_points)), _as_colour(image))
+    by_profile, mode = _profile_conversion(image)
+    if by_profile is not None:
+        return _apply(image, by_profile, mode)
+    space = _space_without_profile(image)
+    return image if space is None else _apply(image, _conversion_of_space(space), _as_colour(image))
+
+
+def _profile_conversion(image: Image.Image) -> tuple[Convert | None, str]:
+    """Return the conversion by the ICC profile, None if the profile can't be used, and the mode of its pixels."""
     profile = image.info.get("icc_profile")
     if not isinstance(profile, bytes) or not 128 < len(profile) <= MAX_PROFILE_BYTES:
-        return image
+        return None, ""
     code_points = _code_points_in_profile(profile)
     if code_points is not None and code_points[1] in (PQ, HLG):
-        return _apply(image, _conversion_of_space(_space_of(*code_points)), _as_colour(image))
-    mode = _MODES.get(profile[16:20], {}).get(image.mode)
+        return _conversion_of_space(_space_of(*code_points)), _as_colour(image)
+    space = profile[16:20]
+    mode = _MODES.get(space, {}).get(image.mode)
+    if space == b"GRAY" and image.mode in _GREY_MODES and _is_grey(image):
+        mode = _GREY_MODES[image.mode]
     if mode is None or profile[12:16] not in _PROFILE_CLASSES:
-        return image
+        return None, ""
     if "transparency" in image.info:
         mode = {"RGB": "RGBA", "L": "LA"}.get(mode, mode)
-    return _apply(image, _conversion(profile, mode.removesuffix("A")), mode)
+    return _conversion(profile, mode.removesuffix("A")), mode
+
+
+def _is_grey(image: Image.Image) -> bool:
+    red, green, blue = image.split()[:3]
+    return not (ImageChops.difference(red, green).getbbox() or ImageChops.difference(green, blue).getbbox())
 
 
 def frame_to_srgb(image: Image.Image, primaries: int, transfer: int) -> Image.Image:
@@ -79,7 +100,7 @@ def frame_to_srgb(image: Image.Image, primaries: int, transfer: int) -> Image.Im
 
 def _apply(image: Image.Image, convert: Convert | None, mode: str) -> Image.Image:
     """Convert the colours of an image in a mode, and keep its transparency."""
-    if convert is None:
+    if convert is None or convert is _unchanged:
         return image
     pixels = image if image.mode == mode and "transparency" not in image.info else image.convert(mode)
     if not mode.endswith("A"):
@@ -94,34 +115,27 @@ def _as_colour(image: Image.Image) -> str:
     return "RGBA" if image.has_transparency_data else "RGB"
 
 
-def _named_space(image: Image.Image) -> ColourSpace | None:
-    """Return the colour space that counts instead of a profile; None if the profile counts, or there is none.
-
-    In PNG code points come before a profile, and a profile before gAMA; in HEIC and AVIF a profile comes first.
-    """
+def _space_without_profile(image: Image.Image) -> ColourSpace | None:
+    """Return the colour space of an image without a usable profile; None if it names none."""
     info = image.info
-    has_profile = bool(info.get("icc_profile"))
-    code_points = _code_points_of(info)
-    if code_points is not None and code_points != _UNSPECIFIED and (image.format == "PNG" or not has_profile):
+    if (code_points := _code_points_of(info)) is not None:
         return _space_of(*code_points)
-    if has_profile:
+    if "srgb" in info:  # a chunk of PNG
         return None
-    if "gamma" in info and "srgb" not in info:
+    if "gamma" in info:
         return _space_of_png(info)
-    if names_adobe_rgb(image):
+    if image.mode != "CMYK" and names_adobe_rgb(image):
         return ColourSpace(ADOBE_RGB, gamma=_ADOBE_GAMMA)
     return None
 
 
 def _code_points_of(info: dict[Any, Any]) -> tuple[int, int] | None:
     """Return primaries and transfer function; None if the file names none."""
-    if CICP in info:
-        primaries, transfer = info[CICP]
-        return primaries, transfer
+    code_points = info.get(CICP)
     nclx = info.get("nclx_profile")  # of pillow-heif
-    if isinstance(nclx, dict):
-        return int(nclx.get("color_primaries", 2)), int(nclx.get("transfer_characteristics", 2))
-    return None
+    if code_points is None and isinstance(nclx, dict):
+        code_points = int(nclx.get("color_primaries", 2)), int(nclx.get("transfer_characteristics", 2))
+    return None if code_points == _UNSPECIFIED else code_points
 
 
 def _space_of(primaries: int, transfer: int) -> ColourSpace:
@@ -166,15 +180,16 @@ def _code_points_in_profile(profile: bytes) -> tuple[int, int] | None:
 
 
 def _conversion_of_space(space: ColourSpace) -> Convert | None:
+    """Return the conversion of a colour space. Primaries that make no colours count as those of sRGB."""
     if space == ColourSpace(SRGB):
         return None
-    profile = profile_of(space)
+    profile = profile_of(space) or profile_of(replace(space, chromaticities=SRGB))
     return None if profile is None else _conversion(profile, "RGB")
 
 
 @lru_cache(maxsize=CACHED_CONVERSIONS)
 def _conversion(profile: bytes, mode: str) -> Convert | None:
-    """Return the function that converts images to sRGB; None if the profile is broken or sRGB.
+    """Return the function that converts images to sRGB: `_unchanged` if the profile is sRGB, None if it is broken.
 
     mode: RGB, L or CMYK.
     """
@@ -191,11 +206,15 @@ def _conversion(profile: bytes, mode: str) -> Convert | None:
         )
         colours = _test_colours(mode)
         if mode != "CMYK" and _difference(transform.apply(colours), colours.convert("RGB")) <= MAX_SRGB_DIFFERENCE:
-            return None
+            return _unchanged
     except (ImageCms.PyCMSError, OSError, ValueError, MemoryError):
         return None
     apply: Convert = transform.apply
     return apply
+
+
+def _unchanged(image: Image.Image) -> Image.Image:
+    return image
 
 
 def _test_colours(mode: str) -> Image.Image:
