@@ -15,6 +15,10 @@ TOLERANCE = 0.02
 """Share of white by which values may be below black or above white, as after sharpening; they are clipped."""
 MIN_OF_BYTE_FLOATS = 5.0
 """Minimum of the brightest float in an image whose white is 255. Below, white may be 1, with highlights above it."""
+MIN_OF_BYTES = 128
+"""Minimum of the brightest float that is no whole number, for 255 to be white."""
+MIN_OF_SHORTS = 2**14
+"""Minimum of the brightest value for 65,535 to be white. Below, white may be that of a sensor with 10 to 14 bits."""
 REMEDY = "save it again with 8 or 16 bits per channel"
 
 _BITS, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339  # tags of TIFF
@@ -60,24 +64,34 @@ def to_eight_bits(image: Image.Image, name: str) -> Image.Image:
 
 def _white_of(image: Image.Image, tags: Any, values: "NDArray[Any]") -> float | None:
     """Return the value of white; None if it is not known."""
+    low, high = float(values.min()), float(values.max())
     bits = _first(tags, _BITS, 16)
     if image.mode.startswith("I;16"):
-        return float(2**bits - 1)
-    low, high = float(values.min()), float(values.max())
+        # The brightest value of a photograph is above 1/256 of white; below, the file holds bytes or is almost black.
+        return None if bits == 16 and 0 < high <= _BYTE else float(2**bits - 1)
     if image.format == "PPM" and image.mode == "I":
         return _SHORT  # Pillow scales it
+    least = {_SHORT: MIN_OF_SHORTS}
     if image.mode == "F":
-        whites = [1.0] if high < MIN_OF_BYTE_FLOATS else [_BYTE, _SHORT]
+        whites = [1] if high < MIN_OF_BYTE_FLOATS else [_BYTE, _SHORT]
+        if not _are_whole(values):
+            least[_BYTE] = MIN_OF_BYTES
     elif tags and bits == 16:
-        whites = [2**15 - 1]
+        whites = [_BYTE, 2**15 - 1]
     else:
         is_unsigned = bool(tags) and _first(tags, _SAMPLE_FORMAT, 1) == 1
         whites = [_BYTE, _SHORT]
         whites += [2**32 - 1 if is_unsigned else 2**31 - 1] if high >= _PART_OF_LONG else []
+    if low < -TOLERANCE * max(high, 1):
+        return None
     for white in whites:
-        if high <= white * (1 + TOLERANCE) and low >= -white * TOLERANCE:
-            return float(white)
+        if high <= white * (1 + TOLERANCE):
+            return float(white) if high >= least.get(white, 0) else None
     return None
+
+
+def _are_whole(values: "NDArray[Any]") -> bool:
+    return not (values % 1).any()
 
 
 def _first(tags: Any, tag: int, default: int) -> int:
