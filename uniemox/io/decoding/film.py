@@ -22,11 +22,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, ImageSequence
 
-from uniemox.io.colour import frame_to_srgb, to_srgb
+from uniemox.io.colour import CICP, frame_to_srgb
 from uniemox.io.decoding.film_file import BACK_S, JUMP_S, FilmFile
 from uniemox.io.files import open_regular
+from uniemox.io.image_headers import code_points_in
 from uniemox.io.image_limits import check_memory, webp_pixels
-from uniemox.io.images import check_size, on_white
+from uniemox.io.images import check_size, scale_transparency, to_rgb
 from uniemox.io.limits import limit_cpu, limit_memory
 
 ANIMATIONS = (".gif", ".webp", ".png", ".apng")  # by Pillow
@@ -45,6 +46,7 @@ SHORTEST_S = 0.3  # of a shot
 ALIVE_S = 1.0  # seconds between two signs of life
 MAX_HELD_S = 600.0
 WEBP_HEAD_BYTES = 30
+HEAD_BYTES = 2**20  # in which an animated PNG names its colour space
 # Only containers are opened, because a playlist (concat, hls, dash, sdp) leads FFmpeg to other files and machines.
 CONTAINERS = "mov,matroska,webm,avi,mpeg,mpegvideo,mpegts,asf,flv,ogg"
 OPTIONS = {"format_whitelist": CONTAINERS, "protocol_whitelist": "none"}
@@ -282,7 +284,13 @@ def _animation(path: Path) -> Iterator[Shown]:
         pixels = webp_pixels(content.read(WEBP_HEAD_BYTES))  # Pillow takes their memory when it opens the file
         check_memory(size, "WEBP", pixels, 1, "the animation")
         content.seek(0)
+        code_points = code_points_in(content.read(HEAD_BYTES))
+        content.seek(0)
         with Image.open(content, formats=ANIMATION_FORMATS) as file:
+            if file.format == "PNG":
+                scale_transparency(file)
+            if code_points is not None:
+                file.info[CICP] = code_points
             yield from _frames(file, size)
 
 
@@ -291,7 +299,9 @@ def _frames(file: Image.Image, size: int) -> Iterator[Shown]:
     for frame in ImageSequence.Iterator(file):
         check_size(frame.width, frame.height, "a frame")  # a frame of a GIF may enlarge the canvas
         check_memory(size, str(file.format), frame.width, frame.height, "the animation")
-        image = on_white(to_srgb(frame).convert("RGBA"))
+        image = to_rgb(frame, "the animation")
+        if image is frame:  # Pillow puts the next frame into the same object
+            image = frame.copy()
         small = np.asarray(image.convert("L").resize(SMALL), np.int16)
         duration_ms = float(frame.info.get("duration") or 0)
         lasts_s = (duration_ms if duration_ms > 10 else 100) / 1000  # as browsers show it
