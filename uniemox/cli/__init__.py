@@ -96,6 +96,14 @@ def _run_app() -> None:
     app(words, exit_on_error=False)
 
 
+def _with_short_words(message: str) -> str:
+    """Shorten the values that were given on the command line, which messages repeat and which may be data URLs."""
+    for word in sorted(sys.argv[1:], key=len, reverse=True):
+        value = word.partition("=")[2] if word.startswith("--") else word
+        message = message.replace(value, shorten(value)) if value else message
+    return message
+
+
 def run_and_report_errors(program: Callable[[], None]) -> None:
     """Run a program. Errors caused by bad input become one line on standard error and an exit code."""
     try:
@@ -107,7 +115,7 @@ def run_and_report_errors(program: Callable[[], None]) -> None:
         sys.exit(error.exit_code)
     except UniemoxError as error:
         err.print(Text.assemble(("error:", "bold red")), end=" ")
-        say(str(error))
+        say(_with_short_words(str(error)))
         sys.exit(EXIT_USAGE if isinstance(error, UsageError) else EXIT_ERROR)
     except KeyboardInterrupt:
         err.print("stopped")

@@ -59,7 +59,10 @@ def image_border(name: str) -> Iterator[None]:
 
 def unexpected(error: Exception) -> str:
     """Describe an error that nobody foresaw in one line: its type, up to 200 characters of its text, what to do."""
-    text = shorten(" ".join(str(error).split()))
+    try:
+        text = shorten(" ".join(str(error).split()))
+    except Exception:  # noqa: BLE001 - an error whose text can't be made
+        text = ""
     what = f"{type(error).__name__}: {text}" if text else type(error).__name__
     return (
         f"can't be read ({what}). uniemox does not expect this error: please report this line, with the file if you "
