@@ -41,6 +41,8 @@ from uniemox.views.patches import IMAGENET
 READ_BACKS = 1
 WARM_UP = 2  # steps that fill caches of constants
 PRECISION: Precision = "bfloat16"
+# Text of torch's warning for each wait. Switching the debug mode on gives another warning, with "synchronizing" in it.
+WAIT = "called a synchronizing CUDA operation"
 
 
 def waits_in(step: Callable[[], object], device: torch.device) -> list[str]:
@@ -57,7 +59,7 @@ def waits_in(step: Callable[[], object], device: torch.device) -> list[str]:
             step()
         finally:
             torch.cuda.set_sync_debug_mode("default")
-    return [f"{w.filename}:{w.lineno}" for w in caught if "synchronizing" in str(w.message)]
+    return [f"{w.filename}:{w.lineno}" for w in caught if WAIT in str(w.message)]
 
 
 def check_waits(report: Report, device: torch.device, *, tiny: bool) -> None:

@@ -90,8 +90,11 @@ def classifier(streams: str, *, tiny: bool) -> Classifier:
     )
 
 
-def region_method(name: str, *, tiny: bool) -> Classifier:
-    """Return a method that relates regions, with its detectors, on a ViT with random weights."""
+def region_method(name: str, *, tiny: bool, has_detectors: bool = True) -> Classifier:
+    """Return a method that relates regions, on a ViT with random weights.
+
+    has_detectors: with detectors of objects and faces, with random weights; otherwise the regions are fixed cells.
+    """
     torch.manual_seed(0)
     options = TINY if tiny else {}
     side = side_px(tiny=tiny)
@@ -103,8 +106,8 @@ def region_method(name: str, *, tiny: bool) -> Classifier:
         outputs=CLASSES,
         labels=MIKELS.labels,
         method=name,
-        has_detector=True,
-        has_face_finder=True,
+        has_detector=has_detectors,
+        has_face_finder=has_detectors,
         confounders=(16, encoder.embed_dim) if name == "emoticon" else None,
     )
     return build(spec, encoder)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import timm
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from benchmarks.gpu.networks import (
     CLASSES,
@@ -39,8 +39,10 @@ from uniemox.losses import (
 )
 from uniemox.model.classifier import Classifier
 from uniemox.model.config import REGION_METHODS, Precision
+from uniemox.model.detectors import Candidates, YoloxNano, YuNet
 from uniemox.model.distance import Distance
 from uniemox.model.fusion import build_fusion
+from uniemox.model.regions import DETECTOR_PX, strongest
 from uniemox.model.uniemox import UniEmoX
 from uniemox.pretrain.step import forward, pretrain_step
 from uniemox.training.config import HardwareConfig
@@ -54,6 +56,7 @@ GOLDEN = Path("build") / "gpu" / "golden"  # written by prepare.py
 HEADS = {"mae": 3, "dino": 3, "moco_v3": 4, "dbot": 3, "cae": 3, "siameseim": 3, "tinymim": 3}
 FUSIONS = ("static", "dynamic", "attention", "gated")
 IMAGES = 8
+CANDIDATES = 500  # boxes of a detector
 ADAM_STEPS = 5
 MIXING = replace(PLAIN, mixup=0.8, cutmix=1.0)
 ERASING = replace(PLAIN, smoothing=0.0, erasing=1.0)
@@ -173,17 +176,60 @@ def check_convolutions(report: Report, device: torch.device, *, tiny: bool) -> N
 
 @torch.no_grad()
 def check_region_methods(report: Report, device: torch.device, *, tiny: bool) -> None:
-    """Compare the features of the six methods that relate regions with the CPU's."""
+    """Compare the features of the six methods that relate regions with the CPU's, on fixed regions.
+
+    Detectors with random weights have nearly equal confidences: the last bit decides which box suppresses which, and so
+    which regions there are. `check_detectors` compares them.
+    """
     side = side_px(tiny=tiny)
-    scene, person = smooth_images(4, side, seed=11), smooth_images(4, side, seed=12)
+    scene = smooth_images(4, side, seed=11)
+    person = smooth_images(4, side, seed=12)
+    cpu = torch.device("cpu")
     for name in REGION_METHODS:
         with report.attempt(name):
-            model = region_method(name, tiny=tiny).eval()
-            cpu = torch.device("cpu")
+            model = region_method(name, tiny=tiny, has_detectors=False).eval()
             expected = model.features(normalise(scene, cpu), normalise(person, cpu))
             ready_to_train(model, device)
             found = model.features(normalise(scene, device), normalise(person, device))
             report.close(f"{name}, features", found, expected, FEATURES)
+
+
+@torch.no_grad()
+def check_detectors(report: Report, device: torch.device) -> None:
+    """Compare the raw outputs of both detectors with the CPU's."""
+    # Values from 0 to 1: from 0 to 255, the exponentials of the boxes' sizes would be huge with random weights.
+    rgb = smooth_images(2, DETECTOR_PX, seed=13).float() / 255
+    detectors: tuple[nn.Module, ...] = (YoloxNano(), YuNet())
+    for detector in detectors:
+        name = type(detector).__name__
+        torch.manual_seed(0)
+        for parameter in detector.parameters():
+            if parameter.ndim > 1:
+                # With torch's own initial weights every position has almost the same output.
+                nn.init.kaiming_normal_(parameter)
+        expected: Candidates = detector(rgb)
+        found: Candidates = detector.to(device)(rgb.to(device))
+        for field in Candidates._fields:
+            reference = getattr(expected, field)
+            if reference.numel():
+                report.close(f"{name}, {field}", getattr(found, field), reference, FEATURES)
+
+
+def check_suppression(report: Report, device: torch.device) -> None:
+    """Choose boxes among the same candidates on both devices; no two have the same confidence."""
+    generator = torch.Generator().manual_seed(14)
+    centres = torch.rand(2, CANDIDATES, 2, generator=generator)
+    sizes = 0.1 + 0.3 * torch.rand(2, CANDIDATES, 2, generator=generator)
+    order = torch.stack([torch.randperm(CANDIDATES, generator=generator) for _ in range(2)])
+    candidates = Candidates(
+        boxes=torch.cat([centres - sizes / 2, centres + sizes / 2], dim=2),
+        confidence=(order + 1) / CANDIDATES,
+        classes=torch.rand(2, CANDIDATES, 80, generator=generator),
+    )
+    expected = strongest(candidates)
+    found = strongest(Candidates(*(values.to(device) for values in candidates)))
+    for name, value, reference in zip(("boxes", "presence", "classes"), found, expected, strict=True):
+        report.close(f"suppression of overlapping boxes, {name}", value, reference, FLOAT32)
 
 
 def check_augmentation(report: Report, device: torch.device) -> None:
@@ -258,6 +304,10 @@ def main() -> None:
     with report.attempt("classifier"):
         check_classifier(report, device, tiny=tiny)
     check_region_methods(report, device, tiny=tiny)
+    with report.attempt("detectors"):
+        check_detectors(report, device)
+    with report.attempt("suppression"):
+        check_suppression(report, device)
     with report.attempt("augmentation"):
         check_augmentation(report, device)
     with report.attempt("convergence"):
