@@ -122,6 +122,22 @@ def test_mistakes_get_one_clear_message(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        pytest.param(f"{PRETRAIN.replace('synthetic:8', 'data:LONG')} --preset demo", id="a data set"),
+        pytest.param(f"{PRETRAIN} --preset=LONG", id="an option with ="),
+        pytest.param("convert LONG out.safetensors", id="a file"),
+    ],
+)
+def test_a_long_word_is_shortened_in_the_error(words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = uniemox_here(*words.replace("LONG", "w" * 5_000).split())
+    assert done.returncode == 1
+    assert "w" * 50 in done.stderr.replace("\n", "")
+    assert len(done.stderr) < 600
+
+
 def test_bench_step_measures_a_whole_step(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("uniemox.training.counting.PEAK_SIZES", (256,))
     done = uniemox_here("bench", "step", "--model", "vit_tiny_patch16_224", "--batch-size", 2, "--steps", 2, "--json")

@@ -119,6 +119,19 @@ def test_an_unforeseen_error_becomes_one_line_with_type_text_and_a_request(error
     assert "\n" not in message
 
 
+class SilentError(Exception):
+    """An exception whose text can't be made."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+
+def test_an_error_without_a_text_still_gives_a_line() -> None:
+    line = r"^a\.tif: can't be read \(SilentError\)\. .*please report"
+    with pytest.raises(UnexpectedImageError, match=line), image_border("a.tif"):
+        raise SilentError
+
+
 def test_what_is_ours_or_the_user_s_passes_the_border() -> None:
     for error in (BoxError("no box"), ImageError("no image"), KeyboardInterrupt(), SystemExit(3)):
         with pytest.raises(type(error)) as raised, image_border("a.tif"):

@@ -19,8 +19,9 @@ RGB = np.asarray(draw())
 GREY = np.asarray(draw().convert("L"))
 REMEDY = "save it again with 8 or 16 bits per channel"
 WHITES = [
-    *[("u1", 255), ("u2", 65535), ("i2", 32767), ("i4", 255), ("i4", 65535), ("i4", 2**31 - 1), ("u4", 255)],
-    *[("u4", 65535), ("u4", 2**32 - 1), ("f4", 1), ("f4", 255), ("f4", 65535), ("f2", 1), ("f8", 1), ("i1", 127)],
+    *[("u1", 255), ("u2", 65535), ("i2", 255), ("i2", 32767), ("i4", 255), ("i4", 65535), ("i4", 2**31 - 1)],
+    *[("u4", 255), ("u4", 65535), ("u4", 2**32 - 1), ("f4", 1), ("f4", 255), ("f4", 65535)],
+    *[("f2", 1), ("f8", 1), ("i1", 127)],
 ]
 REFUSED = ("f2", "f8", "i1")
 ORDERS, COMPRESSIONS = ("<", ">"), (lambda page: page, deflated)
@@ -115,12 +116,45 @@ def test_a_hazy_image_stays_hazy(kind: str, white: float) -> None:
         pytest.param(np.array([[0.0, 1e6]], "f4"), id="large"),
         pytest.param(np.array([[0.0, np.nan]], "f4"), id="not a number"),
         pytest.param(np.array([[0, 10**6]], "i4"), id="20 bits"),
+        pytest.param(np.array([[0, 255]], "u2"), id="bytes in 16 bits"),
+        pytest.param(np.array([[0, 1]], "u2"), id="a mask in 16 bits"),
+        pytest.param(np.array([[0, 4095]], "u4"), id="12 bits in 32"),
+        pytest.param(np.array([[0, 1000]], "i4"), id="10 bits in 32 with a sign"),
+        pytest.param(np.array([[0.0, 4095.0]], "f4"), id="12 bits in floats"),
+        pytest.param(np.array([[0.5, 100.5]], "f4"), id="percent"),
+        pytest.param(np.array([[-0.1, 0.5]], "f4"), id="below zero and dark"),
         pytest.param(np.array([[-1000, 3000]], "i2"), id="a scan"),
     ],
 )
 def test_values_without_a_known_white_are_refused(values: np.ndarray) -> None:
     with pytest.raises(ImageError, match=rf"x\.tif: it holds values .*{REMEDY}"):
         decode(tiff_of([page_of(values.repeat(8, axis=0))]), "x.tif")
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        pytest.param(np.array([[0, 0]], "u2"), [0, 0], id="black"),
+        pytest.param(np.array([[0, 256]], "u2"), [0, 1], id="16 bits, almost black"),
+        pytest.param(np.array([[0.0, 100.0]], "f4"), [0, 100], id="whole floats"),
+        pytest.param(np.array([[0.5, 128.5]], "f4"), [0, 128], id="floats up to 255"),
+        pytest.param(np.array([[0, 2**14]], "u4"), [0, 64], id="16 bits in 32"),
+        pytest.param(np.array([[0, 2**24]], "u4"), [0, 1], id="32 bits, almost black"),
+    ],
+)
+def test_dark_values_with_a_known_white(values: np.ndarray, expected: list[int]) -> None:
+    found = found_in(tiff_of([page_of(values.repeat(8, axis=0))]))
+    assert found is not None
+    assert found[0, :, 0].tolist() == expected
+
+
+def test_bytes_in_a_png_of_16_bits_are_refused() -> None:
+    rows = [np.arange(16, dtype=">u2").tobytes()] * 16
+    header = struct.pack(">IIBBBBB", 16, 16, 16, 0, 0, 0, 0)
+    pixels = zlib.compress(b"".join(b"\0" + row for row in rows))
+    data = png_of([(b"IHDR", header), (b"IDAT", pixels), (b"IEND", b"")])
+    with pytest.raises(ImageError, match=rf"x\.png: it holds values from 0 to 15; .*{REMEDY}"):
+        decode(data, "x.png")
 
 
 def test_values_a_little_beyond_black_and_white_are_clipped() -> None:
@@ -177,6 +211,7 @@ def tagged(page: Page, tags: dict[int, tuple[int, ...]]) -> Page:
         pytest.param([tagged(THUMBNAIL, REDUCED), tagged(THUMBNAIL, REDUCED), PHOTO], [], id="pyramid"),
         pytest.param([tagged(THUMBNAIL, REDUCED)], [PHOTO], id="SubIFD"),
         pytest.param([THUMBNAIL], [PHOTO], id="SubIFD of an unmarked page"),
+        pytest.param([tagged(THUMBNAIL, {**REDUCED, 271: (2, *b"Maker\0")})], [PHOTO], id="SubIFD, of a camera"),
         pytest.param([tagged(THUMBNAIL, REDUCED)], [tagged(PHOTO, REDUCED)], id="all reduced"),
         pytest.param([PHOTO], [tagged(THUMBNAIL, REDUCED)], id="photograph first"),
         pytest.param([PHOTO, tagged(THUMBNAIL, REDUCED)], [], id="thumbnail last"),

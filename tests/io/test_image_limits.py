@@ -59,6 +59,12 @@ def tiff_of_strips(count: int, pages: int = 1) -> bytes:
     return b"II*\0" + struct.pack("<I", at) + content + directories
 
 
+def test_a_large_pfm_of_colours_is_of_an_unknown_format() -> None:
+    data = b"PF\n100 100\n-1.0\n" + bytes(120_000)
+    with pytest.raises(ImageError, match="not an image of a known format"):
+        decode(data)
+
+
 def ppm_with(comment: int) -> bytes:
     return b"P6\n" + b"#" * comment + b"\n10 10 255\n" + bytes(600)
 

@@ -72,6 +72,13 @@ def test_ordinary_tiffs_are_no_raws() -> None:
     assert is_raw(dng(None))
 
 
+@pytest.mark.parametrize("photometric", [2, 32803])
+def test_a_bigtiff_with_the_values_of_a_sensor_is_a_raw(photometric: int) -> None:
+    header = struct.pack("<4sHHQ", b"II+\0", 8, 0, 16)
+    directory = struct.pack("<QHHQQQ", 1, 262, 3, 1, photometric, 0)
+    assert is_raw(header + directory) == (photometric == 32803)
+
+
 @pytest.mark.usefixtures("with_rawpy")
 @pytest.mark.parametrize(("orientation", "turn"), [(1, None), (3, "ROTATE_180"), (6, "ROTATE_270"), (8, "ROTATE_90")])
 def test_the_full_preview_is_read_upright(orientation: int, turn: str | None) -> None:

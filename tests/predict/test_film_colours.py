@@ -1,14 +1,17 @@
 """Colours of videos: HDR and wide gamuts give the pixels of the same film in sRGB."""
 
+import struct
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from tests.colours import BT2020, HLG, P3, PQ, hdr_values, light_in
-from tests.images import draw
+from tests.colours import BT2020, HLG, P3, PQ, SRGB, hdr_values, light_in, power_values
+from tests.images import draw, png_chunks, png_of
+from tests.io.test_colour import GAMMA_1, png_with
 from tests.io.test_images import difference
+from uniemox.io.images import decode
 from uniemox.predict.film import read_film
 
 PHOTO = draw(128, 96)
@@ -65,3 +68,37 @@ def test_wide_gamuts_of_films_are_converted(tmp_path: Path, primaries: int, spac
 def test_ordinary_films_are_unchanged(tmp_path: Path, primaries: int, transfer: int) -> None:
     write_film(tmp_path / "sdr.mp4", np.asarray(PHOTO).astype(np.uint16) * 257, primaries, transfer)
     assert difference(first_frame(tmp_path / "sdr.mp4"), PHOTO) < 3
+
+
+def animated(png: bytes) -> bytes:
+    """Return an animated PNG that shows a PNG twice, one second each."""
+    chunks = png_chunks(png)
+    size = chunks[0][1][:8]
+    [pixels] = [content for kind, content in chunks if kind == b"IDAT"]
+
+    def control(number: int) -> tuple[bytes, bytes]:
+        return b"fcTL", struct.pack(">I8sIIHHBB", number, size, 0, 0, 1, 1, 0, 0)
+
+    start = [chunk for chunk in chunks if chunk[0] not in (b"IDAT", b"IEND")]
+    first = [(b"acTL", struct.pack(">II", 2, 0)), control(0), (b"IDAT", pixels)]
+    second = [control(1), (b"fdAT", struct.pack(">I", 2) + pixels)]
+    return png_of([*start, *first, *second, (b"IEND", b"")])
+
+
+GREY = np.asarray(PHOTO.convert("L"))
+STILLS = {
+    "PQ": png_with(hdr_values(PHOTO, PQ), (b"cICP", bytes([9, PQ, 0, 1]))),
+    "grey of 16 bits": png_with(GREY.astype(np.uint16) * 257),
+    "linear light": png_with(power_values(PHOTO, SRGB, 1.0), GAMMA_1),
+    "plain": png_with(np.asarray(PHOTO)),
+}
+
+
+@pytest.mark.parametrize("still", STILLS.values(), ids=STILLS)
+def test_frames_of_an_animated_png_equal_the_still_image(tmp_path: Path, still: bytes) -> None:
+    (tmp_path / "a.png").write_bytes(animated(still))
+    frames = list(read_film(tmp_path / "a.png", 1.0))
+    assert [frame.time_s for frame in frames] == [0, 1]
+    for frame in frames:
+        assert frame.image is not None, frame.error
+        assert difference(frame.image, decode(still)[0]) == 0
