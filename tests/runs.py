@@ -35,6 +35,7 @@ from uniemox.model.config import DecoderConfig, ModelConfig
 from uniemox.pretrain.config import EncoderConfig, PretrainConfig, TeacherConfig
 from uniemox.pretrain.presets import demo
 from uniemox.pretrain.run import pretrain
+from uniemox.reproduce.plan import ONE_MACHINE
 from uniemox.teacher.features import save_features
 from uniemox.training.config import HardwareConfig, OptimizerConfig, SaveConfig, ScheduleConfig
 from uniemox.training.journal import Callback, RunPlan, read_metrics
@@ -170,7 +171,8 @@ def uniemox(*words: object, folder: Path | None = None) -> subprocess.CompletedP
 
 def torchrun(*words: object) -> subprocess.CompletedProcess[str]:
     """The command as two processes of torchrun, to its end."""
-    start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "uniemox"]
+    launcher = [sys.executable, "-m", "torch.distributed.run"]
+    start = [*launcher, *ONE_MACHINE, "--nproc-per-node=2", "-m", "uniemox"]
     environment = os.environ | PLAIN_OUTPUT | {"OMP_NUM_THREADS": "1"}
     line = [*start, *map(str, words)]
     return subprocess.run(line, env=environment, capture_output=True, text=True, check=False, timeout=300)

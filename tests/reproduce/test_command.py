@@ -35,6 +35,24 @@ def test_numbers_below_one_are_refused(name: str) -> None:
         show("table4", Path(), **{name: 0})
 
 
+@pytest.mark.parametrize(
+    ("given", "error"),
+    [
+        ({"check": True, "jobs": 2}, "--jobs is not read with --check"),
+        ({"check": True, "loads_per_s": 400.0}, "--loads-per-s is not read with --check"),
+        ({"check": True, "images_per_s": 900.0}, "--images-per-s is not read with --check"),
+        ({"plan": True, "jobs": 2}, "--jobs is not read with --plan"),
+        ({"dry_run": True, "as_json": True}, "--json is not read with --dry-run"),
+        ({"loads_per_s": 400.0}, "--loads-per-s is read only with --plan"),
+        ({"images_per_s": 900.0}, "--images-per-s is read only at --scale paper"),
+        ({"check": True, "plan": True}, "give only one of --check and --plan"),
+    ],
+)
+def test_options_that_a_mode_does_not_read_are_refused(given: dict[str, Any], error: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=error):
+        show("table4", tmp_path, **given)
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="it would start on a GPU")
 def test_the_paper_scale_says_what_it_costs_and_starts_nothing_here(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -46,7 +64,7 @@ def test_the_paper_scale_says_what_it_costs_and_starts_nothing_here(
     assert "no run was started, because their requirements are missing" in said.err
     assert "need the data: --data EmoSet=emoset:PATH" in said.err
     assert said.out.splitlines()[0].startswith(
-        "torchrun --standalone --nproc-per-node 8 -m uniemox pretrain --preset paper"
+        "torchrun --standalone --local-addr 127.0.0.1 --nproc-per-node 8 -m uniemox pretrain --preset paper"
     )
     assert not (tmp_path / "r").exists()
 

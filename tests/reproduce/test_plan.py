@@ -212,7 +212,7 @@ def test_random_weights_see_as_many_images_as_our_pretraining_and_fine_tuning() 
     assert [sum(is_random(run) is random for run in tuned) for random in (True, False)] == [4, 4 * 3]
     paper = [run for run in networks_of(planned("table3", "paper")) if is_random(run)]
     assert paper
-    assert all("schedule.epochs" not in run.options for run in paper)  # the published recipe
+    assert all("schedule.epochs" not in run.options for run in paper)  # the preset's
 
 
 def test_a_demo_on_drawn_scenes_is_headed_as_a_check(tmp_path: Path) -> None:
@@ -322,6 +322,15 @@ def test_what_is_excluded_is_left_out_of_every_run(tmp_path: Path) -> None:
         plan("fig6", exclude=(f"fi={check}",))
 
 
+@pytest.mark.parametrize("option", ["weights", "exclude"])
+def test_a_name_that_is_given_twice_is_refused(option: str, tmp_path: Path) -> None:
+    """The first value used to be ignored."""
+    name = {"weights": "dBOT", "exclude": "mine"}[option]
+    values = (f"{name}=a.pth", f"{name.upper()}=b.pth")
+    with pytest.raises(ConfigError, match=f"--{option} names {name} twice, with a.pth and b.pth; give one of them"):
+        plan("table3", data=(f"mine={photos(tmp_path, 10)}",), **{option: values})
+
+
 def test_where_a_key_is_does_not_change_the_answers() -> None:
     asking = {"endpoint": "http://127.0.0.1:1/v1", "model": ("m",)}
     first, second = (plan("table8", key_from=variable, **asking).more[0] for variable in "AB")
@@ -355,7 +364,8 @@ def test_switches_of_the_ablations() -> None:
 
 def test_the_paper_scale_is_the_published_recipe() -> None:
     first = runs_of(plan("table5", "paper", gpus=8), "pretrain")[0]
-    assert first.command.startswith("torchrun --standalone --nproc-per-node 8 -m uniemox pretrain --preset paper ")
+    launcher = "torchrun --standalone --local-addr 127.0.0.1 --nproc-per-node 8"
+    assert first.command.startswith(f"{launcher} -m uniemox pretrain --preset paper ")
     assert " --encoder.start none --schedule.epochs 150 --model.fusion static --model.mask.ratio 0.25" in first.command
     assert first.images == 150 * 94400
     assert first.missing == "the data: --data EmoSet=emoset:PATH"

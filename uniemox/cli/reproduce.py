@@ -16,13 +16,21 @@ from uniemox.io.files import read_limited
 from uniemox.reproduce.config import Name, ReproduceConfig
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from uniemox.reproduce.execute import RunOutcome
     from uniemox.reproduce.plan import Cell, Plan, Run, TableRow
 
 MAX_JOBS = 4  # default maximum for a demo
 SIMULATED_GPUS = (1, 8, 64)
+MODES = ("dry_run", "check", "plan")
+READ_BY: "Mapping[str, tuple[str | None, ...]]" = {
+    "jobs": (None,),
+    "images_per_s": (None, "plan"),
+    "loads_per_s": ("plan",),
+    "as_json": (None, "check", "plan"),
+}
+"""Modes that read an option; None: the one that runs the plan."""
 
 
 def _speed_of(_: Any, tokens: Any) -> float:
@@ -64,6 +72,24 @@ class PlanOptions:
             raise ConfigError(f"--jobs must be at least 1, got {self.jobs}")
         if self.images_per_s is not None and not self.images_per_s > 0:
             raise ConfigError(f"--images-per-s must be above 0, got {self.images_per_s}")
+        self._refuse_unread()
+
+    def _refuse_unread(self) -> None:
+        """Raise ConfigError for two modes at once, and for options that the chosen mode does not read."""
+        chosen = [mode for mode in MODES if getattr(self, mode)]
+        if len(chosen) > 1:
+            raise ConfigError(f"give only one of {' and '.join(map(_option, chosen))}")
+        mode = chosen[0] if chosen else None
+        for name, modes in READ_BY.items():
+            if getattr(self, name) and mode not in modes:
+                if mode is None:
+                    raise ConfigError(f"{_option(name)} is read only with --plan; leave it out")
+                raise ConfigError(f"{_option(name)} is not read with {_option(mode)}; leave it out")
+
+
+def _option(name: str) -> str:
+    """Return a field's name as it is written on the command line."""
+    return "--json" if name == "as_json" else f"--{name.replace('_', '-')}"
 
 
 DEFAULTS, NO_PLAN_OPTIONS = ReproduceConfig(), PlanOptions()
@@ -107,6 +133,8 @@ def table_or_figure(
     if options.plan:
         _show_simulation(target, config, options)
         return
+    if config.is_demo and options.images_per_s is not None:
+        raise ConfigError("--images-per-s is read only at --scale paper; leave it out")
     plan = plan_of(target, config)
     if options.check:
         _check_plan(plan, as_json=options.as_json)

@@ -17,7 +17,7 @@ from typing import BinaryIO
 from uniemox.errors import ConfigError, DataError, StoppedError
 from uniemox.io.files import open_appending, read_limited, refuse_special, write_file
 from uniemox.io.stopping import StopRequest
-from uniemox.reproduce.plan import Run
+from uniemox.reproduce.plan import ONE_MACHINE, Run
 from uniemox.reproduce.results import is_done
 
 LOCKS, JOURNAL = "locks", "journal.jsonl"
@@ -174,7 +174,7 @@ def _start(run: Run, gpus: tuple[str, ...] | None = None) -> _Started | None:
     own = {} if gpus is None else {"CUDA_VISIBLE_DEVICES": ",".join(gpus)}
     start = [sys.executable, "-m"]
     if run.processes > 1:
-        start += ["torch.distributed.run", "--standalone", f"--nproc-per-node={run.processes}", "-m"]
+        start += ["torch.distributed.run", *ONE_MACHINE, f"--nproc-per-node={run.processes}", "-m"]
     with open_appending(run.log) as log:
         log.write(f"$ {run.command}\n".encode())
         log.flush()

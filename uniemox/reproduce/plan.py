@@ -26,6 +26,8 @@ from uniemox.training.run_folder import PACKAGES
 OUT, KEY = "{out}", "{key}"  # placeholders in a run's arguments and options: its folder, and its hash
 NOT_HASHED = ("name", "key_from")  # the scores' name and the key's place do not change results
 RUNS, MARKS, LOGS = "runs", "done", "logs"
+# Options of torchrun. Without an address, processes meet at the machine's name, which not every machine can resolve.
+ONE_MACHINE = ("--standalone", "--local-addr", "127.0.0.1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +106,7 @@ class Run:
         """Line for a shell or a scheduler."""
         start = ["uniemox"]
         if self.processes > 1:
-            start = ["torchrun", "--standalone", "--nproc-per-node", str(self.processes), "-m", "uniemox"]
+            start = ["torchrun", *ONE_MACHINE, "--nproc-per-node", str(self.processes), "-m", "uniemox"]
         return shlex.join([*start, *self.words])
 
     @property

@@ -208,16 +208,21 @@ def refuse_unread(plan: Plan, config: ReproduceConfig, weights: Mapping[str, str
 def _named(
     texts: tuple[str, ...], option: str, names: Collection[str], unknown: Callable[[str], str]
 ) -> dict[str, str]:
-    """Parse NAME=VALUE pairs, with names in the spelling of `names`. Raises ConfigError for another form or name.
+    """Parse NAME=VALUE pairs, with names in the spelling of `names`.
 
+    Raises ConfigError for another form, another name, or a name that is given twice.
     unknown: makes the message for another name.
     """
-    spellings, pairs = {name.lower(): name for name in names}, {}
+    spellings = {name.lower(): name for name in names}
+    pairs: dict[str, str] = {}
     for text in texts:
         name, _, value = text.partition("=")
         if not name or not value:
             raise ConfigError(f"--{option} takes NAME=VALUE, got {text!r}")
         if name.lower() not in spellings:
             raise ConfigError(unknown(name))
-        pairs[spellings[name.lower()]] = value
+        name = spellings[name.lower()]
+        if name in pairs:
+            raise ConfigError(f"--{option} names {name} twice, with {pairs[name]} and {value}; give one of them")
+        pairs[name] = value
     return pairs
