@@ -17,7 +17,8 @@ class ReproduceConfig:
     """Settings for reproducing a table or figure."""
 
     scale: Scale = "demo"
-    """demo: small networks and budgets, a check rather than evidence. paper: the published settings."""
+    """demo: small networks and budgets, a check rather than evidence. paper: the defaults of the authors'
+    code, with our batch size."""
     data: tuple[str, ...] = ()
     """KIND:PATH or NAME=KIND:PATH, one or more. A demo draws synthetic scenes if no data are given."""
     out: Path = Path("runs/reproduce")
