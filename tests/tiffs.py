@@ -83,7 +83,7 @@ def add_page(data: bytearray, order: str, page: Page) -> int:
         tags[273] = (4, *(at + sum(lengths[:i]) for i in range(len(lengths))))
     entries = b""
     for tag, (kind, *values) in sorted(tags.items()):
-        content = struct.pack(f"{order}{len(values)}{ {2: 'B', 3: 'H', 4: 'I'}[kind] }", *values)
+        content = struct.pack(f"{order}{len(values)}{ {2: 'B', 3: 'H', 4: 'I', 7: 'B'}[kind] }", *values)
         if len(content) > 4:
             data += bytes(len(data) % 2)
             content, place = struct.pack(order + "I", len(data)), content

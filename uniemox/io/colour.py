@@ -17,7 +17,8 @@ from typing import Any
 
 from PIL import Image, ImageChops
 
-from uniemox.io.colour_spaces import ADOBE_RGB, HLG, PQ, PRIMARIES, SRGB, ColourSpace, profile_of
+from uniemox.io.colour_spaces import ADOBE_RGB, HLG, PQ, PRIMARIES, SRGB, ColourSpace, profile_of, with_srgb_curve
+from uniemox.io.low_bytes import encode_light
 
 MAX_PROFILE_BYTES = 4 * 2**20
 """Maximum size of an ICC profile that is read; those for printing have up to 3 MiB."""
@@ -48,21 +49,32 @@ _PROFILE_CLASSES = (b"mntr", b"scnr", b"prtr", b"spac")
 Convert = Callable[[Image.Image], Image.Image]
 
 
-def to_srgb(image: Image.Image) -> Image.Image:
+def to_srgb(image: Image.Image, low_bytes: Image.Image | None = None) -> Image.Image:
     """Return an image with its colours in sRGB.
 
     image: with 8 bits per channel and the `info` of its file; it is not changed. The result is the same object if it is
     sRGB already, or names no colour space. A profile that is broken, too large or of another kind of colours counts as
     none. Otherwise the result has mode RGB, or RGBA if the image has transparency.
+    low_bytes: of values with 16 bits (see low_bytes.py). They are read for linear light.
     """
+    if "transparency" in image.info:  # a colour, which would have to be converted too
+        low_bytes = None
     code_points = _code_points_of(image.info)
     if code_points is not None and image.format == "PNG":  # where they come before a profile
-        return _apply(image, _conversion_of_space(_space_of(*code_points)), _as_colour(image))
+        return _from_space(image, _space_of(*code_points), low_bytes)
     by_profile, mode = _profile_conversion(image)
     if by_profile is not None:
+        if low_bytes is not None and (encoded := with_srgb_curve(image.info["icc_profile"])) is not None:
+            return _apply(encode_light(image, low_bytes), _conversion(encoded, "RGB"), mode)
         return _apply(image, by_profile, mode)
     space = _space_without_profile(image)
-    return image if space is None else _apply(image, _conversion_of_space(space), _as_colour(image))
+    return image if space is None else _from_space(image, space, low_bytes)
+
+
+def _from_space(image: Image.Image, space: ColourSpace, low_bytes: Image.Image | None) -> Image.Image:
+    if low_bytes is not None and space.gamma == 1:
+        image, space = encode_light(image, low_bytes), replace(space, gamma=None)
+    return _apply(image, _conversion_of_space(space), _as_colour(image))
 
 
 def _profile_conversion(image: Image.Image) -> tuple[Convert | None, str]:

@@ -7,7 +7,7 @@ import math
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 
 REFERENCE_WHITE = 203.0
 """Luminance in cd/m2 of white in HDR (ITU-R BT.2408)."""
@@ -35,6 +35,17 @@ MIN_DETERMINANT = 1e-9
 MAX_TRISTIMULUS = 4.0
 """Maximum of X, Y and Z of a primary, where white has Y = 1; a larger one would be no light."""
 _BRADFORD = ((0.8951, 0.2664, -0.1614), (-0.7502, 1.7135, 0.0367), (0.0389, -0.0685, 1.0296))
+MAX_TAGS = 100
+"""Number of tags of a profile that are read."""
+_CURVES = (b"rTRC", b"gTRC", b"bTRC")
+_TABLES = (b"A2B0", b"A2B1", b"A2B2", b"D2B0", b"D2B1", b"D2B2")
+"""Tags that come before the curves of a profile."""
+_LINEAR_CURVES = (
+    b"curv" + bytes(8),
+    struct.pack(">4s4xIH", b"curv", 1, 256),
+    struct.pack(">4s4xHHi", b"para", 0, 0, 65536),
+)
+"""Starts of curves that change nothing: without values, and with an exponent of 1."""
 _D50 = (0.9642, 1.0, 0.8249)  # white of ICC profiles
 
 
@@ -55,9 +66,7 @@ def profile_of(space: ColourSpace) -> bytes | None:
     matrix = _matrix_to_d50(space.chromaticities)
     if matrix is None:
         return None
-    values = [_light_of(i / (CURVE_VALUES - 1), space) for i in range(CURVE_VALUES)]
-    curve = struct.pack(">4s4xI", b"curv", CURVE_VALUES)
-    curve += struct.pack(f">{CURVE_VALUES}H", *(round(65535 * value) for value in values))
+    curve = _curve_of(space)
     tags = [(b"wtpt", _xyz(_D50))]
     tags += [(name, _xyz(matrix[i])) for i, name in enumerate((b"rXYZ", b"gXYZ", b"bXYZ"))]
     content = b"".join(value for _, value in tags) + curve
@@ -70,6 +79,43 @@ def profile_of(space: ColourSpace) -> bytes | None:
     header = struct.pack(">I4xI4s4s4s12x4s", size, 0x02400000, b"mntr", b"RGB ", b"XYZ ", b"acsp").ljust(68, b"\0")
     header += _xyz(_D50)[8:]
     return header.ljust(128, b"\0") + struct.pack(">I", len(tags) + 3) + table + content
+
+
+def with_srgb_curve(profile: bytes) -> bytes | None:
+    """Return an ICC profile of linear light with the curve of sRGB instead; None for other profiles."""
+    [count] = struct.unpack_from(">I", profile, 128) if len(profile) > 132 else (0,)
+    table = bytearray(profile[132 : 132 + 12 * min(count, MAX_TAGS)])
+    profile += bytes(-len(profile) % 4)
+    curve = _curve_of(ColourSpace(SRGB))
+    replaced = 0
+    for at in range(0, len(table) - 11, 12):
+        name, start = struct.unpack_from(">4sI", table, at)
+        if name in _TABLES or (name in _CURVES and not profile.startswith(_LINEAR_CURVES, start)):
+            return None
+        if name in _CURVES:
+            struct.pack_into(">II", table, at + 4, len(profile), len(curve))
+            replaced += 1
+    if replaced != len(_CURVES):
+        return None
+    size = struct.pack(">I", len(profile) + len(curve))
+    return size + profile[4:132] + bytes(table) + profile[132 + len(table) :] + curve
+
+
+@cache
+def srgb_of_light() -> bytes:
+    """Return the values in sRGB of linear light, one byte for each of 65,536 steps."""
+    return bytes(round(255 * _signal_of(step / 65535)) for step in range(65536))
+
+
+def _signal_of(light: float) -> float:
+    return 12.92 * light if light <= 0.0031308 else 1.055 * float(light ** (1 / 2.4)) - 0.055
+
+
+def _curve_of(space: ColourSpace) -> bytes:
+    """Return the curve of a colour space as the value of an ICC tag."""
+    values = [_light_of(i / (CURVE_VALUES - 1), space) for i in range(CURVE_VALUES)]
+    curve = struct.pack(">4s4xI", b"curv", CURVE_VALUES)
+    return curve + struct.pack(f">{CURVE_VALUES}H", *(round(65535 * value) for value in values))
 
 
 def _xyz(values: Sequence[float]) -> bytes:

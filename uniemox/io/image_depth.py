@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from uniemox.errors import ImageError
+from uniemox.io.low_bytes import bytes_in_sixteen_bits
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -48,6 +49,8 @@ def to_eight_bits(image: Image.Image, name: str) -> Image.Image:
     if not np.isfinite(values).all():
         raise ImageError(f"{name}: it holds values that are not finite; {REMEDY}")
     white = _white_of(image, tags, values)
+    if white is None and image.mode.startswith("I;16"):
+        raise ImageError(bytes_in_sixteen_bits(name, int(values.max())))
     if white is None:
         low, high = float(values.min()), float(values.max())
         raise ImageError(f"{name}: it holds values from {low:.6g} to {high:.6g}; which one is white? {REMEDY}")

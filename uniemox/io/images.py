@@ -19,9 +19,10 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 from uniemox.errors import ImageError
 from uniemox.io.colour import CICP, MAX_PROFILE_BYTES, to_srgb
 from uniemox.io.image_border import crosses_border
-from uniemox.io.image_depth import REMEDY, WIDE_MODES, to_eight_bits
+from uniemox.io.image_depth import WIDE_MODES, to_eight_bits
 from uniemox.io.image_headers import code_points_in, take_profile, without_metadata
 from uniemox.io.image_limits import check_bytes, check_heif, check_memory, check_tiff
+from uniemox.io.low_bytes import open_low_bytes, refuse_bytes
 from uniemox.io.raw_preview import HAS_RAWPY, RAW_ENDINGS, is_raw, preview_of
 from uniemox.io.tiff_pages import describe_layout, with_photograph_first
 
@@ -53,6 +54,7 @@ _ORIENTATION = 0x0112  # the tag of EXIF
 _BITS, _PLANAR, _SAMPLE_FORMAT = 258, 284, 339  # tags of TIFF
 _SEPARATE_PLANES, _SIGNED = 2, 2  # values of these tags
 _RAWMODES_OF_PLANES = {"RGB": "RGB;16N", "RGBA": "RGBA;16N", "CMYK": "CMYK;16N"}  # of libtiff, by Pillow's mode
+TIFF_REMEDY = "convert it to RGB with 8 bits per channel, or save it as PNG"
 # libtiff returns values in the order of bytes of this machine, which Pillow forgets for these of big-endian files.
 _NATIVE_RAWMODES = {"I;16BS": "I;16NS", "I;32BS": "I;32NS", "F;32BF": "F;32NF"}
 _GREY_STEPS = {"L;2": 85, "L;4": 17}  # between the greys of a PNG with 2 and 4 bits
@@ -156,13 +158,15 @@ def _prepare_tiff(image: Any, data: bytes, name: str) -> None:
     image: of Pillow's reader of TIFF, before its pixels are decoded.
     """
     bits, sample_format = image.tag_v2.get(_BITS, (1,)), image.tag_v2.get(_SAMPLE_FORMAT, (1,))
-    if max(bits) == 8 and _SIGNED in sample_format:
+    has_planes = image.tag_v2.get(_PLANAR) == _SEPARATE_PLANES
+    if (max(bits) == 8 and _SIGNED in sample_format) or (has_planes and image.mode == "LA"):
         raise ImageError(_unreadable_tiff(data, name))
     rawmode = image.tile[0].args[0] if image.tile else ""
-    has_planes = image.tag_v2.get(_PLANAR) == _SEPARATE_PLANES
     if has_planes and max(bits) == 16 and image.mode in _RAWMODES_OF_PLANES:
         # Pillow's own reader, which is for files without compression, takes the 16 bits of a plane for 8 bits.
         native = _RAWMODES_OF_PLANES[image.mode]
+    elif has_planes and image.mode == "RGBA":
+        native = "RGBA"  # Pillow's own reader stops at a plane of alpha that colours are multiplied by
     elif image.use_load_libtiff and rawmode in _NATIVE_RAWMODES:
         native = _NATIVE_RAWMODES[rawmode]
     else:
@@ -173,7 +177,7 @@ def _prepare_tiff(image: Any, data: bytes, name: str) -> None:
 
 
 def _unreadable_tiff(data: bytes, name: str) -> str:
-    return f"{name}: a TIFF that is not read ({describe_layout(data)}); {REMEDY}, or as PNG"
+    return f"{name}: a TIFF that is not read ({describe_layout(data)}); {TIFF_REMEDY}"
 
 
 def scale_transparency(image: Image.Image) -> None:
@@ -243,6 +247,7 @@ def decode_opened(
     image: Image.Image, name: str, *, shrink: Callable[[int, int], float] | None = None
 ) -> tuple[Image.Image, tuple[int, int]]:
     """Decode an image that `open_image` returned, as `decode` does."""
+    low_bytes = open_low_bytes(image)
     if image.format == "PNG":
         _load(image, name)  # first, because EXIF may follow pixels, and Pillow reports corrupt ones only once
     orientation = orientation_of(image)
@@ -253,7 +258,9 @@ def decode_opened(
         image.draft(None, (max(1, int(image.width / factor)), max(1, int(image.height / factor))))
     _load(image, name)
     try:
-        image = to_rgb(image, name)  # same name, so that the decoded image is freed before the rotation
+        if low_bytes is not None:
+            refuse_bytes(image, low_bytes, name)
+        image = to_rgb(image, name, low_bytes)  # same name, so that the decoded image is freed before the rotation
     except DECODING_ERRORS as error:
         raise ImageError(f"{name}: cut off or corrupt ({error})") from error
     if orientation in _TURNS:
@@ -298,11 +305,14 @@ def orientation_of(image: Image.Image) -> int:
     return int(value) if value in _TURNS else 1
 
 
-def to_rgb(image: Image.Image, name: str) -> Image.Image:
-    """Return an image in RGB: with 8 bits, the colours of sRGB, and transparent pixels on white."""
+def to_rgb(image: Image.Image, name: str, low_bytes: Image.Image | None = None) -> Image.Image:
+    """Return an image in RGB: with 8 bits, the colours of sRGB, and transparent pixels on white.
+
+    low_bytes: of colours with 16 bits (see low_bytes.py).
+    """
     if image.mode in WIDE_MODES:
         image = to_eight_bits(image, name)
-    image = to_srgb(image)
+    image = to_srgb(image, low_bytes)
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:

@@ -11,12 +11,18 @@ HEADS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 MAX_PAGES, MAX_SUB_PAGES = 5_000, 100
 
 _SUBFILE, _OLD_SUBFILE, _WIDTH, _LENGTH, _BITS, _COMPRESSION, _PHOTOMETRIC = 254, 255, 256, 257, 258, 259, 262
-_SAMPLES, _SUB_PAGES, _SAMPLE_FORMAT, _DNG_VERSION = 277, 330, 339, 50706
+_SAMPLES, _PLANAR, _SUB_PAGES, _SAMPLE_FORMAT, _DNG_VERSION = 277, 284, 330, 339, 50706
+_SEPARATE_PLANES = 2
 _TYPES = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q", 18: "Q"}
 """Format of `struct` of the types of values that are read: BYTE, SHORT, LONG, IFD, LONG8 and IFD8."""
 _REDUCED, _OLD_REDUCED, _MASK = 1, 2, 4
 _SENSOR = (32803, 34892)
 """Photometric interpretations of a sensor's values: color filter array, and linear raw of DNG."""
+_COLOURS = {
+    **{0: "greys with white as 0", 1: "greys", 2: "RGB", 3: "palette", 4: "mask", 5: "CMYK", 6: "YCbCr"},
+    **{8: "Lab", 9: "Lab", 10: "Lab", 32844: "LogL", 32845: "LogLuv"},
+}
+"""Names of photometric interpretations."""
 _RAW_AT, _RAW = 8, (b"CR\x02", b"IIII", b"MMMM")
 """Marks after the header of a camera raw: Canon's CR2, and Phase One's IIQ in both byte orders."""
 _KINDS = {1: "unsigned integers", 2: "signed integers", 3: "floats", 5: "complex integers", 6: "complex floats"}
@@ -86,7 +92,7 @@ def _pages(data: bytes) -> tuple[list[Page], list[Page]]:
 
 
 def describe_layout(data: bytes) -> str:
-    """Return bits, kind and number of the channels of a TIFF's first image; empty for other files, and damaged ones."""
+    """Return colours, bits and layout of a TIFF's first image for a message; empty for other and for damaged files."""
     if not data.startswith(HEADS):
         return ""
     try:
@@ -97,7 +103,13 @@ def describe_layout(data: bytes) -> str:
         return ""
     bits, channels = page.first(_BITS, 1), page.first(_SAMPLES, 1)
     kind = _KINDS.get(page.first(_SAMPLE_FORMAT, 1), "values of an unknown kind")
-    return f"{bits} bits, {kind}, channels: {channels}, compression: {page.first(_COMPRESSION, 1)}"
+    colours = _COLOURS.get(page.first(_PHOTOMETRIC, 1), "colours of an unknown kind")
+    order = "little-endian" if data[:1] == b"I" else "big-endian"
+    planes = ", in planes" if page.first(_PLANAR) == _SEPARATE_PLANES else ""
+    return (
+        f"{colours}, {bits} bits, {kind}, channels: {channels}{planes}, {order}, "
+        f"compression: {page.first(_COMPRESSION, 1)}"
+    )
 
 
 def _layout(data: bytes) -> tuple[str, bool]:
