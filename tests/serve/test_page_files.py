@@ -9,8 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
-from tests.images import every_file
+from tests.colours import BT2020, D65, HLG, PQ, hdr_values, icc_profile
+from tests.images import every_file, save
+from tests.io.test_colour import IN_ADOBE, PHOTO, adobe_exif, png_with, with_nclx
 from uniemox.io.images import ENDINGS, HEIF_ENDINGS
 from uniemox.io.system_folders import SYSTEM_FOLDERS
 from uniemox.predict.images import FOREIGN
@@ -105,3 +108,50 @@ def test_single_files_are_all_sent_because_the_server_says_what_is_wrong(tmp_pat
     script = 'import { given } from "./files.js";\n' + DROP
     taken = run(script, tmp_path, json.dumps([["a.heic", ""], ["b.txt", ""], ["._a.heic", ""]]))
     assert taken == {"found": ["a.heic", "b.txt"], "skipped": []}
+
+
+# A browser whose canvas draws what it is given, and counts.
+DRAWS = """
+import { prepared } from "./files.js";
+globalThis.createImageBitmap = async () => ({ width: 3000, height: 2000, close() {} });
+const context = { fillRect() {}, drawImage() {}, getImageData: () => ({ data: [10, 120, 230, 255] }) };
+const drawn = new Blob(["drawn"]);
+globalThis.document = { createElement: () => ({ getContext: () => context, toBlob: (give) => give(drawn) }) };
+const sent = [];
+for (const [start, size] of JSON.parse(process.argv[2])) {
+  const bytes = new Uint8Array(size);
+  bytes.set(Buffer.from(start, "base64"));
+  const file = new File([bytes], "a", { type: "" });
+  sent.push((await prepared(file)) === file ? "file" : "drawn");
+}
+console.log(JSON.stringify(sent));
+"""
+ADOBE = save(IN_ADOBE, "JPEG", exif=adobe_exif(65535, "R03"))
+HDR = (hdr_values(PHOTO, PQ) >> 8).astype("u1")
+HDR_AVIF = save(Image.fromarray(HDR), "AVIF")
+HDR_PROFILE = icc_profile(BT2020, D65, 2.2, extra=b"cicp\0\0\0\0" + bytes([9, PQ, 0, 1]))
+UNCHANGED = {
+    "Adobe RGB": ADOBE,
+    "PQ in PNG": png_with(HDR, (b"cICP", bytes([9, PQ, 0, 1]))),
+    "HLG in PNG": png_with(HDR, (b"cICP", bytes([9, HLG, 0, 1]))),
+    "PQ in AVIF": with_nclx(HDR_AVIF, 9, PQ),
+    "HLG in AVIF": with_nclx(HDR_AVIF, 9, HLG),
+    "PQ in a profile": save(Image.fromarray(HDR), "JPEG", icc_profile=HDR_PROFILE),
+}
+DRAWN = {
+    "sRGB": save(PHOTO, "JPEG"),
+    "AVIF": HDR_AVIF,
+    "sRGB in PNG": png_with(HDR, (b"cICP", bytes([1, 13, 0, 1]))),
+    "EXIF of sRGB": save(PHOTO, "JPEG", exif=adobe_exif(1, "R98")),
+}
+
+
+def test_colours_that_browsers_draw_otherwise_are_sent_unchanged(tmp_path: Path) -> None:
+    large, too_large = 2 * 2**20, 10 * 2**20
+    images = [(data, large) for data in (*UNCHANGED.values(), *DRAWN.values())]
+    images += [(ADOBE, too_large), (DRAWN["sRGB"], 2**20)]
+    starts = [(base64.b64encode(data[: 2**16]).decode(), size) for data, size in images]
+    sent = run(DRAWS, tmp_path, json.dumps(starts))
+    assert dict(zip(UNCHANGED, sent, strict=False)) == dict.fromkeys(UNCHANGED, "file")
+    assert dict(zip(DRAWN, sent[len(UNCHANGED) :], strict=False)) == dict.fromkeys(DRAWN, "drawn")
+    assert sent[-2:] == ["drawn", "file"]

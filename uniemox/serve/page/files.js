@@ -4,6 +4,10 @@ import { isAppleDouble, isHidden, isImage, isSystemFolder, typeOfFile } from "./
 
 const MAX_PX = 2048; // of the longer side
 const MAX_BYTES = 2 ** 20; // smaller files are sent as they are
+const MAX_UNCHANGED_BYTES = 9 * 2 ** 20; // below the 10 MiB that the server takes if it is not set otherwise
+const HEADER_BYTES = 2 ** 16;
+// Colours that browsers draw otherwise than the server: Adobe RGB by EXIF; PQ and HLG in PNG, in a profile, in AVIF.
+const OTHER_COLOURS = /R03\0|cICP.[\x10\x12]|cicp\0{4}.[\x10\x12]|colrnclx..\0[\x10\x12]/s;
 const READ = ["image/jpeg", "image/png", "image/webp", "image/gif", "image/bmp", "image/tiff", "image/avif"];
 
 // The images of a drop or a paste, as { file, name }: files, those in folders with their paths, what an address leads to.
@@ -87,6 +91,7 @@ export async function prepared(file) {
   const type = await typeOfFile(file); // file.type is empty for many images
   const isRead = READ.includes(type);
   if (isRead && (file.size <= MAX_BYTES || type === "image/gif" || !drawsTruly())) return file;
+  if (isRead && file.size <= MAX_UNCHANGED_BYTES && await hasOtherColours(file)) return file;
   let image;
   try {
     image = await createImageBitmap(file);
@@ -105,6 +110,11 @@ export async function prepared(file) {
   context.drawImage(image, 0, 0, canvas.width, canvas.height);
   image.close();
   return (await new Promise((resolve) => { canvas.toBlob(resolve, "image/jpeg", 0.92); })) || file;
+}
+
+async function hasOtherColours(file) {
+  const header = await file.slice(0, HEADER_BYTES).arrayBuffer();
+  return OTHER_COLOURS.test(new TextDecoder("iso-8859-1").decode(header));
 }
 
 // Browsers that hide who they are give noise for what was drawn.
