@@ -1,6 +1,6 @@
 """Train one step plainly, in DistributedDataParallel and sharded (FSDP2), in a group of one process; save and load.
 
-    torchrun --standalone --nproc-per-node 1 -m benchmarks.gpu.distributed --device cuda --out results
+    torchrun --standalone --local-addr 127.0.0.1 -m benchmarks.gpu.distributed --device cuda --out results
 
 One process exercises NCCL, hooks, sharding and gathering. It says nothing about several GPUs.
 """

@@ -13,6 +13,10 @@ import torch
 from torch import Tensor
 
 CHECKS = "checks.jsonl"
+# Limits of a machine that is lent for a call: what its folder of results may bring back.
+MAX_FILES = 8
+MAX_FILE_MIB = 16
+MAX_FOLDERS = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +86,17 @@ class Report:
             file.write(json.dumps(asdict(line)) + "\n")
 
 
+def check_size(report: Report, out: Path) -> None:
+    """Check that all results can be brought back: few files, each small, in few folders."""
+    files = [path for path in out.rglob("*") if path.is_file()]
+    names = ", ".join(sorted(str(path.relative_to(out)) for path in files)[: 2 * MAX_FILES])
+    report.at_most("files of results", len(files), MAX_FILES, names)
+    largest_mib = max((path.stat().st_size for path in files), default=0) / 2**20
+    report.at_most("largest file of results, MiB", largest_mib, MAX_FILE_MIB)
+    depth = max((len(path.relative_to(out).parts) - 1 for path in files), default=0)
+    report.at_most("folders above a file of results", depth, MAX_FOLDERS)
+
+
 def relative_error(result: Tensor, reference: Tensor) -> float:
     """Return ‖result - reference‖ / ‖reference‖, computed in float64 on the CPU."""
     expected = reference.detach().cpu().double()
@@ -109,10 +124,12 @@ def arguments(description: str | None) -> tuple[torch.device, Path, bool]:
 
 
 def main() -> None:
-    """Print all results of a folder, failed ones last; exit with 1 if one has failed."""
+    """Check the size of a folder of results and print them, failed ones last; exit with 1 if one has failed."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("out", type=Path)
-    lines = read_lines(parser.parse_args().out)
+    out = parser.parse_args().out
+    check_size(Report("results", out), out)
+    lines = read_lines(out)
     for line in sorted(lines, key=lambda line: line.state == "FAILED"):
         print(line)
     failed = sum(line.state == "FAILED" for line in lines)

@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
 # Checks and measurements on a machine with one GPU, each part with a time limit of its own; see README.md.
 #
-#   OUT=results bash benchmarks/gpu/run.sh               all parts
-#   OUT=results bash benchmarks/gpu/run.sh train steps   some of them
+#   OUT=results bash benchmarks/gpu/run.sh               all parts except the experiment
+#   OUT=results bash benchmarks/gpu/run.sh steps         some of them
 #   bash benchmarks/gpu/run.sh --cpu                     a rehearsal with tiny sizes on the CPU
 #
-# Results are written as they come: $OUT/checks.jsonl, steps.jsonl, train.jsonl and run.log. A part that fails or runs
-# out of time does not stop the next one. TOTAL_S limits the whole call. The exit code is 1 if any check has failed.
+# Results are written as they come: $OUT/checks.jsonl, steps.jsonl, train.jsonl, outcomes.tar and run.log; all other
+# files go to a temporary folder, because a lent machine brings back only eight. A part that fails or runs out of time
+# does not stop the next one. TOTAL_S limits the whole call. The exit code is 1 if any check has failed.
 set -uo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -14,6 +15,7 @@ device=cuda
 tiny=()
 patience=1 # factor of all time limits
 threads=3  # of each of the five checks that run at the same time: with more, they wait for each other
+parts="environment doctor checks train steps"
 if [ "${1:-}" = --cpu ]; then
     device=cpu
     tiny=(--tiny)
@@ -22,19 +24,22 @@ if [ "${1:-}" = --cpu ]; then
     export OMP_NUM_THREADS=1
     TOTAL_S="${TOTAL_S:-1200}"
     export CUDA_VISIBLE_DEVICES=""
+    parts="checks train steps experiment"
     shift
 fi
-wanted=" ${*:-environment doctor checks train steps experiment} "
+wanted=" ${*:-$parts} "
 
-export OUT="${OUT:-build/gpu/results}" PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false NO_COLOR=1 COLUMNS=160
+export OUT="${OUT:-build/gpu-results}" PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false NO_COLOR=1 COLUMNS=160
 TOTAL_S="${TOTAL_S:-570}"
 python="${PYTHON:-python3}"
 [ -z "${PYTHON:-}" ] && [ -x .venv/bin/python ] && python=.venv/bin/python
 mkdir -p "$OUT"
-rm -f "$OUT"/*.jsonl "$OUT/run.log"
+rm -f "$OUT"/*.jsonl "$OUT/run.log" "$OUT/outcomes.tar"
+scratch="$(mktemp -d)"
+trap 'rm -rf "$scratch"' EXIT
 
 if [ "$device" = cuda ] && [ -d build/gpu/wheels ]; then
-    site="$(mktemp -d)"
+    site="$scratch/site"
     "$python" -m pip install --quiet --no-index --no-deps --no-compile --no-cache-dir --target "$site" build/gpu/wheels/*.whl
     export PYTHONPATH="$site:$PWD"
 else
@@ -72,15 +77,15 @@ if is_wanted environment && [ "$device" = cuda ]; then
         '$python' -m torch.utils.collect_env; '$python' -m pip list"
 fi
 
-is_wanted doctor && [ "$device" = cuda ] && part doctor 75 "$python" -m uniemox doctor --gpus 1 --out "$OUT/runs"
-rm -rf "$OUT/runs"
+is_wanted doctor && [ "$device" = cuda ] && part doctor 75 "$python" -m uniemox doctor --gpus 1 --out "$scratch/runs"
 
 # Right or wrong does not depend on what runs beside it, so these share the machine.
 if is_wanted checks; then
     check numerics 110 &
     check costs 110 &
-    part distributed 80 env OMP_NUM_THREADS="$threads" "$python" -m torch.distributed.run --standalone --nproc-per-node 1 \
-        -m benchmarks.gpu.distributed --device "$device" --out "$OUT" "${tiny[@]}" &
+    # Without an address, torchrun asks for that of the machine's name, which a machine without a network can't resolve.
+    part distributed 80 env OMP_NUM_THREADS="$threads" "$python" -m torch.distributed.run --standalone \
+        --local-addr 127.0.0.1 --nproc-per-node 1 -m benchmarks.gpu.distributed --device "$device" --out "$OUT" "${tiny[@]}" &
     check commands 150 &
     check compiling 170 &
     wait
@@ -97,14 +102,14 @@ if is_wanted train; then
     fi
     part train 170 bash -o pipefail -c "'$python' -m benchmarks.train ${train[*]} | tee '$OUT/train.jsonl'"
 fi
-is_wanted steps && part steps 200 "$python" -m benchmarks.gpu.steps --device "$device" --out "$OUT" "${tiny[@]}"
+is_wanted steps && part steps 540 "$python" -m benchmarks.gpu.steps --device "$device" --out "$OUT" "${tiny[@]}"
 
 if is_wanted experiment; then
+    continued=("$python" -m experiments.continued --out "$scratch/continued" --archive "$OUT/outcomes.tar")
     if [ "$device" = cpu ]; then
-        part experiment 60 "$python" -m experiments.continued --tiny --out "$OUT/continued"
+        part experiment 60 "${continued[@]}" --tiny
     elif [ -f build/gpu/pack.npz ]; then
-        part experiment 420 "$python" -m experiments.continued --gpu --pack build/gpu/pack.npz --out "$OUT/continued" \
-            --outcomes "$OUT/outcomes"
+        part experiment 540 "${continued[@]}" --gpu --pack build/gpu/pack.npz
     else
         echo "experiment: NOT RUN, there is no build/gpu/pack.npz; experiments/continued/pack.py writes it"
     fi

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from experiments.continued.drawn import drawn_pack
-from experiments.continued.outcomes import write, write_labels
+from experiments.continued.outcomes import pack_outcomes, write, write_labels
 from experiments.continued.pack import Pack
 from experiments.continued.plan import BUDGETS, CPU, GPU, HALVES, START, TINY, Profile, jobs_of
 from experiments.continued.probe import Scores, features_of, score
@@ -46,8 +46,11 @@ def scored(laboratory: Laboratory, encoder: torch.nn.Module, half: str, jobs: in
     return scores
 
 
-def run(laboratory: Laboratory, outcomes: Path, jobs: int) -> None:
-    """Run every job without a stored outcome."""
+def run(laboratory: Laboratory, outcomes: Path, jobs: int, archive: Path | None) -> None:
+    """Run every job without a stored outcome.
+
+    archive: file that holds all outcomes after each job; None: none.
+    """
     write_labels(outcomes, {half: laboratory.part(half, unseen=True).labels.cpu().numpy() for half in HALVES})
     todo = remaining(jobs_of(laboratory.profile), outcomes)
     starts: dict[str, tuple[torch.nn.Module, list[float]]] = {}
@@ -59,6 +62,8 @@ def run(laboratory: Laboratory, outcomes: Path, jobs: int) -> None:
         encoder = train_arm(laboratory, copy.deepcopy(start), job)
         about = {f"stage{stage}": recall for stage, recall in enumerate(recalls)} if job.arm == START else {}
         write(job.path(outcomes), scored(laboratory, encoder, job.half, jobs), about)
+        if archive is not None:
+            pack_outcomes(outcomes, archive)
         seconds = time.monotonic() - began
         print(f"{place} of {len(todo)}: {job.arm}, half {job.half}, seed {job.seed}, {seconds:.0f} s", file=sys.stderr)
 
@@ -71,6 +76,7 @@ def main() -> None:
     parser.add_argument("--tiny", action="store_true", help="use tiny networks; without --pack on drawn images")
     parser.add_argument("--out", type=Path, default=Path("runs") / "continued", help="folder of unfinished runs")
     parser.add_argument("--outcomes", type=Path, help="folder of the outcomes; default: beside this module")
+    parser.add_argument("--archive", type=Path, help="file.tar that holds all outcomes after each job; default: none")
     parser.add_argument("--tables", action="store_true", help="only print the tables")
     given = parser.parse_args()
     profile: Profile = CPU
@@ -84,7 +90,7 @@ def main() -> None:
         device = setup_device(HardwareConfig(device="cuda" if given.gpu and not given.tiny else "cpu"))
         pack = drawn_pack() if given.tiny and given.pack is None else Pack.read(given.pack or CARRIED)
         laboratory = Laboratory(profile, Images.of(pack, device), torch.from_numpy(pack.half), given.out / profile.name)
-        run(laboratory, outcomes, jobs=1 if given.tiny else usable_cores())
+        run(laboratory, outcomes, 1 if given.tiny else usable_cores(), given.archive)
     print_tables(outcomes, profile)
 
 

@@ -1,5 +1,6 @@
 """Stored outcomes: scores of every image by one encoder, 16 bits each."""
 
+import tarfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -33,6 +34,15 @@ def read_labels(outcomes: Path) -> dict[str, NDArray[np.int64]]:
     """Read what `write_labels` wrote."""
     with np.load(outcomes / LABELS) as file:
         return {half: file[half].astype(np.int64) for half in file}
+
+
+def pack_outcomes(outcomes: Path, archive: Path) -> None:
+    """Pack all files of a folder of outcomes into one, which replaces an earlier one when it is whole."""
+    half_written = archive.with_name(archive.name + ".tmp")
+    with tarfile.open(half_written, "w") as tar:
+        for path in sorted(outcomes.glob("*.npz")):
+            tar.add(path, arcname=f"outcomes/{path.name}")
+    half_written.replace(archive)
 
 
 def summary(job: Job, outcomes: Path, labels: Mapping[str, NDArray[np.int64]]) -> dict[str, tuple[float, float]]:

@@ -1,5 +1,6 @@
 """The experiment on continuing a start: views, resuming, probes that read nothing that they score, and its tests."""
 
+import tarfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -194,6 +195,21 @@ def test_intervals_and_equivalence_are_scipys() -> None:
     assert difference([2.1, 2.3, 1.9, 2.2], 1.0).verdicts() == ["helps"]
     assert difference([-0.31, -0.3, -0.29, -0.3], 1.0).verdicts() == ["harms", "no effect of the paper's size"]
     assert difference([3.0, -3.0, 2.0, -1.0], 1.0).verdicts() == ["undecided"]
+
+
+def test_an_archive_holds_all_outcomes_so_far(tmp_path: Path) -> None:
+    """A lent machine brings back a few files only."""
+    outcomes = tmp_path / "outcomes"
+    archive = tmp_path / "outcomes.tar"
+    for name in ("full.A.0.npz", "full.B.0.npz"):
+        outcomes.mkdir(exist_ok=True)
+        np.savez(outcomes / name, values=np.arange(3))
+        stored.pack_outcomes(outcomes, archive)
+    with tarfile.open(archive) as tar:
+        tar.extractall(tmp_path / "back", filter="data")
+    found = {path.name: path.read_bytes() for path in (tmp_path / "back" / "outcomes").iterdir()}
+    assert found == {path.name: path.read_bytes() for path in outcomes.iterdir()}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["back", "outcomes", "outcomes.tar"]
 
 
 def test_tables_come_from_the_stored_outcomes_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
