@@ -182,9 +182,9 @@ def check_resuming(report: Report, runs: Mapping[str, Path], *, compared_steps: 
     """Compare the first losses of the disturbed runs with those of the undisturbed one."""
     expected = losses_of(runs["undisturbed"])
     for name in ("stopped", "killed"):
-        found = losses_of(runs[name])
-        report.at_most(f"{name} and resumed, missing steps", len(expected.keys() - found.keys()), 0)
-        worst = max(abs(found[step] / value - 1) for step, value in expected.items() if step <= compared_steps)
+        losses = losses_of(runs[name])
+        report.at_most(f"{name} and resumed, missing steps", len(expected.keys() - losses.keys()), 0)
+        worst = max(abs(losses[step] / value - 1) for step, value in expected.items() if step <= compared_steps)
         report.at_most(f"{name} and resumed, largest change of a loss", worst, bound)
     precision = json.loads((runs["undisturbed"] / CONFIG).read_text())["config"]["hardware"]["precision"]
     report.note("precision of the runs", precision)

@@ -168,11 +168,11 @@ def check_memory(report: Report, device: torch.device, *, tiny: bool) -> None:
         return memory_estimate(model, activation_bytes(model, probe, model.image_size[0], count))
 
     first = estimate()
-    held_before = torch.cuda.memory_allocated() if device.type == "cuda" else 0
+    before = allocated_bytes(device)
     second = estimate()
-    held_after = torch.cuda.memory_allocated() if device.type == "cuda" else 0
+    after = allocated_bytes(device)
     report.at_most("estimates differ by, bytes", abs(second - first), 0)
-    report.at_most("memory left by an estimate, MB", (held_after - held_before) / 1e6, 0.1)
+    report.at_most("memory left by an estimate, MB", (after - before) / 1e6, 0.1)
     report.note("estimated for a ViT-B step, GB", first / 1e9)
     if device.type != "cuda":
         return
@@ -183,6 +183,11 @@ def check_memory(report: Report, device: torch.device, *, tiny: bool) -> None:
     used = torch.cuda.max_memory_allocated()
     report.note("used by a ViT-B step, GB", used / 1e9)
     report.at_most("estimate is wrong by a factor of, minus 1", max(first / used, used / first) - 1, 0.3)
+
+
+def allocated_bytes(device: torch.device) -> int:
+    """Return the memory of a GPU that tensors use; 0 on the CPU."""
+    return torch.cuda.memory_allocated() if device.type == "cuda" else 0
 
 
 def main() -> None:

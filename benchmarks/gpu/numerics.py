@@ -73,7 +73,8 @@ def check_equations(report: Report, device: torch.device) -> None:
     for path in sorted(EQUATIONS.glob("*.npz")):
         exact = arrays(path)
         on_device = {name: value.float().to(device) for name, value in exact.items()}
-        scene, person = on_device["scene"], on_device["person"]
+        scene = on_device["scene"]
+        person = on_device["person"]
         heads = len(exact["attention.scene_proj"])
         for name in FUSIONS:
             prefix = f"{name}."
@@ -82,8 +83,12 @@ def check_equations(report: Report, device: torch.device) -> None:
             fusion = build_fusion(name, channels=scene.shape[1], heads=heads)
             fusion.load_state_dict(weights)
             report.close(f"{path.stem}, fusion {name}", fusion.to(device)(scene, person), expected, FLOAT32)
-        fused, image, text = on_device["fused"], on_device["image"], on_device["text"]
-        pred, target, mask = on_device["pred"], on_device["target"], on_device["mask"]
+        fused = on_device["fused"]
+        image = on_device["image"]
+        text = on_device["text"]
+        pred = on_device["pred"]
+        target = on_device["target"]
+        mask = on_device["mask"]
         losses = {
             "reconstruction_loss": reconstruction_loss(pred, target, mask),
             "reconstruction_loss_norm_pix": reconstruction_loss(pred, target, mask, norm_pix=True),
@@ -116,10 +121,10 @@ def check_training_step(report: Report, device: torch.device, *, tiny: bool) -> 
     batch = pretraining_batch(reference, IMAGES)
     expected = _gradients(reference, torch.device("cpu"), batch, "float32")
     for precision, loss_bound, gradient_bound in (("float32", FLOAT32, 1e-3), ("bfloat16", BFLOAT16, 5e-2)):
-        found = _gradients(pretraining_model(tiny=tiny), device, batch, precision)  # type: ignore[arg-type] # Literal
-        for name, value in expected.items():
+        values = _gradients(pretraining_model(tiny=tiny), device, batch, precision)  # type: ignore[arg-type] # Literal
+        for name, reference in expected.items():
             bound = gradient_bound if name.startswith("gradient") else loss_bound
-            report.close(f"pre-training, {precision}, {name}", found[name], value, bound)
+            report.close(f"pre-training, {precision}, {name}", values[name], reference, bound)
 
 
 def _gradients(model: UniEmoX, device: torch.device, batch: Any, precision: Precision) -> dict[str, Tensor]:
@@ -167,11 +172,11 @@ def check_convolutions(report: Report, device: torch.device, *, tiny: bool) -> N
         model.distance = Distance.fit(features, model.head(features))
         expected = model.answer(normalise(images, torch.device("cpu")))
         ready_to_train(model, device)
-        found = model.answer(normalise(images, device))
-        for what, value, reference in zip(("logits", "distances"), found, expected, strict=True):
+        answer = model.answer(normalise(images, device))
+        for output, value, reference in zip(("logits", "distances"), answer, expected, strict=True):
             assert value is not None
             assert reference is not None
-            report.close(f"{name}, {what}", value, reference, FEATURES)
+            report.close(f"{name}, {output}", value, reference, FEATURES)
 
 
 @torch.no_grad()
@@ -190,8 +195,8 @@ def check_region_methods(report: Report, device: torch.device, *, tiny: bool) ->
             model = region_method(name, tiny=tiny, has_detectors=False).eval()
             expected = model.features(normalise(scene, cpu), normalise(person, cpu))
             ready_to_train(model, device)
-            found = model.features(normalise(scene, device), normalise(person, device))
-            report.close(f"{name}, features", found, expected, FEATURES)
+            features = model.features(normalise(scene, device), normalise(person, device))
+            report.close(f"{name}, features", features, expected, FEATURES)
 
 
 @torch.no_grad()
@@ -208,11 +213,11 @@ def check_detectors(report: Report, device: torch.device) -> None:
                 # With torch's own initial weights every position has almost the same output.
                 nn.init.kaiming_normal_(parameter)
         expected: Candidates = detector(rgb)
-        found: Candidates = detector.to(device)(rgb.to(device))
+        candidates: Candidates = detector.to(device)(rgb.to(device))
         for field in Candidates._fields:
             reference = getattr(expected, field)
             if reference.numel():
-                report.close(f"{name}, {field}", getattr(found, field), reference, FEATURES)
+                report.close(f"{name}, {field}", getattr(candidates, field), reference, FEATURES)
 
 
 def check_suppression(report: Report, device: torch.device) -> None:
@@ -227,15 +232,16 @@ def check_suppression(report: Report, device: torch.device) -> None:
         classes=torch.rand(2, CANDIDATES, 80, generator=generator),
     )
     expected = strongest(candidates)
-    found = strongest(Candidates(*(values.to(device) for values in candidates)))
-    for name, value, reference in zip(("boxes", "presence", "classes"), found, expected, strict=True):
+    chosen = strongest(Candidates(*(values.to(device) for values in candidates)))
+    for name, value, reference in zip(("boxes", "presence", "classes"), chosen, expected, strict=True):
         report.close(f"suppression of overlapping boxes, {name}", value, reference, FLOAT32)
 
 
 def check_augmentation(report: Report, device: torch.device) -> None:
     """Check that mixup and CutMix draw the same on every device, and that erasing hits the same boxes."""
     batch = finetuning_batch(IMAGES, 64)
-    mixed, erased = [], []
+    mixed = []
+    erased = []
     for place in (torch.device("cpu"), device):
         random.seed(0)
         np.random.seed(0)
