@@ -23,7 +23,7 @@ from uniemox.evaluate.outputs import Outputs, outputs_of_network
 from uniemox.evaluate.recalibration import open_file
 from uniemox.finetune.config import FinetuneConfig
 from uniemox.finetune.samples import split_for_training
-from uniemox.predict.confidence import answers_of, familiarity_of, likely_sets, probabilities_of
+from uniemox.predict.confidence import answers_of, familiarity_of, likely_sets, probabilities_of, set_probabilities_of
 
 COVERAGE = 0.9
 DRAWS, ECE_DRAWS = 300, 1000
@@ -35,7 +35,8 @@ def figures(info: ClassifierInfo, outputs: Outputs, truth: NDArray[np.integer]) 
     """Return temperature, log loss, ECE, coverage and size of likely sets of N images.  truth: (N,)."""
     p = answers_of(info, outputs.values, outputs.distances)  # (N, E)
     loss = -np.log(p[np.arange(len(truth)), truth]).mean()
-    sets = likely_sets(info.conformal_scores, COVERAGE, p, truth)
+    shares = set_probabilities_of(info, outputs.values, outputs.distances)
+    sets = likely_sets(info.conformal_scores, COVERAGE, shares, truth)
     return np.array([info.temperature or 1.0, loss, expected_calibration_error(p, truth), *sets])
 
 
@@ -64,10 +65,10 @@ def main(source: str, check: str) -> None:
         assert fit.distances is not None  # both models have distances
         shares = np.eye(len(info.labels))
         familiarity = familiarity_of(check_on.distances, info.distances)
-        temperature = fit_temperature(check_on.values, shares[truth], familiarity)
-        p = answers_of(replace(info, temperature=temperature), fit.values, fit.distances)
-        scores = tuple(np.sort(1 - p[np.arange(len(targets)), targets]).tolist())
-        best = replace(info, temperature=temperature, conformal_scores=scores)
+        temperature = fit_temperature(check_on.values, shares[truth], familiarity, info.rules)
+        best = replace(info, temperature=temperature)
+        p = set_probabilities_of(best, fit.values, fit.distances)
+        best = replace(best, conformal_scores=tuple(np.sort(1 - p[np.arange(len(targets)), targets]).tolist()))
         rng = np.random.default_rng(0)
         drawn = [rng.integers(len(targets), size=len(targets)) for _ in range(DRAWS)]
         fitted = [calibrated(info, fit.values[i], fit.distances[i], shares[targets[i]]) for i in drawn]

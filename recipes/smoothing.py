@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter, ImageOps
 from sklearn.metrics import roc_auc_score
 
+from uniemox.classifier_info import AnswerRules
 from uniemox.data.sample import Sample, decode_sample
 from uniemox.data.source import open_data
 from uniemox.evaluate.calibration import expected_calibration_error, fit_temperature
@@ -28,7 +29,6 @@ from uniemox.evaluate.outputs import Outputs, outputs_of_network
 from uniemox.evaluate.recalibration import open_file
 from uniemox.finetune.config import FinetuneConfig
 from uniemox.finetune.samples import split_for_training
-from uniemox.predict import confidence
 from uniemox.predict.confidence import familiarity_of, likely_sets, log_softmax, probabilities_of
 
 ALTERED, COVERAGE = 300, 0.9
@@ -101,19 +101,21 @@ def main(source: str, check: str) -> None:
     print(f"\n| {' | '.join(COLUMNS)} |\n|{' --- |' * len(COLUMNS)}")
     known, *others = (familiarity_of(one.distances, info.distances) for one in (plain, *altered))
     for threshold, weight in ((0.05, 1.0), *product(THRESHOLDS, MIN_WEIGHTS)):
-        confidence.TRUSTED, confidence.MIN_WEIGHT = threshold, weight
-        temperature = fit_temperature(plain.values, np.eye(len(info.labels))[truth], known)
-        p = probabilities_of(plain.values, temperature, known)
+        rules = AnswerRules(trusted_familiarity=threshold, min_weight=weight)
+        temperature = fit_temperature(plain.values, np.eye(len(info.labels))[truth], known, rules)
+        p = probabilities_of(plain.values, temperature, known, rules)
         of_truth = p[np.arange(len(p)), truth]
-        scores = np.sort(1 - of_truth).tolist()
+        sets_from = probabilities_of(plain.values, temperature)
+        scores = np.sort(1 - sets_from[np.arange(len(p)), truth]).tolist()
         row = [-np.log(of_truth).mean(), expected_calibration_error(p, truth)]
-        row.append(likely_sets(scores, COVERAGE, p, truth)[1])
+        row.append(likely_sets(scores, COVERAGE, sets_from, truth)[1])
         each = []
         for one, familiarity in zip(altered, others, strict=True):
-            q = probabilities_of(one.values, temperature, familiarity)
+            q = probabilities_of(one.values, temperature, familiarity, rules)
             loss = -np.log(q[np.arange(len(q)), truth[drawn]]).mean()
             gap = 100 * abs(q.max(axis=1).mean() - (q.argmax(axis=1) == truth[drawn]).mean())
-            each.append((loss, gap, *likely_sets(scores, COVERAGE, q, truth[drawn])))
+            sets = likely_sets(scores, COVERAGE, probabilities_of(one.values, temperature), truth[drawn])
+            each.append((loss, gap, *sets))
         means = np.mean(each, axis=0)
         figures = [*row, *means, (row[0] + means[0]) / 2]
         print(f"| {threshold} | {weight} | {' | '.join(f'{value:.4f}' for value in figures)} |", flush=True)

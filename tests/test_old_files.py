@@ -2,17 +2,20 @@
 
 tests/reference/version_0_1 was written by that version, with the tiny settings of tests/runs.py under today's names.
 version_0_2 holds a classifier of every fusion, head and method, written before networks had a NetworkSpec, and
-answers.json what each said.
+answers.json what each said. predictions.json holds the answers that this version gave for drawn images, of
+the classifier `several`.
 """
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
 import pytest
 import torch
+from PIL import Image
 
 from tests.conftest import REFERENCE
 from tests.runs import losses, scenes, tiny_pretraining
@@ -20,10 +23,11 @@ from uniemox import load
 from uniemox.ask.question import question
 from uniemox.ask.record import open_record
 from uniemox.checkpoints.classifier import load_classifier
-from uniemox.classifier_info import read_info
+from uniemox.classifier_info import NEW_RULES, OLD_RULES, AnswerRules, read_info
 from uniemox.curate.annotate.verdicts import verdicts
 from uniemox.curate.collect.screen import remembered_config
 from uniemox.curate.project import open_project
+from uniemox.errors import CheckpointError
 from uniemox.evaluate.report.page import write_report
 from uniemox.evaluate.run_records import read_run
 from uniemox.labels import MIKELS
@@ -96,6 +100,44 @@ def test_an_onnx_file_answers(old: Path) -> None:
     answer = predictor.predict(np.full((40, 40, 3), (220, 30, 30), np.uint8))
     assert answer.top(1)[0][0] == "amusement"
     assert answer.kind == "evoked"
+
+
+def drawn_images() -> dict[str, Image.Image]:
+    """Images of several shapes, each of 5 x 5 plain rectangles."""
+    draw = np.random.default_rng(0)
+    sizes = {"square": (40, 40), "wide": (60, 40), "panorama": (150, 40), "tower": (40, 90), "dark": (40, 40)}
+    images = {}
+    for name, size in sizes.items():
+        brightness = 30 if name == "dark" else 255
+        small = Image.fromarray((draw.random((5, 5, 3)) * brightness).astype(np.uint8))
+        images[name] = small.resize(size, Image.Resampling.NEAREST)
+    return images
+
+
+def test_a_file_without_answer_rules_answers_as_its_version_did() -> None:
+    """Smoothing, likely sets and the squares of long images had other rules than today's."""
+    folder = REFERENCE / "version_0_2"
+    expected = json.loads((folder / "predictions.json").read_text())
+    predictor = load(folder / "several" / "model.onnx", finder=None)
+    assert predictor.network.info.rules == OLD_RULES
+    smoothed = 0
+    for name, image in drawn_images().items():
+        found = predictor.predict(image, coverage=0.8)
+        assert list(found.scene.values()) == pytest.approx(expected[name]["scene"], abs=1e-5), name
+        assert found.familiarity == pytest.approx(expected[name]["familiarity"], abs=1e-5), name
+        assert list(found.likely) == expected[name]["likely"], name
+        smoothed += found.familiarity < NEW_RULES.trusted_familiarity
+    assert smoothed  # today's rules would give other answers
+
+
+def test_rules_are_stored_and_those_of_a_later_version_refused() -> None:
+    info = Network.open(REFERENCE / "version_0_2/several/model.onnx").info
+    rules = AnswerRules(trusted_familiarity=0.3, min_weight=0.5)
+    assert read_info(replace(info, rules=rules).to_json()).rules == rules
+    values = json.loads(info.to_json())
+    values["rules"]["long_images"] = "spiral"
+    with pytest.raises(CheckpointError, match=r"does not know the answer rules long_images 'spiral'; update uniemox"):
+        read_info(json.dumps(values))
 
 
 def test_a_run_and_its_evaluation_are_reported(old: Path) -> None:

@@ -4,7 +4,7 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal, TypeVar, get_args
 
 from uniemox.errors import CheckpointError
@@ -14,6 +14,8 @@ Streams = Literal["scene", "person", "both"]
 PersonPolicy = Literal["largest", "union", "persons_only", "second_crop"]
 CalibrationImages = Literal["independent", "selection", "unknown"]
 HeadKind = Literal["linear", "ccim", "neighbours"]
+LongImages = Literal["squares", "blend"]
+SetsFrom = Literal["answer", "network"]
 Values = TypeVar("Values")  # a float, an array or a tensor
 MIN_CROP_FRACTION = 0.1  # an image is scaled to size / crop_fraction
 MAX_SIZE_PX = 4096
@@ -130,6 +132,47 @@ def _read_encoder(values: Mapping[str, Any]) -> EncoderSpec:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class AnswerRules:
+    """Rules that turn a network's outputs into an answer.
+
+    A file stores them, so that another version of the library gives the same answers.
+    """
+
+    trusted_familiarity: float = 0.15
+    """Familiarity from which on the network's probabilities are used unchanged, 0 to 1; below it they are smoothed, see
+    `predict.confidence.probabilities_of`. Chosen with recipes/smoothing.py."""
+    min_weight: float = 0.4
+    """Minimum weight of the network's probabilities in the smoothing; above 0, so their order stays."""
+    sets_from: SetsFrom = "network"
+    """Probabilities by which likely labels are chosen. network: those before the smoothing. answer: those after it."""
+    long_images: LongImages = "blend"
+    """Views of a long image, see `predict.views.scene_parts`. blend: the mean of the outputs for squares whose number
+    and weights change gradually with the shape. squares: the mean of the answers for squares from 2:1 on."""
+    resampling: Literal["bicubic"] = "bicubic"
+    """Filter that scales an image to the network's input."""
+
+    def __post_init__(self) -> None:
+        expected = {
+            "trusted_familiarity": 0 < self.trusted_familiarity <= 1,
+            "min_weight": 0 < self.min_weight <= 1,
+            "sets_from": self.sets_from in get_args(SetsFrom),
+            "long_images": self.long_images in get_args(LongImages),
+            "resampling": self.resampling == "bicubic",
+        }
+        wrong = [f"{name} {getattr(self, name)!r}" for name, is_right in expected.items() if not is_right]
+        if wrong:
+            raise CheckpointError(
+                f"this version does not know the answer rules {', '.join(wrong)}; update uniemox, or export again"
+            )
+
+
+NEW_RULES = AnswerRules()
+"""Rules of the files that this version writes."""
+OLD_RULES = AnswerRules(trusted_familiarity=0.2, min_weight=0.2, sets_from="answer", long_images="squares")
+"""Rules of files without the field, those of versions up to 0.2."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ClassifierInfo:
     """Metadata of a classifier, stored in its files as JSON. Raises CheckpointError for wrong values."""
 
@@ -167,6 +210,8 @@ class ClassifierInfo:
     selection: they also chose the epoch, because there were too few to split; unknown: written by an older version."""
     calibrated_on: str = ""
     """Data and split that `uniemox calibrate` used; empty if the file was not calibrated."""
+    rules: AnswerRules = NEW_RULES
+    """Rules that turn the outputs into an answer."""
     ratings: Mapping[str, Any] = field(default_factory=dict)
     """Head for valence and arousal (predict/ratings.py); {} in files without one."""
     network: NetworkSpec | None = None
@@ -186,6 +231,7 @@ class ClassifierInfo:
             "mean": len(self.mean) == 3 and all(-math.inf < value < math.inf for value in self.mean),
             "std": len(self.std) == 3 and all(LEAST < value < math.inf for value in self.std),
             "conformal_scores": all(0 <= score <= 1 for score in self.conformal_scores),
+            "rules": isinstance(self.rules, AnswerRules),
             "ratings": isinstance(self.ratings, Mapping),
             "distances": all(-math.inf < distance < math.inf for distance in self.distances),
         }
@@ -219,6 +265,7 @@ class ClassifierInfo:
     def to_json(self) -> str:
         """Return all fields as JSON text, as files store them."""
         values = {part.name: getattr(self, part.name) for part in fields(self) if part.name != "network"}
+        values["rules"] = asdict(self.rules)
         return json.dumps(values | ({"encoder": {}, "parts": {}} if self.network is None else self.network.to_json()))
 
 
@@ -243,16 +290,22 @@ def read_info(text: str) -> ClassifierInfo:
     """
     try:
         values: Mapping[str, Any] = json.loads(text)
-        arguments = {part.name: values[part.name] for part in fields(ClassifierInfo) if part.name in values}
+        arguments = known_fields(ClassifierInfo, values)
         try:
             arguments["network"] = NetworkSpec.from_json(values)
         except (KeyError, TypeError, ValueError, AttributeError):  # not needed: an ONNX file predicts without it
             arguments["network"] = None
+        arguments["rules"] = replace(OLD_RULES, **known_fields(AnswerRules, values.get("rules", {})))
         arguments |= {name: tuple(arguments[name]) for name in TUPLES if name in arguments}
         unset = [name for name in ("mean", "std") if arguments.get(name) == ()]  # a colour histogram normalises nothing
         return ClassifierInfo(**{name: value for name, value in arguments.items() if name not in unset})
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"its metadata can't be read ({error}); export it again") from error
+
+
+def known_fields(cls: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values that are fields of a dataclass."""
+    return {part.name: values[part.name] for part in fields(cls) if part.name in values}
 
 
 def to_affect(outputs: Values) -> Values:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from sklearn.linear_model import Ridge
+from sklearn.linear_model import QuantileRegressor, Ridge
 
 from tests.data.tree import says
 from tests.drawn import draw_image
@@ -15,7 +15,7 @@ from tests.predict.networks import one, tiny_network
 from tests.runs import uniemox_here
 from uniemox.data.source import open_data
 from uniemox.errors import CheckpointError, ConfigError, DataError
-from uniemox.evaluate.recalibration import PENALTY, cross_fitted, fit_ratings, limit_of, ridge
+from uniemox.evaluate.recalibration import PENALTY, _quantile_line, cross_fitted, fit_ratings, interval_ends, ridge
 from uniemox.predict.network import Network
 from uniemox.predict.predictor import Predictor
 from uniemox.predict.ratings import RatingHead, head_inputs
@@ -70,15 +70,14 @@ def test_ratings_on_a_forgotten_scale_are_noticed(table: Path, tmp_path: Path) -
 
 
 def test_a_prediction_has_both_with_intervals_and_says_where_they_come_from(fitted: tuple[Path, dict]) -> None:
-    path, found = fitted
+    path, _ = fitted
     image = Image.new("RGB", (48, 48), (120, 100, 100))
     plain = one(Predictor(Network.open(path)).predict(image))
     assert plain.affect_from == "ratings"
     assert plain.valence is not None
     assert plain.arousal is not None
     assert plain.valence_interval is not None
-    if plain.familiarity >= 0.05:
-        assert plain.valence_interval[1] - plain.valence == pytest.approx(found["half_width"][0], abs=1e-6)
+    assert plain.valence_interval[0] < plain.valence < plain.valence_interval[1]
     told = plain.to_dict()
     assert told["arousal_interval"][0] < told["arousal"] < told["arousal_interval"][1]
     [embedded] = Predictor(Network.open(path)).predict_each([image], with_embedding=True)
@@ -91,7 +90,8 @@ def test_a_prediction_has_both_with_intervals_and_says_where_they_come_from(fitt
 def test_an_unfamiliar_image_has_the_interval_of_all_ratings(fitted: tuple[Path, dict]) -> None:
     head = Network.open(fitted[0]).rating_head
     known, strange = head.intervals(np.array([[5.0, 5.0]] * 2), np.array([0.5, 0.01]))
-    np.testing.assert_allclose(known[0], [5 - head.half_widths[0], 5 + head.half_widths[0]])
+    a, b = head.ends[0, 0, :, 0], head.ends[0, 0, :, 1]  # of both ends of valence
+    np.testing.assert_allclose(known[0], 5 + a + 5 * b)
     assert (strange[:, 0] <= head.spread[:, 0]).all()
     assert (strange[:, 1] >= head.spread[:, 1]).all()
     assert head.intervals(np.array([[9.0, 1.0]]), None).max() <= 9
@@ -108,7 +108,7 @@ def test_ridge_is_scikit_learns_on_scaled_blocks() -> None:
     np.testing.assert_allclose(inputs @ weights + bias, expected, rtol=1e-6)
 
 
-def test_no_group_is_in_two_folds_and_limits_are_conformal() -> None:
+def test_no_group_is_in_two_folds() -> None:
     inputs, ratings = DRAW.normal(size=(60, 6)), DRAW.uniform(1, 9, (60, 2))
     groups = [str(i % 17) for i in range(60)]
     found, fold = cross_fitted(inputs, ratings, groups, (4, 2))
@@ -116,7 +116,54 @@ def test_no_group_is_in_two_folds_and_limits_are_conformal() -> None:
     changed = ratings.copy()
     changed[fold == 3] = 1.0
     np.testing.assert_array_equal(cross_fitted(inputs, changed, groups, (4, 2))[0][fold == 3], found[fold == 3])
-    np.testing.assert_array_equal(limit_of(np.arange(1.0, 20.0)[:, None].repeat(2, axis=1)), [18, 18])
+
+
+def test_the_lines_are_scikit_learns_quantile_regression() -> None:
+    draw = np.random.default_rng(5)
+    x = draw.normal(size=80)
+    y = x + draw.normal(size=80) * (1 + np.abs(x))
+    for level in (0.05, 0.5, 0.95):
+        expected = QuantileRegressor(quantile=level, alpha=0, solver="highs").fit(x[:, None], y)
+        found = _quantile_line(x, y, level)
+        np.testing.assert_allclose(found, [expected.intercept_, expected.coef_[0]], atol=1e-8)
+
+
+def test_intervals_widen_where_errors_are_larger_and_hold_every_data_set() -> None:
+    draw = np.random.default_rng(3)
+
+    def drawn(count: int) -> tuple[np.ndarray, np.ndarray, list[str]]:
+        predictions = draw.uniform(2, 8, (count, 2))
+        is_second = draw.random(count) < 0.4  # the errors of this data set are twice as large
+        scale = 0.2 * predictions * np.where(is_second, 2, 1)[:, None]
+        ratings = (predictions + scale * draw.normal(size=(count, 2))).clip(1, 9)
+        return predictions, ratings, ["ab"[int(i)] for i in is_second]
+
+    predictions, ratings, sources = drawn(2_000)
+    ends = interval_ends(predictions, ratings, sources)
+    assert ends.shape == (2, 2, 2, 2)
+    weights, zeros = np.zeros((2, 3), np.float32), np.zeros(2)
+    head = RatingHead(weights, zeros, ends, spread=np.zeros((2, 2)), images=2_000, trained_on="drawn")
+    predictions, ratings, sources = drawn(4_000)
+    intervals = head.intervals(predictions, None)
+    inside = (intervals[..., 0] <= ratings) & (ratings <= intervals[..., 1])
+    assert inside[np.array(sources) == "b"].mean() == pytest.approx(0.9, abs=0.03)
+    assert inside[np.array(sources) == "a"].mean() > 0.97
+    widths = intervals[..., 1] - intervals[..., 0]
+    low, high = predictions[:, 0] < 3, (predictions[:, 0] > 5) & (predictions[:, 0] < 6)
+    assert widths[high, 0].mean() > 1.5 * widths[low, 0].mean()
+    few = interval_ends(predictions[:150], ratings[:150], ["a"] * 120 + ["b"] * 30)
+    assert len(few) == 2  # of a, and of all
+    assert len(interval_ends(predictions[:150], ratings[:150], [None] * 150)) == 1
+
+
+def test_a_head_of_version_0_2_has_one_width() -> None:
+    head = RatingHead(
+        np.zeros((2, 3), np.float32), np.zeros(2), np.zeros((1, 2, 2, 2)), np.ones((2, 2)), images=1, trained_on="old"
+    )
+    values = head.to_dict() | {"half_widths": [1.5, 0.5]}
+    del values["ends"]
+    found = RatingHead.from_dict(values).intervals(np.array([[5.0, 3.0]]), None)
+    np.testing.assert_array_equal(found, [[[3.5, 6.5], [2.5, 3.5]]])
 
 
 def test_ratings_of_other_images_are_scored_and_those_it_was_fitted_on_refused(
@@ -159,7 +206,7 @@ def test_a_head_is_written_and_read_and_damage_is_told(fitted: tuple[Path, dict]
     assert head.seen == {hashlib.sha256(path.read_bytes()).hexdigest()[:16] for path in table.parent.glob("*.png")}
     shares = np.exp(head_inputs(features, logits)[:, 48:])
     np.testing.assert_allclose(shares.sum(axis=1), 1)
-    for change in ({"weights": "?"}, {"bias": [1]}, {"half_widths": [float("nan"), 1]}, {"images": None}):
+    for change in ({"weights": "?"}, {"bias": [1]}, {"ends": [float("nan")] * 8}, {"ends": []}, {"images": None}):
         with pytest.raises(CheckpointError, match="head for valence and arousal"):
             RatingHead.from_dict(head.to_dict() | change)
 

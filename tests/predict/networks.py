@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
+from uniemox.classifier_info import NEW_RULES
 from uniemox.labels import MIKELS
 from uniemox.persons.box import Box, Detection
 from uniemox.predict.network import Network
@@ -26,6 +28,7 @@ INFO: dict[str, Any] = {
     "mean": (0.5, 0.4, 0.3),
     "std": (0.2, 0.3, 0.4),
     "encoder": {"name": "passed over"},
+    "rules": asdict(NEW_RULES),
 }
 
 

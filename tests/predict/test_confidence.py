@@ -5,6 +5,7 @@ import re
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,11 +16,10 @@ from PIL import Image
 from tests.drawn import draw_image
 from tests.predict.networks import made, one, tiny_network, values
 from tests.runs import uniemox_here
+from uniemox.classifier_info import NEW_RULES
 from uniemox.errors import ConfigError
 from uniemox.evaluate.calibration import conformal_scores
 from uniemox.predict.confidence import (
-    MIN_WEIGHT,
-    TRUSTED,
     familiarity_of,
     likely_labels,
     likely_sets,
@@ -45,10 +45,11 @@ def test_unfamiliarity_keeps_the_order_and_never_raises_confidence(
         for j in range(len(logits)):
             if plain[i] > plain[j] + 1e-12:
                 assert found[i] > found[j] - 1e-15
-    if familiarity >= TRUSTED:
+    if familiarity >= NEW_RULES.trusted_familiarity:
         np.testing.assert_allclose(found, plain, atol=1e-15)
     if familiarity == 0:
-        np.testing.assert_allclose(found, MIN_WEIGHT * plain + (1 - MIN_WEIGHT) / len(logits), atol=1e-15)
+        min_weight = NEW_RULES.min_weight
+        np.testing.assert_allclose(found, min_weight * plain + (1 - min_weight) / len(logits), atol=1e-15)
 
 
 @given(st.lists(st.floats(0, 1e6), min_size=1, max_size=50), st.integers(0, 49))
@@ -79,7 +80,7 @@ def test_predictions_hold_familiarity(tmp_path: Path) -> None:
         told = found.to_dict()
         assert (told["familiarity"], told["is_unfamiliar"]) == (pytest.approx(familiarity), familiarity < 0.05)
         assert found.top(1)[0][0] == first.top(1)[0][0]
-        weight = max(MIN_WEIGHT, min(1, familiarity / TRUSTED))
+        weight = max(NEW_RULES.min_weight, min(1, familiarity / NEW_RULES.trusted_familiarity))
         expected = weight * np.array(values(first)) + (1 - weight) / 8
         np.testing.assert_allclose(values(found), expected, atol=1e-6)
 
@@ -98,15 +99,20 @@ def test_table_and_plot_mark_unfamiliar_images(tmp_path: Path) -> None:
     assert drawn == [False, True]
 
 
-def test_likely_sets_of_unfamiliar_images_are_larger(tmp_path: Path) -> None:
+@pytest.mark.parametrize("coverage", [0.5, 0.9])
+def test_smoothing_does_not_change_likely_sets(tmp_path: Path, coverage: float) -> None:
+    """It would make every label of an unfamiliar image likely at 0.9, and sets smaller at low coverages."""
     scores = tuple(i / 100 for i in range(100))
 
-    def count(distances: tuple[float, ...]) -> int:
-        predictor = Predictor(made(tmp_path, distances=distances, conformal_scores=scores))
+    def sizes(distances: tuple[float, ...], **info: Any) -> list[int]:
+        predictor = Predictor(made(tmp_path, distances=distances, conformal_scores=scores, **info))
         images = [draw_image(i, (64, 64)) for i in range(8)]
-        return sum(len(one(found).likely or ()) for found in predictor.predict(images, coverage=0.9))
+        return [len(one(found).likely or ()) for found in predictor.predict(images, coverage=coverage)]
 
-    assert count((0.0,) * 99) > count((1e6,) * 99)
+    unfamiliar, familiar = sizes((0.0,) * 99), sizes((1e6,) * 99)
+    assert unfamiliar == familiar
+    old_rules = {"sets_from": "answer", "min_weight": 0.2}
+    assert (sum(sizes((0.0,) * 99, rules=old_rules)) > sum(familiar)) == (coverage == 0.9)
 
 
 def test_blank_images_are_flagged_as_unfamiliar(tmp_path: Path) -> None:
@@ -142,13 +148,15 @@ def test_valence_falls_back_to_word_norms(tmp_path: Path) -> None:
 def test_the_view_is_the_middle_square_or_all_of_a_long_image(tmp_path: Path) -> None:
     predictor = Predictor(made(tmp_path, crop_fraction=1.0))
     assert one(predictor.predict(draw_image(1, (90, 60)))).view == (15, 0, 75, 60)
-    wide = draw_image(1, (300, 100))
+    wide = draw_image(1, (240, 100))
     found = one(predictor.predict(wide))
-    assert found.view == (0, 0, 300, 100)
-    parts = [one(predictor.predict(wide.crop((x, 0, x + 100, 100)))) for x in (0, 100, 200)]
-    np.testing.assert_allclose(values(found), np.mean([values(part) for part in parts], axis=0), atol=1e-6)
-    assert one(predictor.predict(draw_image(1, (40, 79)))).view == (0, 19.5, 40, 59.5)
-    assert one(predictor.predict(draw_image(1, (40, 80)))).view == (0, 0, 40, 80)
+    assert found.view == (0, 0, 240, 100)
+    parts = [one(predictor.predict(wide.crop((x, 0, x + 100, 100)))) for x in (0, 70, 140)]
+    # The mean of the logits is the geometric mean of the probabilities, scaled to sum 1.
+    expected = np.exp(np.mean([np.log(values(part)) for part in parts], axis=0))
+    np.testing.assert_allclose(values(found), expected / expected.sum(), atol=1e-6)
+    assert one(predictor.predict(draw_image(1, (50, 90)))).view == (0, 20, 50, 70)
+    assert one(predictor.predict(draw_image(1, (50, 91)))).view == (0, 0, 50, 91)
 
 
 @pytest.mark.parametrize("coverage", [0.5, 0.8, 0.9, 0.95])

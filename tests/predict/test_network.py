@@ -170,8 +170,10 @@ def test_a_network_that_hides_the_person_needs_detections(tmp_path: Path) -> Non
     assert network.info.needs_person
     assert not network.info.has_person
     long, person = Image.new("RGB", (300, 100), "white"), Detection(Box(100, 0, 200, 100), 0.9)
-    views, _ = network.look_at_all(long, long.size, (person,))
-    assert [view["scene"][:, 4:-4, 4:-4].max() for view in views] == [0]  # its edges are mixed with what is beside it
+    look = network.look_at_all(long, long.size, (person,))
+    assert [view["scene"][:, 4:-4, 4:-4].max() for view in look.views] == [
+        0
+    ]  # its edges are mixed with what is beside it
     assert network.look(long, long.size, ())["scene"].min() == 255
     explained = heat_map(Predictor(network, Finds(person.box)), long, method="occlusion")
     assert explained.persons == (person,)  # looked for, though no view shows them

@@ -98,7 +98,8 @@ def _rating_words(fit: "RatingFit") -> tuple[str, list[str]]:
         line += " (if people rated on another scale, name it: csv:TABLE?scale=1-7)"
     return f"{line}; ten-fold cross-validation over groups:", [
         f"{name}: rank correlation {fit.spearman[i]:.2f}, error {fit.mean_error[i]:.2f} of 8 (the mean rating "
-        f"for all images: {fit.mean_error_of_mean[i]:.2f}), intervals of ±{fit.half_width[i]:.2f} hold "
-        f"{fit.coverage[i]:.0%}"
+        f"for all images: {fit.mean_error_of_mean[i]:.2f}); intervals, {fit.width[i]:.1f} wide on average, hold "
+        f"{fit.coverage[i]:.0%} of the ratings (lowest fifth {fit.coverage_by_fifth[i][0]:.0%}, highest fifth "
+        f"{fit.coverage_by_fifth[i][-1]:.0%})"
         for i, name in enumerate(("valence", "arousal"))
     ]

@@ -22,6 +22,8 @@ Runs = Annotated[list[Path], Parameter(consume_multiple=True, negative="")]
 TRUST = {
     "coverage": "90 % likely sets that contain the label",
     "set_size": "labels per 90 % likely set",
+    "coverage_unfamiliar": "the same for unfamiliar images: sets that contain the label",
+    "set_size_unfamiliar": "the same for unfamiliar images: labels per set",
     "flagged": "flagged as unfamiliar",
 }
 

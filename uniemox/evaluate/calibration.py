@@ -6,9 +6,9 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from uniemox.classifier_info import ClassifierInfo
+from uniemox.classifier_info import NEW_RULES, AnswerRules, ClassifierInfo
 from uniemox.evaluate.metrics import Array, Labels, check_finite
-from uniemox.predict.confidence import answers_of, familiarity_of, log_softmax, probabilities_of
+from uniemox.predict.confidence import familiarity_of, log_softmax, probabilities_of, set_probabilities_of
 
 BINS = 15
 MAX_SCORES = 2000  # maximum number of stored scores for likely labels
@@ -45,13 +45,15 @@ def expected_calibration_error(probabilities: Array, labels: Labels, bins: int =
     return float((np.nan_to_num(np.abs(accuracy - confidence)) * count).sum() / count.sum())
 
 
-def fit_temperature(logits: Array, target: Array, familiarity: NDArray[np.float64] | None = None) -> float:
+def fit_temperature(
+    logits: Array, target: Array, familiarity: NDArray[np.float64] | None = None, rules: AnswerRules = NEW_RULES
+) -> float:
     """Return the temperature that minimises the mean negative log-likelihood (section 4.2).
 
     logits: (N, E), of images that are not scored later.  target: (N, E) distributions. Returns 0.01 to 100: 0.01
     if every sample is right, because there is no optimum then, and 1 if the temperature has no effect.
     familiarity: (N,); the probabilities of less familiar images move towards equal values (`probabilities_of`), before
-    the likelihood is computed. Raises DataError for no sample, or logits that are not finite.
+    the likelihood is computed.  rules: of the smoothing. Raises DataError for no sample, or logits that are not finite.
     """
     from scipy.optimize import minimize_scalar  # noqa: PLC0415 - an ONNX file is evaluated without scipy
 
@@ -63,7 +65,8 @@ def fit_temperature(logits: Array, target: Array, familiarity: NDArray[np.float6
         if familiarity is None:
             log_p = log_softmax(np.asarray(logits, np.float64) / temperature)
         else:
-            log_p = np.log(np.maximum(probabilities_of(logits, temperature, familiarity), np.finfo(np.float64).tiny))
+            shares_of_labels = probabilities_of(logits, temperature, familiarity, rules)
+            log_p = np.log(np.maximum(shares_of_labels, np.finfo(np.float64).tiny))
         return float(-(shares * log_p).sum(axis=1).mean())
 
     # The loss is convex in 1 / T, so it also has a single minimum in log T.
@@ -83,16 +86,17 @@ def calibrated(info: ClassifierInfo, logits: Array, distances: Array | None, tar
     """
     train_distances = info.distances
     if distances is not None and not train_distances:
-        train_distances = tuple(round(float(value), 3) for value in quantiles(distances))
+        finite = distances[np.isfinite(distances)]  # a blank image has an infinite one
+        train_distances = tuple(round(float(value), 3) for value in quantiles(finite))
     info = replace(info, distances=train_distances)
     if info.task == "affect":
         return info
     temperature, is_rough = info.temperature or 1.0, len(logits) < MANY
     if not is_rough or (logits.argmax(axis=1) != target.argmax(axis=1)).any():
-        fitted = fit_temperature(logits, target, familiarity_of(distances, train_distances))
+        fitted = fit_temperature(logits, target, familiarity_of(distances, train_distances), info.rules)
         temperature = min(fitted, temperature * ROUGH) if is_rough else fitted
     info = replace(info, temperature=temperature)
-    return replace(info, conformal_scores=conformal_scores(answers_of(info, logits, distances), target))
+    return replace(info, conformal_scores=conformal_scores(set_probabilities_of(info, logits, distances), target))
 
 
 def conformal_scores(probabilities: Array, target: Array) -> tuple[float, ...]:

@@ -10,10 +10,14 @@ import torch
 from uniemox.checkpoints.classifier import load_classifier
 from uniemox.classifier_info import ClassifierInfo, views_of
 from uniemox.data.sample import Broken, Sample
+from uniemox.errors import DataError
 from uniemox.evaluate.outputs import Outputs, nothing_read
 from uniemox.io.progress import Progress, silent
 from uniemox.model.classifier import Classifier
 from uniemox.model.config import Precision
+from uniemox.persons.box import Box
+from uniemox.predict.network import DISTANCE, LOGITS, is_blank, mean_outputs
+from uniemox.predict.views import scene_parts
 from uniemox.training.config import HardwareConfig
 from uniemox.training.hardware import count_workers, setup_device
 from uniemox.views.config import ViewConfig
@@ -35,36 +39,101 @@ def outputs_of(
     workers: int = 1,
     on_progress: Progress = silent,
 ) -> Outputs:
-    """Return logits, or the encoder's output for each view, of all samples in the evaluation views.
+    """Return logits, or the encoder's output for each view, of all samples, seen as in a prediction.
 
     A classifier that was compiled for training runs eagerly. Its mode is restored afterwards.
-    stats: normalisation of the encoder's pixels.  Raises DataError if no image can be read.
+
+    Args:
+        classifier: the network.
+        samples: what it reads.
+        view: settings of its views. A long image is seen as by rule "blend" of `AnswerRules`.
+        stats: normalisation of the encoder's pixels.
+        encoded: return the encoder's output, not logits.
+        precision: of the computation.
+        workers: processes that decode.
+        on_progress: called after each batch.
+
+    Raises:
+        DataError: no image can be read.
     """
-    device = next(classifier.parameters()).device
-    rows, distances, read, broken = list[np.ndarray](), list[np.ndarray](), list[Sample](), list[Broken]()
+    run = _Run(classifier, stats, encoded=encoded, precision=precision)
     was_training = classifier.training
     classifier.eval()
+    read, crops, broken = list[Sample](), list[Box](), list[Broken]()
     for batch in load_batches(samples, EvalViews(view), BATCH, workers=workers):
         if batch.samples:
-            # Batches of another size, and without gradients, would be compiled again, which takes minutes.
-            with (
-                torch.no_grad(),
-                torch.compiler.set_stance("force_eager"),
-                torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"),
-            ):
-                views = select_views(classifier, batch)
-                pixels = {name: normalise(value, device, stats) for name, value in views.items()}
-                values, far = (classifier.encode(**pixels), None) if encoded else classifier.answer(**pixels)
-            rows.append(values.float().cpu().numpy())
-            distances += [] if far is None else [far.cpu().numpy()]
+            run.add(batch)
             read += batch.samples
+            crops += batch.crops
         broken += batch.broken
         on_progress("evaluating", len(read) + len(broken), len(samples))
-    classifier.train(was_training)
-    if not rows:
+    if not read:
+        classifier.train(was_training)
         raise nothing_read(broken)
-    all_distances = np.concatenate(distances) if distances else None
-    return Outputs(np.concatenate(rows), all_distances, tuple(read), tuple(broken))
+    outputs = run.outputs()
+    if classifier.streams == "scene" and not view.hide_person:
+        # The crop of an image is in its middle.
+        sizes = [(round(crop.x1 + crop.x2), round(crop.y1 + crop.y2)) for crop in crops]
+        weights = [[weight for _, weight in scene_parts(size)] for size in sizes]
+        long_rows = [row for row, row_weights in enumerate(weights) if len(row_weights) > 1]
+        by_square = []
+        for square in range(max((len(weights[row]) for row in long_rows), default=0)):
+            run = _Run(classifier, stats, encoded=encoded, precision=precision)
+            run.add_all([read[row] for row in long_rows], EvalViews(view, square), workers)
+            by_square.append(run.outputs())
+        for place, row in enumerate(long_rows):
+            squares = by_square[: len(weights[row])]
+            outputs_of_image = {name: np.stack([each[name][place] for each in squares]) for name in outputs}
+            for name, mean in mean_outputs(outputs_of_image, weights[row]).items():
+                outputs[name][row] = mean[0]
+    classifier.train(was_training)
+    return Outputs(outputs[LOGITS], outputs.get(DISTANCE), tuple(read), tuple(broken))
+
+
+class _Run:
+    """Outputs of a classifier for batches of views."""
+
+    def __init__(self, classifier: Classifier, stats: PixelStats, *, encoded: bool, precision: Precision) -> None:
+        self.classifier = classifier
+        self.stats = stats
+        self.encoded = encoded
+        self.precision = precision
+        self.device = next(classifier.parameters()).device
+        self._values: list[np.ndarray] = []
+        self._distances: list[np.ndarray] = []
+
+    def add(self, batch: ViewBatch) -> None:
+        """Compute the outputs for a batch."""
+        # Batches of another size, and without gradients, would be compiled again, which takes minutes.
+        with (
+            torch.no_grad(),
+            torch.compiler.set_stance("force_eager"),
+            torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"),
+        ):
+            views = select_views(self.classifier, batch)
+            pixels = {name: normalise(value, self.device, self.stats) for name, value in views.items()}
+            if self.encoded:
+                values, distances = self.classifier.encode(**pixels), None
+            else:
+                values, distances = self.classifier.answer(**pixels)
+        self._values.append(values.float().cpu().numpy())
+        if distances is not None:
+            are_blank = [is_blank(*(view[i].numpy() for view in views.values())) for i in range(len(batch.samples))]
+            self._distances.append(np.where(are_blank, np.float32(np.inf), distances.cpu().numpy()))
+
+    def add_all(self, samples: Sequence[Sample], views: EvalViews, workers: int) -> None:
+        """Compute the outputs for samples that could be read before. Raises DataError if one can't any more."""
+        for batch in load_batches(samples, views, BATCH, workers=workers):
+            if batch.broken:
+                raise DataError(f"{batch.broken[0].reason}; it could be read a moment before")
+            self.add(batch)
+
+    def outputs(self) -> dict[str, np.ndarray]:
+        """Return the outputs so far, by name; those of the encoder as logits."""
+        outputs = {LOGITS: np.concatenate(self._values)}
+        if self._distances:
+            outputs[DISTANCE] = np.concatenate(self._distances)
+        return outputs
 
 
 def select_views(classifier: Classifier, batch: ViewBatch) -> dict[str, torch.Tensor]:
@@ -82,5 +151,4 @@ def open_classifier(weights: Path, hardware: HardwareConfig | None) -> tuple[Cla
     hardware = hardware or HardwareConfig()
     device = setup_device(hardware)
     stats, workers = PixelStats(info.mean, info.std), count_workers(hardware, device)
-    view = ViewConfig.of(info)
-    return info, partial(outputs_of, classifier.to(device), view=view, stats=stats, workers=workers)
+    return info, partial(outputs_of, classifier.to(device), view=ViewConfig.of(info), stats=stats, workers=workers)

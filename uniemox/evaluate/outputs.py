@@ -34,7 +34,7 @@ def outputs_of_network(
     what: str = "evaluating",
     rated: bool = False,
 ) -> Outputs:
-    """Return logits of all samples in the evaluation views: the centre crop, and the people in the data set.
+    """Return logits of all samples, seen as in a prediction, with the people in the data set.
 
     rated: return valence and arousal of the rating head instead, in the form of a task-affect network (`from_affect`).
     what: name of the work, for on_progress.  Raises DataError if no image can be read.
@@ -59,7 +59,8 @@ def run_each(
         try:
             with image_border(str(sample.image)):
                 image, full = decode_sample(sample)
-                return network.run([network.look(image, full, sample.persons, sample.target_box)], more)
+                look = network.look_at_all(image, full, sample.persons, sample.target_box)
+                return network.run_image(look, more)
         except ImageError as error:
             return Broken(sample.key, str(error))
 

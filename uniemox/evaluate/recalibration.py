@@ -3,9 +3,12 @@
 `uniemox calibrate` writes the ONNX file again with the fitted values.
 """
 
+import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +27,7 @@ from uniemox.io.files import ONNX, replacing
 from uniemox.io.onnx_external import with_metadata
 from uniemox.io.progress import Progress, silent
 from uniemox.labels import AFFECT, ScoredLabels, scored_labels
-from uniemox.predict.confidence import UNFAMILIAR, answers_of, familiarity_of, likely_sets
+from uniemox.predict.confidence import UNFAMILIAR, answers_of, familiarity_of, likely_sets, set_probabilities_of
 from uniemox.predict.network import FEATURES, KEY, LOGITS, Network
 from uniemox.predict.opening import open_network
 from uniemox.predict.ranks import rank_correlation
@@ -131,8 +134,11 @@ def _measured(
     is_right = mapped(before, scored.of_model).argmax(axis=1) == place_of[truth]
     familiarity = familiarity_of(outputs.distances, fitted.distances)
     has_sets = len(info.conformal_scores) >= MIN_IMAGES
-    sets_before = likely_sets(info.conformal_scores, COVERAGE, before, truth) if has_sets else (None, None)
-    sets_after = likely_sets(fitted.conformal_scores, COVERAGE, after, truth)
+    shares_before, shares_after = (
+        set_probabilities_of(each, outputs.values, outputs.distances) for each in (info, fitted)
+    )
+    sets_before = likely_sets(info.conformal_scores, COVERAGE, shares_before, truth) if has_sets else (None, None)
+    sets_after = likely_sets(fitted.conformal_scores, COVERAGE, shares_after, truth)
     return Recalibration(
         images=len(truth),
         split=split,
@@ -169,9 +175,12 @@ class RatingFit:
     """Mean distance from the ratings, on the scale of 1 to 9."""
     mean_error_of_mean: tuple[float, float]
     """The same if every image gets the mean rating."""
-    half_width: tuple[float, float]
+    width: tuple[float, float]
+    """Mean width of the intervals."""
     coverage: tuple[float, float]
-    """Coverage of intervals whose width other groups determined."""
+    """Coverage of intervals whose ends other groups determined."""
+    coverage_by_fifth: tuple[tuple[float, ...], tuple[float, ...]]
+    """The same for the fifth of the images with the lowest ratings, the next fifth, and so on."""
     unreadable: Mapping[str, str]
     """Reasons for images that can't be read, by key."""
 
@@ -207,15 +216,15 @@ def fit_ratings(
     blocks = (outputs[FEATURES].shape[1], outputs[LOGITS].shape[1])
     ratings = np.array([[sample.valence, sample.arousal] for sample in samples])  # (N, 2)
     groups = [sample.group or sample.image_key for sample in samples]
+    sources = [data.part_of(sample) for sample in samples]
     held_out, fold = cross_fitted(inputs, ratings, groups, blocks)
-    distances = np.abs(held_out - ratings)
     weights, bias = ridge(inputs, ratings, blocks)
     hashes = image_hashes(samples, on_progress)
     tails = (1 - COVERAGE) / 2
     head = RatingHead(
         weights=weights.T.astype(np.float32),
         bias=bias,
-        half_widths=limit_of(distances),
+        ends=interval_ends(held_out, ratings, sources),
         spread=np.quantile(ratings, [tails, 1 - tails], axis=0).T,
         images=len(samples),
         trained_on=data.name_with_split(split),
@@ -223,19 +232,58 @@ def fit_ratings(
     )
     write_model(source, out, replace(network.info, ratings=head.to_dict()).to_json())
     write_hashes(seen_file(out), read_seen(source))
-    inside = [distances[fold == i] <= limit_of(distances[fold != i]) for i in range(FOLDS)]
+    inside = _are_inside(head, held_out, ratings, sources, fold)
+    return RatingFit(
+        images=len(samples),
+        split=split,
+        groups=len(set(groups)),
+        unreadable=reasons_of(broken),
+        coverage_by_fifth=(_by_fifth(inside[:, 0], ratings[:, 0]), _by_fifth(inside[:, 1], ratings[:, 1])),
+        **_measures(head, held_out, ratings, inside),
+    )
+
+
+def _measures(
+    head: RatingHead, held_out: NDArray[np.float64], ratings: NDArray[np.float64], inside: NDArray[np.bool_]
+) -> dict[str, Any]:
+    """Return the fields of a `RatingFit` that are pairs of numbers.  All arguments but the head: (N, 2)."""
+    intervals = head.intervals(held_out, None)
     measures = {
         "lowest": ratings.min(axis=0),
         "highest": ratings.max(axis=0),
         "spearman": [rank_correlation(held_out[:, i], ratings[:, i]) for i in range(len(AFFECT))],
-        "mean_error": distances.mean(axis=0),
+        "mean_error": np.abs(held_out - ratings).mean(axis=0),
         "mean_error_of_mean": np.abs(ratings - ratings.mean(axis=0)).mean(axis=0),
-        "half_width": head.half_widths,
-        "coverage": np.concatenate(inside).mean(axis=0),
+        "width": (intervals[..., 1] - intervals[..., 0]).mean(axis=0),
+        "coverage": inside.mean(axis=0),
     }
-    pairs = {name: (float(valence), float(arousal)) for name, (valence, arousal) in measures.items()}
-    unreadable = reasons_of(broken)
-    return RatingFit(images=len(samples), split=split, groups=len(set(groups)), unreadable=unreadable, **pairs)
+    return {name: (float(valence), float(arousal)) for name, (valence, arousal) in measures.items()}
+
+
+def _are_inside(
+    head: RatingHead,
+    held_out: NDArray[np.float64],
+    ratings: NDArray[np.float64],
+    sources: Sequence[str | None],
+    fold: NDArray[np.int64],
+) -> NDArray[np.bool_]:
+    """Return whether intervals contain the ratings, (N, 2), if other folds determine the ends of each interval.
+
+    held_out: (N, 2) predictions.  ratings: (N, 2).  sources: N names of data sets.  fold: (N,).
+    """
+    inside = np.empty(ratings.shape, dtype=bool)
+    for i in range(FOLDS):
+        is_other = fold != i
+        other_sources = [source for source, is_used in zip(sources, is_other, strict=True) if is_used]
+        part = replace(head, ends=interval_ends(held_out[is_other], ratings[is_other], other_sources))
+        intervals = part.intervals(held_out[~is_other], None)
+        inside[~is_other] = (intervals[..., 0] <= ratings[~is_other]) & (ratings[~is_other] <= intervals[..., 1])
+    return inside
+
+
+def _by_fifth(values: NDArray[np.bool_], ratings: NDArray[np.float64]) -> tuple[float, ...]:
+    """Return the mean of values (N,) in each fifth of the ratings (N,), lowest first."""
+    return tuple(float(values[part].mean()) for part in np.array_split(np.argsort(ratings, kind="stable"), 5))
 
 
 def cross_fitted(
@@ -268,10 +316,59 @@ def ridge(
     return weights, middle - mean @ weights
 
 
-def limit_of(distances: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the conformal 90 % quantile of N distances, per column, (2,).  distances: (N, 2)."""
-    place = min(int(np.ceil((len(distances) + 1) * COVERAGE)), len(distances)) - 1
-    return np.sort(distances, axis=0)[place]
+def interval_ends(
+    predictions: NDArray[np.float64], ratings: NDArray[np.float64], sources: Sequence[str | None]
+) -> NDArray[np.float64]:
+    """Fit the ends of 90 % intervals to held-out predictions, see `RatingHead.ends`.
+
+    Every data set with at least 100 images has ends of its own; the others are joined with all images.
+
+    Args:
+        predictions: (N, 2), of fits without the image.
+        ratings: (N, 2).
+        sources: N names of data sets.
+
+    Returns:
+        (S, 2, 2, 2) for S data sets: rating, low and high end, a and b.
+    """
+    counts = Counter(sources)
+    large = [source for source in counts if counts[source] >= MIN_RATED]
+    masks = [np.array([other == source for other in sources]) for source in large]
+    if len(large) < len(counts):
+        masks.append(np.ones(len(sources), dtype=bool))
+    return np.array(
+        [[_ends(predictions[mask, i], ratings[mask, i]) for i in range(ratings.shape[1])] for mask in masks]
+    )
+
+
+def _ends(predictions: NDArray[np.float64], ratings: NDArray[np.float64]) -> list[list[float]]:
+    """Return a and b of the low and of the high end, for predictions and ratings (N,)."""
+    errors = ratings - predictions
+    tail = (1 - COVERAGE) / 2
+    low, high = (_quantile_line(predictions, errors, level) for level in (tail, 1 - tail))
+    # How far errors lie outside of the lines, which are then moved apart (conformalised quantile regression).
+    outside = np.maximum(low[0] + low[1] * predictions - errors, errors - high[0] - high[1] * predictions)
+    place = min(math.ceil((len(outside) + 1) * COVERAGE), len(outside)) - 1
+    shift = float(np.sort(outside)[place])
+    return [[low[0] - shift, low[1]], [high[0] + shift, high[1]]]
+
+
+def _quantile_line(x: NDArray[np.float64], y: NDArray[np.float64], level: float) -> tuple[float, float]:
+    """Return a and b of the line a + b · x with this quantile of y (Koenker & Bassett, Econometrica 1978).
+
+    x, y: (N,).  level: 0 to 1.
+    """
+    from scipy import sparse  # noqa: PLC0415 - only a fit needs it
+    from scipy.optimize import linprog  # noqa: PLC0415
+
+    # Minimise Σ level · above + (1 - level) · below, where y = a + b · x + above - below, and both are at least 0.
+    count = len(x)
+    costs = np.concatenate([[0, 0], np.full(count, level), np.full(count, 1 - level)])
+    terms = np.stack([np.ones(count), x], axis=1)
+    equations = sparse.hstack([terms, sparse.eye(count), -sparse.eye(count)], format="csc")
+    bounds = [(None, None)] * 2 + [(0, None)] * (2 * count)
+    line = linprog(costs, A_eq=equations, b_eq=y, bounds=bounds).x[:2]
+    return float(line[0]), float(line[1])
 
 
 def open_file(model: str) -> tuple[Path, Network]:

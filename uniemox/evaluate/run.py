@@ -33,7 +33,14 @@ from uniemox.io.files import EVALUATIONS, ONNX, WEIGHTS, refuse_special, write_f
 from uniemox.io.progress import Progress, silent
 from uniemox.io.weight_names import EMBEDDED, IN_PACKAGE
 from uniemox.labels import AFFECT, LabelMap, ScoredLabels, scored_labels
-from uniemox.predict.confidence import UNFAMILIAR, answers_of, familiarity_of, likely_sets, probabilities_of
+from uniemox.predict.confidence import (
+    UNFAMILIAR,
+    answers_of,
+    familiarity_of,
+    likely_sets,
+    probabilities_of,
+    set_probabilities_of,
+)
 from uniemox.predict.opening import open_network
 from uniemox.predict.ratings import HASH_DIGITS, RatingHead
 
@@ -42,6 +49,7 @@ if TYPE_CHECKING:
 
 Opened = tuple[ClassifierInfo, Callable[..., Outputs], RatingHead | None]
 COVERAGE, MIN_SCORES = 0.9, 30  # of likely labels
+MIN_UNFAMILIAR = 10  # images from which on their coverage is told apart
 COLUMNS = ("domain", "split", "label", "group")
 MAX_NAME = 120  # maximum length of a file name made of data-set names
 
@@ -61,7 +69,8 @@ class Evaluation:
     """Reasons for images that can't be read, by key."""
     trust: Mapping[str, float] = field(default_factory=dict)
     """Quality of the model's own statements: flagged, the share of images that it flags as unfamiliar; coverage and
-    set_size of its 90 % likely sets."""
+    set_size of its 90 % likely sets; coverage_unfamiliar and set_size_unfamiliar, the same for flagged images alone, if
+    there are at least 10."""
     scored_labels: tuple[str, ...] = ()
     """Labels among which the model's answers were scored; empty for valence and arousal."""
 
@@ -288,8 +297,15 @@ class Scorer:
             measures["flagged"] = float((self.familiarity < UNFAMILIAR).mean())
         is_own = self.scored is not None and self.scored.labels.labels == self.scored.of_model.source.labels
         if self.info.task == "label" and is_own and len(self.info.conformal_scores) >= MIN_SCORES:
-            sets = likely_sets(self.info.conformal_scores, COVERAGE, self.answers, self.truth)
-            measures |= dict(zip(("coverage", "set_size"), sets, strict=True))
+            shares = set_probabilities_of(self.info, self.outputs.values, self.outputs.distances)
+            everything = np.ones(len(shares), dtype=bool)
+            parts = {"": everything}
+            if self.familiarity is not None:
+                parts |= {"_unfamiliar": self.familiarity < UNFAMILIAR}
+            for name, part in parts.items():
+                if name == "" or part.sum() >= MIN_UNFAMILIAR:
+                    sets = likely_sets(self.info.conformal_scores, COVERAGE, shares[part], self.truth[part])
+                    measures |= {f"coverage{name}": sets[0], f"set_size{name}": sets[1]}
         return measures
 
     def predictions(self) -> list[dict[str, Any]]:

@@ -6,13 +6,11 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from uniemox.classifier_info import ClassifierInfo, to_affect
+from uniemox.classifier_info import NEW_RULES, AnswerRules, ClassifierInfo, to_affect
 from uniemox.errors import ConfigError
 
 Array = NDArray[np.floating]
 UNFAMILIAR = 0.05  # images below are flagged, including one in twenty that are like the training images
-TRUSTED = 0.15  # from here on the network's own probabilities are used unchanged; chosen with recipes/smoothing.py
-MIN_WEIGHT = 0.4  # minimum weight of the network's own probabilities; above 0, so their order stays; chosen likewise
 ROUNDING = 1e-5  # stored conformal scores are rounded to 5 digits
 
 
@@ -39,12 +37,18 @@ def log_softmax(logits: Array) -> NDArray[np.float64]:
     return values - np.log(np.exp(values).sum(axis=1, keepdims=True))
 
 
-def probabilities_of(logits: Array, temperature: float | None, familiarity: Array | None = None) -> NDArray[np.float64]:
+def probabilities_of(
+    logits: Array, temperature: float | None, familiarity: Array | None = None, rules: AnswerRules = NEW_RULES
+) -> NDArray[np.float64]:
     """Return calibrated probabilities (N, E), rows of sum 1.
 
-    logits: (N, E).  temperature: divides them (arXiv 1706.04599); None: 1.
-    familiarity: (N,). Below 0.15 the network's probabilities have the weight familiarity / 0.15, at least 0.4; the
-    rest is distributed equally over all labels.
+    Args:
+        logits: (N, E).
+        temperature: divides the logits (arXiv 1706.04599); None: 1.
+        familiarity: (N,), 0 to 1; None: no smoothing. Below `rules.trusted_familiarity`, t, the network's probabilities
+            have the weight familiarity / t, at least `rules.min_weight`; the rest is distributed equally over all
+            labels.
+        rules: of the model's file.
 
     >>> probabilities_of(np.log([[1.0, 3.0]]), None, np.array([0.075])).tolist()
     [[0.375, 0.625]]
@@ -54,7 +58,7 @@ def probabilities_of(logits: Array, temperature: float | None, familiarity: Arra
     shares = exponentials / exponentials.sum(axis=1, keepdims=True)
     if familiarity is None:
         return shares
-    weight = np.clip(familiarity / TRUSTED, MIN_WEIGHT, 1.0)[:, None]  # (N, 1)
+    weight = np.clip(familiarity / rules.trusted_familiarity, rules.min_weight, 1.0)[:, None]  # (N, 1)
     return weight * shares + (1 - weight) / shares.shape[1]
 
 
@@ -65,7 +69,19 @@ def answers_of(info: ClassifierInfo, logits: Array, distances: Array | None = No
     """
     if info.task == "affect":
         return to_affect(np.asarray(logits, np.float64))
-    return probabilities_of(logits, info.temperature, familiarity_of(distances, info.distances))
+    return probabilities_of(logits, info.temperature, familiarity_of(distances, info.distances), info.rules)
+
+
+def set_probabilities_of(info: ClassifierInfo, logits: Array, distances: Array | None = None) -> NDArray[np.float64]:
+    """Return the probabilities by which likely labels are chosen, (N, E), of a classifier of labels.
+
+    They are the network's own, before the smoothing: smoothing gives every label a probability above the limit of high
+    coverages, and would make sets smaller at low ones. Files of version 0.2 use those after the smoothing.
+    Takes the arguments of `answers_of`.
+    """
+    if info.rules.sets_from == "answer":
+        return answers_of(info, logits, distances)
+    return probabilities_of(logits, info.temperature)
 
 
 def score_limit(scores: Sequence[float], coverage: float) -> float:

@@ -16,7 +16,7 @@ from uniemox.io.files import ONNX, fingerprint_of
 from uniemox.io.onnx_external import external_files
 from uniemox.io.onnx_sessions import RUNTIME_ERRORS, InferenceSession, Session
 from uniemox.persons.box import Box, Detection, choose_person
-from uniemox.predict.confidence import answers_of, familiarity_of
+from uniemox.predict.confidence import answers_of, familiarity_of, set_probabilities_of
 from uniemox.predict.ratings import RatingHead
 from uniemox.predict.views import Pixels, hide, person_view, scaled_px, scene_box, scene_parts, scene_view
 
@@ -47,11 +47,32 @@ class Engine(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class ImageViews:
+    """Everything that a network reads of one image."""
+
+    views: tuple[dict[str, Pixels], ...]
+    """K views by name, (3, S, S) uint8 each: one, or squares along a long image."""
+    weights: tuple[float, ...]
+    """Weight of each view, (K,), with sum 1."""
+    parts: tuple[Box, ...]
+    """Part of the image that each view shows, px."""
+
+    @property
+    def box(self) -> Box:
+        """Part of the image that all views together show, px."""
+        lows = [min(part[i] for part in self.parts) for i in (0, 1)]
+        highs = [max(part[i] for part in self.parts) for i in (2, 3)]
+        return Box(*lows, *highs)
+
+
+@dataclass(frozen=True, slots=True)
 class Answers:
-    """Outputs for N images."""
+    """Answers for N images."""
 
     values: NDArray[np.float64]
     """(N, E) probabilities, or (N, 2) valence and arousal."""
+    set_values: NDArray[np.float64]
+    """(N, E) probabilities by which likely labels are chosen, see `set_probabilities_of`."""
     familiarity: NDArray[np.float64] | None
     """(N,), 0 to 1, see `familiarity_of`; None: the network has no distance."""
     features: Array | None
@@ -61,7 +82,7 @@ class Answers:
 
     def mean(self) -> "Answers":
         """Return the mean over the N images as one: they are parts of an image."""
-        parts = (self.values, self.familiarity, self.features, self.ratings)
+        parts = (self.values, self.set_values, self.familiarity, self.features, self.ratings)
         return Answers(*(None if part is None else part.mean(axis=0, keepdims=True) for part in parts))  # type: ignore[arg-type]
 
 
@@ -110,40 +131,66 @@ class Network:
         return views
 
     def look_at_all(
-        self, image: Image.Image, full: tuple[int, int], persons: Sequence[Detection] | None
-    ) -> tuple[list[dict[str, Pixels]], Box]:
-        """Return the views of a whole image, several for a long one (`scene_parts`), and the part that they cover, px.
+        self, image: Image.Image, full: tuple[int, int], persons: Sequence[Detection] | None, target: Box | None = None
+    ) -> ImageViews:
+        """Return the views of a whole image: one, or several along a long one (`scene_parts`).
 
-        Takes the arguments of `look`.  A network that reads the person view has one view.
+        Takes the arguments of `look`. A network that needs the person has one view.
         """
         info = self.info
         if "scene" not in info.views:
-            return [self.look(image, full, persons)], choose_person(persons, None, full, info.person).box
-        parts = [Box(0, 0, *full)] if info.needs_person else scene_parts(full)
+            person = choose_person(persons, target, full, info.person)
+            return ImageViews((self.look(image, full, persons, target),), (1.0,), (person.box,))
+        parts = [(Box(0, 0, *full), 1.0)] if info.needs_person else scene_parts(full, info.rules.long_images)
         if len(parts) == 1:
-            return [self.look(image, full, persons)], scene_box(full, info.size, info.crop_fraction)
-        cut = [image.crop(scaled_px(part, image.size, full)) for part in parts]
-        middle = scene_box((min(full), min(full)), info.size, info.crop_fraction)  # of a square
-        view = middle._replace(x2=parts[-1].x1 + middle.x2, y2=parts[-1].y1 + middle.y2)
-        return [self.look(one, one.size, None) for one in cut], view
+            middle = scene_box(full, info.size, info.crop_fraction)
+            return ImageViews((self.look(image, full, persons, target),), (1.0,), (middle,))
+        views, boxes = [], []
+        for part, _ in parts:
+            square = image.crop(scaled_px(part, image.size, full))
+            views.append(self.look(square, square.size, None))
+            middle = scene_box((min(full), min(full)), info.size, info.crop_fraction)
+            boxes.append(Box(*(side + shift for side, shift in zip(middle, (part.x1, part.y1) * 2, strict=True))))
+        return ImageViews(tuple(views), tuple(weight for _, weight in parts), tuple(boxes))
 
     def answer(self, views: Sequence[Mapping[str, Pixels]], *, with_features: bool = False) -> Answers:
-        """Return the predictions for N images' views, see `look`.
+        """Return the answers for N images' views, see `look`.
 
         Raises ConfigError if features are requested from a network that does not output them.
         """
+        return self._answers(self.run(views, self._needed(with_features=with_features)), with_features=with_features)
+
+    def answer_image(self, seen: ImageViews, *, with_features: bool = False) -> Answers:
+        """Return the answer for one image, see `look_at_all`. Raises the same as `answer`."""
+        if len(seen.views) > 1 and self.info.rules.long_images == "squares":
+            return self.answer(seen.views, with_features=with_features).mean()
+        outputs = self.run_image(seen, self._needed(with_features=with_features))
+        return self._answers(outputs, with_features=with_features)
+
+    def run_image(self, seen: ImageViews, more: Sequence[str] = ()) -> dict[str, Array]:
+        """Return the outputs for one image by name, one row each: the weighted mean over its views.
+
+        more: as for `run`. The distance is the mean over views that are not blank.
+        """
+        return mean_outputs(self.run(seen.views, more), seen.weights)
+
+    def _needed(self, *, with_features: bool) -> list[str]:
+        """Return the further outputs that answers need."""
         if with_features and FEATURES not in self.engine.outputs:
             raise ConfigError(f"{self.name} gives no features; give another model, or export it again")
+        return [FEATURES] if with_features or self.rating_head else []
+
+    def _answers(self, outputs: Mapping[str, Array], *, with_features: bool) -> Answers:
         head = self.rating_head
-        outputs = self.run(views, [FEATURES] if with_features or head else [])
+        logits = outputs[LOGITS]
         distances = outputs.get(DISTANCE)
-        if distances is not None:
-            distances = np.where([_is_blank(view) for view in views], np.inf, distances)
+        values = answers_of(self.info, logits, distances)
         return Answers(
-            answers_of(self.info, outputs[LOGITS], distances),
-            familiarity_of(distances, self.info.distances),
-            outputs[FEATURES] if with_features else None,
-            None if head is None else head.rate(outputs[FEATURES], outputs[LOGITS]),
+            values=values,
+            set_values=values if self.info.task == "affect" else set_probabilities_of(self.info, logits, distances),
+            familiarity=familiarity_of(distances, self.info.distances),
+            features=outputs[FEATURES] if with_features else None,
+            ratings=None if head is None else head.rate(outputs[FEATURES], logits),
         )
 
     @cached_property
@@ -157,7 +204,10 @@ class Network:
         return RatingHead.from_dict(self.info.ratings)
 
     def run(self, views: Sequence[Mapping[str, Pixels]], more: Sequence[str] = ()) -> dict[str, Array]:
-        """Return outputs by name for N images' views: logits, the distance if there is one, and those in `more`."""
+        """Return outputs by name for N images' views: logits, the distance if there is one, and those in `more`.
+
+        The distance of a blank view is infinite.
+        """
         knows_distance = DISTANCE in self.engine.outputs and self.info.distances
         asked = [LOGITS, *([DISTANCE] if knows_distance else []), *more]
         at_once = max(1, MAX_PX // self.info.size**2)
@@ -166,7 +216,11 @@ class Network:
             part = views[i : i + at_once]
             pixels = {name: self.pixels(np.stack([view[name] for view in part])) for name in self.info.views}
             parts.append(self.engine.run(asked, pixels))
-        return {name: np.concatenate(several) for name, several in zip(asked, zip(*parts, strict=True), strict=True)}
+        outputs = {name: np.concatenate(several) for name, several in zip(asked, zip(*parts, strict=True), strict=True)}
+        if DISTANCE in outputs:
+            are_blank = [is_blank(*view.values()) for view in views]
+            outputs[DISTANCE] = np.where(are_blank, np.float32(np.inf), outputs[DISTANCE])
+        return outputs
 
     def pixels(self, views: NDArray[np.uint8]) -> Array:
         """Normalise views (N, 3, S, S) uint8, RGB, to float32."""
@@ -254,9 +308,23 @@ def run_views(
     return [np.concatenate(values) for values in zip(*parts, strict=True)]
 
 
-def _is_blank(views: Mapping[str, Pixels]) -> bool:
-    """Return True if the views are blank: no channel varies by more than camera or JPEG noise."""
-    return all(view.reshape(3, -1).std(axis=1).max() < BLANK_STD for view in views.values())
+def mean_outputs(outputs: Mapping[str, Array], weights: Sequence[float]) -> dict[str, Array]:
+    """Return the weighted mean of the outputs for K views of an image, one row each.
+
+    outputs: (K, ...) by name.  weights: (K,).  Infinite distances, those of blank views, count only if all are.
+    """
+    means = {}
+    for name, values in outputs.items():
+        rows, shares = values, np.array(weights)
+        if name == DISTANCE and np.isfinite(values).any():
+            rows, shares = values[np.isfinite(values)], shares[np.isfinite(values)]
+        means[name] = np.average(rows, axis=0, weights=shares)[None].astype(np.float32)
+    return means
+
+
+def is_blank(*views: Pixels) -> bool:
+    """Return True if views (3, S, S) are blank: no channel varies by more than camera or JPEG noise."""
+    return all(view.reshape(3, -1).std(axis=1).max() < BLANK_STD for view in views)
 
 
 def _check_file(path: Path) -> None:

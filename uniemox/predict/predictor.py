@@ -194,11 +194,11 @@ class Predictor:
             shrink = MinSides(short_px=SHRINK_MARGIN * short_px)
         image, full = read_any(source, shrink, decode_file=decode)
         people = self.find_people(image, full)
-        views, view = self.network.look_at_all(image, full, people)
-        judged = self.network.answer(views, with_features=question.with_embedding).mean()
+        look = self.network.look_at_all(image, full, people)
+        judged = self.network.answer_image(look, with_features=question.with_embedding)
         persons = None if people is None else self._persons(image, full, people, question.person)
         faces = None if self.face_reader is None else self._faces(self.face_reader, image, full, people, question.face)
-        return question.prediction(source, full, judged, view, persons, faces)
+        return question.prediction(source, full, judged, look.box, persons, faces)
 
     def _persons(
         self, image: Image.Image, full: tuple[int, int], people: Sequence[Detection], labels: LabelMap | None

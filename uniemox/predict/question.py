@@ -77,7 +77,8 @@ class Question:
         probabilities = judged.values[0]
         scene, likely = self.scene.named(probabilities), None
         if self.limit is not None:
-            targets = {self.scene.pairs[self.scene.source.labels[i]] for i in likely_labels(probabilities, self.limit)}
+            labels = self.scene.source.labels
+            targets = {self.scene.pairs[labels[i]] for i in likely_labels(judged.set_values[0], self.limit)}
             likely = tuple(label for label in sorted(scene, key=lambda label: -scene[label]) if label in targets)
         frame = source if isinstance(source, Frame) else None
         return Prediction(

@@ -13,7 +13,7 @@ from uniemox.errors import CheckpointError
 from uniemox.predict.confidence import UNFAMILIAR, log_softmax
 
 LOWEST, HIGHEST = 1.0, 9.0
-SHAPES = {"bias": (2,), "half_widths": (2,), "spread": (2, 2)}
+SHAPES = {"bias": (2,), "spread": (2, 2), "ends": (-1, 2, 2, 2)}
 HASH_DIGITS = 16  # first digits of an image's SHA-256, which identify it
 Array = NDArray[np.floating]
 
@@ -26,8 +26,9 @@ class RatingHead:
     """(2, D + E)."""
     bias: NDArray[np.float64]
     """(2,)."""
-    half_widths: NDArray[np.float64]
-    """(2,) half widths of the intervals: the 90 % quantile of errors on held-out images."""
+    ends: NDArray[np.float64]
+    """(S, 2, 2, 2): a and b for each of S data sets of the fit, each rating, and both ends of its interval, low first.
+    The errors a + b · rating of both ends enclose 90 % of the errors on held-out images of the data set."""
     spread: NDArray[np.float64]
     """(2, 2): interval that contains 90 % of all ratings, whatever the image shows."""
     images: int
@@ -45,15 +46,22 @@ class RatingHead:
     def intervals(self, ratings: Array, familiarity: Array | None) -> NDArray[np.float64]:
         """Return (N, 2, 2), low and high end of each rating, at 90 % for images like those of the fit.
 
-        ratings: (N, 2).  familiarity: (N,); below 0.05 the interval is widened to contain the spread of all ratings.
-        Split conformal prediction with cross-fitted residuals (arXiv 2107.07511, section 1).
+        The interval of an image holds those of every data set of the fit, because nobody knows which of them the image
+        is like. Conformalised quantile regression with cross-fitted errors (arXiv 1905.03222).
+
+        Args:
+            ratings: (N, 2).
+            familiarity: (N,); below 0.05 the interval is widened to contain the spread of all ratings.
         """
-        ends = np.stack([ratings - self.half_widths, ratings + self.half_widths], axis=2)
+        values = ratings[:, :, None]  # (N, 2, 1)
+        ends = values + self.ends[:, None, :, :, 0] + self.ends[:, None, :, :, 1] * values  # (S, N, 2, 2)
+        low = np.minimum(ends[..., 0].min(axis=0), ratings)
+        high = np.maximum(ends[..., 1].max(axis=0), ratings)
         if familiarity is not None:
             strange = np.asarray(familiarity) < UNFAMILIAR  # (N,)
-            ends[strange, :, 0] = np.minimum(ends[strange, :, 0], self.spread[:, 0])
-            ends[strange, :, 1] = np.maximum(ends[strange, :, 1], self.spread[:, 1])
-        return ends.clip(LOWEST, HIGHEST)
+            low[strange] = np.minimum(low[strange], self.spread[:, 0])
+            high[strange] = np.maximum(high[strange], self.spread[:, 1])
+        return np.stack([low, high], axis=2).clip(LOWEST, HIGHEST)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form for a model's metadata."""
@@ -66,13 +74,16 @@ class RatingHead:
         """Parse the form that `to_dict` returns. Raises CheckpointError for anything else."""
         try:
             weights = np.frombuffer(base64.b64decode(values["weights"], validate=True), "<f4").reshape(2, -1)
+            if "half_widths" in values:  # files of version 0.2: one width for all images
+                ends = [[[[-width, 0], [width, 0]] for width in values["half_widths"]]]
+                values = {**values, "ends": ends}
             arrays = {name: np.array(values[name], float).reshape(shape) for name, shape in SHAPES.items()}
             digits = str(values["seen"])
             seen = frozenset(digits[i : i + HASH_DIGITS] for i in range(0, len(digits), HASH_DIGITS))
             images, trained_on = int(values["images"]), str(values["trained_on"])
         except (KeyError, TypeError, ValueError, binascii.Error) as error:
             raise CheckpointError(f"its head for valence and arousal can't be read ({error}); fit it again") from error
-        if not all(np.isfinite(part).all() for part in (weights, *arrays.values())) or arrays["half_widths"].min() < 0:
+        if not arrays["ends"].size or not all(np.isfinite(part).all() for part in (weights, *arrays.values())):
             raise CheckpointError("its head for valence and arousal has numbers that are not finite; fit it again")
         return cls(weights, **arrays, images=images, trained_on=trained_on, seen=seen)
 

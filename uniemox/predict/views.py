@@ -7,11 +7,15 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from uniemox.classifier_info import LongImages
 from uniemox.persons.box import Box, PersonCrop
 
 Pixels = NDArray[np.uint8]
-LONG = 2  # from this aspect ratio on, several squares of an image are predicted
-MAX_SQUARES = 6
+# Aspect ratios between which the weight of further squares grows from 0 to 1: the two at the ends, then those halfway
+# between, then those halfway between all of them. At the upper ratio, the squares before them just cover the image.
+# 16:9 is below the first, so that common photographs are seen once.
+RAMPS = ((1.8, 2.4), (2.4, 3.0), (4.4, 5.0))
+OLD_LONG, OLD_MAX_SQUARES = 2, 6  # of rule "squares"
 
 
 def hide(image: Image.Image, person: PersonCrop, full: tuple[int, int]) -> Image.Image:
@@ -48,23 +52,53 @@ def scene_box(full: tuple[int, int], size: int, crop_fraction: float) -> Box:
     return Box(left, top, left + side, top + side)
 
 
-def scene_parts(full: tuple[int, int]) -> list[Box]:
-    """Return the parts of an image whose centres are predicted, px: the whole image, or squares along a long one.
+def scene_parts(full: tuple[int, int], rule: LongImages = "blend") -> list[tuple[Box, float]]:
+    """Return the parts of an image whose centres are predicted, px, with their weights, which add up to 1.
 
-    full: width and height.  An image of 2:1 and longer has as many squares as cover it, at most six.
+    Args:
+        full: width and height of the image.
+        rule: see `AnswerRules`. blend: the whole image; from 1.8:1 on also squares along it, whose weights grow with
+            the aspect ratio, so that a px more never changes much. Beyond 9:1 there are gaps between the squares.
+            squares: the whole image, or from 2:1 on as many squares of equal weight as cover it, at most six.
 
-    >>> [(part.x1, part.x2) for part in scene_parts((250, 100))]
-    [(0, 100), (75, 175), (150, 250)]
+    >>> [(part.x1, part.x2, round(weight, 2)) for part, weight in scene_parts((210, 100))]
+    [(55, 155, 0.5), (0, 100, 0.25), (110, 210, 0.25)]
     """
     width, height = full
     short, long = min(full), max(full)
-    if long < LONG * short:
-        return [Box(0, 0, width, height)]
-    count = min(MAX_SQUARES, math.ceil(long / short))
-    starts = [round(i * (long - short) / (count - 1)) for i in range(count)]
-    if width >= height:
-        return [Box(start, 0, start + short, height) for start in starts]
-    return [Box(0, start, width, start + short) for start in starts]
+    places = _places(long / short) if rule == "blend" else _old_places(long / short)
+    if len(places) == 1:
+        return [(Box(0, 0, width, height), 1.0)]
+    total = sum(weight for _, weight in places)
+    parts = []
+    for place, weight in places:
+        start = round(place * (long - short))
+        box = Box(start, 0, start + short, height) if width >= height else Box(0, start, width, start + short)
+        parts.append((box, weight / total))
+    return parts
+
+
+def _places(aspect: float) -> list[tuple[float, float]]:
+    """Return the places of the squares along an image, 0 to 1, and their weights, above 0; the middle is first."""
+    places = [(0.5, 1.0)]
+    steps = 1
+    for low, high in RAMPS:
+        weight = min(1.0, (aspect - low) / (high - low))
+        if weight <= 0:
+            break
+        # The first ramp adds both ends; every further one adds the middle between two neighbours.
+        new = (0.0, 1.0) if steps == 1 else tuple((2 * i + 1) / (2 * steps) for i in range(steps))
+        places += [(place, weight) for place in new]
+        steps *= 2
+    return places
+
+
+def _old_places(aspect: float) -> list[tuple[float, float]]:
+    """Return the same by the rule of files of version 0.2."""
+    if aspect < OLD_LONG:
+        return [(0.5, 1.0)]
+    count = min(OLD_MAX_SQUARES, math.ceil(aspect))
+    return [(i / (count - 1), 1.0) for i in range(count)]
 
 
 def person_view(image: Image.Image, person: PersonCrop, full: tuple[int, int], size: int) -> Pixels:

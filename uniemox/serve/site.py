@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shutil
+from dataclasses import asdict
 from importlib.resources import files
 from pathlib import Path
 
@@ -82,6 +83,7 @@ def _described(network: Network, version: str) -> dict[str, object]:
     info = network.info
     values: dict[str, object] = {name: getattr(info, name) for name in INFO}
     values |= {"name": network.name, "version": version, "conformal_scores": info.conformal_scores}
+    values |= {"rules": asdict(info.rules)}
     head = network.rating_head
     values |= {"ratings": None if head is None else head.to_dict() | {"seen": ""}}
     values |= {"distances": info.distances if DISTANCE in network.engine.outputs else ()}

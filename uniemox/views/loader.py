@@ -18,6 +18,7 @@ from uniemox.data.processes import loader_context
 from uniemox.data.sample import Broken, Sample
 from uniemox.errors import BoxError, DataError, ImageError
 from uniemox.io.image_border import image_border
+from uniemox.persons.box import Box
 from uniemox.views.transforms import Views
 
 PREFETCH = 4  # batches that each loading process keeps ready
@@ -35,6 +36,7 @@ class ViewBatch:
     person_sources: tuple[str, ...]  # N
     broken: tuple[Broken, ...] = ()
     noise: Tensor | None = None  # (2, N, L) draws of the masks of scene and person, in pre-training
+    crops: tuple[Box, ...] = ()  # N, part of each upright image that the scene view shows
 
     def pin_memory(self) -> "ViewBatch":
         """Copy to pinned memory, which a GPU reads while it computes; torch's loader calls it if there is a GPU."""
@@ -129,6 +131,7 @@ def collate(items: Sequence[tuple[Sample, Views] | Broken]) -> ViewBatch:
         person_sources=tuple(view.person_source for view in views),
         broken=tuple(item for item in items if isinstance(item, Broken)),
         noise=torch.stack(noise, dim=1) if noise else None,
+        crops=tuple(view.crop for view in views),
     )
 
 

@@ -19,7 +19,16 @@ from uniemox.classifier_info import PersonPolicy
 from uniemox.data.sample import Sample, decode_sample
 from uniemox.errors import BoxError
 from uniemox.persons.box import Box, PersonCrop, Source, choose_person
-from uniemox.predict.views import black_outside, hide, person_view, pixels_of, scene_box, scene_view
+from uniemox.predict.views import (
+    black_outside,
+    hide,
+    person_view,
+    pixels_of,
+    scaled_px,
+    scene_box,
+    scene_parts,
+    scene_view,
+)
 from uniemox.views.config import ViewConfig
 from uniemox.views.patches import mask_noise
 
@@ -83,6 +92,9 @@ class EvalViews:
     """Views for evaluation: timm's for the scene (resize, centre crop); the person as a square; no flip."""
 
     config: ViewConfig
+    square: int | None = None
+    """Number of the square along a long image that the scene shows, see `scene_parts`; None: the middle of the image.
+    The view of a number that an image does not have is that of its last square."""
 
     def __call__(self, sample: Sample, epoch: int = 0) -> Views:
         """Return a sample's views, the same in every epoch. Raises ImageError or BoxError, with the name."""
@@ -90,6 +102,10 @@ class EvalViews:
         image, full = decode_sample(sample)
         person = _placed(sample, full, self.config.person)
         scene_image = hide(image, person, full) if self.config.hide_person else image
+        if self.square is not None:
+            parts = scene_parts(full)
+            part, _ = parts[min(self.square, len(parts) - 1)]
+            scene_image = scene_image.crop(scaled_px(part, scene_image.size, full))
         scene = torch.from_numpy(scene_view(scene_image, size, crop_fraction))
         body = torch.from_numpy(person_view(image, person, full, size))
         return Views(scene, body, person.source, scene_box(full, size, crop_fraction), False)

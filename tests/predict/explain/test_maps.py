@@ -11,7 +11,7 @@ from uniemox.errors import ConfigError, ImageError, LabelError, ShapeError
 from uniemox.persons.box import Box
 from uniemox.predict.explain.explanation import Explanation
 from uniemox.predict.explain.maps import CELLS as COVER_CELLS
-from uniemox.predict.explain.maps import COARSE, COARSE_STEP, FINE, FINE_COVERS, heat_map, occlusion_map
+from uniemox.predict.explain.maps import COARSE, COARSE_STEP, FINE, FINE_COVERS, Explainer, heat_map, occlusion_map
 
 
 def hottest(explanation: Explanation) -> tuple[int, int]:
@@ -58,7 +58,7 @@ def test_an_image_without_evidence_has_no_heat(method: str) -> None:
     assert found.overlay().size == (SIZE, SIZE)
 
 
-@pytest.mark.parametrize("size", [(300, 100), (100, 300), (64, 64), (101, 67)])
+@pytest.mark.parametrize("size", [(170, 100), (100, 170), (64, 64), (101, 67)])
 def test_the_box_is_the_middle_that_the_model_sees(size: tuple[int, int]) -> None:
     found = heat_map(predictor(crop_fraction=0.875), Image.new("RGB", size, (200, 0, 0)))
     width, height = found.box.x2 - found.box.x1, found.box.y2 - found.box.y1
@@ -67,6 +67,22 @@ def test_the_box_is_the_middle_that_the_model_sees(size: tuple[int, int]) -> Non
     assert found.box.x1 + found.box.x2 == pytest.approx(size[0])
     assert found.box.y1 + found.box.y2 == pytest.approx(size[1])
     assert found.image.size == found.overlay().size == size
+
+
+@pytest.mark.parametrize("size", [(5 * SIZE, SIZE), (SIZE, 5 * SIZE)])
+def test_a_long_image_is_explained_from_end_to_end(size: tuple[int, int]) -> None:
+    """The map covers all squares, is hottest where the label's mark is, and has the probability of the prediction."""
+    explained = predictor(crop_fraction=1.0)
+    image = Image.new("RGB", size, (20, 20, 20))
+    image.paste(spotted("fear"), (size[0] - SIZE, size[1] - SIZE))
+    found = heat_map(explained, image, "fear", method="occlusion")
+    assert found.box == (0, 0, *size)
+    assert found.probability == pytest.approx(explained.predict(image).scene["fear"])
+    assert found.overlay().size == size
+    row, column = np.unravel_index(found.heat.argmax(), found.heat.shape)
+    assert max(row / found.heat.shape[0], column / found.heat.shape[1]) > 0.8
+    scores = Explainer(explained).score(found)
+    assert 0 <= scores.deletion <= 1
 
 
 def test_the_person_view_is_explained_if_it_is_the_only_one() -> None:

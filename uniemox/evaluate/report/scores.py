@@ -29,6 +29,8 @@ NAMES = {
     "chebyshev": "Chebyshev distance",
     "coverage": "90 % likely sets that contain the label",
     "set_size": "labels per 90 % likely set",
+    "coverage_unfamiliar": "the same for unfamiliar images: sets that contain the label",
+    "set_size_unfamiliar": "the same for unfamiliar images: labels per set",
     "flagged": "flagged as unfamiliar",
 }
 NO_SCORES = (

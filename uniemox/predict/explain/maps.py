@@ -7,19 +7,17 @@ from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from uniemox.errors import ConfigError, ShapeError
 from uniemox.io.image_border import image_border
-from uniemox.persons.box import Box, Detection, choose_person
+from uniemox.persons.box import Detection, choose_person
 from uniemox.predict.confidence import answers_of, log_softmax
 from uniemox.predict.explain.explanation import Array, Explanation, normalised
 from uniemox.predict.explain.scores import MapScores, map_scores
 from uniemox.predict.images import ImageLike, name_of, read_any
-from uniemox.predict.network import Network
+from uniemox.predict.network import ImageViews, Network
 from uniemox.predict.opening import open_finder, open_network
 from uniemox.predict.predictor import Predictor
-from uniemox.predict.views import scene_box
 
 Method = Literal["auto", "cam", "occlusion", "grad-cam"]
 Score = Callable[[Array], NDArray[np.floating]]
@@ -51,17 +49,29 @@ class Explainer:
         return heat_map(self.predictor, image, label, method=self.method, stream=stream, persons=persons)
 
     def score(self, explanation: Explanation) -> MapScores:
-        """Measure one of the explainer's maps, see `map_scores`. Raises ConfigError for valence and arousal."""
+        """Measure one of the explainer's maps, see `map_scores`; that of a long image on its middle square.
+
+        Raises ConfigError for valence and arousal.
+        """
         network, info = self.predictor.network, self.predictor.network.info
         if info.task == "affect":
             raise ConfigError(f"{self.name} predicts valence and arousal; deletion and insertion need probabilities")
-        views, _ = views_of(network, explanation.image, explanation.persons)
+        image = explanation.image
+        views = network.look_at_all(image, image.size, explanation.persons).views[0]
+        pixels = {name: network.pixels(view[None]) for name, view in views.items()}
         seen, index = info.views[0], info.labels.index(explanation.label)
         return map_scores(
-            lambda pixels: answers_of(info, logits_of(network, views | {seen: pixels}))[:, index],
-            views[seen][0],
-            explanation.heat,
+            lambda changed: answers_of(info, logits_of(network, pixels | {seen: changed}))[:, index],
+            pixels[seen][0],
+            middle_square(explanation.heat),
         )
+
+
+def middle_square(heat: Array) -> Array:
+    """Return the middle square of a map (h, w)."""
+    side = min(heat.shape)
+    top, left = ((length - side) // 2 for length in heat.shape)
+    return heat[top : top + side, left : left + side]
 
 
 def open_explainer(model: str | Path | None, method: Method = "auto") -> Explainer:
@@ -156,19 +166,48 @@ def _explain_one(
     decoded, _ = read_any(image)
     if persons is None and info.needs_person:
         persons = predictor.find_people(decoded, decoded.size)
-    views, box = views_of(network, decoded, persons, stream)
-    answer = network.answer([network.look(decoded, decoded.size, persons)]).values[0]  # (E,)
+    look = network.look_at_all(decoded, decoded.size, persons)
+    answer = network.answer_image(look).values[0]  # (E,)
     index = int(answer.argmax()) if label is None else info.find_labels().index(label)
-    used_method, values = _find_map(network, views, stream or info.views[0], index, method)
+    seen = stream or info.views[0]
+    maps = []
+    for views in look.views:
+        pixels = {name: network.pixels(view[None]) for name, view in views.items()}
+        used_method, values = _find_map(network, pixels, seen, index, method)
+        maps.append(values)
+    box = look.box
+    if seen == "person":
+        box = choose_person(persons, None, decoded.size, info.person).box
     return Explanation(
         label=info.labels[index],
         probability=float(answer[index]),
         method=used_method,
-        heat=normalised(values),
+        heat=normalised(maps[0] if len(maps) == 1 else joined(maps, look)),
         box=box,
         image=decoded,
         persons=None if persons is None else tuple(persons),
     )
+
+
+def joined(maps: Sequence[Array], look: ImageViews) -> Array:
+    """Join the maps of the squares along a long image: evidence for the weighted mean of their outputs.
+
+    Args:
+        maps: K maps (h, h), one for each square.
+        look: the squares, their places and their weights.
+
+    Returns:
+        (h', w') map of the part that all squares together show, as fine as the maps.
+    """
+    box, side = look.box, maps[0].shape[0]
+    scale = side / (look.parts[0].x2 - look.parts[0].x1)  # cells per px
+    height, width = round((box.y2 - box.y1) * scale), round((box.x2 - box.x1) * scale)
+    total = np.zeros((height, width), np.float32)
+    for values, weight, part in zip(maps, look.weights, look.parts, strict=True):
+        top = min(round((part.y1 - box.y1) * scale), height - side)
+        left = min(round((part.x1 - box.x1) * scale), width - side)
+        total[top : top + side, left : left + side] += weight * values
+    return total
 
 
 def _find_map(network: Network, views: Mapping[str, Array], seen: str, index: int, method: Method) -> tuple[str, Array]:
@@ -192,20 +231,6 @@ def _find_map(network: Network, views: Mapping[str, Array], seen: str, index: in
         return (logits.astype(np.float64) if network.info.task == "affect" else log_softmax(logits))[:, index]
 
     return "occlusion", occlusion_map(score, views[seen][0])
-
-
-def views_of(
-    network: Network, image: Image.Image, persons: Sequence[Detection] | None, stream: str | None = None
-) -> tuple[dict[str, Array], Box]:
-    """Prepare views of an image by name, (1, 3, S, S), normalised; also return the part that one view covers, px.
-
-    persons: in px; None: no detector was run.  stream: view whose part is returned; None: the first.
-    """
-    info = network.info
-    views = {name: network.pixels(view[None]) for name, view in network.look(image, image.size, persons).items()}
-    if (stream or info.views[0]) == "scene":
-        return views, scene_box(image.size, info.size, info.crop_fraction)
-    return views, choose_person(persons, None, image.size, info.person).box
 
 
 def logits_of(network: Network, views: Mapping[str, Array]) -> Array:

@@ -1,7 +1,7 @@
 // The views of an image as uniemox/predict/views.py cuts them: Pillow's bicubic resize, to the bit, and crops.
 
-const LONG = 2; // times the short side, from which an image is judged by several squares
-const MAX_SQUARES = 6;
+const RAMPS = [[1.8, 2.4], [2.4, 3.0], [4.4, 5.0]]; // as in uniemox/predict/views.py
+const [OLD_LONG, OLD_MAX_SQUARES] = [2, 6]; // of rule "squares"
 const PRECISION_BITS = 22; // of Pillow's whole-number weights
 
 function bicubic(x) { // Keys, a = -0.5
@@ -83,12 +83,36 @@ export function sceneBox(width, height, size, cropFraction) {
   return [left, top, left + side, top + side];
 }
 
-// The squares along a long image, or the image itself.
-export function sceneParts(image) {
+// The squares along a long image, or the image itself: { image, weight, left, top }, px; the weights add up to 1.
+export function sceneParts(image, rule) {
   const { width, height } = image;
   const [short, long] = [Math.min(width, height), Math.max(width, height)];
-  if (long < LONG * short) return [image];
-  const count = Math.min(MAX_SQUARES, Math.ceil(long / short));
-  const starts = Array.from({ length: count }, (_, i) => roundHalfEven((i * (long - short)) / (count - 1)));
-  return starts.map((start) => (width >= height ? crop(image, start, 0, short, height) : crop(image, 0, start, width, short)));
+  const places = rule === "blend" ? squarePlaces(long / short) : oldPlaces(long / short);
+  if (places.length === 1) return [{ image, weight: 1, left: 0, top: 0 }];
+  const total = places.reduce((sum, [, weight]) => sum + weight, 0);
+  return places.map(([place, weight]) => {
+    const start = roundHalfEven(place * (long - short));
+    const [left, top] = width >= height ? [start, 0] : [0, start];
+    return { image: crop(image, left, top, short, short), weight: weight / total, left, top };
+  });
+}
+
+// Places along the image, 0 to 1, and weights: the middle, both ends, then the middles between neighbours.
+function squarePlaces(aspect) {
+  const places = [[0.5, 1]];
+  let steps = 1;
+  for (const [low, high] of RAMPS) {
+    const weight = Math.min(1, (aspect - low) / (high - low));
+    if (weight <= 0) break;
+    const added = steps === 1 ? [0, 1] : Array.from({ length: steps }, (_, i) => (2 * i + 1) / (2 * steps));
+    places.push(...added.map((place) => [place, weight]));
+    steps *= 2;
+  }
+  return places;
+}
+
+function oldPlaces(aspect) {
+  if (aspect < OLD_LONG) return [[0.5, 1]];
+  const count = Math.min(OLD_MAX_SQUARES, Math.ceil(aspect));
+  return Array.from({ length: count }, (_, i) => [i / (count - 1), 1]);
 }

@@ -7,7 +7,7 @@ const SITE = new URL("..", import.meta.url);
 const MAX_MEGAPIXELS = 100;
 const MAX_MAP_PX = 1024; // of the longer side
 const BLANK_STD = 4; // of 255
-const [UNFAMILIAR, TRUSTED, MIN_WEIGHT, ROUNDING] = [0.05, 0.15, 0.4, 1e-5]; // as uniemox/predict/confidence.py
+const [UNFAMILIAR, ROUNDING] = [0.05, 1e-5]; // as uniemox/predict/confidence.py
 const COLOURS = [[0, 0, 4], [87, 16, 110], [188, 55, 84], [249, 142, 9], [252, 255, 164]];
 const [OPACITY, UNSEEN] = [0.6, 0.45]; // of heat; brightness of what the network does not look at
 
@@ -93,20 +93,37 @@ function familiarityOf(info, distance) {
   return distance === Infinity ? 0 : (info.distances.length - nearer + 1) / (info.distances.length + 1);
 }
 
-// Probabilities, familiarity and ratings of one view.
-async function judge(network, view) {
-  const { info } = network;
-  const found = await run(network, view, info.outputs.filter((name) => name !== "maps"));
-  const logits = found.logits.values;
-  let probabilities = softmax(logits.map((value) => value / (info.temperature || 1)));
-  let familiarity = null;
-  if (found.distance && info.distances.length) {
-    familiarity = familiarityOf(info, spread(view) < BLANK_STD ? Infinity : found.distance.values[0]);
-    const weight = Math.min(1, Math.max(MIN_WEIGHT, familiarity / TRUSTED));
-    probabilities = probabilities.map((p) => weight * p + (1 - weight) / probabilities.length);
+// The outputs of one view, as arrays of numbers by name; the distance of a blank view is infinite.
+async function outputsOf(network, view) {
+  const found = await run(network, view, network.info.outputs.filter((name) => name !== "maps"));
+  const outputs = Object.fromEntries(Object.entries(found).map(([name, { values }]) => [name, values]));
+  if (outputs.distance && spread(view) < BLANK_STD) outputs.distance = [Infinity];
+  return outputs;
+}
+
+// The mean of the outputs for several views; infinite distances count only if all are.
+function meanOutputs(several, weights) {
+  return Object.fromEntries(Object.keys(several[0]).map((name) => {
+    let places = several.map((_, i) => i);
+    if (name === "distance" && several.some(({ distance }) => distance[0] < Infinity)) {
+      places = places.filter((i) => several[i].distance[0] < Infinity);
+    }
+    return [name, meanRow(places.map((i) => several[i][name]), places.map((i) => weights[i]))];
+  }));
+}
+
+// Probabilities, those by which likely labels are chosen, familiarity and ratings.
+function judge(info, outputs) {
+  const { rules } = info;
+  const plain = softmax(outputs.logits.map((value) => value / (info.temperature || 1)));
+  let [probabilities, familiarity] = [plain, null];
+  if (outputs.distance && info.distances.length) {
+    familiarity = familiarityOf(info, outputs.distance[0]);
+    const weight = Math.min(1, Math.max(rules.min_weight, familiarity / rules.trusted_familiarity));
+    probabilities = plain.map((p) => weight * p + (1 - weight) / plain.length);
   }
-  const rated = info.ratings && found.features ? rate(info.ratings, found.features.values, logits) : null;
-  return { probabilities, familiarity, rated };
+  const rated = info.ratings && outputs.features ? rate(info.ratings, outputs.features, outputs.logits) : null;
+  return { probabilities, ofSets: rules.sets_from === "answer" ? probabilities : plain, familiarity, rated };
 }
 
 // Valence and arousal, 1 to 9.
@@ -120,10 +137,12 @@ function rate(head, features, logits) {
   });
 }
 
+// Low and high end of each rating; each data set of the fit has ends of its own, see uniemox/predict/ratings.py.
 function intervals(head, rated, familiarity) {
   const isStrange = familiarity !== null && familiarity < UNFAMILIAR;
   return rated.map((value, i) => {
-    let [low, high] = [value - head.half_widths[i], value + head.half_widths[i]];
+    const [lows, highs] = [0, 1].map((end) => head.ends.map((ends) => value + ends[i][end][0] + ends[i][end][1] * value));
+    let [low, high] = [Math.min(value, ...lows), Math.max(value, ...highs)];
     if (isStrange) [low, high] = [Math.min(low, head.spread[i][0]), Math.max(high, head.spread[i][1])];
     return [Math.max(1, low), Math.min(9, high)];
   });
@@ -136,20 +155,30 @@ function likelyLabels(info, probabilities, coverage) {
   return order.filter(([p], n) => n === 0 || 1 - p <= limit + ROUNDING).map(([, i]) => info.labels[i]);
 }
 
-const mean = (values) => values.reduce((a, b) => a + b, 0) / values.length;
-const meanRow = (rows) => rows[0].map((_, i) => mean(rows.map((row) => row[i])));
+// The weighted mean of rows of numbers.
+function meanRow(rows, weights) {
+  const total = weights.reduce((a, b) => a + b, 0);
+  return rows[0].map((_, i) => rows.reduce((sum, row, j) => sum + weights[j] * row[i], 0) / total);
+}
+
+// The answer for the squares of an image.
+function judgeAll(info, several, weights) {
+  if (info.rules.long_images === "blend") return judge(info, meanOutputs(several, weights));
+  const judged = several.map((outputs) => judge(info, outputs)); // files of version 0.2 average the answers
+  const mean = (name) => judged[0][name] && meanRow(judged.map((one) => one[name]), weights);
+  const familiarity = judged[0].familiarity === null ? null : meanRow(judged.map((one) => [one.familiarity]), weights)[0];
+  return { probabilities: mean("probabilities"), ofSets: mean("ofSets"), familiarity, rated: mean("rated") };
+}
 
 // The answer, with the fields of the server's.
 export async function predict(model, item, share) {
   const network = await (opened ??= open());
   const { info } = network;
   const image = await decode(item.file);
-  const views = sceneParts(image).map((part) => sceneView(part, info.size, info.crop_fraction));
-  const judged = [];
-  for (const view of views) judged.push(await judge(network, view));
-  const probabilities = meanRow(judged.map((one) => one.probabilities));
-  const familiarity = judged[0].familiarity === null ? null : mean(judged.map((one) => one.familiarity));
-  const rated = judged[0].rated && meanRow(judged.map((one) => one.rated));
+  const parts = sceneParts(image, info.rules.long_images);
+  const several = [];
+  for (const part of parts) several.push(await outputsOf(network, sceneView(part.image, info.size, info.crop_fraction)));
+  const { probabilities, ofSets, familiarity, rated } = judgeAll(info, several, parts.map(({ weight }) => weight));
   const [valence, arousal] = rated || [null, null];
   const ends = rated ? intervals(info.ratings, rated, familiarity) : [null, null];
   return {
@@ -159,7 +188,7 @@ export async function predict(model, item, share) {
     affect_from: rated ? "ratings" : null,
     ...{ familiarity, is_unfamiliar: familiarity !== null && familiarity < UNFAMILIAR },
     ...{ view: null, persons: null, faces: null },
-    likely: share && Number(share) <= model.max_coverage ? likelyLabels(info, probabilities, Number(share)) : null,
+    likely: share && Number(share) <= model.max_coverage ? likelyLabels(info, ofSets, Number(share)) : null,
     ...{ width_px: image.width, height_px: image.height, label_set: info.label_set, model: info.name },
   };
 }
@@ -171,28 +200,50 @@ export async function heatMap(model, item, label) {
   const { info } = network;
   if (!info.outputs.includes("maps")) throw new Error("this model has no class-activation maps");
   const image = await decode(item.file);
-  const { maps } = await run(network, sceneView(image, info.size, info.crop_fraction), ["maps"]);
-  const [, , rows, columns] = maps.dims;
+  const parts = sceneParts(image, info.rules.long_images);
+  const maps = [];
+  for (const part of parts) maps.push((await run(network, sceneView(part.image, info.size, info.crop_fraction), ["maps"])).maps);
+  const [, , rows, columns] = maps[0].dims;
   const index = info.labels.indexOf(label);
-  const map = maps.values.slice(index * rows * columns, (index + 1) * rows * columns).map((value) => Math.max(0, value));
   const scale = Math.min(1, MAX_MAP_PX / Math.max(image.width, image.height));
   const sheet = resize(image, Math.max(1, Math.round(scale * image.width)), Math.max(1, Math.round(scale * image.height)));
-  const box = sceneBox(sheet.width, sheet.height, info.size, info.crop_fraction).map(Math.round);
-  paint(sheet, box, (x, y) => interpolated(map, rows, columns, x, y) / (Math.max(...map) || 1));
+  const boxes = parts.map(({ image: part, left, top }) => {
+    return sceneBox(part.width, part.height, info.size, info.crop_fraction).map((side, i) => side + [left, top][i % 2]);
+  });
+  const ofLabel = maps.map(({ values }) => values.slice(index * rows * columns, (index + 1) * rows * columns));
+  const evidence = (x, y) => parts.reduce((sum, { weight }, i) => {
+    const [left, top, right, bottom] = boxes[i];
+    if (x < left || x >= right || y < top || y >= bottom) return sum;
+    return sum + weight * interpolated(ofLabel[i], rows, columns, (x - left) / (right - left), (y - top) / (bottom - top));
+  }, 0);
+  paint(sheet, outline(boxes).map((side) => Math.round(scale * side)), (x, y) => evidence(x / scale, y / scale));
   const canvas = new OffscreenCanvas(sheet.width, sheet.height);
   canvas.getContext("2d").putImageData(new ImageData(sheet.data, sheet.width), 0, 0);
   item.maps.set(label, URL.createObjectURL(await canvas.convertToBlob()));
   return item.maps.get(label);
 }
 
-// heat: 0 to 1 at a place from 0 to 1 of the box's width and height.
-function paint({ data, width, height }, [left, top, right, bottom], heat) {
+// The smallest box around boxes.
+function outline(boxes) {
+  const sides = (i) => boxes.map((box) => box[i]);
+  return [Math.min(...sides(0)), Math.min(...sides(1)), Math.max(...sides(2)), Math.max(...sides(3))];
+}
+
+// evidence: at a place in px of the sheet; the largest in the box is the brightest.
+function paint({ data, width, height }, [left, top, right, bottom], evidence) {
+  const heat = new Float32Array(width * height);
+  for (let y = Math.max(0, top); y < Math.min(height, bottom); y += 1) {
+    for (let x = Math.max(0, left); x < Math.min(width, right); x += 1) {
+      heat[y * width + x] = Math.max(0, evidence(x + 0.5, y + 0.5));
+    }
+  }
+  const most = heat.reduce((a, b) => Math.max(a, b), 0) || 1;
   for (let y = 0; y < height; y += 1) {
     for (let x = 0; x < width; x += 1) {
       const at = 4 * (y * width + x);
       const isSeen = x >= left && x < right && y >= top && y < bottom;
       const grey = 0.299 * data[at] + 0.587 * data[at + 1] + 0.114 * data[at + 2];
-      const hot = isSeen ? colourOf(heat((x - left + 0.5) / (right - left), (y - top + 0.5) / (bottom - top))) : null;
+      const hot = isSeen ? colourOf(heat[y * width + x] / most) : null;
       for (let channel = 0; channel < 3; channel += 1) {
         data[at + channel] = hot ? (1 - OPACITY) * grey + OPACITY * hot[channel] : UNSEEN * data[at + channel];
       }
