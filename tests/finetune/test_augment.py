@@ -92,6 +92,27 @@ def test_views_are_timms_randaugment_of_train_views(sample: Sample) -> None:
             assert np.array_equal(view.permute(1, 2, 0).numpy(), image)
 
 
+def test_a_share_of_the_images_is_altered_before_randaugment(sample: Sample) -> None:
+    """Scene and person alike; the others stay, to the bit."""
+    make = AugmentedViews(ViewConfig(size=48), 3, None, altered=0.5)
+    altered = [make(sample, epoch) for epoch in range(60)]
+    plain = [TrainViews(ViewConfig(size=48), 3)(sample, epoch) for epoch in range(60)]
+    assert [views.crop for views in altered] == [views.crop for views in plain]
+    differ = [not same(*pair) for pair in zip(altered, plain, strict=True)]
+    assert 15 < sum(differ) < 45
+    assert all(same(make(sample, epoch), views) for epoch, views in enumerate(altered))
+    without_colour = 0
+    for views in altered:
+        greys = [
+            torch.equal(view[0], view[1]) and torch.equal(view[1], view[2]) for view in (views.scene, views.person)
+        ]
+        assert greys[0] == greys[1]
+        without_colour += greys[0]
+    assert 2 < without_colour < 25  # 0.5 * 0.3 of 60 on average
+    none = AugmentedViews(ViewConfig(size=48), 3, None, altered=0.0)
+    assert all(same(none(sample, epoch), views) for epoch, views in enumerate(plain))
+
+
 @pytest.mark.parametrize("end", ["rand-m0-n15-p1", "rand-m10-n15-p1", "rand-m0-n15-p1-inc1", "rand-m10-n15-p1-inc1"])
 def test_every_operation_works_at_both_ends(end: str, sample: Sample) -> None:
     """Fifteen draws of fifteen operations an epoch. timm's own posterizing asks Pillow for 0 bits, which is refused."""

@@ -88,6 +88,9 @@ class AugmentConfig:
     """Label smoothing: share of the label that is spread over all classes, 0 to below 1."""
     erasing: float = 0.25
     """Random erasing (arXiv 1708.04896): probability of replacing a rectangle of 2 to 33 % of a view by noise."""
+    altered: float = 0.0
+    """Share of the training images that are shown grey, sepia, faded, tinted, dark, small, compressed, framed or
+    turned, 0 to 1, see views/alterations.py. Use it for models that meet old photographs; 0: off."""
 
     def __post_init__(self) -> None:
         if self.randaugment is not None and not re.fullmatch(RANDAUGMENT, self.randaugment):
@@ -95,9 +98,13 @@ class AugmentConfig:
                 "augment.randaugment must be None or a name such as rand-m9-mstd0.5-inc1, with parts m, n, p, mstd, "
                 f"mmax, inc and their numbers, got {self.randaugment!r}"
             )
-        numbers = ("mixup", "cutmix", "smoothing", "erasing")
+        numbers = ("mixup", "cutmix", "smoothing", "erasing", "altered")
         check_numbers(
-            self, "augment.", at_least=dict.fromkeys(numbers, 0), below={"smoothing": 1}, at_most={"erasing": 1}
+            self,
+            "augment.",
+            at_least=dict.fromkeys(numbers, 0),
+            below={"smoothing": 1},
+            at_most={"erasing": 1, "altered": 1},
         )
 
 
@@ -202,7 +209,7 @@ class FinetuneConfig:
         """
         config = replace(self, class_weighting="none") if self.task == "affect" else self
         if self.network.objects or self.network.faces:
-            clean = replace(self.augment, randaugment=None, mixup=0.0, cutmix=0.0, erasing=0.0)
+            clean = replace(self.augment, randaugment=None, mixup=0.0, cutmix=0.0, erasing=0.0, altered=0.0)
             config = replace(config, augment=clean)
         hides_person = self.region_method is not None and _class_of(self.region_method).hides_person
         return replace(config, view=replace(config.view, hide_person=True)) if hides_person else config

@@ -111,7 +111,8 @@ def _train(run: FinetuneRun, out: Path) -> None:
     plan = measure_plan(
         config, trainer, run.probe, samples=len(samples), has_ema=ema is not None, what="fine-tuning", done=point.step
     )
-    views = ViewDataset(samples, AugmentedViews(config.view, config.seed, config.augment.randaugment))
+    augmented = AugmentedViews(config.view, config.seed, config.augment.randaugment, config.augment.altered)
+    views = ViewDataset(samples, augmented)
     save, objective = partial(_save, run, trainer, ema, plan.steps_per_epoch), run.objective
     with closing(trainer.steps(plan, load_batches(config, views, plan, run.broken), save)) as steps:
         for step in steps:

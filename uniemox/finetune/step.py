@@ -32,6 +32,7 @@ from uniemox.predict.prediction import Failure
 from uniemox.training.optimization import train_step
 from uniemox.training.processes import rank, wait_for_all
 from uniemox.training.run_folder import TEACHER_ANSWERS
+from uniemox.views.alterations import draw_alteration
 from uniemox.views.config import ViewConfig
 from uniemox.views.patches import IMAGENET, IMAGENET_MEAN, PixelStats, normalise
 from uniemox.views.transfer import to_device
@@ -42,19 +43,28 @@ Augment = Callable[[Image.Image], Image.Image]
 
 @dataclass(frozen=True, slots=True)
 class AugmentedViews:
-    """Views for fine-tuning: those of `TrainViews`, with RandAugment applied to each.
+    """Views for fine-tuning: those of `TrainViews`, then altered, then with RandAugment applied to each.
 
-    The draw depends only on seed, epoch and the sample's key. RandAugment draws separately for scene and person.
-    `geometry` ignores its shifts and rotations.
+    The draw depends only on seed, epoch and the sample's key. Scene and person are altered alike; RandAugment draws
+    separately for each. `geometry` ignores its shifts and rotations.
     """
 
     config: ViewConfig
     seed: int
     randaugment: str | None
+    altered: float = 0.0
+    """Share of images that are altered, see views/alterations.py."""
 
     def __call__(self, sample: Sample, epoch: int) -> Views:
         """Return the views of a sample in an epoch. Raises ImageError or BoxError, with the image's name."""
         views = TrainViews(self.config, self.seed)(sample, epoch)
+        if self.altered > 0:
+            draw = random.Random(f"altered/{self.seed}/{epoch}/{sample.key}".encode("utf-8", "surrogatepass"))
+            if draw.random() < self.altered:
+                alteration = draw_alteration(draw)
+                views = replace(
+                    views, scene=_changed(views.scene, alteration), person=_changed(views.person, alteration)
+                )
         if self.randaugment is None:
             return views
         augment = _randaugment(self.randaugment, self.config.size)
