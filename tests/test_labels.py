@@ -296,6 +296,11 @@ def test_every_label_has_one_polarity(label_set: LabelSet) -> None:
     assert polarities(("one", "two")) == ((1.0, 1.0),)
 
 
+def test_a_label_that_is_no_text_is_refused() -> None:
+    with pytest.raises(LabelError, match=r"custom: expected the names of classes, got 3; write them as text"):
+        LabelSet("custom", ("joy", 3), "evoked")  # type: ignore[arg-type]
+
+
 def test_a_label_occurs_once() -> None:
     with pytest.raises(LabelError, match="'joy' occurs twice"):
         LabelSet("custom", ("joy", "fear", "joy"), "evoked")

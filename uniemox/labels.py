@@ -36,6 +36,9 @@ class LabelSet:
     def __post_init__(self) -> None:
         if len(self.labels) > MAX_LABELS:
             raise LabelError(f"{self.name}: {len(self.labels):,} classes; expected at most {MAX_LABELS:,}")
+        for label in self.labels:
+            if not isinstance(label, str):  # of a file
+                raise LabelError(f"{self.name}: expected the names of classes, got {label!r}; write them as text")
         repeated = next((label for place, label in enumerate(self.labels) if label in self.labels[:place]), None)
         if repeated is not None:
             raise LabelError(f"{self.name}: the label {repeated!a} occurs twice; give every class its own name")

@@ -204,7 +204,8 @@ def test_listed_images_are_left_out(root: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", ["", "[]", "{}", '{"exclude": 3}', '{"exclude": ["a"]}', '{"exclude": [{"key": []}]}']
+    "content",
+    ["", "[]", "{}", '{"exclude": 3}', '{"exclude": ["a"]}', '{"exclude": [{"key": []}]}', '{"exclude": [{"key": 5}]}'],
 )
 def test_wrong_lists_are_named(root: Path, tmp_path: Path, content: str) -> None:
     with pytest.raises(DataError, match=re.escape(f'{tmp_path / "c.json"}: expected {{"exclude": [{{"key"')):

@@ -6,7 +6,7 @@ import json
 import random
 import re
 import tarfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -20,7 +20,7 @@ from uniemox.data.people import json_line
 from uniemox.data.processes import map_batches
 from uniemox.data.readers.csv_table import parse_json
 from uniemox.data.sample import DataSet, Sample
-from uniemox.errors import DataError, ImageError, MissingPackageError
+from uniemox.errors import DataError, ImageError, LabelError, MissingPackageError
 from uniemox.io.files import (
     MAX_NAME,
     MAX_TEXT_BYTES,
@@ -71,6 +71,14 @@ class ShardedImage:
         return f"{self.address}@{self.offset}"
 
 
+def _label_set(values: Mapping[str, Any], where: str) -> LabelSet:
+    """Return the label set of an index. Raises DataError for wrong labels, KeyError or TypeError for other values."""
+    try:
+        return LabelSet(values["name"], tuple(values["labels"]), values["kind"])
+    except LabelError as error:
+        raise DataError(f"{where}: {error}") from error
+
+
 def read_shards(address: str) -> DataSet:
     """Read the samples of a folder of shards.
 
@@ -82,7 +90,7 @@ def read_shards(address: str) -> DataSet:
     if content.get("format") != FORMAT:
         raise DataError(f"{address}/{INDEX}: expected format {FORMAT}, got {content.get('format')!r}")
     try:
-        labels = LabelSet(content["labels"]["name"], tuple(content["labels"]["labels"]), content["labels"]["kind"])
+        labels = _label_set(content["labels"], f"{address}/{INDEX}")
         shards = [(str(shard["name"]), int(shard["bytes"]), int(shard["samples"])) for shard in content["shards"]]
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise DataError(f"{address}/{INDEX}: {error} is missing or of another type") from error

@@ -379,6 +379,8 @@ def _for_label(text: str, annotation: Mapping[str, Any] | None, label: str | Non
 def _leave_out(data: DataSet, file: Path) -> DataSet:
     try:
         listed = {entry["key"] for entry in json.loads(read_text(file))["exclude"]}
+        if not all(isinstance(key, str) for key in listed):
+            raise ValueError("a key is no text")
     except (ValueError, RecursionError, KeyError, TypeError) as error:
         raise DataError(
             f'{file}: expected {{"exclude": [{{"key": ...}}, ...]}}, as uniemox data check --json writes it'
