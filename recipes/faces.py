@@ -30,7 +30,8 @@ from uniemox.intervals import percentile_interval, resampled_means
 from uniemox.labels import FERPLUS
 from uniemox.persons.box import Box, Detection, overlap
 from uniemox.persons.detector import Detector, DetectorConfig, load_detector
-from uniemox.predict.faces import FaceReader, MirrorDetector
+from uniemox.persons.mirrored import MirrorDetector
+from uniemox.predict.faces import FaceReader
 from uniemox.predict.images import walk
 from uniemox.predict.opening import FACE_FINDER, embedded_file, load, open_embedded_faces, open_faces
 from uniemox.predict.prediction import Prediction

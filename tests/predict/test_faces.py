@@ -15,7 +15,8 @@ from uniemox.errors import ConfigError, DetectorError
 from uniemox.labels import FERPLUS
 from uniemox.persons.box import Box, Detection
 from uniemox.persons.detector import load_detector
-from uniemox.predict.faces import MIN_FACE_PX, FaceReader, MirrorDetector, face_square, owners, summarise_faces
+from uniemox.persons.mirrored import MirrorDetector
+from uniemox.predict.faces import MIN_FACE_PX, FaceReader, face_square, owners, summarise_faces
 from uniemox.predict.network import Network
 from uniemox.predict.opening import load
 from uniemox.predict.prediction import Face, Failure, Prediction

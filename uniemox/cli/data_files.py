@@ -81,8 +81,8 @@ class FinderOptions:
         on_cluster: machines may lack a GPU; the default is then the CPU.
         """
         from uniemox.io.onnx_sessions import pick_provider
-        from uniemox.persons.detector import DetectorConfig, load_detector
-        from uniemox.predict.opening import finder_file
+        from uniemox.persons.detector import DetectorConfig
+        from uniemox.predict.opening import finder_file, open_finder
 
         config = DetectorConfig(confidence=self.confidence, nms_overlap=self.overlap)
         file, used = finder_file(self.detector), str(self.provider or "cpu")
@@ -90,11 +90,11 @@ class FinderOptions:
             used = pick_provider(None if self.provider is None and not on_cluster else used)
             if used == "cuda" and self.provider is None:
                 try:
-                    load_detector(file, config, provider=used)
+                    open_finder(self.detector, config=config, provider=used)
                 except ConfigError:  # an onnxruntime for GPUs on a machine without one
                     used = "cpu"
             say(f"onnxruntime runs {self.detector} on {used}")
-        return partial(load_detector, file, config, threads=1, provider=used), used != "cpu"
+        return partial(open_finder, self.detector, 1, config=config, provider=used), used != "cpu"
 
 
 def persons(

@@ -4,11 +4,10 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-import numpy as np
 from PIL import Image, ImageOps
 
 from uniemox.errors import ConfigError
-from uniemox.persons.box import Box, Detection, overlap
+from uniemox.persons.box import Box, Detection
 from uniemox.persons.detector import Detector
 from uniemox.predict.network import Network
 from uniemox.predict.views import Pixels, scaled_px
@@ -17,7 +16,6 @@ MIN_FACE_PX = 16  # minimum shorter side of a face; smaller ones get no predicti
 SIDE, RISE = 1.14, 0.02
 """Faces of FER+ fill squares of 1.14 times the geometric mean of their box's sides. The square's centre is 2 % of the
 side higher than the box's. Both are medians over YuNet's detections in the validation part."""
-MIN_OVERLAP = 0.5  # minimum IoU of a face's boxes in an image and in its mirror image
 MIN_INSIDE = 0.7  # minimum share of a face's box inside its owner's box
 
 
@@ -26,40 +24,6 @@ def detect_in(detector: Detector, image: Image.Image, full: tuple[int, int]) -> 
     [detections] = detector.detect([image])
     x, y = full[0] / image.width, full[1] / image.height
     return tuple(Detection(Box(b.x1 * x, b.y1 * y, b.x2 * x, b.y2 * y), confidence) for b, confidence in detections)
-
-
-class MirrorDetector:
-    """Detector that keeps what another detector finds in both an image and its mirror image, with the mean box."""
-
-    def __init__(self, detector: Detector) -> None:
-        self.detector, self.name = detector, detector.name
-        self.fingerprint = f"{detector.fingerprint} both ways"
-
-    def detect(self, images: Sequence[Image.Image]) -> list[tuple[Detection, ...]]:
-        """Detect in images, see `Detector`."""
-        detections = self.detector.detect(images)
-        places = [place for place, some in enumerate(detections) if some]  # other images need no mirror image
-        mirrored = self.detector.detect([ImageOps.mirror(images[place]) for place in places])
-        for place, back in zip(places, mirrored, strict=True):
-            width = images[place].width
-            others = [one._replace(box=one.box._replace(x1=width - one.box.x2, x2=width - one.box.x1)) for one in back]
-            detections[place] = _in_both(detections[place], others)
-        return detections
-
-
-def _in_both(detections: Sequence[Detection], others: Sequence[Detection]) -> tuple[Detection, ...]:
-    """Return the means of detections that overlap by half, most confident first."""
-    if not others:
-        return ()
-    shared = overlap(np.array([one.box for one in detections]), np.array([one.box for one in others]))  # (M, N)
-    means = []
-    while shared.max() >= MIN_OVERLAP:
-        i, j = divmod(int(shared.argmax()), len(others))
-        a, b = detections[i], others[j]
-        box = Box(*((x + y) / 2 for x, y in zip(a.box, b.box, strict=True)))
-        means.append(Detection(box, (a.confidence + b.confidence) / 2))
-        shared[i], shared[:, j] = 0, 0
-    return tuple(sorted(means, key=lambda one: -one.confidence))
 
 
 class FaceReader:

@@ -2,6 +2,7 @@
 
 import os.path
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal, get_args
@@ -11,12 +12,14 @@ from uniemox.io.files import ONNX
 from uniemox.io.hub import PREFIX, fetch
 from uniemox.io.weight_names import EMBEDDED, IN_PACKAGE
 from uniemox.persons.detector import Detector, DetectorConfig, load_detector
-from uniemox.predict.faces import FaceReader, MirrorDetector
+from uniemox.persons.mirrored import MirrorDetector
+from uniemox.predict.faces import FaceReader
 from uniemox.predict.network import Network
 from uniemox.predict.predictor import Predictor
 
 EMBEDDED_NAME = "embedded"
 FINDER, FACE_FINDER, EXPRESSIONS = "finder.onnx", "faces.onnx", "expressions.onnx"
+FINDER_CONFIDENCE = 0.5  # the file shifts its confidences so that 0.5 is the value chosen on held-out images
 FACE_CONFIG = DetectorConfig(confidence=0.45)  # best F1 of the embedded detector on images held out of its training
 Faces = Literal["find", "whole"]
 CLIP = "clip:"
@@ -55,7 +58,8 @@ def load(  # noqa: PLR0913 - one per part of a predictor
     network = open_network(path_or_name, threads=threads, words=words, provider=provider)
     person_network = None if person_model is None else open_network(person_model, threads=threads, provider=provider)
     reader = open_faces(faces, face_model, face_finder, threads)
-    return Predictor(network, open_finder(finder, threads), person_network, reader)
+    detector = None if finder is None else open_finder(finder, threads)
+    return Predictor(network, detector, person_network, reader)
 
 
 def open_faces(
@@ -115,9 +119,24 @@ def open_network(
     return Network.open(path, threads=threads, provider=provider)
 
 
-def open_finder(finder: str | Path | None, threads: int | None = None) -> Detector | None:
-    """Open a person detector by name; see `load`."""
-    return None if finder is None else load_detector(finder_file(finder), threads=threads)
+def open_finder(
+    finder: str | Path,
+    threads: int | None = None,
+    *,
+    config: DetectorConfig | None = None,
+    provider: str = "cpu",
+) -> Detector:
+    """Open a person detector by name; see `load`.
+
+    The package's own detector also looks at the mirror image, and keeps what it finds in both.
+    config, provider: as for `load_detector`.
+    """
+    config = config or DetectorConfig()
+    if str(finder) != EMBEDDED_NAME:
+        return load_detector(finder, config, threads=threads, provider=provider)
+    confidence = FINDER_CONFIDENCE if config.confidence is None else config.confidence
+    in_one = replace(config, confidence=confidence / 2)
+    return MirrorDetector(load_detector(finder_file(finder), in_one, threads=threads, provider=provider), confidence)
 
 
 def finder_file(finder: str | Path) -> str | Path:

@@ -18,8 +18,7 @@ from uniemox.io.files import SPLITS
 from uniemox.io.progress import Progress, silent
 from uniemox.labels import scored_labels
 from uniemox.model.encoder import FEATURES
-from uniemox.persons.detector import load_detector
-from uniemox.predict.opening import finder_file
+from uniemox.predict.opening import open_finder
 from uniemox.pretrain.config import PretrainConfig
 from uniemox.reproduce.check_networks import Trained, finetuning_network, pretraining_network, start_key
 from uniemox.reproduce.plan import Run
@@ -188,7 +187,7 @@ def _split(run: Run, world: _World) -> str:
 
 
 def _persons(run: Run, world: _World) -> str:
-    detector = load_detector(finder_file(run.options["detector"]))
+    detector = open_finder(run.options["detector"])
     world.made.add(run.folder / PERSONS)
     return f"{len(_data_of(run, world))} images; detector {detector.name}"
 

@@ -1,0 +1,67 @@
+"""Detection in an image and its mirror image."""
+
+import numpy as np
+import pytest
+from PIL import Image, ImageOps
+
+from tests.conftest import SHARED
+from uniemox.persons.box import Box, Detection
+from uniemox.persons.detector import DetectorConfig, load_detector
+from uniemox.persons.mirrored import MirrorDetector
+from uniemox.predict.opening import EMBEDDED, FINDER_CONFIDENCE, open_finder
+
+WIDTH = 100
+
+
+class Gives:
+    """Detector that gives stated detections for an image, and others for its mirror image."""
+
+    name, fingerprint = "gives", "0"
+
+    def __init__(self, first: list[Detection], second: list[Detection]) -> None:
+        self.answers = [first, second]
+
+    def detect(self, images: list[Image.Image]) -> list[tuple[Detection, ...]]:
+        return [tuple(self.answers.pop(0)) for _ in images]
+
+
+def detect(first: list[Detection], second: list[Detection], min_confidence: float) -> list[Detection]:
+    [found] = MirrorDetector(Gives(first, second), min_confidence).detect([Image.new("RGB", (WIDTH, 80))])
+    return list(found)
+
+
+def test_box_and_confidence_are_means_and_weak_ones_are_confirmed() -> None:
+    left, right = Box(10, 10, 30, 50), Box(66, 10, 90, 50)  # `right` is `left` in the mirror image, 4 px wider
+    [found] = detect([Detection(left, 0.9)], [Detection(right, 0.3)], 0.5)
+    assert found == Detection(Box(10, 10, 32, 50), pytest.approx(0.6))
+    assert detect([Detection(left, 0.6)], [Detection(right, 0.3)], 0.5) == []
+    assert detect([Detection(left, 0.99)], [Detection(left, 0.99)], 0.5) == []  # elsewhere in the mirror image
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="needs ../shared, with real photographs")
+def test_the_embedded_detector_counts_the_same_people_in_a_mirror_image() -> None:
+    """Without the mirror image, it counts others in a fifth of the photographs."""
+    paths = sorted((SHARED / "data/coco_persons/images").glob("*.jpg"))[:24]
+    images = [Image.open(path).convert("RGB") for path in paths]
+    both = open_finder("embedded")
+    alone = load_detector(EMBEDDED / "finder.onnx")
+    changes = []
+    for detector in (both, alone):
+        plain, mirrored = (detector.detect(some) for some in (images, [ImageOps.mirror(image) for image in images]))
+        changes.append(sum(len(first) != len(second) for first, second in zip(plain, mirrored, strict=True)))
+        if detector is both:
+            assert sum(map(len, plain)) > 10
+            for image, first, second in zip(images, plain, mirrored, strict=True):
+                back = sorted((image.width - box.x2, box.y1, image.width - box.x1, box.y2) for box, _ in second)
+                np.testing.assert_allclose(back, sorted(box for box, _ in first), atol=2)
+    assert changes[0] <= 1
+    assert changes[1] >= 3
+
+
+def test_a_given_confidence_is_that_of_the_mean() -> None:
+    detector = open_finder("embedded", config=DetectorConfig(confidence=0.8))
+    assert isinstance(detector, MirrorDetector)
+    assert detector.min_confidence == 0.8
+    assert detector.detector._thresholds.confidence == 0.4
+    assert detector.fingerprint != open_finder("embedded").fingerprint
+    assert open_finder("embedded").min_confidence == FINDER_CONFIDENCE
