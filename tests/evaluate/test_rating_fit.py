@@ -142,7 +142,7 @@ def test_intervals_widen_where_errors_are_larger_and_hold_every_data_set() -> No
     ends = interval_ends(predictions, ratings, sources)
     assert ends.shape == (2, 2, 2, 2)
     weights, zeros = np.zeros((2, 3), np.float32), np.zeros(2)
-    head = RatingHead(weights, zeros, ends, spread=np.zeros((2, 2)), images=2_000, trained_on="drawn")
+    head = RatingHead(weights, zeros, ends, ends, spread=np.zeros((2, 2)), images=2_000, trained_on="drawn")
     predictions, ratings, sources = drawn(4_000)
     intervals = head.intervals(predictions, None)
     inside = (intervals[..., 0] <= ratings) & (ratings <= intervals[..., 1])
@@ -156,9 +156,27 @@ def test_intervals_widen_where_errors_are_larger_and_hold_every_data_set() -> No
     assert len(interval_ends(predictions[:150], ratings[:150], [None] * 150)) == 1
 
 
+def test_images_without_colour_have_intervals_of_their_own(fitted: tuple[Path, dict]) -> None:
+    """They hold those of other images; of the drawn images, red says the arousal, which grey copies lack."""
+    head = Network.open(fitted[0]).rating_head
+    ratings = np.linspace(1, 9, 9)[:, None].repeat(2, axis=1)
+    coloured, grey = (head.intervals(ratings, None, np.full(9, flag)) for flag in (False, True))
+    assert (grey[..., 0] <= coloured[..., 0]).all()
+    assert (grey[..., 1] >= coloured[..., 1]).all()
+    widths = [(ends[..., 1] - ends[..., 0]).mean(axis=0) for ends in (coloured, grey)]
+    assert widths[1][1] > 1.3 * widths[0][1]
+    np.testing.assert_array_equal(head.intervals(ratings, None), coloured)
+
+
 def test_a_head_of_version_0_2_has_one_width() -> None:
     head = RatingHead(
-        np.zeros((2, 3), np.float32), np.zeros(2), np.zeros((1, 2, 2, 2)), np.ones((2, 2)), images=1, trained_on="old"
+        np.zeros((2, 3), np.float32),
+        np.zeros(2),
+        np.zeros((1, 2, 2, 2)),
+        np.zeros((1, 2, 2, 2)),
+        np.ones((2, 2)),
+        images=1,
+        trained_on="old",
     )
     values = head.to_dict() | {"half_widths": [1.5, 0.5]}
     del values["ends"]

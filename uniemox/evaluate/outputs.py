@@ -1,11 +1,12 @@
 """Outputs of an ONNX network over a data set."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from uniemox.classifier_info import from_affect
 from uniemox.data.sample import Broken, Sample, decode_sample
@@ -13,7 +14,10 @@ from uniemox.errors import DataError, ImageError
 from uniemox.io.image_border import image_border
 from uniemox.io.parallel import parallel_map
 from uniemox.io.progress import Progress, silent
+from uniemox.predict.colour import is_colourless
 from uniemox.predict.network import DISTANCE, FEATURES, LOGITS, Array, Network
+
+COLOURLESS = "colourless"
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +28,7 @@ class Outputs:
     distances: NDArray[np.float32] | None  # (M,) from the training images; None: the classifier has no distance
     samples: tuple[Sample, ...]  # M
     broken: tuple[Broken, ...]
+    is_colourless: NDArray[np.bool_] | None = None  # (M,); None: not known
 
 
 def outputs_of_network(
@@ -44,23 +49,33 @@ def outputs_of_network(
     values = outputs[LOGITS]
     if head is not None:
         values = from_affect(head.rate(outputs[FEATURES], values)).astype(np.float32)
-    return Outputs(values, outputs.get(DISTANCE), tuple(read), tuple(broken))
+    return Outputs(values, outputs.get(DISTANCE), tuple(read), tuple(broken), outputs[COLOURLESS].astype(bool))
 
 
 def run_each(
-    network: Network, samples: Sequence[Sample], more: Sequence[str], what: str, on_progress: Progress
+    network: Network,
+    samples: Sequence[Sample],
+    more: Sequence[str],
+    what: str,
+    on_progress: Progress,
+    change: Callable[[Image.Image], Image.Image] | None = None,
 ) -> tuple[dict[str, Array], list[Sample], list[Broken]]:
     """Run a network on all samples. Returns outputs by name, (M, ...) each, and readable and unreadable samples.
 
-    more: names of outputs besides logits and distance.  Raises DataError if no image can be read.
+    "colourless", (M,) of bool, is one of the outputs, see `is_colourless`.
+
+    more: names of outputs besides logits and distance.  change: of the images, to ones of the same size; None: none.
+    Raises DataError if no image can be read.
     """
 
     def run(sample: Sample) -> dict[str, Array] | Broken:
         try:
             with image_border(str(sample.image)):
                 image, full = decode_sample(sample)
+                image = image if change is None else change(image)
+                flags = {COLOURLESS: np.array([is_colourless(image)])}
                 look = network.look_at_all(image, full, sample.persons, sample.target_box)
-                return network.run_image(look, more)
+                return network.run_image(look, more) | flags
         except ImageError as error:
             return Broken(sample.key, str(error))
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from uniemox.classifier_info import ClassifierInfo
 from uniemox.data.near import image_hashes
@@ -218,6 +219,9 @@ def fit_ratings(
     groups = [sample.group or sample.image_key for sample in samples]
     sources = [data.part_of(sample) for sample in samples]
     held_out, fold = cross_fitted(inputs, ratings, groups, blocks)
+    grey, _, _ = run_each(network, samples, [FEATURES], "looking at grey copies", on_progress, _without_colour)
+    grey_inputs = head_inputs(grey[FEATURES], grey[LOGITS])
+    held_out_grey = predict_by_fold(inputs, ratings, fold, blocks, grey_inputs)
     weights, bias = ridge(inputs, ratings, blocks)
     hashes = image_hashes(samples, on_progress)
     tails = (1 - COVERAGE) / 2
@@ -225,6 +229,7 @@ def fit_ratings(
         weights=weights.T.astype(np.float32),
         bias=bias,
         ends=interval_ends(held_out, ratings, sources),
+        colourless_ends=interval_ends(held_out_grey, ratings, sources),
         spread=np.quantile(ratings, [tails, 1 - tails], axis=0).T,
         images=len(samples),
         trained_on=data.name_with_split(split),
@@ -293,11 +298,30 @@ def cross_fitted(
     names = sorted(set(groups))
     order = np.random.default_rng(0).permutation(len(names))
     fold_of = {names[place]: i % FOLDS for i, place in enumerate(order)}
-    fold, predictions = np.array([fold_of[group] for group in groups]), np.empty_like(ratings)
+    fold = np.array([fold_of[group] for group in groups])
+    return predict_by_fold(inputs, ratings, fold, blocks, inputs), fold
+
+
+def predict_by_fold(
+    inputs: NDArray[np.float64],
+    ratings: NDArray[np.float64],
+    fold: NDArray[np.int64],
+    blocks: Sequence[int],
+    images: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """Return predictions (N, 2) for images, each by the fit without its fold.
+
+    images: (N, D + E), the inputs themselves or those of altered copies.  Other arguments: as for `ridge`; fold: (N,).
+    """
+    predictions = np.empty_like(ratings)
     for i in range(FOLDS):
         weights, bias = ridge(inputs[fold != i], ratings[fold != i], blocks)
-        predictions[fold == i] = (inputs[fold == i] @ weights + bias).clip(LOWEST, HIGHEST)
-    return predictions, fold
+        predictions[fold == i] = (images[fold == i] @ weights + bias).clip(LOWEST, HIGHEST)
+    return predictions
+
+
+def _without_colour(image: Image.Image) -> Image.Image:
+    return image.convert("L").convert("RGB")
 
 
 def ridge(

@@ -262,7 +262,9 @@ class Scorer:
     @cached_property
     def intervals(self) -> NDArray[np.float64] | None:
         """(M, 2, 2) for valence and arousal; None without a rating head."""
-        return None if self.head is None else self.head.intervals(self.answers, self.familiarity)
+        if self.head is None:
+            return None
+        return self.head.intervals(self.answers, self.familiarity, self.outputs.is_colourless)
 
     @cached_property
     def truth(self) -> NDArray[np.int64]:

@@ -120,11 +120,7 @@ def open_network(
 
 
 def open_finder(
-    finder: str | Path,
-    threads: int | None = None,
-    *,
-    config: DetectorConfig | None = None,
-    provider: str = "cpu",
+    finder: str | Path, threads: int | None = None, *, config: DetectorConfig | None = None, provider: str = "cpu"
 ) -> Detector:
     """Open a person detector by name; see `load`.
 

@@ -64,6 +64,8 @@ class Prediction:
     familiarity: float | None = None
     """Similarity to the training images, 0 to 1: share of held-out images that are at least as far from the training
     images. Below 0.15 the probabilities are drawn towards each other. None: the model has no distance."""
+    is_colourless: bool = False
+    """True if the image has no colour, as an old photograph; see predict/colour.py."""
     view: Box | None = None
     faces: list[Face] | None = None
     time_s: float | None = None

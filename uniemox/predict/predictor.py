@@ -22,6 +22,7 @@ from uniemox.io.walking import LeftOut
 from uniemox.labels import LabelMap
 from uniemox.persons.box import Detection
 from uniemox.persons.detector import Detector
+from uniemox.predict.colour import is_colourless
 from uniemox.predict.faces import FaceReader, detect_in, owners
 from uniemox.predict.images import ImageLike, content_of, is_listed_name, map_images, name_of, path_of, read_any, walk
 from uniemox.predict.network import Network
@@ -198,7 +199,7 @@ class Predictor:
         judged = self.network.answer_image(look, with_features=question.with_embedding)
         persons = None if people is None else self._persons(image, full, people, question.person)
         faces = None if self.face_reader is None else self._faces(self.face_reader, image, full, people, question.face)
-        return question.prediction(source, full, judged, look.box, persons, faces)
+        return question.prediction(source, full, judged, look.box, persons, faces, is_colourless=is_colourless(image))
 
     def _persons(
         self, image: Image.Image, full: tuple[int, int], people: Sequence[Detection], labels: LabelMap | None

@@ -69,10 +69,19 @@ class Question:
         view: Box,
         persons: list[Person] | None,
         faces: list[Face] | None,
+        *,
+        is_colourless: bool,
     ) -> Prediction:
         """Return the prediction for an image.
 
-        full: width and height, px.  judged: outputs for its views, one row.  view: part that the views cover, px.
+        Args:
+            source: the image, as it was given.
+            full: width and height, px.
+            judged: outputs for its views, one row.
+            view: part that the views cover, px.
+            persons: people in it.
+            faces: faces in it.
+            is_colourless: True if the image has no colour.
         """
         probabilities = judged.values[0]
         scene, likely = self.scene.named(probabilities), None
@@ -83,7 +92,8 @@ class Question:
         frame = source if isinstance(source, Frame) else None
         return Prediction(
             scene=scene,
-            **self._affect(judged),
+            **self._affect(judged, is_colourless=is_colourless),
+            is_colourless=is_colourless,
             familiarity=None if judged.familiarity is None else float(judged.familiarity[0]),
             view=view,
             embedding=None if judged.features is None else judged.features[0],
@@ -101,7 +111,7 @@ class Question:
             source=source if frame is None else None,  # a list of predictions must not hold a video's frames
         )
 
-    def _affect(self, judged: Answers) -> dict[str, Any]:
+    def _affect(self, judged: Answers, *, is_colourless: bool) -> dict[str, Any]:
         """Return the fields for valence and arousal."""
         values = judged.values[0]
         if self.network.info.task == "affect":
@@ -109,7 +119,8 @@ class Question:
         head = self.network.rating_head
         if head is not None and judged.ratings is not None:
             valence, arousal = judged.ratings[0].tolist()
-            valence_ends, arousal_ends = head.intervals(judged.ratings, judged.familiarity)[0].tolist()
+            colourless = np.array([is_colourless])
+            valence_ends, arousal_ends = head.intervals(judged.ratings, judged.familiarity, colourless)[0].tolist()
             fields = {"valence": valence, "valence_interval": tuple(valence_ends), "affect_from": "ratings"}
             return fields | {"arousal": arousal, "arousal_interval": tuple(arousal_ends)}
         return {} if self.norms is None else {"valence": float(values @ self.norms), "affect_from": "norms"}

@@ -13,7 +13,7 @@ from uniemox.errors import CheckpointError
 from uniemox.predict.confidence import UNFAMILIAR, log_softmax
 
 LOWEST, HIGHEST = 1.0, 9.0
-SHAPES = {"bias": (2,), "spread": (2, 2), "ends": (-1, 2, 2, 2)}
+SHAPES = {"bias": (2,), "spread": (2, 2), "ends": (-1, 2, 2, 2), "colourless_ends": (-1, 2, 2, 2)}
 HASH_DIGITS = 16  # first digits of an image's SHA-256, which identify it
 Array = NDArray[np.floating]
 
@@ -29,6 +29,8 @@ class RatingHead:
     ends: NDArray[np.float64]
     """(S, 2, 2, 2): a and b for each of S data sets of the fit, each rating, and both ends of its interval, low first.
     The errors a + b · rating of both ends enclose 90 % of the errors on held-out images of the data set."""
+    colourless_ends: NDArray[np.float64]
+    """(S, 2, 2, 2): the same for images without colour, fitted to grey copies of the rated images."""
     spread: NDArray[np.float64]
     """(2, 2): interval that contains 90 % of all ratings, whatever the image shows."""
     images: int
@@ -43,7 +45,9 @@ class RatingHead:
         ratings = head_inputs(features, logits) @ self.weights.T.astype(np.float64) + self.bias
         return ratings.clip(LOWEST, HIGHEST)
 
-    def intervals(self, ratings: Array, familiarity: Array | None) -> NDArray[np.float64]:
+    def intervals(
+        self, ratings: Array, familiarity: Array | None, is_colourless: NDArray[np.bool_] | None = None
+    ) -> NDArray[np.float64]:
         """Return (N, 2, 2), low and high end of each rating, at 90 % for images like those of the fit.
 
         The interval of an image holds those of every data set of the fit, because nobody knows which of them the image
@@ -52,11 +56,13 @@ class RatingHead:
         Args:
             ratings: (N, 2).
             familiarity: (N,); below 0.05 the interval is widened to contain the spread of all ratings.
+            is_colourless: (N,); the intervals of these images also hold those fitted to grey copies. None: no image is.
         """
-        values = ratings[:, :, None]  # (N, 2, 1)
-        ends = values + self.ends[:, None, :, :, 0] + self.ends[:, None, :, :, 1] * values  # (S, N, 2, 2)
-        low = np.minimum(ends[..., 0].min(axis=0), ratings)
-        high = np.maximum(ends[..., 1].max(axis=0), ratings)
+        low, high = _outermost(self.ends, ratings)
+        if is_colourless is not None:
+            low_of_grey, high_of_grey = _outermost(self.colourless_ends, ratings)
+            low[is_colourless] = np.minimum(low, low_of_grey)[is_colourless]
+            high[is_colourless] = np.maximum(high, high_of_grey)[is_colourless]
         if familiarity is not None:
             strange = np.asarray(familiarity) < UNFAMILIAR  # (N,)
             low[strange] = np.minimum(low[strange], self.spread[:, 0])
@@ -76,16 +82,24 @@ class RatingHead:
             weights = np.frombuffer(base64.b64decode(values["weights"], validate=True), "<f4").reshape(2, -1)
             if "half_widths" in values:  # files of version 0.2: one width for all images
                 ends = [[[[-width, 0], [width, 0]] for width in values["half_widths"]]]
-                values = {**values, "ends": ends}
+                values = {**values, "ends": ends, "colourless_ends": ends}
             arrays = {name: np.array(values[name], float).reshape(shape) for name, shape in SHAPES.items()}
             digits = str(values["seen"])
             seen = frozenset(digits[i : i + HASH_DIGITS] for i in range(0, len(digits), HASH_DIGITS))
             images, trained_on = int(values["images"]), str(values["trained_on"])
         except (KeyError, TypeError, ValueError, binascii.Error) as error:
             raise CheckpointError(f"its head for valence and arousal can't be read ({error}); fit it again") from error
-        if not arrays["ends"].size or not all(np.isfinite(part).all() for part in (weights, *arrays.values())):
+        has_ends = arrays["ends"].size and arrays["colourless_ends"].size
+        if not has_ends or not all(np.isfinite(part).all() for part in (weights, *arrays.values())):
             raise CheckpointError("its head for valence and arousal has numbers that are not finite; fit it again")
         return cls(weights, **arrays, images=images, trained_on=trained_on, seen=seen)
+
+
+def _outermost(ends: NDArray[np.float64], ratings: Array) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the lowest and the highest ends of S data sets, (N, 2) each.  ends: (S, 2, 2, 2).  ratings: (N, 2)."""
+    values = ratings[:, :, None]  # (N, 2, 1)
+    both = values + ends[:, None, :, :, 0] + ends[:, None, :, :, 1] * values  # (S, N, 2, 2)
+    return np.minimum(both[..., 0].min(axis=0), ratings), np.maximum(both[..., 1].max(axis=0), ratings)
 
 
 def head_inputs(features: Array, logits: Array) -> NDArray[np.float64]:

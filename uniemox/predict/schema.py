@@ -79,6 +79,7 @@ FIELDS: list[Field] = [
     ),
     Field("familiarity", float | None, "Similarity to the training images, 0 to 1; null: the model can't tell"),
     Field("is_unfamiliar", bool, "The image is so unlike the training images that the answer is a guess"),
+    Field("is_colourless", bool, "The image is grey, sepia or of one other tone; its answer is less reliable"),
     Field("view", Corners | None, "The part that was judged: x1, y1, x2, y2, px", columns=(), digits=2),
     Field(
         "persons",
@@ -105,7 +106,7 @@ FIELDS: list[Field] = [
 """Fields in the order of JSON and of the HTTP schema."""
 COLUMN_ORDER = (
     *("path", "time_s", "shot", "scene", "valence", "arousal", "familiarity", "is_unfamiliar", "likely"),
-    *("persons", "faces", "kind", "label_set", "model", "width_px", "height_px"),
+    *("persons", "faces", "kind", "label_set", "model", "width_px", "height_px", "is_colourless"),
 )
 """Order of the columns in tables; other fields follow, before `error`."""
 

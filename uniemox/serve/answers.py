@@ -47,6 +47,7 @@ class ImageAnswer(
                 "scene": dict(zip(MIKELS.labels, SHARES, strict=True)),
                 **{"valence": 6.9, "valence_interval": [4.6, 9.0], "affect_from": "ratings"},
                 **{"arousal": 4.1, "arousal_interval": [2.6, 5.6], "familiarity": 0.62, "is_unfamiliar": False},
+                "is_colourless": False,
                 "view": [106.5, 0.0, 533.5, 427.0],
                 "persons": [{"box": [12.0, 40.5, 120.0, 300.0], "confidence": 0.87, "emotions": None}],
                 "faces": None,

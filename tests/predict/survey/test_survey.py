@@ -21,6 +21,7 @@ from uniemox.errors import DataError
 from uniemox.predict.survey.page import arrange
 from uniemox.predict.survey.run import date_taken, pack
 from uniemox.predict.survey.summary import SHOWN, Tally, groupings_of, summarise, unmatched_rows, unpack
+from uniemox.views.alterations import grey
 
 
 class Everything:
@@ -59,6 +60,20 @@ def surveyed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert "1 of 15 images could not be read" in done.stderr
     assert "rows match no image" not in done.stderr
     return folder
+
+
+def test_the_page_says_if_many_images_have_no_colour(tmp_path: Path) -> None:
+    for i in range(8):
+        image = draw_image(i, (60, 40))
+        (grey(image) if i < 2 else image).save(tmp_path / f"{i}.png")
+    for name, first in (("many", 0), ("few", 2)):  # two of eight without colour, and none of six
+        (tmp_path / name).mkdir()
+        for i in range(first, 8):
+            (tmp_path / name / f"{i}.png").write_bytes((tmp_path / f"{i}.png").read_bytes())
+    uniemox_here("survey", tmp_path / "many", *SMALL, "--out", tmp_path / "many.html")
+    assert "25 % of the images have no colour" in " ".join((tmp_path / "many.html").read_text().split())
+    uniemox_here("survey", tmp_path / "few", *SMALL, "--out", tmp_path / "few.html")
+    assert "have no colour" not in (tmp_path / "few.html").read_text()
 
 
 def test_the_page_is_complete_and_self_contained(surveyed: Path) -> None:

@@ -27,6 +27,7 @@ from uniemox.spelling import spelled
 FEATURES = 128  # stored numbers per image
 SHOWN = 6  # images with the highest, and with the lowest, value of each label
 MAX_UNFAMILIAR = 12  # shown
+MAX_COLOURLESS = 0.1  # share of images without colour from which on the page says what that does
 MAX_ON_MAP = 600
 FOLDER, DATE = "folder", "date"
 NOWHERE, UNDATED = "not in the table", "no date"
@@ -125,6 +126,8 @@ class Summary:
         """Number of faces by most probable word; "" for faces that are too small to tell."""
         self.on_map: list[Place] = []
         """Random selection of images for the map."""
+        self.colourless = 0
+        """Number of images without colour."""
         self.failures = 0
         self._groupings, self._random = groupings, Random(0)
         self.most: dict[str, list[Place]] = {label: [] for label in labels}
@@ -141,6 +144,7 @@ class Summary:
         groups = [self.groups[name].setdefault(of(value), Tally(len(numbers))) for name, of in self._groupings.items()]
         for tally in (self.whole, *groups):
             tally.add(numbers, is_unfamiliar=is_unfamiliar)
+        self.colourless += bool(value.get("is_colourless"))
         if value.get("persons") is not None:
             self.people[len(value["persons"])] += 1
         for face in value.get("faces") or ():
@@ -157,6 +161,16 @@ class Summary:
             at = self._random.randrange(self.whole.images) if is_full else len(self.on_map)
             if at < MAX_ON_MAP:
                 self.on_map[at : at + 1] = [Place(path, top, value["scene"][top], features)]
+
+    @property
+    def colourless_share(self) -> float:
+        """Share of the images without colour, 0 to 1."""
+        return self.colourless / self.whole.images
+
+    @property
+    def is_often_colourless(self) -> bool:
+        """True if so many images have no colour that the means may tell more about that than about the images."""
+        return self.colourless_share > MAX_COLOURLESS
 
     def shorten(self) -> None:
         """Shorten folder names to the part below their common folder; if there are many months, group by year."""

@@ -8,7 +8,7 @@ const KINDS = { evoked: "What the scene evokes", felt: "What the people in it fe
 
 const DRAWN = [ // in ways of their own, or left out
   "sha256", "name", "scene", "kind", "valence", "arousal", "valence_interval", "arousal_interval", "affect_from",
-  "familiarity", "is_unfamiliar", "view", "persons", "faces", "likely", "width_px", "height_px", "label_set", "model",
+  "familiarity", "is_unfamiliar", "is_colourless", "view", "persons", "faces", "likely", "width_px", "height_px", "label_set", "model",
 ];
 
 const SHOWN_PX = 400; // at least, of the longer side of an image
@@ -97,6 +97,7 @@ function drawBars(made, model, answer, share) {
     find("tbody", made).append(row);
   }
   const notes = [];
+  if (answer.is_colourless) notes.push("This image has no colour: answers for such images are less reliable.");
   if (answer.is_unfamiliar) notes.push("This image is unlike those that the model was trained on: its answer is a guess.");
   if (answer.affect_from === "ratings") {
     const rated = (name, ends) => {

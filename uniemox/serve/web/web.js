@@ -1,12 +1,13 @@
 // Takes the place of server.js on a page without a server: the network runs in this browser, and nothing is sent.
 
 import { element, find } from "./elements.js";
-import { resize, sceneBox, sceneParts, sceneView } from "./resize.js";
+import { boxMeans, resize, sceneBox, sceneParts, sceneView } from "./resize.js";
 
 const SITE = new URL("..", import.meta.url);
 const MAX_MEGAPIXELS = 100;
 const MAX_MAP_PX = 1024; // of the longer side
 const BLANK_STD = 4; // of 255
+const [GRID, MAX_SPREAD] = [16, 1.6]; // as uniemox/predict/colour.py
 const [UNFAMILIAR, ROUNDING] = [0.05, 1e-5]; // as uniemox/predict/confidence.py
 const COLOURS = [[0, 0, 4], [87, 16, 110], [188, 55, 84], [249, 142, 9], [252, 255, 164]];
 const [OPACITY, UNSEEN] = [0.6, 0.45]; // of heat; brightness of what the network does not look at
@@ -64,6 +65,34 @@ function spread({ data }) {
     }
     return Math.sqrt(Math.max(0, squares / count - (sum / count) ** 2));
   }));
+}
+
+// Whether the colour depends on the brightness alone, as uniemox/predict/colour.py has it.
+function isColourless(image) {
+  const cells = boxMeans(image, GRID);
+  const brightness = cells.map(([red, green, blue]) => (0.299 * red + 0.587 * green + 0.114 * blue) / 255);
+  return [0, 1, 2].every((channel) => {
+    const values = cells.map((cell) => cell[channel]);
+    const [a, b, c] = fitCurve(brightness, values);
+    const errors = values.map((value, i) => (value - a - b * brightness[i] - c * brightness[i] ** 2) ** 2);
+    return Math.sqrt(errors.reduce((sum, error) => sum + error, 0) / errors.length) < MAX_SPREAD;
+  });
+}
+
+// The curve a + b x + c x² with the least squared errors. Without differences in x, the mean.
+function fitCurve(x, y) {
+  const rows = [0, 1, 2].map((i) => [0, 1, 2, 3].map((j) => {
+    return x.reduce((sum, value, k) => sum + value ** i * (j < 3 ? value ** j : y[k]), 0) + (i === j ? 1e-9 : 0);
+  }));
+  for (let i = 0; i < 3; i += 1) { // Gauss and Jordan
+    const pivot = rows[i][i];
+    rows[i] = rows[i].map((value) => value / pivot);
+    for (let j = 0; j < 3; j += 1) {
+      const factor = rows[j][i];
+      if (j !== i) rows[j] = rows[j].map((value, k) => value - factor * rows[i][k]);
+    }
+  }
+  return rows.map((row) => row[3]);
 }
 
 // The outputs of the network for one view, as plain arrays.
@@ -138,10 +167,11 @@ function rate(head, features, logits) {
 }
 
 // Low and high end of each rating; each data set of the fit has ends of its own, see uniemox/predict/ratings.py.
-function intervals(head, rated, familiarity) {
+function intervals(head, rated, familiarity, isColourless) {
   const isStrange = familiarity !== null && familiarity < UNFAMILIAR;
+  const all = isColourless ? [...head.ends, ...head.colourless_ends] : head.ends;
   return rated.map((value, i) => {
-    const [lows, highs] = [0, 1].map((end) => head.ends.map((ends) => value + ends[i][end][0] + ends[i][end][1] * value));
+    const [lows, highs] = [0, 1].map((end) => all.map((ends) => value + ends[i][end][0] + ends[i][end][1] * value));
     let [low, high] = [Math.min(value, ...lows), Math.max(value, ...highs)];
     if (isStrange) [low, high] = [Math.min(low, head.spread[i][0]), Math.max(high, head.spread[i][1])];
     return [Math.max(1, low), Math.min(9, high)];
@@ -180,13 +210,14 @@ export async function predict(model, item, share) {
   for (const part of parts) several.push(await outputsOf(network, sceneView(part.image, info.size, info.crop_fraction)));
   const { probabilities, ofSets, familiarity, rated } = judgeAll(info, several, parts.map(({ weight }) => weight));
   const [valence, arousal] = rated || [null, null];
-  const ends = rated ? intervals(info.ratings, rated, familiarity) : [null, null];
+  const colourless = isColourless(image);
+  const ends = rated ? intervals(info.ratings, rated, familiarity, colourless) : [null, null];
   return {
     name: item.name,
     scene: Object.fromEntries(info.labels.map((label, i) => [label, probabilities[i]])),
     ...{ kind: info.kind, valence, arousal, valence_interval: ends[0], arousal_interval: ends[1] },
     affect_from: rated ? "ratings" : null,
-    ...{ familiarity, is_unfamiliar: familiarity !== null && familiarity < UNFAMILIAR },
+    ...{ familiarity, is_unfamiliar: familiarity !== null && familiarity < UNFAMILIAR, is_colourless: colourless },
     ...{ view: null, persons: null, faces: null },
     likely: share && Number(share) <= model.max_coverage ? likelyLabels(info, ofSets, Number(share)) : null,
     ...{ width_px: image.width, height_px: image.height, label_set: info.label_set, model: info.name },
