@@ -41,6 +41,15 @@ TUNING = (
     *("--augment.randaugment", "none", "--augment.erasing", "0", "--augment.mixup", "0.8"),
     *("--hardware.precision", "float32"),
 )
+# Then the mean of the networks, and the small one, learn to answer for altered photographs as the mean does for plain
+# ones: FI's training images, with half of the label in the target, and images without labels.
+ADAPTATION = (
+    *("--view.size", "176", "--view.crop-fraction", "1.0", "--view.min-area", "0.4", "--network.drop-path", "0"),
+    *("--network.keep-norm-statistics", "--layer-decay", "0.8", "--ema-decay", "0.998", "--batch-size", "32"),
+    *("--optimizer.base-lr", "1e-3", "--schedule.epochs", "2", "--schedule.warmup-epochs", "0.2", "--select", "last"),
+    *("--augment.altered", "0.5", "--augment.randaugment", "none", "--augment.erasing", "0", "--augment.mixup", "0.8"),
+    *("--hardware.precision", "float32"),
+)
 JUDGING = ("--view.size", "224", "--view.crop-fraction", "1.0", "--hardware.precision", "float32")
 BALANCE = ("--select", "last", "--logit-adjustment", "0.5")
 SMALL = "mobilenet-a"
@@ -82,10 +91,12 @@ def uniemox(*words: str | Path, makes: Path | None, into: Path | None = None, pr
     print(f"  ({time.perf_counter() - started:.0f} s)", flush=True)
 
 
-def classifiers(fi: str, ratings: str, starts: Path) -> None:
-    """Fine-tune three networks on FI's training part; score each, and their mean, once on its validation part.
+def classifiers(fi: str, ratings: str, unlabelled: str, starts: Path) -> None:
+    """Fine-tune three networks on FI's training part, adapt their mean to altered photographs, and score what is made.
 
-    Valence and arousal are learned from ratings, on what the finished networks compute.
+    Each network, the mean and the results are scored once on FI's validation part. Valence and arousal are learned from
+    ratings, on what the finished networks compute.
+    unlabelled: KIND:PATH of further images for the adaptation.
     """
     check = OUT / "check.json"
     uniemox("data", "check", fi, "--json", makes=check, into=check)
@@ -101,9 +112,17 @@ def classifiers(fi: str, ratings: str, starts: Path) -> None:
         uniemox("finetune", *words, "--optimizer.base-lr", BASE_LR[name], "--resume", makes=OUT / name / "model.onnx")
         evaluate(OUT / name, "val")
     joined = {"scene": ",".join(str(OUT / name) for name in STARTS), "small": str(OUT / SMALL)}
+    teacher = OUT / "scene-first"
     for name, parts in joined.items():
-        run = OUT / name
-        words = ("--method", "mean", "--init", parts, "--out", run, *data, *JUDGING, *BALANCE)
+        first, adapted, run = OUT / f"{name}-first", OUT / f"{name}-adapted", OUT / name
+        words = ("--method", "mean", "--init", parts, "--out", first, *data, *JUDGING, *BALANCE)
+        uniemox("finetune", *words, "--resume", makes=first / "model.onnx")
+        evaluate(first, "val")
+        words = ("--init", first, "--out", adapted, *data, *ADAPTATION, *BALANCE)
+        distillation = ("--distillation.teacher", teacher, "--distillation.data", unlabelled)
+        uniemox("finetune", *words, *distillation, "--resume", makes=adapted / "model.onnx")
+        # The adapted network is judged on larger images than it was trained on, like its parts.
+        words = ("--method", "mean", "--init", adapted, "--out", run, *data, *JUDGING, "--select", "last")
         uniemox("finetune", *words, "--resume", makes=run / "model.onnx")
         shutil.copyfile(run / SEEN, OUT / SEEN)  # for the files that are made of the run
         plain, made = OUT / f"{name}-plain.onnx", OUT / f"{name}.onnx"
@@ -146,6 +165,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--fi", required=True, help="KIND:PATH of FI, several with commas between")
     parser.add_argument("--ratings", required=True, help="KIND:PATH of images with valence and arousal, likewise")
+    parser.add_argument("--unlabelled", required=True, help="KIND:PATH of photographs for the adaptation, likewise")
     parser.add_argument(
         "--people", required=True, nargs="+", help="KIND:PATH of images for the person finder, FI first"
     )
@@ -155,7 +175,7 @@ def main() -> None:
     parser.add_argument("--test-people", required=True, type=Path, help="folder of photographs with people's boxes")
     given = parser.parse_args()
     OUT.mkdir(parents=True, exist_ok=True)
-    classifiers(given.fi, given.ratings, given.starts)
+    classifiers(given.fi, given.ratings, given.unlabelled, given.starts)
     finder("finder", given.people, given.starts, "yolox_nano.onnx", "0.1", "--epochs", "28")
     faces(given.faces, given.ferplus, given.starts)
     images, known = zip(*read_labelled(given.test_people), strict=True)
