@@ -17,22 +17,26 @@ from PIL import Image
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, top_k_accuracy_score
 
 from tests.data.tree import says
-from tests.drawn import Stored
+from tests.drawn import Stored, draw_image
 from tests.runs import CPU, SPLITS, colour_sample, colours, data_of, finetuned
-from uniemox.data.sample import NO_PERSONS, DataSet
+from uniemox.classifier_info import ClassifierInfo
+from uniemox.data.sample import NO_PERSONS, DataSet, ImageFile, Sample
 from uniemox.data.shards import ShardConfig, read_shards, write_shards
 from uniemox.errors import CheckpointError, ConfigError, DataError, LabelError
 from uniemox.evaluate.classifier_outputs import outputs_of, select_views
+from uniemox.evaluate.outputs import outputs_of_network
 from uniemox.evaluate.run import Evaluation, column_of, evaluate, mapped, write_evaluation
+from uniemox.export.onnx import export_classifier
 from uniemox.finetune.config import NetworkConfig
 from uniemox.finetune.network import build_network
 from uniemox.io.parallel import PoolConfig
 from uniemox.labels import CAER, EKMAN, MIKELS, POLARITY, LabelSet, label_map, scored_labels
 from uniemox.model.classifier import Classifier
+from uniemox.predict.network import Network
 from uniemox.predict.opening import load
 from uniemox.views.config import ViewConfig
 from uniemox.views.loader import ViewDataset, collate
-from uniemox.views.patches import PixelStats
+from uniemox.views.patches import PixelStats, normalise
 from uniemox.views.transforms import EvalViews
 
 # (what the image shows, what it is labelled, how often): the classifier answers what it shows.
@@ -319,6 +323,28 @@ def test_outputs_do_not_depend_on_batches_or_workers() -> None:
     np.testing.assert_allclose(answers, whole.values[:2], rtol=1e-4, atol=1e-6)
     with pytest.raises(DataError, match="there is none"):
         outputs_of(classifier, [], ViewConfig(size=32), stats=stats, workers=0)
+
+
+def test_long_images_are_seen_as_in_a_prediction(tmp_path: Path) -> None:
+    """By the run in torch and by its ONNX file: several squares, of which the outputs are averaged."""
+    classifier = tiny_classifier().eval()
+    torch.nn.init.normal_(classifier.head.weight)  # it starts near zero
+    half = (0.5,) * 3
+    info = ClassifierInfo(labels=MIKELS.labels, label_set="mikels", kind="evoked", size=32, mean=half, std=half)
+    export_classifier(classifier, info, tmp_path / "model.onnx")
+    samples = []
+    for i, size in enumerate(((40, 40), (60, 40), (90, 40), (40, 110), (300, 40), (95, 44))):
+        draw_image(i, size).save(tmp_path / f"{i}.png")
+        samples.append(Sample(key=str(i), image=ImageFile(tmp_path / f"{i}.png")))
+    stats = PixelStats(info.mean, info.std)
+    found = outputs_of(classifier, samples, ViewConfig.of(info), stats=stats, workers=0)
+    expected = outputs_of_network(Network.open(tmp_path / "model.onnx"), samples)
+    np.testing.assert_allclose(found.values, expected.values, atol=2e-3)
+    middle = [EvalViews(ViewConfig.of(info))(sample).scene for sample in samples]
+    with torch.no_grad():
+        of_middle = classifier(scene=normalise(torch.stack(middle), torch.device("cpu"), stats)).numpy()
+    differs = np.abs(of_middle - found.values).max(axis=1) > 1e-3
+    assert differs.tolist() == [False, False, True, True, True, True]
 
 
 def test_a_classifier_compiled_for_training_is_scored_eagerly() -> None:
