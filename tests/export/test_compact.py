@@ -87,6 +87,27 @@ def test_a_quarter_of_the_space_with_a_scale_for_each_channel(tmp_path: Path) ->
     assert (small.argmax(axis=1) == logits.argmax(axis=1)).all()
 
 
+def test_training_that_started_from_8_bits_is_not_undone(tmp_path: Path) -> None:
+    """Every weight moved by a quarter of a step; the nearest value would be where it started."""
+    rng = np.random.default_rng(0)
+    start = rng.integers(-120, 121, (40, 400)).astype(np.float32)
+    start[:, 0] = 127  # the scale of each channel stays
+    moved = start.copy()
+    moved[:, 1:] += 0.25
+    path = matrices(tmp_path / "model.onnx", moved, moved.T.copy())
+    store_as_int8(path, tmp_path / "small.onnx")
+    [stored] = [
+        numpy_helper.to_array(one)
+        for one in onnx.load(tmp_path / "small.onnx").graph.initializer
+        if one.name == "weight0.int8"
+    ]
+    stored = stored.reshape(start.shape)
+    assert (stored[:, 1:] - start[:, 1:]).mean() == pytest.approx(0.25, abs=0.02)
+    assert np.abs(stored - moved).max() <= 1
+    store_as_int8(path, tmp_path / "again.onnx")
+    assert (tmp_path / "again.onnx").read_bytes() == (tmp_path / "small.onnx").read_bytes()
+
+
 def test_kernels_that_are_named_stay_in_16_bits(tmp_path: Path) -> None:
     kernels = [np.random.default_rng(i).standard_normal((40, 200)).astype(np.float32) for i in range(2)]
     path = matrices(tmp_path / "model.onnx", kernels[0], kernels[1].T.copy())
