@@ -1,0 +1,109 @@
+"""Relations that must hold between the answers of the package's own models for related images.
+
+Bounds for altered images are measured ones, with some room; `python -m recipes.robustness` has more of them.
+"""
+
+from collections.abc import Sequence
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageOps
+
+import uniemox
+from tests.conftest import SHARED
+from tests.predict.networks import one
+from uniemox.predict.predictor import Predictor
+
+ROOT = Path(__file__).parents[2]
+needs_photographs = pytest.mark.skipif(not SHARED.is_dir(), reason="needs ../shared, with real photographs")
+
+
+@pytest.fixture(scope="module")
+def predictor() -> Predictor:
+    return uniemox.load()
+
+
+@pytest.fixture(scope="module")
+def photograph() -> Image.Image:
+    return Image.open(ROOT / "docs/images/cat.jpg").convert("RGB")
+
+
+@pytest.fixture(scope="module")
+def photographs() -> list[Image.Image]:
+    folders = ("coco_persons/images", "flickr8k/images", "oasis/images")
+    paths = [path for folder in folders for path in sorted((SHARED / "data" / folder).glob("*.jpg"))[:10]]
+    return [Image.open(path).convert("RGB") for path in paths]
+
+
+def saved(image: Image.Image, fmt: str, **options: object) -> bytes:
+    file = BytesIO()
+    image.save(file, fmt, **options)
+    return file.getvalue()
+
+
+def shares(predictor: Predictor, images: Sequence[Image.Image]) -> np.ndarray:
+    return np.array([list(one(predictor.predict(image)).scene.values()) for image in images])
+
+
+def test_the_container_does_not_matter(predictor: Predictor, photograph: Image.Image) -> None:
+    files = [saved(photograph, "PNG"), saved(photograph, "BMP"), saved(photograph, "TIFF", compression="tiff_lzw")]
+    files += [saved(photograph, "WEBP", lossless=True), saved(photograph, "PPM")]
+    expected = one(predictor.predict(photograph)).to_dict()
+    for file in files:
+        assert one(predictor.predict(file)).to_dict() == expected
+
+
+def test_order_and_company_do_not_matter(predictor: Predictor, photograph: Image.Image) -> None:
+    images = [photograph.crop((20 * i, 0, photograph.width, photograph.height - 10 * i)) for i in range(5)]
+    alone = [one(predictor.predict(image)).to_dict() for image in images]
+    for batch_size in (1, 3, 16):
+        together = [one(answer).to_dict() for answer in predictor.predict_each(images[::-1], batch_size=batch_size)]
+        assert together[::-1] == alone
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_the_orientation_of_exif_does_not_matter(
+    predictor: Predictor, photograph: Image.Image, orientation: int
+) -> None:
+    """Stored in any of the eight ways, the upright image is the same."""
+    inverse = {6: 8, 8: 6}.get(orientation, orientation)
+    exif = Image.Exif()
+    exif[274] = inverse
+    file = BytesIO(saved(photograph, "PNG", exif=exif))
+    stored = ImageOps.exif_transpose(Image.open(file))
+    exif[274] = orientation
+    answer = one(predictor.predict(saved(stored, "PNG", exif=exif))).to_dict()
+    assert answer == one(predictor.predict(photograph)).to_dict()
+
+
+@needs_photographs
+def test_small_crops_change_little(predictor: Predictor, photographs: list[Image.Image]) -> None:
+    plain = shares(predictor, photographs)
+    cropped = [image.crop((1, 1, *image.size)) for image in photographs]
+    change = np.abs(shares(predictor, cropped) - plain).max(axis=1)
+    assert np.median(change) < 0.04
+    assert change.max() < 0.25
+
+
+@needs_photographs
+def test_a_mirror_image_has_the_same_people_and_a_similar_answer(
+    predictor: Predictor, photographs: list[Image.Image]
+) -> None:
+    answers = [one(predictor.predict(image)) for image in photographs]
+    mirrored = [one(predictor.predict(ImageOps.mirror(image))) for image in photographs]
+    people = [[len(answer.persons or ()) for answer in some] for some in (answers, mirrored)]
+    assert sum(first != second for first, second in zip(*people, strict=True)) <= 1
+    same = [first.top(1)[0][0] == second.top(1)[0][0] for first, second in zip(answers, mirrored, strict=True)]
+    assert np.mean(same) >= 0.75
+
+
+@needs_photographs
+def test_a_photograph_without_its_colour_keeps_most_of_its_answer(
+    predictor: Predictor, photographs: list[Image.Image]
+) -> None:
+    """Of the validation images of FI, 68 % keep their label; photographs of other sources fewer."""
+    grey = [image.convert("L").convert("RGB") for image in photographs]
+    plain, without = shares(predictor, photographs), shares(predictor, grey)
+    assert np.mean(plain.argmax(axis=1) == without.argmax(axis=1)) >= 0.4
