@@ -78,7 +78,9 @@ def photographs() -> list[tuple[str, bytes]]:
         sorted((DATA / "coco_persons/images").glob("*.jpg"))[:11] + sorted((DATA / "flickr8k/images").glob("*.jpg"))[:5]
     )
     found = [(path.name, path.read_bytes()) for path in paths]
-    for i, size in enumerate([(900, 300), (120, 700), (50, 40), (420, 200)] + [(300 + 7 * i, 260) for i in range(16 - len(found))]):
+    sizes = [(900, 300), (120, 700), (50, 40), (420, 200)]
+    sizes += [(300 + 7 * i, 260) for i in range(20 - len(sizes) - len(found))]
+    for i, size in enumerate(sizes):
         found.append((f"drawn{i}.jpg", jpeg_of(draw_image(i, size))))
     return found
 
