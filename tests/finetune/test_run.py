@@ -348,7 +348,8 @@ def test_init_small_counts_what_the_package_model_has_seen(method: str, tmp_path
     config = tiny_finetuning("small", method=method, schedule=ScheduleConfig(epochs=1, warmup_epochs=0))
     data = colours(splits=SPLITS)
     info = finetune(config, data, tmp_path / "run")
-    assert info.distances  # familiarity is measured from the new training images
+    assert info.network.distance_axes == 16  # familiarity is measured from the new training images
+    assert info.distances == ()  # which are blank, so that no distance is known
     seen = read_seen(tmp_path / "run")
     assert read_seen(EMBEDDED / "small.onnx") < seen
     assert len(seen - read_seen(EMBEDDED / "small.onnx")) == 4 * 11
