@@ -34,24 +34,22 @@ STARTS = {
 # Chosen on training images held out for the trials, see docs/notes.md; the final networks train on most of them.
 # Networks are trained on smaller images than they judge: half the time, and objects appear as large.
 BASE_LR = {"mobilenet-a": "2.4e-3", "mobilenet-b": "2.4e-3", "efficientnet": "2e-3"}
-TUNING = (
+TRAINING = (
     *("--view.size", "176", "--view.crop-fraction", "1.0", "--view.min-area", "0.4", "--network.drop-path", "0"),
     *("--network.keep-norm-statistics", "--layer-decay", "0.8", "--ema-decay", "0.998", "--batch-size", "32"),
-    *("--schedule.epochs", "10", "--schedule.warmup-epochs", "0.5", "--select", "last"),
-    *("--augment.randaugment", "none", "--augment.erasing", "0", "--augment.mixup", "0.8"),
+    *("--select", "last", "--augment.randaugment", "none", "--augment.erasing", "0", "--augment.mixup", "0.8"),
     *("--hardware.precision", "float32"),
 )
+TUNING = (*TRAINING, "--schedule.epochs", "10", "--schedule.warmup-epochs", "0.5")
 # Then the mean of the networks, and the small one, learn to answer for altered photographs as the mean does for plain
 # ones: FI's training images, with half of the label in the target, and images without labels.
 ADAPTATION = (
-    *("--view.size", "176", "--view.crop-fraction", "1.0", "--view.min-area", "0.4", "--network.drop-path", "0"),
-    *("--network.keep-norm-statistics", "--layer-decay", "0.8", "--ema-decay", "0.998", "--batch-size", "32"),
-    *("--optimizer.base-lr", "1e-3", "--schedule.epochs", "2", "--schedule.warmup-epochs", "0.2", "--select", "last"),
-    *("--augment.altered", "0.5", "--augment.randaugment", "none", "--augment.erasing", "0", "--augment.mixup", "0.8"),
-    *("--hardware.precision", "float32"),
+    *(*TRAINING, "--schedule.epochs", "2", "--schedule.warmup-epochs", "0.2"),
+    *("--optimizer.base-lr", "1e-3", "--augment.altered", "0.5"),
 )
 JUDGING = ("--view.size", "224", "--view.crop-fraction", "1.0", "--hardware.precision", "float32")
-BALANCE = ("--select", "last", "--logit-adjustment", "0.5")
+LOGIT_ADJUSTMENT = ("--logit-adjustment", "0.5")
+BALANCE = ("--select", "last", *LOGIT_ADJUSTMENT)
 SMALL = "mobilenet-a"
 # In 8 bits the EfficientNet says the same; the MobileNets, with batch norms folded into them, less so (notes.md).
 STORED = {"scene": ("--int8-weights", "--keep-float16", r"encoders\.(0\.blocks|1)\."), "small": ("--int8-weights",)}
@@ -114,11 +112,13 @@ def classifiers(fi: str, ratings: str, unlabelled: str, starts: Path) -> None:
     joined = {"scene": ",".join(str(OUT / name) for name in STARTS), "small": str(OUT / SMALL)}
     teacher = OUT / "scene-first"
     for name, parts in joined.items():
-        first, adapted, run = OUT / f"{name}-first", OUT / f"{name}-adapted", OUT / name
+        first = OUT / f"{name}-first"
+        adapted = OUT / f"{name}-adapted"
+        run = OUT / name
         words = ("--method", "mean", "--init", parts, "--out", first, *data, *JUDGING, *BALANCE)
         uniemox("finetune", *words, "--resume", makes=first / "model.onnx")
         evaluate(first, "val")
-        words = ("--init", first, "--out", adapted, *data, *ADAPTATION, *BALANCE)
+        words = ("--init", first, "--out", adapted, *data, *ADAPTATION, *LOGIT_ADJUSTMENT)
         distillation = ("--distillation.teacher", teacher, "--distillation.data", unlabelled)
         uniemox("finetune", *words, *distillation, "--resume", makes=adapted / "model.onnx")
         # The adapted network is judged on larger images than it was trained on, like its parts.

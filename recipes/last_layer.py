@@ -81,8 +81,9 @@ def cross_fit(x: Array, logits: Array, truth: NDArray[np.int64], weighting: Weig
         for strength in STRENGTHS:
             inner = StratifiedKFold(INNER_FOLDS, shuffle=True, random_state=1).split(x[fit], truth[fit])
             total = 0.0
-            for a, b in inner:
-                near, far = fit[a], fit[b]
+            for inside, outside in inner:
+                near = fit[inside]
+                far = fit[outside]
                 change = fit_layer(
                     x[near], logits[near], truth[near], weighting(truth[near]), gamma=gamma, strength=strength
                 )
@@ -113,7 +114,7 @@ def main(source: str, check: str, splits: str | None = None) -> None:
     x = np.concatenate([x / x.std(axis=0), np.ones((len(x), 1))], axis=1)
     fear = info.labels.index("fear")
     fits: dict[str, Array] = {
-        "as it is": logits,
+        "unchanged": logits,
         "cross-entropy": cross_fit(x, logits, truth, equal, 0.0),
         "cross-entropy, balanced classes": cross_fit(x, logits, truth, balanced, 0.0),
         f"focal loss, γ = {GAMMA:g}": cross_fit(x, logits, truth, equal, GAMMA),

@@ -36,6 +36,7 @@ from tests.runs import (
     torchrun,
     two_forked,
 )
+from tests.teacher.test_fitted import architecture
 from uniemox.checkpoints.published import load_start
 from uniemox.data.source import open_data
 from uniemox.errors import ConfigError, DataError, EncoderError, NonFiniteLossError, TeacherError, UniemoxError
@@ -43,7 +44,7 @@ from uniemox.losses.config import LossWeights
 from uniemox.pretrain.config import EncoderConfig, PretrainConfig, TeacherConfig
 from uniemox.pretrain.run import build_model, build_trainer, plan_run, pretrain
 from uniemox.teacher.features import StoredTeacher
-from uniemox.teacher.fitted import SMALL, SMALL_CHANNELS, Architecture, FittedTeacher
+from uniemox.teacher.fitted import FittedTeacher
 from uniemox.training.config import OptimizerConfig, SaveConfig, ScheduleConfig
 from uniemox.training.counting import tensor_bytes
 from uniemox.training.journal import Callback
@@ -373,16 +374,7 @@ def test_a_finished_run_may_leave_its_weights_alone(tmp_path: Path) -> None:
 def test_the_plan_counts_a_teacher_that_runs_in_every_step(tmp_path: Path) -> None:
     """A fitted teacher is itself the network, unlike CLIP, which holds one."""
     config = tiny_pretraining()
-    architecture = Architecture(
-        network=SMALL,
-        image_size=(36, 36),
-        mean=(0.5,) * 3,
-        std=(0.25,) * 3,
-        channels=SMALL_CHANNELS,
-        width=8,
-        words=("a",),
-    )
-    network = FittedTeacher(architecture, {})
+    network = FittedTeacher(architecture("a"), {})
     stored = StoredTeacher(teacher())
     trainer = build_trainer(config, scenes(), tmp_path, build_model(config, stored.width), Callback())
     alone = plan_run(config, scenes(), trainer, stored).memory_bytes

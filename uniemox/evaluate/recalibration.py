@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from uniemox.classifier_info import ClassifierInfo
 from uniemox.data.near import image_hashes
@@ -33,6 +32,7 @@ from uniemox.predict.network import FEATURES, KEY, LOGITS, Network
 from uniemox.predict.opening import open_network
 from uniemox.predict.ranks import rank_correlation
 from uniemox.predict.ratings import HASH_DIGITS, HIGHEST, LOWEST, RatingHead, head_inputs
+from uniemox.views.alterations import grey
 
 MIN_IMAGES, MIN_RATED, FOLDS, COVERAGE = 30, 100, 10, 0.9
 PENALTY = 1.0  # of ridge regression on features with total variance 1, and labels with total variance 1
@@ -219,8 +219,8 @@ def fit_ratings(
     groups = [sample.group or sample.image_key for sample in samples]
     sources = [data.part_of(sample) for sample in samples]
     held_out, fold = cross_fitted(inputs, ratings, groups, blocks)
-    grey, _, _ = run_each(network, samples, [FEATURES], "looking at grey copies", on_progress, _without_colour)
-    grey_inputs = head_inputs(grey[FEATURES], grey[LOGITS])
+    of_grey, _, _ = run_each(network, samples, [FEATURES], "looking at grey copies", on_progress, grey)
+    grey_inputs = head_inputs(of_grey[FEATURES], of_grey[LOGITS])
     held_out_grey = predict_by_fold(inputs, ratings, fold, blocks, grey_inputs)
     weights, bias = ridge(inputs, ratings, blocks)
     hashes = image_hashes(samples, on_progress)
@@ -318,10 +318,6 @@ def predict_by_fold(
         weights, bias = ridge(inputs[fold != i], ratings[fold != i], blocks)
         predictions[fold == i] = (images[fold == i] @ weights + bias).clip(LOWEST, HIGHEST)
     return predictions
-
-
-def _without_colour(image: Image.Image) -> Image.Image:
-    return image.convert("L").convert("RGB")
 
 
 def ridge(

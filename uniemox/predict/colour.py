@@ -15,7 +15,9 @@ def is_colourless(image: Image.Image) -> bool:
     >>> is_colourless(Image.new("RGB", (40, 40), (90, 60, 30)))
     True
     """
-    cells = np.asarray(image.resize((GRID, GRID), Image.Resampling.BOX), np.float64).reshape(-1, 3)  # (N, 3)
+    # The gap lets Pillow first reduce a large image by a whole factor, which is several times as fast.
+    small = image.resize((GRID, GRID), Image.Resampling.BOX, reducing_gap=2.0)
+    cells = np.asarray(small, np.float64).reshape(-1, 3)  # (N, 3)
     brightness = cells @ np.array([0.299, 0.587, 0.114]) / 255  # (N,), 0 to 1
     # The tone of each brightness: a curve of second degree for each channel.
     powers = np.stack([np.ones_like(brightness), brightness, brightness**2], axis=1)  # (N, 3)

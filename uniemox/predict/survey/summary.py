@@ -169,7 +169,7 @@ class Summary:
 
     @property
     def is_often_colourless(self) -> bool:
-        """True if so many images have no colour that the means may tell more about that than about the images."""
+        """True if the number of images without colour may shift the means noticeably."""
         return self.colourless_share > MAX_COLOURLESS
 
     def shorten(self) -> None:

@@ -66,33 +66,33 @@ export function roundHalfEven(value) {
   return value - low === 0.5 ? low + (low % 2) : Math.round(value);
 }
 
-// The mean colours of count x count cells, as Pillow's box filter: edges count by their share.
+// The mean colours of count x count cells, as Pillow's box filter.
 export function boxMeans({ data, width, height }, count) {
   const cells = [];
   for (let row = 0; row < count; row += 1) {
     for (let column = 0; column < count; column += 1) {
-      const rows = boxWeights(row, count, height);
-      const columns = boxWeights(column, count, width);
+      const [top, bottom] = boxRange(row, count, height);
+      const [left, right] = boxRange(column, count, width);
       const sums = [0, 0, 0];
-      for (const [y, down] of rows) {
-        for (const [x, along] of columns) {
-          for (let channel = 0; channel < 3; channel += 1) sums[channel] += down * along * data[4 * (y * width + x) + channel];
+      for (let y = top; y < bottom; y += 1) {
+        for (let x = left; x < right; x += 1) {
+          for (let channel = 0; channel < 3; channel += 1) sums[channel] += data[4 * (y * width + x) + channel];
         }
       }
-      cells.push(sums.map(Math.round));
+      cells.push(sums.map((sum) => Math.round(sum / ((bottom - top) * (right - left)))));
     }
   }
   return cells;
 }
 
-// The places of a cell along one side, and their weights, which add up to 1.
-function boxWeights(place, count, length) {
+// The first px of a cell along one side, and the first one after it.
+function boxRange(place, count, length) {
   const scale = length / count;
   const support = Math.max(0.5, scale / 2);
   const middle = (place + 0.5) * scale;
   const first = Math.max(0, Math.trunc(middle - support + 0.5));
   const last = Math.min(length, Math.trunc(middle + support + 0.5));
-  return Array.from({ length: last - first }, (_, i) => [first + i, 1 / (last - first)]);
+  return [first, last];
 }
 
 // The middle of an image: RGBA of size x size px.
