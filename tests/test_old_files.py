@@ -140,6 +140,15 @@ def test_rules_are_stored_and_those_of_a_later_version_refused() -> None:
         read_info(json.dumps(values))
 
 
+@pytest.mark.parametrize(
+    "rules", [[], ["min_weight", 1], "", "abc", None, {"prior": "flat"}, {"min_weight": True}, {"min_weight": "0.4"}]
+)
+def test_damaged_and_unknown_rules_are_refused(rules: object) -> None:
+    values = json.loads(Network.open(REFERENCE / "version_0_2/several/model.onnx").info.to_json())
+    with pytest.raises(CheckpointError, match="rules"):
+        read_info(json.dumps(values | {"rules": rules}))
+
+
 def test_a_run_and_its_evaluation_are_reported(old: Path) -> None:
     run = read_run(old / "finetuned")
     assert run.setting("config.optimizer.base_lr") == 0.05

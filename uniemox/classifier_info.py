@@ -153,8 +153,8 @@ class AnswerRules:
 
     def __post_init__(self) -> None:
         expected = {
-            "trusted_familiarity": 0 < self.trusted_familiarity <= 1,
-            "min_weight": 0 < self.min_weight <= 1,
+            "trusted_familiarity": _is_share(self.trusted_familiarity),
+            "min_weight": _is_share(self.min_weight),
             "sets_from": self.sets_from in get_args(SetsFrom),
             "long_images": self.long_images in get_args(LongImages),
             "resampling": self.resampling == "bicubic",
@@ -164,6 +164,11 @@ class AnswerRules:
             raise CheckpointError(
                 f"this version does not know the answer rules {', '.join(wrong)}; update uniemox, or export again"
             )
+
+
+def _is_share(value: Any) -> bool:
+    """Return True for a number above 0 and up to 1."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= 1
 
 
 NEW_RULES = AnswerRules()
@@ -295,12 +300,24 @@ def read_info(text: str) -> ClassifierInfo:
             arguments["network"] = NetworkSpec.from_json(values)
         except (KeyError, TypeError, ValueError, AttributeError):  # not needed: an ONNX file predicts without it
             arguments["network"] = None
-        arguments["rules"] = replace(OLD_RULES, **known_fields(AnswerRules, values.get("rules", {})))
+        arguments["rules"] = _read_rules(values.get("rules", {}))
         arguments |= {name: tuple(arguments[name]) for name in TUPLES if name in arguments}
         unset = [name for name in ("mean", "std") if arguments.get(name) == ()]  # a colour histogram normalises nothing
         return ClassifierInfo(**{name: value for name, value in arguments.items() if name not in unset})
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"its metadata can't be read ({error}); export it again") from error
+
+
+def _read_rules(values: Any) -> AnswerRules:
+    """Parse a file's answer rules. Raises CheckpointError for unknown ones, which a later version has written."""
+    if not isinstance(values, Mapping):
+        raise CheckpointError(f"its metadata can't be read (rules must be an object, got {values!r}); export it again")
+    unknown = values.keys() - {part.name for part in fields(AnswerRules)}
+    if unknown:
+        raise CheckpointError(
+            f"this version does not know the answer rules {', '.join(sorted(unknown))}; update uniemox, or export again"
+        )
+    return replace(OLD_RULES, **values)
 
 
 def known_fields(cls: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:

@@ -182,6 +182,13 @@ def test_a_head_of_version_0_2_has_one_width() -> None:
     del values["ends"]
     found = RatingHead.from_dict(values).intervals(np.array([[5.0, 3.0]]), None)
     np.testing.assert_array_equal(found, [[[3.5, 6.5], [2.5, 3.5]]])
+    for wrong in ([-1.5, -1], [1.0], [1.0, 1.0, 1.0, 1.0], [float("nan"), 1.0]):
+        with pytest.raises(CheckpointError, match="head for valence and arousal"):
+            RatingHead.from_dict(values | {"half_widths": wrong})
+    with pytest.raises(CheckpointError, match="takes 3 numbers, its network gives 5; fit it again"):
+        head.rate(np.zeros((1, 3)), np.zeros((1, 2)))
+    with pytest.raises(CheckpointError, match="head for valence and arousal"):
+        RatingHead.from_dict(head.to_dict() | {"images": float("inf")})
 
 
 def test_ratings_of_other_images_are_scored_and_those_it_was_fitted_on_refused(

@@ -58,6 +58,16 @@ def test_the_embedded_detector_counts_the_same_people_in_a_mirror_image() -> Non
     assert changes[1] >= 3
 
 
+def test_the_most_confident_objects_are_kept_of_the_means() -> None:
+    boxes = [Box(10, 10, 30, 50), Box(60, 10, 90, 50)]
+    first = [Detection(boxes[0], 0.9), Detection(boxes[1], 0.8)]
+    second = [Detection(Box(70, 10, 90, 50), 0.5), Detection(Box(10, 10, 40, 50), 0.9)]  # the other is now the best
+    detector = MirrorDetector(Gives(first, second), 0.5, max_detections=1)
+    [[found]] = detector.detect([Image.new("RGB", (WIDTH, 80))])
+    assert found.box == boxes[1]
+    assert len(detector.fingerprint) == 16
+
+
 def test_a_given_confidence_is_that_of_the_mean() -> None:
     detector = open_finder("embedded", config=DetectorConfig(confidence=0.8))
     assert isinstance(detector, MirrorDetector)

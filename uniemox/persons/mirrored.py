@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageOps
 
+from uniemox.io.files import fingerprint_of
 from uniemox.persons.box import Box, Detection, overlap
 from uniemox.persons.detector import Detector
 
@@ -20,13 +21,15 @@ class MirrorDetector:
         detector: finds objects in each of both. If it has a lower minimum confidence than `min_confidence`, a weak
             detection in one of them can confirm a strong one in the other.
         min_confidence: minimum mean confidence, 0 to 1.
+        max_detections: maximum number of objects per image; None: as many as the detector finds in both.
     """
 
-    def __init__(self, detector: Detector, min_confidence: float = 0.0) -> None:
+    def __init__(self, detector: Detector, min_confidence: float = 0.0, max_detections: int | None = None) -> None:
         self.detector = detector
         self.name = detector.name
         self.min_confidence = min_confidence
-        self.fingerprint = f"{detector.fingerprint} both ways" + (f" {min_confidence}" if min_confidence else "")
+        self.max_detections = max_detections
+        self.fingerprint = fingerprint_of([], f"{detector.fingerprint} both ways {min_confidence} {max_detections}")
 
     def detect(self, images: Sequence[Image.Image]) -> list[tuple[Detection, ...]]:
         """Detect in images, see `Detector`."""
@@ -38,7 +41,8 @@ class MirrorDetector:
             width = images[place].width
             others = [found._replace(box=_mirrored(found.box, width)) for found in back]
             means = _in_both(detections[place], others)
-            detections[place] = tuple(mean for mean in means if mean.confidence >= self.min_confidence)
+            confident = [mean for mean in means if mean.confidence >= self.min_confidence]
+            detections[place] = tuple(confident[: self.max_detections])
         return detections
 
 

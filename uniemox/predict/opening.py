@@ -131,8 +131,10 @@ def open_finder(
     if str(finder) != EMBEDDED_NAME:
         return load_detector(finder, config, threads=threads, provider=provider)
     confidence = FINDER_CONFIDENCE if config.confidence is None else config.confidence
-    in_one = replace(config, confidence=confidence / 2)
-    return MirrorDetector(load_detector(finder_file(finder), in_one, threads=threads, provider=provider), confidence)
+    # What is left out in one of both could not be confirmed by the other.
+    in_one = replace(config, confidence=confidence / 2, max_detections=max(100, 2 * config.max_detections))
+    detector = load_detector(finder_file(finder), in_one, threads=threads, provider=provider)
+    return MirrorDetector(detector, confidence, config.max_detections)
 
 
 def finder_file(finder: str | Path) -> str | Path:

@@ -41,8 +41,17 @@ class RatingHead:
     """First 16 digits of the SHA-256 of the images on which the head was fitted."""
 
     def rate(self, features: Array, logits: Array) -> NDArray[np.float64]:
-        """Return (N, 2) valence and arousal, 1 to 9.  features: (N, D).  logits: (N, E)."""
-        ratings = head_inputs(features, logits) @ self.weights.T.astype(np.float64) + self.bias
+        """Return (N, 2) valence and arousal, 1 to 9.  features: (N, D).  logits: (N, E).
+
+        Raises CheckpointError for a head of another network.
+        """
+        inputs = head_inputs(features, logits)
+        if inputs.shape[1] != self.weights.shape[1]:
+            raise CheckpointError(
+                f"its head for valence and arousal takes {self.weights.shape[1]} numbers, its network gives "
+                f"{inputs.shape[1]}; fit it again"
+            )
+        ratings = inputs @ self.weights.T.astype(np.float64) + self.bias
         return ratings.clip(LOWEST, HIGHEST)
 
     def intervals(
@@ -81,13 +90,16 @@ class RatingHead:
         try:
             weights = np.frombuffer(base64.b64decode(values["weights"], validate=True), "<f4").reshape(2, -1)
             if "half_widths" in values:  # files of version 0.2: one width for all images
-                ends = [[[[-width, 0], [width, 0]] for width in values["half_widths"]]]
+                valence, arousal = values["half_widths"]
+                if not min(valence, arousal) >= 0:
+                    raise ValueError(f"half_widths {values['half_widths']}")
+                ends = [[[[-width, 0], [width, 0]] for width in (valence, arousal)]]
                 values = {**values, "ends": ends, "colourless_ends": ends}
             arrays = {name: np.array(values[name], float).reshape(shape) for name, shape in SHAPES.items()}
             digits = str(values["seen"])
             seen = frozenset(digits[i : i + HASH_DIGITS] for i in range(0, len(digits), HASH_DIGITS))
             images, trained_on = int(values["images"]), str(values["trained_on"])
-        except (KeyError, TypeError, ValueError, binascii.Error) as error:
+        except (KeyError, TypeError, ValueError, OverflowError, binascii.Error) as error:
             raise CheckpointError(f"its head for valence and arousal can't be read ({error}); fit it again") from error
         has_ends = arrays["ends"].size and arrays["colourless_ends"].size
         if not has_ends or not all(np.isfinite(part).all() for part in (weights, *arrays.values())):

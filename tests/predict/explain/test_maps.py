@@ -7,8 +7,10 @@ import pytest
 from PIL import Image
 
 from tests.predict.explain.spots import CELLS, LABELS, PLACES, SIZE, OnePerson, predictor, spotted
+from uniemox.classifier_info import OLD_RULES
 from uniemox.errors import ConfigError, ImageError, LabelError, ShapeError
 from uniemox.persons.box import Box
+from uniemox.predict.explain import maps
 from uniemox.predict.explain.explanation import Explanation
 from uniemox.predict.explain.maps import CELLS as COVER_CELLS
 from uniemox.predict.explain.maps import COARSE, COARSE_STEP, FINE, FINE_COVERS, Explainer, heat_map, occlusion_map
@@ -83,6 +85,21 @@ def test_a_long_image_is_explained_from_end_to_end(size: tuple[int, int]) -> Non
     assert max(row / found.heat.shape[0], column / found.heat.shape[1]) > 0.8
     scores = Explainer(explained).score(found)
     assert 0 <= scores.deletion <= 1
+
+
+def test_a_map_of_an_old_file_is_measured_on_the_middle_square(monkeypatch: pytest.MonkeyPatch) -> None:
+    explained = predictor(crop_fraction=1.0, rules=OLD_RULES)
+    image = Image.new("RGB", (3 * SIZE, SIZE), (20, 20, 20))
+    image.paste(spotted("fear"), (SIZE, 0))
+    found = heat_map(explained, image, "fear", method="occlusion")
+    measured = []
+    monkeypatch.setattr(maps, "map_scores", lambda _classify, pixels, heat: measured.append((pixels, heat)))
+    Explainer(explained).score(found)
+    [(pixels, heat)] = measured
+    middle = image.crop((SIZE, 0, 2 * SIZE, SIZE))
+    expected = explained.network.pixels(explained.network.look(middle, middle.size, None)["scene"][None])[0]
+    np.testing.assert_array_equal(pixels, expected)
+    assert heat.shape[0] == heat.shape[1]
 
 
 def test_the_person_view_is_explained_if_it_is_the_only_one() -> None:

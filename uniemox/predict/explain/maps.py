@@ -57,7 +57,7 @@ class Explainer:
         if info.task == "affect":
             raise ConfigError(f"{self.name} predicts valence and arousal; deletion and insertion need probabilities")
         image = explanation.image
-        views = network.look_at_all(image, image.size, explanation.persons).views[0]
+        views = network.look(image, image.size, explanation.persons)
         pixels = {name: network.pixels(view[None]) for name, view in views.items()}
         seen, index = info.views[0], info.labels.index(explanation.label)
         return map_scores(
