@@ -41,12 +41,6 @@ TRAINING = (
     *("--hardware.precision", "float32"),
 )
 TUNING = (*TRAINING, "--schedule.epochs", "10", "--schedule.warmup-epochs", "0.5")
-# Then the mean of the networks, and the small one, learn to answer for altered photographs as the mean does for plain
-# ones: FI's training images, with half of the label in the target, and images without labels.
-ADAPTATION = (
-    *(*TRAINING, "--schedule.epochs", "2", "--schedule.warmup-epochs", "0.2"),
-    *("--optimizer.base-lr", "1e-3", "--augment.altered", "0.5"),
-)
 JUDGING = ("--view.size", "224", "--view.crop-fraction", "1.0", "--hardware.precision", "float32")
 LOGIT_ADJUSTMENT = ("--logit-adjustment", "0.5")
 BALANCE = ("--select", "last", *LOGIT_ADJUSTMENT)
@@ -89,12 +83,10 @@ def uniemox(*words: str | Path, makes: Path | None, into: Path | None = None, pr
     print(f"  ({time.perf_counter() - started:.0f} s)", flush=True)
 
 
-def classifiers(fi: str, ratings: str, unlabelled: str, starts: Path) -> None:
-    """Fine-tune three networks on FI's training part, adapt their mean to altered photographs, and score what is made.
+def classifiers(fi: str, ratings: str, starts: Path) -> None:
+    """Fine-tune three networks on FI's training part; score each, and their mean, once on its validation part.
 
-    Each network, the mean and the results are scored once on FI's validation part. Valence and arousal are learned from
-    ratings, on what the finished networks compute.
-    unlabelled: KIND:PATH of further images for the adaptation.
+    Valence and arousal are learned from ratings, on what the finished networks compute.
     """
     check = OUT / "check.json"
     uniemox("data", "check", fi, "--json", makes=check, into=check)
@@ -110,19 +102,9 @@ def classifiers(fi: str, ratings: str, unlabelled: str, starts: Path) -> None:
         uniemox("finetune", *words, "--optimizer.base-lr", BASE_LR[name], "--resume", makes=OUT / name / "model.onnx")
         evaluate(OUT / name, "val")
     joined = {"scene": ",".join(str(OUT / name) for name in STARTS), "small": str(OUT / SMALL)}
-    teacher = OUT / "scene-first"
     for name, parts in joined.items():
-        first = OUT / f"{name}-first"
-        adapted = OUT / f"{name}-adapted"
         run = OUT / name
-        words = ("--method", "mean", "--init", parts, "--out", first, *data, *JUDGING, *BALANCE)
-        uniemox("finetune", *words, "--resume", makes=first / "model.onnx")
-        evaluate(first, "val")
-        words = ("--init", first, "--out", adapted, *data, *ADAPTATION, *LOGIT_ADJUSTMENT)
-        distillation = ("--distillation.teacher", teacher, "--distillation.data", unlabelled)
-        uniemox("finetune", *words, *distillation, "--resume", makes=adapted / "model.onnx")
-        # The adapted network is judged on larger images than it was trained on, like its parts.
-        words = ("--method", "mean", "--init", adapted, "--out", run, *data, *JUDGING, "--select", "last")
+        words = ("--method", "mean", "--init", parts, "--out", run, *data, *JUDGING, *BALANCE)
         uniemox("finetune", *words, "--resume", makes=run / "model.onnx")
         shutil.copyfile(run / SEEN, OUT / SEEN)  # for the files that are made of the run
         plain, made = OUT / f"{name}-plain.onnx", OUT / f"{name}.onnx"
@@ -165,7 +147,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--fi", required=True, help="KIND:PATH of FI, several with commas between")
     parser.add_argument("--ratings", required=True, help="KIND:PATH of images with valence and arousal, likewise")
-    parser.add_argument("--unlabelled", required=True, help="KIND:PATH of photographs for the adaptation, likewise")
     parser.add_argument(
         "--people", required=True, nargs="+", help="KIND:PATH of images for the person finder, FI first"
     )
@@ -175,7 +156,7 @@ def main() -> None:
     parser.add_argument("--test-people", required=True, type=Path, help="folder of photographs with people's boxes")
     given = parser.parse_args()
     OUT.mkdir(parents=True, exist_ok=True)
-    classifiers(given.fi, given.ratings, given.unlabelled, given.starts)
+    classifiers(given.fi, given.ratings, given.starts)
     finder("finder", given.people, given.starts, "yolox_nano.onnx", "0.1", "--epochs", "28")
     faces(given.faces, given.ferplus, given.starts)
     images, known = zip(*read_labelled(given.test_people), strict=True)
