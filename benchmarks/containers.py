@@ -69,8 +69,10 @@ class Dino(nn.Module):
         super().__init__()
         self.backbone = trunk()
         self.small = build_encoder("vit_base_patch16_224", image_size=96)  # shares all but the position table
-        self.small.blocks, self.small.norm = self.backbone.blocks, self.backbone.norm
-        self.small.patch_embed.proj, self.small.cls_token = self.backbone.patch_embed.proj, self.backbone.cls_token
+        self.small.blocks = self.backbone.blocks
+        self.small.norm = self.backbone.norm
+        self.small.patch_embed.proj = self.backbone.patch_embed.proj
+        self.small.cls_token = self.backbone.cls_token
         self.small.pos_embed = None
         self.head = nn.Sequential(
             nn.Linear(BASE, 2048), nn.GELU(), nn.Linear(2048, 2048), nn.GELU(), nn.Linear(2048, 256)
@@ -104,7 +106,8 @@ class BeitContainer(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.trunk, self.head = BeitTrunk(), nn.Linear(BASE, 8192)
+        self.trunk = BeitTrunk()
+        self.head = nn.Linear(BASE, 8192)
 
     def forward(self, images: Tensor) -> Tensor:
         return self.head(self.trunk(images)[:, :75])
@@ -115,7 +118,8 @@ class SimMim(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.trunk, self.decoder = BeitTrunk(), nn.Conv2d(BASE, 16 * 16 * 3, 1)
+        self.trunk = BeitTrunk()
+        self.decoder = nn.Conv2d(BASE, 16 * 16 * 3, 1)
 
     def forward(self, images: Tensor) -> Tensor:
         return self.decoder(self.trunk(images).transpose(1, 2).unflatten(2, (14, 14)))
@@ -133,7 +137,8 @@ class Mae(nn.Module):
         self.decoder_pos_embed = frozen(1, 1 + PATCHES, 512)  # ours is a buffer, theirs a parameter
 
     def forward(self, images: Tensor) -> Tensor:
-        vit, mask = self.encoder, random_mask(torch.rand(len(images), PATCHES, device=images.device), 0.75)
+        vit = self.encoder
+        mask = random_mask(torch.rand(len(images), PATCHES, device=images.device), 0.75)
         x = vit.patch_embed(images) + vit.pos_embed[:, 1:]  # all of them, where ours embeds the visible ones only
         x = x.gather(1, mask.visible[..., None].expand(-1, -1, x.shape[-1]))  # (N, 49, C)
         x = torch.cat([vit.cls_token.expand(len(x), -1, -1), x], dim=1)  # (N, 50, C)
@@ -179,8 +184,10 @@ class SiameseIm(nn.Module):
         def __init__(self) -> None:
             super().__init__()
             vit = trunk()
-            vit.norm, vit.pos_embed = nn.Identity(), None
-            self.vit, self.embed = vit, nn.Linear(BASE, BASE)
+            vit.norm = nn.Identity()
+            vit.pos_embed = None
+            self.vit = vit
+            self.embed = nn.Linear(BASE, BASE)
             self.projector = blocks(BASE, 2, 16, norm_layer=TokenBatchNorm)
             self.mask_token = nn.Parameter(torch.zeros(1, 1, BASE))
 
@@ -193,9 +200,11 @@ class SiameseIm(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.online, self.momentum = self.Branch(), self.Branch()
-        self.pos_embed, self.decoder_pos_embed = frozen(1, 1 + PATCHES, BASE), frozen(1, 1 + PATCHES, BASE)
+        self.pos_embed = frozen(1, 1 + PATCHES, BASE)
+        self.decoder_pos_embed = frozen(1, 1 + PATCHES, BASE)
         self.predictor = blocks(BASE, 4, 16, norm_layer=TokenBatchNorm)
-        self.pos_mlp, self.pred = nn.Linear(2 * BASE, BASE), nn.Linear(BASE, BASE)
+        self.pos_mlp = nn.Linear(2 * BASE, BASE)
+        self.pred = nn.Linear(BASE, BASE)
 
     def forward(self, images: Tensor) -> Tensor:
         seen = self.online(images, self.pos_embed, 78)  # (N, 79, C)
@@ -221,9 +230,12 @@ class MixMae(nn.Module):
         self.encoder = MixMAEEncoder(
             embed_dim=192, depths=(2, 2, 18, 2), num_heads=(6, 12, 24, 48), window_size=(14, 14, 14, 7), num_classes=0
         )
-        self.embed, self.mask_token = nn.Linear(1536, 512), nn.Parameter(torch.zeros(1, 1, 512))
+        self.embed = nn.Linear(1536, 512)
+        self.mask_token = nn.Parameter(torch.zeros(1, 1, 512))
         self.decoder_pos_embed = frozen(1, 49, 512)
-        self.decoder, self.norm, self.pred = blocks(512, 8, 16), nn.LayerNorm(512), nn.Linear(512, 32 * 32 * 3)
+        self.decoder = blocks(512, 8, 16)
+        self.norm = nn.LayerNorm(512)
+        self.pred = nn.Linear(512, 32 * 32 * 3)
 
     def forward(self, images: Tensor) -> Tensor:
         x = self.embed(self.encoder.forward_features(images).flatten(1, 2))  # (N, 49, 512)
@@ -257,13 +269,16 @@ class Cae(nn.Module):
             self.norms = nn.ModuleList(nn.LayerNorm(BASE) for _ in range(4))
             self.q, self.k, self.v = (nn.Linear(BASE, BASE, bias=False) for _ in range(3))
             self.q_bias, self.v_bias = (nn.Parameter(torch.zeros(BASE)) for _ in range(2))
-            self.proj, self.fc1, self.fc2 = nn.Linear(BASE, BASE), nn.Linear(BASE, 4 * BASE), nn.Linear(4 * BASE, BASE)
+            self.proj = nn.Linear(BASE, BASE)
+            self.fc1 = nn.Linear(BASE, 4 * BASE)
+            self.fc2 = nn.Linear(4 * BASE, BASE)
             self.gamma_1, self.gamma_2 = (nn.Parameter(torch.ones(BASE)) for _ in range(2))
 
         def forward(self, hidden: Tensor, everything: Tensor) -> Tensor:
             """hidden: (N, 98, C), everything: (N, 196, C).  Returns (N, 98, C)."""
             q = self.q(self.norms[0](hidden)) + self.q_bias
-            k, v = self.k(self.norms[1](everything)), self.v(self.norms[2](everything)) + self.v_bias
+            k = self.k(self.norms[1](everything))
+            v = self.v(self.norms[2](everything)) + self.v_bias
             q, k, v = (x.unflatten(2, (12, -1)).transpose(1, 2) for x in (q, k, v))  # (N, 12, L, C / 12)
             x = (q @ k.transpose(-2, -1)).softmax(-1) @ v
             hidden = hidden + self.gamma_1 * self.proj(x.transpose(1, 2).flatten(2))
@@ -272,10 +287,13 @@ class Cae(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.encoder, self.aligned = self.Encoder(), self.Encoder()
-        self.pos_embed, self.mask_token = frozen(1, 1 + PATCHES, BASE), nn.Parameter(torch.zeros(1, 1, BASE))
-        self.regressor, self.regressor_norm = nn.ModuleList(self.Regressor() for _ in range(4)), nn.LayerNorm(BASE)
+        self.pos_embed = frozen(1, 1 + PATCHES, BASE)
+        self.mask_token = nn.Parameter(torch.zeros(1, 1, BASE))
+        self.regressor = nn.ModuleList(self.Regressor() for _ in range(4))
+        self.regressor_norm = nn.LayerNorm(BASE)
         self.decoder = nn.Sequential(*(BeitBlock(BASE, 12, qkv_bias=True, init_values=0.1) for _ in range(4)))
-        self.norm, self.head = nn.LayerNorm(BASE), nn.Linear(BASE, 8192)
+        self.norm = nn.LayerNorm(BASE)
+        self.head = nn.Linear(BASE, 8192)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         visible = self.encoder(images, slice(0, 98))[:, 1:]  # (N, 98, C)

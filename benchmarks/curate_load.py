@@ -79,11 +79,16 @@ async def annotator(address: str, token: str, due: list[float], start: asyncio.F
         async def ask(path: str, body: object = None) -> dict:
             while True:
                 try:
-                    sent = session.get(address + path) if body is None else session.post(address + path, json=body)
+                    if body is None:
+                        sent = session.get(address + path)
+                    else:
+                        sent = session.post(address + path, json=body)
                     async with sent as response:
                         if response.status != 200:
                             raise RuntimeError(f"{path}: {response.status} {await response.text()}")
-                        return {} if path.startswith("/api/pictures") else await response.json()
+                        if path.startswith("/api/pictures"):
+                            return {}
+                        return await response.json()
                 except (aiohttp.ClientError, TimeoutError):
                     figures.retries += 1
                     await asyncio.sleep(random.uniform(0.1, 0.4))
@@ -121,7 +126,8 @@ async def load(project: Project, address: str, server: Server, options: argparse
         runs.append(asyncio.create_task(annotator(address, token, due, start, figures)))
     while figures.ready < len(runs):
         await asyncio.sleep(0.05)
-    begin, figures.retries = time.monotonic(), 0
+    begin = time.monotonic()
+    figures.retries = 0
     start.set_result(begin)
     async with aiohttp.ClientSession() as session:
         for k in range(options.kills):

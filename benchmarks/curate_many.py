@@ -44,7 +44,9 @@ from uniemox.curate.release.run import release
 from uniemox.curate.release.splitting import split
 from uniemox.labels import MIKELS
 
-SIZE, QUALITY = (1024, 768), 95  # 80 to 95 kB
+# 80 to 95 kB
+SIZE = (1024, 768)
+QUALITY = 95
 MAX_PER_REQUEST = 10
 
 
@@ -67,7 +69,9 @@ class SimulatedBrowser:
             raise ConnectionError(f"{method} {path}: {response.status} {data[:200]!r}")
         if cookie := response.headers.get("Set-Cookie"):
             self._headers["Cookie"] = cookie.partition(";")[0]
-        return json.loads(data) if response.headers.get_content_type() == "application/json" else data
+        if response.headers.get_content_type() == "application/json":
+            return json.loads(data)
+        return data
 
     def close(self) -> None:
         """Close the connection."""
@@ -79,7 +83,8 @@ def annotate(project: Project, address: str, token: str, *, accuracy: float = 0.
 
     accuracy: probability of the label that an image was searched for; else a random label, or none.
     """
-    rng, done = random.Random(seed), 0
+    rng = random.Random(seed)
+    done = 0
     searched = searched_labels(project)
     choices = (*project.plan.labels, NONE)
     with closing(SimulatedBrowser(address, token)) as browser:
@@ -89,7 +94,10 @@ def annotate(project: Project, address: str, token: str, *, accuracy: float = 0.
                 answers = []
                 for task, correct in zip(part, _correct_labels(project, part, searched), strict=True):
                     browser.ask("GET", f"/api/pictures/{task}")
-                    label = correct if rng.random() < accuracy else rng.choice(choices)
+                    if rng.random() < accuracy:
+                        label = correct
+                    else:
+                        label = rng.choice(choices)
                     answers.append({"id": secrets.token_hex(16), "task": task, "label": label, "seconds": 1.0})
                 done += len(browser.ask("POST", "/api/answers", {"answers": answers})["saved"])
     return done
@@ -120,7 +128,8 @@ def serve_folder(folder: Path, pipe: Connection) -> None:
 @contextmanager
 def watched_memory(without: int) -> Iterator[list[float]]:
     """The largest sum of resident memory so far, MB, of this process and its descendants but one."""
-    limit, stop = [0.0], threading.Event()
+    limit = [0.0]
+    stop = threading.Event()
 
     def watch() -> None:
         while not stop.wait(0.2):

@@ -85,7 +85,8 @@ def check(found: dict, one: Known, tally: Tally) -> None:
 
 async def load(port: int, clients: list[list[Known]], seconds: float) -> Tally:
     """All clients for so long."""
-    tally, end = Tally(), time.monotonic() + seconds
+    tally = Tally()
+    end = time.monotonic() + seconds
     connector = aiohttp.TCPConnector(limit=len(clients))
     async with aiohttp.ClientSession(f"http://127.0.0.1:{port}", connector=connector) as session:
         await asyncio.gather(*(client(session, known, end, tally) for known in clients))
@@ -133,7 +134,9 @@ def main() -> int:
     )
     for line in tally.lost[:10]:
         print(f"lost: {line}")
-    return 1 if tally.lost or tally.mixed_up or tally.wrong or not tally.seconds else 0
+    if tally.lost or tally.mixed_up or tally.wrong or not tally.seconds:
+        return 1
+    return 0
 
 
 if __name__ == "__main__":

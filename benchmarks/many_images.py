@@ -11,12 +11,15 @@ from tests.conftest import SHARED
 from uniemox.io.images import decode
 from uniemox.labels import MIKELS
 
-COUNT, OF_EACH, SHORT_SIDE_PX = 20_000, 20, 480
+COUNT = 20_000
+OF_EACH = 20
+SHORT_SIDE_PX = 480
 
 
 def write_crops(folder: Path, source: Path, first: int) -> None:
     """Random parts of a photograph, scaled to a short side of 480 px, into class folders."""
-    image, draw = decode(source.read_bytes())[0], random.Random(first)
+    image = decode(source.read_bytes())[0]
+    draw = random.Random(first)
     for number in range(first, first + OF_EACH):
         width, height = (round(side * draw.uniform(0.45, 0.8)) for side in image.size)
         x, y = draw.randint(0, image.width - width), draw.randint(0, image.height - height)

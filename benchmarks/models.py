@@ -132,7 +132,8 @@ class RegionPass(nn.Module):
         return self.classifier(images, images)
 
 
-VIT_B, VIT_L = "vit_base_patch16_224", "vit_large_patch16_224"
+VIT_B = "vit_base_patch16_224"
+VIT_L = "vit_large_patch16_224"
 ROWS: dict[str, tuple[str, Build, Build | None]] = {  # by the paper's names: backbone, classifier, container
     "ViT from scratch": ("ViT-L", vit(VIT_L), None),
     "VGG-16": ("VGG-16", vit("vgg16"), None),
@@ -170,7 +171,10 @@ def measure_models(methods: tuple[str, ...] = ()) -> Iterator[ModelRow]:
     for name in methods:
         if name.lower() not in names:
             nearest = get_close_matches(name.lower(), names, n=1)
-            hint = f"did you mean {names[nearest[0]]!r}?" if nearest else f"it has {', '.join(table)}"
+            if nearest:
+                hint = f"did you mean {names[nearest[0]]!r}?"
+            else:
+                hint = f"it has {', '.join(table)}"
             raise ConfigError(f"table III has no row {name!r}; {hint}")
     chosen = dict.fromkeys(names[name.lower()] for name in methods) or table
     for name in chosen:
@@ -239,7 +243,8 @@ def _build_of(name: str, part: Part) -> Build | None:
 def measure(build: Build) -> Cost:
     """Build a network and measure it on the CPU. The memory is that of this process, so let a fresh one call it."""
     before = _resident_mb("VmRSS")
-    network, images = build().eval(), torch.zeros(1, 3, IMAGE_SIZE, IMAGE_SIZE)
+    network = build().eval()
+    images = torch.zeros(1, 3, IMAGE_SIZE, IMAGE_SIZE)
     with torch.inference_mode():
         seconds = [timed(lambda: network(images), images.device) for _ in range(1 + REPEATS)][1:]
     peak = _resident_mb("VmHWM")
@@ -258,7 +263,9 @@ def _resident_mb(field: str) -> float | None:
     except OSError:
         return None
     line = next((line for line in status.splitlines() if line.startswith(field)), None)
-    return None if line is None else int(line.split()[1]) * 1024 / 1e6
+    if line is None:
+        return None
+    return int(line.split()[1]) * 1024 / 1e6
 
 
 HEADINGS = ("M param", "G mult-add", "ms", "MB", "paper M", "paper G")

@@ -39,7 +39,9 @@ BEFORE, BETWEEN, WRITING, AFTER = MOMENTS = (
     "while writing",
     "after the last step",
 )
-SCENES, WIDTH = 48, 16  # images, and channels of the teacher
+# images, and channels of the teacher
+SCENES = 48
+WIDTH = 16
 LOOK_S = 0.002  # between two looks at a running process
 SMALL: dict[str, object] = {
     "preset": "demo",
@@ -117,8 +119,13 @@ class _Job:
     """A command that is run several times, in folders of its own; number 0 is the undisturbed run."""
 
     def __init__(self, command: str, options: Mapping[str, object], files: tuple[str, ...], folder: Path) -> None:
-        self.command, self.options, self.files, self.folder = command, options, files, folder
-        self.seconds, self.last = 0.0, ""  # of the undisturbed run, and the name of its last checkpoint
+        self.command = command
+        self.options = options
+        self.files = files
+        self.folder = folder
+        # of the undisturbed run, and the name of its last checkpoint
+        self.seconds = 0.0
+        self.last = ""
         self.left: defaultdict[int, set[tuple[str, int]]] = defaultdict(set)  # half written, by earlier processes
 
     def run(self, number: int) -> Path:
@@ -140,7 +147,10 @@ class _Job:
         number = 1
         while True:
             left = kills - counts.total()
-            moment = draw.uniform(0, self.seconds) if left else None
+            if left:
+                moment = draw.uniform(0, self.seconds)
+            else:
+                moment = None
             process = self._started(number)
             if self._killed(process, number, moment, is_writing=left % 2 == 0):
                 counts[self._moment_of(number)] += 1
@@ -165,7 +175,8 @@ class _Job:
 
         moment: seconds from now, None for never.  is_writing: wait for the next half written file from then on.
         """
-        end, left = time.perf_counter() + (float("inf") if moment is None else moment), self.left[number]
+        end = time.perf_counter() + (float("inf") if moment is None else moment)
+        left = self.left[number]
         try:
             while process.exitcode is None:
                 if time.perf_counter() > end and (not is_writing or self._half_written(number) - left):
@@ -187,11 +198,14 @@ class _Job:
             return WRITING
         if not checkpoints.is_dir() or not any(checkpoints.iterdir()):
             return BEFORE
-        return AFTER if (checkpoints / self.last).exists() else BETWEEN
+        if (checkpoints / self.last).exists():
+            return AFTER
+        return BETWEEN
 
     def _half_written(self, number: int) -> set[tuple[str, int]]:
         """Names and times of what was not written to its end."""
-        found, run = set(), self.run(number)
+        found = set()
+        run = self.run(number)
         for path in [*run.glob(f"*{PARTIAL}"), *run.glob(f"checkpoints/*{PARTIAL}")]:
             with suppress(FileNotFoundError):  # it is whole by now
                 found.add((path.name, path.stat().st_mtime_ns))
@@ -212,9 +226,11 @@ class _Job:
 def _write_teacher(path: Path) -> None:
     """Random features of the scenes and of their texts."""
     data = synthetic(SCENES)
-    keys, texts = [sample.key for sample in data.samples], distinct_texts(data.samples, with_emotion=True)
+    keys = [sample.key for sample in data.samples]
+    texts = distinct_texts(data.samples, with_emotion=True)
     features = torch.randn(len(keys) + len(texts), WIDTH, generator=torch.Generator().manual_seed(0))
-    images, of_texts = features[: len(keys)], features[len(keys) :]
+    images = features[: len(keys)]
+    of_texts = features[len(keys) :]
     save_features(path, image_keys=keys, image_features=images, texts=texts, text_features=of_texts)
 
 

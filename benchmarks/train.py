@@ -96,14 +96,19 @@ def bench_train(
     """
     if steps < 1:
         raise ConfigError(f"steps must be at least 1, got {steps}")
-    device, precision = setup_device(config.hardware), precision_of(config.hardware)
+    device = setup_device(config.hardware)
+    precision = precision_of(config.hardware)
     epochs = (steps + WARMUP) / steps_in_epoch(len(data), config.batch_size)
     config = replace(
         with_random_weights(config),
         schedule=ScheduleConfig(epochs=epochs, warmup_epochs=0),
         save=SaveConfig(every_steps=steps + WARMUP),
     )
-    clock, dtype = _Clock(on_step), torch.bfloat16 if precision == "bfloat16" else torch.float32
+    clock = _Clock(on_step)
+    if precision == "bfloat16":
+        dtype = torch.bfloat16
+    else:
+        dtype = torch.float32
     with tempfile.TemporaryDirectory(prefix="uniemox-train-") as folder:
         out = Path(folder)
         teacher = random_teacher(config, data, out, device)
@@ -112,10 +117,12 @@ def bench_train(
         set_up(config, model, teacher, device)
         peak = matmul_peak(device, dtype)
         trainer = build_trainer(config, data, out, model, clock)
-        runner, plan = wrap(model, device, compiled=config.hardware.compile), plan_run(config, data, trainer, teacher)
+        runner = wrap(model, device, compiled=config.hardware.compile)
+        plan = plan_run(config, data, trainer, teacher)
         patches = model.encoder.patch_embed.num_patches
         views = ViewDataset(data.samples, TrainViews(config.view, config.seed, patches))
-        norm, batch_of = config.optimizer.max_grad_norm, partial(make_batch, with_emotion=config.teacher.with_emotion)
+        norm = config.optimizer.max_grad_norm
+        batch_of = partial(make_batch, with_emotion=config.teacher.with_emotion)
         take_step = partial(
             pretrain_step, runner, trainer.optimizer, teacher=teacher, precision=precision, max_grad_norm=norm
         )
@@ -151,14 +158,22 @@ def bench_train(
 
 def _image_tower(teacher: Teacher | None) -> Any | None:
     """Return the CLIP's network that runs in every step; None for features from a file."""
-    clip = teacher.of_images if isinstance(teacher, StoredTeacher) else teacher
-    return clip.model.visual if isinstance(clip, ClipTeacher) else None
+    if isinstance(teacher, StoredTeacher):
+        clip = teacher.of_images
+    else:
+        clip = teacher
+    if isinstance(clip, ClipTeacher):
+        return clip.model.visual
+    return None
 
 
 def with_random_weights(config: PretrainConfig) -> PretrainConfig:
     """Return the settings of the same network without pre-trained weights."""
     start = config.encoder.start or ""
-    name = TimmSource.parse(start).name if start.startswith(TIMM) else config.encoder.name
+    if start.startswith(TIMM):
+        name = TimmSource.parse(start).name
+    else:
+        name = config.encoder.name
     return replace(config, encoder=replace(config.encoder, start=None, name=name))
 
 
@@ -166,7 +181,9 @@ def random_teacher(config: PretrainConfig, data: DataSet, out: Path, device: tor
     """Return a CLIP of the same size, or stored features if the run would use them; None if no loss needs a teacher."""
     if not config.model.needs_image_features:
         return None
-    clip, keys, width = None, [sample.key for sample in data.samples], WIDTH
+    clip = None
+    keys = [sample.key for sample in data.samples]
+    width = WIDTH
     kind, _, name = config.teacher.source.partition(":")
     if kind == "clip" and config.teacher.view == "augmented" and not name.startswith("local-dir:"):
         architecture = name.partition("@")[0]
@@ -174,9 +191,11 @@ def random_teacher(config: PretrainConfig, data: DataSet, out: Path, device: tor
         clip = ClipTeacher(network.to(device), open_clip.get_tokenizer(architecture))
         if not config.model.needs_text_features:
             return clip
-        keys, width = [], clip.width
+        keys = []
+        width = clip.width
     texts = distinct_texts(data.samples, config.teacher.with_emotion)
-    image_features, text_features = torch.randn(len(keys), width), torch.randn(len(texts), width)
+    image_features = torch.randn(len(keys), width)
+    text_features = torch.randn(len(texts), width)
     path = out / "teacher.npz"
     save_features(path, image_keys=keys, image_features=image_features, texts=texts, text_features=text_features)
     return StoredTeacher(path, clip)
@@ -190,7 +209,8 @@ def _time_parts(
     take_step: Callable[[Sequence[PretrainBatch]], object],
 ) -> dict[str, float]:
     """Return the median seconds of each part of a step."""
-    device, left = next(trainer.model.parameters()).device, iter(loader)
+    device = next(trainer.model.parameters()).device
+    left = iter(loader)
     batches = [
         make_batch(views, with_emotion=config.teacher.with_emotion) for views in islice(left, config.accumulation)
     ]

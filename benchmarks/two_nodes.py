@@ -20,9 +20,12 @@ from hashlib import sha256
 from pathlib import Path
 
 Node = subprocess.Popen[bytes]
-STEPS, KILL_AFTER, PROCESSES = 24, 6, 2
+STEPS = 24
+KILL_AFTER = 6
+PROCESSES = 2
 LOSS = "scene_reconstruction"
-MAX_WAIT_S, TOLERANCE = 300, 1e-5
+MAX_WAIT_S = 300
+TOLERANCE = 1e-5
 NEW_NODES = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}  # torch 2.15 else hides from a new node where the first is
 BACK_AFTER_S = 30  # the nodes know by missing heartbeats, after 15 s, that one is gone
 WORDS = (
@@ -39,7 +42,8 @@ def main() -> None:
     """Run both, and compare."""
     alone = "--alone" in sys.argv
     with tempfile.TemporaryDirectory() as place, ExitStack() as at_end:
-        calm, disturbed = Path(place) / "calm", Path(place) / "disturbed"
+        calm = Path(place) / "calm"
+        disturbed = Path(place) / "disturbed"
         began = time.perf_counter()
         wait(*start_nodes(at_end, calm, "2", free_port()))
         print(f"undisturbed: {time.perf_counter() - began:.0f} s")

@@ -17,7 +17,8 @@ from uniemox.data.source import open_data
 from uniemox.errors import UniemoxError
 
 OUT = Path("runs/demo")
-SCENES, TEST = "synthetic:4096", "synthetic:512?seed=1"
+SCENES = "synthetic:4096"
+TEST = "synthetic:512?seed=1"
 SHORT_SIDE_PX = 144
 # More threads are no faster for networks this small, and wait for each other where the machine is busy.
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -53,7 +54,8 @@ def main(source: str) -> None:
     started = time.perf_counter()
     shutil.rmtree(OUT, ignore_errors=True)
     OUT.mkdir(parents=True)
-    data, packed = pack(source), f"shards:{OUT / 'pictures'}"
+    data = pack(source)
+    packed = f"shards:{OUT / 'pictures'}"
     uniemox("teacher", "fit", "--data", packed, "--image-size", "72", "--out", OUT / "teacher")
     pretraining = ["--teacher.source", f"fitted:{OUT / 'teacher'}", "--out", OUT / "pretrained"]
     uniemox("pretrain", "--preset", "demo", "--data", packed, "--split", "train", *pretraining)
@@ -63,7 +65,10 @@ def main(source: str) -> None:
         run = OUT / f"finetuned_{streams}"
         options = ["--network.streams", streams, "--init", OUT / "pretrained", "--out", run]
         uniemox("finetune", "--preset", "demo", "--data", packed, *options)
-        scored = ["--data", TEST, "--split", "all"] if source == SCENES else ["--data", packed]
+        if source == SCENES:
+            scored = ["--data", TEST, "--split", "all"]
+        else:
+            scored = ["--data", packed]
         uniemox("evaluate", "--model", run, *scored)
         runs.append(run)
     uniemox("report", *runs, OUT / "pretrained", "--out", OUT / "report.html")

@@ -26,7 +26,8 @@ from uniemox.finetune.samples import split_for_training
 from uniemox.predict.confidence import answers_of, familiarity_of, likely_sets, probabilities_of, set_probabilities_of
 
 COVERAGE = 0.9
-DRAWS, ECE_DRAWS = 300, 1000
+DRAWS = 300
+ECE_DRAWS = 1000
 COLUMNS = ("calibration", "temperature", "log loss", "ECE", "true label in the likely set", "labels in it")
 ECE_COLUMNS = ("images", "accuracy", "confidence", "without smoothing", "ECE", "of drawn labels", "as large or larger")
 
@@ -83,7 +84,8 @@ def main(source: str, check: str) -> None:
         unsmoothed = fit_temperature(fit.values, shares[targets])
         for part, outputs, labels in (("hold-out", fit, targets), ("validation", check_on, truth)):
             p = answers_of(info, outputs.values, outputs.distances)
-            found, drawn_eces = expected_calibration_error(p, labels), drawn_ece(p)
+            found = expected_calibration_error(p, labels)
+            drawn_eces = drawn_ece(p)
             plain = expected_calibration_error(probabilities_of(outputs.values, unsmoothed), labels)
             row = ((p.argmax(axis=1) == labels).mean(), p.max(axis=1).mean(), plain, found, drawn_eces.mean())
             shown = [*(f"{value:.4f}" for value in row), f"{(drawn_eces >= found).mean():.3f}"]

@@ -31,7 +31,10 @@ def main() -> None:
     print("| --- | --- | --- | --- | --- | --- |")
     for path in (*models, EMBEDDED / "finder.onnx"):
         for confidence in (0.35, None):
-            shown = "its own" if confidence is None else f"{confidence:.2f}"
+            if confidence is None:
+                shown = "its own"
+            else:
+                shown = f"{confidence:.2f}"
             print_row(
                 f"{path.name} | {shown}", load_detector(path, DetectorConfig(confidence=confidence)), images, known
             )

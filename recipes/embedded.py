@@ -47,7 +47,8 @@ BALANCE = ("--select", "last", *LOGIT_ADJUSTMENT)
 SMALL = "mobilenet-a"
 # In 8 bits the EfficientNet says the same; the MobileNets, with batch norms folded into them, less so (notes.md).
 STORED = {"scene": ("--int8-weights", "--keep-float16", r"encoders\.(0\.blocks|1)\."), "small": ("--int8-weights",)}
-FINDER_START, FACES_START = STARTS["mobilenet-a"], STARTS["mobilenet-b"]
+FINDER_START = STARTS["mobilenet-a"]
+FACES_START = STARTS["mobilenet-b"]
 EXPRESSIONS = (
     *("--task", "distribution", "--calibrate-on", "labels", "--view.size", "96", "--view.crop-fraction", "1.0"),
     *("--view.min-area", "0.6", "--network.drop-path", "0", "--network.keep-norm-statistics", "--layer-decay", "0.8"),
@@ -107,7 +108,8 @@ def classifiers(fi: str, ratings: str, starts: Path) -> None:
         words = ("--method", "mean", "--init", parts, "--out", run, *data, *JUDGING, *BALANCE)
         uniemox("finetune", *words, "--resume", makes=run / "model.onnx")
         shutil.copyfile(run / SEEN, OUT / SEEN)  # for the files that are made of the run
-        plain, made = OUT / f"{name}-plain.onnx", OUT / f"{name}.onnx"
+        plain = OUT / f"{name}-plain.onnx"
+        made = OUT / f"{name}.onnx"
         uniemox("export", run, "--out", plain, *STORED[name], makes=plain)
         words = ("--ratings", "--json", "--model", plain, "--data", ratings, "--out", made)
         uniemox("calibrate", *words, makes=made, into=OUT / f"{name}-ratings.json")
@@ -119,14 +121,16 @@ def finder(name: str, sources: list[str], starts: Path, detector: str, confidenc
 
     sources: FI first, whose placeholders are left out.
     """
-    files, check = [], OUT / f"{name}-check.json"
+    files = []
+    check = OUT / f"{name}-check.json"
     uniemox("data", "check", sources[0], "--json", makes=check, into=check)
     for i, source in enumerate(sources):
         files.append(OUT / f"{name}-{i}.jsonl")
         words = (source, "--detector", starts / detector, "--confidence", confidence, "--out", files[-1])
         uniemox("data", "persons", *words, makes=None)
     shown = ("--data", ",".join(sources), "--persons", *files, "--exclude", check, *how)
-    plain, made = OUT / f"{name}-float.onnx", OUT / f"{name}.onnx"
+    plain = OUT / f"{name}-float.onnx"
+    made = OUT / f"{name}.onnx"
     start = ("--start", FINDER_START.format(starts), "--out", plain)
     uniemox("fit", *shown, *start, "--resume", makes=plain, program="recipes.finder")
     uniemox(plain, "--data", ",".join(sources), "--out", made, makes=made, program="recipes.int8")
@@ -135,7 +139,8 @@ def finder(name: str, sources: list[str], starts: Path, detector: str, confidenc
 def faces(images: list[str], ferplus: str, starts: Path) -> None:
     """Train the face finder, and what says what faces show."""
     finder("faces", images, starts, "yunet_n.onnx", "0.3", "--coarsest", "16", "--width", "64", "--epochs", "14")
-    run, check = OUT / "expressions", OUT / "expressions-check.json"
+    run = OUT / "expressions"
+    check = OUT / "expressions-check.json"
     uniemox("data", "check", ferplus, "--json", makes=check, into=check)  # some faces of train are in val too
     words = ("--init", FACES_START.format(starts), "--data", ferplus, "--exclude", check, "--out", run, *EXPRESSIONS)
     uniemox("finetune", *words, "--resume", makes=run / "model.onnx")

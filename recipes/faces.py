@@ -37,7 +37,9 @@ from uniemox.predict.opening import FACE_FINDER, embedded_file, load, open_embed
 from uniemox.predict.prediction import Prediction
 from uniemox.views.loader import BrokenCount
 
-SURE, SHARE = 0.8, 0.01  # of the boxes that are to be found: confidence, part of the image
+# of the boxes that are to be found: confidence, part of the image
+SURE = 0.8
+SHARE = 0.01
 OVERLAP = 0.5
 LABELS = DetectorConfig(confidence=0.3)
 THRESHOLDS = (0.3, 0.35, 0.4, 0.45, 0.5, 0.55)
@@ -124,19 +126,26 @@ def compared(ours: Detector, images: Iterable[Image.Image], labels: Iterable[Seq
     """Recall, precision and F1 of a face finder, as text.  labels: what another detector finds in each image."""
     wanted = found = given = right = 0
     for image, known in zip(images, labels, strict=True):
-        [mine], area = ours.detect([image]), image.width * image.height
+        [mine] = ours.detect([image])
+        area = image.width * image.height
         must = [one for one in known if one.confidence >= SURE and one.box.area > SHARE * area]
         mine = tuple(one for one in mine if one.box.area > SHARE * area)
-        wanted, given = wanted + len(must), given + len(mine)
-        found, right = found + matched(must, mine), right + matched(mine, known)
-    recall, precision = found / max(wanted, 1), right / max(given, 1)
+        wanted = wanted + len(must)
+        given = given + len(mine)
+        found = found + matched(must, mine)
+        right = right + matched(mine, known)
+    recall = found / max(wanted, 1)
+    precision = right / max(given, 1)
     f1 = 2 * recall * precision / max(recall + precision, 1e-9)
     return f"recall {recall:.3f} of {wanted}, precision {precision:.3f} of {given}, F1 {f1:.3f}"
 
 
 def finding(photos: Path, labels: Path, finder: Path | None) -> None:
     """Print recall and precision of the face finder."""
-    ours = open_embedded_faces() if finder is None else load_detector(finder)
+    if finder is None:
+        ours = open_embedded_faces()
+    else:
+        ours = load_detector(finder)
     images = [Image.open(path).convert("RGB") for path in walk(photos)]
     print(f"\n{compared(ours, images, load_detector(labels, LABELS).detect(images))}")
 
@@ -154,7 +163,8 @@ def thresholds(sources: list[str], persons: list[Path], exclude: Path | None, la
 
 def speed(photos: Path) -> None:
     """Print what faces add to the first photograph with four of them or more: the best of 50 turns each."""
-    without, with_faces = load(), load(faces="find")
+    without = load()
+    with_faces = load(faces="find")
     for path in walk(photos):
         with Image.open(path) as opened:
             image = opened.convert("RGB")

@@ -30,15 +30,20 @@ from uniemox.persons.fitting import fit_images
 
 KEPT_FLOAT = r"conv_stem|blocks\.0\.|(heat|box)\.2\."  # names of weights
 QUANTISED = ("Conv", "Add", "Resize", "Clip", "Relu")
-CALIBRATING, COMPARING = 128, 500  # images
+# images
+CALIBRATING = 128
+COMPARING = 500
 RUNS = 20
 
 
 def quantise(src: Path, dst: Path, images: Sequence[Image.Image]) -> None:
     """Write a finder again with 8-bit weights per channel and 8-bit activations, and its metadata unchanged."""
-    tools, detector, metadata = quantization_tools(), load_detector(src), onnx.load(src).metadata_props
+    tools = quantization_tools()
+    detector = load_detector(src)
+    metadata = onnx.load(src).metadata_props
     with tempfile.TemporaryDirectory() as folder:
-        plain, small = Path(folder) / "plain.onnx", Path(folder) / "int8.onnx"
+        plain = Path(folder) / "plain.onnx"
+        small = Path(folder) / "int8.onnx"
         unpack_weights(src, plain)
         model = onnx.load(plain)
         del model.graph.value_info[:]

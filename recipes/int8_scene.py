@@ -30,7 +30,8 @@ from uniemox.views.loader import load_batches
 from uniemox.views.transforms import EvalViews
 
 SCENE = EMBEDDED / "scene.onnx"
-CALIBRATING, RUNS = 96, 12
+CALIBRATING = 96
+RUNS = 12
 MOBILENETS = r"encoders\.[01]\."
 PROJECTIONS = r"encoders\.2\..*conv_pwl"
 AFTER_FIRST = r"encoders\.[01]\.(blocks\.[1-6]\.|conv_head)"
@@ -75,7 +76,8 @@ def main() -> None:
     print("| in 8 bits | times faster | accuracy | log loss | mean change of p | cosine of features |")
     print("| --- | --- | --- | --- | --- | --- |")
     with tempfile.TemporaryDirectory() as folder:
-        plain, small = Path(folder) / "plain.onnx", Path(folder) / "int8.onnx"
+        plain = Path(folder) / "plain.onnx"
+        small = Path(folder) / "int8.onnx"
         unpack_weights(SCENE, plain)
         before = open_session(SCENE, threads=1)
         logits, features = outputs_of(before, pixels)

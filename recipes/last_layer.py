@@ -26,7 +26,9 @@ from uniemox.io.progress import silent
 from uniemox.predict.confidence import log_softmax
 from uniemox.predict.network import FEATURES, LOGITS
 
-FOLDS, INNER_FOLDS, GAMMA = 10, 3, 2.0
+FOLDS = 10
+INNER_FOLDS = 3
+GAMMA = 2.0
 STRENGTHS = (0.3, 3.0, 30.0, 300.0)  # of the pull towards the model's own layer
 Array = NDArray[np.float64]
 Weighting = Callable[[NDArray[np.int64]], Array]
@@ -62,7 +64,10 @@ def fit_layer(
         factor = (1 - of_truth) ** gamma
         value = -(weights * factor * log_of_truth).mean() + strength * np.square(change[:-1]).sum() / len(x)
         # d loss / d log p(true)
-        slope = -factor + gamma * (1 - of_truth) ** (gamma - 1) * of_truth * log_of_truth if gamma else -factor
+        if gamma:
+            slope = -factor + gamma * (1 - of_truth) ** (gamma - 1) * of_truth * log_of_truth
+        else:
+            slope = -factor
         target = np.zeros_like(p)
         target[rows, truth] = 1
         gradient = x.T @ ((weights * slope)[:, None] * (target - p)) / len(x)

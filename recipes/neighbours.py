@@ -13,7 +13,11 @@ from uniemox import load
 from uniemox.data.sample import decode_sample
 from uniemox.data.synthetic import synthetic
 
-SCENES, ROWS, NEAREST, SIDE_PX, GAP_PX = 400, 4, 4, 112, 8
+SCENES = 400
+ROWS = 4
+NEAREST = 4
+SIDE_PX = 112
+GAP_PX = 8
 
 
 def main(out: Path) -> None:

@@ -70,7 +70,10 @@ def altered(samples: Sequence[Sample], alteration: Alteration | None) -> Iterato
 
 def answers_for(predictor: Predictor, images: Iterator[bytes]) -> Answers:
     """Predict images. Raises RuntimeError for one that can't be read."""
-    rows, valences, flags, sets = [], [], [], []
+    rows = []
+    valences = []
+    flags = []
+    sets = []
     for answer in predictor.predict_each(images, coverage=0.9):
         if not isinstance(answer, Prediction):
             raise RuntimeError(answer.error)
@@ -95,7 +98,10 @@ def row_of(name: str, answers: Answers, plain: Answers, truth: NDArray[np.int64]
 
         error = f"{expected_calibration_error(answers.probabilities[is_labelled], truth[is_labelled]):.3f}"
     same = np.mean(best == plain.probabilities.argmax(axis=1))
-    sad = np.mean(best == labels.index("sadness")) if "sadness" in labels else np.nan
+    if "sadness" in labels:
+        sad = np.mean(best == labels.index("sadness"))
+    else:
+        sad = np.nan
     change = np.mean(answers.valence - plain.valence)
     unfamiliar = answers.is_unfamiliar.mean()
     return (

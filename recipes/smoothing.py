@@ -31,12 +31,14 @@ from uniemox.finetune.config import FinetuneConfig
 from uniemox.finetune.samples import split_for_training
 from uniemox.predict.confidence import familiarity_of, likely_sets, log_softmax, probabilities_of
 
-ALTERED, COVERAGE = 300, 0.9
+ALTERED = 300
+COVERAGE = 0.9
 COLUMNS = (
     *("threshold", "minimum weight", "log loss", "ECE", "labels in the likely set", "altered: log loss"),
     *("gap of confidence and accuracy", "true label in the likely set", "labels in it", "mean of both log losses"),
 )
-THRESHOLDS, MIN_WEIGHTS = (0.05, 0.1, 0.15, 0.2, 0.3), (0.2, 0.4, 0.6)
+THRESHOLDS = (0.05, 0.1, 0.15, 0.2, 0.3)
+MIN_WEIGHTS = (0.2, 0.4, 0.6)
 
 
 def noisy(image: Image.Image) -> Image.Image:

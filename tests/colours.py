@@ -12,8 +12,10 @@ ADOBE = ((0.64, 0.33), (0.21, 0.71), (0.15, 0.06))
 P3 = ((0.680, 0.320), (0.265, 0.690), (0.150, 0.060))
 BT2020 = ((0.708, 0.292), (0.170, 0.797), (0.131, 0.046))
 PROPHOTO = ((0.7347, 0.2653), (0.1596, 0.8404), (0.0366, 0.0001))
-D65, D50 = (0.3127, 0.3290), (0.3457, 0.3585)
-PQ, HLG = 16, 18
+D65 = (0.3127, 0.3290)
+D50 = (0.3457, 0.3585)
+PQ = 16
+HLG = 18
 
 
 def to_xyz(primaries: Sequence[XY], white: XY) -> np.ndarray:
@@ -93,7 +95,9 @@ def lab_of(light: np.ndarray) -> list[int]:
     bradford = np.vstack([bradford, [-0.0092345, 0.0150436, 0.7521316]])
     ratio = bradford @ to_xyz(SRGB, D65) @ light / np.array([0.9642, 1, 0.8249])
     f = np.where(ratio > 216 / 24389, np.cbrt(ratio), (24389 / 27 * ratio + 16) / 116)
-    lightness, a, b = 116 * f[1] - 16, 500 * (f[0] - f[1]), 200 * (f[1] - f[2])
+    lightness = 116 * f[1] - 16
+    a = 500 * (f[0] - f[1])
+    b = 200 * (f[1] - f[2])
     return [round(value) for value in np.clip([lightness * 2.55, a + 128, b + 128], 0, 255)]
 
 
@@ -103,7 +107,9 @@ def xyz(values: Sequence[float]) -> bytes:
 
 def profile_of(tags: Sequence[tuple[bytes, bytes]], space: bytes, connection: bytes) -> bytes:
     """Return a profile with these tags."""
-    table, content, start = struct.pack(">I", len(tags)), b"", 128 + 4 + 12 * len(tags)
+    table = struct.pack(">I", len(tags))
+    content = b""
+    start = 128 + 4 + 12 * len(tags)
     for key, data in tags:
         table += key + struct.pack(">II", start + len(content), len(data))
         content += data + bytes(-len(data) % 4)

@@ -24,7 +24,8 @@ from uniemox.io.decoding.pool import DecoderPool
 AC_TABLE = b"\xff\xc4\x00\x14\x10" + b"\x01" + bytes(15) + b"\xe0"  # one code, 0: 2^14 empty blocks, and 14 bits more
 AC_REFINEMENT = b"\xff\xda\x00\x08\x01\x01\x00\x01\x3f\x10"  # a scan of the grey's coefficients 1 to 63, bit 0 again
 MEBIBYTE = 2**20
-MAX_S, MAX_MIB = 5, 750
+MAX_S = 5
+MAX_MIB = 750
 LYING_AVIF = Path(__file__).parent / "reference/lying.avif"
 """Says 64 x 64 px and holds 16,000 x 16,000 of one colour: `lying_avif(16000, 16000)`."""
 
@@ -89,7 +90,9 @@ def after_the_start(data: bytes, at: int, more: bytes) -> bytes:
 def every_hostile_file() -> dict[str, bytes]:
     """By a name that tells what it does; about 90 MB in all."""
     image = draw()
-    jpeg, gif, chunks = save(image, "JPEG"), save(image, "GIF"), png_chunks(save(image, "PNG"))
+    jpeg = save(image, "JPEG")
+    gif = save(image, "GIF")
+    chunks = png_chunks(save(image, "PNG"))
     start = 13 + (3 << (gif[10] & 7) + 1)
     frame = gif.index(b",", start)
     large = save(Image.new("RGB", (9000, 9000)), "WEBP", lossless=True)[12:]

@@ -63,13 +63,17 @@ def with_orientation(image: Image.Image, fmt: str, orientation: int) -> bytes:
     """A file whose EXIF says how it lies."""
     exif = Image.Exif()
     exif[0x0112] = orientation
-    lossless = {"lossless": True} if fmt == "WEBP" else {"quality": 95} if fmt == "JPEG" else {}
+    if fmt == "WEBP":
+        lossless = {"lossless": True}
+    else:
+        lossless = {"quality": 95} if fmt == "JPEG" else {}
     return save(image, fmt, exif=exif, **lossless)
 
 
 def png_chunks(data: bytes) -> list[tuple[bytes, bytes]]:
     """Names and contents of the chunks of a PNG."""
-    chunks, at = [], 8
+    chunks = []
+    at = 8
     while at < len(data):
         (size,) = struct.unpack(">I", data[at : at + 4])
         chunks.append((data[at + 4 : at + 8], data[at + 8 : at + 8 + size]))
@@ -91,7 +95,8 @@ def png_header(width: int, height: int) -> bytes:
 
 def every_file(seed: int = 0, width: int = 60, height: int = 44) -> dict[str, bytes]:
     """One file of each format, compression and mode, by a name that tells which."""
-    image, other = draw(width, height, seed), draw(width, height, seed + 1)
+    image = draw(width, height, seed)
+    other = draw(width, height, seed + 1)
     clear = image.copy()
     clear.putalpha(Image.linear_gradient("L").resize(image.size))
     palette = image.quantize(16)

@@ -7,7 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
-SHORT, LONG, RATIONAL, ASCII, BYTE, SRATIONAL = 3, 4, 5, 2, 1, 10
+SHORT = 3
+LONG = 4
+RATIONAL = 5
+ASCII = 2
+BYTE = 1
+SRATIONAL = 10
 Entry = tuple[int, int, Sequence[int] | bytes]
 
 
@@ -45,9 +50,15 @@ def dng(
     def add_directory(entries: Sequence[Entry]) -> int:
         table = b""
         for tag, kind, values in sorted(entries, key=lambda entry: entry[0]):
-            packed = values if isinstance(values, bytes) else struct.pack(f"<{len(values)}{FORMS[kind]}", *values)
+            if isinstance(values, bytes):
+                packed = values
+            else:
+                packed = struct.pack(f"<{len(values)}{FORMS[kind]}", *values)
             count = len(values) // (2 if kind in (RATIONAL, SRATIONAL) else 1)
-            content = packed.ljust(4, b"\0") if len(packed) <= 4 else struct.pack("<I", add(packed))
+            if len(packed) <= 4:
+                content = packed.ljust(4, b"\0")
+            else:
+                content = struct.pack("<I", add(packed))
             table += struct.pack("<HHI", tag, kind, count) + content
         return add(struct.pack("<H", len(entries)) + table + bytes(4))
 

@@ -41,7 +41,9 @@ from uniemox.training.config import HardwareConfig, OptimizerConfig, SaveConfig,
 from uniemox.training.journal import Callback, RunPlan, read_metrics
 from uniemox.views.config import ViewConfig
 
-SCENES, CHANNELS, SIZE = 16, 16, 32
+SCENES = 16
+CHANNELS = 16
+SIZE = 32
 CPU = HardwareConfig(device="cpu", precision="float32", workers=0)
 L1 = LossWeights(contrastive_feature_alignment=0.0, semantic_visual_alignment=0.0)
 PLAIN = AugmentConfig(randaugment=None, mixup=0.0, cutmix=0.0, smoothing=0.0, erasing=0.0)
@@ -130,8 +132,12 @@ def colours(each: int = 8, *, seed: int = 0, splits: Mapping[str, int] | None = 
 
     splits: of each class so many are of this split, in order, whatever `each` is; None: no splits.
     """
-    draw, samples = random.Random(seed), []
-    names = [None] * each if splits is None else [name for name, count in splits.items() for _ in range(count)]
+    draw = random.Random(seed)
+    samples = []
+    if splits is None:
+        names = [None] * each
+    else:
+        names = [name for name, count in splits.items() for _ in range(count)]
     for emotion in COLOURS:
         for i, split in enumerate(names):
             known = {"label": MIKELS.index(emotion), "split": split}
@@ -162,7 +168,8 @@ def uniemox(*words: object, folder: Path | None = None) -> subprocess.CompletedP
     """The command, run to its end in a process that has torch already."""
     line = list(map(str, words))
     with tempfile.TemporaryDirectory() as place:
-        out, err = Path(place) / "out", Path(place) / "err"
+        out = Path(place) / "out"
+        err = Path(place) / "err"
         process = start_command(line, out=out, err=err, folder=folder, environment=PLAIN_OUTPUT)
         process.join(300)
         assert process.exitcode is not None, f"{line} does not end"
@@ -184,7 +191,8 @@ def two_forked(folder: Path, *words: object) -> tuple[int, str]:
         port = free.getsockname()[1]
     plain = PLAIN_OUTPUT | {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
     plain |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    said, processes = folder / "said", []
+    said = folder / "said"
+    processes = []
     for rank in ("0", "1"):
         environment = plain | {"RANK": rank, "LOCAL_RANK": rank}
         processes.append(start_command(list(map(str, words)), out=said, err=said, environment=environment))
@@ -197,8 +205,11 @@ def uniemox_here(*words: object) -> subprocess.CompletedProcess[str]:
     """The command in this process, seconds faster: where what it prints is the point, and not its process."""
     from uniemox.cli import main
 
-    given, sys.argv = sys.argv, ["uniemox", *map(str, words)]
-    out, err, code = io.StringIO(), io.StringIO(), 0
+    given = sys.argv
+    sys.argv = ["uniemox", *map(str, words)]
+    out = io.StringIO()
+    err = io.StringIO()
+    code = 0
     try:
         with redirect_stdout(out), redirect_stderr(err):
             main()
@@ -243,7 +254,8 @@ def write_votes(folder: Path, each: int) -> None:
     draw = random.Random(0)
     for emotion, counts in shares.items():
         for i in range(each):
-            name, split = f"{emotion}-{i}.jpg", ("train", "train", "val", "test")[i % 4]
+            name = f"{emotion}-{i}.jpg"
+            split = ("train", "train", "val", "test")[i % 4]
             sample = colour_sample(name, emotion, draw)
             (folder / name).write_bytes(sample.image.read())
             affect = {"amusement": (8.5, 7), "awe": (6, 2), "contentment": (2, 4.5)}[emotion]
@@ -319,7 +331,8 @@ class Told(Callback):
 
     def __init__(self, stop_after: int | None = None) -> None:
         self.last: dict[str, tuple[int, int]] = {}
-        self.stop_after, self.plan = stop_after, None
+        self.stop_after = stop_after
+        self.plan = None
 
     def progress(self, what: str, done: int, total: int | None) -> None:
         self.last[what] = (done, total)

@@ -77,7 +77,9 @@ def test_wrong_input_is_one_line(arguments: tuple[str, ...], message: str, tmp_p
 def test_check_split_exclude(root: Path, tmp_path: Path) -> None:
     (root / "awe" / "copy.jpg").write_bytes((root / "awe" / "0.jpg").read_bytes())
     (root / "awe" / "cut.jpg").write_bytes((root / "awe" / "1.jpg").read_bytes()[:3000])
-    page, report, file = tmp_path / "page.html", tmp_path / "check.json", tmp_path / "split.json"
+    page = tmp_path / "page.html"
+    report = tmp_path / "check.json"
+    file = tmp_path / "split.json"
     done = uniemox("data", "check", f"folder:{root}", "--html", page, "--json")
     found = json.loads(done.stdout)
     assert [group["paths"] for group in found["corrupt"]] == [[f"{root}/awe/cut.jpg"]]

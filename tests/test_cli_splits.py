@@ -19,7 +19,8 @@ from uniemox.predict.opening import load
 from uniemox.reproduce.table3 import PROMPTS
 from uniemox.teacher.features import save_features
 
-COUNT, OUT = 72, "OUT"
+COUNT = 72
+OUT = "OUT"
 FITS = {  # on train or val: refuses a data set that has test images alone
     "calibrate": "--model m.onnx --out OUT.onnx",
     "calibrate --ratings": "--model m.onnx --out OUT.onnx",
@@ -110,7 +111,8 @@ def test_calibrate_takes_val_and_the_test_part_can_be_scored(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(folder)
-    data, out = ("--data", "folder:photos", "--splits", "whole.json"), tmp_path / "mine.onnx"
+    data = ("--data", "folder:photos", "--splits", "whole.json")
+    out = tmp_path / "mine.onnx"
     done = uniemox_here("calibrate", "--model", "m.onnx", *data, "--out", out, "--json")
     result = json.loads(done.stdout)
     assert (result["split"], result["images"]) == ("val", 32)

@@ -60,7 +60,8 @@ def test_a_network_that_reads_the_person_warns_of_missing_boxes(capsys: pytest.C
 
 
 def test_an_output_never_replaces_a_file_of_another_kind(tmp_path: Path) -> None:
-    photo, model = tmp_path / "p.jpg", tmp_path / "old.onnx"
+    photo = tmp_path / "p.jpg"
+    model = tmp_path / "old.onnx"
     photo.write_bytes(b"a photograph")
     model.write_bytes(b"")
     data = f"synthetic:{tmp_path}/none"

@@ -58,7 +58,8 @@ def test_search_finds_pages(site: Path) -> None:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         page = browser.new_page()
         page.goto(f"http://127.0.0.1:{server.server_port}/index.html")
-        field, found = page.locator(".md-search__input"), page.locator(".md-search-result__item").first
+        field = page.locator(".md-search__input")
+        found = page.locator(".md-search-result__item").first
         for _ in range(12):  # what is typed before the page's script listens is lost, however long one waits
             field.fill("")
             field.press_sequentially("histogram")

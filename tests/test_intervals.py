@@ -76,7 +76,8 @@ def test_agrees_with_scipy() -> None:
 def test_agrees_with_a_plain_loop_over_groups() -> None:
     """Groups of 1 to 5 samples, drawn whole: the mean is over the samples of the drawn groups."""
     rng = np.random.default_rng(0)
-    scores, groups = rng.normal(size=200), rng.integers(60, size=200).tolist()
+    scores = rng.normal(size=200)
+    groups = rng.integers(60, size=200).tolist()
     members = [np.flatnonzero(np.array(groups) == group) for group in sorted(set(groups))]
     means = []
     for _ in range(10_000):
@@ -95,7 +96,8 @@ def test_covers_the_truth_as_often_as_it_says() -> None:
 def test_several_people_of_one_image_count_once() -> None:
     """Every image three times over changes nothing if they are one group, and fakes certainty if they are not."""
     once = np.random.default_rng(0).random(80)
-    thrice, groups = np.tile(once, 3), list(range(80)) * 3
+    thrice = np.tile(once, 3)
+    groups = list(range(80)) * 3
     np.testing.assert_allclose(bootstrap_interval(thrice, groups), bootstrap_interval(once), rtol=1e-12)
     low, high = bootstrap_interval(once)
     fake_low, fake_high = bootstrap_interval(thrice)
@@ -116,7 +118,9 @@ def test_the_seed_decides() -> None:
 
 def test_blocks_do_not_repeat_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks of 2 and of 7 resamples of 10 units; each must go on where the one before stopped."""
-    values, draw, blocks = np.random.default_rng(0).random((10, 2)), intervals._draw, []
+    values = np.random.default_rng(0).random((10, 2))
+    draw = intervals._draw
+    blocks = []
 
     def recorded(*arguments: object) -> np.ndarray:
         times = draw(*arguments)
@@ -155,7 +159,8 @@ def test_the_interval_holds_the_mean(values: list[float], seed: int) -> None:
 
 @given(NUMBERS, st.randoms(use_true_random=False))
 def test_the_order_of_samples_changes_nothing(values: list[float], random: object) -> None:
-    scores, groups = np.array(values), [i % 7 for i in range(len(values))]
+    scores = np.array(values)
+    groups = [i % 7 for i in range(len(values))]
     order = list(range(len(values)))
     random.shuffle(order)
     assert interval_of(scores, resamples=50) == interval_of(scores[order], resamples=50)
@@ -185,7 +190,9 @@ def test_three_seeds_that_tie_are_not_above(rows: list[tuple[bool, bool, bool]])
 
 def test_the_pair_is_the_interval_of_the_gain() -> None:
     rng = np.random.default_rng(0)
-    ours, theirs, groups = rng.random(60), rng.random(60), [i // 2 for i in range(60)]
+    ours = rng.random(60)
+    theirs = rng.random(60)
+    groups = [i // 2 for i in range(60)]
     found = paired_bootstrap(ours, theirs, groups)
     assert found.difference == pytest.approx((ours - theirs).mean())
     assert (found.low, found.high) == pytest.approx(bootstrap_interval(ours - theirs, groups))
@@ -204,7 +211,8 @@ def test_two_runs_have_no_interval() -> None:
 
 def test_runs_on_images_of_equal_difficulty_have_students_interval() -> None:
     """Every image has the same score, so only the seeds differ: scipy's interval of a mean, and Welch's of two."""
-    ours, theirs = np.array([0.7, 0.9, 0.8, 0.75]), np.array([0.5, 0.45, 0.6])
+    ours = np.array([0.7, 0.9, 0.8, 0.75])
+    theirs = np.array([0.5, 0.45, 0.6])
     low, high = stats.t.interval(0.95, 3, loc=ours.mean(), scale=stats.sem(ours))
     assert interval_over_runs(np.repeat(ours[:, None], 20, axis=1)) == pytest.approx((low, high))
     found = paired_bootstrap(*(np.repeat(scores[:, None], 20, axis=1) for scores in (ours, theirs)))
@@ -268,8 +276,10 @@ def test_pairing_sees_what_two_intervals_do_not() -> None:
 
 def test_swapping_the_models_swaps_the_sign() -> None:
     rng = np.random.default_rng(0)
-    ours, theirs = rng.random(300) + 0.01, rng.random(300)
-    found, swapped = paired_bootstrap(ours, theirs), paired_bootstrap(theirs, ours)
+    ours = rng.random(300) + 0.01
+    theirs = rng.random(300)
+    found = paired_bootstrap(ours, theirs)
+    swapped = paired_bootstrap(theirs, ours)
     assert swapped.difference == -found.difference
     assert (swapped.low, swapped.high) == pytest.approx((-found.high, -found.low), abs=0.005)
     assert swapped.share_above_zero == pytest.approx(1 - found.share_above_zero, abs=0.03)

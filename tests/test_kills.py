@@ -10,7 +10,8 @@ import pytest
 from tests.drawn import draw_image
 from tools.commands import start_command
 
-COUNT, KILLS = 32, 1
+COUNT = 32
+KILLS = 1
 SMALL = ("--model", "small", "--no-persons")
 COMMANDS = {
     "calibrate": ("calibrate", "--model", "small", "--data", "folder:photos", "--out", "mine.onnx"),
@@ -40,7 +41,9 @@ def test_a_killed_command_leaves_whole_files_or_none(name: str, tmp_path: Path) 
 
     begin = time.monotonic()
     finish()
-    took_s, whole, rng = time.monotonic() - begin, written(), random.Random(1)
+    took_s = time.monotonic() - begin
+    whole = written()
+    rng = random.Random(1)
     assert whole
     for kill in range(KILLS):
         for path in [path for path in tmp_path.iterdir() if path.is_file()]:

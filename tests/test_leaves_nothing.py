@@ -84,13 +84,19 @@ def _traced(folder: Path, temporary: Path, *command: object) -> Left:
         "CUDA_VISIBLE_DEVICES": "",
     }
     trace = folder / "trace.txt"
-    watched = [STRACE, "-f", "-y", "-qq", "--seccomp-bpf", "-e", f"trace={CALLS}", "-o", trace] if STRACE else []
+    if STRACE:
+        watched = [STRACE, "-f", "-y", "-qq", "--seccomp-bpf", "-e", f"trace={CALLS}", "-o", trace]
+    else:
+        watched = []
     words = [str(word) for word in (*watched, *command)]
     done = subprocess.run(
         words, cwd=folder / "cwd", env=environment, capture_output=True, text=True, check=False, timeout=900
     )
     assert done.returncode == 0, done.stderr
-    lines = [line for line in trace.read_text().splitlines() if " = -1 E" not in line] if STRACE else []
+    if STRACE:
+        lines = [line for line in trace.read_text().splitlines() if " = -1 E" not in line]
+    else:
+        lines = []
     own = (str(temporary), *(f"{folder}/{name}" for name in KNOWN))
     return Left(
         home=sorted(str(path.relative_to(folder / "home")) for path in (folder / "home").rglob("*") if path.is_file()),

@@ -59,7 +59,8 @@ def test_likely_labels_are_darker(answers: list[uniemox.Prediction]) -> None:
     def colours(answer: uniemox.Prediction) -> set[tuple[int, ...]]:
         return {colour for _, colour in answer.plot().getcolors(1 << 24)}  # type: ignore[misc]
 
-    dark, pale = (0x2F, 0x6F, 0x9F), (0xA9, 0xC6, 0xDB)
+    dark = (0x2F, 0x6F, 0x9F)
+    pale = (0xA9, 0xC6, 0xDB)
     assert {dark, pale} <= colours(answers[0])
     plain = uniemox.load("small", finder=None).predict(draw_image(1))
     assert dark in colours(plain)
@@ -105,7 +106,8 @@ def test_a_predictor_says_what_it_does_and_answers_the_same_in_another_process(t
 
 def test_names_of_strangers_are_only_words(tmp_path: Path) -> None:
     evil = "\"'><img src=x onerror=alert(1)><script>{{ 7 * 7 }}"
-    folder, run = tmp_path / evil, tmp_path / "run <script>"
+    folder = tmp_path / evil
+    run = tmp_path / "run <script>"
     for i in range(40):
         path = folder / f"{'ab'[i % 2]}{evil}" / f"{i}{evil}.png"
         path.parent.mkdir(parents=True, exist_ok=True)

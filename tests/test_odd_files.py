@@ -35,7 +35,9 @@ from uniemox.teacher.features import StoredTeacher
 from uniemox.training.journal import read_metrics
 from uniemox.training.run_folder import read_json
 
-MAX_WAIT_S, MAX_MORE_BYTES, SPARSE_BYTES = 10, 500 * 2**20, 6 * 2**30
+MAX_WAIT_S = 10
+MAX_MORE_BYTES = 500 * 2**20
+SPARSE_BYTES = 6 * 2**30
 KINDS = ("pipe", "device", "sparse")
 WRITTEN = (("--out", ".csv"), ("--out", ".jsonl"), ("--embeddings", ".npy"), ("--save-images", ""))
 
@@ -212,7 +214,10 @@ def test_a_file_behind_a_link_is_not_cut_off(tmp_path: Path) -> None:
 def test_ten_thousand_names_of_which_most_are_broken(tmp_path: Path) -> None:
     whole = jpeg_of(draw_image(1, (40, 40)))
     for i in range(10_000):
-        content = whole if i % 500 == 0 else (b"", whole[:50], b"\0" * 30, b"GIF89a")[i % 4]
+        if i % 500 == 0:
+            content = whole
+        else:
+            content = (b"", whole[:50], b"\0" * 30, b"GIF89a")[i % 4]
         (tmp_path / f"{i}\x1b[31m<b>={i}.jpg").write_bytes(content)
     out = tmp_path / "out.jsonl"
     done = uniemox_here("predict", tmp_path, "--model", "small", "--no-persons", "--out", out)

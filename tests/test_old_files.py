@@ -83,7 +83,11 @@ def test_every_kind_of_classifier_gives_the_logits_it_gave_then(name: str) -> No
     with torch.no_grad():
         logits, distances = classifier.answer(scene, person)
     np.testing.assert_allclose(logits.numpy(), expected["logits"], atol=1e-4)
-    rtol = 0.01 if name == "knn" else 1e-3  # knn's distances are of axes of next to no variance: processors differ
+    # knn's distances are of axes of next to no variance: processors differ
+    if name == "knn":
+        rtol = 0.01
+    else:
+        rtol = 1e-3
     np.testing.assert_allclose(distances.numpy(), expected["distances"], rtol=rtol, atol=1e-3)
     assert read_info(info.to_json()) == info
     if (folder / "model.onnx").is_file():

@@ -31,7 +31,8 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     folder = tmp_path_factory.mktemp("dist")
     command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(folder)]
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
-    [wheel], [sdist] = folder.glob("*.whl"), folder.glob("*.tar.gz")
+    [wheel] = folder.glob("*.whl")
+    [sdist] = folder.glob("*.tar.gz")
     return wheel, sdist
 
 

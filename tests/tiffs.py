@@ -43,7 +43,8 @@ def pack_12(plane: np.ndarray) -> bytes:
     """Pack rows of values below 4096, two in three bytes."""
     values = plane.reshape(len(plane), -1).astype(int)
     values = np.pad(values, ((0, 0), (0, values.shape[1] % 2)))
-    first, second = values[:, ::2], values[:, 1::2]
+    first = values[:, ::2]
+    second = values[:, 1::2]
     packed = np.stack([first >> 4, (first & 15) << 4 | second >> 8, second & 255], axis=-1).astype(np.uint8)
     return packed.reshape(len(plane), -1)[:, : (plane.shape[1] * 12 + 7) // 8].tobytes()
 
@@ -75,7 +76,8 @@ def tiff_of(pages: Sequence[Page], *, order: str = "<", inner: Sequence[Page] = 
 
 def add_page(data: bytearray, order: str, page: Page) -> int:
     """Append pixels and directory of a page; returns the place of the directory."""
-    tags, pixels = dict(page[0]), page[1]
+    tags = dict(page[0])
+    pixels = page[1]
     at = len(data)
     data += pixels
     if 273 in tags:

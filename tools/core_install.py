@@ -32,7 +32,8 @@ def main() -> None:
         run(sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", folder, ROOT)
         [wheel] = folder.glob("*.whl")
         venv.create(folder / "venv", with_pip=True)
-        python, uniemox = folder / "venv" / "bin" / "python", folder / "venv" / "bin" / "uniemox"
+        python = folder / "venv" / "bin" / "python"
+        uniemox = folder / "venv" / "bin" / "uniemox"
         run(python, "-m", "pip", "install", "--quiet", wheel)
         installed = {one["name"] for one in json.loads(run(python, "-m", "pip", "list", "--format", "json"))}
         assert not installed & set(FORBIDDEN), installed

@@ -19,7 +19,10 @@ from numpy.typing import NDArray
 from uniemox.intervals import Interval, bootstrap_interval, interval_over_runs, paired_bootstrap
 
 MEANS = (0.35, 0.25)  # of the latent score; an image is right if it is above 0
-IMAGE, MODEL_AND_IMAGE, RUN_AND_IMAGE = 0.7, 0.4, 0.5  # standard deviations of the latent score
+# standard deviations of the latent score
+IMAGE = 0.7
+MODEL_AND_IMAGE = 0.4
+RUN_AND_IMAGE = 0.5
 WITHOUT_SEED = float(np.hypot(np.hypot(IMAGE, MODEL_AND_IMAGE), RUN_AND_IMAGE))
 RUNS = (1, 2, 3, 5)
 SEED_POINTS = (0.0, 1.0, 3.0)  # standard deviation of accuracy between seeds, in percentage points
@@ -44,7 +47,9 @@ def simulate(rng: np.random.Generator, runs: int, images: int, seed_points: floa
     slope = normal.pdf(sum(MEANS) / len(MEANS) / WITHOUT_SEED) / WITHOUT_SEED
     seed_deviation = seed_points / 100 / slope
     difficulty = rng.normal(0, IMAGE, images)
-    hits, expected, of_these_runs = [], [], []
+    hits = []
+    expected = []
+    of_these_runs = []
     for mean in MEANS:
         of_seed = rng.normal(0, seed_deviation, (runs, 1))
         of_model = rng.normal(0, MODEL_AND_IMAGE, images)

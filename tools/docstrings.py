@@ -31,7 +31,10 @@ def with_lists(text: str) -> str:
     first, blank, rest = text.partition("\n\n")
     lines: list[str] = []
     for line in rest.splitlines():
-        starts = [match.start(1) for match in ITEM.finditer(line)] if line[:1].isalpha() else []
+        if line[:1].isalpha():
+            starts = [match.start(1) for match in ITEM.finditer(line)]
+        else:
+            starts = []
         if starts and starts[0] == 0:
             lines += ["", *(_item(line[a:b]) for a, b in zip(starts, [*starts[1:], len(line)], strict=True))]
         elif lines and lines[-1].startswith("- `") and not re.match(r"(Returns|Raises|See|As|The|With|Of) ", line):

@@ -24,7 +24,8 @@ from uniemox.teacher.sources import ClipTeacher
 
 Row = tuple[str, str, float, str]  # set, what was compared, largest absolute difference, precision and tolerance
 GOLDEN = SHARED / "golden" / "checkpoints"
-EXACT, SINGLE = "float64, 1e-9", "float32, 1e-5"
+EXACT = "float64, 1e-9"
+SINGLE = "float32, 1e-5"
 
 
 def apart(value: Tensor, expected: Tensor) -> float:

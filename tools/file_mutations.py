@@ -95,7 +95,8 @@ def mutate_text(data: bytes, rng: random.Random) -> bytes:
                 del result[at : at + rng.choice((1, 5, 50))]
             case _:
                 lines = bytes(result).split(b"\n")
-                i, j = rng.randrange(len(lines)), rng.randrange(len(lines))
+                i = rng.randrange(len(lines))
+                j = rng.randrange(len(lines))
                 lines[i], lines[j] = lines[j], lines[i]
                 result = bytearray(b"\n".join(lines))
     return bytes(result)

@@ -167,7 +167,10 @@ def image_targets(root: Path, seed: int) -> tuple[list[Target], list[bytes]]:
         *every_file(seed + 1, 230, 170).values(),
         save(draw(640, 480), "JPEG"),
     ]
-    found = sorted((SHARED / "data").glob("*/images/**/*.jpg")) if SHARED.is_dir() else []
+    if SHARED.is_dir():
+        found = sorted((SHARED / "data").glob("*/images/**/*.jpg"))
+    else:
+        found = []
     photographs = [path.read_bytes() for path in random.Random(seed).sample(found, min(40, len(found)))]
     targets = []
     for name, files in (("pictures, drawn", drawn), ("photographs", photographs)):
@@ -190,7 +193,8 @@ def image_targets(root: Path, seed: int) -> tuple[list[Target], list[bytes]]:
 
 def read_in_every_way(path: Path) -> None:
     """Read an image with every function that does; the first unexpected error is raised."""
-    data, sample = path.read_bytes(), Sample(key=path.name, image=ImageFile(path))
+    data = path.read_bytes()
+    sample = Sample(key=path.name, image=ImageFile(path))
     readers: list[Callable[[], object]] = [
         lambda: read_any(path, decode_file=decode),
         lambda: date_taken(path),
@@ -244,17 +248,20 @@ def run_one(target: Target, others: list[bytes], rng: random.Random) -> tuple[by
     else:
         data = mutations[how]()
     path.write_bytes(data)
-    start, trace = time.perf_counter(), ""
+    start = time.perf_counter()
+    trace = ""
     faulthandler.dump_traceback_later(120, exit=True, file=sys.__stdout__)
     try:
         target.read(path)
         result = "read"
     except UnexpectedImageError:
-        result, trace = "other", traceback.format_exc()
+        result = "other"
+        trace = traceback.format_exc()
     except UniemoxError:
         result = "refused"
     except Exception:  # noqa: BLE001 - what this command looks for
-        result, trace = "other", traceback.format_exc()
+        result = "other"
+        trace = traceback.format_exc()
     seconds = time.perf_counter() - start
     faulthandler.cancel_dump_traceback_later()
     path.write_bytes(original)
@@ -273,7 +280,8 @@ def fuzz(seconds: float, seed: int, out: Path) -> int:
     before = _peak_mib()
     tallies: dict[str, Tally] = {target.name: Tally() for target in (*images, *annotations)}
     kept: dict[str, int] = {}
-    end, number = time.monotonic() + seconds, 0
+    end = time.monotonic() + seconds
+    number = 0
     while time.monotonic() < end:
         number += 1
         target = rng.choice(images if rng.random() < 0.5 else annotations)
@@ -283,11 +291,16 @@ def fuzz(seconds: float, seed: int, out: Path) -> int:
         setattr(tally, result, getattr(tally, result) + 1)
         too_long = took > MAX_DURATION_S
         if target.name == SIZES and (peak := _peak_of(pool)) > MAX_MIB:
-            result, trace = "other", f"MemoryError: {peak:.0f} MiB"
+            result = "other"
+            trace = f"MemoryError: {peak:.0f} MiB"
         if took > tally.slowest_s:
-            tally.slowest_s, tally.slowest = took, f"{len(data)} bytes"
+            tally.slowest_s = took
+            tally.slowest = f"{len(data)} bytes"
         if result == "other" or too_long:
-            last = trace.strip().splitlines()[-1][:300] if trace else f"took {took:.1f} s"
+            if trace:
+                last = trace.strip().splitlines()[-1][:300]
+            else:
+                last = f"took {took:.1f} s"
             where = [line.strip() for line in trace.splitlines() if "uniemox/" in line]
             kind = f"{target.name}: {last.split(':')[0]} {where[-1] if where else ''}"
             kept[kind] = kept.get(kind, 0) + 1

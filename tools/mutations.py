@@ -26,7 +26,11 @@ from pathlib import Path
 from tools.faults import Fault, find_faults
 
 ROOT = Path(__file__).resolve().parents[1]
-PASSED, FAILED, NOT_COLLECTED, NO_TESTS = 0, 1, 2, 5  # exit codes of pytest
+# exit codes of pytest
+PASSED = 0
+FAILED = 1
+NOT_COLLECTED = 2
+NO_TESTS = 5
 PHASES = ("not long", "long")  # marks of the tests that run first and last; most faults are noticed by the first
 INTERRUPTED = 130  # exit code of a command after Ctrl-C
 GRACE_S = 30  # added to three times the usual duration, so that a busy machine is not taken for an endless loop
@@ -80,7 +84,10 @@ def find_tests(root: Path, module: str) -> list[str]:
     """
     parts = Path(module).with_suffix("").parts
     folder = root / "tests" / parts[1]
-    files = sorted(folder.rglob("test_*.py")) if len(parts) > 2 else [folder.with_name(f"test_{parts[1]}.py")]
+    if len(parts) > 2:
+        files = sorted(folder.rglob("test_*.py"))
+    else:
+        files = [folder.with_name(f"test_{parts[1]}.py")]
     files = [path for path in files if path.is_file()]
     if not files:
         raise SystemExit(f"there are no tests of {module} in {folder.parent}; name them with --tests")

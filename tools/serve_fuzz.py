@@ -40,7 +40,10 @@ def mutated(rng: random.Random, originals: list[bytes]) -> tuple[str, bytes, str
     path = rng.choice(("/predict", "/predict", "/predict", "/predict?coverage=0.9", "/explain"))
     if rng.random() < 0.5:
         return path, data, rng.choice(IMAGE_TYPES)
-    others = [image(rng.randrange(1000))] * rng.randrange(3) if path != "/explain" else []
+    if path != "/explain":
+        others = [image(rng.randrange(1000))] * rng.randrange(3)
+    else:
+        others = []
     body, kind = form([data, *others], [rng.choice(NAMES)])
     return path, body, kind
 
@@ -98,13 +101,16 @@ def send(port: int, pieces: list[bytes]) -> int:
     except OSError:
         return 0
     words = answer.split(b" ", 2)
-    return int(words[1]) if len(words) > 1 and words[1].isdigit() else 0
+    if len(words) > 1 and words[1].isdigit():
+        return int(words[1])
+    return 0
 
 
 def fuzz(images: int, hostiles: int, seed: int, model: str | None) -> int:
     """Send it all, print what came back, and return the exit code."""
     originals = [*every_file(seed).values(), save(draw(640, 480), "JPEG"), png_header(40_000, 40_000)]
-    start, statuses = time.monotonic(), Counter[int]()
+    start = time.monotonic()
+    statuses = Counter[int]()
     with tempfile.TemporaryDirectory(prefix="uniemox-fuzz-") as folder:
         with started(model, Path(folder), read_timeout_s=2, timeout_s=60) as (process, port):
 
@@ -134,7 +140,9 @@ def fuzz(images: int, hostiles: int, seed: int, model: str | None) -> int:
     )
     if "Traceback" in log:
         print(log[log.index("Traceback") :][:3000])
-    return 1 if bad or closed or "Traceback" in log or last != 200 or code != 0 else 0
+    if bad or closed or "Traceback" in log or last != 200 or code != 0:
+        return 1
+    return 0
 
 
 def main() -> int:

@@ -36,7 +36,10 @@ def main() -> None:
         sys.exit(f"{options.run} has not seen {len(unseen)} images of train, fewer than {options.count}")
     random.Random(0).shuffle(unseen)
     chosen = {sample.key for sample in unseen[: options.count]}
-    found = json.loads(options.exclude.read_bytes()) if options.exclude else {"exclude": []}
+    if options.exclude:
+        found = json.loads(options.exclude.read_bytes())
+    else:
+        found = {"exclude": []}
     others = [sample for sample in data.samples if sample.key not in chosen]
     found["exclude"] += [{"key": sample.key, "path": str(sample.image), "reason": "not chosen"} for sample in others]
     json.dump(found, sys.stdout)

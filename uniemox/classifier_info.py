@@ -23,7 +23,8 @@ LEAST = 1e-12  # minimum divisor of pixels and logits
 OLD_NORM_EPS = 1e-6  # of files without the field
 TUPLES = ("labels", "mean", "std", "conformal_scores", "distances")
 JSON_NAMES = {"fusion_heads": "heads"}  # fields of a NetworkSpec with another name in files
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -85,7 +86,10 @@ class NetworkSpec:
         if any(each.pixels for each in self.encoders):
             for values, each in zip(encoders, self.encoders, strict=True):
                 values["mean"], values["std"] = each.pixels or (self.mean, self.std)
-        encoder = {"several": encoders} if any(each.pixels for each in self.encoders) else encoders[0]
+        if any(each.pixels for each in self.encoders):
+            encoder = {"several": encoders}
+        else:
+            encoder = encoders[0]
         names = ["feature_width", "outputs"]
         if self.fusion is not None:
             names += ["fused_width", "fusion", "fusion_heads", "norm_eps"]
@@ -106,7 +110,8 @@ class NetworkSpec:
         """
         if not values.get("encoder"):
             return None
-        encoder, parts = dict(values["encoder"]), dict(values.get("parts") or {})
+        encoder = dict(values["encoder"])
+        parts = dict(values.get("parts") or {})
         names = {field.name: JSON_NAMES.get(field.name, field.name) for field in fields(cls)}
         arguments = {name: parts[key] for name, key in names.items() if key in parts}
         if "fusion" in parts:
@@ -127,7 +132,10 @@ def _read_encoder(values: Mapping[str, Any]) -> EncoderSpec:
     options = {
         key: tuple(value) if isinstance(value, list) else value for key, value in values.get("options", {}).items()
     }
-    pixels = (tuple(values["mean"]), tuple(values["std"])) if "mean" in values else None
+    if "mean" in values:
+        pixels = (tuple(values["mean"]), tuple(values["std"]))
+    else:
+        pixels = None
     return EncoderSpec(name=values["name"], options=options, pixels=pixels)
 
 
@@ -285,7 +293,9 @@ def views_of(streams: Streams) -> tuple[str, ...]:
     >>> views_of("both")
     ('scene', 'person')
     """
-    return ("scene", "person") if streams == "both" else (streams,)
+    if streams == "both":
+        return ("scene", "person")
+    return (streams,)
 
 
 def read_info(text: str) -> ClassifierInfo:

@@ -28,7 +28,8 @@ LEVEL = 0.95  # share of the resamples inside an interval
 UPPER = (1 + LEVEL) / 2  # probability below the upper end
 MIN_SEEDS = 3  # two runs have no interval
 DRAWS = 2_000_000  # drawn at a time: about 50 MB
-MANY, FEW = 20_000, 8
+MANY = 20_000
+FEW = 8
 """Draw multinomial counts from this number of units on, if there are this many times fewer distinct units."""
 
 
@@ -47,7 +48,9 @@ class PairedDifference:
     @property
     def interval(self) -> Interval | None:
         """Both ends of the interval."""
-        return None if self.low is None or self.high is None else (self.low, self.high)
+        if self.low is None or self.high is None:
+            return None
+        return (self.low, self.high)
 
     @property
     def is_above_zero(self) -> bool:
@@ -213,9 +216,13 @@ def resampled_means(
         raise DataError(f"sample {np.nonzero(~np.isfinite(values))[0][0]} has a score that is not finite")
     units = _unit_sums(np.hstack([values, np.ones((len(values), 1))]), groups)  # (U, K + 1), the size last
     units = units[np.lexsort(units.T)]  # draws do not depend on the order of samples
-    alike = _alike(units) if len(units) >= MANY else np.ones(len(units), dtype=np.int64)
+    if len(units) >= MANY:
+        alike = _alike(units)
+    else:
+        alike = np.ones(len(units), dtype=np.int64)
     units = units[np.cumsum(alike) - 1]  # distinct units, (D, K + 1)
-    sums, rng = np.empty((resamples, units.shape[1])), np.random.default_rng(seed)
+    sums = np.empty((resamples, units.shape[1]))
+    rng = np.random.default_rng(seed)
     at_once = max(1, DRAWS // int(alike.sum()))
     for start in range(0, resamples, at_once):
         times = _draw(rng, alike, min(at_once, resamples - start))  # (rows, D)
@@ -228,7 +235,9 @@ def _alike(units: NDArray[np.float64]) -> NDArray[np.int64]:
     """Return the number of equal successive rows in a sorted (U, K): (D,), whose sum is U."""
     first = np.flatnonzero(np.append(True, (units[1:] != units[:-1]).any(axis=1)))
     alike = np.diff(np.append(first, len(units)))
-    return alike if len(alike) * FEW <= len(units) else np.ones(len(units), dtype=np.int64)
+    if len(alike) * FEW <= len(units):
+        return alike
+    return np.ones(len(units), dtype=np.int64)
 
 
 def _draw(rng: np.random.Generator, alike: NDArray[np.int64], rows: int) -> NDArray[np.int64]:

@@ -138,7 +138,9 @@ class LabelMap:
     def __call__(self, index: int) -> int | None:
         """Return the target class of a source class; None if there is no counterpart."""
         label = self.pairs[self.source.labels[index]]
-        return None if label is None else self.target.labels.index(label)
+        if label is None:
+            return None
+        return self.target.labels.index(label)
 
     def __str__(self) -> str:
         losses = [f"{' + '.join(group)} become {label}" for label, group in self.merged.items()]
@@ -270,7 +272,10 @@ def scored_labels(model: LabelSet, data: LabelSet) -> ScoredLabels:
     )
     if words is not None and not is_mapped:
         return ScoredLabels(_unchanged(model), LabelMap(data, model, words))
-    to_data = _unchanged(data) if model.labels == data.labels else label_map(model, data)
+    if model.labels == data.labels:
+        to_data = _unchanged(data)
+    else:
+        to_data = label_map(model, data)
     return ScoredLabels(replace(to_data, source=model), _unchanged(to_data.target))
 
 
@@ -296,7 +301,9 @@ def _some(labels: LabelSet) -> str:
 def in_kind_of(target: LabelSet, source: LabelSet) -> LabelSet:
     """Return a set with the other's kind if its words fit both: polarity fits all kinds, Ekman's fits expressions."""
     is_open = target.name == POLARITY.name or (source.kind == "expressed" and target.name == EKMAN.name)
-    return replace(target, kind=source.kind) if is_open else target
+    if is_open:
+        return replace(target, kind=source.kind)
+    return target
 
 
 def find_label_set(name: str) -> LabelSet:
@@ -335,7 +342,9 @@ def recognise(words: Sequence[str], kind: Kind | None = None, asked: str | None 
 
 
 def _of_kind(label_set: LabelSet, kind: Kind | None) -> LabelSet:
-    return label_set if kind in (None, label_set.kind) else replace(label_set, kind=kind)
+    if kind in (None, label_set.kind):
+        return label_set
+    return replace(label_set, kind=kind)
 
 
 def clean(word: str) -> str:

@@ -187,7 +187,9 @@ def check_memory(report: Report, device: torch.device, *, tiny: bool) -> None:
 
 def allocated_bytes(device: torch.device) -> int:
     """Return the memory of a GPU that tensors use; 0 on the CPU."""
-    return torch.cuda.memory_allocated() if device.type == "cuda" else 0
+    if device.type == "cuda":
+        return torch.cuda.memory_allocated()
+    return 0
 
 
 def main() -> None:

@@ -50,7 +50,10 @@ from uniemox.training.hardware import ready_to_train, setup_device
 from uniemox.training.optimization import build_optimizer
 from uniemox.views.patches import IMAGENET, normalise
 
-FLOAT32, BFLOAT16, FEATURES = 1e-4, 3e-2, 1e-3  # bounds of relative errors
+# bounds of relative errors
+FLOAT32 = 1e-4
+BFLOAT16 = 3e-2
+FEATURES = 1e-3
 EQUATIONS = Path(__file__).parents[2] / "tests" / "reference" / "equations"
 GOLDEN = Path("build") / "gpu" / "golden"  # written by prepare.py
 HEADS = {"mae": 3, "dino": 3, "moco_v3": 4, "dbot": 3, "cae": 3, "siameseim": 3, "tinymim": 3}
@@ -123,7 +126,10 @@ def check_training_step(report: Report, device: torch.device, *, tiny: bool) -> 
     for precision, loss_bound, gradient_bound in (("float32", FLOAT32, 1e-3), ("bfloat16", BFLOAT16, 5e-2)):
         values = _gradients(pretraining_model(tiny=tiny), device, batch, precision)  # type: ignore[arg-type] # Literal
         for name, reference in expected.items():
-            bound = gradient_bound if name.startswith("gradient") else loss_bound
+            if name.startswith("gradient"):
+                bound = gradient_bound
+            else:
+                bound = loss_bound
             report.close(f"pre-training, {precision}, {name}", values[name], reference, bound)
 
 
@@ -135,7 +141,10 @@ def _gradients(model: UniEmoX, device: torch.device, batch: Any, precision: Prec
     gradients = {"gradient of the encoder": list[Tensor](), "gradient of the rest": list[Tensor]()}
     for name, parameter in model.named_parameters():
         if parameter.grad is not None:
-            part = "gradient of the encoder" if name.startswith("encoder.") else "gradient of the rest"
+            if name.startswith("encoder."):
+                part = "gradient of the encoder"
+            else:
+                part = "gradient of the rest"
             gradients[part].append(parameter.grad.flatten().cpu())
     return output.losses | {name: torch.cat(parts) for name, parts in gradients.items()}
 
@@ -160,7 +169,10 @@ def check_optimizer(report: Report, device: torch.device) -> None:
 @torch.no_grad()
 def check_convolutions(report: Report, device: torch.device, *, tiny: bool) -> None:
     """Compare logits and distances of convolutional classifiers with the CPU's."""
-    names = ("mobilenetv2_050",) if tiny else ("mobilenetv2_100", "efficientnet_b0", "resnet50")
+    if tiny:
+        names = ("mobilenetv2_050",)
+    else:
+        names = ("mobilenetv2_100", "efficientnet_b0", "resnet50")
     side = side_px(tiny=tiny)
     images = smooth_images(IMAGES, side, seed=9)
     for name in names:

@@ -174,7 +174,10 @@ def main() -> None:
 
 def mebibytes(path: Path) -> float:
     """Return the size of a file, or of all files below a folder, in MiB."""
-    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+    if path.is_file():
+        files = [path]
+    else:
+        files = [file for file in path.rglob("*") if file.is_file()]
     return sum(file.stat().st_size for file in files) / 2**20
 
 

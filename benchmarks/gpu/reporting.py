@@ -39,11 +39,20 @@ class Line:
         if self.bound is None:
             return "-"
         assert isinstance(self.value, float)
-        return "ok" if self.value <= self.bound else "FAILED"  # NaN fails, too
+        # NaN fails, too
+        if self.value <= self.bound:
+            return "ok"
+        return "FAILED"
 
     def __str__(self) -> str:
-        value = f"{self.value:.3g}" if isinstance(self.value, float) else str(self.value)
-        bound = "" if self.bound is None else f"  (at most {self.bound:g})"
+        if isinstance(self.value, float):
+            value = f"{self.value:.3g}"
+        else:
+            value = str(self.value)
+        if self.bound is None:
+            bound = ""
+        else:
+            bound = f"  (at most {self.bound:g})"
         note = f"  {self.note}" if self.note else ""
         return f"{self.state:6}  {self.part:12}  {self.name}: {value}{bound}{note}"
 

@@ -117,7 +117,10 @@ def main() -> None:
     device, out, tiny = arguments(__doc__)
     report = Report("steps", out)
     results: dict[Case, StepBench | None] = {}
-    memory_mb = torch.cuda.get_device_properties(0).total_memory / 1e6 if device.type == "cuda" else 0.0
+    if device.type == "cuda":
+        memory_mb = torch.cuda.get_device_properties(0).total_memory / 1e6
+    else:
+        memory_mb = 0.0
 
     def run(cases: Iterator[Case]) -> None:
         for case in cases:

@@ -60,7 +60,10 @@ def run(laboratory: Laboratory, outcomes: Path, jobs: int, archive: Path | None)
             starts[job.half] = train_start(laboratory, job.half)
         start, recalls = starts[job.half]
         encoder = train_arm(laboratory, copy.deepcopy(start), job)
-        about = {f"stage{stage}": recall for stage, recall in enumerate(recalls)} if job.arm == START else {}
+        if job.arm == START:
+            about = {f"stage{stage}": recall for stage, recall in enumerate(recalls)}
+        else:
+            about = {}
         write(job.path(outcomes), scored(laboratory, encoder, job.half, jobs), about)
         if archive is not None:
             pack_outcomes(outcomes, archive)
@@ -88,7 +91,10 @@ def main() -> None:
     outcomes = given.outcomes or (given.out / "outcomes" if is_rehearsal else HERE / "outcomes")
     if not given.tables:
         device = setup_device(HardwareConfig(device="cuda" if given.gpu and not given.tiny else "cpu"))
-        pack = drawn_pack() if given.tiny and given.pack is None else Pack.read(given.pack or CARRIED)
+        if given.tiny and given.pack is None:
+            pack = drawn_pack()
+        else:
+            pack = Pack.read(given.pack or CARRIED)
         laboratory = Laboratory(profile, Images.of(pack, device), torch.from_numpy(pack.half), given.out / profile.name)
         run(laboratory, outcomes, 1 if given.tiny else usable_cores(), given.archive)
     print_tables(outcomes, profile)

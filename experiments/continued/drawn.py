@@ -8,7 +8,9 @@ from PIL import Image
 
 from experiments.continued.pack import Pack, encode_images, halves_of, quantised
 
-CLASSES, EACH, CHANNELS = 4, 24, 16
+CLASSES = 4
+EACH = 24
+CHANNELS = 16
 
 
 def drawn_pack(seed: int = 0) -> Pack:

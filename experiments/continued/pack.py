@@ -29,11 +29,14 @@ from uniemox.teacher.protocol import Teacher
 from uniemox.views.loader import load_batches
 from uniemox.views.transforms import WholeViews
 
-STORED_PX, QUALITY = 128, 40  # side of the stored images, and quality of AVIF: 1.4 kB per image
+# side of the stored images, and quality of AVIF: 1.4 kB per image
+STORED_PX = 128
+QUALITY = 40
 WIDTH = 128  # channels of Ω and Λ
 LEVELS = 127  # steps of 8 bits on either side of 0
 RIDGE = 1.0
-TOWER_PX, BATCH = 224, 64
+TOWER_PX = 224
+BATCH = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,7 +142,8 @@ def whitened(features: Tensor, width: int) -> tuple[Tensor, Tensor, Tensor]:
     mean = features.mean(dim=0)
     centred = (features - mean).double()
     variances, axes = torch.linalg.eigh(centred.T @ centred / len(features))  # ascending
-    variances, axes = variances[-width:].flip(0), axes[:, -width:].flip(1)
+    variances = variances[-width:].flip(0)
+    axes = axes[:, -width:].flip(1)
     project = (axes / variances.sqrt()).float()  # (D, width)
     return mean, project, (features - mean) @ project
 

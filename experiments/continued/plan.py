@@ -8,14 +8,12 @@ from typing import Any
 from uniemox.losses.config import LossWeights
 
 HALVES = ("A", "B")
-START, L3, L2_L3, FULL, FULL_EMOTION, SUPERVISED = (
-    "start",
-    "L3",
-    "L2 + L3",
-    "full",
-    "full, emotion word",
-    "supervised",
-)
+START = "start"
+L3 = "L3"
+L2_L3 = "L2 + L3"
+FULL = "full"
+FULL_EMOTION = "full, emotion word"
+SUPERVISED = "supervised"
 SMALLEST_EFFECT = 1.0  # points of recall; the paper's gain over dBOT is 1.01
 DISTILLATION = LossWeights(scene_reconstruction=0.0, person_reconstruction=0.0, contrastive_feature_alignment=0.0)
 BUDGETS = ("tenth", "all", "grey")

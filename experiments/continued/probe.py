@@ -19,7 +19,9 @@ from experiments.continued.tensors import Images, whole
 from uniemox.views.patches import normalise
 
 PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1)  # sklearn's C
-TENTHS, FOLDS, INNER_FOLDS = 10, 5, 3
+TENTHS = 10
+FOLDS = 5
+INNER_FOLDS = 3
 BATCH = 256
 Answers = NDArray[np.float64]
 

@@ -38,7 +38,9 @@ def paired(results: Results, first: str, second: str, budget: str, figure: int) 
 def contrast(results: Results, name: str, budget: str, figure: int = 0) -> Difference | None:
     """Return one of the plan's contrasts; None before two values exist."""
     values = paired(results, *CONTRASTS[name], budget, figure)
-    return difference(values, NATS if figure else SMALLEST_EFFECT) if len(values) > 1 else None
+    if len(values) > 1:
+        return difference(values, NATS if figure else SMALLEST_EFFECT)
+    return None
 
 
 def print_tables(outcomes: Path, profile: Profile) -> None:
@@ -63,7 +65,10 @@ def print_tables(outcomes: Path, profile: Profile) -> None:
             nats_difference = contrast(results, name, budget, figure=1)
             if recall_difference is None or nats_difference is None:
                 continue
-            verdict = "; ".join(recall_difference.verdicts()) if budget == "tenth" and has_control else ""
+            if budget == "tenth" and has_control:
+                verdict = "; ".join(recall_difference.verdicts())
+            else:
+                verdict = ""
             cells = (
                 name,
                 f"{first} − {second}",

@@ -11,7 +11,9 @@ from experiments.continued.pack import Pack
 from uniemox.pretrain.step import PretrainBatch
 from uniemox.views.transfer import to_device
 
-MIN_AREA, MAX_AREA = 0.3, 1.0  # of a random crop
+# of a random crop
+MIN_AREA = 0.3
+MAX_AREA = 1.0
 RATIO = 4 / 3  # largest ratio of the sides of a random crop
 MIN_PERSON = 0.05  # smallest side of a person's box, as a fraction
 
@@ -116,7 +118,10 @@ def batches(
     device = images.pixels.device
     steps_per_epoch = max(1, len(images) // batch_size)
     patches = (side // 16) ** 2
-    texts = images.emotion_features if reads_emotion else images.text_features
+    if reads_emotion:
+        texts = images.emotion_features
+    else:
+        texts = images.text_features
     for step in range(done, steps):
         epoch, place = divmod(step, steps_per_epoch)
         order = torch.randperm(len(images), generator=torch.Generator().manual_seed(1_000_003 * seed + epoch))

@@ -181,7 +181,10 @@ def train_start(laboratory: Laboratory, half: str) -> tuple[nn.Module, list[floa
     ready_to_train(model, laboratory.device)
     recalls: list[float] = []
     for stage in range(profile.max_additions + 1):
-        epochs = profile.start_epochs if stage == 0 else profile.more_epochs
+        if stage == 0:
+            epochs = profile.start_epochs
+        else:
+            epochs = profile.more_epochs
         train(
             laboratory,
             model,

@@ -22,7 +22,8 @@ from experiments.does_it_help.tables import print_tables
 from uniemox.errors import UniemoxError
 from uniemox.training.run_folder import read_json
 
-QUICK_IMAGES, QUICK_FEW = 0.1, 200
+QUICK_IMAGES = 0.1
+QUICK_FEW = 200
 
 
 def main() -> None:
@@ -108,13 +109,16 @@ def _prepare(given: argparse.Namespace, study: Study) -> Iterator[list[Job]]:
     if given.quick:
         few = ["--fraction", str(QUICK_IMAGES), *exclude]
         yield job("a tenth", "data", "split", source, str(root / "tenth.json"), "--hold-out", "1", *few)
-        check, test = read_json(root / "check.json"), read_json(root / "tenth.json")["splits"]["test"]
+        check = read_json(root / "check.json")
+        test = read_json(root / "tenth.json")["splits"]["test"]
         check["exclude"] += [{"key": key, "path": key, "reason": "there is no test split"} for key in test]
         (root / "left_out.json").write_text(json.dumps(check))
         packed = ["--splits", str(root / "tenth.json"), "--exclude", str(root / "left_out.json")]
         yield job("pack a tenth", "data", "shard", source, str(root / "tenth"), "--short-side", "480", *packed)
-        source, exclude = f"shards:{root / 'tenth'}", []
-    people, texts = str(root / "persons.json"), str(root / "texts.json")
+        source = f"shards:{root / 'tenth'}"
+        exclude = []
+    people = str(root / "persons.json")
+    texts = str(root / "texts.json")
     yield job("people", "data", "persons", source, "--detector", given.detector, "--out", people)
     network, _, file = given.objects.partition("@")
     named = ["--persons", people, "--classifier", network, "--classifier-weights", file]

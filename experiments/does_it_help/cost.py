@@ -31,7 +31,10 @@ def step_gflop(config: ModelConfig, *, with_teacher: bool) -> float:
     features = torch.ones(1, config.decoder.width)
     texts = features if config.needs_text_features else None
     of_model = multiply_adds(lambda: model(images, images, image_features=features, text_features=texts))
-    of_teacher = multiply_adds(lambda: teacher(images)) if with_teacher else 0
+    if with_teacher:
+        of_teacher = multiply_adds(lambda: teacher(images))
+    else:
+        of_teacher = 0
     return 2 * (PASSES * of_model + of_teacher) / 1e9
 
 

@@ -35,9 +35,13 @@ from uniemox.views.loader import ViewBatch, ViewDataset, build_loader
 from uniemox.views.patches import PixelStats, normalise
 from uniemox.views.transforms import TrainViews
 
-TRAIN_VIEW, EVAL_VIEW = ViewConfig(size=SIDE_PX, min_area=0.3), ViewConfig(size=SIDE_PX, crop_fraction=1.0)
+TRAIN_VIEW = ViewConfig(size=SIDE_PX, min_area=0.3)
+EVAL_VIEW = ViewConfig(size=SIDE_PX, crop_fraction=1.0)
 CPU = torch.device("cpu")
-SMOOTHING, WEIGHT_DECAY, WARMUP, CLIP_NORM = 0.1, 0.05, 0.1, 1.0
+SMOOTHING = 0.1
+WEIGHT_DECAY = 0.05
+WARMUP = 0.1
+CLIP_NORM = 1.0
 PENALTY = 10.0  # sklearn's C of the first head, times the number of images
 
 
@@ -86,7 +90,8 @@ def fine_tune(init: str, data: str, tuning: Tuning) -> tuple[dict[str, Any], np.
         outputs = outputs_of(network, part, EVAL_VIEW, stats=stats)
         return list(outputs.samples), F.log_softmax(torch.from_numpy(outputs.values), dim=1).numpy()
 
-    on_val, on_test = answers(parts["val"]), answers(parts["test"])
+    on_val = answers(parts["val"])
+    on_test = answers(parts["test"])
     labels, of_val = (np.array([one.label for one in part], dtype=np.uint8) for part, _ in (on_test, on_val))
     about = {
         "images": len(fitted),

@@ -39,7 +39,8 @@ def write_outcome(path: Path, about: Mapping[str, Any], log_probabilities: NDArr
 def read_outcome(path: Path, labels: NDArray[np.uint8]) -> Outcome:
     """Read the output of `write_outcome`, for images with these labels (N,)."""
     with np.load(path, allow_pickle=False) as file:
-        steps, beyond = file["steps"], file["beyond"]
+        steps = file["steps"]
+        beyond = file["beyond"]
     predicted = steps.argmin(axis=1).astype(np.uint8) + beyond
     return Outcome(predicted, -steps[np.arange(len(labels)), labels].astype(np.float64) / STEPS_PER_NAT)
 
@@ -76,7 +77,10 @@ def _write(path: Path, arrays: Mapping[str, Any]) -> None:
 def read_log(run: Path) -> dict[str, float]:
     """Return means over a run's steps: clipping, cosine of Υ in the last tenth, gradient norms; {} without a log."""
     path = run / "metrics.jsonl"
-    lines = [json.loads(line) for line in path.read_text("utf-8").splitlines()] if path.exists() else []
+    if path.exists():
+        lines = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+    else:
+        lines = []
     if not lines:
         return {}
     found = {"steps": len(lines), "epochs": round(lines[-1]["epoch"], 1)}

@@ -9,10 +9,16 @@ SHAPE = {"patch_size": 14, "embed_dim": 192, "depth": 6, "num_heads": 6}  # 2.7 
 BATCH = 64
 FEW = 1000  # images of the small version
 CLIP_NORM = 10.0  # far above a usual gradient norm: only a guard against spikes
-LRS, RECONSTRUCTION_WEIGHTS = (4e-3, 1e-3, 2.5e-4), (1.0, 0.1)
-DISTILLATION, DISTILLATION_FEW_LOOKS, FULL = "distillation", "distillation, equal images", "full"
-UNTRAINED, HISTOGRAM, TEACHER = "untrained", "histogram", "teacher"
-LABELS, TUNED_LABELS = "labels.npz", "labels_finetune.npz"
+LRS = (4e-3, 1e-3, 2.5e-4)
+RECONSTRUCTION_WEIGHTS = (1.0, 0.1)
+DISTILLATION = "distillation"
+DISTILLATION_FEW_LOOKS = "distillation, equal images"
+FULL = "full"
+UNTRAINED = "untrained"
+HISTOGRAM = "histogram"
+TEACHER = "teacher"
+LABELS = "labels.npz"
+TUNED_LABELS = "labels_finetune.npz"
 HELD_OUT = 2000  # images of train that fine-tuning does not read and is scored on
 TUNING_EPOCHS = {0.1: 20, 1.0: 4}  # by the share of the labels
 TUNING_LRS = (5e-4, 1.25e-4)  # for 256 images
@@ -200,7 +206,8 @@ class Study:
             for name in rows:
                 row = ROWS[name]
                 if seed < row.seeds:
-                    path, recipe = outcome_path(stage, name, seed), recipes[row.recipe_of or name]
+                    path = outcome_path(stage, name, seed)
+                    recipe = recipes[row.recipe_of or name]
                     yield from self._trained(path, row, recipe, _epochs(row, epochs), seed=seed, few=stage == "few")
 
     def _trained(
@@ -241,7 +248,10 @@ def outcome_path(stage: str, row: str, what: str | int = "") -> Path:
 
 def recipes_of(row: Row) -> list[Recipe]:
     """Return the grid's settings: all rates and weights with the paper's fusion, the middle rate with others."""
-    weights = RECONSTRUCTION_WEIGHTS if row.reconstructs else (1.0,)
+    if row.reconstructs:
+        weights = RECONSTRUCTION_WEIGHTS
+    else:
+        weights = (1.0,)
     first, *others = row.fusions
     found = [Recipe(lr, weight, first) for lr in LRS for weight in weights]
     return found + [Recipe(LRS[1], weight, fusion) for fusion in others for weight in weights]

@@ -70,7 +70,8 @@ def probe(init: str, data: str, teacher: Path, *, is_scored: bool) -> tuple[dict
     opened = open_data(data)
     samples, features = features_of(init, [sample for sample in opened.samples if sample.label is not None], SIDE_PX)
     order = np.argsort([sample.key for sample in samples])
-    samples, features = [samples[i] for i in order], features[order]
+    samples = [samples[i] for i in order]
+    features = features[order]
     labels = np.array([sample.label for sample in samples])
     is_train = np.array([sample.split == "train" for sample in samples])
     mean, std = features[is_train].mean(axis=0), features[is_train].std(axis=0) + 1e-6
@@ -89,7 +90,8 @@ def probe(init: str, data: str, teacher: Path, *, is_scored: bool) -> tuple[dict
     about["r2"] = _r2(x, target, is_train)
     if not is_scored:
         return about, None
-    x, labels = x[is_train], labels[is_train]
+    x = x[is_train]
+    labels = labels[is_train]
     answers = np.empty((len(x), classes), dtype=np.float32)
     for known, held in StratifiedKFold(FOLDS, shuffle=True, random_state=0).split(x, labels):
         answers[held] = _fit(x[known], labels[known], best, x[held], classes)
@@ -126,7 +128,8 @@ def _r2(x: NDArray, target: NDArray, is_train: NDArray[np.bool_]) -> float:
     """Return the share of the variance of the teacher's features on val that a ridge regression explains."""
     target = target / np.linalg.norm(target, axis=1, keepdims=True)
     guess = Ridge(alpha=RIDGE).fit(x[is_train], target[is_train]).predict(x[~is_train])
-    held, mean = target[~is_train], target[is_train].mean(axis=0)
+    held = target[~is_train]
+    mean = target[is_train].mean(axis=0)
     return float(1 - np.square(held - guess).sum() / np.square(held - mean).sum())
 
 

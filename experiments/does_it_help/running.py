@@ -48,7 +48,8 @@ def run_jobs(jobs: Sequence[Job], root: Path, count: int) -> None:
 def _run(job: Job, root: Path, stop: Event) -> None:
     log = root / "logs" / f"{_slug(job)}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
-    start, beside = time.monotonic(), os.getloadavg()[0]
+    start = time.monotonic()
+    beside = os.getloadavg()[0]
     module = [sys.executable, *(("-m", *job.command) if job.command[0] == "uniemox" else job.command)]
     with log.open("ab") as file, (job.prints or log).open("wb" if job.prints else "ab") as printed:
         environment = {**os.environ, "NO_COLOR": "1", "OMP_NUM_THREADS": "1"}
@@ -70,7 +71,9 @@ def _run(job: Job, root: Path, stop: Event) -> None:
 
 def _is_done(chain: Sequence[Job], root: Path) -> bool:
     is_marked = all(_mark(job, root).exists() for job in chain)
-    return is_marked if chain[-1].outcome is None else chain[-1].is_stored
+    if chain[-1].outcome is None:
+        return is_marked
+    return chain[-1].is_stored
 
 
 def _mark(job: Job, root: Path) -> Path:

@@ -62,7 +62,8 @@ def balanced_mean(values: NDArray, labels: NDArray, others: NDArray | None = Non
 def _weights(labels: bytes) -> NDArray[np.float64]:
     """Return the weight of each image in each resample: (R, N), rows that sum to 1."""
     places = np.frombuffer(labels, dtype=np.int64)
-    rng, classes = np.random.default_rng(0), np.unique(places)
+    rng = np.random.default_rng(0)
+    classes = np.unique(places)
     weights = np.empty((RESAMPLES, len(places)))
     for label in classes:
         of_class = np.flatnonzero(places == label)

@@ -58,11 +58,15 @@ class Outcomes:
 
     def about(self, path: Path) -> dict[str, Any]:
         """Return scores on val and logs of a run; {} if it is not stored."""
-        return read_about(self.folder / path) if (self.folder / path).exists() else {}
+        if (self.folder / path).exists():
+            return read_about(self.folder / path)
+        return {}
 
     def contrast(self, stage: str, row: str, base: str, of: int) -> Estimate | None:
         """Return a row minus another, over the seeds that both have.  of: 0 hits, 1 log-probabilities."""
-        return None if row == base else self.difference(self.row(stage, row), self.row(stage, base), of)
+        if row == base:
+            return None
+        return self.difference(self.row(stage, row), self.row(stage, base), of)
 
     def difference(self, ours: Values | None, theirs: Values | None, of: int) -> Estimate | None:
         """Return one minus the other, over the seeds that both have; None if one has none."""
@@ -108,7 +112,8 @@ def _verdict(found: Outcomes) -> Iterator[str]:
         for base, equal in ((DISTILLATION_FEW_LOOKS, "images"), (DISTILLATION, "compute")):
             both = [found.contrast(stage, FULL, base, of) for of in (0, 1)]
             if both[0] is not None and both[1] is not None:
-                recall, likelihood = both[0], both[1]
+                recall = both[0]
+                likelihood = both[1]
                 visible = ""
                 if recall.visible is not None and likelihood.visible is not None:
                     visible = f"{100 * recall.visible:.1f} points; {likelihood.visible:.3f} nats"
@@ -128,7 +133,9 @@ def verdict_of(recall: Estimate, likelihood: Estimate) -> str:
         return ""
     if recall.low > 0 and likelihood.low > 0:
         return "yes"
-    return "no" if recall.high < 0 and likelihood.high < 0 else "not seen"
+    if recall.high < 0 and likelihood.high < 0:
+        return "no"
+    return "not seen"
 
 
 def _main(found: Outcomes, stage: str) -> Iterator[str]:
@@ -137,19 +144,27 @@ def _main(found: Outcomes, stage: str) -> Iterator[str]:
     rows = [row for row in rows if found.row(stage, row) is not None]
     if not rows:
         return
-    descriptive = "; rows with two seeds are descriptive" if any(ROWS[row].seeds == 2 for row in rows) else ""
+    if any(ROWS[row].seeds == 2 for row in rows):
+        descriptive = "; rows with two seeds are descriptive"
+    else:
+        descriptive = ""
     yield f"**{'All images' if stage == 'main' else '1,000 images'}**, mean over seeds{descriptive}:"
     yield ""
     yield f"| pre-training | seeds | recall, % | log-likelihood, nats | {BASE_COLUMNS} |"
     yield "| --- | --- | --- | --- | --- | --- |"
-    baseline, any_marked = found.values(outcome_path("baseline", HISTOGRAM)), False
+    baseline = found.values(outcome_path("baseline", HISTOGRAM))
+    any_marked = False
     for row in rows:
         hits, likelihoods = found.row(stage, row) or ((), ())
         differences = [found.contrast(stage, row, base, 0) for base in BASES]
         cells = ["" if one is None else points(one) for one in differences]
-        mark = "" if baseline is None or _beats(hits, baseline[0], found.labels) else "▼ "
+        if baseline is None or _beats(hits, baseline[0], found.labels):
+            mark = ""
+        else:
+            mark = "▼ "
         any_marked |= bool(mark)
-        recall, likelihood = balanced_mean(hits, found.labels), balanced_mean(likelihoods, found.labels)
+        recall = balanced_mean(hits, found.labels)
+        likelihood = balanced_mean(likelihoods, found.labels)
         scores = f"{percent(recall)} | {nats(likelihood, signed=False)}"
         yield f"| {mark}{shown_name(row, found.weights)} | {len(hits)} | {scores} | {' | '.join(cells)} |"
     for name, shown in ((TEACHER, "*the teacher's own features (ceiling)*"), (HISTOGRAM, "*colour histogram*")):
@@ -254,8 +269,14 @@ def _grid(found: Outcomes) -> Iterator[str]:
     chosen = choose_recipes(grid)
     for row, tried in grid.items():
         for recipe, about in tried:
-            name = f"**{row}**" if recipe == chosen[row] else row
-            weight = f"{recipe.reconstruction:g}" if ROWS[row].reconstructs else ""
+            if recipe == chosen[row]:
+                name = f"**{row}**"
+            else:
+                name = row
+            if ROWS[row].reconstructs:
+                weight = f"{recipe.reconstruction:g}"
+            else:
+                weight = ""
             scores = f"{about['val_log_likelihood']:.3f} | {100 * about['val_recall']:.1f} | {about['r2']:.3f}"
             yield f"| {name} | {recipe.lr:g} | {weight} | {recipe.fusion} | {scores} |"
 

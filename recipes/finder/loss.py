@@ -38,13 +38,16 @@ def build_targets(views: Sequence[FinderView], size: int) -> Targets:
 
 def _targets_of(view: FinderView, cells: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Heat (h, w), its weight (h, w), boxes (4, h, w), their weight (h, w) of one image."""
-    heat, weight = np.zeros((cells, cells), np.float32), np.ones((cells, cells), np.float32)
-    boxes, box_weight = np.zeros((4, cells, cells), np.float32), np.zeros((cells, cells), np.float32)
+    heat = np.zeros((cells, cells), np.float32)
+    weight = np.ones((cells, cells), np.float32)
+    boxes = np.zeros((4, cells, cells), np.float32)
+    box_weight = np.zeros((cells, cells), np.float32)
     middle = np.arange(cells) + 0.5
     is_known = view.confidences > 0
     for x1, y1, x2, y2 in view.boxes[~is_known] / STRIDE:
         weight[np.ix_((middle >= y1) & (middle <= y2), (middle >= x1) & (middle <= x2))] = 0
-    known, sure = view.boxes[is_known], view.confidences[is_known]
+    known = view.boxes[is_known]
+    sure = view.confidences[is_known]
     if not len(known):
         return heat, weight, boxes, box_weight
     centres = (known[:, :2] + known[:, 2:]) / 2 / STRIDE

@@ -47,7 +47,8 @@ class FinderNetwork(nn.Module):
         x = self.context(maps[-1])
         for finer, smooth in zip(maps[-2::-1], reversed(self.smooth), strict=True):
             x = smooth(finer + F.interpolate(x, scale_factor=2.0))
-        heat, box = self.heat(x).float(), self.box(x).float()
+        heat = self.heat(x).float()
+        box = self.box(x).float()
         return heat[:, 0], torch.exp(box.clamp(max=6.0)) * STRIDE
 
     def train(self, mode: bool = True) -> "FinderNetwork":
@@ -69,7 +70,10 @@ def load_body(
     if not start.startswith(TIMM):
         raise CheckpointError(f"a finder starts from timm:NAME or timm:NAME@FILE, got {start!r}")
     source = TimmSource.parse(start)
-    name, options, pixels, file = source.name, source.options, source.pixels, source.file
+    name = source.name
+    options = source.options
+    pixels = source.pixels
+    file = source.file
     try:
         all_maps: Any = timm.create_model(name, features_only=True, **options)
         strides = all_maps.feature_info.reduction()

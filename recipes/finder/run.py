@@ -40,7 +40,8 @@ from uniemox.views.patches import PixelStats, normalise
 FEWEST = 20  # images with people, so that some can be held out
 MIN_SCALE = 0.5  # of the training images, share of the finder's own size
 WARMUP = 0.05  # share of the steps
-WEIGHT_DECAY, MAX_GRAD_NORM = 0.02, 5.0
+WEIGHT_DECAY = 0.02
+MAX_GRAD_NORM = 5.0
 LOOK_AT = 16  # held-out images at a time
 SHOWN_FROM = 0.02  # heat from which held-out boxes are compared
 MAX_PEOPLE = 100  # of an image
@@ -77,7 +78,8 @@ def fit_finder(
     the start can't be had or the file can't be written; ConfigError if the images don't fill a batch;
     NonFiniteLossError; StoppedError after SIGTERM or Ctrl-C.
     """
-    callback, run = callback or Callback(), out.with_name(f"{out.name}.run")
+    callback = callback or Callback()
+    run = out.with_name(f"{out.name}.run")
     broken = BrokenCount(config.max_unreadable)
     held_out, shown = divided(samples, config, broken, callback.progress)
     body, channels, mean, std = load_body(config.start, config.coarsest)

@@ -68,7 +68,8 @@ def read_labelled(folder: Path, limit: int | None = None) -> list[tuple[Image.Im
     """
     samples = []
     for path in sorted((folder / "images").iterdir())[:limit]:
-        image, people = decode(read_limited(path), str(path))[0], []
+        image = decode(read_limited(path), str(path))[0]
+        people = []
         labels = folder / "labels" / f"{path.stem}.txt"
         try:
             lines = [[float(word) for word in line.split()] for line in read_limited(labels).decode().splitlines()]
@@ -98,11 +99,13 @@ def best_threshold(known: Sequence[Known], detections: Sequence[Sequence[Detecti
 
     A box without a person does more harm than a person who is missed.
     """
-    best, best_scores = 0.0, None
+    best = 0.0
+    best_scores = None
     for threshold in np.arange(1, 100) / 100:
         scores = score(known, [[one for one in found if one.confidence >= threshold] for found in detections])
         if best_scores is None or scores.f_half > best_scores.f_half:
-            best, best_scores = float(threshold), scores
+            best = float(threshold)
+            best_scores = scores
     assert best_scores is not None
     return best, best_scores
 

@@ -51,7 +51,10 @@ class FinderViews(Dataset[FinderView | Broken]):
         epoch, index, size = place
         rng = np.random.Generator(np.random.PCG64([self.seed, epoch, index]))
         sample = self.samples[index]
-        view = self._mosaic(sample, size, rng) if rng.random() < MOSAIC else self._one(sample, size, size, rng)
+        if rng.random() < MOSAIC:
+            view = self._mosaic(sample, size, rng)
+        else:
+            view = self._one(sample, size, size, rng)
         if isinstance(view, Broken):
             return view
         return FinderView(vary_light(view.pixels, rng), view.boxes, view.confidences)
@@ -62,7 +65,10 @@ class FinderViews(Dataset[FinderView | Broken]):
             image, full = decode_sample(sample, lambda w, h: min(w / width, h / height) * MIN_SIDE)
         except ImageError as error:
             return Broken(sample.key, str(error))
-        region = Box(0, 0, *full) if rng.random() < WHOLE else draw_crop(full, rng)
+        if rng.random() < WHOLE:
+            region = Box(0, 0, *full)
+        else:
+            region = draw_crop(full, rng)
         found = np.array([[*box, confidence] for box, confidence in sample.persons or ()], np.float32).reshape(-1, 5)
         boxes, confidences = place_people(found, region, width, height, self.min_confidence)
         scale = image.width / full[0], image.height / full[1]
@@ -78,7 +84,8 @@ class FinderViews(Dataset[FinderView | Broken]):
         others = [self.samples[int(i)] for i in rng.integers(len(self.samples), size=3)]
         x, y = (round(float(at) * size) for at in rng.uniform(*SPLIT, size=2))
         pixels = np.empty((size, size, 3), np.uint8)
-        boxes, confidences = [], []
+        boxes = []
+        confidences = []
         corners = ((0, 0, x, y), (x, 0, size, y), (0, y, x, size), (x, y, size, size))
         for one, (x1, y1, x2, y2) in zip([sample, *others], corners, strict=True):
             view = self._one(one, x2 - x1, y2 - y1, rng)
@@ -110,7 +117,8 @@ def place_people(
     moved = (found[:, :4] - np.array([region.x1, region.y1] * 2, np.float32)) * scale
     limit = np.array([width, height] * 2, np.float32)
     boxes = moved.clip(0, limit)
-    extents, before = boxes[:, 2:] - boxes[:, :2], moved[:, 2:] - moved[:, :2]
+    extents = boxes[:, 2:] - boxes[:, :2]
+    before = moved[:, 2:] - moved[:, :2]
     is_seen = (extents >= 1).all(axis=1)
     seen = extents.prod(axis=1) / np.maximum(before.prod(axis=1), 1e-6)
     is_learned = (seen >= MIN_SEEN) & (extents.sum(axis=1) >= 2 * MIN_PX) & (found[:, 4] >= min_confidence)

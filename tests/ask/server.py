@@ -86,7 +86,8 @@ def in_turn(responses: Sequence[Response]) -> Behaviour:
 @contextmanager
 def serving(behaviour: Behaviour) -> Iterator[Endpoint]:
     """A server within.  behaviour: called with the request and the number of those before it."""
-    lock, at_once = threading.Lock(), 0
+    lock = threading.Lock()
+    at_once = 0
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
@@ -121,7 +122,10 @@ def serving(behaviour: Behaviour) -> Iterator[Endpoint]:
                     self.wfile.write(response.endless)
                     time.sleep(0.01)
                 return
-            data = response.body if isinstance(response.body, bytes) else json.dumps(response.body).encode()
+            if isinstance(response.body, bytes):
+                data = response.body
+            else:
+                data = json.dumps(response.body).encode()
             self.send_response(response.status)
             for name, value in response.headers.items():
                 self.send_header(name.replace("_", "-"), value)

@@ -92,7 +92,8 @@ def test_killed_and_gone_on_with(photos: Path, tmp_path: Path) -> None:
             wait_for(tmp_path, count)
             process.send_signal(signal.SIGKILL)
             process.communicate(timeout=60)
-            answered_before, kept = kept, {line["key"] for line in lines(tmp_path)}
+            answered_before = kept
+            kept = {line["key"] for line in lines(tmp_path)}
             assert count_settled(endpoint.requests) - before <= 24 - len(answered_before)
         before = len(endpoint.requests)
         code, out, err = ask(*arguments, "--endpoint", endpoint.url)

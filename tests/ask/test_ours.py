@@ -53,7 +53,8 @@ def test_a_model_of_both_streams_sees_the_people_of_the_data(
         raise AssertionError(f"the {name} finder is asked")
 
     monkeypatch.setattr("uniemox.ask.question.open_finder", refused)
-    box, other = Box(3, 5, 40, 60), Detection(Box(0, 0, 20, 20), 0.9)
+    box = Box(3, 5, 40, 60)
+    other = Detection(Box(0, 0, 20, 20), 0.9)
     people: dict[str, dict[str, Any]] = {
         "boxes": {"persons": (Detection(box, 0.9), other)},
         "target": {"persons": (other,), "target_box": box},
@@ -62,10 +63,12 @@ def test_a_model_of_both_streams_sees_the_people_of_the_data(
     asked = [replace(one, sample=replace(one.sample, **people[known])) for one in images]
     run = finetuned("both")
     classifier, info = load_classifier(run / "model.safetensors")
-    view, stats = ViewConfig(size=info.size, crop_fraction=info.crop_fraction), PixelStats(info.mean, info.std)
+    view = ViewConfig(size=info.size, crop_fraction=info.crop_fraction)
+    stats = PixelStats(info.mean, info.std)
     samples = [one.sample for one in asked]
     outputs = outputs_of(classifier, samples, view, stats=stats, workers=0)
-    logits, network = outputs.values, load(run, finder=None).network
+    logits = outputs.values
+    network = load(run, finder=None).network
     for sample, expected in zip(samples, answers_of(info, logits, outputs.distances), strict=True):
         image, full = decode_sample(sample)
         views = network.look(image, full, sample.persons, sample.target_box)

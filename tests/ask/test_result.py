@@ -103,7 +103,8 @@ def test_ours_on_the_same_images() -> None:
 @settings(max_examples=40)
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from("abc")), min_size=1, max_size=30))
 def test_kappa_is_that_of_scikit_learn(pairs: list[tuple[str, str]]) -> None:
-    first, second = [a for a, _ in pairs], [b for _, b in pairs]
+    first = [a for a, _ in pairs]
+    second = [b for _, b in pairs]
     found = agreement(first, second)
     assert found.percent == pytest.approx(100 * sum(a == b for a, b in pairs) / len(pairs))
     if len({*first, *second}) > 1:

@@ -102,7 +102,8 @@ def test_who_answers_in_sentences_is_asked_for_one_word(data: DataSet, chosen: S
         assert [(row.answer, row.word, row.error) for row in rows.values()] == [
             ("The emotion is fear, because it is dark.", None, "HTTP 500: oops")
         ] * 3
-        is_broken, before = False, len(endpoint.requests)
+        is_broken = False
+        before = len(endpoint.requests)
         rows = run(config_of(endpoint, price_in=1.0, price_out=1.0), few, data, tmp_path)
         asked = endpoint.requests[before:]
         assert [request.is_follow_up for request in asked] == [True] * 3
@@ -186,7 +187,8 @@ def test_a_wrong_key_stops_at_once_and_keeps_what_is_answered(data: DataSet, cho
 def test_a_wrong_model_stops_and_the_answers_under_way_are_kept(
     data: DataSet, chosen: Selection, tmp_path: Path
 ) -> None:
-    under_way, stopped = threading.Event(), threading.Event()
+    under_way = threading.Event()
+    stopped = threading.Event()
 
     def behave(request: Request, number: int) -> Response:
         if request.model == "typo":

@@ -58,9 +58,11 @@ def test_containers_have_the_published_sizes(method: str) -> None:
 
 
 def test_counting_is_of_multiply_adds() -> None:
-    layer, x = nn.Linear(10, 20), torch.zeros(3, 10)
+    layer = nn.Linear(10, 20)
+    x = torch.zeros(3, 10)
     assert multiply_adds(lambda: layer(x)) == 3 * 10 * 20
-    conv, image = nn.Conv2d(2, 4, 3, padding=1), torch.zeros(1, 2, 8, 8)
+    conv = nn.Conv2d(2, 4, 3, padding=1)
+    image = torch.zeros(1, 2, 8, 8)
     assert multiply_adds(lambda: conv(image)) == 8 * 8 * 4 * 2 * 9
 
 

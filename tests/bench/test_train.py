@@ -18,7 +18,8 @@ def test_a_run_is_timed_as_a_whole_and_in_parts(source: str, view: str, monkeypa
     """Neither teacher is there. CLIP's forward pass counts among the multiplications of a step."""
     monkeypatch.setattr(train, "PARTS", 1)
     monkeypatch.setattr(train, "matmul_peak", lambda *_: 1e12)
-    config, done = tiny_pretraining(teacher=TeacherConfig(source=source, view=view)), []
+    config = tiny_pretraining(teacher=TeacherConfig(source=source, view=view))
+    done = []
     found = bench_train(replace(config, batch_size=2), scenes(12), steps=2, on_step=lambda: done.append(1))
     assert len(done) == 2 + WARMUP
     assert found.mfu == pytest.approx(found.images_per_s * found.gflop_per_image / 1000)

@@ -67,9 +67,11 @@ def test_networks_come_back(name: str, golden: Path, tmp_path: Path) -> None:
     """Of timm, and MixMAE: a Swin without shifts and with a position table, which timm does not have."""
     torch.manual_seed(0)
     start = golden / "mixmae" / "checkpoint.pth"
-    init, size = f"scratch:timm:{name}", SIZE
+    init = f"scratch:timm:{name}"
+    size = SIZE
     if name == "mixmae":
-        init, size = str(start), load_published(start).report.image_size
+        init = str(start)
+        size = load_published(start).report.image_size
     network = build_network(init, NetworkConfig(), size=size, outputs=2)
     info = ClassifierInfo(labels=("a", "b"), label_set="custom", kind="felt", size=size, network=network.spec)
     save_classifier(network.classifier, info, tmp_path / "model.safetensors")
@@ -134,7 +136,8 @@ HEADERS: dict[str, Any] = {
 @pytest.mark.parametrize("name", HEADERS)
 def test_a_mangled_header_is_an_error_of_ours(name: str, tmp_path: Path) -> None:
     values = HEADERS[name]
-    values = header(weights("both")) | values if isinstance(values, dict) and values else values
+    if isinstance(values, dict) and values:
+        values = header(weights("both")) | values
     path = with_header(tmp_path / "bad.safetensors", values)
     with pytest.raises(CheckpointError):
         load_classifier(path)

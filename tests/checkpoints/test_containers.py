@@ -26,7 +26,8 @@ from uniemox.model.uniemox import UniEmoX
 from uniemox.views.patches import IMAGENET_MEAN, IMAGENET_STD, patchify
 
 OPTIONS: dict[str, Any] = {"embed_dim": 192, "depth": 2, "num_heads": 3, "num_classes": 0}
-SIZE, REGISTERS = 32, 4
+SIZE = 32
+REGISTERS = 4
 
 
 def vit(size: int = SIZE, seed: int = 0, **more: Any) -> VisionTransformer:
@@ -69,7 +70,8 @@ def dinov2_tokens(state: dict[str, Tensor], network: VisionTransformer, x: Tenso
 @pytest.mark.parametrize("layout", ["official.pth", "official.safetensors", "timm.safetensors", "timm.pth", "timm.tar"])
 def test_registers_are_encoded(layout: str, tmp_path: Path) -> None:
     """Features and start equal DINOv2's forward pass, and timm's (float32, 1e-5)."""
-    network, x = registers(), torch.randn(2, 3, SIZE, SIZE)
+    network = registers()
+    x = torch.randn(2, 3, SIZE, SIZE)
     state = official(network)
     path = tmp_path / layout
     content = state if layout.startswith("official") else dict(network.state_dict())
@@ -97,7 +99,8 @@ def test_registers_survive_writing_and_another_size(tmp_path: Path) -> None:
     start: Any = load_start(tmp_path / "reg.pth")
     save_encoder(start, tmp_path / "run.safetensors")
     convert(tmp_path / "reg.pth", tmp_path / "converted.safetensors")
-    x, larger = torch.randn(2, 3, SIZE, SIZE), torch.randn(2, 3, 64, 64)
+    x = torch.randn(2, 3, SIZE, SIZE)
+    larger = torch.randn(2, 3, 64, 64)
     tokens = network.forward_features(x)
     mean = tokens[:, 1 + REGISTERS :].mean(dim=1)
     again: Any = load_published(tmp_path / "converted.safetensors")
@@ -144,7 +147,10 @@ def test_a_tensor_that_features_depend_on_is_not_dropped(name: str, layout: str,
     state = {**vit().state_dict(), name: torch.zeros(1, 1, 192)}
     if layout == "mae":
         state["decoder_pred.weight"] = torch.zeros(3, 3)
-    prefixed = {f"module.{key}": value for key, value in state.items()} if layout == "module." else state
+    if layout == "module.":
+        prefixed = {f"module.{key}": value for key, value in state.items()}
+    else:
+        prefixed = state
     torch.save({"model": prefixed} if layout != "flat" else prefixed, tmp_path / "odd.pth")
     with pytest.raises(CheckpointError, match=rf"odd\.pth: {name} are not of a plain encoder"):
         load_published(tmp_path / "odd.pth")
@@ -175,7 +181,8 @@ PREFIXES = [
 @pytest.mark.parametrize("method", ["auto", "mae"])
 def test_prefixes_of_wrappers_are_removed(prefix: str, container: str | None, method: str, tmp_path: Path) -> None:
     """With --method and without; a head beside a backbone keeps its name."""
-    network, x = vit(), torch.randn(2, 3, SIZE, SIZE)
+    network = vit()
+    x = torch.randn(2, 3, SIZE, SIZE)
     plain = {**network.state_dict(), "decoder_pred.weight": torch.zeros(3, 3), "mask_token": torch.zeros(1, 1, 192)}
     state = {f"{prefix}{name}": value for name, value in plain.items()}
     if prefix == "backbone.":
@@ -191,7 +198,8 @@ def test_prefixes_of_wrappers_are_removed(prefix: str, container: str | None, me
 @pytest.mark.parametrize("prefix", ["encoder.", "model.encoder.", "student.", "net."])
 def test_a_prefix_changes_nothing_for_a_plain_network(prefix: str, tmp_path: Path) -> None:
     """Without a decoder, it is recognised as it is without the prefix; "cae" needs its own query bias."""
-    network, x = vit(), torch.randn(2, 3, SIZE, SIZE)
+    network = vit()
+    x = torch.randn(2, 3, SIZE, SIZE)
     torch.save({f"{prefix}{name}": value for name, value in network.state_dict().items()}, tmp_path / "plain.pth")
     for method, found in (("auto", "dino"), ("timm", "timm")):
         encoder: Any = load_published(tmp_path / "plain.pth", method=method)

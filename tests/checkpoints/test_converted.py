@@ -20,7 +20,8 @@ from uniemox.errors import CheckpointError
 @pytest.mark.parametrize("size", [None, 160])
 @pytest.mark.parametrize("method", METHODS)
 def test_converted_files_load_in_timm_and_here(method: str, size: int | None, golden: Path, tmp_path: Path) -> None:
-    path, target = file_of(golden, method), tmp_path / "out.safetensors"
+    path = file_of(golden, method)
+    target = tmp_path / "out.safetensors"
     report, line = convert(path, target, heads=HEADS.get(method), image_size=size)
     original = load_published(path, heads=HEADS.get(method), image_size=size)
     x = torch.randn(2, 3, report.image_size, report.image_size)
@@ -34,7 +35,10 @@ def test_converted_files_load_in_timm_and_here(method: str, size: int | None, go
     loaded = eval(line, {"timm": timm, "uniemox": uniemox}).eval()
     assert isinstance(loaded, VisionTransformer | Beit | SwinTransformer)
     is_written_as_start = method in ("mae", "dbot", "siameseim", "tinymim")  # with the norm of pre-training
-    expected = load_start(path, heads=3, image_size=size).eval() if is_written_as_start else original
+    if is_written_as_start:
+        expected = load_start(path, heads=3, image_size=size).eval()
+    else:
+        expected = original
     torch.testing.assert_close(loaded(x), expected(x), rtol=0, atol=0)
 
     if size is None:  # another size is resized by the method's rule, also from the converted file

@@ -34,7 +34,8 @@ class Payload:
 @pytest.mark.parametrize("is_zip", [True, False])
 @pytest.mark.parametrize("inside", ["top", "model", "namespace"])
 def test_code_in_a_file_never_runs(inside: str, is_zip: bool, tmp_path: Path) -> None:
-    mark, path = tmp_path / "it ran", tmp_path / "bad.pth"
+    mark = tmp_path / "it ran"
+    path = tmp_path / "bad.pth"
     content = {
         "top": Payload(mark),
         "model": {"model": STATE | {"x": Payload(mark)}},
@@ -63,7 +64,8 @@ def test_what_official_containers_hold_is_read(tmp_path: Path, monkeypatch: pyte
     class CfgNode(dict):
         """As pickled by yacs: a dictionary with attributes of its own."""
 
-    CfgNode.__module__, CfgNode.__qualname__ = "yacs.config", "CfgNode"
+    CfgNode.__module__ = "yacs.config"
+    CfgNode.__qualname__ = "CfgNode"
     module = types.ModuleType("yacs.config")
     module.CfgNode = CfgNode
     node = CfgNode(DATA=CfgNode(IMG_SIZE=192))
@@ -80,7 +82,8 @@ def test_what_official_containers_hold_is_read(tmp_path: Path, monkeypatch: pyte
 @pytest.mark.parametrize("kind", ["zip", "pickle", "safetensors"])
 @pytest.mark.parametrize("share", [0.0, 0.001, 0.01, 0.3, 0.5, 0.9, 0.99, 0.999])
 def test_files_that_are_cut_off_are_refused(share: float, kind: str, tmp_path: Path) -> None:
-    path, weights = tmp_path / ("cut.safetensors" if kind == "safetensors" else "cut.pth"), torch.randn(200, 200)
+    path = tmp_path / ("cut.safetensors" if kind == "safetensors" else "cut.pth")
+    weights = torch.randn(200, 200)
     message = r"cut\.pth is cut off or not a checkpoint.*fetch it again"
     if kind == "safetensors":
         save_file({"w": weights}, path)
@@ -178,7 +181,8 @@ CONFIGS = ({"DATA": {"IMG_SIZE": "128"}}, {"DATA": {"IMG_SIZE": -1}}, {"DATA": 3
 @given(data=st.data())
 def test_odd_tensors_give_an_encoder_or_our_error(data: st.DataObject, golden: Path, small_files: tuple) -> None:
     """Any tensor of an official file replaced by one of another rank, size or kind, or renamed."""
-    path, method = small_files[0] / "odd.pth", data.draw(st.sampled_from(METHODS))
+    path = small_files[0] / "odd.pth"
+    method = data.draw(st.sampled_from(METHODS))
     content = dict(read_weight_file(golden / method / "checkpoint.pth").content)
     key = {"moco_v3": "state_dict", "dino": "teacher"}.get(method, "model")
     state = dict(content[key])
@@ -188,7 +192,8 @@ def test_odd_tensors_give_an_encoder_or_our_error(data: st.DataObject, golden: P
         state[new] = data.draw(ODD | st.just(state.get(name)))
     config = data.draw(st.sampled_from([content.get("config"), *CONFIGS]))
     torch.save({**content, key: state, "config": config}, path)
-    heads, size = data.draw(st.sampled_from([None, 3])), data.draw(st.sampled_from([None, 64, 96]))
+    heads = data.draw(st.sampled_from([None, 3]))
+    size = data.draw(st.sampled_from([None, 64, 96]))
     try:
         load_published(path, heads=heads, image_size=size)
     except UniemoxError as error:

@@ -43,7 +43,8 @@ def test_dino_takes_a_scale_a_tenth_of_a_patch_too_large() -> None:
 @pytest.mark.parametrize(("source", "target"), [(4, 5), (6, 7), (7, 12), (14, 24), (14, 12), (7, 6)])
 def test_the_geometric_grid_is_a_spline_through_the_source(source: int, target: int) -> None:
     """A table that is a cubic of the distances comes back as that cubic inside the source grid."""
-    size, wanted = 2 * source - 1, 2 * target - 1
+    size = 2 * source - 1
+    wanted = 2 * target - 1
     q = growth(source - 1, target - 1)
     nodes = np.cumsum(q ** np.arange(source - 1))
     x = torch.from_numpy(np.concatenate([-nodes[::-1], [0], nodes]))

@@ -44,7 +44,9 @@ def serving(answer: Callable[[Handler], None]) -> Iterator[ThreadingHTTPServer]:
     """A server whose paths and headers are kept; `address` is its address, `host` its host and port."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
-    server.answer, server.paths, server.headers = answer, [], []  # type: ignore[attr-defined]
+    server.answer = answer  # type: ignore[attr-defined]
+    server.paths = []  # type: ignore[attr-defined]
+    server.headers = []  # type: ignore[attr-defined]
     server.host = f"127.0.0.1:{server.server_address[1]}"  # type: ignore[attr-defined]
     server.address = f"http://{server.host}"  # type: ignore[attr-defined]
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)

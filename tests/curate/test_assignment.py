@@ -44,7 +44,9 @@ def test_after_the_last_image_the_pool_is_not_searched_at_each_request(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     project = project_of(tmp_path / "p", ["awe"] * 2)
-    assigner, ada, searches = TaskAssigner(project), number_of(project, "Ada"), list[int]()
+    assigner = TaskAssigner(project)
+    ada = number_of(project, "Ada")
+    searches = list[int]()
     assign = assigner._assign
     monkeypatch.setattr(assigner, "_assign", lambda person: searches.append(person) or assign(person))
     for _ in range(9):
@@ -58,7 +60,8 @@ def test_after_the_last_image_the_pool_is_not_searched_at_each_request(
 
 def test_one_request_does_not_take_all_images(tmp_path: Path) -> None:
     project = project_of(tmp_path / "p", ["awe"] * 400, replace(PLAN, answers_per_picture=1))
-    assigner, ada = TaskAssigner(project), number_of(project, "Ada")
+    assigner = TaskAssigner(project)
+    ada = number_of(project, "Ada")
     for _ in range(9):
         assert assigner.next_tasks(ada, 2**53 - 1, 30) == []
     assert len(assigner.next_tasks(ada, 0, 1000)) == 2 * BLOCK
@@ -72,7 +75,9 @@ def test_one_request_does_not_take_all_images(tmp_path: Path) -> None:
 
 def test_parallel_requests_do_not_take_all_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     project = project_of(tmp_path / "p", ["awe"] * 400, replace(PLAN, answers_per_picture=1))
-    assigner, ada, together = TaskAssigner(project), number_of(project, "Ada"), threading.Barrier(5)
+    assigner = TaskAssigner(project)
+    ada = number_of(project, "Ada")
+    together = threading.Barrier(5)
     assign = assigner._assign_in_turn
     monkeypatch.setattr(assigner, "_assign_in_turn", lambda person: together.wait(60) >= 0 and assign(person))
     threads = [threading.Thread(target=assigner.next_tasks, args=(ada, 0, 60)) for _ in range(5)]
@@ -87,8 +92,11 @@ def test_parallel_requests_do_not_take_all_images(tmp_path: Path, monkeypatch: p
 def test_a_clock_that_jumps_loses_no_answer_and_reserves_nothing_for_years(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, years: int
 ) -> None:
-    project, right = project_of(tmp_path / "p", ["awe"] * 5, replace(PLAN, answers_per_picture=1)), time.time
-    assigner, writer, ada = TaskAssigner(project), AnswerWriter(project.store), number_of(project, "Ada")
+    project = project_of(tmp_path / "p", ["awe"] * 5, replace(PLAN, answers_per_picture=1))
+    right = time.time
+    assigner = TaskAssigner(project)
+    writer = AnswerWriter(project.store)
+    ada = number_of(project, "Ada")
     monkeypatch.setattr(time, "time", lambda: right() + years * 365 * 86400)
     first = assigner.next_tasks(ada, 0, 10)[0]
     try:
@@ -120,7 +128,8 @@ def test_attention_checks_are_counted_apart(tmp_path: Path) -> None:
 
 
 def test_many_writers_at_once_lose_nothing(project: Project) -> None:
-    assigner, writer = TaskAssigner(project), AnswerWriter(project.store)
+    assigner = TaskAssigner(project)
+    writer = AnswerWriter(project.store)
     numbers = [number_of(project, f"p{i}") for i in range(12)]
     people = [(number, [task.id for task in assigner.next_tasks(number, 0, 10)]) for number in numbers]
     acknowledged: list[str] = []

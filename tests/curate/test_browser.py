@@ -223,7 +223,8 @@ def test_answers_over_the_limit_of_a_body_are_sent_in_parts(browser: object, tmp
 
 @pytest.mark.parametrize("status", [401, 500, 0])
 def test_missing_images_are_requested_again_after_a_pause(browser: object, tmp_path: Path, status: int) -> None:
-    project, asked = project_of(tmp_path / "p", LABELS), []
+    project = project_of(tmp_path / "p", LABELS)
+    asked = []
 
     def answer(route: object) -> None:
         asked.append(route.request.url)
@@ -253,7 +254,8 @@ def test_missing_images_are_requested_again_after_a_pause(browser: object, tmp_p
 
 
 def test_a_removed_image_is_skipped(browser: object, tmp_path: Path) -> None:
-    project, held = project_of(tmp_path / "p", LABELS[:4]), []
+    project = project_of(tmp_path / "p", LABELS[:4])
+    held = []
 
     def answer(route: object) -> None:
         held.append(route) if not held else route.continue_()

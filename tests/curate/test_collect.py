@@ -224,7 +224,8 @@ def test_an_address_under_two_labels_is_kept_under_both(tmp_path: Path) -> None:
 
 def slow_host() -> tuple[Callable[[Handler], None], list[int]]:
     """What a server answers that gives an image slowly, and how many it was asked for at a time."""
-    at_once, inside = [], [0]
+    at_once = []
+    inside = [0]
 
     def answer(handler: Handler) -> None:
         if handler.path == "/robots.txt":

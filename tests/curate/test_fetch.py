@@ -129,7 +129,9 @@ def test_hosts_are_retried_independently() -> None:
         tries.append((job.key, time.monotonic()))
         if job.key == "b1" and len([one for one, _ in tries if one == "b1"]) < 3:
             return FetchError("busy", may_pass=True)
-        return FetchError("dead", may_pass=True) if job.key.startswith("c") else job.key.upper()
+        if job.key.startswith("c"):
+            return FetchError("dead", may_pass=True)
+        return job.key.upper()
 
     names = ("a1", "a2", "b1", *(f"c{i}" for i in range(9)))
     jobs = [Download(f"http://{name[0]}.example/{name}", name) for name in names]

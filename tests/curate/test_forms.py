@@ -100,7 +100,8 @@ def test_an_import_is_written_in_short_transactions(tmp_path: Path, monkeypatch:
     result = [{"type": "choices", "value": {"choices": ["awe"]}}]
     annotations = [{"completed_by": {"email": f"{i}@a.example"}, "result": result} for i in range(500)]
     (tmp_path / "export.json").write_text(json.dumps([{"data": {"sha256": sha256}, "annotations": annotations}]))
-    sizes, save = [], answer_files._save_part
+    sizes = []
+    save = answer_files._save_part
     monkeypatch.setattr(answer_files, "_save_part", lambda to, part: sizes.append(len(part)) or save(to, part))
     assert import_label_studio(project, tmp_path / "export.json") == (500, 500, 0, 0, 0, 0)
     assert sizes == [200, 200, 100]
@@ -226,7 +227,8 @@ def test_answers_go_to_label_studio_and_come_back(tmp_path: Path) -> None:
         for p in (project, other)
     ]
     assert kept[0] == kept[1]  # values and comments too
-    found, before = read_answers(other), read_answers(project)
+    found = read_answers(other)
+    before = read_answers(project)
     assert found.people == ("label studio Ada", "label studio Ben")
     assert [sorted(said.values()) for said in found.by_picture.values()] == [
         sorted(said.values()) for said in before.by_picture.values()
@@ -236,7 +238,8 @@ def test_answers_go_to_label_studio_and_come_back(tmp_path: Path) -> None:
 
 def test_own_answers_do_not_count_twice(tmp_path: Path) -> None:
     """Only what has changed is imported, and not as an answer of the person, since anybody can write a file."""
-    project, path = rated(tmp_path / "p"), tmp_path / "tasks.json"
+    project = rated(tmp_path / "p")
+    path = tmp_path / "tasks.json"
     write_label_studio(project, path)
     assert import_label_studio(project, path) == (0, 24, 0, 0, 0, 0)
     before = read_answers(project)

@@ -106,7 +106,8 @@ def test_hostile_json_and_queries_break_no_route(project: Project, client: TestC
     def join_again() -> Browser:
         return Browser(client, invite(project, "owner" if role == "owner" else "Ada", role))
 
-    browser, statuses = join_again(), set()
+    browser = join_again()
+    statuses = set()
     for path, fields in BODIES.items():
         for value in VALUES:
             for body in (value, *(f'{{"{field}": {value}{"}]" * field.count("{")}}}' for field in fields)):

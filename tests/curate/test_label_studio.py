@@ -19,7 +19,8 @@ from uniemox.curate.annotate.answer_files import given_answers, import_label_stu
 from uniemox.curate.project import Project
 from uniemox.errors import DataError
 
-EARLY, LATE = "2024-05-01T10:00:00Z", "2024-05-02T10:00:00.500000+02:00"
+EARLY = "2024-05-01T10:00:00Z"
+LATE = "2024-05-02T10:00:00.500000+02:00"
 LATE_S = 1714636800.5
 
 

@@ -36,7 +36,8 @@ def assert_same_pixels(before: bytes, after: bytes) -> None:
 
 def assert_same_colours(profile: bytes) -> None:
     """The profile turns colours as PROFILE does, and names nothing and nobody."""
-    lab, image = ImageCms.createProfile("LAB"), draw_image(5)
+    lab = ImageCms.createProfile("LAB")
+    image = draw_image(5)
     old, new = (
         ImageCms.profileToProfile(image, ImageCms.ImageCmsProfile(io.BytesIO(data)), lab, outputMode="LAB")
         for data in (PROFILE, profile)
@@ -49,7 +50,8 @@ def assert_same_colours(profile: bytes) -> None:
 def test_a_profile_keeps_no_device_and_no_private_tag() -> None:
     """Such as the maker, the model and the serial number of a display, in the tag mmod of macOS."""
     count = int.from_bytes(PROFILE[128:132], "big")
-    extra, shift = b"mmod" + bytes(4) + b"Jane's display 0815", 24
+    extra = b"mmod" + bytes(4) + b"Jane's display 0815"
+    shift = 24
     table = b"".join(
         struct.pack(">4sII", name, at + shift, size)
         for name, at, size in (struct.unpack_from(">4sII", PROFILE, 132 + 12 * i) for i in range(count))
@@ -93,7 +95,10 @@ def test_a_small_image_of_jfif_goes_and_its_colours_stay() -> None:
 def test_faults_that_decoders_accept_keep_nothing(place: str) -> None:
     data = save(Image.effect_noise((64, 64), 60), "JPEG", comment=b"Secret")
     at = data.index(b"\xff\xda")
-    data = data[:-2] if place == "end" else data[:at] + b"\xff\xfe\0" + bytes((int(place[-1]),)) + data[at:]
+    if place == "end":
+        data = data[:-2]
+    else:
+        data = data[:at] + b"\xff\xfe\0" + bytes((int(place[-1]),)) + data[at:]
     plain = cleaned(data)
     assert b"Secret" not in plain
     assert_same_pixels(data, plain)
@@ -193,7 +198,8 @@ def test_invalid_exif_is_ignored(exif: bytes) -> None:
 @pytest.mark.parametrize("name", FORMATS)
 def test_mutated_files_have_an_orientation_or_are_no_images(name: str) -> None:
     rng = random.Random(0)
-    data, others = told(name), [told(other) for other in FORMATS]
+    data = told(name)
+    others = [told(other) for other in FORMATS]
     for _ in range(200):
         with contextlib.suppress(ImageError):
             assert orientation_of(mutate_bytes(data, others, rng)) in range(1, 9)
@@ -293,7 +299,8 @@ def profile_with(name: bytes, content: bytes) -> bytes:
         tag: PROFILE[at : at + size] for tag, at, size in struct.iter_unpack(">4sII", PROFILE[132 : 132 + 12 * count])
     }
     tags[name] = content
-    table, values = struct.pack(">I", len(tags)), b""
+    table = struct.pack(">I", len(tags))
+    values = b""
     for tag, value in tags.items():
         table += struct.pack(">4sII", tag, 132 + 12 * len(tags) + len(values), len(value))
         values += value + bytes(-len(value) % 4)

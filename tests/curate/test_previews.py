@@ -24,7 +24,9 @@ from uniemox.serve.protocol import PIECE_BYTES
 
 
 def test_previews_are_made_two_at_a_time(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    inside, limit, lock = 0, 0, threading.Lock()
+    inside = 0
+    limit = 0
+    lock = threading.Lock()
 
     def slow(path: Path, _: object) -> bytes:
         nonlocal inside, limit
@@ -51,7 +53,8 @@ def test_previews_are_made_two_at_a_time(project: Project, monkeypatch: pytest.M
 
 def test_one_person_s_previews_leave_a_decoder_to_others(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     others = project.rows(select(t.images.c.sha256).where(t.images.c.id == 4))[0].sha256
-    started, may_end = threading.Event(), threading.Event()
+    started = threading.Event()
+    may_end = threading.Event()
 
     def slow(path: Path, _: object) -> bytes:
         if path.stem != others:

@@ -89,7 +89,8 @@ def test_related_images_stay_in_one_split(project: Project, made: Path) -> None:
 
 
 def test_a_release_is_read_by_our_readers(made: Path) -> None:
-    tree, table = open_data(f"folder:{made / 'pictures'}"), open_data(f"csv:{made / 'labels.csv'}?root=pictures")
+    tree = open_data(f"folder:{made / 'pictures'}")
+    table = open_data(f"csv:{made / 'labels.csv'}?root=pictures")
     assert len(tree) == len(table) == 18
     assert {s.key: (tree.label_of(s), s.split, s.domain) for s in tree.samples} == {
         s.key: (table.label_of(s), s.split, s.domain) for s in table.samples
@@ -193,7 +194,8 @@ def test_anybody_can_compute_the_agreement_of_a_release(made: Path) -> None:
     assert len(rows) == 40
     assert rows[0].keys() == {"image", "annotator", "label"}
     answers = {(row["image"], row["annotator"]): row["label"] for row in rows}
-    people, labels = sorted({row["annotator"] for row in rows}), sorted({row["label"] for row in rows})
+    people = sorted({row["annotator"] for row in rows})
+    labels = sorted({row["label"] for row in rows})
     codes = [[labels.index(answers[image, name]) for image in images] for name in people]
     told = json.loads((made / "agreement.json").read_text())
     assert told["alpha"]["value"] == pytest.approx(plain_alpha(codes))
@@ -373,7 +375,8 @@ def test_a_split_leads_out_of_no_release(tmp_path: Path, name: str) -> None:
 
 def test_links_in_a_project_or_release_lead_nowhere(tmp_path: Path) -> None:
     """A folder from somebody else may hold them: nothing is read, written or deleted through one."""
-    project, private = agreed(tmp_path), tmp_path / "private"
+    project = agreed(tmp_path)
+    private = tmp_path / "private"
     private.mkdir()
     (private / "a.jpg").write_bytes(b"mine")
     row = project.rows(select(t.images))[0]
@@ -416,7 +419,8 @@ def test_links_in_a_project_or_release_lead_nowhere(tmp_path: Path) -> None:
 
 
 def test_a_split_replaces_a_link(tmp_path: Path) -> None:
-    project, private = agreed(tmp_path, is_split=False), tmp_path / "private"
+    project = agreed(tmp_path, is_split=False)
+    private = tmp_path / "private"
     private.write_text("mine")
     (project.folder / "splits.png").symlink_to(private)
     split(project, verdicts(project), RATIOS, schemes=4)
@@ -426,7 +430,8 @@ def test_a_split_replaces_a_link(tmp_path: Path) -> None:
 
 def test_files_of_an_earlier_release_do_not_stay(tmp_path: Path) -> None:
     """Also those of a killed one, which may name an image that is taken down."""
-    project, out = agreed(tmp_path), tmp_path / "out"
+    project = agreed(tmp_path)
+    out = tmp_path / "out"
     release(project, out, ReleaseConfig(name="x"))
     for name in ("ratings.csv", "splits.png", "provenance.csv.7-7.partial"):
         (out / name).write_text("old")

@@ -90,7 +90,10 @@ def test_images_that_cannot_be_read_for_a_moment_are_scanned_later(tmp_path: Pat
     write(tmp_path / "test" / "awe", c=images[1], d=images[2])
     test = read_folder(tmp_path / "test")
     row = project.rows(select(t.images).order_by(t.images.c.id.desc()))[0]
-    file = project.image_path(row.sha256, row.format) if what == "image" else tmp_path / "test" / "awe" / "c.jpg"
+    if what == "image":
+        file = project.image_path(row.sha256, row.format)
+    else:
+        file = tmp_path / "test" / "awe" / "c.jpg"
     file.rename(tmp_path / "away")
     assert screen(project, against=[test])["can't be read now"] == 1
     (tmp_path / "away").rename(file)

@@ -73,7 +73,9 @@ def test_a_database_that_cannot_be_written_says_so() -> None:
 
 
 def test_a_project_that_is_away_for_a_moment_is_not_replaced_by_an_empty_one(tmp_path: Path) -> None:
-    place, away = tmp_path / "p #1?", tmp_path / "away"  # not an address
+    # not an address
+    place = tmp_path / "p #1?"
+    away = tmp_path / "away"
     create_project(place).store.close()
     project = open_project(place)
     project.store.close()
@@ -132,7 +134,10 @@ def test_texts_that_are_not_utf_8_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["/{}", "ä b%20"])  # two slashes
 def test_projects_with_odd_paths_are_opened(tmp_path: Path, name: str) -> None:
-    place = Path(name.format(tmp_path / "p")) if name.startswith("/") else tmp_path / name
+    if name.startswith("/"):
+        place = Path(name.format(tmp_path / "p"))
+    else:
+        place = tmp_path / name
     create_project(place).store.close()
     assert status(open_project(place))["steps"]
 

@@ -50,7 +50,8 @@ def test_a_takedown_goes_on_where_a_file_cannot_be_deleted(tmp_path: Path) -> No
     project = agreed(tmp_path)
     release(project, tmp_path / "a", ReleaseConfig(name="a"))
     row = project.rows(select(t.images).where(t.images.c.id == 4))[0]
-    image, preview = project.image_path(row.sha256, row.format), project.preview_path(row.sha256)
+    image = project.image_path(row.sha256, row.format)
+    preview = project.preview_path(row.sha256)
     image.unlink()
     image.mkdir()
     partial = preview.with_name(f"{preview.name}.12-34.partial")  # of a killed server
@@ -269,7 +270,8 @@ def test_a_release_that_is_recorded_twice_is_written_once(tmp_path: Path) -> Non
 def test_a_takedown_deletes_the_image_where_a_preview_is_a_link(tmp_path: Path) -> None:
     project = agreed(tmp_path)
     row = project.rows(select(t.images).where(t.images.c.id == 4))[0]
-    image, folder = project.image_path(row.sha256, row.format), project.folder / "previews" / row.sha256[:2]
+    image = project.image_path(row.sha256, row.format)
+    folder = project.folder / "previews" / row.sha256[:2]
     folder.parent.mkdir()
     folder.symlink_to(tmp_path, target_is_directory=True)
     [problem] = take_down(project, row.sha256, because="asked").problems

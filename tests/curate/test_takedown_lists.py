@@ -99,7 +99,8 @@ def test_a_takedown_leaves_the_rest_of_a_release_as_it_was(tmp_path: Path) -> No
 def test_a_takedown_leaves_a_readme_that_was_edited(tmp_path: Path) -> None:
     project = agreed(tmp_path)
     release(project, tmp_path / "a", ReleaseConfig(name="a"))
-    readme, new = tmp_path / "a" / "README.md", tmp_path / "a" / "README.new.md"
+    readme = tmp_path / "a" / "README.md"
+    new = tmp_path / "a" / "README.new.md"
     edited = readme.read_text() + "We made it in our spare time.\n"
     readme.write_text(edited)
     rows = rows_of(tmp_path / "a" / "provenance.csv")

@@ -37,7 +37,8 @@ def test_no_access_without_an_invitation(client: TestClient) -> None:
 def test_what_cannot_be_saved_is_answered_with_503(
     project: Project, client: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ada, token = Browser(client, invite(project, "Ada")), invite(project, "Ben")
+    ada = Browser(client, invite(project, "Ada"))
+    token = invite(project, "Ben")
     owner = Browser(client, invite(project, "owner", "owner"))
     given = {"answers": [answer(ada.tasks()[0])]}
 
@@ -67,9 +68,11 @@ def test_a_database_that_cannot_be_read_is_answered_with_503(project: Project, c
 
 
 def test_annotators_see_their_own_tasks_and_owners_everything(project: Project, client: TestClient) -> None:
-    ada, ben = Browser(client, invite(project, "Ada")), Browser(client, invite(project, "Ben"))
+    ada = Browser(client, invite(project, "Ada"))
+    ben = Browser(client, invite(project, "Ben"))
     owner = Browser(client, invite(project, "owner", "owner"))
-    mine, his = ada.tasks(), ben.tasks()
+    mine = ada.tasks()
+    his = ben.tasks()
     assert len(mine) == len(his) == 4
     assert not set(mine) & set(his)
     assert ada.get(f"/api/pictures/{mine[0]}").headers["content-type"] == "image/jpeg"
@@ -90,7 +93,8 @@ def test_annotators_see_their_own_tasks_and_owners_everything(project: Project, 
 
 
 def test_row_numbers_out_of_range_are_refused(project: Project, client: TestClient) -> None:
-    ada, owner = Browser(client, invite(project, "Ada")), Browser(client, invite(project, "owner", "owner"))
+    ada = Browser(client, invite(project, "Ada"))
+    owner = Browser(client, invite(project, "owner", "owner"))
     for number in (2**53, 2**63, 2**70, -1):
         assert ada.get(f"/api/tasks?after={number}").status_code == 422
         assert ada.get(f"/api/pictures/{number}").status_code == 422
@@ -252,7 +256,8 @@ def test_invalid_addresses_of_the_server(project: Project) -> None:
 
 
 def test_the_owner_screens_judges_and_undoes(project: Project, client: TestClient) -> None:
-    ada, owner = Browser(client, invite(project, "Ada")), Browser(client, invite(project, "owner", "owner"))
+    ada = Browser(client, invite(project, "Ada"))
+    owner = Browser(client, invite(project, "owner", "owner"))
     first = ada.tasks()
     change = {"picture": 1, "field": "screen", "value": "drop"}
     batch = owner.post("/api/changes", {"changes": [change]}).json()["batch"]

@@ -13,10 +13,12 @@ from uniemox.persons.box import Box, Detection
 class WhiteDetector:
     """Finds what is white, and counts the images that it is given."""
 
-    name, fingerprint = "white", "1"
+    name = "white"
+    fingerprint = "1"
 
     def __init__(self, stop_after: int = 10**9) -> None:
-        self.seen, self.stop_after = 0, stop_after
+        self.seen = 0
+        self.stop_after = stop_after
         self._lock = Lock()  # threads share it
 
     def detect(self, images: Sequence[Image.Image]) -> list[tuple[Detection, ...]]:

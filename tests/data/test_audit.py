@@ -63,7 +63,8 @@ def test_pairs_do_not_depend_on_the_order_of_images() -> None:
         left, top = draw.uniform(0, 0.05) * 200, draw.uniform(0, 0.05) * 160
         files.append(jpeg_of(image.crop((int(left), int(top), 198, 158))))
     thumbs = thumbs_of(files)
-    first, second = thumbs[:40], thumbs[40:]
+    first = thumbs[:40]
+    second = thumbs[40:]
     assert difference(first, second) == pytest.approx(difference(second, first))
     count = len(files)
     backwards = {(count - 1 - j, count - 1 - i) for i, j in pairs_of(thumbs[::-1])}
@@ -98,7 +99,8 @@ def dirty(tmp_path: Path) -> Path:
         for j, label in enumerate(("anger", "awe", "disgust", "fear", "sadness")):
             for k in range(3):
                 (root / split / label / f"{k}.jpg").write_bytes(jpeg_of(draw_image(1000 + 100 * i + 10 * j + k)))
-    train, test = root / "train", root / "test"
+    train = root / "train"
+    test = root / "test"
     (train / "awe" / "cut.jpg").write_bytes(jpeg_of(draw_image(1))[:3000])
     (train / "awe" / "page.jpg").write_text("<html>not found</html>")
     draw_image(2).save(train / "awe" / "wrong.jpg", "PNG")

@@ -189,7 +189,8 @@ def test_tables_of_strangers_are_read_or_refused(table: pa.Table, expected: str,
 @pytest.mark.parametrize("offsets", [(50_000_000, 60_000_000), (-5, 9), (9, 0)])
 def test_offsets_that_lead_out_of_an_arrow_file_are_refused(offsets: tuple[int, int], tmp_path: Path) -> None:
     """In a process of its own: before, they ended it, or told of its memory."""
-    path, table = tmp_path / "data.arrow", stranger(image=b"nine bytes"[:9])
+    path = tmp_path / "data.arrow"
+    table = stranger(image=b"nine bytes"[:9])
     with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, table.schema) as writer:
         writer.write_table(table)
     write(tmp_path / "state.json", {"_data_files": [{"filename": path.name}]})

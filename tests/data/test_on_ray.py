@@ -19,7 +19,8 @@ from uniemox.io.parallel import PoolConfig
 ray = pytest.importorskip("ray", reason="needs Ray: pip install 'uniemox[ray]'")
 from ray.cluster_utils import Cluster  # noqa: E402
 
-ON_RAY, ALONE = PoolConfig(engine="ray"), PoolConfig(workers=1)
+ON_RAY = PoolConfig(engine="ray")
+ALONE = PoolConfig(workers=1)
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -236,9 +236,10 @@ def test_a_run_stopped_at_any_byte_goes_on(tmp_path: Path) -> None:
     path = tmp_path / "p.jsonl"
     for cut in range(len(whole) + 1):
         path.write_bytes(whole[:cut])
-        done = {"é.jpg", "ü.jpg", "ñ.jpg"} if cut == ends[3] else {"é.jpg", "ü.jpg"} if cut >= ends[2] else (
-            {"é.jpg"} if cut >= ends[1] else set()
-        )  # fmt: skip
+        if cut == ends[3]:
+            done = {"é.jpg", "ü.jpg", "ñ.jpg"}
+        else:
+            done = {"é.jpg", "ü.jpg"} if cut >= ends[2] else ({"é.jpg"} if cut >= ends[1] else set())
         assert set(read_sidecar(path)[1]) == done
         with Sidecar(path, HEADER) as file:
             assert file.done == done

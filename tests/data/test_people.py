@@ -48,14 +48,16 @@ def test_boxes_are_in_px_of_the_upright_image(root: Path) -> None:
 
 def test_a_stopped_run_resumes(tmp_path: Path) -> None:
     data = open_data(f"folder:{class_folders(tmp_path / 'data', ('awe', 'fear'), each=BATCH)}")
-    out, one = tmp_path / "persons.jsonl", PoolConfig(workers=1)
+    out = tmp_path / "persons.jsonl"
+    one = PoolConfig(workers=1)
     stops = WhiteDetector(stop_after=BATCH + 3)
     with pytest.raises(KeyboardInterrupt):
         find_people(data, lambda: stops, out, pool=one)
     assert len(out.read_text().splitlines()) == 1 + BATCH  # the header, and a batch
     with out.open("a") as file:
         file.write('{"key": "fear/0.jpg", "box')  # killed while it wrote
-    detector, done = WhiteDetector(), []
+    detector = WhiteDetector()
+    done = []
     report = find_people(data, lambda: detector, out, lambda *now: done.append(now[1:]), pool=one)
     assert detector.seen == report.new == BATCH
     assert (done[0], done[-1], report.pictures) == ((BATCH, 2 * BATCH), (2 * BATCH, 2 * BATCH), 2 * BATCH)
@@ -88,7 +90,8 @@ def test_an_image_that_kills_its_worker_costs_itself(tmp_path: Path, in_batches:
 
 
 def test_another_detector_does_not_mix_in(tmp_path: Path) -> None:
-    data, out = open_data(f"folder:{class_folders(tmp_path / 'data')}"), tmp_path / "persons.jsonl"
+    data = open_data(f"folder:{class_folders(tmp_path / 'data')}")
+    out = tmp_path / "persons.jsonl"
     find_people(data, WhiteDetector, out)
     other = WhiteDetector()
     other.fingerprint = "2"

@@ -256,7 +256,10 @@ def test_folders_that_are_not_there_or_hold_nothing(tmp_path: Path, reader: Any)
         reader(file)
     root = tmp_path / "root"
     (root / "awe").mkdir(parents=True)
-    nothing = "no images" if reader is read_folder else "no class folders with images; expected <class>/<picture>"
+    if reader is read_folder:
+        nothing = "no images"
+    else:
+        nothing = "no class folders with images; expected <class>/<picture>"
     with pytest.raises(DataError, match=says(root, nothing)):
         reader(root)
     root.joinpath("fear").mkdir()

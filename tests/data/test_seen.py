@@ -65,7 +65,8 @@ def test_what_a_teacher_read_is_refused_after_pre_training_and_fine_tuning(tmp_p
 
 
 def test_a_pre_training_without_a_teacher_in_its_losses_hands_none_on(tmp_path: Path) -> None:
-    data, config = colours(splits=SPLITS), tiny_pretraining()
+    data = colours(splits=SPLITS)
+    config = tiny_pretraining()
     losses = replace(config.model.losses, contrastive_feature_alignment=0.0, semantic_visual_alignment=0.0)
     folder = fitted(tmp_path / "teacher", described(data))
     config = replace(
@@ -139,7 +140,8 @@ def test_shards_are_refused_by_the_originals_they_were_made_of(tmp_path: Path) -
 class Finder:
     """Finds one person in every image."""
 
-    name, fingerprint = "finder.onnx", "0" * 16
+    name = "finder.onnx"
+    fingerprint = "0" * 16
 
     def detect(self, images: list[Image.Image]) -> list[tuple[Detection, ...]]:
         return [(Detection(Box(1, 1, 9, 9), 0.9),)] * len(images)

@@ -80,7 +80,8 @@ def test_what_goes_in_comes_out(data: DataSet, tmp_path: Path) -> None:
         data.labels.labels,
         "evoked",
     )
-    before, after = by_key(data), by_key(found)
+    before = by_key(data)
+    after = by_key(found)
     assert before.keys() == after.keys()
     for key, sample in before.items():
         assert after[key].image.read() == sample.image.read()  # the very file
@@ -104,7 +105,8 @@ def test_scaled_images_keep_their_boxes(data: DataSet, tmp_path: Path) -> None:
 
 def test_what_was_packed_smaller_is_known_by_its_original(data: DataSet, tmp_path: Path) -> None:
     small = packed(data, tmp_path / "small", short_side_px=60)
-    smaller, again = packed(small, tmp_path / "smaller", short_side_px=30), packed(small, tmp_path / "again")
+    smaller = packed(small, tmp_path / "smaller", short_side_px=30)
+    again = packed(small, tmp_path / "again")
     originals = {sample.key: hashlib.sha256(sample.image.read()).hexdigest() for sample in data.samples}
     for found in (small, smaller, again):
         assert {sample.key: sample.source_sha256 for sample in found.samples} == originals
@@ -213,7 +215,8 @@ def test_an_index_that_is_wrong_is_named(data: DataSet, tmp_path: Path) -> None:
 
 
 def test_a_stopped_run_goes_on(data: DataSet, tmp_path: Path) -> None:
-    out, config = tmp_path / "out", ShardConfig(samples=4, pool=ALONE)
+    out = tmp_path / "out"
+    config = ShardConfig(samples=4, pool=ALONE)
 
     def stop(what: str, done: int, total: int | None) -> None:
         if done:

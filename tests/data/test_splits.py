@@ -114,7 +114,8 @@ def test_copies_of_an_image_are_counted_and_kept_together(tmp_path: Path, capsys
         (tmp_path / "data" / label).mkdir(parents=True)
         for i in range(10):
             draw_image(i, (48, 48)).save(tmp_path / "data" / label / f"{i}.png")
-    source, file = f"folder:{tmp_path / 'data'}", tmp_path / "s.json"
+    source = f"folder:{tmp_path / 'data'}"
+    file = tmp_path / "s.json"
     split_command(source, file, scheme=SchemeOptions(ratio="50/50"), as_json=True)
     apart = sum(
         {scheme_of(file)[f"{label}/{i}.png"] for label in ("awe", "fear")} == {"train", "test"} for i in range(10)
@@ -268,7 +269,10 @@ def test_the_papers_recipes_are_the_papers(shared: Path) -> None:
     said = json.loads((shared / "paper" / "tables.json").read_text())["splits"]
     for name, words in said.items():
         recipe = PAPER_RECIPES[name.lower()]
-        numbers = [] if recipe is None else [round(100 * share) for share in recipe.ratios.values()]
+        if recipe is None:
+            numbers = []
+        else:
+            numbers = [round(100 * share) for share in recipe.ratios.values()]
         assert "/".join(map(str, numbers)) in words
         assert (recipe is None) == (words == "official")
         assert recipe is None or recipe.by_domain == ("sub-folder" in words)

@@ -202,7 +202,8 @@ def test_the_box_is_the_persons_to_one_px() -> None:
     for index in range(192):
         planned = plan(0, index)
         differs = (_pixels(planned) != _pixels(planned, has_person=False)).any(axis=2)
-        ys, xs = differs.any(axis=1).nonzero()[0], differs.any(axis=0).nonzero()[0]
+        ys = differs.any(axis=1).nonzero()[0]
+        xs = differs.any(axis=0).nonzero()[0]
         seen = np.array([xs[0], ys[0], xs[-1] + 1, ys[-1] + 1])
         assert np.abs(seen - planned.box).max() <= 1, (index, seen, planned.box)
         assert differs.sum() > 0.4 * planned.box.area, "most of the box is person"
@@ -241,7 +242,8 @@ def test_pixels_follow_the_stated_level(field: str) -> None:
 
 def test_the_face_is_legible_in_the_crop_and_hardly_in_the_scene() -> None:
     """Share of pixels that another expression changes visibly: 64 px crops, and the whole scene at 96 px."""
-    crop_shares, scene_shares = [], []
+    crop_shares = []
+    scene_shares = []
     for index in range(64):
         planned = plan(0, index)
         others = [e for e, action in STATES if action == planned.action and e != planned.expression]

@@ -204,7 +204,8 @@ def test_shards_of_several_hold_all(both: str, tmp_path: Path, capsys: pytest.Ca
 @pytest.mark.usefixtures("without_onnx")
 def test_a_joined_classifier_is_scored_in_the_full_label_set_of_each_data_set(tmp_path: Path) -> None:
     """No image is left out, and no answer lies outside of the scored set's labels."""
-    first, second = ("anger", "fear", "joy", "love", "sadness", "surprise"), (*CLASSES, "amusement")
+    first = ("anger", "fear", "joy", "love", "sadness", "surprise")
+    second = (*CLASSES, "amusement")
     class_folders(tmp_path / "ube", first, 8)
     class_folders(tmp_path / "fi", second, 8)
     source = f"ube:{tmp_path}/ube?union=joined,fi:{tmp_path}/fi"

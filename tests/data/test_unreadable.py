@@ -125,7 +125,8 @@ def test_classes_that_lose_images_are_named() -> None:
 def test_fine_tuning_lists_unreadable_images(method: str, tmp_path: Path) -> None:
     data = colours(splits=SPLITS)
     rows = [rows_of(data, "train", 0)[0], rows_of(data, "val", 1)[0]]
-    broken, notes = with_broken(data, rows), Notes()
+    broken = with_broken(data, rows)
+    notes = Notes()
     init = "" if method == "histogram" else pretrained()
     finetune(tiny_finetuning(init, method=method, batch_size=8), broken, tmp_path / "run", callback=notes)
     listed = read_unreadable(tmp_path / "run" / UNREADABLE)

@@ -45,7 +45,8 @@ def emoset(root: Path, annotations: Mapping[str, Any], *, ids: bool = True, spli
     records = []
     for name, annotation in annotations.items():
         emotion, number = name.split("/")
-        image, notes = f"image/{name}.jpg", f"annotation/{name}.json"
+        image = f"image/{name}.jpg"
+        notes = f"annotation/{name}.json"
         put(root, image)
         write(root / notes, annotation)
         records.append([emotion, number, image, notes] if ids else [emotion, image, notes])

@@ -29,7 +29,8 @@ def drawn(n: int, seed: int, spread: float = 2.0) -> tuple[np.ndarray, np.ndarra
 
 def plain_error(probabilities: np.ndarray, labels: np.ndarray, bins: int) -> float:
     """Equation 3 of arXiv 1706.04599 as it stands."""
-    confidence, total = probabilities.max(axis=1), 0.0
+    confidence = probabilities.max(axis=1)
+    total = 0.0
     for i in range(bins):
         inside = (confidence > i / bins) & (confidence <= (i + 1) / bins)
         if inside.any():
@@ -41,7 +42,8 @@ def plain_error(probabilities: np.ndarray, labels: np.ndarray, bins: int) -> flo
 def test_the_temperature_is_that_of_what_is_answered() -> None:
     """With answers drawn together for unfamiliar images: against a search over a grid."""
     draw = np.random.default_rng(0)
-    logits, familiarity = draw.normal(0, 3, (400, 5)), draw.uniform(0, 0.4, 400)
+    logits = draw.normal(0, 3, (400, 5))
+    familiarity = draw.uniform(0, 0.4, 400)
     truth = np.array([draw.choice(5, p=row) for row in probabilities_of(logits, 1.7, familiarity)])
 
     def loss(temperature: float) -> float:
@@ -133,7 +135,8 @@ def test_no_other_temperature_is_better(seed: int, n: int) -> None:
 
 def test_few_images_that_are_all_right_do_not_make_a_classifier_certain() -> None:
     info = ClassifierInfo(labels=("awe", "fear"), label_set="custom", kind="evoked", streams="scene")
-    right, truth = np.tile([[2.0, 0.0], [0.0, 2.0]], (20, 1)), np.tile(np.eye(2), (20, 1))
+    right = np.tile([[2.0, 0.0], [0.0, 2.0]], (20, 1))
+    truth = np.tile(np.eye(2), (20, 1))
     assert calibrated(info, right[:39], None, truth[:39]).temperature == 1
     assert calibrated(info, right, None, truth).temperature == pytest.approx(0.01)
 
@@ -149,7 +152,8 @@ def test_temperature_at_the_edges() -> None:
 def test_few_images_raise_the_temperature_by_a_factor_of_four_at_most() -> None:
     """Three wrong answers of a sure model would otherwise make it a hundred, and all probabilities equal."""
     info = ClassifierInfo(labels=("awe", "fear"), label_set="custom", kind="evoked", streams="scene")
-    wrong, right = np.array([[4.0, 0.0]]), np.array([[0.0, 4.0]])
+    wrong = np.array([[4.0, 0.0]])
+    right = np.array([[0.0, 4.0]])
     target = np.array([[0.0, 1.0]])
     few = calibrated(info, np.repeat(wrong, 3, axis=0), None, np.repeat(target, 3, axis=0))
     assert few.temperature == 4.0

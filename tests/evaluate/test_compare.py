@@ -32,7 +32,8 @@ def hits(*names: str) -> np.ndarray:
 def test_seeds_are_pooled(runs: dict[str, Path]) -> None:
     ours = [runs["a0"], runs["a1"], runs["least"]]
     [found] = compare(ours, [runs["b0"], runs["b1"], runs["b2"]])
-    ours, theirs = hits("a0", "a1", "least"), hits("b0", "b1", "b2")
+    ours = hits("a0", "a1", "least")
+    theirs = hits("b0", "b1", "b2")
     assert found.pictures == 16
     assert found.ours == (14 / 16, 15 / 16, 7 / 16)
     assert found.theirs == (12 / 16, 13 / 16, 15 / 16)

@@ -95,7 +95,8 @@ def test_agreement_by_hand() -> None:
 @pytest.mark.parametrize("constant", [0.0, 0.1, 5.3, 1e6 + 0.1])
 def test_constants_are_undefined_or_no_agreement(constant: float) -> None:
     """Of numbers that binary fractions do not hold as well: rounding must not look like variance."""
-    values, constants = np.linspace(1, 9, 11), np.full(11, constant)
+    values = np.linspace(1, 9, 11)
+    constants = np.full(11, constant)
     for target, pred in ((values, constants), (constants, values)):
         assert np.isnan(pearson(target, pred))
         assert concordance(target, pred) == 0
@@ -106,7 +107,8 @@ def test_constants_are_undefined_or_no_agreement(constant: float) -> None:
 
 def test_moments_of_resamples_give_what_the_resamples_give() -> None:
     rng = np.random.default_rng(0)
-    target, pred = rng.uniform(1, 9, size=40), rng.uniform(1, 9, size=40)
+    target = rng.uniform(1, 9, size=40)
+    pred = rng.uniform(1, 9, size=40)
     draws = rng.integers(40, size=(30, 40))  # (R, N)
     draws[0] = 7  # one sample over and over
     means = moments(target, pred)[draws].mean(axis=1)  # (R, 5)

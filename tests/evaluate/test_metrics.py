@@ -53,7 +53,8 @@ def test_agrees_with_scikit_learn(pairs: list[tuple[int, int]]) -> None:
 
 
 def test_a_class_that_never_occurs_is_left_out_of_f1_and_one_that_does_is_not() -> None:
-    labels, predicted = np.array([0, 0, 1, 1]), np.array([0, 0, 1, 1])
+    labels = np.array([0, 0, 1, 1])
+    predicted = np.array([0, 0, 1, 1])
     assert macro_f1(*counts(confusion_matrix(labels, predicted, 8))) == 1
     predicted = np.array([0, 0, 1, 2])  # F1 of 1, 2/3 and 0
     assert macro_f1(*counts(confusion_matrix(labels, predicted, 8))) == pytest.approx((1 + 2 / 3 + 0) / 3)
@@ -71,8 +72,12 @@ def test_counts_of_many_resamples_are_scored_at_once(resamples: list[list[tuple[
 @pytest.mark.parametrize("k", [1, 2, 3, 8])
 def test_top_k_agrees_with_scikit_learn(k: int) -> None:
     rng = np.random.default_rng(0)
-    scores, labels = rng.normal(size=(200, 8)), rng.integers(8, size=200)
-    theirs = 1.0 if k == 8 else sklearn_metrics.top_k_accuracy_score(labels, scores, k=k, labels=range(8))
+    scores = rng.normal(size=(200, 8))
+    labels = rng.integers(8, size=200)
+    if k == 8:
+        theirs = 1.0
+    else:
+        theirs = sklearn_metrics.top_k_accuracy_score(labels, scores, k=k, labels=range(8))
     assert top_k_accuracy(scores, labels, k) == pytest.approx(theirs)
 
 
@@ -89,12 +94,14 @@ def test_polarity_sums_the_probabilities_of_each_sign() -> None:
         [0.2, 0.3, 0.1, 0.2, 0.0, 0.2, 0.0, 0.0],
         [0.0, 0.2, 0.0, 0.4, 0.2, 0.0, 0.2, 0.0],  # 0.6 are negative
     ])  # fmt: skip
-    fear, awe = MIKELS.index("fear"), MIKELS.index("awe")
+    fear = MIKELS.index("fear")
+    awe = MIKELS.index("awe")
     assert polarity_accuracy(probabilities, np.array([awe, fear, fear]), MIKELS) == pytest.approx(2 / 3)
 
 
 def test_polarity_leaves_labels_without_a_sign_out() -> None:
-    joy, surprise = EKMAN.index("joy"), EKMAN.index("surprise")
+    joy = EKMAN.index("joy")
+    surprise = EKMAN.index("surprise")
     probabilities = np.zeros((3, 6))
     probabilities[0, joy], probabilities[0, surprise] = 0.3, 0.7
     probabilities[1:, surprise] = 1
@@ -118,5 +125,6 @@ def test_polarity_needs_both_signs(label_set: LabelSet, expected: float | None) 
 
 
 def test_polarity_of_what_people_feel() -> None:
-    happy, neutral = CAER.index("happy"), CAER.index("neutral")
+    happy = CAER.index("happy")
+    neutral = CAER.index("neutral")
     assert polarity_accuracy(np.eye(7)[[happy, neutral]], np.array([happy, neutral]), CAER) == 1

@@ -20,13 +20,15 @@ from uniemox.predict.network import Network
 from uniemox.predict.predictor import Predictor
 from uniemox.predict.ratings import RatingHead, head_inputs
 
-COUNT, DRAW = 160, np.random.default_rng(0)
+COUNT = 160
+DRAW = np.random.default_rng(0)
 
 
 @pytest.fixture(scope="module")
 def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Images whose brightness is their valence and whose redness is their arousal, with noise of 0.3."""
-    folder, rows = tmp_path_factory.mktemp("rated"), ["path,group,valence,arousal"]
+    folder = tmp_path_factory.mktemp("rated")
+    rows = ["path,group,valence,arousal"]
     for i in range(COUNT):
         bright, red = DRAW.uniform(0, 1, 2)
         pixels = [130 * bright + 120 * red, 130 * bright, 130 * bright]
@@ -60,7 +62,8 @@ def test_ratings_on_a_forgotten_scale_are_noticed(table: Path, tmp_path: Path) -
     lines = [line.split(",") for line in table.read_text().splitlines()]
     narrow = [[path, group, *(f"{1 + 0.75 * (float(x) - 1):.2f}" for x in both)] for path, group, *both in lines[1:]]
     (table.parent / "narrow.csv").write_text("\n".join(",".join(line) for line in [lines[0], *narrow]))
-    source, notes = tiny_network(tmp_path / "m.onnx", distances=(5.0, 200.0)), {}
+    source = tiny_network(tmp_path / "m.onnx", distances=(5.0, 200.0))
+    notes = {}
     for name in ("ratings.csv", "narrow.csv", "narrow.csv?scale=1-7"):
         words = ("--data", f"csv:{table.parent / name}", "--out", tmp_path / "rated.onnx")
         notes[name] = " ".join(uniemox_here("calibrate", "--ratings", "--model", source, *words).stderr.split())
@@ -90,7 +93,9 @@ def test_a_prediction_has_both_with_intervals_and_says_where_they_come_from(fitt
 def test_an_unfamiliar_image_has_the_interval_of_all_ratings(fitted: tuple[Path, dict]) -> None:
     head = Network.open(fitted[0]).rating_head
     known, strange = head.intervals(np.array([[5.0, 5.0]] * 2), np.array([0.5, 0.01]))
-    a, b = head.ends[0, 0, :, 0], head.ends[0, 0, :, 1]  # of both ends of valence
+    # of both ends of valence
+    a = head.ends[0, 0, :, 0]
+    b = head.ends[0, 0, :, 1]
     np.testing.assert_allclose(known[0], 5 + a + 5 * b)
     assert (strange[:, 0] <= head.spread[:, 0]).all()
     assert (strange[:, 1] >= head.spread[:, 1]).all()
@@ -100,7 +105,8 @@ def test_an_unfamiliar_image_has_the_interval_of_all_ratings(fitted: tuple[Path,
 
 
 def test_ridge_is_scikit_learns_on_scaled_blocks() -> None:
-    inputs, ratings = DRAW.normal(size=(50, 12)) * np.arange(1, 13), DRAW.uniform(1, 9, (50, 2))
+    inputs = DRAW.normal(size=(50, 12)) * np.arange(1, 13)
+    ratings = DRAW.uniform(1, 9, (50, 2))
     weights, bias = ridge(inputs, ratings, (8, 4))
     scale = np.concatenate([np.full(8, 8**-0.5), np.full(4, 4**-0.5)]) / (inputs.std(axis=0) + 1e-6)
     x = (inputs - inputs.mean(axis=0)) * scale
@@ -109,7 +115,8 @@ def test_ridge_is_scikit_learns_on_scaled_blocks() -> None:
 
 
 def test_no_group_is_in_two_folds() -> None:
-    inputs, ratings = DRAW.normal(size=(60, 6)), DRAW.uniform(1, 9, (60, 2))
+    inputs = DRAW.normal(size=(60, 6))
+    ratings = DRAW.uniform(1, 9, (60, 2))
     groups = [str(i % 17) for i in range(60)]
     found, fold = cross_fitted(inputs, ratings, groups, (4, 2))
     assert all(len({int(fold[i]) for i in range(60) if groups[i] == group}) == 1 for group in set(groups))
@@ -141,7 +148,8 @@ def test_intervals_widen_where_errors_are_larger_and_hold_every_data_set() -> No
     predictions, ratings, sources = drawn(2_000)
     ends = interval_ends(predictions, ratings, sources)
     assert ends.shape == (2, 2, 2, 2)
-    weights, zeros = np.zeros((2, 3), np.float32), np.zeros(2)
+    weights = np.zeros((2, 3), np.float32)
+    zeros = np.zeros(2)
     head = RatingHead(weights, zeros, ends, ends, spread=np.zeros((2, 2)), images=2_000, trained_on="drawn")
     predictions, ratings, sources = drawn(4_000)
     intervals = head.intervals(predictions, None)
@@ -211,18 +219,18 @@ def test_ratings_of_other_images_are_scored_and_those_it_was_fitted_on_refused(
     for words in ((fitted[0], f"csv:{table}"), (fitted[0].parent / "m.onnx", f"csv:{tmp_path / 'new.csv'}")):
         refused = uniemox_here("evaluate", "--model", words[0], "--data", words[1], "--task", "affect")
         assert refused.returncode == 1
-        said = (
-            "was trained on"
-            if words[0] == fitted[0]
-            else "has no head for valence and arousal; uniemox calibrate --ratings"
-        )
+        if words[0] == fitted[0]:
+            said = "was trained on"
+        else:
+            said = "has no head for valence and arousal; uniemox calibrate --ratings"
         assert said in " ".join(refused.stderr.split())
 
 
 def test_a_head_is_written_and_read_and_damage_is_told(fitted: tuple[Path, dict], table: Path) -> None:
     head = Network.open(fitted[0]).rating_head
     again = RatingHead.from_dict(json.loads(json.dumps(head.to_dict())))
-    features, logits = DRAW.normal(size=(3, 48)), DRAW.normal(size=(3, 8))
+    features = DRAW.normal(size=(3, 48))
+    logits = DRAW.normal(size=(3, 8))
     np.testing.assert_array_equal(again.rate(features, logits), head.rate(features, logits))
     assert again.seen == head.seen
     assert head.to_dict()["seen"] == "".join(sorted(head.seen))  # the same file for the same fit
@@ -246,7 +254,8 @@ def test_rows_without_both_ratings_are_left_out(table: Path, tmp_path: Path) -> 
 
 
 def test_what_can_not_be_fitted_is_refused(table: Path, tmp_path: Path) -> None:
-    plain, few = tiny_network(tmp_path / "plain.onnx"), tmp_path / "few"
+    plain = tiny_network(tmp_path / "plain.onnx")
+    few = tmp_path / "few"
     few.mkdir()
     with pytest.raises(ConfigError, match=says("is not a classifier with features")):
         fit_ratings(str(plain), open_data(f"csv:{table}"), tmp_path / "out.onnx")

@@ -157,7 +157,8 @@ def test_chance_is_that_of_the_scored_classes(photos: Path, tmp_path: Path) -> N
     """Five folders named like Mikels' labels, scored with a model of his eight."""
     shutil.copytree(photos, tmp_path / "five")
     put(tmp_path / "five", "disgust/0.jpg")
-    model, data = tiny_network(tmp_path / "m.onnx"), open_data(f"folder:{tmp_path / 'five'}")
+    model = tiny_network(tmp_path / "m.onnx")
+    data = open_data(f"folder:{tmp_path / 'five'}")
     path = write_evaluation(evaluate(model, data), model, data, "all")
     commonest, uniform = chance_of(read_predictions(path.with_suffix(".jsonl"), json.loads(path.read_text())["labels"]))
     assert (commonest, uniform) == (pytest.approx(15 / 61), 1 / 8)
@@ -165,14 +166,17 @@ def test_chance_is_that_of_the_scored_classes(photos: Path, tmp_path: Path) -> N
 
 def test_accuracy_is_that_of_the_evaluation(photos: Path, tmp_path: Path) -> None:
     """Answers outside of the four classes of the images are wrong."""
-    model, data = tiny_network(tmp_path / "m.onnx"), open_data(f"folder:{photos}")
-    found, scores = recalibrate(str(model), data, tmp_path / "mine.onnx"), evaluate(model, data)
+    model = tiny_network(tmp_path / "m.onnx")
+    data = open_data(f"folder:{photos}")
+    found = recalibrate(str(model), data, tmp_path / "mine.onnx")
+    scores = evaluate(model, data)
     assert (found.accuracy, found.accuracy_interval) == (scores.scores.accuracy, scores.scores.accuracy_interval)
     assert found.scored_labels == scores.scored_labels
 
 
 def test_what_can_not_calibrate(photos: Path, tmp_path: Path) -> None:
-    few, affect = tmp_path / "few", tiny_network(tmp_path / "a.onnx", task="affect", labels=("valence", "arousal"))
+    few = tmp_path / "few"
+    affect = tiny_network(tmp_path / "a.onnx", task="affect", labels=("valence", "arousal"))
     (few / "awe").mkdir(parents=True)
     draw_image(0).save(few / "awe" / "0.png")
     with pytest.raises(DataError, match="at least 30 are needed"):

@@ -76,7 +76,10 @@ def write_run(folder: Path, kind: str, *, steps: int = 3, is_finished: bool = Tr
     data = {"source": "folder:photos", "samples": 1234, "labels": {"name": "two", "labels": ["a"], "kind": "evoked"}}
     record = {"kind": kind, "config": {"seed": 7, **config}, "data": data, "versions": {"torch": "9.8.7"}}
     (folder / "config.json").write_text(json.dumps(record))
-    names = ("scene_reconstruction", "person_reconstruction", "grad_norm") if kind == "pretrain" else ("loss",)
+    if kind == "pretrain":
+        names = ("scene_reconstruction", "person_reconstruction", "grad_norm")
+    else:
+        names = ("loss",)
     lines = [
         {"step": i + 1, **dict.fromkeys(names, 4.0 / (i + 1)), "epoch": (i + 1) / 2, "wait_s": 0.1}
         for i in range(steps)
@@ -136,7 +139,8 @@ def test_an_evaluation(tmp_path: Path, photos: DataSet) -> None:
     run = write_run(tmp_path / "run", "finetune")
     logits = logits_for(photos, {0, 9, 15})
     file = score(run, photos, logits, by=["x"] * 8 + ["y"] * 8, notes=("a note",))
-    scores, page = json.loads(file.read_text()), page_of(tmp_path, run)
+    scores = json.loads(file.read_text())
+    page = page_of(tmp_path, run)
     low, high = scores["accuracy_interval"]
     assert ["accuracy", "0.812", f"{low:.3f} to {high:.3f}"] in page.rows  # 13 of 16
     assert [row for row in page.rows if row[0] in ("awe", "fear")][:2] == [["awe", "7", "1"], ["fear", "2", "6"]]
@@ -275,7 +279,8 @@ def test_a_head_that_was_fitted_has_no_curves(tmp_path: Path) -> None:
 
 
 def test_distributions_and_affect(tmp_path: Path) -> None:
-    rng, run = np.random.default_rng(0), write_run(tmp_path / "run", "finetune")
+    rng = np.random.default_rng(0)
+    run = write_run(tmp_path / "run", "finetune")
     shares = rng.dirichlet(np.ones(3), 12)
     predicted = probabilities_of(np.log(shares) / 2, None)
     spread = Evaluation(score_distributions(predicted, shares), None, (), ({"key": "a", "label": None},))
@@ -331,9 +336,11 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
 def test_a_stranger_s_run_connects_nowhere_and_its_images_are_reported(
     tmp_path: Path, photos: DataSet, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run, page = write_run(tmp_path / "run", "finetune"), tmp_path / "page.html"
+    run = write_run(tmp_path / "run", "finetune")
+    page = tmp_path / "page.html"
     file = score(run, photos, logits_for(photos, {1}))
-    values, says = json.loads(file.read_text()), f"{page} contains images of {photos.name}"
+    values = json.loads(file.read_text())
+    says = f"{page} contains images of {photos.name}"
     report(run, out=page)
     assert says in capsys.readouterr().err.splitlines()
     file.write_text(json.dumps({**values, "data": "shards:http://127.0.0.1:9/x"}))

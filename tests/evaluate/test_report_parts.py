@@ -36,7 +36,8 @@ def test_a_difference_needs_the_same_images() -> None:
 
 
 def test_people_of_one_image_are_drawn_together() -> None:
-    ours, theirs = answers("a a#2 b b#2", [0] * 4, [0] * 4), answers("a a#2 b b#2", [0] * 4, [0, 0, 1, 1])
+    ours = answers("a a#2 b b#2", [0] * 4, [0] * 4)
+    theirs = answers("a a#2 b b#2", [0] * 4, [0, 0, 1, 1])
     assert difference(ours, theirs) == paired_bootstrap(np.ones(4), np.array([1, 1, 0, 0]), list("aabb"))
 
 

@@ -52,7 +52,8 @@ ANSWERS = (
 
 def known(answers: Sequence[tuple[str, str | None, int]] = ANSWERS, labels: LabelSet = MIKELS) -> DataSet:
     """Images whose colour the classifier knows, labelled as it is written there."""
-    draw, samples = random.Random(7), []
+    draw = random.Random(7)
+    samples = []
     for colour, label, count in answers:
         for _ in range(count):
             place = None if label is None else labels.index(label)
@@ -148,7 +149,8 @@ def test_classes_that_the_data_lack_count_as_wrong_answers() -> None:
     images = (Image.open(io.BytesIO(sample.image.read())) for sample in data.samples)
     shares = np.array([[predictor.predict(image).scene[label] for label in MIKELS.labels] for image in images])
     words = ["contentment" if data.label_of(sample) == "content" else data.label_of(sample) for sample in data.samples]
-    truth, predicted = np.array([MIKELS.labels.index(str(word)) for word in words]), shares.argmax(axis=1)
+    truth = np.array([MIKELS.labels.index(str(word)) for word in words])
+    predicted = shares.argmax(axis=1)
     assert found.scores.accuracy == pytest.approx(accuracy_score(truth, predicted)) == 5 / 9
     assert found.scores.macro_f1 == pytest.approx(f1_score(truth, predicted, average="macro"))
     assert found.scores.top2_accuracy == pytest.approx(top_k_accuracy_score(truth, shares, k=2, labels=range(8)))
@@ -284,7 +286,8 @@ def test_what_is_no_classifier_is_refused(tmp_path: Path) -> None:
 
 
 def test_probabilities_of_labels_that_become_one_add_up() -> None:
-    draw, mapping = np.random.default_rng(0), label_map(MIKELS, EKMAN)
+    draw = np.random.default_rng(0)
+    mapping = label_map(MIKELS, EKMAN)
     shares = draw.dirichlet(np.ones(8), size=5)
     expected = np.zeros((5, len(EKMAN)))
     for place in range(8):
@@ -301,7 +304,8 @@ def tiny_classifier() -> Classifier:
 
 
 def test_outputs_do_not_depend_on_batches_or_workers() -> None:
-    classifier, stats = tiny_classifier(), PixelStats((0.5,) * 3, (0.5,) * 3)
+    classifier = tiny_classifier()
+    stats = PixelStats((0.5,) * 3, (0.5,) * 3)
     data = colours(17)  # 68: a whole batch of 64 and a short one
     told: list[tuple[str, int, int | None]] = []
 
@@ -349,7 +353,8 @@ def test_long_images_are_seen_as_in_a_prediction(tmp_path: Path) -> None:
 
 def test_a_classifier_compiled_for_training_is_scored_eagerly() -> None:
     """Scored batches have other sizes and no gradients: each kind would be compiled again."""
-    classifier, stats = tiny_classifier(), PixelStats((0.5,) * 3, (0.5,) * 3)
+    classifier = tiny_classifier()
+    stats = PixelStats((0.5,) * 3, (0.5,) * 3)
     samples = colours(1).samples
     expected = outputs_of(classifier, samples, ViewConfig(size=32), stats=stats, workers=0)
 

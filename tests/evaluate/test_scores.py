@@ -59,7 +59,8 @@ def test_bad_values_are_refused(score: object, values: tuple[object, ...], error
 
 def test_classes_are_the_single_metrics_together() -> None:
     probabilities, labels = classified()
-    found, predicted = score_classes(probabilities, labels, MIKELS), probabilities.argmax(axis=1)
+    found = score_classes(probabilities, labels, MIKELS)
+    predicted = probabilities.argmax(axis=1)
     assert found.n == 240
     assert found.labels == MIKELS.labels
     assert found.accuracy == (predicted == labels).mean()
@@ -76,11 +77,15 @@ def test_classes_are_the_single_metrics_together() -> None:
 
 def test_intervals_agree_with_a_plain_bootstrap() -> None:
     probabilities, labels = classified()
-    predicted, rng = probabilities.argmax(axis=1), np.random.default_rng(1)
-    f1, recall, accuracy = [], [], []
+    predicted = probabilities.argmax(axis=1)
+    rng = np.random.default_rng(1)
+    f1 = []
+    recall = []
+    accuracy = []
     for _ in range(1000):
         drawn = rng.integers(len(labels), size=len(labels))
-        t, p = labels[drawn], predicted[drawn]
+        t = labels[drawn]
+        p = predicted[drawn]
         f1.append(sklearn_metrics.f1_score(t, p, average="macro", zero_division=0))
         recall.append((p[t == 2] == 2).mean())
         accuracy.append((p == t).mean())
@@ -175,7 +180,8 @@ def test_affect_is_the_single_measures_together() -> None:
     predicted, target = affect()
     found = score_affect(predicted, target)
     for i, axis in enumerate((found.valence, found.arousal)):
-        t, p = target[:, i], predicted[:, i]
+        t = target[:, i]
+        p = predicted[:, i]
         assert axis.mae == pytest.approx(np.abs(t - p).mean())
         assert axis.pearson == pytest.approx(pearson(t, p))
         assert axis.ccc == pytest.approx(concordance(t, p))

@@ -130,7 +130,8 @@ def test_a_killed_run_ends_with_the_same_weights(
     step_of = training.step_of
 
     def dying(*given: object) -> object:
-        step, count = step_of(*given), iter(range(5))  # type: ignore[arg-type]
+        step = step_of(*given)  # type: ignore[arg-type]
+        count = iter(range(5))
 
         def once(batch: object) -> object:
             if next(count, None) is None:
@@ -165,7 +166,8 @@ def test_an_arm_changes_the_encoder_but_not_the_start(arm: str, images: Images, 
 def test_the_unseen_half_is_the_other_one(images: Images, pack: Pack, tmp_path: Path) -> None:
     laboratory = Laboratory(PROFILE, images, torch.from_numpy(pack.half), tmp_path)
     for half in HALVES:
-        seen, unseen = laboratory.part(half), laboratory.part(half, unseen=True)
+        seen = laboratory.part(half)
+        unseen = laboratory.part(half, unseen=True)
         assert len(seen) + len(unseen) == len(images)
         assert not {row.numpy().tobytes() for row in seen.pixels} & {row.numpy().tobytes() for row in unseen.pixels}
 
@@ -174,7 +176,8 @@ def test_the_unseen_half_is_the_other_one(images: Images, pack: Pack, tmp_path: 
 def test_no_probe_reads_what_it_scores(tenths: bool) -> None:
     """With labels by chance, recall is chance; a probe that had read the images would know all of them."""
     draw = np.random.default_rng(0)
-    features, labels = draw.normal(size=(400, 60)), draw.integers(0, 4, 400)
+    features = draw.normal(size=(400, 60))
+    labels = draw.integers(0, 4, 400)
     scores = score(features, labels, tenths=tenths)
     assert 0.17 < balanced(scores.hit, labels) < 0.33
     features[:, :4] += 8 * np.eye(4)[labels]

@@ -70,7 +70,8 @@ def test_a_difference_is_paired() -> None:
 
 def test_intervals_hold_the_truth_as_often_as_they_say() -> None:
     """Rows whose seeds differ by chance of their own: 95 % intervals hold the true difference in 90 to 100 %."""
-    rng, held = np.random.default_rng(1), 0
+    rng = np.random.default_rng(1)
+    held = 0
     for _ in range(100):
         chances = 0.4 + 0.05 * rng.standard_normal((3, 1))
         others = 0.4 + 0.05 * rng.standard_normal((3, 1))
@@ -195,7 +196,8 @@ def test_outcomes_keep_predictions_and_likelihoods(tmp_path: Path) -> None:
 
 
 def test_other_images_than_the_stored_ones_are_refused(tmp_path: Path) -> None:
-    keys, labels = np.array(["a", "b"]), np.array([0, 1], dtype=np.uint8)
+    keys = np.array(["a", "b"])
+    labels = np.array([0, 1], dtype=np.uint8)
     store_labels(tmp_path / "labels.npz", keys, labels)
     store_labels(tmp_path / "labels.npz", keys, labels)
     with pytest.raises(DataError, match="other images or labels"):
@@ -292,7 +294,8 @@ def test_what_another_machine_has_scored_does_not_run_again(tmp_path: Path) -> N
 
 def test_a_probe_whose_outcome_is_lost_runs_again_but_not_its_training(tmp_path: Path) -> None:
     write = "import sys, pathlib; pathlib.Path(sys.argv[1]).open('a').write('x')"
-    trained, stored = tmp_path / "trained", tmp_path / "a.npz"
+    trained = tmp_path / "trained"
+    stored = tmp_path / "a.npz"
     jobs = [Job("train a", ("-c", write, str(trained))), Job("probe a", ("-c", write, str(stored)), stored)]
     run_jobs(jobs, tmp_path, 1)
     stored.unlink()

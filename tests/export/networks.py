@@ -17,7 +17,8 @@ class Convolutions(nn.Module):
 
     def __init__(self, width: int = 48, stride: int = 4) -> None:
         super().__init__()
-        self.first, self.second = nn.Conv2d(3, 24, 3, stride, 1), nn.Conv2d(24, width, 3, 1, 1)
+        self.first = nn.Conv2d(3, 24, 3, stride, 1)
+        self.second = nn.Conv2d(24, width, 3, 1, 1)
         self.act = nn.ReLU()
 
     def forward_features(self, x: Tensor) -> Tensor:

@@ -37,7 +37,8 @@ def test_float16_is_smaller(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
 
 def test_int8_is_written_or_refused_with_figures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Which of the two, this machine decides."""
-    data, out = class_folders(tmp_path / "data", each=3), tmp_path / "int8.onnx"
+    data = class_folders(tmp_path / "data", each=3)
+    out = tmp_path / "int8.onnx"
     words = (finetuned("knn") / "model.onnx", "--out", out, "--int8", "--data", f"folder:{data}", "--json")
     try:
         call(*words)

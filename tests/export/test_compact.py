@@ -50,7 +50,8 @@ def sessions_of(*paths: Path) -> list[onnxruntime.InferenceSession]:
 def test_a_classifier_takes_half_the_space_and_says_nearly_the_same(tmp_path: Path) -> None:
     """Logits within 2e-2, the same label for every image, for any batch; metadata, inputs and outputs as before."""
     torch.manual_seed(0)
-    before, after = tmp_path / "before.onnx", tmp_path / "after.onnx"
+    before = tmp_path / "before.onnx"
+    after = tmp_path / "after.onnx"
     export_classifier(classify(Convolutions(1500), 1500), info_of(), before)
     store_as_float16(before, after)
     onnx.checker.check_model(onnx.load(after))
@@ -76,7 +77,8 @@ def test_a_quarter_of_the_space_with_a_scale_for_each_channel(tmp_path: Path) ->
     network = classify(Convolutions(1500), 1500)
     with torch.no_grad():
         network.encoder.second.weight *= torch.logspace(-3, 0, 1500)[:, None, None, None]
-    before, after = tmp_path / "before.onnx", tmp_path / "after.onnx"
+    before = tmp_path / "before.onnx"
+    after = tmp_path / "after.onnx"
     export_classifier(network, info_of(), before)
     store_as_int8(before, after)
     onnx.checker.check_model(onnx.load(after))
@@ -121,7 +123,9 @@ def test_kernels_that_are_named_stay_in_16_bits(tmp_path: Path) -> None:
 
 
 def test_it_computes_in_float32_with_the_rounded_weights(tmp_path: Path) -> None:
-    before, after, x = matrices(tmp_path / "before.onnx", weights()), tmp_path / "after.onnx", weights()[:7]
+    before = matrices(tmp_path / "before.onnx", weights())
+    after = tmp_path / "after.onnx"
+    x = weights()[:7]
     store_as_float16(before, after)
     assert types(after) == [TensorProto.FLOAT16]
     rounded = matrices(tmp_path / "rounded.onnx", weights().astype(np.float16).astype(np.float32))
@@ -156,7 +160,8 @@ def test_what_is_stored_in_fewer_bits_is_not_put_into_8(tmp_path: Path) -> None:
 
 def test_twice_is_as_once(tmp_path: Path) -> None:
     path = matrices(tmp_path / "model.onnx", weights())
-    once, twice = tmp_path / "once.onnx", tmp_path / "twice.onnx"
+    once = tmp_path / "once.onnx"
+    twice = tmp_path / "twice.onnx"
     store_as_float16(path, once)
     store_as_float16(once, twice)
     store_as_float16(path, path)

@@ -69,7 +69,8 @@ def test_it_does_not_write_through_a_link(tmp_path: Path, monkeypatch: pytest.Mo
 def test_transformers_gives_the_probabilities_of_uniemox(images: list[Path]) -> None:
     """Its pipeline and its model class, preprocessing included; to 2e-3 as timm."""
     transformers = pytest.importorskip("transformers")
-    folder, predictor = hub(), uniemox.load(hub(), finder=None)
+    folder = hub()
+    predictor = uniemox.load(hub(), finder=None)
     expected = [predictor.predict(image).scene for image in images]
     classify = transformers.pipeline("image-classification", model=str(folder), top_k=len(expected[0]))
     by_pipeline = [{one["label"]: one["score"] for one in answer} for answer in classify(list(map(str, images)))]
@@ -115,7 +116,8 @@ def test_weights_that_timm_would_not_use_are_noticed() -> None:
 def test_the_command_writes_a_card_that_the_hub_reads_and_no_folders_of_this_machine(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run, out = finetuned("probe"), tmp_path / "hub"
+    run = finetuned("probe")
+    out = tmp_path / "hub"
     app(["export", str(run), "--to", "hub-folder", "--out", str(out)], exit_on_error=False, result_action="return_none")
     assert "timm, transformers and uniemox open it" in capsys.readouterr().err
     card = ModelCard.load(out / "README.md")

@@ -67,7 +67,8 @@ def run(path: Path, pixels: dict[str, np.ndarray]) -> tuple[np.ndarray, dict[str
 def check_near(before: Path, after: Path) -> None:
     """The same metadata but for the mark of `test_matrices_answer_alone`, logits near for any batch."""
     for count in (1, 9):
-        (expected, metadata), (found, kept) = run(before, views(count, 5)), run(after, views(count, 5))
+        (expected, metadata) = run(before, views(count, 5))
+        (found, kept) = run(after, views(count, 5))
         assert {name: value for name, value in kept.items() if name != ONE_BY_ONE} == metadata
         assert KEY in kept
         assert np.abs(found - expected).max() < 0.1 * np.abs(expected).max() + 0.02
@@ -125,7 +126,8 @@ def test_what_is_timed_is_what_is_run(
 
 def test_what_is_measured_decides(convolutional: Path, tmp_path: Path) -> None:
     """Written exactly where it is kept; the agreement is that of the two files."""
-    out, done = tmp_path / "out.onnx", []
+    out = tmp_path / "out.onnx"
+    done = []
     check = export_int8(convolutional, out, colours(5), on_progress=lambda *counts: done.append(counts))
     assert out.exists() == check.is_kept
     assert check.pictures == 20

@@ -23,7 +23,8 @@ def check_means(classifier: nn.Module, size: int) -> tuple[int, int]:
     """The maps' mean plus the bias is the logits, to 1e-5. Returns the size of the maps."""
     pixels = torch.randn(3, 3, size, size)
     found = WithMaps(classifier)(pixels)
-    logits, maps = found["logits"], found["maps"]
+    logits = found["logits"]
+    maps = found["maps"]
     expected = classifier(scene=pixels)
     torch.testing.assert_close(logits, expected, atol=1e-5, rtol=0)
     torch.testing.assert_close(maps.mean(dim=(2, 3)) + classifier.head.bias, expected, atol=1e-5, rtol=1e-5)
@@ -53,7 +54,8 @@ def test_other_heads_and_streams_have_none() -> None:
     voting = classify(Convolutions(), 48)
     voting.head = NeighbourHead(torch.randn(5, 48), torch.eye(5, 8), 2)
     assert not has_maps(voting, SIZE)
-    embed, fusion = nn.Linear(48, 16), build_fusion("static", 16, 1)
+    embed = nn.Linear(48, 16)
+    fusion = build_fusion("static", 16, 1)
     both = Classifier(Convolutions(), feature_width=48, outputs=8, streams="both", embed=embed, fusion=fusion)
     assert not has_maps(both.eval(), SIZE)
 
@@ -71,7 +73,8 @@ def test_maps_of_several_encoders_are_added_at_the_size_of_the_largest(strides: 
 
 @torch.no_grad()
 def test_a_place_is_worth_what_the_head_says_of_it_alone() -> None:
-    classifier, pixels = classify(Convolutions(), 48), torch.randn(2, 3, SIZE, SIZE)
+    classifier = classify(Convolutions(), 48)
+    pixels = torch.randn(2, 3, SIZE, SIZE)
     maps = WithMaps(classifier)(pixels)["maps"]
     places = classifier.encoder.forward_features(pixels)
     for row, column in ((0, 0), (3, 5), (7, 7)):
@@ -81,7 +84,10 @@ def test_a_place_is_worth_what_the_head_says_of_it_alone() -> None:
 
 @pytest.mark.parametrize("is_several", [False, True])
 def test_onnx_has_them_for_any_batch_and_logits_come_alone(tmp_path: Path, is_several: bool) -> None:
-    encoder = ConcatEncoder([Convolutions(16, 4), Convolutions(32, 6)], [IMAGENET, HALVES]) if is_several else None
+    if is_several:
+        encoder = ConcatEncoder([Convolutions(16, 4), Convolutions(32, 6)], [IMAGENET, HALVES])
+    else:
+        encoder = None
     classifier = classify(encoder or Convolutions(), 48)
     first = tmp_path / "first.onnx"
     export_classifier(classifier, info_of(), first)
@@ -94,7 +100,8 @@ def test_onnx_has_them_for_any_batch_and_logits_come_alone(tmp_path: Path, is_se
         pixels = torch.randn(count, 3, SIZE, SIZE)
         with torch.no_grad():
             given = {name: value.numpy() for name, value in WithMaps(classifier)(pixels).items()}
-        expected, places = given["logits"], given["maps"]
+        expected = given["logits"]
+        places = given["maps"]
         logits, maps = session.run(["logits", "maps"], {"scene": pixels.numpy()})
         [alone] = session.run(["logits"], {"scene": pixels.numpy()})
         np.testing.assert_allclose(logits, expected, atol=1e-5)

@@ -41,7 +41,8 @@ def test_onnxruntime_answers_as_torch(name: str, count: int) -> None:
     [found] = model.run(["logits"], {name: view.numpy() for name, view in views.items()})
     assert found.shape == expected.shape == (count, len(info.labels))
     if info.task != "affect":
-        found, expected = probabilities_of(found, None), probabilities_of(expected, None)
+        found = probabilities_of(found, None)
+        expected = probabilities_of(expected, None)
     np.testing.assert_allclose(found, expected, atol=1e-4)
 
 

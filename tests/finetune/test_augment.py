@@ -134,7 +134,9 @@ def test_gaps_have_the_mean_colour_of_imagenet() -> None:
 
 @pytest.mark.parametrize("task", ["label", "distribution", "affect"])
 def test_all_off_only_normalises(task: str) -> None:
-    scene, person, targets = images(3), images(3, seed=1), torch.rand(3, 2)
+    scene = images(3)
+    person = images(3, seed=1)
+    targets = torch.rand(3, 2)
     results = augment_batch(scene, person, targets, only(), task=task, device=CPU)
     for result, expected in zip(results, (normalise(scene, CPU), normalise(person, CPU), targets), strict=True):
         assert torch.equal(result, expected)
@@ -157,7 +159,8 @@ def test_labels_alone_are_smoothed() -> None:
 @given(st.sampled_from([(0.8, 1.0), (0.8, 0.0), (0.0, 1.0)]), st.integers(1, 4), st.integers(0, 99))
 def test_mixes_are_timms(alphas: tuple[float, float], half: int, seed: int) -> None:
     """The same draws through timm's Mixup with its own label smoothing."""
-    stack, labels = images(2 * half), torch.arange(2 * half) % 3
+    stack = images(2 * half)
+    labels = torch.arange(2 * half) % 3
     config = only(mixup=alphas[0], cutmix=alphas[1], smoothing=0.1)
     seed_all(seed)
     pixels, expected = Mixup(*alphas, label_smoothing=0.1, num_classes=3)(normalise(stack, CPU), labels)
@@ -188,7 +191,8 @@ def test_both_views_and_the_targets_are_mixed_alike(count: int, seed: int) -> No
 
 
 def test_erasing_is_timms_on_each_view_alone() -> None:
-    scene, person = images(6, 32), images(6, 32, seed=1)
+    scene = images(6, 32)
+    person = images(6, 32, seed=1)
     seed_all(2)
     erase = RandomErasing(0.5, mode="pixel", device="cpu")
     expected = [erase(normalise(view, CPU)) for view in (scene, person)]
@@ -202,7 +206,8 @@ def test_erasing_is_timms_on_each_view_alone() -> None:
 
 
 def test_the_same_seed_gives_the_same_batch_and_the_input_is_left_alone() -> None:
-    scene, targets = images(5), torch.eye(5)
+    scene = images(5)
+    targets = torch.eye(5)
     results = []
     for _ in range(2):
         seed_all(4)

@@ -74,7 +74,8 @@ def test_a_teacher_of_other_labels_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("without_onnx")
 def test_killed_at_any_step_it_continues_to_the_same_bytes(tmp_path: Path, further: str) -> None:
-    data, config = colours(splits=SPLITS), distilling(further)
+    data = colours(splits=SPLITS)
+    config = distilling(further)
     finetune(config, data, tmp_path / "whole")
     with pytest.raises(StoppedError):
         finetune(config, data, tmp_path / "out", callback=Told(stop_after=2))

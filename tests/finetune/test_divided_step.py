@@ -94,7 +94,8 @@ def assert_same(step: tuple[float, Tensor], expected: tuple[float, Tensor]) -> N
 @pytest.mark.parametrize("task", ["label", "distribution"])
 @pytest.mark.parametrize("sizes", [(COUNT,), *DIVISIONS])
 def test_class_weights_count_over_the_whole_step(task: Task, sizes: Sequence[int]) -> None:
-    model, target = Network(), targets(task)
+    model = Network()
+    target = targets(task)
     logits = model(normalise(scenes(), torch.device("cpu")))[0]
     if task == "label":
         expected = F.cross_entropy(logits, LABELS, weight=WEIGHTS)
@@ -161,7 +162,8 @@ def test_the_losses_of_region_methods_count_over_the_whole_step(method: str) -> 
 
 @pytest.mark.parametrize("sizes", [(COUNT,), *DIVISIONS])
 def test_concordance_is_that_of_the_whole_step(sizes: Sequence[int]) -> None:
-    model, target = Network(2), targets("affect")
+    model = Network(2)
+    target = targets("affect")
     expected = affect_loss(model(normalise(scenes(), torch.device("cpu")))[0], target)
     expected.backward()
     whole = FinetuneBatch(scene=scenes(), person=None, target=target)

@@ -42,7 +42,8 @@ def test_logits_are_adjusted_by_the_shares_of_the_classes(tmp_path: Path) -> Non
     train = [s for s in whole.samples if s.split == "train"]
     rare = [s for s in train if s.label == 0][2:]  # two are left of the first class
     data = replace(whole, samples=[s for s in whole.samples if s not in rare])
-    plain, adjusted = tmp_path / "plain", tmp_path / "adjusted"
+    plain = tmp_path / "plain"
+    adjusted = tmp_path / "adjusted"
     finetune(tiny_finetuning("", method="histogram"), data, plain)
     finetune(tiny_finetuning("", method="histogram", logit_adjustment=0.5), data, adjusted)
     heads = [load_classifier(run / "model.safetensors")[0].head for run in (plain, adjusted)]

@@ -30,7 +30,8 @@ def test_a_moving_average_is_named_and_recorded(tmp_path: Path) -> None:
     state = timm.create_model("test_vit", num_classes=5).state_dict()
     content = {"arch": "test_vit", "state_dict": state, "state_dict_ema": state}
     torch.save(content, tmp_path / "last.pth.tar")
-    init, notes = f"timm:test_vit@{tmp_path / 'last.pth.tar'}", Notes()
+    init = f"timm:test_vit@{tmp_path / 'last.pth.tar'}"
+    notes = Notes()
     finetune(tiny_finetuning(init, method="knn"), colours(splits=SPLITS), tmp_path / "run", callback=notes)
     assert notes.lines == [f"{init}: starts from state_dict_ema, the moving average of its weights"]
     report = (tmp_path / "run" / START_REPORT).read_text()

@@ -90,7 +90,8 @@ def test_a_run_ends_in_files_that_say_the_same(tmp_path: Path) -> None:
     looks = [(*decode_sample(sample), sample) for sample in samples]
     views = [network_file.look(image, full, one.persons, one.target_box) for image, full, one in looks]
     outputs = network_file.run(views)
-    logits, distances = outputs["logits"], outputs.get("distance")
+    logits = outputs["logits"]
+    distances = outputs.get("distance")
     np.testing.assert_allclose(logits, found.values, atol=1e-4)
     np.testing.assert_allclose(distances, found.distances, rtol=1e-3, atol=1e-3)
 
@@ -135,7 +136,8 @@ def test_with_a_frozen_encoder_a_method_starts_as_the_linear_probe(
 @pytest.mark.usefixtures("without_onnx")
 def test_boxes_do_not_depend_on_augmentation(shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Detectors look at clean images, in training as in testing: what moves, mixes or erases pixels is off."""
-    detect, seen = RegionReader._detect, []
+    detect = RegionReader._detect
+    seen = []
 
     def recorded(reader: RegionReader, network: torch.nn.Module, view: torch.Tensor) -> Candidates:
         if reader.training:

@@ -41,7 +41,8 @@ def drawn(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def test_a_runs_encoder_and_fusion_are_loaded() -> None:
     """Of all tensors only the head and the norm before it are new."""
-    saved, network = load_file(pretrained() / "model.safetensors"), build(pretrained(), BOTH)
+    saved = load_file(pretrained() / "model.safetensors")
+    network = build(pretrained(), BOTH)
     ours = network.classifier.state_dict()
     assert [name for name in ours if name not in saved] == ["norm.weight", "norm.bias", "head.weight", "head.bias"]
     for name in set(ours) & set(saved):
@@ -59,7 +60,8 @@ def test_a_runs_encoder_and_fusion_are_loaded() -> None:
 
 
 def test_the_mean_of_tokens_has_a_new_norm() -> None:
-    saved, ours = load_file(pretrained() / "encoder.safetensors"), build(pretrained()).classifier.encoder.state_dict()
+    saved = load_file(pretrained() / "encoder.safetensors")
+    ours = build(pretrained()).classifier.encoder.state_dict()
     assert torch.equal(ours["blocks.1.mlp.fc2.weight"], saved["blocks.1.mlp.fc2.weight"])
     assert not torch.equal(ours["fc_norm.weight"], saved["norm.weight"])
 
@@ -92,7 +94,8 @@ def test_from_scratch_no_weight_is_a_checkpoints(golden: Path, method: str) -> N
     encoder = copy.deepcopy(given)
     torch.manual_seed(0)
     restart(encoder, NetworkSpec(encoders=(describe_encoder(given),)))
-    before, redrawn = dict(given.named_parameters()), 0
+    before = dict(given.named_parameters())
+    redrawn = 0
     for name, value in encoder.named_parameters():
         if before[name].std() > 0 and not (name.endswith("pos_embed") and method in ("moco_v3", "cae", "mixmae")):
             assert not torch.equal(value, before[name]), name
@@ -109,7 +112,8 @@ def test_random_weights_are_drawn_from_the_seed() -> None:
 
 def test_a_file_gives_its_encoder(tmp_path: Path) -> None:
     shutil.copy(pretrained() / "encoder.safetensors", tmp_path / "weights.safetensors")
-    file, run = build(tmp_path / "weights.safetensors"), build(pretrained())
+    file = build(tmp_path / "weights.safetensors")
+    run = build(pretrained())
     for name, value in run.classifier.encoder.state_dict().items():
         if not name.startswith("fc_norm"):
             assert torch.equal(file.classifier.encoder.state_dict()[name], value)
@@ -124,7 +128,8 @@ def test_a_network_of_timm_brings_its_own_pixels() -> None:
 
 def test_a_fine_tuning_run_is_a_start_too() -> None:
     """Its encoder and its fusion, and how its pixels are normalised."""
-    saved, network = load_file(finetuned("both") / "model.safetensors"), build(finetuned("both"), BOTH)
+    saved = load_file(finetuned("both") / "model.safetensors")
+    network = build(finetuned("both"), BOTH)
     for name, value in network.classifier.state_dict().items():
         if name.startswith(("encoder.", "embed.", "fusion.")):
             assert torch.equal(value, saved[name]), name

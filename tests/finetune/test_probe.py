@@ -151,7 +151,8 @@ def test_fusion_and_head_learn_what_neither_stream_says_alone() -> None:
     encoded[:, :, 0] = encoded[:, :, 0].sign()
     labels = encoded[:, 0, 0] != encoded[:, 1, 0]  # each stream alone is a coin
     target = torch.nn.functional.one_hot(labels.long(), 2).float()
-    shown, held = slice(0, 500), slice(500, 600)
+    shown = slice(0, 500)
+    held = slice(500, 600)
     classifier = fused_classifier()
     fit_fusion(classifier, encoded[shown], target[shown], Objective(task="label"), seed=0)
     with torch.no_grad():
@@ -164,7 +165,8 @@ def test_fusion_and_head_learn_what_neither_stream_says_alone() -> None:
 
 
 def test_fusion_and_head_are_the_same_for_the_same_seed() -> None:
-    encoded, target = torch.randn(40, 2, 6), torch.eye(2)[torch.arange(40) % 2]
+    encoded = torch.randn(40, 2, 6)
+    target = torch.eye(2)[torch.arange(40) % 2]
     fitted = []
     for seed in (1, 1, 2):
         classifier = fused_classifier()

@@ -116,7 +116,8 @@ def test_a_run_that_dies_goes_on_to_the_same_bits(
     at: int | None, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     """With EMA, mixup, drop path and a head from a probe; saves at 3, 4, 6, 8, 9, 12, 15 and 16."""
-    out, config = tmp_path / "run", FINETUNINGS["both"]()
+    out = tmp_path / "run"
+    config = FINETUNINGS["both"]()
     if at is not None:
         request.getfixturevalue("without_onnx")
     dies(config, out, at)
@@ -135,7 +136,8 @@ def test_batch_norms_come_to_the_same_bits_too(tmp_path: Path) -> None:
                 finetune(config, colours(splits=SPLITS), tmp_path / name, resume=True, callback=Dies(at))
         with pytest.raises(Killed):
             finetune(config, colours(splits=SPLITS), tmp_path / name, resume=True, callback=Dies(None))
-    whole, killed = newest(tmp_path / "whole"), newest(tmp_path / "killed")
+    whole = newest(tmp_path / "whole")
+    killed = newest(tmp_path / "killed")
     assert int(whole["encoder.bn1.num_batches_tracked"]) == 4
     assert all(torch.equal(value, killed[name]) for name, value in whole.items())
 
@@ -257,7 +259,8 @@ def test_the_last_image_of_a_batch_may_be_broken(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("without_onnx")
 def test_what_the_start_has_seen_the_run_has_seen(tmp_path: Path) -> None:
-    first, other = data_of("knn"), colours(splits={"train": 4, "val": 2, "test": 1}, seed=9)
+    first = data_of("knn")
+    other = colours(splits={"train": 4, "val": 2, "test": 1}, seed=9)
     finetune(tiny_finetuning(finetuned("knn"), method="knn"), other, tmp_path / "run")
     with pytest.raises(DataError, match="the model was trained on"):
         evaluate(tmp_path / "run", first.only("train"), hardware=CPU)
@@ -314,7 +317,8 @@ def test_the_mean_of_runs_is_the_mean_of_their_calibrated_logits(tmp_path: Path)
         finetune(config, colours(splits=SPLITS), runs[-1])
     both = replace(config, init=f"{runs[0]},{runs[1]}", method="mean")
     finetune(both, colours(splits=SPLITS), tmp_path / "mean")
-    pixels, logits = torch.randn(3, 3, 32, 32), []
+    pixels = torch.randn(3, 3, 32, 32)
+    logits = []
     for run in runs:
         classifier, info = load_classifier(run / "model.safetensors")
         logits.append(classifier(pixels) / info.temperature)

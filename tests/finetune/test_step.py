@@ -46,7 +46,8 @@ def gradients(model: nn.Module) -> dict[str, Tensor]:
 
 
 def test_the_loss_is_cross_entropy_and_the_gradient_its_own() -> None:
-    model, given = network(), batch()
+    model = network()
+    given = batch()
     pixels = (given.scene / 255 - torch.tensor(IMAGENET_MEAN).view(3, 1, 1)) / torch.tensor(IMAGENET_STD).view(3, 1, 1)
     expected = F.cross_entropy(model(pixels), given.target)
     expected.backward()
@@ -60,7 +61,8 @@ def test_the_loss_is_cross_entropy_and_the_gradient_its_own() -> None:
 
 
 def test_accumulated_batches_of_any_size_give_the_joined_batchs_gradient() -> None:
-    model, given = network(), batch()
+    model = network()
+    given = batch()
     whole = step(model, given)
     expected = gradients(model)
     parts = [rows(given, slice(0, 1)), rows(given, slice(1, 4)), rows(given, slice(4, 6))]
@@ -70,7 +72,8 @@ def test_accumulated_batches_of_any_size_give_the_joined_batchs_gradient() -> No
 
 
 def test_weights_count_a_class_more() -> None:
-    model, given = network(), batch()
+    model = network()
+    given = batch()
     each = [step(model, rows(given, slice(i, i + 1)))["loss"] for i in range(6)]
     weights = torch.tensor([1.0, 2.0, 0.0])
     found = step(model, given, objective=Objective(task="label", class_weights=weights))["loss"]

@@ -45,7 +45,8 @@ CLOSE = 1.5
 
 def png_with(values: np.ndarray, *chunks: tuple[bytes, bytes]) -> bytes:
     """A PNG of greys or colours, 8 or 16 bits, with these chunks before its pixels."""
-    bits, kind = 8 * values.dtype.itemsize, 0 if values.ndim == 2 else 2
+    bits = 8 * values.dtype.itemsize
+    kind = 0 if values.ndim == 2 else 2
     rows = b"".join(b"\0" + row.astype(row.dtype.newbyteorder(">")).tobytes() for row in values)
     header = struct.pack(">IIBBBBB", values.shape[1], values.shape[0], bits, kind, 0, 0, 0)
     return png_of([(b"IHDR", header), *chunks, (b"IDAT", zlib.compress(rows)), (b"IEND", b"")])
@@ -180,7 +181,8 @@ def test_adobe_rgb_named_by_exif() -> None:
     assert difference(decode(both)[0], PHOTO) == 0
 
 
-GAMMA_1, GAMMA_SRGB = (b"gAMA", struct.pack(">I", 100_000)), (b"gAMA", struct.pack(">I", 45_455))
+GAMMA_1 = (b"gAMA", struct.pack(">I", 100_000))
+GAMMA_SRGB = (b"gAMA", struct.pack(">I", 45_455))
 
 
 def chromaticities(primaries: tuple[tuple[float, float], ...]) -> tuple[bytes, bytes]:

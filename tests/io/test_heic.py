@@ -51,7 +51,8 @@ def test_a_large_heic_has_the_memory_that_it_needs(heic: bytes) -> None:
 
 def test_a_turned_heic_comes_upright_once(heic: bytes) -> None:
     """The decoder turns it by the file's own property; the orientation in its EXIF is not applied again."""
-    file, exif = io.BytesIO(), Image.Exif()
+    file = io.BytesIO()
+    exif = Image.Exif()
     exif[0x0112] = 6
     draw(120, 80).save(file, "HEIF", quality=90, exif=exif.tobytes())
     assert b"irot" in file.getvalue()
@@ -128,7 +129,8 @@ def test_hdr_of_a_camera_has_reference_white_as_white(heic: bytes, transfer: int
 
 def test_a_heic_with_a_profile_is_converted(heic: bytes) -> None:
     """Every photograph of an iPhone has the profile Display P3."""
-    image, file = draw(256, 192), io.BytesIO()
+    image = draw(256, 192)
+    file = io.BytesIO()
     wide = Image.fromarray(power_values(image, P3, 2.2))
     wide.save(file, "HEIF", quality=95, chroma=444, icc_profile=icc_profile(P3, D65, 2.2))
     found = decode_one(file.getvalue(), "photo.heic")[0]

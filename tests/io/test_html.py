@@ -29,7 +29,10 @@ def test_a_text_comes_back_as_it_was(text: str, attribute: str) -> None:
         def handle_starttag(self, tag, attrs):
             seen.append((tag, [name for name, _ in attrs]))
 
-    page = render("predict/prediction.html", url=attribute, alt=text, text="") if attribute else ""
+    if attribute:
+        page = render("predict/prediction.html", url=attribute, alt=text, text="")
+    else:
+        page = ""
     One().feed(page)
     assert seen == [("img", ["alt", "src"])] * bool(attribute)
     inside = render("predict/prediction.html", url="", alt="", text=text).strip()

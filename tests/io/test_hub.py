@@ -55,7 +55,10 @@ class Hub(BaseHTTPRequestHandler):
             self.send_header("Content-Length", "0")
             self.end_headers()
             return
-        body = weights() if is_network else CONTENT if name != "evil.onnx" else CONTENT[::-1]
+        if is_network:
+            body = weights()
+        else:
+            body = CONTENT if name != "evil.onnx" else CONTENT[::-1]
         sha256 = hashlib.sha256(weights()).hexdigest() if is_network else SHA256
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))

@@ -147,7 +147,8 @@ def broken_reader(monkeypatch: pytest.MonkeyPatch) -> bytes:
     """An image at which the check of bytes fails as it never should; others are checked as always."""
     from uniemox.io import images
 
-    data, check = jpeg_of(draw_image(5)), images.check_bytes
+    data = jpeg_of(draw_image(5))
+    check = images.check_bytes
 
     def fail(content: bytes, name: str) -> None:
         if content == data:
@@ -289,7 +290,8 @@ def test_a_training_loader_leaves_out_the_bad_image(photos: Path) -> None:
 
 
 def test_other_files_of_a_request_are_answered(boom: bytes, tmp_path: Path) -> None:
-    good, bad = image(1), FILE_STARTS["BigTIFF"] + HUGE
+    good = image(1)
+    bad = FILE_STARTS["BigTIFF"] + HUGE
     with running([predictor_of(tmp_path)]) as server:
         answers = server.post("/predict", good, boom, bad, good).json
         assert server.post("/predict", boom).code == (422, "unreadable_picture")

@@ -25,7 +25,8 @@ WHITES = [
     *[("f2", 1), ("f8", 1), ("i1", 127)],
 ]
 REFUSED = ("f2", "f8", "i1")
-ORDERS, COMPRESSIONS = ("<", ">"), (lambda page: page, deflated)
+ORDERS = ("<", ">")
+COMPRESSIONS = (lambda page: page, deflated)
 
 
 def tagged(page: Page, tags: dict[int, tuple[int, ...]]) -> Page:
@@ -219,7 +220,8 @@ def png_of_rows(bits: int, kind: int, rows: list[bytes], transparent: bytes) -> 
 
 @pytest.mark.parametrize("bits", [1, 2, 4, 8, 16])
 def test_the_transparent_grey_of_a_png_is_white(bits: int) -> None:
-    white, step = 2**bits - 1, max(1, (2**bits - 1) // 15)
+    white = 2**bits - 1
+    step = max(1, (2**bits - 1) // 15)
     greys = [min(white, step * i) if bits >= 4 else i % (white + 1) for i in range(16)]
     packed = int("".join(f"{grey:0{bits}b}" for grey in greys), 2).to_bytes(2 * bits, "big")
     clear = greys[1]

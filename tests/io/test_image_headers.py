@@ -15,7 +15,8 @@ from uniemox.io.images import decode
 
 CLOSE = 1.5
 """Mean difference in levels that rounding may cause."""
-PIXELS, VALUES = np.asarray(PHOTO), np.asarray(IN_P3)
+PIXELS = np.asarray(PHOTO)
+VALUES = np.asarray(IN_P3)
 NAME = b"profile\0"
 
 

@@ -14,7 +14,9 @@ from uniemox.io.image_limits import check_bytes, webp_pixels
 from uniemox.io.images import decode
 
 IMAGE = draw()
-JPEG, GIF, PNG = save(IMAGE, "JPEG"), save(IMAGE, "GIF"), png_chunks(save(IMAGE, "PNG"))
+JPEG = save(IMAGE, "JPEG")
+GIF = save(IMAGE, "GIF")
+PNG = png_chunks(save(IMAGE, "PNG"))
 GIF_START = 13 + (3 << (GIF[10] & 7) + 1)
 FRAME = GIF.index(b",", GIF_START)
 OWN_SCANS = progressive_jpeg(0, 64, 64).count(b"\xff\xda")

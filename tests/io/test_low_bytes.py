@@ -18,7 +18,8 @@ from uniemox.io.images import decode
 DARK = draw(120, 88).point(lambda value: value // 8)  # 0 to 31: light below 1.4 %, in four values of 8 bits
 COLOURS = np.asarray(DARK).astype(int)
 LINEAR_LIGHT = (b"cICP", bytes([1, 8, 0, 1]))
-ORDERS, COMPRESSIONS = ("<", ">"), (lambda page: page, deflated)
+ORDERS = ("<", ">")
+COMPRESSIONS = (lambda page: page, deflated)
 PROFILE = 34675  # a tag of TIFF
 
 
@@ -28,7 +29,9 @@ def light_of(primaries: tuple[tuple[float, float], ...] = SRGB) -> np.ndarray:
 
 def linear_profile(primaries: tuple[tuple[float, float], ...], curve: bytes = b"") -> bytes:
     profile = icc_profile(primaries, D65, 1.0)
-    return profile.replace(b"curv\0\0\0\0" + struct.pack(">IH", 1, 256) + b"\0\0", curve) if curve else profile
+    if curve:
+        return profile.replace(b"curv\0\0\0\0" + struct.pack(">IH", 1, 256) + b"\0\0", curve)
+    return profile
 
 
 def with_profile(page: Page, profile: bytes) -> Page:

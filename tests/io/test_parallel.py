@@ -27,7 +27,8 @@ def test_results_come_in_order_whatever_ends_first(millis: list[int], ahead: int
 
 
 def test_an_error_comes_in_its_turn_and_ends_it() -> None:
-    results, stopped = parallel_map([2, 1, 0, 1], lambda n: 2 // n, on_stop=lambda: stops.append(1)), []
+    results = parallel_map([2, 1, 0, 1], lambda n: 2 // n, on_stop=lambda: stops.append(1))
+    stopped = []
     stops: list[int] = []
     assert [next(results), next(results)] == [1, 2]
     with pytest.raises(ZeroDivisionError):
@@ -63,7 +64,8 @@ def test_only_its_threads_have_one_core() -> None:
 def test_a_session_leaves_the_other_cores_alone(
     threads: int | None, opened: list[int | None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked, open_session = [], onnx_sessions.open_session
+    asked = []
+    open_session = onnx_sessions.open_session
 
     def watched(path: Path, *, threads: int | None = None, provider: str = "cpu") -> onnx_sessions.InferenceSession:
         asked.append(threads)

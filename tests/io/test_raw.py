@@ -46,7 +46,10 @@ def test_formats_that_are_not_read_are_reported_with_a_remedy(tmp_path: Path, en
     path.write_bytes(NIKON)
     assert ending in FOREIGN
     assert list(list_images([str(tmp_path)])) == [str(path)]
-    remedy = r"pip install 'uniemox\[raw\]', or save it as JPEG or PNG" if ending in RAW_ENDINGS else "save it as JPEG"
+    if ending in RAW_ENDINGS:
+        remedy = r"pip install 'uniemox\[raw\]', or save it as JPEG or PNG"
+    else:
+        remedy = "save it as JPEG"
     with pytest.raises(ImageError, match=remedy) as raised:
         read_any(path)
     assert isinstance(raised.value, MissingPackageError) == (ending in RAW_ENDINGS)

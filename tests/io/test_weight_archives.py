@@ -137,7 +137,9 @@ def test_members_that_share_their_bytes_are_refused(tmp_path: Path) -> None:
         for number in range(1, 1000):
             member = zipfile.ZipInfo(f"a/data/{number}")
             one = archive.filelist[0]
-            member.CRC, member.file_size, member.compress_size = one.CRC, one.file_size, one.compress_size
+            member.CRC = one.CRC
+            member.file_size = one.file_size
+            member.compress_size = one.compress_size
             member.header_offset = one.header_offset
             archive.filelist.append(member)
             archive.NameToInfo[member.filename] = member

@@ -13,7 +13,8 @@ from uniemox.errors import ShapeError
 from uniemox.losses.methods import affect_loss, concordance, distribution_loss
 from uniemox.losses.objective import mean_over_images, soft_target_cross_entropy
 
-seeds, counts = st.integers(0, 999), st.integers(2, 20)
+seeds = st.integers(0, 999)
+counts = st.integers(2, 20)
 
 
 def draw(*shape: int, seed: int = 0) -> Tensor:
@@ -33,7 +34,9 @@ def written_out(pred: np.ndarray, target: np.ndarray, weight: np.ndarray) -> flo
 
 @given(counts, seeds)
 def test_affect_equals_numpy(count: int, seed: int) -> None:
-    pred, target, weight = draw(count, 2, seed=seed), draw(count, 2, seed=seed + 1), draw(count, seed=seed + 2).exp()
+    pred = draw(count, 2, seed=seed)
+    target = draw(count, 2, seed=seed + 1)
+    weight = draw(count, seed=seed + 2).exp()
     for weights in (torch.ones(count, dtype=torch.float64), weight):
         expected = written_out(pred.numpy(), target.numpy(), weights.numpy())
         assert affect_loss(pred, target, weights).item() == pytest.approx(expected, rel=1e-6)
@@ -44,12 +47,14 @@ def test_affect_equals_numpy(count: int, seed: int) -> None:
 
 @given(st.permutations(range(6)))
 def test_a_weight_of_two_is_an_image_twice_and_order_is_nothing(order: list[int]) -> None:
-    pred, target = draw(6, 2), draw(6, 2, seed=1)
+    pred = draw(6, 2)
+    target = draw(6, 2, seed=1)
     weight = torch.tensor([2.0, 1, 1, 0, 1, 1], dtype=torch.float64)
     rows = [0, 0, 1, 2, 4, 5]
     expected = affect_loss(pred[rows], target[rows])
     torch.testing.assert_close(affect_loss(pred[order], target[order], weight[order]), expected)
-    shares, other = draw(6, 3).softmax(-1), draw(6, 3, seed=1)
+    shares = draw(6, 3).softmax(-1)
+    other = draw(6, 3, seed=1)
     for loss in (distribution_loss, soft_target_cross_entropy):
         expected = loss(other[rows], shares[rows])
         torch.testing.assert_close(loss(other[order], shares[order], weight[order]), expected)
@@ -76,7 +81,8 @@ def test_a_batch_of_equal_numbers_has_a_finite_gradient(count: int, dtype: torch
 
 @given(st.integers(1, 8), st.integers(2, 8), seeds)
 def test_divergence_equals_scipy_and_differs_from_cross_entropy_by_a_constant(n: int, e: int, seed: int) -> None:
-    logits, target = draw(n, e, seed=seed), draw(n, e, seed=seed + 1).softmax(-1)
+    logits = draw(n, e, seed=seed)
+    target = draw(n, e, seed=seed + 1).softmax(-1)
     target = torch.where(target < 0.1, 0.0, target)
     target = target / target.sum(dim=1, keepdim=True)
     loss = distribution_loss(logits, target)
@@ -97,16 +103,21 @@ def test_divergence_of_the_right_shares_is_zero_and_zero_shares_are_finite() -> 
 
 
 def test_gradients_match_finite_differences() -> None:
-    pred, target, weight = draw(5, 2).requires_grad_(), draw(5, 2, seed=1), draw(5, seed=2).exp()
+    pred = draw(5, 2).requires_grad_()
+    target = draw(5, 2, seed=1)
+    weight = draw(5, seed=2).exp()
     assert gradcheck(affect_loss, (pred, target))
     assert gradcheck(lambda p: affect_loss(p, target, weight), (pred,))
-    logits, shares = draw(5, 4).requires_grad_(), draw(5, 4, seed=1).softmax(-1)
+    logits = draw(5, 4).requires_grad_()
+    shares = draw(5, 4, seed=1).softmax(-1)
     assert gradcheck(lambda x: distribution_loss(x, shares, weight), (logits,))
     assert gradcheck(lambda x: soft_target_cross_entropy(x, shares, weight), (logits,))
 
 
 def test_weighted_cross_entropy_is_torchs_with_class_weights() -> None:
-    logits, labels, of_class = draw(6, 3), torch.tensor([0, 1, 2, 2, 0, 2]), torch.tensor([0.5, 2, 1]).double()
+    logits = draw(6, 3)
+    labels = torch.tensor([0, 1, 2, 2, 0, 2])
+    of_class = torch.tensor([0.5, 2, 1]).double()
     expected = torch.nn.functional.cross_entropy(logits, labels, weight=of_class)
     one_hot = torch.eye(3, dtype=torch.float64)[labels]
     torch.testing.assert_close(soft_target_cross_entropy(logits, one_hot, of_class[labels]), expected)

@@ -40,11 +40,13 @@ def test_gradients_match_finite_differences() -> None:
     fused, image, text = (draw(4, 6, seed=i).requires_grad_() for i in range(3))
     assert gradcheck(lambda f, i, t: contrastive_feature_alignment(f, i, t, 14.0), (fused, image, text))
     assert gradcheck(semantic_visual_alignment, (fused, image))
-    pred, target = draw(2, 5, 12).requires_grad_(), draw(2, 5, 12, seed=1).requires_grad_()
+    pred = draw(2, 5, 12).requires_grad_()
+    target = draw(2, 5, 12, seed=1).requires_grad_()
     mask = torch.tensor([[1, 0, 1, 1, 0], [0, 1, 0, 0, 1]], dtype=torch.float64)
     for norm_pix in (False, True):
         assert gradcheck(lambda p, t, n=norm_pix: reconstruction_loss(p, t, mask, n), (pred, target))
-    logits, soft = draw(4, 8).requires_grad_(), draw(4, 8, seed=1).softmax(-1).requires_grad_()
+    logits = draw(4, 8).requires_grad_()
+    soft = draw(4, 8, seed=1).softmax(-1).requires_grad_()
     assert gradcheck(soft_target_cross_entropy, (logits, soft))
 
 
@@ -66,18 +68,22 @@ def test_order_of_images_and_of_texts_is_nothing(order: list[int]) -> None:
 
 
 def test_no_error_gives_no_loss_and_opposites_the_largest() -> None:
-    image, text = draw(5, 7), draw(9, 7, seed=1)
+    image = draw(5, 7)
+    text = draw(9, 7, seed=1)
     for scale in (0.01, 1.0, 300.0):
         assert semantic_visual_alignment(scale * image, image).item() == pytest.approx(0, abs=1e-12)
         assert contrastive_feature_alignment(scale * image, image, text, 10.0).item() == pytest.approx(0, abs=1e-12)
     assert semantic_visual_alignment(-image, image).item() == pytest.approx(2)
     assert contrastive_feature_alignment(-image, image, text, 10.0).item() == pytest.approx(2)
-    patches, mask = draw(2, 5, 12), torch.ones(2, 5, dtype=torch.float64)
+    patches = draw(2, 5, 12)
+    mask = torch.ones(2, 5, dtype=torch.float64)
     assert reconstruction_loss(patches, patches, mask).item() == 0
 
 
 def test_only_hidden_patches_count() -> None:
-    pred, target, mask = draw(2, 4, 6), draw(2, 4, 6, seed=1), torch.tensor([[1.0, 0, 0, 1], [0, 1, 1, 0]]).double()
+    pred = draw(2, 4, 6)
+    target = draw(2, 4, 6, seed=1)
+    mask = torch.tensor([[1.0, 0, 0, 1], [0, 1, 1, 0]]).double()
     changed = torch.where(mask[..., None] == 1, pred, torch.full_like(pred, 99.0))
     assert_close(reconstruction_loss(changed, target, mask), reconstruction_loss(pred, target, mask))
     by_hand = torch.stack([((pred - target) ** 2)[i, j].mean() for i, j in [(0, 0), (0, 3), (1, 1), (1, 2)]]).mean()

@@ -17,7 +17,8 @@ LOGITS = arrays(np.float32, (3, 4), elements=st.floats(-8, 8, width=32)).map(tor
 
 def test_an_error_across_polarity_costs_more() -> None:
     """Probabilities 0.1, 0.2, 0.3, 0.4: of the first label -log 0.1, of its polarity -log 0.3."""
-    logits, target = torch.tensor([[0.1, 0.2, 0.3, 0.4]]).log(), torch.tensor([[1.0, 0, 0, 0]])
+    logits = torch.tensor([[0.1, 0.2, 0.3, 0.4]]).log()
+    target = torch.tensor([[1.0, 0, 0, 0]])
     assert polarity_loss(logits, target, POLARITY) == pytest.approx(-np.log(0.3))
     assert hierarchical_cross_entropy(logits, target, POLARITY, 0.5) == pytest.approx(-np.log(0.1) - 0.5 * np.log(0.3))
     within, across = (torch.tensor([[0.1, *rest]]).log() for rest in ((0.7, 0.1, 0.1), (0.1, 0.7, 0.1)))
@@ -28,7 +29,8 @@ def test_an_error_across_polarity_costs_more() -> None:
 @given(LOGITS)
 def test_polarities_cost_at_most_what_labels_cost(logits: torch.Tensor) -> None:
     target = torch.eye(4)[:3]
-    labels, polarity = soft_target_cross_entropy(logits, target), polarity_loss(logits, target, POLARITY)
+    labels = soft_target_cross_entropy(logits, target)
+    polarity = polarity_loss(logits, target, POLARITY)
     assert -1e-5 <= polarity <= labels + 1e-4
     everything = polarity_loss(logits, target, torch.ones(1, 4))  # one polarity is always right
     assert everything == pytest.approx(0, abs=1e-5)

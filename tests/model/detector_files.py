@@ -14,7 +14,8 @@ from uniemox.model.detectors import YoloxNano, YuNet
 def write_detector(network: YoloxNano | YuNet, path: Path) -> YoloxNano | YuNet:
     """An ONNX file with the network's weights. Returns the network."""
     layers = [*in_order(network), *(nn.Conv2d(1, 1, 1) for _ in range(network.unused_convolutions))]
-    nodes, tensors = [], []
+    nodes = []
+    tensors = []
     for i, layer in enumerate(layers):
         names = [f"{i}.weight", f"{i}.bias"]
         values = [parameter.detach().numpy() for parameter in layer.parameters()]

@@ -27,7 +27,10 @@ def vit(**options: object) -> VisionTransformer:
 def classifier(streams: Streams, outputs: int = 4) -> Classifier:
     """A small classifier whose head says something."""
     torch.manual_seed(0)
-    parts = {"embed": nn.Linear(16, 8), "fusion": build_fusion("attention", 8)} if streams == "both" else {}
+    if streams == "both":
+        parts = {"embed": nn.Linear(16, 8), "fusion": build_fusion("attention", 8)}
+    else:
+        parts = {}
     model = Classifier(vit(), feature_width=16, outputs=outputs, streams=streams, **parts).eval()
     nn.init.normal_(model.head.weight)
     return model
@@ -76,7 +79,8 @@ def test_both_streams_are_fused_as_in_pre_training(count: int) -> None:
 
 
 def test_both_streams_are_one_pass_and_everything_is_trained() -> None:
-    model, sizes = classifier("both").train(), []
+    model = classifier("both").train()
+    sizes = []
     model.encoder.register_forward_pre_hook(lambda _, args: sizes.append(len(args[0])))
     model(*views(3)).square().sum().backward()
     assert sizes == [6]
@@ -84,7 +88,8 @@ def test_both_streams_are_one_pass_and_everything_is_trained() -> None:
 
 
 def test_bf16_fuses_in_float32() -> None:
-    model, (scene, person) = classifier("both"), views(2)
+    model = classifier("both")
+    (scene, person) = views(2)
     with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
         assert model.features(scene, person).dtype == torch.float32
         assert model(scene, person).dtype == torch.bfloat16
@@ -180,7 +185,8 @@ def test_drop_path_of_a_convolutional_network() -> None:
 
 def test_drop_path_drops_samples_in_training_only() -> None:
     torch.manual_seed(0)
-    encoder, (scene, _) = vit(), views(1)
+    encoder = vit()
+    (scene, _) = views(1)
     scene = scene.expand(64, -1, -1, -1)
     set_drop_path(encoder, 0.5)
     assert len(encoder.train()(scene).round(decimals=4).unique(dim=0)) == 4  # each of attention and MLP on or off
@@ -208,7 +214,8 @@ def test_neighbours_vote_as_written_out(
     count: int, known: int, classes: int, neighbours: int, temperature: float, seed: int
 ) -> None:
     draw = np.random.default_rng(seed)
-    bank, queries = draw.normal(size=(known, 5)), draw.normal(size=(count, 5))
+    bank = draw.normal(size=(known, 5))
+    queries = draw.normal(size=(count, 5))
     targets = draw.dirichlet(np.ones(classes), size=known)
     head = NeighbourHead(torch.from_numpy(bank), torch.from_numpy(targets), neighbours, temperature)
     logits = head(torch.from_numpy(queries))
@@ -221,7 +228,8 @@ def test_neighbours_vote_as_written_out(
 
 
 def test_a_known_image_gets_its_own_label() -> None:
-    bank, labels = torch.randn(30, 6, generator=torch.Generator().manual_seed(0)), torch.arange(30) % 3
+    bank = torch.randn(30, 6, generator=torch.Generator().manual_seed(0))
+    labels = torch.arange(30) % 3
     head = NeighbourHead(bank, nn.functional.one_hot(labels, 3), neighbours=1)
     assert torch.equal(head(7 * bank).argmax(dim=1), labels)
     assert list(head.parameters()) == []
@@ -229,7 +237,8 @@ def test_a_known_image_gets_its_own_label() -> None:
 
 
 def test_the_spec_describes_the_neighbours_of_a_head() -> None:
-    model, spec = classifier("scene"), NetworkSpec(feature_width=16, outputs=4)
+    model = classifier("scene")
+    spec = NetworkSpec(feature_width=16, outputs=4)
     assert with_fitted(spec, model) == spec
     model.head = NeighbourHead(torch.randn(12, 16), torch.eye(4).repeat(3, 1), temperature=0.1)
     found = with_fitted(spec, model)

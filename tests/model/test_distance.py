@@ -17,7 +17,8 @@ def cloud(count: int, width: int, seed: int = 0) -> Tensor:
 
 
 def test_it_is_the_plain_computation() -> None:
-    features, new = cloud(300, 12), cloud(20, 12, seed=1)
+    features = cloud(300, 12)
+    new = cloud(20, 12, seed=1)
     found = Distance.fit(features).squared_distance(new).numpy()
     units = features.numpy() / np.linalg.norm(features.numpy(), axis=1, keepdims=True)
     mean = units.mean(axis=0)
@@ -59,9 +60,11 @@ def test_few_images_and_equal_ones() -> None:
 
 def test_a_label_that_stands_out_makes_an_image_familiar() -> None:
     """Both parts in units of their deviation over the training images."""
-    features, logits = cloud(300, 12), 3 * torch.randn(300, 8, generator=torch.Generator().manual_seed(1))
+    features = cloud(300, 12)
+    logits = 3 * torch.randn(300, 8, generator=torch.Generator().manual_seed(1))
     distance = Distance.fit(features, logits)
-    far, energy = distance.squared_distance(features), -logits.logsumexp(dim=1)
+    far = distance.squared_distance(features)
+    energy = -logits.logsumexp(dim=1)
     torch.testing.assert_close(
         distance(features, logits), far / far.std() + energy / energy.std(), rtol=1e-4, atol=1e-4
     )

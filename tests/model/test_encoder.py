@@ -61,7 +61,8 @@ def test_registers_with_and_without_positions_give_what_timm_gives(no_embed_clas
 def test_hidden_patches_have_no_influence() -> None:
     torch.manual_seed(0)
     vit = build_encoder("vit_tiny_patch16_224", 64, depth=2).eval()
-    patches, visible = torch.randn(1, 16, 768), torch.tensor([[3, 7, 11, 2]])
+    patches = torch.randn(1, 16, 768)
+    visible = torch.tensor([[3, 7, 11, 2]])
     changed = patches.clone()
     changed[:, [0, 1, 15]] = 9.0
     assert torch.equal(encode_visible(vit, patches, visible), encode_visible(vit, changed, visible))

@@ -19,7 +19,8 @@ def draw(*shape: int, seed: int = 0) -> Tensor:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_equals_stored_values(name: str, equations: dict[str, Tensor]) -> None:
-    scene, person = equations["scene"], equations["person"]
+    scene = equations["scene"]
+    person = equations["person"]
     heads = equations["attention.scene_proj"].shape[0]
     fusion = build_fusion(name, channels=scene.shape[1], heads=heads).double()
     weights = {key.removeprefix(f"{name}."): value for key, value in equations.items() if key.startswith(f"{name}.")}
@@ -31,8 +32,10 @@ def test_equals_stored_values(name: str, equations: dict[str, Tensor]) -> None:
 def test_scaled_attention_keeps_images_apart_where_the_offset_hides_them_in_attention() -> None:
     """With ε as large as features are, Γ2's products, C times smaller, vanish beside it; ours keep their scale."""
     torch.manual_seed(0)
-    scene, person = draw(64, 512), draw(64, 512, seed=1)
-    shares, cosines = {}, {}
+    scene = draw(64, 512)
+    person = draw(64, 512, seed=1)
+    shares = {}
+    cosines = {}
     for name in ("attention", "scaled_attention"):
         fusion = build_fusion(name, channels=512).double()
         torch.nn.init.constant_(fusion.bias, 0.1)
@@ -46,18 +49,18 @@ def test_scaled_attention_keeps_images_apart_where_the_offset_hides_them_in_atte
 
 def test_scaled_attention_is_attention_with_scaled_products() -> None:
     torch.manual_seed(0)
-    scaled, plain = (
-        build_fusion("scaled_attention", 8, heads=2).double(),
-        build_fusion("attention", 8, heads=2).double(),
-    )
+    scaled = build_fusion("scaled_attention", 8, heads=2).double()
+    plain = build_fusion("attention", 8, heads=2).double()
     plain.load_state_dict(scaled.state_dict())
     plain.scale = 8 / 2
-    scene, person = draw(3, 8), draw(3, 8, seed=1)
+    scene = draw(3, 8)
+    person = draw(3, 8, seed=1)
     torch.testing.assert_close(scaled(scene, person), plain(scene, person), rtol=0, atol=0)
 
 
 def test_diagnostics_of_one_direction_and_of_orthogonal_features() -> None:
-    same, apart = torch.ones(3, 4), torch.eye(4)
+    same = torch.ones(3, 4)
+    apart = torch.eye(4)
     assert fused_diagnostics(same, torch.ones(4))["fused_cosine"].item() == pytest.approx(1)
     assert fused_diagnostics(same, torch.ones(4))["offset_share"].item() == pytest.approx(1)
     assert fused_diagnostics(apart, None).keys() == {"fused_cosine"}
@@ -85,7 +88,9 @@ def test_gradients_match_finite_differences(name: str) -> None:
 def test_each_image_is_fused_on_its_own_of_both_streams(name: str) -> None:
     """Γ2's softmax runs over the channels of one sample, not over the batch."""
     torch.manual_seed(0)
-    fusion, scene, person = build_fusion(name, channels=8).double(), draw(5, 8), draw(5, 8, seed=1)
+    fusion = build_fusion(name, channels=8).double()
+    scene = draw(5, 8)
+    person = draw(5, 8, seed=1)
     whole = fusion(scene, person)
     alone = torch.cat([fusion(scene[i : i + 1], person[i : i + 1]) for i in range(5)])
     torch.testing.assert_close(whole, alone, rtol=1e-12, atol=1e-12)
@@ -96,8 +101,10 @@ def test_each_image_is_fused_on_its_own_of_both_streams(name: str) -> None:
 
 def test_starting_values_are_the_design() -> None:
     torch.manual_seed(0)
-    static, dynamic = build_fusion("static", 512), build_fusion("dynamic", 512)
-    attention, gated = build_fusion("attention", 512), build_fusion("gated", 512)
+    static = build_fusion("static", 512)
+    dynamic = build_fusion("dynamic", 512)
+    attention = build_fusion("attention", 512)
+    gated = build_fusion("gated", 512)
     assert not list(static.parameters())
     assert torch.equal(static.weight, torch.ones(512))
     for weight in (dynamic.scene_weight, dynamic.person_weight):

@@ -27,7 +27,10 @@ from uniemox.model.regions import COUNT, GRID, Regions
 from uniemox.views.patches import normalise
 
 NAMES = tuple(REGION_METHODS)
-WIDTH, CHANNELS, SIZE = 6, 64, 64  # of fewer channels all may be cut off by a ReLU
+# of fewer channels all may be cut off by a ReLU
+WIDTH = 6
+CHANNELS = 64
+SIZE = 64
 
 
 def regions(method: Relation, seed: int, count: int = 3) -> dict:
@@ -98,7 +101,8 @@ def test_each_image_is_told_alone(name: str, seed: int) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_the_skip_is_the_normed_features_of_whole_views(name: str) -> None:
     """With it they come first, so that a head on them is a linear probe; without it they are not among the features."""
-    method, paper = built(name), built(name, skip=False)
+    method = built(name)
+    paper = built(name, skip=False)
     found = regions(method, 0)
     with torch.no_grad():
         features = method(found)
@@ -130,7 +134,8 @@ def test_emoticon_multiplies_its_modalities_alone() -> None:
     """Each image is learned from the modality that is sure of its label; contexts stand side by side."""
     method = built("emoticon", skip=False)
     assert method.width == 4 * CHANNELS + 2 * len(MIKELS)
-    target, logits = torch.eye(len(MIKELS))[:1], torch.zeros(2, len(MIKELS))
+    target = torch.eye(len(MIKELS))[:1]
+    logits = torch.zeros(2, len(MIKELS))
     logits[0, 0], logits[1, 1] = 2.0, 6.0  # the face rather sure, the body wrong
     logits.requires_grad_()
     features = torch.cat([torch.zeros(4 * CHANNELS), *logits])[None]
@@ -186,7 +191,8 @@ def test_people_are_neighbours_by_their_distance() -> None:
 def test_two_confounders_by_hand() -> None:
     """Σ_i λ_i z_i P(z_i), times how many there are; λ from the queries' and keys' product over √Z."""
     head = Ccim(width=1, outputs=2, confounders=2, confounder_width=4)
-    z, shares = torch.tensor([[1.0, 0, 0, 0], [0, 2.0, 0, 0]]), torch.tensor([0.75, 0.25])
+    z = torch.tensor([[1.0, 0, 0, 0], [0, 2.0, 0, 0]])
+    shares = torch.tensor([0.75, 0.25])
     head.set_dictionary(z, shares)
     with torch.no_grad():
         head.query.weight.zero_()

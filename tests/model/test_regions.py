@@ -41,7 +41,8 @@ def test_the_mean_in_a_box_by_hand() -> None:
 
 @given(st.lists(SHARES, min_size=4, max_size=4), st.integers(1, 7))
 def test_the_mean_of_an_even_map_is_its_value(corners: list[float], side: int) -> None:
-    (x1, x2), (y1, y2) = sorted(corners[:2]), sorted(corners[2:])
+    (x1, x2) = sorted(corners[:2])
+    (y1, y2) = sorted(corners[2:])
     if min(x2 - x1, y2 - y1) < 1e-3:
         return
     found = means(torch.full((1, 2, side, side), 3.0), torch.tensor([[[x1, y1, x2, y2]]]))

@@ -13,12 +13,10 @@ from uniemox.losses.config import LossWeights
 from uniemox.model.config import DecoderConfig, ModelConfig
 from uniemox.model.uniemox import UniEmoX
 
-L1_SCENE, L1_PERSON, L2, L3 = (
-    "scene_reconstruction",
-    "person_reconstruction",
-    "contrastive_feature_alignment",
-    "semantic_visual_alignment",
-)
+L1_SCENE = "scene_reconstruction"
+L1_PERSON = "person_reconstruction"
+L2 = "contrastive_feature_alignment"
+L3 = "semantic_visual_alignment"
 Build = Callable[..., UniEmoX]
 
 
@@ -74,7 +72,8 @@ def test_returns_everything(build_model: Build) -> None:
 
 def test_streams_do_not_leak_into_each_other(build_model: Build) -> None:
     """One batched pass of 2N gives what two passes of N give."""
-    model, given = build_model().eval(), inputs()
+    model = build_model().eval()
+    given = inputs()
     whole = model(**given)
     swapped = model(**given | {"scene": given["person"], "person": given["scene"]} | {
         "scene_noise": given["person_noise"], "person_noise": given["scene_noise"]})  # fmt: skip
@@ -194,7 +193,8 @@ def test_positions_are_fixed(build_model: Build) -> None:
 
 
 def test_bf16_fuses_and_compares_in_float32(build_model: Build) -> None:
-    model, given = build_model(), inputs()
+    model = build_model()
+    given = inputs()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         output = model(**given)
     assert output.scene_pred.dtype == torch.bfloat16

@@ -19,7 +19,8 @@ def write_constant(
     image = helper.make_tensor_value_info("images", element, [batch, 3, *size])
     nodes = [helper.make_node("ReduceMax", ["images"], ["most"], axes=[1, 2, 3], keepdims=0)]
     nodes.append(helper.make_node("Sub", ["most", "most"], ["zeros"]))  # (N,)
-    constants, results = [], []
+    constants = []
+    results = []
     for i, values in enumerate(outputs):
         tensor = values.astype(helper.tensor_dtype_to_np_dtype(element))
         rank = numpy_helper.from_array(np.array([-1] + [1] * (values.ndim - 1)), f"rank_{i}")

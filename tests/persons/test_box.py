@@ -50,7 +50,9 @@ def test_limits_of_settings_are_allowed() -> None:
 
 def test_who_is_taken() -> None:
     size = (100, 100)
-    near, far, sure = Box(0, 0, 50, 50), Box(60, 60, 70, 70), Box(10, 10, 50, 50)
+    near = Box(0, 0, 50, 50)
+    far = Box(60, 60, 70, 70)
+    sure = Box(10, 10, 50, 50)
     people = [Detection(near, 0.3), Detection(far, 0.99), Detection(sure, 0.9)]
     assert choose_person(people, None, size).box == sure  # 1600 x 0.9 beats 2500 x 0.3
     assert choose_person(people[:2], None, size).box == near
@@ -65,7 +67,8 @@ def test_who_is_taken() -> None:
 
 
 def test_without_a_person_the_view_is_the_whole_image() -> None:
-    whole, person = Box(0, 0, 100, 80), Detection(Box(10, 20, 60, 70), 0.9)
+    whole = Box(0, 0, 100, 80)
+    person = Detection(Box(10, 20, 60, 70), 0.9)
     for policy in ("largest", "union", "persons_only"):
         assert choose_person(None, None, (100, 80), policy) == (whole, "whole_image_nobody_looked", ())
         assert choose_person([], None, (100, 80), policy) == (whole, "whole_image_nobody_found", ())

@@ -91,7 +91,8 @@ def rows_by_hand(pixels: NDArray[np.float32]) -> NDArray[np.float64]:
             for column in range(side):
                 for anchor, (anchor_w, anchor_h) in enumerate(anchors):
                     t = raw[row, column, anchor * (5 + CLASSES) : (anchor + 1) * (5 + CLASSES)]
-                    cx, cy = (column + sigmoid(t[0])) / side, (row + sigmoid(t[1])) / side
+                    cx = (column + sigmoid(t[0])) / side
+                    cy = (row + sigmoid(t[1])) / side
                     box = (cx, cy, anchor_w * np.exp(t[2]) / 416, anchor_h * np.exp(t[3]) / 416)
                     objectness = sigmoid(t[4])
                     rows.append((*box, objectness, *(objectness * sigmoid(t[5:]))))
@@ -128,7 +129,8 @@ def test_people_equal_those_of_numpy(network: Path, confidence: float) -> None:
     pixels, _ = fit_images([image], SIZE, PREPARATION)
     rows = rows_by_hand(pixels)
     rows = rows[rows[:, 5] >= confidence]
-    centres, halves = rows[:, :2] * (500, 300), rows[:, 2:4] * (250, 150)
+    centres = rows[:, :2] * (500, 300)
+    halves = rows[:, 2:4] * (250, 150)
     boxes = np.concatenate([centres - halves, centres + halves], axis=1)
     kept = [row for row in suppress(boxes, rows[:, 5], 0.4) if is_visible(boxes[row])]
     (found,) = detector.detect([image])
@@ -140,7 +142,8 @@ def test_people_equal_those_of_numpy(network: Path, confidence: float) -> None:
 
 
 def test_the_papers_settings_are_the_defaults(network: Path) -> None:
-    plain, said = load_detector(network), load_detector(network, DetectorConfig(confidence=0.8, nms_overlap=0.4))
+    plain = load_detector(network)
+    said = load_detector(network, DetectorConfig(confidence=0.8, nms_overlap=0.4))
     assert plain.fingerprint == said.fingerprint
     assert load_detector(network, DetectorConfig(confidence=0.5)).fingerprint != plain.fingerprint
     assert all(one.confidence >= 0.8 for found in plain.detect([scene()]) for one in found)

@@ -72,7 +72,8 @@ def test_yolox_decoded_in_the_graph_finds_the_same(models: Path, photographs: li
     """YOLOX-nano with the decoding added to its graph, as --decode_in_inference does: told apart, the same boxes."""
     path = write_decoded(models / "yolox_nano.onnx", tmp_path / "decoded.onnx")
     images = [image for image, _ in photographs[:8]]
-    raw, decoded = load_detector(models / "yolox_nano.onnx"), load_detector(path)
+    raw = load_detector(models / "yolox_nano.onnx")
+    decoded = load_detector(path)
     assert (raw.layout.name, decoded.layout.name) == ("YOLOX", "YOLOX, decoded in the graph")
     for ours, graphs in zip(raw.detect(images), decoded.detect(images), strict=True):
         assert len(ours) == len(graphs)
@@ -131,7 +132,8 @@ def test_fingerprint_follows_file_and_settings(tmp_path: Path) -> None:
 
 def test_fingerprint_follows_the_weights_that_a_graph_keeps_in_another_file(tmp_path: Path) -> None:
     write_constant(tmp_path / "a.onnx", [np.zeros((1, 3549, 85))], (416, 416))
-    model, split = onnx.load(tmp_path / "a.onnx"), tmp_path / "split.onnx"
+    model = onnx.load(tmp_path / "a.onnx")
+    split = tmp_path / "split.onnx"
     onnx.save(model, split, save_as_external_data=True, location="numbers", size_threshold=1000, convert_attribute=True)
     first = load_detector(split)
     beside = bytearray((tmp_path / "numbers").read_bytes())
@@ -195,7 +197,8 @@ def test_what_a_provider_runs_is_what_the_cpu_runs(shared: Path) -> None:
         pytest.skip("needs a second provider: pip install onnxruntime-openvino in onnxruntime's place")
     file = shared / "models" / "yolox_nano.onnx"
     images = [Image.open(path).convert("RGB") for path in sorted((shared / "data/flickr8k/images").iterdir())[:20]]
-    on_cpu, there = load_detector(file).detect(images), load_detector(file, provider="openvino").detect(images)
+    on_cpu = load_detector(file).detect(images)
+    there = load_detector(file, provider="openvino").detect(images)
     assert [len(people) for people in there] == [len(people) for people in on_cpu]
     for a, b in zip(there, on_cpu, strict=True):  # bfloat16 may change the order
         assert sorted(one.box[0] for one in a) == pytest.approx(sorted(one.box[0] for one in b), abs=8)  # px

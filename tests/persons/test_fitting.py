@@ -18,7 +18,8 @@ def test_boxes_come_back(width: int, height: int, fit) -> None:
     fitted, placement = fit_image(image, (64, 96), Preparation(fit=fit, order="RGB", fill=114))
     assert fitted.size == (96, 64)
     red = np.argwhere(np.asarray(fitted)[..., 1] == 0)
-    (top, left), (bottom, right) = red.min(axis=0), red.max(axis=0) + 1
+    (top, left) = red.min(axis=0)
+    (bottom, right) = red.max(axis=0) + 1
     np.testing.assert_allclose(placement.back(np.array([left, top, right, bottom])), (0, 0, width, height), atol=1e-6)
     assert (np.asarray(fitted) == 114).all(axis=2).sum() == 96 * 64 - len(red)
     if fit == "squash":
@@ -49,8 +50,10 @@ def test_bilinear_is_between_the_four_nearest_pixels(width: int, height: int, se
     pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
     small = np.asarray(sample_bilinear(Image.fromarray(pixels), 40, 40)).astype(float)
     y, x = ((np.arange(40) + 0.5) * side / 40 - 0.5 for side in (height, width))
-    y0, x0 = np.floor(y).astype(int), np.floor(x).astype(int)
-    fy, fx = (y - y0)[:, None, None], (x - x0)[None, :, None]
+    y0 = np.floor(y).astype(int)
+    x0 = np.floor(x).astype(int)
+    fy = (y - y0)[:, None, None]
+    fx = (x - x0)[None, :, None]
     at = [pixels[np.clip(y0 + dy, 0, height - 1)][:, np.clip(x0 + dx, 0, width - 1)] for dy in (0, 1) for dx in (0, 1)]
     expected = (at[0] * (1 - fx) + at[1] * fx) * (1 - fy) + (at[2] * (1 - fx) + at[3] * fx) * fy
     np.testing.assert_allclose(small, expected, atol=1.5)

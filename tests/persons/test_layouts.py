@@ -51,7 +51,8 @@ def yolox_table(classes: int, *, decoded: bool) -> NDArray[np.float64]:
     table[0, :, :2] = (cells[:, :2] + 0.5) * cells[:, 2:] if decoded else 0.5
     table[0, :, 2:4] = cells[:, 2:] if decoded else 0
     row = 400 + 1 * 10 + 3
-    centre, extent = np.array([3.25, 1.5]), np.array([4, 2])
+    centre = np.array([3.25, 1.5])
+    extent = np.array([4, 2])
     table[0, row, :2] = centre * 16 if decoded else (0.25, 0.5)
     table[0, row, 2:4] = extent * 16 if decoded else np.log(extent)
     table[0, row, 4:6] = (0.9, 0.8)

@@ -16,7 +16,8 @@ WIDTH = 100
 class Gives:
     """Detector that gives stated detections for an image, and others for its mirror image."""
 
-    name, fingerprint = "gives", "0"
+    name = "gives"
+    fingerprint = "0"
 
     def __init__(self, first: list[Detection], second: list[Detection]) -> None:
         self.answers = [first, second]

@@ -31,12 +31,18 @@ def film_of(
     av = pytest.importorskip("av", reason="needs PyAV: pip install 'uniemox[video]'")
     with av.open(str(path), "w", options=options or {}) as container:
         stream = container.add_stream(codec, rate=per_s)
-        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
-        sound = container.add_stream("aac", rate=44_100, layout="mono") if sound_s else None
+        stream.width = 96
+        stream.height = 64
+        stream.pix_fmt = "yuv420p"
+        if sound_s:
+            sound = container.add_stream("aac", rate=44_100, layout="mono")
+        else:
+            sound = None
         packets = []
         for image, stamp in zip(shots() * 99, stamps, strict=False):
             frame = av.VideoFrame.from_image(image)
-            frame.pts, frame.time_base = stamp, Fraction(1, per_s)
+            frame.pts = stamp
+            frame.time_base = Fraction(1, per_s)
             packets += stream.encode(frame)
         packets += stream.encode()
         for packet, duration in zip(packets, lasts or [], strict=False):
@@ -44,7 +50,9 @@ def film_of(
         for start in range(0, 44_100 * sound_s, 1024):
             tone = np.sin(np.arange(start, start + 1024, dtype=np.float32) / 16)[None]
             frame = av.AudioFrame.from_ndarray(tone, format="fltp", layout="mono")
-            frame.sample_rate, frame.pts, frame.time_base = 44_100, start, Fraction(1, 44_100)
+            frame.sample_rate = 44_100
+            frame.pts = start
+            frame.time_base = Fraction(1, 44_100)
             packets += sound.encode(frame)
         packets += sound.encode() if sound else []
         for packet in sorted(packets, key=lambda one: one.dts * one.time_base):
@@ -62,7 +70,8 @@ def slides(
 
 def read_here(path: Path, search_on: Callable[[], None] = lambda: None) -> tuple[list[float], str]:
     """Sample a film each second in this process. Return the times, and the error that ends it."""
-    times, error = [], ""
+    times = []
+    error = ""
     try:
         for time_s, _, frame in moments(_film(path, search_on), 1):
             if frame is not None:

@@ -43,7 +43,8 @@ def tiny_network(path: Path, *, seed: int = 0, metadata: dict[str, str] | None =
     info: in place of INFO's.  metadata: instead of the info.
     """
     said = INFO | info
-    streams, size = said.get("streams", "scene"), said["size"]
+    streams = said.get("streams", "scene")
+    size = said["size"]
     names = ["scene", "person"] if streams == "both" else [streams]
     side = size // GRID
     nodes = [
@@ -99,13 +100,17 @@ def answer(views: list[np.ndarray], *, seed: int = 0, **info: Any) -> np.ndarray
 class WhiteFinder:
     """Finds one person: the smallest box around all white pixels."""
 
-    name, fingerprint = "white", "0" * 16
+    name = "white"
+    fingerprint = "0" * 16
 
     def detect(self, images: Sequence[Image.Image]) -> list[tuple[Detection, ...]]:
         found = []
         for image in images:
             rows, columns = np.nonzero((np.asarray(image) > 250).all(axis=2))
-            box = (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1) if len(rows) else None
+            if len(rows):
+                box = (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
+            else:
+                box = None
             found.append(() if box is None else (Detection(Box(*map(float, box)), 0.75),))
         return found
 

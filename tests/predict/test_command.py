@@ -54,7 +54,8 @@ def test_json_prints_a_line_an_image_and_sets_the_exit_code(folder: Path) -> Non
 
 
 def test_a_name_that_is_too_long_is_one_failure(folder: Path) -> None:
-    long, good = "n" * 300 + ".jpg", str(folder / "photos" / "a.png")
+    long = "n" * 300 + ".jpg"
+    good = str(folder / "photos" / "a.png")
     done = predict(good, long, f"{long}/*.jpg", "--model", folder / "model.onnx", "--json")
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     assert [(line["path"], "error" in line) for line in lines] == [(good, False), (long, True), (f"{long}/*.jpg", True)]
@@ -163,7 +164,9 @@ def test_an_interrupted_job_resumes_without_loss(folder: Path, tmp_path: Path) -
 
 
 def test_resume_tries_failures_again(folder: Path, tmp_path: Path) -> None:
-    good, bad, out = folder / "photos" / "a.png", tmp_path / "bad.png", tmp_path / "o.csv"
+    good = folder / "photos" / "a.png"
+    bad = tmp_path / "bad.png"
+    out = tmp_path / "o.csv"
     bad.write_bytes(b"not yet")
     command = (good, bad, "--model", folder / "model.onnx", "--out", out)
     assert predict(*command).returncode == 3

@@ -109,7 +109,8 @@ def test_smoothing_does_not_change_likely_sets(tmp_path: Path, coverage: float) 
         images = [draw_image(i, (64, 64)) for i in range(8)]
         return [len(one(found).likely or ()) for found in predictor.predict(images, coverage=coverage)]
 
-    unfamiliar, familiar = sizes((0.0,) * 99), sizes((1e6,) * 99)
+    unfamiliar = sizes((0.0,) * 99)
+    familiar = sizes((1e6,) * 99)
     assert unfamiliar == familiar
     old_rules = {"sets_from": "answer", "min_weight": 0.2}
     assert (sum(sizes((0.0,) * 99, rules=old_rules)) > sum(familiar)) == (coverage == 0.9)
@@ -117,7 +118,8 @@ def test_smoothing_does_not_change_likely_sets(tmp_path: Path, coverage: float) 
 
 def test_blank_images_are_flagged_as_unfamiliar(tmp_path: Path) -> None:
     """One colour, with the noise of a camera or without: whatever the distance of its features."""
-    predictor, draw = Predictor(made(tmp_path, distances=(1e6,) * 99)), np.random.default_rng(0)
+    predictor = Predictor(made(tmp_path, distances=(1e6,) * 99))
+    draw = np.random.default_rng(0)
     for colour in ((255, 0, 0), (0, 0, 0), (128, 140, 120)):
         pixels = np.clip(np.array(colour) + draw.normal(0, 2, (64, 64, 3)), 0, 255).astype(np.uint8)
         for image in (Image.new("RGB", (64, 64), colour), Image.fromarray(pixels)):
@@ -164,7 +166,9 @@ def test_the_view_is_the_middle_square_or_all_of_a_long_image(tmp_path: Path) ->
 def test_likely_labels_reach_the_asked_coverage(coverage: float, held_out: int) -> None:
     """Over many draws of held-out and new images of one distribution; within three standard errors."""
     draw = np.random.default_rng(held_out)
-    hits, draws, new = 0.0, 200, 50
+    hits = 0.0
+    draws = 200
+    new = 50
     for _ in range(draws):
         logits = draw.normal(0, 2, (held_out + new, 6))
         wrong = np.exp(0.7 * logits + draw.normal(0, 0.5, logits.shape))  # the model is not quite right
@@ -234,7 +238,8 @@ def test_scores_are_one_minus_the_true_labels_probability() -> None:
 
 def test_two_thousand_of_many_scores_keep_the_coverage() -> None:
     draw = np.random.default_rng(0)
-    logits, truth = draw.normal(0, 2, (7001, 4)), draw.integers(0, 4, 7001)
+    logits = draw.normal(0, 2, (7001, 4))
+    truth = draw.integers(0, 4, 7001)
     p = probabilities_of(logits, None)
     kept = conformal_scores(p, np.eye(4)[truth])
     assert len(kept) == 2000

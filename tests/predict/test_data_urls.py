@@ -33,7 +33,8 @@ TEXT = base64.b64encode(JPEG).decode()
     ],
 )
 def test_data_urls_are_read(predictor: Predictor, text: str) -> None:
-    expected, found = one(predictor.predict(JPEG)), one(predictor.predict(text))
+    expected = one(predictor.predict(JPEG))
+    found = one(predictor.predict(text))
     assert found.to_dict() == expected.to_dict()
     assert found.path is None
     assert found.plot().size == expected.plot().size

@@ -31,7 +31,8 @@ CORNERS = st.tuples(SIDES, SIDES, SIDES, SIDES)
 class Finds:
     """A detector that finds the same boxes in every image."""
 
-    name, fingerprint = "finds", "0"
+    name = "finds"
+    fingerprint = "0"
 
     def __init__(self, *boxes: Box) -> None:
         self.boxes = boxes
@@ -69,7 +70,8 @@ def shown_by(face: Image.Image) -> np.ndarray:
 
 def test_expressions_match_a_plain_computation(scene: Network, shown: Path) -> None:
     """The grey square around the face's box, 1.14 times the mean of its sides, a little raised."""
-    image, box = draw_image(1, (200, 160)), Box(60, 40, 110, 100)
+    image = draw_image(1, (200, 160))
+    box = Box(60, 40, 110, 100)
     found = one(predictor(scene, shown, box, people=[Box(50, 30, 130, 160)]).predict(image))
     [face] = faces_of(found)
     assert (face.box, face.confidence, face.person) == (box, 0.9, 0)
@@ -101,10 +103,12 @@ def test_faces_do_not_depend_on_the_batch(scene: Network, shown: Path) -> None:
 
 
 def test_a_mirrored_image_has_mirrored_squares_with_the_same_grey(scene: Network, shown: Path) -> None:
-    image, box = draw_image(2, (200, 160)), Box(60, 40, 110, 101)
+    image = draw_image(2, (200, 160))
+    box = Box(60, 40, 110, 101)
     mirrored = Box(200 - box.x2, box.y1, 200 - box.x1, box.y2)
     reader = FaceReader(Network.open(shown, threads=1), Finds(box))
-    there, back = reader.look(image, image.size, box), reader.look(ImageOps.mirror(image), image.size, mirrored)
+    there = reader.look(image, image.size, box)
+    back = reader.look(ImageOps.mirror(image), image.size, mirrored)
     for one_way, other in zip(there, reversed(back), strict=True):
         np.testing.assert_allclose(one_way["scene"], other["scene"], atol=3)
 
@@ -131,7 +135,9 @@ class Sees(Finds):
     """Finds other boxes when it is called a second time."""
 
     def __init__(self, there: Sequence[Box], back: Sequence[Box]) -> None:
-        self.there, self.back, self.seen = there, back, list[int]()
+        self.there = there
+        self.back = back
+        self.seen = list[int]()
 
     def detect(self, images: Sequence[Image.Image]) -> list[tuple[Detection, ...]]:
         call = len(self.seen)
@@ -141,7 +147,8 @@ class Sees(Finds):
 
 def test_detections_in_image_and_mirror_image_are_averaged() -> None:
     """In an image 100 px wide; what only one of the two shows is left out."""
-    near, far = Box(10, 10, 30, 30), Box(60, 10, 80, 30)
+    near = Box(10, 10, 30, 30)
+    far = Box(60, 10, 80, 30)
     finder = MirrorDetector(Sees([near, far], [Box(68, 10, 88, 30), Box(0, 50, 20, 70)]))
     [[one]] = finder.detect([Image.new("RGB", (100, 80))])
     assert one.box == Box(11, 10, 31, 30)
@@ -154,7 +161,8 @@ def test_detections_in_image_and_mirror_image_are_averaged() -> None:
 
 
 def test_faces_are_assigned_to_owners() -> None:
-    near, far = Box(0, 0, 100, 200), Box(0, 0, 300, 300)
+    near = Box(0, 0, 100, 200)
+    far = Box(0, 0, 300, 300)
     assert owners([Box(20, 10, 60, 60)], [far, near]) == [1]  # the smaller of two that hold all of it
     assert owners([Box(20, 10, 60, 60), Box(30, 20, 40, 30)], [near]) == [0, None]  # one face a person, the larger one
     assert owners([Box(80, 10, 130, 60)], [near]) == [None]  # hardly in it
@@ -224,7 +232,8 @@ def test_the_embedded_models_on_a_photograph_and_its_mirror_image(shared: Path) 
     model = load("small", finder=None, faces="find")
     with Image.open(shared / "data" / "coco_persons" / "images" / "000000000872.jpg") as opened:
         image = opened.convert("RGB")
-    there, back = faces_of(model.predict(image)), faces_of(model.predict(ImageOps.mirror(image)))
+    there = faces_of(model.predict(image))
+    back = faces_of(model.predict(ImageOps.mirror(image)))
     assert there
     for face in there:
         mirrored = Box(image.width - face.box.x2, face.box.y1, image.width - face.box.x1, face.box.y2)

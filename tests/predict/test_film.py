@@ -38,7 +38,9 @@ def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("f.mkv", "f.mp4", "long.mkv"):
         with av.open(str(folder / name), "w") as container:
             stream = container.add_stream("mpeg4", rate=RATE)
-            stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+            stream.width = 96
+            stream.height = 64
+            stream.pix_fmt = "yuv420p"
             for image in shots() * (10 if name == "long.mkv" else 1):
                 for _ in range(2 * RATE):
                     container.mux(stream.encode(av.VideoFrame.from_image(image)))
@@ -321,7 +323,8 @@ def test_the_shape_of_pixels_may_change_in_a_broadcast(tmp_path: Path) -> None:
             stream.codec_context.sample_aspect_ratio = ratio
             for number in range(25):
                 frame = av.VideoFrame.from_image(shots()[0].resize((96, 72)))
-                frame.pts, frame.time_base = 25 * part + number, Fraction(1, 25)
+                frame.pts = 25 * part + number
+                frame.time_base = Fraction(1, 25)
                 film.mux(stream.encode(frame))
             film.mux(stream.encode())
     (tmp_path / "a.ts").write_bytes(b"".join((tmp_path / f"{part}.ts").read_bytes() for part in range(2)))

@@ -15,7 +15,8 @@ from uniemox.io.images import decode
 from uniemox.predict.film import read_film
 
 PHOTO = draw(128, 96)
-SRGB_CURVE, BT709 = 13, 1
+SRGB_CURVE = 13
+BT709 = 1
 
 
 def write_film(path: Path, values: np.ndarray, primaries: int, transfer: int) -> None:
@@ -27,7 +28,8 @@ def write_film(path: Path, values: np.ndarray, primaries: int, transfer: int) ->
     matrix = 9 if primaries == 9 else 1
     with av.open(str(path), "w") as film:
         stream = film.add_stream("libx264", rate=1, width=values.shape[1], height=values.shape[0])
-        stream.pix_fmt, stream.options = "yuv444p10le", {"qp": "0"}
+        stream.pix_fmt = "yuv444p10le"
+        stream.options = {"qp": "0"}
         context = stream.codec_context
         context.color_primaries = primaries
         context.color_trc = transfer
@@ -36,8 +38,11 @@ def write_film(path: Path, values: np.ndarray, primaries: int, transfer: int) ->
         for number in range(2):
             rgb = av.VideoFrame.from_ndarray(values, format="rgb48le")
             frame = rgb.reformat(format="yuv444p10le", dst_colorspace=matrix, dst_color_range=1)
-            frame.pts, frame.colorspace, frame.color_range = number, matrix, 1
-            frame.color_primaries, frame.color_trc = primaries, transfer
+            frame.pts = number
+            frame.colorspace = matrix
+            frame.color_range = 1
+            frame.color_primaries = primaries
+            frame.color_trc = transfer
             film.mux(stream.encode(frame))
         film.mux(stream.encode())
 

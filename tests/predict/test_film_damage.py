@@ -124,7 +124,8 @@ def test_attachments_before_the_pictures_are_no_damage(tmp_path: Path) -> None:
 def test_damage_in_the_middle_is_not_skipped_in_silence(
     tmp_path: Path, whole: Path, rest: Callable[[int], bytes]
 ) -> None:
-    content, path = whole.read_bytes(), tmp_path / whole.name
+    content = whole.read_bytes()
+    path = tmp_path / whole.name
     third = len(content) // 3
     path.write_bytes(content[:third] + rest(third) + content[2 * third :])
     times, error = read_here(path)
@@ -198,17 +199,23 @@ def test_empty_chunks_may_follow_a_long_chunk_of_sound(tmp_path: Path) -> None:
     av = pytest.importorskip("av", reason="needs PyAV: pip install 'uniemox[video]'")
     path = tmp_path / "film.avi"
     with av.open(str(path), "w") as film:
-        pictures, sound = film.add_stream("mpeg4", rate=25), film.add_stream("pcm_s16le", rate=44_100, layout="mono")
-        pictures.width, pictures.height, pictures.pix_fmt = 64, 48, "yuv420p"
+        pictures = film.add_stream("mpeg4", rate=25)
+        sound = film.add_stream("pcm_s16le", rate=44_100, layout="mono")
+        pictures.width = 64
+        pictures.height = 48
+        pictures.pix_fmt = "yuv420p"
         for number in range(250):
             frame = av.VideoFrame.from_image(draw_image(number // 25, (64, 48)))
-            frame.pts, frame.time_base = number, Fraction(1, 25)
+            frame.pts = number
+            frame.time_base = Fraction(1, 25)
             film.mux(pictures.encode(frame))
         film.mux(pictures.encode())
         noise = np.random.default_rng(0).integers(-9_000, 9_000, (1, 22_050), np.int16)
         for number in range(20):
             frame = av.AudioFrame.from_ndarray(noise, format="s16", layout="mono")
-            frame.sample_rate, frame.pts, frame.time_base = 44_100, number * 22_050, Fraction(1, 44_100)
+            frame.sample_rate = 44_100
+            frame.pts = number * 22_050
+            frame.time_base = Fraction(1, 44_100)
             film.mux(sound.encode(frame))
         film.mux(sound.encode())
     data = path.read_bytes().partition(b"idx1")[0]
@@ -265,7 +272,9 @@ def test_black_pixels_are_no_damage(tmp_path: Path) -> None:
     av = pytest.importorskip("av", reason="needs PyAV: pip install 'uniemox[video]'")
     with av.open(str(tmp_path / "film.mov"), "w") as film:
         stream = film.add_stream("rawvideo", rate=1)
-        stream.width, stream.height, stream.pix_fmt = 64, 64, "rgb24"
+        stream.width = 64
+        stream.height = 64
+        stream.pix_fmt = "rgb24"
         for _ in range(3):
             film.mux(stream.encode(av.VideoFrame.from_ndarray(np.zeros((64, 64, 3), np.uint8), format="rgb24")))
     assert read_here(tmp_path / "film.mov") == ([0, 1, 2], "")

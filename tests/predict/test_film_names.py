@@ -24,7 +24,9 @@ def ok(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     with av.open("ok.mp4", "w") as container:
         stream = container.add_stream("mpeg4", rate=RATE)
-        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+        stream.width = 96
+        stream.height = 64
+        stream.pix_fmt = "yuv420p"
         for place in range(2 * RATE):
             container.mux(stream.encode(av.VideoFrame.from_image(draw_image(place % 3).resize((96, 64)))))
         container.mux(stream.encode())

@@ -153,7 +153,8 @@ def test_sound_of_wmv_may_begin_later_than_the_pictures(tmp_path: Path, late: in
         for packet in film.demux():
             if packet.dts is not None:
                 packet.pts += 5000 * (packet.stream.index == late)
-                packet.dts, packet.stream = packet.pts, streams[packet.stream.index]
+                packet.dts = packet.pts
+                packet.stream = streams[packet.stream.index]
                 shifted.mux(packet)
     assert read_here(tmp_path / "late.wmv") == (list(range(8)), "")
 
@@ -164,7 +165,8 @@ def test_a_film_that_is_read_without_finding_frames_is_not_taken_for_one_that_ha
 ) -> None:
     """Skipping zeros, and the second reading of a transport stream, may take longer than a minute."""
     monkeypatch.setattr(film_file, "BLOCK_BYTES", block_bytes)
-    path, called = film_of(tmp_path / "film.ts", list(range(275)), 25, codec="mpeg2video"), list[bool]()
+    path = film_of(tmp_path / "film.ts", list(range(275)), 25, codec="mpeg2video")
+    called = list[bool]()
     path.write_bytes(path.read_bytes() + bytes(zeros))
     read_here(path, lambda: called.append(True))
     assert len(called) >= calls
@@ -181,7 +183,10 @@ def test_pictures_with_exif_are_read(tmp_path: Path) -> None:
             image = io.BytesIO()
             draw_image(number, (64, 48)).save(image, "JPEG", exif=about)
             packet = av.Packet(image.getvalue())
-            packet.stream, packet.pts, packet.dts, packet.time_base = stream, number, number, Fraction(1)
+            packet.stream = stream
+            packet.pts = number
+            packet.dts = number
+            packet.time_base = Fraction(1)
             packet.is_keyframe = True
             film.mux(packet)
     assert read_here(tmp_path / "film.mov") == ([0, 1, 2], "")
@@ -216,7 +221,8 @@ def test_an_empty_packet_shows_the_picture_before_it_again(tmp_path: Path) -> No
 
 
 def test_a_picture_with_long_sound_is_not_taken_for_a_film_that_hangs(tmp_path: Path) -> None:
-    path, called = film_of(tmp_path / "song.mkv", [0], sound_s=200), list[bool]()
+    path = film_of(tmp_path / "song.mkv", [0], sound_s=200)
+    called = list[bool]()
     read_here(path, lambda: called.append(True))
     assert called
 
@@ -238,11 +244,14 @@ def with_b_frames(
     av = pytest.importorskip("av", reason="needs PyAV: pip install 'uniemox[video]'")
     with av.open(str(path), "w", format=kind) as container:
         stream = container.add_stream(codec, rate=per_s)
-        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+        stream.width = 96
+        stream.height = 64
+        stream.pix_fmt = "yuv420p"
         stream.codec_context.max_b_frames = count
         for i in range(pictures):
             frame = av.VideoFrame.from_image(shots()[i // 25 % len(shots())])
-            frame.pts, frame.time_base = step * i, Fraction(1, per_s)
+            frame.pts = step * i
+            frame.time_base = Fraction(1, per_s)
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
     return path

@@ -24,7 +24,8 @@ from uniemox.predict.views import scene_view
 
 
 def test_all_kinds_of_images_give_the_same_answer(predictor: Predictor, tmp_path: Path) -> None:
-    image, path = draw_image(2, (64, 48)), tmp_path / "ü\n.png"
+    image = draw_image(2, (64, 48))
+    path = tmp_path / "ü\n.png"
     image.save(path)
     array = np.asarray(image)
     ways: list[Any] = [path, str(path), path.read_bytes(), bytearray(path.read_bytes()), image, array, array / 255]
@@ -42,8 +43,12 @@ def test_all_kinds_of_images_give_the_same_answer(predictor: Predictor, tmp_path
 @pytest.mark.parametrize("mode", ["1", "L", "P", "CMYK", "I", "F", "I;16", "LA", "YCbCr", "HSV"])
 def test_pil_images_of_every_mode(predictor: Predictor, mode: str) -> None:
     grey = draw_image(3, (50, 40)).convert("L")
-    image = Image.fromarray(np.asarray(grey).astype(np.uint16) * 257) if mode == "I;16" else grey.convert("RGB")
-    image = image if image.mode == mode else (grey if mode in ("I", "F") else image).convert(mode)
+    if mode == "I;16":
+        image = Image.fromarray(np.asarray(grey).astype(np.uint16) * 257)
+    else:
+        image = grey.convert("RGB")
+    if image.mode != mode:
+        image = (grey if mode in ("I", "F") else image).convert(mode)
     found = one(predictor.predict(image))
     expected = (grey if mode in ("I", "F", "I;16") else image).convert("RGB")
     assert values(found) == pytest.approx(answer([scene_view(expected, SIZE, 0.9)]), abs=1e-5)
@@ -59,7 +64,8 @@ def test_transparent_pixels_are_white_and_grey_is_grey(predictor: Predictor) -> 
 
 
 def test_exif_orientation_is_applied(predictor: Predictor, tmp_path: Path) -> None:
-    image, exif = draw_image(4, (80, 60)), Image.Exif()
+    image = draw_image(4, (80, 60))
+    exif = Image.Exif()
     exif[0x0112] = 6  # shown after a turn to the right
     path = tmp_path / "turned.png"
     image.transpose(Image.Transpose.ROTATE_90).save(path, exif=exif)
@@ -163,23 +169,27 @@ def test_unsupported_formats_are_named(predictor: Predictor, tmp_path: Path) -> 
 def test_decoding_large_jpegs_small_hardly_changes_the_answer(tmp_path: Path) -> None:
     predictor = Predictor(made(tmp_path, temperature=10.0))  # as sharp as trained networks are
     for seed in range(6):
-        path, full = tmp_path / "large.jpg", tmp_path / "large.png"
+        path = tmp_path / "large.jpg"
+        full = tmp_path / "large.png"
         path.write_bytes(jpeg_of(draw_image(seed, (900 + 10 * seed, 700)), quality=95))
         decode(path.read_bytes())[0].save(full)
-        small, whole = one(predictor.predict(path)), one(predictor.predict(full))
+        small = one(predictor.predict(path))
+        whole = one(predictor.predict(full))
         assert np.abs(np.subtract(values(small), values(whole))).max() < 0.02
         assert values(small) != values(whole)
         assert (small.width_px, small.height_px) == (900 + 10 * seed, 700)
 
 
 def test_decoding_small_hardly_changes_the_embedded_model(shared: Path) -> None:
-    predictor, moved = load(finder=None, threads=1), []
+    predictor = load(finder=None, threads=1)
+    moved = []
     for path in sorted((shared / "data" / "coco_persons" / "images").glob("*.jpg"))[:12]:
         photo = decode(path.read_bytes())[0]
         scale = 2000 / min(photo.size)
         large = photo.resize((round(photo.width * scale), round(photo.height * scale)), Image.Resampling.BICUBIC)
         data = jpeg_of(large, quality=92)
-        small, whole = one(predictor.predict(data)), one(predictor.predict(decode(data)[0]))
+        small = one(predictor.predict(data))
+        whole = one(predictor.predict(decode(data)[0]))
         moved.append(np.abs(np.subtract(values(small), values(whole))).max())
     assert max(moved) < 0.03
     assert min(moved) > 0  # they were decoded small

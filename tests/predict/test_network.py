@@ -169,7 +169,8 @@ def test_a_network_that_hides_the_person_needs_detections(tmp_path: Path) -> Non
     network = Network.open(tiny_network(tmp_path / "scene.onnx", hides_person=True, crop_fraction=1.0))
     assert network.info.needs_person
     assert not network.info.has_person
-    long, person = Image.new("RGB", (300, 100), "white"), Detection(Box(100, 0, 200, 100), 0.9)
+    long = Image.new("RGB", (300, 100), "white")
+    person = Detection(Box(100, 0, 200, 100), 0.9)
     look = network.look_at_all(long, long.size, (person,))
     assert [view["scene"][:, 4:-4, 4:-4].max() for view in look.views] == [
         0
@@ -191,6 +192,7 @@ def test_openvino_predicts_as_the_cpu_does() -> None:
         pytest.skip("needs a second provider: pip install onnxruntime-openvino in onnxruntime's place")
     photo = Path(__file__).parents[2] / "docs/images/cat.jpg"
     ours, theirs = (load("small", finder=None, threads=1, provider=name) for name in ("cpu", "openvino"))
-    before, after = ours.predict(photo), theirs.predict(photo)
+    before = ours.predict(photo)
+    after = theirs.predict(photo)
     assert after.scene == pytest.approx(before.scene, abs=0.1)  # bfloat16 on processors that have it
     assert ours.network.engine.fingerprint != theirs.network.engine.fingerprint  # --resume mixes no precisions

@@ -73,7 +73,8 @@ def test_a_folder_is_its_images_in_order(predictor: Predictor, tmp_path: Path) -
 
 def test_linked_folders_are_read_once(tmp_path: Path) -> None:
     """As ImageFolder of torchvision follows them; links that would repeat images are counted."""
-    photos, store = tmp_path / "photos", tmp_path / "store"
+    photos = tmp_path / "photos"
+    store = tmp_path / "store"
     for path in (photos / "a/1.png", store / "2.png", store / "deep/3.png"):
         path.parent.mkdir(parents=True, exist_ok=True)
         draw_image(1).save(path)
@@ -120,7 +121,8 @@ def test_person_boxes_are_in_px_of_the_full_image(model: Path, tmp_path: Path) -
 
 
 def test_the_person_network_predicts_the_emotions_of_each_person(model: Path, tmp_path: Path) -> None:
-    image, dark = person_image(), draw_image(1).point(lambda value: value // 2)
+    image = person_image()
+    dark = draw_image(1).point(lambda value: value // 2)
     crop = person_view(image, PersonCrop(Box(20, 10, 50, 60), "largest"), image.size, SIZE)
     scene = scene_view(image, SIZE, 0.9)
     for streams, views in (("person", [crop]), ("both", [scene, crop])):
@@ -144,8 +146,10 @@ def test_the_person_network_predicts_the_emotions_of_each_person(model: Path, tm
 
 @pytest.mark.parametrize("policy", ["largest", "persons_only"])
 def test_both_streams_use_the_person_or_the_whole_image(policy: str, tmp_path: Path) -> None:
-    network, image = made(tmp_path, streams="both", person=policy, seed=2), person_image()
-    scene, box = scene_view(image, SIZE, 0.9), Box(20, 10, 50, 60)
+    network = made(tmp_path, streams="both", person=policy, seed=2)
+    image = person_image()
+    scene = scene_view(image, SIZE, 0.9)
+    box = Box(20, 10, 50, 60)
     whole = PersonCrop(Box(0, 0, *image.size), "whole_image_nobody_looked")
     seen = PersonCrop(box, "largest") if policy == "largest" else replaced(whole, box)
     for finder, crop in ((WhiteFinder(), seen), (None, whole)):

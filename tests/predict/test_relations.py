@@ -105,5 +105,6 @@ def test_a_photograph_without_its_colour_keeps_most_of_its_answer(
 ) -> None:
     """Of the validation images of FI, 68 % keep their label; photographs of other sources fewer."""
     grey = [image.convert("L").convert("RGB") for image in photographs]
-    plain, without = shares(predictor, photographs), shares(predictor, grey)
+    plain = shares(predictor, photographs)
+    without = shares(predictor, grey)
     assert np.mean(plain.argmax(axis=1) == without.argmax(axis=1)) >= 0.4

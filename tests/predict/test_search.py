@@ -61,10 +61,12 @@ def test_a_pattern_that_names_several_images_is_refused(photos: Path) -> None:
 
 
 def test_an_index_is_used_again_and_a_damaged_copy_is_replaced(photos: Path) -> None:
-    predictor, answered = load("small", finder=None), list[int]()
+    predictor = load("small", finder=None)
+    answered = list[int]()
     first = update_index(predictor, photos, lambda answers: answered.append(len(list(answers))))
     cache = photos.with_name(photos.name + CACHE)
-    packed, array = io.BytesIO(), io.BytesIO()
+    packed = io.BytesIO()
+    array = io.BytesIO()
     np.savez_compressed(packed, asked=np.zeros(10**6))
     np.save(array, np.zeros(3))
     with np.load(cache) as kept:
@@ -92,7 +94,8 @@ def test_an_index_is_used_again_and_a_damaged_copy_is_replaced(photos: Path) -> 
 
 def test_an_image_that_could_not_be_read_is_tried_again_when_it_has_changed(photos: Path) -> None:
     """As one that was still being copied."""
-    predictor, answered = load("small", finder=None), list[int]()
+    predictor = load("small", finder=None)
+    answered = list[int]()
     for expected in (6, 7, 7):
         index = update_index(predictor, photos, lambda answers: answered.append(len(list(answers))))
         assert len(index.paths) == expected
@@ -118,7 +121,8 @@ def test_an_image_that_was_written_while_the_folder_was_read_is_tried_again(phot
 
 def test_a_copy_much_larger_than_its_index_is_not_read(photos: Path) -> None:
     """A few bytes on the disk, most of them a hole, would take gigabytes of memory."""
-    predictor, cache = load("small", finder=None), photos.with_name(photos.name + CACHE)
+    predictor = load("small", finder=None)
+    cache = photos.with_name(photos.name + CACHE)
     first = update_index(predictor, photos)
     size = cache.stat().st_size
     with np.load(cache) as kept:

@@ -55,7 +55,8 @@ def test_the_person_is_squashed_and_others_are_black() -> None:
 
 def test_a_smaller_copy_gives_the_same_part() -> None:
     image = draw_image(4, (320, 240))
-    small, box = image.reduce(2), Box(40, 60, 200, 220)
+    small = image.reduce(2)
+    box = Box(40, 60, 200, 220)
     full = person_view(image, PersonCrop(box, "largest"), (320, 240), 16).astype(int)
     half = person_view(small, PersonCrop(box, "largest"), (320, 240), 16).astype(int)
     assert np.abs(full - half).mean() < 4

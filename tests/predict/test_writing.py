@@ -224,7 +224,8 @@ def test_names_of_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert list(list_images([])) == []
 
 
-COUNT, WIDTH = 5, 48
+COUNT = 5
+WIDTH = 48
 
 
 @pytest.fixture
@@ -251,7 +252,8 @@ def test_a_row_for_each_image_that_could_be_read(photos: Path, tmp_path: Path, e
         names = (out.parent / "features.npy.txt").read_text().splitlines()
     else:
         table = pq.read_table(out)
-        rows, names = np.stack(table["embedding"].to_numpy()), table["path"].to_pylist()
+        rows = np.stack(table["embedding"].to_numpy())
+        names = table["path"].to_pylist()
     assert rows.shape == (COUNT, WIDTH)
     assert rows.dtype == np.float32
     assert [Path(name).name for name in names] == ["0.png", "1.png", "3.png", "4.png", "a b.png"]

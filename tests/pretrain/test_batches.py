@@ -25,7 +25,8 @@ def batch(*places: int, seed: int = 0, epoch: int = 0, with_emotion: bool = True
 
 
 def test_masks_hang_on_seed_epoch_sample_and_stream_alone() -> None:
-    both, one = batch(3, 5), batch(5)
+    both = batch(3, 5)
+    one = batch(5)
     assert torch.equal(both.scene_noise[1], one.scene_noise[0])
     assert torch.equal(both.person_noise[1], one.person_noise[0])
     others = [
@@ -40,7 +41,8 @@ def test_masks_hang_on_seed_epoch_sample_and_stream_alone() -> None:
 
 
 def test_views_keys_and_texts_stand_in_the_same_order() -> None:
-    found, seen = batch(3, 5), views(3, 5)
+    found = batch(3, 5)
+    seen = views(3, 5)
     assert torch.equal(found.scene, seen.scene)
     assert torch.equal(found.person, seen.person)
     samples = scenes().samples

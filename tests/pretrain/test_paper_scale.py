@@ -26,7 +26,8 @@ from uniemox.pretrain.config import EncoderConfig, TeacherConfig
 from uniemox.pretrain.run import pretrain
 
 ROOT = Path(__file__).parents[2]
-SIZE, STEPS = 32, 12
+SIZE = 32
+STEPS = 12
 
 
 def mae_file(path: Path) -> Path:
@@ -54,7 +55,8 @@ def start_both(words: list[str], folder: Path) -> list[BaseProcess]:
 
 
 def test_preset_paper_runs_on_two_processes_and_resumes(golden: Path, tmp_path: Path) -> None:
-    run, clip = tmp_path / "run", tmp_path / "clip"
+    run = tmp_path / "run"
+    clip = tmp_path / "clip"
     clip.mkdir()
     notes = {"brightness": 0.4, "colorfulness": 0.6, "scene": "beach", "object": ["Person"]}
     annotations = {f"{name}/{i}": notes | {"emotion": name} for i, name in enumerate(2 * list(EMOTIONS))}
@@ -63,7 +65,8 @@ def test_preset_paper_runs_on_two_processes_and_resumes(golden: Path, tmp_path: 
         --model.decoder.width 16 --model.decoder.depth 1 --model.decoder.heads 2 --view.size {SIZE} --batch-size 8
         --schedule.epochs {STEPS // 2} --schedule.warmup-epochs 1 --save.every-steps 1 --hardware.device cpu
         --hardware.no-compile --hardware.workers 1""".split()
-    first, until = start_both(words, tmp_path), time.monotonic() + 120
+    first = start_both(words, tmp_path)
+    until = time.monotonic() + 120
     while (
         not (run / "checkpoints" / "step-00000004").exists()
         and time.monotonic() < until
@@ -84,7 +87,8 @@ def test_preset_paper_runs_on_two_processes_and_resumes(golden: Path, tmp_path: 
     steps = losses(run)
     assert [line["step"] for line in steps] == list(range(1, STEPS + 1))
     assert all(line["contrastive_feature_alignment"] > 0 for line in steps)
-    before, after = load_start(tmp_path / "mae.pth"), load_start(run / "encoder.safetensors")
+    before = load_start(tmp_path / "mae.pth")
+    after = load_start(run / "encoder.safetensors")
     moved = (before.blocks[0].attn.qkv.weight - after.blocks[0].attn.qkv.weight).abs().max()
     assert 0 < moved < 0.1
 

@@ -60,7 +60,8 @@ class Watcher(Callback):
     """Calls something after a step."""
 
     def __init__(self, at: int, call: Any) -> None:
-        self.at, self.call = at, call
+        self.at = at
+        self.call = call
 
     def step(self, done: int, values: Mapping[str, float]) -> None:
         if done == self.at:
@@ -114,7 +115,8 @@ def test_the_same_settings_give_the_same_bits(workers: int, tmp_path: Path) -> N
 @pytest.mark.parametrize("at", [1, 2, 3, 4])
 def test_a_run_that_dies_goes_on_to_the_same_bits(at: int, tmp_path: Path) -> None:
     """Before the first checkpoint, between two, after the last step; the teacher isn't asked again."""
-    out, own = tmp_path / "run", tmp_path / "teacher.npz"
+    out = tmp_path / "run"
+    own = tmp_path / "teacher.npz"
     shutil.copy(teacher(), own)
     config = tiny_pretraining(teacher=TeacherConfig(source=f"stored:{own}", view="whole"))
     with pytest.raises(Killed):
@@ -156,7 +158,8 @@ def test_a_finished_run_is_finished_again_to_the_same_bits(tmp_path: Path) -> No
 
 def test_accumulated_batches_see_the_same_images_and_masks(tmp_path: Path) -> None:
     """Without L2, whose rows are shorter then, the losses are those of the whole batch. Float32, 1e-5."""
-    config, runs = model(losses=weights(contrastive_feature_alignment=0.0)), []
+    config = model(losses=weights(contrastive_feature_alignment=0.0))
+    runs = []
     for accumulation in (1, 2, 4):
         out = tmp_path / str(accumulation)
         pretrain(replace(config, accumulation=accumulation), scenes(), out)
@@ -175,7 +178,8 @@ def test_two_processes_give_the_losses_of_one(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr[-2000:]
     assert "on 2 x cpu" in done.stderr
     pretrain(tiny_pretraining(accumulation=2), scenes(), tmp_path / "one")
-    two, one = losses(tmp_path / "two"), losses(tmp_path / "one")
+    two = losses(tmp_path / "two")
+    one = losses(tmp_path / "one")
     assert len(two) == len(one) == 4
     for line, other in zip(two, one, strict=True):
         assert line == pytest.approx(other, rel=1e-5, abs=1e-7)
@@ -253,7 +257,8 @@ def test_a_run_starts_from_another_ones_encoder(tmp_path: Path) -> None:
 
 def test_images_that_vanish_are_an_error_and_the_checkpoint_stays(tmp_path: Path) -> None:
     """Put back, the run goes on to the bits of one that was never disturbed."""
-    photos, away = class_folders(tmp_path / "photos", each=8), tmp_path / "away"
+    photos = class_folders(tmp_path / "photos", each=8)
+    away = tmp_path / "away"
     data = open_data(f"folder:{photos}")
     config = replace(tiny_pretraining(max_unreadable=3), model=model(losses=L1).model)
     pretrain(config, data, tmp_path / "whole")
@@ -280,7 +285,8 @@ def test_a_batch_of_which_nothing_can_be_read_is_an_error_of_the_data(tmp_path: 
 
 
 def test_a_loss_that_explodes_stops_by_name_and_the_checkpoint_stays(tmp_path: Path) -> None:
-    out, config = tmp_path / "run", tiny_pretraining(optimizer=OptimizerConfig(base_lr=1e36))
+    out = tmp_path / "run"
+    config = tiny_pretraining(optimizer=OptimizerConfig(base_lr=1e36))
     with pytest.raises(NonFiniteLossError, match=r"is (nan|inf); no weight was changed"):
         pretrain(config, scenes(), out)
     assert [path.name for path in Checkpoints(out, 2).saved()] == ["step-00000002"]
@@ -344,7 +350,8 @@ def test_gradient_norms_of_each_loss_are_logged_every_n_steps_and_change_nothing
 
 def test_nothing_is_compiled_again_after_the_first_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither for the plan, which looks at two images, nor for the reconstructions that a checkpoint draws."""
-    compile_module, counts = nn.Module.compile, []
+    compile_module = nn.Module.compile
+    counts = []
     monkeypatch.setattr(nn.Module, "compile", lambda block: compile_module(block, backend="eager"))
     torch._dynamo.reset()
     counters.clear()

@@ -39,14 +39,16 @@ def model_of(path: Path, *, decoder: DecoderConfig = GOLDEN_DECODER, ratio: floa
 @pytest.mark.parametrize("percent", [25, 75])
 def test_a_start_with_maes_decoder_predicts_what_maes_own_code_predicts(percent: int, golden: Path) -> None:
     """golden/checkpoints/mae_pretrain (facebookresearch/mae, float32, 1e-5); with a fresh decoder it does not."""
-    path, stored = golden / "mae_pretrain" / "checkpoint.pth", load_npz(golden / "mae_pretrain" / "expected.npz")
+    path = golden / "mae_pretrain" / "checkpoint.pth"
+    stored = load_npz(golden / "mae_pretrain" / "expected.npz")
     for is_fresh in (False, True):
         model = model_of(path, ratio=percent / 100)
         report = take_decoder(model, str(path), is_fresh=is_fresh)
         with torch.no_grad():
             output = model(stored["x"], scene_noise=stored[f"noise_{percent}"])
         assert output.scene_pred is not None
-        pred, loss = stored[f"pred_{percent}"], stored[f"loss_{percent}_npl0"]
+        pred = stored[f"pred_{percent}"]
+        loss = stored[f"loss_{percent}_npl0"]
         assert torch.allclose(output.scene_pred, pred, rtol=1e-5, atol=1e-5) == (not is_fresh)
         assert torch.allclose(output.losses["scene_reconstruction"], loss, rtol=1e-5) == (not is_fresh)
         assert len(report.taken) == (0 if is_fresh else 31)
@@ -56,7 +58,8 @@ def test_a_start_with_maes_decoder_predicts_what_maes_own_code_predicts(percent:
 def test_dbots_start_brings_all_but_its_prediction_layer(golden: Path) -> None:
     """dBOT predicts the teacher's features (decoder_predp), which pixels can't use."""
     path = golden / "dbot" / "checkpoint.pth"
-    state, model = state_of(read_weight_file(path)), model_of(path)
+    state = state_of(read_weight_file(path))
+    model = model_of(path)
     report = take_decoder(model, str(path))
     assert report.new == ("decoder.pred.weight", "decoder.pred.bias")
     assert report.unfit == ("decoder_predp.weight", "decoder_predp.bias")
@@ -91,7 +94,8 @@ def test_a_layer_is_taken_whole_or_not_at_all(golden: Path) -> None:
 
 def dbot_file(path: Path, config: PretrainConfig) -> dict[str, torch.Tensor]:
     """A file in dBOT's layout for a tiny run: an encoder, and a decoder of the run's size with drawn weights."""
-    size, decoder = config.view.size, config.model.decoder
+    size = config.view.size
+    decoder = config.model.decoder
     torch.manual_seed(3)
     options: dict[str, Any] = {"embed_dim": 192, "depth": 1, "num_heads": 3, "num_classes": 0}
     state = VisionTransformer(img_size=size, patch_size=8, **options).state_dict()

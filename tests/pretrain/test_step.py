@@ -78,7 +78,8 @@ def frozen_optimizer(model: nn.Module) -> torch.optim.Optimizer:
 
 
 def test_steps_lower_the_loss_and_report_every_part(build_model: Build) -> None:
-    model, batch = build_model(), make_batch()
+    model = build_model()
+    batch = make_batch()
     optimizer = build_optimizer(model, lr=1e-3)
     results = [pretrain_step(model, optimizer, [batch]) for _ in range(20)]
     assert set(results[0]) == {*LossWeights.__slots__, "total", "grad_norm", "fused_cosine", "offset_share"}
@@ -97,7 +98,8 @@ def test_the_teacher_is_asked_for_what_a_loss_needs_and_the_batch_lacks(build_mo
         (LossWeights(**off), bare, []),  # no teacher runs
         (LossWeights(), make_batch(), []),  # features given
     ]:
-        teacher, model = CountingTeacher(), build_model(losses=weights)
+        teacher = CountingTeacher()
+        model = build_model(losses=weights)
         pretrain_step(model, frozen_optimizer(model), [given], teacher=teacher)
         assert teacher.calls == expected
     model = build_model()
@@ -107,7 +109,8 @@ def test_the_teacher_is_asked_for_what_a_loss_needs_and_the_batch_lacks(build_mo
 
 @pytest.mark.parametrize("name", LossWeights.__slots__)
 def test_a_loss_that_is_not_finite_stops_before_any_weight_changes(name: str, build_model: Build) -> None:
-    model, batch = build_model(), make_batch()
+    model = build_model()
+    batch = make_batch()
     optimizer = build_optimizer(model, lr=1.0)
     broken = {
         "scene_reconstruction": {"scene_noise": batch.scene_noise},
@@ -139,7 +142,8 @@ def test_a_gradient_that_is_not_finite_stops_too(build_model: Build) -> None:
 
 
 def test_batches_that_cannot_train_are_refused(build_model: Build) -> None:
-    model, batch = build_model(), make_batch()
+    model = build_model()
+    batch = make_batch()
     for batches in ([], [batch, part(batch, slice(0, 0))]):
         with pytest.raises(ConfigError, match="at least one batch"):
             pretrain_step(model, frozen_optimizer(model), batches)
@@ -183,7 +187,8 @@ def test_clipping_bounds_the_gradient(build_model: Build) -> None:
 
 def test_loss_gradient_norms_are_those_of_each_loss_alone(build_model: Build) -> None:
     weights = {name: weight for weight, name in enumerate(LossWeights.__slots__, 1)}
-    model, batch = build_model(losses=LossWeights(**weights)), make_batch()
+    model = build_model(losses=LossWeights(**weights))
+    batch = make_batch()
     norms = loss_gradient_norms(model, batch)
     for name, weight in weights.items():
         model.zero_grad()
@@ -197,7 +202,8 @@ def test_loss_gradient_norms_are_those_of_each_loss_alone(build_model: Build) ->
 
 def test_accumulated_batches_of_any_size_give_the_joined_batchs_gradient(build_model: Build) -> None:
     """All but L2, whose rows compare with the texts of one batch at a time (documented). Float32, 1e-5."""
-    model, batch = build_model(losses=LossWeights(contrastive_feature_alignment=0)), make_batch()
+    model = build_model(losses=LossWeights(contrastive_feature_alignment=0))
+    batch = make_batch()
     whole = pretrain_step(model, frozen_optimizer(model), [batch])
     expected = gradients(model)
     parts = [part(batch, slice(0, 1)), part(batch, slice(1, 4)), part(batch, slice(4, 6))]
@@ -262,7 +268,8 @@ def test_two_processes_give_one_processs_losses_and_gradients(tmp_path: Path) ->
 
 
 def test_attention_is_plain_on_the_cpu_and_gives_the_same(build_model: Build) -> None:
-    model, batch = build_model(), make_batch()
+    model = build_model()
+    batch = make_batch()
     fused = forward(model, batch)
     ready_to_train(model, torch.device("cpu"))
     assert not any(block.attn.fused_attn for block in [*model.encoder.blocks, *model.decoder.blocks])

@@ -40,7 +40,8 @@ def plans(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Plan]:
     """Of every target, at the scale of the paper, one seed."""
     folder = tmp_path_factory.mktemp("check")
     small = dict.fromkeys(EXTRAS, "timm:test_vit.r160_in1k") | {SCRATCH: "scratch:timm:test_vit"}
-    data, weights = seven(folder / "data"), published(folder / "weights") | small
+    data = seven(folder / "data")
+    weights = published(folder / "weights") | small
     weights["UniEmoX"] = str(folder / "theirs.pth")  # the authors' files are MAE's, by the names in them
     shutil.copy(weights["MAE"], weights["UniEmoX"])
     for name, network in (("YOLOX-nano", YoloxNano()), ("YuNet", YuNet())):
@@ -201,7 +202,8 @@ def test_check_prints_what_every_cell_computes(
 
 def test_json_alone_goes_to_standard_output(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """And a plan that could not start is an error, which the command line turns into exit code 1."""
-    config, options = ReproduceConfig(scale="paper", out=tmp_path / "r"), PlanOptions(check=True, as_json=True)
+    config = ReproduceConfig(scale="paper", out=tmp_path / "r")
+    options = PlanOptions(check=True, as_json=True)
     with pytest.raises(ConfigError, match="some runs can't start"):
         table_or_figure("fig6", config=config, options=options)
     found = json.loads(capsys.readouterr().out)

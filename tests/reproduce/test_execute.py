@@ -47,7 +47,8 @@ def test_runs_are_done_in_order_and_once_and_go_on_after_a_failure(tmp_path: Pat
     first = split(tmp_path, "first", 0)
     broken = split(tmp_path, "broken", 1, [first], source="synthetic:none")
     runs = [first, broken, split(tmp_path, "second", 2, [first]), split(tmp_path, "lost", 3, [broken])]
-    told, doing = list[float](), list[str]()
+    told = list[float]()
+    doing = list[str]()
 
     def watch(share: float, words: str) -> None:
         told.append(share)
@@ -72,7 +73,8 @@ def test_runs_are_done_in_order_and_once_and_go_on_after_a_failure(tmp_path: Pat
 
 
 def test_what_much_work_waits_for_goes_first(tmp_path: Path) -> None:
-    alone, first = split(tmp_path, "alone", 0), split(tmp_path, "first", 1)
+    alone = split(tmp_path, "alone", 0)
+    first = split(tmp_path, "first", 1)
     second = split(tmp_path, "second", 2, [first])
     execute([alone, first, second])
     assert journal(tmp_path)[0]["name"] == "first"
@@ -148,7 +150,8 @@ def test_after_a_kill_the_same_plan_goes_on_and_starts_nothing_twice(tmp_path: P
 
 def test_each_run_sees_gpus_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of four, two runs have two and one each; a run of all four waits until all are free, and the others behind it."""
-    seen, real = tmp_path / "seen", subprocess.Popen
+    seen = tmp_path / "seen"
+    real = subprocess.Popen
     note = (
         "import os, sys, time; f = open(sys.argv[1], 'a'); v = os.environ.get('CUDA_VISIBLE_DEVICES');"
         "f.write(f'{sys.argv[2]} start {v}\\n'); f.flush(); time.sleep(0.7); f.write(f'{sys.argv[2]} end {v}\\n')"
@@ -201,7 +204,8 @@ def test_what_prepares_data_sees_no_gpu(tmp_path: Path, monkeypatch: pytest.Monk
     "name", ["locks/{key}.lock", "logs/{key}.log", JOURNAL, "done", "locks", "runs", "runs/data-split-{key}"]
 )
 def test_links_in_the_folder_of_somebody_else_lead_nowhere(tmp_path: Path, name: str) -> None:
-    private, run = tmp_path / "private", split(tmp_path / "out", "a", 0)
+    private = tmp_path / "private"
+    run = split(tmp_path / "out", "a", 0)
     private.write_text("mine") if "." in name else private.mkdir()
     link = tmp_path / "out" / name.format(key=run.key)
     link.parent.mkdir(parents=True)

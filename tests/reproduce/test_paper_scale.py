@@ -114,7 +114,8 @@ def test_the_person_is_read_in_columns_of_their_own_alike_for_all_backbones(give
     assert set(persons) == {"emoset", "caer-s"}  # HECO names the persons meant
     file = persons["caer-s"].folder / "persons.jsonl"
     cells = next(row for row in found.rows if row.name == "dBOT").cells
-    [alone], [together] = cells["CAER-S"].runs, cells[columns[0]].runs
+    [alone] = cells["CAER-S"].runs
+    [together] = cells[columns[0]].runs
     assert alone.model is not None
     assert together.model is not None
     assert not [run for run in (alone, alone.model) if "persons" in run.options]

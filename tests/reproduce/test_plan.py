@@ -141,7 +141,10 @@ def test_table_three_has_every_row_of_the_paper_and_what_it_leaves_out() -> None
     assert len(trainable) == 22
     assert set(trainable) <= set(rows)
     for name in trainable:
-        told = rows[name].network.removeprefix("the same run as ") if rows[name].is_cited else name
+        if rows[name].is_cited:
+            told = rows[name].network.removeprefix("the same run as ")
+        else:
+            told = name
         assert rows[told].cells["Scenes"].runs, name
         assert not rows[told].cells["Scenes"].why
     assert rows["EmotiCon + CCIM"].cells["CAER-S"].paper == 91.17
@@ -276,7 +279,8 @@ def keys_of(name: Name, **asked: object) -> set[str]:
 
 
 def test_weights_and_teachers_that_change_make_other_runs(tmp_path: Path) -> None:
-    file, teacher = tmp_path / "mae.pth", tmp_path / "teacher.json"
+    file = tmp_path / "mae.pth"
+    teacher = tmp_path / "teacher.json"
     asked: tuple[tuple[Name, Path, dict[str, Any]], ...] = (
         ("table3", file, {"weights": (f"MAE={file}",)}),
         ("table4", teacher, {"teacher": f"fitted:{tmp_path}"}),

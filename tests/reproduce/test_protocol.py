@@ -122,7 +122,10 @@ def test_no_cell_computes_another_quantity_than_the_papers(
         figures = [entry for entry in table["table3"] for column in LABELS if entry.get(column) is not None]
         ours = sum(entry["method"] == "UniEmoX" for entry in figures)  # stand next to two rows
         # EAP learns words, which the drawn data do not have: its cells are not run.
-        without_words = sum(entry["method"] == "EAP" for entry in figures) if is_given else 0
+        if is_given:
+            without_words = sum(entry["method"] == "EAP" for entry in figures)
+        else:
+            without_words = 0
         assert walked == len(figures) + ours - without_words
     else:
         rows = {"table4": 5, "table5": 4, "table6": 4, "table7": 2}

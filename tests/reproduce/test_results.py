@@ -85,7 +85,8 @@ def test_an_evaluation_of_another_split_of_changed_images_or_cut_off_is_none(tmp
 
 
 def test_gains_are_of_the_same_images(tmp_path: Path) -> None:
-    ours, theirs = Cell(runs=(scored(tmp_path, "ours", RIGHT),)), Cell(runs=(scored(tmp_path, "theirs", HALF),))
+    ours = Cell(runs=(scored(tmp_path, "ours", RIGHT),))
+    theirs = Cell(runs=(scored(tmp_path, "theirs", HALF),))
     found = gain(ours, theirs)
     assert found is not None
     assert found.difference == pytest.approx(0.4)
@@ -99,7 +100,8 @@ def test_gains_over_three_seeds_are_paired_by_seed(tmp_path: Path) -> None:
         rights = [[True] * round(10 * value) + [False] * round(10 - 10 * value) for value in values]
         return Cell(runs=tuple(scored(tmp_path, name, rights[seed], seed=seed) for seed in range(seeds)))
 
-    ours, theirs = [0.9, 0.8, 0.6], [0.5, 0.7, 0.6]
+    ours = [0.9, 0.8, 0.6]
+    theirs = [0.5, 0.7, 0.6]
     differences = np.subtract(ours, theirs)
     found = gain(cell("ours", ours), cell("theirs", theirs))
     assert found is not None
@@ -112,7 +114,8 @@ def test_gains_over_three_seeds_are_paired_by_seed(tmp_path: Path) -> None:
 
 
 def test_marks(tmp_path: Path) -> None:
-    done, missing = scored(tmp_path, "x", RIGHT), evaluation(model_run(tmp_path, "y"), "d")
+    done = scored(tmp_path, "x", RIGHT)
+    missing = evaluation(model_run(tmp_path, "y"), "d")
 
     def mark(cell: Cell, *failed: str) -> str:
         return mark_of(cell, score_of(cell), {*failed})

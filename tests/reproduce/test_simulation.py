@@ -46,7 +46,9 @@ def test_a_disk_that_is_too_small_is_said_before_anything_starts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runs = [work(tmp_path / "new", f"finetune {i}", 256, parameters_m=100) for i in range(5)]
-    finished, running = 5 * 3 * 100e6 * BYTES, 2 * 4 * 3 * 100e6 * BYTES  # of two at a time
+    # of two at a time
+    finished = 5 * 3 * 100e6 * BYTES
+    running = 2 * 4 * 3 * 100e6 * BYTES
     assert need_disk(runs, gpus=2) == finished + running
     found = simulate(runs, gpus=2, images_per_s=SPEED)
     assert found.disk_gb == pytest.approx((finished + running) / 1e9)

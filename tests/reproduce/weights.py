@@ -11,7 +11,8 @@ from torchvision.models.vision_transformer import VisionTransformer as Torchvisi
 
 from uniemox.model.encoder import sincos_position
 
-WIDTH, GRID = 192, (2, 2)
+WIDTH = 192
+GRID = (2, 2)
 SHAPE = {"img_size": 32, "patch_size": 16, "embed_dim": WIDTH, "depth": 1, "num_heads": 3, "num_classes": 0}
 
 

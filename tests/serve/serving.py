@@ -63,7 +63,10 @@ def predictor_of(
 ) -> Predictor:
     """A predictor over a tiny model, with a finder that sees one person in every image."""
     network = Network.open(write_model(folder / f"{name}.onnx", seed, **info), threads=1)
-    detector = load_detector(write_zoo(folder / "finder.onnx", PERSON, 0.95)) if finder else None
+    if finder:
+        detector = load_detector(write_zoo(folder / "finder.onnx", PERSON, 0.95))
+    else:
+        detector = None
     return Predictor(network, detector)
 
 
@@ -82,7 +85,8 @@ class Gated(Predictor):
 def gated(predictor: Predictor) -> Gated:
     """The same predictor behind a gate, closed."""
     slow = Gated(predictor.network, predictor.finder)
-    slow.gate, slow.started = threading.Event(), threading.Event()
+    slow.gate = threading.Event()
+    slow.started = threading.Event()
     return slow
 
 
@@ -217,7 +221,8 @@ def image(seed: int = 0, width: int = 60, height: int = 44, fmt: str = "JPEG") -
 
 def form(images: Sequence[bytes], names: Sequence[str] = (), field_name: str = "pictures") -> tuple[bytes, str]:
     """Files as multipart/form-data: the body, and its content type."""
-    boundary, body = b"----uniemox-boundary", b""
+    boundary = b"----uniemox-boundary"
+    body = b""
     for i, data in enumerate(images):
         name = names[i] if i < len(names) else f"{i}.jpg"
         head = f'Content-Disposition: form-data; name="{field_name}"; filename="{name}"\r\nContent-Type: image/jpeg\r\n'

@@ -50,7 +50,8 @@ def told(predictor: Predictor, data: bytes, **asked: object) -> dict[str, object
 
 
 def assert_same(found: dict, expected: dict) -> None:
-    scene, wanted = found.pop("scene"), expected.pop("scene")
+    scene = found.pop("scene")
+    wanted = expected.pop("scene")
     assert found == expected
     assert list(scene) == list(wanted)
     np.testing.assert_allclose(list(scene.values()), list(wanted.values()), atol=2e-6)

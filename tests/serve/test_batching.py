@@ -19,7 +19,8 @@ class Recorder:
 
     def __init__(self) -> None:
         self.batches: list[tuple[str, list[bytes]]] = []
-        self.gate, self.rest = threading.Event(), threading.Event()
+        self.gate = threading.Event()
+        self.rest = threading.Event()
         self.gate.set()
         self.rest.set()
 
@@ -37,7 +38,8 @@ def with_batcher(
     use: Callable[[Batcher, Recorder], Awaitable[None]], work: Recorder | None = None, **settings: object
 ) -> tuple[Recorder, Metrics]:
     """Run something with a batcher that has been started."""
-    work, metrics = work or Recorder(), Metrics()
+    work = work or Recorder()
+    metrics = Metrics()
 
     async def run() -> None:
         batcher = Batcher(work, ServeConfig(**settings), metrics)

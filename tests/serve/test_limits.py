@@ -103,7 +103,8 @@ def test_the_kernel_keeps_little_of_what_is_not_read() -> None:
 
 @pytest.mark.parametrize("size", [0, 1, PIECE_BYTES, PIECE_BYTES + 1, 2 * PIECE_BYTES, 3 * PIECE_BYTES - 1])
 def test_a_large_answer_is_sent_in_pieces(size: int) -> None:
-    body, sent = bytes(range(256)) * (size // 256 + 1), list[Message]()
+    body = bytes(range(256)) * (size // 256 + 1)
+    sent = list[Message]()
 
     async def send(message: Message) -> None:
         sent.append(message)
@@ -189,8 +190,10 @@ def test_requests_that_are_sent_at_once_take_little_memory(server: Running) -> N
     """What is received is parsed only when the request before is answered."""
     connections = server.server.server_state.connections
     wait_until(lambda: not connections)
-    one, waiting = b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n", list[int]()
-    data, answers = memoryview(one * (2**21 // len(one))), b""
+    one = b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n"
+    waiting = list[int]()
+    data = memoryview(one * (2**21 // len(one)))
+    answers = b""
     with socket.create_connection(("127.0.0.1", server.port), timeout=10) as client:
         wait_until(lambda: connections)
         [connection] = connections
@@ -378,7 +381,8 @@ def test_no_request_waits_for_a_thread() -> None:
 
 def test_one_connection_too_many_is_closed(tmp_path: Path) -> None:
     with running([predictor_of(tmp_path)], ServeConfig(max_connections=2)) as server:
-        first, second = Raw(server.port), Raw(server.port)
+        first = Raw(server.port)
+        second = Raw(server.port)
         wait_until(lambda: len(server.server.server_state.connections) == 2)
         assert Raw(server.port).is_closed
         first.socket.close()

@@ -82,10 +82,13 @@ def test_large_images_are_decoded_two_at_a_time_and_answers_keep_their_order(
     monkeypatch.setattr("uniemox.io.parallel.usable_cores", lambda: 8)
     plain = predictor_of(tmp_path, finder=False)
     counted = Counted(plain.network)
-    counted.lock, counted.inside, counted.limit = threading.Lock(), 0, 0
+    counted.lock = threading.Lock()
+    counted.inside = 0
+    counted.limit = 0
     served = Models([counted], max_megapixels=1, decode_s=30)
     ask = PredictAsk(served.names[0], None, None)
-    large, small = [image(i, 80, 60) for i in range(5)], [image(10 + i) for i in range(3)]
+    large = [image(i, 80, 60) for i in range(5)]
+    small = [image(10 + i) for i in range(3)]
     assert len(list(served.work(ask, large))) == 5
     assert counted.limit == LARGE_AT_ONCE
     mixed = [large[0], b"nothing", small[0], large[1], small[1], large[2], small[2]]

@@ -32,7 +32,8 @@ def test_an_image_gives_bars_people_likely_labels_and_a_heat_map(visit: Visit, s
     assert visit.status.inner_text().startswith(f"beach.jpg: {ranked[0][0]} ")
     assert "That is not what the people in it feel" in visit.page.locator("header").inner_text()
 
-    frame, box = visit.page.locator(".picture").bounding_box(), visit.page.locator(".box").bounding_box()
+    frame = visit.page.locator(".picture").bounding_box()
+    box = visit.page.locator(".box").bounding_box()
     x1, y1, x2, y2 = answer["persons"][0]["box"]
     scale = frame["width"] / answer["width_px"]
     assert box["x"] - frame["x"] == pytest.approx(x1 * scale, abs=1)

@@ -147,7 +147,8 @@ DRAWN = {
 
 
 def test_colours_that_browsers_draw_otherwise_are_sent_unchanged(tmp_path: Path) -> None:
-    large, too_large = 2 * 2**20, 10 * 2**20
+    large = 2 * 2**20
+    too_large = 10 * 2**20
     images = [(data, large) for data in (*UNCHANGED.values(), *DRAWN.values())]
     images += [(ADOBE, too_large), (DRAWN["sRGB"], 2**20)]
     starts = [(base64.b64encode(data[: 2**16]).decode(), size) for data, size in images]

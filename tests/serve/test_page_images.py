@@ -80,7 +80,8 @@ def test_the_table_is_that_of_the_command(visit: Visit, server: Running, tmp_pat
     assert given.startswith(b"\xef\xbb\xbf")
     rows = list(csv.reader(io.StringIO(given.decode("utf-8-sig"), newline="")))
 
-    lines, table = tmp_path / "lines.jsonl", tmp_path / "table.csv"
+    lines = tmp_path / "lines.jsonl"
+    table = tmp_path / "table.csv"
     answers = [server.post("/predict?coverage=0.9", data).json[0] for data in FOUR.values()]
     told = [json.dumps(answer | {"path": name}) + "\n" for name, answer in zip(names, answers, strict=True)]
     error = rows[-1][-1]
@@ -118,7 +119,8 @@ def test_a_map_for_each_label(visit: Visit) -> None:
 
 def test_a_large_image_is_scaled_down_upright_before_it_is_sent(visit: Visit) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (1500, 3000, 3), np.uint8)
-    data, exif = io.BytesIO(), Image.Exif()
+    data = io.BytesIO()
+    exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = 6  # to be turned by 90 degrees
     Image.fromarray(noise).save(data, "JPEG", quality=90, exif=exif)
     assert data.tell() > 2**20

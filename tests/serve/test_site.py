@@ -178,7 +178,8 @@ def test_the_folder_holds_no_path_of_this_machine(tmp_path: Path) -> None:
 
 
 def test_what_can_not_be_shown_is_refused(tmp_path: Path) -> None:
-    network, runtime = open_network("small"), imitated_runtime(tmp_path / "r")
+    network = open_network("small")
+    runtime = imitated_runtime(tmp_path / "r")
     (runtime / RUNTIME["wasm"][2]).unlink()
     with pytest.raises(ConfigError, match=r"has no ort-wasm-simd-threaded.wasm; download the npm package"):
         write_site(network, tmp_path / "small.onnx", tmp_path / "site", runtime)

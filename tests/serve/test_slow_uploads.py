@@ -36,7 +36,8 @@ def server(tmp_path: Path) -> Iterator[Running]:
 def test_addresses_of_an_ipv6_network_are_one_client(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str, client: str
 ) -> None:
-    clients, submit = [], Batcher.submit
+    clients = []
+    submit = Batcher.submit
     monkeypatch.setattr(
         Batcher, "submit", lambda *args, **named: clients.append(named["client"]) or submit(*args, **named)
     )

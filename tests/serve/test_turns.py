@@ -16,7 +16,8 @@ from uniemox.serve.guard import AT_ONCE, Guard
 from uniemox.serve.metrics import Metrics
 from uniemox.serve.protocol import Reader, with_limits
 
-ATTACKER, OTHER = ("10.0.0.1", 1), ("10.0.0.2", 1)
+ATTACKER = ("10.0.0.1", 1)
+OTHER = ("10.0.0.2", 1)
 
 
 OWN_HOST = ADDRESS.removeprefix("http://")
@@ -69,7 +70,8 @@ def test_another_client_waits_for_a_few_requests_only(make: Any, host: str) -> N
 
 def test_connections_of_an_ipv6_network_are_counted_together() -> None:
     kind = with_limits(ServeConfig(max_connections=4))
-    protocol, closed = object.__new__(kind), list[bool]()
+    protocol = object.__new__(kind)
+    closed = list[bool]()
     protocol.connections = [SimpleNamespace(_client="2001:db8::/64")] * 2
     transport = SimpleNamespace(
         get_extra_info=lambda name: ("2001:db8::7", 80, 0, 0), abort=lambda: closed.append(True)
@@ -81,7 +83,9 @@ def test_connections_of_an_ipv6_network_are_counted_together() -> None:
 def test_pieces_of_many_connections_are_read_in_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     """One that can't be read is closed, and the others are read."""
     monkeypatch.setattr("uniemox.serve.protocol.SLICE_S", -1.0)
-    order, closed, reader = list[str](), list[str](), Reader()
+    order = list[str]()
+    closed = list[str]()
+    reader = Reader()
 
     def read(name: str, is_broken: bool) -> None:
         order.append(name)

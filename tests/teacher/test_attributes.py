@@ -75,7 +75,8 @@ def test_what_can_be_measured_is_told(root: Path, tmp_path: Path) -> None:
 def test_the_label_gets_into_no_text_of_the_training_if_it_is_left_out(
     root: Path, tmp_path: Path, with_emotion: bool
 ) -> None:
-    data, out = open_data(f"folder:{root}"), tmp_path / "texts.jsonl"
+    data = open_data(f"folder:{root}")
+    out = tmp_path / "texts.jsonl"
     write_texts(data, out, Describer, {"with_emotion": with_emotion}, with_emotion=with_emotion)
     trained = open_data(f"folder:{root}", texts=out).samples
     assert [text_of(sample, with_emotion=True) for sample in trained] == [texts_of(out)[one.key] for one in trained]
@@ -112,7 +113,8 @@ def test_processes_write_the_same_texts(tmp_path: Path, info: Path) -> None:
     root = class_folders(tmp_path / "photos", ("awe", "fear"), each=BATCH)
     for workers in (1, 2):
         opened = partial(_describer, info)
-        out, pool = tmp_path / f"{workers}.jsonl", PoolConfig(workers=workers)
+        out = tmp_path / f"{workers}.jsonl"
+        pool = PoolConfig(workers=workers)
         assert write_texts(open_data(f"folder:{root}"), out, opened, {}, pool=pool) == []
     assert (tmp_path / "1.jsonl").read_bytes() == (tmp_path / "2.jsonl").read_bytes()
     assert len(texts_of(tmp_path / "2.jsonl")) == 2 * BATCH

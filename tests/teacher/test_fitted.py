@@ -59,7 +59,8 @@ def colours(folder: Path, each: int = 10) -> DataSet:
 
 def plain_pair_loss(image: Tensor, text: Tensor, truth: Tensor, scale: float, bias: float) -> float:
     """The same, one pair after the other."""
-    a, b = image.double().numpy(), text.double().numpy()
+    a = image.double().numpy()
+    b = text.double().numpy()
     weight = [sum(column) ** 0.75 for column in truth.T.tolist()]
     total = 0.0
     for i, x in enumerate(a):
@@ -74,7 +75,8 @@ def test_pair_loss_equals_its_plain_form() -> None:
     """Float64, 1e-9; with texts that are each true of one image it is SigLIP's loss."""
     torch.manual_seed(0)
     image, text = torch.randn(2, 5, 4, dtype=torch.float64)
-    scale, bias = torch.tensor(3.0, dtype=torch.float64), torch.tensor(-2.0, dtype=torch.float64)
+    scale = torch.tensor(3.0, dtype=torch.float64)
+    bias = torch.tensor(-2.0, dtype=torch.float64)
     truth = torch.eye(5, dtype=torch.bool)
     logits = 3 * torch.nn.functional.normalize(image) @ torch.nn.functional.normalize(text).T - 2
     siglip = -torch.nn.functional.logsigmoid((2 * torch.eye(5) - 1) * logits).sum() / 5

@@ -25,7 +25,8 @@ class CountingTeacher:
     """Features that follow from the text, and a record of what was asked."""
 
     def __init__(self) -> None:
-        self.width, self.asked = 4, []
+        self.width = 4
+        self.asked = []
 
     def image_features(self, pixels: Tensor, keys: list[str]) -> Tensor:
         return pixels.flatten(1)[:, : self.width]
@@ -49,7 +50,8 @@ def test_clip_equals_stored_features(quick_gelu: bool, golden: Path, tmp_path: P
 
     The stored images are normalised already: they are brought back to pixels in float64 first."""
     teacher = ClipTeacher.load(f"local-dir:{clip_folder(golden, tmp_path, quick_gelu=quick_gelu)}")
-    path, tag = golden / "clip" / "expected.npz", "_quickgelu" if quick_gelu else ""
+    path = golden / "clip" / "expected.npz"
+    tag = "_quickgelu" if quick_gelu else ""
     stored = load_npz(path)
     with np.load(path) as file:
         texts = [str(text) for text in file["texts"]]
@@ -124,7 +126,8 @@ def test_timm_tower_takes_files_with_a_classifier(tmp_path: Path) -> None:
     tower = open_timm_tower(f"timm:resnet18@{tmp_path}/classifier.safetensors")
     pixels = torch.rand(2, 3, *tower.size)
     expected = network.forward_head(network.forward_features((pixels - 0.5) / 0.2), pre_logits=True)
-    tower.mean, tower.std = (0.5,) * 3, (0.2,) * 3
+    tower.mean = (0.5,) * 3
+    tower.std = (0.2,) * 3
     torch.testing.assert_close(tower.image_features(pixels), expected, rtol=1e-4, atol=1e-4)
 
 
@@ -253,7 +256,9 @@ def test_a_teacher_without_texts_is_refused_before_it_sees_an_image(tmp_path: Pa
 
 
 def test_stored_texts_and_a_teacher_of_images(tmp_path: Path) -> None:
-    teacher, path, texts = CountingTeacher(), tmp_path / "new" / "texts.npz", [f"{i:03} a" for i in range(100)]
+    teacher = CountingTeacher()
+    path = tmp_path / "new" / "texts.npz"
+    texts = [f"{i:03} a" for i in range(100)]
     seen: list[tuple[str, int, int]] = []
     assert store_features(teacher, "clip:x", (), path, texts=texts, on_progress=lambda *one: seen.append(one)) == 0
     assert teacher.asked == texts

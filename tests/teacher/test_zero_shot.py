@@ -18,7 +18,8 @@ from uniemox.teacher.sources import ClipTeacher
 
 
 def test_probabilities_are_softmax_of_scaled_cosines(golden: Path, tmp_path: Path, tiny_clip: ClipTeacher) -> None:
-    words, image = ["happy", "Sad ", "very bored"], draw_image(3)
+    words = ["happy", "Sad ", "very bored"]
+    image = draw_image(3)
     predictor = load(f"clip:local-dir:{clip_folder(golden, tmp_path)}", finder=None, words=words)
     found = predictor.predict(image)
     assert isinstance(found, Prediction)
@@ -62,7 +63,8 @@ def test_fingerprint_follows_words_weights_and_structure(golden: Path, tmp_path:
         return ZeroShotClip(ClipTeacher.load(f"local-dir:{clip_folder(golden, tmp_path / name, **changes)}"), words)
 
     first = ZeroShotClip(tiny_clip, ["a", "b"]).fingerprint
-    same, other = opened("same", ["a", "b"]), opened("other", ["a", "b"])
+    same = opened("same", ["a", "b"])
+    other = opened("other", ["a", "b"])
     assert same.fingerprint == first
     with torch.no_grad():
         other.clip.model.visual.proj.mul_(2)

@@ -90,7 +90,10 @@ def test_tests_that_fail_without_a_fault_are_refused(tree: Path) -> None:
 )
 def test_outcomes_by_exit_code(exit_code: int, outcome: str, tmp_path: Path) -> None:
     """A crash, or a module that can't be imported, is noticed; the last phase decides."""
-    code = f"import os; os.kill(os.getpid(), {-exit_code})" if exit_code < 0 else f"raise SystemExit({exit_code})"
+    if exit_code < 0:
+        code = f"import os; os.kill(os.getpid(), {-exit_code})"
+    else:
+        code = f"raise SystemExit({exit_code})"
     phases = [Phase([sys.executable, "-c", script], limit_s=60) for script in ("", code)]
     assert mutations._outcome(tmp_path, phases) == outcome
     with pytest.raises(RuntimeError, match="pytest ended with 4"):

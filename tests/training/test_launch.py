@@ -127,7 +127,8 @@ def test_two_tasks_of_srun_work_together() -> None:
     environment = {
         name: value for name, value in os.environ.items() if not name.startswith(("RANK", "WORLD", "MASTER"))
     }
-    context, answers = multiprocessing.get_context("forkserver"), []
+    context = multiprocessing.get_context("forkserver")
+    answers = []
     for i in range(2):
         answer, end = context.Pipe(duplex=False)
         context.Process(target=sum_ranks, args=(environment | own | {"SLURM_PROCID": str(i)}, end)).start()

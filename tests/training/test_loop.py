@@ -78,7 +78,9 @@ def run(
     **options: Any,
 ) -> tuple[list[int], list[int], list[int]]:
     """Saves, what the callback saw, and the sizes of the steps' lists of batches."""
-    saved, sizes, callback = [], [], Seen()
+    saved = []
+    sizes = []
+    callback = Seen()
     faults = tuple(Broken(f"{i}.jpg", f"{i}.jpg: cut off") for i in range(broken))
     count = (plan.steps - plan.done) * plan.accumulation
     loader = batches(count, broken=faults, samples=() if is_empty else (SAMPLE,))
@@ -155,7 +157,9 @@ def test_broken_images_stop_it_before_the_step(tmp_path: Path) -> None:
 @pytest.mark.parametrize("stops", [True, False])
 def test_a_run_that_diverges_stops_or_warns(tmp_path: Path, stops: bool) -> None:
     """When it stops, what diverged is not saved: the last checkpoint is one of before."""
-    saved, warned, callback = [], [], Callback()
+    saved = []
+    warned = []
+    callback = Callback()
     callback.warn = lambda done, trouble: warned.append((done, trouble))
     losses = [1.0] * 30 + [9.0] * 30
     diverging = replace(plan(60), stops_on_divergence=stops)

@@ -127,7 +127,10 @@ def test_fused_layers_are_counted() -> None:
     """Torch's counter knows neither its fused transformer layer, which runs in evaluation, nor CPU attention."""
     torch.manual_seed(0)
     layer = nn.TransformerEncoderLayer(16, 2, dim_feedforward=32, batch_first=True)
-    tokens, length, width, hidden = 3, 5, 16, 32
+    tokens = 3
+    length = 5
+    width = 16
+    hidden = 32
     x = torch.ones(tokens, length, width)
     products = 4 * width**2 + 2 * width * hidden + 2 * length * width  # projections, MLP, attention
     assert multiply_adds(lambda: layer.train()(x)) == tokens * length * products

@@ -25,7 +25,10 @@ def classifier(name: str = "vit_tiny_patch16_224", *, both: bool = False, **opti
     with torch.device("meta"):
         encoder = timm.create_model(name, num_classes=0, **NETWORKS[name], **options)
     width = encoder.num_features if name != "mobilenetv2_100" else 1280
-    parts = {"embed": nn.Linear(width, 8), "fusion": build_fusion("gated", 8)} if both else {}
+    if both:
+        parts = {"embed": nn.Linear(width, 8), "fusion": build_fusion("gated", 8)}
+    else:
+        parts = {}
     return Classifier(encoder, feature_width=width, outputs=3, streams="both" if both else "scene", **parts)
 
 
@@ -108,7 +111,9 @@ def test_register_tokens_are_not_decayed() -> None:
 
 
 def test_of_single_parts_only_matrices_are_decayed() -> None:
-    layer, frozen, scale = nn.Linear(2, 3), nn.Linear(2, 2).requires_grad_(False), nn.Parameter(torch.zeros(()))
+    layer = nn.Linear(2, 3)
+    frozen = nn.Linear(2, 2).requires_grad_(False)
+    scale = nn.Parameter(torch.zeros(()))
     groups = parameter_groups_of([(layer.parameters(), 1.0), ([*frozen.parameters(), scale], 0.5)], 0.05)
     found = [(group["params"], group["weight_decay"], group["lr_scale"]) for group in groups]
     assert found == [([layer.weight], 0.05, 1.0), ([layer.bias], 0.0, 1.0), ([scale], 0.0, 0.5)]

@@ -176,7 +176,8 @@ def test_a_data_sets_description_does_not_depend_on_where_it_lies(tmp_path: Path
 
 
 def test_what_was_seen_is_written_once(tmp_path: Path, data: DataSet) -> None:
-    out, told = tmp_path / "seen", []
+    out = tmp_path / "seen"
+    told = []
     assert read_seen(out) == set()
     gone = replace(data, samples=[*data.samples[:3], data.samples[0]])
     write_seen(out, gone, [], lambda *now: told.append(now))
@@ -186,7 +187,8 @@ def test_what_was_seen_is_written_once(tmp_path: Path, data: DataSet) -> None:
     before = (out / SEEN).read_bytes()
     write_seen(out, data, [], lambda *now: told.append(now))
     assert (out / SEEN).read_bytes() == before
-    after, other = tmp_path / "after", replace(data, samples=data.samples[4:5])
+    after = tmp_path / "after"
+    other = replace(data, samples=data.samples[4:5])
     write_seen(
         after, other, [str(out), str(tmp_path / "mae.pth")], lambda *now: told.append(now)
     )  # what it started from has seen, it has seen

@@ -58,7 +58,8 @@ def check(run: Path, path: Path) -> int:
     progress = Checkpoints(run, 1).load(path, model, optimizer)
     expected, expected_optimizer = network(progress.step)
     assert all(torch.equal(value, expected.state_dict()[name]) for name, value in model.state_dict().items())
-    state, other = optimizer.state_dict(), expected_optimizer.state_dict()
+    state = optimizer.state_dict()
+    other = expected_optimizer.state_dict()
     assert state["param_groups"] == other["param_groups"]
     for number, values in state["state"].items():
         assert all(torch.equal(value, other["state"][number][name]) for name, value in values.items())
@@ -199,7 +200,8 @@ def test_what_is_written_beside_the_training_is_what_was_there(tmp_path: Path, m
         whole(path, tensors)
 
     monkeypatch.setattr(state_module, "write_tensors", slow)
-    checkpoints, (model, optimizer) = Checkpoints(tmp_path, 2), network(1)
+    checkpoints = Checkpoints(tmp_path, 2)
+    (model, optimizer) = network(1)
     before = [parameter.detach().clone() for parameter in model.parameters()]
     checkpoints.save(ResumePoint(1), model, optimizer)
     with torch.no_grad():

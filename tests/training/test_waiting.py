@@ -66,7 +66,8 @@ def test_a_step_of_pre_training_waits_once(build_model: Callable[..., UniEmoX]) 
 def test_a_step_of_fine_tuning_waits_once(method: Any) -> None:
     """Without augmentation, which timm draws on the host; with the detectors of a method too."""
     encoder = timm.create_model("test_vit", num_classes=0, img_size=64)
-    relation, streams = None, "scene"
+    relation = None
+    streams = "scene"
     if method is not None:
         relation = build_method(method, width=encoder.num_features, channels=8, labels=MIKELS.labels)
         relation.reader = RegionReader(relation.groups, has_detector=True, has_face_finder=True)

@@ -33,7 +33,8 @@ def test_workers_change_nothing(dataset: ViewDataset, method: str, monkeypatch: 
         order = RunOrder(len(dataset), batch_size=4, seed=1, start=start, steps=9, **options)  # the third epoch
         return list(build_loader(dataset, order, workers))
 
-    alone, several = run(0), run(2)
+    alone = run(0)
+    several = run(2)
     assert len(alone) == 3
     for a, b in zip(alone, several, strict=True):
         assert torch.equal(a.scene, b.scene)
@@ -48,7 +49,8 @@ def test_workers_change_nothing(dataset: ViewDataset, method: str, monkeypatch: 
 
 def test_a_batch_is_copied_to_memory_that_a_gpu_reads(dataset: ViewDataset, monkeypatch: pytest.MonkeyPatch) -> None:
     """Torch's loader pins what it knows, and asks other objects to pin themselves; it passes over those that can't."""
-    batch, pinned = next(iter(build_loader(dataset, [[(0, 0), (0, 1)]], 0))), []
+    batch = next(iter(build_loader(dataset, [[(0, 0), (0, 1)]], 0)))
+    pinned = []
     monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor, *_: pinned.append(tensor) or tensor)
     assert pin_memory(batch) == batch
     assert [id(tensor) for tensor in pinned] == [id(batch.scene), id(batch.person)]

@@ -39,7 +39,8 @@ def same_to_two_levels(ours: np.ndarray, pillows: np.ndarray) -> bool:
 
 def test_a_draw_depends_on_seed_epoch_and_key_alone(sample: Sample) -> None:
     make = TrainViews(ViewConfig(size=64), seed=3)
-    first, again = make(sample, 5), make(sample, 5)
+    first = make(sample, 5)
+    again = make(sample, 5)
     assert torch.equal(first.scene, again.scene)
     assert torch.equal(first.person, again.person)
     for other in (make(sample, 6), TrainViews(ViewConfig(size=64), 4)(sample, 5), make(replace(sample, key="b"), 5)):
@@ -72,7 +73,8 @@ def test_scene_is_the_crop_that_is_reported(sample: Sample) -> None:
 
 def placed(views: Views, box: Box) -> Box:
     """A box of the image in px of the scene view; it may lie outside."""
-    crop, size = views.crop, views.scene.shape[-1]
+    crop = views.crop
+    size = views.scene.shape[-1]
     x1, x2 = ((x - crop.x1) * size / (crop.x2 - crop.x1) for x in (box.x1, box.x2))
     y1, y2 = ((y - crop.y1) * size / (crop.y2 - crop.y1) for y in (box.y1, box.y2))
     return Box(size - x2, y1, size - x1, y2) if views.flip else Box(x1, y1, x2, y2)

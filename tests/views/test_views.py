@@ -60,7 +60,8 @@ def test_mask_hides_the_asked_share(length: int, ratio: float, count: int) -> No
 
 def test_the_noise_alone_decides_and_each_image_has_its_own() -> None:
     noise = torch.rand(64, 196)
-    first, second = random_mask(noise, 0.75), random_mask(noise, 0.75)
+    first = random_mask(noise, 0.75)
+    second = random_mask(noise, 0.75)
     assert torch.equal(first.visible, second.visible)
     assert torch.equal(random_mask(noise[3:4], 0.75).hidden, first.hidden[3:4])
     assert len(torch.unique(first.hidden, dim=0)) == 64

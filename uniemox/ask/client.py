@@ -28,7 +28,10 @@ class Pace:
     """
 
     def __init__(self, rate_per_minute: float | None, stop: threading.Event) -> None:
-        self.interval_s = 0.0 if rate_per_minute is None else 60 / rate_per_minute
+        if rate_per_minute is None:
+            self.interval_s = 0.0
+        else:
+            self.interval_s = 60 / rate_per_minute
         self.stop = stop
         self.lock = threading.Lock()
         self.next_s = 0.0
@@ -95,7 +98,8 @@ def chat_url(endpoint: str, *, allow_http: bool = False) -> str:
     """
     try:
         parts = urlsplit(endpoint)
-        host, _ = parts.hostname, parts.port
+        host = parts.hostname
+        _ = parts.port
     except ValueError:
         host = None
     is_plain = endpoint.isascii() and not re.search(r"[\s\x00-\x1f]", endpoint)
@@ -129,8 +133,11 @@ class Client:
     def __init__(
         self, url: str, key: str | None, *, pace: Pace, timeout_s: float, attempts: int, first_wait_s: float
     ) -> None:
-        self.url, self.pace, self.timeout_s = url, pace, timeout_s
-        self.attempts, self.first_wait_s = attempts, first_wait_s
+        self.url = url
+        self.pace = pace
+        self.timeout_s = timeout_s
+        self.attempts = attempts
+        self.first_wait_s = first_wait_s
         self.host = urlsplit(url).netloc
         self.has_answered = False
         self._silent_since: float | None = None  # the first pause since the last answer
@@ -154,7 +161,8 @@ class Client:
             outcome = self._attempt(model, body)
             latency_s = round(time.monotonic() - started, 3)
             if isinstance(outcome, Reply):
-                self.has_answered, self._silent_since = True, None
+                self.has_answered = True
+                self._silent_since = None
                 return replace(outcome, latency_s=latency_s, attempts=attempt)
             if outcome.is_final or attempt == self.attempts:
                 return Reply(error=outcome.reason, latency_s=latency_s, attempts=attempt)
@@ -195,7 +203,10 @@ class Client:
                     data = _read(response, MAX_ERROR_BYTES)
                 return self._refused(model, response.status, response.headers, data)
         except (OSError, HTTPException) as error:
-            reason = error.reason if isinstance(error, urllib.error.URLError) else error
+            if isinstance(error, urllib.error.URLError):
+                reason = error.reason
+            else:
+                reason = error
         if isinstance(reason, ssl.SSLCertVerificationError):
             raise ConfigError(f"{self.host} has no valid certificate ({reason.verify_message}); check --endpoint")
         if isinstance(reason, ConnectionRefusedError | socket.gaierror) and not self.has_answered:
@@ -215,7 +226,10 @@ class Client:
         message, code = self._message(data)
         says = f"HTTP {status}" + (f": {message}" if message else "")
         if status == 401:
-            key = "the key is wrong" if self._key else "it wants a key: name its environment variable with --key-from"
+            if self._key:
+                key = "the key is wrong"
+            else:
+                key = "it wants a key: name its environment variable with --key-from"
             raise ConfigError(f"{self.host} says {says}; {key}")
         if status == 404:
             raise ConfigError(f"{self.host} says {says}; is there a model {model!r}, and is {self.url} right?")
@@ -232,7 +246,8 @@ class Client:
             value = json.loads(data)
             choice = value["choices"][0]
             message = choice["message"]
-            text, refusal = _text(message.get("content")), message.get("refusal")
+            text = _text(message.get("content"))
+            refusal = message.get("refusal")
             usage = value.get("usage") or {}
             counts = [usage.get(name) for name in ("prompt_tokens", "completion_tokens")]
             finish = choice.get("finish_reason")
@@ -263,7 +278,9 @@ class Client:
         return "".join(c for c in text if c.isprintable()).strip()[:300]
 
     def _hide(self, text: str) -> str:
-        return text.replace(self._key, KEY_HIDDEN) if self._key else text
+        if self._key:
+            return text.replace(self._key, KEY_HIDDEN)
+        return text
 
 
 class _Handler(HTTPHandler, HTTPSHandler):

@@ -45,7 +45,8 @@ class AskConfig:
             raise ConfigError(f"models must be names such as gpt-4o, got {self.models}; give --model NAME")
         if len(set(self.models)) < len(self.models):
             raise ConfigError(f"models lists a model twice: {', '.join(self.models)}")
-        counts, prices = ("images", "max_images", "concurrency", "attempts"), ("price_in", "price_out")
+        counts = ("images", "max_images", "concurrency", "attempts")
+        prices = ("price_in", "price_out")
         times = ("rate_per_minute", "timeout_s", "first_wait_s")
         check_numbers(
             self,
@@ -75,7 +76,8 @@ class AskConfig:
 
 
 # Input: the image (1,024 px) and the question, sent twice, and the first answer. Output: a word and a paragraph.
-TOKENS_IN, TOKENS_OUT = 2250, 255
+TOKENS_IN = 2250
+TOKENS_OUT = 255
 
 
 def tokens(requests: int) -> str:

@@ -14,7 +14,8 @@ from uniemox.io.files import write_file
 from uniemox.io.html import UNKNOWN, jpeg_url, write_html
 from uniemox.io.images import MinSides
 
-RESULT, PAGE = "result.json", "page.html"
+RESULT = "result.json"
+PAGE = "page.html"
 SHOWN = 100  # images shown with all answers; the rest is in answers.jsonl
 MAX_SIDE_PX = 240
 MAX_CHARACTERS = 2000  # of an explanation
@@ -58,7 +59,10 @@ def _image(results: Results, names: list[str], asked: AskedImage) -> dict[str, A
     for name, result in zip(names, results.models, strict=True):
         answer = results.answers[result.endpoint, result.model].get(asked.sha256)
         said.append((name, answer, _words(answer)))
-    ours = None if results.ours is None else results.ours[asked.sha256]
+    if results.ours is None:
+        ours = None
+    else:
+        ours = results.ours[asked.sha256]
     view = {"key": asked.sample.key, "label": asked.label, "said": said, "ours": ours}
     try:
         image, _ = decode_sample(asked.sample, MinSides(long_px=MAX_SIDE_PX))
@@ -71,7 +75,8 @@ def _words(row: AnswerRow | None) -> str:
     if row is None:
         return UNKNOWN
     words = row.answer or ""
-    words = words if len(words) <= MAX_CHARACTERS else f"{words[:MAX_CHARACTERS]} ..."
+    if not (len(words) <= MAX_CHARACTERS):
+        words = f"{words[:MAX_CHARACTERS]} ..."
     if row.word is not None:
         words += f"\n\nAsked for one word: {row.word[:MAX_CHARACTERS]}"
     return words

@@ -80,7 +80,8 @@ def select(data: DataSet, count: int, seed: int, on_progress: Progress = silent)
     Raises DataError if there are none.
     """
     images: dict[str, AskedImage] = {}
-    broken, copies = [], 0
+    broken = []
+    copies = 0
     for sample in _drawn(data, seed):
         if len(images) == count:
             break
@@ -97,7 +98,10 @@ def select(data: DataSet, count: int, seed: int, on_progress: Progress = silent)
         on_progress("reading images", len(images), count)
     if not images:
         raise DataError(f"{data.name} has no readable image with a label, so there is nothing to ask about")
-    notes = [f"{len(images)} of {count} images: there are no more"] if len(images) < count else []
+    if len(images) < count:
+        notes = [f"{len(images)} of {count} images: there are no more"]
+    else:
+        notes = []
     notes += [f"{copies} copies of other images were skipped"] if copies else []
     notes += [f"{len(broken)} images can't be read and were skipped: {broken[0]}"] if broken else []
     return Selection(tuple(images.values()), tuple(notes))
@@ -147,13 +151,17 @@ def labels_of_ours(
         raise LabelError(f"{model} predicts {predictor.kind}, {labels.name} has {labels.kind} emotions: not comparable")
     if predictor.network.info.task == "affect":
         raise ConfigError(f"{model} predicts valence and arousal, no labels; give a classifier")
-    target = None if set(predictor.labels) == set(labels.labels) else labels.name
+    if set(predictor.labels) == set(labels.labels):
+        target = None
+    else:
+        target = labels.name
     looks = predictor.network.info.needs_person
     with_boxes = {one.sha256 for one in images if looks and (one.sample.persons is not None or one.sample.target_box)}
     seen, rest = ([one for one in images if (one.sha256 in with_boxes) is is_known] for is_known in (True, False))
     if rest and looks:
         predictor = Predictor(predictor.network, open_finder("embedded"))
-    network, predictions = predictor.network, dict[str, str]()
+    network = predictor.network
+    predictions = dict[str, str]()
     mapped = answers_in(network.info.find_labels(), target)
     for asked in seen:  # the network's input is that of its evaluation
         image, full = decode_sample(asked.sample)

@@ -128,7 +128,8 @@ class AnswerRow:
         if reply.error is not None:
             return replace(self, attempts=attempts, error=reply.error, latency_s=self.latency_s or reply.latency_s)
         row = replace(self, attempts=attempts, error=None, is_refused=reply.is_refused)
-        tokens_in, tokens_out = reply.tokens_in, reply.tokens_out
+        tokens_in = reply.tokens_in
+        tokens_out = reply.tokens_out
         if self.answer is None:
             row = replace(row, tokens_in=tokens_in, tokens_out=tokens_out)
             return replace(row, answer=reply.answer, latency_s=reply.latency_s)
@@ -137,7 +138,9 @@ class AnswerRow:
 
 
 def _sum(first: int | None, second: int | None) -> int | None:
-    return None if first is None or second is None else first + second
+    if first is None or second is None:
+        return None
+    return first + second
 
 
 def key_of(endpoint: str, model: str, image: str) -> str:

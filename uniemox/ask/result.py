@@ -109,19 +109,25 @@ def summarise(
 
     rows: from `run.ask`, of this endpoint and others.  data: the data set's name.
     """
-    reader, wanted = AnswerReader(labels), {asked.sha256 for asked in images}
+    reader = AnswerReader(labels)
+    wanted = {asked.sha256 for asked in images}
     by_source: dict[tuple[str, str], list[AnswerRow]] = {(config.url, model): [] for model in config.models}
     for row in rows.values():
         if row.picture in wanted:
             by_source.setdefault((row.endpoint, row.model), []).append(row)
-    answers, models = dict[tuple[str, str], dict[str, AnswerRow]](), []
+    answers = dict[tuple[str, str], dict[str, AnswerRow]]()
+    models = []
     for source, theirs in by_source.items():
         answers[source] = {row.picture: reader.read_row(row) for row in theirs if row.error is None}
         kept = list(answers[source].values())
         named = {row.picture: row.label for row in kept}
-        failed, cost = len(theirs) - len(kept), _costs(config, source, kept)
+        failed = len(theirs) - len(kept)
+        cost = _costs(config, source, kept)
         models.append(_score(source, named, images, labels, ours=ours, rows=kept, failed=failed, cost=cost))
-    ours_result = None if ours is None else _score(("", OURS), ours, images, labels)
+    if ours is None:
+        ours_result = None
+    else:
+        ours_result = _score(("", OURS), ours, images, labels)
     return Results(
         data=data,
         question=question,
@@ -147,7 +153,8 @@ def agreement(first: Sequence[str], second: Sequence[str]) -> AgreementWithOurs:
     if not n:
         return AgreementWithOurs(n=0, percent=None, kappa=None)
     same = sum(a == b for a, b in zip(first, second, strict=True)) / n
-    ours, theirs = Counter(first), Counter(second)
+    ours = Counter(first)
+    theirs = Counter(second)
     chance = sum(ours[label] * theirs[label] for label in ours) / n**2
     return AgreementWithOurs(n=n, percent=100 * same, kappa=None if chance == 1 else (same - chance) / (1 - chance))
 
@@ -191,14 +198,19 @@ def _score(
 
 
 def _of_class(label: str, asked: Sequence[AskedImage], hits: np.ndarray) -> ClassResult:
-    own = hits[[image.label == label for image in asked]] if asked else hits
+    if asked:
+        own = hits[[image.label == label for image in asked]]
+    else:
+        own = hits
     recall, interval = _mean(own)
     return ClassResult(n=len(own), recall=recall, interval=interval)
 
 
 def _mean(hits: np.ndarray) -> tuple[float | None, Interval | None]:
     """Return a share and its interval; both are None for no values."""
-    return (float(hits.mean()), bootstrap_interval(hits)) if len(hits) else (None, None)
+    if len(hits):
+        return (float(hits.mean()), bootstrap_interval(hits))
+    return (None, None)
 
 
 def _costs(config: AskConfig, source: tuple[str, str], rows: Sequence[AnswerRow]) -> float | None:
@@ -211,4 +223,6 @@ def _costs(config: AskConfig, source: tuple[str, str], rows: Sequence[AnswerRow]
         for row in rows
     ]
     known_costs = [cost for cost in costs if cost is not None]
-    return sum(known_costs) if costs and len(known_costs) == len(costs) else None
+    if costs and len(known_costs) == len(costs):
+        return sum(known_costs)
+    return None

@@ -41,7 +41,8 @@ def ask(
     Raises ConfigError for a wrong key, model or address, and if a model fails repeatedly; StoppedError after Ctrl-C.
     All answers so far are saved, and repeating the command resumes.
     """
-    text, stop = question(labels), StopRequest()
+    text = question(labels)
+    stop = StopRequest()
     client = Client(
         config.url,
         key,
@@ -80,8 +81,14 @@ def _summary(config: AskConfig, host: str, images: int, requests: int) -> str:
     if not requests:
         return f"{what}: all {done:,} answers exist"
     estimate = config.cost(requests * TOKENS_IN, requests * TOKENS_OUT)
-    cost = "" if estimate is None else f", about {estimate:.2f} at the given prices"
-    note = f" ({done:,} more are answered already)" if done else ""
+    if estimate is None:
+        cost = ""
+    else:
+        cost = f", about {estimate:.2f} at the given prices"
+    if done:
+        note = f" ({done:,} more are answered already)"
+    else:
+        note = ""
     return f"{what}: sending {requests:,} questions{note} to {host}, {tokens(requests)}{cost}"
 
 
@@ -100,8 +107,11 @@ class _Asker:
         url = self.config.url
         row = rows.get(key_of(url, model, asked.sha256))
         if row is not None and row.answer is not None:
-            return (asked, row) if self.reader.needs_word(row) else None
-        digest, name = hashlib.sha256(self.text.encode()).hexdigest(), asked.sample.key
+            if self.reader.needs_word(row):
+                return (asked, row)
+            return None
+        digest = hashlib.sha256(self.text.encode()).hexdigest()
+        name = asked.sample.key
         row = AnswerRow(endpoint=url, model=model, picture=asked.sha256, name=name, question_sha256=digest)
         return asked, row
 
@@ -128,7 +138,9 @@ class _Asker:
 
 def _ask_all(asker: _Asker, jobs: Sequence[Job], save: Callable[[AnswerRow], None], on_progress: Progress) -> None:
     """Run all jobs in several threads and save the results; only this thread writes."""
-    stop, left, lock = asker.client.pace.stop, iter(jobs), threading.Lock()
+    stop = asker.client.pace.stop
+    left = iter(jobs)
+    lock = threading.Lock()
     results: queue.SimpleQueue[AnswerRow | Exception | None] = queue.SimpleQueue()
 
     def work() -> None:

@@ -64,7 +64,10 @@ def bench_data(
             write_shards(replace(data, samples=samples), Path(folder), config)
             shards = read_shards(folder).samples
             files, packed = (max(_pass(few, epoch, count) for epoch in range(passes)) for few in (samples, shards))
-            growth = _soak(samples, soak, count) if soak else None
+            if soak:
+                growth = _soak(samples, soak, count)
+            else:
+                growth = None
         return DataBench(files, packed, len(samples), passes, growth)
     finally:
         torch.set_num_threads(threads)

@@ -28,8 +28,13 @@ State = Literal["ok", "warning", "not checked"]
 Result = tuple[State, str, str]  # state, finding, advice
 PACKAGES = ("timm", "open_clip_torch", "tensorboard", "onnxruntime", "scikit-learn")
 GPU_IMAGES_PER_S = 1000  # training speed of one GPU, see docs/scaling.md
-MIN_FILES, MIN_DISK_GB, MIN_DISK_MB_S, MIN_LINK_GB_S = 4096, 100, 200, 20
-WRITTEN_MB, SENT_MB, ROUNDS = 256, 256, 5
+MIN_FILES = 4096
+MIN_DISK_GB = 100
+MIN_DISK_MB_S = 200
+MIN_LINK_GB_S = 20
+WRITTEN_MB = 256
+SENT_MB = 256
+ROUNDS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +71,9 @@ def examine(gpus: int, folder: Path) -> Iterator[Finding]:
 
 
 def _judged(observed: str, is_enough: bool, remedy: str) -> Result:
-    return ("ok", observed, "") if is_enough else ("warning", observed, remedy)
+    if is_enough:
+        return ("ok", observed, "")
+    return ("warning", observed, remedy)
 
 
 def _packages() -> Result:
@@ -96,7 +103,8 @@ def _bfloat16() -> Result:
 
 def _compile() -> Result:
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    x, began = torch.randn(64, 64, device=device), time.perf_counter()
+    x = torch.randn(64, 64, device=device)
+    began = time.perf_counter()
     difference = (torch.compile(lambda y: torch.relu(y @ y) + 1)(x) - (torch.relu(x @ x) + 1)).abs().max()
     facts = f"a small function on {device} in {time.perf_counter() - began:.0f} s"
     if difference > 1e-2:
@@ -125,7 +133,10 @@ def all_reduce_gb_s(processes: int, backend: str) -> float:
 
 def _send(rank: int, processes: int, backend: str, port: int, times: "mp.SimpleQueue") -> None:
     dist.init_process_group(backend, init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=processes)
-    device = torch.device("cuda", rank) if backend == "nccl" else torch.device("cpu")
+    if backend == "nccl":
+        device = torch.device("cuda", rank)
+    else:
+        device = torch.device("cpu")
     numbers = torch.ones(SENT_MB * 250_000, device=device)
     best = float("inf")
     for _ in range(ROUNDS):
@@ -142,7 +153,8 @@ def _send(rank: int, processes: int, backend: str, port: int, times: "mp.SimpleQ
 def _shared_memory(gpus: int) -> Result:
     if not SHARED_MEMORY.is_dir():
         return "not checked", f"there is no {SHARED_MEMORY}", ""
-    config, free = paper(), shutil.disk_usage(SHARED_MEMORY).free
+    config = paper()
+    free = shutil.disk_usage(SHARED_MEMORY).free
     workers = max(1, min(MAX_WORKERS, usable_cores() // gpus))
     need = workers * PREFETCH * config.batch_size * 2 * 3 * config.view.size**2
     facts = f"{free / 1e9:.1f} GB free in {SHARED_MEMORY}; preset paper needs {need / 1e9:.1f} GB"
@@ -161,7 +173,9 @@ def _open_files() -> Result:
 
 def _disk(folder: Path) -> Result:
     place = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.is_dir())
-    free, block, file = shutil.disk_usage(place).free / 1e9, os.urandom(2**20), place / f".uniemox-doctor-{os.getpid()}"
+    free = shutil.disk_usage(place).free / 1e9
+    block = os.urandom(2**20)
+    file = place / f".uniemox-doctor-{os.getpid()}"
     try:
         began = time.perf_counter()
         with file.open("wb") as written:
@@ -178,8 +192,10 @@ def _disk(folder: Path) -> Result:
 
 
 def _loading(gpus: int) -> Result:
-    speeds, cores = bench_data(synthetic(32), passes=1), usable_cores()
-    possible, wanted = speeds.shards_samples_per_s * cores, gpus * GPU_IMAGES_PER_S
+    speeds = bench_data(synthetic(32), passes=1)
+    cores = usable_cores()
+    possible = speeds.shards_samples_per_s * cores
+    wanted = gpus * GPU_IMAGES_PER_S
     facts = f"{speeds.shards_samples_per_s:,.0f} images/s a core from shards, {possible:,.0f} on {cores} cores"
     remedy = f"{gpus} GPUs may want {wanted:,}: ask for more cores, or expect GPUs to wait"
     return _judged(facts, possible >= wanted, remedy)

@@ -83,7 +83,8 @@ def bench_predict(
     images = [sample.image.read() for sample in data.samples]
     weights = _weights(model, torch_run)
     passes = PASSES * (2 + (finder is not None) + (weights is not None))
-    done, total = 0, passes * len(images) + soak
+    done = 0
+    total = passes * len(images) + soak
 
     def count(answered: int) -> None:
         nonlocal done
@@ -97,7 +98,9 @@ def bench_predict(
         predictor = load(model, finder=finder, faces=faces, threads=1)
         return fastest(lambda: _pass(predictor, images, count))
 
-    ours, with_faces, with_people = speed(None), speed(None, "find"), None if finder is None else speed(finder)
+    ours = speed(None)
+    with_faces = speed(None, "find")
+    with_people = None if finder is None else speed(finder)
     theirs = theirs_network = None
     network = load(model, finder=None).network
     views = list(_batches(data.samples[: 4 * BATCH], network.info))
@@ -108,7 +111,10 @@ def bench_predict(
         theirs = fastest(lambda: _speed(in_torch, _batches(data.samples, network.info), count))
         theirs_network = fastest(lambda: _speed(in_torch, views))
     fresh = [_fresh_process(model, finder, images[:1]) for _ in range(PASSES)]
-    growth = _soak(load(model, finder=finder, threads=1), images, soak, count) if soak else None
+    if soak:
+        growth = _soak(load(model, finder=finder, threads=1), images, soak, count)
+    else:
+        growth = None
     return PredictBench(
         images_per_s=ours,
         with_people_images_per_s=with_people,
@@ -155,7 +161,8 @@ def _speed(
     count: Callable[[int], None] = lambda images: None,
 ) -> float:
     """Return the images per second of a network, including its views if they are made on the fly."""
-    start, images = time.perf_counter(), 0
+    start = time.perf_counter()
+    images = 0
     for pixels in batches:
         done = len(forward(pixels))
         images += done
@@ -172,7 +179,9 @@ def _weights(model: str | None, torch_run: Path | None) -> Path | None:
     """Return the file with the torch network's weights, if known."""
     run = torch_run or Path(model or "")
     file = run / WEIGHTS if run.is_dir() else run
-    return file if torch_run or (model and file.suffix == ".safetensors" and file.is_file()) else None
+    if torch_run or (model and file.suffix == ".safetensors" and file.is_file()):
+        return file
+    return None
 
 
 def _fresh_process(model: str | None, finder: str | None, images: Sequence[bytes]) -> tuple[float, float | None, bool]:

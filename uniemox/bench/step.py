@@ -66,7 +66,10 @@ def bench_step(
         raise ConfigError(f"batch size and steps must be at least 1, got {batch_size} and {steps}")
     torch.manual_seed(0)
     network = UniEmoX(build_encoder(model), ModelConfig()).train()
-    teacher = _random_teacher(compile_model) if with_clip else None
+    if with_clip:
+        teacher = _random_teacher(compile_model)
+    else:
+        teacher = None
     flops = 2 * step_multiply_adds(network, None if teacher is None else teacher.model.visual)
     ready_to_train(network, device)
     optimizer = build_optimizer(network, lr=1e-4)
@@ -85,7 +88,10 @@ def bench_step(
     for done in range(1, steps + 1):
         seconds.append(timed(step, device))
         on_step(done)
-    memory_mb = torch.cuda.max_memory_allocated(device) / 1e6 if on_gpu else None
+    if on_gpu:
+        memory_mb = torch.cuda.max_memory_allocated(device) / 1e6
+    else:
+        memory_mb = None
     peak = max(peak, matmul_peak(device, getattr(torch, precision)))
     return StepBench(
         images_per_s=batch_size / min(seconds),
@@ -114,11 +120,16 @@ def step_multiply_adds(network: UniEmoX, visual: Any | None) -> int:
     visual: open_clip's image tower; None: it does not run in the step.
     """
     width = network.config.teacher_width or network.config.decoder.width
-    views, features = torch.zeros(2, 3, *network.image_size), torch.zeros(2, width)  # two images, as L2 compares them
+    # two images, as L2 compares them
+    views = torch.zeros(2, 3, *network.image_size)
+    features = torch.zeros(2, width)
     student = multiply_adds(lambda: network(views, views, image_features=features, text_features=features)) // 2
     if visual is None:
         return TRAINING * student
-    size = visual.image_size if isinstance(visual.image_size, tuple) else (visual.image_size,) * 2
+    if isinstance(visual.image_size, tuple):
+        size = visual.image_size
+    else:
+        size = (visual.image_size,) * 2
     pixels = torch.zeros(1, 3, *size, device=next(visual.parameters()).device)
     return TRAINING * student + multiply_adds(lambda: visual(pixels))
 
@@ -140,7 +151,8 @@ def _random_batch(count: int, size: int, width: int, with_clip: bool, device: to
     def images() -> Tensor:
         return torch.randint(0, 256, (count, 3, size, size), dtype=torch.uint8, device=device)
 
-    text, image = torch.randn(count, width, device=device), torch.randn(count, width, device=device)
+    text = torch.randn(count, width, device=device)
+    image = torch.randn(count, width, device=device)
     return PretrainBatch(
         scene=images(), person=images(), image_features=None if with_clip else image, text_features=text
     )

@@ -111,7 +111,8 @@ def load_detector_weights(network: Network, path: Path) -> Network:
     The file's convolutions are assigned to the network's in the order in which both run.
     Raises CheckpointError, with the expected file, if the file is of another network.
     """
-    layers, expected = in_order(network), f"expected {network.published}"
+    layers = in_order(network)
+    expected = f"expected {network.published}"
     try:
         if path.stat().st_size > MAX_BYTES:
             raise CheckpointError(f"{path} has {path.stat().st_size:,} bytes; {expected}")
@@ -160,7 +161,8 @@ def load_embedded(name: str) -> tuple[Any, ClassifierInfo]:
     model = onnx.load(embedded_file(IN_PACKAGE[name]))
     info = read_info(next(entry.value for entry in model.metadata_props if entry.key == KEY))
     assert info.network is not None, "they are of this version"
-    encoder, conv = build_encoders(info.network), ""
+    encoder = build_encoders(info.network)
+    conv = ""
     stored: dict[str, TensorProto] = {tensor.name: tensor for tensor in model.graph.initializer}
     nodes = {node.output[0]: node for node in model.graph.node if node.op_type in ("Cast", "Mul")}
 
@@ -169,7 +171,10 @@ def load_embedded(name: str) -> tuple[Any, ClassifierInfo]:
         if name in stored:
             return torch.from_numpy(numpy_helper.to_array(stored[name]).copy()).float()
         parts = [weight(one) for one in nodes[name].input]
-        return parts[0] if len(parts) == 1 else parts[0] * parts[1]  # 8-bit values times their scales
+        # 8-bit values times their scales
+        if len(parts) == 1:
+            return parts[0]
+        return parts[0] * parts[1]
 
     for path, module in encoder.named_modules(prefix="classifier.encoder"):
         if isinstance(module, nn.Conv2d):

@@ -77,7 +77,9 @@ def select_start(given: Selected) -> Selected:
             f"{given.method} has relative positions or no CLS token: it can be fine-tuned, but pre-training starts "
             f"from plain ViTs ({', '.join(name for name, method in METHODS.items() if method.is_start)})"
         )
-    return replace(given, tensors=_plain_names(given.tensors)) if given.method == "cae" else given
+    if given.method == "cae":
+        return replace(given, tensors=_plain_names(given.tensors))
+    return given
 
 
 def count_of(names: Iterable[str], of: str = "blocks") -> int:
@@ -105,7 +107,9 @@ def heads_of(width: int, method: str) -> int:
         raise CheckpointError(
             f"the tensors don't determine the number of heads of a ViT {width} wide; pass heads= (convert --heads)"
         )
-    return SMALL_HEADS.get(method, HEADS[width]) if width == 384 else HEADS[width]
+    if width == 384:
+        return SMALL_HEADS.get(method, HEADS[width])
+    return HEADS[width]
 
 
 def _check_size(shape: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
@@ -114,7 +118,8 @@ def _check_size(shape: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None
     If only a few tensors are missing, the built network names them.
     shape: timm's constructor arguments.
     """
-    width, depths = shape["embed_dim"], shape.get("depths") or (shape["depth"],)
+    width = shape["embed_dim"]
+    depths = shape.get("depths") or (shape["depth"],)
     squares = sum(depth * (width << stage) ** 2 for stage, depth in enumerate(depths))
     wanted = 3 * width * shape["patch_size"] ** 2 + round((4 + 2 * shape["mlp_ratio"]) * squares)  # attention and MLP
     held = sum(value.numel() for value in tensors.values())
@@ -171,7 +176,10 @@ def _draft_plain(given: Selected, *, pool: str, new_norm: str | None) -> Draft:
         "init_values": 1e-5 if "blocks.0.ls1.gamma" in tensors else None,  # the file has the values
         "global_pool": pool,
     }
-    registers = tensors["reg_token"].shape[1] if "reg_token" in tensors else 0
+    if "reg_token" in tensors:
+        registers = tensors["reg_token"].shape[1]
+    else:
+        registers = 0
     prefix = _prefix_rows(given, registers)
     if registers:
         options["reg_tokens"] = registers
@@ -186,7 +194,10 @@ def _draft_plain(given: Selected, *, pool: str, new_norm: str | None) -> Draft:
             resized["pos_embed"] = resize_position_dino(tensors["pos_embed"], grid)
         else:
             resized["pos_embed"] = resize_position(tensors["pos_embed"], grid, extra=prefix, antialias=registers > 0)
-    new = [] if new_norm is None else [f"{new_norm}.weight", f"{new_norm}.bias"]
+    if new_norm is None:
+        new = []
+    else:
+        new = [f"{new_norm}.weight", f"{new_norm}.bias"]
     return Draft(encoder=encoder, state=tensors | resized, new=new, resized=list(resized))
 
 
@@ -246,7 +257,10 @@ def _draft_beit(given: Selected) -> Draft:
             resized[name] = resize_bias_geometric(table, rows, extra=EXTRA_ROWS)
     if "pos_embed" in state and state["pos_embed"].shape != encoder.pos_embed.shape:
         resized["pos_embed"] = resize_position(state["pos_embed"], grid)
-    new = [] if "fc_norm.weight" in tensors else ["fc_norm.weight", "fc_norm.bias"]
+    if "fc_norm.weight" in tensors:
+        new = []
+    else:
+        new = ["fc_norm.weight", "fc_norm.bias"]
     return Draft(encoder=encoder, state=state | resized, new=new, resized=list(resized))
 
 
@@ -256,7 +270,9 @@ def _side_and_heads(given: Selected, table: Tensor | None) -> tuple[int, int | N
         return side_of(given.tensors["pos_embed"], extra=1), given.heads
     if table is None:
         raise CheckpointError(f"{given.method}: the table of relative positions ({SHARED_TABLE}) is missing")
-    span, heads = side_of(table[None], extra=EXTRA_ROWS), table.shape[1]  # 2 * side - 1
+    # 2 * side - 1
+    span = side_of(table[None], extra=EXTRA_ROWS)
+    heads = table.shape[1]
     if given.heads not in (None, heads):
         raise CheckpointError(f"heads={given.heads} contradicts the file's table of relative positions: {heads}")
     return (span + 1) // 2, heads
@@ -307,14 +323,18 @@ def _draft_swin(given: Selected) -> Draft:
         if name == "absolute_pos_embed":
             resized[name] = resize_position(state[name], encoder.patch_embed.grid_size, extra=0)
         elif name.endswith(TABLE):
-            resize = resize_bias_bicubic if given.method == "mixmae" else resize_bias_geometric
+            if given.method == "mixmae":
+                resize = resize_bias_bicubic
+            else:
+                resize = resize_bias_geometric
             resized[name] = resize(state[name], len(parameter))
     return Draft(encoder=encoder, state=state | resized, new=[], resized=list(resized))
 
 
 def _swin_shape(tensors: dict[str, Tensor], patch_size: int, image_size: int) -> dict[str, Any]:
     """Return timm's constructor arguments, except the windows."""
-    stages, width = count_of(tensors, "layers"), tensors["patch_embed.proj.weight"].shape[0]
+    stages = count_of(tensors, "layers")
+    width = tensors["patch_embed.proj.weight"].shape[0]
     if image_size % (patch_size * 2 ** (stages - 1)):
         raise ShapeError(
             f"an image of {image_size} px does not fit {stages} stages; choose a multiple of {WHOLE_STAGE} px"
@@ -352,7 +372,9 @@ def _pretrained_size(file: WeightFile) -> int | None:
     """Return the px per side of a Swin's pre-training images: from our header, SimMIM's config, or its masks."""
     if file.metadata is not None:
         value = file.metadata.get("image_size")
-        return None if value is None else positive(value, "image_size in its header")
+        if value is None:
+            return None
+        return positive(value, "image_size in its header")
     config = file.content.get("config")
     if isinstance(config, dict) and isinstance(config.get("DATA"), dict) and "IMG_SIZE" in config["DATA"]:
         return positive(config["DATA"]["IMG_SIZE"], "config.DATA.IMG_SIZE")
@@ -411,7 +433,8 @@ def resize_bias_geometric(table: Tensor, rows: int, *, extra: int = 0) -> Tensor
     from scipy.interpolate import RectBivariateSpline  # noqa: PLC0415 - a quarter of a second to import
 
     table, kept = table[: len(table) - extra], table[len(table) - extra :]
-    source, target = math.isqrt(len(table)), math.isqrt(rows - extra)
+    source = math.isqrt(len(table))
+    target = math.isqrt(rows - extra)
     if table.is_meta:  # where only shapes are asked for
         return table.new_empty(rows, table.shape[1])
     distances = np.cumsum(growth(source // 2, target // 2) ** np.arange(source // 2))

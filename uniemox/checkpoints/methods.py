@@ -133,15 +133,21 @@ def _recognise_plain(file: WeightFile, state: dict[str, Tensor]) -> str:
         return "dino"  # DINOv2; timm names them reg_token
     if "reg_token" in state or timm_arch(file) is not None:
         return "timm"
-    is_pooled, has_head = "fc_norm.weight" in state, "head.weight" in state
+    is_pooled = "fc_norm.weight" in state
+    has_head = "head.weight" in state
     if is_sincos(state["pos_embed"], rows_first=True):
-        return "moco_v3" if "norm.weight" in state else "siameseim"
+        if "norm.weight" in state:
+            return "moco_v3"
+        return "siameseim"
     if container_of(file) is not None:
         is_trained_longer = is_pooled or has_head or "optimizer" not in file.content
         return "mae" if is_trained_longer else "tinymim"
     if file.is_safetensors or has_head:
         return "timm"
-    return "mae" if is_pooled or is_sincos(state["pos_embed"], rows_first=False) else "dino"  # its "backbone only"
+    # its "backbone only"
+    if is_pooled or is_sincos(state["pos_embed"], rows_first=False):
+        return "mae"
+    return "dino"
 
 
 def check_method(name: str) -> str:
@@ -159,7 +165,10 @@ def encoder_tensors(file: WeightFile, method: str) -> tuple[dict[str, Tensor], l
     the encoder has no place for.
     """
     is_own = file.metadata is not None
-    state = tensors_only(file.content, file.path) if is_own else state_of(file, "teacher" if method == "dino" else None)
+    if is_own:
+        state = tensors_only(file.content, file.path)
+    else:
+        state = state_of(file, "teacher" if method == "dino" else None)
     prefix = "" if is_own else _prefix(state, method)
     sources = {}  # of the encoder's names
     for name in state:
@@ -184,7 +193,10 @@ def encoder_tensors(file: WeightFile, method: str) -> tuple[dict[str, Tensor], l
 
 def _prefix(state: Mapping[str, Tensor], method: str) -> str:
     """Return the prefix of the encoder's names: the method's own, none, or encoder. if nothing else is in the file."""
-    stem = "conv_proj.weight" if method == "torchvision" else STEM
+    if method == "torchvision":
+        stem = "conv_proj.weight"
+    else:
+        stem = STEM
     prefixes = [*METHODS[method].prefixes, ""]
     if not _foreign(state, method, "encoder."):
         prefixes.append("encoder.")
@@ -245,16 +257,21 @@ def pixels_of(file: WeightFile, method: str) -> tuple[tuple[float, ...], tuple[f
         return METHODS[method].mean_std
     if file.metadata is not None:
         stats = file.metadata.get("mean_std")
-        return None if stats is None else _checked_stats(stats, file.path)
+        if stats is None:
+            return None
+        return _checked_stats(stats, file.path)
     arch = timm_arch(file)
     if arch is None:
         return None
     config = timm.get_pretrained_cfg(arch, allow_unregistered=True)
     options = file.content.get("args")
-    options = vars(options) if isinstance(options, argparse.Namespace) else options
+    if isinstance(options, argparse.Namespace):
+        options = vars(options)
     options = options if isinstance(options, dict) else {}
     stats = [options.get(name) or getattr(config, name, None) for name in ("mean", "std")]
-    return None if None in stats else _checked_stats(stats, file.path)
+    if None in stats:
+        return None
+    return _checked_stats(stats, file.path)
 
 
 def _checked_stats(stats: Any, path: Path) -> tuple[tuple[float, ...], tuple[float, ...]]:

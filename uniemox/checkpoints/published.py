@@ -109,10 +109,16 @@ def _select(file: WeightFile, method: str, heads: int | None, image_size: int | 
     for name, value in (("heads", heads), ("image_size", image_size)):
         if value is not None and value < 1:
             raise CheckpointError(f"{name} must be at least 1, got {value}")
-    used_method = recognise(file) if method == "auto" else check_method(method)
+    if method == "auto":
+        used_method = recognise(file)
+    else:
+        used_method = check_method(method)
     if file.metadata is not None:
         own_heads = file.metadata.get("heads")
-        own_heads = None if own_heads is None else positive(own_heads, "heads in its header")
+        if own_heads is None:
+            own_heads = None
+        else:
+            own_heads = positive(own_heads, "heads in its header")
         for name, asked, own in (("method", used_method, recognise(file)), ("heads", heads, own_heads)):
             if own is not None and asked not in (None, own):
                 raise CheckpointError(f"{name}={asked} contradicts the file's header: {own}")

@@ -63,7 +63,10 @@ class LoadReport:
         return self.container is not None and is_average_key(self.container)
 
     def __str__(self) -> str:
-        pixels = "unknown" if self.mean_std is None else " and ".join(map(str, self.mean_std))
+        if self.mean_std is None:
+            pixels = "unknown"
+        else:
+            pixels = " and ".join(map(str, self.mean_std))
         lines = [
             f"{self.path}: {self.method}, {self.image_size} px, heads {self.heads}",
             f"  mean and deviation of its pixels {pixels}",
@@ -110,7 +113,10 @@ def _read_safetensors(path: Path) -> WeightFile:
         with safetensors.safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
         content = load_file(path)
-        metadata = json.loads(header[METADATA_KEY]) if METADATA_KEY in header else None
+        if METADATA_KEY in header:
+            metadata = json.loads(header[METADATA_KEY])
+        else:
+            metadata = None
     except (safetensors.SafetensorError, ValueError, OSError, RecursionError) as error:
         raise CheckpointError(
             f"{path} is not a whole safetensors file ({error}); fetch it again and compare its size"
@@ -126,7 +132,11 @@ def _read_pickle(path: Path, start: bytes, mapped: bool) -> dict[str, Any]:
         with torch.serialization.safe_globals(ALLOWED):
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except UNREADABLE as error:
-        reason, seems = str(error) if isinstance(error, pickle.UnpicklingError) else "", ""
+        if isinstance(error, pickle.UnpicklingError):
+            reason = str(error)
+        else:
+            reason = ""
+        seems = ""
         if "GLOBAL" in reason or "Unsupported class" in reason or "instruction" in reason:  # it would run code
             wanted = (reason.partition("GLOBAL ")[2].split() or ["something"])[0]
             raise CheckpointError(refusal(path, wanted)) from error
@@ -144,7 +154,8 @@ def _read_pickle(path: Path, start: bytes, mapped: bool) -> dict[str, Any]:
 
 def tensors_only(state: object, path: Path) -> dict[str, Tensor]:
     """Return the state dictionary after a check: names to finite tensors. Raises CheckpointError."""
-    size, claimed = path.stat().st_size, 0
+    size = path.stat().st_size
+    claimed = 0
     storages: set[int] = set()
     if not isinstance(state, dict) or not state:
         raise CheckpointError(f"{path} has no weights at the expected place")
@@ -235,7 +246,9 @@ def _parts_of(value: object) -> list[object]:
     """Return the values of a dictionary, or the elements of a list; an empty list for anything else."""
     if isinstance(value, dict):
         return list(value.values())
-    return list(value) if isinstance(value, list | tuple) else []
+    if isinstance(value, list | tuple):
+        return list(value)
+    return []
 
 
 def _refuse_other_average(file: WeightFile) -> None:
@@ -312,7 +325,10 @@ def check_shapes(draft: nn.Module, shapes: Mapping[str, tuple[int, ...]]) -> Non
     for name, value in wanted.items():
         shape = shapes.get(name)
         if shape != tuple(value.shape) and not (shape is None and value.ndim == 0):  # counters may be absent
-            problem = "is not" if shape is None else f"has shape {shape}"
+            if shape is None:
+                problem = "is not"
+            else:
+                problem = f"has shape {shape}"
             raise CheckpointError(f"{name} {problem} in the file, but its header describes {tuple(value.shape)}")
     computed = sum(value.nbytes for name, value in draft.named_buffers() if name not in wanted)
     if computed > MAX_BUFFERS:

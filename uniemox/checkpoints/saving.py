@@ -52,7 +52,10 @@ def save_encoder(encoder: Any, path: str | Path, *, method: str = "uniemox") -> 
     Raises CheckpointError if the file can't be written.
     """
     path = Path(path)
-    heads = heads_in(encoder) if hasattr(encoder, "blocks") else None
+    if hasattr(encoder, "blocks"):
+        heads = heads_in(encoder)
+    else:
+        heads = None
     report: LoadReport | None = getattr(encoder, "report", None)
     new = () if report is None else report.new
     header: dict[str, object] = {
@@ -113,7 +116,10 @@ def loading_line(encoder: Any, path: str | Path) -> str:
 def timm_model(encoder: Any) -> tuple[str, dict[str, object]]:
     """Return a timm name and options that give exactly this network."""
     is_swin = isinstance(encoder, SwinTransformer)
-    block = encoder.layers[0].blocks[0] if is_swin else encoder.blocks[0]
+    if is_swin:
+        block = encoder.layers[0].blocks[0]
+    else:
+        block = encoder.blocks[0]
     ratio = block.mlp.fc1.out_features / encoder.embed_dim
     options: dict[str, object] = {
         "num_classes": 0,

@@ -23,7 +23,8 @@ from uniemox.errors import CheckpointError
 from uniemox.io.files import read_limited
 from uniemox.model.encoders import build_timm
 
-TIMM, LOCAL = "timm:", "local-dir:"
+TIMM = "timm:"
+LOCAL = "local-dir:"
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 HUB_FILES = (*WEIGHT_FILES, "open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 HUB_TIMEOUT_S = 8
@@ -85,7 +86,8 @@ def _read_folder(folder: Path) -> TimmSource:
     """Read the network in a folder of the Hugging Face hub. Raises CheckpointError if it is not timm's."""
     try:
         config = json.loads(read_limited(folder / "config.json"))
-        name, settings = config["architecture"], config.get("pretrained_cfg", config)
+        name = config["architecture"]
+        settings = config.get("pretrained_cfg", config)
         pixels = {key: tuple(float(value) for value in settings[key]) for key in ("mean", "std") if key in settings}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
         raise CheckpointError(
@@ -117,7 +119,10 @@ def load_timm(text: str, image_size: int | None, *, pretrained: bool = True) -> 
     options: dict[str, Any] = dict(source.options)
     if image_size is not None and hasattr(embedding, "img_size"):
         options["img_size"] = image_size
-    file = read_weight_file(source.file) if source.file and pretrained else None
+    if source.file and pretrained:
+        file = read_weight_file(source.file)
+    else:
+        file = None
     resized: list[str] = []
     try:
         network: Any = build_timm(

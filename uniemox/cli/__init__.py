@@ -18,7 +18,9 @@ from uniemox.cli.settings import options_of, preset_in, takes
 from uniemox.errors import StoppedError, UniemoxError
 from uniemox.io.image_border import shorten
 
-EXIT_ERROR, EXIT_USAGE, EXIT_BROKEN_PIPE = 1, 2, 141
+EXIT_ERROR = 1
+EXIT_USAGE = 2
+EXIT_BROKEN_PIPE = 141
 
 app = App(
     name="uniemox",
@@ -99,8 +101,12 @@ def _run_app() -> None:
 def _with_short_words(message: str) -> str:
     """Shorten the values that were given on the command line, which messages repeat and which may be data URLs."""
     for word in sorted(sys.argv[1:], key=len, reverse=True):
-        value = word.partition("=")[2] if word.startswith("--") else word
-        message = message.replace(value, shorten(value)) if value else message
+        if word.startswith("--"):
+            value = word.partition("=")[2]
+        else:
+            value = word
+        if value:
+            message = message.replace(value, shorten(value))
     return message
 
 

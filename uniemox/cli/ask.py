@@ -60,7 +60,8 @@ def ask(
     """
     from uniemox.data.source import open_data
 
-    config, key = config_of(AskConfig, settings), read_key(key_from)
+    config = config_of(AskConfig, settings)
+    key = read_key(key_from)
     dataset = open_data(data, splits=splits, exclude=exclude, with_texts=False)
     chosen = dataset.scored_split(split)
     _ask(config, key, dataset if chosen == "all" else dataset.only(chosen), chosen, ours, out, as_json=as_json)
@@ -110,13 +111,17 @@ def _tables(results: "Results") -> Iterator[Table | str]:
     from uniemox.ask.page import names_of
     from uniemox.ask.result import OURS
 
-    with_ours = ["agree %", "kappa"] if results.ours_result else []
+    if results.ours_result:
+        with_ours = ["agree %", "kappa"]
+    else:
+        with_ours = []
     scores = Table("model", "answers", "accuracy", "95 % interval", *with_ours, "p50 s", "p95 s", "cost")
     scores.columns[3].no_wrap = True
     read = Table("model", *(results.models[0].outcomes if results.models else ()), "failed")
     named = list(zip(names_of(results), results.models, strict=True))
     for name, result in named + ([(OURS, results.ours_result)] if results.ours_result else []):
-        shared, bounds = result.agreement, result.accuracy_interval
+        shared = result.agreement
+        bounds = result.accuracy_interval
         cells = [str(result.n), _shown(result.accuracy, 3), "{:.3f} to {:.3f}".format(*bounds) if bounds else "-"]
         if with_ours:
             cells += [_shown(shared.percent, 1), _shown(shared.kappa, 2)] if shared else ["-", "-"]

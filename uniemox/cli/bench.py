@@ -42,7 +42,10 @@ def step(
 
     from uniemox.bench.step import bench_step
 
-    on_gpu = torch.cuda.is_available() if device is None else device == "cuda"
+    if device is None:
+        on_gpu = torch.cuda.is_available()
+    else:
+        on_gpu = device == "cuda"
     if on_gpu and not torch.cuda.is_available():
         raise ConfigError("there is no CUDA device here; use --device cpu")
     with progress_bar() as progress:
@@ -79,7 +82,8 @@ def bench_data_command(*, data: str, soak: int = 0, as_json: JsonObject = False)
     from uniemox.bench.data import bench_data
     from uniemox.data.source import open_data
 
-    dataset, passes = open_data(data), 3
+    dataset = open_data(data)
+    passes = 3
     total = 2 * passes * len(dataset) + soak
     with progress_bar() as progress:
         result = bench_data(
@@ -144,7 +148,10 @@ def bench_predict_command(
     if as_json:
         print(json.dumps(asdict(result)))
         return
-    against = "" if result.ratio is None else f", {result.ratio:.1f} times torch's {result.torch_images_per_s:.0f}"
+    if result.ratio is None:
+        against = ""
+    else:
+        against = f", {result.ratio:.1f} times torch's {result.torch_images_per_s:.0f}"
     print(f"{result.images_per_s:.0f} images/s{against} (best of {PASSES} passes over {result.images})")
     if result.with_people_images_per_s is not None:
         print(f"{result.with_people_images_per_s:.0f} images/s with the people in them")
@@ -155,7 +162,10 @@ def bench_predict_command(
             f", with {result.peak_rss_mb:.0f} MB\n"
             f"a process that answers all {result.images} has {result.folder_peak_rss_mb:.0f} MB"
         )
-    alone = "" if result.torch_network_images_per_s is None else f", in torch {result.torch_network_images_per_s:.0f}"
+    if result.torch_network_images_per_s is None:
+        alone = ""
+    else:
+        alone = f", in torch {result.torch_network_images_per_s:.0f}"
     print(
         f"the network alone {result.network_images_per_s:.0f} images/s{alone}\n"
         f"first answer {result.start_s:.2f} s after a process starts{memory}"

@@ -62,10 +62,16 @@ def calibrate(
     for unreadable in describe_unreadable(result.unreadable):
         say(unreadable)
     if as_json:
-        verdict = {"verdict": result.verdict} if isinstance(result, Recalibration) else {}
+        if isinstance(result, Recalibration):
+            verdict = {"verdict": result.verdict}
+        else:
+            verdict = {}
         print(json.dumps(asdict(result) | verdict | {"written": str(out)}))
         return
-    part = "" if result.split == "all" else f" of split {result.split}"
+    if result.split == "all":
+        part = ""
+    else:
+        part = f" of split {result.split}"
     say(f"wrote {out}: {result.images} images{part}{line}")
     print("\n".join(words))
 

@@ -33,7 +33,8 @@ class ConsoleCallback(AbstractContextManager["ConsoleCallback"], Callback):
 
     def start(self, plan: RunPlan) -> None:
         """Print the cost of the run."""
-        self.plan, self.started = plan, time.perf_counter()
+        self.plan = plan
+        self.started = time.perf_counter()
         if rank() == 0:
             say(str(plan))
 

@@ -47,7 +47,8 @@ def printable(text: str) -> str:
 
 
 PLAIN: dict[str, Any] = {"markup": False, "emoji": False}  # print [red] and :smile: in a name literally
-out, err = SafeConsole(**PLAIN), SafeConsole(stderr=True, **PLAIN)
+out = SafeConsole(**PLAIN)
+err = SafeConsole(stderr=True, **PLAIN)
 
 Files = Annotated[Path | None, Parameter(negative="")]
 EXIT_UNREADABLE = 3  # some images could not be read; 1 is an error, 2 a command that can't be parsed

@@ -92,9 +92,15 @@ def collect(
     from uniemox.curate.project import create_project, is_project
     from uniemox.data.source import parse_source
 
-    existing_project = opened(folder) if is_project(folder) or not source else None
+    if is_project(folder) or not source:
+        existing_project = opened(folder)
+    else:
+        existing_project = None
     config = config_of(CollectConfig, options)
-    plan = existing_project.plan if existing_project else paper_plan()
+    if existing_project:
+        plan = existing_project.plan
+    else:
+        plan = paper_plan()
     sources = [open_source(name, plan, config) for name in source or ()]
     folders = [Path(parse_source(name)[1]) for name in source or () if name.startswith("folder:")]
     project = existing_project or create_project(folder, plan)  # only after all sources were found
@@ -144,9 +150,15 @@ def screen(
     if min_score and model is None and project.store.setting("scored by") is None:
         raise ConfigError("--min-score needs the predictions of a --model")
     config = screening.remembered_config(project, min_side, min_score)
-    score = None if model is None else screening.scorer(model, project.plan.label_set)
+    if model is None:
+        score = None
+    else:
+        score = screening.scorer(model, project.plan.label_set)
     with progress_bar() as progress:
-        others = None if against is None else [open_data(name) for name in against]
+        if against is None:
+            others = None
+        else:
+            others = [open_data(name) for name in against]
         on_progress = progress.show
         counts = screening.screen(project, config, against=others, score=score, model=model or "", progress=on_progress)
     name = quoted(folder)

@@ -118,7 +118,8 @@ def agree(folder: Folder, /, *, rule: RuleOption = None, as_json: JsonObject = F
     from uniemox.curate.annotate.verdicts import remembered_rule, verdicts
 
     rule = rule or remembered_rule(project)
-    stats, kept = run(project), verdicts(project, rule=rule)
+    stats = run(project)
+    kept = verdicts(project, rule=rule)
     if as_json:
         reasons = Counter(sorted(one.reason for one in kept.values()))
         labels = Counter(sorted(one.label for one in kept.values() if one.label is not None))

@@ -40,7 +40,10 @@ def status_tables(status: Mapping[str, Any]) -> Iterator[Table | str]:
     if status["people"]:
         people = Table("annotator", "answered", "checks passed", "median s", "access")
         for one in status["people"]:
-            time_s = "" if one["median_s"] is None else f"{one['median_s']:.1f}"
+            if one["median_s"] is None:
+                time_s = ""
+            else:
+                time_s = f"{one['median_s']:.1f}"
             access = ("ended" if one["is_revoked"] else "yes") + (", left out" if one["is_left_out"] else "")
             checks = f"{one['checks_passed']}/{one['checks']}"
             _add(people, one["name"], str(one["answered"]), checks, time_s, access)
@@ -49,7 +52,10 @@ def status_tables(status: Mapping[str, Any]) -> Iterator[Table | str]:
         batches = Table("number", "when", "who", "step", "what", "images")
         for one in status["history"][:10]:
             when = time.strftime("%Y-%m-%d %H:%M", time.localtime(one["at"]))
-            note = f"{one['note']} (undone)" if one["is_undone"] else one["note"]
+            if one["is_undone"]:
+                note = f"{one['note']} (undone)"
+            else:
+                note = one["note"]
             _add(batches, str(one["id"]), when, one["actor"], one["step"], note, str(one["changes"]))
         yield batches
     yield f"next: {status['next']}"

@@ -232,7 +232,8 @@ def _draw(data: "DataSet", source: str, options: SchemeOptions) -> "tuple[str, d
     """Return a description of the split, the split, and the choice if several schemes were compared."""
     from uniemox.data import splits
 
-    seed, schemes = options.seed, options.schemes
+    seed = options.seed
+    schemes = options.schemes
     if schemes < 1:
         raise ConfigError(f"--schemes must be at least 1, got {schemes}")
     if options.paper and (options.ratio is not None or schemes > 1):
@@ -329,16 +330,23 @@ def _audit_tables(report: "Audit") -> Iterator[Table | str]:
     yield f"{report.name}: {report.count} samples"
     table = Table("", Column("groups", justify="right"), Column("images", justify="right"), "for example")
     for kind, groups in report.groups.items():
-        example = f"{groups[0].members[0].sample.key} {groups[0].reason}" if groups else ""
+        if groups:
+            example = f"{groups[0].members[0].sample.key} {groups[0].reason}"
+        else:
+            example = ""
         images = sum(len(group.members) for group in groups)
         table.add_row(kind.replace("_", " "), str(len(groups)), str(images), Text(example))
     yield table
     sizes = sorted((sum(row.values()), label) for label, row in report.classes.items())
     if sizes:
-        (fewest, rarest), (most, commonest) = sizes[0], sizes[-1]
+        (fewest, rarest) = sizes[0]
+        (most, commonest) = sizes[-1]
         yield f"classes: from {fewest} ({rarest}) to {most} ({commonest}) samples"
     for drift in report.drift:
         names = " and ".join(drift.splits)
-        judged = "more than by chance" if drift.distance > drift.by_chance else "as by chance"
+        if drift.distance > drift.by_chance:
+            judged = "more than by chance"
+        else:
+            judged = "as by chance"
         yield f"colours of {names} differ by {drift.distance:.3f} (chance {drift.by_chance:.3f}): {judged}"
     yield f"{len(report.exclude)} samples should be excluded: --json lists them (for --exclude), --html shows them"

@@ -85,7 +85,8 @@ class FinderOptions:
         from uniemox.predict.opening import finder_file, open_finder
 
         config = DetectorConfig(confidence=self.confidence, nms_overlap=self.overlap)
-        file, used = finder_file(self.detector), str(self.provider or "cpu")
+        file = finder_file(self.detector)
+        used = str(self.provider or "cpu")
         if str(file).endswith(".onnx"):
             used = pick_provider(None if self.provider is None and not on_cluster else used)
             if used == "cuda" and self.provider is None:
@@ -163,7 +164,9 @@ class DescriberOptions:
         from uniemox.teacher.attributes import Describer, ObjectClassifier, ZeroShot
         from uniemox.teacher.sources import ClipTeacher
 
-        device, zero_shot, names = "cuda" if _has_gpu() else "cpu", None, None
+        device = "cuda" if _has_gpu() else "cpu"
+        zero_shot = None
+        names = None
         if self.teacher is not None and self.vocabulary is not None:
             clip = ClipTeacher.load(self.teacher, self.teacher_weights or OPENAI, device)
             zero_shot = ZeroShot(clip, self.vocabulary)

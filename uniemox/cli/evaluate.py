@@ -118,7 +118,10 @@ def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, float
 def _groups(by: "GroupScores") -> Table:
     from uniemox.evaluate.scores import headline_of
 
-    worst = "" if by.worst is None else f"; worst: {by.worst}, {by.gap:.3f} from the best"
+    if by.worst is None:
+        worst = ""
+    else:
+        worst = f"; worst: {by.worst}, {by.gap:.3f} from the best"
     table = Table("group", "n", by.measure, "95 % interval", title=f"by group{worst}")
     for name, scores in by.groups.items():
         table.add_row(Text(name), str(scores.n), *_cells(*headline_of(scores)))
@@ -161,14 +164,20 @@ def compare(*, ours: Runs, theirs: Runs, baseline: Runs | None = None, as_json: 
             ("baseline", comparison.baseline, comparison.baseline_interval),
         ):
             if values:
-                ends = NO_INTERVAL if interval is None else "{:.1%} to {:.1%}".format(*interval)
+                if interval is None:
+                    ends = NO_INTERVAL
+                else:
+                    ends = "{:.1%} to {:.1%}".format(*interval)
                 seeds = ", ".join(f"{value:.1%}" for value in values)
                 print(f"{name:>10} {sum(values) / len(values):.1%} ({ends}); runs: {seeds}")
         print(f"    chance {comparison.commonest:.1%} (most common class), {comparison.uniform:.1%} (1 / classes)")
         print(f"difference {_words(comparison.difference)}")
         for name, margin in (("ours", comparison.ours_over_baseline), ("theirs", comparison.theirs_over_baseline)):
             if margin is not None:
-                sign = "" if margin.is_above_zero else "; it does not beat the baseline"
+                if margin.is_above_zero:
+                    sign = ""
+                else:
+                    sign = "; it does not beat the baseline"
                 print(f"{name} over baseline {_words(margin)}{sign}")
 
 
@@ -176,7 +185,10 @@ NO_INTERVAL = "two runs: no interval; give three or more"
 
 
 def _words(difference: "PairedDifference") -> str:
-    ends = NO_INTERVAL if difference.interval is None else "{:+.1%} to {:+.1%}".format(*difference.interval)
+    if difference.interval is None:
+        ends = NO_INTERVAL
+    else:
+        ends = "{:+.1%} to {:+.1%}".format(*difference.interval)
     return f"{difference.difference:+.1%} ({ends})"
 
 

@@ -70,7 +70,11 @@ def heat(
         need("torch", "timm", "safetensors", extra="train")
     from uniemox.predict.explain.maps import open_explainers
 
-    folder = out if _is_folder(out) else None  # refuses a wrong name before models are opened
+    # refuses a wrong name before models are opened
+    if _is_folder(out):
+        folder = out
+    else:
+        folder = None
     explainers, columns = open_explainers(model or [None], method)
     images = _images_of(files, max_images=MAX_ROWS if folder is None else None)
     if out.resolve() in (image.resolve() for image in images):
@@ -195,7 +199,9 @@ def _keep(
     """
     from uniemox.predict.plot import drawing_path, write_drawing
 
-    read, kept, measured = [], [], []
+    read = []
+    kept = []
+    measured = []
     for path, row in rows:
         read.append(path)
         measured.append([one.score(cell) for one, cell in zip(scored_by, row, strict=False)])

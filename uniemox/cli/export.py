@@ -80,7 +80,10 @@ def _write_site(model: Path, out: Path, runtime: Path) -> None:
     from uniemox.predict.opening import open_network
     from uniemox.serve.site import write_site
 
-    file = EMBEDDED / IN_PACKAGE[str(model)] if str(model) in IN_PACKAGE else model / ONNX if model.is_dir() else model
+    if str(model) in IN_PACKAGE:
+        file = EMBEDDED / IN_PACKAGE[str(model)]
+    else:
+        file = model / ONNX if model.is_dir() else model
     write_site(open_network(model), file, out, runtime)
     say(f"wrote {out}; try it: python -m http.server --bind 127.0.0.1 --directory {out}")
 
@@ -97,7 +100,10 @@ def _write_hub_folder(run: Path, out: Path) -> None:
         for one in read_run(run).evaluations
     ]
     is_timm = write_hub_folder(*load_classifier(weights), out, name=run.resolve().name, scores=scores)
-    opens = "timm, transformers and uniemox open it" if is_timm else "uniemox opens it; timm has no such network"
+    if is_timm:
+        opens = "timm, transformers and uniemox open it"
+    else:
+        opens = "uniemox opens it; timm has no such network"
     say(f"wrote {out}: {opens}. Finish its README.md, then upload the folder: hf upload OWNER/REPOSITORY {quoted(out)}")
 
 
@@ -125,7 +131,8 @@ def _write(
     from uniemox.export.compact import export_int8, store_as_float16, store_as_int8
     from uniemox.export.onnx import read_model, write_model
 
-    dataset, check = None if data is None else open_data(data), None
+    dataset = None if data is None else open_data(data)
+    check = None
     with TemporaryDirectory(prefix="uniemox-export-") as folder:
         source = _as_onnx(model, Path(folder))
         if dataset is not None:
@@ -151,7 +158,8 @@ def _as_onnx(model: Path, folder: Path) -> Path:
 
     if str(model) in IN_PACKAGE:
         model = EMBEDDED / IN_PACKAGE[str(model)]
-    made, weights = folder / "model.onnx", _weights_of(model) if model.is_dir() else model
+    made = folder / "model.onnx"
+    weights = _weights_of(model) if model.is_dir() else model
     if weights.suffix == ".onnx":
         write_model(read_model(weights), made)
     else:

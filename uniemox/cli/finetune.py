@@ -11,7 +11,8 @@ from uniemox.errors import ConfigError
 from uniemox.finetune.config import INIT_MISSING, FinetuneConfig
 from uniemox.finetune.presets import PRESETS
 
-DEFAULT, NO_OPTIONS = "best", ("init",)
+DEFAULT = "best"
+NO_OPTIONS = ("init",)
 
 
 @takes(settings=options_of(PRESETS[DEFAULT](), without=NO_OPTIONS))
@@ -75,6 +76,9 @@ def _finetune(config: FinetuneConfig, data: str, out: Path, files: DataFiles, re
         if kept := read_run(out).kept:
             say(f"kept: {kept}")
         own = out / "splits.json"  # exists if the data had no splits
-        more = ["--splits", str(own)] if files.splits is None and own.exists() else []
+        if files.splits is None and own.exists():
+            more = ["--splits", str(own)]
+        else:
+            more = []
         line = shlex.join(["uniemox", "evaluate", "--model", str(out), "--data", data, *files.words(), *more])
         say(f"wrote {out}/model.safetensors and model.onnx; next: {line}")

@@ -85,7 +85,8 @@ class AnswerFiles:
     """Also write the image features, for search and clustering, to .npy (with paths in .npy.txt) or .parquet."""
 
 
-NO_MODEL, NO_FILES = ModelOptions(), AnswerFiles()
+NO_MODEL = ModelOptions()
+NO_FILES = AnswerFiles()
 
 
 def predict(
@@ -203,7 +204,10 @@ def _finish(output: "Output", timeline: Path | None) -> None:
     """Finish the requested table, embeddings and timeline."""
     if output.file is not None:
         output.file.finish()
-        again = f" ({output.skipped} of them already existed)" if output.skipped else ""
+        if output.skipped:
+            again = f" ({output.skipped} of them already existed)"
+        else:
+            again = ""
         say(f"wrote {output.file.path}: {output.done + output.skipped} images{again}")
     if output.embeddings is not None:
         output.embeddings.finish()

@@ -40,7 +40,9 @@ class Output:
     """
 
     def __init__(self, *, as_json: bool, has_rows: bool = True, images: Path | None = None) -> None:
-        self.as_json, self.has_rows, self.images = as_json, has_rows, images
+        self.as_json = as_json
+        self.has_rows = has_rows
+        self.images = images
         self.file: ResultFile | None = None
         self.embeddings: EmbeddingFile | None = None
         self.done = self.skipped = self.failures = 0
@@ -76,8 +78,12 @@ class Output:
                         progress.show("images", self.done + self.skipped, self.total)
             self._print_rows()
         except KeyboardInterrupt:
-            lines = lines if self.file is None else self.file.lines
-            kept = f"; they are in {lines}; to continue, repeat it (predict, survey: add --resume)" if lines else ""
+            if self.file is not None:
+                lines = self.file.lines
+            if lines:
+                kept = f"; they are in {lines}; to continue, repeat it (predict, survey: add --resume)"
+            else:
+                kept = ""
             raise StoppedError(f"stopped after {self.done} images{kept}", EXIT_INTERRUPTED) from None
         finally:
             self._list_failures()
@@ -171,7 +177,10 @@ def _table(results: list[Prediction]) -> Table:
 
 
 def _top(result: Prediction) -> str:
-    form = "{} {:.1f}" if "valence" in result.scene else "{} {:.0%}"
+    if "valence" in result.scene:
+        form = "{} {:.1f}"
+    else:
+        form = "{} {:.0%}"
     return "  ".join([form.format(*pair) for pair in result.top(3)] + [UNLIKE] * result.is_unfamiliar)
 
 
@@ -179,7 +188,9 @@ def _people(result: Prediction) -> str:
     """Return the number of people and their felt emotions as text."""
     persons = result.persons or []
     felt = [top_word(person.emotions) for person in persons if person.emotions]
-    return f"{len(persons)}: {', '.join(felt)}" if felt else str(len(persons))
+    if felt:
+        return f"{len(persons)}: {', '.join(felt)}"
+    return str(len(persons))
 
 
 def _one_line(text: str) -> str:

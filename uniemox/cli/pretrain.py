@@ -11,7 +11,8 @@ from uniemox.cli.settings import config_of, options_of, takes
 from uniemox.pretrain.config import PretrainConfig
 from uniemox.pretrain.presets import PRESETS
 
-DEFAULT, NO_OPTIONS = "paper", ("model.teacher_width", "view.crop_fraction")
+DEFAULT = "paper"
+NO_OPTIONS = ("model.teacher_width", "view.crop_fraction")
 
 
 @takes(settings=options_of(PRESETS[DEFAULT](), without=NO_OPTIONS))

@@ -27,7 +27,8 @@ class ProgressBar(Progress):
             redirect_stderr=False,
             disable=not terminal.is_terminal,  # otherwise rich adds an empty line to a log
         )
-        self.say, self.next_line = say, time.monotonic() + LINE_EVERY_S
+        self.say = say
+        self.next_line = time.monotonic() + LINE_EVERY_S
         self._by_name: dict[str, TaskID] = {}
 
     def show(self, what: str, done: int, total: int | None, values: str = "") -> None:
@@ -52,7 +53,10 @@ class ProgressBar(Progress):
         self.next_line = time.monotonic() + LINE_EVERY_S
         task = self._tasks[task_id]
         rate = _rate(task) and f", {_rate(task)}"
-        left = f", about {duration(task.time_remaining)} to go" if task.time_remaining else ""
+        if task.time_remaining:
+            left = f", about {duration(task.time_remaining)} to go"
+        else:
+            left = ""
         self.say(f"{task.description}: {_count(task)}{rate}{left}")
 
 

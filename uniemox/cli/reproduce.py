@@ -89,10 +89,13 @@ class PlanOptions:
 
 def _option(name: str) -> str:
     """Return a field's name as it is written on the command line."""
-    return "--json" if name == "as_json" else f"--{name.replace('_', '-')}"
+    if name == "as_json":
+        return "--json"
+    return f"--{name.replace('_', '-')}"
 
 
-DEFAULTS, NO_PLAN_OPTIONS = ReproduceConfig(), PlanOptions()
+DEFAULTS = ReproduceConfig()
+NO_PLAN_OPTIONS = PlanOptions()
 reproduce = App(name="reproduce", default_parameter=Parameter(consume_multiple=True, negative_iterable=()))
 
 
@@ -268,7 +271,10 @@ def _check_plan(plan: "Plan", *, as_json: bool) -> None:
         print(json.dumps(summary))
     else:
         for row, column, cell in _cells_with_runs(plan):
-            cited = "" if cell.paper is None else f" (the paper has {cell.paper:.2f} %)"
+            if cell.paper is None:
+                cited = ""
+            else:
+                cited = f" (the paper has {cell.paper:.2f} %)"
             print(f"cell     {row.name} on {column}{cited}: {cell.protocol}")
         for entry in checks:
             words = f"ok       {entry.run.name}: {entry.found}"
@@ -294,7 +300,10 @@ def _with_progress(runs: "Sequence[Run]", config: ReproduceConfig, jobs: int | N
     from uniemox.io.parallel import usable_cores
     from uniemox.reproduce.execute import execute
 
-    usual = min(usable_cores(), MAX_JOBS) if config.is_demo else config.gpus
+    if config.is_demo:
+        usual = min(usable_cores(), MAX_JOBS)
+    else:
+        usual = config.gpus
     said: list[str] = []
     with progress_bar() as progress:
         task = progress.add_task("starting", total=1000)
@@ -314,7 +323,8 @@ def _show_simulation(target: Name, config: ReproduceConfig, options: PlanOptions
     from uniemox.reproduce.costs import GPUS_OF_NODE, simulate
     from uniemox.reproduce.targets import plan_of
 
-    speed, loads_per_s = options.images_per_s, options.loads_per_s
+    speed = options.images_per_s
+    loads_per_s = options.loads_per_s
     if config.is_demo or speed is None:
         raise ConfigError(
             "--plan needs --scale paper and --images-per-s, which `python -m benchmarks.train` measures on one GPU"
@@ -331,7 +341,10 @@ def _show_simulation(target: Name, config: ReproduceConfig, options: PlanOptions
     for heading in headings:
         table.add_column(heading, justify="right")
     for one in simulations:
-        cores = "" if not loads_per_s else f"{math.ceil(one.loader_images_per_s / loads_per_s):,}"
+        if not loads_per_s:
+            cores = ""
+        else:
+            cores = f"{math.ceil(one.loader_images_per_s / loads_per_s):,}"
         numbers = (f"{one.hours:,.1f}", f"{one.busy:.0%}", f"{one.disk_gb:,.0f}", f"{one.network_gb_per_s:.1f}")
         table.add_row(str(one.gpus), *numbers, f"{one.loader_images_per_s:,.0f}", cores)
     show_all([table])
@@ -375,7 +388,10 @@ def _may_start(plan: "Plan", gpus: int, images_per_s: float | None) -> bool:
         return True
     for run in plan.runs:
         print(run.command)
-    why = "there is no GPU here" if is_possible else "their requirements are missing"
+    if is_possible:
+        why = "there is no GPU here"
+    else:
+        why = "their requirements are missing"
     say(f"no run was started, because {why}; the commands are listed above")
     return False
 

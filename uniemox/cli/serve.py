@@ -9,7 +9,9 @@ from uniemox.cli.settings import config_of, options_of, read_key, takes
 from uniemox.errors import ConfigError
 from uniemox.serve.config import ServeConfig
 
-MAX_MODELS, MIN_KEY_LENGTH = 2, 16  # the page compares two models
+# the page compares two models
+MAX_MODELS = 2
+MIN_KEY_LENGTH = 16
 NO_OPTIONS = ("max_files", "max_megapixels", "decode_timeout_s", "read_timeout_s", "max_connections")
 
 

@@ -47,7 +47,10 @@ def options_of(config: Any, *, without: Collection[str] = (), names: Mapping[str
     for part in fields(kind):
         if part.name in without:
             continue
-        value = part.default if config is kind else getattr(config, part.name)
+        if config is kind:
+            value = part.default
+        else:
+            value = getattr(config, part.name)
         if is_dataclass(value):
             inside = [name.partition(".")[2] for name in without if name.startswith(f"{part.name}.")]
             options = options_of(value, without=inside)

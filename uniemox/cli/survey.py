@@ -61,7 +61,9 @@ def survey(
     from uniemox.predict.writing import AnswerHeader, PathSet, ResultFile
 
     groupings = groupings_of(by, table)
-    output, asked, lines = Output(as_json=False, has_rows=False), PathSet(), out.with_name(out.name + ".jsonl")
+    output = Output(as_json=False, has_rows=False)
+    asked = PathSet()
+    lines = out.with_name(out.name + ".jsonl")
     predictor = models.opener(has_several=True)()
     with ResultFile(lines, resume=resume, answered=AnswerHeader.of_question(predictor, labels, None)) as file:
         output.take(answer_new(predictor, noted(named_images(images), asked), file, labels), images, lines)
@@ -123,12 +125,19 @@ def search(
 
     parse_mood(mood)  # a mistake is reported before anything is predicted
     predictor = load(model, finder=None)
-    output, lines = Output(as_json=False, has_rows=False), folder.absolute().with_name(folder.absolute().name + INDEX)
-    features = None if like is None else predictor.embed(like)[0]
+    output = Output(as_json=False, has_rows=False)
+    lines = folder.absolute().with_name(folder.absolute().name + INDEX)
+    if like is None:
+        features = None
+    else:
+        features = predictor.embed(like)[0]
     index = update_index(predictor, folder, lambda answers: output.take(answers, [str(folder)], lines), say)
     matches = run(index, like=features, emotion=emotion, mood=mood, count=count)
     if out is not None:
-        words = percent if like is None and emotion is not None else "{:.2f}".format
+        if like is None and emotion is not None:
+            words = percent
+        else:
+            words = "{:.2f}".format
         write_page(matches, f"Found in {folder}", out, words)
         say(f"wrote {out}")
     _show(matches, len(index.paths), as_json=as_json)

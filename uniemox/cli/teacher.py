@@ -54,7 +54,10 @@ def fit(
 
     config = config_of(FitConfig, settings, with_emotion=not without_emotion)
     opened = open_data(data, texts=texts, splits=splits, exclude=exclude)
-    dataset = opened.to_describe() if split is None else opened.to_train(split)
+    if split is None:
+        dataset = opened.to_describe()
+    else:
+        dataset = opened.to_train(split)
     say_parts(dataset)
     keep_freed_memory()
     with ConsoleCallback() as console:
@@ -120,7 +123,8 @@ def store(
 
 def _in_words(figures: Mapping[str, Any]) -> str:
     """Describe the scores on held-out images."""
-    of_images, of_texts = figures["picture_to_text"], figures["text_to_picture"]
+    of_images = figures["picture_to_text"]
+    of_texts = figures["text_to_picture"]
     return (
         f"of {figures['pictures']} held-out images {of_images['recall_at_1']:.1%} find their text (by chance "
         f"{of_images['chance_at_1']:.1%}), {of_images['recall_at_5']:.1%} within five; of {figures['texts']} "

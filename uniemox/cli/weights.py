@@ -60,8 +60,12 @@ def fetch(*, preset: Literal["paper", "best"] = "best", to: Path | None = None) 
     from uniemox.teacher.opening import open_teacher
 
     config = PRESETS[preset]()
-    start, teacher = config.encoder.start or "", config.teacher.source
-    file = "" if start.startswith(TIMM) else f" --encoder.start {shlex.quote(start)}"
+    start = config.encoder.start or ""
+    teacher = config.teacher.source
+    if start.startswith(TIMM):
+        file = ""
+    else:
+        file = f" --encoder.start {shlex.quote(start)}"
     if file:
         say(f"{start} is on no hub: download the file yourself; see `uniemox docs checkpoints`")
     else:
@@ -69,5 +73,8 @@ def fetch(*, preset: Literal["paper", "best"] = "best", to: Path | None = None) 
         load_timm(start, None)
     say(f"fetching {teacher}")
     open_teacher(teacher)
-    place = "" if to is None else f"HF_HUB_CACHE={shlex.quote(str(to.resolve()))} "
+    if to is None:
+        place = ""
+    else:
+        place = f"HF_HUB_CACHE={shlex.quote(str(to.resolve()))} "
     print(f"{place}HF_HUB_OFFLINE=1 uniemox pretrain --preset {preset}{file} --data KIND:PATH --out RUN")

@@ -127,13 +127,19 @@ def annotate(project: Project, name: str, *, accuracy: float, seed: int, progres
     invite(project, name)
     with project.store.read() as connection:
         person = person_of(connection, name)
-    rng, assigner, done = random.Random(seed), TaskAssigner(project), 0
-    searched, total = searched_labels(project), project.count(pool())
+    rng = random.Random(seed)
+    assigner = TaskAssigner(project)
+    done = 0
+    searched = searched_labels(project)
+    total = project.count(pool())
     while tasks := assigner.next_tasks(person, 0, AT_ONCE):
         answers = []
         for task in tasks:
             correct = task.check_label or min(searched.get(task.picture_id, {NONE}))
-            label = correct if rng.random() < accuracy else rng.choice((*project.plan.labels, NONE))
+            if rng.random() < accuracy:
+                label = correct
+            else:
+                label = rng.choice((*project.plan.labels, NONE))
             answers.append((person, AnswerIn(id=secrets.token_hex(16), task=task.id, label=label, seconds=1.0)))
         with project.store.write() as connection:
             save_answers(connection, answers)

@@ -97,7 +97,9 @@ class CollectionPlan:
     def label_set(self) -> LabelSet:
         """Published label set with these labels, else a custom one."""
         found = recognise(self.labels, self.kind)
-        return found if set(found.labels) == set(self.labels) else LabelSet(CUSTOM, self.labels, self.kind)
+        if set(found.labels) == set(self.labels):
+            return found
+        return LabelSet(CUSTOM, self.labels, self.kind)
 
     def label_of(self, word: str) -> str | None:
         """Return the label that a word names, by its own name or an alias of the published set."""
@@ -131,7 +133,10 @@ def plan_of(content: object, where: str) -> CollectionPlan:
     """Return the plan of a JSON value. Raises ConfigError, whose message begins with `where`, if it is invalid."""
     from pydantic import TypeAdapter, ValidationError  # noqa: PLC0415 - an extra
 
-    fields = content if isinstance(content, dict) and "keywords" in content else {"keywords": content}
+    if isinstance(content, dict) and "keywords" in content:
+        fields = content
+    else:
+        fields = {"keywords": content}
     try:
         return TypeAdapter(CollectionPlan).validate_json(json.dumps(fields))
     except ValidationError as error:

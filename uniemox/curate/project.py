@@ -24,7 +24,9 @@ SUFFIXES = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp", "GIF": "g
 SUFFIXES |= {"AVIF": "avif", "PPM": "ppm", "HEIF": "heic"}
 _JOURNAL_MAGIC = bytes.fromhex("d9d505f920a163d7")
 LEAVE_OUT = "leave out"  # step of a batch that excludes an annotator
-NONE, SKIP = "none", "skip"  # answers: no label fits; skipped for a reason
+# answers: no label fits; skipped for a reason
+NONE = "none"
+SKIP = "skip"
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +187,10 @@ def undo(connection: Connection, batch: int, *, actor: str) -> int:
     Raises DataError for a number that does not exist or is undone already.
     """
     query = select(t.batches.c.step, t.batches.c.note, IS_UNDONE).where(t.batches.c.id == batch)
-    row = connection.execute(query).first() if abs(batch) < 2**63 else None
+    if abs(batch) < 2**63:
+        row = connection.execute(query).first()
+    else:
+        row = None
     if row is None:
         raise DataError(f"there is no batch {batch} to undo; uniemox curate status lists them")
     if row.is_undone:

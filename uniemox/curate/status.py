@@ -20,7 +20,8 @@ MAX_BATCHES = 50
 
 def status(project: Project, folder: str | None = None) -> dict[str, Any]:
     """Return a project's state as JSON: counts of each step, annotators, recent decisions, and the next command."""
-    collected, screened = _collected(project), _screened(project)
+    collected = _collected(project)
+    screened = _screened(project)
     with project.store.read() as connection:
         batches = history(connection, MAX_BATCHES)
     releases = select(t.releases.c.folder, t.releases.c.pictures, t.releases.c.at).order_by(t.releases.c.id)
@@ -95,7 +96,8 @@ def annotators(project: Project) -> list[dict[str, Any]]:
         (t.answers.c.label == SKIP, "skipped"),
         else_="answered",
     ).label("kind")
-    person, tenths = t.tasks.c.person_id, func.round(10 * t.answers.c.seconds).label("tenths")
+    person = t.tasks.c.person_id
+    tenths = func.round(10 * t.answers.c.seconds).label("tenths")
     query = select(person, kind, tenths, func.count().label("count")).join(t.tasks, t.tasks.c.id == t.answers.c.task_id)
     query = query.where(t.answers.c.id.in_(LAST_ANSWERS)).group_by(person, kind, tenths).order_by(tenths)
     times: dict[tuple[int, str], list[float]] = defaultdict(list)
@@ -130,7 +132,8 @@ def _collected(project: Project) -> dict[str, Any]:
 
 
 def _screened(project: Project) -> dict[str, Any]:
-    screened, styles = current("screen").c, current("style").c
+    screened = current("screen").c
+    styles = current("style").c
     is_dropped = screened.value == "drop", screened.picture_id.not_in(taken_down())
     reasons = Counter(row.reason.split(":")[0] for row in project.rows(select(screened.reason).where(*is_dropped)))
     tagged = select(styles.value, func.count().label("n")).where(styles.value != "").group_by(styles.value)
@@ -151,7 +154,8 @@ def _figures(project: Project) -> dict[str, Any]:
     if saved is None:
         return {}
     with project.store.read() as connection:
-        newest, batch = connection.scalar(select(func.max(t.answers.c.id))) or 0, last_batch(connection)
+        newest = connection.scalar(select(func.max(t.answers.c.id))) or 0
+        batch = last_batch(connection)
     figures = {
         name: {key: None if value is None else round(value, 3) for key, value in saved[name].items()}
         for name in ("percent", "alpha")
@@ -168,7 +172,10 @@ def _agreed(figures: Mapping[str, Any] | None) -> str:
         for name, one in (("same answer", figures["percent"]), ("Krippendorff's α", figures["alpha"]))
     ]
     later = [f"{figures[f'later {name}']:,} {name}" for name in ("answers", "steps") if figures[f"later {name}"]]
-    before = f", before the last {' and '.join(later)}" if later else ""
+    if later:
+        before = f", before the last {' and '.join(later)}"
+    else:
+        before = ""
     return f"{', '.join(parts)} on {figures['pictures']:,} images{before}"
 
 
@@ -178,7 +185,8 @@ def _list(counts: Mapping[str, int]) -> str:
 
 def _next(name: str, steps: dict[str, Any]) -> str:
     """Return the command that continues the work.  name: of the project's folder."""
-    collected, annotated = steps["collect"], steps["annotate"]
+    collected = steps["collect"]
+    annotated = steps["annotate"]
     if not collected["offered"]:
         return f"uniemox curate collect {name} --source folder:IMAGES (or openverse, commons, bing, csv:TABLE)"
     commands = {

@@ -111,7 +111,10 @@ class Store:
         names = set(inspect(self.engine).get_table_names())
         if not is_new and "settings" not in names:
             raise DataError(f"{self.engine.url}: holds no project, or creating it was interrupted")
-        version = self.setting("schema") if "settings" in names else t.SCHEMA
+        if "settings" in names:
+            version = self.setting("schema")
+        else:
+            version = t.SCHEMA
         if version != t.SCHEMA:
             raise DataError(
                 f"{self.engine.url}: its tables are of version {version}, this uniemox knows {t.SCHEMA}; "
@@ -200,7 +203,10 @@ def _tune_sqlite(engine: Engine, *, is_new: bool, deadline: Sequence[float]) -> 
         def connecting(dialect: Any, _: Any, arguments: Sequence[Any], settings: Any) -> Any:
             """Open the file without creating it: one that is away for a moment would be replaced by an empty one."""
             path = str(arguments[0])
-            address = path if path.startswith("file:") else f"{Path(path).absolute().as_uri()}?mode=rw"
+            if path.startswith("file:"):
+                address = path
+            else:
+                address = f"{Path(path).absolute().as_uri()}?mode=rw"
             return dialect.connect(address, **{**settings, "uri": True})
 
     @event.listens_for(engine, "connect")

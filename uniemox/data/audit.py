@@ -19,7 +19,9 @@ from uniemox.io.parallel import ONE_A_CORE, PoolConfig
 from uniemox.io.progress import Progress, silent
 from uniemox.persons.box import Box, touched_box
 
-PLACEHOLDER_TIMES, PLACEHOLDER_LABELS = 5, 3  # minimum copies and labels of one image
+# minimum copies and labels of one image
+PLACEHOLDER_TIMES = 5
+PLACEHOLDER_LABELS = 3
 HELD_OUT = {"test": 0, "val": 1}  # of several copies the scored one stays
 KINDS = (
     *("corrupt", "wrong_endings", "odd_modes", "wrong_boxes", "exact_duplicates", "near_duplicates"),
@@ -179,7 +181,10 @@ def _duplicates(members: Sequence[Member]) -> tuple[list[Group], list[Group]]:
         by_hash[member.look.sha256].append(member)
     thumbs = {digest: rows[0].look.thumb for digest, rows in by_hash.items()}
     seen = {digest: thumb for digest, thumb in thumbs.items() if thumb is not None}
-    numbers = near_groups(np.stack(list(seen.values()))).tolist() if seen else []
+    if seen:
+        numbers = near_groups(np.stack(list(seen.values()))).tolist()
+    else:
+        numbers = []
     group_of: dict[str, int | str] = dict(zip(seen, numbers, strict=True))
     joined: dict[int | str, list[Member]] = defaultdict(list)
     for digest, rows in by_hash.items():
@@ -204,7 +209,8 @@ def _drift(members: Sequence[Member]) -> Iterable[Drift]:
     rows = [(m.look.histogram, m.split) for m in members if m.look.histogram is not None and m.split]
     if not rows:
         return
-    histograms, splits = np.stack([histogram for histogram, _ in rows]), np.array([split for _, split in rows])
+    histograms = np.stack([histogram for histogram, _ in rows])
+    splits = np.array([split for _, split in rows])
     draw = np.random.default_rng(0)
     for first, second in itertools.combinations(sorted(set(splits)), 2):
         both = histograms[(splits == first) | (splits == second)]
@@ -243,7 +249,9 @@ def _exclude(report: Audit, same: Sequence[Group]) -> list[dict[str, str]]:
     return [{"key": key, "path": str(one.sample.image), "reason": reason} for key, (one, reason) in reasons.items()]
 
 
-MAX_GROUPS, MAX_IMAGES = 40, 12  # shown per kind and per group; the JSON has all
+# shown per kind and per group; the JSON has all
+MAX_GROUPS = 40
+MAX_IMAGES = 12
 SIDE_PX = 112
 
 

@@ -29,5 +29,6 @@ def colorfulness(pixels: NDArray[np.uint8]) -> float:
     """
     red, green, blue = np.moveaxis(pixels.astype(np.float64), -1, 0)
     opponents = np.stack([red - green, (red + green) / 2 - blue])  # (2, H, W)
-    spread, mean = opponents.std(axis=(1, 2)), opponents.mean(axis=(1, 2))
+    spread = opponents.std(axis=(1, 2))
+    mean = opponents.mean(axis=(1, 2))
     return min(1.0, float(np.hypot(*spread) + 0.3 * np.hypot(*mean)) / MAX_COLORFUL)

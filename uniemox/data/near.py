@@ -23,7 +23,10 @@ MAX_LEFT = 5.0  # maximum RMS difference after the best small crop, levels of 25
 FLAT = 50.0  # descriptions shorter than this mean an image without structure; photographs have above 400
 MAX_CROP = 0.05  # of a side
 CHECKED_PX = 64  # minimum short side of reduced JPEGs that are only checked
-ROWS, COLUMNS, PAIRS = 1024, 4096, 2048  # processed at a time
+# processed at a time
+ROWS = 1024
+COLUMNS = 4096
+PAIRS = 2048
 MIRROR = np.tile((-1.0) ** np.arange(FREQUENCIES), FREQUENCIES).astype(np.float32)
 
 
@@ -37,14 +40,18 @@ def near_groups(thumbs: NDArray[np.uint8]) -> NDArray[np.intp]:
     for pairs in _candidates(thumbs):
         first, second = pairs
         while len(first):
-            a, b = first[:PAIRS], second[:PAIRS]
+            a = first[:PAIRS]
+            b = second[:PAIRS]
             same = _are_same(thumbs[a], thumbs[b])
             for i, j in zip(a[same].tolist(), b[same].tolist(), strict=True):
-                one, other = _root(parent, i), _root(parent, j)
+                one = _root(parent, i)
+                other = _root(parent, j)
                 parent[max(one, other)] = min(one, other)
-            first, second = first[PAIRS:], second[PAIRS:]
+            first = first[PAIRS:]
+            second = second[PAIRS:]
             apart = _roots(parent, first) != _roots(parent, second)  # skips pairs that are already joined
-            first, second = first[apart], second[apart]
+            first = first[apart]
+            second = second[apart]
     return _roots(parent, np.arange(len(thumbs)))
 
 
@@ -53,16 +60,19 @@ def _candidates(thumbs: NDArray[np.uint8]) -> Iterator[tuple[NDArray[np.intp], N
     described, lengths = describe_structure(thumbs)
     is_flat = lengths < FLAT
     # Mirroring changes the sign of odd frequencies: the cosine is even + odd, that of the mirror image even - odd.
-    even, odd = described[:, MIRROR > 0], described[:, MIRROR < 0]
+    even = described[:, MIRROR > 0]
+    odd = described[:, MIRROR < 0]
 
     def look(start: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
         pairs = []
         for after in range(start, len(thumbs), COLUMNS):
             rows, columns = slice(start, start + ROWS), slice(after, after + COLUMNS)
-            alike, by_odd = even[rows] @ even[columns].T, odd[rows] @ odd[columns].T
+            alike = even[rows] @ even[columns].T
+            by_odd = odd[rows] @ odd[columns].T
             alike += np.abs(by_odd, out=by_odd)
             place = np.flatnonzero(alike > ALIKE)
-            first, second = place // alike.shape[1] + start, place % alike.shape[1] + after
+            first = place // alike.shape[1] + start
+            second = place % alike.shape[1] + after
             wanted = (first < second) & ~(is_flat[first] & is_flat[second])  # descriptions of flat images are noise
             pairs.append((first[wanted], second[wanted]))
         return np.concatenate([a for a, _ in pairs]), np.concatenate([b for _, b in pairs])
@@ -123,7 +133,8 @@ def _are_same(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> NDArray[np
 
 def _difference_from(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Return the difference if the crop is fitted with the gradient of the first image."""
-    a, b = first.astype(np.float32), second.astype(np.float32)
+    a = first.astype(np.float32)
+    b = second.astype(np.float32)
     return np.minimum(_left_after_crop(a, b), _left_after_crop(a, b[:, :, ::-1]))
 
 

@@ -36,8 +36,13 @@ class RunOrder:
         self.size = batch_size // accumulation
         if self.size % processes:
             raise ConfigError(f"{processes} processes can't share a batch of {self.size} evenly")
-        self.samples, self.seed, self.start, self.steps = samples, seed, start, steps
-        self.accumulation, self.rank, self.processes = accumulation, rank, processes
+        self.samples = samples
+        self.seed = seed
+        self.start = start
+        self.steps = steps
+        self.accumulation = accumulation
+        self.rank = rank
+        self.processes = processes
 
     def __len__(self) -> int:
         return (self.steps - self.start) * self.accumulation

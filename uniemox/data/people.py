@@ -23,7 +23,9 @@ from uniemox.io.progress import Progress, silent
 from uniemox.persons.box import Box, Detection
 from uniemox.persons.detector import Detector
 
-PERSONS, TEXTS = "persons.jsonl", "texts.jsonl"  # file names next to the data
+# file names next to the data
+PERSONS = "persons.jsonl"
+TEXTS = "texts.jsonl"
 
 
 class Sidecar:
@@ -47,7 +49,8 @@ class Sidecar:
             raise DataError(f"{path} can't be written ({error.strerror}); choose another file with --out") from error
 
     def _open(self, header: Mapping[str, Any]) -> None:
-        path, good_bytes = self.path, 0
+        path = self.path
+        good_bytes = 0
         if path.exists():
             before, lines, good_bytes = _parse(path)
             stopped_at_once = good_bytes == 0 and json_line(header).startswith(read_bytes(path))

@@ -113,14 +113,16 @@ def map_each(
     Raises DataError if workers died at all of the first items, because the items are then not the cause.
     """
     batches = [items[i : i + batch] for i in range(0, len(items), batch)]
-    done, died = 0, 0
+    done = 0
+    died = 0
     for some, answers in zip(batches, map_batches(open_work, batches, pool, on_gpu=on_gpu), strict=True):
         results: Iterable[R | None] = answers or ()
         if answers is None:
             alone = map_batches(open_work, [[item] for item in some], pool, on_gpu=on_gpu)
             results = (None if one is None else one[0] for one in alone)
         for one in results:
-            done, died = done + (one is not None), died + (one is None)
+            done = done + (one is not None)
+            died = died + (one is None)
             if died == MAX_DEATHS and not done:
                 raise DataError(f"{DIED}, with the first {died} of {len(items)} images; --workers 1 shows the fault")
             yield one
@@ -268,7 +270,8 @@ def scan(
 
 def look_at(sample: Sample, look: Callable[..., Decoded] = look_here) -> Look:
     """Inspect one image.  look: decodes its file, as `look_here`."""
-    name, digest = str(sample.image), ""
+    name = str(sample.image)
+    digest = ""
     try:
         with image_border(name):
             try:
@@ -286,7 +289,10 @@ def _look_into(data: bytes, digest: str, sample: Sample, look: Callable[..., Dec
     seen = look(data, str(sample.image), shrink=MinSides(short_px=DECODED_PX), counts_frames=True)
     pixels = np.asarray(seen.image)
     thumb = seen.image.resize((THUMB, THUMB), Image.Resampling.BICUBIC, reducing_gap=2.0)
-    odd = seen.mode if seen.mode not in PLAIN_MODES else f"{seen.frames} frames" if seen.frames > 1 else ""
+    if seen.mode not in PLAIN_MODES:
+        odd = seen.mode
+    else:
+        odd = f"{seen.frames} frames" if seen.frames > 1 else ""
     return Look(
         digest,
         wrong_ending=_wrong_ending(sample.image_key, seen.format),

@@ -60,8 +60,13 @@ def _photo(annotation: Mapping[str, object]) -> str:
     scene = _word(annotation, "scene")
     if not qualities and not scene:
         return ""
-    place = f" of {'an' if scene[0] in 'aeiou' else 'a'} {scene}" if scene else ""
-    return f"A {', '.join(qualities)} photo{place}." if qualities else f"A photo{place}."
+    if scene:
+        place = f" of {'an' if scene[0] in 'aeiou' else 'a'} {scene}"
+    else:
+        place = ""
+    if qualities:
+        return f"A {', '.join(qualities)} photo{place}."
+    return f"A photo{place}."
 
 
 def _word(annotation: Mapping[str, object], field: str) -> str:
@@ -95,7 +100,9 @@ def _words(annotation: Mapping[str, object], field: str) -> list[str]:
 
 def _listed(words: Sequence[str]) -> str:
     """Join words with commas, and "and" before the last."""
-    return f"{', '.join(words[:-1])} and {words[-1]}" if len(words) > 1 else words[0]
+    if len(words) > 1:
+        return f"{', '.join(words[:-1])} and {words[-1]}"
+    return words[0]
 
 
 def distinct_texts(samples: Sequence[Sample], with_emotion: bool) -> list[str]:

@@ -17,7 +17,9 @@ from uniemox.io.images import MAX_BYTES, MinSides, decode
 from uniemox.labels import LabelSet
 from uniemox.persons.box import Box, Detection
 
-MAX_IMAGES, SIDE_PX = 8, 112  # in notebooks
+# in notebooks
+MAX_IMAGES = 8
+SIDE_PX = 112
 
 
 class StoredImage(Protocol):
@@ -112,7 +114,9 @@ def shares_of(sample: Sample, label_set: LabelSet) -> list[float] | None:
             continue
         votes[place] += share
     total = sum(votes)
-    return [vote / total for vote in votes] if total > 0 else None
+    if total > 0:
+        return [vote / total for vote in votes]
+    return None
 
 
 def tell_apart(samples: Sequence[Sample]) -> list[Sample]:
@@ -123,7 +127,10 @@ def tell_apart(samples: Sequence[Sample]) -> list[Sample]:
     for sample in samples:
         if times[sample.key] > 1:
             seen[sample.key] += 1
-            number = "" if seen[sample.key] == 1 else f"#{seen[sample.key]}"
+            if seen[sample.key] == 1:
+                number = ""
+            else:
+                number = f"#{seen[sample.key]}"
             sample = replace(sample, key=sample.key + number, group=sample.group or sample.key)  # noqa: PLW2901
         result.append(sample)
     return result
@@ -185,7 +192,9 @@ class DataSet:
 
     def label_of(self, sample: Sample) -> str | None:
         """Return the word of a sample's label."""
-        return None if sample.label is None else self.labels.labels[sample.label]
+        if sample.label is None:
+            return None
+        return self.labels.labels[sample.label]
 
     def to_train(self, *splits: str) -> "DataSet":
         """Return the samples of these splits; by default those of train, or all if the data have no splits."""
@@ -200,7 +209,9 @@ class DataSet:
         """
         divided = {self.part_of(sample) for sample in self.samples if sample.split}
         kept = [one for one in self.samples if one.split == "train" or self.part_of(one) not in divided]
-        return replace(self, samples=kept) if kept else self.only("train")
+        if kept:
+            return replace(self, samples=kept)
+        return self.only("train")
 
     def scored_split(self, split: str | None) -> str:
         """Return the split to score: the given one, or test if there is one, else val, else all."""
@@ -219,11 +230,15 @@ class DataSet:
     def name_with_split(self, split: str) -> str:
         """Return the name, without this machine's folders, and the split unless all: "folder:photos, split val"."""
         name = ", ".join(part.name for part in self.parts) or Path(self.name.partition("?")[0]).name
-        return name if split == "all" else f"{name}, split {split}"
+        if split == "all":
+            return name
+        return f"{name}, split {split}"
 
     def part_of(self, sample: Sample) -> str | None:
         """Return the name of the part that a sample comes from, if several data sets were opened as one."""
-        return sample.key.partition("/")[0] if self.parts else None
+        if self.parts:
+            return sample.key.partition("/")[0]
+        return None
 
     def check_splits(self) -> None:
         """Raise DataError if some of several data sets have splits and others do not; the latter would be left out."""

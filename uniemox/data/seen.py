@@ -96,8 +96,13 @@ def read_seen(path: Path, *, in_folder: bool = True) -> set[str]:
     if path.is_dir():
         return _read(path / SEEN)
     beside = seen_file(path)
-    hashes = _read(path.parent / SEEN) if in_folder and not beside.is_file() else _read(beside)
-    return hashes | _stored(path) if path.suffix == ".npz" else hashes
+    if in_folder and not beside.is_file():
+        hashes = _read(path.parent / SEEN)
+    else:
+        hashes = _read(beside)
+    if path.suffix == ".npz":
+        return hashes | _stored(path)
+    return hashes
 
 
 def seen_file(path: Path) -> Path:
@@ -134,7 +139,9 @@ def refuse_seen(
 
 def _read(path: Path) -> set[str]:
     try:
-        return set(read_limited(path).decode("ascii").split()) if path.is_file() else set()
+        if path.is_file():
+            return set(read_limited(path).decode("ascii").split())
+        return set()
     except ValueError as error:
         raise DataError(f"{path} is not a list of hashes ({error}); restore it from the run's own copy") from error
 
@@ -142,6 +149,8 @@ def _read(path: Path) -> set[str]:
 def _stored(path: Path) -> set[str]:
     try:
         with open_regular(path) as content, np.load(content, allow_pickle=False) as file:
-            return set(map(str, file[STORED])) if STORED in file else set()
+            if STORED in file:
+                return set(map(str, file[STORED]))
+            return set()
     except (OSError, ValueError, zipfile.BadZipFile):  # the reader of the features reports the fault
         return set()

@@ -39,7 +39,8 @@ from uniemox.io.raw_preview import is_raw, preview_of
 from uniemox.labels import LabelSet
 from uniemox.persons.box import Box, Detection
 
-FORMAT, INDEX = "uniemox-shards-1", "shards.json"
+FORMAT = "uniemox-shards-1"
+INDEX = "shards.json"
 PLAIN_FIELDS = ("valence", "arousal", "split", "text", "domain", "group", "source_sha256")
 
 
@@ -118,7 +119,8 @@ def read_shards(address: str) -> DataSet:
                 samples.append(_sample_of(_object_in(line, where), tar, labels))
             except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
                 raise DataError(f"{where}: {error} is missing or wrong; write the shards again") from error
-    seen, short_px = content.get("detector_seen", []), content.get("short_side_px")
+    seen = content.get("detector_seen", [])
+    short_px = content.get("short_side_px")
     if not isinstance(seen, list) or not isinstance(short_px, int | None):
         raise DataError(f"{address}/{INDEX}: detector_seen or short_side_px is of another type; write the shards again")
     broken = content.get("broken", [])
@@ -148,7 +150,8 @@ def open_address(address: str) -> tuple[Any, str]:
 
 
 def _sample_of(values: dict[str, Any], tar: str, labels: LabelSet) -> Sample:
-    boxes, target = values.get("boxes"), values.get("target_box")
+    boxes = values.get("boxes")
+    target = values.get("target_box")
     names = ("key", "sha256", "source_sha256", "text", "domain", "group", "split")
     texts = [values[name] for name in names if values.get(name) is not None]
     if not all(isinstance(text, str) for text in texts):
@@ -159,7 +162,8 @@ def _sample_of(values: dict[str, Any], tar: str, labels: LabelSet) -> Sample:
     numbers = [values[name] for name in ("valence", "arousal") if values.get(name) is not None]
     if not all(isinstance(one, dict) for one in objects) or not all(isinstance(one, int | float) for one in numbers):
         raise TypeError("distribution, annotation, valence or arousal")
-    offset, size = int(values["offset"]), int(values["size"])
+    offset = int(values["offset"])
+    size = int(values["size"])
     if not 0 <= offset < 2**62 or not 0 <= size <= MAX_BYTES:
         raise ValueError("the position of the image")
     if not re.fullmatch("[0-9a-f]{64}", values.get("source_sha256", "0" * 64)):
@@ -234,13 +238,18 @@ def write_shards(data: DataSet, out: Path, config: ShardConfig, on_progress: Pro
         out.mkdir(parents=True, exist_ok=True)
         started = out / "shards.part.json"
         for file in (out / INDEX, started):
-            before = _object_in(read_limited(file), str(file)) if file.exists() else header
+            if file.exists():
+                before = _object_in(read_limited(file), str(file))
+            else:
+                before = header
             if {name: before.get(name) for name in header} != header:
                 raise DataError(f"{out} holds shards of other data or settings; choose another folder")
         if (out / INDEX).exists():
             return list(_object_in(read_limited(out / INDEX), str(out / INDEX)).get("broken", []))
         write_file(started, json.dumps(header))
-        shards, broken, done = [], [], 0
+        shards = []
+        broken = []
+        done = 0
         on_progress("packing", 0, len(data))
         open_work = partial(_open_work, out.absolute(), data.labels, config)
         for (name, samples), shard in zip(plans, map_batches(open_work, plans, config.pool), strict=True):
@@ -293,7 +302,8 @@ def _write_shard(
             and isinstance(report["broken"], list)
         ):
             return report
-    lines, broken = [], []
+    lines = []
+    broken = []
     for left in out.glob(f"{name}.tar.*{PARTIAL}"):  # left by a killed run
         left.unlink()
     with replacing(tar_file) as partial_file:
@@ -303,7 +313,11 @@ def _write_shard(
                     original = sample.image.read()
                     image, ending, scale = _packed(original, sample.key, config.short_side_px)
                 except (ImageError, OSError) as error:
-                    reason = error.strerror if isinstance(error, OSError) else None  # without the path of this machine
+                    # without the path of this machine
+                    if isinstance(error, OSError):
+                        reason = error.strerror
+                    else:
+                        reason = None
                     broken.append(f"{sample.key}: {reason or error}")
                     continue
                 values = _values_of(sample, labels, scale) | {"sha256": hashlib.sha256(image).hexdigest()}

@@ -30,7 +30,9 @@ from uniemox.errors import AnnotationError, ConfigError, DataError, LabelError
 from uniemox.labels import CAER, MIKELS, UBE, LabelMap, LabelSet, join_labels, label_map
 from uniemox.spelling import match_names
 
-UNION, JOINS = "union", "joined"  # option of the first of several data sets, and its value
+# option of the first of several data sets, and its value
+UNION = "union"
+JOINS = "joined"
 
 
 def combine(members: Sequence[tuple[str, DataSet]], *, is_joined: bool = False) -> DataSet:
@@ -47,14 +49,21 @@ def combine(members: Sequence[tuple[str, DataSet]], *, is_joined: bool = False) 
     if is_joined and labelled:
         labels = join_labels([data.labels for data in labelled])
     samples: list[Sample] = []
-    parts, notes = [], list[str]()
+    parts = []
+    notes = list[str]()
     seen: Counter[str] = Counter()
     for kind, data in members:
         seen[kind] += 1
-        name = kind if seen[kind] == 1 else f"{kind}{seen[kind]}"
+        if seen[kind] == 1:
+            name = kind
+        else:
+            name = f"{kind}{seen[kind]}"
         mapping = None
         if data.labels.labels:
-            mapping = _into_joined(data.labels, labels) if is_joined else _map(data, labelled[0])
+            if is_joined:
+                mapping = _into_joined(data.labels, labels)
+            else:
+                mapping = _map(data, labelled[0])
         samples += [_renamed(sample, name, mapping) for sample in data.samples]
         words = "no labels" if mapping is None else str(mapping)
         if mapping is not None and is_joined:
@@ -79,7 +88,8 @@ def _into_joined(ours: LabelSet, joined: LabelSet) -> LabelMap:
 
 
 def _map(data: DataSet, first: DataSet) -> LabelMap:
-    ours, theirs = data.labels, first.labels
+    ours = data.labels
+    theirs = first.labels
     if ours.kind != theirs.kind:  # label_map would accept polarity of any kind
         raise LabelError(
             f"{data.name} has {ours.kind} emotions, {first.name} {theirs.kind} ones: these are never trained on or "
@@ -94,7 +104,8 @@ def _map(data: DataSet, first: DataSet) -> LabelMap:
 
 
 def _renamed(sample: Sample, name: str, mapping: LabelMap | None) -> Sample:
-    label, distribution = sample.label, sample.distribution
+    label = sample.label
+    distribution = sample.distribution
     if mapping is not None and label is not None:
         label = mapping(label)
     if mapping is not None and distribution is not None:
@@ -194,7 +205,10 @@ def _open_one(source: str, files: Mapping[str, Path | None], *, with_texts: bool
     kind, path, given = parse_source(source)
     given.pop(UNION, None)  # `joins_labels` has read it
     files = {**files, **{name: Path(given.pop(name)) for name in FILES if name in given}}
-    reader = READERS[kind] if kind in READERS else _own_reader(kind)
+    if kind in READERS:
+        reader = READERS[kind]
+    else:
+        reader = _own_reader(kind)
     argument: Any = path if kind == "shards" else _count(path) if kind == "synthetic" else Path(path)
     data = reader(argument, **_typed_options(kind, reader, given))
     if not isinstance(data, DataSet):
@@ -205,7 +219,10 @@ def _open_one(source: str, files: Mapping[str, Path | None], *, with_texts: bool
         is_wanted = kind not in ("shards", "synthetic") and (name != "texts" or with_texts)
         if files.get(name) is None and is_wanted and (beside := folder_of(source) / usual).is_file():
             files[name] = beside
-    left_out = note_left_out(Path(path)) if kind in FOLDER_KINDS else ()
+    if kind in FOLDER_KINDS:
+        left_out = note_left_out(Path(path))
+    else:
+        left_out = ()
     return _add_files(replace(data, name=source, notes=(*data.notes, *left_out)), files)
 
 
@@ -276,7 +293,9 @@ def folder_of(source: str) -> Path:
     kind, path, _ = parse_source(source)
     if kind in ("shards", "synthetic"):
         raise ConfigError(f"{source}: no file can be stored next to {kind} data; give a file with --out")
-    return Path(path).parent if kind == "csv" or Path(path).is_file() else Path(path)
+    if kind == "csv" or Path(path).is_file():
+        return Path(path).parent
+    return Path(path)
 
 
 def _count(text: str) -> int:
@@ -312,7 +331,10 @@ def _typed_options(kind: str, reader: Callable[..., DataSet], options: Mapping[s
         try:
             typed[name] = as_type(value)
         except ValueError:
-            what = "a whole number" if as_type is int else "a number"
+            if as_type is int:
+                what = "a whole number"
+            else:
+                what = "a number"
             raise ConfigError(f"{kind}?{name} must be {what}, got {value!r}") from None
     return typed
 
@@ -325,7 +347,8 @@ def _add_persons(data: DataSet, file: Path) -> DataSet:
             f"{file}: its boxes are in px of other images (short side {header.get('short_side_px')}, here "
             f"{data.short_side_px}); find the people in these, or give the file to data shard"
         )
-    samples, count = [], 0
+    samples = []
+    count = 0
     key_of = match_names((sample.image_key for sample in data.samples), lines)
     for sample in data.samples:
         line = lines.get(key_of.get(sample.image_key, ""))
@@ -342,16 +365,22 @@ def _add_texts(data: DataSet, file: Path) -> DataSet:
     """Add texts from a sidecar."""
     header, lines = read_sidecar(file)
     with_emotion = header.get("with_emotion") is not False
-    samples, count = [], 0
+    samples = []
+    count = 0
     key_of = match_names((sample.image_key for sample in data.samples), lines)
     for sample in data.samples:
         line = lines.get(key_of.get(sample.image_key, ""))
         if line is not None:
-            text, annotation = line.get("text"), line.get("annotation")
+            text = line.get("text")
+            annotation = line.get("annotation")
             if not isinstance(text, str) or not isinstance(annotation, dict | None):
                 raise DataError(f"{file}, text of {sample.key}: expected a text, and an object as annotation")
-            label = data.label_of(sample) if with_emotion else None
-            text = _for_label(text, annotation, label, f"{file}, {sample.key}") if with_emotion else text
+            if with_emotion:
+                label = data.label_of(sample)
+            else:
+                label = None
+            if with_emotion:
+                text = _for_label(text, annotation, label, f"{file}, {sample.key}")
             fields = sample.annotation or annotation
             if fields is not None and not (with_emotion and sample.annotation):
                 fields = {**fields, "emotion": label}

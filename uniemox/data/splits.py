@@ -261,8 +261,11 @@ def paper_split(
             raise ConfigError(f"the paper's recipe of {kind} needs colour histograms")
         choice = choose_scheme(data.samples, recipe.ratios, histograms(), seeds=range(seed, seed + recipe.schemes))
         return choice.scheme, choice
-    stratum = (lambda s: (s.label, s.domain)) if recipe.by_domain else (lambda s: s.label)
-    drawn = split_samples(samples, recipe.ratios, seed, stratum)
+
+    def stratum_of(sample: Sample) -> Hashable:
+        return (sample.label, sample.domain) if recipe.by_domain else sample.label
+
+    drawn = split_samples(samples, recipe.ratios, seed, stratum_of)
     return (drawn if recipe.of_split is None else official | drawn), None
 
 
@@ -357,7 +360,8 @@ def _read_scheme(path: Path) -> tuple[Scheme, str]:
     """Read a scheme and its hash."""
     try:
         content = json.loads(read_text(path))
-        splits, digest = content["splits"], content["sha256"]
+        splits = content["splits"]
+        digest = content["sha256"]
         scheme = {key: split for split, keys in splits.items() for key in keys}
         current = _digest(splits)
         if not all(isinstance(key, str) for key in scheme):

@@ -45,7 +45,8 @@ def _strokes(text: str) -> list[Stroke]:
     [(count, step, is_twofold, shape, paint, numbers)] = re.findall(pattern, text)
     values = [float(number) for number in numbers.split()]
     width = values.pop(0) if shape == "l" else 0.0
-    signs, shifts = (1, -1) if is_twofold else (1,), [k * float(step or 0) for k in range(int(count or 1))]
+    signs = (1, -1) if is_twofold else (1,)
+    shifts = [k * float(step or 0) for k in range(int(count or 1))]
     corners = list(zip(values[::2], values[1::2], strict=True))
     return [Stroke(shape, paint, width, tuple((s * x + d, y) for x, y in corners)) for s in signs for d in shifts]
 
@@ -71,7 +72,9 @@ def person_extent(action: str, hair: str) -> Box:
     return Box(low_x, low_y, *(max(corner[axis] + corner[2] for corner in reach) for axis in (0, 1)))
 
 
-WIDTH, HEIGHT = 384, 288  # px
+# px
+WIDTH = 384
+HEIGHT = 288
 PERSON_PX = (56, 80)  # minimum and maximum height of a person
 SLOTS = 5  # columns of an image; the person has its own, so that it hides no object
 BLOCK = 64  # successive samples that contain every pair of state and surroundings once
@@ -166,7 +169,8 @@ def plan(seed: int, index: int, misleading: float | None = None) -> ScenePlan:
     state, place = state_and_place(seed, index, misleading)
     expression, action = STATES[state]
     rng = Random(f"{seed}/{index}")
-    horizon, hair = rng.randint(100, 160), rng.choice(HAIR)
+    horizon = rng.randint(100, 160)
+    hair = rng.choice(HAIR)
     slots = rng.sample(range(SLOTS), SLOTS)
     return ScenePlan(
         seed=f"{seed}/{index}/colours",
@@ -199,7 +203,8 @@ def _things(rng: Random, place: Surroundings, slots: Sequence[int], horizon: int
     names = [*place.always, *rng.sample(place.sometimes, 2 if place.always else rng.randint(2, 3))]
     things = []
     for name, slot in zip(names, slots, strict=False):
-        x, scale = (slot + 0.5 + rng.uniform(-0.15, 0.15)) * WIDTH / SLOTS, rng.uniform(0.85, 1.15)
+        x = (slot + 0.5 + rng.uniform(-0.15, 0.15)) * WIDTH / SLOTS
+        scale = rng.uniform(0.85, 1.15)
         _, layer, height = drawings()[name]
         feet = {"far": (horizon + 5, horizon + 5), "air": (height * scale + 8, horizon - 10)}
         things.append(Thing(name, x, rng.uniform(*feet.get(layer, (horizon + 50, HEIGHT - 5))), scale))
@@ -248,14 +253,21 @@ def synthetic(count: int, seed: int = 0, misleading: float | None = None) -> Dat
         raise ConfigError(f"the number of synthetic scenes must be 1 to {MAX_SCENES:,}, got {count}; try synthetic:640")
     if misleading is not None and not 0 <= misleading <= 1:
         raise ConfigError(f"misleading is a share from 0 to 1, as in synthetic:640?misleading=0.9, got {misleading}")
-    labels = MIKELS if misleading is None else replace(MIKELS, kind="felt")
+    if misleading is None:
+        labels = MIKELS
+    else:
+        labels = replace(MIKELS, kind="felt")
     return DataSet(f"synthetic:{count}", labels, [_sample(seed, index, misleading) for index in range(count)])
 
 
 def _sample(seed: int, index: int, misleading: float | None) -> Sample:
     planned = plan(seed, index, misleading)
-    place, state = planned.place, STATES.index((planned.expression, planned.action))
-    label = state if misleading is not None else int(LAW[state][SURROUNDINGS.index(place)])
+    place = planned.place
+    state = STATES.index((planned.expression, planned.action))
+    if misleading is not None:
+        label = state
+    else:
+        label = int(LAW[state][SURROUNDINGS.index(place)])
     light = {"brightness": planned.brightness, "colorfulness": planned.colorfulness}
     words = {"scene": place.scene, "facial_expression": planned.expression, "human_action": planned.action}
     drawn = {*place.in_backdrop, *place.row, *(thing.name for thing in planned.things)}
@@ -276,10 +288,12 @@ def _sample(seed: int, index: int, misleading: float | None) -> Sample:
 def draw(planned: ScenePlan, has_person: bool = True) -> Image.Image:
     """Draw the image, RGB, 384 x 288 px; without the person everything else stays the same."""
     large = Image.new("RGB", (WIDTH * SHARPNESS, HEIGHT * SHARPNESS), planned.place.ground)
-    canvas, rng = Draw(large), Random(planned.seed)
+    canvas = Draw(large)
+    rng = Random(planned.seed)
     _draw_backdrop(canvas, planned, rng)
     for k, name in ((k, name) for name in planned.place.row for k in range(7)):
-        x, scale = (k + rng.uniform(0.2, 0.8)) * WIDTH / 7, rng.uniform(0.6, 1.1)
+        x = (k + rng.uniform(0.2, 0.8)) * WIDTH / 7
+        scale = rng.uniform(0.6, 1.1)
         _draw_thing(canvas, Thing(name, x, planned.horizon_px + 4, scale), rng)
     for thing in planned.things:
         _draw_thing(canvas, thing, Random(f"{planned.seed}/{thing.name}"))
@@ -291,14 +305,18 @@ def draw(planned: ScenePlan, has_person: bool = True) -> Image.Image:
 def _light(brightness: float, colorfulness: float) -> tuple[float, ...]:
     """Return the colour matrix, 3 rows of 4, that darkens or lightens, and mutes or enriches."""
     above = max(brightness - 0.5, 0)
-    gain, lift, richness = 0.4 + 1.2 * min(brightness, 0.5) - 0.8 * above, 204 * above, 0.1 + 1.2 * colorfulness
+    gain = 0.4 + 1.2 * min(brightness, 0.5) - 0.8 * above
+    lift = 204 * above
+    richness = 0.1 + 1.2 * colorfulness
     grey = [(1 - richness) * gain * share for share in (0.299, 0.587, 0.114)]
     return tuple(v for i in range(3) for v in (*(grey[j] + richness * gain * (i == j) for j in range(3)), lift))
 
 
 def _draw_backdrop(canvas: ImageDraw, planned: ScenePlan, rng: Random) -> None:
     """Draw sky or wall in twelve bands, objects in the sky, then the place."""
-    horizon, width, height = planned.horizon_px * SHARPNESS, WIDTH * SHARPNESS, HEIGHT * SHARPNESS
+    horizon = planned.horizon_px * SHARPNESS
+    width = WIDTH * SHARPNESS
+    height = HEIGHT * SHARPNESS
     skies = planned.place.skies
     ends = [ImageColor.getrgb(paint) for paint in (SKY_PAINTS if skies else WALL_PAINTS)[planned.sky]]
     for k in range(12):
@@ -319,7 +337,8 @@ def _draw_thing(canvas: ImageDraw, thing: Thing, rng: Random) -> None:
 
 def _draw_person(canvas: ImageDraw, planned: ScenePlan, rng: Random) -> None:
     """Draw a dark outline, then the person with its face."""
-    extent, box = person_extent(planned.action, planned.hair), planned.box
+    extent = person_extent(planned.action, planned.hair)
+    box = planned.box
     unit = (box.y2 - box.y1) * SHARPNESS / (extent.y2 - extent.y1)
     across, edge = (-unit, extent.x2) if planned.is_turned else (unit, extent.x1)
     frame = (box.x1 * SHARPNESS - across * edge, box.y2 * SHARPNESS + unit * extent.y1, across, unit, unit)
@@ -353,5 +372,8 @@ def _draw_stroke(canvas: ImageDraw, stroke: Stroke, frame: Frame, colour: tuple[
         for x, y in points:  # round ends and joints
             canvas.ellipse((x - width / 2, y - width / 2, x + width / 2 - 1, y + width / 2 - 1), fill=colour)
     elif shape in "ob":
-        fill = canvas.ellipse if shape == "o" else canvas.rectangle
+        if shape == "o":
+            fill = canvas.ellipse
+        else:
+            fill = canvas.rectangle
         fill((left - swell, top - swell, right + swell - 1, bottom + swell - 1), fill=colour)

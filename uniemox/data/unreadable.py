@@ -56,7 +56,10 @@ def describe_unreadable(broken: Mapping[str, str], path: Path | None = None) -> 
 
 def listing_of(broken: Mapping[str, str]) -> str:
     """Return the reasons in one line, of up to `MAX_LISTED` images."""
-    more = f"; and {len(broken) - MAX_LISTED} more" if len(broken) > MAX_LISTED else ""
+    if len(broken) > MAX_LISTED:
+        more = f"; and {len(broken) - MAX_LISTED} more"
+    else:
+        more = ""
     return "; ".join(list(broken.values())[:MAX_LISTED]) + more
 
 

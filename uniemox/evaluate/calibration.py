@@ -91,10 +91,14 @@ def calibrated(info: ClassifierInfo, logits: Array, distances: Array | None, tar
     info = replace(info, distances=train_distances)
     if info.task == "affect":
         return info
-    temperature, is_rough = info.temperature or 1.0, len(logits) < MANY
+    temperature = info.temperature or 1.0
+    is_rough = len(logits) < MANY
     if not is_rough or (logits.argmax(axis=1) != target.argmax(axis=1)).any():
         fitted = fit_temperature(logits, target, familiarity_of(distances, train_distances), info.rules)
-        temperature = min(fitted, temperature * ROUGH) if is_rough else fitted
+        if is_rough:
+            temperature = min(fitted, temperature * ROUGH)
+        else:
+            temperature = fitted
     info = replace(info, temperature=temperature)
     return replace(info, conformal_scores=conformal_scores(set_probabilities_of(info, logits, distances), target))
 

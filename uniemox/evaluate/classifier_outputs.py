@@ -59,7 +59,9 @@ def outputs_of(
     run = _Run(classifier, stats, encoded=encoded, precision=precision)
     was_training = classifier.training
     classifier.eval()
-    read, crops, broken = list[Sample](), list[Box](), list[Broken]()
+    read = list[Sample]()
+    crops = list[Box]()
+    broken = list[Broken]()
     for batch in load_batches(samples, EvalViews(view), BATCH, workers=workers):
         if batch.samples:
             run.add(batch)
@@ -113,7 +115,8 @@ class _Run:
             views = select_views(self.classifier, batch)
             pixels = {name: normalise(value, self.device, self.stats) for name, value in views.items()}
             if self.encoded:
-                values, distances = self.classifier.encode(**pixels), None
+                values = self.classifier.encode(**pixels)
+                distances = None
             else:
                 values, distances = self.classifier.answer(**pixels)
         self._values.append(values.float().cpu().numpy())
@@ -150,5 +153,6 @@ def open_classifier(weights: Path, hardware: HardwareConfig | None) -> tuple[Cla
     classifier, info = load_classifier(weights)
     hardware = hardware or HardwareConfig()
     device = setup_device(hardware)
-    stats, workers = PixelStats(info.mean, info.std), count_workers(hardware, device)
+    stats = PixelStats(info.mean, info.std)
+    workers = count_workers(hardware, device)
     return info, partial(outputs_of, classifier.to(device), view=ViewConfig.of(info), stats=stats, workers=workers)

@@ -94,7 +94,8 @@ def label_note(predictions: Sequence[Predictions]) -> str:
 def _compare(
     title: str, ours: Sequence[Predictions], theirs: Sequence[Predictions], baseline: Sequence[Predictions]
 ) -> Comparison:
-    first, everyone = ours[0], (*ours, *theirs, *baseline)
+    first = ours[0]
+    everyone = (*ours, *theirs, *baseline)
     if any(one.keys != first.keys for one in everyone):
         raise DataError(f"{title}: the runs were scored on different images; run uniemox evaluate with all of them")
     hits = np.array([one.is_right for one in everyone], dtype=np.float64)  # (S, N)
@@ -119,4 +120,6 @@ def _compare(
 
 def _share(interval: Interval | None) -> Interval | None:
     """Cut an interval of an accuracy off at 0 and 1."""
-    return None if interval is None else (max(0.0, interval[0]), min(1.0, interval[1]))
+    if interval is None:
+        return None
+    return (max(0.0, interval[0]), min(1.0, interval[1]))

@@ -71,7 +71,8 @@ def distribution_measures(target: Array, pred: Array) -> dict[str, Array]:
     chebyshev: max |t - p|.  intersection: Σ min(t, p).
     Higher is better for cosine and intersection, lower for the others.
     """
-    t, p = np.asarray(target, dtype=np.float64), np.asarray(pred, dtype=np.float64)
+    t = np.asarray(target, dtype=np.float64)
+    p = np.asarray(pred, dtype=np.float64)
     distance = np.abs(t - p)
     relative = distance / np.where(t + p > 0, t + p, 1)
     log_t = np.log(np.where(t > 0, t, 1))  # 0 ln 0 is 0
@@ -91,7 +92,8 @@ def moments(target: Array, pred: Array) -> Array:
     target, pred: (N,).  Returns (N, 5).
     """
     middle = np.mean(target, dtype=np.float64)  # avoids rounding of large squares
-    t, p = target - middle, pred - middle
+    t = target - middle
+    p = pred - middle
     return np.stack([t, p, t * t, p * p, t * p], axis=1)
 
 

@@ -72,14 +72,17 @@ def run_each(
         try:
             with image_border(str(sample.image)):
                 image, full = decode_sample(sample)
-                image = image if change is None else change(image)
+                if change is not None:
+                    image = change(image)
                 flags = {COLOURLESS: np.array([is_colourless(image)])}
                 look = network.look_at_all(image, full, sample.persons, sample.target_box)
                 return network.run_image(look, more) | flags
         except ImageError as error:
             return Broken(sample.key, str(error))
 
-    outputs, read, broken = list[dict[str, Array]](), list[Sample](), list[Broken]()
+    outputs = list[dict[str, Array]]()
+    read = list[Sample]()
+    broken = list[Broken]()
     with closing(parallel_map(samples, run)) as results:
         for done, (sample, one) in enumerate(zip(samples, results, strict=True), start=1):
             if isinstance(one, Broken):

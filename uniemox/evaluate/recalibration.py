@@ -34,7 +34,10 @@ from uniemox.predict.ranks import rank_correlation
 from uniemox.predict.ratings import HASH_DIGITS, HIGHEST, LOWEST, RatingHead, head_inputs
 from uniemox.views.alterations import grey
 
-MIN_IMAGES, MIN_RATED, FOLDS, COVERAGE = 30, 100, 10, 0.9
+MIN_IMAGES = 30
+MIN_RATED = 100
+FOLDS = 10
+COVERAGE = 0.9
 PENALTY = 1.0  # of ridge regression on features with total variance 1, and labels with total variance 1
 
 
@@ -330,7 +333,8 @@ def ridge(
     """
     mean, std = inputs.mean(axis=0), inputs.std(axis=0) + 1e-6
     scale = np.concatenate([np.full(width, width**-0.5) for width in blocks]) / std
-    x, middle = (inputs - mean) * scale, ratings.mean(axis=0)
+    x = (inputs - mean) * scale
+    middle = ratings.mean(axis=0)
     dual = np.linalg.solve(x @ x.T + PENALTY * np.eye(len(x)), ratings - middle)  # (N, 2)
     weights = scale[:, None] * (x.T @ dual)
     return weights, middle - mean @ weights

@@ -48,7 +48,9 @@ if TYPE_CHECKING:
     from uniemox.training.config import HardwareConfig
 
 Opened = tuple[ClassifierInfo, Callable[..., Outputs], RatingHead | None]
-COVERAGE, MIN_SCORES = 0.9, 30  # of likely labels
+# of likely labels
+COVERAGE = 0.9
+MIN_SCORES = 30
 MIN_UNFAMILIAR = 10  # images from which on their coverage is told apart
 COLUMNS = ("domain", "split", "label", "group")
 MAX_NAME = 120  # maximum length of a file name made of data-set names
@@ -81,7 +83,9 @@ class Evaluation:
             values["scored_labels"] = list(self.scored_labels)
         if self.unreadable:
             values["unreadable"] = [{"key": key, "reason": reason} for key, reason in self.unreadable.items()]
-        return values if self.by is None else values | {"by": asdict(self.by)}
+        if self.by is None:
+            return values
+        return values | {"by": asdict(self.by)}
 
 
 def evaluate(
@@ -107,7 +111,10 @@ def evaluate(
     map; ConfigError for an unknown column.
     """
     info, answer, head = _open_onnx(model, task) if is_onnx(model) else _open_run(model, task, hardware)
-    scored = None if info.task == "affect" else scored_labels(info.find_labels(), data.labels)
+    if info.task == "affect":
+        scored = None
+    else:
+        scored = scored_labels(info.find_labels(), data.labels)
     samples, notes = _scorable(data, info, scored)
     if by is not None:
         column_of(samples, by, data)  # raises before the images are read
@@ -123,7 +130,10 @@ def evaluate(
     if info.needs_person and info.person != "second_crop" and data.lacks_persons:
         notes.append(NO_PERSONS)
     scorer = Scorer(info, scored, outputs, head)
-    groups = None if by is None else score_groups(column_of(outputs.samples, by, data), scorer.score)
+    if by is None:
+        groups = None
+    else:
+        groups = score_groups(column_of(outputs.samples, by, data), scorer.score)
     everything = np.arange(len(outputs.samples))
     return Evaluation(
         scorer.score(everything),
@@ -143,7 +153,9 @@ def is_onnx(model: Path) -> bool:
 
 def file_of(model: Path) -> Path:
     """Return a model's path: itself, or the package's file called embedded or small."""
-    return EMBEDDED / IN_PACKAGE[str(model)] if str(model) in IN_PACKAGE else model
+    if str(model) in IN_PACKAGE:
+        return EMBEDDED / IN_PACKAGE[str(model)]
+    return model
 
 
 def _open_onnx(model: Path, task: str | None) -> Opened:
@@ -206,7 +218,10 @@ def write_evaluation(
         if len(name) > MAX_NAME:
             name = f"{name[:MAX_NAME]}-{hashlib.sha256(title.encode()).hexdigest()[:8]}"
     check_name(name)
-    run = model if model.is_dir() or str(model) in IN_PACKAGE else model.parent
+    if model.is_dir() or str(model) in IN_PACKAGE:
+        run = model
+    else:
+        run = model.parent
     path = run / EVALUATIONS / f"{name}.json"
     refuse_special(path.parent)
     about = {"data": data.name, "split": split, "persons": None if persons is None else str(persons)}
@@ -274,11 +289,17 @@ class Scorer:
 
     def score(self, places: NDArray[np.intp]) -> Scores:
         """Score the samples with these indices, (M',)."""
-        samples, units = [self.outputs.samples[i] for i in places], [self.units[i] for i in places]
-        values, answers, temperature = self.outputs.values[places], self.answers[places], self.info.temperature
+        samples = [self.outputs.samples[i] for i in places]
+        units = [self.units[i] for i in places]
+        values = self.outputs.values[places]
+        answers = self.answers[places]
+        temperature = self.info.temperature
         if self.scored is None:
             target = np.array([[sample.valence, sample.arousal] for sample in samples], dtype=np.float64)
-            intervals = None if self.intervals is None else self.intervals[places]
+            if self.intervals is None:
+                intervals = None
+            else:
+                intervals = self.intervals[places]
             return score_affect(answers, target, groups=units, intervals=intervals)
         shares = mapped(answers, self.scored.of_model)
         if self.info.task == "distribution":
@@ -314,7 +335,10 @@ class Scorer:
         """Return a line for every image."""
         lines = []
         names = () if self.scored is None else self.scored.labels.labels
-        shares = None if self.scored is None else mapped(self.answers, self.scored.of_model)
+        if self.scored is None:
+            shares = None
+        else:
+            shares = mapped(self.answers, self.scored.of_model)
         for i, (sample, unit) in enumerate(zip(self.outputs.samples, self.units, strict=True)):
             line: dict[str, Any] = {"key": sample.key, "path": str(sample.image), "group": unit}
             if self.scored is None or shares is None:
@@ -359,7 +383,10 @@ def _scorable(data: DataSet, info: ClassifierInfo, scored: ScoredLabels | None) 
         notes.append(f"{len(data) - len(samples)} images have no label or rating to compare with")
     if not samples:
         rated = any(sample.valence is not None and sample.arousal is not None for sample in data.samples)
-        hint = "; score its valence and arousal with --task affect" if rated else ""
+        if rated:
+            hint = "; score its valence and arousal with --task affect"
+        else:
+            hint = ""
         raise DataError(f"{data.name} has no image to score: none of {len(data)} has what the model predicts{hint}")
     if scored is not None and scored.absent:
         lacking = ", ".join(scored.absent)

@@ -98,13 +98,18 @@ class SavedRun:
         if "kept_lr" not in self.curves:
             return None
         steps, rates = self.curves["kept_lr"]
-        return f"step {steps[-1]}, rate {rates[-1]:g}" if steps[-1] else "start, no step was better"
+        if steps[-1]:
+            return f"step {steps[-1]}, rate {rates[-1]:g}"
+        return "start, no step was better"
 
     def setting(self, name: str) -> Any:
         """Return the record's value under a dotted name; None if there is none."""
         value: Any = self.record
         for part in name.split("."):
-            value = value.get(part) if isinstance(value, dict) else None
+            if isinstance(value, dict):
+                value = value.get(part)
+            else:
+                value = None
         return value
 
 
@@ -137,7 +142,8 @@ def read_run(path: Path) -> SavedRun:
 
 def read_evaluations(path: Path) -> tuple[list[SavedEvaluation], list[str]]:
     """Return the evaluations in a folder, and a sentence for each that can't be read."""
-    evaluations, missing = [], []
+    evaluations = []
+    missing = []
     for file in sorted((path / EVALUATIONS).glob("*.json")):
         try:
             evaluations.append(read_evaluation(file))
@@ -165,9 +171,11 @@ def read_evaluation(file: Path) -> SavedEvaluation:
         raise DataError(str(error)) from error
     if not isinstance(values.get("data"), str) or not isinstance(values.get("n"), int) or not MEASURES.keys() & values:
         raise DataError(f"{file} has no scores; run uniemox evaluate again")
-    predictions, missing = None, None
+    predictions = None
+    missing = None
     if "confusion" in values:
-        labels, shape = values.get("labels"), np.shape(np.array(values["confusion"], dtype=object))
+        labels = values.get("labels")
+        shape = np.shape(np.array(values["confusion"], dtype=object))
         if not isinstance(labels, list) or shape != (len(labels), len(labels)):
             raise DataError(f"{file}: its confusion matrix does not match its labels; run uniemox evaluate again")
         try:

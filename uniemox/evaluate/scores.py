@@ -159,8 +159,11 @@ def score_classes(
     Raises DataError for no samples or probabilities that are not finite.
     """
     check_finite(probabilities)
-    predicted, names = probabilities.argmax(axis=1), label_set.labels
-    labelled, given = np.eye(len(names))[labels], np.eye(len(names))[predicted]  # (N, E)
+    predicted = probabilities.argmax(axis=1)
+    names = label_set.labels
+    # (N, E)
+    labelled = np.eye(len(names))[labels]
+    given = np.eye(len(names))[predicted]
     is_right = (labels == predicted)[:, None]  # (N, 1)
     means = _with_resamples(np.hstack([is_right, labelled * given, labelled, given]), groups)  # (1 + R, 1 + 3 E)
     hits, shares, given_shares = np.split(means[:, 1:], 3, axis=1)  # (1 + R, E)
@@ -237,7 +240,9 @@ def _estimates(scores: Mapping[str, Array]) -> dict[str, Any]:
 
 def _estimate(values: Array) -> tuple[float | None, Interval | None]:
     """Return a score and its interval, None if undefined.  values: (1 + R,), of all samples first."""
-    return (None, None) if math.isnan(values[0]) else (float(values[0]), percentile_interval(values[1:]))
+    if math.isnan(values[0]):
+        return (None, None)
+    return (float(values[0]), percentile_interval(values[1:]))
 
 
 def score_groups(
@@ -261,7 +266,8 @@ def score_groups(
     scores = GroupScores(groups=groups, measure=measure, min_samples=min_samples)
     if len(ranked) < 2:
         return scores
-    worst, best = ranked[0], ranked[-1]
+    worst = ranked[0]
+    best = ranked[-1]
     return replace(
         scores,
         worst=worst,

@@ -31,7 +31,9 @@ from uniemox.views.transforms import EvalViews
 
 FEW_VALUES = 1_000  # smaller tensors, such as scales and biases, are not packed: they save nothing
 MATRIX_VALUES = 5_000  # minimum size of kernels for 8 bits; smaller ones get 16
-HALF, BYTES, SCALES = ".float16", ".int8", ".scales"
+HALF = ".float16"
+BYTES = ".int8"
+SCALES = ".scales"
 Values = NDArray[np.float32]
 Packed = tuple[list[TensorProto], list[onnx.NodeProto]]  # stored tensors, and the nodes that convert them to float32
 
@@ -55,7 +57,10 @@ def store_as_int8(src: Path, dst: Path, *, keep_float16: str | None = None) -> N
     ConfigError for no match or an invalid expression; CheckpointError for a file with packed weights.
     """
     try:
-        chosen = None if keep_float16 is None else re.compile(keep_float16)
+        if keep_float16 is None:
+            chosen = None
+        else:
+            chosen = re.compile(keep_float16)
     except re.error as error:
         raise ConfigError(f"--keep-float16 {keep_float16!r} is not a regular expression: {error}") from error
     kept = []
@@ -64,7 +69,9 @@ def store_as_int8(src: Path, dst: Path, *, keep_float16: str | None = None) -> N
         is_kernel = values.ndim > 1 and values.size > MATRIX_VALUES and bool(np.isfinite(values).all())
         is_kept = is_kernel and bool(chosen and chosen.search(name))
         kept.extend([name] * is_kept)
-        return _as_bytes(name, values) if is_kernel and not is_kept else _as_half(name, values)
+        if is_kernel and not is_kept:
+            return _as_bytes(name, values)
+        return _as_half(name, values)
 
     model = read_model(src)
     check_float32(model)
@@ -90,12 +97,16 @@ def _packed(model: onnx.ModelProto, pack: Callable[[str, Values], Packed | None]
     """Pack the large weights of a model in place.  pack: returns a weight's replacement; None: it stays."""
     graph = model.graph
     given = {one.name for one in graph.input}  # weights that are also inputs, which callers may replace
-    kept, nodes = [], []
+    kept = []
+    nodes = []
     for tensor in graph.initializer:
         packed = None
         if tensor.data_type == TensorProto.FLOAT and tensor.name not in given:
             values = numpy_helper.to_array(tensor)
-            packed = pack(tensor.name, values) if values.size > FEW_VALUES else None
+            if values.size > FEW_VALUES:
+                packed = pack(tensor.name, values)
+            else:
+                packed = None
         if packed is None:
             kept.append(tensor)
             continue
@@ -167,7 +178,9 @@ class Int8Check:
     @property
     def is_kept(self) -> bool:
         """True if it is faster, changes the probabilities little, and is no less accurate, up to chance."""
-        before, after, error = self.accuracy_before, self.accuracy_after, self.accuracy_error
+        before = self.accuracy_before
+        after = self.accuracy_after
+        error = self.accuracy_error
         is_as_good = before is None or after is None or error is None or after >= before - CHANCE * error
         return self.int8_ms < self.float32_ms and self.change <= MAX_CHANGE and is_as_good
 
@@ -179,7 +192,10 @@ class Int8Check:
         scores = ""
         if self.accuracy_before is not None:
             scores = f"accuracy {self.accuracy_after:.1%}, before {self.accuracy_before:.1%}; "
-        kept = f"; float32 stay {', '.join(self.kept_float)}" if self.kept_float else ""
+        if self.kept_float:
+            kept = f"; float32 stay {', '.join(self.kept_float)}"
+        else:
+            kept = ""
         return (
             f"int8 ({self.method}): {self.int8_ms:.1f} ms an image, float32 {self.float32_ms:.1f} ms; probabilities of "
             f"{self.pictures} images change by {self.change:.3f} on average, {self.agreement:.1%} keep their label; "
@@ -202,7 +218,8 @@ def export_int8(
         raise ConfigError(f"{src} predicts valence and arousal; int8 needs labels for its test and is not available")
     chosen = _spread(data.samples, MAX_IMAGES)
     with tempfile.TemporaryDirectory(prefix="uniemox-int8-") as folder:
-        plain, small = Path(folder) / "float32.onnx", Path(folder) / "int8.onnx"
+        plain = Path(folder) / "float32.onnx"
+        small = Path(folder) / "int8.onnx"
         unpack_weights(src, plain)
         images = [views for views, _ in _batches(data, _spread(chosen, CALIBRATING), info, 1)]
         if not images:
@@ -273,7 +290,10 @@ def _convolutions(graph: onnx.GraphProto, keep: str) -> list[str]:
         if node.op_type == "Conv":
             is_chosen = not (keep and re.match(keep, node.input[1]))
         else:
-            sources = node.input if node.op_type == "Add" else node.input[:1]
+            if node.op_type == "Add":
+                sources = node.input
+            else:
+                sources = node.input[:1]
             is_chosen = node.op_type in JOINING and all(makers.get(one) in chosen for one in sources)
         if is_chosen:
             chosen[node.name] = None
@@ -322,7 +342,8 @@ def _shares(session: InferenceSession, images: Sequence[Pixels], info: Classifie
 def _behind_logits(graph: onnx.GraphProto) -> list[str]:
     """Return the nodes that the logits don't need: distances in 8 bits could not be compared with the stored ones."""
     makers = {output: node for node in graph.node for output in node.output}
-    needed, waiting = set[str](), ["logits"]
+    needed = set[str]()
+    waiting = ["logits"]
     while waiting:
         node = makers.get(waiting.pop())
         if node is not None and node.name not in needed:

@@ -24,7 +24,8 @@ from uniemox.export.onnx import export_classifier
 from uniemox.io.files import ONNX, WEIGHTS, refuse_special, write_file, writing
 from uniemox.model.classifier import Classifier
 
-CARD, CONFIG = "README.md", "config.json"
+CARD = "README.md"
+CONFIG = "config.json"
 TOLERANCE = 1e-4  # of probabilities, or of valence and arousal
 LONG = ("conformal_scores", "distances", "network")  # fields left out of config.json
 WHAT = {
@@ -77,7 +78,8 @@ def timm_network(classifier: Classifier, info: ClassifierInfo) -> nn.Module | No
 
     The temperature goes into its last layer; valence and arousal are 1 to 9.
     """
-    encoders, head = () if info.network is None else info.network.encoders, classifier.head
+    encoders = () if info.network is None else info.network.encoders
+    head = classifier.head
     is_joined = classifier.fusion is not None or classifier.method is not None
     if len(encoders) != 1 or is_joined or not isinstance(head, nn.Linear):
         return None
@@ -94,7 +96,9 @@ def timm_network(classifier: Classifier, info: ClassifierInfo) -> nn.Module | No
         last.weight.copy_(scale * head.weight)
         last.bias.copy_(scale * head.bias + shift)
     network.eval()
-    return network if _agrees(network, classifier, info) else None
+    if _agrees(network, classifier, info):
+        return network
+    return None
 
 
 @torch.no_grad()
@@ -105,7 +109,10 @@ def _agrees(network: nn.Module, classifier: Classifier, info: ClassifierInfo) ->
     logits = classifier.eval()(**dict.fromkeys(info.views, pixels))
     classifier.train(was_training)
     expected: Tensor = to_affect(logits) if info.task == "affect" else (logits / (info.temperature or 1.0)).softmax(-1)
-    outputs = network(pixels) if info.task == "affect" else network(pixels).softmax(-1)
+    if info.task == "affect":
+        outputs = network(pixels)
+    else:
+        outputs = network(pixels).softmax(-1)
     return bool((outputs - expected).abs().max() < TOLERANCE)
 
 

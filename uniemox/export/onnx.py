@@ -42,7 +42,8 @@ class WithMaps(nn.Module):
         head: Any = self.classifier.head
         pairs = _features(self.classifier.encoder, scene)
         pooled = torch.cat([values for _, values in pairs], dim=1)  # (N, D)
-        maps, first = [], 0
+        maps = []
+        first = 0
         for places, values in pairs:
             weight = head.weight[:, first : first + values.shape[1], None, None]  # (E, Di, 1, 1)
             maps.append(F.conv2d(places, weight))  # (N, E, h, w)
@@ -70,7 +71,9 @@ def named_outputs(classifier: Classifier, features: Tensor) -> dict[str, Tensor]
     """Return logits (N, E), features (N, D) and, if there is one, distance (N,).  features: (N, D)."""
     logits = classifier.head(features)
     outputs = {"logits": logits, "features": features}
-    return outputs if classifier.distance is None else outputs | {"distance": classifier.distance(features, logits)}
+    if classifier.distance is None:
+        return outputs
+    return outputs | {"distance": classifier.distance(features, logits)}
 
 
 @torch.no_grad()
@@ -171,7 +174,10 @@ def read_model(path: Path) -> onnx.ModelProto:
         model = onnx.load(path)
         onnx.checker.check_model(model)
     except (OSError, ValueError, DecodeError, onnx.checker.ValidationError) as error:
-        reason = "there is no such file" if isinstance(error, FileNotFoundError) else f"{error}; export it again"
+        if isinstance(error, FileNotFoundError):
+            reason = "there is no such file"
+        else:
+            reason = f"{error}; export it again"
         raise CheckpointError(f"{path} can't be read as ONNX: {reason}") from error
     return model
 

@@ -193,13 +193,17 @@ class FinetuneConfig:
     def fit(self) -> Fit:
         """Name of the fitting procedure. A region method trains everything, or what follows a frozen encoder."""
         if self.region_method is not None:
-            return "probe" if self.network.frozen_encoder else "full"
+            if self.network.frozen_encoder:
+                return "probe"
+            return "full"
         return cast(Fit, self.method)
 
     @property
     def region_method(self) -> str | None:
         """Name of the method that relates regions of the image; None without one."""
-        return None if self.method in get_args(Fit) else self.method
+        if self.method in get_args(Fit):
+            return None
+        return self.method
 
     def resolved(self) -> "FinetuneConfig":
         """Return these settings with the changes that method and task require, as the run records them.
@@ -207,12 +211,17 @@ class FinetuneConfig:
         Detectors run on clean images, so a detector turns off augmentation that moves, mixes or erases pixels; crops
         and flips stay. EmotiCon reads the scene without the person. Task affect has no classes to balance.
         """
-        config = replace(self, class_weighting="none") if self.task == "affect" else self
+        if self.task == "affect":
+            config = replace(self, class_weighting="none")
+        else:
+            config = self
         if self.network.objects or self.network.faces:
             clean = replace(self.augment, randaugment=None, mixup=0.0, cutmix=0.0, erasing=0.0, altered=0.0)
             config = replace(config, augment=clean)
         hides_person = self.region_method is not None and _class_of(self.region_method).hides_person
-        return replace(config, view=replace(config.view, hide_person=True)) if hides_person else config
+        if hides_person:
+            return replace(config, view=replace(config.view, hide_person=True))
+        return config
 
     @property
     def own_packages(self) -> list[str]:

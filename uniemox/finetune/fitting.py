@@ -31,9 +31,17 @@ from uniemox.training.hardware import precision_of
 from uniemox.views.transfer import to_device
 
 PENALTIES = tuple(10.0**power for power in range(-4, 3))  # sklearn's C, or ridge's alpha
-FOLDS, ITERATIONS = 5, 2000
-BATCH, RATE, WEIGHT_DECAY, MAX_GRAD_NORM = 256, 4e-3, 0.05, 1.0  # of fusion and head
-MAX_STEPS, MIN_STEPS, IMAGES_OF_A_STEP = 1000, 100, 2  # MAX_STEPS from 2,000 images on
+FOLDS = 5
+ITERATIONS = 2000
+# of fusion and head
+BATCH = 256
+RATE = 4e-3
+WEIGHT_DECAY = 0.05
+MAX_GRAD_NORM = 1.0
+# MAX_STEPS from 2,000 images on
+MAX_STEPS = 1000
+MIN_STEPS = 100
+IMAGES_OF_A_STEP = 2
 WATCHED = 10  # number of times that held-out images are scored
 LOW_RATE = 1e-3  # second learning rate, tried if held-out images choose the weights
 MAX_FITTED = 4_000  # training images that the distance is fitted on
@@ -99,17 +107,23 @@ def fit_fusion(
     named = classifier.named_parameters()
     parameters = [one for name, one in named if one.requires_grad and not name.startswith("encoder.")]
     device = parameters[0].device
-    encoded, target = encoded.to(device), target.to(device)
+    encoded = encoded.to(device)
+    target = target.to(device)
     start = _copies(parameters)
-    best, kept, chosen = -math.inf if score is None else score(), start, KeptWeights(0, 0.0)
+    best = -math.inf if score is None else score()
+    kept = start
+    chosen = KeptWeights(0, 0.0)
     classifier.train()
-    rates, steps = (RATE,) if score is None else (RATE, LOW_RATE), steps_for(len(encoded))
+    rates = (RATE,) if score is None else (RATE, LOW_RATE)
+    steps = steps_for(len(encoded))
     for place, rate in enumerate(rates):
         _put(start, parameters)
         for done in _fit_steps(classifier, parameters, encoded, target, objective, seed, own, rate):
             on_progress("fitting what follows the encoder", place * steps + done, len(rates) * steps)
             if score is not None and done % (steps // WATCHED) == 0 and (value := score()) > best:
-                best, kept, chosen = value, _copies(parameters), KeptWeights(done, rate)
+                best = value
+                kept = _copies(parameters)
+                chosen = KeptWeights(done, rate)
     if score is None:
         return None
     _put(kept, parameters)
@@ -140,8 +154,14 @@ def _fit_steps(
         drawn = torch.randint(len(encoded), (BATCH,), generator=draws)
         rows = to_device(drawn, encoded.device)
         features = classifier.fuse(encoded[rows])
-        further = None if own is None else own(drawn, step / steps)
-        further = None if further is None else to_device(further, encoded.device)
+        if own is None:
+            further = None
+        else:
+            further = own(drawn, step / steps)
+        if further is None:
+            further = None
+        else:
+            further = to_device(further, encoded.device)
         loss = objective(classifier.head(features), target[rows], features, further)
         optimizer.zero_grad()
         loss.backward()
@@ -194,7 +214,8 @@ def _fit(x: NDArray, target: NDArray, weights: NDArray, penalty: float) -> tuple
     """
     rows, columns = np.nonzero(target * weights)
     present = np.unique(columns)
-    coefficients, offsets = np.zeros((target.shape[1], x.shape[1])), np.full(target.shape[1], -20.0)
+    coefficients = np.zeros((target.shape[1], x.shape[1]))
+    offsets = np.full(target.shape[1], -20.0)
     offsets[present] = 0
     if len(present) < 2:
         return coefficients, offsets
@@ -222,7 +243,8 @@ def fit_method(run: FinetuneRun, out: Path) -> KeptWeights | None:
 
     Returns the weights that held-out images chose; None if they chose nothing.
     """
-    config, model = run.config, run.model
+    config = run.config
+    model = run.model
     if config.fit == "mean":
         sources = Init.parse(config.init).networks
         check_same_division(out, sources)
@@ -242,10 +264,13 @@ def fit_after_encoder(run: FinetuneRun, selection: Sequence[Sample] = ()) -> Kep
     selection: held-out images whose score chooses the weights; empty: use the last weights.
     Returns the weights that held-out images chose; None if they chose nothing.
     """
-    config, model, objective = run.config, run.model, run.objective
+    config = run.config
+    model = run.model
+    objective = run.objective
     outputs = run.outputs(run.parts.train, FEATURES, encoded=True)
     run.encoded = None if config.trains_in_steps else outputs
-    target, weights = run.target(outputs.samples), objective.class_weights
+    target = run.target(outputs.samples)
+    weights = objective.class_weights
 
     def probe(features: NDArray[np.float32]) -> nn.Linear:
         by_class = None if weights is None else weights.numpy()
@@ -254,8 +279,12 @@ def fit_after_encoder(run: FinetuneRun, selection: Sequence[Sample] = ()) -> Kep
     if model.fusion is None and model.method is None and isinstance(model.head, nn.Linear):
         model.head.load_state_dict(probe(outputs.values[:, 0]).state_dict())
         return None
-    encoded, method = torch.from_numpy(outputs.values), model.method
-    smoothed = smooth(target, config.augment.smoothing) if config.task == "label" else target
+    encoded = torch.from_numpy(outputs.values)
+    method = model.method
+    if config.task == "label":
+        smoothed = smooth(target, config.augment.smoothing)
+    else:
+        smoothed = target
 
     def own(rows: Tensor, progress: float) -> Tensor | None:
         assert method is not None
@@ -279,7 +308,8 @@ def _scorer(run: FinetuneRun, samples: Sequence[Sample]) -> Callable[[], float]:
     between steps, so its maximum would be chosen by chance.
     """
     held_out = run.outputs(samples, "features of held-out images", encoded=True)
-    encoded, target = torch.from_numpy(held_out.values), run.target(held_out.samples)
+    encoded = torch.from_numpy(held_out.values)
+    target = run.target(held_out.samples)
 
     @torch.no_grad()
     def score() -> float:
@@ -297,7 +327,8 @@ def _scorer(run: FinetuneRun, samples: Sequence[Sample]) -> Callable[[], float]:
 @torch.no_grad()
 def fused(model: Classifier, encoded: Tensor) -> Tensor:
     """Return the head's input in evaluation, (N, C), on the CPU.  encoded: N images, see `Classifier.encode`."""
-    device, was_training = next(model.parameters()).device, model.training
+    device = next(model.parameters()).device
+    was_training = model.training
     model.eval()
     features = torch.cat([model.fuse(part.to(device)).cpu() for part in encoded.split(BATCH)])
     model.train(was_training)
@@ -323,7 +354,8 @@ def prepare_network(run: FinetuneRun, *, is_new: bool) -> None:
 @torch.no_grad()
 def adjust_logits(run: FinetuneRun) -> None:
     """Adjust logits so that rare classes are predicted more often, if set (arXiv 2007.07314, equation 9)."""
-    head, strength = run.model.head, run.config.logit_adjustment
+    head = run.model.head
+    strength = run.config.logit_adjustment
     if strength > 0 and isinstance(head, nn.Linear):
         target = run.target(run.readable_train)  # (N, E)
         shares = target.mean(dim=0).clamp(min=1 / len(target))  # (E,)
@@ -332,7 +364,8 @@ def adjust_logits(run: FinetuneRun) -> None:
 
 def fit_distance(run: FinetuneRun) -> None:
     """Fit the distance from the training images, on up to 4,000 of them."""
-    samples, model = _some(run.parts.train, MAX_FITTED, run.config.seed), run.model
+    samples = _some(run.parts.train, MAX_FITTED, run.config.seed)
+    model = run.model
     if len(samples) < MIN_IMAGES:
         return
     if run.encoded is None or precision_of(run.config.hardware) != "float32":
@@ -345,7 +378,10 @@ def fit_distance(run: FinetuneRun) -> None:
     features = fused(model, torch.from_numpy(values))
     if len(features) >= MIN_IMAGES:
         with torch.no_grad():
-            logits = None if run.config.task == "affect" else model.head(features.to(run.device))
+            if run.config.task == "affect":
+                logits = None
+            else:
+                logits = model.head(features.to(run.device))
         model.distance = Distance.fit(features, logits).to(run.device)
 
 

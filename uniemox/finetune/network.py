@@ -84,7 +84,8 @@ def build_network(init: str, config: NetworkConfig, *, size: int, outputs: int) 
     size: side of the views, px.  outputs: E.  Raises CheckpointError, EncoderError, ShapeError or ConfigError.
     """
     encoder, spec = open_start(init, config, size)
-    parsed, saved = Init.parse(init), None
+    parsed = Init.parse(init)
+    saved = None
     folder = Path(parsed.networks[0])
     if (
         config.streams == "both"
@@ -106,7 +107,9 @@ def build_network(init: str, config: NetworkConfig, *, size: int, outputs: int) 
 
 def _build_region_network(config: FinetuneConfig, method: str, data: DataSet, train: Sequence[Sample]) -> BuiltNetwork:
     """Build the classifier of a region method on the encoder of `init`."""
-    settings, size, labels = config.network, config.view.size, data.labels
+    settings = config.network
+    size = config.view.size
+    labels = data.labels
     encoder, spec = open_start(config.init, settings, size)
     spec = replace(
         spec,
@@ -160,7 +163,10 @@ def _open_one(source: str, pool: str, size: int, from_scratch: bool) -> tuple[An
     """Open the encoder of a file, of a run, of timm, or of a model in the package."""
     if source in IN_PACKAGE:
         return _start_of(*load_embedded(source), from_scratch)
-    folder = Path(source) if not source.startswith(TIMM) and Path(source).is_dir() else None
+    if not source.startswith(TIMM) and Path(source).is_dir():
+        folder = Path(source)
+    else:
+        folder = None
     if folder is not None and not (folder / ENCODER).is_file():
         raise CheckpointError(f"{folder} has no {ENCODER}: is it a finished run?")
     if folder is not None and is_classifier(folder / WEIGHTS):
@@ -215,7 +221,8 @@ def mean_head(sources: Sequence[str], labels: Sequence[str]) -> nn.Linear:
     sources: folders of fine-tuning runs.  labels: labels that all runs must have.
     Raises CheckpointError or ConfigError for a folder that is not a run, other labels, or a head that is not linear.
     """
-    weights, biases = [], []
+    weights = []
+    biases = []
     for source in sources:
         if not (Path(source) / WEIGHTS).is_file():
             raise CheckpointError(f"{source} is not a fine-tuning run; method mean needs folders of such runs")

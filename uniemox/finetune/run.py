@@ -45,7 +45,8 @@ def finetune(
     Raises ConfigError, DataError, CheckpointError, NonFiniteLossError; StoppedError after SIGTERM or Ctrl-C. After any
     error the last checkpoint remains.
     """
-    device, callback = setup_device(config.hardware), callback or Callback()
+    device = setup_device(config.hardware)
+    callback = callback or Callback()
     config = with_precision(config.resolved(), out)
     parts = split_for_training(data, config, None)  # raises before anything is written
     if config.trains_in_steps and not config.distillation.data:
@@ -60,7 +61,10 @@ def finetune(
         elif kept := fit_method(run, out):
             with Journal(out, 0) as journal:
                 journal.write(kept.step, {"kept_lr": kept.lr})
-        info = _finish(run, out) if rank() == 0 else run.describe()
+        if rank() == 0:
+            info = _finish(run, out)
+        else:
+            info = run.describe()
         wait_for_all()
         report_unreadable(out, run.broken.reasons, callback)
     return info
@@ -94,7 +98,8 @@ def _open_run(
 
 def _train(run: FinetuneRun, out: Path) -> None:
     """Train the network in steps; the first process then loads the weights of the chosen epoch."""
-    config, model = run.config, run.model
+    config = run.config
+    model = run.model
     samples = [*run.parts.train, *(run.answers.unlabelled if run.answers else ())]
     ema: Any = None if config.ema_decay is None else ModelEmaV3(model, decay=config.ema_decay, use_warmup=True)
     trainer = Trainer.of(
@@ -113,7 +118,8 @@ def _train(run: FinetuneRun, out: Path) -> None:
     )
     augmented = AugmentedViews(config.view, config.seed, config.augment.randaugment, config.augment.altered)
     views = ViewDataset(samples, augmented)
-    save, objective = partial(_save, run, trainer, ema, plan.steps_per_epoch), run.objective
+    save = partial(_save, run, trainer, ema, plan.steps_per_epoch)
+    objective = run.objective
     with closing(trainer.steps(plan, load_batches(config, views, plan, run.broken), save)) as steps:
         for step in steps:
             seed_step(config.seed, step.done)
@@ -150,7 +156,10 @@ def _save(run: FinetuneRun, trainer: Trainer, ema: Any, steps_per_epoch: int, do
 
 def _choose(run: FinetuneRun, trainer: Trainer, ema: Any) -> None:
     """Load the weights of the chosen epoch into the model."""
-    best = None if run.config.select == "last" else trainer.checkpoints.best()
+    if run.config.select == "last":
+        best = None
+    else:
+        best = trainer.checkpoints.best()
     point = trainer.checkpoints.load(best or trainer.checkpoints.saved()[-1], run.model)
     if ema is not None:
         ema.load_state_dict(point.more["ema"])

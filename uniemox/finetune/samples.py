@@ -129,7 +129,10 @@ def split_for_training(data: DataSet, config: FinetuneConfig, out: Path | None) 
     train = [sample for sample in useful if sample.split == "train"]
     has_both = {"val", "test"} <= {sample.split for sample in useful}  # val chooses only if test remains for scoring
     monitor = config.monitor or ("val" if has_both else "holdout")
-    held_out = [sample for sample in useful if sample.split == "val"] if monitor == "val" else []
+    if monitor == "val":
+        held_out = [sample for sample in useful if sample.split == "val"]
+    else:
+        held_out = []
     if config.fraction < 1:
         train, held_out = (take_fraction(part, config.fraction, config.seed) for part in (train, held_out))
     if monitor == "holdout":
@@ -235,7 +238,10 @@ class FinetuneRun:
         """The loss."""
         is_balanced = self.config.class_weighting == "balanced"
         task = self.config.task
-        weights = class_weights(self.readable_train, self.data.labels, task) if is_balanced else None
+        if is_balanced:
+            weights = class_weights(self.readable_train, self.data.labels, task)
+        else:
+            weights = None
         return Objective(task=task, class_weights=weights, method=self.model.method)
 
     def outputs(
@@ -283,7 +289,10 @@ class FinetuneRun:
         used = select_views(self.model, views)
         target = (self.answers.targets if self.answers else self.target)(views.samples)
         method = self.model.method
-        own = None if method is None else method.batch_targets(views.samples, progress=progress)
+        if method is None:
+            own = None
+        else:
+            own = method.batch_targets(views.samples, progress=progress)
         return FinetuneBatch(scene=used.get("scene"), person=used.get("person"), target=target, own=own)
 
     def score(self, model: Classifier) -> float:
@@ -305,7 +314,8 @@ class FinetuneRun:
 
     def describe(self) -> ClassifierInfo:
         """Return the classifier's metadata before calibration."""
-        view, labels = self.config.view, self.data.labels
+        view = self.config.view
+        labels = self.data.labels
         return ClassifierInfo(
             labels=AFFECT if self.config.task == "affect" else labels.labels,
             label_set=labels.name,

@@ -170,7 +170,8 @@ def _changed(view: Tensor, augment: Augment) -> Tensor:
 @contextmanager
 def _drawn_from(name: str) -> Iterator[None]:
     """Seed the global generators of Python and numpy, which timm draws from, by the name alone, inside the context."""
-    before, before_numpy = random.getstate(), np.random.get_state()
+    before = random.getstate()
+    before_numpy = np.random.get_state()
     random.seed(name.encode("utf-8", "surrogatepass"))
     np.random.seed(random.getrandbits(32))
     try:
@@ -231,15 +232,22 @@ class Objective:
 
     def term_weights(self, target: Tensor, own: Tensor | None = None) -> Tensor:
         """Return the sum of the images' weights by which each term is divided, (T,).  target, own: as for a call."""
-        weight = None if self.task == "affect" else self._image_weights(target)
-        weight = target.new_ones(len(target)) if weight is None else weight  # (N,)
+        if self.task == "affect":
+            weight = None
+        else:
+            weight = self._image_weights(target)
+        # (N,)
+        if weight is None:
+            weight = target.new_ones(len(target))
         if self.task == "affect" or self.method is None:
             return weight.sum()[None]
         return self.method.term_weights(weight, own)
 
     def _image_weights(self, target: Tensor) -> Tensor | None:
         """Return the weight of each image, (N,); None for equal weights.  target: (N, E)."""
-        return None if self.class_weights is None else target @ to_device(self.class_weights, target.device)
+        if self.class_weights is None:
+            return None
+        return target @ to_device(self.class_weights, target.device)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -359,7 +367,9 @@ class TeacherAnswers:
             assert said is not None, "an image without answer and label is left out"
             return said
         label = nn.functional.one_hot(torch.tensor(sample.label), self.classes).float()
-        return label if said is None else torch.lerp(label, said, self.weight)
+        if said is None:
+            return label
+        return torch.lerp(label, said, self.weight)
 
 
 def open_unlabelled(config: DistillationConfig) -> list[Sample]:
@@ -390,7 +400,8 @@ def ask_teacher(
             np.savez(to, keys=np.array(keys), shares=answers)
     wait_for_all()
     with np.load(path, allow_pickle=False) as file:
-        saved_keys, values = file["keys"].tolist(), file["shares"]
+        saved_keys = file["keys"].tolist()
+        values = file["shares"]
     if saved_keys != keys:
         raise DataError(f"{path} has predictions for other images; give the same --distillation.data, or another --out")
     is_read = np.isfinite(values).all(axis=1)

@@ -26,7 +26,8 @@ MAX_SRGB_DIFFERENCE = 2
 """Maximum change of a colour, in levels of 255, for which a profile counts as sRGB; versions of sRGB differ by 1."""
 CACHED_CONVERSIONS = 8
 """Number of conversions in memory; one folder seldom has more kinds of profiles."""
-SRGB_GAMMA, GAMMA_TOLERANCE = 0.45455, 0.01
+SRGB_GAMMA = 0.45455
+GAMMA_TOLERANCE = 0.01
 """Value of gAMA that writers of sRGB give (PNG specification, 11.3.2.2)."""
 
 _ADOBE_GAMMA = 563 / 256
@@ -68,12 +69,15 @@ def to_srgb(image: Image.Image, low_bytes: Image.Image | None = None) -> Image.I
             return _apply(encode_light(image, low_bytes), _conversion(encoded, "RGB"), mode)
         return _apply(image, by_profile, mode)
     space = _space_without_profile(image)
-    return image if space is None else _from_space(image, space, low_bytes)
+    if space is None:
+        return image
+    return _from_space(image, space, low_bytes)
 
 
 def _from_space(image: Image.Image, space: ColourSpace, low_bytes: Image.Image | None) -> Image.Image:
     if low_bytes is not None and space.gamma == 1:
-        image, space = encode_light(image, low_bytes), replace(space, gamma=None)
+        image = encode_light(image, low_bytes)
+        space = replace(space, gamma=None)
     return _apply(image, _conversion_of_space(space), _as_colour(image))
 
 
@@ -114,7 +118,10 @@ def _apply(image: Image.Image, convert: Convert | None, mode: str) -> Image.Imag
     """Convert the colours of an image in a mode, and keep its transparency."""
     if convert is None or convert is _unchanged:
         return image
-    pixels = image if image.mode == mode and "transparency" not in image.info else image.convert(mode)
+    if image.mode == mode and "transparency" not in image.info:
+        pixels = image
+    else:
+        pixels = image.convert(mode)
     if not mode.endswith("A"):
         return convert(pixels)
     *_, alpha = pixels.split()
@@ -159,7 +166,10 @@ def _space_of_png(info: dict[Any, Any]) -> ColourSpace | None:
     value = float(info["gamma"])
     if not 0.05 <= value <= 20:
         return None
-    gamma = None if abs(value - SRGB_GAMMA) < GAMMA_TOLERANCE else 1 / value
+    if abs(value - SRGB_GAMMA) < GAMMA_TOLERANCE:
+        gamma = None
+    else:
+        gamma = 1 / value
     chromaticities = SRGB
     if len(values := info.get("chromaticity", ())) == 8:
         white, red, green, blue = (tuple(values[i : i + 2]) for i in range(0, 8, 2))
@@ -187,7 +197,9 @@ def _code_points_in_profile(profile: bytes) -> tuple[int, int] | None:
         if profile[at : at + 4] == b"cicp":
             (start,) = struct.unpack_from(">I", profile, at + 4)
             value = profile[start : start + 12]
-            return (value[8], value[9]) if len(value) == 12 and value[:4] == b"cicp" else None
+            if len(value) == 12 and value[:4] == b"cicp":
+                return (value[8], value[9])
+            return None
     return None
 
 
@@ -196,7 +208,9 @@ def _conversion_of_space(space: ColourSpace) -> Convert | None:
     if space == ColourSpace(SRGB):
         return None
     profile = profile_of(space) or profile_of(replace(space, chromaticities=SRGB))
-    return None if profile is None else _conversion(profile, "RGB")
+    if profile is None:
+        return None
+    return _conversion(profile, "RGB")
 
 
 @lru_cache(maxsize=CACHED_CONVERSIONS)

@@ -28,7 +28,8 @@ PRIMARIES: dict[int, Chromaticities] = {
     12: ((0.680, 0.320), (0.265, 0.690), (0.150, 0.060), D65),  # Display P3
 }
 """Primaries of ITU-T H.273 that differ from sRGB so much that colours are converted."""
-PQ, HLG = 16, 18
+PQ = 16
+HLG = 18
 
 Matrix = Sequence[Sequence[float]]
 MIN_DETERMINANT = 1e-9
@@ -70,7 +71,8 @@ def profile_of(space: ColourSpace) -> bytes | None:
     tags = [(b"wtpt", _xyz(_D50))]
     tags += [(name, _xyz(matrix[i])) for i, name in enumerate((b"rXYZ", b"gXYZ", b"bXYZ"))]
     content = b"".join(value for _, value in tags) + curve
-    table, at = b"", 128 + 4 + 12 * (len(tags) + 3)
+    table = b""
+    at = 128 + 4 + 12 * (len(tags) + 3)
     for name, value in tags:
         table += struct.pack(">4sII", name, at, len(value))
         at += len(value)
@@ -108,7 +110,9 @@ def srgb_of_light() -> bytes:
 
 
 def _signal_of(light: float) -> float:
-    return 12.92 * light if light <= 0.0031308 else 1.055 * float(light ** (1 / 2.4)) - 0.055
+    if light <= 0.0031308:
+        return 12.92 * light
+    return 1.055 * float(light ** (1 / 2.4)) - 0.055
 
 
 def _curve_of(space: ColourSpace) -> bytes:
@@ -132,7 +136,9 @@ def _light_of(signal: float, space: ColourSpace) -> float:
         return min(1.0, _scene_light(signal) / _scene_light(HLG_REFERENCE_WHITE))
     if space.gamma is not None:
         return float(signal**space.gamma)
-    return signal / 12.92 if signal <= 0.04045 else float(((signal + 0.055) / 1.055) ** 2.4)
+    if signal <= 0.04045:
+        return signal / 12.92
+    return float(((signal + 0.055) / 1.055) ** 2.4)
 
 
 def _scene_light(signal: float) -> float:

@@ -23,9 +23,16 @@ except ImportError:  # Windows
 
 MAX_TEXT_BYTES = 2**30
 PARTIAL = ".partial"
-CONFIG, METRICS, CHECKPOINTS = "config.json", "metrics.jsonl", "checkpoints"
-ENCODER, WEIGHTS, ONNX = "encoder.safetensors", "model.safetensors", "model.onnx"  # final files of a run
-SPLITS, EVALUATIONS = "splits.json", "evaluations"  # splits made for data without any; scores
+CONFIG = "config.json"
+METRICS = "metrics.jsonl"
+CHECKPOINTS = "checkpoints"
+# final files of a run
+ENCODER = "encoder.safetensors"
+WEIGHTS = "model.safetensors"
+ONNX = "model.onnx"
+# splits made for data without any; scores
+SPLITS = "splits.json"
+EVALUATIONS = "evaluations"
 
 
 def is_plain_name(name: str) -> bool:
@@ -54,7 +61,11 @@ def read_limited(path: str | os.PathLike[str], max_bytes: int = MAX_TEXT_BYTES) 
     """Return the bytes of a regular file. Raises OSError if it can't be read or has more than max_bytes."""
     with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
-        data = (file.read(size + 1) or b"") if size <= max_bytes else b""  # None: /proc/kmsg has nothing at the moment
+        # None: /proc/kmsg has nothing at the moment
+        if size <= max_bytes:
+            data = file.read(size + 1) or b""
+        else:
+            data = b""
         while size < len(data) <= max_bytes and (block := file.read(2**20)):  # it grows, or is in /proc
             data += block
     if max(size, len(data)) > max_bytes:
@@ -131,7 +142,9 @@ def replacing(path: Path, error_class: type[UniemoxError] = DataError) -> Iterat
             partial.unlink(missing_ok=True)
 
 
-WAIT_S, LOOK_S = 2.0, 0.05  # a killed run's loading processes, which share its lock, end a moment later
+# a killed run's loading processes, which share its lock, end a moment later
+WAIT_S = 2.0
+LOOK_S = 0.05
 
 
 class FileLock:
@@ -143,7 +156,8 @@ class FileLock:
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._path = path.with_name(path.name + ".lock")
-        is_ours, deadline = False, time.monotonic() + WAIT_S
+        is_ours = False
+        deadline = time.monotonic() + WAIT_S
         while not is_ours:  # a lock released meanwhile is a deleted file
             self._file = open_appending(self._path)
             try:
@@ -193,7 +207,9 @@ def safe_cell(value: Any) -> Any:
     >>> safe_cell("=1+1"), safe_cell("joy"), safe_cell(-0.5)
     ("'=1+1", 'joy', -0.5)
     """
-    return f"'{value}" if isinstance(value, str) and _RISKY.match(value) else value
+    if isinstance(value, str) and _RISKY.match(value):
+        return f"'{value}"
+    return value
 
 
 def plain_cell(text: str) -> str:

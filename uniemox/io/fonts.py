@@ -38,7 +38,9 @@ def fitted(text: str, size: int, width: float, *, keep_end: bool = False) -> tup
         return text, font
 
     def without(count: int) -> str:
-        return f"…{text[count:]}" if keep_end else f"{text[: len(text) - count]}…"
+        if keep_end:
+            return f"…{text[count:]}"
+        return f"{text[: len(text) - count]}…"
 
     letters = range(1, len(text) + 1)
     shortest = bisect_left(letters, True, key=lambda count: font.getlength(without(count)) <= width)
@@ -48,12 +50,17 @@ def fitted(text: str, size: int, width: float, *, keep_end: bool = False) -> tup
 def _font_for(text: str, size: int) -> ImageFont.FreeTypeFont:
     """Return the first font that has most of the letters."""
     letters = {letter for letter in text if letter.isprintable()}
-    best, fewest = font_of(size), len(letters) + 1
+    best = font_of(size)
+    fewest = len(letters) + 1
     for name in (None, *SYSTEM):
         font = _open(name, size)
-        lacking = fewest if font is None else sum(not _has(name, size, letter) for letter in letters)
+        if font is None:
+            lacking = fewest
+        else:
+            lacking = sum(not _has(name, size, letter) for letter in letters)
         if font is not None and lacking < fewest:
-            best, fewest = font, lacking
+            best = font
+            fewest = lacking
         if fewest == 0:
             break
     return best

@@ -75,7 +75,9 @@ def percent(share: float) -> str:
 
 def interval(bounds: Bounds) -> str:
     """Format both ends of an interval; a dash if unknown."""
-    return f"{bounds[0]:.3f} to {bounds[1]:.3f}" if are_known(bounds) else UNKNOWN
+    if are_known(bounds):
+        return f"{bounds[0]:.3f} to {bounds[1]:.3f}"
+    return UNKNOWN
 
 
 def is_known(value: float | None) -> TypeGuard[float]:

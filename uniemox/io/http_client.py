@@ -28,7 +28,8 @@ def retry_after(value: str | None) -> float | None:
             moment = parsedate_to_datetime(value)
         except (ValueError, OverflowError):
             return None
-        moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+        if not moment.tzinfo:
+            moment = moment.replace(tzinfo=UTC)
         seconds = (moment - datetime.now(UTC)).total_seconds()
     return max(seconds, 0.0) if seconds < float("inf") else None
 
@@ -59,7 +60,9 @@ class _Incoming(io.RawIOBase):
     """Received bytes of a socket."""
 
     def __init__(self, sock: socket.socket, end_s: float) -> None:
-        self._sock, self._bytes, self._end_s = sock, sock.makefile("rb", buffering=0), end_s
+        self._sock = sock
+        self._bytes = sock.makefile("rb", buffering=0)
+        self._end_s = end_s
 
     def makefile(self, _: str) -> io.BufferedReader:
         return io.BufferedReader(self)

@@ -63,7 +63,10 @@ def unexpected(error: Exception) -> str:
         text = shorten(" ".join(str(error).split()))
     except Exception:  # noqa: BLE001 - an error whose text can't be made
         text = ""
-    what = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    if text:
+        what = f"{type(error).__name__}: {text}"
+    else:
+        what = type(error).__name__
     return (
         f"can't be read ({what}). uniemox does not expect this error: please report this line, with the file if you "
         "may share it; meanwhile, save the image again, or remove it"

@@ -22,9 +22,14 @@ MIN_OF_SHORTS = 2**14
 """Minimum of the brightest value for 65,535 to be white. Below, white may be that of a sensor with 10 to 14 bits."""
 REMEDY = "save it again with 8 or 16 bits per channel"
 
-_BITS, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339  # tags of TIFF
+# tags of TIFF
+_BITS = 258
+_PHOTOMETRIC = 262
+_SAMPLE_FORMAT = 339
 _WHITE_IS_ZERO = 0
-_BYTE, _SHORT, _PART_OF_LONG = 2**8 - 1, 2**16 - 1, 2**24
+_BYTE = 2**8 - 1
+_SHORT = 2**16 - 1
+_PART_OF_LONG = 2**24
 
 
 def to_eight_bits(image: Image.Image, name: str) -> Image.Image:
@@ -35,7 +40,10 @@ def to_eight_bits(image: Image.Image, name: str) -> Image.Image:
     """
     import numpy as np  # noqa: PLC0415 - a decoder's process starts in half the time without
 
-    tags = getattr(image, "tag_v2", {}) if image.format == "TIFF" else {}
+    if image.format == "TIFF":
+        tags = getattr(image, "tag_v2", {})
+    else:
+        tags = {}
     integers = np.array(image)
     transparent = image.info.get("transparency")
     alpha = None
@@ -71,7 +79,9 @@ def _white_of(image: Image.Image, tags: Any, values: "NDArray[Any]") -> float | 
     bits = _first(tags, _BITS, 16)
     if image.mode.startswith("I;16"):
         # The brightest value of a photograph is above 1/256 of white; below, the file holds bytes or is almost black.
-        return None if bits == 16 and 0 < high <= _BYTE else float(2**bits - 1)
+        if bits == 16 and 0 < high <= _BYTE:
+            return None
+        return float(2**bits - 1)
     if image.format == "PPM" and image.mode == "I":
         return _SHORT  # Pillow scales it
     least = {_SHORT: MIN_OF_SHORTS}

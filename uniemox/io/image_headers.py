@@ -4,12 +4,15 @@ import struct
 import zlib
 from collections.abc import Iterator
 
-MAX_CHUNKS, MAX_BOXES = 50_000, 1_000
+MAX_CHUNKS = 50_000
+MAX_BOXES = 1_000
 MAX_SEGMENTS = 1_000
 _PNG = b"\x89PNG\r\n\x1a\n"
 _JPEG = b"\xff\xd8\xff"
 _NO_PICTURE = (0xE0, 0xE2, 0xED)  # APP0, APP2, APP13: JFIF, colour profile, Photoshop
-_ADOBE, _ADOBE_BYTES = 0xEE, 12  # APP14
+# APP14
+_ADOBE = 0xEE
+_ADOBE_BYTES = 12
 _SCAN = 0xDA
 
 
@@ -45,7 +48,10 @@ def take_profile(data: bytes, max_bytes: int) -> tuple[bytes, bytes | None]:
     for kind, start, end in _chunks(data):
         if kind == b"iCCP":
             is_whole = zlib.crc32(data[start - 4 : end]).to_bytes(4, "big") == data[end : end + 4]
-            profile = _unpacked(data[start:end], max_bytes) if is_whole else None
+            if is_whole:
+                profile = _unpacked(data[start:end], max_bytes)
+            else:
+                profile = None
             return data[: start - 8] + data[end + 4 :], profile
     return data, None
 
@@ -110,7 +116,10 @@ def _in_meta(data: bytes, start: int, end: int) -> tuple[int, int] | None:
     boxes = {kind: (first, last) for kind, first, last in _boxes(data, start, end)}
     if b"iprp" not in boxes:
         return None
-    primary = _primary_item(data, *boxes[b"pitm"]) if b"pitm" in boxes else None
+    if b"pitm" in boxes:
+        primary = _primary_item(data, *boxes[b"pitm"])
+    else:
+        primary = None
     inner = {kind: (first, last) for kind, first, last in _boxes(data, *boxes[b"iprp"])}
     if b"ipco" not in inner:
         return None
@@ -132,7 +141,8 @@ def _primary_item(data: bytes, start: int, end: int) -> int:
 
 def _properties_of(data: bytes, at: int, item: int) -> list[int]:
     """Return the numbers, from 1, of the properties of an item (box ipma)."""
-    version, is_wide = data[at], data[at + 3] & 1
+    version = data[at]
+    is_wide = data[at + 3] & 1
     [count] = struct.unpack_from(">I", data, at + 4)
     at += 8
     for _ in range(min(count, MAX_BOXES)):
@@ -162,9 +172,11 @@ def _boxes(data: bytes, start: int, end: int) -> Iterator[tuple[bytes, int, int]
     for _ in range(MAX_BOXES):
         if at + 8 > end:
             return
-        size, first = int.from_bytes(data[at : at + 4], "big"), at + 8
+        size = int.from_bytes(data[at : at + 4], "big")
+        first = at + 8
         if size == 1:
-            size, first = int.from_bytes(data[at + 8 : at + 16], "big"), at + 16
+            size = int.from_bytes(data[at + 8 : at + 16], "big")
+            first = at + 16
         last = end if size == 0 else min(at + size, end)
         if last < first:
             return

@@ -30,7 +30,8 @@ MAX_PLAIN_BYTES = 4 * 2**20
 """Maximum size of a PPM in text form, which is read word by word."""
 MAX_PPM_HEADER_BYTES = 65_536
 """Maximum size of a PPM's header, including comments."""
-SMALL_FILE_BYTES, MAX_MEMORY_OF_SMALL_FILE = 10 * 2**20, 600 * 2**20
+SMALL_FILE_BYTES = 10 * 2**20
+MAX_MEMORY_OF_SMALL_FILE = 600 * 2**20
 """Files below the first size may not need more memory than the second to be decoded."""
 BYTES_A_PIXEL = {
     **{"JPEG": 4, "progressive": 10, "PNG": 8, "WEBP": 17, "AVIF": 12},
@@ -39,7 +40,9 @@ BYTES_A_PIXEL = {
 """Maximum bytes per pixel for decoding, by format; MPO counts as JPEG."""
 MAX_BOXES = 100
 """Number of a HEIC's boxes that are checked; cameras write about five."""
-MAX_DIRECTORIES, MAX_ENTRIES, MAX_VALUES = 5_000, 100_000, 200_000
+MAX_DIRECTORIES = 5_000
+MAX_ENTRIES = 100_000
+MAX_VALUES = 200_000
 """Maximum numbers of pages in a TIFF, of their entries, and of an entry's values, each of which takes 265 bytes."""
 MAX_SPARE_STRIPS = 100
 """Maximum number of strips or tiles in a TIFF beyond those that its image needs: Pillow decodes them all."""
@@ -49,10 +52,22 @@ MIN_TILE_PIXELS = 4_194_304
 _MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")  # of a segment; 00 and D0 to D7 occur inside scans
 _PPM_HEADER = re.compile(rb"P[0-6Ffy][A-Z]*(?:(?:\s|#[^\r\n]*[\r\n])+[^\s#]+){2}\s")
 _SOF = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # start of frame; the others define tables
-_SOI, _EOI, _SOS, _TEM = 0xD8, 0xD9, 0xDA, 0x01
-_COMPRESSION, _STRIPS, _TILE_WIDTH, _TILE_LENGTH, _TILES = 259, 273, 322, 323, 324  # tags of TIFF
-_SAMPLES, _ROWS, _PLANAR = 277, 278, 284
-_TIFF_BYTES, _FIRST_PRIVATE_TAG = {270, 347, 700}, 32_768  # tags that Pillow keeps as bytes; private ones may be long
+_SOI = 0xD8
+_EOI = 0xD9
+_SOS = 0xDA
+_TEM = 0x01
+# tags of TIFF
+_COMPRESSION = 259
+_STRIPS = 273
+_TILE_WIDTH = 322
+_TILE_LENGTH = 323
+_TILES = 324
+_SAMPLES = 277
+_ROWS = 278
+_PLANAR = 284
+# tags that Pillow keeps as bytes; private ones may be long
+_TIFF_BYTES = {270, 347, 700}
+_FIRST_PRIVATE_TAG = 32_768
 _JPEG_IN_TIFF = (6, 7)
 
 
@@ -91,14 +106,19 @@ def check_tiff(data: bytes, tags: Mapping[int, Any], size: tuple[int, int], name
 
     tags: of Pillow's image.  size: width and height of the image, px.
     """
-    width, height, pixels = tags.get(_TILE_WIDTH, 0), tags.get(_TILE_LENGTH, 0), size[0] * size[1]
+    width = tags.get(_TILE_WIDTH, 0)
+    height = tags.get(_TILE_LENGTH, 0)
+    pixels = size[0] * size[1]
     if width * height > max(MIN_TILE_PIXELS, 4 * pixels):
         raise ImageError(
             f"{name}: tiles of {width} x {height} px in an image of {pixels:,} px; save it again, or remove it"
         )
     strips = len(tags.get(_STRIPS) or tags.get(_TILES) or (0,))
     across, down = (width, height) if _TILES in tags else (size[0], tags.get(_ROWS, size[1]))
-    planes = tags.get(_SAMPLES, 1) if tags.get(_PLANAR) == 2 else 1
+    if tags.get(_PLANAR) == 2:
+        planes = tags.get(_SAMPLES, 1)
+    else:
+        planes = 1
     needed = planes * -(-size[0] // max(across, 1)) * -(-size[1] // max(down, 1))
     _refuse_if(strips > needed + MAX_SPARE_STRIPS, name, f"{strips:,} strips or tiles, where {needed:,} are enough")
     if tags.get(_COMPRESSION) in _JPEG_IN_TIFF:
@@ -142,14 +162,16 @@ def webp_pixels(data: bytes) -> int:
 
 def _check_directories(data: bytes, name: str) -> None:
     """Check the directories of a TIFF: their number, and the number of values of each entry."""
-    order, is_big = "<" if data[:1] == b"I" else ">", b"+" in data[2:4]
+    order = "<" if data[:1] == b"I" else ">"
+    is_big = b"+" in data[2:4]
     place, length, entry = ("Q", "Q", "HHQ8x") if is_big else ("I", "H", "HHI4x")
     pages = entries = 0
     try:
         [at] = struct.unpack_from(order + place, data, 8 if is_big else 4)
         while at:
             [count] = struct.unpack_from(order + length, data, at)
-            pages, entries = pages + 1, entries + count
+            pages = pages + 1
+            entries = entries + count
             _refuse_if(pages > MAX_DIRECTORIES, name, f"more than {MAX_DIRECTORIES:,} pages")
             _refuse_if(entries > MAX_ENTRIES, name, f"more than {MAX_ENTRIES:,} entries in its directories")
             at += struct.calcsize(order + length)
@@ -166,7 +188,8 @@ def _check_jpeg(data: bytes, name: str) -> None:
     """Check segment by segment, in libjpeg's order; scans are skipped with one search."""
     at = scans = segments = texts = fill = pixels = 0
     while (match := _MARKER.search(data, at)) is not None:
-        marker, start = data[match.end() - 1], match.end()
+        marker = data[match.end() - 1]
+        start = match.end()
         segments += 1
         _refuse_if(segments > MAX_SEGMENTS, name, f"more than {MAX_SEGMENTS:,} segments")
         if not scans:
@@ -191,7 +214,8 @@ def _check_jpeg(data: bytes, name: str) -> None:
 
 
 def _check_png(data: bytes, name: str) -> None:
-    at, texts = 8, 0
+    at = 8
+    texts = 0
     for _ in range(MAX_CHUNKS):
         kind = data[at + 4 : at + 8]
         if at >= len(data) or kind == b"IEND":

@@ -51,8 +51,13 @@ _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b
 
 STRIP_PX = 64  # height of the strips in which transparent images are put on white
 _ORIENTATION = 0x0112  # the tag of EXIF
-_BITS, _PLANAR, _SAMPLE_FORMAT = 258, 284, 339  # tags of TIFF
-_SEPARATE_PLANES, _SIGNED = 2, 2  # values of these tags
+# tags of TIFF
+_BITS = 258
+_PLANAR = 284
+_SAMPLE_FORMAT = 339
+# values of these tags
+_SEPARATE_PLANES = 2
+_SIGNED = 2
 _RAWMODES_OF_PLANES = {"RGB": "RGB;16N", "RGBA": "RGBA;16N", "CMYK": "CMYK;16N"}  # of libtiff, by Pillow's mode
 TIFF_REMEDY = "convert it to RGB with 8 bits per channel, or save it as PNG"
 # libtiff returns values in the order of bytes of this machine, which Pillow forgets for these of big-endian files.
@@ -98,7 +103,10 @@ def open_image(data: bytes, name: str) -> Image.Image:
     width, height = image.size
     check_size(width, height, name)
     fmt = "JPEG" if image.format == "MPO" else str(image.format)
-    kind = "progressive" if fmt == "JPEG" and "progressive" in image.info else fmt
+    if fmt == "JPEG" and "progressive" in image.info:
+        kind = "progressive"
+    else:
+        kind = fmt
     check_memory(len(data), kind, width, height, name)
     if fmt == "TIFF":
         check_tiff(data, getattr(image, "tag_v2", {}), image.size, name)
@@ -157,7 +165,8 @@ def _prepare_tiff(image: Any, data: bytes, name: str) -> None:
 
     image: of Pillow's reader of TIFF, before its pixels are decoded.
     """
-    bits, sample_format = image.tag_v2.get(_BITS, (1,)), image.tag_v2.get(_SAMPLE_FORMAT, (1,))
+    bits = image.tag_v2.get(_BITS, (1,))
+    sample_format = image.tag_v2.get(_SAMPLE_FORMAT, (1,))
     has_planes = image.tag_v2.get(_PLANAR) == _SEPARATE_PLANES
     if (max(bits) == 8 and _SIGNED in sample_format) or (has_planes and image.mode == "LA"):
         raise ImageError(_unreadable_tiff(data, name))
@@ -270,7 +279,9 @@ def decode_opened(
 
 def upright_size(image: Image.Image) -> tuple[int, int]:
     """Return width and height in px after applying the EXIF orientation."""
-    return image.size[::-1] if orientation_of(image) >= 5 else image.size
+    if orientation_of(image) >= 5:
+        return image.size[::-1]
+    return image.size
 
 
 @crosses_border
@@ -322,7 +333,8 @@ def to_rgb(image: Image.Image, name: str, low_bytes: Image.Image | None = None) 
 
 def encode_image(image: Image.Image, image_format: str, **options: Any) -> bytes:
     """Return the bytes of an image's file, without the metadata of the source.  image_format, options: as in Pillow."""
-    buffer, plain = io.BytesIO(), image.copy()
+    buffer = io.BytesIO()
+    plain = image.copy()
     plain.info = {}  # Pillow would write comments and colour profiles from here
     plain.save(buffer, image_format, **options)
     return buffer.getvalue()

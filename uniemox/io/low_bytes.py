@@ -17,7 +17,9 @@ _NATIVE = "L" if sys.byteorder == "little" else "B"
 _OTHER_BYTE = {"L": "B", "B": "L", "N": "B" if _NATIVE == "L" else "L"}
 """End of the raw mode of Pillow that reads the other byte of 16 bits."""
 _RAWMODES = ("RGB;16", "RGBX;16", "RGBA;16")
-_PLANAR, _SEPARATE_PLANES = 284, 2  # a tag of TIFF, and its value
+# a tag of TIFF, and its value
+_PLANAR = 284
+_SEPARATE_PLANES = 2
 
 
 def open_low_bytes(image: Any) -> Image.Image | None:
@@ -25,9 +27,15 @@ def open_low_bytes(image: Any) -> Image.Image | None:
 
     image: as Pillow opens it, before its pixels are decoded.
     """
-    tile = image.tile[0] if getattr(image, "tile", None) else None
+    if getattr(image, "tile", None):
+        tile = image.tile[0]
+    else:
+        tile = None
     args = tile.args if tile is not None else ()
-    rawmode = args[0] if isinstance(args, tuple) and args else args
+    if isinstance(args, tuple) and args:
+        rawmode = args[0]
+    else:
+        rawmode = args
     if not isinstance(rawmode, str) or not isinstance(image.fp, io.BytesIO) or rawmode[:-1] not in _RAWMODES:
         return None
     if image.format == "TIFF" and image.tag_v2.get(_PLANAR) == _SEPARATE_PLANES:
@@ -66,7 +74,10 @@ def encode_light(image: Image.Image, low: Image.Image) -> Image.Image:
     import numpy as np  # noqa: PLC0415 - a decoder's process starts in half the time without
 
     curve = np.frombuffer(srgb_of_light(), np.uint8)
-    colours = image if image.mode == "RGB" else image.convert("RGB")
+    if image.mode == "RGB":
+        colours = image
+    else:
+        colours = image.convert("RGB")
     encoded = Image.new("RGB", image.size)
     for y in range(0, image.height, STRIP_PX):
         box = (0, y, image.width, min(y + STRIP_PX, image.height))

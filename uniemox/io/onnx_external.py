@@ -24,10 +24,18 @@ _LEADS: dict[str, dict[int, str]] = {
     "Attribute": {5: "Tensor", 6: "Graph", 10: "Tensor", 11: "Graph", 22: "Sparse", 23: "Sparse"},
     "Sparse": {1: "Tensor", 2: "Tensor"},
 }
-_DATA, _PLACE = 13, 14  # TensorProto.external_data, .data_location
-_KEY, _VALUE = 1, 2  # StringStringEntryProto
+# TensorProto.external_data, .data_location
+_DATA = 13
+_PLACE = 14
+# StringStringEntryProto
+_KEY = 1
+_VALUE = 2
 _METADATA = 14  # ModelProto.metadata_props
-_VARINT, _EIGHT, _BYTES, _FOUR = 0, 1, 2, 5  # kinds of fields
+# kinds of fields
+_VARINT = 0
+_EIGHT = 1
+_BYTES = 2
+_FOUR = 5
 
 
 def external_files(path: Path) -> list[str]:
@@ -78,7 +86,8 @@ def leaves_folder(name: str) -> bool:
 
 
 def _of_tensor(content: mmap.mmap | bytes, start: int, end: int) -> set[str]:
-    is_external, names = False, set()
+    is_external = False
+    names = set()
     for number, kind, first, last in fields_of(content, start, end):
         if number == _PLACE and kind == _VARINT:
             is_external |= _varint(content, first, last)[0] & 0xFFFFFFFF == EXTERNAL
@@ -93,7 +102,8 @@ def fields_of(content: mmap.mmap | bytes, start: int, end: int) -> Iterator[tupl
     """Yield number, kind, and first and last byte of the value, of each field of a message."""
     while start < end:
         tag, first = _varint(content, start, end)
-        number, kind = tag >> 3, tag & 7
+        number = tag >> 3
+        kind = tag & 7
         if kind == _VARINT:
             start = _varint(content, first, end)[1]
         elif kind == _BYTES:
@@ -125,9 +135,13 @@ def with_metadata(content: bytes, key: str, value: str) -> bytes:
 
     Raises ValueError if it is not a complete protocol buffer.
     """
-    kept, first = [], 0
+    kept = []
+    first = 0
     for number, kind, start, end in fields_of(content, 0, len(content)):
-        entry = {n: content[a:b] for n, _, a, b in fields_of(content, start, end)} if number == _METADATA else {}
+        if number == _METADATA:
+            entry = {n: content[a:b] for n, _, a, b in fields_of(content, start, end)}
+        else:
+            entry = {}
         if kind != _BYTES or entry.get(_KEY) != key.encode():
             kept.append(content[first:end])
         first = end

@@ -140,12 +140,23 @@ class Session:
 
     def __init__(self, path: Path, *, threads: int | None = None, provider: str = "cpu") -> None:
         self.wide = open_session(path, threads=threads, provider=provider)
-        self._path, self._threads, self._provider, self._lock = path, threads, provider, threading.Lock()
-        self._narrow = None if threads is None and provider == "cpu" else self.wide
+        self._path = path
+        self._threads = threads
+        self._provider = provider
+        self._lock = threading.Lock()
+        if threads is None and provider == "cpu":
+            self._narrow = None
+        else:
+            self._narrow = self.wide
 
     def run(self, outputs: Sequence[str] | None, inputs: Mapping[str, Any]) -> list[Any]:
         """Return outputs by name, or all. Raises one of RUNTIME_ERRORS, also for a run of more than two minutes."""
-        session, options, run = self._one_core() if is_parallel_worker() else self.wide, RunOptions(), object()
+        if is_parallel_worker():
+            session = self._one_core()
+        else:
+            session = self.wide
+        options = RunOptions()
+        run = object()
         _watch()
         _running[run] = time.monotonic() + MAX_RUN_S, options
         try:

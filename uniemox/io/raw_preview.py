@@ -54,12 +54,18 @@ def preview_of(data: bytes, name: str) -> bytes:
             turn = int(raw.sizes.flip)
             is_wide = raw.sizes.width >= raw.sizes.height
     except rawpy.LibRawError as error:
-        reason = error.args[0].decode("utf-8", "replace") if isinstance(error.args[0], bytes) else str(error)
+        if isinstance(error.args[0], bytes):
+            reason = error.args[0].decode("utf-8", "replace")
+        else:
+            reason = str(error)
         raise ImageError(
             f"{name}: this camera raw has no preview that can be read ({reason}); save it as JPEG"
         ) from error
     is_jpeg = thumbnail.format == rawpy.ThumbFormat.JPEG
-    preview = bytes(thumbnail.data) if is_jpeg else _bitmap(thumbnail.data)
+    if is_jpeg:
+        preview = bytes(thumbnail.data)
+    else:
+        preview = _bitmap(thumbnail.data)
     return _turned(preview, turn, name, is_wide=is_wide)
 
 

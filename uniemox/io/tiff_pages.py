@@ -8,14 +8,27 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 HEADS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-MAX_PAGES, MAX_SUB_PAGES = 5_000, 100
+MAX_PAGES = 5_000
+MAX_SUB_PAGES = 100
 
-_SUBFILE, _OLD_SUBFILE, _WIDTH, _LENGTH, _BITS, _COMPRESSION, _PHOTOMETRIC = 254, 255, 256, 257, 258, 259, 262
-_SAMPLES, _PLANAR, _SUB_PAGES, _SAMPLE_FORMAT, _DNG_VERSION = 277, 284, 330, 339, 50706
+_SUBFILE = 254
+_OLD_SUBFILE = 255
+_WIDTH = 256
+_LENGTH = 257
+_BITS = 258
+_COMPRESSION = 259
+_PHOTOMETRIC = 262
+_SAMPLES = 277
+_PLANAR = 284
+_SUB_PAGES = 330
+_SAMPLE_FORMAT = 339
+_DNG_VERSION = 50706
 _SEPARATE_PLANES = 2
 _TYPES = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q", 18: "Q"}
 """Format of `struct` of the types of values that are read: BYTE, SHORT, LONG, IFD, LONG8 and IFD8."""
-_REDUCED, _OLD_REDUCED, _MASK = 1, 2, 4
+_REDUCED = 1
+_OLD_REDUCED = 2
+_MASK = 4
 _SENSOR = (32803, 34892)
 """Photometric interpretations of a sensor's values: color filter array, and linear raw of DNG."""
 _COLOURS = {
@@ -23,7 +36,8 @@ _COLOURS = {
     **{8: "Lab", 9: "Lab", 10: "Lab", 32844: "LogL", 32845: "LogLuv"},
 }
 """Names of photometric interpretations."""
-_RAW_AT, _RAW = 8, (b"CR\x02", b"IIII", b"MMMM")
+_RAW_AT = 8
+_RAW = (b"CR\x02", b"IIII", b"MMMM")
 """Marks after the header of a camera raw: Canon's CR2, and Phase One's IIQ in both byte orders."""
 _KINDS = {1: "unsigned integers", 2: "signed integers", 3: "floats", 5: "complex integers", 6: "complex floats"}
 
@@ -57,7 +71,10 @@ def with_photograph_first(data: bytes) -> bytes:
     if not pages:
         return data
     first = pages[0]
-    others = [*pages[1:], *inner] if first.is_reduced else [page for page in inner if not page.is_reduced]
+    if first.is_reduced:
+        others = [*pages[1:], *inner]
+    else:
+        others = [page for page in inner if not page.is_reduced]
     larger = [page for page in others if page.area > first.area and not page.first(_SUBFILE) & _MASK]
     if not larger:
         return data
@@ -87,7 +104,10 @@ def _pages(data: bytes) -> tuple[list[Page], list[Page]]:
         pages = list(_chain(data))
     except (struct.error, OverflowError):  # cut off, which the decoder reports
         return [], []
-    inner = pages[0].tags.get(_SUB_PAGES, ())[:MAX_SUB_PAGES] if pages else ()
+    if pages:
+        inner = pages[0].tags.get(_SUB_PAGES, ())[:MAX_SUB_PAGES]
+    else:
+        inner = ()
     return pages, list(_pages_at(data, inner))
 
 
@@ -101,11 +121,18 @@ def describe_layout(data: bytes) -> str:
         return ""
     if page is None or not page.area:
         return ""
-    bits, channels = page.first(_BITS, 1), page.first(_SAMPLES, 1)
+    bits = page.first(_BITS, 1)
+    channels = page.first(_SAMPLES, 1)
     kind = _KINDS.get(page.first(_SAMPLE_FORMAT, 1), "values of an unknown kind")
     colours = _COLOURS.get(page.first(_PHOTOMETRIC, 1), "colours of an unknown kind")
-    order = "little-endian" if data[:1] == b"I" else "big-endian"
-    planes = ", in planes" if page.first(_PLANAR) == _SEPARATE_PLANES else ""
+    if data[:1] == b"I":
+        order = "little-endian"
+    else:
+        order = "big-endian"
+    if page.first(_PLANAR) == _SEPARATE_PLANES:
+        planes = ", in planes"
+    else:
+        planes = ""
     return (
         f"{colours}, {bits} bits, {kind}, channels: {channels}{planes}, {order}, "
         f"compression: {page.first(_COMPRESSION, 1)}"

@@ -91,4 +91,6 @@ def _walk_unlinked(
 
 
 def _below(root: Path, path: Path) -> str:
-    return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
+    if path.is_relative_to(root):
+        return path.relative_to(root).as_posix()
+    return str(path)

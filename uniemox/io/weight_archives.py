@@ -28,7 +28,8 @@ MAX_GROWTH = 64
 """A pickle may have MIN_PARTS + MAX_GROWTH x its bytes parts, each counted as often as it is referred to."""
 BUILDERS = ("_codecs encode", "builtins bytearray", "__builtin__ bytearray")
 """Functions that torch.load calls for a file and that build large objects: bytearray(10**9), encode(x, "hex")."""
-_GETS, _PUTS = ("BINGET", "LONG_BINGET"), ("BINPUT", "LONG_BINPUT")
+_GETS = ("BINGET", "LONG_BINGET")
+_PUTS = ("BINPUT", "LONG_BINPUT")
 _MARK = -1
 
 
@@ -73,7 +74,8 @@ def _check_members(archive: zipfile.ZipFile, path: Path) -> None:
                 f"{member.compress_size:,}; torch.save compresses nothing. If you trust its source, load it there, "
                 "and save it again"
             )
-    claimed, size = sum(member.file_size for member in members), os.path.getsize(path)
+    claimed = sum(member.file_size for member in members)
+    size = os.path.getsize(path)
     if claimed > size:
         raise CheckpointError(
             f"{path} was refused: what is in it claims {claimed:,} bytes, the file has {size:,}; fetch it again"
@@ -98,7 +100,10 @@ def _check_pickle(stream: IO[bytes], size: int, path: Path) -> bool:
             if operation.name in _PUTS:
                 memo[argument] = stack[-1]
                 continue
-            parts = memo[argument] if operation.name in _GETS else _parts(operation, argument, stack)
+            if operation.name in _GETS:
+                parts = memo[argument]
+            else:
+                parts = _parts(operation, argument, stack)
             if parts > limit:
                 raise CheckpointError(
                     f"{path} was refused: its {size:,} bytes refer to themselves until they are more than {limit:,} "
@@ -113,7 +118,10 @@ def _check_pickle(stream: IO[bytes], size: int, path: Path) -> bool:
 
 def _parts(operation: pickletools.OpcodeInfo, argument: Any, stack: list[int]) -> int:
     """Take an operation's operands off the stack; returns the parts of its result, their sum plus one."""
-    parts = max(1, len(argument)) if isinstance(argument, str | bytes) else 1
+    if isinstance(argument, str | bytes):
+        parts = max(1, len(argument))
+    else:
+        parts = 1
     needs = len(operation.stack_before)
     if pickletools.markobject in operation.stack_before:
         needs = operation.stack_before.index(pickletools.markobject)

@@ -30,10 +30,18 @@ def concordance(pred: Tensor, target: Tensor, weight: Tensor | None = None) -> T
 
     pred, target: (N, K).  weight: (N,); None: equal weights.  Returns (K,), -1 to 1.
     """
-    shares = torch.ones_like(pred[:, :1]) if weight is None else weight[:, None]  # (N, 1)
+    # (N, 1)
+    if weight is None:
+        shares = torch.ones_like(pred[:, :1])
+    else:
+        shares = weight[:, None]
     shares = shares / shares.sum()
-    pred_mean, target_mean = (shares * pred).sum(dim=0), (shares * target).sum(dim=0)  # (K,)
-    pred_rest, target_rest = pred - pred_mean, target - target_mean  # (N, K)
+    # (K,)
+    pred_mean = (shares * pred).sum(dim=0)
+    target_mean = (shares * target).sum(dim=0)
+    # (N, K)
+    pred_rest = pred - pred_mean
+    target_rest = target - target_mean
     covariance = (shares * pred_rest * target_rest).sum(dim=0)  # (K,)
     variances = (shares * (pred_rest.square() + target_rest.square())).sum(dim=0)  # (K,), sum of both variances
     return (2 * covariance + EPS) / (variances + (pred_mean - target_mean).square() + EPS)

@@ -32,7 +32,8 @@ def standardise(patches: Tensor) -> Tensor:
 
     patches: (N, L, P).  Returns (N, L, P).
     """
-    variance, mean = patches.var(dim=-1, keepdim=True), patches.mean(dim=-1, keepdim=True)
+    variance = patches.var(dim=-1, keepdim=True)
+    mean = patches.mean(dim=-1, keepdim=True)
     return (patches - mean) / (variance + 1e-6).sqrt()
 
 
@@ -53,7 +54,10 @@ def contrastive_feature_alignment(fused: Tensor, image: Tensor, text: Tensor, te
             f"text features {tuple(text.shape)} must have the width of the fused ones {tuple(fused.shape)}, "
             "and at least as many rows"
         )
-    fused, image, text = F.normalize(fused, dim=-1), F.normalize(image, dim=-1), F.normalize(text, dim=-1)  # eq 7
+    # eq 7
+    fused = F.normalize(fused, dim=-1)
+    image = F.normalize(image, dim=-1)
+    text = F.normalize(text, dim=-1)
     A = temperature * fused @ text.T  # (N, M), eq 8
     C = temperature * image @ text.T  # (N, M), eq 8
     return 1 - (F.normalize(A, dim=-1) * F.normalize(C, dim=-1)).sum(dim=-1).mean()  # eq 9

@@ -49,7 +49,8 @@ class Classifier(nn.Module):
         self.streams = streams
         self.encoder = encoder
         self.embed = nn.Identity() if embed is None else embed
-        self.fusion, self.method = fusion, method
+        self.fusion = fusion
+        self.method = method
         self.norm = nn.Identity() if fusion is None else nn.LayerNorm(width, eps=norm_eps)
         self.keeps_norm_statistics = False
         self.distance: Distance | None = None  # from the training images; set after training

@@ -46,7 +46,9 @@ class Bottleneck(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, C, H, W) to the same shape."""
-        return self.layers(x) + x if self.has_shortcut else self.layers(x)
+        if self.has_shortcut:
+            return self.layers(x) + x
+        return self.layers(x)
 
 
 class CrossStage(nn.Module):
@@ -55,13 +57,15 @@ class CrossStage(nn.Module):
     def __init__(self, inputs: int, outputs: int, blocks: int = 1, *, has_shortcut: bool = False) -> None:
         super().__init__()
         half = outputs // 2
-        self.through, self.past = Convolution(inputs, half, 1), Convolution(inputs, half, 1)
+        self.through = Convolution(inputs, half, 1)
+        self.past = Convolution(inputs, half, 1)
         self.blocks = nn.Sequential(*(Bottleneck(half, has_shortcut) for _ in range(blocks)))
         self.join = Convolution(2 * half, outputs, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, inputs, H, W) to (N, outputs, H, W)."""
-        through, past = self.through(x), self.past(x)
+        through = self.through(x)
+        past = self.past(x)
         return self.join(torch.cat([self.blocks(through), past], dim=1))
 
 
@@ -70,7 +74,8 @@ class PyramidPooling(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.narrow, self.widen = Convolution(width, width // 2, 1), Convolution(2 * width, width, 1)
+        self.narrow = Convolution(width, width // 2, 1)
+        self.widen = Convolution(2 * width, width, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, C, H, W) to the same shape."""
@@ -87,7 +92,8 @@ class Head(nn.Module):
         self.class_layers = nn.Sequential(Separable(WIDTH, WIDTH), Separable(WIDTH, WIDTH))
         self.classes = nn.Conv2d(WIDTH, CLASSES, 1)
         self.box_layers = nn.Sequential(Separable(WIDTH, WIDTH), Separable(WIDTH, WIDTH))
-        self.box, self.objectness = nn.Conv2d(WIDTH, 4, 1), nn.Conv2d(WIDTH, 1, 1)
+        self.box = nn.Conv2d(WIDTH, 4, 1)
+        self.objectness = nn.Conv2d(WIDTH, 1, 1)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return box (N, 4, H, W), objectness (N, 1, H, W) and classes (N, 80, H, W), not decoded.  x: (N, C, H, W)."""
@@ -111,17 +117,23 @@ class YoloxNano(nn.Module):
         self.dark3 = nn.Sequential(Separable(32, fine, 2), CrossStage(fine, fine, 3, has_shortcut=True))
         self.dark4 = nn.Sequential(Separable(fine, middle, 2), CrossStage(middle, middle, 3, has_shortcut=True))
         self.dark5 = nn.Sequential(Separable(middle, coarse, 2), PyramidPooling(coarse), CrossStage(coarse, coarse))
-        self.narrow_coarse, self.up_middle = Convolution(coarse, middle, 1), CrossStage(coarse, middle)
-        self.narrow_middle, self.up_fine = Convolution(middle, fine, 1), CrossStage(middle, fine)
-        self.down_fine, self.out_middle = Separable(fine, fine, 2), CrossStage(middle, middle)
-        self.down_middle, self.out_coarse = Separable(middle, middle, 2), CrossStage(coarse, coarse)
+        self.narrow_coarse = Convolution(coarse, middle, 1)
+        self.up_middle = CrossStage(coarse, middle)
+        self.narrow_middle = Convolution(middle, fine, 1)
+        self.up_fine = CrossStage(middle, fine)
+        self.down_fine = Separable(fine, fine, 2)
+        self.out_middle = CrossStage(middle, middle)
+        self.down_middle = Separable(middle, middle, 2)
+        self.out_coarse = CrossStage(coarse, coarse)
         self.heads = nn.ModuleList(Head(width) for width in CHANNELS)
 
     def forward(self, rgb: Tensor) -> Candidates:
         """Return candidates.  rgb: (N, 3, H, W), 0 to 255; H and W multiples of 32."""
         outputs = [head(one) for head, one in zip(self.heads, self._maps(rgb.flip(1)), strict=True)]
         boxes, objects, kinds = zip(*outputs, strict=True)
-        objectness, classes = rows_of(objects).sigmoid(), rows_of(kinds).sigmoid()  # (N, A, 1), (N, A, 80)
+        # (N, A, 1), (N, A, 80)
+        objectness = rows_of(objects).sigmoid()
+        classes = rows_of(kinds).sigmoid()
         confidence = objectness[..., 0] * classes.amax(dim=2)
         return Candidates(in_shares(boxes, rgb.shape[-2:]), confidence, objectness * classes)
 
@@ -156,7 +168,8 @@ def in_shares(boxes: Sequence[Tensor], size: torch.Size) -> Tensor:
     for box, stride in zip(boxes, STRIDES, strict=True):
         rows, columns = (torch.arange(side, device=box.device) for side in box.shape[2:])
         corner = torch.stack(torch.meshgrid(columns, rows, indexing="xy")).to(box.dtype)  # (2, H, W)
-        centre, half = box[:, :2] + corner, box[:, 2:].clamp(max=MAX_LOG_SIZE).exp() / 2
+        centre = box[:, :2] + corner
+        half = box[:, 2:].clamp(max=MAX_LOG_SIZE).exp() / 2
         corners.append(torch.cat([centre - half, centre + half], dim=1) * stride)  # (N, 4, H, W), px
     height, width = size
     x1, y1, x2, y2 = rows_of(corners).unbind(dim=-1)  # (N, A) each

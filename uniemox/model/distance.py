@@ -51,7 +51,9 @@ class Distance(nn.Module):
         with torch.random.fork_rng(devices=[]):  # svd_lowrank starts from random axes
             torch.manual_seed(0)
             _, lengths, axes = torch.svd_lowrank(offsets, q=min(2 * count, *offsets.shape), niter=6)
-        variances, axes = lengths[:count].square() / len(units), axes[:, :count]  # (K,), (D, K)
+        # (K,), (D, K)
+        variances = lengths[:count].square() / len(units)
+        axes = axes[:, :count]
         left = (offsets.square().sum() / len(units) - variances.sum()) / (features.shape[1] - count)
         floor = torch.finfo(torch.float32).eps
         fitted = cls(features.shape[1], count)

@@ -100,12 +100,18 @@ def encode_visible(vit: VisionTransformer, patches: Tensor, visible: Tensor) -> 
     rows = prefix_rows(vit)
     # Under autocast, the float32 of the position table keeps the sum over the blocks in float32, as timm and MAE do.
     x = x + vit.pos_embed[0, rows:][visible]
-    prefix = vit.cls_token if vit.reg_token is None else torch.cat([vit.cls_token, vit.reg_token], dim=1)
+    if vit.reg_token is None:
+        prefix = vit.cls_token
+    else:
+        prefix = torch.cat([vit.cls_token, vit.reg_token], dim=1)
     if rows:
         prefix = prefix + vit.pos_embed[:, :rows]
     prefix = prefix.expand(len(x), -1, -1)  # (N, 1 + R, C2), R registers
     x = vit.norm_pre(torch.cat([prefix, x], dim=1))  # (N, 1 + R + K, C2)
-    x = checkpoint_seq(vit.blocks, x) if vit.grad_checkpointing else vit.blocks(x)
+    if vit.grad_checkpointing:
+        x = checkpoint_seq(vit.blocks, x)
+    else:
+        x = vit.blocks(x)
     x = vit.norm(x)
     if vit.reg_token is None:
         return x
@@ -156,7 +162,8 @@ class ConcatEncoder(nn.Module):
         super().__init__()
         self.encoders = nn.ModuleList(encoders)
         mean, std = (torch.tensor([getattr(one, name) for one in stats]) for name in PixelStats._fields)  # (K, 3)
-        own_mean, own_std = torch.tensor(IMAGENET.mean), torch.tensor(IMAGENET.std)
+        own_mean = torch.tensor(IMAGENET.mean)
+        own_std = torch.tensor(IMAGENET.std)
         self.register_buffer("scale", (own_std / std)[..., None, None], persistent=False)  # (K, 3, 1, 1)
         self.register_buffer("shift", ((own_mean - mean) / std)[..., None, None], persistent=False)
 
@@ -178,7 +185,10 @@ class ConcatEncoder(nn.Module):
         return lambda name: layers.get(name, last + 1)
 
 
-HUES, SATURATIONS, VALUES = 8, 4, 4  # HSV bins, 128 in all
+# HSV bins, 128 in all
+HUES = 8
+SATURATIONS = 4
+VALUES = 4
 THUMBNAIL = 6  # cells per side
 FEATURES = HUES * SATURATIONS * VALUES + 3 * THUMBNAIL**2
 
@@ -216,10 +226,12 @@ def hsv_bins(rgb: Tensor) -> Tensor:
     rgb: (N, 3, H, W), whole numbers 0 to 255.  Returns (N, H, W) int64. Grey has hue 0, black saturation 0.
     """
     red, green, blue = rgb.unbind(dim=1)  # (N, H, W) each
-    value, minimum = rgb.amax(dim=1), rgb.amin(dim=1)
+    value = rgb.amax(dim=1)
+    minimum = rgb.amin(dim=1)
     spread = value - minimum
     safe = spread.clamp(min=1)  # 1 is the minimum for a pixel that is not grey
-    of_green, of_blue = 2 + (blue - red) / safe, 4 + (red - green) / safe
+    of_green = 2 + (blue - red) / safe
+    of_blue = 4 + (red - green) / safe
     hue = torch.where(value == red, (green - blue) / safe, torch.where(value == green, of_green, of_blue))
     hue = torch.where(hue < 0, hue + 6, hue)  # 0 to below 6
     hues = (hue * (HUES / 6)).floor().clamp(max=HUES - 1)
@@ -244,6 +256,9 @@ def fast_precision(device: str | None = None) -> Precision:
     Without such instructions bfloat16 works too, but 60 times slower than float32 (an AMD EPYC with AVX2).
     """
     # Private, but nothing else in torch tells which instructions its CPU kernels use.
-    is_gpu = torch.cuda.is_available() if device is None else device == "cuda"
+    if device is None:
+        is_gpu = torch.cuda.is_available()
+    else:
+        is_gpu = device == "cuda"
     is_fast = is_gpu or torch.ops.mkldnn._is_mkldnn_bf16_supported()
     return "bfloat16" if is_fast else "float32"

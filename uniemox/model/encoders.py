@@ -18,7 +18,9 @@ from uniemox.model.methods.ccim import Ccim
 from uniemox.model.methods.relation import build_method
 from uniemox.views.patches import PixelStats
 
-MIXMAE, COLOUR_HISTOGRAM = "mixmae", "colour_histogram"  # encoders that timm does not have
+# encoders that timm does not have
+MIXMAE = "mixmae"
+COLOUR_HISTOGRAM = "colour_histogram"
 OPTIONS = {
     *("num_classes", "img_size", "patch_size", "embed_dim", "depth", "depths", "num_heads", "global_pool"),
     *("init_values", "qkv_bias", "mlp_ratio", "use_abs_pos_emb", "window_size", "pad_type"),
@@ -73,7 +75,8 @@ class MixMAEEncoder(SwinTransformer):
         self.absolute_pos_embed = nn.Parameter(torch.zeros(1, rows * columns, self.embed_dim), requires_grad=False)
         for stage in self.layers:
             for block in stage.blocks:
-                block.shift_size, block.attn_mask = (0, 0), None
+                block.shift_size = (0, 0)
+                block.attn_mask = None
 
     def forward_features(self, x: Tensor) -> Tensor:
         """Return a feature map (N, H / 32, W / 32, C).  x: (N, 3, H, W)."""
@@ -89,7 +92,8 @@ def build(spec: NetworkSpec, encoder: nn.Module | None = None) -> Classifier:
     A spec from a foreign file may name a class of a foreign package: call `refuse_foreign` first.
     Raises CheckpointError or ConfigError for a spec from which no network can be built.
     """
-    encoder = build_encoders(spec) if encoder is None else encoder
+    if encoder is None:
+        encoder = build_encoders(spec)
     embed = fusion = method = None
     if spec.method is not None:
         method = build_method(
@@ -135,5 +139,8 @@ def with_fitted(spec: NetworkSpec, classifier: Classifier) -> NetworkSpec:
         spec = replace(
             spec, head="neighbours", bank=len(head.bank), neighbours=head.neighbours, vote_temperature=head.temperature
         )
-    axes = None if classifier.distance is None else len(classifier.distance.axes)
+    if classifier.distance is None:
+        axes = None
+    else:
+        axes = len(classifier.distance.axes)
     return replace(spec, distance_axes=axes)

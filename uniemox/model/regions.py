@@ -26,7 +26,8 @@ SIDES: dict[Group, int] = {"cells": GRID, "body": GRID, "objects": GRID, "people
 VIEWS: dict[Group, int] = {"person": 1, "body": 1, "face": 2}  # all other groups use the scene, view 0
 DETECTOR_PX = 320  # side of the detectors' input: the scene view, enlarged or reduced
 LIKELY = 100  # most confident candidates that are considered
-MIN_CONFIDENCE, MAX_OVERLAP = 0.25, 0.5
+MIN_CONFIDENCE = 0.25
+MAX_OVERLAP = 0.5
 PERSON = 0  # of the detector's classes
 FACE_MARGIN = 0.2  # share of a face's box that is added on each side
 UPPER_HALF = (0.0, 0.0, 1.0, 0.5)
@@ -81,7 +82,9 @@ class RegionReader(nn.Module):
     @property
     def streams(self) -> Streams:
         """Views that the groups need."""
-        return "both" if set(OF_PERSON) & set(self.groups) else "scene"
+        if set(OF_PERSON) & set(self.groups):
+            return "both"
+        return "scene"
 
     def sizes(self) -> dict[Group, int]:
         """Number of regions T by group."""
@@ -94,20 +97,28 @@ class RegionReader(nn.Module):
         scene, person: (N, 3, S, S), normalised; person is required if a group needs it.  All views, including the face,
         go through the encoder as one batch.
         """
-        views, face, seen = [scene], None, None
+        views = [scene]
+        face = None
+        seen = None
         if person is not None:
             views.append(person)
             if "face" in self.groups:
                 face, seen = self._face(person)
                 views.append(face)
-        places, count = feature_map(encoder, torch.cat(views)), scene.shape[0]  # chunk would fix the count in an export
+        # chunk would fix the count in an export
+        places = feature_map(encoder, torch.cat(views))
+        count = scene.shape[0]
         maps = [places[i * count : (i + 1) * count] for i in range(len(views))]  # (N, D, h, w) each
-        objects = None if self.detector is None else self._detect(self.detector, scene)
+        if self.detector is None:
+            objects = None
+        else:
+            objects = self._detect(self.detector, scene)
         return torch.cat([self._group(group, maps, objects, seen).pack() for group in self.groups], dim=1)
 
     def split(self, packed: Tensor) -> dict[Group, Regions]:
         """Split the result of `forward` into regions by group; in training with dropout on features."""
-        sizes, groups = self.sizes(), dict[Group, Regions]()
+        sizes = self.sizes()
+        groups = dict[Group, Regions]()
         for group, part in zip(sizes, packed.split(list(sizes.values()), dim=1), strict=True):
             regions = Regions.unpack(part)
             groups[group] = regions._replace(features=F.dropout(regions.features, self.dropout, self.training))
@@ -116,12 +127,18 @@ class RegionReader(nn.Module):
     def _group(self, group: Group, maps: Sequence[Tensor], objects: Candidates | None, face: Tensor | None) -> Regions:
         """Return the regions of one group.  maps: of scene, person and face.  face: (N,) its confidence."""
         if group in DETECTED and objects is not None:
-            confidence = objects.classes[..., PERSON] if group == "people" else objects.confidence
+            if group == "people":
+                confidence = objects.classes[..., PERSON]
+            else:
+                confidence = objects.confidence
             boxes, presence, classes = strongest(objects._replace(confidence=confidence))
             return Regions(means(maps[0], boxes), classes, boxes, presence)
         of = maps[VIEWS.get(group, 0)]
         boxes = grid(SIDES.get(group, 1), of).expand(of.shape[0], -1, -1)  # (N, T, 4)
-        presence = torch.ones_like(boxes[..., 0]) if group != "face" or face is None else face[:, None]
+        if group != "face" or face is None:
+            presence = torch.ones_like(boxes[..., 0])
+        else:
+            presence = face[:, None]
         classes = boxes.new_zeros(()).expand(*boxes.shape[:2], CLASSES)
         return Regions(means(of, boxes), classes, boxes, presence)
 
@@ -131,7 +148,8 @@ class RegionReader(nn.Module):
             box = self.upper_half.to(person.dtype).expand(person.shape[0], 4)
             return cut(person, box), torch.ones_like(box[:, 0])
         boxes, presence, _ = strongest(self._detect(self.face_finder, person), count=1)
-        box, presence = boxes[:, 0], presence[:, 0]
+        box = boxes[:, 0]
+        presence = presence[:, 0]
         margin = FACE_MARGIN * (box[:, 2:] - box[:, :2])
         wide = torch.cat([box[:, :2] - margin, box[:, 2:] + margin], dim=1).clamp(0, 1)
         return cut(person, torch.where(presence[:, None] > 0, wide, self.upper_half.to(wide.dtype))), presence
@@ -213,14 +231,17 @@ def strongest(candidates: Candidates, count: int = COUNT) -> tuple[Tensor, Tenso
     confidence, rows = candidates.confidence.topk(min(LIKELY, candidates.confidence.shape[1]), dim=1)  # (N, A)
     boxes = candidates.boxes.gather(1, rows[..., None].expand(-1, -1, 4)).clamp(0, 1)  # (N, A, 4)
     left = torch.where(confidence >= MIN_CONFIDENCE, confidence, 0.0)
-    chosen, sure = [], []
+    chosen = []
+    sure = []
     for _ in range(count):
         best, place = left.max(dim=1, keepdim=True)  # (N, 1)
         box = boxes.gather(1, place[..., None].expand(-1, -1, 4))  # (N, 1, 4)
         left = torch.where(overlaps(box, boxes) > MAX_OVERLAP, 0.0, left).scatter(1, place, 0.0)
         chosen.append(place)
         sure.append(best)
-    places, presence = torch.cat(chosen, dim=1), torch.cat(sure, dim=1)  # (N, count)
+    # (N, count)
+    places = torch.cat(chosen, dim=1)
+    presence = torch.cat(sure, dim=1)
     is_there = (presence > 0)[..., None]
     rows = rows.gather(1, places)[..., None]  # (N, count, 1)
     classes = candidates.classes.gather(1, rows.expand(-1, -1, candidates.classes.shape[2]))

@@ -53,11 +53,15 @@ class Decoder(nn.Module):
     def forward(self, tokens: Tensor, mask: Mask) -> Tensor:
         """Return the predicted patches (N, L, P).  tokens: (N, 1 + K, C3), embedded, the CLS token first."""
         tokens = tokens.to(self.mask_token.dtype)  # float32 under autocast too, see `encode_visible`
-        cls, visible = tokens[:, :1], tokens[:, 1:]
+        cls = tokens[:, :1]
+        visible = tokens[:, 1:]
         index = mask.visible[..., None].expand_as(visible)
         x = self.mask_token.expand(*mask.hidden.shape, -1).scatter(1, index, visible)  # (N, L, C3)
         x = torch.cat([cls, x], dim=1) + self.pos_embed  # (N, 1 + L, C3)
-        x = checkpoint_seq(self.blocks, x) if self.grad_checkpointing else self.blocks(x)
+        if self.grad_checkpointing:
+            x = checkpoint_seq(self.blocks, x)
+        else:
+            x = self.blocks(x)
         x = self.norm(x)
         return self.pred(x[:, 1:])  # (N, L, P)
 
@@ -78,7 +82,8 @@ class UniEmoX(nn.Module):
         self.encoder.pos_embed.requires_grad_(False)
         self.patch_size: int = encoder.patch_embed.patch_size[0]
         self.image_size: tuple[int, int] = encoder.patch_embed.img_size
-        width, weights = config.decoder.width, config.losses
+        width = config.decoder.width
+        weights = config.losses
         self.embed = nn.Linear(encoder.embed_dim, width)  # C2 -> C3: its CLS token is α or β
         nn.init.xavier_uniform_(self.embed.weight)
         nn.init.zeros_(self.embed.bias)
@@ -119,26 +124,33 @@ class UniEmoX(nn.Module):
         Raises ShapeError if a view or feature is missing or has another shape.
         """
         views = self._views(scene, person)
-        count, has_person = len(scene), len(views) == 2
+        count = len(scene)
+        has_person = len(views) == 2
         patches = patchify(torch.cat(views), self.patch_size)  # (2N, L, P), or (N, L, P) without person
         mask = self._draw_mask(patches, [scene_noise, person_noise][: len(views)])
         tokens = encode_visible(self.encoder, patches, mask.visible)  # (2N, 1 + K, C2)
         tokens = self.embed(tokens if self.decoder else tokens[:, :1])  # (2N, 1 + K, C3), or (2N, 1, C3)
         cls = tokens[:, 0].to(torch.promote_types(tokens.dtype, torch.float32))  # (2N, C3)
-        alpha, beta = cls[:count], cls[count:] if has_person else None
+        alpha = cls[:count]
+        beta = cls[count:] if has_person else None
 
         preds, losses = self._reconstruct(tokens, patches, mask, count)
         fused = None
         if self.config.needs_image_features:
             with torch.autocast(scene.device.type, enabled=False):
-                fused = alpha if self.fusion is None else self.fusion(alpha, beta)  # (N, C3)
+                # (N, C3)
+                if self.fusion is None:
+                    fused = alpha
+                else:
+                    fused = self.fusion(alpha, beta)
                 projected, image, text = self._compared(fused, image_features, text_features)
                 if text is not None:
                     cfa = contrastive_feature_alignment(projected, image, text, self.config.temperature)
                     losses["contrastive_feature_alignment"] = cfa
                 if self.config.losses.semantic_visual_alignment > 0:
                     losses["semantic_visual_alignment"] = semantic_visual_alignment(projected, image)
-        w, off = weights or self.config.losses, cls.new_zeros(())
+        w = weights or self.config.losses
+        off = cls.new_zeros(())
         total = (
             w.scene_reconstruction * losses.get("scene_reconstruction", off)
             + w.person_reconstruction * losses.get("person_reconstruction", off)
@@ -186,16 +198,21 @@ class UniEmoX(nn.Module):
         self, tokens: Tensor, patches: Tensor, mask: Mask, count: int
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Predict patches and compute L1 for each stream that is reconstructed; the decoder skips other streams."""
-        weights, on = self.config.losses, dict[str, slice]()
+        weights = self.config.losses
+        on = dict[str, slice]()
         if weights.scene_reconstruction > 0:
             on["scene"] = slice(None, count)
         if weights.person_reconstruction > 0:
             on["person"] = slice(count, None)
         if self.decoder is None:
             return {}, {}
-        rows = slice(None) if len(on) == 2 else next(iter(on.values()))
+        if len(on) == 2:
+            rows = slice(None)
+        else:
+            rows = next(iter(on.values()))
         pred = self.decoder(tokens[rows], Mask(mask.visible[rows], mask.hidden[rows]))  # (2N, L, P) or (N, L, P)
-        preds, losses = dict(zip(on, pred.split(count), strict=True)), {}
+        preds = dict(zip(on, pred.split(count), strict=True))
+        losses = {}
         for name, rows in on.items():
             loss = reconstruction_loss(preds[name], patches[rows], mask.hidden[rows], self.config.norm_pix)
             losses[f"{name}_reconstruction"] = loss
@@ -210,7 +227,9 @@ class UniEmoX(nn.Module):
             raise ShapeError("the teacher's image_features are missing; give them, or turn L2 and L3 off")
         if text is None and config.needs_text_features:
             raise ShapeError("the teacher's text_features are missing; give them, or turn L2 off")
-        projected, image = self.project(fused), image.to(fused.dtype)  # (N, C)
+        # (N, C)
+        projected = self.project(fused)
+        image = image.to(fused.dtype)
         if image.ndim != 2 or image.shape[1] != projected.shape[1]:
             raise ShapeError(
                 f"the teacher's image features {tuple(image.shape)} must be (N, {projected.shape[1]}); a teacher of "

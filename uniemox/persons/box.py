@@ -82,7 +82,8 @@ def suppress(boxes: NDArray[np.floating], confidences: NDArray[np.floating], thr
     order = np.argsort(-confidences, kind="stable")
     kept: list[int] = []
     while len(order):
-        best, order = order[0], order[1:]
+        best = order[0]
+        order = order[1:]
         kept.append(int(best))
         order = order[overlap(boxes[best][None], boxes[order])[0] <= threshold]
     return kept
@@ -131,7 +132,10 @@ def choose_person(
     for person in persons or ():
         with ignoring(BoxError):
             seen.append(Detection(clip_box(person.box, *size), person.confidence))
-    boxes = [] if target is None else [touched_box(target, *size)]
+    if target is None:
+        boxes = []
+    else:
+        boxes = [touched_box(target, *size)]
     boxes += [person.box for person in seen]
     if not boxes:
         return PersonCrop(whole, "whole_image_nobody_looked" if persons is None else "whole_image_nobody_found")

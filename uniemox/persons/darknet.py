@@ -27,7 +27,8 @@ class DarknetDetector:
     """Person detector from a Darknet network with [yolo] layers; see `load_detector`."""
 
     def __init__(self, cfg: Path, weights: Path, config: DetectorConfig, *, threads: int | None = None) -> None:
-        self._cv2, self._lock = _opencv(cfg), Lock()
+        self._cv2 = _opencv(cfg)
+        self._lock = Lock()
         if threads is not None:
             self._cv2.setNumThreads(threads)  # for all of OpenCV in this process
         self.name = cfg.name
@@ -110,4 +111,6 @@ def _header_bytes(weights: Path) -> int:
     if len(header) < 8:
         raise DetectorError(f"{weights}: {len(header)} bytes are not Darknet weights; download it again")
     major, minor = struct.unpack("<2i", header)
-    return 20 if major * 10 + minor >= 2 and major < 1000 and minor < 1000 else 16
+    if major * 10 + minor >= 2 and major < 1000 and minor < 1000:
+        return 20
+    return 16

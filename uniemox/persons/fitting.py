@@ -64,10 +64,12 @@ def fit_image(image: Image.Image, size: Size, how: Preparation) -> tuple[Image.I
     height, width = size
     rgb = image if image.mode == "RGB" else image.convert("RGB")
     if how.fit == "squash":
-        inner_width, inner_height = width, height
+        inner_width = width
+        inner_height = height
     else:
         ratio = min(width / rgb.width, height / rgb.height)
-        inner_width, inner_height = max(1, int(rgb.width * ratio)), max(1, int(rgb.height * ratio))
+        inner_width = max(1, int(rgb.width * ratio))
+        inner_height = max(1, int(rgb.height * ratio))
     if how.averaged:
         resized = rgb.resize((inner_width, inner_height), Image.Resampling.BICUBIC)
     else:

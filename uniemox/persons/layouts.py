@@ -38,7 +38,8 @@ def corners(centres: Array, extents: Array) -> Array:
 
 def cells(size: Size, strides: Sequence[int]) -> tuple[Array, Array]:
     """Return column and row of every cell (n, 2), level by level, row by row, and its stride in px (n, 1)."""
-    grids, widths = [], []
+    grids = []
+    widths = []
     for stride in strides:
         rows, columns = math.ceil(size[0] / stride), math.ceil(size[1] / stride)
         y, x = np.mgrid[:rows, :columns]
@@ -94,7 +95,8 @@ def decode_fastestdet(outputs: Sequence[Array], size: Size) -> Decoded:
     grid, stride = cells(size, (16,))
     whole = np.array([size[1], size[0]], dtype=np.float32)
     centres = (np.tanh(rest[..., 1:3]) + grid) * stride
-    objectness, person = rest[..., 0].clip(0, 1), rest[..., 5].clip(0, 1)
+    objectness = rest[..., 0].clip(0, 1)
+    person = rest[..., 5].clip(0, 1)
     confidence = np.power(objectness, 0.6, dtype=np.float32) * np.power(person, 0.4, dtype=np.float32)
     return corners(centres, sigmoid(rest[..., 3:5]) * whole), confidence
 
@@ -109,7 +111,8 @@ def decode_yolov3_maps(outputs: Sequence[Array], size: Size) -> Decoded:
 
     Per anchor: logits of the centre within its cell, log sizes over the anchor, logits of objectness and classes.
     """
-    boxes, confidences = [], []
+    boxes = []
+    confidences = []
     for maps, (stride, shapes) in zip(finest_first(outputs), ANCHORS.items(), strict=True):
         n, channels, rows, columns = maps.shape
         raw = maps.reshape(n, 3, channels // 3, rows, columns)
@@ -174,7 +177,8 @@ def highest_around(heat: Array) -> Array:
     return np.maximum(np.maximum(along[:, :-2], along[:, 2:]), along[:, 1:-1])  # (N, rows, columns)
 
 
-YOLOV3_CONFIDENCE, YOLOV3_NMS_OVERLAP = 0.8, 0.4
+YOLOV3_CONFIDENCE = 0.8
+YOLOV3_NMS_OVERLAP = 0.4
 """Values of UniEmoX (models/model_yolo.py of the authors' code)."""
 CLASS_COUNTS = (80, 1)  # COCO's classes, or only persons
 WITH_OBJECTNESS = tuple(5 + classes for classes in CLASS_COUNTS)
@@ -207,7 +211,9 @@ def _table(outputs: Sequence[Array], rows: int, columns: Sequence[int]) -> Array
     """Return the only output if it is (N, rows, one of columns); else None."""
     if len(outputs) != 1 or outputs[0].ndim != 3:
         return None
-    return outputs[0] if outputs[0].shape[1] == rows and outputs[0].shape[2] in columns else None
+    if outputs[0].shape[1] == rows and outputs[0].shape[2] in columns:
+        return outputs[0]
+    return None
 
 
 def _are_probabilities(values: Array) -> bool:
@@ -221,7 +227,8 @@ def _is_yolox(size: Size, outputs: Sequence[Array], *, decoded: bool) -> bool:
     table = _table(outputs, len(grid), WITH_OBJECTNESS)
     if table is None or not _are_probabilities(table[..., 4:]):
         return False
-    centres, extents = table[..., :2], table[..., 2:4]
+    centres = table[..., :2]
+    extents = table[..., 2:4]
     away_if_decoded = float(np.median(np.abs(centres / stride - grid - 0.5)))  # in cells
     away_if_raw = float(np.median(np.abs(centres - 0.5)))
     if not decoded:
@@ -282,11 +289,13 @@ def _is_yunet(size: Size, outputs: Sequence[Array]) -> bool:
     return sorted(output.shape[1:] for output in outputs) == expected
 
 
-_NANODET_MEAN, _NANODET_STD = (103.53, 116.28, 123.675), (57.375, 57.12, 58.395)
+_NANODET_MEAN = (103.53, 116.28, 123.675)
+_NANODET_STD = (57.375, 57.12, 58.395)
 _TO_ONE = (255.0, 255.0, 255.0)
 CENTRES = Preparation(fit="squash", order="RGB", averaged=True)
 """Preprocessing of `python -m recipes.finder fit`; its files normalise px of 0 to 255 themselves."""
-CENTRES_CONFIDENCE, CENTRES_NMS_OVERLAP = 0.5, 0.6
+CENTRES_CONFIDENCE = 0.5
+CENTRES_NMS_OVERLAP = 0.6
 """Default thresholds. The file shifts the heat, so that 0.5 is the value chosen on held-out images."""
 
 FACES = "YuNet (faces)"

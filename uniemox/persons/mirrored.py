@@ -59,7 +59,8 @@ def _in_both(detections: Sequence[Detection], others: Sequence[Detection]) -> tu
     means = []
     while shared.max() >= MIN_OVERLAP:
         i, j = divmod(int(shared.argmax()), len(others))
-        first, second = detections[i], others[j]
+        first = detections[i]
+        second = others[j]
         box = Box(*((x + y) / 2 for x, y in zip(first.box, second.box, strict=True)))
         means.append(Detection(box, (first.confidence + second.confidence) / 2))
         shared[i] = 0

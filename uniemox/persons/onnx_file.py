@@ -60,7 +60,10 @@ class OnnxDetector:
         boxes, confidences = self.layout.decode(outputs, self._size)
         detections = []
         for image, placement, of_one, heat in zip(images, placements, boxes, confidences, strict=False):
-            placed = of_one if self.layout.takes_size else placement.back(of_one)
+            if self.layout.takes_size:
+                placed = of_one
+            else:
+                placed = placement.back(of_one)
             detections.append(select(placed, heat, image.size, self._thresholds))
         return detections
 

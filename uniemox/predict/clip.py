@@ -24,7 +24,10 @@ def open_clip(name: str, words: Sequence[str] | None, *, threads: int | None = N
     words: labels to choose from; None: Mikels' eight labels.  threads: of torch in this process; None: unchanged.
     Raises TeacherError if the CLIP can't be loaded, ConfigError for fewer than two words or a repeated word.
     """
-    labels = MIKELS.labels if words is None else tuple(clean(word) for word in words)
+    if words is None:
+        labels = MIKELS.labels
+    else:
+        labels = tuple(clean(word) for word in words)
     teacher = open_teacher(name)
     if not isinstance(teacher, ClipTeacher):
         raise TeacherError(f"{name} is not a CLIP; write clip:NAME@WEIGHTS or clip:local-dir:FOLDER")
@@ -56,7 +59,8 @@ class ZeroShotClip:
     def __init__(self, clip: ClipTeacher, words: Sequence[str]) -> None:
         if len(set(words)) < max(2, len(words)) or not all(words):
             raise ConfigError(f"expected at least two words, all different, got {', '.join(words) or 'none'}")
-        self.clip, self.words = clip, tuple(words)
+        self.clip = clip
+        self.words = tuple(words)
         texts = clip.text_features([PROMPT.format(word=word) for word in words])
         self._texts = torch.nn.functional.normalize(texts, dim=-1)  # (E, C)
 

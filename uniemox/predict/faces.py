@@ -13,7 +13,8 @@ from uniemox.predict.network import Network
 from uniemox.predict.views import Pixels, scaled_px
 
 MIN_FACE_PX = 16  # minimum shorter side of a face; smaller ones get no prediction
-SIDE, RISE = 1.14, 0.02
+SIDE = 1.14
+RISE = 0.02
 """Faces of FER+ fill squares of 1.14 times the geometric mean of their box's sides. The square's centre is 2 % of the
 side higher than the box's. Both are medians over YuNet's detections in the validation part."""
 MIN_INSIDE = 0.7  # minimum share of a face's box inside its owner's box
@@ -40,17 +41,23 @@ class FaceReader:
                 f"{network.name} predicts {info.kind} emotions from the {info.streams} view; a face model must predict "
                 "expressed emotions from the face alone (streams scene)"
             )
-        self.network, self.finder = network, finder
+        self.network = network
+        self.finder = finder
 
     def find(self, image: Image.Image, full: tuple[int, int]) -> tuple[Detection, ...]:
         """Detect faces, in px of the full image, most confident first.  image: RGB, which may be a smaller copy."""
-        return (Detection(Box(0, 0, *full), 1.0),) if self.finder is None else detect_in(self.finder, image, full)
+        if self.finder is None:
+            return (Detection(Box(0, 0, *full), 1.0),)
+        return detect_in(self.finder, image, full)
 
     def look(self, image: Image.Image, full: tuple[int, int], face: Box) -> tuple[dict[str, Pixels], ...]:
         """Return views of a face and its mirror image, whose predictions are averaged; () for a small face."""
         if min(face.x2 - face.x1, face.y2 - face.y1) < MIN_FACE_PX:
             return ()
-        square = Box(0, 0, *full) if self.finder is None else face_square(face)
+        if self.finder is None:
+            square = Box(0, 0, *full)
+        else:
+            square = face_square(face)
         part = image.crop(scaled_px(square, image.size, full))  # black outside of the image
         grey = part.convert("L").convert("RGB")  # FER+ images are grey
         return tuple(self.network.look(one, one.size, None) for one in (grey, ImageOps.mirror(grey)))

@@ -42,7 +42,9 @@ class Frame:
     @property
     def path(self) -> str:
         """Name of the video and time, as a media fragment: film.mp4#t=2.5."""
-        return f"{self.film}#t={self.time_s:.12g}" if self.image is not None else self.film
+        if self.image is not None:
+            return f"{self.film}#t={self.time_s:.12g}"
+        return self.film
 
 
 def parse_time(text: str) -> float:
@@ -63,7 +65,10 @@ def read_film(path: str, every_s: float) -> Iterator[Frame]:
     if Path(path).suffix.lower() not in ANIMATIONS and find_spec("av") is None:
         raise MissingPackageError("videos need PyAV; run: pip install 'uniemox[video]'")
     if not os.path.isfile(path):  # Path.is_file raises OSError for a name that is too long
-        problem = f"a folder; name its videos, as in {path}/*.mp4" if os.path.isdir(path) else "there is no such file"
+        if os.path.isdir(path):
+            problem = f"a folder; name its videos, as in {path}/*.mp4"
+        else:
+            problem = "there is no such file"
         yield Frame(path, 0.0, 0, None, (0, 0), f"{shorten(path)}: {problem}")
         return
     words = [sys.executable, "-P", "-m", "uniemox.io.decoding.film", path, str(every_s)]
@@ -75,9 +80,11 @@ def read_film(path: str, every_s: float) -> Iterator[Frame]:
 
 
 def _frames(path: str, process: subprocess.Popen[bytes]) -> Iterator[Frame]:
-    end_s, shot = 0.0, 0
+    end_s = 0.0
+    shot = 0
     while (message := _next(process)) and "end_s" not in message:
-        end_s, shot = message["time_s"], message["shot"]
+        end_s = message["time_s"]
+        shot = message["shot"]
         yield Frame(path, end_s, shot, message["image"], tuple(message["size"]))
     end_s = message.get("end_s", end_s)
     error = message.get("error", None if message else "its decoder died, or took too long for a frame")

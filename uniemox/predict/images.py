@@ -89,7 +89,9 @@ def _undecoded_file(image: Image.Image) -> bytes | None:
         file.seek(place)
     except (OSError, ValueError):  # it is closed, which the decoder reports
         return None
-    return data if isinstance(data, bytes) and len(data) <= MAX_BYTES else None
+    if isinstance(data, bytes) and len(data) <= MAX_BYTES:
+        return data
+    return None
 
 
 def _read_file(source: str | os.PathLike[str]) -> bytes:
@@ -157,7 +159,9 @@ def path_of(image: ImageLike) -> str | None:
     if not isinstance(image, (str, os.PathLike)) or (isinstance(image, str) and is_data_url(image)):
         return None
     path = os.fspath(image)
-    return shorten(path) if len(path) > MAX_NAME or is_bare_base64(path) else path
+    if len(path) > MAX_NAME or is_bare_base64(path):
+        return shorten(path)
+    return path
 
 
 def name_of(image: ImageLike) -> str:

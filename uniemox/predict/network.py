@@ -28,7 +28,10 @@ ONE_BY_ONE = "uniemox_one_by_one"
 (DynamicQuantizeLinear) have one range per batch, so predictions would depend on the other images."""
 MAX_BYTES = 2 * 2**30
 BLANK_STD = 4.0  # levels of 255
-LOGITS, MAPS, FEATURES, DISTANCE = "logits", "maps", "features", "distance"
+LOGITS = "logits"
+MAPS = "maps"
+FEATURES = "features"
+DISTANCE = "distance"
 
 
 class Engine(Protocol):
@@ -93,9 +96,12 @@ class Network:
     """
 
     def __init__(self, name: str, info: ClassifierInfo, engine: Engine) -> None:
-        self.name, self.info, self.engine = name, info, engine
+        self.name = name
+        self.info = info
+        self.engine = engine
         middle, scale = (np.array(value, np.float32).reshape(3, 1, 1) * 255 for value in (info.mean, info.std))
-        self._middle, self._scale = middle, scale
+        self._middle = middle
+        self._scale = scale
 
     @classmethod
     def open(
@@ -110,7 +116,10 @@ class Network:
         refers to other files; ConfigError without such a provider.
         """
         engine = _OnnxEngine(path, threads, provider)
-        of_file = path.parent.name if path.name == ONNX and path.parent.name else path.name
+        if path.name == ONNX and path.parent.name:
+            of_file = path.parent.name
+        else:
+            of_file = path.name
         return cls(name or of_file, engine.info, engine)
 
     def look(
@@ -121,10 +130,17 @@ class Network:
         image: RGB.  full: width and height of the full image; `image` may be a smaller copy.  persons, target: in px of
         the full image, as for `choose_person`.
         """
-        info, views = self.info, {}
-        person = choose_person(persons, target, full, info.person) if info.needs_person else None
+        info = self.info
+        views = {}
+        if info.needs_person:
+            person = choose_person(persons, target, full, info.person)
+        else:
+            person = None
         if "scene" in info.views:
-            visible = hide(image, person, full) if person and info.hides_person else image
+            if person and info.hides_person:
+                visible = hide(image, person, full)
+            else:
+                visible = image
             views["scene"] = scene_view(visible, info.size, info.crop_fraction)
         if person and info.has_person:
             views["person"] = person_view(image, person, full, info.size)
@@ -141,11 +157,15 @@ class Network:
         if "scene" not in info.views:
             person = choose_person(persons, target, full, info.person)
             return ImageViews((self.look(image, full, persons, target),), (1.0,), (person.box,))
-        parts = [(Box(0, 0, *full), 1.0)] if info.needs_person else scene_parts(full, info.rules.long_images)
+        if info.needs_person:
+            parts = [(Box(0, 0, *full), 1.0)]
+        else:
+            parts = scene_parts(full, info.rules.long_images)
         if len(parts) == 1:
             middle = scene_box(full, info.size, info.crop_fraction)
             return ImageViews((self.look(image, full, persons, target),), (1.0,), (middle,))
-        views, boxes = [], []
+        views = []
+        boxes = []
         for part, _ in parts:
             square = image.crop(scaled_px(part, image.size, full))
             views.append(self.look(square, square.size, None))
@@ -178,7 +198,9 @@ class Network:
         """Return the further outputs that answers need."""
         if with_features and FEATURES not in self.engine.outputs:
             raise ConfigError(f"{self.name} gives no features; give another model, or export it again")
-        return [FEATURES] if with_features or self.rating_head else []
+        if with_features or self.rating_head:
+            return [FEATURES]
+        return []
 
     def _answers(self, outputs: Mapping[str, Array], *, with_features: bool) -> Answers:
         head = self.rating_head
@@ -242,7 +264,8 @@ class _OnnxEngine:
 
     def __init__(self, path: Path, threads: int | None, provider: str) -> None:
         _check_file(path)
-        self._path, self._provider = path, provider
+        self._path = path
+        self._provider = provider
         try:
             self._session = Session(path, threads=threads, provider=provider)
             session = self._session.wide
@@ -260,8 +283,10 @@ class _OnnxEngine:
             self.info = read_info(metadata[KEY])
         except CheckpointError as error:
             raise CheckpointError(f"{path}: {error}") from error
-        inputs, self.outputs = session.get_inputs(), frozenset(part.name for part in session.get_outputs())
-        size, names = self.info.size, {part.name for part in inputs}
+        inputs = session.get_inputs()
+        self.outputs = frozenset(part.name for part in session.get_outputs())
+        size = self.info.size
+        names = {part.name for part in inputs}
         fits = all(part.type == "tensor(float)" and part.shape[1:] == [3, size, size] for part in inputs)
         if names != set(self.info.views) or LOGITS not in self.outputs or not fits:
             signature = ", ".join(f"{part.name} {part.shape} {part.type}" for part in inputs)
@@ -315,9 +340,11 @@ def mean_outputs(outputs: Mapping[str, Array], weights: Sequence[float]) -> dict
     """
     means = {}
     for name, values in outputs.items():
-        rows, shares = values, np.array(weights)
+        rows = values
+        shares = np.array(weights)
         if name == DISTANCE and np.isfinite(values).any():
-            rows, shares = values[np.isfinite(values)], shares[np.isfinite(values)]
+            rows = values[np.isfinite(values)]
+            shares = shares[np.isfinite(values)]
         means[name] = np.average(rows, axis=0, weights=shares)[None].astype(np.float32)
     return means
 

@@ -18,7 +18,9 @@ from uniemox.predict.network import Network
 from uniemox.predict.predictor import Predictor
 
 EMBEDDED_NAME = "embedded"
-FINDER, FACE_FINDER, EXPRESSIONS = "finder.onnx", "faces.onnx", "expressions.onnx"
+FINDER = "finder.onnx"
+FACE_FINDER = "faces.onnx"
+EXPRESSIONS = "expressions.onnx"
 FINDER_CONFIDENCE = 0.5  # the file shifts its confidences so that 0.5 is the value chosen on held-out images
 FACE_CONFIG = DetectorConfig(confidence=0.45)  # best F1 of the embedded detector on images held out of its training
 Faces = Literal["find", "whole"]
@@ -56,9 +58,15 @@ def load(  # noqa: PLR0913 - one per part of a predictor
     if threads is not None and threads < 1:
         raise ConfigError(f"threads must be at least 1, got {threads}; leave it out for one a core")
     network = open_network(path_or_name, threads=threads, words=words, provider=provider)
-    person_network = None if person_model is None else open_network(person_model, threads=threads, provider=provider)
+    if person_model is None:
+        person_network = None
+    else:
+        person_network = open_network(person_model, threads=threads, provider=provider)
     reader = open_faces(faces, face_model, face_finder, threads)
-    detector = None if finder is None else open_finder(finder, threads)
+    if finder is None:
+        detector = None
+    else:
+        detector = open_finder(finder, threads)
     return Predictor(network, detector, person_network, reader)
 
 
@@ -111,7 +119,10 @@ def open_network(
     if name is None or name in IN_PACKAGE:
         name = name or EMBEDDED_NAME
         return Network.open(embedded_file(IN_PACKAGE[name]), name=name, threads=threads, provider=provider)
-    path = fetch(name) if name.startswith(PREFIX) else Path(name)
+    if name.startswith(PREFIX):
+        path = fetch(name)
+    else:
+        path = Path(name)
     if os.path.isdir(path):  # Path.is_dir raises OSError for a name that is too long
         if not (path / ONNX).is_file():
             raise CheckpointError(f"{path} has no {ONNX}; give a finished run of uniemox finetune")
@@ -130,7 +141,10 @@ def open_finder(
     config = config or DetectorConfig()
     if str(finder) != EMBEDDED_NAME:
         return load_detector(finder, config, threads=threads, provider=provider)
-    confidence = FINDER_CONFIDENCE if config.confidence is None else config.confidence
+    if config.confidence is None:
+        confidence = FINDER_CONFIDENCE
+    else:
+        confidence = config.confidence
     # What is left out in one of both could not be confirmed by the other.
     in_one = replace(config, confidence=confidence / 2, max_detections=max(100, 2 * config.max_detections))
     detector = load_detector(finder_file(finder), in_one, threads=threads, provider=provider)
@@ -139,7 +153,9 @@ def open_finder(
 
 def finder_file(finder: str | Path) -> str | Path:
     """Return the file of `embedded`; other names unchanged."""
-    return embedded_file(FINDER) if str(finder) == EMBEDDED_NAME else finder
+    if str(finder) == EMBEDDED_NAME:
+        return embedded_file(FINDER)
+    return finder
 
 
 def embedded_file(name: str) -> Path:

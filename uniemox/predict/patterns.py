@@ -29,7 +29,8 @@ def _expand(base: str, parts: Sequence[str], left_out: list[str]) -> Iterator[st
     if not parts:
         yield base
         return
-    part, rest = parts[0], parts[1:]
+    part = parts[0]
+    rest = parts[1:]
     literal = os.path.join(base, part)
     if os.path.lexists(literal):
         yield from _expand(literal, rest, left_out)

@@ -20,12 +20,17 @@ if TYPE_CHECKING:
 MAX_SIDE_PX = 960
 MIN_WIDTH_PX = 240
 LETTERS = 22  # px of an image's longer side per px of letter height below it
-INK, PAPER, QUIET, BAR, PALE = "#1b1f24", "#ffffff", "#d9dee4", "#2f6f9f", "#a9c6db"
+INK = "#1b1f24"
+PAPER = "#ffffff"
+QUIET = "#d9dee4"
+BAR = "#2f6f9f"
+PALE = "#a9c6db"
 LABEL_COLOURS = (
     *("#4e79a7", "#f28e2b", "#e15759", "#76b7b2", "#59a14f", "#edc948", "#b07aa1", "#ff9da7", "#9c755f", "#bab0ac"),
     *("#1b6ca8", "#8c2d04"),
 )
-PERSON_COLOUR, FACE_COLOUR = "#ffb000", "#5fd3bc"
+PERSON_COLOUR = "#ffb000"
+FACE_COLOUR = "#5fd3bc"
 Labelled = Sequence[tuple[Box, Mapping[str, float] | None]]
 """Boxes in px of the image, with the probabilities for each box if there are any."""
 
@@ -92,10 +97,17 @@ def _draw_boxes(image: Image.Image, boxes: Labelled, scale: float, colour: str) 
 
 def _bars(answer: "Prediction", width: int) -> Image.Image:
     """Draw a bar for each label, or for valence and arousal; likely labels have darker bars."""
-    letters, row, edge, bars = 15, 26, 12, answer.top(len(answer.scene))
+    letters = 15
+    row = 26
+    edge = 12
+    bars = answer.top(len(answer.scene))
     is_affect = set(answer.scene) == set(AFFECT)
-    title = "valence and arousal, 1 to 9" if is_affect else f"{answer.kind} ({answer.model})"
-    title = f"a guess, unlike the training images: {title}" if answer.is_unfamiliar else title
+    if is_affect:
+        title = "valence and arousal, 1 to 9"
+    else:
+        title = f"{answer.kind} ({answer.model})"
+    if answer.is_unfamiliar:
+        title = f"a guess, unlike the training images: {title}"
     panel = Image.new("RGB", (width, row * (len(bars) + 1) + 2 * edge), PAPER)
     draw = ImageDraw.Draw(panel)
     text, font = fitted(title, letters, width - 2 * edge)
@@ -105,10 +117,14 @@ def _bars(answer: "Prediction", width: int) -> Image.Image:
     first = edge + max(font.getlength(name) for name, font in names) + 8
     last = width - edge - digits.getlength("100%") - 8
     for i, ((label, value), (name, font)) in enumerate(zip(bars, names, strict=True), 1):
-        y, share = edge + i * row, (value - 1) / 8 if is_affect else value
+        y = edge + i * row
+        share = (value - 1) / 8 if is_affect else value
         draw.text((edge, y), name, fill=INK, font=font)
         draw.rectangle((first, y + 3, last, y + row - 8), fill=QUIET)
-        fill = BAR if answer.likely is None or label in answer.likely else PALE
+        if answer.likely is None or label in answer.likely:
+            fill = BAR
+        else:
+            fill = PALE
         draw.rectangle((first, y + 3, first + (last - first) * min(max(share, 0.0), 1.0), y + row - 8), fill=fill)
         draw.text((last + 8, y), f"{value:.1f}" if is_affect else f"{value:.0%}", fill=INK, font=digits)
     return panel

@@ -103,9 +103,11 @@ class Prediction:
         from uniemox.io.html import jpeg_url, render  # noqa: PLC0415 - in notebooks alone
 
         try:
-            url, text = jpeg_url(self.plot(), max_side_px=NOTEBOOK_PX), ""
+            url = jpeg_url(self.plot(), max_side_px=NOTEBOOK_PX)
+            text = ""
         except ImageError:
-            url, text = "", json.dumps(self.to_dict(), indent=1)
+            url = ""
+            text = json.dumps(self.to_dict(), indent=1)
         return render("predict/prediction.html", alt=self.path or "image", url=url, text=text)
 
 

@@ -57,7 +57,9 @@ class Predictor:
                     f"{person_network.name} predicts {info.kind} emotions from the {info.streams} view; a person "
                     "model must predict felt emotions: uniemox finetune --network.streams person (or both)"
                 )
-        self.network, self.finder, self.person_network = network, finder, person_network
+        self.network = network
+        self.finder = finder
+        self.person_network = person_network
         self.face_reader = face_reader
 
     def __repr__(self) -> str:
@@ -197,8 +199,14 @@ class Predictor:
         people = self.find_people(image, full)
         look = self.network.look_at_all(image, full, people)
         judged = self.network.answer_image(look, with_features=question.with_embedding)
-        persons = None if people is None else self._persons(image, full, people, question.person)
-        faces = None if self.face_reader is None else self._faces(self.face_reader, image, full, people, question.face)
+        if people is None:
+            persons = None
+        else:
+            persons = self._persons(image, full, people, question.person)
+        if self.face_reader is None:
+            faces = None
+        else:
+            faces = self._faces(self.face_reader, image, full, people, question.face)
         return question.prediction(source, full, judged, look.box, persons, faces, is_colourless=is_colourless(image))
 
     def _persons(
@@ -237,7 +245,9 @@ class Predictor:
 
         image: RGB, which may be a smaller copy.  full: width and height of the image.
         """
-        return None if self.finder is None else detect_in(self.finder, image, full)
+        if self.finder is None:
+            return None
+        return detect_in(self.finder, image, full)
 
 
 def predict_on_ray(
@@ -253,7 +263,8 @@ def predict_on_ray(
 
     if batch_size < 1:
         raise ConfigError(f"batch_size must be at least 1, got {batch_size}")
-    rest, taken = iter(paths), []
+    rest = iter(paths)
+    taken = []
 
     def batches() -> Iterator[list[str]]:
         while batch := list(islice(rest, batch_size)):

@@ -31,7 +31,10 @@ def answers_in(source: LabelSet, target: str | None) -> LabelMap:
         return LabelMap(source, source, {label: label for label in source.labels})
     mapping = label_map(source, find_label_set(target))
     if len(mapping.reached) < MIN_REACHED:
-        what = f"only {mapping.reached[0]} is" if mapping.reached else "no label is"
+        if mapping.reached:
+            what = f"only {mapping.reached[0]} is"
+        else:
+            what = "no label is"
         raise LabelError(f"of {target} {what} reached by {', '.join(source.labels)}; answer in them (no other labels)")
     return mapping
 
@@ -48,7 +51,10 @@ class Question:
         network, info, reader = predictor.network, predictor.network.info, predictor.face_reader
         if info.task == "affect" and (coverage is not None or labels is not None):
             raise ConfigError(f"{network.name} predicts valence and arousal; leave out coverage and labels")
-        self.limit = None if coverage is None else score_limit(info.conformal_scores, coverage)
+        if coverage is None:
+            self.limit = None
+        else:
+            self.limit = score_limit(info.conformal_scores, coverage)
         """Maximum score of likely labels; None: not requested."""
         self.scene = answers_in(info.find_labels(), labels)
         if self.limit is not None and self.scene.dropped:
@@ -57,9 +63,17 @@ class Question:
                 f"{network.name} has no counterpart there, so a set could lack the true label or be empty; leave out "
                 "coverage or labels"
             )
-        self.person = None if predictor.person_network is None else _also_in(predictor.person_network, labels)
-        self.face = None if reader is None else _also_in(reader.network, labels)
-        self.network, self.norms, self.with_embedding = network, _norms_of(info), with_embedding
+        if predictor.person_network is None:
+            self.person = None
+        else:
+            self.person = _also_in(predictor.person_network, labels)
+        if reader is None:
+            self.face = None
+        else:
+            self.face = _also_in(reader.network, labels)
+        self.network = network
+        self.norms = _norms_of(info)
+        self.with_embedding = with_embedding
 
     def prediction(
         self,
@@ -84,7 +98,8 @@ class Question:
             is_colourless: True if the image has no colour.
         """
         probabilities = judged.values[0]
-        scene, likely = self.scene.named(probabilities), None
+        scene = self.scene.named(probabilities)
+        likely = None
         if self.limit is not None:
             labels = self.scene.source.labels
             targets = {self.scene.pairs[labels[i]] for i in likely_labels(judged.set_values[0], self.limit)}
@@ -123,7 +138,9 @@ class Question:
             valence_ends, arousal_ends = head.intervals(judged.ratings, judged.familiarity, colourless)[0].tolist()
             fields = {"valence": valence, "valence_interval": tuple(valence_ends), "affect_from": "ratings"}
             return fields | {"arousal": arousal, "arousal_interval": tuple(arousal_ends)}
-        return {} if self.norms is None else {"valence": float(values @ self.norms), "affect_from": "norms"}
+        if self.norms is None:
+            return {}
+        return {"valence": float(values @ self.norms), "affect_from": "norms"}
 
 
 def _also_in(network: Network, labels: str | None) -> LabelMap:

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from uniemox.errors import CheckpointError
 from uniemox.predict.confidence import UNFAMILIAR, log_softmax
 
-LOWEST, HIGHEST = 1.0, 9.0
+LOWEST = 1.0
+HIGHEST = 9.0
 SHAPES = {"bias": (2,), "spread": (2, 2), "ends": (-1, 2, 2, 2), "colourless_ends": (-1, 2, 2, 2)}
 HASH_DIGITS = 16  # first digits of an image's SHA-256, which identify it
 Array = NDArray[np.floating]
@@ -98,7 +99,8 @@ class RatingHead:
             arrays = {name: np.array(values[name], float).reshape(shape) for name, shape in SHAPES.items()}
             digits = str(values["seen"])
             seen = frozenset(digits[i : i + HASH_DIGITS] for i in range(0, len(digits), HASH_DIGITS))
-            images, trained_on = int(values["images"]), str(values["trained_on"])
+            images = int(values["images"])
+            trained_on = str(values["trained_on"])
         except (KeyError, TypeError, ValueError, OverflowError, binascii.Error) as error:
             raise CheckpointError(f"its head for valence and arousal can't be read ({error}); fit it again") from error
         has_ends = arrays["ends"].size and arrays["colourless_ends"].size

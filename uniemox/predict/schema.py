@@ -48,7 +48,9 @@ class Field:
             return {key: self._as_json(one) for key, one in value.items()}
         if isinstance(value, list | tuple) and self.parts:
             return [{part.name: part.value(one) for part in self.parts} for one in value]
-        return [self._as_json(one) for one in value] if isinstance(value, list | tuple) else value
+        if isinstance(value, list | tuple):
+            return [self._as_json(one) for one in value]
+        return value
 
 
 BOX = Field("box", Corners, "x1, y1, x2, y2 in px of the upright image", digits=2)
@@ -131,21 +133,29 @@ def table_fields(labels: Sequence[str], *, of_film: bool) -> list[Field]:
 
 def columns_of(field: Field) -> tuple[str, ...]:
     """Return the names of a field's columns in a CSV table; label columns follow those of `scene`."""
-    return (field.name,) if field.columns is None else field.columns
+    if field.columns is None:
+        return (field.name,)
+    return field.columns
 
 
 def required_type(field: Field) -> Any:
     """Return a field's type without None."""
     options = [one for one in get_args(field.type) if one is not type(None)]
-    return options[0] if type(None) in get_args(field.type) else field.type
+    if type(None) in get_args(field.type):
+        return options[0]
+    return field.type
 
 
 def top_word(values: Mapping[str, float] | None) -> str:
     """Return the most probable label; "?" without probabilities."""
-    return max(values, key=values.__getitem__) if values else "?"
+    if values:
+        return max(values, key=values.__getitem__)
+    return "?"
 
 
 def words_of(field: Field, elements: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return the most probable word of each element of a list of objects; [] for objects without probabilities."""
     name = next((part.name for part in field.parts if required_type(part) == Shares), None)
-    return [] if name is None else [top_word(element[name]) for element in elements]
+    if name is None:
+        return []
+    return [top_word(element[name]) for element in elements]

@@ -25,7 +25,9 @@ from uniemox.predict.survey.summary import FEATURES, Place, unpack
 from uniemox.predict.tables import checking_fields, read_lines
 from uniemox.predict.writing import AnswerHeader, ResultFile
 
-INDEX, CACHE = ".uniemox.jsonl", ".uniemox.npz"  # after the folder's name
+# after the folder's name
+INDEX = ".uniemox.jsonl"
+CACHE = ".uniemox.npz"
 MAX_GROWTH = 4  # times the size of the index that a copy may have: ours are smaller, unless one path is very long
 ROW = 12  # images per row of a page
 COMPARE = {"<": np.less, "<=": np.less_equal, ">": np.greater, ">=": np.greater_equal}
@@ -83,7 +85,10 @@ def update_index(
         report(note)
     answered = AnswerHeader.of_question(predictor, None, None)
     index, failed = _load(cache, lines, answered) or (None, frozenset[str]())
-    paths = failed if index is None else failed.union(index.paths.tolist())
+    if index is None:
+        paths = failed
+    else:
+        paths = failed.union(index.paths.tolist())
     has_repaired = any(_has_changed(one, lines.stat().st_mtime_ns) for one in failed.intersection(images))
     if index is None or not paths.issuperset(images) or has_repaired:
         began = time.time_ns()
@@ -125,7 +130,8 @@ def search(
     elif emotion is not None:
         score = index.column(emotion)
     else:
-        score, is_lowest_first = index.column(conditions[0][0]), "<" in conditions[0][1]
+        score = index.column(conditions[0][0])
+        is_lowest_first = "<" in conditions[0][1]
     places = np.flatnonzero(keep)
     best = places[np.argsort(score[places] * (1 if is_lowest_first else -1), kind="stable")[:count]]
     values = [dict(zip(index.columns, row, strict=True)) for row in index.values[best].tolist()]
@@ -154,7 +160,10 @@ def parse_mood(text: str) -> list[tuple[str, str, float]]:
 
 def _read(lines: Path) -> tuple[Index, frozenset[str]]:
     """Read the lines of an index; also returns the unreadable images."""
-    paths, values, features, failed = [], [], [], set()
+    paths = []
+    values = []
+    features = []
+    failed = set()
     columns: tuple[str, ...] = ()
     with checking_fields(lines):
         for answer in read_lines(lines):
@@ -194,7 +203,8 @@ def _save(cache: Path, index: Index, failed: Iterable[str], answered: AnswerHead
 def _load(cache: Path, lines: Path, answered: AnswerHeader) -> tuple[Index, frozenset[str]] | None:
     """Load the copy of an index; None if it is missing, older than the lines, of another model, or damaged."""
     try:
-        copy, original = os.stat(cache), os.stat(lines)
+        copy = os.stat(cache)
+        original = os.stat(lines)
         if copy.st_mtime_ns < original.st_mtime_ns or copy.st_size > MAX_GROWTH * original.st_size:
             return None
         with open_regular(cache) as file, np.load(file, allow_pickle=False) as kept:
@@ -205,7 +215,8 @@ def _load(cache: Path, lines: Path, answered: AnswerHeader) -> tuple[Index, froz
             texts = [kept[name] for name in ("paths", "columns", "failed")]
             if any(one.dtype.kind != "U" or not one.dtype.itemsize or one.ndim != 1 for one in texts):
                 return None
-            columns, failed = tuple(texts[1].tolist()), frozenset(texts[2].tolist())
+            columns = tuple(texts[1].tolist())
+            failed = frozenset(texts[2].tolist())
             index = Index(texts[0], columns, kept["values"], kept["features"].astype(np.float32))
             rows = len(index.paths)
             fits = index.values.shape == (rows, len(columns)) and index.values.dtype == np.float32

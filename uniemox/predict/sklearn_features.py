@@ -18,7 +18,8 @@ class SceneFeatures(TransformerMixin, BaseEstimator):
     """
 
     def __init__(self, model: str | None = None, threads: int | None = None) -> None:
-        self.model, self.threads = model, threads
+        self.model = model
+        self.threads = threads
 
     def fit(self, X: Sequence[ImageLike], y: object = None) -> Self:  # noqa: N803 - scikit-learn's names
         """Open the model; images are ignored. Raises the errors of `load`."""

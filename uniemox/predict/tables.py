@@ -64,7 +64,8 @@ def _is_answer(value: Any) -> bool:
         return False
     if len(value.get("path") or "") > MAX_NAME:
         return False
-    scene, valence = value.get("scene", {} if "error" in value else None), value.get("valence")
+    scene = value.get("scene", {} if "error" in value else None)
+    valence = value.get("valence")
     if not isinstance(scene, dict):
         return False
     try:
@@ -127,7 +128,10 @@ def write_parquet(lines: Path, table: Path, labels: tuple[str, ...], *, of_film:
 
 def _arrow(field: Field, pa: Any) -> Any:
     """Return the Arrow type of a field."""
-    number = pa.float32() if field.digits <= DIGITS else pa.float64()
+    if field.digits <= DIGITS:
+        number = pa.float32()
+    else:
+        number = pa.float64()
     scalars = {bool: pa.bool_(), int: pa.int32(), float: number}
     kind = required_type(field)
     if field.parts:
@@ -177,6 +181,7 @@ def to_frame(answers: Prediction | Failure | Iterable[Prediction | Failure]) -> 
     if library is None:
         raise MissingPackageError("a data frame needs pandas or polars; run: pip install pandas")
     of_film = any("time_s" in value for value in values)
-    names, rows = headings(labels, of_film=of_film), list(as_cells(values, labels, of_film=of_film))
+    names = headings(labels, of_film=of_film)
+    rows = list(as_cells(values, labels, of_film=of_film))
     columns = zip(*rows, strict=True) if rows else ((),) * len(names)
     return import_module(library).DataFrame(dict(zip(names, map(list, columns), strict=True)))

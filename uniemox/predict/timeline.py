@@ -12,8 +12,12 @@ from uniemox.labels import AFFECT
 from uniemox.predict.plot import INK, LABEL_COLOURS, PAPER, QUIET, stacked
 from uniemox.predict.tables import checking_fields, read_lines
 
-WIDTH_PX, HEIGHT_PX, EDGE_PX, ROW_PX = 1200, 220, 16, 22
-TOP, BOTTOM = ROW_PX, ROW_PX + HEIGHT_PX
+WIDTH_PX = 1200
+HEIGHT_PX = 220
+EDGE_PX = 16
+ROW_PX = 22
+TOP = ROW_PX
+BOTTOM = ROW_PX + HEIGHT_PX
 MAX_FILMS = 40
 TICKS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200)  # seconds between two marks
 MAX_TICKS = 12
@@ -78,7 +82,8 @@ def _stack(draw: ImageDraw.ImageDraw, answer: Answer, colours: Mapping[str, str]
 
 def _ticks(draw: ImageDraw.ImageDraw, end: float, across: Callable[[float], float]) -> None:
     step = next((one for one in TICKS if end / one <= MAX_TICKS), end / MAX_TICKS)
-    font, time_s = font_of(13), 0.0
+    font = font_of(13)
+    time_s = 0.0
     while time_s < end:
         draw.line((across(time_s), BOTTOM, across(time_s), BOTTOM + 4), fill=INK)
         draw.text((across(time_s), BOTTOM + 5), clock(time_s), fill=INK, font=font)
@@ -93,13 +98,19 @@ def clock(time_s: float) -> str:
     """
     hours, rest = divmod(time_s, 3600)
     minutes, seconds = divmod(rest, 60)
-    digits = f"{seconds:04.1f}" if seconds % 1 else f"{seconds:02.0f}"
-    return f"{hours:.0f}:{minutes:02.0f}:{digits}" if hours else f"{minutes:.0f}:{digits}"
+    if seconds % 1:
+        digits = f"{seconds:04.1f}"
+    else:
+        digits = f"{seconds:02.0f}"
+    if hours:
+        return f"{hours:.0f}:{minutes:02.0f}:{digits}"
+    return f"{minutes:.0f}:{digits}"
 
 
 def _key(colours: Mapping[str, str]) -> Image.Image:
     key = Image.new("RGB", (WIDTH_PX, 2 * ROW_PX), PAPER)
-    draw, x = ImageDraw.Draw(key), float(EDGE_PX)
+    draw = ImageDraw.Draw(key)
+    x = float(EDGE_PX)
     entries = {**{label: colour for label, colour in colours.items() if label not in AFFECT}, "valence, 1 to 9": INK}
     for label, colour in entries.items():
         draw.rectangle((x, 12, x + 12, 24), fill=colour)

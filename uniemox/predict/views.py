@@ -15,7 +15,9 @@ Pixels = NDArray[np.uint8]
 # between, then those halfway between all of them. At the upper ratio, the squares before them just cover the image.
 # 16:9 is below the first, so that common photographs are seen once.
 RAMPS = ((1.8, 2.4), (2.4, 3.0), (4.4, 5.0))
-OLD_LONG, OLD_MAX_SQUARES = 2, 6  # of rule "squares"
+# of rule "squares"
+OLD_LONG = 2
+OLD_MAX_SQUARES = 6
 
 
 def hide(image: Image.Image, person: PersonCrop, full: tuple[int, int]) -> Image.Image:
@@ -38,7 +40,10 @@ def scene_view(image: Image.Image, size: int, crop_fraction: float) -> Pixels:
     """
     short = math.floor(size / crop_fraction)
     width, height = image.size
-    resized = (short, int(short * height / width)) if width <= height else (int(short * width / height), short)
+    if width <= height:
+        resized = (short, int(short * height / width))
+    else:
+        resized = (int(short * width / height), short)
     if image.size != resized:
         image = image.resize(resized, Image.Resampling.BICUBIC)
     left, top = (round((side - size) / 2) for side in image.size)
@@ -65,15 +70,22 @@ def scene_parts(full: tuple[int, int], rule: LongImages = "blend") -> list[tuple
     [(55, 155, 0.5), (0, 100, 0.25), (110, 210, 0.25)]
     """
     width, height = full
-    short, long = min(full), max(full)
-    places = _places(long / short) if rule == "blend" else _old_places(long / short)
+    short = min(full)
+    long = max(full)
+    if rule == "blend":
+        places = _places(long / short)
+    else:
+        places = _old_places(long / short)
     if len(places) == 1:
         return [(Box(0, 0, width, height), 1.0)]
     total = sum(weight for _, weight in places)
     parts = []
     for place, weight in places:
         start = round(place * (long - short))
-        box = Box(start, 0, start + short, height) if width >= height else Box(0, start, width, start + short)
+        if width >= height:
+            box = Box(start, 0, start + short, height)
+        else:
+            box = Box(0, start, width, start + short)
         parts.append((box, weight / total))
     return parts
 
@@ -106,7 +118,10 @@ def person_view(image: Image.Image, person: PersonCrop, full: tuple[int, int], s
 
     person: in px of the full image; everything outside of `person.keep` is black.  full: as for `hide`.
     """
-    source = black_outside(image, person.keep, full) if person.keep else image
+    if person.keep:
+        source = black_outside(image, person.keep, full)
+    else:
+        source = image
     return to_planes(source.resize((size, size), Image.Resampling.BICUBIC, box=_scaled(person.box, image.size, full)))
 
 

@@ -64,7 +64,8 @@ class AnswerHeader(NamedTuple):
 
     def difference(self, other: "AnswerHeader") -> str:
         """Describe the first property in which the predictions in a file, `other`, differ from these."""
-        ours, theirs = self._asdict(), other._asdict()
+        ours = self._asdict()
+        theirs = other._asdict()
         name = next(name for name in ours if ours[name] != theirs[name])
         if name == "asked":
             return "a model or detector that has changed under the same name, or another coverage"
@@ -77,7 +78,8 @@ class PathSet:
     """Set of paths, 8 bytes each; among 10 million the odds of a collision are 1 to 370,000."""
 
     def __init__(self) -> None:
-        self._keys, self._sorted = array("Q"), np.empty(0, np.uint64)
+        self._keys = array("Q")
+        self._sorted = np.empty(0, np.uint64)
 
     def add(self, path: str) -> None:
         """Add a path."""
@@ -106,13 +108,21 @@ class ResultFile:
     """
 
     def __init__(self, path: Path, *, resume: bool, answered: AnswerHeader, with_bom: bool = False) -> None:
-        self.path, self.with_bom, self.answered = path, with_bom, answered
+        self.path = path
+        self.with_bom = with_bom
+        self.answered = answered
         _check_name(path, (LINES, *TABLES))
-        self.lines = path if path.suffix == LINES else path.with_name(path.name + LINES)
+        if path.suffix == LINES:
+            self.lines = path
+        else:
+            self.lines = path.with_name(path.name + LINES)
         taken = reserved_names().intersection(answered.labels)
         if taken and path != self.lines:
             raise ConfigError(f"{path}: the label {min(taken)!r} has the name of a column; write {LINES} instead")
-        self._beside = {} if answered.asked is None else {"asked": answered.asked}
+        if answered.asked is None:
+            self._beside = {}
+        else:
+            self._beside = {"asked": answered.asked}
         self._done = PathSet()
         with writing(self.lines):
             self._lock = FileLock(self.lines)
@@ -180,7 +190,8 @@ def _check_name(path: Path, endings: Sequence[str]) -> None:
 
 def _repair(path: Path, answered: AnswerHeader) -> PathSet:
     """Remove failures and an incomplete last line; return the paths of the predicted images."""
-    there, failures = PathSet(), 0
+    there = PathSet()
+    failures = 0
     for value in read_lines(path):
         if "scene" not in value:
             failures += 1
@@ -208,22 +219,27 @@ class EmbeddingFile:
     """
 
     def __init__(self, path: Path) -> None:
-        self.path, self.names = path, path.with_name(path.name + ".txt")
+        self.path = path
+        self.names = path.with_name(path.name + ".txt")
         _check_name(path, EMBEDDINGS)
         there = next((one for one in (path, self.names) if os.path.exists(one)), None)
         if there is not None:
             raise ConfigError(f"{there} is there already; choose another name")
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._rows, self._paths = TemporaryFile(dir=path.parent), TemporaryFile(dir=path.parent)  # noqa: SIM115
-        self.count, self.width = 0, 0
+            # They stay open until `close`.
+            self._rows = TemporaryFile(dir=path.parent)  # noqa: SIM115
+            self._paths = TemporaryFile(dir=path.parent)  # noqa: SIM115
+        self.count = 0
+        self.width = 0
 
     def write(self, prediction: Prediction) -> None:
         """Add the features of an image."""
         if prediction.embedding is None:
             return
         row = np.asarray(prediction.embedding, np.float32)
-        self.count, self.width = self.count + 1, len(row)
+        self.count = self.count + 1
+        self.width = len(row)
         self._rows.write(row.tobytes())
         self._paths.write(" ".join((prediction.path or "").splitlines()).encode("utf-8", "backslashreplace") + b"\n")
 

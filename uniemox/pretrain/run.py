@@ -53,7 +53,9 @@ from uniemox.views.patches import IMAGENET_MEAN, IMAGENET_STD, patchify, unpatch
 from uniemox.views.transforms import TrainViews
 
 DECODER = "decoder_start"  # field of config.json: origin of the decoder's initial weights
-PICTURED, GAP_PX = 8, 2  # samples in a reconstruction image, and the white gap between them
+# samples in a reconstruction image, and the white gap between them
+PICTURED = 8
+GAP_PX = 2
 
 
 def pretrain(
@@ -76,7 +78,8 @@ def pretrain(
     Raises ConfigError, DataError, TeacherError, CheckpointError, NonFiniteLossError; StoppedError after SIGTERM or
     Ctrl-C. After any error the last checkpoint remains.
     """
-    device, callback = setup_device(config.hardware), callback or Callback()
+    device = setup_device(config.hardware)
+    callback = callback or Callback()
     config = with_precision(config, out)
     precision = precision_of(config.hardware)
     steps_in_epoch(len(data), config.batch_size)  # raises before anything is written
@@ -87,13 +90,15 @@ def pretrain(
         broken = _count_unreadable(config, data, out, callback)
         trainer = build_trainer(config, data, out, model, callback)
         plan = plan_run(config, data, trainer, teacher, done=trainer.resume().step)
-        runner, patches = wrap(model, device, compiled=config.hardware.compile), model.encoder.patch_embed.num_patches
+        runner = wrap(model, device, compiled=config.hardware.compile)
+        patches = model.encoder.patch_embed.num_patches
         dataset = ViewDataset(data.samples, TrainViews(config.view, config.seed, patches))
         save = partial(_save, config, dataset, trainer, teacher)
         with closing(trainer.steps(plan, load_batches(config, dataset, plan, broken), save)) as steps:
             for step in steps:
                 batches = [make_batch(views, with_emotion=config.teacher.with_emotion) for views in step.batches]
-                weights, norms = weights_at(step.done), {}
+                weights = weights_at(step.done)
+                norms = {}
                 if config.diagnose_every and step.done % config.diagnose_every == 0:
                     # Compiled backward passes free their buffers, so they can't run once for each loss.
                     with torch.compiler.set_stance("force_eager"):
@@ -133,7 +138,10 @@ def open_networks(
     Raises TeacherError or CheckpointError before any long work if weights are missing.
     """
     with first_process_first():  # it may have to be downloaded
-        encoder = None if config.encoder.start is None else build_encoder_of(config)
+        if config.encoder.start is None:
+            encoder = None
+        else:
+            encoder = build_encoder_of(config)
     teacher = prepare_teacher(config, data, out, device, callback)
     if rank() == 0:
         record_start(out, encoder, callback)
@@ -153,7 +161,8 @@ def prepare_teacher(
     config: PretrainConfig, data: DataSet, out: Path, device: torch.device, callback: Callback
 ) -> Teacher | None:
     """Return the teacher for `pretrain_step`; None if no loss needs one. Its features are saved in the run's folder."""
-    model, settings = config.model, config.teacher
+    model = config.model
+    settings = config.teacher
     if not model.needs_image_features:
         return None
     teacher = None
@@ -215,7 +224,9 @@ def set_up(config: PretrainConfig, model: UniEmoX, teacher: Teacher | None, devi
 
 def computing_teacher(teacher: Teacher | None) -> Teacher | None:
     """Return the teacher that computes image features in every step; None if they are stored."""
-    return teacher.of_images if isinstance(teacher, StoredTeacher) else teacher
+    if isinstance(teacher, StoredTeacher):
+        return teacher.of_images
+    return teacher
 
 
 def build_trainer(config: PretrainConfig, data: DataSet, out: Path, model: UniEmoX, callback: Callback) -> Trainer:
@@ -230,10 +241,16 @@ def plan_run(
 ) -> RunPlan:
     """Return the cost of a run after a number of steps, including the memory of a teacher that runs in it."""
     computing = computing_teacher(teacher)
-    network = computing if isinstance(computing, nn.Module) else getattr(computing, "model", None)
+    if isinstance(computing, nn.Module):
+        network = computing
+    else:
+        network = getattr(computing, "model", None)
 
     def probe(pixels: Tensor) -> None:
-        features = None if teacher is None else torch.randn(len(pixels), teacher.width)
+        if teacher is None:
+            features = None
+        else:
+            features = torch.randn(len(pixels), teacher.width)
         batch = PretrainBatch(scene=pixels, person=pixels, image_features=features, text_features=features)
         forward(trainer.model, batch, precision=precision_of(config.hardware))
 
@@ -262,7 +279,8 @@ def _save(
         with torch.no_grad(), torch.compiler.set_stance("force_eager"):  # on all processes, because they gather texts
             output = forward(trainer.model, batch, teacher=teacher)
         if output.scene_pred is not None or output.person_pred is not None:
-            patch_size, norm_pix = trainer.model.patch_size, config.model.norm_pix
+            patch_size = trainer.model.patch_size
+            norm_pix = config.model.norm_pix
             image = reconstruction_image(output, batch, patch_size=patch_size, norm_pix=norm_pix)
             journal.image(done, "reconstruction", image)
     wait_for_all()
@@ -296,12 +314,15 @@ def reconstruction_image(output: ModelOutput, batch: PretrainBatch, *, patch_siz
     ):
         if pred is None or mask is None or pixels is None:
             continue
-        truth, patches = pixels.float() / 255, pred.float().cpu()  # (N, 3, H, W), (N, L, P)
+        # (N, 3, H, W), (N, L, P)
+        truth = pixels.float() / 255
+        patches = pred.float().cpu()
         grid = (truth.shape[2] // patch_size, truth.shape[3] // patch_size)
         hidden = unpatchify(mask.hidden.cpu()[..., None].expand_as(patches).float(), patch_size, grid)  # (N, 3, H, W)
         if norm_pix:
             real = patchify((truth - mean) / std, patch_size)  # (N, L, P)
-            variance, middle = real.var(dim=-1, keepdim=True), real.mean(dim=-1, keepdim=True)
+            variance = real.var(dim=-1, keepdim=True)
+            middle = real.mean(dim=-1, keepdim=True)
             patches = patches * (variance + 1e-6).sqrt() + middle
         made = (unpatchify(patches, patch_size, grid) * std + mean).clamp(0, 1)
         rows += [truth * (1 - hidden) + 0.5 * hidden, made * hidden + truth * (1 - hidden), truth]

@@ -118,7 +118,10 @@ def model_inputs(model: nn.Module, batch: PretrainBatch, teacher: Teacher | None
     scene = batch.scene
     person = batch.person if config.needs_person else None
     scene_noise = batch.scene_noise
-    person_noise = None if person is None else batch.person_noise
+    if person is None:
+        person_noise = None
+    else:
+        person_noise = batch.person_noise
     image, text = teacher_features(batch, teacher, config, device)
     return {
         "scene": normalise(scene, device),
@@ -134,7 +137,8 @@ def teacher_features(
     batch: PretrainBatch, teacher: Teacher | None, config: ModelConfig, device: torch.device
 ) -> tuple[Tensor | None, Tensor | None]:
     """Return Ω and Λ of a batch, (N, C) each, from the batch or else the teacher; None if no loss needs them."""
-    image, text = None, None
+    image = None
+    text = None
     if config.needs_image_features:
         image = batch.image_features
         if image is None:
@@ -165,7 +169,11 @@ def _required(teacher: Teacher | None) -> Teacher:
 
 def make_batch(views: ViewBatch, *, with_emotion: bool) -> PretrainBatch:
     """Make the batch of a step.  views: from `TrainViews` with masks.  with_emotion: see `text_of`."""
-    noise = torch.empty(2, 0, 0) if views.noise is None else views.noise  # for a batch without images
+    # for a batch without images
+    if views.noise is None:
+        noise = torch.empty(2, 0, 0)
+    else:
+        noise = views.noise
     return PretrainBatch(
         scene=views.scene,
         person=views.person,

@@ -95,7 +95,9 @@ def table7(study: Study) -> Plan:
 def _from_scratch(study: Study, fusion: str) -> Options:
     """Return options for random weights. The demo already has them, and its own Γ needs no option."""
     if study.is_demo:
-        return {} if fusion == "gated" else {"model.fusion": fusion}
+        if fusion == "gated":
+            return {}
+        return {"model.fusion": fusion}
     return {"encoder.start": None, "schedule.epochs": SCRATCH_EPOCHS, "model.fusion": fusion}
 
 
@@ -107,8 +109,14 @@ def _plan(
     columns, rows = columns_of(study.targets), []
     for variant in variants:
         paper = table[variant.key]
-        word = variant.name if variant.changes or variant.with_emotion else MAIN
-        variant_study = study if variant.with_emotion is None else replace(study, with_emotion=variant.with_emotion)
+        if variant.changes or variant.with_emotion:
+            word = variant.name
+        else:
+            word = MAIN
+        if variant.with_emotion is None:
+            variant_study = study
+        else:
+            variant_study = replace(study, with_emotion=variant.with_emotion)
         starts = variant_study.pretrained(word, variant.changes)
         method = Method(name=f"UniEmoX, {word}", starts=starts, has_fusion=variant.changes != NO_FUSION)
         cells = {target.name: study.cell(method, target, paper=paper.get(target.name)) for target in study.targets}
@@ -126,7 +134,8 @@ def _plan(
 
 
 FEW = 0.1  # share of the labels
-ON, OF_FEW = ": trained on {}", f": {FEW:.0%} of its own labels"
+ON = ": trained on {}"
+OF_FEW = f": {FEW:.0%} of its own labels"
 
 
 def cross(study: Study) -> Plan:
@@ -195,7 +204,10 @@ def fig7(study: Study) -> Plan:
     names = list(dict.fromkeys([SCRATCH if study.is_demo else "dBOT", *given, OURS]))
     rows: list[TableRow] = []
     for target in study.targets:
-        suffix = f", {target.name}" if len(study.targets) > 1 else ""
+        if len(study.targets) > 1:
+            suffix = f", {target.name}"
+        else:
+            suffix = ""
         own = []
         for name in names:
             method = method_of(study, name)

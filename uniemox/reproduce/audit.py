@@ -32,7 +32,10 @@ def audit(run: Path) -> list[str]:
     lacking += [f"there is no {name}" for name in (WEIGHTS, SEEN) if not (run / name).exists()]
     for name in ("init", "encoder.start"):
         source = record.get(f"config.{name}")
-        gone = [path for path in weight_paths(source) if not path.exists()] if isinstance(source, str) else []
+        if isinstance(source, str):
+            gone = [path for path in weight_paths(source) if not path.exists()]
+        else:
+            gone = []
         lacking += [f"its initial weights are no longer at {path}" for path in gone]
     return lacking
 
@@ -56,7 +59,8 @@ def _verify(run: Path, kept: SavedEvaluation) -> dict[str, Any]:
         raise DataError(f"{run}: the evaluation on {kept.title} can't be verified: {reason}")
     persons = kept.values.get("persons")
     opened = open_data(kept.data, persons=None if persons is None else Path(persons), from_file=True)
-    samples, keys = {sample.key: sample for sample in opened.samples}, kept.predictions.keys
+    samples = {sample.key: sample for sample in opened.samples}
+    keys = kept.predictions.keys
     if gone := [key for key in keys if key not in samples]:
         raise DataError(f"{opened.name} lacks {len(gone)} of {len(keys)} scored images, such as {gone[0]}")
     data = replace(opened, samples=[samples[key] for key in keys])

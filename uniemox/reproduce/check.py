@@ -61,11 +61,14 @@ def check_runs(runs: Sequence[Run], on_progress: Progress = silent) -> list[Chec
 
     Writes, fetches and trains nothing.
     """
-    world, result, failed = _World(), list[Checked](), set[str]()
+    world = _World()
+    result = list[Checked]()
+    failed = set[str]()
     for done, run in enumerate(runs):
         on_progress("checking", done, len(runs))
         before = next((needed.name for needed in run.needs if needed.key in failed), None)
-        summary, missing = "", run.lacks or (None if before is None else f"the run before it: {before}")
+        summary = ""
+        missing = run.lacks or (None if before is None else f"the run before it: {before}")
         if missing is None:
             try:
                 summary = CHECKS[run.kind](run, world)
@@ -93,7 +96,10 @@ def _open(source: str, files: Mapping[str, Any], world: _World) -> DataSet:
     data = world.data.get(source) or world.data.get(key)
     if data is None:
         data = world.data[key] = open_data(source, **there)
-    scheme = world.schemes.get(given["splits"]) if "splits" in given else None
+    if "splits" in given:
+        scheme = world.schemes.get(given["splits"])
+    else:
+        scheme = None
     if scheme is None:
         return data
     samples = [replace(sample, split=scheme[sample.key]) for sample in data.samples if sample.key in scheme]
@@ -115,7 +121,8 @@ def _data_of(run: Run, world: _World) -> DataSet:
 
 def _part(run: Run, world: _World) -> DataSet:
     """Return the samples of the run's split, or all."""
-    data, split = _data_of(run, world), run.options.get("split", "all")
+    data = _data_of(run, world)
+    split = run.options.get("split", "all")
     return data if split == "all" else data.only(split)
 
 
@@ -150,17 +157,26 @@ def _finetune(run: Run, world: _World) -> str:
         steps_in_epoch(len(train), config.batch_size)
     views = TrainViews(config.view, config.seed)(train[0], 0)
     if config.method == "histogram":  # it builds no network, and no run starts from it
-        width, start = FEATURES, "no weights"
+        width = FEATURES
+        start = "no weights"
     else:
-        count = 0 if config.region_method is None else len(data.labels)  # a region method is built for its labels
+        # a region method is built for its labels
+        if config.region_method is None:
+            count = 0
+        else:
+            count = len(data.labels)
         key = f"{start_key(config, world.trained)} {count}"
         if key not in world.networks:  # shared by seeds and data sets
             world.networks[key] = finetuning_network(config, world.trained, data.labels.labels)
         width, world.trained[str(run.folder)], start = world.networks[key]
     world.labels[run.folder] = data
-    batch, outputs = config.batch_size // config.accumulation // run.processes, len(data.labels)
+    batch = config.batch_size // config.accumulation // run.processes
+    outputs = len(data.labels)
     sees_person = config.region_method is not None or config.network.streams == "both"
-    person = f" and person ({views.person_source})" if sees_person else ""
+    if sees_person:
+        person = f" and person ({views.person_source})"
+    else:
+        person = ""
     return (
         f"{len(train)} images to train on, {len(parts.samples) - len(train)} held out; start {start}; batch "
         f"{(batch, *views.scene.shape)} of scene{person}, features {(batch, width)}, logits {(batch, outputs)}"
@@ -174,12 +190,16 @@ def _evaluate(run: Run, world: _World) -> str:
 
 
 def _split(run: Run, world: _World) -> str:
-    data, kind = _data_of(run, world), parse_source(str(run.arguments[0]))[0]
+    data = _data_of(run, world)
+    kind = parse_source(str(run.arguments[0]))[0]
     recipe = PAPER_RECIPES.get(kind)
     if "paper" in run.options and (recipe is None or recipe.schemes == 1):
         scheme, _ = paper_split(kind, data, 0)
     else:  # colours choose one of several schemes, all with these sizes
-        shares = recipe.ratios if "paper" in run.options and recipe else parse_ratio("80/10/10")
+        if "paper" in run.options and recipe:
+            shares = recipe.ratios
+        else:
+            shares = parse_ratio("80/10/10")
         scheme = split_samples(data.samples, shares, 0)
     world.schemes[run.folder / SPLITS] = scheme
     sizes = {name: list(scheme.values()).count(name) for name in sorted(set(scheme.values()))}

@@ -59,19 +59,28 @@ def pretraining_network(
     planned_teachers: teachers that runs of the plan fit, by folder.  batch: number of images.
     Raises the run's own errors.
     """
-    width = teacher_width(config.teacher.source, planned_teachers) if config.model.needs_image_features else None
+    if config.model.needs_image_features:
+        width = teacher_width(config.teacher.source, planned_teachers)
+    else:
+        width = None
     encoder, start = _start_of(config)
     with META:
         model = UniEmoX(encoder, replace(config.model, teacher_width=width)).train()
     if config.encoder.start is not None:
         start = f"{start}, {take_decoder(model, config.encoder.start, is_fresh=config.fresh_decoder)}"
     fusion = model.config.fusion
-    left = SavedFusion(fusion, model.config.fusion_heads, model.config.decoder.width) if fusion else None
+    if fusion:
+        left = SavedFusion(fusion, model.config.fusion_heads, model.config.decoder.width)
+    else:
+        left = None
     key = f"{config.encoder} {left} {config.view.size}"
     with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
         model.to_empty(device="cpu")  # fake tensors, because autocast does not support the meta device
         pixels = torch.zeros(batch, 3, *model.image_size)
-        features = None if width is None else torch.zeros(batch, width)
+        if width is None:
+            features = None
+        else:
+            features = torch.zeros(batch, width)
         output = model(pixels, pixels, image_features=features, text_features=features)
     made = "none" if output.fused is None else tuple(output.fused.shape)
     shapes = f"batch {tuple(pixels.shape)}, features {made}, losses {', '.join(output.losses)}"
@@ -80,7 +89,10 @@ def pretraining_network(
 
 def start_key(config: FinetuneConfig, planned: Planned) -> str:
     """Return the settings that determine the network of a fine-tuning run."""
-    start = planned[config.init].key if config.init in planned else config.init
+    if config.init in planned:
+        start = planned[config.init].key
+    else:
+        start = config.init
     return f"{start} {config.method} {config.network} {config.view.size}"
 
 
@@ -89,7 +101,8 @@ def finetuning_network(config: FinetuneConfig, planned: Planned, labels: tuple[s
 
     planned: runs that are not done.  labels: of its data.  Raises the run's own errors.
     """
-    settings, pixels = config.network, torch.zeros(2, 3, config.view.size, config.view.size, device=META)
+    settings = config.network
+    pixels = torch.zeros(2, 3, config.view.size, config.view.size, device=META)
     encoder, start = _encoder_of(config, planned)
     set_drop_path(encoder, settings.drop_path)
     for network, file in ((YoloxNano(), settings.objects), (YuNet(), settings.faces)):
@@ -97,13 +110,20 @@ def finetuning_network(config: FinetuneConfig, planned: Planned, labels: tuple[s
             load_detector_weights(network, Path(file))
     if config.region_method is not None:
         spec = NetworkSpec(feature_width=feature_map(encoder.eval(), pixels).shape[1], labels=labels)
-        method, skip = config.region_method, settings.skip
+        method = config.region_method
+        skip = settings.skip
         spec = replace(spec, method=method, fused_width=settings.fused_width, skip=skip)
     else:
-        saved = planned[config.init].fusion if config.init in planned else None
+        if config.init in planned:
+            saved = planned[config.init].fusion
+        else:
+            saved = None
         fusion = fusion_settings(saved, settings)
         spec = NetworkSpec(feature_width=encoder.eval()(pixels).shape[1], streams=settings.streams, **fusion)
-    left = None if spec.fusion is None else SavedFusion(spec.fusion, spec.fusion_heads, spec.fused_width)
+    if spec.fusion is None:
+        left = None
+    else:
+        left = SavedFusion(spec.fusion, spec.fusion_heads, spec.fused_width)
     key = f"encoder of {start_key(config, planned)}"
     return build(spec, nn.Identity()).width, Trained(lambda: _encoder_of(config, planned)[0], left, key), start
 
@@ -129,7 +149,8 @@ def teacher_width(source: str, planned: Mapping[str, FitConfig]) -> int:
 
 def _start_of(config: PretrainConfig) -> tuple[Any, str]:
     """Return the encoder of a pre-training run, and a description of its weights."""
-    start, size = config.encoder.start, config.view.size
+    start = config.encoder.start
+    size = config.view.size
     if start is None:
         with META:
             return build_encoder(config.encoder.name, size, **config.encoder.timm_options), "random weights"
@@ -138,7 +159,10 @@ def _start_of(config: PretrainConfig) -> tuple[Any, str]:
         check_plain(encoder, start)
         encoder.reset_classifier(0, "token")
         return encoder, weights
-    path = Path(start) / ENCODER if Path(start).is_dir() else Path(start)
+    if Path(start).is_dir():
+        path = Path(start) / ENCODER
+    else:
+        path = Path(start)
     encoder = draft_published(path, size, is_start=True)
     return encoder, f"{encoder.report.method} of {path}"
 
@@ -147,7 +171,10 @@ def _encoder_of(config: FinetuneConfig, planned: Planned) -> tuple[Any, str]:
     """Return the encoder of a fine-tuning run, and a description of its weights."""
     init = Init.parse(config.init)
     pairs = [_one(name, config, planned) for name in init.networks]
-    starts = ["random weights"] if init.from_scratch else [start for _, start in pairs]
+    if init.from_scratch:
+        starts = ["random weights"]
+    else:
+        starts = [start for _, start in pairs]
     if len(pairs) == 1:
         return pairs[0][0], starts[0]
     encoders = [encoder for encoder, _ in pairs]
@@ -155,7 +182,8 @@ def _encoder_of(config: FinetuneConfig, planned: Planned) -> tuple[Any, str]:
 
 
 def _one(source: str, config: FinetuneConfig, planned: Planned) -> tuple[Any, str]:
-    size, folder = config.view.size, Path(source)
+    size = config.view.size
+    folder = Path(source)
     if source in IN_PACKAGE:
         return load_embedded(source)[0].to(META), f"{source}, from the package"
     if source in planned:

@@ -63,7 +63,9 @@ def measure_run(run: Path) -> NetworkCost:
 
 
 BYTES = 4  # per weight, gradient, and each of AdamW's two moments
-GPUS_OF_NODE, NVLINK_GB_S = 8, 400.0  # bandwidth between its GPUs
+# bandwidth between its GPUs
+GPUS_OF_NODE = 8
+NVLINK_GB_S = 400.0
 CHECKPOINTS_WHILE_RUNNING = 4  # two recent ones, the best, and one being written
 FINISHED_COPIES = {"pretrain": 2, "finetune": 3}  # encoder and model; plus an ONNX file
 
@@ -92,9 +94,13 @@ def simulate(runs: Sequence[Run], *, gpus: int, images_per_s: float) -> Simulate
     """
     trained = [run for run in runs if run.gflop]
     seconds = {run.key: step_seconds(run, images_per_s) * run.images / batch_of(run) for run in trained}
-    ahead, finished, running = work_ahead(runs), set[str](), list[tuple[float, Run]]()
+    ahead = work_ahead(runs)
+    finished = set[str]()
+    running = list[tuple[float, Run]]()
     waiting = sorted(runs, key=lambda run: -ahead[run.key])
-    now, busy_s, max_checkpoint_bytes = 0.0, 0.0, 0.0
+    now = 0.0
+    busy_s = 0.0
+    max_checkpoint_bytes = 0.0
     while waiting or running:
         free = gpus - sum(gpus_of(run) for _, run in running)
         for run in [run for run in waiting if all(needed.key in finished for needed in run.needs)]:
@@ -156,7 +162,10 @@ def gradient_bytes(run: Run) -> float:
 
 def finished_bytes(run: Run) -> float:
     """Return the bytes of a finished run, including the checkpoints that figure 9 shows."""
-    checkpoints = 3 * STAGES if "save.keep_every" in run.options else 0
+    if "save.keep_every" in run.options:
+        checkpoints = 3 * STAGES
+    else:
+        checkpoints = 0
     return (FINISHED_COPIES[run.kind] + checkpoints) * run.parameters_m * 1e6 * BYTES
 
 

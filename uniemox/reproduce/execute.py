@@ -20,7 +20,8 @@ from uniemox.io.stopping import StopRequest
 from uniemox.reproduce.plan import ONE_MACHINE, Run
 from uniemox.reproduce.results import is_done
 
-LOCKS, JOURNAL = "locks", "journal.jsonl"
+LOCKS = "locks"
+JOURNAL = "journal.jsonl"
 LOOK_EVERY_S = 0.2
 START_IMAGES = 4000  # time to start and end a command, in images of a small network
 TAIL = 4  # lines shown of a failed run's log
@@ -69,8 +70,11 @@ def execute(
     most = max(map(gpus_of, runs), default=0)
     if gpus and most > len(free):
         raise ConfigError(f"a run of this plan has {most} processes, but there are {len(free)} GPUs; give fewer --gpus")
-    began, ahead, total = time.perf_counter(), work_ahead(runs), sum(map(_weight, runs))
-    waiting, running = sorted(to_do(runs), key=lambda run: -ahead[run.key]), list[_Started]()
+    began = time.perf_counter()
+    ahead = work_ahead(runs)
+    total = sum(map(_weight, runs))
+    waiting = sorted(to_do(runs), key=lambda run: -ahead[run.key])
+    running = list[_Started]()
     open_keys = {run.key for run in waiting}
     outcome = RunOutcome(done=[run for run in runs if run.key not in open_keys])
     with StopRequest() as stop:
@@ -84,14 +88,20 @@ def execute(
             finished = {run.key for run in outcome.done}
             waiting = [run for run in waiting if not _settle(run, outcome, finished)]
             for run in [run for run in waiting if all(needed.key in finished for needed in run.needs)]:
-                own = tuple(free[: gpus_of(run)]) if gpus else None
+                if gpus:
+                    own = tuple(free[: gpus_of(run)])
+                else:
+                    own = None
                 if len(running) == jobs or (own is not None and len(own) < gpus_of(run)):
                     break  # the first in line gets the GPUs first
                 if (now := _start(run, own)) is not None:
                     waiting.remove(run)
                     running.append(now)
                     free = free[len(own or ()) :]
-            idle = "waiting for another process" if waiting else "no run is left"
+            if waiting:
+                idle = "waiting for another process"
+            else:
+                idle = "no run is left"
             names = ", ".join(entry.run.name for entry in running) or idle
             watch(sum(map(_weight, outcome.done)) / total if total else 1.0, names)
             if waiting or running:
@@ -171,7 +181,10 @@ def _start(run: Run, gpus: tuple[str, ...] | None = None) -> _Started | None:
         return None
     if run.makes is None and run.scores is None:  # a file in its folder, which keeps growing
         run.folder.mkdir(parents=True, exist_ok=True)
-    own = {} if gpus is None else {"CUDA_VISIBLE_DEVICES": ",".join(gpus)}
+    if gpus is None:
+        own = {}
+    else:
+        own = {"CUDA_VISIBLE_DEVICES": ",".join(gpus)}
     start = [sys.executable, "-m"]
     if run.processes > 1:
         start += ["torch.distributed.run", *ONE_MACHINE, f"--nproc-per-node={run.processes}", "-m"]
@@ -193,14 +206,18 @@ def _start(run: Run, gpus: tuple[str, ...] | None = None) -> _Started | None:
 
 def _end(started: _Started, outcome: RunOutcome) -> None:
     """Record how a command ended."""
-    run, code = started.run, started.process.returncode
+    run = started.run
+    code = started.process.returncode
     if code == 0:
         write_file(run.mark, run.command + "\n")
     _clear(started)
     if code == 0 and is_done(run):
         outcome.done.append(run)
         return
-    made = "" if code else "; it ended without an error, but did not write its output"
+    if code:
+        made = ""
+    else:
+        made = "; it ended without an error, but did not write its output"
     lines = [line.strip() for line in read_limited(run.log).decode("utf-8", "replace").splitlines() if line.strip()]
     outcome.failed[run.key] = f"exit code {code}{made}: {' / '.join(lines[-TAIL:])} (all of it: {run.log})"
 
@@ -225,10 +242,14 @@ def _clear(started: _Started) -> None:
 
 def seconds_of(root: Path) -> dict[str, float]:
     """Return the time of every run by key, over all its starts, from the journal. Raises DataError for a bad one."""
-    path, seconds = root / JOURNAL, dict[str, float]()
+    path = root / JOURNAL
+    seconds = dict[str, float]()
     refuse_special(path)
     try:
-        lines = read_limited(path).splitlines() if path.exists() else []
+        if path.exists():
+            lines = read_limited(path).splitlines()
+        else:
+            lines = []
     except OSError as error:
         raise DataError(f"{path} can't be read ({error.strerror}); remove it") from error
     for line in lines:

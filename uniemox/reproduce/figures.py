@@ -26,7 +26,8 @@ from uniemox.reproduce.study import Study
 from uniemox.reproduce.table3 import OURS, SCRATCH, method_of
 from uniemox.training.run_folder import read_json
 
-LIST, SHEET = "pictures.json", "sheet.png"
+LIST = "pictures.json"
+SHEET = "sheet.png"
 MAX_SIDE_PX = 640
 
 
@@ -128,7 +129,8 @@ def fig6(study: Study) -> Plan:
     """Plan figure 6: the scheme whose splits have the most similar colours."""
     data = _target(study, "fig6")
     options = {"schemes": SCHEMES, "plot": f"{OUT}/choice.png", **data.exclude}
-    name, file = f"choose a split of {data.name}", f"{OUT}/{SPLITS}"
+    name = f"choose a split of {data.name}"
+    file = f"{OUT}/{SPLITS}"
     run = replace(data, needs=()).run(
         study.config.out, name, "data split", data.origin, file, options=options, makes=SPLITS
     )
@@ -169,7 +171,8 @@ def fig9(study: Study) -> Plan:
     """Plan figure 9: reconstruction of hidden patches by our pre-training and by reconstruction alone."""
     drawn = _images(study, _target(study, "fig9"))
     mae = study.weights.get("MAE")
-    alone, whole = study.pretrain("reconstruction alone", RECONSTRUCTION), study.pretrain()
+    alone = study.pretrain("reconstruction alone", RECONSTRUCTION)
+    whole = study.pretrain()
     run = Run(
         name="figure 9",
         kind="explain",
@@ -197,7 +200,9 @@ def _target(study: Study, figure: str) -> DataSource:
         return targets[0]
     papers = next(target for target in targets if target.name == PAPER_DATA[figure])
     is_given = [target for target in targets if target.digests]
-    return papers if papers in is_given or not is_given else is_given[0]
+    if papers in is_given or not is_given:
+        return papers
+    return is_given[0]
 
 
 def _images(study: Study, target: DataSource, split: str = "") -> Run:
@@ -211,10 +216,12 @@ def _images(study: Study, target: DataSource, split: str = "") -> Run:
 
 def _plan(study: Study, name: Name, title: str, about: tuple[str, ...], run: Run, sheet: Callable[[], Html]) -> Plan:
     """Plan a page with a run's output, with a note if the images are not from the paper's data set."""
-    dataset, papers = _target(study, name).name, PAPER_DATA[name]
+    dataset = _target(study, name).name
+    papers = PAPER_DATA[name]
     if not study.is_demo and dataset != papers:
         about += (f"The images are from {dataset}; the paper shows {papers}, which was not given.",)
-    title, scale = f"Figure {name.removeprefix('fig')}: {title}", study.config.scale
+    title = f"Figure {name.removeprefix('fig')}: {title}"
+    scale = study.config.scale
     return Plan(name=name, title=title, scale=scale, about=about, more=(run,), parts=(sheet,))
 
 

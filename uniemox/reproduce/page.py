@@ -33,7 +33,8 @@ class Findings:
     """Findings of one plan, after its runs."""
 
     def __init__(self, plan: Plan, outcome: RunOutcome, root: Path) -> None:
-        self.plan, self.outcome = plan, outcome
+        self.plan = plan
+        self.outcome = outcome
         self.records = records_of(plan, set(outcome.failed))
         self.costs = {row.name: cost for row in plan.rows if (cost := _cost(row)) is not None}
         self.ours = [name for name in plan.columns if any(row.cells.get(name, Cell()).runs for row in plan.rows)]
@@ -81,11 +82,17 @@ class Findings:
 
 def records_of(plan: Plan, failed: set[str]) -> dict[tuple[str, str], dict[str, Any]]:
     """Return a dictionary of `CSV_FIELDS`, in their order, for each method and data set.  failed: keys of runs."""
-    rows, records = {row.name: row for row in plan.rows}, {}
+    rows = {row.name: row for row in plan.rows}
+    records = {}
     scores = {(row.name, name): score_of(cell) for row in plan.rows for name, cell in row.cells.items()}
-    reference = rows[plan.reference].cells if plan.reference in rows else {}
+    if plan.reference in rows:
+        reference = rows[plan.reference].cells
+    else:
+        reference = {}
     for (method, name), score in scores.items():
-        row, cell, other = rows[method], rows[method].cells[name], reference.get(name)
+        row = rows[method]
+        cell = rows[method].cells[name]
+        other = reference.get(name)
         record: dict[str, Any] = {"method": method, "network": row.network, "data": name}
         record |= {"mark": mark_of(cell, score, failed), "paper_percent": cell.paper, "why": cell.why}
         record |= {} if score is None else asdict(score)
@@ -103,8 +110,12 @@ def _cost(row: TableRow) -> NetworkCost | None:
     return next((measure_run(run.folder) for run in runs if (run.folder / WEIGHTS).exists()), None)
 
 
-LEFT_PX, WIDTH_PX = 330, 840  # left: names of 50 letters
-TOP_PX, BOTTOM_PX = 26, 346  # of a drawing of lines
+# left: names of 50 letters
+LEFT_PX = 330
+WIDTH_PX = 840
+# of a drawing of lines
+TOP_PX = 26
+BOTTOM_PX = 346
 TICKS = 5
 COLOURS = ("#4a80d9", "#d9773f", "#2e8b57", "#a05fc4", "#b8902c", "#c2466b", "#3f9c9c", "#7a7f87")
 
@@ -247,14 +258,19 @@ def _points(record: Record, name: str) -> str:
     """Format a difference of a record in percentage points.  name: gain or over_histogram."""
     difference, low, high = (record[f"{name}{end}"] for end in ("", "_low", "_high"))
     if low is None:
-        reason = "two seeds" if record["over"] == "none" else "different images"
+        if record["over"] == "none":
+            reason = "two seeds"
+        else:
+            reason = "different images"
         return f"{100 * difference:+.1f} (no interval: {reason})"
     return f"{100 * difference:+.1f} ({100 * low:+.1f} to {100 * high:+.1f})"
 
 
 def _percents(shares: Collection[float]) -> str:
     low, high = min(shares), max(shares)
-    return f"{100 * low:.1f} %" if low == high else f"{100 * low:.1f} to {100 * high:.1f} %"
+    if low == high:
+        return f"{100 * low:.1f} %"
+    return f"{100 * low:.1f} to {100 * high:.1f} %"
 
 
 def _drawings(findings: Findings) -> Iterator[tuple[str, Html, str]]:
@@ -268,7 +284,8 @@ def _drawings(findings: Findings) -> Iterator[tuple[str, Html, str]]:
         yield "", curves(title, plan.columns, rows, chance=findings.chance()), words
     for name in findings.ours if not plan.is_curve else ():
         if findings.scored(name):
-            title, points = f"Accuracy on {name}", {row.name: findings.record(row, name) for row in plan.rows}
+            title = f"Accuracy on {name}"
+            points = {row.name: findings.record(row, name) for row in plan.rows}
             words = "Dots: ours, with interval, faint where near chance; squares: the paper's; dashed: chance."
             yield title, dots(title, points, chance=findings.chance(name)), words
 

@@ -23,9 +23,13 @@ from uniemox.reproduce.config import Scale
 from uniemox.reproduce.protocol import Protocol
 from uniemox.training.run_folder import PACKAGES
 
-OUT, KEY = "{out}", "{key}"  # placeholders in a run's arguments and options: its folder, and its hash
+# placeholders in a run's arguments and options: its folder, and its hash
+OUT = "{out}"
+KEY = "{key}"
 NOT_HASHED = ("name", "key_from")  # the scores' name and the key's place do not change results
-RUNS, MARKS, LOGS = "runs", "done", "logs"
+RUNS = "runs"
+MARKS = "done"
+LOGS = "logs"
 # Options of torchrun. Without an address, processes meet at the machine's name, which not every machine can resolve.
 ONE_MACHINE = ("--standalone", "--local-addr", "127.0.0.1")
 
@@ -86,12 +90,15 @@ class Run:
     @property
     def folder(self) -> Path:
         """Folder that it writes to."""
-        return self.model.folder if self.model else self.root / RUNS / f"{self.kind.replace(' ', '-')}-{self.key}"
+        if self.model:
+            return self.model.folder
+        return self.root / RUNS / f"{self.kind.replace(' ', '-')}-{self.key}"
 
     @cached_property
     def words(self) -> tuple[str, ...]:
         """Words after `uniemox` on the command line."""
-        folder, key = str(self.folder), self.key
+        folder = str(self.folder)
+        key = self.key
         return tuple(word.replace(OUT, folder).replace(KEY, key) for word in self._words())
 
     def _words(self, without: Collection[str] = ()) -> Iterator[str]:

@@ -67,8 +67,12 @@ def views_of_method(config: FinetuneConfig) -> str:
     if config.method == "histogram" or not config.sees_person:
         return "the scene"
     if config.region_method is not None:
-        return "the scene without the person, and the person" if config.view.hide_person else "the scene and the person"
-    return "the scene and the person" if config.network.streams == "both" else "the person"
+        if config.view.hide_person:
+            return "the scene without the person, and the person"
+        return "the scene and the person"
+    if config.network.streams == "both":
+        return "the scene and the person"
+    return "the person"
 
 
 def pooling_of(config: FinetuneConfig, own: str | None) -> str:
@@ -95,7 +99,9 @@ def head_of(config: FinetuneConfig) -> str:
         return "logistic regression"
     if config.network.confounders:
         return f"CCIM with {config.network.confounders} confounders, after {config.method}"
-    return "linear" if config.region_method is None else f"linear, after {config.region_method}"
+    if config.region_method is None:
+        return "linear"
+    return f"linear, after {config.region_method}"
 
 
 def augmentation_of(config: FinetuneConfig) -> str:

@@ -43,14 +43,20 @@ def is_done(run: Run) -> bool:
     """Return True if the run's output exists."""
     if run.scores is not None:
         return find_evaluation(run) is not None
-    return run.mark.exists() if run.makes is None else (run.folder / run.makes).exists()
+    if run.makes is None:
+        return run.mark.exists()
+    return (run.folder / run.makes).exists()
 
 
 def find_evaluation(run: Run) -> SavedEvaluation | None:
     """Return the scores that an evaluating run wrote; None if there are no readable ones."""
     if run.scores is None:
         return None
-    name = "*" if run.model is None else run.key  # otherwise it is the scored run's folder
+    # otherwise it is the scored run's folder
+    if run.model is None:
+        name = "*"
+    else:
+        name = run.key
     for file in sorted((run.folder / EVALUATIONS).glob(f"{name}.json")):
         try:
             evaluation = read_evaluation(file)
@@ -72,11 +78,18 @@ def score_of(cell: Cell) -> Score | None:
     interval: Sequence[float] | None
     over: Basis
     if len(values) == 1:
-        over, interval = "pictures", over_images
+        over = "pictures"
+        interval = over_images
     else:
         interval = _interval([predictions for found in evaluations if (predictions := found.predictions) is not None])
-        over = "none" if interval is None else "seeds and pictures"
-    lowest = over_images[0] if interval is None else min(interval[0], over_images[0])
+        if interval is None:
+            over = "none"
+        else:
+            over = "seeds and pictures"
+    if interval is None:
+        lowest = over_images[0]
+    else:
+        lowest = min(interval[0], over_images[0])
     counts = np.array([sum(row) for row in evaluations[0].values["confusion"]])
     chance = float(counts.max() / counts.sum())
     return Score(
@@ -105,7 +118,8 @@ def gain(ours: Cell, reference: Cell) -> PairedDifference | None:
     Runs are paired by seed if both cells have the same number and all are finished.
     None unless both were scored on the same images.
     """
-    first, second = _predictions(ours.runs), _predictions(reference.runs)
+    first = _predictions(ours.runs)
+    second = _predictions(reference.runs)
     if not first or not second or len({(run.keys, run.groups) for run in first + second}) > 1:
         return None
     own, other = (np.array([run.is_right for run in runs]) for runs in (first, second))  # (S, N)
@@ -127,7 +141,9 @@ def mark_of(cell: Cell, score: Score | None, failed: set[str]) -> Mark:
         return "ours"
     if any(run.key in failed for run in cell.runs):
         return "failed"
-    return "cited" if cell.paper is not None and not cell.runs else "not run"
+    if cell.paper is not None and not cell.runs:
+        return "cited"
+    return "not run"
 
 
 HISTOGRAM_NETWORK = "128 HSV bins and a 6 x 6 thumbnail of the scene, logistic regression; one run"

@@ -34,9 +34,14 @@ PAPER_SETS: Mapping[str, tuple[str, int, float, LabelSet]] = {  # by column of t
     "HECO": ("heco", 9385, 0.7, HECO),
 }
 COLUMNS: Mapping[str, str] = {kind: column for column, (kind, *_) in PAPER_SETS.items()}
-SCENES, NEW_SCENES, SCENES_NAME = "synthetic:3072", "synthetic:512?seed=1", "Scenes"
-SCENES_SHORT_SIDE_PX, OWN_SHORT_SIDE_PX = 144, 160
-PRETRAINING, EMOSET_SHARES = "EmoSet", {"train": 0.8, "val": 0.05, "test": 0.15}  # the paper's, as published
+SCENES = "synthetic:3072"
+NEW_SCENES = "synthetic:512?seed=1"
+SCENES_NAME = "Scenes"
+SCENES_SHORT_SIDE_PX = 144
+OWN_SHORT_SIDE_PX = 160
+# the paper's, as published
+PRETRAINING = "EmoSet"
+EMOSET_SHARES = {"train": 0.8, "val": 0.05, "test": 0.15}
 DEFAULT_RECIPE = Recipe(ratios={"train": 0.8, "val": (1 - 0.8) / 2, "test": (1 - 0.8) / 2})
 EMBEDDED = "embedded"  # the package's detector
 WITH_PERSON = ", scene and person"  # end of the name of a further column
@@ -110,7 +115,9 @@ class DataSource:
     @property
     def column(self) -> str:
         """Name of the column: that of the data, and the person if classifiers read it too."""
-        return f"{self.name}{WITH_PERSON}" if self.streams == "both" else self.name
+        if self.streams == "both":
+            return f"{self.name}{WITH_PERSON}"
+        return self.name
 
     def run(
         self,
@@ -141,7 +148,10 @@ def parse_given(texts: Sequence[str]) -> dict[str, str]:
         named = re.match(r"([^:=]+)=(.+)", text)
         source = named.group(2) if named else text
         kind, path, _ = parse_source(source)
-        name = named.group(1) if named else COLUMNS.get(kind, SCENES_NAME if kind == "synthetic" else Path(path).name)
+        if named:
+            name = named.group(1)
+        else:
+            name = COLUMNS.get(kind, SCENES_NAME if kind == "synthetic" else Path(path).name)
         columns = {column.lower(): column for column in COLUMNS.values()}
         name = columns.get(name.lower(), name)
         if name in sources:
@@ -175,12 +185,16 @@ def _small(config: ReproduceConfig, name: str, source: str, exclude: Path | None
         if query.get("seed") == "1":
             raise ConfigError(f"{source} draws the scored scenes ({NEW_SCENES}); choose another seed")
         new = _scenes(config.out, f"new {name}", NEW_SCENES)
-        ours, count = _scenes(config.out, name, source), len(open_data(NEW_SCENES))
+        ours = _scenes(config.out, name, source)
+        count = len(open_data(NEW_SCENES))
         return replace(ours, scored_source=new, split="all", scored_pictures=count)
     ours, data = _divided(config, name, source, exclude)
     if kind == "shards":
         return ours
-    given, files, detections, needs = replace(ours, needs=()), dict(ours.files), tuple[Run, ...](), ours.needs
+    given = replace(ours, needs=())
+    files = dict(ours.files)
+    detections = tuple[Run, ...]()
+    needs = ours.needs
     if all(sample.persons is None and sample.target_box is None for sample in data.samples):
         detections = (_find_people(config.out, given, config.detector or EMBEDDED),)
         files["persons"] = detections[0].folder / PERSONS
@@ -218,7 +232,10 @@ def _divided(config: ReproduceConfig, name: str, source: str, exclude: Path | No
     kind, _, reader_options = parse_source(source)
     left_out = {} if exclude is None else {"exclude": exclude}
     sizes = Counter(sample.split for sample in data.samples if sample.split)
-    split = "test" if sizes["test"] or not sizes["val"] else "val"
+    if sizes["test"] or not sizes["val"]:
+        split = "test"
+    else:
+        split = "val"
     is_paper = kind in PAPER_RECIPES and not config.is_demo and "splits" not in reader_options
     ours = DataSource(
         name=name,
@@ -282,7 +299,10 @@ def _pack(root: Path, data: DataSource, short_side_px: int, files: Mapping[str, 
 def _find_people(root: Path, data: DataSource, detector: str) -> Run:
     """Return a run that writes a file of the people in all images."""
     options = {"detector": detector, "out": f"{OUT}/{PERSONS}"}
-    digests = digest_of_weights(detector) if detector != EMBEDDED else ()
+    if detector != EMBEDDED:
+        digests = digest_of_weights(detector)
+    else:
+        digests = ()
     name = f"find the people in {data.name}"
     return data.run(root, name, "data persons", data.origin, options=options, digests=digests)
 

@@ -20,14 +20,24 @@ DEMO_FUSION: Options = {"network.fusion": "gated", "network.fused_width": 64}  #
 # Fusion of the columns with scene and person, new for every row: no pre-training of the plans has one of this name,
 # which fine-tuning would continue with. Γ2 itself would start badly: its offset comes to dominate.
 NEW_FUSION: Options = {"network.fusion": "scaled_attention"}
-SCENE_EPOCHS, OWN_EPOCHS = (13, 1), (40, 12)  # epochs of pre-training and fine-tuning: synthetic scenes, other data
-TEACHER_STEPS, TEACHER_PX = 736, 72  # batches of 64: places are learned after some hundred steps, faces after these
-PRETRAIN_EPOCHS, SCRATCH_EPOCHS, FINETUNE_EPOCHS = 200, 150, 100  # the paper's
+# epochs of pre-training and fine-tuning: synthetic scenes, other data
+SCENE_EPOCHS = (13, 1)
+OWN_EPOCHS = (40, 12)
+# batches of 64: places are learned after some hundred steps, faces after these
+TEACHER_STEPS = 736
+TEACHER_PX = 72
+# the paper's
+PRETRAIN_EPOCHS = 200
+SCRATCH_EPOCHS = 150
+FINETUNE_EPOCHS = 100
 LARGE_SET = 20_000  # minimum number of training images for a run to use all GPUs
 CLIP = "clip:ViT-B-16-quickgelu@openai"
 # Billions of multiplications and additions per image in a training step; see docs/models.md and docs/performance.md.
-PRETRAIN_GFLOP, VIT_L_GFLOP, TRAINED = 282.8, 2 * 61.55, 3
-PRETRAIN_PARAMETERS_M, VIT_L_PARAMETERS_M = 331.0, 303.3
+PRETRAIN_GFLOP = 282.8
+VIT_L_GFLOP = 2 * 61.55
+TRAINED = 3
+PRETRAIN_PARAMETERS_M = 331.0
+VIT_L_PARAMETERS_M = 303.3
 HELD_OUT = 0.1
 MAIN = "as it is"  # the pre-training without changes
 STAGES = 4  # of a pre-training, shown in figure 9
@@ -116,19 +126,25 @@ class Study:
         """Return the classifiers' views: those of the column at the paper's scale, and all that a demo's data have."""
         if not self.is_demo:
             return target.streams
-        return "both" if self.pretraining.has_people else "scene"
+        if self.pretraining.has_people:
+            return "both"
+        return "scene"
 
     @property
     def _disk(self) -> Options:
         """Return options that limit the disk space of hundreds of large runs."""
-        return {} if self.is_demo else {"save.keep_finished": False}
+        if self.is_demo:
+            return {}
+        return {"save.keep_finished": False}
 
     @property
     def epochs(self) -> tuple[int, int]:
         """Return the epochs of pre-training and fine-tuning."""
         if not self.is_demo:
             return PRETRAIN_EPOCHS, FINETUNE_EPOCHS
-        return SCENE_EPOCHS if self.pretraining.is_synthetic else OWN_EPOCHS
+        if self.pretraining.is_synthetic:
+            return SCENE_EPOCHS
+        return OWN_EPOCHS
 
     def fit_teacher(self) -> Run | None:
         """Return the run that fits the demo's teacher; None if there is a teacher."""
@@ -146,10 +162,15 @@ class Study:
 
         Without changes the run keeps the checkpoints of each quarter, which figure 9 shows.
         """
-        config, data, changes = self.config, self.pretraining.with_people(), changes or {}
+        config = self.config
+        data = self.pretraining.with_people()
+        changes = changes or {}
         options: dict[str, Any] = {"preset": config.scale, "data": data.source, **data.files, **data.people}
         options |= {"split": config.pretrain_split, "out": OUT, "resume": True}
-        needs, digests, lacks, epochs = tuple[Run, ...](), tuple[str, ...](), data.missing, self.epochs[0]
+        needs = tuple[Run, ...]()
+        digests = tuple[str, ...]()
+        lacks = data.missing
+        epochs = self.epochs[0]
         if changed(PRETRAININGS[config.scale](), changes).model.needs_image_features:
             fitted = self.fit_teacher()
             needs += () if fitted is None else (fitted,)
@@ -163,7 +184,8 @@ class Study:
             options["encoder.start"] = start or "dBOT.pth"
             digests += digest_of_weights(start) if start else ()
             lacks = lacks or (None if start else "the weights that it starts from: --weights dBOT=FILE")
-        epochs, images = changes.get("schedule.epochs", epochs), self._pretraining_images
+        epochs = changes.get("schedule.epochs", epochs)
+        images = self._pretraining_images
         options |= {**_smaller_batch(images, PRETRAIN_BATCH[config.scale]), **self._disk, **changes}
         if not changes:
             options["save.keep_every"] = max(1, epochs * images // PRETRAIN_BATCH[config.scale] // STAGES)
@@ -178,19 +200,26 @@ class Study:
         """Return the training run with its number of images and its cost at the paper's scale."""
         if self.is_demo:
             return run
-        processes = self.config.gpus if images >= LARGE_SET else 1  # small sets use one GPU, so several run in parallel
+        # small sets use one GPU, so several run in parallel
+        if images >= LARGE_SET:
+            processes = self.config.gpus
+        else:
+            processes = 1
         return replace(run, gflop=gflop, parameters_m=parameters_m, processes=processes)
 
     @property
     def _pretraining_images(self) -> int:
-        data, splits = self.pretraining, self.config.pretrain_split
+        data = self.pretraining
+        splits = self.config.pretrain_split
         if splits == ("train",) or not data.sizes:
             return data.train
         return sum(data.sizes.get(split, 0) for split in (data.sizes if "all" in splits else splits))
 
     def finetune(self, method: Method, target: DataSource, *, seed: int, fraction: float = 1.0) -> Run:
         """Return the fine-tuning on a data set, the same for all methods."""
-        init, streams, scale = method.starts[seed], self.streams(target), self.config.scale
+        init = method.starts[seed]
+        streams = self.streams(target)
+        scale = self.config.scale
         epochs = self.epochs[1]
         if self.is_demo and method.is_random:
             epochs += round(self.epochs[0] * self.pretraining.train / max(1.0, target.train * fraction))
@@ -204,7 +233,8 @@ class Study:
         files = [method.changes[name] for name in ("network.objects", "network.faces") if name in method.changes]
         if isinstance(init, str) and not any(str(run.folder) in init for run in method.needs):
             files.append(init)  # outputs of runs are identified by their folder's name
-        epochs = 1 if method.changes.get("method") == "probe" else epochs
+        if method.changes.get("method") == "probe":
+            epochs = 1
         views = method.looks_at or (2 if streams == "both" else 1)
         run = target.run(
             self.config.out,
@@ -222,7 +252,9 @@ class Study:
     def _views_of(self, method: Method, streams: Streams) -> dict[str, Any]:
         """Return options for the views that a method reads, and for their fusion."""
         if not self.is_demo:
-            return {"network.streams": streams, **NEW_FUSION} if streams == "both" else {}
+            if streams == "both":
+                return {"network.streams": streams, **NEW_FUSION}
+            return {}
         options: dict[str, Any] = {"network.streams": streams}
         if streams == "both" and not method.has_fusion:
             options |= DEMO_FUSION
@@ -233,12 +265,14 @@ class Study:
         options: dict[str, Any] = {"preset": self.config.scale, "method": "histogram", "network.streams": "scene"}
         options |= {"data": target.source, **target.files, "out": OUT, "resume": True, "seed": self.seeds[0]}
         options |= {"fraction": fraction} if fraction < 1 else {}
-        name, images = f"{HISTOGRAM} of {target.name}", round(target.train * fraction)
+        name = f"{HISTOGRAM} of {target.name}"
+        images = round(target.train * fraction)
         return target.run(self.config.out, name, "finetune", options=options, makes=ONNX, images=images)
 
     def evaluate(self, model: Run, target: DataSource) -> Run:
         """Return the evaluation on images that were not used in training."""
-        data, splits = target.scored, self.config.pretrain_split
+        data = target.scored
+        splits = self.config.pretrain_split
         options = {"model": model.folder, "data": data.source, "split": target.split, **data.files}
         options |= data.people
         if {target.split, "all"} & {*splits} and data.source == self.pretraining.source:
@@ -307,4 +341,6 @@ class Study:
 def _smaller_batch(images: float, batch: int) -> dict[str, int]:
     """Return a batch size that this number of images fills, after held-out images and rounding by class."""
     fits = 0.75 * images
-    return {} if fits >= batch or not images else {"batch_size": 2 ** max(1, int(math.log2(max(fits, 2))))}
+    if fits >= batch or not images:
+        return {}
+    return {"batch_size": 2 ** max(1, int(math.log2(max(fits, 2))))}

@@ -34,7 +34,8 @@ from uniemox.views.loader import load_batches
 from uniemox.views.transforms import WholeViews
 
 START = "UniEmoX's start alone"
-OURS, SCRATCH = "UniEmoX", "ViT from scratch"
+OURS = "UniEmoX"
+SCRATCH = "ViT from scratch"
 AUTHORS = "UniEmoX (authors' weights)"  # --weights UniEmoX=FILE
 CROPS_ONLY = "dBOT, crops and flips only"  # reference of the methods with detectors, which train like this
 BUDGET = (
@@ -50,7 +51,8 @@ ABOUT: Mapping[str, Sequence[str]] = DATA["page"]
 """Text above the table, by scale."""
 RELATING: Mapping[str, str] = {name: row["relating"] for name, row in STARTS.items() if "relating" in row}
 OWN_POOLING = "the network's own"
-VIT_B_GMAC, VIT_B_PARAMETERS_M = 17.56, 85.8
+VIT_B_GMAC = 17.56
+VIT_B_PARAMETERS_M = 85.8
 DETECTORS = {"YOLOX-nano": "objects", "YuNet": "faces"}  # with the option for its file
 CONFOUNDERS = {"demo": 16, "paper": 128}  # of CCIM; its paper uses 128 for CAER-S
 ZERO_SHOT = "CLIP ViT-B/16, zero-shot"
@@ -114,12 +116,15 @@ def told_once(rows: Sequence[TableRow]) -> tuple[list[TableRow], dict[str, str]]
     same: dict[tuple[str, ...], list[TableRow]] = {}
     for row in rows:
         same.setdefault(tuple(run.key for cell in row.cells.values() for run in cell.runs), []).append(row)
-    joined_rows, cited, names = list[TableRow](), list[TableRow](), dict[str, str]()
+    joined_rows = list[TableRow]()
+    cited = list[TableRow]()
+    names = dict[str, str]()
     for keys, group in same.items():
         if not keys or len(group) == 1:
             joined_rows += group
             continue
-        first, why = group[0], f"the same run as {group[0].network}"
+        first = group[0]
+        why = f"the same run as {group[0].network}"
         names |= dict.fromkeys((row.name for row in group), first.network)
         methods = ", ".join(row.name for row in group)
         joined_rows.append(TableRow(first.network, _without_paper(first), network=f"stands for {methods}"))
@@ -146,13 +151,19 @@ def paper_only(entry: Mapping[str, Any], columns: tuple[str, ...], cells: Mappin
 def _row(study: Study, entry: Mapping[str, Any], *, name: str | None = None) -> TableRow:
     """Return one of the paper's rows.  name: of another row with the same figures of the paper."""
     name = name or entry["method"]
-    method = relating_of(study, name) if name in RELATING else method_of(study, name)
+    if name in RELATING:
+        method = relating_of(study, name)
+    else:
+        method = method_of(study, name)
     network = method.network
     if name == SCRATCH and not study.is_demo:
         network += ", trained on all data sets of the column's kind at once, with the labels of all of them"
     cells = {}
     for target in study.targets:
-        data = target.with_people() if _reads_felt_person(method, target) else target
+        if _reads_felt_person(method, target):
+            data = target.with_people()
+        else:
+            data = target
         cells[target.name] = _cell(study, method, data, entry.get(target.name))
     if name == LEARNS_WORDS:
         without = [target.name for target in study.targets if not target.has_words]
@@ -206,25 +217,37 @@ def method_of(study: Study, name: str) -> Method:
     """Return a method with its initial weights."""
     row = STARTS.get(OURS if name == AUTHORS else name, {})
     if name == OURS:
-        network = "the demo's ViT, pre-trained here" if study.is_demo else "ViT-L/16"
+        if study.is_demo:
+            network = "the demo's ViT, pre-trained here"
+        else:
+            network = "ViT-L/16"
         return Method(name=name, starts=study.pretrained(), network=network, has_fusion=True, **_work_of(row))
     given = study.weights.get(OURS if name == AUTHORS else name)
-    needs, lacks = tuple[Run, ...](), None
+    needs = tuple[Run, ...]()
+    lacks = None
     if given is not None:
         init = network = given
     elif study.is_demo and "small" in row:
-        init, network = f"scratch:timm:{row['small'][0]}", f"{row['small'][1]}, random weights"
+        init = f"scratch:timm:{row['small'][0]}"
+        network = f"{row['small'][1]}, random weights"
     elif study.is_demo:
         start = study.pretrain()  # only for its network
-        init, needs, network = f"scratch:{start.folder}", (start,), "the demo's ViT, random weights"
+        init = f"scratch:{start.folder}"
+        needs = (start,)
+        network = "the demo's ViT, random weights"
     elif name == SCRATCH:
-        init, network = "scratch:timm:vit_large_patch16_224?global_pool=avg", "ViT-L/16"
+        init = "scratch:timm:vit_large_patch16_224?global_pool=avg"
+        network = "ViT-L/16"
     elif name == AUTHORS:
-        init, network = "UniEmoX.pth", "ViT-L/16, pre-trained by the authors"
+        init = "UniEmoX.pth"
+        network = "ViT-L/16, pre-trained by the authors"
         lacks = f"the authors' weights: --weights {OURS}=FILE"
     else:
         init = network = row.get("published", f"{name}.pth")
-        lacks = None if "published" in row else f"its checkpoint: --weights {name}={row.get('file', 'FILE')}"
+        if "published" in row:
+            lacks = None
+        else:
+            lacks = f"its checkpoint: --weights {name}={row.get('file', 'FILE')}"
     return Method(
         name=name,
         starts=dict.fromkeys(study.seeds, init),
@@ -241,7 +264,9 @@ def method_of(study: Study, name: str) -> Method:
 def _pooling_of(row: Mapping[str, Any], init: str) -> str | None:
     """Return the pooling of a network that ignores the setting; None for a plain ViT."""
     if init.removeprefix("scratch:").startswith("timm:"):
-        return POOLS["mean"] if "global_pool=avg" in init else OWN_POOLING
+        if "global_pool=avg" in init:
+            return POOLS["mean"]
+        return OWN_POOLING
     return row.get("pooling")
 
 
@@ -252,7 +277,8 @@ def relating_of(study: Study, name: str) -> Method:
     """
     groups = set(method_class(RELATING[name]).groups)
     start = method_of(study, OURS if study.is_demo else "dBOT")
-    changes, lacks = dict[str, Any](method=RELATING[name]), start.lacks
+    changes = dict[str, Any](method=RELATING[name])
+    lacks = start.lacks
     for detector, option in DETECTORS.items():
         if not groups & USES[option]:
             continue
@@ -285,8 +311,12 @@ def _crops_only(study: Study) -> TableRow:
 
 
 def _extra(study: Study, name: str) -> TableRow:
-    row, given = EXTRAS[name], study.weights.get(name)
-    lacks = f'its weights: --weights "{name}=timm:NAME@FILE"' if study.is_demo and given is None else None
+    row = EXTRAS[name]
+    given = study.weights.get(name)
+    if study.is_demo and given is None:
+        lacks = f'its weights: --weights "{name}=timm:NAME@FILE"'
+    else:
+        lacks = None
     network = given or row["init"]
     starts = dict.fromkeys(study.seeds, network)
     changes = row.get("changes", {})
@@ -303,14 +333,17 @@ def _extra(study: Study, name: str) -> TableRow:
 
 def _zero_shot(study: Study) -> TableRow:
     """Return the row of the teacher's zero-shot predictions, which are the same for all seeds."""
-    teacher, cells = study.fit_teacher(), dict[str, Cell]()
+    teacher = study.fit_teacher()
+    cells = dict[str, Cell]()
     network = source = study.config.teacher or CLIP
     if teacher is not None:
-        source, network = f"fitted:{teacher.folder}", "the teacher that the demo fitted, in CLIP's place"
+        source = f"fitted:{teacher.folder}"
+        network = "the teacher that the demo fitted, in CLIP's place"
     for target in study.targets:
         data = target.scored
         options = {"teacher": source, "data": data.source, "split": target.split, **data.files, "out": OUT}
-        name, needs = f"zero-shot on {target.name}", () if teacher is None else (teacher,)
+        name = f"zero-shot on {target.name}"
+        needs = () if teacher is None else (teacher,)
         run = data.run(study.config.out, name, "reproduce zero-shot", options=options, needs=needs)
         run = replace(run, images=target.scored_pictures, scores=(data.source, target.split))
         protocol = Protocol(
@@ -327,7 +360,8 @@ def _zero_shot(study: Study) -> TableRow:
         )
         cells[target.name] = Cell(None, (run,), run.missing or "", protocol)
     if teacher is not None and not study.with_emotion:
-        network, why = "", "the demo's teacher has read no words for emotions: --with-emotion"
+        network = ""
+        why = "the demo's teacher has read no words for emotions: --with-emotion"
         cells = dict.fromkeys(cells, Cell(why=why))
     cells = paper_only({}, columns_of(study.targets), cells)
     cells |= {target.column: Cell(why="CLIP reads the scene alone") for target in person_columns(study)}
@@ -335,7 +369,8 @@ def _zero_shot(study: Study) -> TableRow:
 
 
 FITTED = "The overall emotion is {}."  # end of the texts for `teacher fit`
-WHOLE_PX, BATCH = 224, 64
+WHOLE_PX = 224
+BATCH = 64
 SCALE = 100.0  # 1 / temperature, CLIP's maximum
 
 
@@ -349,7 +384,8 @@ def score_zero_shot(source: str, data: DataSet, out: Path, *, split: str, on_pro
     the images.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    teacher, is_fitted = open_teacher(source, device), source.startswith("fitted:")
+    teacher = open_teacher(source, device)
+    is_fitted = source.startswith("fitted:")
     samples = [sample for sample in data.samples if sample.label is not None]
     if not samples:
         raise DataError(f"{data.name} has no labels to compare with")
@@ -359,7 +395,8 @@ def score_zero_shot(source: str, data: DataSet, out: Path, *, split: str, on_pro
     sentences = [prompt.format(label) for label in data.labels.labels for prompt in prompts]
     of_sentences = F.normalize(teacher.text_features(sentences).float(), dim=-1)
     texts = F.normalize(of_sentences.unflatten(0, (-1, len(prompts))).mean(dim=1), dim=-1)  # (E, C)
-    read, rows = list[Sample](), list[torch.Tensor]()
+    read = list[Sample]()
+    rows = list[torch.Tensor]()
     for batch in load_batches(samples, WholeViews(WHOLE_PX), BATCH, workers=1):
         if batch.samples:
             keys = [sample.key for sample in batch.samples]
@@ -371,10 +408,12 @@ def score_zero_shot(source: str, data: DataSet, out: Path, *, split: str, on_pro
         on_progress("asking the teacher", len(read), len(samples))
     if not rows:
         raise DataError(f"none of the images of {data.name} can be read")
-    labels, outputs = data.labels, Outputs(torch.cat(rows).numpy(), None, tuple(read), ())
+    labels = data.labels
+    outputs = Outputs(torch.cat(rows).numpy(), None, tuple(read), ())
     info = ClassifierInfo(labels=labels.labels, label_set=labels.name, kind=labels.kind)
     scorer = Scorer(info, scored_labels(labels, labels), outputs, None)
-    scores, notes = scorer.score(np.arange(len(read))), (f"zero-shot answers of {source}",)
+    scores = scorer.score(np.arange(len(read)))
+    notes = (f"zero-shot answers of {source}",)
     out.mkdir(parents=True, exist_ok=True)
     predictions = tuple(scorer.predictions())
     return write_evaluation(Evaluation(scores, None, notes, predictions, scored_labels=labels.labels), out, data, split)

@@ -29,7 +29,8 @@ def multimodal(study: Study, name: Name) -> Plan:
     """Plan several models on images of one data set, with ours for comparison."""
     target = next((t for t in study.targets if t.name == SETS[name]), study.targets[0])
     ours = study.finetune(method_of(study, OURS), target, seed=study.seeds[0])
-    data, config = target.scored, study.config
+    data = target.scored
+    config = study.config
     options = {"data": data.source, "split": target.split, **data.files, "endpoint": config.endpoint or "URL"}
     options |= {"model": config.model or ("NAME",), "with": ours.folder, "out": OUT}
     is_ready = config.endpoint is not None and config.model
@@ -110,7 +111,10 @@ def plan_of(name: Name, config: ReproduceConfig) -> Plan:
             f"--pretrain-seeds must be at least 1 and at most --seeds, which is {seeds}, got {config.pretrain_seeds}: "
             "each pre-training is fine-tuned with a seed of its own"
         )
-    there = f"there are {', '.join(given)}" if given else "give that data set with --data"
+    if given:
+        there = f"there are {', '.join(given)}"
+    else:
+        there = "give that data set with --data"
     exclude = _named(
         config.exclude, "exclude", given, lambda name: f"--exclude names {name}, which is none of the data; {there}"
     )

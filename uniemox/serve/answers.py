@@ -22,7 +22,9 @@ def _type_of(field: AnswerField) -> Any:
     elif get_origin(kind) is tuple:
         count = len(get_args(kind))
         kind = Annotated[list[float], Field(min_length=count, max_length=count)]
-    return kind if required_type(field) is field.type else kind | None
+    if required_type(field) is field.type:
+        return kind
+    return kind | None
 
 
 def _described(fields: Sequence[AnswerField]) -> dict[str, Any]:

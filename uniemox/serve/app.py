@@ -136,7 +136,10 @@ def _limit_parameters(schema: dict[str, Any], limits: dict[str, dict[str, Any]])
 
 async def check_key(request: Request, given: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]) -> None:
     """Raise RefusedError unless the request has the server's key; compared in constant time."""
-    sent = b"" if given is None else given.credentials.encode("utf-8", "surrogateescape")
+    if given is None:
+        sent = b""
+    else:
+        sent = given.credentials.encode("utf-8", "surrogateescape")
     if not hmac.compare_digest(sent, request.app.state.key):
         raise RefusedError(401, *REFUSALS[401], headers={"WWW-Authenticate": "Bearer"})
 

@@ -48,12 +48,15 @@ class Batcher:
     """Collects images and feeds them to one worker thread.  All methods run in the event loop."""
 
     def __init__(self, work: Work, config: ServeConfig, metrics: Metrics) -> None:
-        self._work, self._config, self._metrics = work, config, metrics
+        self._work = work
+        self._config = config
+        self._metrics = metrics
         self._waiting: deque[Job] = deque()
         self._arrived = asyncio.Event()
         self._worker = ThreadPoolExecutor(1, "uniemox-worker")
         self._task: asyncio.Task[None] | None = None
-        self._turn, self._turns = 0, dict[str, int]()
+        self._turn = 0
+        self._turns = dict[str, int]()
         """The turn being served, and the last one of each client."""
         self._seconds_each = 0.05  # measured from the first batch on
         metrics.queue_length.set_function(lambda: len(self._waiting))
@@ -83,7 +86,8 @@ class Batcher:
         for job in self._to_drop(len(self._waiting) + len(images) - self._config.queue, len(images), client):
             job.answer.set_exception(self.refusal())
         self._forget_unwanted()
-        loop, deadline = asyncio.get_running_loop(), time.monotonic() + self._config.timeout_s
+        loop = asyncio.get_running_loop()
+        deadline = time.monotonic() + self._config.timeout_s
         turn = max(self._turns.get(client, 0), self._turn)  # start-time fair queueing
         jobs = [
             Job(data, ask, loop.create_future(), deadline, is_slow, client, turn + number * (SLOW if is_slow else 1))
@@ -96,7 +100,8 @@ class Batcher:
 
     def _to_drop(self, count: int, arriving: int, client: str) -> list[Job]:
         """Return this number of newest jobs of greedier clients. Raises RefusedError if there are not enough."""
-        dropped, left = list[Job](), list(self._waiting)
+        dropped = list[Job]()
+        left = list(self._waiting)
         while len(dropped) < count:
             waiting = Counter(job.client for job in left)
             greediest, most = max(waiting.items(), key=lambda one: one[1], default=("", 0))
@@ -149,7 +154,8 @@ class Batcher:
     async def _answer(self, batch: list[Job]) -> None:
         """Let the worker process a batch and answer each image at once; if it raises, that is the rest's result."""
         self._metrics.batch_size.observe(len(batch))
-        loop, start = asyncio.get_running_loop(), time.monotonic()
+        loop = asyncio.get_running_loop()
+        start = time.monotonic()
 
         def work() -> None:
             for place, answer in self._work(batch[0].ask, [job.data for job in batch]):

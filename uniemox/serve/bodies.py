@@ -31,7 +31,8 @@ MAX_FALSE_BOUNDARIES = 1000
 MAX_PARAMETERS = 100
 """Maximum number of parameters in a content type or in a header of a part; each costs 1 µs."""
 CLOSE = {"Connection": "close"}
-GRACE_S, MIN_BYTES_PER_S = 5.0, 10 * 2**10
+GRACE_S = 5.0
+MIN_BYTES_PER_S = 10 * 2**10
 """Seconds after which a body must arrive at this rate."""
 
 
@@ -76,7 +77,8 @@ async def read_uploads(request: Request, config: ServeConfig, hold: Callable[[in
 
 async def read_body(request: Request, config: ServeConfig, hold: Callable[[int], None]) -> bytes:
     """Read a request's body; refuse it when it is too large or too slow, see `read_uploads`."""
-    limit, body = config.max_bytes, bytearray()
+    limit = config.max_bytes
+    body = bytearray()
     too_large = RefusedError(
         413, "too_large", f"the body is larger than {config.max_mb:g} MiB; send fewer or smaller images"
     )
@@ -155,7 +157,10 @@ class _Form:
             if options.get(b"name") != FIELD.encode():
                 raise RefusedError(422, "unknown_field", f"expected only files in the field {FIELD!r}")
             name = options.get(b"filename")
-            file_name = None if name is None else name.decode("utf-8", "replace")[:MAX_NAME_LENGTH]
+            if name is None:
+                file_name = None
+            else:
+                file_name = name.decode("utf-8", "replace")[:MAX_NAME_LENGTH]
             uploads.append(Upload(b"".join(part.content), file_name))
         if not uploads:
             raise RefusedError(422, "no_picture", f"no image was sent; put one or more files in the field {FIELD!r}")

@@ -60,7 +60,10 @@ def client_of(peer: Any) -> str:
     peer: host and port; anything else, such as None: unknown.  A host that is no address is returned unchanged;
     a proxy of `uniemox curate` may report one.
     """
-    host = str(peer[0]).partition("%")[0] if isinstance(peer, tuple | list) else ""
+    if isinstance(peer, tuple | list):
+        host = str(peer[0]).partition("%")[0]
+    else:
+        host = ""
     with suppress(ValueError):
         if ":" in host and not host.startswith("::ffff:"):
             return str(ipaddress.ip_network((host, 64), strict=False))
@@ -84,7 +87,9 @@ class Guard:
     """
 
     def __init__(self, app: ASGIApp, metrics: Metrics, origins: Collection[str] = ()) -> None:
-        self._app, self._metrics, self._origins = app, metrics, origins
+        self._app = app
+        self._metrics = metrics
+        self._origins = origins
         self._turns = Turns()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -92,7 +97,8 @@ class Guard:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        start, status = time.monotonic(), 0
+        start = time.monotonic()
+        status = 0
 
         async def guarded(message: Message) -> None:
             nonlocal status
@@ -125,13 +131,16 @@ class Guard:
         if len(scope["query_string"]) > MAX_QUERY_BYTES:
             return 414
         headers = Headers(scope=scope)
-        host, origin = headers.get("host", ""), headers.get("origin")
+        host = headers.get("host", "")
+        origin = headers.get("origin")
         if not is_numeric(host) and not any(
             as_sent(f"{one.partition('://')[0]}://{host}") == one for one in self._origins
         ):
             return 421
         is_own = origin is None or origin in self._origins or origin.partition("://")[2] == host
-        return 403 if scope["method"] == "POST" and not is_own else None
+        if scope["method"] == "POST" and not is_own:
+            return 403
+        return None
 
     def _note(self, scope: Scope, status: int, seconds: float) -> None:
         route = scope.get("route")
@@ -139,7 +148,10 @@ class Guard:
         self._metrics.requests.labels(path, status).inc()
         self._metrics.seconds.labels(path).observe(seconds)
         client = scope.get("client")
-        method = scope["method"] if scope["method"].isalpha() else "?"
+        if scope["method"].isalpha():
+            method = scope["method"]
+        else:
+            method = "?"
         logger.info("%s %.20s %s %d %.0f ms", client[0] if client else "-", method, path, status, 1000 * seconds)
 
 

@@ -27,7 +27,9 @@ from uniemox.serve.answers import ModelAnswer, RefusedError
 
 LARGE_PIXELS = 13_000_000  # slightly more than most phone photos
 LARGE_AT_ONCE = 2
-MIN_DECODERS, MAX_DECODERS = 2, 8  # at least two, so that one slow file delays no other
+# at least two, so that one slow file delays no other
+MIN_DECODERS = 2
+MAX_DECODERS = 8
 BATCH_DECODE_S = 2.0  # images of a batch whose decoding has not begun by then return to the queue
 PUT_BACK = object()
 """Result for an image that must be queued again, alone, because earlier images in its batch took too long."""
@@ -76,7 +78,10 @@ class Models:
         self._predictors: dict[str, Predictor] = {}
         for predictor in predictors:
             seen[predictor.name] += 1
-            number = f"-{seen[predictor.name]}" if seen[predictor.name] > 1 else ""
+            if seen[predictor.name] > 1:
+                number = f"-{seen[predictor.name]}"
+            else:
+                number = ""
             self._predictors[predictor.name + number] = predictor
         self.names = list(self._predictors)
         """Names in the given order; equal names are numbered."""
@@ -148,7 +153,8 @@ class Models:
         self, ask: PredictAsk | ExplainAsk, images: dict[int, bytes], decoders: "_PromptDecoders"
     ) -> Iterator[tuple[int, object]]:
         """Yield the place and the result of each image that the decoders take.  images: by place."""
-        predictor, several = self._predictors[ask.model], list(images.values())
+        predictor = self._predictors[ask.model]
+        several = list(images.values())
         results: Iterator[object]
         if isinstance(ask, ExplainAsk):
             results = (overlay_of(predictor, image, ask.label, decoders) for image in several)
@@ -170,7 +176,9 @@ class _PromptDecoders:
     """
 
     def __init__(self, pool: DecoderPool, until: float, max_pixels: int) -> None:
-        self._pool, self._until, self._max_pixels = pool, until, max_pixels
+        self._pool = pool
+        self._until = until
+        self._max_pixels = max_pixels
         self.not_begun: set[bytes] = set()
         self.large: set[bytes] = set()
         self.takes_large = False
@@ -182,7 +190,10 @@ class _PromptDecoders:
             self.not_begun.add(data)
             raise ImageError(f"{name}: not decoded: others in its batch took too long")
         # Only a decoding process looks into a camera raw, so it counts as large until its size is known.
-        size = None if is_raw(data) else open_image(data, name).size
+        if is_raw(data):
+            size = None
+        else:
+            size = open_image(data, name).size
         if size is not None:
             self._check_size(size, name)
         if not self.takes_large and (size is None or size[0] * size[1] > LARGE_PIXELS):

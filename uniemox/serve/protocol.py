@@ -59,7 +59,8 @@ def in_pieces(app: ASGIApp) -> ASGIApp:
 
     async def sending_pieces(scope: Scope, receive: Receive, send: Send) -> None:
         async def send_pieces(message: Message) -> None:
-            body, at = message.get("body", b""), 0
+            body = message.get("body", b"")
+            at = 0
             while len(body) - at > PIECE_BYTES:
                 await send({"type": message["type"], "body": body[at : at + PIECE_BYTES], "more_body": True})
                 at += PIECE_BYTES
@@ -112,7 +113,8 @@ class _Transport:
     is_ending = False
 
     def __init__(self, transport: asyncio.Transport, end: Callable[[], None]) -> None:
-        self.transport, self._end = transport, end
+        self.transport = transport
+        self._end = end
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.transport, name)
@@ -183,8 +185,12 @@ class PatientProtocol(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Accept a connection; close it if there are too many."""
-        config, self._clocks, self.conn = self.config_of_server, {}, _Connection(h11.SERVER, MAX_HEADER_BYTES)
-        self._received, self._is_queued, self._is_idle = bytearray(), False, True
+        config = self.config_of_server
+        self._clocks = {}
+        self.conn = _Connection(h11.SERVER, MAX_HEADER_BYTES)
+        self._received = bytearray()
+        self._is_queued = False
+        self._is_idle = True
         self._client = client_of(transport.get_extra_info("peername"))
         same = sum(getattr(one, "_client", None) == self._client for one in self.connections)
         if len(self.connections) >= config.max_connections or same >= config.max_connections_each:

@@ -180,7 +180,8 @@ async def health(service: Shared) -> HealthAnswer:
 
 async def _ask(request: Request, service: Service, ask: PredictAsk | ExplainAsk) -> tuple[list[Upload], Sequence[Any]]:
     """Read a request's images, put them into the queue, and wait for the results. Raises RefusedError."""
-    held, client = 0, client_of(request.client)
+    held = 0
+    client = client_of(request.client)
 
     def hold(count: int) -> None:
         nonlocal held

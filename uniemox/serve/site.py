@@ -40,7 +40,10 @@ def write_site(network: Network, model: Path, out: Path, runtime: Path) -> None:
         )
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(f"{out} exists and is not empty; choose another --out")
-    dist = runtime / "dist" if (runtime / "dist").is_dir() else runtime
+    if (runtime / "dist").is_dir():
+        dist = runtime / "dist"
+    else:
+        dist = runtime
     missing = [name for names in RUNTIME.values() for name in names if not (dist / name).is_file()]
     if missing:
         raise ConfigError(

@@ -42,7 +42,9 @@ QUESTIONS = {
 OF_PEOPLE = ("human_action", "facial_expression")  # skipped for images without detected people
 TEMPERATURE = 100.0  # of the softmax over cosines, CLIP's own
 MIN_SHARE = 0.2  # minimum softmax over all words; below it a word is left out
-MIN_OBJECT, MAX_OBJECTS = 0.2, 3  # minimum probability and maximum number of a classifier's objects
+# minimum probability and maximum number of a classifier's objects
+MIN_OBJECT = 0.2
+MAX_OBJECTS = 3
 BATCH = 16  # images per worker task
 SIDE_PX = 256  # short side of the decoded images
 
@@ -54,7 +56,8 @@ class ZeroShot:
     """
 
     def __init__(self, teacher: Teacher, info: Path) -> None:
-        self.teacher, self.words = teacher, {field: read_vocabulary(info)[field] for field in QUESTIONS}
+        self.teacher = teacher
+        self.words = {field: read_vocabulary(info)[field] for field in QUESTIONS}
         self.features = {
             field: F.normalize(teacher.text_features([QUESTIONS[field].format(plain(word)) for word in words]), dim=-1)
             for field, words in self.words.items()

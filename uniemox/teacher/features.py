@@ -35,7 +35,8 @@ class StoredTeacher:
     """
 
     def __init__(self, path: str | Path, of_images: Teacher | None = None) -> None:
-        self.path, self.of_images = Path(path), of_images
+        self.path = Path(path)
+        self.of_images = of_images
         try:
             with open_regular(self.path) as content, np.load(content, allow_pickle=False) as file:
                 image_keys, images, texts, text_features = (file[field] for field in FIELDS)
@@ -123,7 +124,8 @@ def check_features(
         )
 
 
-WHOLE_PX, BATCH = 224, 64
+WHOLE_PX = 224
+BATCH = 64
 
 
 def store_features(
@@ -160,7 +162,10 @@ def store_features(
     for batch in load_batches(samples, WholeViews(WHOLE_PX), BATCH, workers=workers):
         if batch.samples:
             names = [sample.key for sample in batch.samples]
-            views = [batch.scene, batch.person] if with_person else [batch.scene]
+            if with_person:
+                views = [batch.scene, batch.person]
+            else:
+                views = [batch.scene]
             by_view = [teacher.image_features(to_device(view, device).float() / 255, names).cpu() for view in views]
             rows.append(torch.stack(by_view).mean(dim=0))  # (n, C)
             keys += names

@@ -23,7 +23,9 @@ from uniemox.teacher.config import SMALL_PATCH_PX
 from uniemox.teacher.sources import join_networks, network_features
 from uniemox.training.run_folder import from_dict
 
-DESCRIPTION, WEIGHTS, RUN = "teacher.json", "teacher.safetensors", "fit"
+DESCRIPTION = "teacher.json"
+WEIGHTS = "teacher.safetensors"
+RUN = "fit"
 FORMAT = 1
 SMALL = "small"  # the image tower that is fitted from scratch
 SMALL_CHANNELS = 128
@@ -90,7 +92,8 @@ class FittedTeacher(nn.Module):
 
     def __init__(self, architecture: Architecture, about: Mapping[str, Any]) -> None:
         super().__init__()
-        self.architecture, self.about = architecture, about
+        self.architecture = architecture
+        self.about = about
         self.network = build_network(architecture.network, architecture.image_size[0])
         self.project = nn.Linear(architecture.channels, architecture.width)
         self.text = WordTower(architecture.words, architecture.width)

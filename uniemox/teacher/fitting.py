@@ -96,7 +96,8 @@ def look_at_pairs(
         for start in range(0, images, LOOK_AT)
     ]
     row_of = {sample.key: i for i, sample in enumerate(dataset.samples)}
-    inputs, is_read = torch.empty(0), torch.zeros(images, dtype=torch.bool)
+    inputs = torch.empty(0)
+    is_read = torch.zeros(images, dtype=torch.bool)
     done = 0
     for place, batch in zip(places, build_loader(dataset, places, workers), strict=True):
         broken.add(batch.broken)
@@ -122,11 +123,17 @@ def sentences_of(texts: Sequence[str]) -> frozenset[str]:
 
 
 HELD_OUT = 0.1  # share of the images
-SMALL_PX, MIN_AREA = 96, 0.6  # side of the small tower's input; minimum area of a crop, which should match its text
-SCALE, BIAS, MAX_SCALE = 10.0, -3.0, 100.0  # initial 1 / temperature and offset; maximum scale, as CLIP's
+# side of the small tower's input; minimum area of a crop, which should match its text
+SMALL_PX = 96
+MIN_AREA = 0.6
+# initial 1 / temperature and offset; maximum scale, as CLIP's
+SCALE = 10.0
+BIAS = -3.0
+MAX_SCALE = 100.0
 SCALE_LR = 10.0  # factor on the learning rate of scale and offset
 MIN_RARITY = 0.02  # weight of a word that is in all texts
-WEIGHT_DECAY, BETAS = 0.05, (0.9, 0.98)
+WEIGHT_DECAY = 0.05
+BETAS = (0.9, 0.98)
 WARMUP = 0.1  # share of the steps
 
 
@@ -149,7 +156,10 @@ def fit_teacher(
     held_out = round(HELD_OUT * len(samples))
     steps_in_epoch(len(samples) - held_out, config.batch_size)  # raises before images are read
     device = setup_device(HardwareConfig())  # of the tower, which does nearly all the work; the rest is small
-    tower = None if config.image_tower is None else open_timm_tower(config.image_tower, device)
+    if config.image_tower is None:
+        tower = None
+    else:
+        tower = open_timm_tower(config.image_tower, device)
     broken = BrokenCount(config.max_unreadable)
 
     def look(batch: ViewBatch) -> Tensor:
@@ -158,7 +168,10 @@ def fit_teacher(
         return tower.image_features(to_device(batch.scene, device).float() / 255).cpu()  # (n, D)
 
     def look_at(which: list[int], views: int, what: str) -> Pairs:
-        size = config.image_size or SMALL_PX if tower is None else max(tower.size)
+        if tower is None:
+            size = config.image_size or SMALL_PX
+        else:
+            size = max(tower.size)
         varied = TrainViews(ViewConfig(size=size, min_area=MIN_AREA), config.seed)
         dataset = ViewDataset([samples[i] for i in which], varied if views else WholeViews(size))
         progress = partial(callback.progress, what)
@@ -216,7 +229,10 @@ def _fit(teacher: FittedTeacher, pairs: Pairs, config: FitConfig, run: Path, cal
     """Train in place, and freeze."""
     is_frozen = config.image_tower is not None
     model = _PairModel(teacher)
-    learned = [teacher.project, teacher.text] if is_frozen else [teacher]
+    if is_frozen:
+        learned = [teacher.project, teacher.text]
+    else:
+        learned = [teacher]
     weights = [parameter for module in learned for parameter in module.parameters()]
     groups = parameter_groups_of([(weights, 1.0), ([model.scale, model.bias], SCALE_LR)], WEIGHT_DECAY)
     optimizer = torch.optim.AdamW(groups, lr=0.0, betas=BETAS, fused=True)
@@ -237,7 +253,8 @@ def _fit(teacher: FittedTeacher, pairs: Pairs, config: FitConfig, run: Path, cal
     with closing(trainer.steps(plan, order)) as steps:
         for step in steps:
             [batch] = step.batches
-            rows, epoch = [i for _, i in batch], step.done // steps_per_epoch
+            rows = [i for _, i in batch]
+            epoch = step.done // steps_per_epoch
             texts = sorted(set().union(*(said[i] for i in rows)))
             truth = torch.tensor([[text in said[i] for text in texts] for i in rows])  # (N, M)
             image = _features(teacher, pairs.inputs[epoch % len(pairs.inputs), rows], is_frozen)
@@ -257,7 +274,8 @@ class _PairModel(nn.Module):
     def __init__(self, teacher: FittedTeacher) -> None:
         super().__init__()
         self.teacher = teacher
-        self.scale, self.bias = nn.Parameter(torch.tensor(math.log(SCALE))), nn.Parameter(torch.tensor(BIAS))
+        self.scale = nn.Parameter(torch.tensor(math.log(SCALE)))
+        self.bias = nn.Parameter(torch.tensor(BIAS))
 
 
 def pair_loss(image: Tensor, text: Tensor, truth: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
@@ -291,7 +309,8 @@ def recalls(similarity: Tensor, truth: Tensor) -> dict[str, float]:
     similarity: (Q, M), queries by candidates.  truth: (Q, M) bool.  Means over the queries, 0 to 1.
     """
     ranked = truth.gather(1, similarity.argsort(dim=1, descending=True, stable=True))  # (Q, M)
-    candidates, counts = truth.shape[1], truth.sum(dim=1).tolist()
+    candidates = truth.shape[1]
+    counts = truth.sum(dim=1).tolist()
     result = {}
     for k in (1, 5):
         missed = [math.comb(candidates - n, k) / math.comb(candidates, k) if k <= candidates else 0.0 for n in counts]

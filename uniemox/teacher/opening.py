@@ -59,7 +59,9 @@ def _open_clip(what: str, device: str | torch.device) -> Teacher:
     if what.startswith("local-dir:"):
         return ClipTeacher.load(what, device=device)
     name, at, weights = what.partition("@")
-    return ClipTeacher.load(name, weights, device) if at else ClipTeacher.load(name, device=device)
+    if at:
+        return ClipTeacher.load(name, weights, device)
+    return ClipTeacher.load(name, device=device)
 
 
 KINDS: Mapping[str, Callable[[str, str | torch.device], Teacher]] = {

@@ -71,7 +71,10 @@ class ClipTeacher:
     def image_features(self, pixels: Tensor, keys: Sequence[str] = ()) -> Tensor:
         """Return features (N, C) float32, not normalised.  pixels: (N, 3, H, W) in [0, 1].  keys: ignored."""
         visual = self.model.visual
-        size = visual.image_size if isinstance(visual.image_size, tuple) else (visual.image_size, visual.image_size)
+        if isinstance(visual.image_size, tuple):
+            size = visual.image_size
+        else:
+            size = (visual.image_size, visual.image_size)
         pixels = fit_pixels(pixels.to(self._device), size, visual.image_mean, visual.image_std)
         return self.model.encode_image(pixels).float()
 
@@ -97,7 +100,8 @@ class TimmImageTower:
         self.model = model.eval().requires_grad_(False)
         config = timm.data.resolve_model_data_config(model)
         self.size: tuple[int, int] = config["input_size"][1:]
-        self.mean, self.std = config["mean"], config["std"]
+        self.mean = config["mean"]
+        self.std = config["std"]
         device = next(model.parameters()).device
         features = self.image_features(torch.zeros(1, 3, *self.size, device=device))
         if features.ndim != 2 or getattr(model, "num_classes", None):
@@ -123,7 +127,10 @@ def network_features(
     """
     device = next(network.parameters()).device
     has_maps = any(isinstance(module, nn.BatchNorm2d) for module in network.modules())
-    layout = torch.channels_last if has_maps else torch.contiguous_format
+    if has_maps:
+        layout = torch.channels_last
+    else:
+        layout = torch.contiguous_format
     rows = []
     for some in pixels.split(AT_ONCE if device.type == "cpu" else max(1, len(pixels))):
         fitted = fit_pixels(some.to(device), size, mean, std)  # (n, 3, H, W)
@@ -157,7 +164,8 @@ class OnnxImageTower:
     def __init__(
         self, path: str | Path, mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD
     ) -> None:
-        self.mean, self.std = mean, std
+        self.mean = mean
+        self.std = std
         if not Path(path).is_file():
             raise TeacherError(f"there is no file {path}")
         weights_beside(Path(path), TeacherError)
@@ -172,7 +180,9 @@ class OnnxImageTower:
                 f"{path}: expected one input of shape (N, 3, H, W) with H and W fixed, got "
                 f"{', '.join(f'{i.name} {i.shape}' for i in inputs)}"
             )
-        self.path, self.size, self.batch = path, (height, width), batch if isinstance(batch, int) else None
+        self.path = path
+        self.size = (height, width)
+        self.batch = batch if isinstance(batch, int) else None
         try:
             features = self.image_features(torch.zeros(1, 3, height, width))
         except RUNTIME_ERRORS as error:
@@ -186,12 +196,21 @@ class OnnxImageTower:
     def image_features(self, pixels: Tensor, keys: Sequence[str] = ()) -> Tensor:
         """Return features (N, C) float32 on the pixels' device.  pixels: (N, 3, H, W) in [0, 1].  keys: ignored."""
         fitted = fit_pixels(pixels, self.size, self.mean, self.std).cpu().numpy()  # (N, 3, H, W)
-        chunks = [fitted] if self.batch is None else np.split(fitted, range(self.batch, len(fitted), self.batch))
+        if self.batch is None:
+            chunks = [fitted]
+        else:
+            chunks = np.split(fitted, range(self.batch, len(fitted), self.batch))
         outputs = [self._run(chunk) for chunk in chunks]
         return torch.from_numpy(np.concatenate(outputs)).float().to(pixels.device)
 
     def _run(self, chunk: np.ndarray) -> np.ndarray:
         """Run one chunk; a short chunk is padded to a fixed batch and cut again."""
-        lack = 0 if self.batch is None else self.batch - len(chunk)
-        filled = np.concatenate([chunk, np.zeros((lack, *chunk.shape[1:]), chunk.dtype)]) if lack else chunk
+        if self.batch is None:
+            lack = 0
+        else:
+            lack = self.batch - len(chunk)
+        if lack:
+            filled = np.concatenate([chunk, np.zeros((lack, *chunk.shape[1:]), chunk.dtype)])
+        else:
+            filled = chunk
         return self.session.run(None, {self.session.wide.get_inputs()[0].name: filled})[0][: len(chunk)]

@@ -76,7 +76,9 @@ def parameter_count(module: nn.Module) -> int:
 
 def device_name(device: torch.device) -> str:
     """Return the GPU's name, or the processor's."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "cpu"
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return platform.processor() or "cpu"
 
 
 def memory_growth_mb(work: Iterable[int], total: int) -> float | None:
@@ -84,13 +86,16 @@ def memory_growth_mb(work: Iterable[int], total: int) -> float | None:
 
     work: yields the number of items of each finished part.  total: all items.  None if the system does not tell.
     """
-    before, done = None, 0
+    before = None
+    done = 0
     for count in work:
         done += count
         if before is None and done >= soak_start(total):
             before = memory_mb()
     after = memory_mb()
-    return None if before is None or after is None else after - before
+    if before is None or after is None:
+        return None
+    return after - before
 
 
 def soak_start(total: int) -> int:

@@ -26,7 +26,9 @@ from uniemox.training.run_folder import stored_precision
 from uniemox.views.loader import PREFETCH
 
 Run = TypeVar("Run", bound=Any)  # settings of pre-training or fine-tuning
-M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
+# of glibc's malloc.h
+M_TRIM_THRESHOLD = -1
+M_MMAP_MAX = -4
 MAX_INT = 2**31 - 1
 MAX_WORKERS = 8  # default maximum per process
 SHARED_MEMORY = Path("/dev/shm")  # where loading processes put batches, on Linux
@@ -45,7 +47,8 @@ def setup_device(config: HardwareConfig) -> torch.device:
         raise ConfigError("hardware.device is cuda, but there is no CUDA device here; use cpu")
     if config.device == "cpu" or not has_gpu:
         return torch.device("cpu")
-    count, number = torch.cuda.device_count(), local_rank()
+    count = torch.cuda.device_count()
+    number = local_rank()
     if number >= count and not (count == 1 and is_bound()):
         raise ConfigError(f"process {number} of this machine has no GPU: the machine has {count}; start {count}")
     device = torch.device("cuda", number if count > 1 else 0)
@@ -60,7 +63,9 @@ def count_workers(config: HardwareConfig, device: torch.device) -> int:
     """Return the number of loading processes per training process."""
     if config.workers is not None:
         return config.workers
-    return 1 if device.type == "cpu" else min(cores_of_process(usable_cores()), MAX_WORKERS)
+    if device.type == "cpu":
+        return 1
+    return min(cores_of_process(usable_cores()), MAX_WORKERS)
 
 
 def check_shared_memory(workers: int, batch_bytes: int) -> None:
@@ -71,7 +76,8 @@ def check_shared_memory(workers: int, batch_bytes: int) -> None:
     """
     if not workers or not SHARED_MEMORY.is_dir():
         return
-    need, free = workers * PREFETCH * batch_bytes * local_processes(), shutil.disk_usage(SHARED_MEMORY).free
+    need = workers * PREFETCH * batch_bytes * local_processes()
+    free = shutil.disk_usage(SHARED_MEMORY).free
     if need > free:
         raise ConfigError(
             f"{workers * local_processes()} loading processes need {need / 1e9:.2g} GB of shared memory, but "
@@ -106,7 +112,9 @@ def wrap(model: nn.Module, device: torch.device, *, compiled: bool) -> Any:
         runner = DistributedDataParallel(runner, device_ids=[device.index] if device.type == "cuda" else None)
         if device.type == "cpu":
             runner.register_comm_hook(None, _average_each)
-    return torch.compile(runner) if compiled and not compile_blocks(model) else runner
+    if compiled and not compile_blocks(model):
+        return torch.compile(runner)
+    return runner
 
 
 def compile_blocks(model: nn.Module) -> bool:

@@ -60,7 +60,9 @@ class RunPlan:
         if self.cores:
             line += f", each with {self.workers} loading; this machine has {self.cores} cores"
         line += f", up to {self.disk_bytes / 1e9:.1f} GB of checkpoints" if self.disk_bytes >= SHOWN_BYTES else ""
-        return f"{line}; {self.done:,} steps are done" if self.done else line
+        if self.done:
+            return f"{line}; {self.done:,} steps are done"
+        return line
 
 
 class Callback:
@@ -123,7 +125,8 @@ def memory_estimate(model: nn.Module, activation_bytes: int = 0) -> int:
     return BYTES_OF_A_PARAMETER * trained + BYTES_OF_A_FROZEN_PARAMETER * frozen + activation_bytes
 
 
-IMAGES, TENSORBOARD = "pictures", "tensorboard"
+IMAGES = "pictures"
+TENSORBOARD = "tensorboard"
 
 
 class Journal:
@@ -134,11 +137,15 @@ class Journal:
     """
 
     def __init__(self, run: Path, step: int, tracker: Literal["wandb", "mlflow"] | None = None) -> None:
-        self.run, self.is_written = run, rank() == 0
+        self.run = run
+        self.is_written = rank() == 0
         if not self.is_written:
             return
         path = run / METRICS
-        kept = [line for line in read_metrics(run) if line["step"] <= step] if path.exists() else []
+        if path.exists():
+            kept = [line for line in read_metrics(run) if line["step"] <= step]
+        else:
+            kept = []
         write_file(path, "".join(json.dumps(line) + "\n" for line in kept))
         self.file = path.open("a", encoding="utf-8")
         self.board = SummaryWriter(str(run / TENSORBOARD), purge_step=step + 1)
@@ -196,7 +203,9 @@ def read_metrics(run: Path) -> list[dict[str, float]]:
 
 
 WINDOW = 20  # steps whose median counts
-RISE, PART = 2.0, 0.5  # warn if the loss is RISE times the lowest, and has risen by PART of the first loss
+# warn if the loss is RISE times the lowest, and has risen by PART of the first loss
+RISE = 2.0
+PART = 0.5
 GROWTH = 20.0  # warn if gradients are this many times as long as at first
 REMEDY = "the learning rate may be too high: try half of --optimizer.base-lr, or more --schedule.warmup-epochs"
 
@@ -220,18 +229,19 @@ class DivergenceWatch:
             return None
         loss, norm = map(median, zip(*self._window, strict=True))
         if self._first is None:
-            self._first, self._lowest = (loss, norm), (loss, done)
+            self._first = (loss, norm)
+            self._lowest = (loss, done)
         self._lowest = min(self._lowest, (loss, done), key=lambda one: one[0])
-        (lowest, step), (first_loss, first_norm) = self._lowest, self._first
+        (lowest, step) = self._lowest
+        (first_loss, first_norm) = self._first
         if loss > RISE * lowest and loss > lowest + PART * abs(first_loss):
-            kind, sentence = "loss", f"the loss was {lowest:.3g} at step {step:,} and is {loss:.3g} now; {REMEDY}"
+            kind = "loss"
+            sentence = f"the loss was {lowest:.3g} at step {step:,} and is {loss:.3g} now; {REMEDY}"
         elif norm > GROWTH * first_norm:
-            kind, sentence = (
-                "grad_norm",
-                (
-                    f"gradients were {first_norm:.3g} long at first and are {norm:.3g} now; {REMEDY}; or set "
-                    "--optimizer.max-grad-norm"
-                ),
+            kind = "grad_norm"
+            sentence = (
+                f"gradients were {first_norm:.3g} long at first and are {norm:.3g} now; {REMEDY}; or set "
+                "--optimizer.max-grad-norm"
             )
         else:
             return None

@@ -61,7 +61,10 @@ def parameter_groups(
         for name, parameter in model.named_parameters()
     }
     seen: Any = SimpleNamespace(named_parameters=named.items, group_matcher=getattr(encoder, "group_matcher", None))
-    tables = encoder.no_weight_decay() if hasattr(encoder, "no_weight_decay") else ()
+    if hasattr(encoder, "no_weight_decay"):
+        tables = encoder.no_weight_decay()
+    else:
+        tables = ()
     undecayed = {"no_weight_decay_list": {*tables, *(name for name in named if name.endswith(("_token", "pos_embed")))}}
     if layer_decay is None:
         groups = timm.optim.param_groups_weight_decay(seen, weight_decay, **undecayed)

@@ -54,10 +54,13 @@ def find_launch(environment: Mapping[str, str] = os.environ) -> Launch | None:
                 f"{' and '.join(name for name in NEEDED if name not in missing)} are set, but not "
                 f"{', '.join(missing)}; start the processes with torchrun or srun, or set all of {', '.join(NEEDED)}"
             )
-        rank, world_size = _number(environment, "RANK", "0"), _number(environment, "WORLD_SIZE")
-        address, port = environment.get("MASTER_ADDR", ""), _number(environment, "MASTER_PORT", "0")
+        rank = _number(environment, "RANK", "0")
+        world_size = _number(environment, "WORLD_SIZE")
+        address = environment.get("MASTER_ADDR", "")
+        port = _number(environment, "MASTER_PORT", "0")
     elif "SLURM_STEP_NUM_TASKS" in environment:
-        rank, world_size = _number(environment, "SLURM_PROCID"), _number(environment, "SLURM_STEP_NUM_TASKS")
+        rank = _number(environment, "SLURM_PROCID")
+        world_size = _number(environment, "SLURM_STEP_NUM_TASKS")
         nodes = environment.get("SLURM_STEP_NODELIST") or environment.get("SLURM_JOB_NODELIST", "")
         address = environment.get("MASTER_ADDR") or first_node(nodes)
         number = 31 * _number(environment, "SLURM_JOB_ID", "0") + _number(environment, "SLURM_STEP_ID", "0")
@@ -66,7 +69,9 @@ def find_launch(environment: Mapping[str, str] = os.environ) -> Launch | None:
         return None
     if not 0 <= rank < world_size:
         raise ConfigError(f"this is process {rank} of {world_size}; numbers begin at 0 and end before {world_size}")
-    return None if world_size == 1 else Launch(rank, world_size, address, port)
+    if world_size == 1:
+        return None
+    return Launch(rank, world_size, address, port)
 
 
 def is_first(environment: Mapping[str, str] = os.environ) -> bool:
@@ -79,7 +84,10 @@ def is_first(environment: Mapping[str, str] = os.environ) -> bool:
 
 def local_rank(environment: Mapping[str, str] = os.environ) -> int:
     """Return the number of this process on its machine."""
-    default = environment.get("SLURM_LOCALID", "0") if "SLURM_STEP_NUM_TASKS" in environment else "0"
+    if "SLURM_STEP_NUM_TASKS" in environment:
+        default = environment.get("SLURM_LOCALID", "0")
+    else:
+        default = "0"
     return _number(environment, "LOCAL_RANK", default)
 
 
@@ -95,7 +103,10 @@ def local_processes(environment: Mapping[str, str] = os.environ) -> int:
 
 def cores_of_process(usable: int, environment: Mapping[str, str] = os.environ) -> int:
     """Return the cores for this process and its loading processes, at least 1.  usable: cores that it may use."""
-    own = environment.get("SLURM_CPUS_PER_TASK", "") if "SLURM_STEP_NUM_TASKS" in environment else ""
+    if "SLURM_STEP_NUM_TASKS" in environment:
+        own = environment.get("SLURM_CPUS_PER_TASK", "")
+    else:
+        own = ""
     return max(min(usable, int(own)) if own.isdecimal() else usable // local_processes(environment), 1)
 
 
@@ -148,8 +159,14 @@ def process_group(device: torch.device) -> Iterator[None]:
     Raises ConfigError if the environment contradicts itself, or the others do not join within ten minutes.
     """
     # Numbers that the host needs, such as the others' image counts, use gloo, which does not wait for a GPU.
-    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-    launch = None if dist.is_initialized() or is_torchrun() else find_launch()
+    if device.type == "cuda":
+        backend = "cpu:gloo,cuda:nccl"
+    else:
+        backend = "gloo"
+    if dist.is_initialized() or is_torchrun():
+        launch = None
+    else:
+        launch = find_launch()
     if dist.is_initialized() or not (is_torchrun() or launch):
         yield
         return
@@ -298,10 +315,14 @@ def copy_to_host(value: Any) -> Any:
     """
     if isinstance(value, Tensor):
         gathered = whole(value.detach())
-        return gathered.to("cpu", copy=True) if rank() == 0 else None
+        if rank() == 0:
+            return gathered.to("cpu", copy=True)
+        return None
     if isinstance(value, Mapping):
         return {key: copy_to_host(part) for key, part in value.items()}
-    return [copy_to_host(part) for part in value] if isinstance(value, list) else value
+    if isinstance(value, list):
+        return [copy_to_host(part) for part in value]
+    return value
 
 
 def divided(values: Mapping[Any, Any], like: Mapping[Any, Any]) -> dict[Any, Any]:

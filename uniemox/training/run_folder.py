@@ -33,7 +33,8 @@ from uniemox.io.files import (
 from uniemox.model.config import Precision
 from uniemox.training.processes import is_restart, job_of, rank, wait_for_all
 
-TEACHER_FEATURES, TEACHER_ANSWERS = "teacher_features.npz", "teacher_answers.npz"
+TEACHER_FEATURES = "teacher_features.npz"
+TEACHER_ANSWERS = "teacher_answers.npz"
 """What a run computes from its teacher before the first step."""
 
 START_REPORT = "initial_weights.txt"
@@ -63,7 +64,8 @@ def from_dict(kind: type[Config], values: Mapping[str, Any], where: str) -> Conf
 
 def differences(ours: Any, theirs: Any) -> list[str]:
     """Describe how a config differs from an earlier one of its class: "seed: 1 now, 0 at first"."""
-    mine, other = by_dotted_name(to_dict(ours)), by_dotted_name(to_dict(theirs))
+    mine = by_dotted_name(to_dict(ours))
+    other = by_dotted_name(to_dict(theirs))
     return [f"{n}: {v!r} now, {other.get(n)!r} at first" for n, v in mine.items() if v != other.get(n)]
 
 
@@ -88,7 +90,10 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def _value(hint: Any, value: Any, where: str) -> Any:
     """Convert a JSON value to the type of a field."""
-    kinds = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+    if get_origin(hint) in (Union, types.UnionType):
+        kinds = get_args(hint)
+    else:
+        kinds = (hint,)
     for kind in kinds:
         if is_dataclass(kind) and isinstance(value, dict):
             return from_dict(kind, value, where)  # type: ignore[arg-type]
@@ -109,7 +114,8 @@ def _value(hint: Any, value: Any, where: str) -> Any:
 
 def _tuple(hint: Any, values: list[Any], where: str) -> tuple[Any, ...]:
     kinds = get_args(hint)
-    kinds = kinds[:1] * len(values) if kinds[1:] == (...,) else kinds
+    if kinds[1:] == (...,):
+        kinds = kinds[:1] * len(values)
     if len(kinds) != len(values):
         raise ConfigError(f"{where}: expected {len(kinds)} values, got {values!r}")
     return tuple(_value(kind, value, where) for kind, value in zip(kinds, values, strict=True))
@@ -208,9 +214,17 @@ def stored_precision(run: Path) -> Precision | None:
     if not path.is_file():
         return None
     config = read_json(path).get("config")
-    hardware = config.get("hardware") if isinstance(config, dict) else None
-    precision = hardware.get("precision") if isinstance(hardware, dict) else None
-    return precision if precision in get_args(Precision) else None
+    if isinstance(config, dict):
+        hardware = config.get("hardware")
+    else:
+        hardware = None
+    if isinstance(hardware, dict):
+        precision = hardware.get("precision")
+    else:
+        precision = None
+    if precision in get_args(Precision):
+        return precision
+    return None
 
 
 def add_to_record(run: Path, name: str, value: Any) -> None:

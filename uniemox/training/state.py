@@ -26,7 +26,8 @@ from uniemox.io.weight_archives import check_weight_archive
 from uniemox.training.config import SaveConfig
 from uniemox.training.processes import copy_to_host, divided, divided_moments, rank
 
-MODEL, STATE = "model.safetensors", "state.pt"
+MODEL = "model.safetensors"
+STATE = "state.pt"
 UNREADABLE = (OSError, RuntimeError, ValueError, KeyError, TypeError, EOFError, safetensors.SafetensorError)
 
 
@@ -47,7 +48,9 @@ class Checkpoints:
     """
 
     def __init__(self, run: Path, keep: int, keep_every: int = 0) -> None:
-        self.folder, self.keep, self.keep_every = run / CHECKPOINTS, keep, keep_every
+        self.folder = run / CHECKPOINTS
+        self.keep = keep
+        self.keep_every = keep_every
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._written: Future[None] | None = None
 
@@ -74,7 +77,8 @@ class Checkpoints:
 
     def wait(self) -> None:
         """Wait until every saved checkpoint is on disk. Raises CheckpointError if one could not be written."""
-        written, self._written = self._written, None
+        written = self._written
+        self._written = None
         if written is not None:
             written.result()
 

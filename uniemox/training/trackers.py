@@ -19,7 +19,9 @@ from uniemox.errors import ConfigError, MissingPackageError
 from uniemox.io.files import CONFIG, write_file
 from uniemox.training.run_folder import by_dotted_name, read_json
 
-WANDB_ID, MLFLOW_ID = "wandb_id.txt", "mlflow_id.txt"  # the tracker's run ID, with which it is continued
+# the tracker's run ID, with which it is continued
+WANDB_ID = "wandb_id.txt"
+MLFLOW_ID = "mlflow_id.txt"
 PROJECT = "uniemox"  # W&B project and MLflow experiment
 MAX_PARAM_CHARACTERS = 6000  # MLflow's
 MAX_WAITING = 200  # unsent steps after which the run waits for MLflow's server
@@ -34,7 +36,10 @@ class _Wandb:
         except ImportError:
             raise MissingPackageError("save.tracker wandb needs Weights & Biases; run: pip install wandb") from None
         kept = run / WANDB_ID
-        number = kept.read_text("utf-8").strip() if kept.exists() else token_hex(8)
+        if kept.exists():
+            number = kept.read_text("utf-8").strip()
+        else:
+            number = token_hex(8)
         try:
             self.run = wandb.init(
                 project=PROJECT,
@@ -82,7 +87,10 @@ class _Mlflow:
                 self.client.update_run(self.id, status="RUNNING")
                 return
             match = self.client.get_experiment_by_name(PROJECT)
-            experiment = self.client.create_experiment(PROJECT) if match is None else match.experiment_id
+            if match is None:
+                experiment = self.client.create_experiment(PROJECT)
+            else:
+                experiment = match.experiment_id
             self.id = self.client.create_run(experiment, run_name=_name_of(run)).info.run_id
             settings = by_dotted_name(_settings_of(run)).items()
             params = [Param(name, str(value)[:MAX_PARAM_CHARACTERS]) for name, value in settings]
@@ -137,7 +145,9 @@ def _name_of(run: Path) -> str:
 
 def _settings_of(run: Path) -> dict[str, Any]:
     """Return the settings in the run's config.json, without this machine's folders."""
-    return _public(read_json(run / CONFIG)["config"]) if (run / CONFIG).exists() else {}
+    if (run / CONFIG).exists():
+        return _public(read_json(run / CONFIG)["config"])
+    return {}
 
 
 def _public(value: Any) -> Any:
@@ -145,4 +155,6 @@ def _public(value: Any) -> Any:
         return {name: _public(one) for name, one in value.items()}
     if isinstance(value, list):
         return [_public(one) for one in value]
-    return public_name(value) if isinstance(value, str) else value
+    if isinstance(value, str):
+        return public_name(value)
+    return value

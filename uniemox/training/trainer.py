@@ -208,7 +208,9 @@ def _eager_if(is_odd: bool) -> Iterator[None]:
 def _with_person(batches: Sequence[object]) -> dict[str, float]:
     sources = [source for batch in batches if isinstance(batch, ViewBatch) for source in batch.person_sources]
     persons = sum(not source.startswith("whole_image") for source in sources)
-    return {"with_person": persons / len(sources)} if sources else {}
+    if sources:
+        return {"with_person": persons / len(sources)}
+    return {}
 
 
 def _diverged(done: int, saved: int, trouble: str) -> DivergedError:

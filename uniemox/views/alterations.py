@@ -76,7 +76,8 @@ def compressed(image: Image.Image, quality: int = 10) -> Image.Image:
 def framed(image: Image.Image, share: float = 0.1, colour: int = 255) -> Image.Image:
     """Put the image on a sheet of paper.  share: border on each side, 0 to below 0.5.  colour: grey value, 0 to 255."""
     width, height = image.size
-    border_x, border_y = round(width * share), round(height * share)
+    border_x = round(width * share)
+    border_y = round(height * share)
     sheet = Image.new("RGB", image.size, (colour,) * 3)
     inner = image.resize((max(1, width - 2 * border_x), max(1, height - 2 * border_y)), Image.Resampling.BICUBIC)
     sheet.paste(inner, (border_x, border_y))

@@ -40,7 +40,10 @@ class ViewBatch:
 
     def pin_memory(self) -> "ViewBatch":
         """Copy to pinned memory, which a GPU reads while it computes; torch's loader calls it if there is a GPU."""
-        noise = None if self.noise is None else self.noise.pin_memory()
+        if self.noise is None:
+            noise = None
+        else:
+            noise = self.noise.pin_memory()
         return replace(self, scene=self.scene.pin_memory(), person=self.person.pin_memory(), noise=noise)
 
 
@@ -74,7 +77,8 @@ class ViewDataset(Dataset[tuple[Sample, Views] | Broken]):
     """Samples as views; an item's index is (epoch, index)."""
 
     def __init__(self, samples: Sequence[Sample], make_views: Callable[[Sample, int], Views]) -> None:
-        self.samples, self.make_views = PackedSamples(samples), make_views
+        self.samples = PackedSamples(samples)
+        self.make_views = make_views
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -137,7 +141,9 @@ def collate(items: Sequence[tuple[Sample, Views] | Broken]) -> ViewBatch:
 
 def _stack(views: list[Tensor]) -> Tensor:
     """Stack to (N, 3, S, S); a loading process stacks directly into shared memory."""
-    return default_collate(views) if views else torch.empty(0, 3, 0, 0, dtype=torch.uint8)
+    if views:
+        return default_collate(views)
+    return torch.empty(0, 3, 0, 0, dtype=torch.uint8)
 
 
 def build_loader(dataset: ViewDataset, order: Iterable[list[tuple[int, int]]], workers: int) -> DataLoader[ViewBatch]:

@@ -75,7 +75,11 @@ def random_mask(noise: Tensor, ratio: float) -> Mask:
     ratio: share of hidden patches, between 0 and 1.  Raises ConfigError if no patch would be visible, or none hidden.
     """
     length = noise.shape[1]
-    keep = int(length * (1 - ratio)) if 0 < ratio < 1 else 0  # K
+    # K
+    if 0 < ratio < 1:
+        keep = int(length * (1 - ratio))
+    else:
+        keep = 0
     if not 0 < keep < length:
         raise ConfigError(
             f"mask ratio {ratio} of {length} patches leaves {keep} visible and {length - keep} to reconstruct; "

@@ -75,11 +75,19 @@ class TrainViews:
         image, full = decode_sample(sample, shrink)
         crop, flip, person = place[0]
         pixels = _to_tensor(image)  # (1, 3, H, W)
-        scene_pixels = _to_tensor(hide(image, person, full)) if self.config.hide_person else pixels
-        person_pixels = _to_tensor(black_outside(image, person.keep, full)) if person.keep else pixels
-        scene, body = _cut(scene_pixels, crop, full, size), _cut(person_pixels, person.box, full, size)
+        if self.config.hide_person:
+            scene_pixels = _to_tensor(hide(image, person, full))
+        else:
+            scene_pixels = pixels
+        if person.keep:
+            person_pixels = _to_tensor(black_outside(image, person.keep, full))
+        else:
+            person_pixels = pixels
+        scene = _cut(scene_pixels, crop, full, size)
+        body = _cut(person_pixels, person.box, full, size)
         if flip:
-            scene, body = scene.flip(-1), body.flip(-1)
+            scene = scene.flip(-1)
+            body = body.flip(-1)
         noise = None
         if self.patches:
             masks = partial(mask_noise, [sample.key], self.patches, seed=self.seed, epoch=epoch)
@@ -98,10 +106,14 @@ class EvalViews:
 
     def __call__(self, sample: Sample, epoch: int = 0) -> Views:
         """Return a sample's views, the same in every epoch. Raises ImageError or BoxError, with the name."""
-        size, crop_fraction = self.config.size, self.config.crop_fraction
+        size = self.config.size
+        crop_fraction = self.config.crop_fraction
         image, full = decode_sample(sample)
         person = _placed(sample, full, self.config.person)
-        scene_image = hide(image, person, full) if self.config.hide_person else image
+        if self.config.hide_person:
+            scene_image = hide(image, person, full)
+        else:
+            scene_image = image
         if self.square is not None:
             parts = scene_parts(full)
             part, _ = parts[min(self.square, len(parts) - 1)]
@@ -124,8 +136,10 @@ class WholeViews:
         """Return a sample's views, the same in every epoch. Raises ImageError or BoxError, with the name."""
         image, full = decode_sample(sample)
         person = _placed(sample, full, "largest")
-        pixels, whole = _to_tensor(image), Box(0, 0, *full)
-        scene, body = _cut(pixels, whole, full, self.size), _cut(pixels, person.box, full, self.size)
+        pixels = _to_tensor(image)
+        whole = Box(0, 0, *full)
+        scene = _cut(pixels, whole, full, self.size)
+        body = _cut(pixels, person.box, full, self.size)
         return Views(scene, body, person.source, whole, False)
 
 

@@ -43,7 +43,8 @@ def slow_file() -> bytes:
 def test_pixels_are_the_same_in_every_format(pool: DecoderPool, shrink: MinSides | None) -> None:
     large = {"large": save(draw(1500, 700), "PNG"), "turned": with_orientation(draw(1500, 700), "JPEG", 6)}
     for name, data in (FILES | large).items():
-        here, there = look_here(data, name, shrink=shrink, counts_frames=True), None
+        here = look_here(data, name, shrink=shrink, counts_frames=True)
+        there = None
         there = pool.look(data, name, shrink=shrink, counts_frames=True)
         assert np.array_equal(np.asarray(here.image), np.asarray(there.image)), name
         assert there.image.mode == "RGB"
@@ -142,7 +143,8 @@ def test_a_process_that_was_killed_is_replaced(pool: DecoderPool) -> None:
 def test_a_file_whose_process_is_killed_is_tried_once_more(slow_file: bytes) -> None:
     with closing(DecoderPool(1)) as pool, ThreadPoolExecutor(1) as threads:
         pool.start_all()
-        answer, killed = threads.submit(pool.decode, slow_file, "a"), set()
+        answer = threads.submit(pool.decode, slow_file, "a")
+        killed = set()
         while len(killed) < 2:
             wait_until(lambda: any(not child.is_idle and child.is_ready for child in list(pool._children)))
             [child] = pool._children

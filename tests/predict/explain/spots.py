@@ -10,7 +10,8 @@ from uniemox.persons.box import Box, Detection
 from uniemox.predict.network import Array, Network
 from uniemox.predict.predictor import Predictor
 
-SIZE, CELLS = 64, 8
+SIZE = 64
+CELLS = 8
 LABELS = ("awe", "fear", "sadness")
 PLACES = {"awe": (1, 2), "fear": (5, 5), "sadness": (6, 1)}
 """Row and column of the cell, of 8 x 8, whose red speaks for the label."""

@@ -122,8 +122,10 @@ def test_every_image_has_a_map_of_its_own(
 
 def test_failed_writing_keeps_the_old_file(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file that is there counts as done, so it must never be half of one."""
-    out, maps = tmp_path / "out" / "sheet.png", tmp_path / "maps"
-    model, run = finetuned("knn"), pretrained()
+    out = tmp_path / "out" / "sheet.png"
+    maps = tmp_path / "maps"
+    model = finetuned("knn")
+    run = pretrained()
     write_drawing(out, draw_image(0))
     whole = out.read_bytes()
 
@@ -155,8 +157,10 @@ def test_reconstructions(images: Path, tmp_path: Path, capsys: pytest.CaptureFix
 
 
 def test_what_can_not_be_done_is_an_error(images: Path, tmp_path: Path) -> None:
-    model, out = ("--model", finetuned("knn")), ("--out", tmp_path / "sheet.png")
-    run, many = ("--model", pretrained()), [images / "0.png"] * 201
+    model = ("--model", finetuned("knn"))
+    out = ("--out", tmp_path / "sheet.png")
+    run = ("--model", pretrained())
+    many = [images / "0.png"] * 201
     for words, message in (
         ((images, *model, *out, "--json"), "add --scores"),
         ((images, *model, "--out", tmp_path / "sheet.gif"), r"give sheet\.png"),

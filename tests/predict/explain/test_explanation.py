@@ -101,7 +101,8 @@ def test_agreement_depends_on_places_not_on_amounts() -> None:
 
 
 def test_an_empty_map_has_agreement_zero() -> None:
-    empty, full = of_heat(np.zeros((7, 7))), of_heat(np.eye(7))
+    empty = of_heat(np.zeros((7, 7)))
+    full = of_heat(np.eye(7))
     assert map_agreement(empty, full) == map_agreement(empty, empty) == 0
 
 
@@ -117,7 +118,8 @@ def test_agreement_is_spearman_s(seed: int, grid: tuple[int, int]) -> None:
 
 
 def test_maps_are_compared_in_pairs() -> None:
-    same, other = of_heat(np.eye(14)), of_heat(np.eye(14)[::-1])
+    same = of_heat(np.eye(14))
+    other = of_heat(np.eye(14)[::-1])
     first, second, third, fourth = compared([same, same, same, other])
     assert first.agreement == second.agreement == pytest.approx(1)
     assert third.agreement == fourth.agreement < UNLIKE

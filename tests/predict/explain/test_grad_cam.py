@@ -52,16 +52,19 @@ def taped(module: nn.Module, classifier: nn.Module, index: int, **views: Tensor)
 def test_a_vit_uses_the_first_norm_of_its_last_block(pool: str) -> None:
     options = {"img_size": SIZE, "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 2}
     vit = timm.create_model("vit_tiny_patch16_224", num_classes=0, global_pool=pool, **options)
-    classifier, pixels = classify(vit, 24), torch.randn(1, 3, SIZE, SIZE)
+    classifier = classify(vit, 24)
+    pixels = torch.randn(1, 3, SIZE, SIZE)
     tokens, slopes = taped(vit.blocks[-1].norm1, classifier, 3, scene=pixels)  # (1, 17, 24)
     expected = plain(*(part[0, 1:].reshape(4, 4, 24).permute(2, 0, 1) for part in (tokens, slopes)))
     torch.testing.assert_close(grad_cam_maps(classifier, 3, scene=pixels), expected[None], atol=1e-6, rtol=1e-4)
 
 
 def test_a_swin_uses_the_grid_of_its_last_stage() -> None:
-    name, options = "swin_tiny_patch4_window7_224", {"embed_dim": 8, "depths": (1, 1), "num_heads": (1, 2)}
+    name = "swin_tiny_patch4_window7_224"
+    options = {"embed_dim": 8, "depths": (1, 1), "num_heads": (1, 2)}
     swin = timm.create_model(name, num_classes=0, img_size=56, **options)
-    classifier, pixels = classify(swin, 16), torch.randn(1, 3, 56, 56)
+    classifier = classify(swin, 16)
+    pixels = torch.randn(1, 3, 56, 56)
     places, slopes = taped(swin.layers[-1].blocks[-1].norm1, classifier, 0, scene=pixels)  # (1, 7, 7, 16)
     expected = plain(places[0].permute(2, 0, 1), slopes[0].permute(2, 0, 1))
     torch.testing.assert_close(grad_cam_maps(classifier, 0, scene=pixels), expected[None], atol=1e-6, rtol=1e-4)
@@ -71,7 +74,8 @@ def test_a_convolutional_network_gives_its_activation_map() -> None:
     """With a linear head over the mean of a map, both are the same but for the number of places."""
     for encoder, width in ((Convolutions(), 48), (timm.create_model("resnet10t", num_classes=0), 512)):
         size = 64 if width == 512 else SIZE
-        classifier, pixels = classify(encoder, width), torch.randn(1, 3, size, size)
+        classifier = classify(encoder, width)
+        pixels = torch.randn(1, 3, size, size)
         with torch.no_grad():
             maps = WithMaps(classifier)(pixels)["maps"][:, 2]  # (1, h, w)
         found = grad_cam_maps(classifier, 2, scene=pixels)
@@ -80,7 +84,8 @@ def test_a_convolutional_network_gives_its_activation_map() -> None:
 
 def test_maps_of_several_encoders_are_added_at_the_size_of_the_largest() -> None:
     encoders = [Convolutions(16, 4), Convolutions(24, 8)]
-    classifier, pixels = classify(ConcatEncoder(encoders, [IMAGENET, IMAGENET]), 40), torch.randn(1, 3, SIZE, SIZE)
+    classifier = classify(ConcatEncoder(encoders, [IMAGENET, IMAGENET]), 40)
+    pixels = torch.randn(1, 3, SIZE, SIZE)
     parts = []
     for encoder, rows in zip(encoders, (slice(0, 16), slice(16, 40)), strict=True):
         alone = classify(encoder, rows.stop - rows.start)
@@ -98,7 +103,8 @@ def test_each_stream_has_its_own_map() -> None:
     for i in range(2):
         grids = (part[i, 1:].reshape(4, 4, -1).permute(2, 0, 1) for part in (tokens, slopes))
         torch.testing.assert_close(found[i], plain(*grids), atol=1e-6, rtol=1e-4)
-    image, box = draw_image(0), Box(20, 30, 120, 200)
+    image = draw_image(0)
+    box = Box(20, 30, 120, 200)
     persons = [Detection(box, 0.9)]
     explainer = open_explainer(finetuned("both"), "grad-cam")
     scene = explainer.explain(image, persons=persons)
@@ -114,7 +120,8 @@ def test_each_stream_has_its_own_map() -> None:
 def test_label_and_probability_equal_those_of_onnx() -> None:
     """Label and probability as `heat_map`, from the same run."""
     for run in (finetuned("knn"), finetuned("probe")):
-        by_slopes, by_covers = open_explainer(run, "grad-cam"), open_explainer(run)
+        by_slopes = open_explainer(run, "grad-cam")
+        by_covers = open_explainer(run)
         assert by_slopes.name == by_covers.name == run.name
         found, expected = (one.explain(draw_image(3), None) for one in (by_slopes, by_covers))
         assert found.label == expected.label
@@ -125,9 +132,11 @@ def test_label_and_probability_equal_those_of_onnx() -> None:
 
 def test_scores_equal_those_of_onnx() -> None:
     run = finetuned("probe")
-    by_slopes, by_covers = open_explainer(run / "model.safetensors", "grad-cam"), open_explainer(run)
+    by_slopes = open_explainer(run / "model.safetensors", "grad-cam")
+    by_covers = open_explainer(run)
     found = by_covers.explain(draw_image(3), None)
-    first, second = by_slopes.score(found), by_covers.score(found)
+    first = by_slopes.score(found)
+    second = by_covers.score(found)
     assert first.deletion == pytest.approx(second.deletion, abs=1e-5)
     assert first.random_insertion == pytest.approx(second.random_insertion, abs=1e-5)
 

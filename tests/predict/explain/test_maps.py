@@ -161,7 +161,8 @@ def plain(score: object, pixels: np.ndarray) -> np.ndarray:
 
 def random_score(seed: int, size: int) -> tuple[object, np.ndarray]:
     rng = np.random.default_rng(seed)
-    weight, pixels = rng.standard_normal((3, size, size)), rng.standard_normal((3, size, size)).astype(np.float32)
+    weight = rng.standard_normal((3, size, size))
+    pixels = rng.standard_normal((3, size, size)).astype(np.float32)
     return lambda batch: np.tanh((batch * weight).sum(axis=(1, 2, 3)) / size), pixels
 
 

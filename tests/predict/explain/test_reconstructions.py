@@ -49,7 +49,8 @@ def test_a_run_has_a_stage_a_checkpoint(images: list[Path]) -> None:
     found = reconstruct_images(stages, images, on_progress=lambda what, done, total: counted.append(done))
     assert counted == [0, 1, 2]
     assert found.pictures == 2
-    model, errors = stages[1][1](), []
+    model = stages[1][1]()
+    errors = []
     noise = mask_noise([path.name for path in images], 16, seed=0, epoch=0, stream="explain")
     for i, path in enumerate(images):
         view = torch.from_numpy(scene_view(draw_image(i), SIZE, 1.0))[None]
@@ -69,7 +70,8 @@ def test_mae_checkpoints_are_read(images: list[Path], tmp_path: Path) -> None:
     path = tmp_path / "mae_visualize_vit_tiny.pth"
     model = mae_file(path)
     [(name, load)] = open_reconstructors(path)
-    pixels, noise = torch.randn(1, 3, 32, 32), torch.rand(1, 4)
+    pixels = torch.randn(1, 3, 32, 32)
+    noise = torch.rand(1, 4)
     found, expected = (one(pixels, scene_noise=noise).scene_pred for one in (load(), model))
     torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-5)
     assert not load().config.norm_pix

@@ -41,7 +41,8 @@ def test_deletion_is_the_area_under_the_plain_curve() -> None:
     pixels = bright_corner()
     heat = np.zeros((32, 32), np.float32)
     heat[:16, :16] = np.linspace(2, 1, 256).reshape(16, 16)
-    now, curve = pixels.copy(), []
+    now = pixels.copy()
+    curve = []
     mean = pixels.mean(axis=(1, 2))
     for row, column in [(-1, -1), *np.ndindex(16, 16)]:
         if row >= 0:

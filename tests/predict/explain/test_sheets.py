@@ -24,7 +24,9 @@ def rows(count: int = 2, models: int = 2) -> list:
 
 def test_a_sheet_has_a_cell_for_each() -> None:
     found = draw_sheet(rows(3, 3), ["a", "b", "c"], ["1", "2", "3"])
-    step, height = CELL_PX + GAP_PX, CELL_PX + LINE_PX + GAP_PX  # square images, their captions right below
+    # square images, their captions right below
+    step = CELL_PX + GAP_PX
+    height = CELL_PX + LINE_PX + GAP_PX
     assert found.size == (4 * step + GAP_PX, LINE_PX + GAP_PX + 3 * height + LINE_PX + GAP_PX)
     middle = LINE_PX + GAP_PX + CELL_PX // 2
     assert found.getpixel((GAP_PX + CELL_PX // 2, middle)) == (60, 60, 60)  # the image as it is
@@ -35,7 +37,8 @@ def test_images_share_a_line_where_there_is_room() -> None:
     one, two, three = (draw_sheet(rows(count, 1), ["a"], ["x"] * count) for count in (1, 2, 3))
     assert one.height == two.height < three.height
     assert one.width < two.width == three.width
-    step, height = CELL_PX + GAP_PX, CELL_PX + LINE_PX + GAP_PX
+    step = CELL_PX + GAP_PX
+    height = CELL_PX + LINE_PX + GAP_PX
     assert two.getpixel((GAP_PX + 2 * step + CELL_PX // 2, LINE_PX + GAP_PX + CELL_PX // 2)) == (60, 60, 60)
     assert three.getpixel((GAP_PX + CELL_PX // 2, LINE_PX + GAP_PX + height + CELL_PX // 2)) == (60, 60, 60)
 

@@ -215,7 +215,8 @@ def test_dates(tmp_path: Path, text: str, date: str | None) -> None:
 @pytest.mark.parametrize("fmt", ["jpg", "png", "tif", "webp"])
 def test_the_first_valid_date_counts(tmp_path: Path, fmt: str, invalid: str | None) -> None:
     """DateTimeOriginal (36867), then DateTimeDigitized (36868), then DateTime (306), which editors change."""
-    tags, path = (36867, 36868, 306), tmp_path / f"a.{fmt}"
+    tags = (36867, 36868, 306)
+    path = tmp_path / f"a.{fmt}"
     for first in range(3):
         exif = Image.Exif()
         for place, tag in enumerate(tags):
@@ -268,7 +269,9 @@ def test_many_months_become_years(tmp_path: Path) -> None:
 
 @given(st.lists(st.lists(st.floats(0, 1), min_size=2, max_size=2), min_size=2, max_size=30), st.integers(0, 30))
 def test_merged_tallies_equal_the_tally_of_all(values: list[list[float]], cut: int) -> None:
-    whole, first, second = Tally(2), Tally(2), Tally(2)
+    whole = Tally(2)
+    first = Tally(2)
+    second = Tally(2)
     for place, one in enumerate(values):
         for tally in (whole, first if place < cut else second):
             tally.add(np.array(one), is_unfamiliar=place % 2 == 0)
@@ -311,7 +314,8 @@ def test_a_file_name_that_is_no_utf8_is_on_the_page(tmp_path: Path) -> None:
 
 
 def test_a_stranger_s_lines_put_no_other_image_on_the_page(tmp_path: Path) -> None:
-    photos, private = photographs(tmp_path / "photos", 2), tmp_path / "private.jpg"
+    photos = photographs(tmp_path / "photos", 2)
+    private = tmp_path / "private.jpg"
     draw_image(9).save(private)
     assert uniemox_here("survey", photos, *SMALL, "--out", tmp_path / "s.html").returncode == 0
     lines = tmp_path / "s.html.jsonl"

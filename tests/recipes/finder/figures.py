@@ -18,7 +18,10 @@ def figure(seed: int, people: int = 1) -> Sample:
     draw = ImageDraw.Draw(image)
     found = []
     for _ in range(people):
-        x, y, w, h = rng.integers(5, 60), rng.integers(5, 20), rng.integers(15, 30), rng.integers(25, 40)
+        x = rng.integers(5, 60)
+        y = rng.integers(5, 20)
+        w = rng.integers(15, 30)
+        h = rng.integers(25, 40)
         box = Box(float(x), float(y), float(x + w), float(y + h))
         draw.ellipse(box, fill=(240, 200, 180))
         found.append(Detection(box, 0.9))

@@ -23,7 +23,8 @@ def test_a_peak_is_a_gaussian() -> None:
     """A box of 32 x 48 px: 4 x 6 cells, deviations of 0.4 (the least) and 0.54 cells around column 3, row 4."""
     targets = build_targets([view_of([[12, 12, 44, 60]], [0.8])], 64)
     y, x = np.mgrid[:8, :8]
-    spread_x, spread_y = max(4 * 0.54 / 6, 0.4), 6 * 0.54 / 6
+    spread_x = max(4 * 0.54 / 6, 0.4)
+    spread_y = 6 * 0.54 / 6
     expected = np.exp(-((x - 3) ** 2) / (2 * spread_x**2) - (y - 4) ** 2 / (2 * spread_y**2))
     np.testing.assert_allclose(targets.heat[0], expected, atol=1e-6)
     assert targets.heat[0, 4, 3] == 1
@@ -37,7 +38,8 @@ def test_who_is_unsure_is_left_out_of_the_loss() -> None:
     assert not targets.heat.any()
     assert (targets.heat_weight[0, :4, :4] == 0).all()
     assert targets.heat_weight.sum() == 64 - 16
-    heat, distances = torch.full((1, 8, 8), -9.0), torch.ones(1, 4, 8, 8)
+    heat = torch.full((1, 8, 8), -9.0)
+    distances = torch.ones(1, 4, 8, 8)
     before = finder_loss(heat, distances, targets)["total"]
     heat[0, :4, :4] = 9
     assert finder_loss(heat, distances, targets)["total"] == before

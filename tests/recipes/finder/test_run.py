@@ -127,7 +127,8 @@ def config_of(start: str) -> FinderConfig:
 
 @pytest.fixture(scope="module")
 def fitted(start: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, FinderReport, Told]:
-    path, told = tmp_path_factory.mktemp("fitted") / "finder.onnx", Told()
+    path = tmp_path_factory.mktemp("fitted") / "finder.onnx"
+    told = Told()
     report = fit_finder(SAMPLES, config_of(start), path, callback=told)
     return path, report, told
 
@@ -145,7 +146,8 @@ def test_a_batch_can_be_learned(start: str) -> None:
     known = [tuple(Detection(Box(*_squashed(one.box)), 0.9) for one in sample.persons or ()) for sample in SAMPLES[:6]]
     pixels = torch.from_numpy(np.stack([np.asarray(image) for image in images])).permute(0, 3, 1, 2)
     views = [view_of([one.box for one in people], [0.9] * len(people)) for people in known]
-    targets, losses = build_targets(views, 64), []
+    targets = build_targets(views, 64)
+    losses = []
     for _ in range(80):
         heat, distances = network(normalise(pixels, torch.device("cpu")))
         loss = finder_loss(heat, distances, targets)["total"]
@@ -223,7 +225,8 @@ def test_the_file_computes_what_the_network_does(start: str, tmp_path: Path) -> 
         heat, _ = network((pixels / 255 - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1))
     (found,) = detector._run(pixels.numpy(), (64, 64))  # type: ignore[attr-defined]
     np.testing.assert_allclose(found, expected, rtol=0.02, atol=1e-3)
-    p, shown = torch.sigmoid(heat), expected[:, 0]
+    p = torch.sigmoid(heat)
+    shown = expected[:, 0]
     torch.testing.assert_close(shown / (1 - shown), p / (1 - p) * (0.8 / 0.2), rtol=1e-4, atol=1e-6)
 
 

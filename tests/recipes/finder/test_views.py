@@ -68,7 +68,9 @@ def test_boxes_are_where_the_people_are(seed: int, size: int) -> None:
 
 def test_a_view_is_a_function_of_seed_epoch_and_index() -> None:
     views = FinderViews([figure(i) for i in range(4)], 7, 0.3)
-    first, again, later = views[(2, 1, 64)], views[(2, 1, 64)], views[(3, 1, 64)]
+    first = views[(2, 1, 64)]
+    again = views[(2, 1, 64)]
+    later = views[(3, 1, 64)]
     assert isinstance(first, FinderView)
     assert isinstance(again, FinderView)
     assert isinstance(later, FinderView)

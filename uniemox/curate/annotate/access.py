@@ -34,7 +34,8 @@ SESSION_S = 60 * 24 * 3600
 CLOCK_S = 3600  # that the clock may have been ahead when a session began
 JOIN = "/api/join"
 """The only address for bodies of people without a session."""
-MAX_BODY, MAX_JOIN_BODY = 256 * 1024, 1024
+MAX_BODY = 256 * 1024
+MAX_JOIN_BODY = 1024
 READ_TIMEOUT_S = 30.0
 """Time limit for a request's headers, for its body, and for the client to read the response."""
 SAFE_METHODS = ("GET", "HEAD")
@@ -119,7 +120,8 @@ def leave(store: Store, secret: str) -> None:
 
 def account_of(store: Store, secret: str) -> Account | None:
     """Return the person of a session; None if the session has ended or never existed."""
-    people, sessions = t.people.c, t.sessions.c
+    people = t.people.c
+    sessions = t.sessions.c
     query = select(people.id, people.name, people.role, sessions.csrf).join(t.sessions)
     is_valid = (sessions.token_hash == _hash(secret)) & sessions.began_at.between(
         time.time() - SESSION_S, time.time() + CLOCK_S
@@ -185,7 +187,8 @@ def request_guard(addresses: Iterable[str]) -> Callable[[Request, RequestRespons
 
     addresses: of the pages, such as http://127.0.0.1:8000.
     """
-    origins, turns = frozenset(map(as_sent, addresses)), Turns()
+    origins = frozenset(map(as_sent, addresses))
+    turns = Turns()
     hosts = {urlsplit(address).netloc for address in origins}
 
     def problem_of(request: Request) -> tuple[int, str] | None:
@@ -205,14 +208,20 @@ def request_guard(addresses: Iterable[str]) -> Callable[[Request, RequestRespons
         length = headers.get("content-length", "")
         if not length.isdigit() or "transfer-encoding" in headers:  # with both, the body may be longer
             return 411, "expected a Content-Length, without a Transfer-Encoding"
-        limit = MAX_JOIN_BODY if request.scope["path"] == JOIN else MAX_BODY
-        return (413, f"more than {limit} bytes") if int(length) > limit else None
+        if request.scope["path"] == JOIN:
+            limit = MAX_JOIN_BODY
+        else:
+            limit = MAX_BODY
+        if int(length) > limit:
+            return (413, f"more than {limit} bytes")
+        return None
 
     async def guard(request: Request, call_next: RequestResponseEndpoint) -> Response:
         turn = turns.of(request.scope)
         async with turn:
             await asyncio.sleep(0)  # let others go first
-        problem, more = problem_of(request), {}
+        problem = problem_of(request)
+        more = {}
         cookie = OWN_COOKIE.search(without_cookies(request.scope))
         request.scope["headers"] += [(b"cookie", cookie[1])] if cookie else []
         if problem is None and request.method not in SAFE_METHODS:
@@ -222,7 +231,8 @@ def request_guard(addresses: Iterable[str]) -> Callable[[Request, RequestRespons
                 async with asyncio.timeout(READ_TIMEOUT_S):
                     await request.body()  # kept for the route
             except TimeoutError:
-                problem, more = (408, f"the body did not arrive within {READ_TIMEOUT_S:g} s"), {"Connection": "close"}
+                problem = (408, f"the body did not arrive within {READ_TIMEOUT_S:g} s")
+                more = {"Connection": "close"}
             except HTTPException as refusal:
                 problem = refusal.status_code, refusal.detail
             except UnavailableError:

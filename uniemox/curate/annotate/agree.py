@@ -87,7 +87,8 @@ def agree(project: Project) -> AgreementStats:
     Raises DataError if no image has two answers.
     """
     with project.store.read() as connection:
-        newest, batch = int(connection.scalar(select(func.max(t.answers.c.id))) or 0), last_batch(connection)
+        newest = int(connection.scalar(select(func.max(t.answers.c.id))) or 0)
+        batch = last_batch(connection)
     stats = agreement_now(project)
     if not stats.pictures:
         raise DataError(f"{project.folder}: no image has two answers yet; uniemox curate serve {project.folder}")
@@ -152,7 +153,9 @@ def _alpha_from(sums: Counts) -> Counts:
     α = 1 - D_o / D_e. D_o is the disagreement of pairs inside an image, weighted by 1 / (m - 1) for its m answers; D_e
     is that of all pairs of answers.
     """
-    inside, n, per_label = sums[:, 0], sums[:, 1], sums[:, 2:]
+    inside = sums[:, 0]
+    n = sums[:, 1]
+    per_label = sums[:, 2:]
     expected = n**2 - (per_label**2).sum(axis=1)
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(expected > 0, 1 - (n - 1) * inside / expected, np.nan)
@@ -167,7 +170,9 @@ def _with_others(codes: NDArray[np.integer], counts: Counts) -> Figure:
 
 def _pair(first: NDArray[np.integer], second: NDArray[np.integer], name: str, other: str, classes: int) -> Pair:
     both = (first != MISSING) & (second != MISSING)
-    a, b = np.eye(classes)[first[both]], np.eye(classes)[second[both]]  # (U, E)
+    # (U, E)
+    a = np.eye(classes)[first[both]]
+    b = np.eye(classes)[second[both]]
     same = (a * b).sum(axis=1, keepdims=True)  # (U, 1)
 
     def kappa(sums: Counts) -> Counts:  # nan if chance alone always agrees
@@ -205,4 +210,6 @@ def _without_nan(value: Any) -> Any:
         return None if math.isnan(value) else value
     if isinstance(value, dict):
         return {key: _without_nan(one) for key, one in value.items()}
-    return [_without_nan(one) for one in value] if isinstance(value, list | tuple) else value
+    if isinstance(value, list | tuple):
+        return [_without_nan(one) for one in value]
+    return value

@@ -34,7 +34,9 @@ from uniemox.io.files import write_file, write_rows
 from uniemox.spelling import spelled
 
 COLUMNS = ("sha256", "title", "annotator", "label", *DETAILS, "seconds", "at")
-AT_ONCE, PAUSE_S = 200, 0.02  # answers per transaction; pause between two, for annotators' answers
+# answers per transaction; pause between two, for annotators' answers
+AT_ONCE = 200
+PAUSE_S = 0.02
 PEOPLE = "label studio people"  # setting: names of imported annotators by their id or address in Label Studio
 
 
@@ -79,7 +81,10 @@ def write_label_studio(project: Project, path: Path) -> int:
         data = {"image": f"/data/local-files/?d=pictures/{one.sha256[:2]}/{one.sha256}.{SUFFIXES[one.format]}"}
         data["sha256"] = one.sha256
         task = tasks.setdefault(one.picture, {"id": one.picture, "data": data, "annotations": []})
-        labels = [] if one.label in (NONE, SKIP) else details.get("labels", [one.label])
+        if one.label in (NONE, SKIP):
+            labels = []
+        else:
+            labels = details.get("labels", [one.label])
         choices = {"from_name": CONTROL, "to_name": "image", "type": "choices", "value": {"choices": labels}}
         about = {"completed_by": {"email": one.annotator}, "lead_time": one.seconds, "was_cancelled": one.label == SKIP}
         about |= {"created_at": utc(one.at), "updated_at": utc(one.at)}
@@ -208,7 +213,10 @@ def _answer_of(annotation: Any, picture: int, control: str, plan: CollectionPlan
         return None
     labels = chosen_labels(annotation, control, plan)
     meta = annotation.get("meta")
-    own = {name: meta[name] for name in DETAILS if name in meta} if isinstance(meta, dict) else {}
+    if isinstance(meta, dict):
+        own = {name: meta[name] for name in DETAILS if name in meta}
+    else:
+        own = {}
     if annotation.get("was_cancelled"):
         own = {"skip": "other"} | own | {"label": SKIP}
     elif labels is None:

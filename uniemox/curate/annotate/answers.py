@@ -145,7 +145,8 @@ def save_answers(
 
     times: when answers were given, seconds since 1970, by id; None, and for others: now.
     """
-    tasks, rows = t.tasks.c, t.answers.c
+    tasks = t.tasks.c
+    rows = t.answers.c
     of_tasks = select(tasks.id, tasks.person_id).where(tasks.id.in_({answer.task for _, answer in answers}))
     owner = {row.id: row.person_id for row in connection.execute(of_tasks)}
     of_ids = rows.client_id.in_({answer.id for _, answer in answers})

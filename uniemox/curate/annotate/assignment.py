@@ -38,7 +38,8 @@ class TaskAssigner:
         newest = last_batch(connection)
         with self._lock:
             if newest != self._pool_of:
-                self._pool, self._pool_of = frozenset(connection.scalars(pool())), newest
+                self._pool = frozenset(connection.scalars(pool()))
+                self._pool_of = newest
             return self._pool
 
     def next_tasks(self, person: int, after: int, limit: int) -> list[Any]:
@@ -88,7 +89,10 @@ class TaskAssigner:
             t.suggestions, t.suggestions.c.picture_id == t.tasks.c.picture_id
         )
         rows = self.project.rows(query.where(t.tasks.c.person_id == person, t.tasks.c.id.in_(claims)))
-        withdrawn = claims if self.project.store.setting("suggested by") else {}
+        if self.project.store.setting("suggested by"):
+            withdrawn = claims
+        else:
+            withdrawn = {}
         return {**withdrawn, **{row.id: row.label for row in rows}}
 
     def own_answers(self, person: int, limit: int) -> list[dict[str, Any]]:
@@ -118,17 +122,26 @@ class TaskAssigner:
     def _assign(self, person: int) -> bool:
         """Assign a block of tasks; return False if nothing is left for this person."""
         plan = self.project.plan
-        limit, labels, every = plan.answers_per_picture, plan.labels, plan.check_every
+        limit = plan.answers_per_picture
+        labels = plan.labels
+        every = plan.check_every
         with self.project.store.read() as connection:
             mine = set(connection.scalars(select(t.tasks.c.picture_id).where(t.tasks.c.person_id == person)))
             taken = {} if limit is None else _taken(connection)
             left = [p for p in self.pool(connection) if p not in mine and (limit is None or taken.get(p, 0) < limit)]
-        count = BLOCK if limit is None else 4 * BLOCK  # some may be assigned to others meanwhile
+        # some may be assigned to others meanwhile
+        if limit is None:
+            count = BLOCK
+        else:
+            count = 4 * BLOCK
         chosen = heapq.nsmallest(count, left, key=lambda image: (-taken.get(image, 0), _order(person, image)))
         with self.project.store.write() as connection:  # short, because answers wait for it
             own = (t.tasks.c.person_id == person) & t.tasks.c.picture_id.in_(chosen)
             mine = set(connection.scalars(select(t.tasks.c.picture_id).where(own)))
-            taken = {} if limit is None else _taken(connection, chosen)
+            if limit is None:
+                taken = {}
+            else:
+                taken = _taken(connection, chosen)
             fit = [p for p in chosen if p not in mine and (limit is None or taken.get(p, 0) < limit)]
             rows = list[dict[str, object]]()
             for image in fit[:BLOCK]:
@@ -172,7 +185,8 @@ def suggest(project: Project, model: str, progress: Progress = silent) -> int:
     score = scorer(model, project.plan.label_set, needs_all=True)
     rows = project.rows(select(t.images).where(t.images.c.id.in_(pool())).order_by(t.images.c.id))
     forget(project)
-    count, models = 0, sorted({*suggested_by(project), model})
+    count = 0
+    models = sorted({*suggested_by(project), model})
     for part in in_parts(rows, SCORED_AT_ONCE, "predicting", progress):
         values = []
         for row, shares in zip(part, score(samples_of(project, part)), strict=True):

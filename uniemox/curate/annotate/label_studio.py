@@ -66,9 +66,15 @@ def is_unanswered(annotation: Mapping[str, Any], control: str) -> bool:
 
 def _choices(annotation: Any) -> Iterator[Mapping[str, Any]]:
     """Yield the valid results of type choices."""
-    results = annotation.get("result") if isinstance(annotation, dict) else None
+    if isinstance(annotation, dict):
+        results = annotation.get("result")
+    else:
+        results = None
     for result in results if isinstance(results, list) else ():
-        value = result.get("value") if isinstance(result, dict) and result.get("type") == "choices" else None
+        if isinstance(result, dict) and result.get("type") == "choices":
+            value = result.get("value")
+        else:
+            value = None
         if isinstance(value, dict) and isinstance(value.get("choices"), list):
             yield result
 
@@ -161,7 +167,10 @@ def email_of(annotation: Any) -> str:
 
 def _person(annotation: Any) -> tuple[str, str]:
     """Return id and e-mail address of an annotator, empty texts if they are not known."""
-    who = annotation.get("completed_by") if isinstance(annotation, dict) else None
+    if isinstance(annotation, dict):
+        who = annotation.get("completed_by")
+    else:
+        who = None
     if isinstance(who, dict):
         return _text(who.get("id")), _text(who.get("email"))
     text = _text(who)
@@ -171,7 +180,9 @@ def _person(annotation: Any) -> tuple[str, str]:
 def _text(value: Any) -> str:
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         return ""
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else spelled(str(value))
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return spelled(str(value))
 
 
 def _name(who: str) -> str:

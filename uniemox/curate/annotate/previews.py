@@ -28,7 +28,9 @@ from uniemox.io.fonts import fitted
 from uniemox.io.images import MAX_BYTES, MinSides, encode_image
 from uniemox.serve.protocol import PIECE_BYTES
 
-MAX_SIDE_PX, QUALITY = 1024, 85  # of previews
+# of previews
+MAX_SIDE_PX = 1024
+QUALITY = 85
 CHECK_PX = (800, 600)
 PREVIEWS_AT_ONCE = 2  # decoding an image of 100 megapixels takes up to 1.6 GB
 RETRY_S = 60  # time until an unreadable image is tried again
@@ -128,7 +130,9 @@ class Previews:
                     path.unlink(missing_ok=True)
                 except OSError as error:
                     _check_missing(error)
-        return None if os.path.exists(path) or not is_shown else made
+        if os.path.exists(path) or not is_shown:
+            return None
+        return made
 
 
 def _opened(path: Path) -> BinaryIO | None:

@@ -16,13 +16,16 @@ MAX_CONNECTIONS = 4000
 """Maximum number of open connections; two hundred browsers keep up to six each."""
 OTHER_FILES = 200  # files that the process may open besides its connections, and a preview for each
 MAX_FILES = 2 * MAX_CONNECTIONS + OTHER_FILES  # file limit of the process
-ADDRESS, DEFAULT_ADDRESS = "address.txt", "http://127.0.0.1:8790"
+ADDRESS = "address.txt"
+DEFAULT_ADDRESS = "http://127.0.0.1:8790"
 
 
 def address_of(sock: socket.socket) -> str:
     """Return the address of a socket's pages."""
     host, port = sock.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    if ":" in host:
+        return f"http://[{host}]:{port}"
+    return f"http://{host}:{port}"
 
 
 def base_address(sock: socket.socket, address: str | None = None) -> str:
@@ -64,7 +67,10 @@ def server(project: Project, sock: socket.socket, address: str | None = None) ->
     Raises ConfigError if people could not open the pages.
     """
     base = base_address(sock, address)
-    addresses = [base] if address else [base, base.replace("127.0.0.1", "localhost")]
+    if address:
+        addresses = [base]
+    else:
+        addresses = [base, base.replace("127.0.0.1", "localhost")]
     max_connections = min(MAX_CONNECTIONS, max(1, (_file_limit() - OTHER_FILES) // 2))
     limits = ServeConfig(read_timeout_s=access.READ_TIMEOUT_S, max_connections=max_connections)
     return Server(create_app(project, addresses), limits, keep_alive_s=75, shutdown_s=None, proxy_headers=True)

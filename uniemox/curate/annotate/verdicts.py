@@ -75,7 +75,8 @@ def disputed() -> Select[Any]:
 
     Images with most different answers come first.
     """
-    answers, judged = counted_answers().subquery().c, current("verdict").c
+    answers = counted_answers().subquery().c
+    judged = current("verdict").c
     different = func.count(answers.label.distinct())
     query = select(answers.picture_id).where(answers.picture_id.not_in(select(judged.picture_id)))
     return query.group_by(answers.picture_id).having(different > 1).order_by(different.desc(), answers.picture_id)
@@ -102,7 +103,10 @@ def decide(
         more = answers.details.get(image, {})
         shares = shares_of([more.get(name, {}).get("labels", (label,)) for name, label in said.items()])
         if image in judged:
-            label = None if judged[image] == NONE else judged[image]
+            if judged[image] == NONE:
+                label = None
+            else:
+                label = judged[image]
             own = {} if label is None else {label: 1.0}
             decided[image] = Verdict(label, shares or own, OWNER_SAYS)
         elif len(labels) < min_answers:
@@ -153,7 +157,9 @@ def _apply(rule: Rule, labels: Sequence[str], searched: set[str]) -> tuple[str |
             return None, "annotators agree on another label than the search word's"
         return top, "all agree"
     if rule == "majority":
-        return (top, "majority") if times * 2 > len(labels) else (None, "no majority")
+        if times * 2 > len(labels):
+            return (top, "majority")
+        return (None, "no majority")
     named = Counter(label for label in labels if label != NONE).most_common()
     if not named or (len(named) > 1 and named[0][1] == named[1][1]):
         return None, "a tie"

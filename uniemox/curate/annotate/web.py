@@ -32,7 +32,10 @@ PAGES = {  # file and media type by path; nothing else of the disk is served
     "/words.json": ("words.json", "application/json"),
     "/curate.css": ("curate.css", "text/css"),
 }
-MAX_TASKS, MAX_ANSWERS, MAX_CHANGES = 60, 500, 500  # of one request
+# of one request
+MAX_TASKS = 60
+MAX_ANSWERS = 500
+MAX_CHANGES = 500
 GRID_SIZE = 48  # images of one page of the owner's grid
 RowInPath = Annotated[int, fastapi.Path(ge=1, lt=MAX_ROWS)]
 RowInQuery = Annotated[int, Query(ge=0, lt=MAX_ROWS)]
@@ -101,7 +104,9 @@ def create_app(project: Project, addresses: Sequence[str]) -> FastAPI:
     app.add_middleware(BaseHTTPMiddleware, dispatch=access.request_guard(addresses))
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(UnavailableError, _unavailable)
-    app.state.project, app.state.assigner, app.state.previews = project, TaskAssigner(project), Previews(project)
+    app.state.project = project
+    app.state.assigner = TaskAssigner(project)
+    app.state.previews = Previews(project)
     app.state.is_secure = all(address.startswith("https://") for address in addresses)
     _add_pages(app)
     _add_session_routes(app)
@@ -200,7 +205,10 @@ def _add_annotator_routes(app: FastAPI) -> None:
     async def answer(given: AnswersIn, person: Annotator) -> Response:
         fits = [one for each in given.answers if (one := read_answer(each, project.plan.labels)) is not None]
         claims = {one.task: one.suggested for one in fits if one.suggested}
-        suggestions = await asyncio.to_thread(assigner.suggestions, person.id, claims) if claims else {}
+        if claims:
+            suggestions = await asyncio.to_thread(assigner.suggestions, person.id, claims)
+        else:
+            suggestions = {}
         checked = [one.model_copy(update={"suggested": suggestions.get(one.task)}) for one in fits]
         saved = await asyncio.wrap_future(app.state.writer.save(person.id, checked))
         ids = [one["id"] for one in given.answers if has_id(one)]
@@ -298,7 +306,10 @@ def _checked(project: Project, given: ChangeIn) -> Change:
     ]
     if given.value not in values:
         raise HTTPException(422, f"{given.field} must be one of {', '.join(values)}")
-    reason = "mismatch: by hand" if (given.field, given.value) == ("screen", "drop") else "by hand"
+    if (given.field, given.value) == ("screen", "drop"):
+        reason = "mismatch: by hand"
+    else:
+        reason = "by hand"
     return Change(given.picture, given.field, given.value, reason)
 
 
@@ -307,8 +318,11 @@ def _grid(project: Project, decision: str, label: str, page: int) -> dict[str, A
 
     Keyword and title are those of an image's first candidate. They are untrusted: text, never HTML.
     """
-    screened, styles, candidates = current("screen"), current("style"), t.candidates.c
-    image, score = screened.c.picture_id, t.looks.c.score
+    screened = current("screen")
+    styles = current("style")
+    candidates = t.candidates.c
+    image = screened.c.picture_id
+    score = t.looks.c.score
     searched = select(
         candidates.picture_id, func.min(candidates.label).label("first"), func.min(candidates.id).label("id")
     )

@@ -71,7 +71,8 @@ def get_once(address: str, config: CollectConfig, deadline: float | None = None)
     The name is resolved once and all its addresses must be public. The connection goes to the checked address, so a
     name that changes its address in between has no effect.
     """
-    deadline = time.monotonic() + config.timeout_s if deadline is None else deadline
+    if deadline is None:
+        deadline = time.monotonic() + config.timeout_s
     try:
         return _one_hop(address, config, deadline)
     except FetchError as failure:
@@ -115,7 +116,9 @@ class Robots:
             rules.parse(data.decode("utf-8", "ignore").splitlines())
             with self._lock:
                 self._rules[host] = rules
-        return None if rules.can_fetch(AGENT, address) else FetchError("robots.txt of its host forbids it")
+        if rules.can_fetch(AGENT, address):
+            return None
+        return FetchError("robots.txt of its host forbids it")
 
 
 def _one_hop(address: str, config: CollectConfig, deadline: float) -> bytes | Redirect:
@@ -141,10 +144,12 @@ def _one_hop(address: str, config: CollectConfig, deadline: float) -> bytes | Re
 
 
 def _body(response: http.client.HTTPResponse, config: CollectConfig) -> bytes:
-    length, limit = response.headers.get("Content-Length", ""), config.max_bytes
+    length = response.headers.get("Content-Length", "")
+    limit = config.max_bytes
     if length.isdigit() and int(length) > limit and not config.takes_part:
         raise FetchError(f"{int(length):,} bytes, more than the {limit:,} that are taken")
-    parts, size = [], 0
+    parts = []
+    size = 0
     while block := response.read1(BLOCK):
         parts.append(block)
         size += len(block)
@@ -162,7 +167,10 @@ def _parts(address: str) -> tuple[str, str, int, str]:
     try:
         parts = urlsplit(_quoted(address))
         port = parts.port or PORTS.get(parts.scheme, 0)
-        host = (parts.hostname or "").encode("idna").decode("ascii") if parts.hostname else ""
+        if parts.hostname:
+            host = (parts.hostname or "").encode("idna").decode("ascii")
+        else:
+            host = ""
     except (ValueError, UnicodeError) as error:
         raise FetchError(f"not an address ({error})") from None
     if parts.scheme not in PORTS:
@@ -210,7 +218,10 @@ class _Pinned(http.client.HTTPConnection):
     def __init__(self, ip: str, host: str, port: int, is_secure: bool, deadline: float) -> None:
         default = PORTS["https" if is_secure else "http"]
         super().__init__(host, port if port != default else None, timeout=max(0.01, deadline - time.monotonic()))
-        self.ip, self.to_port, self.is_secure, self.deadline = ip, port, is_secure, deadline
+        self.ip = ip
+        self.to_port = port
+        self.is_secure = is_secure
+        self.deadline = deadline
         self.default_port = default
         self.response_class = lambda sock, **settings: timed_response(sock, deadline, **settings)  # type: ignore[assignment]
 
@@ -276,13 +287,15 @@ def fetch_all(
                 job, failures = hosts[name].queue.popleft()
                 hosts[name].next_at = now + (1 / config.rate if name else 0)  # local files have no host
                 running[pool.submit(work, job)] = name, job, failures
-            pause = max(0.0, idle[0][0] - now) if idle and len(running) < config.workers else None
+            can_start = bool(idle) and len(running) < config.workers
+            pause = max(0.0, idle[0][0] - now) if can_start else None
             if not running:
                 time.sleep(pause or 0.0)
                 continue
             for future in wait(running, timeout=pause, return_when=FIRST_COMPLETED).done:
                 name, job, failures = running.pop(future)
-                host, result = hosts[name], future.result()
+                host = hosts[name]
+                result = future.result()
                 if isinstance(result, FetchError) and result.may_pass:
                     yield from ((one, result) for one in host.failed(job, failures + 1, result, config))
                 else:

@@ -25,7 +25,9 @@ from uniemox.io.images import open_image
 from uniemox.io.progress import Progress, silent
 from uniemox.io.raw_preview import is_raw
 
-OFFERED_AT_ONCE, FETCHED_AT_ONCE = 500, 50  # candidates in one transaction
+# candidates in one transaction
+OFFERED_AT_ONCE = 500
+FETCHED_AT_ONCE = 50
 
 
 Kept = dict[str, Any]
@@ -49,7 +51,8 @@ def search(
         is_done = keyword != "" and done.get((source.name, keyword, label or ""), 0) >= config.per_keyword
         if source.name in problems or is_done:
             continue
-        count, candidates = 0, iter(source.offers(label, keyword, config.per_keyword))
+        count = 0
+        candidates = iter(source.offers(label, keyword, config.per_keyword))
         try:
             while chunk := list(islice(candidates, OFFERED_AT_ONCE)):
                 _offer(project, source, chunk)
@@ -136,7 +139,8 @@ def _missing(project: Project) -> list[int]:
     Images of a folder that can't be read are not missing.
     """
     query = select(t.candidates.c.id, t.images.c.sha256).join(t.images).where(t.candidates.c.state == "fetched")
-    rows, walked = project.rows(query), list(os.walk(project.folder / "pictures"))
+    rows = project.rows(query)
+    walked = list(os.walk(project.folder / "pictures"))
     read = {os.path.basename(folder) for folder, _, _ in walked[1:]}
     unread = {name for _, folders, _ in walked for name in folders} - read
     there = {os.path.splitext(name)[0] for _, _, files in walked for name in files}
@@ -199,14 +203,23 @@ def _write_down(project: Project, ended: Sequence[tuple[Download, Kept | FetchEr
             connection.execute(insert(t.images), fresh)
             ids = {row.sha256: row.id for row in connection.execute(query)}
         for job, result in ended:
-            image = {} if isinstance(result, FetchError) else {"picture_id": ids[result["sha256"]]}
             if isinstance(result, FetchError):
-                state, reason = "waiting" if result.may_pass else "failed", result.reason
+                image = {}
+            else:
+                image = {"picture_id": ids[result["sha256"]]}
+            if isinstance(result, FetchError):
+                if result.may_pass:
+                    state = "waiting"
+                else:
+                    state = "failed"
+                reason = result.reason
             elif ids[result["sha256"]] in taken:
-                state, reason = "failed", "taken down"
+                state = "failed"
+                reason = "taken down"
                 project.image_path(result["sha256"], result["format"]).unlink(missing_ok=True)
             else:
-                state, reason = "fetched", ""
+                state = "fetched"
+                reason = ""
             counts[state] += 1
             of_candidate = update(t.candidates).where(t.candidates.c.id == job.key.id)
             connection.execute(of_candidate.values(state=state, reason=reason, fetched_at=now, **image))

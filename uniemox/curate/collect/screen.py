@@ -27,7 +27,9 @@ from uniemox.labels import LabelSet
 
 ACTOR = "screen"  # of automatic decisions
 UNREAD = "can't be read now"
-AT_ONCE, SCORED_AT_ONCE = 512, 64  # images between two transactions
+# images between two transactions
+AT_ONCE = 512
+SCORED_AT_ONCE = 64
 Scorer = Callable[[Sequence[Sample]], Sequence[Mapping[str, float] | None]]
 """Returns a model's probabilities by label for each image, None for an unreadable one."""
 
@@ -136,7 +138,10 @@ def _judge(
     readable = [one for one in images if one.thumb is not None]
     tests = [one for one in benchmarks if one.thumb is not None]
     thumbs = [np.frombuffer(one.thumb, np.uint8).reshape(THUMB, THUMB, 3) for one in (*readable, *tests)]
-    numbers = near_groups(np.stack(thumbs)).tolist() if thumbs else []
+    if thumbs:
+        numbers = near_groups(np.stack(thumbs)).tolist()
+    else:
+        numbers = []
     in_tests = {number: f"{one.name}, {one.key}" for number, one in zip(numbers[len(readable) :], tests, strict=True)}
     groups: dict[int, list[Any]] = defaultdict(list)
     for number, one in zip(numbers, readable, strict=False):
@@ -181,16 +186,16 @@ def _look(project: Project, progress: Progress) -> int:
 
 
 def _bytes_of(values: NDArray[Any] | None, dtype: str = "u1") -> bytes | None:
-    return None if values is None else values.astype(dtype).tobytes()
+    if values is None:
+        return None
+    return values.astype(dtype).tobytes()
 
 
 def _look_at_benchmark(project: Project, data: DataSet, progress: Progress) -> int:
     """Scan new images of a test set, and return the number of those whose files can't be read now."""
     keys = {row.key for row in project.rows(select(t.benchmarks.c.key).where(t.benchmarks.c.name == data.name))}
-    count, samples = (
-        0,
-        list({sample.image_key: sample for sample in data.samples if sample.image_key not in keys}.values()),
-    )
+    count = 0
+    samples = list({sample.image_key: sample for sample in data.samples if sample.image_key not in keys}.values())
     for part in in_parts(samples, AT_ONCE, f"scanning {data.name}", progress):
         rows = [
             {"name": data.name, "key": sample.image_key, "sha256": look.sha256, "thumb": _bytes_of(look.thumb)}
@@ -258,7 +263,10 @@ def _score(project: Project, score: Scorer, model: str, progress: Progress) -> N
     for part in in_parts(rows, SCORED_AT_ONCE, "asking the model", progress):
         values = []
         for row, shares in zip(part, score(samples_of(project, part)), strict=True):
-            own = [shares.get(label, 0.0) for label in labels.get(row.id, ())] if shares else []
+            if shares:
+                own = [shares.get(label, 0.0) for label in labels.get(row.id, ())]
+            else:
+                own = []
             if own:
                 values.append({"id": row.id, "share": float(max(own))})
         with project.store.write() as connection:

@@ -39,7 +39,9 @@ BING = "https://www.bing.com"
 BING_MAX = 1000  # results that the service gives for a search
 PAUSES_S = {"openverse": 3.0, "commons": 1.0, "bing": 2.0}  # Openverse allows 20 requests a minute without a key
 MAX_LISTED = 8  # folders in a message
-MAX_TEXT, MAX_LICENCE = 500, 200  # letters
+# letters
+MAX_TEXT = 500
+MAX_LICENCE = 200
 ADDRESSES = ("address", "page", "licence_address")
 FIELDS = (*ADDRESSES, "title", "licence", "author")  # of a candidate, besides label and keyword
 ALIASES = {"url": "address", "license": "licence"}
@@ -122,7 +124,10 @@ def local_folder(root: Path, plan: CollectionPlan, *, with_labels: bool = True) 
             f"{root}: {len(outside)} links lead out of this folder, such as {outside[0]}; put copies in their places"
         )
     of_word = _labels_by_word(plan)
-    tops = Counter(key.split("/")[0] for key in paths if "/" in key) if with_labels else Counter[str]()
+    if with_labels:
+        tops = Counter(key.split("/")[0] for key in paths if "/" in key)
+    else:
+        tops = Counter[str]()
     labels = {top: plan.label_of(top) or of_word.get(clean(top)) for top in tops}
     unknown = [f"{top} ({tops[top]:,} image{'s' * (tops[top] != 1)})" for top in tops if labels[top] is None]
     if unknown:
@@ -136,8 +141,12 @@ def local_folder(root: Path, plan: CollectionPlan, *, with_labels: bool = True) 
     for rank, (key, path) in enumerate(paths.items()):
         first, *between = key.split("/")[:-1] or [""]
         label = labels.get(first)
-        words = between if label is not None and clean(first) == label else [first, *between]
-        keyword, title = "/".join(word for word in words if word), one_line(key)
+        if label is not None and clean(first) == label:
+            words = between
+        else:
+            words = [first, *between]
+        keyword = "/".join(word for word in words if word)
+        title = one_line(key)
         address = path.absolute().as_uri()
         candidates.append(Candidate(address=address, rank=rank, keyword=keyword, label=label, title=title))
     return list_source("folder", candidates)
@@ -150,10 +159,12 @@ def address_table(table: Path, plan: CollectionPlan) -> ImageSource:
     Raises DataError, with file and line, for an invalid row.
     """
     labels: dict[tuple[str, str], str | None] = {}
-    candidates, of_word = [], _labels_by_word(plan)
+    candidates = []
+    of_word = _labels_by_word(plan)
     for rank, (line, raw) in enumerate(read_rows(table)):
         row = {ALIASES.get(name.lower(), name.lower()): plain_cell(value) for name, value in raw.items()}
-        where, fields = f"{table}:{line}", cleaned({name: row.get(name) for name in FIELDS})
+        where = f"{table}:{line}"
+        fields = cleaned({name: row.get(name) for name in FIELDS})
         if not fields["address"]:
             raise DataError(f"{where}: expected http(s)://... in the column address, got {row.get('address')!r}")
         label = plan.label_of(row.get("label", ""))
@@ -190,7 +201,9 @@ def one_line(text: str, limit: int = MAX_TEXT) -> str:
 def address_of(value: Any) -> str:
     """Return an http address; empty for anything else, such as javascript:."""
     text = value.strip() if isinstance(value, str) else ""
-    return text if re.match(r"https?://", text) and len(text) <= 2000 else ""
+    if re.match(r"https?://", text) and len(text) <= 2000:
+        return text
+    return ""
 
 
 def _labels_by_word(plan: CollectionPlan) -> dict[str, str]:
@@ -204,7 +217,8 @@ class PagedSearch:
     """
 
     def __init__(self, config: CollectConfig, *, pause_s: float) -> None:
-        self.config, self.pause_s = config, pause_s
+        self.config = config
+        self.pause_s = pause_s
         self._next_at = 0.0
 
     def __call__(self, address: str) -> bytes:
@@ -232,18 +246,25 @@ def open_source(name: str, plan: CollectionPlan, config: CollectConfig) -> Image
     ask = PagedSearch(config, pause_s=PAUSES_S[name])
     if name == "bing":
         return bing(ask, licence=config.licence)
-    return openverse(ask) if name == "openverse" else commons(ask)
+    if name == "openverse":
+        return openverse(ask)
+    return commons(ask)
 
 
 def openverse(ask: PagedSearch, api: str = OPENVERSE) -> ImageSource:
     """Return the search of Openverse: openly licensed images with licence and author.  api: its address."""
 
     def results(keyword: str, limit: int) -> Iterator[dict[str, str]]:
-        count, page, pages = 0, 1, 1
+        count = 0
+        page = 1
+        pages = 1
         while count < limit and page <= pages:
             query = urlencode({"q": keyword, "page": page, "page_size": OPENVERSE_PAGE})
             content = parse_json(ask(f"{api}?{query}"), f"{api}: its response")
-            rows = content.get("results") if isinstance(content, dict) else None
+            if isinstance(content, dict):
+                rows = content.get("results")
+            else:
+                rows = None
             if not isinstance(rows, list):
                 raise DataError(f"{api}: its answer has no list results; has its interface changed?")
             for row in map(_dict, rows):
@@ -252,7 +273,8 @@ def openverse(ask: PagedSearch, api: str = OPENVERSE) -> ImageSource:
                 fields["licence"] = f"{fields['licence']} {text_of(row.get('license_version'))}".strip()
                 yield fields
             last = content.get("page_count")
-            pages, page = last if isinstance(last, int) else 0, page + 1
+            pages = last if isinstance(last, int) else 0
+            page = page + 1
 
     return search_service("openverse", results)
 
@@ -261,14 +283,18 @@ def commons(ask: PagedSearch, api: str = COMMONS) -> ImageSource:
     """Return the search of Wikimedia Commons: free images with licence and author.  api: its address."""
 
     def results(keyword: str, limit: int) -> Iterator[dict[str, str]]:
-        count, more = 0, dict[str, str]()
+        count = 0
+        more = dict[str, str]()
         while count < limit:
             query = urlencode({**COMMONS_QUERY, "gsrsearch": f"filetype:bitmap {keyword}", **more})
             content = parse_json(ask(f"{api}?{query}"), f"{api}: its response")
             if not isinstance(content, dict) or "error" in content:
                 reason = text_of(_dict(_dict(content).get("error")).get("info")) or "unknown"
                 raise DataError(f"{api}: it reports an error: {reason}")
-            rows = _dict(content["query"]).get("pages") if "query" in content else []
+            if "query" in content:
+                rows = _dict(content["query"]).get("pages")
+            else:
+                rows = []
             if not isinstance(rows, list):
                 raise DataError(f"{api}: its answer has no list query.pages; has its interface changed?")
             rows = [row for row in rows if isinstance(row, dict)]
@@ -284,7 +310,10 @@ def commons(ask: PagedSearch, api: str = COMMONS) -> ImageSource:
 
 def _commons_fields(row: dict[str, Any]) -> dict[str, str]:
     infos = row.get("imageinfo")
-    info = _dict(infos[0]) if isinstance(infos, list) and infos else {}
+    if isinstance(infos, list) and infos:
+        info = _dict(infos[0])
+    else:
+        info = {}
     values = {name: _dict(entry).get("value") for name, entry in _dict(info.get("extmetadata")).items()}
     named = {"licence": "LicenseShortName", "licence_address": "LicenseUrl", "author": "Artist"}
     fields = {"page": info.get("descriptionurl"), **{name: values.get(key) for name, key in named.items()}}

@@ -46,7 +46,9 @@ def render(template: str, **values: Any) -> str:
 
 def _as_plain_text(value: Any) -> Any:
     """Return a text on one line, without HTML, links, code or further cells of a table; anything else unchanged."""
-    return re.sub(r"([\\<\[`|])", r"\\\1", re.sub(r"\s+", " ", value)) if isinstance(value, str) else value
+    if isinstance(value, str):
+        return re.sub(r"([\\<\[`|])", r"\\\1", re.sub(r"\s+", " ", value))
+    return value
 
 
 def statistics(name: str, status: Mapping[str, Any], plan: CollectionPlan) -> dict[str, Any]:
@@ -56,7 +58,10 @@ def statistics(name: str, status: Mapping[str, Any], plan: CollectionPlan) -> di
     """
     steps = status["steps"]
     label_set = plan.label_set
-    published = "" if label_set.name == "custom" else f"{label_set.name.capitalize()} "
+    if label_set.name == "custom":
+        published = ""
+    else:
+        published = f"{label_set.name.capitalize()} "
     return {
         "table II": {"dataset": name, "samples": 0, "annotation": f"{published}({len(plan.labels)})", "styles": []},
         "classes": {label: {} for label in plan.labels},
@@ -132,7 +137,9 @@ def terms_of(licence: str) -> Terms:
     if re.search(r"(^|-)(cc0|cc-zero|pdm|public-domain)", word) or word.startswith("pd"):
         return Terms(False, True, True)
     match = re.match(r"(cc-)?by((?:-(?:nc|nd|sa))*)(-\d.*)?$", word)
-    return Terms(True, "-nc" not in match.group(2), "-nd" not in match.group(2)) if match else Terms()
+    if match:
+        return Terms(True, "-nc" not in match.group(2), "-nd" not in match.group(2))
+    return Terms()
 
 
 def licence_counts(licences: Iterable[str]) -> dict[str, Any]:
@@ -226,9 +233,11 @@ def answer_tables(answers: LatestAnswers, rows: Sequence[ReleasedImage]) -> dict
     number = {name: f"annotator {i + 1}" for i, name in enumerate(answers.people)}
     details = [one for own in answers.details.values() for one in own.values()]
     more = [name for name in PUBLISHED if any(name in one for one in details)]
-    lines, means = [], []
+    lines = []
+    means = []
     for row in rows:
-        said, own = answers.by_picture.get(row.picture, {}), answers.details.get(row.picture, {})
+        said = answers.by_picture.get(row.picture, {})
+        own = answers.details.get(row.picture, {})
         lines += [[row.path, number[name], label, *cells(own.get(name, {}), more)] for name, label in said.items()]
         values = [[one[name] for one in own.values() if name in one] for name in SCALES]
         if any(values):

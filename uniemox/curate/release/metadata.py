@@ -14,13 +14,17 @@ from uniemox.io.image_border import image_border
 from uniemox.io.images import DECODING_ERRORS, open_image
 from uniemox.io.images import orientation_of as orientation_of_image
 
-SOI, SOS, EOI = 0xD8, 0xDA, 0xD9
+SOI = 0xD8
+SOS = 0xDA
+EOI = 0xD9
 WITHOUT_LENGTH = (0x01, *range(0xD0, 0xD8))  # markers of JPEG
 # Segments that decoders need: tables and restart intervals, frames, scans.
 TABLES = (0xC4, 0xCC, 0xDB, 0xDD)
 NEEDED = (*TABLES, *range(0xC0, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0), SOS)
 ADOBE_BYTES = 12
-ADOBE, ICC, EXIF = b"Adobe", b"ICC_PROFILE\0", b"Exif\0\0"
+ADOBE = b"Adobe"
+ICC = b"ICC_PROFILE\0"
+EXIF = b"Exif\0\0"
 JFIF_BYTES = 14  # of the segment that begins a JPEG, without a small image
 PNG_HEAD = b"\x89PNG\r\n\x1a\n"
 PNG_CHUNKS = {  # with the most bytes that each needs; decoders read the first ones
@@ -28,12 +32,18 @@ PNG_CHUNKS = {  # with the most bytes that each needs; decoders read the first o
     **{b"sRGB": 1, b"gAMA": 4, b"cHRM": 32, b"cICP": 4, b"sBIT": 4},  # meaning of the numbers as colours
 }
 FRAMES = (b"IHDR", b"acTL", b"fcTL")
-GREY, RGB, PALETTE = 0, 2, 3  # colour types of PNG
+# colour types of PNG
+GREY = 0
+RGB = 2
+PALETTE = 3
 WEBP_FRAME = (b"VP8 ", b"VP8L", b"ALPH")
 ANIM_BYTES = 6
 WEBP_TEXTS = {b"EXIF": 0x08, b"XMP ": 0x04}  # chunks, and the flags that announce them
 ORIENTATION = 0x0112
-EXIF_TAGS, COLOR_SPACE, INTEROPERABILITY, UNCALIBRATED = 0x8769, 0xA001, 0xA005, 65535
+EXIF_TAGS = 0x8769
+COLOR_SPACE = 0xA001
+INTEROPERABILITY = 0xA005
+UNCALIBRATED = 65535
 COLOUR_TAGS: Mapping[bytes, tuple[bytes, ...]] = {  # of an ICC profile, with the types that each may have
     **dict.fromkeys((b"wtpt", b"bkpt", b"rXYZ", b"gXYZ", b"bXYZ"), (b"XYZ ",)),
     **dict.fromkeys((b"rTRC", b"gTRC", b"bTRC", b"kTRC"), (b"curv", b"para")),
@@ -83,7 +93,9 @@ def _exif_of(data: bytes, orientation: int) -> bytes:
             exif[ORIENTATION] = orientation
         return exif.tobytes().removeprefix(EXIF)
     entry = b"MM", 42, 8, 1, ORIENTATION, 3, 1, orientation, 0, 0
-    return struct.pack(">2sHIHHHIHHI", *entry) if orientation > 1 else b""
+    if orientation > 1:
+        return struct.pack(">2sHIHHHIHHI", *entry)
+    return b""
 
 
 def _if_same(plain: bytes, data: bytes) -> bytes | None:
@@ -94,7 +106,8 @@ def _if_same(plain: bytes, data: bytes) -> bytes | None:
 def _shown(data: bytes) -> tuple[tuple[int, int], bytes]:
     """Return size and hash of an image's pixels; in strips, so that it is in memory only once. Raises ImageError."""
     with image_border("image"):
-        image, digest = open_image(data, "image"), sha256()
+        image = open_image(data, "image")
+        digest = sha256()
         try:
             image.load()
             for top in range(0, image.height, STRIP):
@@ -122,7 +135,9 @@ def _jpeg(data: bytes, exif: bytes) -> Iterator[bytes]:
     yield data[:2]
     if exif:  # before JFIF, which all readers accept
         yield struct.pack(">BBH", 0xFF, 0xE1, len(EXIF + exif) + 2) + EXIF + exif
-    at, profile, has_scan = 2, dict[bytes, bytes](), False
+    at = 2
+    profile = dict[bytes, bytes]()
+    has_scan = False
     while True:
         if has_scan and (data[at] != 0xFF or data[at + 1] in WITHOUT_LENGTH):
             raise ValueError("a segment inside a scan, where decoders stop")
@@ -157,7 +172,8 @@ def _jpeg(data: bytes, exif: bytes) -> Iterator[bytes]:
             if stop == len(data):  # decoders accept a file without its end
                 yield bytes((0xFF, EOI))
                 return
-            at, has_scan = stop, True
+            at = stop
+            has_scan = True
 
 
 def _needed_part(marker: int, content: bytes) -> bytes:
@@ -251,7 +267,9 @@ def _colours_of(profile: bytes) -> bytes:
     if sum(size for _, size in set(tags.values())) > len(profile):  # tags may be the same bytes, but not overlap
         return b""
     start = 132 + 12 * len(tags)
-    table, values, places = struct.pack(">I", len(tags)), b"", dict[tuple[int, int], int]()
+    table = struct.pack(">I", len(tags))
+    values = b""
+    places = dict[tuple[int, int], int]()
     for name, (at, size) in tags.items():
         if (at, size) not in places:  # red, green and blue often share a curve
             places[at, size] = start + len(values)
@@ -266,7 +284,8 @@ def _colours_of(profile: bytes) -> bytes:
 
 def _tag_bytes(content: bytes) -> int:
     """Return the number of bytes that a tag needs by its type; 0 if it is cut off."""
-    kind, size = content[:4], len(content)
+    kind = content[:4]
+    size = len(content)
     needed = TAG_BYTES.get(kind, size)
     if kind == b"curv":
         needed = 12 + 2 * int.from_bytes(content[8:12], "big")
@@ -274,16 +293,24 @@ def _tag_bytes(content: bytes) -> int:
         inputs, outputs, grid = content[8:11]
         before, after = (256, 256) if kind == b"mft1" else struct.unpack_from(">HH", content, 48)
         values = before * inputs + grid**inputs * outputs + after * outputs
-        needed = 48 + values if kind == b"mft1" else 52 + 2 * values
+        if kind == b"mft1":
+            needed = 48 + values
+        else:
+            needed = 52 + 2 * values
     elif kind == b"para":
         function = int.from_bytes(content[8:10], "big")
-        needed = 12 + 4 * PARAMETERS[function] if function < len(PARAMETERS) else size + 1
+        if function < len(PARAMETERS):
+            needed = 12 + 4 * PARAMETERS[function]
+        else:
+            needed = size + 1
     return needed if needed <= size else 0
 
 
 def _webp(data: bytes, exif: bytes) -> bytes:
     """Return the file with the listed chunks; only the extended form can hold metadata."""
-    kept, expected, is_animated = list[bytes](), {*WEBP_FRAME}, False
+    kept = list[bytes]()
+    expected = {*WEBP_FRAME}
+    is_animated = False
     (size,) = struct.unpack_from("<I", data, 4)
     if size + 8 > len(data):
         raise ValueError("cut off")
@@ -300,7 +327,10 @@ def _webp(data: bytes, exif: bytes) -> bytes:
         elif name == b"ANIM" and is_animated:
             kept.append(_riff_chunk(name, content[:ANIM_BYTES]))
         elif name in expected and not is_animated:  # one bitstream, after its transparency
-            expected = expected - {name} if name == b"ALPH" else set()
+            if name == b"ALPH":
+                expected = expected - {name}
+            else:
+                expected = set()
             kept.append(_riff_chunk(name, content))
     if exif:
         kept.append(_riff_chunk(b"EXIF", exif))

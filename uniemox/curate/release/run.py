@@ -42,7 +42,8 @@ from uniemox.io.progress import Progress, silent
 MARK = ".uniemox-release"  # marks a folder that may be overwritten; its second line is the sha256 of README.md
 NAMED = "uniemox curate release of project "  # begins the content of MARK
 IMAGES = "pictures"
-NEW_README, SUMS = "README.new.md", "SHA256SUMS"
+NEW_README = "README.new.md"
+SUMS = "SHA256SUMS"
 MAX_LISTED = 20  # images in an error, so that its advice stays visible
 NAME_DIGITS = 20  # digits of the sha256 in the name of an image
 
@@ -62,7 +63,10 @@ def release(project: Project, folder: Path, config: ReleaseConfig, progress: Pro
     everything, left = release_rows(project, kept)
     rows = _licensed(everything, config)
     check_folder(folder)
-    mark = read_limited(folder / MARK).decode("utf-8", "replace") if (folder / MARK).exists() else ""
+    if (folder / MARK).exists():
+        mark = read_limited(folder / MARK).decode("utf-8", "replace")
+    else:
+        mark = ""
     is_ours = mark.startswith(mark_of(project))
     if mark.startswith(NAMED) and not is_ours:
         raise DataError(f"{folder} has a release of another project; give another folder, or remove this one")
@@ -110,13 +114,17 @@ def _licensed(rows: list[ReleasedImage], config: ReleaseConfig) -> list[Released
 
 def release_rows(project: Project, kept: Mapping[int, Verdict]) -> tuple[list[ReleasedImage], int]:
     """Return the images of a release in the order of their paths, and the number of images without a split."""
-    images, scheme, about = kept_images(project, kept), read_scheme(project), provenance(project)
+    images = kept_images(project, kept)
+    scheme = read_scheme(project)
+    about = provenance(project)
     rows = []
     for image in images:
-        split, verdict = scheme.get(image.sha256), kept[image.id]
+        split = scheme.get(image.sha256)
+        verdict = kept[image.id]
         if split is None:
             continue
-        label, style = str(verdict.label), image.style or ""
+        label = str(verdict.label)
+        style = image.style or ""
         name = f"{image.sha256[:NAME_DIGITS]}.{SUFFIXES[image.format]}"
         parts = [part for part in (split, label, style, name) if part]
         if not all(map(is_plain_name, parts)):
@@ -169,12 +177,16 @@ def _place_images(
             path.rmdir()
         elif path.is_file() and path not in wanted:
             path.unlink()
-    sums, left_in = {}, 0
+    sums = {}
+    left_in = 0
     for number, row in enumerate(rows, start=1):
         target = root / row.path
         try:
             data = _bytes_of(row.file)
-            plain = None if keep else without_metadata(data, orientation_of(data, str(row.file)))
+            if keep:
+                plain = None
+            else:
+                plain = without_metadata(data, orientation_of(data, str(row.file)))
             left_in += plain is None and not keep
             data = plain or data
             if not target.exists() or target.stat().st_size != len(data) or target.read_bytes() != data:
@@ -198,7 +210,8 @@ def _bytes_of(path: Path) -> bytes:
 
 
 def _write_tables(project: Project, folder: Path, config: ReleaseConfig, rows: Sequence[ReleasedImage]) -> None:
-    labels, stats = project.plan.labels, agreement_now(project)
+    labels = project.plan.labels
+    stats = agreement_now(project)
     texts = {
         "labels.csv": as_csv(["path", "label", "split", "domain"], ([r.path, r.label, r.split, r.style] for r in rows)),
         "soft_labels.csv": as_csv(
@@ -218,7 +231,8 @@ def _write_tables(project: Project, folder: Path, config: ReleaseConfig, rows: S
             path.unlink(missing_ok=True)
     for name, text in texts.items():
         write_file(folder / name, text.encode("utf-8", "replace"))
-    scheme, drawn = {row.path: row.split for row in rows}, project.store.setting("split") or {}
+    scheme = {row.path: row.split for row in rows}
+    drawn = project.store.setting("split") or {}
     write_splits(folder / FILE, scheme, source=config.name, how=str(drawn.get("how")))
     if (project.folder / PLOT).exists():
         refuse_special(project.folder / PLOT)
@@ -236,7 +250,8 @@ def write_texts(
     """
     models = [public_name(model) for model in suggested_by(project)]
     text = write_documents(folder, config, project.plan, figures, models=models).encode("utf-8", "replace")
-    readme, written = folder / "README.md", read_limited(folder / MARK).decode("utf-8", "replace").splitlines()[1:]
+    readme = folder / "README.md"
+    written = read_limited(folder / MARK).decode("utf-8", "replace").splitlines()[1:]
     is_edited = bool(written) and readme.is_file() and written != [digest_of(read_limited(readme))]
     with writing(folder):
         (folder / NEW_README).unlink(missing_ok=True)

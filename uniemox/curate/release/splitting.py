@@ -20,7 +20,8 @@ from uniemox.data.splits import choose_scheme, lacking_splits, split_samples, wr
 from uniemox.errors import ConfigError, DataError
 from uniemox.io.files import read_limited
 
-FILE, PLOT = "splits.json", "splits.png"
+FILE = "splits.json"
+PLOT = "splits.png"
 
 
 def kept_images(project: Project, verdicts: Mapping[int, Verdict]) -> list[Any]:
@@ -46,7 +47,8 @@ def kept_data(project: Project, verdicts: Mapping[int, Verdict]) -> tuple[DataSe
 
     Near duplicates, images of one author, and images of one page form a group. Raises DataError if none is kept.
     """
-    rows, labels = kept_images(project, verdicts), project.plan.label_set
+    rows = kept_images(project, verdicts)
+    labels = project.plan.label_set
     groups = together(_shared(project, rows))
     samples = [
         Sample(
@@ -77,11 +79,13 @@ def split(
     data, histograms = kept_data(project, verdicts)
     shares = "/".join(f"{100 * share:g}" for share in ratios.values())
     if schemes == 1:
-        scheme, how = split_samples(data.samples, ratios, seed, fill_splits=True), f"{shares}, seed {seed}"
+        scheme = split_samples(data.samples, ratios, seed, fill_splits=True)
+        how = f"{shares}, seed {seed}"
         (project.folder / PLOT).unlink(missing_ok=True)  # of the split before
     else:
         choice = choose_scheme(data.samples, ratios, histograms, seeds=range(seed, seed + schemes))
-        scheme, how = choice.scheme, f"{shares}, the best of {schemes} schemes from seed {seed}: seed {choice.seed}"
+        scheme = choice.scheme
+        how = f"{shares}, the best of {schemes} schemes from seed {seed}: seed {choice.seed}"
         from uniemox.data.splits import plot_choice  # noqa: PLC0415 - matplotlib takes a second
 
         plot_choice(choice, data, project.folder / PLOT)

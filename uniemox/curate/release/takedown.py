@@ -71,7 +71,10 @@ def take_down(project: Project, which: str, *, because: str, actor: str = "owner
     tables of any release are written, so that a release that can't be written keeps them in no other.
     Raises DataError if there is no such image, ConfigError for a hash that is too short.
     """
-    images, looks, candidates, events = t.images.c, t.looks.c, t.candidates.c, t.events.c
+    images = t.images.c
+    looks = t.looks.c
+    candidates = t.candidates.c
+    events = t.events.c
     of_folder = (candidates.source == "folder") & (candidates.title == which)
     named = or_(candidates.address == which, candidates.page == which, of_folder)
     if not which.strip():  # many images have no page
@@ -143,7 +146,9 @@ def _leave_releases(project: Project, sha256: Sequence[str], problems: list[str]
     """
     taken = project.rows(select(t.images.c.sha256).where(t.images.c.id.in_(taken_down())))
     names = {row.sha256[:NAME_DIGITS] for row in taken}
-    gone, written, removed = [], [], dict[str, set[str]]()
+    gone = []
+    written = []
+    removed = dict[str, set[str]]()
     every = project.rows(select(t.releases).order_by(t.releases.c.id))
     releases = {os.path.realpath(row.folder): row for row in every}.values()  # links may lead to the same one
     with ExitStack() as locks:
@@ -158,7 +163,8 @@ def _leave_releases(project: Project, sha256: Sequence[str], problems: list[str]
                 remedy = "repeat the takedown, or remove them by hand"
                 problems.append(f"{folder}: the images can't be removed ({error}); {remedy}")
         for row in (row for row in releases if row.folder in removed):
-            folder, texts = Path(row.folder), None
+            folder = Path(row.folder)
+            texts = None
             try:
                 texts = _read_without(folder, names)
                 _write_again(project, row, texts)
@@ -243,9 +249,16 @@ def _read_without(folder: Path, names: Set[str]) -> _Texts:
         return _Texts(set(), {}, {}, [], ("", ""), {}, {})
     listed = {row["path"]: row["split"] for _, row in read_rows(table, columns=("path", "split"))}
     paths = (folder / name for name in LISTS)
-    splits, figures = read_json(folder / FILE), read_json(folder / "statistics.json")
-    sums = read_text(folder / SUMS) if (folder / SUMS).exists() else ""
-    tasks = read_json(folder / TASKS) if (folder / TASKS).exists() else []
+    splits = read_json(folder / FILE)
+    figures = read_json(folder / "statistics.json")
+    if (folder / SUMS).exists():
+        sums = read_text(folder / SUMS)
+    else:
+        sums = ""
+    if (folder / TASKS).exists():
+        tasks = read_json(folder / TASKS)
+    else:
+        tasks = []
     lines = re.findall(rf"(?m)^([0-9a-f]{{64}}) [ *](?:\./)?{IMAGES}/(.+)$", sums)
     tables = {path: _table_without(path, names) for path in paths if path.suffix == ".csv" and path.exists()}
     tables[folder / SUMS] = "".join(line for line in sums.splitlines(True) if not _named(line, names)).encode()
@@ -266,10 +279,12 @@ def _table_without(path: Path, names: Set[str]) -> bytes:
     bare = [line.removeprefix(BOM) for line in lines]
     delimiter = next((one for one in ",;\t" if "path" in next(csv.reader(bare, delimiter=one), ())), ",")  # of Excel
     rows = csv.reader(bare, delimiter=delimiter, strict=True)
-    at, end = next(rows, []).index("path"), rows.line_num
+    at = next(rows, []).index("path")
+    end = rows.line_num
     kept = lines[:end]
     for row in rows:
-        first, end = end, rows.line_num
+        first = end
+        end = rows.line_num
         if not row or not _named(row[at], names):
             kept += lines[first:end]
     return "".join(kept).encode("latin-1")

@@ -188,7 +188,10 @@ def read_csv(
     if not rows:
         raise DataError(f"{table}: no rows under the header")
     low, high = _ends(scale, table)
-    asked = None if labels is None else recognise((), kind, labels)
+    if labels is None:
+        asked = None
+    else:
+        asked = recognise((), kind, labels)
     classes, left_out = _classes(table, list(rows[0][1]), asked)
     if asked is None:
         refuse_other_columns(rows, classes, table)
@@ -233,7 +236,10 @@ def _find_images(
         if os.path.isfile(path):  # Path.is_file raises OSError for a long name
             images.append((where, {**row, "path": path.relative_to(folder).as_posix()}, ImageFile(path)))
         elif is_complete:
-            why = "" if is_utf8(table) else f" ({table.name} {LATIN_1})"
+            if is_utf8(table):
+                why = ""
+            else:
+                why = f" ({table.name} {LATIN_1})"
             raise DataError(f"{where}, path: {path} does not exist{why}; ?missing=skip leaves such rows out")
     return images
 
@@ -263,7 +269,8 @@ def _classes(table: Path, columns: list[str], asked: LabelSet | None) -> tuple[l
     classes = [name for name in others if not re.fullmatch(UNNAMED, name.lower())]
     if asked is not None:
         named = [name for name in classes if asked.aliases.get(clean(name), clean(name)) in asked.labels]
-        classes = named if named or "label" in columns else classes
+        if named or "label" in columns:
+            classes = named
     if "path" not in columns:
         raise DataError(f"{table}:1: there is no column path (or {', '.join(ALIASES)}); found {', '.join(columns)}")
     if 0 < len(set(BOX) & set(columns)) < len(BOX):
@@ -319,9 +326,12 @@ def sample_of_row(
     low, high = scale
 
     def rating(field: str) -> float | None:
-        return on_nine_points(number(row, field, where, low=low, high=high), low, high) if row.get(field) else None
+        if row.get(field):
+            return on_nine_points(number(row, field, where, low=low, high=high), low, high)
+        return None
 
-    distribution, label = None, None
+    distribution = None
+    label = None
     try:
         if classes:
             by_class = {name: labels.labels[labels.index(name)] for name in classes}

@@ -31,7 +31,9 @@ def read_emoset(root: Path, *, missing: Literal["fail", "skip"] = "fail") -> Dat
     lists = [root / f"{split}.json" for split in SPLITS if (root / f"{split}.json").is_file()]
     if not lists:
         raise DataError(f"{root}: there is no train.json, val.json or test.json")
-    samples, absent, described = [], 0, set[Path]()
+    samples = []
+    absent = 0
+    described = set[Path]()
     for path in lists:
         records = read_json(path)
         if not isinstance(records, list):
@@ -45,7 +47,10 @@ def read_emoset(root: Path, *, missing: Literal["fail", "skip"] = "fail") -> Dat
                 if missing == "skip":
                     absent += 1
                     continue
-                gone = annotation_path if os.path.isfile(image_path) else image_path
+                if os.path.isfile(image_path):
+                    gone = annotation_path
+                else:
+                    gone = image_path
                 raise DataError(f"{where}: {gone} does not exist; ?missing=skip leaves such records out")
             label = class_of(labels, word, f"{where}, emotion")
             if annotation_path in described:
@@ -76,7 +81,10 @@ def read_vocabulary(path: Path) -> dict[str, list[str]]:
         raise DataError(f"{path}, emotion: expected {{label2idx: ..., idx2label: ...}}")
     vocabulary = {}
     for field in ("emotion", *WORDS):
-        numbers = info.get(field, {}).get("label2idx", {}) if isinstance(info.get(field, {}), dict) else None
+        if isinstance(info.get(field, {}), dict):
+            numbers = info.get(field, {}).get("label2idx", {})
+        else:
+            numbers = None
         if not isinstance(numbers, dict) or sorted(numbers.values(), key=str) != sorted(range(len(numbers)), key=str):
             raise DataError(f"{path}, {field}.label2idx: expected words with the numbers 0 to n - 1")
         vocabulary[field] = sorted(numbers, key=numbers.__getitem__)

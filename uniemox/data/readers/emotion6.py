@@ -9,7 +9,8 @@ from uniemox.data.sample import DataSet, ImageFile, Sample
 from uniemox.errors import DataError
 from uniemox.labels import EKMAN
 
-NAME, AFFECT = "[image_filename]", ("[valence]", "[arousal]")
+NAME = "[image_filename]"
+AFFECT = ("[valence]", "[arousal]")
 SHARES = {f"[prob. {emotion}]": emotion for emotion in (*EKMAN.labels, "neutral")}
 
 
@@ -24,7 +25,9 @@ def read_emotion6(root: Path, *, label: Literal["folder", "vote"] = "folder") ->
     table = checked_folder(root) / "ground_truth.txt"
     votes = _read_votes(table)
     images = images_below(checked_folder(root / "images"))
-    samples, unlabelled, without_row = [], 0, 0
+    samples = []
+    unlabelled = 0
+    without_row = 0
     for key, path in images.items():
         row = votes.get(key, {})
         word = key.split("/")[0] if label == "folder" else top_vote(row["distribution"]) if row else None

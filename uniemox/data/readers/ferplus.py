@@ -8,7 +8,8 @@ from uniemox.data.sample import DataSet, ImageFile, Sample
 from uniemox.errors import DataError
 from uniemox.labels import FERPLUS, clean
 
-UNKNOWN, NO_FACE = "unknown", "NF"
+UNKNOWN = "unknown"
+NO_FACE = "NF"
 COLUMNS = (*FERPLUS.labels, UNKNOWN, NO_FACE)
 
 
@@ -52,10 +53,14 @@ def _sample(row: dict[str, str], images: Path, where: str) -> Sample:
     path = inside(images, row["path"], f"{where}, path")
     if not path.is_file():
         raise DataError(f"{where}, path: {path} does not exist")
-    total, seen = sum(votes.values()), sum(votes[name] for name in FERPLUS.labels)
+    total = sum(votes.values())
+    seen = sum(votes[name] for name in FERPLUS.labels)
     top = max(votes, key=lambda name: votes[name])
     has_majority = total > 0 and 2 * votes[top] > total
-    kind = {UNKNOWN: "unknown", NO_FACE: "no face"}.get(top, "majority") if has_majority else "no majority"
+    if has_majority:
+        kind = {UNKNOWN: "unknown", NO_FACE: "no face"}.get(top, "majority")
+    else:
+        kind = "no majority"
     return Sample(
         key=path.relative_to(images).as_posix(),
         image=ImageFile(path),

@@ -153,7 +153,9 @@ def inside(root: Path, name: str, where: str) -> Path:
     if not parts or relative.is_absolute() or ".." in parts or "\0" in name or ":" in parts[0]:
         raise DataError(f"{where}: {name!r} must be a path inside {root}, relative to it")
     path = root / relative
-    return path if os.path.lexists(path) else _on_disk(root, relative, where)
+    if os.path.lexists(path):
+        return path
+    return _on_disk(root, relative, where)
 
 
 def _on_disk(root: Path, relative: PurePosixPath, where: str) -> Path:
@@ -235,7 +237,8 @@ def _has_images(folder: Path) -> bool:
 def _beside_lines(root: Path) -> Iterator[str]:
     """Yield a warning for images outside class folders, and one for folders next to the split folders."""
     splits = _split_folders(root)
-    folders, beside = {path for _, path in splits}, list[str]()
+    folders = {path for _, path in splits}
+    beside = list[str]()
     if root not in folders:
         beside = sorted({path.name for path in _folders(root)} - {path.name for path in folders})
     loose = sorted(

@@ -22,11 +22,15 @@ from uniemox.io.limits import limited_memory
 from uniemox.labels import Kind, recognise
 from uniemox.spelling import spelled, spelled_alike
 
-MAX_MEMORY, MAX_GROUP_MEMORY = 2**30, 2**28  # for opening a data set, and for the images of a row group
+# for opening a data set, and for the images of a row group
+MAX_MEMORY = 2**30
+MAX_GROUP_MEMORY = 2**28
 MEMORY_A_BYTE = 4  # in addition, for each byte of the files
 MAX_TEXT = 2**20  # letters
 METADATA = ("metadata.csv", "metadata.jsonl")
-SPLITS_FILE, STATE_FILE = "dataset_dict.json", "state.json"  # written by Dataset.save_to_disk
+# written by Dataset.save_to_disk
+SPLITS_FILE = "dataset_dict.json"
+STATE_FILE = "state.json"
 INDICES_FILE = "indices.arrow"  # the rows that select, filter or shuffle left, and their order
 INDICES_FIELDS = ("_indices_data_files", "_indices_files")  # of STATE_FILE, in `datasets` since 1.3, and before
 COLUMNS = {
@@ -130,10 +134,16 @@ def _saved_rows(root: Path, words: set[str], unread: set[str], notes: list[str])
 
     words, unread, notes: filled with class names, names of ignored columns, and a note for each file of indices.
     """
-    names = _listed(root / SPLITS_FILE, "splits") if (root / SPLITS_FILE).is_file() else [""]
+    if (root / SPLITS_FILE).is_file():
+        names = _listed(root / SPLITS_FILE, "splits")
+    else:
+        names = [""]
     read_before = set[Path]()
     for name in names:
-        folder = inside(root, str(name), str(root / SPLITS_FILE)) if name else root
+        if name:
+            folder = inside(root, str(name), str(root / SPLITS_FILE))
+        else:
+            folder = root
         split = _split_of(Path(str(name)))
         files = _named_files(folder, "_data_files")
         rows = list(_table_rows(((split, path) for path in files), words, unread, read_before))
@@ -167,12 +177,18 @@ def _indices(folder: Path, count: int) -> list[int] | None:
     content = parse_json(read_text(state), str(state), "; save the data set again")
     field = next((field for field in INDICES_FIELDS if field in content), None)
     if field is not None:
-        files = _named_files(folder, field) if content[field] else []
+        if content[field]:
+            files = _named_files(folder, field)
+        else:
+            files = []
+    elif (folder / INDICES_FILE).is_file():
+        files = [folder / INDICES_FILE]
     else:
-        files = [folder / INDICES_FILE] if (folder / INDICES_FILE).is_file() else []
+        files = []
     if not files:
         return None
-    pa, indices = _import_pyarrow(), list[int]()
+    pa = _import_pyarrow()
+    indices = list[int]()
     for path in files:
         try:
             indices += _mapped(path).column("indices").to_pylist()
@@ -245,7 +261,10 @@ def _numbered(rows: Iterable[Row]) -> list[Row]:
     numbers: Counter[str | None] = Counter()
     numbered = []
     for row in rows:
-        key = f"{row.split}/{numbers[row.split]}" if row.split else str(numbers[row.split])
+        if row.split:
+            key = f"{row.split}/{numbers[row.split]}"
+        else:
+            key = str(numbers[row.split])
         numbers[row.split] += 1
         numbered.append(row._replace(cells={**row.cells, "path": key}))
     return numbered
@@ -270,8 +289,14 @@ def _table_rows(
             image, columns, names = _columns(schema, path)
             wanted = set(columns.values())
             read = [one.name for one in schema if one.name in wanted and _is_plain(one.type)]
-            rows = table.read(columns=read, use_threads=False) if path.suffix == ".parquet" else table.select(read)
-            records = rows.to_pylist() if read else [{}] * sum(sizes)
+            if path.suffix == ".parquet":
+                rows = table.read(columns=read, use_threads=False)
+            else:
+                rows = table.select(read)
+            if read:
+                records = rows.to_pylist()
+            else:
+                records = [{}] * sum(sizes)
         except (OSError, ValueError, LookupError, TypeError, OverflowError, pa.ArrowException) as error:
             raise DataError(f"{path}: can't be read as a table ({str(error)[:200]}); copy it again") from error
         words |= set(names.get(columns.get("label", ""), ()))
@@ -360,7 +385,9 @@ def _columns(schema: Any, path: Path) -> tuple[str, dict[str, str], dict[str, li
 
 def _cell(field: str, value: Any, names: Sequence[str], where: str) -> str:
     """Return the text of a table's value.  names: of the classes, if the value may be the number of one."""
-    return _label(value, names, where) if names or field == "label" else _text(value, where)
+    if names or field == "label":
+        return _label(value, names, where)
+    return _text(value, where)
 
 
 def _label(value: Any, names: Sequence[str], where: str) -> str:
@@ -372,7 +399,10 @@ def _label(value: Any, names: Sequence[str], where: str) -> str:
             return ""
         value = int(value) if value.is_integer() else value
     if not isinstance(value, int) or not -1 <= value < len(names):
-        kind = f"a number below {len(names)}" if names else "a name: its column has no names of classes (ClassLabel)"
+        if names:
+            kind = f"a number below {len(names)}"
+        else:
+            kind = "a name: its column has no names of classes (ClassLabel)"
         raise DataError(f"{where}: expected {kind}, got {value!r}")
     return "" if value == -1 else names[value]
 
@@ -381,7 +411,9 @@ def _text(value: Any, where: str) -> str:
     """Return a text or number as a text, empty for a missing value. Raises DataError for lists and objects."""
     if isinstance(value, list | dict):
         raise DataError(f"{where}: expected one text or number, got {str(value)[:60]}; write a single value")
-    return str(value) if isinstance(value, str | int | float) else ""
+    if isinstance(value, str | int | float):
+        return str(value)
+    return ""
 
 
 @lru_cache(maxsize=4)

@@ -36,7 +36,9 @@ def read_abstract(root: Path) -> DataSet:
         if name in images:
             raise DataError(f"{path}: a second image of that name; the table does not tell them apart")
         images[name] = (key, path)
-    samples, absent, named = [], [], set()
+    samples = []
+    absent = []
+    named = set()
     for line, row in read_rows(table, quote="'"):
         name_column, *columns = row
         emotions = {column: MIKELS.labels[class_of(MIKELS, column, f"{table}:1")] for column in columns}
@@ -74,7 +76,8 @@ def read_artphoto(root: Path) -> DataSet:
         return read_class_folders(root, MIKELS)
     samples = []
     for key, path in images_below(root).items():
-        word, where = path.stem.strip("'").split("_")[0], f"{path}: its name must begin with an emotion and _"
+        word = path.stem.strip("'").split("_")[0]
+        where = f"{path}: its name must begin with an emotion and _"
         label = class_of(MIKELS, word, where)
         samples.append(Sample(key=key, image=ImageFile(path), label=label, split=split_of(key)))
     return DataSet(str(root), MIKELS, samples)

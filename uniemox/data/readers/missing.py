@@ -55,7 +55,9 @@ def _is_label(text: str, labels: LabelSet | None) -> bool:
 
 def _note(field: str, words: Mapping[str, int]) -> str:
     note = f"{sum(words.values())} values of column {field} are missing ({', '.join(sorted(words))})"
-    return f"{note}: no label; if this is a class, list all classes, as in ?labels=a,b" if field == "label" else note
+    if field == "label":
+        return f"{note}: no label; if this is a class, list all classes, as in ?labels=a,b"
+    return note
 
 
 def unify_numbers(rows: Sequence[MutableMapping[str, str]], labels: LabelSet | None = None) -> tuple[str, ...]:

@@ -18,7 +18,9 @@ def read_oasis(root: Path) -> DataSet:
     Ratings of 1 to 7 are converted linearly to 1 to 9. Images of a theme ("Acorns 1" and "Acorns 2") are one group.
     Rows without an image are counted in the notes. Raises DataError, with file, line and field, for anything else.
     """
-    table, samples, absent = checked_folder(root) / "OASIS.csv", list[Sample](), 0
+    table = checked_folder(root) / "OASIS.csv"
+    samples = list[Sample]()
+    absent = 0
     for line, row in read_rows(table, columns=("Theme", *RATINGS)):
         where = f"{table}:{line}"
         name = f"images/{row['Theme']}.jpg"

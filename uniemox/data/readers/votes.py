@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 from uniemox.errors import DataError
 from uniemox.labels import LABEL_SETS, clean
 
-MIN_CLASSES, MIN_ROWS = 3, 3  # in smaller tables, equal sums are no evidence
+# in smaller tables, equal sums are no evidence
+MIN_CLASSES = 3
+MIN_ROWS = 3
 MANY_ROWS = 8  # in a smaller table, a class may have the same number of votes in all rows, or one more in each
 MIN_TOP_SHARE = 0.95  # of the rows; a column that wins so often is a score, time or number of people
 MIN_FLAG_SHARE = 0.25  # of the rows with a 1; the votes of a rare class are also 0 or 1

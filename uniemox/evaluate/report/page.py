@@ -69,7 +69,8 @@ def write_report(
         raise DataError("there is no run to report; give at least one folder of a run")
     named = dict(zip(names_of(runs), [read_run(run) for run in runs], strict=True))
     tuned = {name: run for name, run in named.items() if run.kind == "finetune"}
-    views, samples_of = [], cache(open_samples)
+    views = []
+    samples_of = cache(open_samples)
     for done, (name, run) in enumerate(named.items()):
         on_progress("reporting", done, len(named))
         views.append({"name": name, "kind": KINDS[run.kind], "run": run, **_view(run, samples_of)})
@@ -147,7 +148,10 @@ def _curve(run: SavedRun, name: str, size: tuple[float, float]) -> dict[str, str
 
 def _sheet(file: Path) -> dict[str, str]:
     """Return an image of reconstructions, or why it can't be read."""
-    step = int(digits) if (digits := file.stem.rpartition("-")[2]).isdecimal() else 0
+    if (digits := file.stem.rpartition("-")[2]).isdecimal():
+        step = int(digits)
+    else:
+        step = 0
     try:
         image, _ = decode(read_limited(file, MAX_BYTES), str(file))
     except (ImageError, OSError) as error:

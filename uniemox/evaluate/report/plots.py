@@ -21,7 +21,9 @@ MAX_POINTS = 1000  # maximum points of a curve, more than a screen can show
 SMOOTHED = 30  # the running mean covers one part in 30 of a curve
 MIN_SMOOTHED = 20  # minimum number of points for a running mean
 INK = "#010203"  # replaced by the page's text colour, which differs in dark mode
-BLUE, ORANGE = "#4a80d9", "#d9773f"  # visible in light and dark mode
+# visible in light and dark mode
+BLUE = "#4a80d9"
+ORANGE = "#d9773f"
 THEME = "<style>svg{color:#1c2024}@media(prefers-color-scheme:dark){svg{color:#e4e7eb}}</style>"
 LOOK: Mapping[Any, Any] = {
     **dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), INK),
@@ -45,7 +47,11 @@ def curve_url(steps: NDArray[np.int64], values: Array, *, size: tuple[float, flo
     with mpl.rc_context(dict(LOOK)):
         figure = Figure(figsize=size, layout="constrained")
         axes = figure.subplots()
-        look = {"alpha": 0.3, "lw": 0.8} if has_mean else {"marker": "." if len(steps) == 1 else None}
+        look: dict[str, Any]
+        if has_mean:
+            look = {"alpha": 0.3, "lw": 0.8}
+        else:
+            look = {"marker": "." if len(steps) == 1 else None}
         axes.plot(steps[indices], raw[indices], color=BLUE, **look)
         if has_mean:
             axes.plot(steps[indices], running_mean(raw, len(raw) // SMOOTHED)[indices], color=BLUE)
@@ -72,9 +78,11 @@ def running_mean(values: Array, reach: int) -> Array:
 
 def reliability_url(confidence: Array, accuracy: Array, count: NDArray[np.int64]) -> str:
     """Draw accuracy by confidence with the diagonal of a calibrated model, above the number of samples per bin."""
-    bins, is_there = len(count), count > 0
+    bins = len(count)
+    is_there = count > 0
     middles = (np.arange(bins) + 0.5) / bins
-    confidence, accuracy = confidence[is_there], accuracy[is_there]
+    confidence = confidence[is_there]
+    accuracy = accuracy[is_there]
     with mpl.rc_context(dict(LOOK)):
         figure = Figure(figsize=(3.8, 4), layout="constrained")
         above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3.2, 1))
@@ -129,7 +137,10 @@ def surest(predictions: Predictions, chosen: np.ndarray) -> np.ndarray:
     chosen: (N,) of bool.  Returns at most SHOWN indices.
     """
     places = np.nonzero(chosen)[0]
-    top = predictions.probabilities[places].max(axis=1) if len(places) else np.empty(0)
+    if len(places):
+        top = predictions.probabilities[places].max(axis=1)
+    else:
+        top = np.empty(0)
     return places[np.argsort(-top, kind="stable")[:SHOWN]]
 
 
@@ -156,7 +167,8 @@ def _framed(image: Image.Image, full: tuple[int, int], sample: Sample) -> Image.
     box = sample.target_box
     if box is None:
         return image
-    across, up = image.width / full[0], image.height / full[1]
+    across = image.width / full[0]
+    up = image.height / full[1]
     corners = [(box.x1 * across, box.y1 * up), (box.x2 * across, box.y2 * up)]
     ImageDraw.Draw(image).rectangle(corners, outline="#ffd400", width=max(2, image.width // 100))
     return image

@@ -44,7 +44,8 @@ def evaluation_view(
     evaluation: SavedEvaluation, samples_of: Callable[[str], Mapping[str, Sample] | str]
 ) -> dict[str, Any]:
     """Return everything about one evaluation for the template.  samples_of: as `open_samples`."""
-    values, preds = evaluation.values, evaluation.predictions
+    values = evaluation.values
+    preds = evaluation.predictions
     samples = {} if preds is None else samples_of(evaluation.data)
     return {
         "evaluation": evaluation,
@@ -154,7 +155,9 @@ def _over(ours: SavedEvaluation, histogram: SavedEvaluation, measure: str) -> st
         lead = difference(ours.predictions, histogram.predictions)
     if lead is not None:
         return ("" if lead.is_above_zero else f"{BELOW} ") + _signed(lead)
-    value, floor, bounds = ours.values[measure], histogram.values[measure], ours.values.get(f"{measure}_interval")
+    value = ours.values[measure]
+    floor = histogram.values[measure]
+    bounds = ours.values.get(f"{measure}_interval")
     if not is_known(value) or not is_known(floor) or not are_known(bounds):
         return UNKNOWN
     return f"{'' if bounds[0] > floor else f'{BELOW} '}{value - floor:+.3f}, not paired"
@@ -166,7 +169,9 @@ def _signed(lead: PairedDifference) -> str:
 
 def _measure(evaluation: SavedEvaluation) -> str:
     """Return the measure: accuracy for classifiers and distributions, else concordance."""
-    return "accuracy" if "accuracy" in evaluation.values else evaluation.measure
+    if "accuracy" in evaluation.values:
+        return "accuracy"
+    return evaluation.measure
 
 
 def _floor(evaluations: Mapping[str, SavedEvaluation], histogram: str | None) -> Iterator[str]:

@@ -33,15 +33,24 @@ from uniemox.io.limits import limit_cpu, limit_memory
 ANIMATIONS = (".gif", ".webp", ".png", ".apng")  # by Pillow
 ANIMATION_FORMATS = ("GIF", "WEBP", "PNG")
 MAX_ASPECT = 4.0
-SHORT_PX, LONG_PX = 720, 2048  # maximum size of the pixels sent
+# maximum size of the pixels sent
+SHORT_PX = 720
+LONG_PX = 2048
 MAX_ANSWERS = 100_000  # 28 hours at one per second
-CPU_S, CPU_PER_S = 60, 8  # processor time per frame: a fixed part, and one per second of video
-TOTAL_CPU_S, BYTES_PER_CPU_S = 600, 10_000  # processor time for all frames: a fixed part, and a second per 10 kB
+# processor time per frame: a fixed part, and one per second of video
+CPU_S = 60
+CPU_PER_S = 8
+# processor time for all frames: a fixed part, and a second per 10 kB
+TOTAL_CPU_S = 600
+BYTES_PER_CPU_S = 10_000
 MAX_TIME_S = 1e9
 MEMORY_BYTES = 3 * 2**30  # in addition to the memory at the start
 THREADS = 4  # of a decoder: each one holds frames, so more take more memory
 SMALL = (64, 36)  # width and height in px at which frames are compared
-CUT, TIMES_MEDIAN, SEEN = 20.0, 4.0, 25  # minimum difference at a cut: levels of 255; times the last frames' median
+# minimum difference at a cut: levels of 255; times the last frames' median
+CUT = 20.0
+TIMES_MEDIAN = 4.0
+SEEN = 25
 SHORTEST_S = 0.3  # of a shot
 ALIVE_S = 1.0  # seconds between two signs of life
 MAX_HELD_S = 600.0
@@ -51,7 +60,9 @@ HEAD_BYTES = 2**20  # in which an animated PNG names its colour space
 CONTAINERS = "mov,matroska,webm,avi,mpeg,mpegvideo,mpegts,asf,flv,ogg"
 OPTIONS = {"format_whitelist": CONTAINERS, "protocol_whitelist": "none"}
 NEAR_S = 1e-6  # times that are the same
-REORDERED, MAX_LATE = 16, 2  # pictures that a decoder may hold; that it gives late, after a hole
+# pictures that a decoder may hold; that it gives late, after a hole
+REORDERED = 16
+MAX_LATE = 2
 
 
 class Shown(NamedTuple):
@@ -68,14 +79,18 @@ class Shown(NamedTuple):
 
 def main() -> None:
     """Write the frames at the requested times."""
-    path, every_s = Path(sys.argv[1]), float(sys.argv[2])
+    path = Path(sys.argv[1])
+    every_s = float(sys.argv[2])
     answers = os.fdopen(os.dup(1), "wb")
     silent = os.open(os.devnull, os.O_WRONLY)
     os.dup2(silent, 1)  # libraries print about broken files
     os.dup2(silent, 2)
     limit_memory(MEMORY_BYTES)
     limit_cpu(cpu_s := CPU_S + math.ceil(CPU_PER_S * every_s))
-    end_s, error, last_s, count = 0.0, None, time.monotonic(), 0
+    end_s = 0.0
+    error = None
+    last_s = time.monotonic()
+    count = 0
 
     def alive() -> None:
         nonlocal last_s
@@ -93,7 +108,10 @@ def main() -> None:
 
     try:
         budget_s = TOTAL_CPU_S + path.stat().st_size / BYTES_PER_CPU_S
-        frames = _animation(path) if path.suffix.lower() in ANIMATIONS else _film(path, search_on)
+        if path.suffix.lower() in ANIMATIONS:
+            frames = _animation(path)
+        else:
+            frames = _film(path, search_on)
         for end_s, shot, frame in moments(frames, every_s):
             if not abs(end_s) < MAX_TIME_S:
                 raise ValueError(f"a frame at {end_s:g} s, after more than 30 years")
@@ -120,10 +138,17 @@ def moments(frames: Iterable[Shown], every_s: float) -> Iterator[tuple[float, in
 
     A frame lasts until the next one, but at most ten minutes.
     """
-    cuts, shot, count, before, problems = Cuts(), 1, 0, None, list[Exception]()
+    cuts = Cuts()
+    shot = 1
+    count = 0
+    before = None
+    problems = list[Exception]()
     for frame in chain(_until_error(frames, problems), [None]):
         if before is not None:
-            next_s = before.time_s + before.lasts_s if frame is None else frame.time_s
+            if frame is None:
+                next_s = before.time_s + before.lasts_s
+            else:
+                next_s = frame.time_s
             while count * every_s < min(next_s, before.time_s + MAX_HELD_S) - NEAR_S:
                 yield count * every_s, shot, before
                 count += 1
@@ -154,11 +179,15 @@ class Cuts:
 
     def is_cut(self, shown: Shown) -> bool:
         """Return True if a shot begins with this frame; frames must come in order."""
-        before, self.before = self.before, shown
+        before = self.before
+        self.before = shown
         if before is None:
             return False
         difference = float(np.abs(shown.small - before.small).mean())
-        usual = median(self.differences) if self.differences else 0.0
+        if self.differences:
+            usual = median(self.differences)
+        else:
+            usual = 0.0
         is_far = difference > CUT and difference > TIMES_MEDIAN * usual and shown.time_s - self.last_s >= SHORTEST_S
         if is_far:
             self.last_s = shown.time_s
@@ -171,37 +200,63 @@ class _Clock:
     """Tells the time of each frame by its time stamp: the first is at 0, and joined films follow each other."""
 
     def __init__(self, source: FilmFile, *, is_avi: bool) -> None:
-        self._source, self._is_avi = source, is_avi
+        self._source = source
+        self._is_avi = is_avi
         self.count = 0
         """Number of frames so far."""
         self.parts = 0
         """Number of joined films so far."""
         self.stamp_s = math.inf
         """Time stamp of the last frame."""
-        self._gap_s, self._shift_s, self._dts, self._has_fallen = 0.0, 0.0, -math.inf, False
-        self._hole_s, self._hole_count, self._late = math.inf, 0, 0  # frame before the last gap; late ones after it
+        self._gap_s = 0.0
+        self._shift_s = 0.0
+        self._dts = -math.inf
+        self._has_fallen = False
+        # frame before the last gap; late ones after it
+        self._hole_s = math.inf
+        self._hole_count = 0
+        self._late = 0
 
     def time_of(self, frame: Any, next_s: float) -> float | None:
         """Return the time of a frame in s; None for one to leave out.  next_s: end of the frame before."""
-        stamp = frame.dts if self._is_avi else frame.pts  # FFmpeg guesses the pts of AVI, in another order
-        at_s = math.nan if stamp is None else float(stamp * frame.time_base)
+        # FFmpeg guesses the pts of AVI, in another order
+        if self._is_avi:
+            stamp = frame.dts
+        else:
+            stamp = frame.pts
+        if stamp is None:
+            at_s = math.nan
+        else:
+            at_s = float(stamp * frame.time_base)
         is_from_hole = self._hole_s < at_s < self.stamp_s - BACK_S and self.count < self._hole_count + REORDERED
         if is_from_hole and self._late < MAX_LATE:  # the decoder had held it; a third one would be a jump in time
             self._late += 1
             return None
-        before_s, before_gap_s, before_dts = self.stamp_s, self._gap_s, self._dts
-        self._dts = before_dts if frame.dts is None else frame.dts
+        before_s = self.stamp_s
+        before_gap_s = self._gap_s
+        before_dts = self._dts
+        if frame.dts is None:
+            self._dts = before_dts
+        else:
+            self._dts = frame.dts
         if stamp is None:  # the last pictures of AVI; they may be far apart, with empty chunks between them
-            at_s = before_s + before_gap_s if self._is_avi and self.count > 1 else next_s - self._shift_s
-        self.stamp_s, self._gap_s = at_s, at_s - before_s
+            if self._is_avi and self.count > 1:
+                at_s = before_s + before_gap_s
+            else:
+                at_s = next_s - self._shift_s
+        self.stamp_s = at_s
+        self._gap_s = at_s - before_s
         if self._gap_s > BACK_S:
-            self._hole_s, self._hole_count, self._late = before_s, self.count, 0
+            self._hole_s = before_s
+            self._hole_count = self.count
+            self._late = 0
         # Where films were joined, dts goes back, too, some frames earlier; with B-frames alone, only pts does.
         self._has_fallen |= self._dts < before_dts
         is_far = self._gap_s > JUMP_S and abs(before_gap_s) < BACK_S
         has_jumped = is_far and before_s < self._source.jump_s < at_s + BACK_S
         if (at_s < before_s and self._has_fallen) or self._gap_s < -BACK_S or has_jumped:  # or the first frame
-            self._shift_s, self._has_fallen = next_s - at_s, False
+            self._shift_s = next_s - at_s
+            self._has_fallen = False
             self.parts += 1
         self.count += 1
         return at_s + self._shift_s
@@ -224,9 +279,11 @@ def _film(path: Path, search_on: Callable[[], None]) -> Iterator[Shown]:
         stream.thread_type = "AUTO"
         stream.codec_context.thread_count = THREADS
         source = FilmFile(path, container, stream, search_on)
-        end_s, codec = source.last_end_s(), stream.codec_context
+        end_s = source.last_end_s()
+        codec = stream.codec_context
         is_fixed = stream.sample_aspect_ratio != codec.sample_aspect_ratio  # by the container; others may change
-        clock, next_s = _Clock(source, is_avi=container.format.name == "avi"), 0.0
+        clock = _Clock(source, is_avi=container.format.name == "avi")
+        next_s = 0.0
         last: Shown | None = None
         for frame in source.frames():
             check_size(frame.width, frame.height, "a frame")
@@ -235,9 +292,13 @@ def _film(path: Path, search_on: Callable[[], None]) -> Iterator[Shown]:
                 continue
             small = frame.reformat(*SMALL, format="gray", threads=1).to_ndarray().astype(np.int16)
             aspect = float((stream if is_fixed else codec).sample_aspect_ratio or 1)  # DVD and HDV are stretched
-            aspect = aspect if 1 / MAX_ASPECT <= aspect <= MAX_ASPECT else 1.0
+            if not (1 / MAX_ASPECT <= aspect <= MAX_ASPECT):
+                aspect = 1.0
             stretched = max(1, round(frame.width * aspect)), frame.height
-            size = stretched[::-1] if _turn(frame) % 180 else stretched
+            if _turn(frame) % 180:
+                size = stretched[::-1]
+            else:
+                size = stretched
             lasts_s = float((frame.duration or 0) * (frame.time_base or 0)) or float(1 / (stream.average_rate or 25))
             last = Shown(time_s, lasts_s, small, size, partial(_of_film, frame, stretched))
             next_s = time_s + lasts_s
@@ -254,8 +315,11 @@ def _film(path: Path, search_on: Callable[[], None]) -> Iterator[Shown]:
 def _of_film(frame: Any, size: tuple[int, int]) -> Image.Image:
     image = frame.reformat(*_sent_size(*size), format="rgb24", threads=1).to_image()
     image = frame_to_srgb(image, int(frame.color_primaries), int(frame.color_trc))
-    image = ImageOps.flip(image) if _is_mirrored(frame) else image
-    return image.rotate(_turn(frame), expand=True) if _turn(frame) else image
+    if _is_mirrored(frame):
+        image = ImageOps.flip(image)
+    if _turn(frame):
+        return image.rotate(_turn(frame), expand=True)
+    return image
 
 
 def _turn(frame: Any) -> int:

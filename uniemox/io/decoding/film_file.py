@@ -22,19 +22,29 @@ LATE_ENDS = ("avi", "matroska,webm", "asf", "ogg")  # containers that may end wi
 MANY_PICTURES = 10  # that no answer shows; fewer may be left over where streams end
 SEARCHED_PACKETS = 4096  # that may go by without a picture before a sign of life
 FAR = 20.0  # distance of two pictures in the file that is a hole: times the median distance
-HOLE_BYTES, HOLE_SHARE = (2**14, 100_000), 0.02  # size of a hole, at least: limits in bytes; share of the file
+# size of a hole, at least: limits in bytes; share of the file
+HOLE_BYTES = (2**14, 100_000)
+HOLE_SHARE = 0.02
 ADDITIONAL = "matroska_block_additional"  # what a block holds beside the picture: that of WebM is its transparency
 SEGMENT = b"\x18\x53\x80\x67"  # of Matroska; its size follows
 AFTER_PICTURES = (b"\x1c\x53\xbb\x6b", b"\x12\x54\xc3\x67", b"\x19\x41\xa4\x69", b"\x10\x43\xa7\x70")  # Cues, Tags ...
-CHUNK, MEDIA = re.compile(rb"[\w ]{4}"), re.compile(rb"\d\d(dc|db|wb|__)")  # names of AVI's chunks, and of media
+# names of AVI's chunks, and of media
+CHUNK = re.compile(rb"[\w ]{4}")
+MEDIA = re.compile(rb"\d\d(dc|db|wb|__)")
 # Codecs in whose packets zeros are pixels:
 UNCOMPRESSED = ("rawvideo", "r10k", "r210", "v210", "v308", "v408", "v410", "yuv4", "ayuv", "avui", "avrp")
-HEAD_BYTES, NEAR_BYTES = 4096, 64
+HEAD_BYTES = 4096
+NEAR_BYTES = 64
 MAX_BOXES = 1_000_000  # of mp4
-EXTENDS, MAX_HEAD_BYTES = b"mvex", 2**24  # box inside of moov, the head, that announces fragments; bytes of that head
+# box inside of moov, the head, that announces fragments; bytes of that head
+EXTENDS = b"mvex"
+MAX_HEAD_BYTES = 2**24
 BESIDE_MEDIA = frozenset(b"ftyp styp moov moof mfra meta sidx ssix emsg prft free skip wide uuid".split())
 ASF_FILE = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")  # begins the properties of an ASF file
-SYNC, PACKET_SIZES, BLOCK_BYTES = 0x47, (188, 192, 204), 2**22  # of transport streams
+# of transport streams
+SYNC = 0x47
+PACKET_SIZES = (188, 192, 204)
+BLOCK_BYTES = 2**22
 
 
 class _Box(NamedTuple):
@@ -54,14 +64,19 @@ class FilmFile:
 
     def __init__(self, path: Path, container: Any, stream: Any, search_on: Callable[[], None]) -> None:
         """Open the file of a container.  search_on: called again and again while no frames come."""
-        self._path, self._container, self._stream, self._search_on = path, container, stream, search_on
+        self._path = path
+        self._container = container
+        self._stream = stream
+        self._search_on = search_on
         self._kind: str = container.format.name
         self._is_mp4 = self._kind.startswith("mov")
         has_boxes = self._is_mp4 or self._kind == "avi"
         boxes, self._is_short = _read_boxes(path, self._kind) if has_boxes else ([], False)
         self._is_fragmented = any(box.name in (b"moof", EXTENDS) for box in boxes)
         self._beside = [box for box in boxes if box.name in BESIDE_MEDIA]
-        self._starts, self._sizes = array("q"), array("q")  # of packets, in the file
+        # of packets, in the file
+        self._starts = array("q")
+        self._sizes = array("q")
         self._end_byte = 0
         self._zero_bytes = 0  # of packets that begin with zeros, about which decoders of MPEG-2 and DV say nothing
         self.end_s = 0.0
@@ -73,10 +88,16 @@ class FilmFile:
         """Yield the decoded frames of the stream."""
         last_s = dict[int, float]()  # by stream: a packet of pictures may come after sound that is much later
         slack = used = 0  # bytes before the packets so far that belong to none; bytes of all packets
-        block, laced = -1, 0  # frames in one block of Matroska have its place, and their own sizes
+        # frames in one block of Matroska have its place, and their own sizes
+        block = -1
+        laced = 0
         for packet in self._packets():
             size = packet.size + sum(more.data_size for more in packet.iter_sidedata() if more.data_type == ADDITIONAL)
-            at, index = packet.pts if packet.dts is None else packet.dts, packet.stream.index
+            if packet.dts is None:
+                at = packet.pts
+            else:
+                at = packet.dts
+            index = packet.stream.index
             hole = 0
             if packet.pos is not None:  # that of an attached picture, which comes first, is None
                 laced = size + (laced if packet.pos == block else 0)
@@ -92,7 +113,8 @@ class FilmFile:
                     self._search_on()
             if at is not None and packet.stream.type in ("video", "audio"):
                 base = float(packet.stream.time_base)
-                at_s, end = at * base, max(at, packet.pts or at) + (packet.duration or 0)
+                at_s = at * base
+                end = max(at, packet.pts or at) + (packet.duration or 0)
                 self.end_s = max(self.end_s, end * base)
                 if at_s < last_s.get(index, at_s) - BACK_S:
                     last_s.clear()
@@ -178,7 +200,8 @@ class FilmFile:
 
         count: of the frames.
         """
-        at, empty = max(self._starts, default=8) - 8, 0
+        at = max(self._starts, default=8) - 8
+        empty = 0
         with open_regular(self._path) as file:
             for number in range(MAX_BOXES):
                 file.seek(at)
@@ -202,7 +225,9 @@ class FilmFile:
     def _declared(self) -> int:
         """Return the number of pictures in the header, 0 for one that needs a longer file, as in AVI from a pipe."""
         frames: int = self._stream.frames
-        return 0 if self._kind == "avi" and 8 * frames > self._container.size else frames
+        if self._kind == "avi" and 8 * frames > self._container.size:
+            return 0
+        return frames
 
     def _holes(self, count: int) -> int:
         """Return the number of bytes in large gaps between the packets, and after the last one; of mp4, in empty ones.
@@ -210,7 +235,9 @@ class FilmFile:
         count: of the frames.
         """
         if self._is_mp4 and not self._is_fragmented:  # its packets may lie anywhere
-            return 0 if self._stream.codec_context.codec.name in UNCOMPRESSED else self._zero_bytes
+            if self._stream.codec_context.codec.name in UNCOMPRESSED:
+                return 0
+            return self._zero_bytes
         starts = np.concatenate([self._starts, [box.start for box in self._beside]]).astype(int)
         sizes = np.concatenate([self._sizes, [box.length for box in self._beside]]).astype(int)
         order = np.argsort(starts, kind="stable")
@@ -254,20 +281,26 @@ class FilmFile:
         at = head.find(ASF_FILE)
         is_live = at < 0 or len(head) < at + 96 or head[at + 88] & 1
         count, packet_bytes = (int.from_bytes(head[at + p : at + p + n], "little") for p, n in ((56, 8), (92, 4)))
-        return (0, 0) if is_live else (int.from_bytes(head[16:24], "little") + 50 + count * packet_bytes, packet_bytes)
+        if is_live:
+            return (0, 0)
+        return (int.from_bytes(head[16:24], "little") + 50 + count * packet_bytes, packet_bytes)
 
 
 def _read_boxes(path: Path, kind: str) -> tuple[list[_Box], bool]:
     """Return the boxes of an mp4 or AVI file, and whether the last one is longer than the file."""
-    boxes, at, name = list[_Box](), 0, b""
+    boxes = list[_Box]()
+    at = 0
+    name = b""
     with open_regular(path) as file:
         size = file.seek(0, os.SEEK_END)
         while at < size and len(boxes) < MAX_BOXES:
             file.seek(at)
             head = file.read(16)
-            length, name = int.from_bytes(head[:4], "big"), head[4:8]
+            length = int.from_bytes(head[:4], "big")
+            name = head[4:8]
             if kind == "avi":
-                length, name = 8 + int.from_bytes(head[4:8], "little"), head[:4]
+                length = 8 + int.from_bytes(head[4:8], "little")
+                name = head[:4]
             elif length == 1:
                 length = int.from_bytes(head[8:], "big")
             if length < 8:  # 0: to the end of the file
@@ -284,7 +317,10 @@ def _read_transport(path: Path, search_on: Callable[[], None]) -> tuple[int, dic
 
     FFmpeg does not report streams that begin later, and null packets are no damage.
     """
-    held, at, rest, places = 0, 0, b"", defaultdict[int, list[NDArray[np.int64]]](list)
+    held = 0
+    at = 0
+    rest = b""
+    places = defaultdict[int, list[NDArray[np.int64]]](list)
     with open_regular(path) as file:
         is_sync = np.frombuffer(file.read(BLOCK_BYTES), np.uint8) == SYNC
         length = max(PACKET_SIZES, key=lambda one: np.count_nonzero(is_sync[:-one] & is_sync[one:]))

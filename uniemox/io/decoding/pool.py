@@ -88,7 +88,9 @@ class Child:
 
     def ask(self, data: bytes, name: str, shrink: MinSides | None, *, counts_frames: bool, wait_s: float) -> Decoded:
         """Decode a file. Raises ImageError, EndedError; reusable then if `is_idle`."""
-        self.is_idle, self.is_late, self.deadline = False, False, time.monotonic() + wait_s
+        self.is_idle = False
+        self.is_late = False
+        self.deadline = time.monotonic() + wait_s
         short, long = (-1, -1) if shrink is None else (shrink.short_px, shrink.long_px)
         try:
             self._to.write(QUESTION.pack(len(data), short, long, counts_frames))
@@ -121,7 +123,8 @@ class Child:
                 continue
 
     def _is_done(self) -> None:
-        self.is_idle, self.deadline = True, float("inf")
+        self.is_idle = True
+        self.deadline = float("inf")
 
     def _read(self, size: int) -> bytes:
         data = self._from.read(size)
@@ -140,7 +143,8 @@ class Child:
         return Decoded(image, (full_width, full_height), format=texts[0], mode=texts[1], frames=frames)
 
     def _why_it_ended(self, wait_s: float) -> EndedError:
-        code, then = self.process.wait(), "save it again, or remove it"
+        code = self.process.wait()
+        then = "save it again, or remove it"
         if self.is_late:
             return EndedError(f"decoding took longer than {wait_s:g} s; {then}", is_the_files_fault=True)
         if code == -getattr(signal, "SIGXCPU", 0):
@@ -169,7 +173,8 @@ class DecoderPool:
     """
 
     def __init__(self, workers: int, *, wait_s: float = WAIT_S) -> None:
-        self.workers, self.wait_s = workers, wait_s
+        self.workers = workers
+        self.wait_s = wait_s
         self._free: LifoQueue[Child | None] = LifoQueue()
         for _ in range(workers):
             self._free.put(None)

@@ -42,7 +42,8 @@ def main() -> None:
     cpu_s = int(sys.argv[1])
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a service manager's SIGTERM reaches all processes: what was
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # accepted is still decoded; the end of input ends this
-    questions, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
+    questions = os.fdopen(os.dup(0), "rb")
+    answers = os.fdopen(os.dup(1), "wb")
     _end_with_parent()
     warnings.simplefilter("ignore")
     load_plugins()
@@ -58,7 +59,10 @@ def main() -> None:
         if len(data) < size:
             return
         limit_cpu(cpu_s)
-        shrink = None if short_px < 0 else MinSides(short_px=short_px, long_px=long_px)
+        if short_px < 0:
+            shrink = None
+        else:
+            shrink = MinSides(short_px=short_px, long_px=long_px)
         try:
             with image_border("{name}"):
                 _answer(answers, data, shrink, counts_frames=counts_frames)
@@ -76,7 +80,10 @@ def _answer(answers: BinaryIO, data: bytes, shrink: MinSides | None, *, counts_f
     limit_memory(base + BYTES_A_PIXEL * header.width * header.height)
     texts = str(header.format).encode(), header.mode.encode()
     image, full = decode_opened(header, "{name}", shrink=shrink)
-    frames = count_frames(open_image(data, "{name}"), "{name}") if counts_frames else 0
+    if counts_frames:
+        frames = count_frames(open_image(data, "{name}"), "{name}")
+    else:
+        frames = 0
     width, height = image.size
     rows = max(1, STRIP_BYTES // (3 * width))
     try:

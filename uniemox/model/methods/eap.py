@@ -118,7 +118,9 @@ class Eap(Relation):
 
     def batch_targets(self, samples: Sequence[Sample], *, progress: float) -> Tensor | None:
         """Return (N, V), 1 for the words of each image, in the first half of the steps."""
-        return None if self.word_lists is None or progress >= ALIGNED_SHARE else self.word_lists.rows(samples)
+        if self.word_lists is None or progress >= ALIGNED_SHARE:
+            return None
+        return self.word_lists.rows(samples)
 
     def loss(self, classification: Tensor, **given: Any) -> Tensor:
         """Return the alignment loss of images and words; without batch_targets, the classification loss."""

@@ -31,7 +31,8 @@ class EmotiCon(Relation):
     def __init__(self, width: int, channels: int, labels: Sequence[str], *, skip: bool) -> None:
         super().__init__()
         outputs = len(labels)
-        self.outputs, self.linear = outputs, 2 * width if skip else 0
+        self.outputs = outputs
+        self.linear = 2 * width if skip else 0
         self.width = self.linear + 4 * channels + len(MODALITIES) * outputs
         self.skipped: tuple[Group, ...] = ("person", "scene") if skip else ()
         self.norms = nn.ModuleDict({name: nn.LayerNorm(width) for name in self.skipped})
@@ -52,7 +53,9 @@ class EmotiCon(Relation):
 
     def _together(self, people: Regions) -> Tensor:
         """Return the third context, (N, C)."""
-        nodes, edges = self.embed["people"](people), proximity(people)  # (N, T, C), (N, T, T)
+        # (N, T, C), (N, T, T)
+        nodes = self.embed["people"](people)
+        edges = proximity(people)
         for layer in self.messages:
             nodes = torch.relu(edges.to(nodes.dtype) @ layer(nodes))
         there = (people.presence > 0).to(nodes.dtype)[..., None]  # (N, T, 1)

@@ -32,7 +32,9 @@ class CrossChannelAttention(nn.Module):
 
     def forward(self, x: Tensor, other: Tensor) -> Tensor:
         """Attend from x to other.  x, other: (N, T, C).  Returns (N, T, C)."""
-        rows, answers = x.transpose(1, 2), other.transpose(1, 2)  # (N, C, T)
+        # (N, C, T)
+        rows = x.transpose(1, 2)
+        answers = other.transpose(1, 2)
         q, k, v = (
             layer(one).unflatten(1, (self.heads, -1))
             for layer, one in ((self.query, rows), (self.key, answers), (self.value, answers))
@@ -50,7 +52,8 @@ class Mdan(Relation):
     def __init__(self, width: int, channels: int, labels: Sequence[str], *, skip: bool) -> None:
         super().__init__()
         self.register_buffer("polarity", polarity_matrix(labels))  # (P, E): their logits are the last features
-        self.levels, places = len(self.polarity), GRID**2
+        self.levels = len(self.polarity)
+        places = GRID**2
         self.linear = width if skip else 0
         self.width = self.linear + channels + self.levels + len(labels)
         self.scene_norm = nn.LayerNorm(width) if skip else None

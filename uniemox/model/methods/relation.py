@@ -156,7 +156,8 @@ class Attention(nn.Module):
 
     def __init__(self, question: int, channels: int) -> None:
         super().__init__()
-        self.query, self.key = nn.Linear(question, channels), nn.Linear(channels, channels)
+        self.query = nn.Linear(question, channels)
+        self.key = nn.Linear(channels, channels)
         self.value = nn.Linear(channels, channels)
 
     def forward(self, question: Tensor, x: Tensor, regions: Regions) -> Tensor:

@@ -27,8 +27,10 @@ class Rrla(Relation):
         self.norms = nn.ModuleDict(
             {name: nn.LayerNorm(width) for name in ("scene", "person") if skip or name != "scene"}
         )
-        self.parts, self.objects = Embed(width, channels), Embed(width, channels)
-        self.to_objects, self.to_parts = Attention(width, channels), Attention(width, channels)
+        self.parts = Embed(width, channels)
+        self.objects = Embed(width, channels)
+        self.to_objects = Attention(width, channels)
+        self.to_parts = Attention(width, channels)
         narrow = max(1, channels // NARROWER)
         self.recalibrate = nn.Sequential(
             nn.Linear(channels, narrow), nn.ReLU(), nn.Linear(narrow, channels), nn.Sigmoid()

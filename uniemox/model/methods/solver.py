@@ -24,7 +24,8 @@ class EmotionGraph(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.source, self.target = nn.Linear(channels, channels), nn.Linear(channels, channels)
+        self.source = nn.Linear(channels, channels)
+        self.target = nn.Linear(channels, channels)
         self.message = nn.Linear(channels, channels, bias=False)
 
     def forward(self, nodes: Tensor, presence: Tensor) -> Tensor:
@@ -45,12 +46,14 @@ class Solver(Relation):
         self.scene_norm = nn.LayerNorm(width)
         self.embed = Embed(width, channels)
         self.graph = nn.ModuleList(EmotionGraph(channels) for _ in range(LAYERS))
-        self.of_scene, self.of_objects = nn.Linear(width, channels), nn.Linear(channels, channels, bias=False)
+        self.of_scene = nn.Linear(width, channels)
+        self.of_objects = nn.Linear(channels, channels, bias=False)
         self.score = nn.Linear(channels, 1, bias=False)
 
     def forward(self, regions: GroupedRegions) -> Tensor:
         """Return features, see `Relation`."""
-        scene, objects = self.scene_norm(regions["scene"].features[:, 0]), regions["objects"]
+        scene = self.scene_norm(regions["scene"].features[:, 0])
+        objects = regions["objects"]
         nodes = self.embed(objects)
         for layer in self.graph:
             nodes = layer(nodes, objects.presence)

@@ -63,7 +63,8 @@ class Explanation:
         max_side_px: larger images are reduced to this longer side.
         """
         small = self.shrunk(max_side_px)
-        image, (x1, y1, x2, y2) = small.image.convert("RGB"), map(round, small.box)
+        image = small.image.convert("RGB")
+        (x1, y1, x2, y2) = map(round, small.box)
         x1, y1 = min(max(0, x1), image.width - 1), min(max(0, y1), image.height - 1)
         size = (max(1, min(x2, image.width) - x1), max(1, min(y2, image.height) - y1))
         seen = image.crop((x1, y1, x1 + size[0], y1 + size[1])).convert("L").convert("RGB")

@@ -53,9 +53,17 @@ def open_in_torch(path: Path) -> Predictor:
         raise CheckpointError(
             f"{path}: grad-cam needs a fine-tuning run, or its {WEIGHTS}; its ONNX file has no gradients"
         )
-    name = path.name if path.is_dir() else path.parent.name if path.name == WEIGHTS else path.name
+    if path.is_dir():
+        name = path.name
+    elif path.name == WEIGHTS:
+        name = path.parent.name
+    else:
+        name = path.name
     classifier, info = load_classifier(weights)
-    finder = open_finder("embedded") if info.needs_person else None
+    if info.needs_person:
+        finder = open_finder("embedded")
+    else:
+        finder = None
     return Predictor(Network(name or str(path), info, TorchEngine(classifier)), finder)
 
 
@@ -70,7 +78,10 @@ def grad_cam_maps(classifier: Classifier, index: int, **views: Tensor) -> Tensor
     """
     classifier.eval()
     encoder: Any = classifier.encoder
-    encoders = list(encoder.encoders) if isinstance(encoder, ConcatEncoder) else [encoder]
+    if isinstance(encoder, ConcatEncoder):
+        encoders = list(encoder.encoders)
+    else:
+        encoders = [encoder]
     given = {name: view.detach().clone().requires_grad_(True) for name, view in views.items()}
     with torch.enable_grad(), _recorded(encoders) as places:
         output = classifier(**given)[0, index]
@@ -93,7 +104,10 @@ def _recorded(encoders: Sequence[nn.Module]) -> Iterator[dict[int, Tensor]]:
     with ExitStack() as hooks:
         for i, encoder in enumerate(encoders):
             norm = _last_norm(encoder)
-            watched = [norm] if norm is not None else [part for part in encoder.modules() if part is not encoder]
+            if norm is not None:
+                watched = [norm]
+            else:
+                watched = [part for part in encoder.modules() if part is not encoder]
 
             def keep(_: nn.Module, __: Any, output: Any, *, i: int = i, of_tokens: bool = norm is not None) -> None:
                 if isinstance(output, Tensor) and (of_tokens or (output.ndim == 4 and output.shape[2:].numel() > 1)):
@@ -109,7 +123,9 @@ def _last_norm(encoder: Any) -> nn.Module | None:
     blocks = getattr(encoder, "blocks", None)
     if blocks is None and hasattr(encoder, "layers"):
         blocks = getattr(encoder.layers[-1], "blocks", None)
-    return getattr(blocks[-1], "norm1", None) if blocks is not None and len(blocks) else None
+    if blocks is not None and len(blocks):
+        return getattr(blocks[-1], "norm1", None)
+    return None
 
 
 def _as_grid(encoder: Any, x: Tensor) -> Tensor:

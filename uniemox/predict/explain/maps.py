@@ -24,7 +24,9 @@ Score = Callable[[Array], NDArray[np.floating]]
 """Pixels (N, 3, S, S) -> evidence for the label, (N,); log-probabilities still differ when probabilities are near 1."""
 
 CELLS = 16  # cells per side; an occlusion map has CELLS x CELLS values
-COARSE, COARSE_STEP = 4, 2  # side and step of large covers, in cells: 7 x 7 covers
+# side and step of large covers, in cells: 7 x 7 covers
+COARSE = 4
+COARSE_STEP = 2
 FINE = 2  # side of a small cover, in cells
 FINE_COVERS = 48
 BATCH = 14  # images at a time: 49 and 48 covers in seven runs
@@ -34,7 +36,9 @@ class Explainer:
     """Explains predictions with heat maps, and scores the maps.  method: as for `heat_map`."""
 
     def __init__(self, predictor: Predictor, method: Method = "auto") -> None:
-        self.predictor, self.method, self.name = predictor, method, predictor.name
+        self.predictor = predictor
+        self.method = method
+        self.name = predictor.name
         self.looks_at_people = predictor.network.info.needs_person
 
     def explain(
@@ -59,7 +63,8 @@ class Explainer:
         image = explanation.image
         views = network.look(image, image.size, explanation.persons)
         pixels = {name: network.pixels(view[None]) for name, view in views.items()}
-        seen, index = info.views[0], info.labels.index(explanation.label)
+        seen = info.views[0]
+        index = info.labels.index(explanation.label)
         return map_scores(
             lambda changed: answers_of(info, logits_of(network, pixels | {seen: changed}))[:, index],
             pixels[seen][0],
@@ -117,7 +122,9 @@ def unique_names(names: Sequence[str]) -> list[str]:
     >>> unique_names(["fi", "clip", "fi"])
     ['fi (1)', 'clip', 'fi (2)']
     """
-    times, seen, unique = Counter(names), Counter[str](), []
+    times = Counter(names)
+    seen = Counter[str]()
+    unique = []
     for name in names:
         seen[name] += 1
         unique.append(f"{name} ({seen[name]})" if times[name] > 1 else name)
@@ -168,7 +175,10 @@ def _explain_one(
         persons = predictor.find_people(decoded, decoded.size)
     look = network.look_at_all(decoded, decoded.size, persons)
     answer = network.answer_image(look).values[0]  # (E,)
-    index = int(answer.argmax()) if label is None else info.find_labels().index(label)
+    if label is None:
+        index = int(answer.argmax())
+    else:
+        index = info.find_labels().index(label)
     seen = stream or info.views[0]
     maps = []
     for views in look.views:
@@ -199,7 +209,8 @@ def joined(maps: Sequence[Array], look: ImageViews) -> Array:
     Returns:
         (h', w') map of the part that all squares together show, as fine as the maps.
     """
-    box, side = look.box, maps[0].shape[0]
+    box = look.box
+    side = maps[0].shape[0]
     scale = side / (look.parts[0].x2 - look.parts[0].x1)  # cells per px
     height, width = round((box.y2 - box.y1) * scale), round((box.x2 - box.x1) * scale)
     total = np.zeros((height, width), np.float32)
@@ -217,7 +228,10 @@ def _find_map(network: Network, views: Mapping[str, Array], seen: str, index: in
         if gradient_maps is None:
             raise ConfigError(f"{network.name} has no gradients; grad-cam needs a run in torch")
         return method, gradient_maps(views, index)[seen]
-    maps = None if method == "occlusion" or seen != "scene" else network.maps(views["scene"])
+    if method == "occlusion" or seen != "scene":
+        maps = None
+    else:
+        maps = network.maps(views["scene"])
     if maps is not None:
         return "cam", maps[0, index]
     if method == "cam":
@@ -262,7 +276,8 @@ def occlusion_map(score: Score, pixels: Array) -> Array:
 def _mean_fall(before: float, corners: list[tuple[int, int]], side: int, score: Score, pixels: Array) -> Array:
     """Return the mean fall of the score over the covers on each cell, 0 without covers: (CELLS, CELLS)."""
     falls = np.concatenate([before - score(batch) for batch in _covered(corners, side, pixels)])  # (M,)
-    total, count = np.zeros((CELLS, CELLS)), np.zeros((CELLS, CELLS))
+    total = np.zeros((CELLS, CELLS))
+    count = np.zeros((CELLS, CELLS))
     for (row, column), fall in zip(corners, falls, strict=True):
         total[row : row + side, column : column + side] += fall
         count[row : row + side, column : column + side] += 1

@@ -72,7 +72,10 @@ def open_reconstructors(path: Path) -> list[Stage]:
     """
     if not path.is_dir():
         return [(path.stem, partial(_load_mae, path))]
-    record = read_json(path / CONFIG) if (path / CONFIG).is_file() else {}
+    if (path / CONFIG).is_file():
+        record = read_json(path / CONFIG)
+    else:
+        record = {}
     if record.get("kind") != "pretrain":
         raise CheckpointError(f"{path} is not a run of uniemox pretrain; give one, or a checkpoint of MAE")
     config = from_dict(PretrainConfig, record["config"], f"{path / CONFIG}, config")
@@ -103,7 +106,8 @@ def reconstruct_images(
     Raises ConfigError for a ratio out of range, or if the models' numbers of patches differ; ImageError if no image can
     be read.
     """
-    whole, left_out = [], []
+    whole = []
+    left_out = []
     for path in paths:
         try:
             read_any(path)  # read again later: all photographs of a sheet would fill the memory
@@ -144,15 +148,19 @@ def reconstruct_images(
 
 def _reconstruct(model: UniEmoX, truth: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, float]:
     """Return reconstructions and masks (1: hidden), both (M, 3, S, S), and the mean error."""
-    made, hidden, errors = [], [], []
-    grid, patch = model.encoder.patch_embed.grid_size, model.patch_size
+    made = []
+    hidden = []
+    errors = []
+    grid = model.encoder.patch_embed.grid_size
+    patch = model.patch_size
     for pixels, draw in zip(truth.split(1), noise.split(1), strict=True):
         output = model(pixels, scene_noise=draw)
         patches = patchify(pixels, patch)  # (1, L, P)
         assert output.scene_pred is not None  # because the scene loss is on
         pred = output.scene_pred.float()
         if model.config.norm_pix:
-            variance, middle = patches.var(dim=-1, keepdim=True), patches.mean(dim=-1, keepdim=True)
+            variance = patches.var(dim=-1, keepdim=True)
+            middle = patches.mean(dim=-1, keepdim=True)
             pred = pred * (variance + 1e-6).sqrt() + middle
         mask = output.scene_mask.hidden
         errors.append(float(reconstruction_loss(pred, patches, mask)))
@@ -165,7 +173,10 @@ def _load_run(run: Path, config: PretrainConfig, weights: Path) -> UniEmoX:
     if config.encoder.start is None:
         encoder = build_encoder(config.encoder.name, config.view.size, **config.encoder.timm_options)
     else:  # the initial weights of a finished run may be gone
-        start = str(run / ENCODER) if (run / ENCODER).is_file() else config.encoder.start
+        if (run / ENCODER).is_file():
+            start = str(run / ENCODER)
+        else:
+            start = config.encoder.start
         encoder = load_start(start, image_size=config.view.size)
     model = UniEmoX(encoder, replace(config.model, fusion=None, losses=PIXELS_ONLY, teacher_width=None))
     try:

@@ -11,10 +11,13 @@ from uniemox.labels import AFFECT
 from uniemox.predict.explain.explanation import Explanation, coloured
 
 CELL_PX = 256
-GAP_PX, LINE_PX, FONT_PX = 8, 22, 14
+GAP_PX = 8
+LINE_PX = 22
+FONT_PX = 14
 MAX_WIDTH_PX = 1100  # of a sheet with several images per line
 KEY_PX = 160
-INK, PAPER = "#1b1f24", "#ffffff"
+INK = "#1b1f24"
+PAPER = "#ffffff"
 KEY = ("no support for the label", "most support", "not looked at: dimmed")
 
 
@@ -54,7 +57,8 @@ def draw_grid(
 
     rows: images of at most cell_px per side, with captions; "": none.  foot_px: free space below.
     """
-    step, top = cell_px + GAP_PX, LINE_PX + GAP_PX
+    step = cell_px + GAP_PX
+    top = LINE_PX + GAP_PX
     heights = [max(image.height + (LINE_PX if text else 0) for image, text in row) + GAP_PX for row in rows]
     sheet = Image.new("RGB", (step * len(headings) + GAP_PX, top + sum(heights) + foot_px), PAPER)
 
@@ -99,14 +103,20 @@ def sheet_html(
 def caption(explanation: Explanation) -> str:
     """Return label and probability, or value, and a note if another method's map disagrees."""
     value = explanation.probability
-    text = f"{explanation.label} {value:.1f}" if explanation.label in AFFECT else f"{explanation.label} {value:.0%}"
-    return f"{text}, methods disagree" if explanation.is_unlike else text
+    if explanation.label in AFFECT:
+        text = f"{explanation.label} {value:.1f}"
+    else:
+        text = f"{explanation.label} {value:.0%}"
+    if explanation.is_unlike:
+        return f"{text}, methods disagree"
+    return text
 
 
 def _draw_key(sheet: Image.Image, top: int) -> None:
     """Draw the colour scale between the words for its ends; a narrow sheet cuts the words."""
     first, font = fitted(KEY[0], FONT_PX, sheet.width // 2)
-    scale, draw = _scale((KEY_PX, FONT_PX)), ImageDraw.Draw(sheet)
+    scale = _scale((KEY_PX, FONT_PX))
+    draw = ImageDraw.Draw(sheet)
     draw.text((GAP_PX, top), first, fill=INK, font=font)
     left = round(font.getlength(first)) + 2 * GAP_PX
     sheet.paste(scale, (left, top + 2))
@@ -133,4 +143,6 @@ def _small(image: Image.Image, side: int = CELL_PX) -> Image.Image:
 def _first_column(
     rows: Sequence[Sequence[Explanation]], faces: Sequence[Image.Image] | None
 ) -> tuple[str, Sequence[Image.Image]]:
-    return ("image", [row[0].image for row in rows]) if faces is None else ("what faces show", faces)
+    if faces is None:
+        return ("image", [row[0].image for row in rows])
+    return ("what faces show", faces)

@@ -26,7 +26,8 @@ from uniemox.predict.survey.summary import DATE, Place, Summary, Tally
 MAX_ROWS = 40  # per table of groups; all further groups share one row
 SIDE_PX = 160
 FEWEST = 12  # images for a map
-CELL_PX, EDGE_PX = 44, 3
+CELL_PX = 44
+EDGE_PX = 3
 
 
 def write_survey_page(summary: Summary, title: str, out: Path) -> None:

@@ -75,7 +75,9 @@ def _exif_of(data: bytes, name: str) -> Image.Exif | None:
     """Return the EXIF of an image; None if it has more than 1 MiB."""
     image = open_image(data, name)
     exif = image.getexif()  # decodes no values yet; those of a PNG may follow its pixels
-    return None if len(image.info.get("exif", b"")) > MAX_EXIF_BYTES else exif
+    if len(image.info.get("exif", b"")) > MAX_EXIF_BYTES:
+        return None
+    return exif
 
 
 def parse_date(value: object) -> str | None:
@@ -84,7 +86,10 @@ def parse_date(value: object) -> str | None:
     >>> parse_date("2015:06:01 12:30:00"), parse_date("2015/06/01"), parse_date("0000:00:00 00:00:00")
     ('2015-06-01', '2015-06-01', None)
     """
-    text = value.decode("latin-1") if isinstance(value, bytes) else str(value)
+    if isinstance(value, bytes):
+        text = value.decode("latin-1")
+    else:
+        text = str(value)
     match = _DATE.match(text)
     if match is None:
         return None

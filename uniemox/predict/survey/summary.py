@@ -29,8 +29,10 @@ SHOWN = 6  # images with the highest, and with the lowest, value of each label
 MAX_UNFAMILIAR = 12  # shown
 MAX_COLOURLESS = 0.1  # share of images without colour from which on the page says what that does
 MAX_ON_MAP = 600
-FOLDER, DATE = "folder", "date"
-NOWHERE, UNDATED = "not in the table", "no date"
+FOLDER = "folder"
+DATE = "date"
+NOWHERE = "not in the table"
+UNDATED = "no date"
 NO_VALUE = "no value"  # an empty cell, or a word for a missing value, such as NA
 MAX_MONTHS = 24  # then years
 ALIKE = 0.94  # cosine of features; of 250 OASIS photographs no two reach it, mirrored, cropped and turned copies do
@@ -63,7 +65,8 @@ class Tally:
     def __init__(self, columns: int) -> None:
         self.columns = columns
         self.images = self.unfamiliar = 0
-        self.sums, self.squares = np.zeros(columns), np.zeros(columns)
+        self.sums = np.zeros(columns)
+        self.squares = np.zeros(columns)
 
     def add(self, values: NDArray[np.float64], *, is_unfamiliar: bool) -> None:
         """Count an image.  values: (columns,)."""
@@ -129,7 +132,8 @@ class Summary:
         self.colourless = 0
         """Number of images without colour."""
         self.failures = 0
-        self._groupings, self._random = groupings, Random(0)
+        self._groupings = groupings
+        self._random = Random(0)
         self.most: dict[str, list[Place]] = {label: [] for label in labels}
         """Images with the highest value of each label, highest first."""
         self.least: dict[str, list[Place]] = {label: [] for label in labels}
@@ -139,7 +143,9 @@ class Summary:
 
     def add(self, value: Answer) -> None:
         """Count an answer in JSON form."""
-        path, top, is_unfamiliar = value["path"], top_word(value["scene"]), bool(value.get("is_unfamiliar"))
+        path = value["path"]
+        top = top_word(value["scene"])
+        is_unfamiliar = bool(value.get("is_unfamiliar"))
         numbers = np.array([value["scene"].get(name, value.get(name)) for name in self.columns], np.float64)
         groups = [self.groups[name].setdefault(of(value), Tally(len(numbers))) for name, of in self._groupings.items()]
         for tally in (self.whole, *groups):
@@ -158,7 +164,10 @@ class Summary:
             _keep(self.unfamiliar, place, MAX_UNFAMILIAR, lambda place: place.value)
         if len(features):  # all images are equally likely to be on the map (Vitter's algorithm R)
             is_full = len(self.on_map) >= MAX_ON_MAP
-            at = self._random.randrange(self.whole.images) if is_full else len(self.on_map)
+            if is_full:
+                at = self._random.randrange(self.whole.images)
+            else:
+                at = len(self.on_map)
             if at < MAX_ON_MAP:
                 self.on_map[at : at + 1] = [Place(path, top, value["scene"][top], features)]
 
@@ -230,7 +239,10 @@ def groupings_of(names: Sequence[str], table: Path | None) -> dict[str, Grouping
     }
     columns = [name for name in names if name not in groupings]
     if bool(columns) != (table is not None):
-        what = f"--by {columns[0]}: neither folder nor date" if columns else "no column of --table is used"
+        if columns:
+            what = f"--by {columns[0]}: neither folder nor date"
+        else:
+            what = "no column of --table is used"
         raise ConfigError(f"{what}; for a column give a CSV file, --table, and its name, --by")
     if table is not None:
         rows = TableRows(table, columns)
@@ -302,7 +314,9 @@ class TableColumn:
     def __call__(self, answer: Answer) -> str:
         """Return the group of an image."""
         row = self.rows.find(answer["path"])
-        return NOWHERE if row is None else group_of_cell(row[self.name])
+        if row is None:
+            return NOWHERE
+        return group_of_cell(row[self.name])
 
 
 def unmatched_rows(groupings: Mapping[str, Grouping]) -> str:
