@@ -61,7 +61,11 @@ class SimulatedBrowser:
         self._headers["X-CSRF"] = self.ask("GET", "/api/me")["csrf"]
 
     def ask(self, method: str, path: str, body: Any = None) -> Any:
-        """Return JSON, or the bytes of an image. Raises ConnectionError for any status but 200."""
+        """Return JSON, or the bytes of an image.
+
+        Raises:
+            ConnectionError: For any status but 200.
+        """
         self._connection.request(method, path, None if body is None else json.dumps(body), self._headers)
         response = self._connection.getresponse()
         data = response.read()
@@ -81,7 +85,8 @@ class SimulatedBrowser:
 def annotate(project: Project, address: str, token: str, *, accuracy: float = 0.9, seed: int = 0) -> int:
     """Answer every image over HTTP as a page does; return the number of answers.
 
-    accuracy: probability of the label that an image was searched for; else a random label, or none.
+    Args:
+        accuracy: Probability of the label that an image was searched for; else a random label, or none.
     """
     rng = random.Random(seed)
     done = 0

@@ -163,8 +163,11 @@ ROWS: dict[str, tuple[str, Build, Build | None]] = {  # by the paper's names: ba
 def measure_models(methods: tuple[str, ...] = ()) -> Iterator[ModelRow]:
     """Measure the rows of table III one after another, in the paper's order.
 
-    methods: some of the paper's names, in any case; none for all. Nothing is fetched: weights are random.
-    Raises ConfigError for a name that the table does not have.
+    Args:
+        methods: Some of the paper's names, in any case; none for all. Nothing is fetched: weights are random.
+
+    Raises:
+        ConfigError: For a name that the table does not have.
     """
     table = {row["method"]: row for row in paper_tables()["table3"]}
     names = {name.lower(): name for name in table}

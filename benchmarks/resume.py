@@ -98,9 +98,14 @@ class ResumeOutcome:
 def bench_resume(folder: Path, *, kills: int, seed: int, on_kill: Callable[[], None]) -> list[ResumeOutcome]:
     """Pre-train and fine-tune undisturbed, then killed by SIGKILL and resumed until they are finished.
 
-    folder: an empty one for the runs.  kills: 2 or more, over both; every second one waits for a file that is half
-    written.  seed: of the moments; at which step a moment falls depends on the machine.  on_kill: called after each.
-    Raises StoppedError if a process ends with an error of its own.
+    Args:
+        folder: An empty one for the runs.
+        kills: 2 or more, over both; every second one waits for a file that is half written.
+        seed: Of the moments; at which step a moment falls depends on the machine.
+        on_kill: Called after each.
+
+    Raises:
+        StoppedError: If a process ends with an error of its own.
     """
     teacher = folder / "teacher.npz"
     _write_teacher(teacher)
@@ -173,7 +178,9 @@ class _Job:
     def _killed(self, process: BaseProcess, number: int, moment: float | None, *, is_writing: bool) -> bool:
         """Whether the process, and those that load for it, were killed before it ended.
 
-        moment: seconds from now, None for never.  is_writing: wait for the next half written file from then on.
+        Args:
+            moment: Seconds from now, None for never.
+            is_writing: Wait for the next half written file from then on.
         """
         end = time.perf_counter() + (float("inf") if moment is None else moment)
         left = self.left[number]

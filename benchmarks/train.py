@@ -92,7 +92,10 @@ def bench_train(
     """Time a pre-training run and its parts, on the run's device, in this process only.
 
     Encoder and teacher have random weights, so no files are needed; speed does not depend on the weights.
-    Raises ConfigError for no steps, DataError for data that do not fill a batch or can't be read.
+
+    Raises:
+        ConfigError: For no steps.
+        DataError: For data that do not fill a batch or can't be read.
     """
     if steps < 1:
         raise ConfigError(f"steps must be at least 1, got {steps}")

@@ -26,7 +26,11 @@ OTHERS = {
 
 
 def under_timms_names(published: Mapping[str, Tensor], network: str = NETWORK) -> dict[str, Tensor]:
-    """The tensors of all but the classifier, and that timm's network takes them. Raises RuntimeError if it does not."""
+    """The tensors of all but the classifier, and that timm's network takes them.
+
+    Raises:
+        RuntimeError: If it does not.
+    """
     model = timm.create_model(network, num_classes=0)
     blocks = [f"blocks.{i}.{j}" for i, stage in enumerate(model.blocks) for j in range(len(stage))]
     renamed = {}

@@ -62,8 +62,10 @@ EXPRESSIONS = (
 def uniemox(*words: str | Path, makes: Path | None, into: Path | None = None, program: str = "uniemox") -> None:
     """Print a command and run it, unless its result is there; ends the program if it fails.
 
-    makes: a file that the command writes whole, at its end; None: the command resumes itself.
-    into: a file for its standard output.  program: the Python module to run.
+    Args:
+        makes: A file that the command writes whole, at its end; None: the command resumes itself.
+        into: A file for its standard output.
+        program: The Python module to run.
     """
     line = shlex.join(["python", "-m", program, *map(str, words)]) + (f" > {into}" if into else "")
     print(f"\n$ {line}", flush=True)
@@ -119,7 +121,8 @@ def classifiers(fi: str, ratings: str, starts: Path) -> None:
 def finder(name: str, sources: list[str], starts: Path, detector: str, confidence: str, *how: str) -> None:
     """Train a finder on what a published detector finds, and store it for computing in 8 bits.
 
-    sources: FI first, whose placeholders are left out.
+    Args:
+        sources: FI first, whose placeholders are left out.
     """
     files = []
     check = OUT / f"{name}-check.json"

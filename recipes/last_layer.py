@@ -50,7 +50,10 @@ def fit_layer(
 ) -> Array:
     """Return the change of the last layer, (C + 1, E), that lowers the focal loss (arXiv 1708.02002, equation 4).
 
-    x: (N, C + 1) standardised features and 1.  logits: (N, E) of the model.  gamma: 0 is cross-entropy.
+    Args:
+        x: (N, C + 1) standardised features and 1.
+        logits: (N, E) of the model.
+        gamma: 0 is cross-entropy.
     """
     rows = np.arange(len(truth))
     shape = (x.shape[1], logits.shape[1])

@@ -26,6 +26,7 @@ import safetensors.torch
 import torch
 from onnx import numpy_helper
 from PIL import Image
+from timm.optim import param_groups_layer_decay
 from torch import Tensor, nn
 
 from uniemox.checkpoints.classifier import load_embedded
@@ -45,6 +46,7 @@ ALTERED_SHARE = 0.75
 FLIP_SHARE = 0.5
 EMA_DECAY = 0.998
 WARMUP_STEPS = 50
+LAYER_DECAY = 0.8
 
 
 def plain_view(sample: Sample) -> np.ndarray:
@@ -159,18 +161,22 @@ def train(encoder: nn.Module, head: Tensor, views: np.ndarray, *, steps: int, lr
     teacher = copy.deepcopy(encoder).eval().requires_grad_(False)
     student = encoder.eval().to(memory_format=torch.channels_last)  # batch norms are folded, see `load_embedded`
     teacher.to(memory_format=torch.channels_last)
-    parameters = [
-        parameter for name, parameter in student.named_parameters() if ".bn" not in name and "norm" not in name
-    ]
+    # Batch norms that are folded into convolutions stay as they are.
+    for name, parameter in student.named_parameters():
+        parameter.requires_grad_(".bn" not in name)
+    groups = param_groups_layer_decay(student.encoder, weight_decay=0.0, layer_decay=LAYER_DECAY)
+    parameters = [parameter for parameter in student.parameters() if parameter.requires_grad]
     average = [parameter.detach().clone() for parameter in parameters]
     distance = distances_over(teacher, views, head)
-    optimizer = torch.optim.AdamW(parameters, lr=lr, weight_decay=0.0)
+    optimizer = torch.optim.AdamW(groups, lr=lr)
     started = time.perf_counter()
     total = 0.0
     for step, (plain, altered) in enumerate(batches(views, steps, seed=0)):
         progress = step / steps
         for group in optimizer.param_groups:
-            group["lr"] = lr * min(1.0, (step + 1) / WARMUP_STEPS) * (0.5 + 0.5 * np.cos(np.pi * progress))
+            group["lr"] = (
+                group["lr_scale"] * lr * min(1.0, (step + 1) / WARMUP_STEPS) * (0.5 + 0.5 * np.cos(np.pi * progress))
+            )
         with torch.inference_mode():
             target = teacher(plain)
         with torch.autocast("cpu", torch.bfloat16):
@@ -188,8 +194,10 @@ def train(encoder: nn.Module, head: Tensor, views: np.ndarray, *, steps: int, lr
             speed = (step + 1) * BATCH_SIZE / (time.perf_counter() - started)
             print(f"step {step + 1}/{steps} loss {total:.4f} {speed:.1f} images/s", file=sys.stderr, flush=True)
         if step % 200 == 199 or step == steps - 1:
-            names = [name for name, parameter in student.named_parameters() if any(parameter is p for p in parameters)]
-            tensors = {name.removeprefix("encoder."): value.contiguous() for name, value in zip(names, average)}
+            names = [name for name, parameter in student.named_parameters() if parameter.requires_grad]
+            tensors = {
+                name.removeprefix("encoder."): value.contiguous() for name, value in zip(names, average, strict=True)
+            }
             safetensors.torch.save_file(tensors, out)
 
 
@@ -240,7 +248,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--network", type=int)
     parser.add_argument("--steps", type=int, default=600)
-    parser.add_argument("--lr", type=float, default=3e-4)
+    parser.add_argument("--lr", type=float, default=2e-4)
     parser.add_argument("--write", type=Path)
     parser.add_argument("--write-share", type=float, default=1.0)
     given = parser.parse_args()

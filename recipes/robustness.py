@@ -69,7 +69,11 @@ def altered(samples: Sequence[Sample], alteration: Alteration | None) -> Iterato
 
 
 def answers_for(predictor: Predictor, images: Iterator[bytes]) -> Answers:
-    """Predict images. Raises RuntimeError for one that can't be read."""
+    """Predict images.
+
+    Raises:
+        RuntimeError: For one that can't be read.
+    """
     rows = []
     valences = []
     flags = []

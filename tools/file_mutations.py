@@ -144,7 +144,8 @@ def _changed(tree: Any, rng: random.Random) -> Any:
 def mutate_sizes(data: bytes, size: tuple[int, int], rng: random.Random) -> bytes:
     """An image file whose header says other sizes than its content has, in one or all of the places that tell them.
 
-    size: width and height that it was made with, px.
+    Args:
+        size: Width and height that it was made with, px.
     """
     told = rng.choice((1, 2, 16, 64, 255, 4000, 9000, 16383, 65535)), rng.choice((1, 30, 64, 256, 5000, 9000, 16383))
     places = []

@@ -80,7 +80,11 @@ def main(arguments: Sequence[str] | None = None, root: Path = ROOT) -> int:
 def find_tests(root: Path, module: str) -> list[str]:
     """Return the test files of a module's area, those that import the module first, and the module, for its doctests.
 
-    module: path such as uniemox/persons/box.py, relative to the root. Raises SystemExit if there are no tests.
+    Args:
+        module: Path such as uniemox/persons/box.py, relative to the root.
+
+    Raises:
+        SystemExit: If there are no tests.
     """
     parts = Path(module).with_suffix("").parts
     folder = root / "tests" / parts[1]
@@ -137,7 +141,8 @@ def _try_each(copy: Path, module: str, faults: list[Fault], tests: list[str]) ->
 def _phases(copy: Path, tests: list[str]) -> list[Phase]:
     """Run the tests without a fault, which also compiles all modules, and return how to run them again.
 
-    Raises SystemExit if they fail.
+    Raises:
+        SystemExit: If they fail.
     """
     phases = []
     for mark in PHASES:
@@ -154,7 +159,11 @@ def _phases(copy: Path, tests: list[str]) -> list[Phase]:
 
 
 def _outcome(copy: Path, phases: list[Phase]) -> str:
-    """Run the phases until one fails. Raises RuntimeError if pytest itself could not run."""
+    """Run the phases until one fails.
+
+    Raises:
+        RuntimeError: If pytest itself could not run.
+    """
     for phase in phases:
         exit_code, output = _run(phase.command, copy, limit_s=phase.limit_s, may_compile=False)
         if exit_code is None:
@@ -169,7 +178,9 @@ def _outcome(copy: Path, phases: list[Phase]) -> str:
 def _run(command: list[str], folder: Path, *, limit_s: float | None, may_compile: bool) -> tuple[int | None, str]:
     """Run a command in a folder, and return its exit code and output; None after the time limit.
 
-    may_compile: write compiled modules. A fault must not: two of the same size within a second would be taken for one.
+    Args:
+        may_compile: Write compiled modules. A fault must not: two of the same size within a second would be taken for
+            one.
     """
     environment = os.environ | {"PYTHONPATH": str(folder)}
     if not may_compile:

@@ -187,7 +187,11 @@ OLD_RULES = AnswerRules(trusted_familiarity=0.2, min_weight=0.2, sets_from="answ
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ClassifierInfo:
-    """Metadata of a classifier, stored in its files as JSON. Raises CheckpointError for wrong values."""
+    """Metadata of a classifier, stored in its files as JSON.
+
+    Raises:
+        CheckpointError: For wrong values.
+    """
 
     labels: tuple[str, ...]
     """Names of the outputs, in order; valence and arousal for task affect."""
@@ -301,7 +305,8 @@ def views_of(streams: Streams) -> tuple[str, ...]:
 def read_info(text: str) -> ClassifierInfo:
     """Parse the metadata of a file; unknown fields are ignored.
 
-    Raises CheckpointError if the text is not a JSON object, or a field is missing or wrong.
+    Raises:
+        CheckpointError: If the text is not a JSON object, or a field is missing or wrong.
     """
     try:
         values: Mapping[str, Any] = json.loads(text)
@@ -319,7 +324,11 @@ def read_info(text: str) -> ClassifierInfo:
 
 
 def _read_rules(values: Any) -> AnswerRules:
-    """Parse a file's answer rules. Raises CheckpointError for unknown ones, which a later version has written."""
+    """Parse a file's answer rules.
+
+    Raises:
+        CheckpointError: For unknown ones, which a later version has written.
+    """
     if not isinstance(values, Mapping):
         raise CheckpointError(f"its metadata can't be read (rules must be an object, got {values!r}); export it again")
     unknown = values.keys() - {part.name for part in fields(AnswerRules)}

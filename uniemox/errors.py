@@ -80,7 +80,8 @@ class DivergedError(UniemoxError):
 class StoppedError(UniemoxError):
     """Raised when a run is stopped by SIGTERM or Ctrl-C; its progress is saved.
 
-    exit_code: exit code of the process, 128 plus the signal's number, as in shells.
+    Args:
+        exit_code: Exit code of the process, 128 plus the signal's number, as in shells.
     """
 
     def __init__(self, message: str, exit_code: int) -> None:

@@ -99,10 +99,13 @@ def _student(probability: float, degrees_of_freedom: int) -> float:
 def spread_over_seeds(*models: NDArray[np.floating], resampled: Sequence[NDArray[np.floating]]) -> Spread | None:
     """Return the spread of a model's mean over seeds, or of the difference of two models' means.
 
-    models: (S,), the score of each run on all images; one or two models.
-    resampled: (R, S) for each model, the same scores in R resamples of the images, with the same draws for all models.
-    A model with one run counts as fixed: its spread is that of the images alone.
-    Returns None if a model has two runs.
+    Args:
+        models: (S,), the score of each run on all images; one or two models.
+        resampled: (R, S) for each model, the same scores in R resamples of the images, with the same draws for all
+            models. A model with one run counts as fixed: its spread is that of the images alone.
+
+    Returns:
+        None if a model has two runs.
 
     >>> scores, resampled = np.array([0.5, 0.6, 0.7]), np.array([[0.5, 0.6, 0.7], [0.5, 0.6, 0.7]])
     >>> round(spread_over_seeds(scores, resampled=[resampled]).reach(0.975), 3)
@@ -129,9 +132,14 @@ def spread_over_seeds(*models: NDArray[np.floating], resampled: Sequence[NDArray
 def bootstrap_interval(per_sample: NDArray[np.generic], groups: Groups | None = None) -> Interval:
     """Return the percentile bootstrap interval of a mean.
 
-    per_sample: (N,), one score per sample.  groups: group of each sample, resampled together; None: each sample alone.
-    A single unit has no spread, so both ends are its mean.
-    Raises DataError without samples or for a score that is not finite, ShapeError if the arguments do not match.
+    Args:
+        per_sample: (N,), one score per sample.
+        groups: Group of each sample, resampled together; None: each sample alone. A single unit has no spread, so both
+            ends are its mean.
+
+    Raises:
+        DataError: Without samples or for a score that is not finite.
+        ShapeError: If the arguments do not match.
 
     >>> bootstrap_interval(np.array([1, 1, 1, 0, 1, 1, 0, 1, 1, 1]))
     (0.5, 1.0)
@@ -145,9 +153,12 @@ def bootstrap_interval(per_sample: NDArray[np.generic], groups: Groups | None = 
 def interval_over_runs(scores: NDArray[np.generic], groups: Groups | None = None) -> Interval | None:
     """Return the interval of the mean of scores over runs and images; None for two runs.
 
-    scores: (S, N), a row per run, each with another seed.  groups: as in `bootstrap_interval`.
     One run has a bootstrap interval over images; three or more have one over seeds and images, see `Spread`.
     Raises the errors of `bootstrap_interval`.
+
+    Args:
+        scores: (S, N), a row per run, each with another seed.
+        groups: As in `bootstrap_interval`.
     """
     by_image = np.asarray(scores, dtype=np.float64)
     if by_image.ndim != 2 or not len(by_image):
@@ -168,11 +179,14 @@ def paired_bootstrap(
 ) -> PairedDifference:
     """Compare two models by their scores on the same samples in the same order.
 
-    ours, theirs: (N,), or (S, N) with one row per training seed; both models may have different S.
-    pair_seeds: row i of both models has the same seed, so the differences of the rows are compared.
     A single run of each has a bootstrap interval over images, all else an interval over seeds and images, see `Spread`.
     In it, a model with one run counts as fixed. If a model has two runs, there is no interval.
     Raises the errors of `bootstrap_interval`.
+
+    Args:
+        ours: (N,), or (S, N) with one row per training seed; both models may have different S.
+        theirs: Likewise.
+        pair_seeds: Row i of both models has the same seed, so the differences of the rows are compared.
 
     >>> paired_bootstrap(np.array([1, 1, 1, 1]), np.array([0, 1, 0, 1]))
     PairedDifference(difference=0.5, low=0.0, high=1.0, share_above_zero=0.938)
@@ -204,8 +218,14 @@ def resampled_means(
 ) -> NDArray[np.float64]:
     """Return means over samples in each of R resamples of the images; all columns use the same draws.
 
-    terms: (N, K), K values per sample.  Returns (R, K). A resample draws, with replacement,
+    A resample draws, with replacement,
     as many groups as there are, or as many samples if there are no groups. Raises the errors of `bootstrap_interval`.
+
+    Args:
+        terms: (N, K), K values per sample.
+
+    Returns:
+        (R, K).
     """
     values = np.asarray(terms, dtype=np.float64)
     if values.ndim != 2:

@@ -155,7 +155,9 @@ def label_map(source: LabelSet, target: LabelSet) -> LabelMap:
     A set mapped to polarity keeps its kind; Ekman's six become the kind of expressions. The map never guesses: joy has
     no counterpart among Mikels' eight, because it may be amusement, contentment or excitement, and surprise has no
     polarity.
-    Raises LabelError if no map is known, or the sets are of different kinds.
+
+    Raises:
+        LabelError: If no map is known, or the sets are of different kinds.
 
     >>> print(label_map(MIKELS, EKMAN))
     mikels -> ekman: amusement + contentment + excitement become joy; dropped: awe; never reached: surprise
@@ -255,7 +257,8 @@ def scored_labels(model: LabelSet, data: LabelSet) -> ScoredLabels:
     and removing these classes from the answers would make the scores too high. A map between two published sets comes
     first, and a model of joined labels (`join_labels`) is scored in the whole set of each published data set.
 
-    Raises LabelError if there is no map, or if one set describes felt and the other evoked emotions.
+    Raises:
+        LabelError: If there is no map, or if one set describes felt and the other evoked emotions.
 
     >>> three = LabelSet("custom", ("awe", "fear", "sadness"), "evoked")
     >>> scored_labels(MIKELS, three).labels.name, scored_labels(MIKELS, three).absent[:2]
@@ -317,11 +320,14 @@ def find_label_set(name: str) -> LabelSet:
 def recognise(words: Sequence[str], kind: Kind | None = None, asked: str | None = None) -> LabelSet:
     """Return the published set that has these class names, else a sorted set named "custom".
 
-    words: class names of any case. A published set matches if more than half of them are its labels or aliases, and
-    there are not more classes than it has names. Numbers match no set.
-    kind: kind of the labels, if known. None: the published set's kind, or "evoked" for a custom set.
-    asked: name of a published set to use, or your own classes, separated by commas. Raises LabelError if there is no
-    set of that name.
+    Args:
+        words: Class names of any case. A published set matches if more than half of them are its labels or aliases, and
+            there are not more classes than it has names. Numbers match no set.
+        kind: Kind of the labels, if known. None: the published set's kind, or "evoked" for a custom set.
+        asked: Name of a published set to use, or your own classes, separated by commas.
+
+    Raises:
+        LabelError: If there is no set of that name.
     """
     if asked is not None and "," in asked:
         own = tuple(clean(word) for word in asked.split(",") if clean(word))

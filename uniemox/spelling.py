@@ -42,7 +42,10 @@ def spelled_alike(names: Iterable[str]) -> list[str]:
 def match_names(names: Iterable[str], existing: Collection[str]) -> dict[str, str]:
     """Return the existing name of each name: the same one, or the only one that is spelled alike.
 
-    existing: a set or mapping.  Names without a counterpart are left out.
+    Names without a counterpart are left out.
+
+    Args:
+        existing: A set or mapping.
     """
     by_spelling: dict[str, list[str]] = {}
     matches: dict[str, str] = {}

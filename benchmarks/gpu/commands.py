@@ -65,7 +65,9 @@ def options(values: Mapping[str, object]) -> list[str]:
 class Commands:
     """Starts commands of uniemox and keeps what they print.
 
-    folder: of their output.  environment: changes of this process's environment.
+    Args:
+        folder: Of their output.
+        environment: Changes of this process's environment.
     """
 
     def __init__(self, folder: Path, environment: Mapping[str, str]) -> None:
@@ -106,13 +108,21 @@ class Commands:
         signal.signal(signal.SIGTERM, kill_all)
 
     def run(self, name: str, *words: str, environment: Mapping[str, str] = {}) -> str:
-        """Run a command to its end and return what it printed. Raises RuntimeError if it fails."""
+        """Run a command to its end and return what it printed.
+
+        Raises:
+            RuntimeError: If it fails.
+        """
         process = self.start(name, *words, environment=environment)
         self.finish(name, process, expected=0)
         return (self.folder / f"{name}.out").read_text("utf-8")
 
     def finish(self, name: str, process: BaseProcess, *, expected: int) -> None:
-        """Wait for the end of a command. Raises RuntimeError for another exit code."""
+        """Wait for the end of a command.
+
+        Raises:
+            RuntimeError: For another exit code.
+        """
         process.join(LIMIT_S)
         if process.exitcode != expected:
             process.kill()

@@ -53,7 +53,8 @@ def smooth_images(count: int, side: int, seed: int) -> Tensor:
 def pretraining_batch(model: UniEmoX, count: int, *, texts: Sequence[str] = (), stored: bool = True) -> PretrainBatch:
     """Return a batch on the CPU with fixed draws of the masks.
 
-    stored: with the teacher's features; otherwise with texts, and a teacher computes both.
+    Args:
+        stored: With the teacher's features; otherwise with texts, and a teacher computes both.
     """
     generator = torch.Generator().manual_seed(1)
     patches = model.encoder.patch_embed.num_patches
@@ -93,7 +94,8 @@ def classifier(streams: str, *, tiny: bool) -> Classifier:
 def region_method(name: str, *, tiny: bool, has_detectors: bool = True) -> Classifier:
     """Return a method that relates regions, on a ViT with random weights.
 
-    has_detectors: with detectors of objects and faces, with random weights; otherwise the regions are fixed cells.
+    Args:
+        has_detectors: With detectors of objects and faces, with random weights; otherwise the regions are fixed cells.
     """
     torch.manual_seed(0)
     options = TINY if tiny else {}

@@ -60,7 +60,9 @@ class Line:
 class Report:
     """Collects the results of one part.
 
-    part: its name.  out: folder of the results.
+    Args:
+        part: Its name.
+        out: Folder of the results.
     """
 
     def __init__(self, part: str, out: Path) -> None:

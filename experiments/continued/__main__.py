@@ -49,7 +49,8 @@ def scored(laboratory: Laboratory, encoder: torch.nn.Module, half: str, jobs: in
 def run(laboratory: Laboratory, outcomes: Path, jobs: int, archive: Path | None) -> None:
     """Run every job without a stored outcome.
 
-    archive: file that holds all outcomes after each job; None: none.
+    Args:
+        archive: File that holds all outcomes after each job; None: none.
     """
     write_labels(outcomes, {half: laboratory.part(half, unseen=True).labels.cpu().numpy() for half in HALVES})
     todo = remaining(jobs_of(laboratory.profile), outcomes)

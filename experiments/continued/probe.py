@@ -114,8 +114,10 @@ def score(
 ) -> Scores:
     """Score images by probes that did not read them.
 
-    tenths: fit on each tenth and score the other nine; otherwise fit on four fifths and score the fifth.
-    asked: features of changed copies of the images, which are scored in their place.  jobs: processes.
+    Args:
+        tenths: Fit on each tenth and score the other nine; otherwise fit on four fifths and score the fifth.
+        asked: Features of changed copies of the images, which are scored in their place.
+        jobs: Processes.
     """
     folds = StratifiedKFold(TENTHS if tenths else FOLDS, shuffle=True, random_state=0)
     splits = [(held, known) if tenths else (known, held) for known, held in folds.split(features, labels)]

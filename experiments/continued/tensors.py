@@ -67,8 +67,13 @@ def random_boxes(count: int, generator: torch.Generator) -> Tensor:
 def cut(pixels: Tensor, boxes: Tensor, flip: Tensor, side: int) -> Tensor:
     """Cut boxes out of images, bilinear with antialiasing by a twice as fine grid, and mirror some.
 
-    pixels: (N, 3, S, S) uint8.  boxes: corners as fractions, (N, 4).  flip: (N,) bool.  Returns (N, 3, side, side)
-    uint8.
+    Args:
+        pixels: (N, 3, S, S) uint8.
+        boxes: Corners as fractions, (N, 4).
+        flip: (N,) bool.
+
+    Returns:
+        (N, 3, side, side) uint8.
     """
     fine = 2 * side
     places = (torch.arange(fine, device=pixels.device) + 0.5) / fine  # (2 side,)

@@ -172,7 +172,8 @@ def steps_of(laboratory: Laboratory, images: Images, epochs: float) -> int:
 def train_start(laboratory: Laboratory, half: str) -> tuple[nn.Module, list[float]]:
     """Distil the start of a half until more epochs gain too little.
 
-    Returns the encoder, and its recall on its own half after each stage, in percent.
+    Returns:
+        The encoder, and its recall on its own half after each stage, in percent.
     """
     profile = laboratory.profile
     images = laboratory.part(half)

@@ -44,8 +44,10 @@ class TokenAndMean(nn.Module):
 def features_of(init: str, samples: Sequence[Sample], size: int) -> tuple[list[Sample], NDArray[np.float32]]:
     """Return the N readable samples, and their features (N, D).
 
-    init: a pre-training run; untrained: the initial network of runs with seed 0; histogram: the colours of the image;
-    or stored:FILE: the features of a teacher.  size: side of the views, px.
+    Args:
+        init: A pre-training run; untrained: the initial network of runs with seed 0; histogram: the colours of the
+            image; or stored:FILE: the features of a teacher.
+        size: Side of the views, px.
     """
     if init.startswith(STORED):
         teacher = StoredTeacher(init.removeprefix(STORED))

@@ -70,7 +70,8 @@ def main() -> None:
 def fine_tune(init: str, data: str, tuning: Tuning) -> tuple[dict[str, Any], np.ndarray, np.ndarray, np.ndarray]:
     """Fine-tune and score.
 
-    Returns the scores on val; and of the held-out images the names (N,), labels (N,) and log-probabilities (N, E).
+    Returns:
+        The scores on val; and of the held-out images the names (N,), labels (N,) and log-probabilities (N, E).
     """
     opened = open_data(data)
     samples = sorted((one for one in opened.samples if one.label is not None), key=lambda one: one.key)

@@ -52,7 +52,11 @@ def read_about(path: Path) -> dict[str, Any]:
 
 
 def store_labels(path: Path, keys: NDArray[np.str_], labels: NDArray[np.uint8]) -> None:
-    """Store names and labels (N,) of the images once. Raises DataError if others are already stored."""
+    """Store names and labels (N,) of the images once.
+
+    Raises:
+        DataError: If others are already stored.
+    """
     if path.exists():
         with np.load(path, allow_pickle=False) as file:
             is_same = np.array_equal(file["keys"], keys) and np.array_equal(file["labels"], labels)

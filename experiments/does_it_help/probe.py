@@ -64,8 +64,9 @@ class Scored:
 def probe(init: str, data: str, teacher: Path, *, is_scored: bool) -> tuple[dict[str, Any], Scored | None]:
     """Fit and score a probe.
 
-    Returns the penalty and the scores on val (balanced log-likelihood, its values per image, mean recall, R² onto the
-    teacher's features), and with is_scored the images of train.
+    Returns:
+        The penalty and the scores on val (balanced log-likelihood, its values per image, mean recall, R² onto the
+        teacher's features), and with is_scored the images of train.
     """
     opened = open_data(data)
     samples, features = features_of(init, [sample for sample in opened.samples if sample.label is not None], SIDE_PX)

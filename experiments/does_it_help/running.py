@@ -21,7 +21,10 @@ def run_jobs(jobs: Sequence[Job], root: Path, count: int) -> None:
 
     Jobs whose names differ only in their first word ("train X", "probe X") run one after the other, and not at all if
     the outcome of the last is stored, even by another machine.
-    Ctrl-C stops the commands, which save; the same call resumes. Raises UniemoxError if a command fails.
+    Ctrl-C stops the commands, which save; the same call resumes.
+
+    Raises:
+        UniemoxError: If a command fails.
     """
     chains: dict[str, list[Job]] = {}
     for job in jobs:

@@ -34,11 +34,16 @@ class Estimate:
 def balanced_mean(values: NDArray, labels: NDArray, others: NDArray | None = None) -> Estimate:
     """Return the mean over classes of the mean over a class's images, over all seeds; or its difference from others.
 
-    values, others: (S, N), one run per seed, paired by seed and image: 0 and 1 for a recall, log-probabilities, ...
-    labels: (N,).
     One seed has a bootstrap interval over images, drawn within their class. Three or more seeds have one over seeds
     (Student's t) and images, see `uniemox.intervals.Spread`. Two have none.
-    Raises ShapeError if the shapes do not match.
+
+    Args:
+        values: (S, N), one run per seed, paired by seed and image: 0 and 1 for a recall, log-probabilities, ...
+        others: Likewise.
+        labels: (N,).
+
+    Raises:
+        ShapeError: If the shapes do not match.
 
     >>> balanced_mean(np.array([[1, 1, 0, 1]]), np.array([0, 0, 1, 1])).value
     0.75

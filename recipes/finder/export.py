@@ -23,8 +23,11 @@ class FinderGraph(nn.Module):
 
     The output holds the probability that a person's centre is in a cell, then distances from the cell's middle to the
     left, top, right and bottom of the box, px.
-    mean, std: of pixels in [0, 1].  threshold: the heat that is shown as 0.5, so that all finders have one least
-    confidence.
+
+    Args:
+        mean: Of pixels in [0, 1].
+        std: Of pixels in [0, 1].
+        threshold: The heat that is shown as 0.5, so that all finders have one least confidence.
     """
 
     mean: Tensor
@@ -49,8 +52,12 @@ class FinderGraph(nn.Module):
 def export_finder(graph: FinderGraph, size: int, about: Mapping[str, Any], path: Path) -> None:
     """Write a finder as ONNX, any number of images, weights in float16; the file is there whole or not at all.
 
-    size: side of its input, px.  about: kept as JSON in the metadata, under "uniemox_finder".
-    Raises CheckpointError if it can't be written.
+    Args:
+        size: Side of its input, px.
+        about: Kept as JSON in the metadata, under "uniemox_finder".
+
+    Raises:
+        CheckpointError: If it can't be written.
     """
     graph = graph.eval()
     with quiet():

@@ -29,7 +29,8 @@ class Targets(NamedTuple):
 def build_targets(views: Sequence[FinderView], size: int) -> Targets:
     """Gaussian peaks at people's centres (CenterNet, arXiv 1904.07850, section 3), elliptic as in arXiv 1909.00700.
 
-    size: side of the images, px.
+    Args:
+        size: Side of the images, px.
     """
     cells = size // STRIDE
     parts = [_targets_of(view, cells) for view in views]
@@ -71,8 +72,11 @@ def _targets_of(view: FinderView, cells: int) -> tuple[np.ndarray, np.ndarray, n
 def finder_loss(heat: Tensor, distances: Tensor, targets: Targets) -> dict[str, Tensor]:
     """Focal loss of the heat and generalised IoU of the boxes, each the mean over the people of the batch.
 
-    heat: logits (N, h, w).  distances: (N, 4, h, w), px, above 0.  Sources: CenterNet, arXiv 1904.07850, equation 1;
-    arXiv 1902.09630. A person counts as much as its label is sure.
+    Sources: CenterNet, arXiv 1904.07850, equation 1; arXiv 1902.09630. A person counts as much as its label is sure.
+
+    Args:
+        heat: Logits (N, h, w).
+        distances: (N, 4, h, w), px, above 0.
     """
     is_centre = targets.heat == 1
     people = (targets.heat_weight * is_centre).sum().clamp(min=1)

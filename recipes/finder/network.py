@@ -25,7 +25,9 @@ RARE = 0.01  # what the heat is at the start: most cells hold nobody (arXiv 1708
 class FinderNetwork(nn.Module):
     """A finder of people over a timm network.
 
-    body: features at strides 8, 16 and maybe 32, as `load_body` gives them.  width: channels of neck and heads.
+    Args:
+        body: Features at strides 8, 16 and maybe 32, as `load_body` gives them.
+        width: Channels of neck and heads.
     """
 
     def __init__(self, body: nn.Module, channels: tuple[int, ...], width: int) -> None:
@@ -40,8 +42,9 @@ class FinderNetwork(nn.Module):
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """pixels: (N, 3, H, W), normalised; H and W multiples of 32.
 
-        Returns logits of the heat (N, H/8, W/8), and distances (N, 4, H/8, W/8) from the middle of each cell to left,
-        top, right and bottom of the box, px, above 0; both float32.
+        Returns:
+            Logits of the heat (N, H/8, W/8), and distances (N, 4, H/8, W/8) from the middle of each cell to left, top,
+            right and bottom of the box, px, above 0; both float32.
         """
         maps = [layer(one) for layer, one in zip(self.lateral, self.body(pixels), strict=True)]  # (N, width, H/s, W/s)
         x = self.context(maps[-1])
@@ -63,9 +66,14 @@ def load_body(
 ) -> tuple[Any, tuple[int, ...], tuple[float, ...], tuple[float, ...]]:
     """A timm network that gives its maps at strides 8, 16 and 32; their channels; mean and std of its pixels.
 
-    start: timm:NAME with its published weights, or timm:NAME@FILE.  What comes before stride 8 is frozen.
-    coarsest: stride of the last map, 16 or 32.
-    Raises CheckpointError if there is no such network, it has no such maps, or the file is another network's.
+    What comes before stride 8 is frozen.
+
+    Args:
+        start: timm:NAME with its published weights, or timm:NAME@FILE.
+        coarsest: Stride of the last map, 16 or 32.
+
+    Raises:
+        CheckpointError: If there is no such network, it has no such maps, or the file is another network's.
     """
     if not start.startswith(TIMM):
         raise CheckpointError(f"a finder starts from timm:NAME or timm:NAME@FILE, got {start!r}")
@@ -96,7 +104,11 @@ def load_body(
 
 
 def _load(body: nn.Module, file: str) -> None:
-    """Weights of the whole network; those behind the last map are left out. Raises RuntimeError if some are missing."""
+    """Weights of the whole network; those behind the last map are left out.
+
+    Raises:
+        RuntimeError: If some are missing.
+    """
     state = timm.models.load_state_dict(file, weights_only=True)
     missing = body.load_state_dict(state, strict=False).missing_keys
     missing = [key for key in missing if not key.endswith("num_batches_tracked")]

@@ -72,11 +72,16 @@ def fit_finder(
 ) -> FinderReport:
     """Train a finder on images whose people are known, choose its minimum confidence, and write it to an ONNX file.
 
-    samples: those without `persons` are left out; images that are the same file are taken once.
     The run itself is kept in OUT.run, from which it continues to the same bits if `resume`, however often it is killed.
-    Raises DataError with fewer than 20 images that have people, or too many that can't be read; CheckpointError if
     the start can't be had or the file can't be written; ConfigError if the images don't fill a batch;
     NonFiniteLossError; StoppedError after SIGTERM or Ctrl-C.
+
+    Args:
+        samples: Those without `persons` are left out; images that are the same file are taken once.
+
+    Raises:
+        DataError: With fewer than 20 images that have people, or too many that can't be read.
+        CheckpointError: if.
     """
     callback = callback or Callback()
     run = out.with_name(f"{out.name}.run")
@@ -119,7 +124,11 @@ def divided(
 
 
 def _distinct(samples: Sequence[Sample], broken: BrokenCount, on_progress: Progress) -> list[Sample]:
-    """Images whose people are known, once each, whatever they are called. Raises DataError if there are too few."""
+    """Images whose people are known, once each, whatever they are called.
+
+    Raises:
+        DataError: If there are too few.
+    """
     known = {(str(sample.image), sample.image_key): sample for sample in samples if sample.persons is not None}
     distinct: dict[bytes, Sample] = {}
     for i, sample in enumerate(known.values()):

@@ -61,10 +61,14 @@ class FinderScores:
 def read_labelled(folder: Path, limit: int | None = None) -> list[tuple[Image.Image, Known]]:
     """Photographs and their people, in order of their names.
 
-    folder: images/ and labels/, in it for each image a file of lines `class cx cy w h`, shares of the image's
     sides, class 0 a person.
-    limit: the first so many; None for all.
-    Raises DataError if an image has no such file or a line is not of that form.
+
+    Args:
+        folder: images/ and labels/, in it for each image a file of lines `class cx cy w h`, shares of the image's.
+        limit: The first so many; None for all.
+
+    Raises:
+        DataError: If an image has no such file or a line is not of that form.
     """
     samples = []
     for path in sorted((folder / "images").iterdir())[:limit]:

@@ -37,7 +37,8 @@ class FinderView(NamedTuple):
 class FinderViews(Dataset[FinderView | Broken]):
     """Samples with their people as training images; an item is asked for by (epoch, index, side in px).
 
-    min_confidence: boxes that are less confident are neither found nor missed.
+    Args:
+        min_confidence: Boxes that are less confident are neither found nor missed.
     """
 
     samples: Sequence[Sample]
@@ -109,9 +110,17 @@ def place_people(
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """People of an image in a view of a part of it.
 
-    found: (M, 5), box in px of the image and confidence.  region: the part.  width, height: of the view, px.
-    Returns boxes (K, 4) in px of the view, clipped, and confidences (K,), 0 for those who are not to be learned: less
-    confident than `min_confidence`, cut off, or too small. Who lies outside is left out.
+    Who lies outside is left out.
+
+    Args:
+        found: (M, 5), box in px of the image and confidence.
+        region: The part.
+        width: Of the view, px.
+        height: Of the view, px.
+
+    Returns:
+        Boxes (K, 4) in px of the view, clipped, and confidences (K,), 0 for those who are not to be learned: less
+        confident than `min_confidence`, cut off, or too small.
     """
     scale = np.array([width / (region.x2 - region.x1), height / (region.y2 - region.y1)] * 2, np.float32)
     moved = (found[:, :4] - np.array([region.x1, region.y1] * 2, np.float32)) * scale

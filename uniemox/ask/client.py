@@ -24,7 +24,9 @@ from uniemox.io.http_client import back_off, host_of, retry_after, timed_respons
 class Pace:
     """Limit on the request rate, shared by all threads that use one endpoint.
 
-    rate_per_minute: None for no limit.  stop: set when waiting is no longer useful.
+    Args:
+        rate_per_minute: None for no limit.
+        stop: Set when waiting is no longer useful.
     """
 
     def __init__(self, rate_per_minute: float | None, stop: threading.Event) -> None:
@@ -90,8 +92,9 @@ class _Trouble:
 def chat_url(endpoint: str, *, allow_http: bool = False) -> str:
     """Return the address for questions: the endpoint with /chat/completions, and with /v1 if it has no path.
 
-    Raises ConfigError for an invalid address, for http to another machine unless allowed, and for a name, password or
-    query in it, because it is saved with the answers.
+    Raises:
+        ConfigError: For an invalid address, for http to another machine unless allowed, and for a name, password or
+            query in it, because it is saved with the answers.
 
     >>> chat_url("http://localhost:11434")
     'http://localhost:11434/v1/chat/completions'
@@ -127,7 +130,10 @@ def is_loopback(host: str) -> bool:
 class Client:
     """Sends questions to one endpoint; several threads may share it. Redirects are not followed, to protect the key.
 
-    url: from `chat_url`.  key: sent as a bearer token to this address only, or None.  timeout_s: per attempt.
+    Args:
+        url: From `chat_url`.
+        key: Sent as a bearer token to this address only, or None.
+        timeout_s: Per attempt.
     """
 
     def __init__(
@@ -150,8 +156,11 @@ class Client:
     def ask(self, model: str, messages: Sequence[Mapping[str, Any]]) -> Reply | None:
         """Return the answer of a model, after up to the allowed number of attempts; None if stopped before.
 
-        messages: of the conversation so far, in the protocol's form.
-        Raises ConfigError if retrying is pointless: a wrong key, model or address, an empty account.
+        Args:
+            messages: Of the conversation so far, in the protocol's form.
+
+        Raises:
+            ConfigError: If retrying is pointless: a wrong key, model or address, an empty account.
         """
         body = json.dumps({"model": model, "messages": list(messages)}).encode()
         for attempt in range(1, self.attempts + 1):
@@ -189,7 +198,11 @@ class Client:
         self.pace.hold(trouble.wait_s)
 
     def _attempt(self, model: str, body: bytes) -> Reply | _Trouble:
-        """Send one request. Raises ConfigError if retrying is pointless."""
+        """Send one request.
+
+        Raises:
+            ConfigError: If retrying is pointless.
+        """
         headers = {"Content-Type": "application/json", "Accept": "application/json", "User-Agent": "uniemox"}
         request = urllib.request.Request(self.url, body, headers, method="POST")
         if self._key is not None:
@@ -216,7 +229,11 @@ class Client:
         return _Trouble(self._clean(f"connection failed: {type(reason).__name__}: {reason}"))
 
     def _refused(self, model: str, status: int, headers: Mapping[str, str], data: bytes) -> Reply | _Trouble:
-        """Describe a status other than 2xx. Raises ConfigError if it affects all questions."""
+        """Describe a status other than 2xx.
+
+        Raises:
+            ConfigError: If it affects all questions.
+        """
         if status < 400:
             to = self._clean(host_of(headers.get("Location") or "")) or "another address"
             raise ConfigError(
@@ -298,7 +315,11 @@ class _Handler(HTTPHandler, HTTPSHandler):
 
 
 def _read(response: HTTPResponse, limit: int) -> bytes:
-    """Read a body. Raises OSError if it is too large, too slow, or cut off."""
+    """Read a body.
+
+    Raises:
+        OSError: If it is too large, too slow, or cut off.
+    """
     data = bytearray()
     while part := response.read1(2**16):
         data += part

@@ -25,7 +25,8 @@ WORDS = {"label": "named a label", "unlisted": "no label of the list", "refused"
 def write_results(results: Results, out: Path) -> Path:
     """Write result.json and page.html into a folder, replacing earlier ones. Returns the page.
 
-    Raises DataError if they can't be written.
+    Raises:
+        DataError: If they can't be written.
     """
     write_file(out / RESULT, json.dumps(results.as_dict(), indent=2) + "\n")
     names = names_of(results)

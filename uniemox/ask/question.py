@@ -47,8 +47,10 @@ class Selection:
 def question(labels: LabelSet) -> str:
     """Return the paper's question with the classes of a data set, in reverse order as in the paper for Mikels' eight.
 
-    Raises ConfigError for labels of felt emotions, because the question asks about evoked ones.
     Source: arXiv 2409.18877, section V-F.
+
+    Raises:
+        ConfigError: For labels of felt emotions, because the question asks about evoked ones.
     """
     if labels.kind != "evoked":
         raise ConfigError(
@@ -77,7 +79,9 @@ def select(data: DataSet, count: int, seed: int, on_progress: Progress = silent)
 
     With the same seed, a larger count begins with the images of a smaller one, so answers can be reused. Copies of an
     image count once; an unreadable image is replaced by the next one.
-    Raises DataError if there are none.
+
+    Raises:
+        DataError: If there are none.
     """
     images: dict[str, AskedImage] = {}
     broken = []
@@ -127,7 +131,8 @@ def _drawn(data: DataSet, seed: int) -> list[Sample]:
 def image_url(sample: Sample) -> str:
     """Encode an image for a request: a JPEG of at most 1,024 px without the file's metadata, in base64.
 
-    Raises ImageError if it can't be read.
+    Raises:
+        ImageError: If it can't be read.
     """
     image, _ = decode_sample(sample, DECODED)
     image.thumbnail((MAX_SIDE_PX, MAX_SIDE_PX))
@@ -141,8 +146,15 @@ def labels_of_ours(
 
     A model that reads person boxes gets those of the data set, as in its evaluation; without boxes the embedded
     detector is run.
-    model: a fine-tuning run, or its model.onnx.  labels: of the data set; other labels of the model are mapped to them.
-    Raises DataError for training images of the model, ConfigError if it predicts no labels, LabelError without a map.
+
+    Args:
+        model: A fine-tuning run, or its model.onnx.
+        labels: Of the data set; other labels of the model are mapped to them.
+
+    Raises:
+        DataError: For training images of the model.
+        ConfigError: If it predicts no labels.
+        LabelError: Without a map.
     """
     file = model / ONNX if model.is_dir() else model
     refuse_seen([asked.sample for asked in images], [asked.sha256 for asked in images], read_seen(file), str(model))

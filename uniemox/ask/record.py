@@ -151,8 +151,11 @@ def key_of(endpoint: str, model: str, image: str) -> str:
 def open_record(folder: Path, question: str) -> tuple[Sidecar, dict[str, AnswerRow]]:
     """Open the answers of a folder for more, and read its rows.
 
-    question: the question of all answers. A last line that is incomplete after a kill is removed.
-    Raises DataError if the folder has answers to another question, or can't be written.
+    Args:
+        question: The question of all answers. A last line that is incomplete after a kill is removed.
+
+    Raises:
+        DataError: If the folder has answers to another question, or can't be written.
     """
     path = folder / ANSWERS
     try:

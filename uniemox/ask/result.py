@@ -107,7 +107,9 @@ def summarise(
 ) -> Results:
     """Return the results of every model of the config, then of others that answered about at least one of the images.
 
-    rows: from `run.ask`, of this endpoint and others.  data: the data set's name.
+    Args:
+        rows: From `run.ask`, of this endpoint and others.
+        data: The data set's name.
     """
     reader = AnswerReader(labels)
     wanted = {asked.sha256 for asked in images}
@@ -144,7 +146,11 @@ def summarise(
 def agreement(first: Sequence[str], second: Sequence[str]) -> AgreementWithOurs:
     """Return the agreement of two lists of labels, and Cohen's kappa, which corrects for chance.
 
-    first, second: (N,) labels, N may be 0.  Source: Cohen, Educational and Psychological Measurement 20 (1960).
+    Source: Cohen, Educational and Psychological Measurement 20 (1960).
+
+    Args:
+        first: (N,) labels, N may be 0.
+        second: (N,) labels, N may be 0.
 
     >>> agreement(["fear", "awe", "awe", "fear"], ["fear", "awe", "fear", "fear"])
     AgreementWithOurs(n=4, percent=75.0, kappa=0.5)

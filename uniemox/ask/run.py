@@ -35,11 +35,20 @@ def ask(
 ) -> dict[str, AnswerRow]:
     """Send every model the questions that it has not answered yet, and save each answer at once.
 
-    labels: the options.  out: folder of the answers.  key: of the endpoint; it is sent only there and never saved.
-    on_plan: called with a summary of the questions before any is sent.
-    Returns all rows of the folder by `key_of`, including those of other models.
-    Raises ConfigError for a wrong key, model or address, and if a model fails repeatedly; StoppedError after Ctrl-C.
     All answers so far are saved, and repeating the command resumes.
+
+    Args:
+        labels: The options.
+        out: Folder of the answers.
+        key: Of the endpoint; it is sent only there and never saved.
+        on_plan: Called with a summary of the questions before any is sent.
+
+    Returns:
+        All rows of the folder by `key_of`, including those of other models.
+
+    Raises:
+        ConfigError: For a wrong key, model or address, and if a model fails repeatedly.
+        StoppedError: After Ctrl-C.
     """
     text = question(labels)
     stop = StopRequest()

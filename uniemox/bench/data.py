@@ -44,8 +44,10 @@ def bench_data(
     Each sample is read, decoded once, cropped to two views and, in batches, normalised. If no detector was run on an
     image, its centre, half as wide and seven eighths as high, counts as the person, as in the plain reference
     implementation.
-    soak: number of further samples for measuring the growth of memory; 0: none.
-    on_progress: called with the number of samples loaded.
+
+    Args:
+        soak: Number of further samples for measuring the growth of memory; 0: none.
+        on_progress: Called with the number of samples loaded.
     """
     keep_freed_memory()  # as in training
     threads = torch.get_num_threads()

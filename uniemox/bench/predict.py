@@ -75,10 +75,16 @@ def bench_predict(
 ) -> PredictBench:
     """Predict the images of a data set several times.
 
-    model: as for `load`.  torch_run: a run, or its model.safetensors, with the weights of `model`, for the comparison
-    with torch; None: use `model` if it is a run.  finder: person detector, for the speed with people, the start and the
-    memory; None: none.  soak: number of further images, for the growth of memory.  on_progress: (done, total) images.
-    Raises DataError for an unreadable image, and the errors of `load`.
+    Args:
+        model: As for `load`.
+        torch_run: A run, or its model.safetensors, with the weights of `model`, for the comparison with torch; None:
+            use `model` if it is a run.
+        finder: Person detector, for the speed with people, the start and the memory; None: none.
+        soak: Number of further images, for the growth of memory.
+        on_progress: (done, total) images.
+
+    Raises:
+        DataError: For an unreadable image, and the errors of `load`.
     """
     images = [sample.image.read() for sample in data.samples]
     weights = _weights(model, torch_run)

@@ -58,9 +58,15 @@ def bench_step(
 ) -> StepBench:
     """Time whole pre-training steps on random images: both streams, all losses, bf16, including the optimiser.
 
-    model: a plain ViT of timm.  with_clip: a CLIP ViT-B/16 with random weights computes Ω in every step; otherwise the
-    batch contains Ω and Λ.  compile_model: torch.compile.  on_step: called with the number of steps done.
-    Raises ConfigError for sizes below 1, EncoderError for another model.
+    Args:
+        model: A plain ViT of timm.
+        with_clip: A CLIP ViT-B/16 with random weights computes Ω in every step; otherwise the batch contains Ω and Λ.
+        compile_model: Torch.compile.
+        on_step: Called with the number of steps done.
+
+    Raises:
+        ConfigError: For sizes below 1.
+        EncoderError: For another model.
     """
     if batch_size < 1 or steps < 1:
         raise ConfigError(f"batch size and steps must be at least 1, got {batch_size} and {steps}")
@@ -117,7 +123,8 @@ def bench_step(
 def step_multiply_adds(network: UniEmoX, visual: Any | None) -> int:
     """Count an image's multiply-adds in a training step: both streams forward and backward, the teacher forward.
 
-    visual: open_clip's image tower; None: it does not run in the step.
+    Args:
+        visual: open_clip's image tower; None: it does not run in the step.
     """
     width = network.config.teacher_width or network.config.decoder.width
     # two images, as L2 compares them

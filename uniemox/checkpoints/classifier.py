@@ -51,8 +51,12 @@ def save_classifier(classifier: Classifier, info: ClassifierInfo, path: Path) ->
 def load_classifier(path: Path, allow: Collection[str] = ()) -> tuple[Classifier, ClassifierInfo]:
     """Load a classifier, in eval mode, and its metadata.
 
-    allow: packages whose methods and fusions may be imported, in addition to those listed in the environment variable
-    UNIEMOX_ALLOW_PACKAGES.  Raises CheckpointError if the file is not a classifier or needs another package.
+    Args:
+        allow: Packages whose methods and fusions may be imported, in addition to those listed in the environment
+            variable UNIEMOX_ALLOW_PACKAGES.
+
+    Raises:
+        CheckpointError: If the file is not a classifier or needs another package.
     """
     header = _header(path)
     if header is None:
@@ -87,7 +91,11 @@ def _check_blocks(spec: NetworkSpec) -> None:
 
 
 def is_classifier(path: Path) -> bool:
-    """Return True if a safetensors file is a uniemox classifier. Raises CheckpointError if it can't be read."""
+    """Return True if a safetensors file is a uniemox classifier.
+
+    Raises:
+        CheckpointError: If it can't be read.
+    """
     return _header(path) is not None
 
 
@@ -109,7 +117,9 @@ def load_detector_weights(network: Network, path: Path) -> Network:
     """Load the weights of a published ONNX file into a network; returns it in eval mode and frozen.
 
     The file's convolutions are assigned to the network's in the order in which both run.
-    Raises CheckpointError, with the expected file, if the file is of another network.
+
+    Raises:
+        CheckpointError: With the expected file, if the file is of another network.
     """
     layers = in_order(network)
     expected = f"expected {network.published}"
@@ -156,7 +166,9 @@ def load_embedded(name: str) -> tuple[Any, ClassifierInfo]:
 
     Its features are those of the ONNX file, in which batch norms are folded into convolutions. Here they have mean 0,
     variance 1 and the convolution's bias, so they must stay in eval mode while the encoder is trained.
-    Raises CheckpointError if this installation lacks the file.
+
+    Raises:
+        CheckpointError: If this installation lacks the file.
     """
     model = onnx.load(embedded_file(IN_PACKAGE[name]))
     info = read_info(next(entry.value for entry in model.metadata_props if entry.key == KEY))

@@ -59,7 +59,9 @@ class Draft:
 def draft_encoder(given: Selected) -> Draft:
     """Return the encoder as the method's own fine-tuning builds it.
 
-    Raises CheckpointError if the dimensions can't be derived or contradict each other, ShapeError for the image size.
+    Raises:
+        CheckpointError: If the dimensions can't be derived or contradict each other.
+        ShapeError: For the image size.
     """
     return {"vit": _draft_vit, "beit": _draft_beit, "swin": _draft_swin}[METHODS[given.method].network](given)
 
@@ -71,7 +73,11 @@ def draft_start(given: Selected) -> Draft:
 
 
 def select_start(given: Selected) -> Selected:
-    """Return the tensors under the names of a plain ViT. Raises EncoderError, by name, if the method has none."""
+    """Return the tensors under the names of a plain ViT.
+
+    Raises:
+        EncoderError: By name, if the method has none.
+    """
     if not METHODS[given.method].is_start:
         raise EncoderError(
             f"{given.method} has relative positions or no CLS token: it can be fine-tuned, but pre-training starts "
@@ -83,7 +89,11 @@ def select_start(given: Selected) -> Selected:
 
 
 def count_of(names: Iterable[str], of: str = "blocks") -> int:
-    """Count the blocks or layers that the names mention. Raises CheckpointError if one is missing."""
+    """Count the blocks or layers that the names mention.
+
+    Raises:
+        CheckpointError: If one is missing.
+    """
     numbers = {int(match[1]) for name in names if (match := re.match(rf"{re.escape(of)}\.(\d{{1,4}})\.", name))}
     gap = next((number for number in range(len(numbers)) if number not in numbers), None)
     if gap is not None or not numbers:
@@ -92,7 +102,11 @@ def count_of(names: Iterable[str], of: str = "blocks") -> int:
 
 
 def side_of(table: Tensor, *, extra: int) -> int:
-    """Return the number of patches along a side of the table's grid. Raises CheckpointError unless it is square."""
+    """Return the number of patches along a side of the table's grid.
+
+    Raises:
+        CheckpointError: Unless it is square.
+    """
     side = math.isqrt(table.shape[1] - extra)
     if side * side != table.shape[1] - extra:
         raise CheckpointError(
@@ -102,7 +116,11 @@ def side_of(table: Tensor, *, extra: int) -> int:
 
 
 def heads_of(width: int, method: str) -> int:
-    """Return the heads of the published network of this width. Raises CheckpointError if there is none."""
+    """Return the heads of the published network of this width.
+
+    Raises:
+        CheckpointError: If there is none.
+    """
     if width not in HEADS:
         raise CheckpointError(
             f"the tensors don't determine the number of heads of a ViT {width} wide; pass heads= (convert --heads)"
@@ -116,7 +134,9 @@ def _check_size(shape: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None
     """Raise CheckpointError for a network far larger than its file, whose names and shapes may claim any size.
 
     If only a few tensors are missing, the built network names them.
-    shape: timm's constructor arguments.
+
+    Args:
+        shape: Timm's constructor arguments.
     """
     width = shape["embed_dim"]
     depths = shape.get("depths") or (shape["depth"],)
@@ -131,7 +151,11 @@ def _check_size(shape: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None
 
 
 def positive(value: object, name: str) -> int:
-    """Return a number claimed by a file. Raises CheckpointError if it is not from 1 to `MAX_NUMBER`."""
+    """Return a number claimed by a file.
+
+    Raises:
+        CheckpointError: If it is not from 1 to `MAX_NUMBER`.
+    """
     if not isinstance(value, int) or isinstance(value, bool) or not 0 < value <= MAX_NUMBER:
         raise CheckpointError(f"{name} must be a whole number from 1 to {MAX_NUMBER}, got {value!r}")
     return value
@@ -216,8 +240,10 @@ def _prefix_rows(given: Selected, registers: int) -> int:
 def _plain_names(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """Rename CAE's tensors to those of a plain ViT: one bias for q, k (zero) and v, layer scale, its norm.
 
-    The zero tables of relative positions from the beginning of CAE's fine-tuning are left out. Raises CheckpointError
-    if they have been trained.
+    The zero tables of relative positions from the beginning of CAE's fine-tuning are left out.
+
+    Raises:
+        CheckpointError: If they have been trained.
     """
     if any(name.endswith(TABLE) and value.any() for name, value in tensors.items()):
         raise CheckpointError("it was fine-tuned with relative positions, which a plain ViT lacks")
@@ -354,7 +380,11 @@ def _swin_shape(tensors: dict[str, Tensor], patch_size: int, image_size: int) ->
 
 
 def _windows(given: Selected, stages: int, pretrained_size: int, image_size: int) -> tuple[int, ...]:
-    """Return the side of the attention windows per stage at this image size. Raises ShapeError if none fits."""
+    """Return the side of the attention windows per stage at this image size.
+
+    Raises:
+        ShapeError: If none fits.
+    """
     tables = [given.tensors[f"layers.{i}.blocks.0.attn.{TABLE}"] for i in range(stages)]
     windows = [(side_of(table[None], extra=0) + 1) // 2 for table in tables]  # a table has 2 * window - 1 a side
     if given.method == "mixmae" and image_size == 384 and pretrained_size == 224:
@@ -393,10 +423,15 @@ def _pretrained_size(file: WeightFile) -> int | None:
 def resize_position(table: Tensor, grid: Grid, *, extra: int = 1, antialias: bool = False) -> Tensor:
     """Resize a table bicubically; `extra` leading rows stay. For MAE, dBOT, SiameseIM, TinyMIM, DeiT (MoCo v3), MixMAE.
 
-    table: (1, extra + L, C), L a square.  Returns (1, extra + rows * columns, C).
-    antialias: as timm, and as DINOv2 with registers.
     Source: facebookresearch/mae, util/pos_embed.py; Sense-X/MixMIM, util/pos_embed.py (extra = 0);
     facebookresearch/dinov2, hub/backbones.py (interpolate_antialias=True, interpolate_offset=0.0).
+
+    Args:
+        table: (1, extra + L, C), L a square.
+        antialias: As timm, and as DINOv2 with registers.
+
+    Returns:
+        (1, extra + rows * columns, C).
     """
     return resample_abs_pos_embed(table, list(grid), num_prefix_tokens=extra, antialias=antialias)
 
@@ -404,8 +439,13 @@ def resize_position(table: Tensor, grid: Grid, *, extra: int = 1, antialias: boo
 def resize_position_dino(table: Tensor, grid: Grid) -> Tensor:
     """Resize a table bicubically by a scale factor that is a tenth of a patch too large. DINO.
 
-    table: (1, 1 + L, C), L a square.  Returns (1, 1 + rows * columns, C).
     Source: facebookresearch/dino, vision_transformer.py, interpolate_pos_encoding.
+
+    Args:
+        table: (1, 1 + L, C), L a square.
+
+    Returns:
+        (1, 1 + rows * columns, C).
     """
     side = math.isqrt(table.shape[1] - 1)
     scale = ((grid[0] + 0.1) / side, (grid[1] + 0.1) / side)
@@ -417,7 +457,13 @@ def resize_position_dino(table: Tensor, grid: Grid) -> Tensor:
 def resize_bias_bicubic(table: Tensor, rows: int) -> Tensor:
     """Resize a relative-position table by plain bicubic interpolation. MixMAE.
 
-    table: (S*S, heads); rows: D*D.  Returns (rows, heads).  Source: Sense-X/MixMIM, util/pos_embed.py.
+    Source: Sense-X/MixMIM, util/pos_embed.py.
+
+    Args:
+        table: (S*S, heads); rows: D*D.
+
+    Returns:
+        (rows, heads).
     """
     side = math.isqrt(rows)
     return resize_position(table[None], (side, side), extra=0)[0]
@@ -426,9 +472,14 @@ def resize_bias_bicubic(table: Tensor, rows: int) -> Tensor:
 def resize_bias_geometric(table: Tensor, rows: int, *, extra: int = 0) -> Tensor:
     """Resize a relative-position table by a cubic spline over distances that grow as q^k. BEiT, SimMIM.
 
-    table: (S*S + extra, heads); rows: D*D + extra; the last `extra` rows are kept.  Returns (rows, heads).
     Distances beyond the source grid get its border value, as in scipy's interp2d; RectBivariateSpline replaces it, as
-    scipy documents.  Source: microsoft/unilm, beit/run_class_finetuning.py; microsoft/SimMIM, utils.py.
+    scipy documents. Source: microsoft/unilm, beit/run_class_finetuning.py; microsoft/SimMIM, utils.py.
+
+    Args:
+        table: (S*S + extra, heads); rows: D*D + extra; the last `extra` rows are kept.
+
+    Returns:
+        (rows, heads).
     """
     from scipy.interpolate import RectBivariateSpline  # noqa: PLC0415 - a quarter of a second to import
 

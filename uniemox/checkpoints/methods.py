@@ -85,7 +85,11 @@ TORCHVISION_NAMES = {
 
 
 def recognise(file: WeightFile) -> str:
-    """Return the method that wrote the file, by its container and names. Raises CheckpointError for any other file."""
+    """Return the method that wrote the file, by its container and names.
+
+    Raises:
+        CheckpointError: For any other file.
+    """
     if file.metadata is not None:
         return check_method(str(file.metadata.get("method")))
     content = file.content
@@ -161,8 +165,10 @@ def encoder_tensors(file: WeightFile, method: str) -> tuple[dict[str, Tensor], l
     """Return the encoder's tensors under timm's names, in float32, and the names of everything else.
 
     Names are those of the file without the prefixes of wrappers.
-    Raises CheckpointError if the file holds no encoder of that method, or tensors that its features depend on and that
-    the encoder has no place for.
+
+    Raises:
+        CheckpointError: If the file holds no encoder of that method, or tensors that its features depend on and that
+            the encoder has no place for.
     """
     is_own = file.metadata is not None
     if is_own:
@@ -251,7 +257,10 @@ def pixels_of(file: WeightFile, method: str) -> tuple[tuple[float, ...], tuple[f
     """Return mean and std of the input pixels; None: unknown.
 
     For networks of timm: those of our header or of timm's training script, which takes its options or, without them,
-    the network's own.  Raises CheckpointError for a header with other values.
+    the network's own.
+
+    Raises:
+        CheckpointError: For a header with other values.
     """
     if METHODS[method].mean_std is not None:
         return METHODS[method].mean_std
@@ -275,7 +284,11 @@ def pixels_of(file: WeightFile, method: str) -> tuple[tuple[float, ...], tuple[f
 
 
 def _checked_stats(stats: Any, path: Path) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return mean and std of three channels. Raises CheckpointError for anything else."""
+    """Return mean and std of three channels.
+
+    Raises:
+        CheckpointError: For anything else.
+    """
     try:
         mean, std = (tuple(float(value) for value in values) for values in stats)
         if not (len(mean) == len(std) == 3 and all(map(math.isfinite, mean)) and all(0 < value < 1e6 for value in std)):

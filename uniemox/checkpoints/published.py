@@ -34,16 +34,22 @@ def load_published(
 ) -> nn.Module:
     """Load a published encoder in eval mode, with the features that its own fine-tuning feeds to the head.
 
-    path: a weight file (MoCo v3, DINO, BEiT, MAE, SimMIM, TinyMIM, SiameseIM, MixMAE, dBOT, CAE, uniemox, timm, or a
-    ViT of torchvision). timm:NAME is a timm network with its own weights, timm:NAME@FILE one with weights of a local
-    file.  method: "auto" recognises it; a name overrides this.
-    heads: attention heads, if neither the file nor the published sizes determine them.  image_size: side of the input
-    in px; None: as in pre-training; position tables are resized as in the method's own fine-tuning.
-    pool: feature of a plain ViT. "own": that of the method's own fine-tuning, the CLS token for MoCo v3, DINO and
-    classifiers. "mean": for every method, the mean of the patch tokens through a new norm. Other networks ignore it.
-    The module maps (N, 3, H, W) to (N, D); `.report` lists what was loaded, resized, initialised and dropped.
-    Raises CheckpointError, with the missing names, if the file has no complete encoder of the method, and ShapeError if
-    the image size does not fit.
+    Args:
+        path: A weight file (MoCo v3, DINO, BEiT, MAE, SimMIM, TinyMIM, SiameseIM, MixMAE, dBOT, CAE, uniemox, timm, or
+            a ViT of torchvision). timm:NAME is a timm network with its own weights, timm:NAME@FILE one with weights of
+            a local file.
+        method: "auto" recognises it; a name overrides this.
+        heads: Attention heads, if neither the file nor the published sizes determine them.
+        image_size: Side of the input in px; None: as in pre-training; position tables are resized as in the method's
+            own fine-tuning.
+        pool: Feature of a plain ViT. "own": that of the method's own fine-tuning, the CLS token for MoCo v3, DINO and
+            classifiers. "mean": for every method, the mean of the patch tokens through a new norm. Other networks
+            ignore it. The module maps (N, 3, H, W) to (N, D); `.report` lists what was loaded, resized, initialised and
+            dropped.
+
+    Raises:
+        CheckpointError: With the missing names, if the file has no complete encoder of the method.
+        ShapeError: If the image size does not fit.
     """
     return _load(path, method, heads, image_size, pool=pool)
 
@@ -53,7 +59,9 @@ def load_start(
 ) -> VisionTransformer:
     """Load a published plain ViT for pre-training: with CLS token and final norm. Arguments as for `load_published`.
 
-    Raises EncoderError for Swin and relative-position networks; CheckpointError and ShapeError as `load_published`.
+    Raises:
+        EncoderError: For Swin and relative-position networks.
+        CheckpointError and ShapeError: As `load_published`.
     """
     return _load(path, method, heads, image_size, is_start=True)
 
@@ -128,7 +136,11 @@ def _select(file: WeightFile, method: str, heads: int | None, image_size: int | 
 
 
 def _finish(given: Selected, draft: Draft) -> Any:
-    """Load the draft and attach the report. Raises CheckpointError unless every parameter is loaded or declared new."""
+    """Load the draft and attach the report.
+
+    Raises:
+        CheckpointError: Unless every parameter is loaded or declared new.
+    """
     encoder, method, wanted = draft.encoder, given.method, draft.encoder.state_dict()
     missing = [name for name in wanted if name not in draft.state and name not in draft.new]
     if missing:

@@ -90,9 +90,14 @@ def heads_in(encoder: Any) -> int | tuple[int, ...]:
 def read_weight_file(path: str | Path, *, mapped: bool = False) -> WeightFile:
     """Read a .safetensors file, or a file of torch.save, into memory.
 
-    mapped: leave the tensors of newer pickles on disk until they are used.
-    Pickles are read with weights_only and an allow-list. Raises CheckpointError, with the file and the remedy, if the
-    file does not exist, is cut off, is not a checkpoint, or would run anything that official containers don't need.
+    Pickles are read with weights_only and an allow-list.
+
+    Args:
+        mapped: Leave the tensors of newer pickles on disk until they are used.
+
+    Raises:
+        CheckpointError: With the file and the remedy, if the file does not exist, is cut off, is not a checkpoint, or
+            would run anything that official containers don't need.
     """
     path = Path(path)
     try:
@@ -215,8 +220,9 @@ def is_average_key(key: str) -> bool:
 def container_of(file: WeightFile, preferred: str | None = None) -> str | None:
     """Return the key of the file's weights; None if they are not in a container. A moving average comes first.
 
-    Raises CheckpointError if the file has a moving average that can't be taken: under a key that no known training
-    script uses, or in a callback.
+    Raises:
+        CheckpointError: If the file has a moving average that can't be taken: under a key that no known training script
+            uses, or in a callback.
     """
     if preferred is not None and isinstance(file.content.get(preferred), dict):
         return preferred
@@ -267,7 +273,11 @@ def _refuse_other_average(file: WeightFile) -> None:
 
 
 def state_of(file: WeightFile, preferred: str | None = None) -> dict[str, Tensor]:
-    """Return the state dictionary inside the container, see `unwrapped`. Raises CheckpointError if there is none."""
+    """Return the state dictionary inside the container, see `unwrapped`.
+
+    Raises:
+        CheckpointError: If there is none.
+    """
     key = container_of(file, preferred)
     state = file.content if key is None else file.content[key]
     if key is not None and not any(isinstance(value, Tensor) and value.ndim for value in state.values()):
@@ -280,7 +290,8 @@ def unwrapped(state: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
 
     Any prefix of all names is one of a wrapper (student., net., teacher.backbone.), but `METHOD_PREFIXES` stay.
 
-    Raises CheckpointError if two tensors then have the same name.
+    Raises:
+        CheckpointError: If two tensors then have the same name.
     """
     state = {name: value for name, value in state.items() if name != AVERAGED_COUNT}
     while prefix := next((prefix for prefix in WRAPPERS if all(name.startswith(prefix) for name in state)), None):
@@ -320,7 +331,11 @@ def check_file(draft: nn.Module, path: Path) -> None:
 
 
 def check_shapes(draft: nn.Module, shapes: Mapping[str, tuple[int, ...]]) -> None:
-    """Compare a network on the meta device with the shapes in a file. Raises CheckpointError if they differ."""
+    """Compare a network on the meta device with the shapes in a file.
+
+    Raises:
+        CheckpointError: If they differ.
+    """
     wanted = draft.state_dict()
     for name, value in wanted.items():
         shape = shapes.get(name)

@@ -23,7 +23,11 @@ from uniemox.model.encoders import MixMAEEncoder
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
-    """Write a safetensors file. Raises CheckpointError if it can't be written."""
+    """Write a safetensors file.
+
+    Raises:
+        CheckpointError: If it can't be written.
+    """
     values = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     try:
         with replacing(path, CheckpointError) as partial:
@@ -48,8 +52,12 @@ def _sort_metadata(path: Path) -> None:
 def save_encoder(encoder: Any, path: str | Path, *, method: str = "uniemox") -> None:
     """Write an encoder atomically.
 
-    encoder: of `load_published`, `load_start` or `build_encoder`.  method: its rules are used when loading.
-    Raises CheckpointError if the file can't be written.
+    Args:
+        encoder: Of `load_published`, `load_start` or `build_encoder`.
+        method: Its rules are used when loading.
+
+    Raises:
+        CheckpointError: If the file can't be written.
     """
     path = Path(path)
     if hasattr(encoder, "blocks"):
@@ -81,7 +89,9 @@ def convert(
 
     Plain ViTs are written as pre-trained, with CLS token and final norm, so nothing is lost. Parameters that
     fine-tuning replaces are drawn when the file is loaded.
-    Returns the load's report and a Python line that loads the new file: with timm if timm has the architecture.
+
+    Returns:
+        The load's report and a Python line that loads the new file: with timm if timm has the architecture.
     """
     if Path(target).suffix != ".safetensors":
         raise CheckpointError(f"{target} must end in .safetensors, the output format")
@@ -99,7 +109,8 @@ def convert(
 def loading_line(encoder: Any, path: str | Path) -> str:
     """Return Python code that loads a written file with timm, or with uniemox if timm lacks the architecture.
 
-    encoder: with its report. timm's `resolve_model_data_config` then returns its pixel statistics.
+    Args:
+        encoder: With its report. timm's `resolve_model_data_config` then returns its pixel statistics.
     """
     if isinstance(encoder, MixMAEEncoder):
         return f"uniemox.checkpoints.load_published({str(path)!r})"

@@ -49,7 +49,9 @@ class TimmSource:
         """Parse NAME?OPTION=VALUE&...@FILE, with or without timm: before it; only the name is required.
 
         local-dir:FOLDER is a folder with config.json and weights, as on the Hugging Face hub.
-        Raises CheckpointError for another option, a name unknown to timm, or a missing file.
+
+        Raises:
+            CheckpointError: For another option, a name unknown to timm, or a missing file.
 
         >>> TimmSource.parse("timm:mobilenetv2_100?pad_type=same&mean=0.5").pixels
         {'mean': (0.5, 0.5, 0.5)}
@@ -83,7 +85,11 @@ class TimmSource:
 
 
 def _read_folder(folder: Path) -> TimmSource:
-    """Read the network in a folder of the Hugging Face hub. Raises CheckpointError if it is not timm's."""
+    """Read the network in a folder of the Hugging Face hub.
+
+    Raises:
+        CheckpointError: If it is not timm's.
+    """
     try:
         config = json.loads(read_limited(folder / "config.json"))
         name = config["architecture"]
@@ -105,11 +111,14 @@ def _read_folder(folder: Path) -> TimmSource:
 def load_timm(text: str, image_size: int | None, *, pretrained: bool = True) -> Any:
     """Load a network of timm without classifier; `.report` lists what was loaded.
 
-    text: as for `TimmSource.parse`; a local file's classifier is left out. Of a file with a moving average (EMA), its
-    weights are taken.
-    image_size: side of the input in px, if the network is built for one.
-    pretrained: False keeps random weights.
-    Raises CheckpointError if timm has no such model or weights, or they can't be fetched.
+    Args:
+        text: As for `TimmSource.parse`; a local file's classifier is left out. Of a file with a moving average (EMA),
+            its weights are taken.
+        image_size: Side of the input in px, if the network is built for one.
+        pretrained: False keeps random weights.
+
+    Raises:
+        CheckpointError: If timm has no such model or weights, or they can't be fetched.
     """
     source = TimmSource.parse(text)
     with torch.device("meta"):
@@ -197,8 +206,11 @@ def load_without_head(network: Any, file: WeightFile) -> list[str]:
     """Load a file of timm's weights, with or without a classifier, into a network without one.
 
     Official files of DINOv2, CLIP and others are renamed as timm does, and position tables of another image size are
-    resized as timm does.  Returns the names of resized tables.
+    resized as timm does.
     Raises the errors of timm and torch for another network's weights; CheckpointError for a file without weights.
+
+    Returns:
+        The names of resized tables.
     """
     heads: Any = network.pretrained_cfg.get("classifier") or ()
     names = tuple(f"{head}." for head in ([heads] if isinstance(heads, str) else heads))

@@ -74,7 +74,8 @@ def say(line: str) -> None:
 def say_parts(data: "DataSet", *, sees_person: bool = False) -> None:
     """Print the parts of a union, and how each one's labels were mapped.
 
-    sees_person: a network reads the person view; print a warning if the data have no person boxes.
+    Args:
+        sees_person: A network reads the person view; print a warning if the data have no person boxes.
     """
     for part in data.parts:
         say(str(part))

@@ -24,7 +24,12 @@ Folder = Annotated[Path, Parameter(help="Folder of the project.")]
 
 
 def opened(folder: Path) -> "Project":
-    """Open a project. Raises MissingPackageError without the extra, DataError if there is no project."""
+    """Open a project.
+
+    Raises:
+        MissingPackageError: Without the extra.
+        DataError: If there is no project.
+    """
     need(*PACKAGES, extra="curate")
     from uniemox.curate.project import open_project
 

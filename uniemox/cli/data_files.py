@@ -78,7 +78,8 @@ class FinderOptions:
     def opener(self, *, on_cluster: bool) -> "tuple[Callable[[], Detector], bool]":
         """Return a function that opens the detector, and whether it uses an accelerator. Prints the device.
 
-        on_cluster: machines may lack a GPU; the default is then the CPU.
+        Args:
+            on_cluster: Machines may lack a GPU; the default is then the CPU.
         """
         from uniemox.io.onnx_sessions import pick_provider
         from uniemox.persons.detector import DetectorConfig

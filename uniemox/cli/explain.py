@@ -134,7 +134,11 @@ def reconstruct(
 def _images_of(files: Sequence[Path], *, max_images: int | None) -> list[Path]:
     """Return the images that files, folders and patterns refer to.
 
-    max_images: limit of a sheet, which is built in memory.  Raises ConfigError for no images, or more than the limit.
+    Args:
+        max_images: Limit of a sheet, which is built in memory.
+
+    Raises:
+        ConfigError: For no images, or more than the limit.
     """
     from uniemox.io.walking import LeftOut
     from uniemox.predict.images import is_listed_name, list_images
@@ -161,9 +165,14 @@ def _explain_each(
     *,
     compare: bool,
 ) -> "Iterator[tuple[Path, list[Explanation]]]":
-    """Yield each readable image with every model's map. Raises ImageError if no image can be read.
+    """Yield each readable image with every model's map.
 
-    people: detected people by image.  compare: explainers come in pairs, two methods for one prediction.
+    Args:
+        people: Detected people by image.
+        compare: Explainers come in pairs, two methods for one prediction.
+
+    Raises:
+        ImageError: If no image can be read.
     """
     from uniemox.predict.explain.explanation import compared
 
@@ -195,7 +204,8 @@ def _keep(
 ) -> "tuple[list[Path], list[list[Explanation]], list[list[MapScores]]]":
     """Write maps to the folder, or collect them for a sheet; return images, collected maps, and scores.
 
-    scored_by: explainers that score the maps; empty: no scores.
+    Args:
+        scored_by: Explainers that score the maps; empty: no scores.
     """
     from uniemox.predict.plot import drawing_path, write_drawing
 
@@ -214,7 +224,11 @@ def _keep(
 
 
 def _people_beside(files: Sequence[Path], explainers: "Sequence[Explainer]") -> "dict[Path, tuple[Detection, ...]]":
-    """Read persons.jsonl of folders, and beside files, if an explainer needs people. Raises DataError for damage."""
+    """Read persons.jsonl of folders, and beside files, if an explainer needs people.
+
+    Raises:
+        DataError: For damage.
+    """
     from uniemox.data.people import PERSONS, read_people
 
     needs_people = any(one.looks_at_people for one in explainers)
@@ -224,7 +238,11 @@ def _people_beside(files: Sequence[Path], explainers: "Sequence[Explainer]") -> 
 
 
 def _is_folder(out: Path) -> bool:
-    """Return True if --out is a folder; create it, or a sheet's parent. Raises ConfigError for other file types."""
+    """Return True if --out is a folder; create it, or a sheet's parent.
+
+    Raises:
+        ConfigError: For other file types.
+    """
     is_sheet = out.suffix.lower() in (".png", ".html") and not out.is_dir()
     if out.suffix and not is_sheet and not out.is_dir():
         raise ConfigError(f"--out {out}: give sheet.png, sheet.html, or a folder")

@@ -108,7 +108,11 @@ def _write_hub_folder(run: Path, out: Path) -> None:
 
 
 def _tell(out: Path, check: "Int8Check | None", *, as_json: bool) -> None:
-    """Print what was written. Raises ConfigError if nothing was."""
+    """Print what was written.
+
+    Raises:
+        ConfigError: If nothing was.
+    """
     is_written = check is None or check.is_kept
     if check is not None:
         say(str(check))
@@ -151,7 +155,11 @@ def _write(
 
 
 def _as_onnx(model: Path, folder: Path) -> Path:
-    """Write the model as ONNX to a folder. Raises CheckpointError for an unfinished run."""
+    """Write the model as ONNX to a folder.
+
+    Raises:
+        CheckpointError: For an unfinished run.
+    """
     from uniemox.checkpoints.classifier import load_classifier
     from uniemox.export.onnx import export_classifier, read_model, write_model
     from uniemox.io.weight_names import EMBEDDED, IN_PACKAGE
@@ -168,7 +176,11 @@ def _as_onnx(model: Path, folder: Path) -> Path:
 
 
 def _weights_of(run: Path) -> Path:
-    """Return the weights file of a run. Raises CheckpointError if the run is not finished."""
+    """Return the weights file of a run.
+
+    Raises:
+        CheckpointError: If the run is not finished.
+    """
     from uniemox.io.files import WEIGHTS
 
     if not (run / WEIGHTS).is_file():

@@ -147,7 +147,11 @@ def predict(
 
 
 def _check(images: Sequence[str], files: AnswerFiles, engine: str, every: str | None) -> float | None:
-    """Return the seconds of --every; None without it. Raises UsageError for contradicting options."""
+    """Return the seconds of --every; None without it.
+
+    Raises:
+        UsageError: For contradicting options.
+    """
     check_names(images)
     is_film = every is not None
     if files.timeline is not None and not (is_film and files.out is not None and files.timeline.suffix == ".png"):

@@ -35,8 +35,10 @@ UNLIKE = "(a guess: unlike the training images)"
 class Output:
     """Prints predictions as rows or JSON lines, writes them to files, and counts them.
 
-    as_json: print JSON lines.  has_rows: otherwise print rows, unless predictions go to a file.  images: folder for
-    drawn images; None: none.
+    Args:
+        as_json: Print JSON lines.
+        has_rows: Otherwise print rows, unless predictions go to a file.
+        images: Folder for drawn images; None: none.
     """
 
     def __init__(self, *, as_json: bool, has_rows: bool = True, images: Path | None = None) -> None:
@@ -63,8 +65,12 @@ class Output:
     ) -> None:
         """Consume all results: print and write them, show progress if there are many, and report failures.
 
-        names: requested images; None: videos, whose frames can't be counted.  lines: file of the answers, if another
-        object writes it.  Raises StoppedError after Ctrl-C.
+        Args:
+            names: Requested images; None: videos, whose frames can't be counted.
+            lines: File of the answers, if another object writes it.
+
+        Raises:
+            StoppedError: After Ctrl-C.
         """
         are_few = names is not None and len(names) <= FEW and not any(one == "-" or os.path.isdir(one) for one in names)
         is_quiet = are_few or (sys.stdout.isatty() and self.has_rows and self.file is None)
@@ -137,9 +143,12 @@ class Output:
 
 
 def named_images(names: Sequence[str]) -> Iterator[str]:
-    """Yield the images that `names` refer to; "-" reads a list from standard input. Raises ImageError without any.
+    """Yield the images that `names` refer to; "-" reads a list from standard input.
 
     Says how many images in folders of thumbnails or deleted files were left out, and which links were not followed.
+
+    Raises:
+        ImageError: Without any.
     """
     name = None
     left = LeftOut()

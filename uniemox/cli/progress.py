@@ -14,7 +14,8 @@ LINE_EVERY_S = 30  # seconds between lines in a log
 class ProgressBar(Progress):
     """Progress bars with count, speed and remaining time. In a log, where rich shows nothing, they become lines.
 
-    say: function that prints a line of a log.
+    Args:
+        say: Function that prints a line of a log.
     """
 
     def __init__(self, terminal: Console, say: Callable[[str], None]) -> None:
@@ -34,7 +35,8 @@ class ProgressBar(Progress):
     def show(self, what: str, done: int, total: int | None, values: str = "") -> None:
         """Show the progress of one kind of work, which has its own bar until it is done.
 
-        values: text shown next to the name; a log shows the latest.
+        Args:
+            values: Text shown next to the name; a log shows the latest.
         """
         if what not in self._by_name:
             self._by_name[what] = self.add_task(what, total=total)

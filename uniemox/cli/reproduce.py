@@ -34,7 +34,11 @@ READ_BY: "Mapping[str, tuple[str | None, ...]]" = {
 
 
 def _speed_of(_: Any, tokens: Any) -> float:
-    """Parse images/s from a number or a file of `python -m benchmarks.train`. Raises ConfigError for anything else."""
+    """Parse images/s from a number or a file of `python -m benchmarks.train`.
+
+    Raises:
+        ConfigError: For anything else.
+    """
     text = tokens[0].value
     try:
         return float(text)
@@ -250,7 +254,8 @@ def zero_shot(*, teacher: str, data: str, out: Path, split: str | None = None, f
 def _check_plan(plan: "Plan", *, as_json: bool) -> None:
     """Print what every cell computes and whether every run can start, or one JSON object.
 
-    Raises ConfigError if a run can't start.
+    Raises:
+        ConfigError: If a run can't start.
     """
     from uniemox.reproduce.check import check_runs
 
@@ -295,7 +300,8 @@ def _cells_with_runs(plan: "Plan") -> "Iterator[tuple[TableRow, str, Cell]]":
 def _with_progress(runs: "Sequence[Run]", config: ReproduceConfig, jobs: int | None) -> "RunOutcome":
     """Do the runs of a plan. Shows a bar in a terminal, or a line for each new run in a log.
 
-    jobs: number of parallel runs. None: one per core in a demo, up to 4; else as many as --gpus.
+    Args:
+        jobs: Number of parallel runs. None: one per core in a demo, up to 4; else as many as --gpus.
     """
     from uniemox.io.parallel import usable_cores
     from uniemox.reproduce.execute import execute
@@ -319,7 +325,11 @@ def _with_progress(runs: "Sequence[Run]", config: ReproduceConfig, jobs: int | N
 
 
 def _show_simulation(target: Name, config: ReproduceConfig, options: PlanOptions) -> None:
-    """Print the cost of the paper's scale on machines of several sizes. Raises ConfigError if no speed was given."""
+    """Print the cost of the paper's scale on machines of several sizes.
+
+    Raises:
+        ConfigError: If no speed was given.
+    """
     from uniemox.reproduce.costs import GPUS_OF_NODE, simulate
     from uniemox.reproduce.targets import plan_of
 
@@ -362,9 +372,12 @@ def _speed_in_words(images_per_s: float) -> str:
 def _may_start(plan: "Plan", gpus: int, images_per_s: float | None) -> bool:
     """Print the cost of the paper's scale; return False if there is no GPU to run it on.
 
-    images_per_s: pre-training steps of ViT-L/16 on one GPU. The estimate assumes that all other work reaches the same
-    FLOP/s, and that several GPUs share it without loss.
-    Raises ConfigError if the disk is too small.
+    Args:
+        images_per_s: pre-training steps of ViT-L/16 on one GPU. The estimate assumes that all other work reaches the
+            same FLOP/s, and that several GPUs share it without loss.
+
+    Raises:
+        ConfigError: If the disk is too small.
     """
     import torch
 

@@ -17,7 +17,8 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 def preset_in(words: Sequence[str], presets: Collection[str], default: str) -> str:
     """Return the preset that a command line names. It is needed before parsing, because option defaults depend on it.
 
-    Raises ConfigError for an unknown preset.
+    Raises:
+        ConfigError: For an unknown preset.
 
     >>> preset_in(["pretrain", "--preset", "demo"], ["paper", "demo"], "paper")
     'demo'
@@ -34,9 +35,10 @@ def preset_in(words: Sequence[str], presets: Collection[str], default: str) -> s
 def options_of(config: Any, *, without: Collection[str] = (), names: Mapping[str, str] | None = None) -> Any:
     """Make a dataclass of a config's fields for cyclopts to fill, see `takes`.
 
-    config: an instance, whose values become the defaults; or a class, whose own defaults are used.
-    without: fields that are not options, or for which the command has its own option; of a part as PART.FIELD.
-    names: option names that differ from the field's name, such as {"models": "--model"}.
+    Args:
+        config: An instance, whose values become the defaults; or a class, whose own defaults are used.
+        without: Fields that are not options, or for which the command has its own option; of a part as PART.FIELD.
+        names: Option names that differ from the field's name, such as {"models": "--model"}.
     """
     from docstring_parser import parse_from_object  # the parser that cyclopts uses
 
@@ -70,7 +72,8 @@ def options_of(config: Any, *, without: Collection[str] = (), names: Mapping[str
 def takes(**options: Any) -> Callable[[Command], Command]:
     """Let cyclopts fill parameters of a command from classes made by `options_of`: every field becomes an option.
 
-    options: classes by keyword parameter, which can't be annotations because they are made at run time.
+    Args:
+        options: Classes by keyword parameter, which can't be annotations because they are made at run time.
     """
 
     def annotate(command: Command) -> Command:
@@ -86,7 +89,10 @@ def takes(**options: Any) -> Callable[[Command], Command]:
 def config_of(kind: type[Config], options: Any, **others: Any) -> Config:
     """Build the config from filled options.
 
-    others: values of fields that are not options; all other fields keep their defaults. Raises the config's errors.
+    Raises the config's errors.
+
+    Args:
+        others: Values of fields that are not options; all other fields keep their defaults.
     """
     hints = get_type_hints(kind)
     for part in fields(options):
@@ -100,8 +106,10 @@ def config_of(kind: type[Config], options: Any, **others: Any) -> Config:
 def read_key(variable: str | None, *, min_length: int = 1, remedy: str = "export the key in it") -> str | None:
     """Read a key from the environment variable of this name. Returns None if no name is given.
 
-    Raises ConfigError if the variable holds no key. The message never contains the key, nor the text given as the name,
-    which may be the key itself.
+    The message never contains the key, nor the text given as the name, which may be the key itself.
+
+    Raises:
+        ConfigError: If the variable holds no key.
     """
     if variable is None:
         return None

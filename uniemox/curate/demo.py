@@ -43,9 +43,15 @@ AT_ONCE = 60  # answers
 def demo(folder: Path, *, count: int = 160, schemes: int = 20, progress: Progress = silent) -> dict[str, Any]:
     """Run all curation steps on synthetic images from a server on this machine; nothing leaves the machine.
 
-    folder: for the project, the release and status.html.  count: number of different images; one twelfth more are
-    copies, broken, tiny, or not images.
-    Returns the statistics of the release. Raises ConfigError if the folder already has one of these.
+    Args:
+        folder: For the project, the release and status.html.
+        count: Number of different images; one twelfth more are copies, broken, tiny, or not images.
+
+    Returns:
+        The statistics of the release.
+
+    Raises:
+        ConfigError: If the folder already has one of these.
     """
     for name in ("addresses.csv", "status.html", "release"):
         if (folder / name).exists() and not is_project(folder / "project"):
@@ -121,8 +127,9 @@ def image_server(files: Mapping[str, bytes]) -> Iterator[str]:
 def annotate(project: Project, name: str, *, accuracy: float, seed: int, progress: Progress = silent) -> None:
     """Answer every image as a simulated annotator.
 
-    accuracy: probability of answering the label that an image was searched for; otherwise the answer is a random label,
-    or none.
+    Args:
+        accuracy: Probability of answering the label that an image was searched for; otherwise the answer is a random
+            label, or none.
     """
     invite(project, name)
     with project.store.read() as connection:

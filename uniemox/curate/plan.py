@@ -122,7 +122,8 @@ def paper_plan() -> CollectionPlan:
 def read_plan(path: Path) -> CollectionPlan:
     """Read a plan file: {"keywords": {label: [word, ...]}, ...} with the fields of CollectionPlan, or keywords alone.
 
-    Raises DataError or ConfigError, with the path, for anything else.
+    Raises:
+        DataError or ConfigError: With the path, for anything else.
     """
     from uniemox.data.readers.csv_table import read_json  # noqa: PLC0415 - numpy, which help need not wait for
 

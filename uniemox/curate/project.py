@@ -57,7 +57,11 @@ class Project:
         return self._below("previews", sha256, "jpg")
 
     def _below(self, kind: str, sha256: str, ending: str) -> Path:
-        """Return the place of an image's file. Raises DataError if it is outside of the folder."""
+        """Return the place of an image's file.
+
+        Raises:
+            DataError: If it is outside of the folder.
+        """
         if not re.fullmatch("[0-9a-f]{64}", sha256):
             raise DataError(f"{self.folder}: {sha256!r} is not the sha256 of an image; the database was changed")
         path = self.folder / kind / sha256[:2] / f"{sha256}.{ending}"
@@ -87,8 +91,12 @@ class Project:
 def create_project(folder: Path, plan: CollectionPlan | None = None, *, database: str | None = None) -> Project:
     """Create a project.
 
-    plan: labels and search words; None takes the paper's.  database: an SQLAlchemy URL; None keeps it in the folder.
-    Raises ConfigError if the folder holds a project already.
+    Args:
+        plan: Labels and search words; None takes the paper's.
+        database: An SQLAlchemy URL; None keeps it in the folder.
+
+    Raises:
+        ConfigError: If the folder holds a project already.
     """
     plan = plan or paper_plan()
     if database is not None and re.fullmatch(r"sqlite(\+\w+)?:/*(:memory:)?", database):
@@ -115,7 +123,11 @@ def create_project(folder: Path, plan: CollectionPlan | None = None, *, database
 
 
 def open_project(folder: Path) -> Project:
-    """Open the project in a folder. Raises DataError if there is none."""
+    """Open the project in a folder.
+
+    Raises:
+        DataError: If there is none.
+    """
     if not is_project(folder):
         raise DataError(f"{folder} holds no project; begin one: uniemox curate init {folder}")
     for name in ("project.db", "pictures", "previews"):
@@ -168,7 +180,11 @@ def append(connection: Connection, *, actor: str, step: str, note: str, changes:
 
 
 def person_of(connection: Connection, name: str) -> int:
-    """Return the number of an invited person. Raises DataError for an unknown name."""
+    """Return the number of an invited person.
+
+    Raises:
+        DataError: For an unknown name.
+    """
     number: int | None = connection.scalar(select(t.people.c.id).where(t.people.c.name == name))
     if number is None:
         raise DataError(f"nobody named {name!r} was invited; uniemox curate status lists who was")
@@ -176,7 +192,11 @@ def person_of(connection: Connection, name: str) -> int:
 
 
 def leave_out(connection: Connection, name: str, *, actor: str) -> int:
-    """Stop counting an annotator's answers, by a batch that can be undone. Raises DataError for an unknown name."""
+    """Stop counting an annotator's answers, by a batch that can be undone.
+
+    Raises:
+        DataError: For an unknown name.
+    """
     person_of(connection, name)
     return _new_batch(connection, actor=actor, step=LEAVE_OUT, note=name)
 
@@ -184,7 +204,8 @@ def leave_out(connection: Connection, name: str, *, actor: str) -> int:
 def undo(connection: Connection, batch: int, *, actor: str) -> int:
     """Undo a batch by another batch, which can be undone too, and return its number.
 
-    Raises DataError for a number that does not exist or is undone already.
+    Raises:
+        DataError: For a number that does not exist or is undone already.
     """
     query = select(t.batches.c.step, t.batches.c.note, IS_UNDONE).where(t.batches.c.id == batch)
     if abs(batch) < 2**63:

@@ -59,7 +59,12 @@ def write_status_page(
 ) -> None:
     """Write the page.
 
-    state: result of `status`.  plot: image of the split, or None. Raises DataError if the file can't be written.
+    Args:
+        state: Result of `status`.
+        plot: Image of the split, or None.
+
+    Raises:
+        DataError: If the file can't be written.
     """
     url = ""
     if plot is not None and plot.exists():

@@ -35,8 +35,13 @@ BUSY_S = 30  # maximum wait of a writer for another one
 class Store:
     """A database with the tables of a project; missing tables are created.
 
-    address: an SQLAlchemy URL, such as sqlite:///project/project.db.  is_new: it may be a database without tables.
-    Raises ConfigError for an unusable URL, DataError for a database of another version or of another program.
+    Args:
+        address: An SQLAlchemy URL, such as sqlite:///project/project.db.
+        is_new: It may be a database without tables.
+
+    Raises:
+        ConfigError: For an unusable URL.
+        DataError: For a database of another version or of another program.
     """
 
     def __init__(self, address: str | URL, *, is_new: bool = True) -> None:
@@ -64,7 +69,11 @@ class Store:
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
-        """Open a connection that sees one state of the database. Raises UnavailableError if it can't be read."""
+        """Open a connection that sees one state of the database.
+
+        Raises:
+            UnavailableError: If it can't be read.
+        """
         with self._used("read"), self.engine.connect() as connection:
             yield connection
 
@@ -72,7 +81,8 @@ class Store:
     def write(self) -> Iterator[Connection]:
         """Open a transaction: all or nothing. Only one writer runs at a time, so keep it short.
 
-        Raises UnavailableError if the database is read-only, locked or damaged, or the disk is full.
+        Raises:
+            UnavailableError: If the database is read-only, locked or damaged, or the disk is full.
         """
         with self._used("written"), self._turn, self._writing.begin() as connection:
             yield connection
@@ -130,7 +140,8 @@ class Store:
     def _log_ahead(self) -> None:
         """Use a write-ahead log, a property of the file that some copies lack; readers then don't wait for writers.
 
-        Raises UnavailableError if another program uses a database without it.
+        Raises:
+            UnavailableError: If another program uses a database without it.
         """
         deadline = time.monotonic() + BUSY_S
         while self._is_locked():  # SQLite itself does not wait for a writer here
@@ -194,8 +205,9 @@ def _check_schema(connection: Connection, name: str) -> None:
 def _tune_sqlite(engine: Engine, *, is_new: bool, deadline: Sequence[float]) -> None:
     """Sync every commit to disk, and let writers queue instead of failing half-way.
 
-    is_new: create the file.
-    deadline: time at which statements are interrupted; empty: never.
+    Args:
+        is_new: Create the file.
+        deadline: Time at which statements are interrupted; empty: never.
     """
     if not is_new:
 

@@ -174,7 +174,8 @@ def _contradicts(group: Group) -> bool:
 def _duplicates(members: Sequence[Member]) -> tuple[list[Group], list[Group]]:
     """Return groups of the same bytes, and groups of the same image, including exact copies.
 
-    members: readable images. Empty or damaged files equal each other, but show no image.
+    Args:
+        members: Readable images. Empty or damaged files equal each other, but show no image.
     """
     by_hash: dict[str, list[Member]] = defaultdict(list)
     for member in members:
@@ -256,7 +257,11 @@ SIDE_PX = 112
 
 
 def write_page(audit: Audit, path: Path) -> None:
-    """Write the page. Raises DataError if the file can't be written."""
+    """Write the page.
+
+    Raises:
+        DataError: If the file can't be written.
+    """
     totals = {label: sum(counts.values()) for label, counts in audit.classes.items()}
     largest = max(totals.values(), default=0) or 1
     write_html(

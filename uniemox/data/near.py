@@ -33,8 +33,13 @@ MIRROR = np.tile((-1.0) ** np.arange(FREQUENCIES), FREQUENCIES).astype(np.float3
 def near_groups(thumbs: NDArray[np.uint8]) -> NDArray[np.intp]:
     """Group images that differ only in encoding, size, mirroring and slight cropping.
 
-    thumbs: (N, 32, 32, 3) small images.  Returns (N,) numbers: all images of a group, even if linked through others,
-    have the number of its first. Takes time with the square of N; docs/performance.md has figures.
+    Takes time with the square of N; docs/performance.md has figures.
+
+    Args:
+        thumbs: (N, 32, 32, 3) small images.
+
+    Returns:
+        (N,) numbers: all images of a group, even if linked through others, have the number of its first.
     """
     parent = np.arange(len(thumbs))
     for pairs in _candidates(thumbs):
@@ -117,7 +122,13 @@ def difference(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> NDArray[n
 
     A crop is fitted with the gradient of one image, which finds it more easily in one direction; the smaller difference
     counts.
-    first, second: (M, 32, 32, 3).  Returns (M,) levels of 255, root mean square over 8 x 8 places and three colours.
+
+    Args:
+        first: (M, 32, 32, 3).
+        second: (M, 32, 32, 3).
+
+    Returns:
+        (M,) levels of 255, root mean square over 8 x 8 places and three colours.
     """
     return np.minimum(_difference_from(first, second), _difference_from(second, first))
 
@@ -184,9 +195,11 @@ def decoded_hashes(
 ) -> tuple[list[str], list[Broken]]:
     """Return the sha256 of every sample's file, in order, an empty text for one that is no readable image.
 
-    person: policy of the person view; a target box outside of the image then counts as unreadable, if the view needs
-    it. None: no person view.
     Also returns the unreadable samples with their reasons. JPEGs are decoded at a reduced size.
+
+    Args:
+        person: Policy of the person view; a target box outside of the image then counts as unreadable, if the view
+            needs it. None: no person view.
     """
     results = map_samples(partial(_decoded_hash, person), samples, "hashing images", on_progress=on_progress)
     broken = [Broken(sample.key, reason) for sample, (_, reason) in zip(samples, results, strict=True) if reason]

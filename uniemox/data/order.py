@@ -11,11 +11,18 @@ class RunOrder:
     """Batches of one process in all steps of a run, epoch after epoch, as lists of (epoch, index).
 
     Use it as batch sampler of torch's DataLoader. Samples that do not fill a step at the end of an epoch are left out.
-    samples: size of the data set.  batch_size: images per step over all processes and batches.  steps: of the whole
-    run.  start: steps already done, to resume in the middle of an epoch.  accumulation: batches per step. Neither
-    accumulation nor the number of processes changes the images of a step.  rank, processes: this process takes the
-    rank-th part of every batch.
-    Raises ConfigError if the data do not fill a step, or accumulation or processes do not divide it.
+
+    Args:
+        samples: Size of the data set.
+        batch_size: Images per step over all processes and batches.
+        steps: Of the whole run.
+        start: Steps already done, to resume in the middle of an epoch.
+        accumulation: Batches per step. Neither accumulation nor the number of processes changes the images of a step.
+        rank: This process takes the rank-th part of every batch.
+        processes: This process takes the rank-th part of every batch.
+
+    Raises:
+        ConfigError: If the data do not fill a step, or accumulation or processes do not divide it.
     """
 
     def __init__(
@@ -60,7 +67,11 @@ class RunOrder:
 
 
 def steps_in_epoch(samples: int, batch_size: int) -> int:
-    """Return the number of complete batches in one pass over the data. Raises ConfigError if there is none."""
+    """Return the number of complete batches in one pass over the data.
+
+    Raises:
+        ConfigError: If there is none.
+    """
     if batch_size < 1 or samples < batch_size:
         fitting = 2 ** max(0, samples.bit_length() - 1)
         raise ConfigError(

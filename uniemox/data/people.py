@@ -31,8 +31,12 @@ TEXTS = "texts.jsonl"
 class Sidecar:
     """Sidecar file with one line per image, open for appending.
 
-    header: settings that produced the lines; an existing file must have the same.
-    Raises DataError if it has others, or the file can't be written; ConfigError if another process writes it.
+    Args:
+        header: Settings that produced the lines; an existing file must have the same.
+
+    Raises:
+        DataError: If it has others, or the file can't be written.
+        ConfigError: If another process writes it.
     """
 
     def __init__(self, path: Path, header: Mapping[str, Any]) -> None:
@@ -85,7 +89,11 @@ class Sidecar:
 
 
 def read_sidecar(path: Path) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
-    """Read the header, and lines by key, without an incomplete last line. Raises DataError for any other fault."""
+    """Read the header, and lines by key, without an incomplete last line.
+
+    Raises:
+        DataError: For any other fault.
+    """
     header, lines, _ = _parse(path)
     return header, {line["key"]: line for line in lines}
 
@@ -144,9 +152,11 @@ def find_people(
 ) -> PeopleReport:
     """Detect the people in every image and append them to a sidecar; images that it contains are skipped.
 
-    open_detector: called here and by every worker.  pool: worker processes; the file does not depend on it.  on_gpu:
-    the detector uses the GPU, and takes images in batches.
-    seen: hashes of the detector's training images, stored next to the sidecar, see data/seen.py.
+    Args:
+        open_detector: Called here and by every worker.
+        pool: Worker processes; the file does not depend on it.
+        on_gpu: The detector uses the GPU, and takes images in batches.
+        seen: Hashes of the detector's training images, stored next to the sidecar, see data/seen.py.
     """
     detector = open_detector()
     by_key = {sample.image_key: sample for sample in data.samples}
@@ -180,7 +190,11 @@ def find_people(
 
 
 def read_people(file: Path) -> dict[str, tuple[Detection, ...]]:
-    """Read the people of a sidecar, px, by image key. Raises DataError if it is damaged or of packed images."""
+    """Read the people of a sidecar, px, by image key.
+
+    Raises:
+        DataError: If it is damaged or of packed images.
+    """
     header, lines = read_sidecar(file)
     if header.get("short_side_px") is not None:
         raise DataError(f"{file}: its boxes are in px of packed images; find the people in these, or remove it")
@@ -189,7 +203,11 @@ def read_people(file: Path) -> dict[str, tuple[Detection, ...]]:
 
 
 def detections_of(rows: Any, file: Path, key: str) -> tuple[Detection, ...]:
-    """Parse the boxes of a sidecar's line. Raises DataError, with the file and the image, if they are invalid."""
+    """Parse the boxes of a sidecar's line.
+
+    Raises:
+        DataError: With the file and the image, if they are invalid.
+    """
     try:
         people = [Detection(Box(*map(float, row[:4])), float(row[4])) for row in rows]
         if not all(0 < person.box.area < math.inf and 0 <= person.confidence <= 1 for person in people):

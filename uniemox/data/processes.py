@@ -55,7 +55,8 @@ def worker_context() -> BaseContext:
 def loader_context() -> BaseContext:
     """Return `worker_context` for processes that hand over tensors, through sockets in the folder for temporary files.
 
-    Raises ConfigError if a socket's address in that folder is too long; torch would then wait forever.
+    Raises:
+        ConfigError: If a socket's address in that folder is too long; torch would then wait forever.
     """
     folder = tempfile.gettempdir()
     if len(os.fsencode(folder)) > MAX_TEMP_DIR:
@@ -71,7 +72,9 @@ def worker_pool(
 ) -> ProcessPoolExecutor:
     """Build a pool whose processes end with this process; workers of a killed parent would otherwise wait forever.
 
-    open_work, on_gpu: as for `map_batches`.
+    Args:
+        open_work: As for `map_batches`.
+        on_gpu: As for `map_batches`.
     """
     context = multiprocessing.get_context("spawn") if on_gpu else worker_context()
     return ProcessPoolExecutor(workers, mp_context=context, initializer=_begin, initargs=(open_work,))
@@ -82,9 +85,11 @@ def map_batches(
 ) -> Generator[R | None]:
     """Yield the results of batches, in order; None for a batch at which its worker died twice.
 
-    open_work: called once per worker; returns the function that processes a batch.  on_gpu: the function uses the GPU,
-    so processes are spawned: a fork can't share a GPU with its parent.
     Exceptions of the function are raised here. With one worker this process does the work and a crash ends it.
+
+    Args:
+        open_work: Called once per worker; returns the function that processes a batch.
+        on_gpu: The function uses the GPU, so processes are spawned: a fork can't share a GPU with its parent.
     """
     if not batches:
         return
@@ -110,7 +115,9 @@ def map_each(
     """Yield the results of items, in order, processed in batches; None for an item at which its worker died.
 
     If a batch kills its worker, each of its items is tried alone. Other arguments as for `map_batches`.
-    Raises DataError if workers died at all of the first items, because the items are then not the cause.
+
+    Raises:
+        DataError: If workers died at all of the first items, because the items are then not the cause.
     """
     batches = [items[i : i + batch] for i in range(0, len(items), batch)]
     done = 0
@@ -139,7 +146,9 @@ def map_samples(
 ) -> list[R]:
     """Return the results of a function for samples, in order. Few samples need no processes.
 
-    what: name of the work, for progress.  if_died: result for a sample at which a worker died; None: raise DataError.
+    Args:
+        what: Name of the work, for progress.
+        if_died: Result for a sample at which a worker died; None: raise DataError.
     """
     if len(samples) < 2 * CHUNK and pool == ONE_A_CORE:
         pool = PoolConfig(workers=1)
@@ -250,7 +259,9 @@ def scan(
 ) -> list[Look]:
     """Inspect every sample's image, in order.
 
-    pool: worker processes.  decoders: isolated decoders for untrusted files instead of the pool; None: trusted files.
+    Args:
+        pool: Worker processes.
+        decoders: Isolated decoders for untrusted files instead of the pool; None: trusted files.
     """
     what = "looking at images"
     if decoders is None:

@@ -21,10 +21,13 @@ NOTHING_KNOWN = "A photo."
 def describe(annotation: Mapping[str, object], with_emotion: bool) -> str:
     """Return the text of an annotation; missing, None or empty parts are left out.
 
-    annotation: any of brightness and colorfulness (0 to 1), scene, facial_expression, human_action and emotion (words),
-    object (a list of words, of which eight are named). Other fields are ignored.
-    with_emotion: end with the emotion, which is the label (table VII of the paper compares both).
-    Raises AnnotationError, with the field, for a value of another type or out of range.
+    Args:
+        annotation: Any of brightness and colorfulness (0 to 1), scene, facial_expression, human_action and emotion
+            (words), object (a list of words, of which eight are named). Other fields are ignored.
+        with_emotion: End with the emotion, which is the label (table VII of the paper compares both).
+
+    Raises:
+        AnnotationError: With the field, for a value of another type or out of range.
 
     >>> describe({"brightness": 0.7, "scene": "amusement_park", "object": ["Ferris wheel"]}, with_emotion=False)
     'A bright photo of an amusement park. It shows ferris wheel.'
@@ -40,7 +43,8 @@ def describe(annotation: Mapping[str, object], with_emotion: bool) -> str:
 def text_of(sample: Sample, with_emotion: bool) -> str:
     """Return the teacher's text of a sample: its annotation in words, or else its own text.
 
-    with_emotion: end the text of an annotation with its emotion, if there is one. Other texts stay unchanged.
+    Args:
+        with_emotion: End the text of an annotation with its emotion, if there is one. Other texts stay unchanged.
     """
     if sample.annotation is not None:
         return describe(sample.annotation, with_emotion)

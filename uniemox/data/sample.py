@@ -26,7 +26,11 @@ class StoredImage(Protocol):
     """Source of an image's bytes."""
 
     def read(self) -> bytes:
-        """Read the bytes of the file. Raises OSError if it can't be read."""
+        """Read the bytes of the file.
+
+        Raises:
+            OSError: If it can't be read.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +97,8 @@ def decode_sample(
 ) -> tuple[Image.Image, tuple[int, int]]:
     """Return the upright RGB image of a sample and its full size; arguments as for `images.decode`.
 
-    Raises ImageError, with the image's name, if it can't be read.
+    Raises:
+        ImageError: With the image's name, if it can't be read.
     """
     name = str(sample.image)
     with image_border(name):
@@ -253,7 +258,11 @@ class DataSet:
             )
 
     def only(self, *splits: str) -> "DataSet":
-        """Return the samples of these splits. Raises DataError, with the splits that exist, if there are none."""
+        """Return the samples of these splits.
+
+        Raises:
+            DataError: With the splits that exist, if there are none.
+        """
         self.check_splits()
         samples = [sample for sample in self.samples if sample.split in splits]
         if not samples:

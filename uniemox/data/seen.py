@@ -34,9 +34,14 @@ def write_seen(
     """Write the hashes of all readable images of a data set and of the training images of its sources.
 
     If the file exists, only images that could not be read then are tried again: a repaired one is trained on, and
-    counts as seen.  sources: names of initial weights and teachers, see `seen_by`.  person: policy of the person view,
-    see `decoded_hashes`.
-    Returns the reasons for unreadable images, by key, and writes them next to the hashes.
+    counts as seen.
+
+    Args:
+        sources: Names of initial weights and teachers, see `seen_by`.
+        person: Policy of the person view, see `decoded_hashes`.
+
+    Returns:
+        The reasons for unreadable images, by key, and writes them next to the hashes.
     """
     if (folder / SEEN).exists():
         return _try_again(folder, data.samples, person)
@@ -68,7 +73,8 @@ def check_images(
 ) -> tuple[set[str], dict[str, str]]:
     """Return the hashes of `hashes_of`, and the reasons for unreadable images, by key.
 
-    person: policy of the person view, see `decoded_hashes`.
+    Args:
+        person: Policy of the person view, see `decoded_hashes`.
     """
     digests, broken = decoded_hashes(list(samples), on_progress, person)
     reasons = reasons_of(broken)
@@ -79,8 +85,9 @@ def check_images(
 def seen_by(name: str) -> set[str]:
     """Return the hashes of the images used to train weights or a teacher, as far as known.
 
-    name: as for --init, --encoder.start and --teacher.source: a run, a file in one, fitted:FOLDER, stored:FILE,
-    timm:NAME@FILE, several with commas. Random weights (scratch:) have none.
+    Args:
+        name: As for --init, --encoder.start and --teacher.source: a run, a file in one, fitted:FOLDER, stored:FILE,
+            timm:NAME@FILE, several with commas. Random weights (scratch:) have none.
     """
     hashes: set[str] = set()
     for path in [] if Init.parse(name).from_scratch else weight_paths(name):
@@ -91,7 +98,8 @@ def seen_by(name: str) -> set[str]:
 def read_seen(path: Path, *, in_folder: bool = True) -> set[str]:
     """Read the hashes of a folder or file: next to the file, in it (stored features), or in its folder.
 
-    in_folder: False for a file in a folder of images, which is not a run.
+    Args:
+        in_folder: False for a file in a folder of images, which is not a run.
     """
     if path.is_dir():
         return _read(path / SEEN)
@@ -120,8 +128,10 @@ def refuse_seen(
 ) -> None:
     """Raise DataError if samples are among the training images.
 
-    hashes: the sha256 of every sample's file.  what: the data's name.
-    override: the option that scores them anyway, if there is one.
+    Args:
+        hashes: The sha256 of every sample's file.
+        what: The data's name.
+        override: The option that scores them anyway, if there is one.
     """
     pairs = zip(samples, hashes, strict=True)
     overlap = [sample for sample, digest in pairs if {digest, sample.source_sha256} & seen]

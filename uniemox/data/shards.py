@@ -54,7 +54,11 @@ class ShardedImage:
     sha256: str
 
     def read(self) -> bytes:
-        """Read the bytes of the image. Raises OSError if they have changed."""
+        """Read the bytes of the image.
+
+        Raises:
+            OSError: If they have changed.
+        """
         if "://" in self.address:
             system, path = open_address(self.address)
             data = system.cat_file(path, start=self.offset, end=self.offset + self.size)
@@ -73,7 +77,12 @@ class ShardedImage:
 
 
 def _label_set(values: Mapping[str, Any], where: str) -> LabelSet:
-    """Return the label set of an index. Raises DataError for wrong labels, KeyError or TypeError for other values."""
+    """Return the label set of an index.
+
+    Raises:
+        DataError: For wrong labels.
+        KeyError or TypeError: For other values.
+    """
     try:
         return LabelSet(values["name"], tuple(values["labels"]), values["kind"])
     except LabelError as error:
@@ -83,8 +92,11 @@ def _label_set(values: Mapping[str, Any], where: str) -> LabelSet:
 def read_shards(address: str) -> DataSet:
     """Read the samples of a folder of shards.
 
-    address: a folder, or a URL that fsspec opens (s3://, gs://, http://, memory://).
-    Raises DataError, with the shard's name, if one is missing, cut off, or has another length than in the index.
+    Args:
+        address: A folder, or a URL that fsspec opens (s3://, gs://, http://, memory://).
+
+    Raises:
+        DataError: With the shard's name, if one is missing, cut off, or has another length than in the index.
     """
     system, root = open_address(address.rstrip("/"))
     content = _object_in(_read(system, f"{root}/{INDEX}", address), f"{address}/{INDEX}")
@@ -137,7 +149,9 @@ def read_shards(address: str) -> DataSet:
 def open_address(address: str) -> tuple[Any, str]:
     """Return fsspec's file system of an address, and the path in it.
 
-    Raises MissingPackageError if a package for it is missing, DataError if there is no such kind of address.
+    Raises:
+        MissingPackageError: If a package for it is missing.
+        DataError: If there is no such kind of address.
     """
     try:
         import fsspec  # noqa: PLC0415 - an extra
@@ -193,7 +207,11 @@ def _read(system: Any, path: str, address: str) -> bytes:
 
 
 def _object_in(text: bytes | str, where: str) -> dict[str, Any]:
-    """Parse an object of a shard's index. Raises DataError, with its place, for anything else."""
+    """Parse an object of a shard's index.
+
+    Raises:
+        DataError: With its place, for anything else.
+    """
     value = parse_json(text, where, "; write the shards again")
     if not isinstance(value, dict):
         raise DataError(f"{where}: expected an object, got {type(value).__name__}")
@@ -226,7 +244,9 @@ def write_shards(data: DataSet, out: Path, config: ShardConfig, on_progress: Pro
     """Write a data set as shards; return a line for every image that was left out as unreadable.
 
     If stopped and called again with the same data and settings, it resumes with the next shard.
-    Raises DataError if the folder holds other shards or can't be written.
+
+    Raises:
+        DataError: If the folder holds other shards or can't be written.
     """
     plans = list(_plan(data, config))
     labels = {"name": data.labels.name, "labels": list(data.labels.labels), "kind": data.labels.kind}
@@ -339,7 +359,11 @@ def _write_shard(
 
 @crosses_border
 def _packed(data: bytes, name: str, short_side_px: int | None) -> tuple[bytes, str, float]:
-    """Return an image's bytes, its ending, and its scale. Raises ImageError if it can't be decoded."""
+    """Return an image's bytes, its ending, and its scale.
+
+    Raises:
+        ImageError: If it can't be decoded.
+    """
     if is_raw(data):  # other readers of shards expect the format of the ending
         data = preview_of(data, name)
     header = open_image(data, name)

@@ -38,11 +38,16 @@ JOINS = "joined"
 def combine(members: Sequence[tuple[str, DataSet]], *, is_joined: bool = False) -> DataSet:
     """Join opened data sets into one.
 
-    members: the kind of each, and its data.  Keys and groups begin with the kind (`fi/awe/1.jpg`; the second of a kind
-    is `fi2/...`), so that they never clash and do not depend on folders. Labels are mapped with `label_map` to those of
-    the first data set that has labels; an image whose label has no counterpart stays, without a label.
-    is_joined: keep every label of all data sets instead (`join_labels`); every image keeps its label.
-    Raises LabelError if labels are of different kinds (evoked, felt) or there is no map between them.
+    Keys and groups begin with the kind (`fi/awe/1.jpg`; the second of a kind is `fi2/...`), so that they never clash
+    and do not depend on folders. Labels are mapped with `label_map` to those of the first data set that has labels; an
+    image whose label has no counterpart stays, without a label.
+
+    Args:
+        members: The kind of each, and its data.
+        is_joined: Keep every label of all data sets instead (`join_labels`); every image keeps its label.
+
+    Raises:
+        LabelError: If labels are of different kinds (evoked, felt) or there is no map between them.
     """
     labelled = [data for _, data in members if data.labels.labels]
     labels = (labelled[0] if labelled else members[0][1]).labels
@@ -160,20 +165,26 @@ def open_data(
 ) -> DataSet:
     """Open a data set, or several as one.
 
-    source: KIND:PATH with one of READERS, with options of its reader as in `emotion6:photos?label=vote`; `synthetic:N`;
-    or your own reader, `mypackage.module:open_mine:PATH`, whose module is imported.
-    from_file: the source is from a file, not typed by the user: other packages' readers and addresses are refused.
     Any kind takes its own files, as a union needs them: `fi:FI?splits=fi.json&exclude=check.json`. Several separated by
     commas, `emoset:EmoSet,fi:FI`, are one data set, see `combine`. With `?union=joined` on the first, it has the labels
     of all of them: `ube:UBE?union=joined,fi:FI`.
-    persons, texts: files of `uniemox data persons` and `describe`; None: the files of their usual names next to the
-    data, if they exist.
-    splits: file of `uniemox data split`, or folder `<split>/<class>/<image>` of copies; its splits replace the data
-    set's, and samples that it lacks are left out.
-    exclude: file of `uniemox data check --json`; the images in its list "exclude" are left out.
-    with_texts: False ignores a file of texts next to the data.
-    Raises ConfigError for an unknown kind or option, DataError for faults on disk, LabelError for several data sets
-    whose labels are of different kinds or can't be mapped.
+
+    Args:
+        source: KIND:PATH with one of READERS, with options of its reader as in `emotion6:photos?label=vote`;
+            `synthetic:N`; or your own reader, `mypackage.module:open_mine:PATH`, whose module is imported.
+        from_file: The source is from a file, not typed by the user: other packages' readers and addresses are refused.
+        persons: Files of `uniemox data persons` and `describe`; None: the files of their usual names next to the data,
+            if they exist.
+        texts: Likewise.
+        splits: File of `uniemox data split`, or folder `<split>/<class>/<image>` of copies; its splits replace the data
+            set's, and samples that it lacks are left out.
+        exclude: File of `uniemox data check --json`; the images in its list "exclude" are left out.
+        with_texts: False ignores a file of texts next to the data.
+
+    Raises:
+        ConfigError: For an unknown kind or option.
+        DataError: For faults on disk.
+        LabelError: For several data sets whose labels are of different kinds or can't be mapped.
     """
     sources = split_sources(source)
     if from_file and (re.search(ADDRESS, source) or any(re.match(OWN_READER, one) for one in sources)):
@@ -238,7 +249,11 @@ def split_sources(source: str) -> list[str]:
 def joins_labels(sources: Sequence[str]) -> bool:
     """Return True if a union keeps the labels of all its data sets, by option `union=joined` of the first.
 
-    sources: from `split_sources`.  Raises ConfigError for another value, or where the option has no effect.
+    Args:
+        sources: From `split_sources`.
+
+    Raises:
+        ConfigError: For another value, or where the option has no effect.
     """
     options = [parse_source(source)[2] for source in sources]
     value = options[0].get(UNION)
@@ -286,7 +301,8 @@ def public_name(source: str) -> str:
 def folder_of(source: str) -> Path:
     """Return the folder for people and texts of a data set.
 
-    Raises ConfigError for shards, synthetic scenes, and several data sets.
+    Raises:
+        ConfigError: For shards, synthetic scenes, and several data sets.
     """
     if len(split_sources(source)) > 1:
         raise ConfigError(f"{source}: no file can be stored next to several data sets; give a file with --out")
@@ -315,7 +331,11 @@ def _own_reader(kind: str) -> Callable[..., DataSet]:
 
 
 def _typed_options(kind: str, reader: Callable[..., DataSet], options: Mapping[str, str]) -> dict[str, Any]:
-    """Convert options to the types of the reader's keyword arguments. Raises ConfigError for unknown or wrong ones."""
+    """Convert options to the types of the reader's keyword arguments.
+
+    Raises:
+        ConfigError: For unknown or wrong ones.
+    """
     hints = get_type_hints(reader)
     types = {name: hints.get(name, str) for name in list(inspect.signature(reader).parameters)[1:]}
     typed: dict[str, Any] = {}

@@ -22,11 +22,17 @@ LAYOUT = "<train|val|test>/<class>/<image>"
 def scheme_of_folders(root: Path, data: DataSet) -> dict[str, str]:
     """Return the split of each image of the data set that has a copy below `<split>/<class>/`.
 
-    root: folder that holds the folders train, val and test.  data: the data set as published; its keys are compared
-    with the names of the copies. If a name occurs more than once in the data set, as in the official train and test of
-    CAER-S, a copy is first compared with the images of its own official split, then with the images that are left.
-    Returns the split by key; images without a copy are not in it.
-    Raises DataError if root has no copies, or a copy fits no image, several images, or the image of another copy.
+    Args:
+        root: Folder that holds the folders train, val and test.
+        data: The data set as published; its keys are compared with the names of the copies. If a name occurs more than
+            once in the data set, as in the official train and test of CAER-S, a copy is first compared with the images
+            of its own official split, then with the images that are left.
+
+    Returns:
+        The split by key; images without a copy are not in it.
+
+    Raises:
+        DataError: If root has no copies, or a copy fits no image, several images, or the image of another copy.
     """
     copies = sorted(_copies(root))
     if not copies:

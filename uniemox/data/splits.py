@@ -60,13 +60,18 @@ def split_samples(
 ) -> Scheme:
     """Assign each sample a split: each stratum has the given ratios to within a few samples, and groups stay together.
 
-    ratios: split to share, with sum 1.  stratum: what must be spread evenly, the label by default.
-    fill_splits: give every split a group of each stratum that has enough, even if its share is below one.
     The draw depends only on the keys and the seed, not on the order of the samples. Each stratum is ordered by a hash
     of seed and key, and its first part goes to the first split: with one image more or fewer, the others stay where
     they were, except at most one at each border between two splits of its stratum. A new stratum can move one image
     at each border of the strata after it.
-    Raises ConfigError for ratios that don't add up to 1.
+
+    Args:
+        ratios: Split to share, with sum 1.
+        stratum: What must be spread evenly, the label by default.
+        fill_splits: Give every split a group of each stratum that has enough, even if its share is below one.
+
+    Raises:
+        ConfigError: For ratios that don't add up to 1.
 
     >>> from uniemox.data.synthetic import synthetic
     >>> scheme = split_samples(synthetic(64).samples, {"train": 0.75, "test": 0.25}, seed=0)
@@ -102,8 +107,10 @@ def hash_of(key: str, seed: int) -> bytes:
 def _unit_counts(sizes: Sequence[int], ratios: Mapping[str, float], offset: float) -> list[int]:
     """Return the number of ordered units for each split, in the order of the ratios.
 
-    sizes: samples of each unit.  offset: 0 to 1; 0.5 rounds a border to the nearest sample. A unit across a border goes
-    to the split that holds its middle.
+    Args:
+        sizes: Samples of each unit.
+        offset: 0 to 1; 0.5 rounds a border to the nearest sample. A unit across a border goes to the split that holds
+            its middle.
     """
     ends = np.cumsum(sizes)
     middles = ends - np.array(sizes) / 2
@@ -134,7 +141,8 @@ def _fill(counts: list[int]) -> None:
 def join_copies(samples: Sequence[Sample], hashes: Sequence[str]) -> list[Sample]:
     """Return the samples, where groups that share an image file are one group.
 
-    hashes: the sha256 of every file; empty for an unreadable one.
+    Args:
+        hashes: The sha256 of every file; empty for an unreadable one.
     """
     parent: dict[str, str] = {}
 
@@ -179,8 +187,10 @@ def lacking_splits(data: DataSet, scheme: Mapping[str, str], names: Iterable[str
 def hold_out(samples: Sequence[Sample], count: int, seed: int) -> Scheme:
     """Return the samples' splits, with about this number of train moved to test, each class in proportion.
 
-    Groups stay together, so the number may be missed by a few. Raises ConfigError unless there are more training images
-    than that, and no test split yet.
+    Groups stay together, so the number may be missed by a few.
+
+    Raises:
+        ConfigError: Unless there are more training images than that, and no test split yet.
     """
     train = [sample for sample in samples if sample.split == "train"]
     if any(sample.split == "test" for sample in samples):
@@ -195,7 +205,8 @@ def hold_out(samples: Sequence[Sample], count: int, seed: int) -> Scheme:
 def parse_ratio(text: str) -> dict[str, float]:
     """Parse shares of train, val and test, such as 80/10/10; two numbers are train and test.
 
-    Raises ConfigError for anything else.
+    Raises:
+        ConfigError: For anything else.
 
     >>> parse_ratio("70/10/20")
     {'train': 0.7, 'val': 0.1, 'test': 0.2}
@@ -221,7 +232,11 @@ def keep_fraction(scheme: Scheme, samples: Sequence[Sample], fraction: float, se
 def take_fraction(samples: Sequence[Sample], fraction: float, seed: int) -> list[Sample]:
     """Take a fraction of every class (figure 7), at least one sample; smaller fractions are subsets of larger ones.
 
-    fraction: above 0, at most 1. Raises ConfigError if it is not.
+    Args:
+        fraction: Above 0, at most 1.
+
+    Raises:
+        ConfigError: If it is not.
     """
     if not 0 < fraction <= 1:
         raise ConfigError(f"a fraction must lie above 0 and be at most 1, got {fraction}")
@@ -242,8 +257,12 @@ def paper_split(
 
     The authors' own draws are linked in their README; `read_splits` reads their folders.
 
-    histograms: function that returns (N, D) colour histograms of the samples; only called if schemes are compared
-    (Emo8). Raises ConfigError for a data set that the paper does not use, or that lacks the required official splits.
+    Args:
+        histograms: Function that returns (N, D) colour histograms of the samples; only called if schemes are compared
+            (Emo8).
+
+    Raises:
+        ConfigError: For a data set that the paper does not use, or that lacks the required official splits.
     """
     if kind not in PAPER_RECIPES:
         raise ConfigError(f"the paper does not split {kind}; it uses {', '.join(PAPER_RECIPES)}")
@@ -286,11 +305,14 @@ def choose_scheme(
 ) -> Choice:
     """Draw a scheme for each seed and keep the one whose splits are most similar (section III-B, figure 6).
 
-    histograms: (N, D), one row per sample. They are projected to two principal components. The distance of a scheme is
-    the Fréchet distance between the normal distributions of train and val there (of train and test, if there is no
-    val). The paper judges plots of the same data; this makes a number of them. A class with an image or group for every
-    split is in all of them.
-    Raises ConfigError if a split has less than two samples.
+    Args:
+        histograms: (N, D), one row per sample. They are projected to two principal components. The distance of a scheme
+            is the Fréchet distance between the normal distributions of train and val there (of train and test, if there
+            is no val). The paper judges plots of the same data; this makes a number of them. A class with an image or
+            group for every split is in all of them.
+
+    Raises:
+        ConfigError: If a split has less than two samples.
     """
     compared = ("train", "val" if "val" in ratios else "test")
     if not set(compared) <= set(ratios):
@@ -336,9 +358,12 @@ def write_splits(path: Path, scheme: Scheme, *, source: str, how: str) -> str:
 def read_splits(path: Path, data: DataSet) -> DataSet:
     """Return the data set with the splits of an index file or of folders; samples that have none there are left out.
 
-    path: file of `write_splits`, or a folder with copies of the images, see `scheme_of_folders`.
-    Raises DataError if the file was changed after it was written, or if file or folder name images that the data set
-    does not have.
+    Args:
+        path: File of `write_splits`, or a folder with copies of the images, see `scheme_of_folders`.
+
+    Raises:
+        DataError: If the file was changed after it was written, or if file or folder name images that the data set does
+            not have.
     """
     if os.path.isdir(path):  # Path.is_dir raises OSError for a name that is too long
         scheme = scheme_of_folders(path, data)
@@ -388,7 +413,8 @@ def _digest(splits: Mapping[str, Sequence[str]]) -> str:
 def plot_choice(choice: Choice, data: DataSet, path: Path) -> None:
     """Plot the splits' colours in two principal components, a colour per label, and the distances of all schemes.
 
-    Raises DataError if the file can't be written.
+    Raises:
+        DataError: If the file can't be written.
     """
     from matplotlib import colormaps  # noqa: PLC0415 - slow, and writes its cache into the home folder
     from matplotlib.figure import Figure  # noqa: PLC0415

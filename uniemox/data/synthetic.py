@@ -241,10 +241,14 @@ def synthetic(count: int, seed: int = 0, misleading: float | None = None) -> Dat
     """Return the first scenes of a seed, labelled with Mikels' eight; samples 8k to 8k + 7 have each emotion once.
 
     Of ten such groups of eight, eight are for training, one for val and one for test.
-    misleading: None, or a share, 0 to 1: then the emotion is what the person feels, and only the person determines it.
-    In train and val each emotion has its own place in this share of its images; the others are anywhere. In test the
-    place says nothing: a model that has learned places instead of people is at chance there.
-    Raises ConfigError for a count or a share out of range.
+
+    Args:
+        misleading: None, or a share, 0 to 1: then the emotion is what the person feels, and only the person determines
+            it. In train and val each emotion has its own place in this share of its images; the others are anywhere. In
+            test the place says nothing: a model that has learned places instead of people is at chance there.
+
+    Raises:
+        ConfigError: For a count or a share out of range.
 
     >>> print(synthetic(64).samples[5].image)
     synthetic:0/5

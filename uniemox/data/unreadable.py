@@ -18,7 +18,9 @@ MAX_LISTED = 20  # the default of max_unreadable, so that runs list all of their
 def write_unreadable(path: Path, broken: Mapping[str, str]) -> None:
     """Write one line for each image, {"key", "reason"}. Without images, remove the file of an earlier run.
 
-    path: UNREADABLE in the folder of a run.  broken: reasons by key.
+    Args:
+        path: UNREADABLE in the folder of a run.
+        broken: Reasons by key.
     """
     if broken:
         lines = (json.dumps({"key": key, "reason": reason}, ensure_ascii=False) for key, reason in broken.items())
@@ -41,7 +43,8 @@ def read_unreadable(path: Path) -> dict[str, str]:
 def describe_unreadable(broken: Mapping[str, str], path: Path | None = None) -> list[str]:
     """Return lines for people: the number of images, and names with reasons.
 
-    path: file that lists all of them, if there is one.
+    Args:
+        path: File that lists all of them, if there is one.
     """
     if not broken:
         return []
@@ -66,7 +69,9 @@ def listing_of(broken: Mapping[str, str]) -> str:
 def lost_by_class(samples: Sequence[Sample], broken: Collection[str], labels: LabelSet, part: str) -> list[str]:
     """Return a warning for each class that loses all of its images, or more than a twentieth.
 
-    broken: keys of unreadable images, also of others.  part: name of these samples, such as "train".
+    Args:
+        broken: Keys of unreadable images, also of others.
+        part: Name of these samples, such as "train".
     """
     warnings = []
     for label, (lost, count) in _losses(samples, broken, labels).items():
@@ -81,7 +86,10 @@ def lost_by_class(samples: Sequence[Sample], broken: Collection[str], labels: La
 def refuse_empty_classes(samples: Sequence[Sample], broken: Mapping[str, str], labels: LabelSet, name: str) -> None:
     """Raise DataError, with the first reason, if a class has training images and none of them can be read.
 
-    samples: for training.  broken: reasons by key.  name: of the data.
+    Args:
+        samples: For training.
+        broken: Reasons by key.
+        name: Of the data.
     """
     losses = _losses(samples, broken, labels)
     empty = [label for label, (lost, count) in losses.items() if lost == count]

@@ -20,8 +20,11 @@ TEMPERATURES = (0.01, 100.0)  # lowest and highest; cosines as logits need 0.01
 def reliability(probabilities: Array, labels: Labels, bins: int = BINS) -> tuple[Array, Array, NDArray[np.int64]]:
     """Return mean top probability, accuracy and number of samples in bins of equal width, (bins,) each.
 
-    probabilities: (N, E), 0 to 1.  labels: (N,).  Bin i of n holds the top probabilities above i/n, up to (i+1)/n. The
-    means of a bin without samples are nan.
+    Bin i of n holds the top probabilities above i/n, up to (i+1)/n. The means of a bin without samples are nan.
+
+    Args:
+        probabilities: (N, E), 0 to 1.
+        labels: (N,).
     """
     top = probabilities.max(axis=1).astype(np.float64)  # (N,)
     is_right = probabilities.argmax(axis=1) == labels  # (N,)
@@ -36,7 +39,12 @@ def reliability(probabilities: Array, labels: Labels, bins: int = BINS) -> tuple
 def expected_calibration_error(probabilities: Array, labels: Labels, bins: int = BINS) -> float:
     """Return the mean over samples of the gap between confidence and accuracy of their bin (equation 3).
 
-    probabilities: (N, E), 0 to 1.  labels: (N,).  Returns 0 to 1; biased upwards if bins have few samples.
+    Args:
+        probabilities: (N, E), 0 to 1.
+        labels: (N,).
+
+    Returns:
+        0 to 1; biased upwards if bins have few samples.
 
     >>> expected_calibration_error(np.array([[0.75, 0.25]] * 4), np.array([0, 0, 0, 1]))
     0.0
@@ -50,10 +58,20 @@ def fit_temperature(
 ) -> float:
     """Return the temperature that minimises the mean negative log-likelihood (section 4.2).
 
-    logits: (N, E), of images that are not scored later.  target: (N, E) distributions. Returns 0.01 to 100: 0.01
     if every sample is right, because there is no optimum then, and 1 if the temperature has no effect.
-    familiarity: (N,); the probabilities of less familiar images move towards equal values (`probabilities_of`), before
-    the likelihood is computed.  rules: of the smoothing. Raises DataError for no sample, or logits that are not finite.
+
+    Args:
+        logits: (N, E), of images that are not scored later.
+        target: (N, E) distributions.
+        familiarity: (N,); the probabilities of less familiar images move towards equal values (`probabilities_of`),
+            before the likelihood is computed.
+        rules: Of the smoothing.
+
+    Returns:
+        0.01 to 100: 0.01.
+
+    Raises:
+        DataError: For no sample, or logits that are not finite.
     """
     from scipy.optimize import minimize_scalar  # noqa: PLC0415 - an ONNX file is evaluated without scipy
 
@@ -79,10 +97,14 @@ def fit_temperature(
 def calibrated(info: ClassifierInfo, logits: Array, distances: Array | None, target: Array) -> ClassifierInfo:
     """Return the classifier's metadata after calibration: temperature, distances, conformal scores.
 
-    logits: (N, E).  distances: (N,) from the training images; None: the network has none.  target: (N, E).
     Existing distances stay, because they refer to the network's own training images.
     Fewer than 40 samples leave the temperature (1 if unset) if all are right, and raise it by a factor of 4 at most.
     For task affect (valence and arousal) only distances are stored.
+
+    Args:
+        logits: (N, E).
+        distances: (N,) from the training images; None: the network has none.
+        target: (N, E).
     """
     train_distances = info.distances
     if distances is not None and not train_distances:
@@ -106,7 +128,11 @@ def calibrated(info: ClassifierInfo, logits: Array, distances: Array | None, tar
 def conformal_scores(probabilities: Array, target: Array) -> tuple[float, ...]:
     """Return 1 - p(true label) of held-out samples, sorted, 5 digits, for choosing likely labels.
 
-    probabilities, target: (N, E); the true label is the target's maximum.  More than 2,000 are reduced by `quantiles`.
+    More than 2,000 are reduced by `quantiles`.
+
+    Args:
+        probabilities: (N, E); the true label is the target's maximum.
+        target: (N, E); the true label is the target's maximum.
     """
     truth = target.argmax(axis=1)
     scores = quantiles(1 - probabilities[np.arange(len(truth)), truth])

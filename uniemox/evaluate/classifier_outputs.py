@@ -125,7 +125,11 @@ class _Run:
             self._distances.append(np.where(are_blank, np.float32(np.inf), distances.cpu().numpy()))
 
     def add_all(self, samples: Sequence[Sample], views: EvalViews, workers: int) -> None:
-        """Compute the outputs for samples that could be read before. Raises DataError if one can't any more."""
+        """Compute the outputs for samples that could be read before.
+
+        Raises:
+            DataError: If one can't any more.
+        """
         for batch in load_batches(samples, views, BATCH, workers=workers):
             if batch.broken:
                 raise DataError(f"{batch.broken[0].reason}; it could be read a moment before")
@@ -148,7 +152,10 @@ def select_views(classifier: Classifier, batch: ViewBatch) -> dict[str, torch.Te
 def open_classifier(weights: Path, hardware: HardwareConfig | None) -> tuple[ClassifierInfo, Callable[..., Outputs]]:
     """Open a classifier: its metadata, and a function that returns its outputs for samples.
 
-    weights: model.safetensors of a fine-tuning run.  Raises CheckpointError.
+    Raises CheckpointError.
+
+    Args:
+        weights: Model.safetensors of a fine-tuning run.
     """
     classifier, info = load_classifier(weights)
     hardware = hardware or HardwareConfig()

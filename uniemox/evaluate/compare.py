@@ -44,9 +44,14 @@ class Comparison:
 def compare(ours: Sequence[Path], theirs: Sequence[Path], baseline: Sequence[Path] = ()) -> list[Comparison]:
     """Compare two groups of runs on every evaluation that all runs have, as means over their seeds.
 
-    ours, theirs: folders of fine-tuning runs, or other folders with evaluations (`evaluate` writes that of embedded to
-    ./embedded), at least one each.  baseline: runs of a trivial baseline, such as method histogram.
-    Raises DataError if a folder has no run, they have no evaluation in common, or predictions are for different images.
+    Args:
+        ours: Folders of fine-tuning runs, or other folders with evaluations (`evaluate` writes that of embedded to
+            ./embedded), at least one each.
+        theirs: Likewise.
+        baseline: Runs of a trivial baseline, such as method histogram.
+
+    Raises:
+        DataError: If a folder has no run, they have no evaluation in common, or predictions are for different images.
     """
     runs = {path: _by_title(path) for path in (*ours, *theirs, *baseline)}
     shared = [title for title in next(iter(runs.values()), ()) if all(title in others for others in runs.values())]

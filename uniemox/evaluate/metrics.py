@@ -26,9 +26,12 @@ def check_finite(values: NDArray[np.generic]) -> None:
 def macro_f1(hits: Array, labelled: Array, predicted: Array) -> Array:
     """Return the mean over classes of F1, the harmonic mean of precision and recall: (...,).
 
-    hits, labelled, predicted: (..., E), number or share of each class's samples that were right, that have the label,
-    that were predicted. A class that occurs neither as label nor as prediction is left out of the mean (as in
-    scikit-learn without named labels); one that occurs but was never right counts 0. nan without samples.
+    Args:
+        hits: (..., E), number or share of each class's samples that were right, that have the label, that were
+            predicted. A class that occurs neither as label nor as prediction is left out of the mean (as in
+            scikit-learn without named labels); one that occurs but was never right counts 0. nan without samples.
+        labelled: Likewise.
+        predicted: Likewise.
     """
     together = np.add(labelled, predicted, dtype=np.float64)
     f1 = ratio(np.multiply(hits, 2.0), together)  # (..., E)
@@ -38,7 +41,9 @@ def macro_f1(hits: Array, labelled: Array, predicted: Array) -> Array:
 def top_k_accuracy(scores: Array, labels: Labels, k: int) -> float:
     """Return the share of samples whose label is among the k most probable classes; ties go to the first class.
 
-    scores: (N, E) probabilities or logits.  labels: (N,).
+    Args:
+        scores: (N, E) probabilities or logits.
+        labels: (N,).
 
     >>> top_k_accuracy(np.array([[0.5, 0.3, 0.2], [0.1, 0.2, 0.7]]), np.array([1, 0]), k=2)
     0.5
@@ -51,8 +56,12 @@ def polarity_accuracy(probabilities: Array, labels: Labels, label_set: LabelSet)
     """Return the share of samples with the right polarity, by the summed probabilities of positive and negative
     classes.
 
-    probabilities: (N, E).  labels: (N,).  Samples whose label has no polarity (surprise, neutral) are left out, and so
-    is the probability of such classes; equal sums count as negative. None if the set or the samples lack a polarity.
+    Samples whose label has no polarity (surprise, neutral) are left out, and so is the probability of such classes;
+    equal sums count as negative. None if the set or the samples lack a polarity.
+
+    Args:
+        probabilities: (N, E).
+        labels: (N,).
     """
     to_sign = label_map(label_set, POLARITY)
     sign = np.array([-1 if (s := to_sign(i)) is None else s for i in range(len(label_set))])  # (E,)
@@ -89,7 +98,12 @@ def distribution_measures(target: Array, pred: Array) -> dict[str, Array]:
 def moments(target: Array, pred: Array) -> Array:
     """Return the columns t, p, t², p², t p of the correlations, after subtracting the mean of t from both.
 
-    target, pred: (N,).  Returns (N, 5).
+    Args:
+        target: (N,).
+        pred: (N,).
+
+    Returns:
+        (N, 5).
     """
     middle = np.mean(target, dtype=np.float64)  # avoids rounding of large squares
     t = target - middle
@@ -100,7 +114,11 @@ def moments(target: Array, pred: Array) -> Array:
 def pearson(means: Array) -> Array:
     """Return Pearson's correlation of two axes, -1 to 1; nan if one of them is constant, as with one sample.
 
-    means: (..., 5) of `moments`.  Returns (...,).
+    Args:
+        means: (..., 5) of `moments`.
+
+    Returns:
+        (...,).
     """
     variance_t, variance_p, covariance, _ = _central(means)
     return np.clip(ratio(covariance, np.sqrt(variance_t * variance_p)), -1, 1)
@@ -109,8 +127,14 @@ def pearson(means: Array) -> Array:
 def concordance(means: Array) -> Array:
     """Return Lin's concordance: 2 cov / (var t + var p + (mean t - mean p)²), -1 to 1 (Biometrics 45, 1989).
 
-    means: (..., 5) of `moments`.  Returns (...,). Variances are over N, as in the paper. It is 0 if one axis is
-    constant (no agreement beyond the mean), and nan if both are the same constant: 0/0.
+    Variances are over N, as in the paper. It is 0 if one axis is constant (no agreement beyond the mean), and nan if
+    both are the same constant: 0/0.
+
+    Args:
+        means: (..., 5) of `moments`.
+
+    Returns:
+        (...,).
     """
     variance_t, variance_p, covariance, shift = _central(means)
     return np.clip(ratio(2 * covariance, variance_t + variance_p + shift**2), -1, 1)

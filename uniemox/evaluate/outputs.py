@@ -41,8 +41,13 @@ def outputs_of_network(
 ) -> Outputs:
     """Return logits of all samples, seen as in a prediction, with the people in the data set.
 
-    rated: return valence and arousal of the rating head instead, in the form of a task-affect network (`from_affect`).
-    what: name of the work, for on_progress.  Raises DataError if no image can be read.
+    Args:
+        rated: Return valence and arousal of the rating head instead, in the form of a task-affect network
+            (`from_affect`).
+        what: Name of the work, for on_progress.
+
+    Raises:
+        DataError: If no image can be read.
     """
     head = network.rating_head if rated else None
     outputs, read, broken = run_each(network, samples, [] if head is None else [FEATURES], what, on_progress)
@@ -64,8 +69,12 @@ def run_each(
 
     "colourless", (M,) of bool, is one of the outputs, see `is_colourless`.
 
-    more: names of outputs besides logits and distance.  change: of the images, to ones of the same size; None: none.
-    Raises DataError if no image can be read.
+    Args:
+        more: Names of outputs besides logits and distance.
+        change: Of the images, to ones of the same size; None: none.
+
+    Raises:
+        DataError: If no image can be read.
     """
 
     def run(sample: Sample) -> dict[str, Array] | Broken:

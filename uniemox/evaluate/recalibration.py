@@ -87,11 +87,17 @@ def recalibrate(
 
     Distances from the training images stay those of the network.
 
-    model: embedded, an ONNX file, or a run that contains one.  data: its labels must have a one-to-one map from the
-    model's.  out: file to write; the hashes of the images are written next to it, so that they are not scored later.
-    split: images to use, or all; None: calibration or val of data with splits, else all.
-    Raises DataError for fewer than 30 labelled images, or for training images of the model; ConfigError for a model
-    without probabilities, LabelError without a label map, CheckpointError if out can't be written.
+    Args:
+        model: Embedded, an ONNX file, or a run that contains one.
+        data: Its labels must have a one-to-one map from the model's.
+        out: File to write; the hashes of the images are written next to it, so that they are not scored later.
+        split: Images to use, or all; None: calibration or val of data with splits, else all.
+
+    Raises:
+        DataError: For fewer than 30 labelled images, or for training images of the model.
+        ConfigError: For a model without probabilities.
+        LabelError: Without a label map.
+        CheckpointError: If out can't be written.
     """
     source, network = open_file(model)
     info = network.info
@@ -194,12 +200,19 @@ def fit_ratings(
 ) -> RatingFit:
     """Write an ONNX classifier again with a head for valence and arousal.
 
-    model: embedded, small, an ONNX file, or a run that contains one.  data: with valence and arousal; images of one
-    group are held out together.  out: file to write.  split: as for `recalibrate`.
     The images may still be scored by their labels, which the fit does not read. Their ratings may not: the head stores
     the images' hashes.
-    Raises DataError for fewer than 100 rated images, ConfigError for a model without features or with task affect,
-    CheckpointError if out can't be written.
+
+    Args:
+        model: Embedded, small, an ONNX file, or a run that contains one.
+        data: With valence and arousal; images of one group are held out together.
+        out: File to write.
+        split: As for `recalibrate`.
+
+    Raises:
+        DataError: For fewer than 100 rated images.
+        ConfigError: For a model without features or with task affect.
+        CheckpointError: If out can't be written.
     """
     source, network = open_file(model)
     if network.info.task == "affect" or FEATURES not in network.engine.outputs:
@@ -277,7 +290,11 @@ def _are_inside(
 ) -> NDArray[np.bool_]:
     """Return whether intervals contain the ratings, (N, 2), if other folds determine the ends of each interval.
 
-    held_out: (N, 2) predictions.  ratings: (N, 2).  sources: N names of data sets.  fold: (N,).
+    Args:
+        held_out: (N, 2) predictions.
+        ratings: (N, 2).
+        sources: N names of data sets.
+        fold: (N,).
     """
     inside = np.empty(ratings.shape, dtype=bool)
     for i in range(FOLDS):
@@ -314,7 +331,10 @@ def predict_by_fold(
 ) -> NDArray[np.float64]:
     """Return predictions (N, 2) for images, each by the fit without its fold.
 
-    images: (N, D + E), the inputs themselves or those of altered copies.  Other arguments: as for `ridge`; fold: (N,).
+    Other arguments: as for `ridge`; fold: (N,).
+
+    Args:
+        images: (N, D + E), the inputs themselves or those of altered copies.
     """
     predictions = np.empty_like(ratings)
     for i in range(FOLDS):
@@ -328,8 +348,10 @@ def ridge(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return weights (D + E, 2) and bias (2,) of ridge regression on standardised inputs.
 
-    inputs: (N, D + E).  ratings: (N, 2).  blocks: D and E. Each block has a total variance of 1, so eight labels count
-    as much as thousands of features.
+    Args:
+        inputs: (N, D + E).
+        ratings: (N, 2).
+        blocks: D and E. Each block has a total variance of 1, so eight labels count as much as thousands of features.
     """
     mean, std = inputs.mean(axis=0), inputs.std(axis=0) + 1e-6
     scale = np.concatenate([np.full(width, width**-0.5) for width in blocks]) / std
@@ -380,7 +402,10 @@ def _ends(predictions: NDArray[np.float64], ratings: NDArray[np.float64]) -> lis
 def _quantile_line(x: NDArray[np.float64], y: NDArray[np.float64], level: float) -> tuple[float, float]:
     """Return a and b of the line a + b · x with this quantile of y (Koenker & Bassett, Econometrica 1978).
 
-    x, y: (N,).  level: 0 to 1.
+    Args:
+        x: (N,).
+        y: (N,).
+        level: 0 to 1.
     """
     from scipy import sparse  # noqa: PLC0415 - only a fit needs it
     from scipy.optimize import linprog  # noqa: PLC0415

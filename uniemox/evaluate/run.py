@@ -100,15 +100,21 @@ def evaluate(
 ) -> Evaluation:
     """Score a classifier on all samples of a data set that have a target for it.
 
-    model: a fine-tuning run or its model.safetensors, with torch; or an ONNX file, embedded or small, without.
-    task: affect: score the valence and arousal head of an ONNX classifier instead of its labels.
-    by: a column (domain, split, label, group, or a field of the annotation) whose values are also scored separately.
-    allow_seen: also score images that the model, or its parts, were trained on.
     A data set with some of the model's labels is scored in the model's label set. If it has other labels, the model's
     are mapped to them (`scored_labels`), and samples without a counterpart are left out. Intervals resample images;
     images of one group are resampled together.
-    Raises DataError for training images (`uniemox.data.seen`), or if nothing is left; LabelError if there is no label
-    map; ConfigError for an unknown column.
+
+    Args:
+        model: A fine-tuning run or its model.safetensors, with torch; or an ONNX file, embedded or small, without.
+        task: affect: score the valence and arousal head of an ONNX classifier instead of its labels.
+        by: A column (domain, split, label, group, or a field of the annotation) whose values are also scored
+            separately.
+        allow_seen: Also score images that the model, or its parts, were trained on.
+
+    Raises:
+        DataError: For training images (`uniemox.data.seen`), or if nothing is left.
+        LabelError: If there is no label map.
+        ConfigError: For an unknown column.
     """
     info, answer, head = _open_onnx(model, task) if is_onnx(model) else _open_run(model, task, hardware)
     if info.task == "affect":
@@ -203,10 +209,17 @@ def write_evaluation(
 ) -> Path:
     """Save scores and every image's prediction in the run's folder; replaces files of the same name.
 
-    model: a run's folder, a file in one, or embedded or small, which mean ./embedded and ./small.
-    split: scored split, or all.  name: of the files; None: made from data and split.  persons: file of people that was
-    used.  Returns evaluations/NAME.json; the predictions are in NAME.jsonl, one per line.
-    Raises ConfigError for a name that is not a file name.
+    Args:
+        model: A run's folder, a file in one, or embedded or small, which mean ./embedded and ./small.
+        split: Scored split, or all.
+        name: Of the files; None: made from data and split.
+        persons: File of people that was used.
+
+    Returns:
+        evaluations/NAME.json; the predictions are in NAME.jsonl, one per line.
+
+    Raises:
+        ConfigError: For a name that is not a file name.
     """
     if name is None:
         title = f"{data.name} {split}"

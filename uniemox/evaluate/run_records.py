@@ -114,7 +114,11 @@ class SavedRun:
 
 
 def read_run(path: Path) -> SavedRun:
-    """Read everything about a run. Raises DataError, with the folder, if there is no run."""
+    """Read everything about a run.
+
+    Raises:
+        DataError: With the folder, if there is no run.
+    """
     if not (path / CONFIG).is_file():
         raise DataError(
             f"{path} has no run: there is no {CONFIG}; give a folder that pretrain or finetune wrote (--out)"
@@ -164,7 +168,11 @@ def curves_of(metrics: list[dict[str, float]]) -> dict[str, tuple[NDArray[np.int
 
 
 def read_evaluation(file: Path) -> SavedEvaluation:
-    """Read the scores of EVALUATIONS/NAME.json and its predictions. Raises DataError if there are no scores."""
+    """Read the scores of EVALUATIONS/NAME.json and its predictions.
+
+    Raises:
+        DataError: If there are no scores.
+    """
     try:
         values = read_json(file)
     except ConfigError as error:
@@ -186,7 +194,11 @@ def read_evaluation(file: Path) -> SavedEvaluation:
 
 
 def read_predictions(file: Path, labels: list[str]) -> Predictions:
-    """Read a classifier's predictions, sorted by key. Raises DataError, with the line, for a malformed file."""
+    """Read a classifier's predictions, sorted by key.
+
+    Raises:
+        DataError: With the line, for a malformed file.
+    """
     places = {label: i for i, label in enumerate(labels)}
     rows = []
     for where, line in _lines(file):

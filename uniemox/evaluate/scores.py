@@ -154,9 +154,13 @@ def score_classes(
 ) -> ClassScores:
     """Return every score of a classifier.
 
-    probabilities: (N, E), rows of sum 1.  labels: (N,), indices in the label set.
-    groups: samples that are resampled together, see `bootstrap_interval`.
-    Raises DataError for no samples or probabilities that are not finite.
+    Args:
+        probabilities: (N, E), rows of sum 1.
+        labels: (N,), indices in the label set.
+        groups: Samples that are resampled together, see `bootstrap_interval`.
+
+    Raises:
+        DataError: For no samples or probabilities that are not finite.
     """
     check_finite(probabilities)
     predicted = probabilities.argmax(axis=1)
@@ -184,8 +188,13 @@ def score_classes(
 def score_distributions(predicted: Array, target: Array, *, groups: Groups | None = None) -> DistributionScores:
     """Return every score of a network that predicts a distribution.
 
-    predicted, target: (N, E), shares of votes with rows of sum 1.  groups: as for `score_classes`.
-    Raises DataError for no samples, or values that are not finite.
+    Args:
+        predicted: (N, E), shares of votes with rows of sum 1.
+        target: (N, E), shares of votes with rows of sum 1.
+        groups: As for `score_classes`.
+
+    Raises:
+        DataError: For no samples, or values that are not finite.
     """
     check_finite(np.hstack([predicted, target]))
     measures = distribution_measures(target, predicted)
@@ -199,9 +208,15 @@ def score_affect(
 ) -> AffectScores:
     """Return every score of a network that predicts valence and arousal.
 
-    predicted, target: (N, 2), valence first, both in the data set's unit.  groups: as for `score_classes`.
-    intervals: (N, 2, 2) low and high of each prediction; None: there are none.
-    Raises DataError for no samples or values that are not finite, ShapeError for other shapes.
+    Args:
+        predicted: (N, 2), valence first, both in the data set's unit.
+        target: (N, 2), valence first, both in the data set's unit.
+        groups: As for `score_classes`.
+        intervals: (N, 2, 2) low and high of each prediction; None: there are none.
+
+    Raises:
+        DataError: For no samples or values that are not finite.
+        ShapeError: For other shapes.
     """
     if target.ndim != 2 or target.shape[1] != 2 or predicted.shape != target.shape:
         raise ShapeError(
@@ -250,10 +265,12 @@ def score_groups(
 ) -> GroupScores:
     """Score the groups given by one column.
 
-    values: one per sample, at least one; None becomes "unknown", an ordinary group.  score: function from the indices
-    of a group's samples, (M,), to scores.  min_samples: minimum number of samples of a ranked group; its score must
-    also be defined.
     The worst group has the lowest accuracy or mean concordance, or the highest divergence; ties go to the first name.
+
+    Args:
+        values: One per sample, at least one; None becomes "unknown", an ordinary group.
+        score: Function from the indices of a group's samples, (M,), to scores.
+        min_samples: Minimum number of samples of a ranked group; its score must also be defined.
     """
     members: dict[str, list[int]] = {}
     for place, value in enumerate(values):

@@ -43,7 +43,9 @@ def store_as_float16(src: Path, dst: Path) -> None:
 
     onnxruntime folds the casts when it loads the file. Weights that float16 can't hold, above 65,504, stay unchanged,
     and so do metadata, inputs and outputs. The result is deterministic; dst may be src.
-    Raises CheckpointError if src can't be read or dst can't be written.
+
+    Raises:
+        CheckpointError: If src can't be read or dst can't be written.
     """
     write_model(_packed(read_model(src), _as_half), dst)
 
@@ -53,8 +55,13 @@ def store_as_int8(src: Path, dst: Path, *, keep_float16: str | None = None) -> N
     float16.
 
     Logits change more than with float16: by up to 0.2 in a MobileNetV2, see docs/export.md.
-    keep_float16: a regular expression; kernels whose name contains a match are stored as float16 too. Raises
-    ConfigError for no match or an invalid expression; CheckpointError for a file with packed weights.
+
+    Args:
+        keep_float16: A regular expression; kernels whose name contains a match are stored as float16 too.
+
+    Raises:
+        ConfigError: For no match or an invalid expression.
+        CheckpointError: For a file with packed weights.
     """
     try:
         if keep_float16 is None:
@@ -208,10 +215,18 @@ def export_int8(
 ) -> Int8Check:
     """Write a classifier's ONNX file in int8 if it is faster and accurate enough, and return the measurements.
 
-    src: from `export_classifier`.  data: up to 2,000 evenly spread images are compared; 64 of them give the
-    ranges and choose the layers that stay float32.  on_progress: called with the step, and the number done and of all.
-    Writes nothing if the result is not `is_kept`. Raises CheckpointError if src is not a uniemox classifier, or can't
-    be quantised or written; ConfigError if it predicts no labels; DataError without readable images.
+    ranges and choose the layers that stay float32.
+
+    Args:
+        src: From `export_classifier`.
+        data: up to 2,000 evenly spread images are compared; 64 of them give the.
+        on_progress: Called with the step, and the number done and of all. Writes nothing if the result is not
+            `is_kept`.
+
+    Raises:
+        CheckpointError: If src is not a uniemox classifier, or can't be quantised or written.
+        ConfigError: If it predicts no labels.
+        DataError: Without readable images.
     """
     info = Network.open(src).info
     if info.task == "affect":
@@ -239,10 +254,14 @@ def quantise(src: Path, dst: Path, images: Sequence[Pixels], keep: str = "") -> 
     static, if most weights belong to convolutions: these, and what only joins them, with weights per channel and
     activations in 8 bits, whose ranges are measured on `images`. dynamic, otherwise: only matrix products, ranges
     measured at run time, images not used.
-    keep: regular expression; convolutions whose weight's name begins with a match stay float32. Empty: none.
     Metadata stay; a dynamic file is marked as taking one image at a time, see `is_one_by_one`.
-    Raises CheckpointError if src can't be read or quantised, or dst can't be written; DataError if images are needed
-    and there are none.
+
+    Args:
+        keep: Regular expression; convolutions whose weight's name begins with a match stay float32. Empty: none.
+
+    Raises:
+        CheckpointError: If src can't be read or quantised, or dst can't be written.
+        DataError: If images are needed and there are none.
     """
     tools = quantization_tools()
     model = read_model(src)

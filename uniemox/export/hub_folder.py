@@ -40,8 +40,15 @@ def write_hub_folder(
 ) -> bool:
     """Write the files, replacing existing ones; other files stay.
 
-    name: of the model, in the card.  scores: lines of Markdown for it.  Returns True if timm and transformers open it.
-    Raises CheckpointError or DataError if it can't be written.
+    Args:
+        name: Of the model, in the card.
+        scores: Lines of Markdown for it.
+
+    Returns:
+        True if timm and transformers open it.
+
+    Raises:
+        CheckpointError or DataError: If it can't be written.
     """
     info = replace(info, trained_on=public_name(info.trained_on))
     export_classifier(classifier, info, folder / ONNX)

@@ -25,9 +25,12 @@ TOLERANCE = 1e-4  # error of pooled features, relative to the largest
 class WithMaps(nn.Module):
     """Wraps a classifier so that forward returns all outputs of its file: logits, class-activation maps, features.
 
-    classifier: one that `has_maps` accepts.  The maps are the head applied at every position of the last feature map
-    (class activation maps, arXiv 1512.04150, equation 2): their mean over h and w plus the head's bias is the logits.
-    Maps of several encoders are resized bilinearly to the largest, each keeping its mean, and added.
+    The maps are the head applied at every position of the last feature map (class activation maps, arXiv 1512.04150,
+    equation 2): their mean over h and w plus the head's bias is the logits. Maps of several encoders are resized
+    bilinearly to the largest, each keeping its mean, and added.
+
+    Args:
+        classifier: One that `has_maps` accepts.
     """
 
     def __init__(self, classifier: Classifier) -> None:
@@ -37,7 +40,8 @@ class WithMaps(nn.Module):
     def forward(self, scene: Tensor) -> dict[str, Tensor]:
         """Return logits (N, E), features (N, D), distance (N,) if the classifier has one, and maps (N, E, h, w).
 
-        scene: (N, 3, H, W), ImageNet-normalised.
+        Args:
+            scene: (N, 3, H, W), ImageNet-normalised.
         """
         head: Any = self.classifier.head
         pairs = _features(self.classifier.encoder, scene)
@@ -80,7 +84,11 @@ def named_outputs(classifier: Classifier, features: Tensor) -> dict[str, Tensor]
 def has_maps(classifier: Classifier, size: int) -> bool:
     """Return True if a scene classifier is a linear head over the means of one or several feature maps.
 
-    classifier: in eval mode, on the CPU.  size: side of its input, px.  Tested on one image of noise.
+    Tested on one image of noise.
+
+    Args:
+        classifier: In eval mode, on the CPU.
+        size: Side of its input, px.
     """
     encoder = classifier.encoder
     if classifier.streams != "scene" or classifier.method is not None or not isinstance(classifier.head, nn.Linear):
@@ -126,7 +134,9 @@ def export_classifier(classifier: Classifier, info: ClassifierInfo, path: Path) 
     "logits": (N, E); "features": (N, D), input of the head; "distance": (N,), if the classifier has one, see
     `Distance`; "maps": (N, E, h, w), if `has_maps` is true, see `WithMaps`. Outputs that are not requested cost
     nothing. Its metadata contain `info` as JSON under "uniemox".
-    Raises CheckpointError if it can't be written.
+
+    Raises:
+        CheckpointError: If it can't be written.
     """
     names = list(info.views)
     device = next(classifier.parameters()).device
@@ -169,7 +179,11 @@ def _traced(classifier: Classifier, names: Sequence[str], size: int) -> torch.on
 
 
 def read_model(path: Path) -> onnx.ModelProto:
-    """Read an ONNX file. Raises CheckpointError if it can't be read or is not ONNX."""
+    """Read an ONNX file.
+
+    Raises:
+        CheckpointError: If it can't be read or is not ONNX.
+    """
     try:
         model = onnx.load(path)
         onnx.checker.check_model(model)
@@ -183,7 +197,11 @@ def read_model(path: Path) -> onnx.ModelProto:
 
 
 def write_model(model: onnx.ModelProto, path: Path) -> None:
-    """Write an ONNX file atomically. Raises CheckpointError if it can't be written."""
+    """Write an ONNX file atomically.
+
+    Raises:
+        CheckpointError: If it can't be written.
+    """
     with replacing(path, CheckpointError) as partial:
         onnx.save(model, partial)
 

@@ -73,7 +73,10 @@ class AffectStep:
 def rehearsal(model: nn.Module, device: torch.device) -> Iterator[None]:
     """Run forward passes that leave no trace: no graph, no draw of torch's generators, no batch-norm statistics.
 
-    The same passes afterwards draw the same numbers.  device: of the model.
+    The same passes afterwards draw the same numbers.
+
+    Args:
+        device: Of the model.
     """
     norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
     momenta = [norm.momentum for norm in norms]

@@ -69,9 +69,12 @@ def fit_head(
 ) -> tuple[nn.Linear, float]:
     """Fit a linear head on features. Returns the head and its penalty, which cross-validation on these samples chooses.
 
-    features: (N, C).  target: (N, E), rows that sum to 1, or (N, 2) valence and arousal.
-    class_weights: (E,), weight of a sample of each class; None: equal weights.
     Features are standardised for the fit. The returned head includes this and takes unscaled features.
+
+    Args:
+        features: (N, C).
+        target: (N, E), rows that sum to 1, or (N, 2) valence and arousal.
+        class_weights: (E,), weight of a sample of each class; None: equal weights.
     """
     mean, std = features.mean(axis=0), features.std(axis=0) + 1e-6
     x = (features - mean) / std
@@ -96,13 +99,18 @@ def fit_fusion(
 ) -> KeptWeights | None:
     """Train the layers after a classifier's encoder, in place; the encoder is not run.
 
-    encoded: output of `Classifier.encode` for N images.  target: (N, E), or (N, 2) valence and arousal.  own: function
-    for the method's own targets of some rows.  score: function that scores held-out images, called before the first
-    step and ten times with each of two learning rates; the weights with the highest score are used. None: the last
-    weights of one rate.
-    Returns the step that the score chose; None without a score.
     A linear head alone is not enough: it can't use information that only scene and person together contain.
     Takes a few seconds to a few minutes; the result is the same on every process.
+
+    Args:
+        encoded: Output of `Classifier.encode` for N images.
+        target: (N, E), or (N, 2) valence and arousal.
+        own: Function for the method's own targets of some rows.
+        score: Function that scores held-out images, called before the first step and ten times with each of two
+            learning rates; the weights with the highest score are used. None: the last weights of one rate.
+
+    Returns:
+        The step that the score chose; None without a score.
     """
     named = classifier.named_parameters()
     parameters = [one for name, one in named if one.requires_grad and not name.startswith("encoder.")]
@@ -241,7 +249,8 @@ def _linear(coefficients: NDArray, offsets: NDArray, mean: NDArray, std: NDArray
 def fit_method(run: FinetuneRun, out: Path) -> KeptWeights | None:
     """Fit the layers after the encoder with the run's method.  out: the run's folder.
 
-    Returns the weights that held-out images chose; None if they chose nothing.
+    Returns:
+        The weights that held-out images chose; None if they chose nothing.
     """
     config = run.config
     model = run.model
@@ -261,8 +270,11 @@ def fit_method(run: FinetuneRun, out: Path) -> KeptWeights | None:
 def fit_after_encoder(run: FinetuneRun, selection: Sequence[Sample] = ()) -> KeptWeights | None:
     """Fit the layers after the frozen encoder in place, because an optimiser may hold their parameters.
 
-    selection: held-out images whose score chooses the weights; empty: use the last weights.
-    Returns the weights that held-out images chose; None if they chose nothing.
+    Args:
+        selection: held-out images whose score chooses the weights; empty: use the last weights.
+
+    Returns:
+        The weights that held-out images chose; None if they chose nothing.
     """
     config = run.config
     model = run.model

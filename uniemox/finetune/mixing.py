@@ -43,8 +43,12 @@ class Mixing:
 def draw_mixing(count: int, size: tuple[int, int], config: AugmentConfig) -> Mixing | None:
     """Draw how a batch is mixed, from numpy's global generator, in the order of timm's own Mixup.
 
-    count: images in the batch; the last one of an odd number stays unmixed.  size: height and width, px.
-    Returns None if nothing is mixed.
+    Args:
+        count: Images in the batch; the last one of an odd number stays unmixed.
+        size: Height and width, px.
+
+    Returns:
+        None if nothing is mixed.
     """
     even = count // 2 * 2
     if even == 0 or (config.mixup == 0 and config.cutmix == 0):

@@ -64,8 +64,10 @@ class SavedFusion(NamedTuple):
 def network_of(config: FinetuneConfig, data: DataSet, train: Sequence[Sample]) -> BuiltNetwork:
     """Build the network that a run trains; random weights are drawn from torch's generator.
 
-    train: samples on which the options of a region method depend.
     Raises CheckpointError, EncoderError, ShapeError or ConfigError.
+
+    Args:
+        train: Samples on which the options of a region method depend.
     """
     labels = data.labels.labels
     outputs = 2 if config.task == "affect" else len(labels)
@@ -81,7 +83,11 @@ def network_of(config: FinetuneConfig, data: DataSet, train: Sequence[Sample]) -
 def build_network(init: str, config: NetworkConfig, *, size: int, outputs: int) -> BuiltNetwork:
     """Build the classifier that `init` names; random weights are drawn from torch's generator.
 
-    size: side of the views, px.  outputs: E.  Raises CheckpointError, EncoderError, ShapeError or ConfigError.
+    Raises CheckpointError, EncoderError, ShapeError or ConfigError.
+
+    Args:
+        size: Side of the views, px.
+        outputs: E.
     """
     encoder, spec = open_start(init, config, size)
     parsed = Init.parse(init)
@@ -218,8 +224,12 @@ def check_same_division(run: Path, others: Sequence[str]) -> None:
 def mean_head(sources: Sequence[str], labels: Sequence[str]) -> nn.Linear:
     """Return a head over concatenated features of several fine-tuned encoders: the mean of their calibrated logits.
 
-    sources: folders of fine-tuning runs.  labels: labels that all runs must have.
-    Raises CheckpointError or ConfigError for a folder that is not a run, other labels, or a head that is not linear.
+    Args:
+        sources: Folders of fine-tuning runs.
+        labels: Labels that all runs must have.
+
+    Raises:
+        CheckpointError or ConfigError: For a folder that is not a run, other labels, or a head that is not linear.
     """
     weights = []
     biases = []
@@ -246,7 +256,10 @@ def mean_head(sources: Sequence[str], labels: Sequence[str]) -> nn.Linear:
 def restart(encoder: nn.Module, spec: NetworkSpec) -> None:
     """Draw random weights: matrices as MAE does; norms, learned tables and scales as timm initialises them.
 
-    Sin-cos position tables stay unchanged.  spec: description of the encoder.
+    Sin-cos position tables stay unchanged.
+
+    Args:
+        spec: Description of the encoder.
     """
     with torch.random.fork_rng(devices=[]):
         fresh = dict(build_encoders(spec).named_parameters())
@@ -266,7 +279,11 @@ def restart(encoder: nn.Module, spec: NetworkSpec) -> None:
 
 @torch.no_grad()
 def feature_width(encoder: nn.Module, size: int) -> int:
-    """Return D, the number of channels of the encoder's features. Raises CheckpointError if it returns none."""
+    """Return D, the number of channels of the encoder's features.
+
+    Raises:
+        CheckpointError: If it returns none.
+    """
     was_training = encoder.training
     features = encoder.eval()(torch.zeros(1, 3, size, size))
     encoder.train(was_training)
@@ -326,7 +343,8 @@ def _under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 def _freeze_unused(encoder: nn.Module, size: int) -> int:
     """Freeze parameters that the last feature map does not use, such as a pooling: DDP would wait for them.
 
-    Returns D, the channels of the map.
+    Returns:
+        D, the channels of the map.
     """
     was_training = encoder.training
     places = feature_map(encoder.eval(), torch.zeros(1, 3, size, size))  # (1, D, h, w)
@@ -339,7 +357,11 @@ def _freeze_unused(encoder: nn.Module, size: int) -> int:
 
 
 def checkpoint_activations(encoder: Any) -> None:
-    """Let the encoder recompute activations instead of storing them. Raises ConfigError if it can't."""
+    """Let the encoder recompute activations instead of storing them.
+
+    Raises:
+        ConfigError: If it can't.
+    """
     if not hasattr(encoder, "set_grad_checkpointing"):
         raise ConfigError(f"hardware.grad_checkpointing does not work with a {type(encoder).__name__}; turn it off")
     encoder.set_grad_checkpointing(True)

@@ -39,11 +39,16 @@ def finetune(
 ) -> ClassifierInfo:
     """Fine-tune on a data set; under torchrun, call it in every process.
 
-    out: folder of the run, a new one, or one to continue if `resume`. Returns the finished classifier's metadata.
     On the CPU the same settings, data and number of processes give the same bits, even if the run is killed and
     resumed.
     Raises ConfigError, DataError, CheckpointError, NonFiniteLossError; StoppedError after SIGTERM or Ctrl-C. After any
     error the last checkpoint remains.
+
+    Args:
+        out: Folder of the run, a new one, or one to continue if `resume`.
+
+    Returns:
+        The finished classifier's metadata.
     """
     device = setup_device(config.hardware)
     callback = callback or Callback()

@@ -40,9 +40,11 @@ MISSING = {
 def target_of(samples: Sequence[Sample], task: Task, label_set: LabelSet) -> Tensor:
     """Return the targets of N samples in float32.
 
-    "label": (N, E), 1 at the label.  "distribution": (N, E), shares of the votes for the set's labels, with sum 1;
-    votes for other words are dropped.  "affect": (N, 2), valence and arousal, 1 to 9 scaled to -1 to 1.
-    Raises DataError, with the sample's key, for a sample without such a target.
+    "label": (N, E), 1 at the label. "distribution": (N, E), shares of the votes for the set's labels, with sum 1; votes
+    for other words are dropped. "affect": (N, 2), valence and arousal, 1 to 9 scaled to -1 to 1.
+
+    Raises:
+        DataError: With the sample's key, for a sample without such a target.
     """
     rows = []
     for sample in samples:
@@ -65,7 +67,10 @@ def class_weights(samples: Sequence[Sample], label_set: LabelSet, task: Task = "
     """Return class weights under which all classes count the same: (E,) float32, with mean 1 over the samples.
 
     A class with n of N samples gets N / (number of classes with samples · n); a class without samples gets 0. With task
-    distribution, n is the sum of the class's shares. Samples without target are ignored. Raises DataError if all are.
+    distribution, n is the sum of the class's shares. Samples without target are ignored.
+
+    Raises:
+        DataError: If all are.
     """
     labelled = [sample for sample in samples if has_target(sample, task, label_set)]
     if not labelled:
@@ -123,7 +128,9 @@ def split_for_training(data: DataSet, config: FinetuneConfig, out: Path | None) 
     without a target are left out. config.fraction is applied first, so a run reads no label outside of it. If an epoch
     is chosen, half of the held-out samples choose it and half calibrate. With fewer than 40, or with select accuracy,
     all do both, which `calibration_images` records.
-    Raises DataError if no sample is left to train on or to hold out.
+
+    Raises:
+        DataError: If no sample is left to train on or to hold out.
     """
     useful = _with_splits(data, config, out)
     train = [sample for sample in useful if sample.split == "train"]
@@ -196,7 +203,11 @@ class FinetuneRun:
     def leave_out(self, broken: Mapping[str, str]) -> None:
         """Count images that can't be read, and warn of classes that lose many.
 
-        broken: reasons by key.  Raises DataError for too many images, or if none of a class is left to train on.
+        Args:
+            broken: Reasons by key.
+
+        Raises:
+            DataError: For too many images, or if none of a class is left to train on.
         """
         self.broken.add([Broken(key, reason) for key, reason in broken.items()])
         self.unreadable = frozenset(broken)
@@ -256,8 +267,14 @@ class FinetuneRun:
     ) -> Outputs:
         """Return logits, or the encoder's output for each view.
 
-        what: name of the work, for the progress bar.  model, view, precision: used instead of the run's own.
-        Raises DataError if there are more unreadable images than allowed.
+        Args:
+            what: Name of the work, for the progress bar.
+            model: Used instead of the run's own.
+            view: Used instead of the run's own.
+            precision: Used instead of the run's own.
+
+        Raises:
+            DataError: If there are more unreadable images than allowed.
         """
         outputs = outputs_of(
             model or self.model,

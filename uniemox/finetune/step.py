@@ -56,7 +56,11 @@ class AugmentedViews:
     """Share of images that are altered, see views/alterations.py."""
 
     def __call__(self, sample: Sample, epoch: int) -> Views:
-        """Return the views of a sample in an epoch. Raises ImageError or BoxError, with the image's name."""
+        """Return the views of a sample in an epoch.
+
+        Raises:
+            ImageError or BoxError: With the image's name.
+        """
         views = TrainViews(self.config, self.seed)(sample, epoch)
         if self.altered > 0:
             draw = random.Random(f"altered/{self.seed}/{epoch}/{sample.key}".encode("utf-8", "surrogatepass"))
@@ -84,13 +88,21 @@ def augment_batch(
 ) -> tuple[Tensor | None, Tensor | None, Tensor]:
     """Prepare a batch for the classifier: on the device, normalised, erased and mixed, with its targets.
 
-    scene, person: (N, 3, S, S) uint8, RGB, or None.  targets: (N, E), or (N, 2) for task "affect".
-    stats: normalisation of the encoder's pixels.
-    Returns float32 tensors of these shapes, None for None. Only labels are smoothed. Every view is erased separately;
-    scene and person of an image are mixed alike. The batch is mixed with itself in reverse order. One draw per batch
-    sets how; the last image of an odd batch stays unmixed.
+    Only labels are smoothed. Every view is erased separately; scene and person of an image are mixed alike. The batch
+    is mixed with itself in reverse order. One draw per batch sets how; the last image of an odd batch stays unmixed.
     Draws come from the global generators of torch, numpy and Python.
-    Raises ShapeError if there is no view, or views and targets do not match.
+
+    Args:
+        scene: (N, 3, S, S) uint8, RGB, or None.
+        person: (N, 3, S, S) uint8, RGB, or None.
+        targets: (N, E), or (N, 2) for task "affect".
+        stats: Normalisation of the encoder's pixels.
+
+    Returns:
+        float32 tensors of these shapes, None for None.
+
+    Raises:
+        ShapeError: If there is no view, or views and targets do not match.
     """
     target, mixing = prepare_targets(scene, person, targets, config, task)
     scene, person = augment_views(scene, person, config, mixing, device=device, stats=stats)
@@ -211,8 +223,11 @@ class Objective:
     ) -> Tensor:
         """Return the loss of one batch.
 
-        output, target: (N, E), or (N, 2) valence and arousal.  features: (N, C), the head's input, if there is a
-        method.  own: the method's own targets.
+        Args:
+            output: (N, E), or (N, 2) valence and arousal.
+            target: (N, E), or (N, 2) valence and arousal.
+            features: (N, C), the head's input, if there is a method.
+            own: The method's own targets.
         """
         return self.terms(output, target, features, own).sum()
 
@@ -286,12 +301,17 @@ def finetune_step(
 ) -> dict[str, float]:
     """Run forward and backward over the batches of all processes, then update the weights once.
 
-    model: a Classifier, or DistributedDataParallel around it.  batches: one, or several whose gradients accumulate;
-    loss and gradient are those of the joined batch of all processes, up to rounding. With task affect and several
-    batches, each batch is passed forward twice.
-    stats: normalisation of the encoder's pixels.
-    Returns "loss" and "grad_norm" of the joined batch.
-    Raises NonFiniteLossError before any weight changes.
+    Args:
+        model: A Classifier, or DistributedDataParallel around it.
+        batches: One, or several whose gradients accumulate; loss and gradient are those of the joined batch of all
+            processes, up to rounding. With task affect and several batches, each batch is passed forward twice.
+        stats: Normalisation of the encoder's pixels.
+
+    Returns:
+        "loss" and "grad_norm" of the joined batch.
+
+    Raises:
+        NonFiniteLossError: Before any weight changes.
     """
     device = next(model.parameters()).device
     prepared = [_PreparedBatch.of(batch, objective, augment) for batch in batches]
@@ -388,8 +408,11 @@ def ask_teacher(
 
     All processes call it: the first one predicts, and the others read the file. Additional images that the teacher
     can't read are left out; labelled ones keep only their label.
-    Raises ConfigError for a teacher with other labels, CheckpointError for one that can't be opened, DataError for
-    saved predictions of other images.
+
+    Raises:
+        ConfigError: For a teacher with other labels.
+        CheckpointError: For one that can't be opened.
+        DataError: For saved predictions of other images.
     """
     samples = [*train, *open_unlabelled(config)]
     keys = [sample.key for sample in samples]

@@ -53,10 +53,11 @@ Convert = Callable[[Image.Image], Image.Image]
 def to_srgb(image: Image.Image, low_bytes: Image.Image | None = None) -> Image.Image:
     """Return an image with its colours in sRGB.
 
-    image: with 8 bits per channel and the `info` of its file; it is not changed. The result is the same object if it is
-    sRGB already, or names no colour space. A profile that is broken, too large or of another kind of colours counts as
-    none. Otherwise the result has mode RGB, or RGBA if the image has transparency.
-    low_bytes: of values with 16 bits (see low_bytes.py). They are read for linear light.
+    Args:
+        image: With 8 bits per channel and the `info` of its file; it is not changed. The result is the same object if
+            it is sRGB already, or names no colour space. A profile that is broken, too large or of another kind of
+            colours counts as none. Otherwise the result has mode RGB, or RGBA if the image has transparency.
+        low_bytes: Of values with 16 bits (see low_bytes.py). They are read for linear light.
     """
     if "transparency" in image.info:  # a colour, which would have to be converted too
         low_bytes = None
@@ -108,7 +109,9 @@ def _is_grey(image: Image.Image) -> bool:
 def frame_to_srgb(image: Image.Image, primaries: int, transfer: int) -> Image.Image:
     """Return an RGB frame of a video with its colours in sRGB.
 
-    primaries, transfer: code points of ITU-T H.273. Transfer functions of SDR count as the one of sRGB, as in players.
+    Args:
+        primaries: Code points of ITU-T H.273. Transfer functions of SDR count as the one of sRGB, as in players.
+        transfer: Likewise.
     """
     hdr = transfer if transfer in (PQ, HLG) else 0
     return _apply(image, _conversion_of_space(_space_of(primaries, hdr)), "RGB")
@@ -217,7 +220,8 @@ def _conversion_of_space(space: ColourSpace) -> Convert | None:
 def _conversion(profile: bytes, mode: str) -> Convert | None:
     """Return the function that converts images to sRGB: `_unchanged` if the profile is sRGB, None if it is broken.
 
-    mode: RGB, L or CMYK.
+    Args:
+        mode: RGB, L or CMYK.
     """
     from PIL import ImageCms  # noqa: PLC0415 - most images have no profile
 

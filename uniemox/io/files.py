@@ -45,20 +45,29 @@ def is_plain_name(name: str) -> bool:
 
 
 def open_regular(path: str | os.PathLike[str]) -> BufferedReader:
-    """Open a file for reading. Raises OSError if it is not a regular file: pipes would hang, devices never end."""
+    """Open a file for reading.
+
+    Raises:
+        OSError: If it is not a regular file: pipes would hang, devices never end.
+    """
     return open(path, "rb", opener=_open_regular)
 
 
 def open_appending(path: Path) -> BinaryIO:
     """Open a file for appending, and create it if it is missing.
 
-    Raises OSError for a link, a pipe or a device.
+    Raises:
+        OSError: For a link, a pipe or a device.
     """
     return open(path, "ab", opener=_open_without_links)
 
 
 def read_limited(path: str | os.PathLike[str], max_bytes: int = MAX_TEXT_BYTES) -> bytes:
-    """Return the bytes of a regular file. Raises OSError if it can't be read or has more than max_bytes."""
+    """Return the bytes of a regular file.
+
+    Raises:
+        OSError: If it can't be read or has more than max_bytes.
+    """
     with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
         # None: /proc/kmsg has nothing at the moment
@@ -150,7 +159,9 @@ LOOK_S = 0.05
 class FileLock:
     """Advisory lock in the file PATH.lock, released when its process ends. On Windows, nothing is locked.
 
-    Raises ConfigError if another process holds it for two seconds, OSError if the folder can't be written.
+    Raises:
+        ConfigError: If another process holds it for two seconds.
+        OSError: If the folder can't be written.
     """
 
     def __init__(self, path: Path) -> None:
@@ -182,7 +193,11 @@ class FileLock:
 
 
 def write_file(path: Path, content: str | bytes) -> None:
-    """Write a file atomically; text as UTF-8. Raises DataError if it can't be written."""
+    """Write a file atomically; text as UTF-8.
+
+    Raises:
+        DataError: If it can't be written.
+    """
     if isinstance(content, str):
         content = content.encode("utf-8", "backslashreplace")  # file names may not be UTF-8
     with replacing(path) as partial:

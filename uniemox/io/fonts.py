@@ -18,7 +18,11 @@ NO_LETTER = "\uffff"  # drawn as a missing letter
 
 
 def font_of(size: int) -> ImageFont.FreeTypeFont:
-    """Return Pillow's own font in a size in px: ASCII only. Raises ImageError if it has none."""
+    """Return Pillow's own font in a size in px: ASCII only.
+
+    Raises:
+        ImageError: If it has none.
+    """
     font = ImageFont.load_default(size)
     if not isinstance(font, ImageFont.FreeTypeFont):
         raise ImageError("this Pillow was built without FreeType, so it can't draw words; install another build")

@@ -28,7 +28,11 @@ def render(template: str, /, **values: Any) -> Html:
 
 
 def write_html(path: Path, template: str, /, **values: Any) -> None:
-    """Fill a template and write the page. Raises DataError if the file can't be written."""
+    """Fill a template and write the page.
+
+    Raises:
+        DataError: If the file can't be written.
+    """
     write_file(path, render(template, **values))
 
 

@@ -18,7 +18,10 @@ def fetch(name: str) -> Path:
 
     Append `@revision` for a tag, branch or commit, and `#sha256=...` to require this content. Without a hash, the hub's
     own hash of large files is checked; a file without one is refused.
-    Raises HubError if the file can't be downloaded or its hash differs, MissingPackageError without huggingface_hub.
+
+    Raises:
+        HubError: If the file can't be downloaded or its hash differs.
+        MissingPackageError: Without huggingface_hub.
     """
     match = _NAME.fullmatch(name)
     if match is None:

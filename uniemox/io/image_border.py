@@ -39,9 +39,14 @@ def shorten(text: str) -> str:
 def image_border(name: str) -> Iterator[None]:
     """Convert any error inside the context, except ours, to an ImageError for this image.
 
-    name: of the image, for the message.
-    Raises UnexpectedImageError, with type and text of the error and the request to report it; ImageError if the memory
-    is too small. Errors of uniemox pass unchanged.
+    Errors of uniemox pass unchanged.
+
+    Args:
+        name: Of the image, for the message.
+
+    Raises:
+        UnexpectedImageError: With type and text of the error and the request to report it.
+        ImageError: If the memory is too small.
     """
     try:
         yield

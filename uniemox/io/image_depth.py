@@ -35,8 +35,10 @@ _PART_OF_LONG = 2**24
 def to_eight_bits(image: Image.Image, name: str) -> Image.Image:
     """Return an image of a mode of WIDE_MODES in mode L, or LA if it has transparency; with the same `info`.
 
-    The white of the format counts, not the brightest value, so that a hazy image stays hazy. Raises ImageError, with
-    the name of the file, if white is not known, or values are not finite.
+    The white of the format counts, not the brightest value, so that a hazy image stays hazy.
+
+    Raises:
+        ImageError: With the name of the file, if white is not known, or values are not finite.
     """
     import numpy as np  # noqa: PLC0415 - a decoder's process starts in half the time without
 

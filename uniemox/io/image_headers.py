@@ -41,7 +41,10 @@ def take_profile(data: bytes, max_bytes: int) -> tuple[bytes, bytes | None]:
     """Return a PNG without its colour profile, and the profile; other files unchanged, and None.
 
     Pillow refuses a PNG whose profile is broken, or has more than 1 MiB.
-    max_bytes: of the unpacked profile.  A profile that is larger or broken becomes None.
+    A profile that is larger or broken becomes None.
+
+    Args:
+        max_bytes: Of the unpacked profile.
     """
     if not data.startswith(_PNG):
         return data, None

@@ -74,7 +74,8 @@ _JPEG_IN_TIFF = (6, 7)
 def check_bytes(data: bytes, name: str) -> None:
     """Raise ImageError for a file whose decoding takes far longer than its size and its pixels explain.
 
-    name: of the file, for the message.
+    Args:
+        name: Of the file, for the message.
     """
     if data.startswith(b"\xff\xd8"):
         _check_jpeg(data, name)
@@ -91,7 +92,9 @@ def check_bytes(data: bytes, name: str) -> None:
 def check_memory(size: int, fmt: str, width: int, height: int, name: str) -> None:
     """Raise ImageError for a small file that needs much memory.
 
-    size: of the file, bytes.  fmt: a key of BYTES_A_PIXEL, others are not checked.
+    Args:
+        size: Of the file, bytes.
+        fmt: A key of BYTES_A_PIXEL, others are not checked.
     """
     takes = BYTES_A_PIXEL.get(fmt, 0) * width * height
     if size < SMALL_FILE_BYTES and takes > MAX_MEMORY_OF_SMALL_FILE:
@@ -104,7 +107,9 @@ def check_memory(size: int, fmt: str, width: int, height: int, name: str) -> Non
 def check_tiff(data: bytes, tags: Mapping[int, Any], size: tuple[int, int], name: str) -> None:
     """Raise ImageError for a TIFF whose tiles are larger than its image, too many, or JPEGs with too many scans.
 
-    tags: of Pillow's image.  size: width and height of the image, px.
+    Args:
+        tags: Of Pillow's image.
+        size: Width and height of the image, px.
     """
     width = tags.get(_TILE_WIDTH, 0)
     height = tags.get(_TILE_LENGTH, 0)

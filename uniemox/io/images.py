@@ -83,8 +83,12 @@ def load_plugins() -> None:
 def open_image(data: bytes, name: str) -> Image.Image:
     """Open the image in a file's bytes: reads and checks its header, decodes nothing yet.
 
-    name: of the file, for messages. Raises ImageError if it is not an image, of an unknown format, far too large, or
-    would keep a decoder busy for far longer than its size explains (see image_limits.py).
+    Args:
+        name: Of the file, for messages.
+
+    Raises:
+        ImageError: If it is not an image, of an unknown format, far too large, or would keep a decoder busy for far
+            longer than its size explains (see image_limits.py).
     """
     if len(data) > MAX_BYTES:
         raise ImageError(f"{name}: {len(data) / 2**20:.0f} MiB, more than the {MAX_BYTES >> 20} MiB that are read")
@@ -121,7 +125,11 @@ def open_image(data: bytes, name: str) -> Image.Image:
 
 
 def _open(data: bytes, name: str) -> Image.Image:
-    """Open an image with Pillow. Raises ImageError if Pillow refuses it.  name: of the file, for the message."""
+    """Open an image with Pillow.
+
+    Raises:
+        ImageError: If Pillow refuses it.  name: of the file, for the message.
+    """
     formats = [fmt for fmt in FORMATS if fmt in Image.OPEN]  # Pillow raises KeyError for formats that its build lacks
     try:
         return _open_or_mend(data, formats)
@@ -161,9 +169,13 @@ def _known_formats() -> list[str]:
 
 
 def _prepare_tiff(image: Any, data: bytes, name: str) -> None:
-    """Mend what Pillow takes for other values than the file holds. Raises ImageError for what it can't read.
+    """Mend what Pillow takes for other values than the file holds.
 
-    image: of Pillow's reader of TIFF, before its pixels are decoded.
+    Args:
+        image: Of Pillow's reader of TIFF, before its pixels are decoded.
+
+    Raises:
+        ImageError: For what it can't read.
     """
     bits = image.tag_v2.get(_BITS, (1,))
     sample_format = image.tag_v2.get(_SAMPLE_FORMAT, (1,))
@@ -243,10 +255,14 @@ def decode(
 ) -> tuple[Image.Image, tuple[int, int]]:
     """Decode the upright RGB image in a file's bytes; also returns its full upright (width, height), px.
 
-    shrink: called once with the full upright width and height, returns how many times smaller the image may be; a JPEG
-    is then decoded at 1/2, 1/4 or 1/8. None: decode in full.
     Colours are those of sRGB (see colour.py); transparent pixels become white; animations give their first frame.
-    Raises ImageError if it can't be decoded completely, or if it is not known which value is white.
+
+    Args:
+        shrink: Called once with the full upright width and height, returns how many times smaller the image may be; a
+            JPEG is then decoded at 1/2, 1/4 or 1/8. None: decode in full.
+
+    Raises:
+        ImageError: If it can't be decoded completely, or if it is not known which value is white.
     """
     return decode_opened(open_image(data, name), name, shrink=shrink)
 
@@ -286,7 +302,11 @@ def upright_size(image: Image.Image) -> tuple[int, int]:
 
 @crosses_border
 def count_frames(image: Image.Image, name: str) -> int:
-    """Return the number of frames in a file. Raises ImageError if frames after the first can't be read."""
+    """Return the number of frames in a file.
+
+    Raises:
+        ImageError: If frames after the first can't be read.
+    """
     try:
         return int(getattr(image, "n_frames", 1))
     except DECODING_ERRORS as error:
@@ -319,7 +339,8 @@ def orientation_of(image: Image.Image) -> int:
 def to_rgb(image: Image.Image, name: str, low_bytes: Image.Image | None = None) -> Image.Image:
     """Return an image in RGB: with 8 bits, the colours of sRGB, and transparent pixels on white.
 
-    low_bytes: of colours with 16 bits (see low_bytes.py).
+    Args:
+        low_bytes: Of colours with 16 bits (see low_bytes.py).
     """
     if image.mode in WIDE_MODES:
         image = to_eight_bits(image, name)

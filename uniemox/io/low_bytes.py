@@ -25,7 +25,8 @@ _SEPARATE_PLANES = 2
 def open_low_bytes(image: Any) -> Image.Image | None:
     """Return the image of the low bytes, not decoded yet; None for images with 8 bits, and those in planes.
 
-    image: as Pillow opens it, before its pixels are decoded.
+    Args:
+        image: As Pillow opens it, before its pixels are decoded.
     """
     if getattr(image, "tile", None):
         tile = image.tile[0]
@@ -51,7 +52,9 @@ def open_low_bytes(image: Any) -> Image.Image | None:
 def refuse_bytes(image: Image.Image, low: Image.Image, name: str) -> None:
     """Raise ImageError for a decoded image whose values in 16 bits are at most 255, which would be black.
 
-    low: of `open_low_bytes`.  name: of the file, for the message.
+    Args:
+        low: Of `open_low_bytes`.
+        name: Of the file, for the message.
     """
     if _brightest(image) == 0 and (brightest := _brightest(low)) > 0:
         raise ImageError(bytes_in_sixteen_bits(name, brightest))

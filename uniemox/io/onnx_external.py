@@ -41,7 +41,9 @@ _FOUR = 5
 def external_files(path: Path) -> list[str]:
     """Return the names, as written in an ONNX file, of the files with its weights; an empty text for a missing one.
 
-    Raises ValueError if it names some and is not a complete protocol buffer; OSError if it can't be read.
+    Raises:
+        ValueError: If it names some and is not a complete protocol buffer.
+        OSError: If it can't be read.
     """
     names: set[str] = set()
     if path.stat().st_size == 0:  # an empty file can't be mapped
@@ -133,7 +135,8 @@ def _varint(content: mmap.mmap | bytes, start: int, end: int) -> tuple[int, int]
 def with_metadata(content: bytes, key: str, value: str) -> bytes:
     """Return an ONNX file with another value for one metadata key; all else stays, to the byte.
 
-    Raises ValueError if it is not a complete protocol buffer.
+    Raises:
+        ValueError: If it is not a complete protocol buffer.
     """
     kept = []
     first = 0

@@ -53,9 +53,12 @@ CHECK_EVERY_S = 1.0
 def open_session(path: Path, *, threads: int | None = None, provider: str = "cpu") -> InferenceSession:
     """Open a file, ready to run.
 
-    threads: per run; None: one per core.  provider: one of PROVIDERS.
     Raises one of RUNTIME_ERRORS for a file that onnxruntime can't read, and ConfigError for a provider that the
     installed onnxruntime lacks, or that does not start here.
+
+    Args:
+        threads: Per run; None: one per core.
+        provider: One of PROVIDERS.
     """
     wanted = PROVIDERS[pick_provider(provider)]
     open_regular(path).close()  # onnxruntime would wait forever for a pipe
@@ -135,7 +138,9 @@ class Session:
     """File that is ready to run: on all cores, or on one core in a worker of `parallel_map`. Threads may share it.
 
     Parallel runs on one thread each are faster than parallel runs on all cores, whose threads wait for each other.
-    threads: of every run; None: as above.  provider and errors: as for `open_session`.
+
+    Args:
+        threads: Of every run; None: as above.  provider and errors: as for `open_session`.
     """
 
     def __init__(self, path: Path, *, threads: int | None = None, provider: str = "cpu") -> None:

@@ -32,8 +32,10 @@ def parallel_map(
 ) -> Generator[Result]:
     """Yield the results of `work`, in the order of the items; an error is raised at its item.
 
-    ahead: maximum number of items, up to 16, in progress before the next result is taken.  threads: None: one per core.
-    on_stop: called at the end, before the threads are joined.
+    Args:
+        ahead: Maximum number of items, up to 16, in progress before the next result is taken.
+        threads: None: one per core.
+        on_stop: Called at the end, before the threads are joined.
     """
     waiting: deque[Future[Result]] = deque()
     pool = ThreadPoolExecutor(threads or count_cores(), thread_name_prefix="parallel", initializer=_mark_worker)
@@ -93,10 +95,16 @@ def map_on_ray(
 ) -> Iterator[Result | None]:
     """Yield the results of batches, in order; None for a batch at which its worker died twice.
 
-    open_work: called once per worker, on one core each; returns the function that processes a batch. Its folder is this
-    process's, if the machine has it.  workers: maximum; None: as many as the cluster has cores.
     Uses the cluster that this process is connected to, else that of RAY_ADDRESS, else this machine.
-    Exceptions of the function are raised here. Raises MissingPackageError without Ray.
+    Exceptions of the function are raised here.
+
+    Args:
+        open_work: Called once per worker, on one core each; returns the function that processes a batch. Its folder is
+            this process's, if the machine has it.
+        workers: Maximum; None: as many as the cluster has cores.
+
+    Raises:
+        MissingPackageError: Without Ray.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray would send usage statistics to its makers
     try:

@@ -41,8 +41,13 @@ def is_raw(data: bytes) -> bool:
 def preview_of(data: bytes, name: str) -> bytes:
     """Return the preview of a camera raw as the bytes of an image file, with the orientation in its EXIF.
 
-    data: for which `is_raw` is true.  name: of the file, for messages.
-    Raises MissingReaderError without rawpy, ImageError for a raw that LibRaw can't read, and for one without a preview.
+    Args:
+        data: For which `is_raw` is true.
+        name: Of the file, for messages.
+
+    Raises:
+        MissingReaderError: Without rawpy.
+        ImageError: For a raw that LibRaw can't read, and for one without a preview.
     """
     if not HAS_RAWPY:
         raise MissingReaderError(f"{name}: camera raw {RAW_NEEDS}")
@@ -78,9 +83,14 @@ def exif_of_raw(data: bytes) -> Image.Exif:
 
 
 def _turned(preview: bytes, turn: int, name: str, *, is_wide: bool) -> bytes:
-    """Return a preview with an orientation. Raises ImageError for a thumbnail.
+    """Return a preview with an orientation.
 
-    turn: LibRaw's number.  is_wide: the raw is, before it is turned.
+    Args:
+        turn: LibRaw's number.
+        is_wide: The raw is, before it is turned.
+
+    Raises:
+        ImageError: For a thumbnail.
     """
     try:
         with Image.open(io.BytesIO(preview), formats=("JPEG", "BMP")) as image:

@@ -44,7 +44,9 @@ def system_folders_below(root: str | os.PathLike[str]) -> list[str]:
 def describe_left_out(folders: Iterable[str], is_image: Callable[[str], bool]) -> str:
     """Describe the images in folders that were left out in one line; "" if there are none.
 
-    folders: paths of system folders.  is_image: called with a file's name.
+    Args:
+        folders: Paths of system folders.
+        is_image: Called with a file's name.
     """
     count = places = 0
     names: dict[str, None] = {}

@@ -42,8 +42,10 @@ def walk_folder(folder: Path, unlisted: Callable[[Path, OSError], Path], left: L
 
     Each folder is read once, even if several links lead to it. Folders are read lazily, so millions of files need no
     memory. Dead links and special files are yielded too, so that reading them fails.
-    unlisted: function that raises an error for a folder that can't be listed, or returns a path to yield instead.
-    left: filled with the folders that were left out.
+
+    Args:
+        unlisted: Function that raises an error for a folder that can't be listed, or returns a path to yield instead.
+        left: Filled with the folders that were left out.
     """
     visited: set[str] = set()
     links = list[Path]()

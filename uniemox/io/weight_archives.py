@@ -36,9 +36,12 @@ _MARK = -1
 def check_weight_archive(path: Path) -> None:
     """Check a file of torch.save, a zip archive or the older plain pickles, without building its objects.
 
-    Raises CheckpointError for an archive that is compressed, claims more than the file holds, calls one of BUILDERS, or
-    repeats its parts too often; ValueError or OSError for one that can't be read. Incomplete pickles pass, because
-    torch.load stops at the same byte.
+    Incomplete pickles pass, because torch.load stops at the same byte.
+
+    Raises:
+        CheckpointError: For an archive that is compressed, claims more than the file holds, calls one of BUILDERS, or
+            repeats its parts too often.
+        ValueError or OSError: For one that can't be read.
     """
     with open_regular(path) as file:
         is_zip = file.read(len(ZIP_START)) == ZIP_START
@@ -88,7 +91,11 @@ def _check_members(archive: zipfile.ZipFile, path: Path) -> None:
 def _check_pickle(stream: IO[bytes], size: int, path: Path) -> bool:
     """Read one pickle and count its parts, without building any; returns True if it was complete.
 
-    size: bytes of the pickle, or of the file around it.  Raises the CheckpointError of `check_weight_archive`.
+    Args:
+        size: Bytes of the pickle, or of the file around it.
+
+    Raises:
+        the CheckpointError: Of `check_weight_archive`.
     """
     limit = MIN_PARTS + MAX_GROWTH * size
     stack: list[int] = []  # number of parts of each value

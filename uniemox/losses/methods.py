@@ -14,10 +14,17 @@ EPS = 1e-8  # added to numerator and denominator: equal numbers, predicted exact
 def affect_loss(pred: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
     """Compute the mean squared error plus one minus the mean concordance of valence and arousal.
 
-    pred, target: (N, 2), valence and arousal, -1 to 1.  weight: (N,), weight of each image; None: equal weights.
     The error is a mean over the N images and both values. The concordance is computed over the same N images and is no
     mean over images: losses of parts don't add up to that of the whole; see `uniemox.finetune.affect_step`.
-    At least 0. Raises ShapeError if the shapes differ.
+    At least 0.
+
+    Args:
+        pred: (N, 2), valence and arousal, -1 to 1.
+        target: (N, 2), valence and arousal, -1 to 1.
+        weight: (N,), weight of each image; None: equal weights.
+
+    Raises:
+        ShapeError: If the shapes differ.
     """
     if pred.ndim != 2 or pred.shape[1] != 2 or pred.shape != target.shape:
         raise ShapeError(f"pred {tuple(pred.shape)} and target {tuple(target.shape)} must both be (N, 2)")
@@ -28,7 +35,13 @@ def affect_loss(pred: Tensor, target: Tensor, weight: Tensor | None = None) -> T
 def concordance(pred: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
     """Compute Lin's concordance correlation coefficient of every column (Biometrics 45, 1989).
 
-    pred, target: (N, K).  weight: (N,); None: equal weights.  Returns (K,), -1 to 1.
+    Args:
+        pred: (N, K).
+        target: (N, K).
+        weight: (N,); None: equal weights.
+
+    Returns:
+        (K,), -1 to 1.
     """
     # (N, 1)
     if weight is None:
@@ -50,10 +63,16 @@ def concordance(pred: Tensor, target: Tensor, weight: Tensor | None = None) -> T
 def distribution_loss(logits: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
     """Compute the Kullback-Leibler divergence of the softmax from the shares of votes, with 0 log 0 = 0.
 
-    logits: (N, E), before the softmax.  target: (N, E), rows that sum to 1.
-    weight: (N,), weight of each image; None: equal weights.
     Summed over classes, then averaged over this device's N images; at least 0. Its gradient in the logits is that of
-    `soft_target_cross_entropy`. Raises ShapeError if the shapes differ.
+    `soft_target_cross_entropy`.
+
+    Args:
+        logits: (N, E), before the softmax.
+        target: (N, E), rows that sum to 1.
+        weight: (N,), weight of each image; None: equal weights.
+
+    Raises:
+        ShapeError: If the shapes differ.
     """
     if logits.ndim != 2 or logits.shape != target.shape:
         raise ShapeError(f"logits {tuple(logits.shape)} and target {tuple(target.shape)} must both be (N, E)")
@@ -76,9 +95,16 @@ def hierarchical_cross_entropy(
 def polarity_loss(logits: Tensor, target: Tensor, polarity: Tensor, weight: Tensor | None = None) -> Tensor:
     """Compute the cross-entropy of the polarity, whose probability is the sum of its labels' probabilities.
 
-    logits: (N, E), before the softmax.  target: (N, E), rows that sum to 1.  polarity: (P, E), 1 if a label has a
-    polarity; every label has one.  weight: (N,), weight of each image; None: equal weights.
-    A mean over this device's N images. Raises ShapeError if the shapes do not match.
+    A mean over this device's N images.
+
+    Args:
+        logits: (N, E), before the softmax.
+        target: (N, E), rows that sum to 1.
+        polarity: (P, E), 1 if a label has a polarity; every label has one.
+        weight: (N,), weight of each image; None: equal weights.
+
+    Raises:
+        ShapeError: If the shapes do not match.
     """
     if logits.ndim != 2 or logits.shape != target.shape or polarity.shape[1:] != logits.shape[1:]:
         raise ShapeError(
@@ -94,10 +120,17 @@ def multiplicative_loss(logits: Tensor, target: Tensor, beta: float = 1.0, weigh
     """Compute -Σ_k p_k^(β / (K - 1)) log p_k; modality k gives the true label p_k (Mittal et al., CVPR 2020).
 
     An uncertain modality gets a low weight, so each image trains mainly its certain modalities.
-    logits: (N, K, E) of K modalities.  target: (N, E), rows that sum to 1; with shares of several labels p_k is their
-    weighted geometric mean.  beta: not published, 1 is our choice.  weight: (N,); None: equal weights.
     The factor p_k^(β / (K - 1)) has no gradient: it is a weight that must not be minimised itself.
-    A mean over this device's N images. Raises ShapeError if the shapes do not match.
+    A mean over this device's N images.
+
+    Args:
+        logits: (N, K, E) of K modalities.
+        target: (N, E), rows that sum to 1; with shares of several labels p_k is their weighted geometric mean.
+        beta: Not published, 1 is our choice.
+        weight: (N,); None: equal weights.
+
+    Raises:
+        ShapeError: If the shapes do not match.
     """
     if logits.ndim != 3 or logits.shape[1] < 2 or logits.shape[::2] != target.shape:
         raise ShapeError(
@@ -115,9 +148,14 @@ def word_alignment_loss(logits: Tensor, words: Tensor, kinds: Sequence[int]) -> 
     InfoNCE with several positives (arXiv 2004.11362). Per image and kind: -log softmax over all words of the kind,
     averaged over the image's own words. Then averaged over the images that have words of the kind, and summed over
     kinds; 0 if no image has a word.
-    logits: (N, V), cosines of images and words divided by a temperature.  words: (N, V), 1 for an image's own words.
-    kinds: number of words of each kind; the V words are ordered by kind.
-    Raises ShapeError if the shapes do not match.
+
+    Args:
+        logits: (N, V), cosines of images and words divided by a temperature.
+        words: (N, V), 1 for an image's own words.
+        kinds: Number of words of each kind; the V words are ordered by kind.
+
+    Raises:
+        ShapeError: If the shapes do not match.
     """
     return word_alignment_terms(logits, words, kinds).sum()
 

@@ -10,11 +10,17 @@ from uniemox.errors import ShapeError
 def reconstruction_loss(pred: Tensor, target: Tensor, mask: Tensor, norm_pix: bool = False) -> Tensor:
     """Compute the mean squared error over hidden patches (MAE, arXiv 2111.06377; equation 1 of arXiv 2409.18877).
 
-    pred, target: (N, L, P) pixel values.  mask: (N, L), 1 hidden, 0 visible, at least one hidden.
-    norm_pix: compare with each patch's standardised pixels.
     A mean over the P values of a patch, then over all hidden patches of the batch on this device. With the same number
     of images on each of several GPUs, the mean of their losses is the loss of the joined batch.
-    Raises ShapeError if the shapes do not match.
+
+    Args:
+        pred: (N, L, P) pixel values.
+        target: (N, L, P) pixel values.
+        mask: (N, L), 1 hidden, 0 visible, at least one hidden.
+        norm_pix: Compare with each patch's standardised pixels.
+
+    Raises:
+        ShapeError: If the shapes do not match.
     """
     if pred.shape != target.shape or mask.shape != pred.shape[:2]:
         raise ShapeError(
@@ -30,7 +36,11 @@ def reconstruction_loss(pred: Tensor, target: Tensor, mask: Tensor, norm_pix: bo
 def standardise(patches: Tensor) -> Tensor:
     """Subtract each patch's mean and divide by its standard deviation; unbiased variance plus 1e-6, as MAE.
 
-    patches: (N, L, P).  Returns (N, L, P).
+    Args:
+        patches: (N, L, P).
+
+    Returns:
+        (N, L, P).
     """
     variance = patches.var(dim=-1, keepdim=True)
     mean = patches.mean(dim=-1, keepdim=True)
@@ -41,12 +51,19 @@ def contrastive_feature_alignment(fused: Tensor, image: Tensor, text: Tensor, te
     """Compute L2: one minus the mean cosine between the rows of A and C (arXiv 2409.18877, equations 7 to 9).
 
     A row of A (N, M) holds the cosines of an image's Υ with all texts, times τ; a row of C those of its Ω.
-    fused: (N, C) Υ.  image: (N, C) the teacher's Ω.  text: (M, C) the teacher's Λ, of the N images (M = N) or, with
-    several GPUs, of all their images (M > N). A row compares one image with all M texts, so the loss depends on M: more
-    GPUs raise it, gradient accumulation lowers it. With one text every row is 1 or -1, without gradient.
-    temperature: τ, positive. It multiplies A and C and cancels when their rows are normalised, so neither the value nor
-    any gradient depends on it. It is an argument because equation 8 has it.
-    A mean over this device's N rows, in [0, 2]. Raises ShapeError if the widths differ or M < N.
+    A mean over this device's N rows, in [0, 2].
+
+    Args:
+        fused: (N, C) Υ.
+        image: (N, C) the teacher's Ω.
+        text: (M, C) the teacher's Λ, of the N images (M = N) or, with several GPUs, of all their images (M > N). A row
+            compares one image with all M texts, so the loss depends on M: more GPUs raise it, gradient accumulation
+            lowers it. With one text every row is 1 or -1, without gradient.
+        temperature: τ, positive. It multiplies A and C and cancels when their rows are normalised, so neither the value
+            nor any gradient depends on it. It is an argument because equation 8 has it.
+
+    Raises:
+        ShapeError: If the widths differ or M < N.
     """
     _check(fused, image)
     if text.ndim != 2 or text.shape[1] != fused.shape[1] or len(text) < len(fused):
@@ -66,9 +83,15 @@ def contrastive_feature_alignment(fused: Tensor, image: Tensor, text: Tensor, te
 def semantic_visual_alignment(fused: Tensor, image: Tensor) -> Tensor:
     """Compute L3: one minus the mean cosine between Υ and Ω (arXiv 2409.18877, equation 10).
 
-    fused: (N, C) Υ.  image: (N, C) the teacher's Ω.
     A mean over this device's N images, in [0, 2]. With the same number of images on each of several GPUs, the mean of
-    their losses is the loss of the joined batch. Raises ShapeError if the shapes differ.
+    their losses is the loss of the joined batch.
+
+    Args:
+        fused: (N, C) Υ.
+        image: (N, C) the teacher's Ω.
+
+    Raises:
+        ShapeError: If the shapes differ.
     """
     _check(fused, image)
     return 1 - (F.normalize(fused, dim=-1) * F.normalize(image, dim=-1)).sum(dim=-1).mean()
@@ -85,9 +108,15 @@ def _check(fused: Tensor, image: Tensor) -> None:
 def soft_target_cross_entropy(logits: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
     """Compute the cross-entropy with a probability for each class (arXiv 2409.18877, equation 12).
 
-    logits: (N, E), before the softmax.  target: (N, E), rows that sum to 1 (label smoothing, mixup, votes).
-    weight: (N,), weight of each image; None: equal weights.
-    Summed over classes, then averaged over this device's N images. Raises ShapeError if the shapes differ.
+    Summed over classes, then averaged over this device's N images.
+
+    Args:
+        logits: (N, E), before the softmax.
+        target: (N, E), rows that sum to 1 (label smoothing, mixup, votes).
+        weight: (N,), weight of each image; None: equal weights.
+
+    Raises:
+        ShapeError: If the shapes differ.
     """
     if logits.ndim != 2 or logits.shape != target.shape:
         raise ShapeError(f"logits {tuple(logits.shape)} and target {tuple(target.shape)} must both be (N, E)")
@@ -97,10 +126,15 @@ def soft_target_cross_entropy(logits: Tensor, target: Tensor, weight: Tensor | N
 def mean_over_images(values: Tensor, weight: Tensor | None) -> Tensor:
     """Return the mean, or the weighted mean with weights, over this device's images.
 
-    values, weight: (N,), weights of at least 0; if all are 0, so is the result.
     The step of a training run with several batches weighs each batch's mean with its sum of weights: the result is the
     mean over all images of the step.
-    Raises ShapeError for a weight of another shape.
+
+    Args:
+        values: (N,), weights of at least 0; if all are 0, so is the result.
+        weight: (N,), weights of at least 0; if all are 0, so is the result.
+
+    Raises:
+        ShapeError: For a weight of another shape.
     """
     if weight is None:
         return values.mean()

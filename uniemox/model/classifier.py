@@ -18,16 +18,22 @@ DROP_PATHS = ("drop_path1", "drop_path2", "drop_path")  # timm's names, for atte
 class Classifier(nn.Module):
     """Classifier of one view or two: logits of E classes, or E numbers.
 
-    encoder: (N, 3, H, W) -> (N, D), such as from `load_published` or `load_start`.
-    feature_width: D.  outputs: E.
-    streams: with "scene" or "person" the head reads the encoder's features. With "both" the two views go through the
-    encoder as one batch of 2N; embed (D -> C3) and fusion, in float32, compute the Υ of pre-training; and the head
-    reads Υ after a new layer norm.
-    embed, fusion: required with "both", and only then, unless there is a method.
-    method: region method that reads the encoder's last feature map, (N, D, h, w), instead of its features.
-    norm_eps: ε that the norm adds to the variance of Υ.
     The head is initialised as MAE's: truncated normal with deviation 2e-5 (facebookresearch/mae, main_finetune.py).
-    Raises ConfigError if these do not match.
+
+    Args:
+        encoder: (N, 3, H, W) -> (N, D), such as from `load_published` or `load_start`.
+        feature_width: D.
+        outputs: E.
+        streams: With "scene" or "person" the head reads the encoder's features. With "both" the two views go through
+            the encoder as one batch of 2N; embed (D -> C3) and fusion, in float32, compute the Υ of pre-training; and
+            the head reads Υ after a new layer norm.
+        embed: Required with "both", and only then, unless there is a method.
+        fusion: Likewise.
+        method: Region method that reads the encoder's last feature map, (N, D, h, w), instead of its features.
+        norm_eps: ε that the norm adds to the variance of Υ.
+
+    Raises:
+        ConfigError: If these do not match.
     """
 
     def __init__(
@@ -81,8 +87,12 @@ class Classifier(nn.Module):
     def features(self, scene: Tensor | None = None, person: Tensor | None = None) -> Tensor:
         """Return the head's input: (N, D) for one view, (N, C3) for both, (N, method.width) for regions.
 
-        scene, person: (N, 3, H, W), ImageNet-normalised; views that `streams` does not name are ignored.
-        Raises ShapeError if a required view is missing or not of floats, or if two views have different shapes.
+        Args:
+            scene: (N, 3, H, W), ImageNet-normalised; views that `streams` does not name are ignored.
+            person: Likewise.
+
+        Raises:
+            ShapeError: If a required view is missing or not of floats, or if two views have different shapes.
         """
         return self.fuse(self.encode(scene, person))
 
@@ -134,9 +144,15 @@ class NeighbourHead(nn.Module):
     """Head that averages the labels of the nearest training images; replaces `classifier.head` and has no weights.
 
     Neighbours are found by cosine; each has the weight exp(cosine / temperature), as in DINO (arXiv 2104.14294).
-    bank: (M, C) features of training images, from `Classifier.features`.  targets: (M, E) rows that sum to 1.
-    neighbours: number of neighbours, at most M.
-    Raises ShapeError if bank and targets do not match, ConfigError for numbers out of range.
+
+    Args:
+        bank: (M, C) features of training images, from `Classifier.features`.
+        targets: (M, E) rows that sum to 1.
+        neighbours: Number of neighbours, at most M.
+
+    Raises:
+        ShapeError: If bank and targets do not match.
+        ConfigError: For numbers out of range.
     """
 
     bank: Tensor
@@ -170,8 +186,11 @@ class NeighbourHead(nn.Module):
 def set_drop_path(encoder: nn.Module, rate: float) -> None:
     """Set stochastic depth of a timm network, rising linearly from 0 in the first block to rate in the last.
 
-    rate: probability of skipping the last block in training, 0 to below 1 (arXiv 1603.09382).
-    Raises ConfigError for another rate, or for a rate above 0 if the network's blocks can't be skipped.
+    Args:
+        rate: Probability of skipping the last block in training, 0 to below 1 (arXiv 1603.09382).
+
+    Raises:
+        ConfigError: For another rate, or for a rate above 0 if the network's blocks can't be skipped.
     """
     if not 0 <= rate < 1:
         raise ConfigError(f"drop_path must be at least 0 and below 1, got {rate}")

@@ -56,7 +56,11 @@ def is_foreign(name: str | None) -> bool:
 
 
 def import_named(name: str, table: Mapping[str, str]) -> Any:
-    """Import an object by its name in the table, or by mypackage.module:Name. Raises ConfigError if that fails."""
+    """Import an object by its name in the table, or by mypackage.module:Name.
+
+    Raises:
+        ConfigError: If that fails.
+    """
     module, _, attribute = table.get(name, name).partition(":")
     try:
         return getattr(import_module(module), attribute)
@@ -69,7 +73,8 @@ def import_named(name: str, table: Mapping[str, str]) -> Any:
 def refuse_foreign(names: Iterable[str | None], allow: Collection[str] = ()) -> None:
     """Raise CheckpointError if a saved network names a class of a package that the user does not allow.
 
-    allow: names of packages, in addition to those that the environment variable UNIEMOX_ALLOW_PACKAGES lists.
+    Args:
+        allow: Names of packages, in addition to those that the environment variable UNIEMOX_ALLOW_PACKAGES lists.
     """
     allowed = {*allow, *os.environ.get(ALLOW, "").split(",")}
     for name in names:

@@ -162,7 +162,9 @@ def rows_of(maps: Sequence[Tensor]) -> Tensor:
 def in_shares(boxes: Sequence[Tensor], size: torch.Size) -> Tensor:
     """Return the corners of boxes as fractions of the view's width and height, (N, A, 4).
 
-    boxes: (N, 4, H, W) of each stride: offsets of centres in cells, logs of sizes.  size: height and width in px.
+    Args:
+        boxes: (N, 4, H, W) of each stride: offsets of centres in cells, logs of sizes.
+        size: Height and width in px.
     """
     corners = []
     for box, stride in zip(boxes, STRIDES, strict=True):

@@ -19,7 +19,10 @@ class Distance(nn.Module):
     other axes share one variance (probabilistic PCA, Tipping & Bishop, JRSS B 1999, section 3.2), so directions that no
     training image has count too;
     and the energy of the logits, -log Σ exp (arXiv 2010.03759, equation 4).
-    width: D, of the features.  axes: K.
+
+    Args:
+        width: D, of the features.
+        axes: K.
     """
 
     mean: Tensor
@@ -40,8 +43,12 @@ class Distance(nn.Module):
     def fit(cls, features: Tensor, logits: Tensor | None = None) -> "Distance":
         """Fit the distance to M training images.
 
-        features: (M, D), M at least 8.  logits: (M, E); None: the outputs are not logits, and the energy is left out.
-        Raises ShapeError for fewer images.
+        Args:
+            features: (M, D), M at least 8.
+            logits: (M, E); None: the outputs are not logits, and the energy is left out.
+
+        Raises:
+            ShapeError: For fewer images.
         """
         if features.ndim != 2 or len(features) < MIN_IMAGES:
             raise ShapeError(f"expected features (M, D) of at least {MIN_IMAGES} images, got {tuple(features.shape)}")

@@ -20,9 +20,14 @@ from uniemox.views.patches import IMAGENET, PixelStats, patch_grid
 def sincos_position(channels: int, grid: tuple[int, int], *, rows_first: bool = False) -> Tensor:
     """Return sin-cos position vectors: the first half encodes the column, the second the row. The CLS token has zeros.
 
-    channels: C, a multiple of 4.  grid: rows and columns.  Returns (1, 1 + rows * columns, C).
-    rows_first: row, then column, as in MoCo v3, CAE and SiameseIM; MAE, dBOT, TinyMIM and MixMAE have column, then row.
-    Source: facebookresearch/mae, util/pos_embed.py; facebookresearch/moco-v3, vits.py.
+    Args:
+        channels: C, a multiple of 4.
+        grid: Rows and columns.
+        rows_first: Row, then column, as in MoCo v3, CAE and SiameseIM; MAE, dBOT, TinyMIM and MixMAE have column, then
+            row. Source: facebookresearch/mae, util/pos_embed.py; facebookresearch/moco-v3, vits.py.
+
+    Returns:
+        (1, 1 + rows * columns, C).
     """
     rows, columns = grid
     bands = 10000.0 ** -(torch.arange(channels // 4, dtype=torch.float64) / (channels // 4))  # (C/4,)
@@ -36,10 +41,14 @@ def sincos_position(channels: int, grid: tuple[int, int], *, rows_first: bool = 
 def build_encoder(name: str, image_size: int | None = None, **timm_options: object) -> VisionTransformer:
     """Build a plain ViT of timm with random weights, CLS token and fixed sin-cos position table.
 
-    name: any plain ViT of timm, such as "vit_small_patch16_224".  image_size: side in px, a multiple of the patch;
-    None: the size of the named network.
-    timm_options: passed to timm, such as embed_dim, depth, num_heads.
-    Raises EncoderError if timm has no such model or it is not a plain ViT, ShapeError if the patch does not fit.
+    Args:
+        name: Any plain ViT of timm, such as "vit_small_patch16_224".
+        image_size: Side in px, a multiple of the patch; None: the size of the named network.
+        timm_options: Passed to timm, such as embed_dim, depth, num_heads.
+
+    Raises:
+        EncoderError: If timm has no such model or it is not a plain ViT.
+        ShapeError: If the patch does not fit.
     """
     if not timm.is_model(name):
         raise EncoderError(f"timm has no model {name!r}; timm.list_models('vit_*') lists what it has")
@@ -89,9 +98,15 @@ def prefix_rows(vit: VisionTransformer) -> int:
 def encode_visible(vit: VisionTransformer, patches: Tensor, visible: Tensor) -> Tensor:
     """Encode the visible patches: embedding, position, CLS token, blocks, final norm (section III-B of the paper).
 
-    vit: a network that `check_plain` accepts.  patches: (N, L, P) from `patchify`.  visible: (N, K) indices.
-    Returns tokens (N, 1 + K, C2), the CLS token first. Registers (arXiv 2309.16588) are encoded between it and the
-    patches, and left out of the result.
+    Registers (arXiv 2309.16588) are encoded between it and the patches, and left out of the result.
+
+    Args:
+        vit: A network that `check_plain` accepts.
+        patches: (N, L, P) from `patchify`.
+        visible: (N, K) indices.
+
+    Returns:
+        Tokens (N, 1 + K, C2), the CLS token first.
     """
     weight = vit.patch_embed.proj.weight.permute(0, 2, 3, 1).flatten(1)  # (C2, P), over patches in our pixel order
     x = patches.gather(1, visible[..., None].expand(-1, -1, patches.shape[-1]))  # (N, K, P)
@@ -151,8 +166,9 @@ def _refusal(name: str, reason: str) -> str:
 class ConcatEncoder(nn.Module):
     """Concatenation of several encoders: (N, 3, H, W) -> (N, D1 + D2 + ...).
 
-    encoders: of timm, with features (N, D).  stats: pixel normalisation that each encoder expects; the input has
-    ImageNet's, and is converted.
+    Args:
+        encoders: Of timm, with features (N, D).
+        stats: Pixel normalisation that each encoder expects; the input has ImageNet's, and is converted.
     """
 
     scale: Tensor
@@ -223,7 +239,13 @@ class ColourHistogram(nn.Module):
 def hsv_bins(rgb: Tensor) -> Tensor:
     """Return the bin of every pixel, 0 to 127, in equal steps of hue, saturation and value.
 
-    rgb: (N, 3, H, W), whole numbers 0 to 255.  Returns (N, H, W) int64. Grey has hue 0, black saturation 0.
+    Grey has hue 0, black saturation 0.
+
+    Args:
+        rgb: (N, 3, H, W), whole numbers 0 to 255.
+
+    Returns:
+        (N, H, W) int64.
     """
     red, green, blue = rgb.unbind(dim=1)  # (N, H, W) each
     value = rgb.amax(dim=1)
@@ -252,8 +274,10 @@ def cell_means(side: int, device: torch.device) -> Tensor:
 def fast_precision(device: str | None = None) -> Precision:
     """Return bfloat16 on a GPU or a processor with instructions for it (AVX-512, AMX, newer Arm), else float32.
 
-    device: cpu or cuda; None: a GPU if there is one.
     Without such instructions bfloat16 works too, but 60 times slower than float32 (an AMD EPYC with AVX2).
+
+    Args:
+        device: Cpu or cuda; None: a GPU if there is one.
     """
     # Private, but nothing else in torch tells which instructions its CPU kernels use.
     if device is None:

@@ -31,7 +31,8 @@ OPTIONS = {
 def build_encoders(spec: NetworkSpec) -> nn.Module:
     """Build the encoder of a classifier with random weights; several become a `ConcatEncoder`.
 
-    Raises CheckpointError for names or options that could make timm open other files.
+    Raises:
+        CheckpointError: For names or options that could make timm open other files.
     """
     if len(spec.encoders) == 1:
         return _build_one(spec.encoders[0])
@@ -55,7 +56,8 @@ def _build_one(spec: EncoderSpec) -> nn.Module:
 def build_timm(name: str, *, conv_head: str = "", **options: Any) -> nn.Module:
     """Build a network of timm; conv_head="none" leaves out the last convolution.
 
-    Raises CheckpointError if the network has no such convolution.
+    Raises:
+        CheckpointError: If the network has no such convolution.
     """
     network: Any = timm.create_model(name, **options)
     if conv_head:
@@ -88,9 +90,13 @@ class MixMAEEncoder(SwinTransformer):
 def build(spec: NetworkSpec, encoder: nn.Module | None = None) -> Classifier:
     """Build a classifier with random weights, drawn from torch's generator.
 
-    encoder: (N, 3, H, W) -> (N, D), used unchanged; None: built from the spec.
     A spec from a foreign file may name a class of a foreign package: call `refuse_foreign` first.
-    Raises CheckpointError or ConfigError for a spec from which no network can be built.
+
+    Args:
+        encoder: (N, 3, H, W) -> (N, D), used unchanged; None: built from the spec.
+
+    Raises:
+        CheckpointError or ConfigError: For a spec from which no network can be built.
     """
     if encoder is None:
         encoder = build_encoders(spec)

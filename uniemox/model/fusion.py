@@ -17,10 +17,14 @@ OFFSET = 1e-5  # initial value of the learned offsets b and ε
 def build_fusion(name: str, channels: int, heads: int = 3) -> nn.Module:
     """Build a fusion: a module that takes scene (N, C) and person (N, C) and returns the fused feature (N, C).
 
-    name: "static" (Γ4), "dynamic" (Γ1), "attention" (Γ2), "gated" (Γ3), "scaled_attention" (ours), or
-    "mypackage.module:MyFusion", a module whose constructor takes channels and heads.  channels: C.
-    heads: κ, sets of fusion weights, 3 in the paper; the static fusion has none.
-    Raises ConfigError for another name or numbers below 1; the module raises ShapeError for other shapes.
+    Args:
+        name: "static" (Γ4), "dynamic" (Γ1), "attention" (Γ2), "gated" (Γ3), "scaled_attention" (ours), or
+            "mypackage.module:MyFusion", a module whose constructor takes channels and heads.
+        channels: C.
+        heads: κ, sets of fusion weights, 3 in the paper; the static fusion has none.
+
+    Raises:
+        ConfigError: For another name or numbers below 1; the module raises ShapeError for other shapes.
 
     >>> build_fusion("attention", channels=8)(torch.zeros(2, 8), torch.zeros(2, 8)).shape
     torch.Size([2, 8])
@@ -74,7 +78,9 @@ class AttentionFusion(nn.Module):
 
     Each softmax runs over the channels of one sample, so its weights average 1/C and the products are about C times
     smaller than α and β. With s = 1 the learned offset ε, which all samples share, therefore grows to dominate Υ.
-    scale: s; C/κ makes the weights of all κ heads together average 1 ("scaled_attention").
+
+    Args:
+        scale: s; C/κ makes the weights of all κ heads together average 1 ("scaled_attention").
     """
 
     def __init__(self, channels: int, heads: int, scale: float = 1.0) -> None:

@@ -57,9 +57,13 @@ class Regions(NamedTuple):
 class RegionReader(nn.Module):
     """Computes the regions of the groups that a method relates.
 
-    groups: in this order.  has_detector, has_face_finder: add frozen detectors of objects and faces.  stats:
-    normalisation of the input views.
     `dropout` is the dropout rate of the features in training.
+
+    Args:
+        groups: In this order.
+        has_detector: Add frozen detectors of objects and faces.
+        has_face_finder: Add frozen detectors of objects and faces.
+        stats: Normalisation of the input views.
     """
 
     mean: Tensor
@@ -94,8 +98,11 @@ class RegionReader(nn.Module):
     def forward(self, encoder: nn.Module, scene: Tensor, person: Tensor | None = None) -> Tensor:
         """Return all regions, packed, group after group: (N, T, D + 85).
 
-        scene, person: (N, 3, S, S), normalised; person is required if a group needs it.  All views, including the face,
-        go through the encoder as one batch.
+        All views, including the face, go through the encoder as one batch.
+
+        Args:
+            scene: (N, 3, S, S), normalised; person is required if a group needs it.
+            person: Likewise.
         """
         views = [scene]
         face = None
@@ -164,7 +171,8 @@ class RegionReader(nn.Module):
 def feature_map(encoder: Any, x: Tensor) -> Tensor:
     """Return the encoder's last feature map, (N, D, h, w); a ViT's patch tokens.  x: (N, 3, S, S).
 
-    Raises ConfigError for an encoder without one.
+    Raises:
+        ConfigError: For an encoder without one.
     """
     if not hasattr(encoder, "forward_features"):
         raise ConfigError(f"this method needs one network of timm with a feature map, got {type(encoder).__name__}")
@@ -188,7 +196,12 @@ def grid(side: int, like: Tensor) -> Tensor:
 def means(places: Tensor, boxes: Tensor) -> Tensor:
     """Average a map inside boxes; a cell's weight is its share inside the box.
 
-    places: (N, D, h, w).  boxes: (N, T, 4), shares.  Returns (N, T, D); 0 for a box outside of the view.
+    Args:
+        places: (N, D, h, w).
+        boxes: (N, T, 4), shares.
+
+    Returns:
+        (N, T, D); 0 for a box outside of the view.
     """
     rows = shares_of_cells(boxes[..., 1], boxes[..., 3], places.shape[2]).to(places.dtype)  # (N, T, h)
     columns = shares_of_cells(boxes[..., 0], boxes[..., 2], places.shape[3]).to(places.dtype)  # (N, T, w)
@@ -199,7 +212,12 @@ def means(places: Tensor, boxes: Tensor) -> Tensor:
 def shares_of_cells(low: Tensor, high: Tensor, count: int) -> Tensor:
     """Return the share of an interval along one side in each of `count` cells; sums to 1, or 0 outside of all cells.
 
-    low, high: (...), shares of the side.  Returns (..., count).
+    Args:
+        low: (...), shares of the side.
+        high: (...), shares of the side.
+
+    Returns:
+        (..., count).
 
     >>> shares_of_cells(torch.tensor([0.25]), torch.tensor([1.0]), 2)
     tensor([[0.3333, 0.6667]])
@@ -213,7 +231,12 @@ def shares_of_cells(low: Tensor, high: Tensor, count: int) -> Tensor:
 def cut(view: Tensor, box: Tensor) -> Tensor:
     """Crop the box from each view and resize it to the view's size, bilinear, without keeping the aspect.
 
-    view: (N, 3, S, S).  box: (N, 4), shares.  Returns (N, 3, S, S).
+    Args:
+        view: (N, 3, S, S).
+        box: (N, 4), shares.
+
+    Returns:
+        (N, 3, S, S).
     """
     size = view.shape[-1]
     steps = (torch.arange(size, device=view.device, dtype=torch.float32) + 0.5) / size  # (S,)
@@ -226,7 +249,8 @@ def cut(view: Tensor, box: Tensor) -> Tensor:
 def strongest(candidates: Candidates, count: int = COUNT) -> tuple[Tensor, Tensor, Tensor]:
     """Select boxes that don't overlap by half, most confident first (greedy non-maximum suppression, `count` rounds).
 
-    Returns boxes (N, count, 4), their confidence (N, count), 0 for missing boxes, and classes (N, count, C).
+    Returns:
+        Boxes (N, count, 4), their confidence (N, count), 0 for missing boxes, and classes (N, count, C).
     """
     confidence, rows = candidates.confidence.topk(min(LIKELY, candidates.confidence.shape[1]), dim=1)  # (N, A)
     boxes = candidates.boxes.gather(1, rows[..., None].expand(-1, -1, 4)).clamp(0, 1)  # (N, A, 4)
@@ -260,6 +284,11 @@ def overlaps(box: Tensor, boxes: Tensor) -> Tensor:
 def shares_of_present(fits: Tensor, presence: Tensor) -> Tensor:
     """Return attention weights over regions; absent regions get nearly 0.
 
-    fits: (..., T), before the softmax.  presence: (..., T).  Returns (..., T), sums of 1, in the precision of fits.
+    Args:
+        fits: (..., T), before the softmax.
+        presence: (..., T).
+
+    Returns:
+        (..., T), sums of 1, in the precision of fits.
     """
     return (fits.float() + presence.clamp(min=ABSENT).log()).softmax(dim=-1).to(fits.dtype)

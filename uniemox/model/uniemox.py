@@ -69,9 +69,13 @@ class Decoder(nn.Module):
 class UniEmoX(nn.Module):
     """The pre-training model (arXiv 2409.18877, figure 5).
 
-    encoder: a plain timm ViT, see `build_encoder`; its position table is frozen. Scene and person go through it
-    together, as one batch of 2N. The scene always runs; other parts exist and run only if a loss with a weight above 0
-    needs them.  Raises EncoderError if the encoder is not a plain ViT.
+    Args:
+        encoder: A plain timm ViT, see `build_encoder`; its position table is frozen. Scene and person go through it
+            together, as one batch of 2N. The scene always runs; other parts exist and run only if a loss with a weight
+            above 0 needs them.
+
+    Raises:
+        EncoderError: If the encoder is not a plain ViT.
     """
 
     def __init__(self, encoder: VisionTransformer, config: ModelConfig) -> None:
@@ -116,12 +120,18 @@ class UniEmoX(nn.Module):
     ) -> ModelOutput:
         """Run a batch and compute every loss that is on.
 
-        scene, person: (N, 3, H, W), ImageNet-normalised, of the encoder's input size; if `config.needs_person` is
-        false, person is ignored and may be None.
-        image_features: (N, C) the teacher's Ω.  text_features: (M, C) its Λ, M >= N.
-        scene_noise, person_noise: (N, L) random numbers that draw the masks; None: from torch's generator.
-        weights: weights of the losses in this step; None: those of the configuration.
-        Raises ShapeError if a view or feature is missing or has another shape.
+        Args:
+            scene: (N, 3, H, W), ImageNet-normalised, of the encoder's input size; if `config.needs_person` is false,
+                person is ignored and may be None.
+            person: Likewise.
+            image_features: (N, C) the teacher's Ω.
+            text_features: (M, C) its Λ, M >= N.
+            scene_noise: (N, L) random numbers that draw the masks; None: from torch's generator.
+            person_noise: Likewise.
+            weights: Weights of the losses in this step; None: those of the configuration.
+
+        Raises:
+            ShapeError: If a view or feature is missing or has another shape.
         """
         views = self._views(scene, person)
         count = len(scene)
@@ -242,9 +252,15 @@ class UniEmoX(nn.Module):
 def fused_diagnostics(fused: Tensor, offset: Tensor | None) -> dict[str, Tensor]:
     """Measure whether Υ still distinguishes images.
 
-    fused: (N, C) Υ.  offset: (C,) ε or b, which the fusion adds to every image; None without one.
-    Returns scalars: "fused_cosine", the mean cosine between the Υ of different images, 0 for one image; and
-    "offset_share", |ε| over the mean |Υ|. Both near 1: Υ has collapsed to the offset.
+    Both near 1: Υ has collapsed to the offset.
+
+    Args:
+        fused: (N, C) Υ.
+        offset: (C,) ε or b, which the fusion adds to every image; None without one.
+
+    Returns:
+        scalars: "fused_cosine", the mean cosine between the Υ of different images, 0 for one image; and "offset_share",
+        |ε| over the mean |Υ|.
     """
     unit = nn.functional.normalize(fused, dim=1)  # (N, C)
     count = len(fused)

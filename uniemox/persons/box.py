@@ -38,7 +38,8 @@ class Detection(NamedTuple):
 def clip_box(box: Box, width: int, height: int) -> Box:
     """Return the part of a box inside an image.
 
-    Raises BoxError if the box is not finite, or if this part is less than one px wide or high.
+    Raises:
+        BoxError: If the box is not finite, or if this part is less than one px wide or high.
 
     >>> clip_box(Box(-5, 10, 50, 400), width=100, height=80)
     Box(x1=0, y1=10, x2=50, y2=80)
@@ -54,7 +55,8 @@ def clip_box(box: Box, width: int, height: int) -> Box:
 def touched_box(box: Box, width: int, height: int) -> Box:
     """Clip a box as `clip_box` does; a box thinner than a px becomes a px wide.
 
-    Raises BoxError only if it is not finite or outside of the image.
+    Raises:
+        BoxError: Only if it is not finite or outside of the image.
 
     >>> touched_box(Box(99.5, 10, 300, 10.2), width=100, height=80)
     Box(x1=99, y1=10, x2=100, y2=11)
@@ -77,7 +79,10 @@ def overlap(boxes: NDArray[np.floating], others: NDArray[np.floating]) -> NDArra
 def suppress(boxes: NDArray[np.floating], confidences: NDArray[np.floating], threshold: float) -> list[int]:
     """Return the rows that non-maximum suppression keeps, most confident first.
 
-    boxes: (N, 4).  confidences: (N,).  threshold: maximum intersection over union with a kept box.
+    Args:
+        boxes: (N, 4).
+        confidences: (N,).
+        threshold: Maximum intersection over union with a kept box.
     """
     order = np.argsort(-confidences, kind="stable")
     kept: list[int] = []
@@ -115,13 +120,17 @@ def choose_person(
 ) -> PersonCrop:
     """Choose the person view of an image.
 
-    persons: detected people; None if no detector was run.  target: the data set's target person.  size: width and
-    height of the image, px. Without a person the view is the whole image, and `source` has the reason. People with less
-    than a px in the image are ignored.
-    policy: largest: the target if there is one, else the person with the largest area × confidence. union: the box
-    around all persons. persons_only: the whole image, black outside the persons. second_crop: a second random crop in
-    training, as in the authors' code, and the whole image otherwise.
-    Raises BoxError for a target outside of the image.
+    Args:
+        persons: Detected people; None if no detector was run.
+        target: The data set's target person.
+        size: Width and height of the image, px. Without a person the view is the whole image, and `source` has the
+            reason. People with less than a px in the image are ignored.
+        policy: largest: the target if there is one, else the person with the largest area × confidence. union: the box
+            around all persons. persons_only: the whole image, black outside the persons. second_crop: a second random
+            crop in training, as in the authors' code, and the whole image otherwise.
+
+    Raises:
+        BoxError: For a target outside of the image.
     """
     whole = Box(0, 0, *size)
     if policy == "second_crop":
@@ -188,8 +197,12 @@ def select(
 ) -> tuple[Detection, ...]:
     """Select the person boxes of one image, clipped to the image, most confident first.
 
-    boxes: (M, 4) in px of the image.  confidences: (M,).  image: width and height in px.
     Drops boxes that miss the limits of `least`, overlap with better ones, are not finite, or cover no px of the image.
+
+    Args:
+        boxes: (M, 4) in px of the image.
+        confidences: (M,).
+        image: Width and height in px.
     """
     candidates = np.flatnonzero((confidences >= least.confidence) & np.isfinite(boxes).all(axis=1))
     candidates = candidates[np.argsort(-confidences[candidates], kind="stable")][:MAX_CANDIDATES]

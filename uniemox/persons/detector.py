@@ -29,10 +29,15 @@ def load_detector(
 ) -> Detector:
     """Open the detector in an .onnx file or in Darknet's pair of files.
 
-    source: path of the .onnx; path of the .cfg, with the .weights of the same stem next to it; "a.cfg+b.weights"; or a
-    name "hub:...", which `uniemox.io.hub` resolves to a path.  threads: per run; None: one per core.
-    provider: execution provider of onnxruntime, see `uniemox.io.onnx_sessions.PROVIDERS`.
-    Raises DetectorError if there is no such file or its layout is unknown, ConfigError without such a provider.
+    Args:
+        source: Path of the .onnx; path of the .cfg, with the .weights of the same stem next to it; "a.cfg+b.weights";
+            or a name "hub:...", which `uniemox.io.hub` resolves to a path.
+        threads: Per run; None: one per core.
+        provider: Execution provider of onnxruntime, see `uniemox.io.onnx_sessions.PROVIDERS`.
+
+    Raises:
+        DetectorError: If there is no such file or its layout is unknown.
+        ConfigError: Without such a provider.
     """
     config = config or DetectorConfig()
     from uniemox.persons.onnx_file import OnnxDetector  # noqa: PLC0415 (starting onnxruntime takes a while)

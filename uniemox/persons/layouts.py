@@ -138,9 +138,10 @@ def decode_zoo(outputs: Sequence[Array], size: Size) -> Decoded:
 def decode_yunet(outputs: Sequence[Array], size: Size) -> Decoded:
     """Decode YuNet (Wu et al., MIR 2023; ShiqiYu/libfacedetection.train): faces, one point per cell, strides 8, 16, 32.
 
-    outputs: for each stride class and objectness (N, n, 1), boxes (N, n, 4) and landmarks (N, n, 10), in any order.
-    Centres are offsets from the cell's corner in cells, sizes are logs of cells; the confidence is the geometric mean
-    of class and objectness. Landmarks are ignored.
+    Args:
+        outputs: For each stride class and objectness (N, n, 1), boxes (N, n, 4) and landmarks (N, n, 10), in any order.
+            Centres are offsets from the cell's corner in cells, sizes are logs of cells; the confidence is the
+            geometric mean of class and objectness. Landmarks are ignored.
     """
     grid, stride = cells(size, (8, 16, 32))
     finest = sorted(outputs, key=lambda values: -values.shape[1])

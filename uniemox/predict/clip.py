@@ -21,8 +21,13 @@ PROMPT = "A photo that makes people feel {word}."
 def open_clip(name: str, words: Sequence[str] | None, *, threads: int | None = None) -> Network:
     """Open clip:NAME@WEIGHTS (see `open_teacher`) as an uncalibrated classifier of evoked emotions.
 
-    words: labels to choose from; None: Mikels' eight labels.  threads: of torch in this process; None: unchanged.
-    Raises TeacherError if the CLIP can't be loaded, ConfigError for fewer than two words or a repeated word.
+    Args:
+        words: Labels to choose from; None: Mikels' eight labels.
+        threads: Of torch in this process; None: unchanged.
+
+    Raises:
+        TeacherError: If the CLIP can't be loaded.
+        ConfigError: For fewer than two words or a repeated word.
     """
     if words is None:
         labels = MIKELS.labels
@@ -51,7 +56,11 @@ def open_clip(name: str, words: Sequence[str] | None, *, threads: int | None = N
 class ZeroShotClip:
     """Zero-shot logits: cosines of an image with a sentence about each word, times CLIP's own scale; see `Engine`.
 
-    words: at least two different words.  Raises ConfigError for other lists.
+    Args:
+        words: At least two different words.
+
+    Raises:
+        ConfigError: For other lists.
     """
 
     outputs = frozenset({"logits", "features"})
@@ -75,7 +84,11 @@ class ZeroShotClip:
 
     @property
     def size(self) -> int:
-        """Side of the input, px. Raises TeacherError for an input that is not square."""
+        """Side of the input, px.
+
+        Raises:
+            TeacherError: For an input that is not square.
+        """
         size = self.clip.model.visual.image_size
         width, height = size if isinstance(size, tuple) else (size, size)
         if width != height:

@@ -17,9 +17,11 @@ ROUNDING = 1e-5  # stored conformal scores are rounded to 5 digits
 def familiarity_of(distances: Array | None, held_out: Sequence[float]) -> NDArray[np.float64] | None:
     """For each image, return the share of held-out images that are at least as far from the training images, 0 to 1.
 
-    distances: (N,).  held_out: sorted distances of held-out images; the image itself counts as one of them. This is the
-    conformal p-value of "this image is like them" (arXiv 2107.07511, section 4.4). 0 for an infinite distance, of blank
-    images. None without distances or held_out.
+    Args:
+        distances: (N,).
+        held_out: Sorted distances of held-out images; the image itself counts as one of them. This is the conformal
+            p-value of "this image is like them" (arXiv 2107.07511, section 4.4). 0 for an infinite distance, of blank
+            images. None without distances or held_out.
 
     >>> familiarity_of(np.array([1.0, 2.0, 9.0]), (1.0, 2.0, 3.0, 4.0)).tolist()
     [1.0, 0.8, 0.2]
@@ -65,7 +67,8 @@ def probabilities_of(
 def answers_of(info: ClassifierInfo, logits: Array, distances: Array | None = None) -> NDArray[np.float64]:
     """Return calibrated probabilities (N, E), or for task affect valence and arousal (N, 2), 1 to 9.
 
-    distances: (N,), from the training images; None: the network has no distance.
+    Args:
+        distances: (N,), from the training images; None: the network has no distance.
     """
     if info.task == "affect":
         return to_affect(np.asarray(logits, np.float64))
@@ -88,8 +91,13 @@ def score_limit(scores: Sequence[float], coverage: float) -> float:
     """Return the maximum score of a likely label: the ⌈(n + 1) · coverage⌉-th of n sorted held-out scores.
 
     Split conformal prediction (arXiv 2107.07511, section 1). The score of a held-out image is 1 - p(true label) (LAC,
-    Sadinle et al., JASA 2019).  coverage: share of images whose set must contain the true label.
-    Raises ConfigError for a coverage that is not between 0 and 1, or for too few scores.
+    Sadinle et al., JASA 2019).
+
+    Args:
+        coverage: Share of images whose set must contain the true label.
+
+    Raises:
+        ConfigError: For a coverage that is not between 0 and 1, or for too few scores.
     """
     if not 0 < coverage < 1:
         raise ConfigError(f"coverage must lie strictly between 0 and 1, got {coverage}; try 0.9")
@@ -115,7 +123,9 @@ def max_coverage(scores: Sequence[float]) -> float:
 def likely_labels(probabilities: NDArray[np.floating], limit: float) -> list[int]:
     """Return the indices of the likely labels, most probable first; the first is always included.
 
-    probabilities: (E,).  limit: from `score_limit`.
+    Args:
+        probabilities: (E,).
+        limit: From `score_limit`.
     """
     order = np.argsort(-probabilities, kind="stable")
     return [int(i) for n, i in enumerate(order) if n == 0 or 1 - probabilities[i] <= limit + ROUNDING]
@@ -126,7 +136,11 @@ def likely_sets(
 ) -> tuple[float, float]:
     """Measure how often the likely labels contain the true one, and the mean number of likely labels.
 
-    scores, coverage: as for `score_limit`, which may raise.  answers: (N, E) probabilities.  truth: (N,).
+    Args:
+        scores: As for `score_limit`, which may raise.
+        coverage: As for `score_limit`, which may raise.
+        answers: (N, E) probabilities.
+        truth: (N,).
     """
     limit = score_limit(scores, coverage)
     sets = [likely_labels(row, limit) for row in answers]

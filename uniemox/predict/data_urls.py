@@ -25,9 +25,12 @@ def is_data_url(text: str) -> bool:
 
 
 def read_data_url(text: str) -> bytes:
-    """Return the bytes in a data URL, whatever type it gives. Raises ImageError if its base64 is damaged.
+    """Return the bytes in a data URL, whatever type it gives.
 
     Line breaks, the URL-safe alphabet, percent signs and missing padding are accepted, as browsers do.
+
+    Raises:
+        ImageError: If its base64 is damaged.
 
     >>> read_data_url("data:text/plain;base64,aGk"), read_data_url("data:,a%20b")
     (b'hi', b'a b')

@@ -30,8 +30,12 @@ def detect_in(detector: Detector, image: Image.Image, full: tuple[int, int]) -> 
 class FaceReader:
     """Detects faces and crops them as for the training of the expression network.
 
-    network: of kind expressed.  finder: face detector; None: the whole image is a face.
-    Raises ConfigError for a network of another kind.
+    Args:
+        network: Of kind expressed.
+        finder: Face detector; None: the whole image is a face.
+
+    Raises:
+        ConfigError: For a network of another kind.
     """
 
     def __init__(self, network: Network, finder: Detector | None) -> None:
@@ -99,7 +103,8 @@ def _inside(face: Box, person: Box) -> float:
 def summarise_faces(expressions: Sequence[Mapping[str, float] | None]) -> str:
     """Count faces and their most probable expressions, most frequent first: describes a group, not one person.
 
-    expressions: probabilities of each face; None: too small to tell.
+    Args:
+        expressions: Probabilities of each face; None: too small to tell.
 
     >>> summarise_faces([{"happiness": 0.9, "fear": 0.1}, {"happiness": 0.6, "fear": 0.4}, None])
     '3 faces: 2 happiness, 1 too small to tell'

@@ -48,7 +48,11 @@ class Frame:
 
 
 def parse_time(text: str) -> float:
-    """Parse a time such as "1s", "0.5", "500ms" or "2min". Raises ConfigError for others, and below 0.01 s."""
+    """Parse a time such as "1s", "0.5", "500ms" or "2min".
+
+    Raises:
+        ConfigError: For others, and below 0.01 s.
+    """
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(ms|s|min|)", text.strip())
     value = float(match[1]) * _UNITS[match[2]] if match else 0.0
     if not MIN_S <= value < float("inf"):
@@ -60,7 +64,9 @@ def read_film(path: str, every_s: float) -> Iterator[Frame]:
     """Yield a frame every `every_s` seconds, from the start; memory does not grow with the video's length.
 
     A video that can't be read to its end yields a last frame with an error instead of an image.
-    Raises MissingPackageError if PyAV is not installed; GIF, WebP and PNG do not need it.
+
+    Raises:
+        MissingPackageError: If PyAV is not installed; GIF, WebP and PNG do not need it.
     """
     if Path(path).suffix.lower() not in ANIMATIONS and find_spec("av") is None:
         raise MissingPackageError("videos need PyAV; run: pip install 'uniemox[video]'")

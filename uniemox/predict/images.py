@@ -43,8 +43,13 @@ def read_any(
 ) -> tuple[Image.Image, tuple[int, int]]:
     """Return the upright RGB image, and its full (width, height) in px.
 
-    source: as for `Predictor.predict`.  shrink: as for `images.decode`, for large JPEGs.  decode_file: of a pool, for
-    untrusted files.  Raises ImageError for any other type, and for a file that can't be decoded completely.
+    Args:
+        source: As for `Predictor.predict`.
+        shrink: As for `images.decode`, for large JPEGs.
+        decode_file: Of a pool, for untrusted files.
+
+    Raises:
+        ImageError: For any other type, and for a file that can't be decoded completely.
     """
     with image_border(name_of(source)):
         return _read_any(source, shrink, decode_file)
@@ -135,7 +140,8 @@ def _read_file(source: str | os.PathLike[str]) -> bytes:
 def content_of(source: ImageLike) -> ImageLike:
     """Read the rest of an open file once, as bytes; returns anything else unchanged.
 
-    Raises ImageError for a file opened as text, or with too many bytes.
+    Raises:
+        ImageError: For a file opened as text, or with too many bytes.
     """
     read = getattr(source, "read", None)
     if read is None:
@@ -192,7 +198,9 @@ def walk(folder: Path, left: LeftOut | None = None) -> Iterator[Path]:
     """Yield the images in a folder and its subfolders, also behind links, see `walk_folder`.
 
     A folder that can't be read is yielded itself, so that reading it fails.
-    left: filled with the folders that were left out.
+
+    Args:
+        left: Filled with the folders that were left out.
     """
     unlisted = set[Path]()
 
@@ -213,9 +221,11 @@ def is_listed_name(path: str | os.PathLike[str]) -> bool:
 def list_images(names: Sequence[str], listed: Iterable[str] = (), left: LeftOut | None = None) -> Iterator[str]:
     """Yield the images that names on the command line refer to.
 
-    names: files; folders, for all images below them; patterns such as photos/*.jpg if no file has that name (** also
-    for subfolders); "-" for `listed`, one path per line. Other names are yielded unchanged, so that reading them fails.
-    left: as for `walk`.
+    Args:
+        names: Files; folders, for all images below them; patterns such as photos/*.jpg if no file has that name (**
+            also for subfolders); "-" for `listed`, one path per line. Other names are yielded unchanged, so that
+            reading them fails.
+        left: As for `walk`.
     """
     left = LeftOut() if left is None else left
     for name in names:  # os.path, because Path.is_dir and exists raise OSError for a name that is too long
@@ -240,8 +250,10 @@ def map_images(
 ) -> Iterator[Item]:
     """Yield the results of `work`, in the order of the images.
 
-    work: called in parallel with an image and a function that decodes files.  ahead: see `parallel_map`.
-    decoders: processes that decode all files. None: start some for this call; a single image is decoded here.
+    Args:
+        work: Called in parallel with an image and a function that decodes files.
+        ahead: See `parallel_map`.
+        decoders: Processes that decode all files. None: start some for this call; a single image is decoded here.
     """
     rest = iter(images)
     first = list(islice(rest, 2))

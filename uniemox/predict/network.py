@@ -92,7 +92,10 @@ class Answers:
 class Network:
     """Classifier: logits, class-activation maps, probabilities.
 
-    name: shown to users.  Usually created by `Network.open`.
+    Usually created by `Network.open`.
+
+    Args:
+        name: Shown to users.
     """
 
     def __init__(self, name: str, info: ClassifierInfo, engine: Engine) -> None:
@@ -109,11 +112,15 @@ class Network:
     ) -> "Network":
         """Open the classifier in an ONNX file of `uniemox finetune`.
 
-        name: shown to users; None: the file's name, or its run's.
-        threads: per run; None: one per core, or one in a worker of `parallel_map`.
-        provider: as for `open_session`.
-        Raises CheckpointError, with the file's name, if it is not such a classifier, damaged, larger than 2 GB or
-        refers to other files; ConfigError without such a provider.
+        Args:
+            name: Shown to users; None: the file's name, or its run's.
+            threads: Per run; None: one per core, or one in a worker of `parallel_map`.
+            provider: As for `open_session`.
+
+        Raises:
+            CheckpointError: With the file's name, if it is not such a classifier, damaged, larger than 2 GB or refers
+                to other files.
+            ConfigError: Without such a provider.
         """
         engine = _OnnxEngine(path, threads, provider)
         if path.name == ONNX and path.parent.name:
@@ -127,8 +134,11 @@ class Network:
     ) -> dict[str, Pixels]:
         """Return the network's views of an image by name, (3, S, S) uint8 each.
 
-        image: RGB.  full: width and height of the full image; `image` may be a smaller copy.  persons, target: in px of
-        the full image, as for `choose_person`.
+        Args:
+            image: RGB.
+            full: Width and height of the full image; `image` may be a smaller copy.
+            persons: In px of the full image, as for `choose_person`.
+            target: In px of the full image, as for `choose_person`.
         """
         info = self.info
         views = {}
@@ -176,7 +186,8 @@ class Network:
     def answer(self, views: Sequence[Mapping[str, Pixels]], *, with_features: bool = False) -> Answers:
         """Return the answers for N images' views, see `look`.
 
-        Raises ConfigError if features are requested from a network that does not output them.
+        Raises:
+            ConfigError: If features are requested from a network that does not output them.
         """
         return self._answers(self.run(views, self._needed(with_features=with_features)), with_features=with_features)
 
@@ -190,7 +201,8 @@ class Network:
     def run_image(self, seen: ImageViews, more: Sequence[str] = ()) -> dict[str, Array]:
         """Return the outputs for one image by name, one row each: the weighted mean over its views.
 
-        more: as for `run`. The distance is the mean over views that are not blank.
+        Args:
+            more: As for `run`. The distance is the mean over views that are not blank.
         """
         return mean_outputs(self.run(seen.views, more), seen.weights)
 
@@ -219,7 +231,8 @@ class Network:
     def rating_head(self) -> RatingHead | None:
         """Head for valence and arousal; None in files without one.
 
-        Raises CheckpointError for one that can't be read or belongs to another network.
+        Raises:
+            CheckpointError: For one that can't be read or belongs to another network.
         """
         if not self.info.ratings or FEATURES not in self.engine.outputs:
             return None
@@ -324,7 +337,10 @@ def run_views(
 ) -> list[NDArray[Any]]:
     """Return outputs by name, (N, ...) each, for views by name, (N, 3, S, S) each.
 
-    one_by_one: see `is_one_by_one`.  Raises one of RUNTIME_ERRORS if it does not run.
+    Raises one of RUNTIME_ERRORS if it does not run.
+
+    Args:
+        one_by_one: See `is_one_by_one`.
     """
     count = len(next(iter(views.values())))
     if not one_by_one or count < 2:
@@ -336,7 +352,11 @@ def run_views(
 def mean_outputs(outputs: Mapping[str, Array], weights: Sequence[float]) -> dict[str, Array]:
     """Return the weighted mean of the outputs for K views of an image, one row each.
 
-    outputs: (K, ...) by name.  weights: (K,).  Infinite distances, those of blank views, count only if all are.
+    Infinite distances, those of blank views, count only if all are.
+
+    Args:
+        outputs: (K, ...) by name.
+        weights: (K,).
     """
     means = {}
     for name, values in outputs.items():

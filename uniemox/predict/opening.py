@@ -41,19 +41,22 @@ def load(  # noqa: PLR0913 - one per part of a predictor
 ) -> Predictor:
     """Open the predictor of a model.
 
-    path_or_name: a fine-tuning run, its model.onnx, hub:owner/repository/file.onnx, or clip:NAME@WEIGHTS, a zero-shot
-    CLIP; None or embedded: the package's model; small: one of that model's networks, which loads faster and is slightly
-    less accurate.
-    person_model: predicts what the detected people feel; named in the same way.  finder: embedded, or a person detector
-    as for `load_detector`; None: do not detect people.
-    faces: predict facial expressions. find: of all detected faces; whole: the image is one face; None: no faces.
-    face_model: expression model, such as a run on ferplus; face_finder: face detector as for `load_detector`, such as
-    yunet_n.onnx; None: the package's own.
-    threads: per run of a network; None: one per core.
-    words: for clip:, the words to choose from; None: Mikels' eight labels.
-    provider: of onnxruntime, for the model and person_model; see `uniemox.io.onnx_sessions.PROVIDERS`.
-    Raises CheckpointError, DetectorError, HubError for files that can't be used, ConfigError for settings that
-    contradict each other.
+    Args:
+        path_or_name: A fine-tuning run, its model.onnx, hub:owner/repository/file.onnx, or clip:NAME@WEIGHTS, a
+            zero-shot CLIP; None or embedded: the package's model; small: one of that model's networks, which loads
+            faster and is slightly less accurate.
+        person_model: Predicts what the detected people feel; named in the same way.
+        finder: Embedded, or a person detector as for `load_detector`; None: do not detect people.
+        faces: Predict facial expressions. find: of all detected faces; whole: the image is one face; None: no faces.
+        face_model: Expression model, such as a run on ferplus; face_finder: face detector as for `load_detector`, such
+            as yunet_n.onnx; None: the package's own.
+        threads: Per run of a network; None: one per core.
+        words: For clip:, the words to choose from; None: Mikels' eight labels.
+        provider: Of onnxruntime, for the model and person_model; see `uniemox.io.onnx_sessions.PROVIDERS`.
+
+    Raises:
+        CheckpointError, DetectorError, HubError: For files that can't be used.
+        ConfigError: For settings that contradict each other.
     """
     if threads is not None and threads < 1:
         raise ConfigError(f"threads must be at least 1, got {threads}; leave it out for one a core")
@@ -76,7 +79,11 @@ def open_faces(
     face_finder: str | Path | None = None,
     threads: int | None = None,
 ) -> FaceReader | None:
-    """Open the reader of faces; see `load`. Raises ConfigError for settings that contradict each other."""
+    """Open the reader of faces; see `load`.
+
+    Raises:
+        ConfigError: For settings that contradict each other.
+    """
     if faces not in (None, *get_args(Faces)):
         raise ConfigError(f"faces must be find or whole, got {faces!r}; leave it out for no faces")
     if faces is None and (face_model is not None or face_finder is not None):
@@ -136,7 +143,10 @@ def open_finder(
     """Open a person detector by name; see `load`.
 
     The package's own detector also looks at the mirror image, and keeps what it finds in both.
-    config, provider: as for `load_detector`.
+
+    Args:
+        config: As for `load_detector`.
+        provider: As for `load_detector`.
     """
     config = config or DetectorConfig()
     if str(finder) != EMBEDDED_NAME:
@@ -159,7 +169,11 @@ def finder_file(finder: str | Path) -> str | Path:
 
 
 def embedded_file(name: str) -> Path:
-    """Return the path of a file in the package. Raises CheckpointError if this installation lacks it."""
+    """Return the path of a file in the package.
+
+    Raises:
+        CheckpointError: If this installation lacks it.
+    """
     path = EMBEDDED / name
     if not path.is_file():
         others = {FINDER: "a person detector, or None (--no-persons)", FACE_FINDER: "a face finder (--face-finder)"}

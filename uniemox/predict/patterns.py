@@ -16,7 +16,9 @@ def expand_pattern(pattern: str, left_out: list[str]) -> list[str]:
 
     A part of the pattern that exists under exactly this name is no pattern: `A [2019]/*.jpg` finds the images of the
     folder `A [2019]`. Wildcards match neither hidden names nor system folders; links to folders end a **.
-    left_out: gets the system folders that were skipped.
+
+    Args:
+        left_out: Gets the system folders that were skipped.
     """
     drive, rest = os.path.splitdrive(pattern)
     is_absolute = _SEPARATORS.match(rest) is not None

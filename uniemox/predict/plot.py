@@ -38,7 +38,8 @@ Labelled = Sequence[tuple[Box, Mapping[str, float] | None]]
 def plot_answer(answer: "Prediction") -> Image.Image:
     """Draw the image, at most 960 px long, with boxes, and below it a bar for each label.
 
-    Raises ImageError if the image can't be read again.
+    Raises:
+        ImageError: If the image can't be read again.
     """
     image, scale = _read(answer.source)
     _draw_boxes(image, [(person.box, person.emotions) for person in answer.persons or ()], scale, PERSON_COLOUR)
@@ -49,7 +50,11 @@ def plot_answer(answer: "Prediction") -> Image.Image:
 def plot_faces(source: ImageLike | None, faces: Labelled, caption: str, side_px: int) -> Image.Image:
     """Draw the image with a box around each face, and the caption below in large letters.
 
-    side_px: longer side of the image.  Raises ImageError if the image can't be read again.
+    Args:
+        side_px: Longer side of the image.
+
+    Raises:
+        ImageError: If the image can't be read again.
     """
     image, scale = _read(source, side_px)
     letters = side_px // LETTERS
@@ -142,5 +147,9 @@ def drawing_path(folder: Path, image: Path, ending: str) -> Path:
 
 
 def write_drawing(path: Path, drawing: Image.Image | str) -> None:
-    """Write an image as a PNG, or an HTML page, atomically. Raises DataError if the file can't be written."""
+    """Write an image as a PNG, or an HTML page, atomically.
+
+    Raises:
+        DataError: If the file can't be written.
+    """
     write_file(path, drawing if isinstance(drawing, str) else encode_image(drawing, "PNG"))

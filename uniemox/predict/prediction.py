@@ -92,7 +92,8 @@ class Prediction:
     def plot(self) -> Image.Image:
         """Draw boxes around people and faces, and a bar for each label; likely labels have darker bars.
 
-        Raises ImageError if the image can't be read again.
+        Raises:
+            ImageError: If the image can't be read again.
         """
         from uniemox.predict.plot import plot_answer  # noqa: PLC0415 - fonts; few predictions are drawn
 

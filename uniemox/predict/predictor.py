@@ -36,9 +36,16 @@ SHRINK_MARGIN = 4  # decoded images stay this many times larger than the input; 
 class Predictor:
     """Predicts the emotions of images, and of the people in them; `uniemox.load` opens one.
 
-    network: for the scene.  finder: person detector; None does not look for people.  person_network: predicts what
-    people feel, and needs a finder.  face_reader: detects faces and predicts their expressions; None: no faces.
-    Threads may share a predictor. Raises ConfigError for a person network that does not predict felt emotions.
+    Threads may share a predictor.
+
+    Args:
+        network: For the scene.
+        finder: Person detector; None does not look for people.
+        person_network: Predicts what people feel, and needs a finder.
+        face_reader: Detects faces and predicts their expressions; None: no faces.
+
+    Raises:
+        ConfigError: For a person network that does not predict felt emotions.
     """
 
     def __init__(
@@ -112,13 +119,18 @@ class Predictor:
     ) -> Prediction | list[Prediction | Failure]:
         """Return the prediction for an image, or a list of predictions for several.
 
-        image: a path, a data URL, the bytes of a file, a file opened as bytes, a PIL image, or an array (H, W),
         (H, W, 3) or (H, W, 4) of uint8 or floats from 0 to 1. Several: a list or tuple of these, or a folder, in the
         order of its file names.
-        coverage: share of images, 0 to 1, whose `likely` must contain the true label.  labels: name of the label set
-        for the predictions, such as polarity.
-        Raises ImageError for a single unreadable image, and for a folder without images; in a list, an unreadable image
-        becomes a Failure. Raises ConfigError, LabelError for a coverage or labels that the model does not support.
+
+        Args:
+            image: A path, a data URL, the bytes of a file, a file opened as bytes, a PIL image, or an array (H, W).
+            coverage: Share of images, 0 to 1, whose `likely` must contain the true label.
+            labels: Name of the label set for the predictions, such as polarity.
+
+        Raises:
+            ImageError: For a single unreadable image, and for a folder without images; in a list, an unreadable image
+                becomes a Failure.
+            ConfigError, LabelError: For a coverage or labels that the model does not support.
         """
         if isinstance(image, (list, tuple)):
             return list(self.predict_each(image, coverage=coverage, labels=labels))
@@ -134,8 +146,13 @@ class Predictor:
     def embed(self, images: ImageLike | ImageLikes) -> NDArray[np.float32]:
         """Return features (N, D) of N images, the input of the last layer: for search, clustering and other models.
 
-        images: as for `predict`.  Raises ImageError for the first unreadable image, ImageNotFoundError if it is
-        missing, ConfigError for a model file without features.
+        Args:
+            images: As for `predict`.
+
+        Raises:
+            ImageError: For the first unreadable image.
+            ImageNotFoundError: If it is missing.
+            ConfigError: For a model file without features.
         """
         several: Iterable[ImageLike] = [images] if not isinstance(images, (list, tuple)) else images
         rows = []
@@ -165,11 +182,17 @@ class Predictor:
     ) -> Iterator[Prediction | Failure]:
         """Yield the prediction for each image, in order, as soon as it and all earlier ones are done; see `predict`.
 
-        images: any number.  batch_size: maximum number of images, up to 16, in progress before the next prediction is
-        taken; predictions do not depend on it.
-        decoders: decode the files. None: this call starts its own processes, or decodes a single image in this process.
-        with_embedding: set `embedding` of each prediction.
-        Raises ConfigError for a batch size below 1, and the ConfigError and LabelError of `predict`.
+        Args:
+            images: Any number.
+            batch_size: Maximum number of images, up to 16, in progress before the next prediction is taken; predictions
+                do not depend on it.
+            decoders: Decode the files. None: this call starts its own processes, or decodes a single image in this
+                process.
+            with_embedding: Set `embedding` of each prediction.
+
+        Raises:
+            ConfigError: For a batch size below 1.
+            the ConfigError and LabelError: Of `predict`.
         """
         if batch_size < 1:
             raise ConfigError(f"batch_size must be at least 1, got {batch_size}")
@@ -243,7 +266,9 @@ class Predictor:
     def find_people(self, image: Image.Image, full: tuple[int, int]) -> tuple[Detection, ...] | None:
         """Detect the people in an image, px of the full one, most confident first; None without a detector.
 
-        image: RGB, which may be a smaller copy.  full: width and height of the image.
+        Args:
+            image: RGB, which may be a smaller copy.
+            full: Width and height of the image.
         """
         if self.finder is None:
             return None
@@ -255,9 +280,15 @@ def predict_on_ray(
 ) -> Iterator[Prediction | Failure]:
     """Yield the prediction for each image, in the order of the paths, from all machines of a Ray cluster.
 
-    paths: of images, valid on every machine; relative ones start at this process's folder.  open_predictor: called once
-    per worker.  asked: coverage and labels, as for `Predictor.predict_each`.
-    `map_on_ray` documents which cluster is used. Raises MissingPackageError without Ray.
+    `map_on_ray` documents which cluster is used.
+
+    Args:
+        paths: Of images, valid on every machine; relative ones start at this process's folder.
+        open_predictor: Called once per worker.
+        asked: Coverage and labels, as for `Predictor.predict_each`.
+
+    Raises:
+        MissingPackageError: Without Ray.
     """
     from uniemox.io.parallel import DIED, map_on_ray  # noqa: PLC0415 - for a cluster alone
 

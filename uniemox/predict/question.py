@@ -24,8 +24,9 @@ MIN_REACHED = 2
 def answers_in(source: LabelSet, target: str | None) -> LabelMap:
     """Return the map of predictions from `source` to the named label set; None: to its own labels.
 
-    Raises LabelError without such a set or a map to it, if one is evoked and the other felt, or if only one label is
-    reached, which would always have probability 1.
+    Raises:
+        LabelError: Without such a set or a map to it, if one is evoked and the other felt, or if only one label is
+            reached, which would always have probability 1.
     """
     if target is None:
         return LabelMap(source, source, {label: label for label in source.labels})
@@ -42,7 +43,8 @@ def answers_in(source: LabelSet, target: str | None) -> LabelMap:
 class Question:
     """Settings of a prediction, checked once for all images; see `Predictor.predict_each`.
 
-    Raises ConfigError, LabelError for unsupported ones.
+    Raises:
+        ConfigError, LabelError: For unsupported ones.
     """
 
     def __init__(

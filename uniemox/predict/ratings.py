@@ -44,7 +44,8 @@ class RatingHead:
     def rate(self, features: Array, logits: Array) -> NDArray[np.float64]:
         """Return (N, 2) valence and arousal, 1 to 9.  features: (N, D).  logits: (N, E).
 
-        Raises CheckpointError for a head of another network.
+        Raises:
+            CheckpointError: For a head of another network.
         """
         inputs = head_inputs(features, logits)
         if inputs.shape[1] != self.weights.shape[1]:
@@ -87,7 +88,11 @@ class RatingHead:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "RatingHead":
-        """Parse the form that `to_dict` returns. Raises CheckpointError for anything else."""
+        """Parse the form that `to_dict` returns.
+
+        Raises:
+            CheckpointError: For anything else.
+        """
         try:
             weights = np.frombuffer(base64.b64decode(values["weights"], validate=True), "<f4").reshape(2, -1)
             if "half_widths" in values:  # files of version 0.2: one width for all images

@@ -116,7 +116,8 @@ COLUMN_ORDER = (
 def add_field(field: Field) -> None:
     """Add a field to all predictions of this process; call it before importing anything of `uniemox.serve`.
 
-    Raises ConfigError if the name is taken.
+    Raises:
+        ConfigError: If the name is taken.
     """
     if field.name in {"error", "name", "sha256"} | {one.name for one in FIELDS}:
         raise ConfigError(f"a prediction already has a field {field.name!r}; choose another name")

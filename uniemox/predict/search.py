@@ -47,7 +47,11 @@ class Index:
     """(N, 128), of length 1; see `pack`."""
 
     def column(self, name: str) -> NDArray[np.float32]:
-        """Return the values (N,) of a label, or of valence or arousal. Raises ConfigError for an unknown name."""
+        """Return the values (N,) of a label, or of valence or arousal.
+
+        Raises:
+            ConfigError: For an unknown name.
+        """
         if name not in self.columns:
             raise ConfigError(f"the index has no {name!r}; choose one of {', '.join(self.columns)}")
         return self.values[:, self.columns.index(name)]
@@ -72,10 +76,15 @@ def update_index(
     """Predict the images of a folder that its index lacks. Returns the index, without images that no longer exist.
 
     If there are new images, or an unreadable one has changed, all unreadable ones are tried again.
-    FOLDER.uniemox.jsonl stores predictions and features, FOLDER.uniemox.npz a copy that loads fast.  watch: function
-    that consumes new predictions.  report: gets notes about folders that were left out.
-    Raises ConfigError if the index was made with another model, DataError if a file can't be read or written or if no
-    image can be read.
+    FOLDER.uniemox.jsonl stores predictions and features, FOLDER.uniemox.npz a copy that loads fast.
+
+    Args:
+        watch: Function that consumes new predictions.
+        report: Gets notes about folders that were left out.
+
+    Raises:
+        ConfigError: If the index was made with another model.
+        DataError: If a file can't be read or written or if no image can be read.
     """
     folder = folder.absolute()
     lines, cache = (folder.with_name(folder.name + ending) for ending in (INDEX, CACHE))
@@ -113,9 +122,13 @@ def search(
 ) -> list[Hit]:
     """Return the best images, best first.
 
-    like: features (D,) of an image, from `Predictor.embed`.  emotion: a label; highest probability first.  mood:
-    conditions that must all hold, such as "valence>7 arousal<4"; labels have values from 0 to 1.
-    Raises ConfigError for an unknown name, a malformed mood, or no criterion.
+    Args:
+        like: Features (D,) of an image, from `Predictor.embed`.
+        emotion: A label; highest probability first.
+        mood: Conditions that must all hold, such as "valence>7 arousal<4"; labels have values from 0 to 1.
+
+    Raises:
+        ConfigError: For an unknown name, a malformed mood, or no criterion.
     """
     conditions = parse_mood(mood)
     if like is None and emotion is None and not conditions:
@@ -141,7 +154,8 @@ def search(
 def write_page(hits: Sequence[Hit], title: str, out: Path, words: Callable[[float], str]) -> None:
     """Write a page of matching images, whose thumbnails open the files.  words: formats a score.
 
-    Raises DataError if it can't be written.
+    Raises:
+        DataError: If it can't be written.
     """
     places = [Place(hit.path, "", hit.score) for hit in hits]
     images = row_of_images(places, out.parent, words)
@@ -150,7 +164,11 @@ def write_page(hits: Sequence[Hit], title: str, out: Path, words: Callable[[floa
 
 
 def parse_mood(text: str) -> list[tuple[str, str, float]]:
-    """Split conditions such as "valence>7 arousal<4" into name, sign and limit. Raises ConfigError for other text."""
+    """Split conditions such as "valence>7 arousal<4" into name, sign and limit.
+
+    Raises:
+        ConfigError: For other text.
+    """
     text = text.strip()
     conditions = list(_CONDITION.finditer(text))
     if "".join(one.group(0) for one in conditions) != text:

@@ -14,7 +14,9 @@ from uniemox.predict.opening import load
 class SceneFeatures(TransformerMixin, BaseEstimator):
     """Transformer from images to the features that a model's last layer reads; needs `uniemox[data]`.
 
-    model: as for `load`; None: the package's own.  threads: cores of the network; None: all.
+    Args:
+        model: As for `load`; None: the package's own.
+        threads: Cores of the network; None: all.
     """
 
     def __init__(self, model: str | None = None, threads: int | None = None) -> None:

@@ -29,7 +29,11 @@ def reserved_names() -> set[str]:
 
 
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """Read the predictions in a file, without an incomplete last line. Raises DataError for other faults."""
+    """Read the predictions in a file, without an incomplete last line.
+
+    Raises:
+        DataError: For other faults.
+    """
     try:
         file = open_regular(path)
     except OSError as error:
@@ -112,7 +116,11 @@ def _cells(field: Field, answer: dict[str, Any], labels: tuple[str, ...]) -> lis
 
 
 def write_parquet(lines: Path, table: Path, labels: tuple[str, ...], *, of_film: bool) -> None:
-    """Write one row per prediction; people and faces are lists. Raises MissingPackageError without pyarrow."""
+    """Write one row per prediction; people and faces are lists.
+
+    Raises:
+        MissingPackageError: Without pyarrow.
+    """
     pa = import_pyarrow()
     import pyarrow.parquet  # type: ignore[import-untyped] # noqa: PLC0415 - an extra
 
@@ -172,8 +180,11 @@ def import_pyarrow() -> Any:
 def to_frame(answers: Prediction | Failure | Iterable[Prediction | Failure]) -> Any:
     """Return a DataFrame of pandas, or else of polars: one row per image, columns as in `--out answers.csv`.
 
-    answers: from `Predictor.predict`; if an image could not be read, its `error` has the reason.
-    Raises MissingPackageError if neither library is installed.
+    Args:
+        answers: From `Predictor.predict`; if an image could not be read, its `error` has the reason.
+
+    Raises:
+        MissingPackageError: If neither library is installed.
     """
     values = [one.to_dict() for one in ([answers] if isinstance(answers, Prediction | Failure) else answers)]
     labels = next((tuple(value["scene"]) for value in values if "scene" in value), ())

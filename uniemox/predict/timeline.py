@@ -27,8 +27,14 @@ Answer = Mapping[str, Any]
 def draw_timelines(lines: Path) -> Image.Image | None:
     """Draw the timelines of up to 40 videos, in the file's order; None if no frame could be read.
 
-    lines: file that `uniemox predict --every` wrote.  Each label's height is its probability; white lines are cuts,
-    and the dark line is valence, 1 at the bottom to 9 at the top.  Raises DataError for a line that is no prediction.
+    Each label's height is its probability; white lines are cuts,
+    and the dark line is valence, 1 at the bottom to 9 at the top.
+
+    Args:
+        lines: File that `uniemox predict --every` wrote.
+
+    Raises:
+        DataError: For a line that is no prediction.
     """
     answers = [value for value in read_lines(lines) if "time_s" in value]
     films: dict[str, list[Answer]] = {}

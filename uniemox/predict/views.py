@@ -23,7 +23,9 @@ OLD_MAX_SQUARES = 6
 def hide(image: Image.Image, person: PersonCrop, full: tuple[int, int]) -> Image.Image:
     """Black out the person; returns the same image if no person was detected.
 
-    person: in px of the full image.  full: its width and height; the image may be a smaller copy.
+    Args:
+        person: In px of the full image.
+        full: Its width and height; the image may be a smaller copy.
     """
     if person.source.startswith("whole_image"):
         return image
@@ -36,7 +38,10 @@ def hide(image: Image.Image, person: PersonCrop, full: tuple[int, int]) -> Image
 def scene_view(image: Image.Image, size: int, crop_fraction: float) -> Pixels:
     """Resize the short side of an image, bicubic, and crop its centre.  Returns (3, size, size) uint8, RGB.
 
-    crop_fraction: share of the short side that is kept, above 0 to 1.  Source: timm's transform for evaluation.
+    Source: timm's transform for evaluation.
+
+    Args:
+        crop_fraction: Share of the short side that is kept, above 0 to 1.
     """
     short = math.floor(size / crop_fraction)
     width, height = image.size
@@ -116,7 +121,9 @@ def _old_places(aspect: float) -> list[tuple[float, float]]:
 def person_view(image: Image.Image, person: PersonCrop, full: tuple[int, int], size: int) -> Pixels:
     """Resize the person's part of an image, bicubic, without keeping the aspect.  Returns (3, size, size) uint8, RGB.
 
-    person: in px of the full image; everything outside of `person.keep` is black.  full: as for `hide`.
+    Args:
+        person: In px of the full image; everything outside of `person.keep` is black.
+        full: As for `hide`.
     """
     if person.keep:
         source = black_outside(image, person.keep, full)
@@ -143,7 +150,11 @@ def to_planes(image: Image.Image) -> Pixels:
 def whole_px(low: float, high: float, decoded: int, full: int) -> tuple[int, int]:
     """Round both ends of an interval along one side to whole px of the decoded image, at least one px apart.
 
-    low, high: in px of the full image.  decoded, full: the side's length, px.
+    Args:
+        low: In px of the full image.
+        high: In px of the full image.
+        decoded: The side's length, px.
+        full: The side's length, px.
     """
     first = min(int(low * decoded / full + 0.5), decoded - 1)
     return first, min(max(int(high * decoded / full + 0.5), first + 1), decoded)

@@ -100,11 +100,16 @@ def _key(path: str) -> int:
 class ResultFile:
     """Predictions in OUT.jsonl; for OUT.csv and OUT.parquet in OUT.csv.jsonl, from which `finish` makes the table.
 
-    resume: continue an existing file; unreadable images are tried again.
-    answered: header of the predictions; a file must not mix several.
-    with_bom: begin a CSV table with a byte-order mark, so that Excel reads it as UTF-8.
-    Raises ConfigError for a name, labels or an existing file that do not match, and for a file that another process
-    writes; DataError for a damaged, unreadable or unwritable file, MissingPackageError for Parquet without pyarrow.
+    Args:
+        resume: Continue an existing file; unreadable images are tried again.
+        answered: Header of the predictions; a file must not mix several.
+        with_bom: Begin a CSV table with a byte-order mark, so that Excel reads it as UTF-8.
+
+    Raises:
+        ConfigError: For a name, labels or an existing file that do not match, and for a file that another process
+            writes.
+        DataError: For a damaged, unreadable or unwritable file.
+        MissingPackageError: For Parquet without pyarrow.
     """
 
     def __init__(self, path: Path, *, resume: bool, answered: AnswerHeader, with_bom: bool = False) -> None:
@@ -158,7 +163,11 @@ class ResultFile:
             self._file.flush()
 
     def finish(self) -> None:
-        """Make the table from the lines, atomically. Raises DataError if a line is no prediction."""
+        """Make the table from the lines, atomically.
+
+        Raises:
+            DataError: If a line is no prediction.
+        """
         if self.path == self.lines:
             return
         write = write_parquet
@@ -214,8 +223,11 @@ class EmbeddingFile:
     """OUT.npy, (N, D) float32, with the images' paths in OUT.npy.txt, one per line; or OUT.parquet with both.
 
     Unreadable images have no row. `finish` writes the file atomically.
-    Raises ConfigError for another ending or an existing file, DataError if it can't be written, MissingPackageError for
-    Parquet without pyarrow.
+
+    Raises:
+        ConfigError: For another ending or an existing file.
+        DataError: If it can't be written.
+        MissingPackageError: For Parquet without pyarrow.
     """
 
     def __init__(self, path: Path) -> None:
@@ -244,7 +256,11 @@ class EmbeddingFile:
         self._paths.write(" ".join((prediction.path or "").splitlines()).encode("utf-8", "backslashreplace") + b"\n")
 
     def finish(self) -> None:
-        """Write the file. Raises DataError if no features were added."""
+        """Write the file.
+
+        Raises:
+            DataError: If no features were added.
+        """
         if not self.count:
             raise DataError(f"{self.path}: no image could be read, so there are no embeddings")
         self._rows.flush()

@@ -70,13 +70,19 @@ def pretrain(
 ) -> Path:
     """Pre-train on all samples of a data set; under torchrun, call it in every process.
 
-    out: folder of the run, a new one, or one to continue if `resume`.  Returns the file of the finished encoder.
-    weights_at: function from the step, from 0, to weights of the losses; None: those of config.model.losses. A loss is
-    only computed if its weight there is above 0.  extra_losses: further losses by name, see `pretrain_step`.
     On the CPU the same settings and data give the same bits, even if the run is killed and resumed; the number of
     processes changes losses by rounding only.
     Raises ConfigError, DataError, TeacherError, CheckpointError, NonFiniteLossError; StoppedError after SIGTERM or
     Ctrl-C. After any error the last checkpoint remains.
+
+    Args:
+        out: Folder of the run, a new one, or one to continue if `resume`.
+        weights_at: Function from the step, from 0, to weights of the losses; None: those of config.model.losses. A loss
+            is only computed if its weight there is above 0.
+        extra_losses: Further losses by name, see `pretrain_step`.
+
+    Returns:
+        The file of the finished encoder.
     """
     device = setup_device(config.hardware)
     callback = callback or Callback()
@@ -135,7 +141,8 @@ def open_networks(
 ) -> tuple[UniEmoX, Teacher | None]:
     """Build the initial model and open the teacher, on the device; record the training images in the run's folder.
 
-    Raises TeacherError or CheckpointError before any long work if weights are missing.
+    Raises:
+        TeacherError or CheckpointError: Before any long work if weights are missing.
     """
     with first_process_first():  # it may have to be downloaded
         if config.encoder.start is None:
@@ -189,7 +196,9 @@ def prepare_teacher(
 def build_model(config: PretrainConfig, teacher_width: int | None, encoder: VisionTransformer | None = None) -> UniEmoX:
     """Build the model with initial weights; random weights are drawn by the seed.
 
-    teacher_width: channels of the teacher's features; None without a teacher.  encoder: initial encoder, if open.
+    Args:
+        teacher_width: Channels of the teacher's features; None without a teacher.
+        encoder: Initial encoder, if open.
     """
     return build_start(config, teacher_width, encoder)[0]
 

@@ -51,17 +51,22 @@ def pretrain_step(
 ) -> dict[str, float]:
     """Run forward and backward over the batches of all processes, then update the weights once.
 
-    model: a UniEmoX, or DistributedDataParallel around it.  batches: one, or several whose gradients accumulate. Their
-    sizes may differ, because every image counts the same; every process gives the same number. L2 compares with the
-    texts of one batch at a time.
-    teacher: computes features that losses need and the batch lacks.
-    max_grad_norm: L2 norm to which the gradient is clipped; None: no clipping.
-    weights: weights of the losses in this step; None: those of the model's configuration.
-    extra_losses: functions of output and batch, by name, whose scalars are added to the sum.
-    Returns every loss by name, "total", the diagnostics of Υ (see `fused_diagnostics`) and "grad_norm": means over all
-    images of all processes; with max_grad_norm also "clipped", 1 if this step's gradient was clipped.
-    Raises NonFiniteLossError, with the loss's name, before any weight changes, and ConfigError on all processes for
-    batches that are empty or differ in number.
+    Args:
+        model: A UniEmoX, or DistributedDataParallel around it.
+        batches: One, or several whose gradients accumulate. Their sizes may differ, because every image counts the
+            same; every process gives the same number. L2 compares with the texts of one batch at a time.
+        teacher: Computes features that losses need and the batch lacks.
+        max_grad_norm: L2 norm to which the gradient is clipped; None: no clipping.
+        weights: Weights of the losses in this step; None: those of the model's configuration.
+        extra_losses: Functions of output and batch, by name, whose scalars are added to the sum.
+
+    Returns:
+        Every loss by name, "total", the diagnostics of Υ (see `fused_diagnostics`) and "grad_norm": means over all
+        images of all processes; with max_grad_norm also "clipped", 1 if this step's gradient was clipped.
+
+    Raises:
+        NonFiniteLossError: With the loss's name, before any weight changes.
+        ConfigError: On all processes for batches that are empty or differ in number.
     """
 
     def losses_of(batch: PretrainBatch) -> tuple[Tensor, dict[str, Tensor]]:
@@ -84,7 +89,10 @@ def loss_gradient_norms(
     """Measure the influence of each loss on the encoder: L2 norm of the gradient of each weighted loss there.
 
     Costs one forward pass and one backward pass per loss; changes neither weights nor gradients. Takes and raises the
-    same as `pretrain_step`; the norms are of this process's batch.  Returns "grad_norm_NAME" by loss name.
+    same as `pretrain_step`; the norms are of this process's batch.
+
+    Returns:
+        "grad_norm_NAME" by loss name.
     """
     output = forward(model, batch, teacher=teacher, precision=precision)
     parameters = [parameter for parameter in model.encoder.parameters() if parameter.requires_grad]

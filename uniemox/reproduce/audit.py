@@ -25,7 +25,8 @@ CLOSE = 1e-3  # maximum change of a probability by rounding on another machine
 def audit(run: Path) -> list[str]:
     """List what a finished run lacks to be repeatable.
 
-    Raises ConfigError if there is no readable config.json.
+    Raises:
+        ConfigError: If there is no readable config.json.
     """
     record = by_dotted_name(read_json(run / CONFIG))
     lacking = [f"{CONFIG} has no {name}" for name in NEEDED if record.get(name) is None]
@@ -43,9 +44,12 @@ def audit(run: Path) -> list[str]:
 def verify(run: Path) -> list[dict[str, Any]]:
     """Evaluate a fine-tuning run's saved weights again, on the same images as each saved evaluation.
 
-    Returns data, split, accuracy, number of pictures and the largest difference of a probability of each.
-    Raises CheckpointError, with both figures, if the result differs; DataError if the run has no evaluation, or its
-    data are missing.
+    Returns:
+        Data, split, accuracy, number of pictures and the largest difference of a probability of each.
+
+    Raises:
+        CheckpointError: With both figures, if the result differs.
+        DataError: If the run has no evaluation, or its data are missing.
     """
     files = sorted((run / EVALUATIONS).glob("*.json"))
     if not files:
@@ -80,7 +84,11 @@ def _verify(run: Path, kept: SavedEvaluation) -> dict[str, Any]:
 
 
 def _largest_difference(evaluation: Evaluation, kept: SavedEvaluation) -> float:
-    """Return the largest difference of probabilities. Raises DataError if a label has changed."""
+    """Return the largest difference of probabilities.
+
+    Raises:
+        DataError: If a label has changed.
+    """
     assert kept.predictions is not None
     labels = [str(label) for label in kept.values["labels"]]
     lines = {line["key"]: line for line in evaluation.predictions}

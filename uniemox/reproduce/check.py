@@ -83,7 +83,8 @@ def check_runs(runs: Sequence[Run], on_progress: Progress = silent) -> list[Chec
 def _open(source: str, files: Mapping[str, Any], world: _World) -> DataSet:
     """Open the data of a command, with existing files and those that earlier runs will write.
 
-    files: options, of which those of `FILES` are used.
+    Args:
+        files: Options, of which those of `FILES` are used.
     """
     members = split_sources(source)
     if len(members) > 1:

@@ -56,8 +56,11 @@ def pretraining_network(
 ) -> tuple[str, Trained, str]:
     """Return the shapes of a forward pass of a batch with every loss, the run's output, and its initial weights.
 
-    planned_teachers: teachers that runs of the plan fit, by folder.  batch: number of images.
     Raises the run's own errors.
+
+    Args:
+        planned_teachers: Teachers that runs of the plan fit, by folder.
+        batch: Number of images.
     """
     if config.model.needs_image_features:
         width = teacher_width(config.teacher.source, planned_teachers)
@@ -99,7 +102,11 @@ def start_key(config: FinetuneConfig, planned: Planned) -> str:
 def finetuning_network(config: FinetuneConfig, planned: Planned, labels: tuple[str, ...]) -> tuple[int, Trained, str]:
     """Return the width of the head's input, the run's output, and its initial weights.
 
-    planned: runs that are not done.  labels: of its data.  Raises the run's own errors.
+    Raises the run's own errors.
+
+    Args:
+        planned: Runs that are not done.
+        labels: Of its data.
     """
     settings = config.network
     pixels = torch.zeros(2, 3, config.view.size, config.view.size, device=META)
@@ -129,7 +136,11 @@ def finetuning_network(config: FinetuneConfig, planned: Planned, labels: tuple[s
 
 
 def teacher_width(source: str, planned: Mapping[str, FitConfig]) -> int:
-    """Return the number of a teacher's feature channels. Raises TeacherError if it can't be loaded."""
+    """Return the number of a teacher's feature channels.
+
+    Raises:
+        TeacherError: If it can't be loaded.
+    """
     kind, _, what = source.partition(":")
     if kind == "fitted" and what in planned:
         return planned[what].width
@@ -200,7 +211,11 @@ def _one(source: str, config: FinetuneConfig, planned: Planned) -> tuple[Any, st
 
 
 def _from_timm(source: str, size: int) -> tuple[Any, str]:
-    """Return a timm network, and the source of its weights. Raises CheckpointError if it has none."""
+    """Return a timm network, and the source of its weights.
+
+    Raises:
+        CheckpointError: If it has none.
+    """
     with META:
         encoder = load_timm(source, size, pretrained=False)
     parsed = TimmSource.parse(source)

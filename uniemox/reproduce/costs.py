@@ -90,7 +90,8 @@ class Simulated:
 def simulate(runs: Sequence[Run], *, gpus: int, images_per_s: float) -> Simulated:
     """Simulate the runs of a plan on a number of GPUs, in the order in which they would start.
 
-    images_per_s: speed of pre-training a ViT-L/16, measured by `python -m benchmarks.train` on one of the GPUs.
+    Args:
+        images_per_s: Speed of pre-training a ViT-L/16, measured by `python -m benchmarks.train` on one of the GPUs.
     """
     trained = [run for run in runs if run.gflop]
     seconds = {run.key: step_seconds(run, images_per_s) * run.images / batch_of(run) for run in trained}
@@ -127,7 +128,11 @@ def simulate(runs: Sequence[Run], *, gpus: int, images_per_s: float) -> Simulate
 
 
 def need_disk(runs: Sequence[Run], *, gpus: int) -> float:
-    """Return the maximum number of bytes still to be written. Raises ConfigError if the disk is too small."""
+    """Return the maximum number of bytes still to be written.
+
+    Raises:
+        ConfigError: If the disk is too small.
+    """
     left = [run for run in to_do(runs) if run.gflop and run.missing is None]
     if not left:
         return 0.0

@@ -56,14 +56,19 @@ def execute(
 ) -> RunOutcome:
     """Execute every run of a plan that is not done, each after the runs that it needs.
 
-    runs: in an order in which each follows those that it needs.  jobs: number in parallel.  gpus: number of this
-    machine's GPUs to use; each command gets as many as it has processes, exclusively, and preparation of data gets
-    none. 0: all commands share the GPUs that this process sees.  watch: called with the share of the work done, 0 to 1,
-    and the current work.
     If a run fails, runs that need it are skipped and all others continue. If another process is already doing a run,
     this one waits for it, even if the command that started that process was killed. After Ctrl-C or SIGTERM the running
     commands save and end; then StoppedError is raised, and the same plan resumes from there.
-    Raises ConfigError for a run with more processes than there are GPUs.
+
+    Args:
+        runs: In an order in which each follows those that it needs.
+        jobs: Number in parallel.
+        gpus: Number of this machine's GPUs to use; each command gets as many as it has processes, exclusively, and
+            preparation of data gets none. 0: all commands share the GPUs that this process sees.
+        watch: Called with the share of the work done, 0 to 1, and the current work.
+
+    Raises:
+        ConfigError: For a run with more processes than there are GPUs.
     """
     seen = os.environ.get("CUDA_VISIBLE_DEVICES")
     free = ([str(i) for i in range(gpus)] if seen is None else [name for name in seen.split(",") if name])[:gpus]
@@ -162,7 +167,8 @@ def gpus_of(run: Run) -> int:
 def _start(run: Run, gpus: tuple[str, ...] | None = None) -> _Started | None:
     """Start a command that holds the run's lock while it lives; None if another process holds the lock.
 
-    gpus: the only visible ones; None: all of this process.
+    Args:
+        gpus: The only visible ones; None: all of this process.
     """
     lock = run.root / LOCKS / f"{run.key}.lock"
     folders = lock.parent, run.log.parent, run.mark.parent, run.folder.parent
@@ -241,7 +247,11 @@ def _clear(started: _Started) -> None:
 
 
 def seconds_of(root: Path) -> dict[str, float]:
-    """Return the time of every run by key, over all its starts, from the journal. Raises DataError for a bad one."""
+    """Return the time of every run by key, over all its starts, from the journal.
+
+    Raises:
+        DataError: For a bad one.
+    """
     path = root / JOURNAL
     seconds = dict[str, float]()
     refuse_special(path)

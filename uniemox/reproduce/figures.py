@@ -35,9 +35,15 @@ def write_images(data: DataSet, out: Path, *, count: int, seed: int, with_emotio
     """Draw images, taking classes in turn, and write 00.png, 01.png, ... with a list of labels and texts.
 
     Known people are written to persons.jsonl.
-    count: at least 1; fewer are written if there are fewer.  Unreadable images are skipped.
-    with_emotion: end the texts with the emotion if the annotation has one, as in `text_of`.
-    Raises ConfigError for a count below 1, DataError if none can be read.
+    Unreadable images are skipped.
+
+    Args:
+        count: At least 1; fewer are written if there are fewer.
+        with_emotion: End the texts with the emotion if the annotation has one, as in `text_of`.
+
+    Raises:
+        ConfigError: For a count below 1.
+        DataError: If none can be read.
     """
     if count < 1:
         raise ConfigError(f"--count must be at least 1, got {count}")
@@ -76,7 +82,11 @@ def _boxes(sample: Sample, scale: float) -> list[list[float]] | None:
 
 
 def read_images(folder: Path) -> list[dict[str, Any]]:
-    """Read the output of `write_images`: file, key, label, text. Raises ConfigError if it is missing."""
+    """Read the output of `write_images`: file, key, label, text.
+
+    Raises:
+        ConfigError: If it is missing.
+    """
     return list(read_json(folder / LIST)["pictures"])
 
 

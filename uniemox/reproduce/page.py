@@ -123,7 +123,8 @@ COLOURS = ("#4a80d9", "#d9773f", "#2e8b57", "#a05fc4", "#b8902c", "#c2466b", "#3
 def dots(title: str, rows: Mapping[str, Record], *, chance: float | None) -> Html:
     """Draw one row per method: our score as a dot with its interval, the paper's as a hollow square, chance dashed.
 
-    rows: at least one with a score.
+    Args:
+        rows: At least one with a score.
     """
     shown = {name: one for name, one in rows.items() if one["accuracy"] is not None or one["paper_percent"] is not None}
     scale = _scale(shown.values(), chance)
@@ -143,7 +144,9 @@ def dots(title: str, rows: Mapping[str, Record], *, chance: float | None) -> Htm
 def curves(title: str, columns: Sequence[str], rows: Mapping[str, Sequence[Record]], *, chance: float | None) -> Html:
     """Draw one line per method over the columns, placed by their numeric value.
 
-    columns: such as 10%, rising.  rows: one record per column.
+    Args:
+        columns: Such as 10%, rising.
+        rows: One record per column.
     """
     scale = _scale([dot for line in rows.values() for dot in line], chance)
     shares = [float(column.rstrip("%")) for column in columns]
@@ -191,7 +194,11 @@ PAPER_NEAR_PERCENT = 1.0  # figures of the paper within this distance of 1 / cla
 
 
 def write_page(plan: Plan, outcome: RunOutcome, root: Path) -> Path:
-    """Write ROOT/NAME-SCALE.html, with .json and .csv next to it. Returns the page. Raises DataError if it can't."""
+    """Write ROOT/NAME-SCALE.html, with .json and .csv next to it. Returns the page.
+
+    Raises:
+        DataError: If it can't.
+    """
     path = root / f"{plan.name}-{plan.scale}.html"
     findings = Findings(plan, outcome, root)
     scores = {name: findings.scored(name) for name in findings.ours}

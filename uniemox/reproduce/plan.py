@@ -142,7 +142,10 @@ def option_words(name: str, value: Any) -> Iterator[str]:
 
 
 def changed(config: Any, options: Mapping[str, Any]) -> Any:
-    """Return a config with other values, by dotted names. Raises ConfigError for values that it does not accept.
+    """Return a config with other values, by dotted names.
+
+    Raises:
+        ConfigError: For values that it does not accept.
 
     >>> changed(FinetuneConfig(), {"network.fusion": "gated", "seed": 3}).network.fusion
     'gated'

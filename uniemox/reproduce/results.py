@@ -135,7 +135,9 @@ def _predictions(runs: Sequence[Run]) -> list[Predictions]:
 def mark_of(cell: Cell, score: Score | None, failed: set[str]) -> Mark:
     """Return the cell's mark: ours if any run is done, cited if only the paper has a figure.
 
-    score: of the cell.  failed: keys of failed runs, and of runs that need them.
+    Args:
+        score: Of the cell.
+        failed: Keys of failed runs, and of runs that need them.
     """
     if score is not None:
         return "ours"
@@ -168,9 +170,13 @@ def with_baseline(rows: Sequence[TableRow], baseline: TableRow) -> tuple[TableRo
 def margin_of(cell: Cell, baseline: Cell, ours: Score | None, theirs: Score | None) -> dict[str, Any]:
     """Return the difference to the baseline as fields of a record; none if one of them has no score.
 
-    ours, theirs: their scores.  The interval is paired, over the same images. A row beats the histogram if it is above
-    0; if they were scored on different images, if the row's own is above the histogram's accuracy. With two seeds,
-    which have no interval, the means are compared.
+    The interval is paired, over the same images. A row beats the histogram if it is above 0; if they were scored on
+    different images, if the row's own is above the histogram's accuracy. With two seeds, which have no interval, the
+    means are compared.
+
+    Args:
+        ours: Their scores.
+        theirs: Their scores.
     """
     if ours is None or theirs is None or cell.runs == baseline.runs:
         return {}

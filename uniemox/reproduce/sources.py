@@ -131,14 +131,18 @@ class DataSource:
     ) -> Run:
         """Return a run that reads these data, after the runs that prepare them; it lacks what they lack.
 
-        fields: further ones of the run.
+        Args:
+            fields: Further ones of the run.
         """
         inputs: dict[str, Any] = {"needs": (*self.needs, *needs), "digests": (*self.digests, *digests)}
         return Run(name=name, kind=kind, arguments=arguments, root=root, lacks=self.missing, **inputs, **fields)
 
 
 def parse_given(texts: Sequence[str]) -> dict[str, str]:
-    """Parse KIND:PATH or NAME=KIND:PATH into sources by column. Raises ConfigError for others, or a repeated name.
+    """Parse KIND:PATH or NAME=KIND:PATH into sources by column.
+
+    Raises:
+        ConfigError: For others, or a repeated name.
 
     >>> parse_given(["fi:photos/fi", "mine=folder:photos?kind=felt"])
     {'FI': 'fi:photos/fi', 'mine': 'folder:photos?kind=felt'}
@@ -165,7 +169,9 @@ def targets_of(
 ) -> tuple[DataSource, ...]:
     """Return the data sets of a demo, synthetic scenes by default; or the paper's seven and further given ones.
 
-    given, exclude: sources, and files of images to leave out, by column.
+    Args:
+        given: Sources, and files of images to leave out, by column.
+        exclude: Sources, and files of images to leave out, by column.
     """
     if config.is_demo:
         sources = given or {SCENES_NAME: SCENES}

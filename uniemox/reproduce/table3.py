@@ -377,11 +377,16 @@ SCALE = 100.0  # 1 / temperature, CLIP's maximum
 def score_zero_shot(source: str, data: DataSet, out: Path, *, split: str, on_progress: Progress = silent) -> Path:
     """Score a teacher's zero-shot predictions and write them like `uniemox evaluate`, to a folder's evaluations.
 
-    source: as for `open_teacher`; runs on a GPU if there is one.  split: of the samples, for the file's name.
     Uses the whole scene, and several prompts per class. A teacher of `teacher fit` gets the inputs that it was fitted
     on: one sentence per class, and the mean of the features of image and person if a person is known.
-    Raises TeacherError, and DataError if nothing has a label or can be read, or if the teacher was trained on some of
-    the images.
+
+    Args:
+        source: As for `open_teacher`; runs on a GPU if there is one.
+        split: Of the samples, for the file's name.
+
+    Raises:
+        TeacherError, and DataError: If nothing has a label or can be read, or if the teacher was trained on some of the
+            images.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     teacher = open_teacher(source, device)

@@ -98,7 +98,11 @@ DEMO = "A demo: small networks and budgets, not the paper's. The results hold on
 
 
 def plan_of(name: Name, config: ReproduceConfig) -> Plan:
-    """Plan a table or figure. Raises ConfigError, DataError for invalid options, and for options that no run reads."""
+    """Plan a table or figure.
+
+    Raises:
+        ConfigError, DataError: For invalid options, and for options that no run reads.
+    """
     given = parse_given(config.data)
     rows = [*(entry["method"] for entry in paper_tables()["table3"] if not entry.get("cited")), *EXTRAS, *DETECTORS]
     weights = _named(
@@ -214,8 +218,11 @@ def _named(
 ) -> dict[str, str]:
     """Parse NAME=VALUE pairs, with names in the spelling of `names`.
 
-    Raises ConfigError for another form, another name, or a name that is given twice.
-    unknown: makes the message for another name.
+    Args:
+        unknown: Makes the message for another name.
+
+    Raises:
+        ConfigError: For another form, another name, or a name that is given twice.
     """
     spellings = {name.lower(): name for name in names}
     pairs: dict[str, str] = {}

@@ -45,8 +45,12 @@ bearer = HTTPBearer(auto_error=False, description="The key that the server was s
 def create_app(predictors: Sequence[Predictor], config: ServeConfig, *, key: str | None = None) -> FastAPI:
     """Create the application for loaded models.
 
-    predictors: at least one.  key: clients must send it as Authorization: Bearer KEY; None: no key.
-    Raises UniemoxError if a model does not run.
+    Args:
+        predictors: At least one.
+        key: Clients must send it as Authorization: Bearer KEY; None: no key.
+
+    Raises:
+        UniemoxError: If a model does not run.
     """
     metrics = Metrics()
     decode_s = min(config.decode_timeout_s, config.timeout_s / 2)
@@ -98,7 +102,8 @@ def create_app(predictors: Sequence[Predictor], config: ServeConfig, *, key: str
 def serve(app: FastAPI, config: ServeConfig, *, host: str, port: int) -> None:
     """Serve until SIGTERM or Ctrl-C; accepted requests are answered first. port 0: any free one.
 
-    Raises ConfigError if it can't listen there.
+    Raises:
+        ConfigError: If it can't listen there.
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
     listener = listen(host, port)

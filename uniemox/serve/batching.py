@@ -80,7 +80,9 @@ class Batcher:
         """Put all images of one request into the queue, or none.
 
         If the queue is full, the client with the most images in it loses the newest ones.
-        Raises RefusedError if there is no room even so.
+
+        Raises:
+            RefusedError: If there is no room even so.
         """
         self._forget_unwanted()
         for job in self._to_drop(len(self._waiting) + len(images) - self._config.queue, len(images), client):
@@ -99,7 +101,11 @@ class Batcher:
         return [job.answer for job in jobs]
 
     def _to_drop(self, count: int, arriving: int, client: str) -> list[Job]:
-        """Return this number of newest jobs of greedier clients. Raises RefusedError if there are not enough."""
+        """Return this number of newest jobs of greedier clients.
+
+        Raises:
+            RefusedError: If there are not enough.
+        """
         dropped = list[Job]()
         left = list(self._waiting)
         while len(dropped) < count:

@@ -53,8 +53,10 @@ class Upload:
 async def read_uploads(request: Request, config: ServeConfig, hold: Callable[[int], None]) -> list[Upload]:
     """Read the images in a body, at least one.
 
-    hold: called with each number of bytes before they are stored; may raise.
     Raises RefusedError: 400 malformed, 408 too slow, 413 too large or too many, 415 another type, 422 no image.
+
+    Args:
+        hold: Called with each number of bytes before they are stored; may raise.
     """
     kind, options = _parsed(request.headers.get("content-type", "").encode("latin-1"))
     content_type = kind.decode("latin-1")

@@ -57,8 +57,11 @@ class Turns:
 def client_of(peer: Any) -> str:
     """Return the client of an address: one IPv4 address, or the /64 of an IPv6 address, which one client may have.
 
-    peer: host and port; anything else, such as None: unknown.  A host that is no address is returned unchanged;
+    A host that is no address is returned unchanged;
     a proxy of `uniemox curate` may report one.
+
+    Args:
+        peer: Host and port; anything else, such as None: unknown.
     """
     if isinstance(peer, tuple | list):
         host = str(peer[0]).partition("%")[0]
@@ -82,8 +85,10 @@ def as_sent(address: str) -> str:
 class Guard:
     """ASGI middleware.
 
-    origins: web origins, such as https://example.org, whose pages may send requests. Requests whose Host header
     names one of their hosts are accepted too.
+
+    Args:
+        origins: Web origins, such as https://example.org, whose pages may send requests. Requests whose Host header.
     """
 
     def __init__(self, app: ASGIApp, metrics: Metrics, origins: Collection[str] = ()) -> None:

@@ -67,8 +67,12 @@ class Overlay:
 class Models:
     """Predictors by name; the first is the default.
 
-    predictors: at least one.  max_megapixels: per image; larger ones are refused before decoding.
-    decode_s: time limit for one image.  Call `close` at the end, because they hold processes.
+    Call `close` at the end, because they hold processes.
+
+    Args:
+        predictors: At least one.
+        max_megapixels: Per image; larger ones are refused before decoding.
+        decode_s: Time limit for one image.
     """
 
     def __init__(self, predictors: Sequence[Predictor], *, max_megapixels: int, decode_s: float) -> None:
@@ -99,7 +103,11 @@ class Models:
         }
 
     def find(self, name: str | None) -> str:
-        """Return the name of a model, the first for None. Raises RefusedError for an unknown name."""
+        """Return the name of a model, the first for None.
+
+        Raises:
+            RefusedError: For an unknown name.
+        """
         if name is not None and name not in self._predictors:
             message = f"no model of that name is served; there are {', '.join(self.names)}"
             raise RefusedError(422, "unknown_model", message)
@@ -137,7 +145,11 @@ class Models:
     def work(self, ask: PredictAsk | ExplainAsk, images: list[bytes]) -> Iterator[tuple[int, object]]:
         """Yield the place and result of each image when it is ready: Prediction, Overlay, Failure, PUT_BACK.
 
-        images: with equal asks; large ones come last. Raises UniemoxError for an ask that the model does not support.
+        Args:
+            images: With equal asks; large ones come last.
+
+        Raises:
+            UniemoxError: For an ask that the model does not support.
         """
         until = time.monotonic() + BATCH_DECODE_S
         decoders = _PromptDecoders(self._decoders, until, self._max_megapixels * 1_000_000)
@@ -172,7 +184,8 @@ class Models:
 class _PromptDecoders:
     """Pool that stops starting to decode at a value of time.monotonic(), and records images that it did not start.
 
-    max_pixels: per image; larger ones are refused before decoding.
+    Args:
+        max_pixels: Per image; larger ones are refused before decoding.
     """
 
     def __init__(self, pool: DecoderPool, until: float, max_pixels: int) -> None:
@@ -222,7 +235,11 @@ def _can_answer_in(predictor: Predictor, labels: LabelSet) -> bool:
 
 
 def overlay_of(predictor: Predictor, data: bytes, label: str | None, decoders: Decoders) -> Overlay | Failure:
-    """Return the heat map for a label; Failure if the image can't be read. Raises LabelError for an unknown label."""
+    """Return the heat map for a label; Failure if the image can't be read.
+
+    Raises:
+        LabelError: For an unknown label.
+    """
     try:
         with image_border("image"):
             image, _ = decoders.decode(data, "image")

@@ -40,7 +40,11 @@ LINGER_S = 2.0
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Return a listening socket; port 0 takes a free one. Raises ConfigError if the address is taken or invalid."""
+    """Return a listening socket; port 0 takes a free one.
+
+    Raises:
+        ConfigError: If the address is taken or invalid.
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         listener = socket.create_server((host, port), family=family, backlog=BACKLOG)
@@ -169,7 +173,10 @@ class PatientProtocol(H11Protocol):
 
     It also closes if the client does not read the response. uvicorn itself would wait forever. After its last response
     it waits for the client to close, because closing with unread bytes would take back the response.
-    config_of_server, reader: of all connections of one server, set by `with_limits`.
+
+    Args:
+        config_of_server: Of all connections of one server, set by `with_limits`.
+        reader: Of all connections of one server, set by `with_limits`.
     """
 
     config_of_server: ServeConfig
@@ -366,8 +373,11 @@ def with_limits(config: ServeConfig) -> Any:
 class Server(uvicorn.Server):
     """Server of uvicorn with our protocol, whose connections wait in the kernel.
 
-    limits: of time and connections.  keep_alive_s, shutdown_s: time limits for an idle connection, and for the open
-    requests at the end; None: no limit.  proxy_headers: take the client's address from a proxy on this machine.
+    Args:
+        limits: Of time and connections.
+        keep_alive_s: Time limits for an idle connection, and for the open requests at the end; None: no limit.
+        shutdown_s: Likewise.
+        proxy_headers: Take the client's address from a proxy on this machine.
     """
 
     def __init__(

@@ -29,9 +29,14 @@ INFO = ("labels", "label_set", "kind", "size", "crop_fraction", "mean", "std", "
 def write_site(network: Network, model: Path, out: Path, runtime: Path) -> None:
     """Write the page, the model and the runtime into a new folder that any web server can offer.
 
-    network: the content of `model`, an ONNX file.  runtime: the npm package onnxruntime-web, or its folder dist.
-    Raises ConfigError for a folder that is not empty or an incomplete runtime, CheckpointError for a model that the
-    page can't show: one that reads the person view, or predicts valence and arousal.
+    Args:
+        network: The content of `model`, an ONNX file.
+        runtime: The npm package onnxruntime-web, or its folder dist.
+
+    Raises:
+        ConfigError: For a folder that is not empty or an incomplete runtime.
+        CheckpointError: For a model that the page can't show: one that reads the person view, or predicts valence and
+            arousal.
     """
     info = network.info
     if info.needs_person or info.task == "affect":

@@ -52,7 +52,8 @@ SIDE_PX = 256  # short side of the decoded images
 class ZeroShot:
     """Zero-shot choice of words of EmoSet's vocabulary for an image, by a teacher of images and texts.
 
-    info: EmoSet's info.json with the words.
+    Args:
+        info: EmoSet's info.json with the words.
     """
 
     def __init__(self, teacher: Teacher, info: Path) -> None:
@@ -66,7 +67,9 @@ class ZeroShot:
     def __call__(self, images: Sequence[Tensor], fields: Sequence[Sequence[str]]) -> list[dict[str, str]]:
         """Return the most probable word for each field of each image, if its probability is high enough.
 
-        images: N of (3, H, W) in [0, 1].  fields: N, requested fields of each.
+        Args:
+            images: N of (3, H, W) in [0, 1].
+            fields: N, requested fields of each.
         """
         attributes: list[dict[str, str]] = [{} for _ in images]
         for size in {image.shape for image in images}:  # images of one size form a batch, which the teacher resizes
@@ -84,9 +87,13 @@ class ZeroShot:
 class ObjectClassifier:
     """ImageNet's objects in an image, by a timm network with a classifier of 1000 classes (or 1001, as TensorFlow's).
 
-    name: timm's name.  weights: a local file; None: the published ones, from the hub or its cache.  device: where it
-    runs.
-    Raises TeacherError if there is no such network or the weights don't match.
+    Args:
+        name: Timm's name.
+        weights: A local file; None: the published ones, from the hub or its cache.
+        device: Where it runs.
+
+    Raises:
+        TeacherError: If there is no such network or the weights don't match.
     """
 
     def __init__(self, name: str, weights: Path | None = None, device: str = "cpu") -> None:
@@ -146,9 +153,13 @@ def write_texts(
     """Append every image's text and attributes to a sidecar; return one line per unreadable image.
 
     Annotations of a data set stay unchanged; other images get computed attributes. Images in the sidecar are skipped.
-    open_describer: called by every worker.  header: settings of the texts, for the sidecar.  with_emotion: end with the
-    label (table VII of the paper compares both).  pool: worker processes.  on_gpu: the describer's networks use the
-    GPU.
+
+    Args:
+        open_describer: Called by every worker.
+        header: Settings of the texts, for the sidecar.
+        with_emotion: End with the label (table VII of the paper compares both).
+        pool: Worker processes.
+        on_gpu: The describer's networks use the GPU.
     """
     broken = []
     with Sidecar(out, header) as sidecar:

@@ -30,8 +30,11 @@ FIELDS = ("image_keys", "image_features", "texts", "text_features")
 class StoredTeacher:
     """Teacher that looks features up in a .npz file of `save_features`: by an image's key, or by a text.
 
-    of_images: teacher that computes image features instead; the file then only has those of texts.
-    Raises TeacherError if the file is not such a file, and for a key or text that it lacks.
+    Args:
+        of_images: Teacher that computes image features instead; the file then only has those of texts.
+
+    Raises:
+        TeacherError: If the file is not such a file, and for a key or text that it lacks.
     """
 
     def __init__(self, path: str | Path, of_images: Teacher | None = None) -> None:
@@ -81,10 +84,13 @@ def save_features(
 ) -> None:
     """Write a teacher's features to a .npz file, for `StoredTeacher`.
 
-    image_features: (M, C), of the M image_keys; text_features: (T, C), of the T texts.
-    seen: sha256 of the teacher's training images, from `uniemox.data.seen.seen_by` for a fitted teacher. Models trained
-    on these features are then not scored on those images.
-    Raises TeacherError if lengths or widths contradict each other.
+    Args:
+        image_features: (M, C), of the M image_keys; text_features: (T, C), of the T texts.
+        seen: sha256 of the teacher's training images, from `uniemox.data.seen.seen_by` for a fitted teacher. Models
+            trained on these features are then not scored on those images.
+
+    Raises:
+        TeacherError: If lengths or widths contradict each other.
     """
     check_lengths(image_keys, texts, where=str(path))
     arrays = [np.asarray(image_keys, dtype=str), image_features.float().cpu().numpy()]
@@ -141,12 +147,19 @@ def store_features(
 ) -> int:
     """Write a teacher's features of whole images, and of texts, to one .npz file.
 
-    source: the teacher's name, from which its training images are known.  samples: none to store texts alone.
-    texts: distinct ones, see `distinct_texts`; none for a teacher without a text encoder.
-    with_person: store the mean of the features of whole image and person.
-    hardware: the device on which the teacher is, and the number of loading processes; None: the run's default.
-    Unreadable images are left out and listed next to the file, see `unreadable_file`. Returns the number of readable
-    ones. Raises TeacherError if no sample is readable.
+    Args:
+        source: The teacher's name, from which its training images are known.
+        samples: None to store texts alone.
+        texts: Distinct ones, see `distinct_texts`; none for a teacher without a text encoder.
+        with_person: Store the mean of the features of whole image and person.
+        hardware: The device on which the teacher is, and the number of loading processes; None: the run's default.
+            Unreadable images are left out and listed next to the file, see `unreadable_file`.
+
+    Returns:
+        The number of readable ones.
+
+    Raises:
+        TeacherError: If no sample is readable.
     """
     check_lengths([sample.key for sample in samples], texts, where=str(path))
     hardware = hardware or HardwareConfig()

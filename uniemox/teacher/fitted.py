@@ -57,8 +57,12 @@ class Architecture:
 class WordTower(nn.Module):
     """Text tower: weighted sum of the words' embeddings, then a perceptron; unknown words are ignored.
 
-    words: vocabulary.  width: C, channels of its features.  `rarity`, a weight per word, is set by the fit: log of the
-    share of images whose texts lack it, so that words in all texts do not dominate rare ones.
+    `rarity`, a weight per word, is set by the fit: log of the share of images whose texts lack it, so that words in all
+    texts do not dominate rare ones.
+
+    Args:
+        words: Vocabulary.
+        width: C, channels of its features.
     """
 
     rarity: Tensor
@@ -86,8 +90,9 @@ class WordTower(nn.Module):
 class FittedTeacher(nn.Module):
     """Image tower with a linear projection, and a text tower.
 
-    architecture: built with random weights; usually use `FittedTeacher.load` or `fit_teacher`.
-    about: training data and scores, stored by `save`.
+    Args:
+        architecture: Built with random weights; usually use `FittedTeacher.load` or `fit_teacher`.
+        about: Training data and scores, stored by `save`.
     """
 
     def __init__(self, architecture: Architecture, about: Mapping[str, Any]) -> None:
@@ -102,7 +107,11 @@ class FittedTeacher(nn.Module):
     def load(cls, folder: str | Path, device: str | torch.device = "cpu") -> "FittedTeacher":
         """Load the frozen teacher from a folder that `save` wrote.
 
-        device: where it runs; give the student's.  Raises TeacherError if the folder has none.
+        Args:
+            device: Where it runs; give the student's.
+
+        Raises:
+            TeacherError: If the folder has none.
         """
         folder = Path(folder)
         architecture, about = _read_description(folder / DESCRIPTION)
@@ -120,7 +129,11 @@ class FittedTeacher(nn.Module):
         return teacher.eval().requires_grad_(False).to(device)
 
     def save(self, folder: str | Path) -> None:
-        """Write teacher.json and teacher.safetensors. Raises TeacherError for a folder with other files."""
+        """Write teacher.json and teacher.safetensors.
+
+        Raises:
+            TeacherError: For a folder with other files.
+        """
         folder = Path(folder)
         check_folder(folder)
         parts = {"format": FORMAT, "architecture": asdict(self.architecture), "about": dict(self.about)}
@@ -147,9 +160,13 @@ class FittedTeacher(nn.Module):
 
 
 def build_network(name: str, size: int) -> nn.Module:
-    """Build an image tower with random weights and pooled features. Raises CheckpointError for an unknown name.
+    """Build an image tower with random weights and pooled features.
 
-    size: side of the small tower's input, px; other towers have their own.
+    Args:
+        size: Side of the small tower's input, px; other towers have their own.
+
+    Raises:
+        CheckpointError: For an unknown name.
     """
     if name == SMALL:
         shape = {"patch_size": SMALL_PATCH_PX, "embed_dim": SMALL_CHANNELS, "depth": 5, "num_heads": 4}

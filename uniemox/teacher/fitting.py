@@ -145,9 +145,13 @@ def fit_teacher(
     Every tenth image is held out; retrieval scores on these images are in `about["figures"]`.
     The folder stores the hashes of all images, so that models that learn from the teacher are not scored on them. Its
     subfolder `fit` holds the run, which `resume` continues with the same bits, however often it was killed.
-    Raises DataError with fewer than 20 images that have a text, and ConfigError if the data don't fill a batch. Raises
-    TeacherError if the frozen tower can't be loaded or `out` has other files, NonFiniteLossError for a loss that is
     not finite, and StoppedError after SIGTERM or Ctrl-C.
+
+    Raises:
+        DataError: With fewer than 20 images that have a text.
+        ConfigError: If the data don't fill a batch.
+        TeacherError: If the frozen tower can't be loaded or `out` has other files.
+        NonFiniteLossError: For a loss that is.
     """
     callback = callback or Callback()
     check_folder(out)
@@ -281,9 +285,14 @@ class _PairModel(nn.Module):
 def pair_loss(image: Tensor, text: Tensor, truth: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
     """Compute the sigmoid loss of all pairs of images and texts (SigLIP, arXiv 2303.15343, equation 1).
 
-    image: (N, C), text: (M, C), not normalised.  truth: (N, M) bool.  scale: 1 / temperature.  bias: offset.
     A mean over the N images of a sum over the texts. A text's weight is its number of images to the power of 3/4, so
     common texts are learned sooner than rare ones.
+
+    Args:
+        image: (N, C), text: (M, C), not normalised.
+        truth: (N, M) bool.
+        scale: 1 / temperature.
+        bias: Offset.
     """
     logits = scale * F.normalize(image, dim=-1) @ F.normalize(text, dim=-1).T + bias  # (N, M)
     target = truth.to(logits.dtype)
@@ -306,7 +315,11 @@ def _features(teacher: FittedTeacher, inputs: Tensor, is_frozen: bool) -> Tensor
 def recalls(similarity: Tensor, truth: Tensor) -> dict[str, float]:
     """Return how often a true candidate is among the one or five most similar, and the chance level.
 
-    similarity: (Q, M), queries by candidates.  truth: (Q, M) bool.  Means over the queries, 0 to 1.
+    Means over the queries, 0 to 1.
+
+    Args:
+        similarity: (Q, M), queries by candidates.
+        truth: (Q, M) bool.
     """
     ranked = truth.gather(1, similarity.argsort(dim=1, descending=True, stable=True))  # (Q, M)
     candidates = truth.shape[1]

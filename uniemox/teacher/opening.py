@@ -16,11 +16,14 @@ from uniemox.teacher.sources import ClipTeacher, OnnxImageTower, TimmImageTower,
 def open_teacher(source: str, device: str | torch.device = "cpu") -> Teacher:
     """Open the frozen teacher of a name KIND:WHAT.
 
-    source: clip:NAME@WEIGHTS with open_clip's name and published weights or a file (without @, OpenAI's weights),
-    clip:local-dir:FOLDER, fitted:FOLDER of `uniemox teacher fit`, stored:FILE of `save_features`. Without a text
-    encoder: timm:NAME with published weights, timm:NAME@FILE, timm:local-dir:FOLDER, onnx:FILE.
-    device: where the teacher runs; give the student's. It has no effect on ONNX files and stored features.
-    Raises TeacherError for an unknown kind, or if the teacher can't be loaded.
+    Args:
+        source: clip:NAME@WEIGHTS with open_clip's name and published weights or a file (without @, OpenAI's weights),
+            clip:local-dir:FOLDER, fitted:FOLDER of `uniemox teacher fit`, stored:FILE of `save_features`. Without a
+            text encoder: timm:NAME with published weights, timm:NAME@FILE, timm:local-dir:FOLDER, onnx:FILE.
+        device: Where the teacher runs; give the student's. It has no effect on ONNX files and stored features.
+
+    Raises:
+        TeacherError: For an unknown kind, or if the teacher can't be loaded.
     """
     kind, _, what = source.partition(":")
     if kind not in KINDS or not what:
@@ -35,7 +38,9 @@ def open_timm_tower(source: str, device: str | torch.device = "cpu") -> TimmImag
     """Open the frozen image tower timm:NAME or timm:NAME@FILE, with options as for --init.
 
     Several, separated by commas, become one tower with concatenated features.
-    Raises TeacherError for another kind, or if the tower can't be loaded.
+
+    Raises:
+        TeacherError: For another kind, or if the tower can't be loaded.
     """
     sources = source.split(",")
     if not all(one.startswith("timm:") and one != "timm:" for one in sources):

@@ -20,8 +20,9 @@ class Teacher(Protocol):
     def image_features(self, pixels: Tensor, keys: Sequence[str]) -> Tensor:
         """Return Ω of a batch, (N, C) float32, not normalised.
 
-        pixels: (N, 3, H, W) in [0, 1]; the teacher resizes and normalises them itself.  keys: N names of the images,
-        for teachers that look features up.
+        Args:
+            pixels: (N, 3, H, W) in [0, 1]; the teacher resizes and normalises them itself.
+            keys: N names of the images, for teachers that look features up.
         """
 
     def text_features(self, texts: Sequence[str]) -> Tensor:
@@ -36,7 +37,14 @@ def refuse_texts(teacher: object, texts: Sequence[str] = ()) -> NoReturn:
 def fit_pixels(pixels: Tensor, size: tuple[int, int], mean: Sequence[float], std: Sequence[float]) -> Tensor:
     """Resize pixels to a tower's size and normalise them.
 
-    pixels: (N, 3, H, W) floats in [0, 1].  Returns (N, 3, *size) float32. Raises TeacherError for integers.
+    Args:
+        pixels: (N, 3, H, W) floats in [0, 1].
+
+    Returns:
+        (N, 3, *size) float32.
+
+    Raises:
+        TeacherError: For integers.
     """
     if not pixels.is_floating_point():
         raise TeacherError(f"expected pixels in [0, 1], got {pixels.dtype}; divide by 255")

@@ -25,8 +25,10 @@ from uniemox.views.transfer import to_device
 class ClipTeacher:
     """Image and text features of a frozen open_clip model, with its own normalisation and tokenizer.
 
-    model, tokenizer: from open_clip; usually use `ClipTeacher.load`. The tokenizer cuts off texts longer than the
-    model's context.
+    Args:
+        model: From open_clip; usually use `ClipTeacher.load`. The tokenizer cuts off texts longer than the model's
+            context.
+        tokenizer: Likewise.
     """
 
     def __init__(self, model: Any, tokenizer: Any) -> None:  # open_clip's classes are not typed
@@ -37,11 +39,15 @@ class ClipTeacher:
     def load(cls, name: str = "ViT-B-16", weights: str = "openai", device: str | torch.device = "cpu") -> "ClipTeacher":
         """Load a model of open_clip with weights.
 
-        name: open_clip's name of the architecture, or local-dir:FOLDER with open_clip_config.json and weights in it.
-        weights: open_clip's name of published weights, fetched from the hub or its cache, or a local file. For OpenAI's
-        weights from a file use the architectures ending in -quickgelu.
-        device: where the teacher runs; give the student's.
-        Raises TeacherError if there is no such model or its weights can't be loaded.
+        Args:
+            name: open_clip's name of the architecture, or local-dir:FOLDER with open_clip_config.json and weights in
+                it.
+            weights: open_clip's name of published weights, fetched from the hub or its cache, or a local file. For
+                OpenAI's weights from a file use the architectures ending in -quickgelu.
+            device: Where the teacher runs; give the student's.
+
+        Raises:
+            TeacherError: If there is no such model or its weights can't be loaded.
         """
         import open_clip  # noqa: PLC0415 - a second to import, which other teachers do not need
 
@@ -91,7 +97,11 @@ AT_ONCE = 16  # images per batch on a CPU: more don't fit into its caches
 class TimmImageTower:
     """Pooled features of a frozen timm network, with its own input size and normalisation.
 
-    model: built with num_classes=0; usually use `open_timm_tower`. Raises TeacherError for other networks.
+    Args:
+        model: Built with num_classes=0; usually use `open_timm_tower`.
+
+    Raises:
+        TeacherError: For other networks.
     """
 
     text_features = refuse_texts
@@ -122,8 +132,10 @@ def network_features(
 ) -> Tensor:
     """Return a frozen network's features (N, C) float32.
 
-    pixels: (N, 3, H, W) in [0, 1]; size, mean, std: of the network's input, see `fit_pixels`.
     On a CPU it computes a few images at a time, with channels-last convolutions.
+
+    Args:
+        pixels: (N, 3, H, W) in [0, 1]; size, mean, std: of the network's input, see `fit_pixels`.
     """
     device = next(network.parameters()).device
     has_maps = any(isinstance(module, nn.BatchNorm2d) for module in network.modules())
@@ -155,8 +167,12 @@ def join_networks(networks: Sequence[nn.Module]) -> nn.Module:
 class OnnxImageTower:
     """Features of a frozen ONNX network: input (N, 3, H, W), first output (N, C).
 
-    mean, std: of its input pixels on the scale of 0 to 1; ImageNet's by default.
-    Raises TeacherError if the file is not such a network.
+    Args:
+        mean: Of its input pixels on the scale of 0 to 1; ImageNet's by default.
+        std: Likewise.
+
+    Raises:
+        TeacherError: If the file is not such a network.
     """
 
     text_features = refuse_texts

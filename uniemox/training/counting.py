@@ -84,7 +84,11 @@ def device_name(device: torch.device) -> str:
 def memory_growth_mb(work: Iterable[int], total: int) -> float | None:
     """Return by how many MB this process grows from item `soak_start(total)` to the last.
 
-    work: yields the number of items of each finished part.  total: all items.  None if the system does not tell.
+    None if the system does not tell.
+
+    Args:
+        work: Yields the number of items of each finished part.
+        total: All items.
     """
     before = None
     done = 0

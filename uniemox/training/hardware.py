@@ -38,7 +38,9 @@ def setup_device(config: HardwareConfig) -> torch.device:
     """Return the device of this process, make it torch's current one, and set the number of threads.
 
     On a GPU, float32 means float32 for convolutions too, not TF32.
-    Raises ConfigError if the device is missing.
+
+    Raises:
+        ConfigError: If the device is missing.
     """
     if config.threads is not None:
         torch.set_num_threads(config.threads)
@@ -71,8 +73,12 @@ def count_workers(config: HardwareConfig, device: torch.device) -> int:
 def check_shared_memory(workers: int, batch_bytes: int) -> None:
     """Refuse loaders that need more shared memory than there is; otherwise one would die of a bus error.
 
-    workers: number per process.  batch_bytes: size of a process's batch of views.
-    Raises ConfigError, naming the option that raises a container's limit, and the setting that needs less memory.
+    Args:
+        workers: Number per process.
+        batch_bytes: Size of a process's batch of views.
+
+    Raises:
+        ConfigError: Naming the option that raises a container's limit, and the setting that needs less memory.
     """
     if not workers or not SHARED_MEMORY.is_dir():
         return
@@ -94,8 +100,12 @@ def precision_of(config: HardwareConfig) -> Precision:
 def with_precision(config: Run, out: Path) -> Run:
     """Return the settings of a run with a fixed precision, which stays the same wherever it is resumed.
 
-    out: folder of the run. The order is: the requested precision, the one in its config.json, the one that is fast
-    here. Raises ConfigError if config.json can't be read.
+    Args:
+        out: Folder of the run. The order is: the requested precision, the one in its config.json, the one that is fast
+            here.
+
+    Raises:
+        ConfigError: If config.json can't be read.
     """
     precision = config.hardware.precision or stored_precision(out) or fast_precision()
     return replace(config, hardware=replace(config.hardware, precision=precision))
@@ -105,7 +115,9 @@ def wrap(model: nn.Module, device: torch.device, *, compiled: bool) -> Any:
     """Wrap a model for training: in DistributedDataParallel if there are several processes, and compiled if set.
 
     A model sharded over the processes (FSDP2) is not wrapped.
-    compiled: compile transformer blocks, or else the whole model, see `compile_blocks`.
+
+    Args:
+        compiled: Compile transformer blocks, or else the whole model, see `compile_blocks`.
     """
     runner: Any = model
     if world_size() > 1 and not is_sharded(model):

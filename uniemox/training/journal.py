@@ -87,7 +87,8 @@ class Callback:
 class ActivationCount(torch.autograd.graph.saved_tensors_hooks):
     """Context that counts the bytes that autograd stores for the backward pass, without parameters.
 
-    model: the model whose forward pass runs inside the context.
+    Args:
+        model: The model whose forward pass runs inside the context.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -132,8 +133,10 @@ TENSORBOARD = "tensorboard"
 class Journal:
     """Journal of one run.
 
-    run: its folder.  step: steps already done; a killed process's records of later steps are removed. tracker: see
-    `open_tracker`. Only the first process writes.
+    Args:
+        run: Its folder.
+        step: Steps already done; a killed process's records of later steps are removed. tracker: see `open_tracker`.
+            Only the first process writes.
     """
 
     def __init__(self, run: Path, step: int, tracker: Literal["wandb", "mlflow"] | None = None) -> None:
@@ -183,7 +186,8 @@ class Journal:
 def read_metrics(run: Path) -> list[dict[str, float]]:
     """Read the lines of a run's metrics.jsonl, without an incomplete last line.
 
-    Raises DataError if there is no such file.
+    Raises:
+        DataError: If there is no such file.
     """
     try:
         lines = read_limited(run / METRICS).decode().splitlines()

@@ -40,12 +40,17 @@ def parameter_groups(
 ) -> list[dict[str, Any]]:
     """Return torch parameter groups: every trained parameter once, with "weight_decay" and "lr_scale".
 
-    model: has an `encoder`.  Biases, norms, tokens and position tables are not decayed.
-    layer_decay: above 0, at most 1. A layer's learning rate is multiplied by layer_decay to the power of its number,
-    counted down from the head (BEiT, arXiv 2106.08254); the factor after the encoder's blocks is 1. None: all factors
-    are 1.
-    head_lr_scale: additional factor for parameters outside of the encoder; None: 1.
-    Raises ConfigError for another layer_decay, or if the encoder is not timm's and does not name its layers.
+    Biases, norms, tokens and position tables are not decayed.
+
+    Args:
+        model: Has an `encoder`.
+        layer_decay: Above 0, at most 1. A layer's learning rate is multiplied by layer_decay to the power of its
+            number, counted down from the head (BEiT, arXiv 2106.08254); the factor after the encoder's blocks is 1.
+            None: all factors are 1.
+        head_lr_scale: Additional factor for parameters outside of the encoder; None: 1.
+
+    Raises:
+        ConfigError: For another layer_decay, or if the encoder is not timm's and does not name its layers.
     """
     if layer_decay is not None and not 0 < layer_decay <= 1:
         raise ConfigError(f"layer_decay must be above 0 and at most 1, got {layer_decay}; None turns it off")
@@ -87,7 +92,8 @@ def parameter_groups_of(
 ) -> list[dict[str, Any]]:
     """Return torch parameter groups that decay matrices and nothing else.
 
-    parts: parameters with their "lr_scale"; parameters that are not trained are left out.
+    Args:
+        parts: Parameters with their "lr_scale"; parameters that are not trained are left out.
     """
     groups: list[dict[str, Any]] = []
     for parameters, scale in parts:
@@ -102,7 +108,8 @@ def parameter_groups_of(
 def freeze_layers(encoder: Any, layers: int) -> None:
     """Freeze the first layers of a timm encoder, counted as for `layer_decay`.
 
-    Raises ConfigError for too many layers, or if the encoder is not timm's and does not name its layers.
+    Raises:
+        ConfigError: For too many layers, or if the encoder is not timm's and does not name its layers.
     """
     if layers == 0:
         return
@@ -135,8 +142,11 @@ def build_schedule(optimizer: torch.optim.Optimizer, config: ScheduleConfig, ste
 def warmup_cosine(optimizer: torch.optim.Optimizer, lr: float, *, steps: int, warmup: float) -> Callable[[int], None]:
     """Return a function that sets the learning rates after n steps: linear warm-up, then half a cosine to 0.
 
-    lr: the maximum; groups multiply it by their lr_scale.  warmup: share of the steps.
     Unlike in `build_schedule`, the cosine begins at its maximum, after the warm-up.
+
+    Args:
+        lr: The maximum; groups multiply it by their lr_scale.
+        warmup: Share of the steps.
     """
     rising = max(1, round(warmup * steps))
 
@@ -161,16 +171,21 @@ def train_step(
 ) -> dict[str, float]:
     """Run forward and backward over the batches of all processes, then update the weights once, see `update`.
 
-    batches: one, or several whose gradients accumulate; every process gives the same number.  size_of: number of images
-    in a batch.
-    losses_of: forward pass; returns the loss, and further values by name. Each is a scalar, or T terms (T,) that are
-    added: means over the batch's images.
-    weights_of: sum of the images' weights in each of these means, (T,); None: every image counts the same. A term of
-    the step is divided by the sum of weights over all batches of all processes, so that it does not depend on how the
-    images are divided into batches.
-    Returns the values of the joined batch of all processes, and the norm of the gradient.
-    Raises NonFiniteLossError before any weight changes, and ConfigError on all processes for batches that are empty or
-    differ in number.
+    Args:
+        batches: One, or several whose gradients accumulate; every process gives the same number.
+        size_of: Number of images in a batch.
+        losses_of: Forward pass; returns the loss, and further values by name. Each is a scalar, or T terms (T,) that
+            are added: means over the batch's images.
+        weights_of: Sum of the images' weights in each of these means, (T,); None: every image counts the same. A term
+            of the step is divided by the sum of weights over all batches of all processes, so that it does not depend
+            on how the images are divided into batches.
+
+    Returns:
+        The values of the joined batch of all processes, and the norm of the gradient.
+
+    Raises:
+        NonFiniteLossError: Before any weight changes.
+        ConfigError: On all processes for batches that are empty or differ in number.
     """
     sizes = [size_of(batch) for batch in batches]
     _, counts, smallest = zip(*gather_numbers(sum(sizes), len(sizes), min(sizes, default=0)), strict=True)
@@ -207,7 +222,9 @@ def train_step(
 def _weighted_sum(terms: Tensor, shares: Tensor) -> Tensor:
     """Return the sum of terms times their shares.
 
-    terms: scalar or (T,).  shares: (T,); on the CPU next to terms on a GPU its scalars are passed without a wait.
+    Args:
+        terms: Scalar or (T,).
+        shares: (T,); on the CPU next to terms on a GPU its scalars are passed without a wait.
     """
     products = [term * share for term, share in zip(terms.reshape(-1), shares, strict=True)]
     return torch.stack(products).sum()
@@ -228,10 +245,16 @@ def update(
 ) -> dict[str, float]:
     """Update the weights if every gradient is finite.
 
-    losses: scalars by name, this process's part of each mean.  max_grad_norm: L2 norm to which the gradient is clipped;
-    None: no clipping.  Returns the losses summed over all processes, "grad_norm", and with max_grad_norm "clipped", 1
-    if the gradient was clipped, else 0.
-    Raises NonFiniteLossError, with the name of the value, before any weight changes.
+    Args:
+        losses: Scalars by name, this process's part of each mean.
+        max_grad_norm: L2 norm to which the gradient is clipped; None: no clipping.
+
+    Returns:
+        The losses summed over all processes, "grad_norm", and with max_grad_norm "clipped", 1 if the gradient was
+        clipped, else 0.
+
+    Raises:
+        NonFiniteLossError: With the name of the value, before any weight changes.
     """
     trained = [parameter for parameter in model.parameters() if parameter.grad is not None]
     norm = nn.utils.get_total_norm([parameter.grad for parameter in trained if parameter.grad is not None])

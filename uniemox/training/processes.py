@@ -45,7 +45,9 @@ def find_launch(environment: Mapping[str, str] = os.environ) -> Launch | None:
 
     RANK and WORLD_SIZE need MASTER_ADDR and MASTER_PORT. In a SLURM step (srun) these default to the first machine of
     the node list and a port derived from the job's number.
-    Raises ConfigError if variables are missing or contradict each other.
+
+    Raises:
+        ConfigError: If variables are missing or contradict each other.
     """
     if "RANK" in environment or "WORLD_SIZE" in environment:
         missing = [name for name in NEEDED if not environment.get(name)]
@@ -127,7 +129,10 @@ def is_restart(environment: Mapping[str, str] = os.environ) -> bool:
 
 
 def first_node(nodes: str) -> str:
-    """Return the first machine of a list in SLURM's notation. Raises ConfigError for an empty list.
+    """Return the first machine of a list in SLURM's notation.
+
+    Raises:
+        ConfigError: For an empty list.
 
     >>> first_node("gpu[03-07,11],cpu1"), first_node("tux-2"), first_node("r1,r2")
     ('gpu03', 'tux-2', 'r1')
@@ -156,7 +161,8 @@ MAX_GPU_WAIT = timedelta(minutes=20)
 def process_group(device: torch.device) -> Iterator[None]:
     """Join the other processes while the context lasts; does nothing for a single process. See `find_launch`.
 
-    Raises ConfigError if the environment contradicts itself, or the others do not join within ten minutes.
+    Raises:
+        ConfigError: If the environment contradicts itself, or the others do not join within ten minutes.
     """
     # Numbers that the host needs, such as the others' image counts, use gloo, which does not wait for a GPU.
     if device.type == "cuda":
@@ -266,7 +272,11 @@ def gather_values(value: T) -> list[T]:
 def gather_rows(x: Tensor) -> Tensor:
     """Gather the rows of all processes, in their order, without gradient; the number of rows may differ.
 
-    x: (N, C).  Returns (sum of all N, C).
+    Args:
+        x: (N, C).
+
+    Returns:
+        (sum of all N, C).
     """
     if world_size() == 1:
         return x

@@ -51,7 +51,11 @@ def to_dict(config: Any) -> dict[str, Any]:
 def from_dict(kind: type[Config], values: Mapping[str, Any], where: str) -> Config:
     """Build the config that `to_dict` wrote. Missing fields take their defaults.
 
-    where: name of the file, for errors.  Raises ConfigError for an unknown name or a wrong value.
+    Args:
+        where: Name of the file, for errors.
+
+    Raises:
+        ConfigError: For an unknown name or a wrong value.
     """
     names = [field.name for field in fields(kind)]  # type: ignore[arg-type] # a dataclass
     for name in values:
@@ -78,7 +82,11 @@ def by_dotted_name(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object from a file. Raises ConfigError, with the file's name, if there is none."""
+    """Read a JSON object from a file.
+
+    Raises:
+        ConfigError: With the file's name, if there is none.
+    """
     try:
         values = json.loads(read_limited(path))
     except (OSError, ValueError, RecursionError) as error:
@@ -132,13 +140,18 @@ def begin_run(run: Path, kind: str, config: Any, data: DataSet | Sequence[Sample
 
     Inside the context no other process can begin a run in the folder.
 
-    kind: "pretrain", "finetune", "teacher" or "finder".  data: a data set, or samples without labels.
     The first process does it while others wait.
     A run that ended before its first step starts from the beginning. A run may resume with a lower learning rate, for
     example after divergence; config.json then lists the earlier rates. A run that torchrun or SLURM restarts after a
     process died resumes without --resume.
-    Raises ConfigError if the folder holds links or another run, if it holds a run and `resume` is off, if settings or
-    data differ from the run's first ones, or if another process is training there.
+
+    Args:
+        kind: "pretrain", "finetune", "teacher" or "finder".
+        data: A data set, or samples without labels.
+
+    Raises:
+        ConfigError: If the folder holds links or another run, if it holds a run and `resume` is off, if settings or
+            data differ from the run's first ones, or if another process is training there.
     """
     with ExitStack() as at_end:
         is_begun = False
@@ -209,7 +222,11 @@ def _versions() -> dict[str, str]:
 
 
 def stored_precision(run: Path) -> Precision | None:
-    """Return the precision with which a run began; None for a new run.  Raises ConfigError for an unreadable record."""
+    """Return the precision with which a run began; None for a new run.
+
+    Raises:
+        ConfigError: For an unreadable record.
+    """
     path = run / CONFIG
     if not path.is_file():
         return None

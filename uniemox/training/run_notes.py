@@ -15,7 +15,8 @@ from uniemox.training.run_folder import START_REPORT
 def record_start(run: Path, encoder: Any, callback: Callback) -> None:
     """Write the load reports of an encoder's initial weights to the run's folder; name a moving average.
 
-    encoder: with a `report`, or several in `encoders`; those without, of our own models, are left out.
+    Args:
+        encoder: With a `report`, or several in `encoders`; those without, of our own models, are left out.
     """
     parts = getattr(encoder, "encoders", [encoder])
     reports: list[LoadReport] = [part.report for part in parts if hasattr(part, "report")]
@@ -29,7 +30,8 @@ def record_start(run: Path, encoder: Any, callback: Callback) -> None:
 def report_unreadable(run: Path, broken: Mapping[str, str], callback: Callback) -> None:
     """Write the images that any process could not read to the run's folder, and name them; all processes call it.
 
-    broken: reasons by key, of this process.
+    Args:
+        broken: Reasons by key, of this process.
     """
     merged: dict[str, str] = {}
     for part in gather_values(dict(broken)):

@@ -44,7 +44,10 @@ class Checkpoints:
     """Checkpoints of one run, by number of steps.
 
     They are written from a copy while training continues; every other method waits for the one being written.
-    keep: number of recent checkpoints to keep, besides the best.  keep_every: keep those at its multiples; 0: none.
+
+    Args:
+        keep: Number of recent checkpoints to keep, besides the best.
+        keep_every: Keep those at its multiples; 0: none.
     """
 
     def __init__(self, run: Path, keep: int, keep_every: int = 0) -> None:
@@ -59,7 +62,9 @@ class Checkpoints:
 
         Training can continue at once, because a copy of weights and moments on the CPU is written. Tensors sharded over
         processes (FSDP2) are gathered first; then all processes call it, and the first one writes.
-        Raises CheckpointError if the previous one could not be written; the ones before it remain.
+
+        Raises:
+            CheckpointError: If the previous one could not be written; the ones before it remain.
         """
         self.wait()
         final = self.folder_of(point.step)
@@ -76,7 +81,11 @@ class Checkpoints:
         return final
 
     def wait(self) -> None:
-        """Wait until every saved checkpoint is on disk. Raises CheckpointError if one could not be written."""
+        """Wait until every saved checkpoint is on disk.
+
+        Raises:
+            CheckpointError: If one could not be written.
+        """
         written = self._written
         self._written = None
         if written is not None:
@@ -104,8 +113,12 @@ class Checkpoints:
     def need_space(self, model: nn.Module, *, steps: int, has_ema: bool = False) -> int:
         """Return the maximum size of a run's checkpoints in bytes, including the one being written.
 
-        steps: of the whole run.  has_ema: also store a moving average of the weights (EMA).
-        Raises CheckpointError if the disk has too little space for those that do not exist yet.
+        Args:
+            steps: Of the whole run.
+            has_ema: Also store a moving average of the weights (EMA).
+
+        Raises:
+            CheckpointError: If the disk has too little space for those that do not exist yet.
         """
         weights = sum(value.numel() * value.element_size() for value in model.state_dict().values())
         trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -133,7 +146,11 @@ class Checkpoints:
         return _complete_in(self.folder)
 
     def load(self, path: Path, model: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> ResumePoint:
-        """Load weights, and the optimiser's state. Raises CheckpointError if the files do not match the run."""
+        """Load weights, and the optimiser's state.
+
+        Raises:
+            CheckpointError: If the files do not match the run.
+        """
         try:
             read_weights(model, path / MODEL)
             state = read_state(path / STATE)
@@ -186,7 +203,10 @@ def _score(path: Path) -> float | None:
 def was_finished(run: Path, made: str, config: SaveConfig) -> bool:
     """Return True if a run that deletes its checkpoints at the end has written its last file.
 
-    made: name of that file.  All processes call it; the first deletes checkpoints that a late kill has left.
+    All processes call it; the first deletes checkpoints that a late kill has left.
+
+    Args:
+        made: Name of that file.
     """
     is_finished = not config.keep_finished and (run / made).exists()
     if is_finished and rank() == 0:
@@ -195,7 +215,11 @@ def was_finished(run: Path, made: str, config: SaveConfig) -> bool:
 
 
 def read_weights(model: nn.Module, path: Path) -> None:
-    """Load all tensors that `write_tensors` wrote. Raises CheckpointError if they do not match the model."""
+    """Load all tensors that `write_tensors` wrote.
+
+    Raises:
+        CheckpointError: If they do not match the model.
+    """
     try:
         open_regular(path).close()
         model.load_state_dict(divided(safetensors.torch.load_file(path), model.state_dict()))

@@ -132,7 +132,9 @@ class _Mlflow:
 def open_tracker(run: Path, name: Literal["wandb", "mlflow"] | None) -> _Wandb | _Mlflow | None:
     """Open the tracker of a run that is used in addition to TensorBoard.
 
-    Raises MissingPackageError if its package is not installed, ConfigError if it does not start.
+    Raises:
+        MissingPackageError: If its package is not installed.
+        ConfigError: If it does not start.
     """
     if name is None:
         return None

@@ -74,8 +74,11 @@ class Trainer:
     ) -> "Trainer":
         """Return the trainer of a run, with its optimizer.
 
-        config: of pre-training or fine-tuning.  samples: training images.  head_lr_scale: as for `build_optimizer`.
-        every_epoch: save after each as well.
+        Args:
+            config: Of pre-training or fine-tuning.
+            samples: Training images.
+            head_lr_scale: As for `build_optimizer`.
+            every_epoch: Save after each as well.
         """
         adam = config.optimizer
         optimizer = build_optimizer(
@@ -102,7 +105,8 @@ class Trainer:
     def resume(self) -> ResumePoint:
         """Load the newest checkpoint of the first process into model and optimizer, if there is one.
 
-        Raises CheckpointError if it can't be read, or if this process does not see it.
+        Raises:
+            CheckpointError: If it can't be read, or if this process does not see it.
         """
         saved = self.checkpoints.saved()
         newest = step_of(saved[-1]) if saved else NOTHING_SAVED
@@ -115,7 +119,9 @@ class Trainer:
     def plan_small_run(self, what: str, config: Any, *, samples: int) -> RunPlan:
         """Resume, and return the plan of a run in one process on the CPU.
 
-        config: of a teacher or a person detector.  samples: number of training images.
+        Args:
+            config: Of a teacher or a person detector.
+            samples: Number of training images.
         """
         return RunPlan(
             what=what,
@@ -132,13 +138,18 @@ class Trainer:
     ) -> Generator[Step[B]]:
         """Yield the remaining steps of the plan; each is timed, logged and saved when the next one is requested.
 
-        loader: batches from the plan's first step on.  save: called with the number of steps done; None: save a
-        checkpoint.
         Also logs images_per_s, wait_s for the loader, and with_person, the share of images with a person in the person
         view.
-        Raises StoppedError after SIGTERM or Ctrl-C, when all is saved; DivergedError, without a checkpoint, if the run
-        diverges and the plan says to stop; and errors of the loader.
         Close it (contextlib.closing), so that signal handlers are restored after an error in a step.
+
+        Args:
+            loader: Batches from the plan's first step on.
+            save: Called with the number of steps done; None: save a checkpoint.
+
+        Raises:
+            StoppedError: After SIGTERM or Ctrl-C, when all is saved.
+            DivergedError: Without a checkpoint, if the run diverges and the plan says to stop; and errors of the
+                loader.
         """
         self.callback.start(plan)
         stream = iter(loader)
@@ -225,8 +236,12 @@ def load_batches(
 ) -> Iterator[ViewBatch]:
     """Load the remaining batches of the plan, for this process.
 
-    config: of pre-training or fine-tuning.  broken: counts unreadable images; None: a new count.
-    Raises DataError for too many unreadable images.
+    Args:
+        config: Of pre-training or fine-tuning.
+        broken: Counts unreadable images; None: a new count.
+
+    Raises:
+        DataError: For too many unreadable images.
     """
     order = RunOrder(
         plan.samples,
@@ -253,8 +268,11 @@ def measure_plan(
 ) -> RunPlan:
     """Return the plan of a run; memory is measured on two and on four grey images.
 
-    config: of pre-training or fine-tuning.  probe: passes (N, 3, S, S) uint8 through the model.  samples: number of
-    training images.  more: further fields of the plan.
+    Args:
+        config: Of pre-training or fine-tuning.
+        probe: Passes (N, 3, S, S) uint8 through the model.
+        samples: Number of training images.
+        more: Further fields of the plan.
     """
     model = trainer.model
     device = next(model.parameters()).device
@@ -283,7 +301,11 @@ def activation_bytes(model: nn.Module, probe: Callable[[Tensor], object], size: 
     """Estimate what autograd stores for the backward pass of a batch, in bytes.
 
     It grows linearly with the images. Its fixed part, such as copies of the weights in bfloat16, counts once.
-    probe: passes (N, 3, S, S) uint8 through the model.  size: S, px.  images: of the batch.
+
+    Args:
+        probe: Passes (N, 3, S, S) uint8 through the model.
+        size: S, px.
+        images: Of the batch.
     """
     few, more = (_stored_bytes(model, probe, size, count) for count in PROBED_IMAGES)
     first, second = PROBED_IMAGES

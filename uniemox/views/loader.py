@@ -97,7 +97,8 @@ class ViewDataset(Dataset[tuple[Sample, Views] | Broken]):
 class BrokenCount:
     """Counts unreadable images and stops if there are too many.
 
-    max_unreadable: number of unreadable images to leave out; 0 stops at the first.
+    Args:
+        max_unreadable: Number of unreadable images to leave out; 0 stops at the first.
     """
 
     max_unreadable: int
@@ -105,7 +106,11 @@ class BrokenCount:
     """Reason for each unreadable image, by its key."""
 
     def add(self, broken: Sequence[Broken]) -> None:
-        """Count images. Raises DataError, with the last few names and reasons, if there are too many."""
+        """Count images.
+
+        Raises:
+            DataError: With the last few names and reasons, if there are too many.
+        """
         self.reasons.update(broken)
         if len(self.reasons) > self.max_unreadable:
             last = "; ".join(list(self.reasons.values())[-3:])
@@ -149,7 +154,8 @@ def _stack(views: list[Tensor]) -> Tensor:
 def build_loader(dataset: ViewDataset, order: Iterable[list[tuple[int, int]]], workers: int) -> DataLoader[ViewBatch]:
     """Build a loader of batches in the given order, such as RunOrder's.
 
-    workers: processes that decode; 0 decodes in this one. Batches do not depend on it.
+    Args:
+        workers: Processes that decode; 0 decodes in this one. Batches do not depend on it.
     """
     return DataLoader(
         dataset,  # type: ignore[arg-type] # torch's types know no collation

@@ -15,7 +15,11 @@ from uniemox.views.transfer import to_device
 
 
 def patch_grid(image_size: tuple[int, int], patch_size: int) -> tuple[int, int]:
-    """Return rows and columns of patches. Raises ShapeError if the patch does not divide the image (height, width)."""
+    """Return rows and columns of patches.
+
+    Raises:
+        ShapeError: If the patch does not divide the image (height, width).
+    """
     height, width = image_size
     if height % patch_size or width % patch_size:
         raise ShapeError(
@@ -28,8 +32,16 @@ def patch_grid(image_size: tuple[int, int], patch_size: int) -> tuple[int, int]:
 def patchify(images: Tensor, patch_size: int) -> Tensor:
     """Cut images into patches, row by row; within a patch pixels run by row, column, channel.
 
-    images: (N, 3, H, W), H and W multiples of patch_size.  Returns (N, L, P), P = patch_size**2 * 3.
-    Raises ShapeError for other shapes. Source: facebookresearch/mae, models_mae.py.
+    Source: facebookresearch/mae, models_mae.py.
+
+    Args:
+        images: (N, 3, H, W), H and W multiples of patch_size.
+
+    Returns:
+        (N, L, P), P = patch_size**2 * 3.
+
+    Raises:
+        ShapeError: For other shapes.
 
     >>> import torch
     >>> patchify(torch.zeros(2, 3, 32, 48), 16).shape
@@ -47,7 +59,13 @@ def patchify(images: Tensor, patch_size: int) -> Tensor:
 def unpatchify(patches: Tensor, patch_size: int, grid: tuple[int, int]) -> Tensor:
     """Put patches together: the inverse of `patchify`.
 
-    patches: (N, L, P); grid: rows and columns, L = rows * columns.  Returns (N, 3, H, W). Raises ShapeError.
+    Raises ShapeError.
+
+    Args:
+        patches: (N, L, P); grid: rows and columns, L = rows * columns.
+
+    Returns:
+        (N, 3, H, W).
     """
     rows, columns = grid
     count, length, pixels = patches.shape
@@ -71,8 +89,12 @@ class Mask(NamedTuple):
 def random_mask(noise: Tensor, ratio: float) -> Mask:
     """Hide the patches with the largest noise, per image.
 
-    noise: (N, L) random numbers; the same noise gives the same mask.
-    ratio: share of hidden patches, between 0 and 1.  Raises ConfigError if no patch would be visible, or none hidden.
+    Args:
+        noise: (N, L) random numbers; the same noise gives the same mask.
+        ratio: Share of hidden patches, between 0 and 1.
+
+    Raises:
+        ConfigError: If no patch would be visible, or none hidden.
     """
     length = noise.shape[1]
     # K
@@ -93,7 +115,12 @@ def random_mask(noise: Tensor, ratio: float) -> Mask:
 def mask_noise(keys: Sequence[str], length: int, *, seed: int, epoch: int, stream: str) -> Tensor:
     """Draw noise for `random_mask`; it depends only on seed, epoch, sample and stream, not on the order of work.
 
-    keys: N names of samples.  length: L.  Returns (N, L) float32 in [0, 1).
+    Args:
+        keys: N names of samples.
+        length: L.
+
+    Returns:
+        (N, L) float32 in [0, 1).
     """
     rows = np.empty((len(keys), length), np.float32)
     for row, key in zip(rows, keys, strict=True):
@@ -116,7 +143,14 @@ IMAGENET = PixelStats(IMAGENET_MEAN, IMAGENET_STD)
 def normalise(images: Tensor, device: torch.device, stats: PixelStats = IMAGENET) -> Tensor:
     """Move images to the device and normalise them.
 
-    images: (N, 3, H, W) uint8, RGB.  Returns float32 of the same shape. Raises ShapeError for another type.
+    Args:
+        images: (N, 3, H, W) uint8, RGB.
+
+    Returns:
+        float32 of the same shape.
+
+    Raises:
+        ShapeError: For another type.
     """
     if images.dtype != torch.uint8:
         raise ShapeError(f"expected images as uint8, 0 to 255, got {str(images.dtype).removeprefix('torch.')}")
@@ -128,7 +162,8 @@ def normalise(images: Tensor, device: torch.device, stats: PixelStats = IMAGENET
 def pixel_constants(stats: PixelStats, device: torch.device, maximum: int = 1) -> tuple[Tensor, Tensor]:
     """Return mean and deviation of pixels, (3, 1, 1) float32; cached, because a copy to a GPU is a wait.
 
-    maximum: value of white, 1 or 255.
+    Args:
+        maximum: Value of white, 1 or 255.
     """
     # Autograd refuses tensors that were made or copied in inference mode, and a later call may train with these.
     with torch.inference_mode(False):

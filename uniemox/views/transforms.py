@@ -58,7 +58,11 @@ class TrainViews:
     """L, number of patches whose masks are drawn too, in pre-training; 0: no masks."""
 
     def __call__(self, sample: Sample, epoch: int) -> Views:
-        """Return the views of a sample in an epoch. Raises ImageError or BoxError, with the image's name."""
+        """Return the views of a sample in an epoch.
+
+        Raises:
+            ImageError or BoxError: With the image's name.
+        """
         draw = random.Random(f"{self.seed}/{epoch}/{sample.key}".encode("utf-8", "surrogatepass"))
         size = self.config.size
         place: list[tuple[Box, bool, PersonCrop]] = []  # known once the header is read
@@ -105,7 +109,11 @@ class EvalViews:
     The view of a number that an image does not have is that of its last square."""
 
     def __call__(self, sample: Sample, epoch: int = 0) -> Views:
-        """Return a sample's views, the same in every epoch. Raises ImageError or BoxError, with the name."""
+        """Return a sample's views, the same in every epoch.
+
+        Raises:
+            ImageError or BoxError: With the name.
+        """
         size = self.config.size
         crop_fraction = self.config.crop_fraction
         image, full = decode_sample(sample)
@@ -127,13 +135,18 @@ class EvalViews:
 class WholeViews:
     """Whole image and person, both resized to a square, no flip: input of a teacher that runs once per image.
 
-    size: side in px.
+    Args:
+        size: Side in px.
     """
 
     size: int
 
     def __call__(self, sample: Sample, epoch: int = 0) -> Views:
-        """Return a sample's views, the same in every epoch. Raises ImageError or BoxError, with the name."""
+        """Return a sample's views, the same in every epoch.
+
+        Raises:
+            ImageError or BoxError: With the name.
+        """
         image, full = decode_sample(sample)
         person = _placed(sample, full, "largest")
         pixels = _to_tensor(image)
@@ -146,7 +159,9 @@ class WholeViews:
 def random_crop(width: int, height: int, min_area: float, draw: random.Random) -> Box:
     """Draw a random part of an image, with an aspect between 3:4 and 4:3, in whole px (arXiv 1409.4842, section 6).
 
-    min_area: minimum share of the image's area; the maximum is 1. If no attempt fits, returns the largest centre crop.
+    Args:
+        min_area: Minimum share of the image's area; the maximum is 1. If no attempt fits, returns the largest centre
+            crop.
     """
     low, high = (math.log(ratio) for ratio in ASPECT)
     for _ in range(TRIES):
@@ -162,7 +177,11 @@ def random_crop(width: int, height: int, min_area: float, draw: random.Random) -
 
 
 def _placed(sample: Sample, size: tuple[int, int], policy: PersonPolicy) -> PersonCrop:
-    """Return the person view's place in a sample. Raises BoxError with the image's name."""
+    """Return the person view's place in a sample.
+
+    Raises:
+        BoxError: With the image's name.
+    """
     try:
         return choose_person(sample.persons, sample.target_box, size, policy)
     except BoxError as error:

@@ -63,7 +63,9 @@ def invite(project: Project, name: str, role: Role = "annotator") -> str:
     """Return a new invitation token for a person. Only its hash is stored; anyone with the token acts as that person.
 
     A new invitation for a known name replaces the old one and ends that person's sessions; the answers stay.
-    Raises ConfigError for a name that is empty, too long, the owner's, or used in another role.
+
+    Raises:
+        ConfigError: For a name that is empty, too long, the owner's, or used in another role.
     """
     name = " ".join(name.split())
     if not 0 < len(name) <= 100 or not name.isprintable():
@@ -92,7 +94,11 @@ def is_invited(project: Project, name: str) -> bool:
 
 
 def revoke(project: Project, name: str) -> None:
-    """End a person's access; the answers stay. Raises DataError for an unknown name."""
+    """End a person's access; the answers stay.
+
+    Raises:
+        DataError: For an unknown name.
+    """
     with project.store.write() as connection:
         number = person_of(connection, name)
         connection.execute(update(t.people).where(t.people.c.id == number).values(revoked_at=time.time()))
@@ -185,7 +191,8 @@ Owner = Annotated[Account, Depends(_only("owner", "this page is for the owner of
 def request_guard(addresses: Iterable[str]) -> Callable[[Request, RequestResponseEndpoint], Awaitable[Response]]:
     """Return middleware that refuses requests for other hosts (DNS rebinding), from other sites, large and slow ones.
 
-    addresses: of the pages, such as http://127.0.0.1:8000.
+    Args:
+        addresses: Of the pages, such as http://127.0.0.1:8000.
     """
     origins = frozenset(map(as_sent, addresses))
     turns = Turns()

@@ -84,7 +84,8 @@ class AgreementStats:
 def agree(project: Project) -> AgreementStats:
     """Compute the agreement of all current answers and save it for `status`.
 
-    Raises DataError if no image has two answers.
+    Raises:
+        DataError: If no image has two answers.
     """
     with project.store.read() as connection:
         newest = int(connection.scalar(select(func.max(t.answers.c.id))) or 0)
@@ -194,7 +195,9 @@ def _pair(first: NDArray[np.integer], second: NDArray[np.integer], name: str, ot
 def _figure(terms: Counts, statistic: Callable[[Counts], Counts] | None = None) -> Figure:
     """Return a statistic of sums over images with its interval.
 
-    terms: (U, K), K values of each image.  statistic: (R, K) sums -> (R,); None: the mean of the first value.
+    Args:
+        terms: (U, K), K values of each image.
+        statistic: (R, K) sums -> (R,); None: the mean of the first value.
     """
     count = len(terms)
     if not count:

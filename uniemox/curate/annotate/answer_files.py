@@ -44,7 +44,9 @@ def given_answers(project: Project, *, of_all: bool = False) -> Iterator[tuple[A
     """Yield the last answers by image, including skipped images, without attention checks, each with its details.
 
     An answer is a row with picture, sha256, title, annotator, label, seconds and at.
-    of_all: also of images that were taken down.
+
+    Args:
+        of_all: Also of images that were taken down.
     """
     title = select(t.candidates.c.picture_id, func.min(t.candidates.c.title).label("title"))
     titles = title.where(t.candidates.c.picture_id.is_not(None)).group_by(t.candidates.c.picture_id).subquery()
@@ -140,9 +142,13 @@ def import_label_studio(project: Project, path: Path, control: str | None = None
     Of several answers of a person to an image, only the one that was changed last is imported, with its time.
     Importing again adds nothing, nor do unchanged answers of the project's own people, as after an export.
     Details that `write_label_studio` wrote are imported too.
-    control: name of the control whose choices are the answers; None: emotion, or else the only one.
-    Raises DataError, with the file, for anything but tasks, and for several controls none of which is meant; then
-    nothing is imported.
+
+    Args:
+        control: Name of the control whose choices are the answers; None: emotion, or else the only one.
+
+    Raises:
+        DataError: With the file, for anything but tasks, and for several controls none of which is meant; then nothing
+            is imported.
     """
     tasks = parse_json(read_text(path), str(path), "; export the project of Label Studio as JSON")
     if not isinstance(tasks, list) or not all(isinstance(task, dict) and "data" in task for task in tasks):
@@ -200,7 +206,8 @@ def _newest(answers: Iterable[_Read]) -> list[_Read]:
 def _is_replaced(read: _Read, saved: _Given | None, times: Mapping[str, float]) -> bool:
     """Return True if the project has a newer answer.
 
-    times: real times by id of answers in the file, because older versions saved the time of the import.
+    Args:
+        times: Real times by id of answers in the file, because older versions saved the time of the import.
     """
     if saved is None or read.at is None or saved.client_id == read.answer.id:
         return False

@@ -143,7 +143,8 @@ def save_answers(
 ) -> set[tuple[int, str]]:
     """Add new answers and return person and id of all of these answers that are in the database now.
 
-    times: when answers were given, seconds since 1970, by id; None, and for others: now.
+    Args:
+        times: When answers were given, seconds since 1970, by id; None, and for others: now.
     """
     tasks = t.tasks.c
     rows = t.answers.c

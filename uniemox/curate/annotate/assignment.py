@@ -180,7 +180,11 @@ def _order(person: int, image: int) -> bytes:
 def suggest(project: Project, model: str, progress: Progress = silent) -> int:
     """Show annotators the most probable label of every image in the pool; return the number of suggestions.
 
-    model: as `uniemox.load` takes it.  Raises ConfigError if it does not know all labels of the plan.
+    Args:
+        model: As `uniemox.load` takes it.
+
+    Raises:
+        ConfigError: If it does not know all labels of the plan.
     """
     score = scorer(model, project.plan.label_set, needs_all=True)
     rows = project.rows(select(t.images).where(t.images.c.id.in_(pool())).order_by(t.images.c.id))

@@ -25,8 +25,11 @@ def annotations_of(task: Mapping[str, Any]) -> list[Any]:
 def find_control(tasks: Sequence[Mapping[str, Any]], where: str, asked: str | None = None) -> str:
     """Return the name of the control whose choices are the answers.
 
-    asked: the user's choice; None: emotion, or else the only control with choices.
-    Raises DataError, with the names, if the asked one does not occur, or if there are several and none is emotion.
+    Args:
+        asked: The user's choice; None: emotion, or else the only control with choices.
+
+    Raises:
+        DataError: With the names, if the asked one does not occur, or if there are several and none is emotion.
     """
     results = (result for task in tasks for annotation in annotations_of(task) for result in _choices(annotation))
     names = sorted({_control_of(result) for result in results})
@@ -144,7 +147,11 @@ class Annotators:
 
 
 def _email_by_id(tasks: Sequence[Mapping[str, Any]], where: str) -> dict[str, str]:
-    """Return the e-mail address of each id that has one. Raises DataError for an id with several."""
+    """Return the e-mail address of each id that has one.
+
+    Raises:
+        DataError: For an id with several.
+    """
     emails: dict[str, dict[str, str]] = {}
     for task in tasks:
         for annotation in annotations_of(task):

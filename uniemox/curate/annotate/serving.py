@@ -29,7 +29,11 @@ def address_of(sock: socket.socket) -> str:
 
 
 def base_address(sock: socket.socket, address: str | None = None) -> str:
-    """Return the address of the pages: a given one, or the socket's. Raises ConfigError if people could not open it."""
+    """Return the address of the pages: a given one, or the socket's.
+
+    Raises:
+        ConfigError: If people could not open it.
+    """
     if address is None and sock.getsockname()[0] in ("0.0.0.0", "::"):
         raise ConfigError(
             "listening on every network needs --address, the address at which people open the pages, such as http://me:8790"
@@ -49,7 +53,8 @@ def record_address(project: Project, address: str) -> None:
 def served_at(project: Project) -> str:
     """Return the address of the pages: the recorded one, or the default before the first start of the server.
 
-    Raises DataError if a stranger's project records something else.
+    Raises:
+        DataError: If a stranger's project records something else.
     """
     path = project.folder / ADDRESS
     if not path.is_file():
@@ -63,8 +68,11 @@ def served_at(project: Project) -> str:
 def server(project: Project, sock: socket.socket, address: str | None = None) -> Server:
     """Return a server that is not running yet.
 
-    address: of the pages if there is a proxy in front of this server, such as https://curate.example.org.
-    Raises ConfigError if people could not open the pages.
+    Args:
+        address: Of the pages if there is a proxy in front of this server, such as https://curate.example.org.
+
+    Raises:
+        ConfigError: If people could not open the pages.
     """
     base = base_address(sock, address)
     if address:

@@ -92,10 +92,12 @@ def decide(
 ) -> dict[int, Verdict]:
     """Return the verdict on every answered image.
 
-    searched: labels whose keywords found an image.  judged: the owner's decision, a label or none; it overrides rules.
-    rule: `both` is the paper's. It keeps an image if all annotators name the same label and the image was searched for
-    it, or for no label. `majority` keeps the label that more than half name. `soft` keeps every image with its shares,
-    under the most frequent label, except ties.
+    Args:
+        searched: Labels whose keywords found an image.
+        judged: The owner's decision, a label or none; it overrides rules.
+        rule: `both` is the paper's. It keeps an image if all annotators name the same label and the image was searched
+            for it, or for no label. `majority` keeps the label that more than half name. `soft` keeps every image with
+            its shares, under the most frequent label, except ties.
     """
     decided = {}
     for image, said in answers.by_picture.items():

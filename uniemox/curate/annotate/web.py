@@ -82,7 +82,8 @@ class NameIn(Strict):
 def create_app(project: Project, addresses: Sequence[str]) -> FastAPI:
     """Create the application.
 
-    addresses: of its pages, such as http://127.0.0.1:8000; requests for others are refused.
+    Args:
+        addresses: Of its pages, such as http://127.0.0.1:8000; requests for others are refused.
     """
 
     @asynccontextmanager

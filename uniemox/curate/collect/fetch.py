@@ -67,9 +67,11 @@ def get(address: str, config: CollectConfig) -> bytes | FetchError:
 def get_once(address: str, config: CollectConfig, deadline: float | None = None) -> bytes | Redirect | FetchError:
     """Send one request and return the bytes or the redirect.
 
-    deadline: of time.monotonic(); None: timeout_s from now.
     The name is resolved once and all its addresses must be public. The connection goes to the checked address, so a
     name that changes its address in between has no effect.
+
+    Args:
+        deadline: Of time.monotonic(); None: timeout_s from now.
     """
     if deadline is None:
         deadline = time.monotonic() + config.timeout_s
@@ -163,7 +165,11 @@ def _body(response: http.client.HTTPResponse, config: CollectConfig) -> bytes:
 
 
 def _parts(address: str) -> tuple[str, str, int, str]:
-    """Return scheme, host, port and path of an address. Raises FetchError for one that is not fetched."""
+    """Return scheme, host, port and path of an address.
+
+    Raises:
+        FetchError: For one that is not fetched.
+    """
     try:
         parts = urlsplit(_quoted(address))
         port = parts.port or PORTS.get(parts.scheme, 0)
@@ -181,7 +187,11 @@ def _parts(address: str) -> tuple[str, str, int, str]:
 
 
 def _checked_ip(host: str, port: int, config: CollectConfig) -> str:
-    """Return an IP address of a host. Raises FetchError if any of its addresses is not public."""
+    """Return an IP address of a host.
+
+    Raises:
+        FetchError: If any of its addresses is not public.
+    """
     try:
         rows = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
@@ -261,9 +271,10 @@ def fetch_all(
 ) -> Generator[tuple[Download, Any], None, None]:
     """Run every job and yield each result when it is done, hosts in turn.
 
-    work: runs in a thread. If it returns a temporary FetchError, the job is tried again later, while other hosts
-    continue. If it returns another job, that job joins the end of its host's queue. Stopped early, it waits for running
-    jobs and starts no other.
+    Args:
+        work: Runs in a thread. If it returns a temporary FetchError, the job is tried again later, while other hosts
+            continue. If it returns another job, that job joins the end of its host's queue. Stopped early, it waits for
+            running jobs and starts no other.
     """
     hosts: dict[str, _Host] = defaultdict(_Host)
     idle: list[tuple[float, str]] = []  # a heap: the time from which a host without a running request may be asked

@@ -40,7 +40,9 @@ def search(
     """Search every source for every keyword and save the candidates.
 
     A finished search is not repeated for the same number of results.
-    Returns one line per source that failed; all others are searched.
+
+    Returns:
+        One line per source that failed; all others are searched.
     """
     words = [(label, word) for label in project.plan.labels for word in project.plan.keywords[label]]
     searches = [(source, *one) for source in sources for one in (words if source.is_searched else [(None, "")])]
@@ -98,9 +100,12 @@ def fetch(
 ) -> dict[str, int]:
     """Fetch every waiting candidate and keep the images; fetch images again whose files are missing.
 
-    folders: candidates on this machine are only read below them; a stranger's project could name any other file.
-    retry: also fetch candidates that failed for good, except those of images that were taken down.
-    Returns the numbers fetched, failed for good, and waiting for another run because their host was not available.
+    Args:
+        folders: Candidates on this machine are only read below them; a stranger's project could name any other file.
+        retry: Also fetch candidates that failed for good, except those of images that were taken down.
+
+    Returns:
+        The numbers fetched, failed for good, and waiting for another run because their host was not available.
     """
     missing = [{"number": number} for number in _missing(project)]
     with project.store.write() as connection:

@@ -58,10 +58,17 @@ def screen(
 ) -> dict[str, int]:
     """Scan new images, then judge all images again and save changed decisions.
 
-    against: test sets whose images must not be in the new data set; those of earlier calls count, unless it is empty.
-    score: of a model.  model: its name; scores of another model are replaced.
-    Decisions by a person stay. Returns the number of dropped images by reason, of kept ones under "kept", and of those
-    that could not be read now, which the next call tries again.
+    Decisions by a person stay.
+
+    Args:
+        against: Test sets whose images must not be in the new data set; those of earlier calls count, unless it is
+            empty.
+        score: Of a model.
+        model: Its name; scores of another model are replaced.
+
+    Returns:
+        The number of dropped images by reason, of kept ones under "kept", and of those that could not be read now,
+        which the next call tries again.
     """
     config = config or ScreenConfig()
     if against is not None and not against:
@@ -98,7 +105,8 @@ def screen(
 def remembered_config(project: Project, min_side_px: int | None, min_score: float | None) -> ScreenConfig:
     """Save the given settings for later calls; None takes the saved value, or else the default.
 
-    Raises ConfigError for settings out of range.
+    Raises:
+        ConfigError: For settings out of range.
     """
     given = {"min_side_px": min_side_px, "min_score": min_score}
     old = {"least_side_px": "min_side_px", "least_score": "min_score"}  # of projects before version 0.2
@@ -121,8 +129,12 @@ def _judge(
 ) -> tuple[dict[int, str], dict[int, int]]:
     """Return the reason for each dropped image, and the number of each image's group of near duplicates.
 
-    images: of `_scanned_images`.  labels: searched labels by image.  benchmarks: images to keep out.
     Of near duplicates the largest stays, or the first of several largest.
+
+    Args:
+        images: Of `_scanned_images`.
+        labels: Searched labels by image.
+        benchmarks: Images to keep out.
     """
     reasons: dict[int, str] = {}
     by_hash = {one.sha256: f"{one.name}, {one.key}" for one in benchmarks}
@@ -212,9 +224,15 @@ def _look_at_benchmark(project: Project, data: DataSet, progress: Progress) -> i
 def scorer(model: str, labels: LabelSet, *, needs_all: bool = False) -> Scorer:
     """Return a function that gives a classifier's probabilities for images.
 
-    model: as `uniemox.load` takes it.  needs_all: require that the model has all labels.
-    Raises ConfigError if a required label is missing. The returned function raises it at the first image if the model
-    and `labels` have another kind of emotion, or no label in common.
+    The returned function raises it at the first image if the model and `labels` have another kind of emotion, or no
+    label in common.
+
+    Args:
+        model: As `uniemox.load` takes it.
+        needs_all: Require that the model has all labels.
+
+    Raises:
+        ConfigError: If a required label is missing.
     """
     predictor = uniemox.load(model)
     missing = set(labels.labels) - set(predictor.labels)

@@ -89,7 +89,8 @@ def list_source(name: str, candidates: Sequence[Candidate]) -> ImageSource:
 def search_service(name: str, results: Callable[[str, int], Iterator[dict[str, str]]]) -> ImageSource:
     """Return a source that is searched for keywords and returns each address once.
 
-    results: yields the fields of candidates for a keyword in the service's order, up to about the limit.
+    Args:
+        results: Yields the fields of candidates for a keyword in the service's order, up to about the limit.
     """
 
     def offers(label: str | None, keyword: str, limit: int) -> Iterator[Candidate]:
@@ -107,10 +108,14 @@ def search_service(name: str, results: Callable[[str, int], Iterator[dict[str, s
 def local_folder(root: Path, plan: CollectionPlan, *, with_labels: bool = True) -> ImageSource:
     """Return images `[<label>/][<keyword>/]<image>` below a folder in the order of names; others have no label.
 
-    with_labels: top folders are labels; otherwise all folders are keywords, and no image has a label.
     Titles are paths below the folder.
-    Raises DataError without images or for links that lead out of the folder, LabelError for a top folder that is
-    neither a label nor a search word of the plan.
+
+    Args:
+        with_labels: Top folders are labels; otherwise all folders are keywords, and no image has a label.
+
+    Raises:
+        DataError: Without images or for links that lead out of the folder.
+        LabelError: For a top folder that is neither a label nor a search word of the plan.
     """
     paths = images_below(checked_folder(root))
     if not paths:
@@ -156,7 +161,9 @@ def address_table(table: Path, plan: CollectionPlan) -> ImageSource:
     """Read a table with address (or url), and keyword, label, page, title, licence, licence_address, author.
 
     A row without a keyword takes its label as keyword, so that an address may have several labels.
-    Raises DataError, with file and line, for an invalid row.
+
+    Raises:
+        DataError: With file and line, for an invalid row.
     """
     labels: dict[tuple[str, str], str | None] = {}
     candidates = []
@@ -213,7 +220,8 @@ def _labels_by_word(plan: CollectionPlan) -> dict[str, str]:
 class PagedSearch:
     """Downloads the pages of a search service one by one, with pauses and retries.
 
-    pause_s: between two requests.
+    Args:
+        pause_s: Between two requests.
     """
 
     def __init__(self, config: CollectConfig, *, pause_s: float) -> None:
@@ -222,7 +230,11 @@ class PagedSearch:
         self._next_at = 0.0
 
     def __call__(self, address: str) -> bytes:
-        """Return the bytes of a page. Raises DataError, with the address, after all tries."""
+        """Return the bytes of a page.
+
+        Raises:
+            DataError: With the address, after all tries.
+        """
         time.sleep(max(0.0, self._next_at - time.monotonic()))
         ((_, result),) = fetch_all([Download(address)], lambda job: get(job.address, self.config), self.config)
         self._next_at = time.monotonic() + self.pause_s
@@ -232,7 +244,11 @@ class PagedSearch:
 
 
 def open_source(name: str, plan: CollectionPlan, config: CollectConfig) -> ImageSource:
-    """Return the source of a name: folder:PATH, csv:TABLE or a service. Raises ConfigError for an unknown one."""
+    """Return the source of a name: folder:PATH, csv:TABLE or a service.
+
+    Raises:
+        ConfigError: For an unknown one.
+    """
     kind, _, path = name.partition(":")
     if kind == "folder" and path:
         _, folder, options = parse_source(name)
@@ -324,7 +340,9 @@ def _commons_fields(row: dict[str, Any]) -> dict[str, str]:
 def bing(ask: PagedSearch, *, licence: str | None = None, site: str = BING) -> ImageSource:
     """Return the image search of Bing, which Emo8 used. It gives about 1,000 results and no licences.
 
-    licence: filter; None takes everything.  site: its address.
+    Args:
+        licence: Filter; None takes everything.
+        site: Its address.
     """
 
     def results(keyword: str, limit: int) -> Iterator[dict[str, str]]:
@@ -358,7 +376,8 @@ def bing_pages(keyword: str, limit: int, licence: str | None) -> Iterator[str]:
 def _bing_rows(page: bytes) -> list[dict[str, Any]]:
     """Return murl (address), purl (page) and t (title) of each image. icrawler's parser takes only .jpg addresses.
 
-    Raises DataError for a page that asks for proof of a person.
+    Raises:
+        DataError: For a page that asks for proof of a person.
     """
     from bs4 import BeautifulSoup  # noqa: PLC0415 - icrawler brings it
 

@@ -84,8 +84,12 @@ def write_documents(
     """Write the documents of a release from its tables, except for README.md, whose text it returns.
 
     It counts the images of the tables in `figures`, which are those of `statistics`.
-    models: names of those whose suggestions annotators saw.
-    Raises DataError for a damaged table.
+
+    Args:
+        models: Names of those whose suggestions annotators saw.
+
+    Raises:
+        DataError: For a damaged table.
     """
     images, sources, answers = (_cells(folder / name) for name in ("labels.csv", "provenance.csv", "answers.csv"))
     splits = sorted({row["split"] for row in images}, key=("train", "val", "test").index)
@@ -158,7 +162,12 @@ def licence_counts(licences: Iterable[str]) -> dict[str, Any]:
 def write_croissant(folder: Path, config: ReleaseConfig, count: int, labels: Sequence[str]) -> None:
     """Write Croissant metadata as JSON-LD (https://docs.mlcommons.org/croissant): tables, their hashes and records.
 
-    folder: the release with its tables. Raises DataError if mlcroissant finds an error, MissingPackageError without it.
+    Args:
+        folder: The release with its tables.
+
+    Raises:
+        DataError: If mlcroissant finds an error.
+        MissingPackageError: Without it.
     """
     try:
         import mlcroissant as mlc  # type: ignore[import-untyped]  # noqa: PLC0415 - an extra

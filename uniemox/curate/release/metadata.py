@@ -67,8 +67,13 @@ STRIP = 256  # rows of an image
 def without_metadata(data: bytes, orientation: int) -> bytes | None:
     """Return an image's file with only the same pixels, colour profile (or name of Adobe RGB in EXIF) and orientation.
 
-    orientation: EXIF orientation, 1 to 8, which is written again unless it is 1.  Returns None if the image would have
-    to be re-encoded: formats other than JPEG, PNG and WebP, and damaged files. PNG and WebP are decoded to check them.
+    PNG and WebP are decoded to check them.
+
+    Args:
+        orientation: EXIF orientation, 1 to 8, which is written again unless it is 1.
+
+    Returns:
+        None if the image would have to be re-encoded: formats other than JPEG, PNG and WebP, and damaged files.
     """
     exif = _exif_of(data, orientation)
     with suppress(struct.error, ValueError, LookupError, zlib.error, ImageError):  # cut off, or damaged
@@ -121,7 +126,8 @@ def _shown(data: bytes) -> tuple[tuple[int, int], bytes]:
 def orientation_of(data: bytes, name: str = "image") -> int:
     """Return the EXIF orientation of an image file, 1 to 8; 1 without one, or if it is damaged.
 
-    Raises ImageError, with the name.
+    Raises:
+        ImageError: With the name.
     """
     image = open_image(data, name)
     if image.format == "PNG":
@@ -229,7 +235,11 @@ def _png(data: bytes, exif: bytes) -> Iterator[bytes]:
 
 
 def _png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Yield name and content of each complete chunk before IEND. Raises ValueError if the pixels are cut off."""
+    """Yield name and content of each complete chunk before IEND.
+
+    Raises:
+        ValueError: If the pixels are cut off.
+    """
     at = len(PNG_HEAD)
     while (end := at + 12 + int.from_bytes(data[at : at + 4], "big")) <= len(data):
         name = data[at + 4 : at + 8]

@@ -52,9 +52,13 @@ def release(project: Project, folder: Path, config: ReleaseConfig, progress: Pro
     """Write a release into a new folder or over an old release; files that are no longer part of it are removed.
 
     Images without a split, because they were kept after the split was drawn, are left out and counted.
-    Returns the number of images, the numbers left out, and the statistics.
-    Raises DataError if the folder holds something else, nothing is kept, there are no splits, or a licence is given
-    while some images have no known one.
+
+    Returns:
+        The number of images, the numbers left out, and the statistics.
+
+    Raises:
+        DataError: If the folder holds something else, nothing is kept, there are no splits, or a licence is given while
+            some images have no known one.
     """
     folder = Path(os.path.realpath(folder))
     if folder.is_dir() and any(folder.iterdir()) and not (folder / MARK).exists():
@@ -94,7 +98,11 @@ def mark_of(project: Project) -> str:
 
 
 def _licensed(rows: list[ReleasedImage], config: ReleaseConfig) -> list[ReleasedImage]:
-    """Return the images that may be released. Raises DataError, with the images whose licence prevents it."""
+    """Return the images that may be released.
+
+    Raises:
+        DataError: With the images whose licence prevents it.
+    """
     unknown = [row for row in rows if terms_of(row.about["licence"]).needs_credit is None]
     if config.only_licensed:
         if len(unknown) == len(rows):
@@ -169,7 +177,11 @@ def _place_images(
 ) -> tuple[dict[str, str], int]:
     """Write new and changed images and remove all others.
 
-    keep: leave metadata in the files.  Returns sha256 by path, and the number of files whose metadata can't be removed.
+    Args:
+        keep: Leave metadata in the files.
+
+    Returns:
+        sha256 by path, and the number of files whose metadata can't be removed.
     """
     wanted = {root / row.path for row in rows}
     for path in sorted(root.rglob("*"), reverse=True):  # contents before their folder
@@ -246,7 +258,10 @@ def write_texts(
     """Write the documents and checksums of a release from its tables.
 
     A README.md that was edited since it was written stays; then the new text is in NEW_README.
-    figures: of `statistics`.  sums: sha256 of the images, by path.
+
+    Args:
+        figures: Of `statistics`.
+        sums: sha256 of the images, by path.
     """
     models = [public_name(model) for model in suggested_by(project)]
     text = write_documents(folder, config, project.plan, figures, models=models).encode("utf-8", "replace")

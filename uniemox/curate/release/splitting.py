@@ -27,7 +27,10 @@ PLOT = "splits.png"
 def kept_images(project: Project, verdicts: Mapping[int, Verdict]) -> list[Any]:
     """Return rows of the kept images by sha256: those of the table, histogram, near_group, style.
 
-    Unreadable images are left out, even if a person kept them. Raises DataError if none is kept.
+    Unreadable images are left out, even if a person kept them.
+
+    Raises:
+        DataError: If none is kept.
     """
     styles = current("style")
     query = (
@@ -45,7 +48,10 @@ def kept_images(project: Project, verdicts: Mapping[int, Verdict]) -> list[Any]:
 def kept_data(project: Project, verdicts: Mapping[int, Verdict]) -> tuple[DataSet, NDArray[np.float32]]:
     """Return the kept images, keyed by sha256, and their colour histograms, (N, 48).
 
-    Near duplicates, images of one author, and images of one page form a group. Raises DataError if none is kept.
+    Near duplicates, images of one author, and images of one page form a group.
+
+    Raises:
+        DataError: If none is kept.
     """
     rows = kept_images(project, verdicts)
     labels = project.plan.label_set
@@ -68,11 +74,17 @@ def split(
 ) -> dict[str, Any]:
     """Split all kept images and write splits.json, and for several schemes splits.png (figure 6).
 
-    Returns sizes, how it was drawn, sha256, and under `lacking` the splits without an image, by label.
+    Args:
+        ratios: Share of each split.
+        schemes: Number drawn; the one with the most similar colours is kept (data/splits.py). With other images another
+            scheme may be the best one; its seed, with one scheme, keeps the draw.
 
-    ratios: share of each split.  schemes: number drawn; the one with the most similar colours is kept (data/splits.py).
-    With other images another scheme may be the best one; its seed, with one scheme, keeps the draw.
-    Raises DataError if nothing is kept, ConfigError for settings out of range or too few images.
+    Returns:
+        Sizes, how it was drawn, sha256, and under `lacking` the splits without an image, by label.
+
+    Raises:
+        DataError: If nothing is kept.
+        ConfigError: For settings out of range or too few images.
     """
     if schemes < 1:
         raise ConfigError(f"schemes must be at least 1, got {schemes}")
@@ -96,7 +108,11 @@ def split(
 
 
 def read_scheme(project: Project) -> dict[str, str]:
-    """Return the last drawn split by sha256. Raises DataError if there is none."""
+    """Return the last drawn split by sha256.
+
+    Raises:
+        DataError: If there is none.
+    """
     path = project.folder / FILE
     try:
         content: dict[str, Any] = json.loads(read_limited(path))
@@ -108,7 +124,8 @@ def read_scheme(project: Project) -> dict[str, str]:
 def together(links: Iterable[tuple[int, Hashable]]) -> dict[int, str]:
     """Return group names by image: images that share a trait, directly or through others, form a group.
 
-    links: image and trait.
+    Args:
+        links: Image and trait.
 
     >>> together([(1, "a"), (2, "a"), (2, "b"), (3, "b"), (4, "c")])
     {1: '1', 2: '1', 3: '1', 4: '4'}

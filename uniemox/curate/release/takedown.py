@@ -65,11 +65,16 @@ class TakenDown:
 def take_down(project: Project, which: str, *, because: str, actor: str = "owner") -> TakenDown:
     """Remove images from the project and its releases, so that they are not collected again.
 
-    which: address of an image or its page, path below a local folder as in provenance.csv, or at least 12 digits of the
-    sha256. Near duplicates go too. Files, previews and thumbnails are deleted; hash and addresses stay in the database.
-    The decision can be undone: the next collect then fetches the image again. Images leave all releases before the
-    tables of any release are written, so that a release that can't be written keeps them in no other.
-    Raises DataError if there is no such image, ConfigError for a hash that is too short.
+    Args:
+        which: Address of an image or its page, path below a local folder as in provenance.csv, or at least 12 digits of
+            the sha256. Near duplicates go too. Files, previews and thumbnails are deleted; hash and addresses stay in
+            the database. The decision can be undone: the next collect then fetches the image again. Images leave all
+            releases before the tables of any release are written, so that a release that can't be written keeps them in
+            no other.
+
+    Raises:
+        DataError: If there is no such image.
+        ConfigError: For a hash that is too short.
     """
     images = t.images.c
     looks = t.looks.c
@@ -142,7 +147,8 @@ def _unlink(paths: Iterable[Path]) -> Iterator[str]:
 def _leave_releases(project: Project, sha256: Sequence[str], problems: list[str]) -> TakenDown:
     """Remove all images that were taken down from every release that is still there, then from their tables and texts.
 
-    problems: sentences for the result, to which further ones are added.
+    Args:
+        problems: Sentences for the result, to which further ones are added.
     """
     taken = project.rows(select(t.images.c.sha256).where(t.images.c.id.in_(taken_down())))
     names = {row.sha256[:NAME_DIGITS] for row in taken}
@@ -186,7 +192,8 @@ def _leave_releases(project: Project, sha256: Sequence[str], problems: list[str]
 def _remove_files(project: Project, folder: Path, names: Set[str], locks: ExitStack) -> set[str]:
     """Lock a release, delete images and their copies in it, and return their names. Raises OSError or UniemoxError.
 
-    names: of all images that were taken down, without their endings.
+    Args:
+        names: Of all images that were taken down, without their endings.
     """
     if not _is_there(folder / MARK):
         raise DataError(f"it has no {MARK}")
@@ -206,7 +213,11 @@ def _named(path: str | Path, names: Set[str]) -> set[str]:
 
 
 def _is_there(path: Path) -> bool:
-    """Return True if a path exists. Raises OSError if that can't be known."""
+    """Return True if a path exists.
+
+    Raises:
+        OSError: If that can't be known.
+    """
     try:
         path.stat()
     except (FileNotFoundError, NotADirectoryError):
@@ -215,7 +226,11 @@ def _is_there(path: Path) -> bool:
 
 
 def _files_in(folder: Path) -> Iterator[Path]:
-    """Yield the files in all folders below one. Raises OSError for a folder that can't be read."""
+    """Yield the files in all folders below one.
+
+    Raises:
+        OSError: For a folder that can't be read.
+    """
 
     def stop(error: OSError) -> None:
         if not isinstance(error, FileNotFoundError):
@@ -274,7 +289,11 @@ def _read_without(folder: Path, names: Set[str]) -> _Texts:
 
 
 def _table_without(path: Path, names: Set[str]) -> bytes:
-    """Return a table without images, in its own encoding. Raises ValueError if it has no column path, csv.Error."""
+    """Return a table without images, in its own encoding.
+
+    Raises:
+        ValueError: If it has no column path, csv.Error.
+    """
     lines = list(io.StringIO(read_bytes(path).decode("latin-1"), newline=""))  # which keeps every byte
     bare = [line.removeprefix(BOM) for line in lines]
     delimiter = next((one for one in ",;\t" if "path" in next(csv.reader(bare, delimiter=one), ())), ",")  # of Excel

@@ -25,7 +25,11 @@ csv.field_size_limit(2**20)
 
 
 def parse_json(text: str | bytes, where: str, remedy: str = "") -> Any:
-    """Parse JSON text. Raises DataError with `where`."""
+    """Parse JSON text.
+
+    Raises:
+        DataError: With `where`.
+    """
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:  # ValueError: also if not UTF-8, or for over 4,300 digits
@@ -33,7 +37,11 @@ def parse_json(text: str | bytes, where: str, remedy: str = "") -> Any:
 
 
 def read_bytes(path: Path) -> bytes:
-    """Read the bytes of a text file. Raises DataError if it is missing, too large, or binary."""
+    """Read the bytes of a text file.
+
+    Raises:
+        DataError: If it is missing, too large, or binary.
+    """
     try:
         data = read_limited(path)
     except OSError as error:
@@ -56,7 +64,11 @@ def is_utf8(path: Path) -> bool:
 
 
 def read_text(path: Path) -> str:
-    """Read a text file as UTF-8, else as Latin-1. Raises DataError if it is missing, too large, or binary."""
+    """Read a text file as UTF-8, else as Latin-1.
+
+    Raises:
+        DataError: If it is missing, too large, or binary.
+    """
     data = read_bytes(path)
     try:
         return data.decode("utf-8-sig")
@@ -65,7 +77,11 @@ def read_text(path: Path) -> str:
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file. Raises DataError if it can't be read, or is not JSON."""
+    """Read a JSON file.
+
+    Raises:
+        DataError: If it can't be read, or is not JSON.
+    """
     return parse_json(read_text(path), str(path))
 
 
@@ -75,9 +91,13 @@ def read_rows(
     """Yield the rows of a table with a header by column, each with its line number; commas, semicolons or tabs.
 
     Outer blanks of header and values are removed.
-    columns: required columns.
-    prose: names of columns that may contain the delimiter without quotes if they are the last.
-    Raises DataError, with file and line, for rows of another length.
+
+    Args:
+        columns: Required columns.
+        prose: Names of columns that may contain the delimiter without quotes if they are the last.
+
+    Raises:
+        DataError: With file and line, for rows of another length.
     """
     text = read_text(path).replace("\r\n", "\n").replace("\r", "\n")
     header_line = next((line for line in text.split("\n") if line.strip()), "")
@@ -110,7 +130,11 @@ def read_rows(
 
 
 def number(row: Mapping[str, str], field: str, where: str, *, low: float = -math.inf, high: float = math.inf) -> float:
-    """Parse a field as a finite number. Raises DataError, with file, line and field, for others, or out of range."""
+    """Parse a field as a finite number.
+
+    Raises:
+        DataError: With file, line and field, for others, or out of range.
+    """
     try:
         value = float(row[field])
     except ValueError:
@@ -123,7 +147,11 @@ def number(row: Mapping[str, str], field: str, where: str, *, low: float = -math
 
 
 def shares(row: Mapping[str, str], fields: Mapping[str, str], where: str) -> dict[str, float]:
-    """Return votes as shares with sum 1.  fields: column to emotion. Raises DataError for negative or missing votes."""
+    """Return votes as shares with sum 1.  fields: column to emotion.
+
+    Raises:
+        DataError: For negative or missing votes.
+    """
     votes = {emotion: number(row, field, where, low=0) for field, emotion in fields.items()}
     total = sum(votes.values())
     if not total > 0:
@@ -176,13 +204,17 @@ def read_csv(
     ratings their SD, n and category are ignored, and so is a column without a name. A table of texts or ratings needs
     no labels. Images with a tie have a distribution and no label. Without a split in the table, a folder in the path
     may name it. NA and similar words are missing values.
-    labels: name of a published label set, or classes separated by commas, and then other columns are left out; None:
-    recognise the set by its classes.
-    kind: kind of the labels, if it differs from their set's.
-    root: folder of the images, relative to the table's.  scale: of valence and arousal, LOW-HIGH as 1-7; converted to 1
-    to 9.
-    missing: "skip" leaves out rows whose image does not exist.
-    Raises DataError with file, line and column.
+
+    Args:
+        labels: Name of a published label set, or classes separated by commas, and then other columns are left out;
+            None: recognise the set by its classes.
+        kind: Kind of the labels, if it differs from their set's.
+        root: Folder of the images, relative to the table's.
+        scale: Of valence and arousal, LOW-HIGH as 1-7; converted to 1 to 9.
+        missing: "skip" leaves out rows whose image does not exist.
+
+    Raises:
+        DataError: With file, line and column.
     """
     rows = [(f"{table}:{line}", _renamed(row, table)) for line, row in read_rows(table, prose=("text", "caption"))]
     if not rows:
@@ -228,7 +260,8 @@ def _find_images(
 ) -> list[tuple[str, dict[str, str], ImageFile]]:
     """Return the rows whose image exists, with the image; their path becomes the one that is spelled as on disk.
 
-    is_complete: raise DataError for a row without an image.
+    Args:
+        is_complete: Raise DataError for a row without an image.
     """
     images = []
     for where, row in rows:
@@ -247,7 +280,8 @@ def _find_images(
 def _renamed(row: Mapping[str, str], table: Path) -> dict[str, str]:
     """Rename a row's known columns to their names here, ignoring case; undo `safe_cell` in texts.
 
-    Raises DataError if two columns have the same meaning.
+    Raises:
+        DataError: If two columns have the same meaning.
     """
     renamed: dict[str, str] = {}
     for name, value in row.items():
@@ -260,9 +294,13 @@ def _renamed(row: Mapping[str, str], table: Path) -> dict[str, str]:
 
 
 def _classes(table: Path, columns: list[str], asked: LabelSet | None) -> tuple[list[str], list[str]]:
-    """Return the columns that are classes, and those that are left out. Raises DataError for an inconsistent header.
+    """Return the columns that are classes, and those that are left out.
 
-    asked: only its labels can be classes.
+    Args:
+        asked: Only its labels can be classes.
+
+    Raises:
+        DataError: For an inconsistent header.
     """
     is_rated = {"valence", "arousal"} & set(columns)
     others = [name for name in columns if name not in KNOWN and not (is_rated and name.lower() in PASSED_OVER)]
@@ -288,7 +326,11 @@ def _classes(table: Path, columns: list[str], asked: LabelSet | None) -> tuple[l
 
 
 def read_box(row: Mapping[str, str], where: str) -> Box | None:
-    """Return the box of a row, clipped at 0; None if its four fields are empty. Raises DataError for an empty box."""
+    """Return the box of a row, clipped at 0; None if its four fields are empty.
+
+    Raises:
+        DataError: For an empty box.
+    """
     row = {field: "" if is_missing(row.get(field, "")) else row.get(field, "") for field in BOX}
     if not all(row.get(field) for field in BOX):
         if any(row.get(field) for field in BOX):
@@ -321,7 +363,8 @@ def sample_of_row(
 ) -> Sample:
     """Return the sample of a row with columns of KNOWN.  classes: columns of votes.  scale: of valence and arousal.
 
-    Raises DataError with `where`.
+    Raises:
+        DataError: With `where`.
     """
     low, high = scale
 

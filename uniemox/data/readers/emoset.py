@@ -22,8 +22,12 @@ def read_emoset(root: Path, *, missing: Literal["fail", "skip"] = "fail") -> Dat
     A record is [emotion, image id, image, annotation], or [emotion, image, annotation] in the older release. Labels are
     in the order of `info.json`. The text contains the attributes and the emotion (table VII of the paper leaves out the
     emotion: `describe(sample.annotation, with_emotion=False)`).
-    missing: "skip" leaves out records whose image or annotation does not exist, for a part of the data set.
-    Raises DataError or AnnotationError, with file and field, for a missing value, a wrong type, or an unknown word.
+
+    Args:
+        missing: "skip" leaves out records whose image or annotation does not exist, for a part of the data set.
+
+    Raises:
+        DataError or AnnotationError: With file and field, for a missing value, a wrong type, or an unknown word.
     """
     vocabulary = read_vocabulary(checked_folder(root) / "info.json")
     labels = LabelSet(MIKELS.name, tuple(vocabulary["emotion"]), MIKELS.kind, MIKELS.aliases)
@@ -105,7 +109,11 @@ def _fields(record: Any, where: str) -> tuple[str, str, str]:
 
 
 def _read_annotation(path: Path, words: Mapping[str, set[str]], emotion: str) -> dict[str, Any]:
-    """Read an annotation and check its words. Raises AnnotationError with file and field."""
+    """Read an annotation and check its words.
+
+    Raises:
+        AnnotationError: With file and field.
+    """
     annotation = read_json(path)
     if not isinstance(annotation, dict):
         raise AnnotationError(f"{path}: expected an object, got {type(annotation).__name__}")

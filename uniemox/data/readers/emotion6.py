@@ -18,9 +18,11 @@ def read_emotion6(root: Path, *, label: Literal["folder", "vote"] = "folder") ->
     """Read `images/<folder>/<n>.jpg` and `ground_truth.txt`.
 
     The folder is the word that the image was searched with; for half of the images the votes disagree with it.
-    label: "folder", or "vote", the emotion with the most votes; "vote" leaves out images with a tie, and neutral ones.
-    The distribution has seven shares, including neutral. Rows without an image are counted in the notes.
     Any other error in the files raises DataError, which names file, line and field.
+
+    Args:
+        label: "folder", or "vote", the emotion with the most votes; "vote" leaves out images with a tie, and neutral
+            ones. The distribution has seven shares, including neutral. Rows without an image are counted in the notes.
     """
     table = checked_folder(root) / "ground_truth.txt"
     votes = _read_votes(table)

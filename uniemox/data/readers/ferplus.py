@@ -19,7 +19,9 @@ def read_ferplus(root: Path) -> DataSet:
     A face has a label if more than half of all votes are for one expression. Its distribution covers the eight
     expressions; votes for unknown and for no face are left out, and a face with only such votes has no distribution.
     `domain` is majority, no majority, unknown (more than half of the votes), or no face.
-    Raises DataError, with file, line and field, for another table form or a missing image.
+
+    Raises:
+        DataError: With file, line and field, for another table form or a missing image.
     """
     table = checked_folder(root) / "votes.csv"
     samples: dict[str, Sample] = {}

@@ -28,8 +28,10 @@ def read_folder(root: Path, *, labels: str | None = None, kind: Kind | None = No
 
     Images that are not in at least two class folders have no labels; then everything below the folder is read, with the
     splits that folders name.
-    labels: name of the published set to use, with all its classes; None: recognise the set by the names.
-    kind: kind of your own classes; None: that of the recognised set, else "evoked".
+
+    Args:
+        labels: Name of the published set to use, with all its classes; None: recognise the set by the names.
+        kind: Kind of your own classes; None: that of the recognised set, else "evoked".
     """
     places = [folder for _, folder in _class_folders(root)]
     if len({clean(folder.name) for folder in places if _has_images(folder)}) > 1:
@@ -53,7 +55,8 @@ def read_folder(root: Path, *, labels: str | None = None, kind: Kind | None = No
 def read_class_folders(root: Path, labels: LabelSet) -> DataSet:
     """Read every image below class folders. Class names may be in any case, quoted, or an alias of the label set.
 
-    Raises DataError if there are no class folders, or one is not a label.
+    Raises:
+        DataError: If there are no class folders, or one is not a label.
     """
     places = _class_folders(root)
     if not places:
@@ -103,7 +106,11 @@ def split_of(key: str) -> str | None:
 
 
 def class_of(labels: LabelSet, word: str, where: str, remedy: str = "") -> int:
-    """Return the index of a label. Raises DataError if it is not in the set."""
+    """Return the index of a label.
+
+    Raises:
+        DataError: If it is not in the set.
+    """
     try:
         return labels.index(word)
     except LabelError as error:
@@ -116,7 +123,11 @@ def counted(*lines: tuple[int, str]) -> tuple[str, ...]:
 
 
 def walk_files(folder: Path, left: LeftOut | None = None) -> Iterator[Path]:
-    """Yield all files below a folder, see `walk_folder`. Raises DataError for a folder that can't be listed."""
+    """Yield all files below a folder, see `walk_folder`.
+
+    Raises:
+        DataError: For a folder that can't be listed.
+    """
     yield from walk_folder(folder, _raise_unlisted, left)
 
 
@@ -136,7 +147,11 @@ def images_below(root: Path, left: LeftOut | None = None) -> dict[str, Path]:
 
 
 def checked_folder(root: Path) -> Path:
-    """Return the folder. Raises DataError if it does not exist."""
+    """Return the folder.
+
+    Raises:
+        DataError: If it does not exist.
+    """
     if not os.path.isdir(root):  # Path.is_dir raises OSError for a name that is too long
         raise DataError(f"{root}: {'not a folder' if os.path.lexists(root) else 'there is no such folder'}")
     return root
@@ -145,8 +160,11 @@ def checked_folder(root: Path) -> Path:
 def inside(root: Path, name: str, where: str) -> Path:
     """Return the path of a file that an annotation names, in its spelling on disk (`uniemox.spelling`).
 
-    where: file and field with the name, for the message.
-    Raises DataError if it is outside of the data set's folder, or several files on disk are spelled like it.
+    Args:
+        where: File and field with the name, for the message.
+
+    Raises:
+        DataError: If it is outside of the data set's folder, or several files on disk are spelled like it.
     """
     relative = PurePosixPath(name.replace("\\", "/"))
     parts = relative.parts  # () for "" and "."

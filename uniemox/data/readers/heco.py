@@ -17,8 +17,12 @@ def read_heco(root: Path, *, boxes: str = "boxes.csv") -> DataSet:
 
     An image with several rows becomes several samples of one group; a row's label overrides its folder's. Images
     without a row have no target person.
-    boxes: name of the table inside the folder.
-    Raises DataError, with file, line and column.
+
+    Args:
+        boxes: Name of the table inside the folder.
+
+    Raises:
+        DataError: With file, line and column.
     """
     data = read_class_folders(root, HECO)
     table = root / boxes

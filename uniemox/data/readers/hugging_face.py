@@ -66,7 +66,11 @@ class TableImage:
     """Row in the group."""
 
     def read(self) -> bytes:
-        """Return the bytes of the image. Raises OSError if the row has none."""
+        """Return the bytes of the image.
+
+        Raises:
+            OSError: If the row has none.
+        """
         try:
             images = _images(self.path, self.column, self.group)
             size = _import_pyarrow().compute.binary_length(images.slice(self.row, 1))[0].as_py()
@@ -87,9 +91,13 @@ def read_hugging_face(root: Path, *, kind: Kind | None = None) -> DataSet:
     file_name, relative to its folder. The label is in column label (or labels, emotion), or in the only one of type
     ClassLabel; -1 means no label. split, text (or caption), domain, group, valence, arousal and the box x1, y1, x2, y2
     are read as in csv tables. Names of columns may be in any case; numbers of a ClassLabel are read as its names.
-    kind: kind of the labels, if it differs from their set's.
-    Raises DataError with file and row, also for small files that would fill the memory (on Linux); and
-    MissingPackageError for tables without pyarrow.
+
+    Args:
+        kind: Kind of the labels, if it differs from their set's.
+
+    Raises:
+        DataError: With file and row, also for small files that would fill the memory (on Linux).
+        MissingPackageError: For tables without pyarrow.
     """
     files = list(walk_files(checked_folder(root)))
     limit = MAX_MEMORY + MEMORY_A_BYTE * sum(path.stat().st_size for path in files)
@@ -132,7 +140,10 @@ def _read_folder(root: Path, files: Sequence[Path], kind: Kind | None) -> DataSe
 def _saved_rows(root: Path, words: set[str], unread: set[str], notes: list[str]) -> Iterator[Row]:
     """Yield the rows of a folder of `save_to_disk`, in the order of its JSON files and of the indices, if it has some.
 
-    words, unread, notes: filled with class names, names of ignored columns, and a note for each file of indices.
+    Args:
+        words: Filled with class names, names of ignored columns, and a note for each file of indices.
+        unread: Likewise.
+        notes: Likewise.
     """
     if (root / SPLITS_FILE).is_file():
         names = _listed(root / SPLITS_FILE, "splits")
@@ -157,7 +168,11 @@ def _saved_rows(root: Path, words: set[str], unread: set[str], notes: list[str])
 
 
 def _named_files(folder: Path, field: str) -> list[Path]:
-    """Return the files that a field of STATE_FILE lists. Raises DataError if it takes only a part of one."""
+    """Return the files that a field of STATE_FILE lists.
+
+    Raises:
+        DataError: If it takes only a part of one.
+    """
     state = folder / STATE_FILE
     paths = []
     for one in _listed(state, field):
@@ -171,7 +186,11 @@ def _named_files(folder: Path, field: str) -> list[Path]:
 def _indices(folder: Path, count: int) -> list[int] | None:
     """Return the indices of the rows that the data set has, in its order; None if it has all.
 
-    count: rows in its files.  Raises DataError for other indices.
+    Args:
+        count: Rows in its files.
+
+    Raises:
+        DataError: For other indices.
     """
     state = folder / STATE_FILE
     content = parse_json(read_text(state), str(state), "; save the data set again")
@@ -275,7 +294,10 @@ def _table_rows(
 ) -> Iterator[Row]:
     """Yield the rows of Arrow and Parquet files, still without names.
 
-    words, unread, read_before: filled with class names, names of ignored columns, and files.
+    Args:
+        words: Filled with class names, names of ignored columns, and files.
+        unread: Likewise.
+        read_before: Likewise.
     """
     pa = _import_pyarrow()
     for split, path in tables:
@@ -408,7 +430,11 @@ def _label(value: Any, names: Sequence[str], where: str) -> str:
 
 
 def _text(value: Any, where: str) -> str:
-    """Return a text or number as a text, empty for a missing value. Raises DataError for lists and objects."""
+    """Return a text or number as a text, empty for a missing value.
+
+    Raises:
+        DataError: For lists and objects.
+    """
     if isinstance(value, list | dict):
         raise DataError(f"{where}: expected one text or number, got {str(value)[:60]}; write a single value")
     if isinstance(value, str | int | float):
@@ -429,7 +455,11 @@ def _images(path: Path, column: str, group: int) -> Any:
 
 
 def _mapped(path: Path) -> Any:
-    """Map a table whose images stay in the file. Raises ArrowException for offsets outside of the file."""
+    """Map a table whose images stay in the file.
+
+    Raises:
+        ArrowException: For offsets outside of the file.
+    """
     pa = _import_pyarrow()
     with pa.memory_map(str(path)) as source:
         table = pa.ipc.open_stream(source).read_all()

@@ -34,7 +34,9 @@ def _unquoted(text: str) -> str:
 def remove_missing(rows: Iterable[MutableMapping[str, str]], labels: LabelSet | None = None) -> tuple[str, ...]:
     """Empty the cells that hold a word for a missing value; return notes with their numbers by column.
 
-    rows: cells by column of FIELDS; other columns stay.  labels: a set in which such a word is a label, and stays.
+    Args:
+        rows: Cells by column of FIELDS; other columns stay.
+        labels: A set in which such a word is a label, and stays.
     """
     counts: dict[str, Counter[str]] = {}
     for row in rows:
@@ -64,8 +66,13 @@ def unify_numbers(rows: Sequence[MutableMapping[str, str]], labels: LabelSet | N
     """Write label and group numbers without decimals, as tables with missing values add them: 3 for 3.0.
 
     A column with any other word stays. If the labels are the numbers of at least three classes from 0 on, -1 means no
-    label, as in Arrow files of `datasets`. Returns notes.
-    labels: a known set; labels of it stay unchanged.
+    label, as in Arrow files of `datasets`.
+
+    Args:
+        labels: A known set; labels of it stay unchanged.
+
+    Returns:
+        Notes.
     """
     for field in ("label", "group"):
         values = {text for row in rows if (text := row.get(field))}

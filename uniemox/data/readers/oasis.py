@@ -16,7 +16,10 @@ def read_oasis(root: Path) -> DataSet:
     """Read `OASIS.csv` and `images/<Theme>.jpg`, as published, without labels.
 
     Ratings of 1 to 7 are converted linearly to 1 to 9. Images of a theme ("Acorns 1" and "Acorns 2") are one group.
-    Rows without an image are counted in the notes. Raises DataError, with file, line and field, for anything else.
+    Rows without an image are counted in the notes.
+
+    Raises:
+        DataError: With file, line and field, for anything else.
     """
     table = checked_folder(root) / "OASIS.csv"
     samples = list[Sample]()

@@ -31,7 +31,9 @@ EMOTIONS = frozenset(word for labels in LABEL_SETS for word in (*labels.labels, 
 def refuse_other_columns(rows: Sequence[tuple[str, Mapping[str, str]]], classes: Sequence[str], table: Path) -> None:
     """Raise DataError for a column that is not a class, because it would win votes.
 
-    rows: place and cells of each row.  classes: names of the columns that are taken as classes.
+    Args:
+        rows: Place and cells of each row.
+        classes: Names of the columns that are taken as classes.
     """
     remedy = "remove it, or name the classes, as in ?labels=a,b"
     is_other = {name: NO_CLASS.fullmatch(name.lower()) is not None for name in classes}
@@ -83,7 +85,9 @@ def _why_computed(column: NDArray[np.float64], others: NDArray[np.float64]) -> s
 def _why_measured(column: NDArray[np.float64], others: NDArray[np.float64]) -> str | None:
     """Return why a column counts or measures something else than the others; None if nothing shows it.
 
-    column: (N,).  others: (N, E - 1).
+    Args:
+        column: (N,).
+        others: (N, E - 1).
     """
     if len(column) < MANY_ROWS or others.shape[1] + 1 < MIN_CLASSES:
         return None

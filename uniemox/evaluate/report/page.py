@@ -61,9 +61,12 @@ def write_report(
 ) -> list[str]:
     """Write the page of these runs; return the data sets whose images it contains: those that can still be opened.
 
-    runs: folders of pre-training and fine-tuning runs, at least one. The page lists what a run lacks.
-    on_progress: called with the name of the work, the number of finished runs, and the number of all.
-    Raises DataError if a folder has no run, or if the page can't be written.
+    Args:
+        runs: Folders of pre-training and fine-tuning runs, at least one. The page lists what a run lacks.
+        on_progress: Called with the name of the work, the number of finished runs, and the number of all.
+
+    Raises:
+        DataError: If a folder has no run, or if the page can't be written.
     """
     if not runs:
         raise DataError("there is no run to report; give at least one folder of a run")

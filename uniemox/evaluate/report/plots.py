@@ -39,7 +39,10 @@ LOOK: Mapping[Any, Any] = {
 def curve_url(steps: NDArray[np.int64], values: Array, *, size: tuple[float, float]) -> str:
     """Draw one value over the steps: every step faintly, and a running mean if there are enough steps.
 
-    steps, values: (S,), S at least 1; values that are not finite are left out.  size: width and height in inches.
+    Args:
+        steps: (S,), S at least 1; values that are not finite are left out.
+        values: (S,), S at least 1; values that are not finite are left out.
+        size: Width and height in inches.
     """
     indices = np.unique(np.linspace(0, len(steps) - 1, min(len(steps), MAX_POINTS)).round().astype(int))
     has_mean = len(steps) >= MIN_SMOOTHED
@@ -63,7 +66,11 @@ def curve_url(steps: NDArray[np.int64], values: Array, *, size: tuple[float, flo
 def running_mean(values: Array, reach: int) -> Array:
     """Return the mean of every value and of up to `reach` values on each side, without nan.
 
-    values: (S,).  Returns (S,), nan if there is no value in reach.
+    Args:
+        values: (S,).
+
+    Returns:
+        (S,), nan if there is no value in reach.
 
     >>> running_mean(np.array([1.0, 2.0, np.nan, 6.0]), 1).tolist()
     [1.5, 1.5, 4.0, 6.0]
@@ -134,7 +141,11 @@ def examples_of(
 def surest(predictions: Predictions, chosen: np.ndarray) -> np.ndarray:
     """Return the indices of the most confident predictions among the chosen; ties go to the first.
 
-    chosen: (N,) of bool.  Returns at most SHOWN indices.
+    Args:
+        chosen: (N,) of bool.
+
+    Returns:
+        At most SHOWN indices.
     """
     places = np.nonzero(chosen)[0]
     if len(places):

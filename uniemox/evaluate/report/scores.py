@@ -93,7 +93,9 @@ def comparison_view(
 ) -> dict[str, Any]:
     """Return several runs' evaluations on the same data for the template, the best first.
 
-    evaluations: from `shared_evaluations`.  runs: by name, including those of `evaluations`.
+    Args:
+        evaluations: From `shared_evaluations`.
+        runs: By name, including those of `evaluations`.
     """
     histogram = next((name for name in evaluations if runs[name].setting("config.method") == "histogram"), None)
     measure = _measure(next(iter(evaluations.values())))

@@ -263,9 +263,13 @@ class _Clock:
 
 
 def _film(path: Path, search_on: Callable[[], None]) -> Iterator[Shown]:
-    """Decode frames with PyAV. Raises ValueError after the last one if pictures are missing.
+    """Decode frames with PyAV.
 
-    search_on: called again and again while the file is read without finding frames.
+    Args:
+        search_on: Called again and again while the file is read without finding frames.
+
+    Raises:
+        ValueError: After the last one if pictures are missing.
     """
     import av  # noqa: PLC0415 - an extra
 

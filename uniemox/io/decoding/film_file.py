@@ -153,7 +153,9 @@ class FilmFile:
     def problem(self, count: int, end_s: float) -> str:
         """Return a sentence about what is missing or was not read; empty if the file is whole as far as it says.
 
-        count: of the frames.  end_s: end of the last one.
+        Args:
+            count: Of the frames.
+            end_s: End of the last one.
         """
         size = self._container.size
         holes, elsewhere = self._transport_holes() if self._kind == "mpegts" else (self._holes(count), 0)
@@ -198,7 +200,8 @@ class FilmFile:
     def _is_whole_avi(self, count: int) -> bool:
         """Return True if neither pictures nor sound follow the last packet; empty chunks, which FFmpeg skips, may.
 
-        count: of the frames.
+        Args:
+            count: Of the frames.
         """
         at = max(self._starts, default=8) - 8
         empty = 0
@@ -232,7 +235,8 @@ class FilmFile:
     def _holes(self, count: int) -> int:
         """Return the number of bytes in large gaps between the packets, and after the last one; of mp4, in empty ones.
 
-        count: of the frames.
+        Args:
+            count: Of the frames.
         """
         if self._is_mp4 and not self._is_fragmented:  # its packets may lie anywhere
             if self._stream.codec_context.codec.name in UNCOMPRESSED:

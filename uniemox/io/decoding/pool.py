@@ -75,7 +75,11 @@ class Child:
         self.is_ready = self.is_idle = self.is_late = False
 
     def wait_until_ready(self) -> None:
-        """Wait until it has started. Raises RuntimeError if it can't."""
+        """Wait until it has started.
+
+        Raises:
+            RuntimeError: If it can't.
+        """
         if self.is_ready:
             return
         try:
@@ -169,7 +173,9 @@ class Decoders(Protocol):
 class DecoderPool:
     """Pool of decoding processes, started on demand. Threads may share it; close it at the end.
 
-    workers: maximum number of processes.  wait_s: time for one file, after which its process is ended.
+    Args:
+        workers: Maximum number of processes.
+        wait_s: Time for one file, after which its process is ended.
     """
 
     def __init__(self, workers: int, *, wait_s: float = WAIT_S) -> None:

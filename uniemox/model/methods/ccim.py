@@ -17,8 +17,12 @@ class Ccim(nn.Module):
     backdoor adjustment P(Y | do(X)) = Σ_z P(Y | X, z) P(z) combines every image with all surroundings, weighted by
     their frequency. It is approximated by softmax(W_h h + W_g Σ_i λ_i z_i P(z_i)).
 
-    width: C, of the features h.  outputs: E.  confounders: M.  confounder_width: Z, channels of each.
-    `fit_surroundings` sets the dictionary z (M, Z) and its shares P(z) (M,), which are not learned.
+    Args:
+        width: C, of the features h.
+        outputs: E.
+        confounders: M.
+        confounder_width: Z, channels of each. `fit_surroundings` sets the dictionary z (M, Z) and its shares P(z) (M,),
+            which are not learned.
     """
 
     confounders: Tensor
@@ -44,7 +48,8 @@ class Ccim(nn.Module):
     def fit_surroundings(self, features: NDArray[np.float32], seed: int) -> None:
         """Fit the dictionary: k-means over the standardised features (N, Z) of images without their people.
 
-        Raises ConfigError for fewer images than entries.
+        Raises:
+            ConfigError: For fewer images than entries.
         """
         from sklearn.cluster import KMeans  # noqa: PLC0415 - a second to import
 

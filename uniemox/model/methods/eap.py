@@ -75,8 +75,10 @@ def _frequent(lists: Iterable[list[str]]) -> tuple[str, ...]:
 class Eap(Relation):
     """Region method EAP. Its last V features are cosines of image and words divided by the temperature.
 
-    word_counts: number of words of each kind, V in all; empty: only the labels.
     Without skip the head reads the aligned vectors and the cosines.
+
+    Args:
+        word_counts: Number of words of each kind, V in all; empty: only the labels.
     """
 
     groups = ("scene",)

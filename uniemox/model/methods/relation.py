@@ -51,7 +51,8 @@ class Relation(nn.Module):
     def batch_targets(self, _samples: Sequence[Sample], *, progress: float) -> Tensor | None:
         """Return further targets (N, ...) of a batch for `loss`, whose images are then not mixed; None: no targets.
 
-        progress: share of the steps done, 0 to below 1.
+        Args:
+            progress: Share of the steps done, 0 to below 1.
         """
         del progress
         return None
@@ -72,11 +73,17 @@ class Relation(nn.Module):
     ) -> Tensor:
         """Return the training loss of a batch; the base class returns the classification loss.
 
-        classification: the cross-entropy of logits and target.  logits: (N, E) of the head.  features: (N, width).
-        target: (N, E).  weight: (N,) of the images.  batch_targets: from the method's `batch_targets`.
         A method names the arguments that it uses, and takes the others as **_.
         The loss must be a mean over the images with these weights, see `mean_over_images`: a step of several batches
         counts each with its sum of weights. Another mean needs `loss_terms` and `term_weights`.
+
+        Args:
+            classification: The cross-entropy of logits and target.
+            logits: (N, E) of the head.
+            features: (N, width).
+            target: (N, E).
+            weight: (N,) of the images.
+            batch_targets: From the method's `batch_targets`.
         """
         del logits, features, target, weight, batch_targets
         return classification
@@ -88,7 +95,8 @@ class Relation(nn.Module):
     def term_weights(self, weight: Tensor, _batch_targets: Tensor | None) -> Tensor:
         """Return the sum of the images' weights in each of `loss_terms`, (T,).
 
-        weight: (N,), ones if all images count the same.  batch_targets: from the method's `batch_targets`.
+        Args:
+            weight: (N,), ones if all images count the same.  batch_targets: from the method's `batch_targets`.
         """
         return weight.sum()[None]
 
@@ -107,10 +115,17 @@ def build_method(
 ) -> Relation:
     """Build a region method with random weights, and the reader of its regions.
 
-    name: one of `REGION_METHODS`, or mypackage.module:MyMethod.  width: D, channels of the encoder's last map.
-    channels: C of the method's vectors.  labels: E of them.  skip: the head also reads the features of whole views.
-    stats: normalisation of the views.  options: further arguments of the method's constructor.
-    Raises ConfigError for an unknown name, and for labels that the method can't use.
+    Args:
+        name: One of `REGION_METHODS`, or mypackage.module:MyMethod.
+        width: D, channels of the encoder's last map.
+        channels: C of the method's vectors.
+        labels: E of them.
+        skip: The head also reads the features of whole views.
+        stats: Normalisation of the views.
+        options: Further arguments of the method's constructor.
+
+    Raises:
+        ConfigError: For an unknown name, and for labels that the method can't use.
     """
     check_name(name, REGION_METHODS, "method")
     method: Relation = method_class(name)(width, channels, tuple(labels), skip=skip, **options)
@@ -119,7 +134,11 @@ def build_method(
 
 
 def method_class(name: str) -> type[Relation]:
-    """Import the class of a region method. Raises ConfigError if it can't be imported or is not a Relation."""
+    """Import the class of a region method.
+
+    Raises:
+        ConfigError: If it can't be imported or is not a Relation.
+    """
     method = import_named(name, REGION_METHODS)
     if not (isinstance(method, type) and issubclass(method, Relation)):
         raise ConfigError(f"{name} must be a subclass of uniemox.model.methods.relation.Relation")
@@ -127,7 +146,11 @@ def method_class(name: str) -> type[Relation]:
 
 
 def polarity_matrix(labels: Sequence[str]) -> Tensor:
-    """Return (P, E), 1 if a label has a polarity. Raises ConfigError if all labels have one polarity."""
+    """Return (P, E), 1 if a label has a polarity.
+
+    Raises:
+        ConfigError: If all labels have one polarity.
+    """
     signs = torch.tensor(polarities(labels))
     if len(signs) < 2:
         raise ConfigError(

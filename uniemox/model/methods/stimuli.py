@@ -29,7 +29,8 @@ class StimuliAware(Relation):
     ) -> None:
         """Build the branches.
 
-        concatenates: False is the form of files written until 27 November 2026, whose LSTM reads all branches.
+        Args:
+            concatenates: False is the form of files written until 27 November 2026, whose LSTM reads all branches.
         """
         super().__init__()
         self.linear = width if skip else 0

@@ -60,7 +60,9 @@ class Explanation:
         """Draw the heat over the image, dark to bright; parts that the model does not see are dimmed.
 
         The image below the heat is grey, so all colours belong to the heat.
-        max_side_px: larger images are reduced to this longer side.
+
+        Args:
+            max_side_px: Larger images are reduced to this longer side.
         """
         small = self.shrunk(max_side_px)
         image = small.image.convert("RGB")
@@ -79,7 +81,8 @@ class Explanation:
 def normalised(values: NDArray[np.floating]) -> Array:
     """Scale a map (h, w) to heat: evidence against the label becomes 0, the largest value 1; all 0 without evidence.
 
-    Raises ShapeError for values that are not finite.
+    Raises:
+        ShapeError: For values that are not finite.
 
     >>> normalised(np.array([[-1.0, 1.0], [0.0, 4.0]])).tolist()
     [[0.0, 0.25], [0.0, 1.0]]

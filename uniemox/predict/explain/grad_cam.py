@@ -47,7 +47,11 @@ class TorchEngine:
 
 
 def open_in_torch(path: Path) -> Predictor:
-    """Open a fine-tuning run, or its model.safetensors. Raises CheckpointError for other files."""
+    """Open a fine-tuning run, or its model.safetensors.
+
+    Raises:
+        CheckpointError: For other files.
+    """
     weights = path / WEIGHTS if path.is_dir() else path
     if not weights.is_file() or weights.suffix != ".safetensors":
         raise CheckpointError(
@@ -70,11 +74,17 @@ def open_in_torch(path: Path) -> Predictor:
 def grad_cam_maps(classifier: Classifier, index: int, **views: Tensor) -> Tensor:
     """Return maps of one output, by view: (V, h, w), V = 2 with both streams, scene first; before ReLU.
 
-    index: of the output.  views: scene, person as for `Classifier.forward`, one image each.
     Each channel of the last feature map A is weighted by the mean of its gradient over positions (arXiv 1610.02391,
     equations 1 and 2). For a ViT, A is the output of the first norm of the last block, without prefix tokens, as in
     pytorch-grad-cam; for a convolutional network its last map with more than one position. Maps of several encoders are
-    added at the size of the largest. Raises ConfigError for a network without such an A.
+    added at the size of the largest.
+
+    Args:
+        index: Of the output.
+        views: Scene, person as for `Classifier.forward`, one image each.
+
+    Raises:
+        ConfigError: For a network without such an A.
     """
     classifier.eval()
     encoder: Any = classifier.encoder

@@ -55,7 +55,8 @@ class Explainer:
     def score(self, explanation: Explanation) -> MapScores:
         """Measure one of the explainer's maps, see `map_scores`; that of a long image on its middle square.
 
-        Raises ConfigError for valence and arousal.
+        Raises:
+            ConfigError: For valence and arousal.
         """
         network, info = self.predictor.network, self.predictor.network.info
         if info.task == "affect":
@@ -82,10 +83,16 @@ def middle_square(heat: Array) -> Array:
 def open_explainer(model: str | Path | None, method: Method = "auto") -> Explainer:
     """Open the explainer of a model.
 
-    model: as for `uniemox.load`, None for the package's own; for grad-cam a fine-tuning run or its model.safetensors.
-    method: only grad-cam needs torch.
     If the model reads the person view, the embedded detector finds people, as in `uniemox predict`.
-    Raises CheckpointError or HubError for files that can't be used, ConfigError for grad-cam without a run.
+
+    Args:
+        model: As for `uniemox.load`, None for the package's own; for grad-cam a fine-tuning run or its
+            model.safetensors.
+        method: Only grad-cam needs torch.
+
+    Raises:
+        CheckpointError or HubError: For files that can't be used.
+        ConfigError: For grad-cam without a run.
     """
     if method != "grad-cam":
         return Explainer(_open_predictor(model), method)
@@ -142,13 +149,18 @@ def heat_map(
 ) -> Explanation:
     """Explain which parts of an image support a label.
 
-    label: one of the predictor's; None: the most probable.
-    method: cam: class-activation map, which convolutional networks output in one pass. occlusion: any network, in about
-    100 passes. auto: cam if the network has it, else occlusion. grad-cam: for a predictor of `open_in_torch`.
-    stream: name of the view to explain; None: the scene, or the person if the network reads nothing else.
-    persons: people in the image, px; None: the predictor's detector finds them if the network needs them.
-    Raises ImageError for an unreadable image, LabelError for an unknown label, ConfigError for a method or a view that
-    the network does not have.
+    Args:
+        label: One of the predictor's; None: the most probable.
+        method: cam: class-activation map, which convolutional networks output in one pass. occlusion: any network, in
+            about 100 passes. auto: cam if the network has it, else occlusion. grad-cam: for a predictor of
+            `open_in_torch`.
+        stream: Name of the view to explain; None: the scene, or the person if the network reads nothing else.
+        persons: People in the image, px; None: the predictor's detector finds them if the network needs them.
+
+    Raises:
+        ImageError: For an unreadable image.
+        LabelError: For an unknown label.
+        ConfigError: For a method or a view that the network does not have.
     """
     if method not in get_args(Method):
         raise ConfigError(f"there is no method {method!r}; choose one of {', '.join(get_args(Method))}")
@@ -257,9 +269,17 @@ def logits_of(network: Network, views: Mapping[str, Array]) -> Array:
 def occlusion_map(score: Score, pixels: Array) -> Array:
     """Measure how much the score falls when parts of the image are covered (arXiv 1311.2901), in 98 passes.
 
-    pixels: (3, S, S), normalised; S at least 16.  Returns (16, 16): for each cell the mean fall over the large covers
-    on it, plus the mean over the small covers on it, which cover the 48 hottest places. Negative where covering raises
-    the score. A cover has the mean colour of the image. Raises ShapeError for smaller pixels.
+    Negative where covering raises the score. A cover has the mean colour of the image.
+
+    Args:
+        pixels: (3, S, S), normalised; S at least 16.
+
+    Returns:
+        (16, 16): for each cell the mean fall over the large covers on it, plus the mean over the small covers on it,
+        which cover the 48 hottest places.
+
+    Raises:
+        ShapeError: For smaller pixels.
     """
     if min(pixels.shape[1:]) < CELLS:
         raise ShapeError(f"expected pixels (3, S, S) with S at least {CELLS}, got {pixels.shape}")

@@ -67,8 +67,13 @@ def open_reconstructors(path: Path) -> list[Stage]:
 
     For an MAE checkpoint, the list has one stage.
 
-    path: a run's folder, or a checkpoint of MAE with its decoder (mae_visualize_vit_*.pth, mae_pretrain_*_full.pth).
-    Raises CheckpointError if there is none, ConfigError for a run without reconstruction.
+    Args:
+        path: A run's folder, or a checkpoint of MAE with its decoder (mae_visualize_vit_*.pth,
+            mae_pretrain_*_full.pth).
+
+    Raises:
+        CheckpointError: If there is none.
+        ConfigError: For a run without reconstruction.
     """
     if not path.is_dir():
         return [(path.stem, partial(_load_mae, path))]
@@ -101,10 +106,14 @@ def reconstruct_images(
 ) -> Reconstructions:
     """Reconstruct each image with each stage, all from the same visible patches.
 
-    ratio: share of hidden patches, 0 to 1.  seed: for the masks, which also depend on the file names.
-    on_progress: called after each stage; there must be at least one.
-    Raises ConfigError for a ratio out of range, or if the models' numbers of patches differ; ImageError if no image can
-    be read.
+    Args:
+        ratio: Share of hidden patches, 0 to 1.
+        seed: For the masks, which also depend on the file names.
+        on_progress: Called after each stage; there must be at least one.
+
+    Raises:
+        ConfigError: For a ratio out of range, or if the models' numbers of patches differ.
+        ImageError: If no image can be read.
     """
     whole = []
     left_out = []

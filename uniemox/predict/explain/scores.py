@@ -34,8 +34,10 @@ class MapScores:
 def map_scores(classify: Classify, pixels: Array, heat: Array, *, seed: int = 0) -> MapScores:
     """Measure deletion and insertion of one map, and of a random one, in 116 passes.
 
-    pixels: (3, S, S), normalised.  heat: (h, w), of these pixels.
-    seed: for the random map, and for the order of equally hot places.
+    Args:
+        pixels: (3, S, S), normalised.
+        heat: (h, w), of these pixels.
+        seed: For the random map, and for the order of equally hot places.
     """
     rng = np.random.default_rng(seed)
     chance = rng.random(heat.shape, np.float32)

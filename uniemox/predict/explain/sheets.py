@@ -29,8 +29,11 @@ def draw_sheet(
 ) -> Image.Image:
     """Draw all explanations as one image: each image next to its maps, several images per line if they fit.
 
-    rows: one per image, at least one, each with one explanation per model.  columns: the models' names.  names: of the
-    images.  faces: drawings of facial expressions, shown instead of the images.
+    Args:
+        rows: One per image, at least one, each with one explanation per model.
+        columns: The models' names.
+        names: Of the images.
+        faces: Drawings of facial expressions, shown instead of the images.
     """
     title, first_column = _first_column(rows, faces)
     group_px = (CELL_PX + GAP_PX) * (len(columns) + 1)
@@ -55,7 +58,9 @@ def draw_grid(
 ) -> Image.Image:
     """Draw images under headings, each with its caption below.
 
-    rows: images of at most cell_px per side, with captions; "": none.  foot_px: free space below.
+    Args:
+        rows: Images of at most cell_px per side, with captions; "": none.
+        foot_px: Free space below.
     """
     step = cell_px + GAP_PX
     top = LINE_PX + GAP_PX

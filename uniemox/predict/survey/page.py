@@ -33,7 +33,8 @@ EDGE_PX = 3
 def write_survey_page(summary: Summary, title: str, out: Path) -> None:
     """Write the page. Images are read again for it; a missing one is left out.
 
-    Raises DataError if it can't be written.
+    Raises:
+        DataError: If it can't be written.
     """
 
     def row(places: Iterable[Place], name: str = "") -> list[dict[str, str]]:
@@ -79,7 +80,9 @@ def _largest(tallies: dict[str, Tally]) -> dict[str, Tally]:
 def row_of_images(places: Iterable[Place], folder: Path, words: Callable[[float], str]) -> list[dict[str, str]]:
     """Return one dict per image of a row in row.html: path, name, thumbnail, link to the file, formatted value.
 
-    folder: contains the page; links to the images are relative to it.  words: formats a value.
+    Args:
+        folder: Contains the page; links to the images are relative to it.
+        words: Formats a value.
     """
     places = list(places)
     return [
@@ -106,7 +109,8 @@ def _link(path: str, folder: Path) -> str:
 def _map(images: Sequence[Place], colours: Mapping[str, str]) -> dict[str, Any]:
     """Return the map and each image's corners on it; or a note why there is none.
 
-    colours: of the frames, by most probable label.
+    Args:
+        colours: Of the frames, by most probable label.
     """
     if len(images) < FEWEST:
         return {"note": f"A map needs at least {FEWEST} images."}
@@ -129,7 +133,11 @@ def arrange(features: NDArray[np.float32]) -> list[tuple[int, int]]:
     """Assign each image a cell (column, row) of a grid: t-SNE (van der Maaten and Hinton 2008), then the assignment to
     cells with the smallest total displacement. Deterministic on one machine.
 
-    features: (N, D).  Raises MissingPackageError without scikit-learn.
+    Args:
+        features: (N, D).
+
+    Raises:
+        MissingPackageError: Without scikit-learn.
     """
     try:
         from scipy.optimize import linear_sum_assignment  # noqa: PLC0415 - an extra

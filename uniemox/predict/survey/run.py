@@ -34,7 +34,11 @@ Answers = Iterable[Prediction | Failure]
 
 
 def noted(images: Iterable[str], asked: PathSet) -> Iterator[str]:
-    """Yield the paths, and add each to `asked`. Raises ConfigError for a data URL, which has no path to group by."""
+    """Yield the paths, and add each to `asked`.
+
+    Raises:
+        ConfigError: For a data URL, which has no path to group by.
+    """
     for image in images:
         if is_data_url(image):
             raise ConfigError("a survey is about files; save the image of the data URL and give its path")

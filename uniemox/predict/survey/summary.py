@@ -111,7 +111,9 @@ def _keep(kept: list[Place], place: Place, size: int, key: Callable[[Place], flo
 class Summary:
     """Numbers of a survey. `add` counts predictions; `shorten` finally shortens the groups' names.
 
-    first: a prediction in JSON form.  groupings: by name, see `groupings_of`.
+    Args:
+        first: A prediction in JSON form.
+        groupings: By name, see `groupings_of`.
     """
 
     def __init__(self, first: Answer, groupings: Mapping[str, Grouping]) -> None:
@@ -197,8 +199,12 @@ class Summary:
 def summarise(lines: Path, groupings: Mapping[str, Grouping], asked: Container[str]) -> Summary:
     """Read a survey's lines.
 
-    groupings: by name, see `groupings_of`.  asked: paths of the images; a stranger's lines may name others.
-    Raises DataError if no image could be read, or for a line that is no prediction.
+    Args:
+        groupings: By name, see `groupings_of`.
+        asked: Paths of the images; a stranger's lines may name others.
+
+    Raises:
+        DataError: If no image could be read, or for a line that is no prediction.
     """
     summary: Summary | None = None
     failures = 0
@@ -221,7 +227,11 @@ def summarise(lines: Path, groupings: Mapping[str, Grouping], asked: Container[s
 
 
 def unpack(text: str) -> NDArray[np.float32]:
-    """Decode the packed features (128,) of an image. Raises ValueError for other texts."""
+    """Decode the packed features (128,) of an image.
+
+    Raises:
+        ValueError: For other texts.
+    """
     values = np.frombuffer(base64.b64decode(text), "<f2").astype(np.float32)
     if len(values) != FEATURES or not np.isfinite(values).all():
         raise ValueError(f"expected {FEATURES} finite features")
@@ -231,7 +241,9 @@ def unpack(text: str) -> NDArray[np.float32]:
 def groupings_of(names: Sequence[str], table: Path | None) -> dict[str, Grouping]:
     """Return the groupings that `--by` names.  table: a CSV file with the column path and further columns.
 
-    Raises ConfigError for a name that is neither folder, date nor a column, DataError for an unreadable table.
+    Raises:
+        ConfigError: For a name that is neither folder, date nor a column.
+        DataError: For an unreadable table.
     """
     groupings: dict[str, Grouping] = {
         FOLDER: lambda answer: os.path.dirname(answer["path"]) or ".",
@@ -264,7 +276,10 @@ class TableRows:
     """Rows of a table about images, found by path.
 
     Paths match in any Unicode form (macOS writes NFD), and with the backslashes of Windows.
-    Raises ConfigError for a missing column, DataError for an unreadable table.
+
+    Raises:
+        ConfigError: For a missing column.
+        DataError: For an unreadable table.
     """
 
     def __init__(self, table: Path, columns: Sequence[str]) -> None:
