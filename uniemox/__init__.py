@@ -12,10 +12,10 @@ if TYPE_CHECKING:
     from uniemox.data.source import open_data as open_data
     from uniemox.errors import ImageError as ImageError
     from uniemox.errors import UniemoxError as UniemoxError
+    from uniemox.insight.explain.explanation import Explanation as Explanation
+    from uniemox.insight.explain.maps import open_explainer as open_explainer
     from uniemox.labels import LabelSet as LabelSet
     from uniemox.persons.box import Box as Box
-    from uniemox.predict.explain.explanation import Explanation as Explanation
-    from uniemox.predict.explain.maps import open_explainer as open_explainer
     from uniemox.predict.film import read_film as read_film
     from uniemox.predict.opening import load as load
     from uniemox.predict.prediction import Face as Face
@@ -29,7 +29,7 @@ __version__ = "0.1.0"
 _MODULES = {
     "Box": "uniemox.persons.box",
     "DataSet": "uniemox.data.sample",
-    "Explanation": "uniemox.predict.explain.explanation",
+    "Explanation": "uniemox.insight.explain.explanation",
     "Face": "uniemox.predict.prediction",
     "Failure": "uniemox.predict.prediction",
     "ImageError": "uniemox.errors",
@@ -40,7 +40,7 @@ _MODULES = {
     "UniemoxError": "uniemox.errors",
     "load": "uniemox.predict.opening",
     "open_data": "uniemox.data.source",
-    "open_explainer": "uniemox.predict.explain.maps",
+    "open_explainer": "uniemox.insight.explain.maps",
     "read_film": "uniemox.predict.film",
     "to_frame": "uniemox.predict.tables",
 }

@@ -118,7 +118,7 @@ def open_network(
             raise MissingPackageError(f"{name} needs {', '.join(missing)}; run: pip install 'uniemox[train]'")
         if provider != "cpu":
             raise ConfigError(f"{name} runs in torch, without onnxruntime; leave out --provider {provider}")
-        from uniemox.predict.clip import open_clip  # noqa: PLC0415 - torch
+        from uniemox.teacher.zero_shot import open_clip  # noqa: PLC0415 - torch
 
         return open_clip(name, words, threads=threads)
     if words is not None:

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter1d
 
-from tests.predict.explain.spots import LABELS, predictor, spotted
+from tests.insight.explain.spots import LABELS, predictor, spotted
 from uniemox.errors import ConfigError
-from uniemox.predict.explain.maps import Explainer
-from uniemox.predict.explain.scores import STEPS, MapScores, blur, map_scores, summarise
+from uniemox.insight.explain.maps import Explainer
+from uniemox.insight.explain.scores import STEPS, MapScores, blur, map_scores, summarise
 
 
 def corner(pixels: np.ndarray) -> np.ndarray:

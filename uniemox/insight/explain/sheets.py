@@ -5,10 +5,10 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw
 
+from uniemox.insight.explain.explanation import Explanation, coloured
 from uniemox.io.fonts import fitted
 from uniemox.io.html import jpeg_url, render
 from uniemox.labels import AFFECT
-from uniemox.predict.explain.explanation import Explanation, coloured
 
 CELL_PX = 256
 GAP_PX = 8
@@ -97,7 +97,7 @@ def sheet_html(
             figures.append((_url(one.overlay(2 * CELL_PX)), title_of_map, f"what speaks for {one.label}"))
         images.append(figures)
     return render(
-        "predict/explain/sheet.html",
+        "insight/explain/sheet.html",
         title="Which parts of the image speak for the answer",
         key=KEY,
         key_url=_url(_scale((KEY_PX, LINE_PX))),

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.predict.explain.spots import CELLS, LABELS, PLACES, SIZE, OnePerson, predictor, spotted
+from tests.insight.explain.spots import CELLS, LABELS, PLACES, SIZE, OnePerson, predictor, spotted
 from uniemox.classifier_info import OLD_RULES
 from uniemox.errors import ConfigError, ImageError, LabelError, ShapeError
+from uniemox.insight.explain import maps
+from uniemox.insight.explain.explanation import Explanation
+from uniemox.insight.explain.maps import CELLS as COVER_CELLS
+from uniemox.insight.explain.maps import COARSE, COARSE_STEP, FINE, FINE_COVERS, Explainer, heat_map, occlusion_map
 from uniemox.persons.box import Box
-from uniemox.predict.explain import maps
-from uniemox.predict.explain.explanation import Explanation
-from uniemox.predict.explain.maps import CELLS as COVER_CELLS
-from uniemox.predict.explain.maps import COARSE, COARSE_STEP, FINE, FINE_COVERS, Explainer, heat_map, occlusion_map
 
 
 def hottest(explanation: Explanation) -> tuple[int, int]:

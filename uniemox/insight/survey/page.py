@@ -14,6 +14,7 @@ from PIL import Image, ImageOps
 
 from uniemox import __version__
 from uniemox.errors import ImageError, MissingPackageError
+from uniemox.insight.survey.summary import DATE, Place, Summary, Tally
 from uniemox.io.decoding.pool import Decode
 from uniemox.io.html import jpeg_url, percent, write_html
 from uniemox.io.image_border import image_border
@@ -21,7 +22,6 @@ from uniemox.io.images import MinSides
 from uniemox.labels import AFFECT
 from uniemox.predict.images import ImageLike, map_images, name_of, read_any
 from uniemox.predict.plot import LABEL_COLOURS
-from uniemox.predict.survey.summary import DATE, Place, Summary, Tally
 
 MAX_ROWS = 40  # per table of groups; all further groups share one row
 SIDE_PX = 160
@@ -45,7 +45,7 @@ def write_survey_page(summary: Summary, title: str, out: Path) -> None:
     has_least = {label: len(places) < summary.whole.images for label, places in summary.most.items()}
     write_html(
         out,
-        "predict/survey/page.html",
+        "insight/survey/page.html",
         title=title,
         version=__version__,
         found=summary,

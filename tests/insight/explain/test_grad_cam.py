@@ -15,10 +15,10 @@ from tests.runs import finetuned
 from uniemox.checkpoints.classifier import load_classifier
 from uniemox.errors import CheckpointError, ConfigError, LabelError
 from uniemox.export.onnx import WithMaps
+from uniemox.insight.explain.grad_cam import TorchEngine, grad_cam_maps
+from uniemox.insight.explain.maps import heat_map, open_explainer
 from uniemox.model.encoder import ConcatEncoder
 from uniemox.persons.box import Box, Detection
-from uniemox.predict.explain.grad_cam import TorchEngine, grad_cam_maps
-from uniemox.predict.explain.maps import heat_map, open_explainer
 from uniemox.predict.network import Network
 from uniemox.predict.predictor import Predictor
 from uniemox.views.patches import IMAGENET

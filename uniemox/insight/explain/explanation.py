@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw, ImageEnhance
 
 from uniemox.errors import ShapeError
 from uniemox.persons.box import Box, Detection
-from uniemox.predict.ranks import rank_correlation
+from uniemox.ranks import rank_correlation
 
 Array = NDArray[np.float32]
 COLOURS = ((0, 0, 4), (87, 16, 110), (188, 55, 84), (249, 142, 9), (252, 255, 164))

@@ -7,8 +7,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from uniemox.errors import ShapeError
-from uniemox.persons.box import Box
-from uniemox.predict.explain.explanation import (
+from uniemox.insight.explain.explanation import (
     COLOURS,
     OPACITY,
     UNLIKE,
@@ -20,6 +19,7 @@ from uniemox.predict.explain.explanation import (
     map_agreement,
     normalised,
 )
+from uniemox.persons.box import Box
 
 
 def explanation(heat: np.ndarray, size: tuple[int, int], box: Box) -> Explanation:

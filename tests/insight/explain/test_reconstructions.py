@@ -9,10 +9,10 @@ import torch
 from tests.drawn import draw_image
 from tests.runs import SIZE, finetuned, pretrained
 from uniemox.errors import CheckpointError, ConfigError, ImageError
+from uniemox.insight.explain.reconstructions import PIXELS_ONLY, open_reconstructors, reconstruct_images
 from uniemox.model.config import DecoderConfig, ModelConfig
 from uniemox.model.encoder import build_encoder
 from uniemox.model.uniemox import UniEmoX
-from uniemox.predict.explain.reconstructions import PIXELS_ONLY, open_reconstructors, reconstruct_images
 from uniemox.predict.views import scene_view
 from uniemox.views.patches import mask_noise, normalise, patchify, random_mask
 

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from uniemox.insight.explain.explanation import Array, enlarged
 from uniemox.intervals import bootstrap_interval
-from uniemox.predict.explain.explanation import Array, enlarged
 
 Classify = Callable[[Array], NDArray[np.floating]]
 """Pixels (N, 3, S, S), normalised -> probability of the explained label, (N,)."""

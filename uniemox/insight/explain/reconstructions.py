@@ -17,6 +17,7 @@ from uniemox.checkpoints.published import load_start
 from uniemox.checkpoints.reading import read_weight_file, state_of
 from uniemox.checkpoints.start_decoder import MAE_NAMES
 from uniemox.errors import CheckpointError, ConfigError, ImageError
+from uniemox.insight.explain.sheets import draw_grid
 from uniemox.io.files import CONFIG, ENCODER, WEIGHTS, open_regular
 from uniemox.io.progress import Progress, silent
 from uniemox.losses.config import LossWeights
@@ -24,7 +25,6 @@ from uniemox.losses.objective import reconstruction_loss
 from uniemox.model.config import DecoderConfig, ModelConfig
 from uniemox.model.encoder import build_encoder
 from uniemox.model.uniemox import UniEmoX
-from uniemox.predict.explain.sheets import draw_grid
 from uniemox.predict.images import read_any
 from uniemox.predict.views import scene_view
 from uniemox.pretrain.config import PretrainConfig

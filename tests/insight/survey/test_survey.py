@@ -18,9 +18,9 @@ from PIL import Image
 from tests.drawn import draw_image, jpeg_of
 from tests.runs import uniemox_here
 from uniemox.errors import DataError
-from uniemox.predict.survey.page import arrange
-from uniemox.predict.survey.run import date_taken, pack
-from uniemox.predict.survey.summary import SHOWN, Tally, groupings_of, summarise, unmatched_rows, unpack
+from uniemox.insight.survey.page import arrange
+from uniemox.insight.survey.run import date_taken, pack
+from uniemox.insight.survey.summary import SHOWN, Tally, groupings_of, summarise, unmatched_rows, unpack
 from uniemox.views.alterations import grey
 
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
 from uniemox.errors import ConfigError, ImageError
+from uniemox.insight.survey.summary import FEATURES
 from uniemox.io.files import read_limited
 from uniemox.io.image_border import image_border
 from uniemox.io.images import MAX_BYTES, open_image
@@ -21,7 +22,6 @@ from uniemox.io.raw_preview import exif_of_raw, is_raw
 from uniemox.predict.data_urls import is_data_url
 from uniemox.predict.prediction import Failure, Prediction
 from uniemox.predict.predictor import Predictor
-from uniemox.predict.survey.summary import FEATURES
 from uniemox.predict.writing import PathSet, ResultFile
 
 EXHAUST = partial(deque[Any], maxlen=0)

@@ -13,9 +13,9 @@ import pytest
 from tests.drawn import draw_image
 from tests.runs import uniemox_here
 from uniemox.errors import ConfigError
+from uniemox.insight.search import CACHE, Index, parse_mood, search, update_index
+from uniemox.insight.survey.run import Answers
 from uniemox.predict.opening import load
-from uniemox.predict.search import CACHE, Index, parse_mood, search, update_index
-from uniemox.predict.survey.run import Answers
 
 
 @pytest.fixture

@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from uniemox.errors import ConfigError, ShapeError
+from uniemox.insight.explain.explanation import Array, Explanation, normalised
+from uniemox.insight.explain.scores import MapScores, map_scores
 from uniemox.io.image_border import image_border
 from uniemox.persons.box import Detection, choose_person
 from uniemox.predict.confidence import answers_of, log_softmax
-from uniemox.predict.explain.explanation import Array, Explanation, normalised
-from uniemox.predict.explain.scores import MapScores, map_scores
 from uniemox.predict.images import ImageLike, name_of, read_any
 from uniemox.predict.network import ImageViews, Network
 from uniemox.predict.opening import open_finder, open_network
@@ -98,7 +98,7 @@ def open_explainer(model: str | Path | None, method: Method = "auto") -> Explain
         return Explainer(_open_predictor(model), method)
     if model is None:
         raise ConfigError("grad-cam needs a run: give --model RUN; the package's model has cam")
-    from uniemox.predict.explain.grad_cam import open_in_torch  # noqa: PLC0415 - torch
+    from uniemox.insight.explain.grad_cam import open_in_torch  # noqa: PLC0415 - torch
 
     return Explainer(open_in_torch(Path(model)), method)
 

@@ -13,15 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from uniemox.errors import ConfigError, DataError
+from uniemox.insight.survey.page import row_of_images
+from uniemox.insight.survey.run import EXHAUST, Answers, answer_new, pack
+from uniemox.insight.survey.summary import FEATURES, Place, unpack
 from uniemox.io.files import open_regular, replacing
 from uniemox.io.html import write_html
 from uniemox.io.walking import LeftOut
 from uniemox.labels import AFFECT
 from uniemox.predict.images import is_listed_name, walk
 from uniemox.predict.predictor import Predictor
-from uniemox.predict.survey.page import row_of_images
-from uniemox.predict.survey.run import EXHAUST, Answers, answer_new, pack
-from uniemox.predict.survey.summary import FEATURES, Place, unpack
 from uniemox.predict.tables import checking_fields, read_lines
 from uniemox.predict.writing import AnswerHeader, ResultFile
 
@@ -160,7 +160,7 @@ def write_page(hits: Sequence[Hit], title: str, out: Path, words: Callable[[floa
     places = [Place(hit.path, "", hit.score) for hit in hits]
     images = row_of_images(places, out.parent, words)
     rows = [images[first : first + ROW] for first in range(0, len(images), ROW)]
-    write_html(out, "predict/search.html", title=title, rows=rows)
+    write_html(out, "insight/search.html", title=title, rows=rows)
 
 
 def parse_mood(text: str) -> list[tuple[str, str, float]]:

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from PIL import Image
 
-from tests.predict.explain.spots import predictor, spotted
-from uniemox.predict.explain.maps import heat_map, unique_names
-from uniemox.predict.explain.sheets import CELL_PX, GAP_PX, LINE_PX, caption, draw_sheet, sheet_html
+from tests.insight.explain.spots import predictor, spotted
+from uniemox.insight.explain.maps import heat_map, unique_names
+from uniemox.insight.explain.sheets import CELL_PX, GAP_PX, LINE_PX, caption, draw_sheet, sheet_html
 from uniemox.predict.plot import drawing_path
 
 HOSTILE = '<script>alert("x")</script>&.jpg'

@@ -12,9 +12,9 @@ from tests.drawn import draw_image
 from tests.runs import finetuned, pretrained
 from uniemox.cli.explain import explain
 from uniemox.errors import CheckpointError, ConfigError, DataError, ImageError, MissingPackageError
+from uniemox.insight.explain.explanation import Explanation
+from uniemox.insight.explain.sheets import CELL_PX, GAP_PX
 from uniemox.persons.box import Box, Detection
-from uniemox.predict.explain.explanation import Explanation
-from uniemox.predict.explain.sheets import CELL_PX, GAP_PX
 from uniemox.predict.opening import open_finder
 from uniemox.predict.plot import write_drawing
 
@@ -68,7 +68,7 @@ def test_known_people_are_used_else_detected(
         seen.extend(row[0].persons for row in rows)
         return ""
 
-    monkeypatch.setattr("uniemox.predict.explain.sheets.sheet_html", kept)
+    monkeypatch.setattr("uniemox.insight.explain.sheets.sheet_html", kept)
     monkeypatch.setattr(Explanation, "shrunk", lambda self, _: self)
     asked = (images, "--model", finetuned("both"), "--method", method, "--out", tmp_path / "sheet.html")
     assert call(*asked) == 3

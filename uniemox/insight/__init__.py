@@ -1,0 +1,1 @@
+"""Explanations, surveys and searches: what is made of predictions."""
